@@ -1,0 +1,297 @@
+//! The node API: JSON over HTTP/1 on a unix socket, between `weft` and `weftd`.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | GET /v1/info | | [`Info`] |
+//! | POST /v1/swarm/init | [`SwarmInit`] | [`SwarmInitReply`] |
+//! | POST /v1/swarm/join | [`SwarmJoin`] | [`SwarmJoinReply`] |
+//! | POST /v1/swarm/leave | [`SwarmLeave`] | `{}` |
+//! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
+//! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
+//! | GET /v1/nodes | | list of [`NodeRow`] |
+//! | GET /v1/nodes/{ref} | | [`NodeRow`] |
+//! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
+//! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
+//! | POST /v1/networks/{ref}/connect | [`Connect`] | [`Connected`] |
+//! | POST /v1/networks/{ref}/disconnect | [`Disconnect`] | `{}` |
+//! | GET, POST /v1/networks/{ref}/peers | [`PeerAdd`] | `[StaticPeer]`, `StaticPeer` |
+//! | DELETE /v1/networks/{ref}/peers/{ip} | | `{}` |
+//! | GET, POST /v1/services | `ServiceSpec` | `[ServiceDetail]`, `Service` |
+//! | GET, DELETE /v1/services/{ref} | | [`ServiceDetail`], `{}` |
+//! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
+//! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/drops | | [`Drops`] |
+//! | GET /metrics | | OpenMetrics text |
+//!
+//! `{ref}` is a full id, an exact name, or a unique prefix of an id. Every error is an
+//! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
+//! 409 (conflict), 503 (not part of a swarm, not a manager, or the manager is unreachable).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EndpointId, NodeId};
+use crate::objects::{Mac, Network, Node, Role, Service, Task};
+
+/// Every error of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong, where, and the next step; one or more sentences.
+    pub message: String,
+}
+
+/// What this node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Version of `weftd`.
+    pub version: String,
+    /// `--name`, or the host name.
+    pub name: String,
+    /// Process id of `weftd`.
+    pub pid: u32,
+    /// Membership, when the node is part of a swarm.
+    pub swarm: Option<SwarmInfo>,
+    /// Warnings that a person should see (no `nft`, busy ports, …).
+    pub warnings: Vec<String>,
+}
+
+/// Membership of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmInfo {
+    /// Cluster id.
+    pub cluster_id: String,
+    /// This node.
+    pub node_id: NodeId,
+    /// Role in its certificate.
+    pub role: Role,
+    /// Address that others reach it at.
+    pub addr: IpAddr,
+    /// Managers that it knows, `host:port`.
+    pub managers: Vec<String>,
+    /// True while the session to a manager is open.
+    pub connected: bool,
+}
+
+/// `weft swarm init`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmInit {
+    /// Address or interface, with an optional port.
+    pub advertise_addr: Option<String>,
+    /// Address or interface, with an optional port; default `0.0.0.0:2377`.
+    pub listen_addr: Option<String>,
+    /// Address or interface, without a port.
+    pub data_path_addr: Option<String>,
+    /// 1024-49151; default 4789.
+    pub data_path_port: Option<u16>,
+    /// Pools for network subnets; default `10.0.0.0/8`.
+    #[serde(default)]
+    pub default_addr_pool: Vec<IpNet>,
+    /// Default 24.
+    pub default_addr_pool_mask_length: Option<u8>,
+}
+
+/// Answer to [`SwarmInit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmInitReply {
+    /// The first manager.
+    pub node_id: NodeId,
+    /// Token for workers.
+    pub worker_token: String,
+    /// `host:port` to join at.
+    pub manager_addr: String,
+}
+
+/// `weft swarm join`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmJoin {
+    /// `SWMTKN-1-…`
+    pub token: String,
+    /// `host:port` of a manager.
+    pub remote_addr: String,
+    /// As for init.
+    pub advertise_addr: Option<String>,
+    /// As for init.
+    pub listen_addr: Option<String>,
+    /// As for init.
+    pub data_path_addr: Option<String>,
+}
+
+/// Answer to [`SwarmJoin`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmJoinReply {
+    /// The new node.
+    pub node_id: NodeId,
+    /// Role that the token gave.
+    pub role: Role,
+}
+
+/// `weft swarm leave`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmLeave {
+    /// Leave even as the last manager.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `weft swarm join-token`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// `SWMTKN-1-…`
+    pub token: String,
+    /// `host:port` to join at.
+    pub manager_addr: String,
+}
+
+/// `weft network inspect`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkDetail {
+    /// The network.
+    pub network: Network,
+    /// Inner MTU in bytes on this node.
+    pub mtu: u32,
+    /// Everything attached to it, on any node, as gossip shows it.
+    pub endpoints: Vec<EndpointRow>,
+    /// Addresses in use, and addresses in total, of the primary subnet.
+    pub addresses: (u64, u64),
+}
+
+/// One attached endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRow {
+    /// Unique.
+    pub id: EndpointId,
+    /// Task name or given name.
+    pub name: String,
+    /// Addresses.
+    pub ips: Vec<IpAddr>,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Host name of the node.
+    pub node: String,
+}
+
+/// `weft network connect`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Path of a network namespace (`/run/netns/x`) or a process id.
+    pub netns: String,
+    /// Wanted address.
+    pub ip: Option<IpAddr>,
+    /// More names.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Count as a replica of this service.
+    pub service: Option<String>,
+    /// Name on the network; made from the id when absent.
+    pub name: Option<String>,
+    /// Interface name inside the namespace; default: the first free of eth0, eth2, eth3, …
+    pub ifname: Option<String>,
+}
+
+/// Answer to [`Connect`]; also what `weft network connect` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// Endpoint id.
+    pub id: EndpointId,
+    /// Name on the network.
+    pub name: String,
+    /// First address.
+    pub ip: IpAddr,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Interface inside the namespace.
+    pub ifname: String,
+    /// Network name.
+    pub network: String,
+    /// Inner MTU in bytes.
+    pub mtu: u32,
+}
+
+/// `weft network disconnect`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnect {
+    /// Name or id of the endpoint.
+    pub endpoint: String,
+}
+
+/// `weft network peer add`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAdd {
+    /// Address inside the network.
+    pub ip: IpAddr,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Underlay address.
+    pub vtep: IpAddr,
+}
+
+/// A service and how many of its tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    /// The service.
+    pub service: Service,
+    /// Tasks in state running.
+    pub running: u32,
+    /// Tasks wanted.
+    pub desired: u32,
+    /// Published ports that a node could not bind, for people.
+    pub port_errors: Vec<String>,
+}
+
+/// `weft service scale`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Wanted number of tasks.
+    pub replicas: u32,
+}
+
+/// A row of `weft service ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// The task.
+    pub task: Task,
+    /// Host name of its node; empty before it is assigned.
+    pub node_name: String,
+}
+
+/// A row of `weft node ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// The node.
+    pub node: Node,
+    /// True for the node that answers.
+    pub is_self: bool,
+    /// True for the manager that leads.
+    pub is_leader: bool,
+}
+
+/// `weft drops`: packets not delivered, by reason and by port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Sum over all ports and workers; reasons that never happened are left out.
+    pub total: Vec<DropCount>,
+    /// By port; ports without drops are left out.
+    pub ports: Vec<PortDrops>,
+}
+
+/// A reason and how often it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// Short name, as in the metrics.
+    pub reason: String,
+    /// One sentence.
+    pub help: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Drops of one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortDrops {
+    /// Endpoint name, `underlay`, or `mesh`.
+    pub port: String,
+    /// Reasons with counts.
+    pub drops: Vec<DropCount>,
+}

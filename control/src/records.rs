@@ -1,0 +1,74 @@
+//! What nodes tell each other by gossip: the values of the netdb tables.
+//!
+//! Every entry is owned by the node that wrote it; when that node fails the entries are hidden,
+//! when it leaves they are gone.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::objects::{Mac, Protocol, PublishMode};
+
+/// The netdb tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// [`NodeRecord`] by node id.
+    Node,
+    /// [`EndpointRecord`] by endpoint id.
+    Endpoint,
+    /// [`LoadRecord`] by endpoint id of the replica (one entry for each reporting node).
+    Load,
+}
+
+/// A node's own description; table [`Table::Node`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Owner.
+    pub node: NodeId,
+    /// For people.
+    pub hostname: String,
+    /// Source and destination of its VXLAN datagrams.
+    pub vtep: IpAddr,
+    /// Its own address on the ingress network.
+    pub ingress_ip: Option<IpAddr>,
+    /// `(port, protocol, who holds it)` for published ports that it could not bind.
+    pub busy_ports: Vec<(u16, Protocol, String)>,
+}
+
+/// A live attachment of a sandbox; table [`Table::Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// Key.
+    pub id: EndpointId,
+    /// On which network.
+    pub network: NetworkId,
+    /// Owner of the sandbox.
+    pub node: NodeId,
+    /// Name: task name, or the name given to `network connect`.
+    pub name: String,
+    /// Addresses: IPv4 first.
+    pub ips: Vec<IpAddr>,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Names of this endpoint alone.
+    pub aliases: Vec<String>,
+    /// Replica of which service.
+    pub service: Option<ServiceId>,
+    /// Task, when it is one.
+    pub task: Option<TaskId>,
+    /// False while it starts or drains: known to the switch, not given to new connections or DNS.
+    pub ready: bool,
+    /// Ports that the task's node accepts for it (`mode=host`).
+    pub host_ports: Vec<(u16, u16, Protocol, PublishMode)>,
+}
+
+/// Connections that one node has open to a replica; table [`Table::Load`].
+///
+/// The load of a replica is the sum over all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRecord {
+    /// Open connections from the balancers of the owning node.
+    pub active: u32,
+}
