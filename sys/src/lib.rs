@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Everything that talks to the Linux kernel: TAP devices, batched UDP with segmentation offload,
+//! epoll, network namespaces, route netlink, nftables, child processes in namespaces.
+//!
+//! No async, no threads that outlive a call, no policy: callers decide what to do, this crate does it.
+//! It is the only crate of the workspace with `unsafe`; every block says why it is sound.
+//!
+//! Functions that act "in the current namespace" act in the namespace of the calling *thread*;
+//! [`netns::Netns::run_in`] runs a closure on a thread inside another one. File descriptors keep the
+//! namespace that they were opened in, so TAPs and sockets may be handed back out.
+
+#![expect(unsafe_code, reason = "the one crate that talks to the kernel")]
+
+pub mod affinity;
+pub mod clock;
+pub mod epoll;
+pub mod event;
+mod ioctl;
+pub mod netns;
+pub mod tap;
+pub mod udp;

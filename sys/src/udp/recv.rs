@@ -1,0 +1,202 @@
+//! Receiving many datagrams with one call.
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::VxlanSocket;
+
+/// Bytes of arena for each message: any datagram fits, also the super-datagrams that a kernel
+/// vxlan peer sends over veth.
+pub const RECV_SLOT_LEN: usize = 65_536;
+
+/// Room for the UDP_GRO control message (an int), aligned as a `cmsghdr` must be.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Control {
+    header: libc::cmsghdr,
+    data: [u8; 16],
+}
+
+/// One received datagram, or several of one sender that the kernel merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Where its bytes are in [`RecvBatch::arena`].
+    pub range: Range<usize>,
+    /// Outer source.
+    pub from: SocketAddr,
+    /// Length in bytes of each merged datagram but the last, which may be shorter; `None` when it is
+    /// one datagram.
+    pub gso_size: Option<u16>,
+    /// Bytes were lost. Cannot happen with whole slots; such a message should be dropped.
+    pub truncated: bool,
+}
+
+/// An arena of receive slots and the structures of `recvmmsg(2)`. No allocation after
+/// [`RecvBatch::new`]; pages of the arena are touched on first use only.
+pub struct RecvBatch {
+    arena: Vec<u8>,
+    headers: Vec<libc::mmsghdr>,
+    iovecs: Vec<libc::iovec>,
+    names: Vec<libc::sockaddr_storage>,
+    controls: Vec<Control>,
+    received: usize,
+}
+
+// SAFETY: the raw pointers inside `headers` and `iovecs` point into this value's own vectors, are
+// rebuilt at the start of each `recv`, and are never read between calls.
+unsafe impl Send for RecvBatch {}
+
+impl std::fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecvBatch")
+            .field("capacity", &self.headers.len())
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RecvBatch {
+    /// Slots for up to `messages` messages per call (at least one).
+    #[must_use]
+    pub fn new(messages: usize) -> Self {
+        let n = messages.max(1);
+        // SAFETY: all four are plain C structures for which zero bytes are a valid value.
+        let (header, iovec, name, control) =
+            unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        Self {
+            arena: vec![0; n * RECV_SLOT_LEN],
+            headers: vec![header; n],
+            iovecs: vec![iovec; n],
+            names: vec![name; n],
+            controls: vec![control; n],
+            received: 0,
+        }
+    }
+
+    /// Receives what waits, up to the capacity, replacing the messages of the call before. Returns
+    /// their number: 0 when nothing waited.
+    ///
+    /// # Errors
+    /// Only for a broken socket; `EAGAIN` and `EINTR` count as nothing waiting.
+    pub fn recv(&mut self, socket: &VxlanSocket) -> io::Result<usize> {
+        self.received = 0;
+        for i in 0..self.headers.len() {
+            let slot = &mut self.arena[i * RECV_SLOT_LEN..][..RECV_SLOT_LEN];
+            self.iovecs[i] = libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: RECV_SLOT_LEN,
+            };
+            let header = &mut self.headers[i].msg_hdr;
+            header.msg_name = std::ptr::from_mut(&mut self.names[i]).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut self.iovecs[i];
+            header.msg_iovlen = 1;
+            header.msg_control = std::ptr::from_mut(&mut self.controls[i]).cast();
+            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_flags = 0;
+        }
+        // SAFETY: every header points to one slot of the arena, one name and one control buffer of
+        // the stated lengths, all owned by `self`, which is borrowed for the call; none is shared.
+        let n = unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                self.headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        if n < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            };
+        }
+        self.received = n as usize;
+        Ok(self.received)
+    }
+
+    /// Number of messages of the last call.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.received
+    }
+
+    /// True when the last call received nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.received == 0
+    }
+
+    /// Messages per call at most; a full batch means that more may wait.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Message `index` of the last call; `None` beyond [`RecvBatch::len`], or when its sender has
+    /// no IP address.
+    #[must_use]
+    pub fn message(&self, index: usize) -> Option<Received> {
+        if index >= self.received {
+            return None;
+        }
+        let header = &self.headers[index];
+        let start = index * RECV_SLOT_LEN;
+        let len = (header.msg_len as usize).min(RECV_SLOT_LEN);
+        Some(Received {
+            range: start..start + len,
+            from: socket_addr(&self.names[index])?,
+            gso_size: self.gso_size(index).filter(|&size| usize::from(size) < len),
+            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        })
+    }
+
+    /// All slots; messages are ranges of it.
+    #[must_use]
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// All slots, for rewriting frames in place.
+    pub fn arena_mut(&mut self) -> &mut [u8] {
+        &mut self.arena
+    }
+
+    /// UDP_GRO is the only control message that these sockets ask for, so it is the first one.
+    fn gso_size(&self, index: usize) -> Option<u16> {
+        let filled = self.headers[index].msg_hdr.msg_controllen;
+        let control = &self.controls[index];
+        let complete = filled >= size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
+        let is_gro =
+            control.header.cmsg_level == libc::SOL_UDP && control.header.cmsg_type == libc::UDP_GRO;
+        if !(complete && is_gro) {
+            return None;
+        }
+        let size = i32::from_ne_bytes(control.data.first_chunk::<4>().copied()?);
+        u16::try_from(size).ok().filter(|&size| size > 0)
+    }
+}
+
+fn socket_addr(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in, and sockaddr_storage is
+            // larger and aligned for it.
+            let v4 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}

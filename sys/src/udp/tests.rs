@@ -1,0 +1,221 @@
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use super::*;
+use crate::epoll::Epoll;
+use crate::netns::Netns;
+
+fn in_fresh_netns<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    let netns = Netns::create_anonymous().expect("netns");
+    netns
+        .run_in(|| {
+            let up = Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .expect("ip");
+            assert!(up.success());
+            f()
+        })
+        .expect("run")
+}
+
+fn bind(addr: &str) -> VxlanSocket {
+    VxlanSocket::bind(addr.parse().expect("addr")).expect("bind")
+}
+
+fn wait_readable(socket: &VxlanSocket) {
+    let mut epoll = Epoll::new(1).expect("epoll");
+    epoll.add(socket, 0).expect("add");
+    assert_eq!(
+        epoll
+            .wait(Some(Duration::from_secs(5)))
+            .expect("wait")
+            .len(),
+        1,
+        "nothing came"
+    );
+}
+
+/// VXLAN header, Ethernet header, and the part of a packet that steering looks at.
+fn vxlan_frame(ethertype: u16, dest: IpAddr, dest_offset: usize) -> Vec<u8> {
+    let mut frame = vec![0u8; 80];
+    frame[0] = 0x08;
+    frame[20..22].copy_from_slice(&ethertype.to_be_bytes());
+    match dest {
+        IpAddr::V4(v4) => frame[22 + dest_offset..][..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => frame[22 + dest_offset..][..16].copy_from_slice(&v6.octets()),
+    }
+    frame
+}
+
+#[test]
+fn datagrams_land_on_the_worker_of_their_inner_destination() {
+    in_fresh_netns(|| {
+        const WORKERS: usize = 3;
+        let sockets: Vec<VxlanSocket> = (0..WORKERS).map(|_| bind("127.0.0.1:4789")).collect();
+        sockets[0].attach_steering(WORKERS).expect("attach");
+        let sender = bind("127.0.0.1:0");
+        let mut batch = RecvBatch::new(8);
+        let mut expect_on = |frame: &[u8], worker: usize| {
+            let mut send = SendBatch::with_capacity(1, 1);
+            send.piece(0, 0..frame.len());
+            send.push(sockets[0].local_addr(), None);
+            assert_eq!(send.flush(&sender, &[frame]).sent, 1);
+            wait_readable(&sockets[worker]);
+            for (i, socket) in sockets.iter().enumerate() {
+                let got = batch.recv(socket).expect("recv");
+                assert_eq!(
+                    got,
+                    usize::from(i == worker),
+                    "socket {i} of frame for {worker}"
+                );
+            }
+        };
+        for last in 0..7u8 {
+            let v4 = IpAddr::from([10, 1, 2, last]);
+            let v6: IpAddr = format!("fd00:1::10:{last}").parse().expect("ip");
+            expect_on(&vxlan_frame(0x0800, v4, 16), worker_for(v4, WORKERS));
+            expect_on(&vxlan_frame(0x0806, v4, 24), worker_for(v4, WORKERS));
+            expect_on(&vxlan_frame(0x86dd, v6, 24), worker_for(v6, WORKERS));
+        }
+        expect_on(&vxlan_frame(0x88cc, IpAddr::from([10, 1, 2, 1]), 16), 0);
+        expect_on(b"short", 0);
+    });
+}
+
+#[test]
+fn segments_are_cut_merged_and_reported() {
+    in_fresh_netns(|| {
+        let (sender, receiver) = (bind("127.0.0.1:0"), bind("127.0.0.1:4789"));
+        let headers = [7u8; 8];
+        let payload: Vec<u8> = (0..4000u32).map(|i| i as u8).collect();
+        let mut send = SendBatch::with_capacity(4, 16);
+        // Three datagrams of 1008 bytes and one of 508, each a header piece and a payload piece.
+        for chunk in [0..1000, 1000..2000, 2000..3000, 3000..3500] {
+            send.piece(0, 0..8);
+            send.piece(1, chunk);
+        }
+        send.push(receiver.local_addr(), Some(1008));
+        send.piece(1, 3500..4000);
+        send.push(receiver.local_addr(), None);
+        let report = send.flush(&sender, &[&headers, &payload]);
+        assert_eq!(report, SendReport { sent: 2, failed: 0 });
+        assert!(send.is_empty());
+
+        wait_readable(&receiver);
+        let mut batch = RecvBatch::new(8);
+        assert_eq!(batch.recv(&receiver).expect("recv"), 2);
+        let first = batch.message(0).expect("first");
+        assert_eq!(first.gso_size, Some(1008));
+        assert_eq!(first.from, sender.local_addr());
+        assert!(!first.truncated);
+        let bytes = &batch.arena()[first.range];
+        assert_eq!(bytes.len(), 3 * 1008 + 508);
+        assert_eq!(bytes[..8], headers);
+        assert_eq!(bytes[8..1008], payload[..1000]);
+        assert_eq!(bytes[3 * 1008 + 8..], payload[3000..3500]);
+        let second = batch.message(1).expect("second");
+        assert_eq!(second.gso_size, None);
+        assert_eq!(batch.arena()[second.range], payload[3500..]);
+        assert!(batch.message(2).is_none());
+        assert_eq!(batch.recv(&receiver).expect("recv"), 0);
+    });
+}
+
+#[test]
+fn one_bad_message_does_not_stop_the_others() {
+    in_fresh_netns(|| {
+        let (sender, receiver) = (bind("127.0.0.1:0"), bind("127.0.0.1:4789"));
+        let payload = vec![1u8; 70_000];
+        let arenas: [&[u8]; 1] = [&payload];
+        let dest = receiver.local_addr();
+        let unreachable: SocketAddr = "203.0.113.1:4789".parse().expect("addr");
+        let mut send = SendBatch::with_capacity(8, 8);
+        let mut message = |range: std::ops::Range<usize>, dest, gso| {
+            send.piece(0, range);
+            send.push(dest, gso);
+        };
+        message(0..10, dest, None);
+        message(0..70_000, dest, None);
+        message(0..69_999, dest, None);
+        message(0..10, unreachable, None);
+        message(60_000..70_001, dest, None);
+        message(0..20, dest, None);
+        let report = send.flush(&sender, &arenas);
+        assert_eq!(report, SendReport { sent: 2, failed: 4 });
+        let mut failures = send.failures().to_vec();
+        failures.sort_by_key(|f| f.message);
+        let kinds: Vec<_> = failures.iter().map(|f| (f.message, f.kind)).collect();
+        assert_eq!(
+            kinds,
+            [
+                (1, SendFailureKind::TooBig),
+                (2, SendFailureKind::TooBig),
+                (3, SendFailureKind::Unreachable),
+                (4, SendFailureKind::BadSlice),
+            ]
+        );
+        wait_readable(&receiver);
+        let mut batch = RecvBatch::new(8);
+        assert_eq!(batch.recv(&receiver).expect("recv"), 2);
+        assert_eq!(batch.message(1).expect("second").range.len(), 20);
+
+        // The batch is reusable, and its failures are forgotten with the next message.
+        send.piece(0, 0..5);
+        send.push(dest, None);
+        assert_eq!((send.len(), send.failures().len()), (1, 0));
+        assert_eq!(send.flush(&sender, &arenas).sent, 1);
+    });
+}
+
+#[test]
+fn datagrams_above_the_device_mtu_are_refused_not_fragmented() {
+    in_fresh_netns(|| {
+        for args in ["link set lo mtu 1500", "addr add fd00::1/128 dev lo"] {
+            assert!(
+                Command::new("ip")
+                    .args(args.split(' '))
+                    .status()
+                    .expect("ip")
+                    .success()
+            );
+        }
+        let payload = vec![1u8; 60_000];
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let (sender, receiver) = (bind(addr), bind(addr));
+            let mut send = SendBatch::with_capacity(2, 2);
+            send.piece(0, 0..1500);
+            send.push(receiver.local_addr(), None);
+            send.piece(0, 0..6000);
+            send.push(receiver.local_addr(), Some(1500));
+            send.piece(0, 0..2800);
+            send.push(receiver.local_addr(), Some(1400));
+            assert_eq!(
+                send.flush(&sender, &[&payload]),
+                SendReport { sent: 1, failed: 2 }
+            );
+            assert!(
+                send.failures()
+                    .iter()
+                    .all(|f| f.kind == SendFailureKind::TooBig)
+            );
+        }
+    });
+}
+
+#[test]
+fn buffers_are_large_and_errors_name_the_address() {
+    in_fresh_netns(|| {
+        let socket = bind("127.0.0.1:4789");
+        assert!(socket.recv_buffer_len().expect("len") >= SOCKET_BUFFER_LEN);
+        let error = VxlanSocket::bind("192.0.2.1:4789".parse().expect("addr")).expect_err("bind");
+        assert!(matches!(error, BindError::NoSuchAddress { .. }), "{error}");
+        let _other = std::net::UdpSocket::bind("127.0.0.1:4790").expect("bind");
+        let error = VxlanSocket::bind("127.0.0.1:4790".parse().expect("addr")).expect_err("bind");
+        assert!(
+            error.to_string().contains("127.0.0.1:4790 is in use"),
+            "{error}"
+        );
+    });
+}
