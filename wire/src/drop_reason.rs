@@ -34,6 +34,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     Truncated => "truncated", "Shorter than its headers say.";
     BadEthertype => "bad_ethertype", "Neither IPv4, IPv6 nor ARP (VLAN tags included).";
+    BadArp => "bad_arp", "ARP for something else than IPv4 over Ethernet.";
     BadIpHeader => "bad_ip_header", "IP version, header length or total length is wrong.";
     BadTransportHeader => "bad_transport_header", "TCP, UDP or ICMP header does not fit.";
     BadChecksum => "bad_checksum", "A checksum that had to be verified was wrong.";
