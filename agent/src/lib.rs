@@ -4,10 +4,16 @@
 
 pub mod api;
 pub mod config;
+mod daemon;
 pub mod dns;
 pub mod gossip;
+mod instance_lock;
 pub mod manager;
 pub mod mesh;
+pub mod metrics;
 pub mod node;
+pub mod notify;
 pub mod sandbox;
 pub mod session;
+
+pub use daemon::main;

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The node API: JSON over HTTP/1 on a unix socket.
+//!
+//! ```text
+//!  weft ──http/1──► ApiSocket ──► router ──► NodeService (agent/src/node)
+//!                   │ SO_PEERCRED: uid 0, or the uid weftd runs as
+//!                   │ bodies up to 1 MiB
+//! ```
+//!
+//! The routes and their types are those of [`weft_control::api`]. This module knows HTTP and
+//! nothing else; what a call does is up to the [`NodeService`].
+
+mod error;
+mod extract;
+mod routes;
+mod service;
+mod socket;
+
+pub use error::{ApiError, ErrorKind};
+pub use routes::router;
+pub use service::{Answer, NodeService};
+pub use socket::{ApiSocket, SocketError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Errors of the API and the status that each kind has.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use weft_control::api::ErrorBody;
+
+/// Which kind of error a call ended with; decides the HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// 400: the request itself is wrong.
+    BadRequest,
+    /// 403: the caller may not do this.
+    Forbidden,
+    /// 404: there is no such object.
+    NotFound,
+    /// 405: the path exists, but not with this method.
+    MethodNotAllowed,
+    /// 409: a name, address or port is in use, or the state forbids it.
+    Conflict,
+    /// 413: the body is larger than the limit.
+    TooLarge,
+    /// 500: a defect or a failing disk or kernel of this node.
+    Internal,
+    /// 503: not part of a swarm, not a manager, or the manager is unreachable.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// The HTTP status of this kind.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Why a call failed. The message is for people: what, where, and the next step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Decides the status.
+    pub kind: ErrorKind,
+    /// One or more sentences.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of any kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// 400: the request itself is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadRequest, message)
+    }
+
+    /// 403: the caller may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
+    /// 404: there is no such object.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// 409: a name, address or port is in use, or the state forbids it.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// 500: a defect or a failing disk or kernel of this node.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// 503: not part of a swarm, not a manager, or the manager is unreachable.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    /// An internal error with the whole chain of causes.
+    fn from(error: anyhow::Error) -> Self {
+        Self::internal(format!("{error:#}"))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.kind == ErrorKind::Internal {
+            tracing::error!(error = %self.message, "a call of the node API failed");
+        }
+        let body = ErrorBody {
+            message: self.message,
+        };
+        (self.kind.status(), Json(body)).into_response()
+    }
+}

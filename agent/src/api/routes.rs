@@ -1,0 +1,270 @@
+//! Routes of the API: from HTTP to one call of the [`NodeService`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{Method, Uri, header};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use weft_control::api::{
+    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
+    ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+};
+use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+
+use super::error::{ApiError, ErrorKind};
+use super::extract::{BODY_LIMIT, Body, Params};
+use super::service::NodeService;
+
+type Reply<T> = Result<Json<T>, ApiError>;
+type Node<S> = State<Arc<S>>;
+
+/// Answer of calls that return nothing: `{}`.
+#[derive(serde::Serialize)]
+struct Empty {}
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All routes of the API, served by `service`.
+pub fn router<S: NodeService>(service: Arc<S>) -> Router {
+    Router::new()
+        .route("/v1/info", get(info::<S>))
+        .route("/v1/swarm/init", post(swarm_init::<S>))
+        .route("/v1/swarm/join", post(swarm_join::<S>))
+        .route("/v1/swarm/leave", post(swarm_leave::<S>))
+        .route("/v1/swarm/token/{role}", get(join_token::<S>))
+        .route(
+            "/v1/swarm/token/{role}/rotate",
+            post(rotate_join_token::<S>),
+        )
+        .route("/v1/nodes", get(nodes::<S>))
+        .route("/v1/nodes/{ref}", get(node::<S>))
+        .route("/v1/networks", get(networks::<S>).post(network_create::<S>))
+        .route(
+            "/v1/networks/{ref}",
+            get(network::<S>).delete(network_remove::<S>),
+        )
+        .route("/v1/networks/{ref}/connect", post(connect::<S>))
+        .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
+        .route(
+            "/v1/networks/{ref}/peers",
+            get(peers::<S>).post(peer_add::<S>),
+        )
+        .route("/v1/networks/{ref}/peers/{ip}", delete(peer_remove::<S>))
+        .route("/v1/services", get(services::<S>).post(service_create::<S>))
+        .route(
+            "/v1/services/{ref}",
+            get(service_detail::<S>).delete(service_remove::<S>),
+        )
+        .route("/v1/services/{ref}/scale", post(service_scale::<S>))
+        .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route("/v1/drops", get(drops::<S>))
+        .route("/metrics", get(metrics::<S>))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(service)
+}
+
+async fn unknown_path(method: Method, uri: Uri) -> ApiError {
+    ApiError::not_found(format!(
+        "{method} {}: weftd {} has no such path. Compare `weft --version` with the version of \
+         weftd (GET /v1/info): the command line may be newer than the daemon.",
+        uri.path(),
+        env!("CARGO_PKG_VERSION"),
+    ))
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(
+        ErrorKind::MethodNotAllowed,
+        format!(
+            "{method} {}: the path does not take this method. Compare `weft --version` with the \
+             version of weftd (GET /v1/info): the command line may be newer than the daemon.",
+            uri.path(),
+        ),
+    )
+}
+
+fn role(text: &str) -> Result<Role, ApiError> {
+    match text {
+        "worker" => Ok(Role::Worker),
+        "manager" => Ok(Role::Manager),
+        other => Err(ApiError::bad_request(format!(
+            "{other:?} is not a role: expected \"worker\" or \"manager\""
+        ))),
+    }
+}
+
+async fn info<S: NodeService>(State(node): Node<S>) -> Reply<Info> {
+    node.info().await.map(Json)
+}
+
+async fn swarm_init<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmInit>,
+) -> Reply<SwarmInitReply> {
+    node.swarm_init(body).await.map(Json)
+}
+
+async fn swarm_join<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmJoin>,
+) -> Reply<SwarmJoinReply> {
+    node.swarm_join(body).await.map(Json)
+}
+
+async fn swarm_leave<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmLeave>,
+) -> Reply<Empty> {
+    node.swarm_leave(body).await.map(|()| Json(Empty {}))
+}
+
+async fn join_token<S: NodeService>(
+    State(node): Node<S>,
+    Params(text): Params<String>,
+) -> Reply<JoinToken> {
+    node.join_token(role(&text)?).await.map(Json)
+}
+
+async fn rotate_join_token<S: NodeService>(
+    State(node): Node<S>,
+    Params(text): Params<String>,
+) -> Reply<JoinToken> {
+    node.rotate_join_token(role(&text)?).await.map(Json)
+}
+
+async fn nodes<S: NodeService>(State(node): Node<S>) -> Reply<Vec<NodeRow>> {
+    node.nodes().await.map(Json)
+}
+
+async fn node<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<NodeRow> {
+    node.node(reference).await.map(Json)
+}
+
+async fn networks<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Network>> {
+    node.networks().await.map(Json)
+}
+
+async fn network_create<S: NodeService>(
+    State(node): Node<S>,
+    Body(spec): Body<NetworkSpec>,
+) -> Reply<Network> {
+    node.network_create(spec).await.map(Json)
+}
+
+async fn network<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<NetworkDetail> {
+    node.network(reference).await.map(Json)
+}
+
+async fn network_remove<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<Empty> {
+    node.network_remove(reference)
+        .await
+        .map(|()| Json(Empty {}))
+}
+
+async fn connect<S: NodeService>(
+    State(node): Node<S>,
+    Params(network): Params<String>,
+    Body(body): Body<Connect>,
+) -> Reply<Connected> {
+    node.connect(network, body).await.map(Json)
+}
+
+async fn disconnect<S: NodeService>(
+    State(node): Node<S>,
+    Params(network): Params<String>,
+    Body(body): Body<Disconnect>,
+) -> Reply<Empty> {
+    node.disconnect(network, body)
+        .await
+        .map(|()| Json(Empty {}))
+}
+
+async fn peers<S: NodeService>(
+    State(node): Node<S>,
+    Params(network): Params<String>,
+) -> Reply<Vec<StaticPeer>> {
+    node.peers(network).await.map(Json)
+}
+
+async fn peer_add<S: NodeService>(
+    State(node): Node<S>,
+    Params(network): Params<String>,
+    Body(body): Body<PeerAdd>,
+) -> Reply<StaticPeer> {
+    node.peer_add(network, body).await.map(Json)
+}
+
+async fn peer_remove<S: NodeService>(
+    State(node): Node<S>,
+    Params((network, ip)): Params<(String, String)>,
+) -> Reply<Empty> {
+    let ip: IpAddr = ip
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("{ip:?} is not an IP address")))?;
+    node.peer_remove(network, ip).await.map(|()| Json(Empty {}))
+}
+
+async fn services<S: NodeService>(State(node): Node<S>) -> Reply<Vec<ServiceDetail>> {
+    node.services().await.map(Json)
+}
+
+async fn service_create<S: NodeService>(
+    State(node): Node<S>,
+    Body(spec): Body<ServiceSpec>,
+) -> Reply<Service> {
+    node.service_create(spec).await.map(Json)
+}
+
+async fn service_detail<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<ServiceDetail> {
+    node.service(reference).await.map(Json)
+}
+
+async fn service_remove<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<Empty> {
+    node.service_remove(reference)
+        .await
+        .map(|()| Json(Empty {}))
+}
+
+async fn service_scale<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Body(body): Body<Scale>,
+) -> Reply<Service> {
+    node.service_scale(reference, body).await.map(Json)
+}
+
+async fn service_tasks<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<Vec<TaskRow>> {
+    node.service_tasks(reference).await.map(Json)
+}
+
+async fn drops<S: NodeService>(State(node): Node<S>) -> Reply<Drops> {
+    node.drops().await.map(Json)
+}
+
+async fn metrics<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {
+    let text = node.metrics().await?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text))
+}

@@ -1,0 +1,116 @@
+//! What the node does for each route.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use weft_control::api::{
+    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
+    ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+};
+use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+
+use super::error::ApiError;
+
+/// Answer of every method.
+pub type Answer<T> = Result<T, ApiError>;
+
+/// One method for each route of [`weft_control::api`].
+///
+/// A `reference` is a full id, an exact name, or a unique prefix of an id. Every method may be
+/// dropped at any await point (the client went away), so work that must finish belongs in a task
+/// of its own.
+///
+/// Methods are written as `async fn` in implementations.
+pub trait NodeService: Send + Sync + 'static {
+    /// GET /v1/info
+    fn info(&self) -> impl Future<Output = Answer<Info>> + Send;
+
+    /// POST /v1/swarm/init
+    fn swarm_init(&self, body: SwarmInit) -> impl Future<Output = Answer<SwarmInitReply>> + Send;
+
+    /// POST /v1/swarm/join
+    fn swarm_join(&self, body: SwarmJoin) -> impl Future<Output = Answer<SwarmJoinReply>> + Send;
+
+    /// POST /v1/swarm/leave
+    fn swarm_leave(&self, body: SwarmLeave) -> impl Future<Output = Answer<()>> + Send;
+
+    /// GET /v1/swarm/token/{role}
+    fn join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
+
+    /// POST /v1/swarm/token/{role}/rotate
+    fn rotate_join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
+
+    /// GET /v1/nodes
+    fn nodes(&self) -> impl Future<Output = Answer<Vec<NodeRow>>> + Send;
+
+    /// GET /v1/nodes/{ref}
+    fn node(&self, reference: String) -> impl Future<Output = Answer<NodeRow>> + Send;
+
+    /// GET /v1/networks
+    fn networks(&self) -> impl Future<Output = Answer<Vec<Network>>> + Send;
+
+    /// POST /v1/networks
+    fn network_create(&self, spec: NetworkSpec) -> impl Future<Output = Answer<Network>> + Send;
+
+    /// GET /v1/networks/{ref}
+    fn network(&self, reference: String) -> impl Future<Output = Answer<NetworkDetail>> + Send;
+
+    /// DELETE /v1/networks/{ref}
+    fn network_remove(&self, reference: String) -> impl Future<Output = Answer<()>> + Send;
+
+    /// POST /v1/networks/{ref}/connect
+    fn connect(
+        &self,
+        network: String,
+        body: Connect,
+    ) -> impl Future<Output = Answer<Connected>> + Send;
+
+    /// POST /v1/networks/{ref}/disconnect
+    fn disconnect(
+        &self,
+        network: String,
+        body: Disconnect,
+    ) -> impl Future<Output = Answer<()>> + Send;
+
+    /// GET /v1/networks/{ref}/peers
+    fn peers(&self, network: String) -> impl Future<Output = Answer<Vec<StaticPeer>>> + Send;
+
+    /// POST /v1/networks/{ref}/peers
+    fn peer_add(
+        &self,
+        network: String,
+        body: PeerAdd,
+    ) -> impl Future<Output = Answer<StaticPeer>> + Send;
+
+    /// DELETE /v1/networks/{ref}/peers/{ip}
+    fn peer_remove(&self, network: String, ip: IpAddr) -> impl Future<Output = Answer<()>> + Send;
+
+    /// GET /v1/services
+    fn services(&self) -> impl Future<Output = Answer<Vec<ServiceDetail>>> + Send;
+
+    /// POST /v1/services
+    fn service_create(&self, spec: ServiceSpec) -> impl Future<Output = Answer<Service>> + Send;
+
+    /// GET /v1/services/{ref}
+    fn service(&self, reference: String) -> impl Future<Output = Answer<ServiceDetail>> + Send;
+
+    /// DELETE /v1/services/{ref}
+    fn service_remove(&self, reference: String) -> impl Future<Output = Answer<()>> + Send;
+
+    /// POST /v1/services/{ref}/scale
+    fn service_scale(
+        &self,
+        reference: String,
+        body: Scale,
+    ) -> impl Future<Output = Answer<Service>> + Send;
+
+    /// GET /v1/services/{ref}/tasks
+    fn service_tasks(&self, reference: String)
+    -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
+    /// GET /v1/drops
+    fn drops(&self) -> impl Future<Output = Answer<Drops>> + Send;
+
+    /// GET /metrics: OpenMetrics text.
+    fn metrics(&self) -> impl Future<Output = Answer<String>> + Send;
+}

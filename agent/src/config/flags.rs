@@ -1,0 +1,107 @@
+//! The command line of `weftd`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::{Origin, Setting};
+
+/// Flags of `weftd`. Values are kept as text, so that mistakes in flags and in the file are
+/// reported together.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(
+    name = "weftd",
+    version,
+    about = "The weft agent: overlay networks, routing mesh and DNS of one node",
+    after_help = "Every flag but --config is also a key of the file (log-format = \"json\"); flags win."
+)]
+pub struct Flags {
+    /// Name of this node in the cluster [default: the host name]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Identity, desired state and task logs [default: /var/lib/weft]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+
+    /// Namespaces and task directories, may vanish at reboot [default: /run/weft]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
+
+    /// API socket [default: unix://RUN-DIR/weft.sock]
+    #[arg(short = 'H', long, value_name = "unix://SOCK")]
+    pub host: Option<String>,
+
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Data plane threads [default: all CPUs]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// error, warn, info, debug, trace, or directives like info,weft_dataplane=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// UDP and TCP port of gossip [default: 7946]
+    #[arg(long, value_name = "PORT")]
+    pub gossip_port: Option<String>,
+
+    /// Front end of published ports: socket [default: socket]
+    #[arg(long, value_name = "FRONT-END")]
+    pub mesh: Option<String>,
+
+    /// IPv4 network of weft_gwbridge [default: 172.18.0.0/16, or the next free one]
+    #[arg(long, value_name = "CIDR")]
+    pub gwbridge_subnet: Option<String>,
+
+    /// Resolver for names outside the cluster, IP or IP:PORT; repeatable
+    /// [default: the host's /etc/resolv.conf]
+    #[arg(long = "dns-upstream", value_name = "ADDR")]
+    pub dns_upstreams: Vec<String>,
+}
+
+impl Flags {
+    /// The flags that were given, in the order of [`super::KEYS`].
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let single = [
+            ("name", "--name", &self.name),
+            ("data-dir", "--data-dir", &self.data_dir),
+            ("run-dir", "--run-dir", &self.run_dir),
+            ("host", "-H", &self.host),
+            ("workers", "--workers", &self.workers),
+            ("log-format", "--log-format", &self.log_format),
+            ("log-level", "--log-level", &self.log_level),
+            ("gossip-port", "--gossip-port", &self.gossip_port),
+            ("mesh", "--mesh", &self.mesh),
+            (
+                "gwbridge-subnet",
+                "--gwbridge-subnet",
+                &self.gwbridge_subnet,
+            ),
+        ];
+        let mut settings: Vec<Setting> = single
+            .into_iter()
+            .filter_map(|(key, flag, text)| {
+                Some(Setting {
+                    key,
+                    texts: vec![text.clone()?],
+                    origin: Origin::Flag(flag),
+                })
+            })
+            .collect();
+        if !self.dns_upstreams.is_empty() {
+            settings.push(Setting {
+                key: "dns-upstreams",
+                texts: self.dns_upstreams.clone(),
+                origin: Origin::Flag("--dns-upstream"),
+            });
+        }
+        settings
+    }
+}

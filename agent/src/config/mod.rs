@@ -1,0 +1,266 @@
+//! Configuration of `weftd`: flags, a TOML file, defaults; flags win.
+//!
+//! Texts from flags and file meet in one table of [`Setting`]s; then every value is parsed, and
+//! all errors are reported together, each with the flag or the file and line that it came from.
+
+mod file;
+mod flags;
+mod value;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+
+pub use flags::Flags;
+
+/// Exit status for wrong usage and wrong configuration (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Default of `--data-dir`.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
+/// Default of `--run-dir`.
+pub const DEFAULT_RUN_DIR: &str = "/run/weft";
+/// Default gossip port, as Swarm's.
+pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
+
+/// Everything that can be set before a node starts. None of it can be changed while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `name`: what the node is called in the cluster. Default: the host name.
+    pub name: String,
+    /// `data-dir`: identity, desired state, task logs. Must outlive reboots. Default
+    /// `/var/lib/weft`; one running `weftd` per directory.
+    pub data_dir: PathBuf,
+    /// `run-dir`: namespaces, task directories. May vanish at reboot. Default `/run/weft`.
+    pub run_dir: PathBuf,
+    /// `host`: path of the API socket. Default: `weft.sock` in `run_dir`.
+    pub socket: PathBuf,
+    /// `workers`: data plane threads. Default: all CPUs; 1 to 256.
+    pub workers: NonZeroUsize,
+    /// `log-format`. Default text.
+    pub log_format: LogFormat,
+    /// `log-level`: a level or tracing directives (`info,weft_dataplane=debug`). Default `info`.
+    pub log_level: String,
+    /// `gossip-port`: UDP and TCP. Default 7946.
+    pub gossip_port: u16,
+    /// `mesh`: which front end accepts published ports. Default `socket`.
+    pub mesh: MeshFrontEnd,
+    /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
+    /// Default: 172.18.0.0/16, or the next free private range if that is taken.
+    pub gwbridge_subnet: Option<Ipv4Net>,
+    /// `dns-upstreams`: resolvers for names outside the cluster. Default: those of the host's
+    /// `/etc/resolv.conf`.
+    pub dns_upstreams: Vec<SocketAddr>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// Which front end accepts published ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MeshFrontEnd {
+    /// A real listener on every published port.
+    #[default]
+    Socket,
+}
+
+/// What defaults depend on; given by the caller so that tests need no particular machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The kernel's host name.
+    pub hostname: String,
+    /// CPUs that this process may use.
+    pub cpus: NonZeroUsize,
+}
+
+impl Machine {
+    /// The machine that this process runs on.
+    #[must_use]
+    pub fn this() -> Self {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            hostname: hostname.trim().to_owned(),
+            cpus: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag, as it is spelled.
+    Flag(&'static str),
+    /// A line of the file, from 1.
+    Line(PathBuf, usize),
+    /// The file as a whole.
+    File(PathBuf),
+    /// A default of this machine.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub origin: Origin,
+    /// What, and what would be right.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration; at least one problem.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// In the order of the settings; file problems first.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.len() {
+            1 => write!(f, "the configuration has an error:")?,
+            n => write!(f, "the configuration has {n} errors:")?,
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {}: {}", problem.origin, problem.message)?;
+        }
+        write!(
+            f,
+            "\nNothing was started. `weftd --help` lists every setting."
+        )
+    }
+}
+
+/// Names of all settings, as in the file. `-` and `_` mean the same there.
+pub(crate) const KEYS: [&str; 11] = [
+    "name",
+    "data-dir",
+    "run-dir",
+    "host",
+    "workers",
+    "log-format",
+    "log-level",
+    "gossip-port",
+    "mesh",
+    "gwbridge-subnet",
+    "dns-upstreams",
+];
+
+/// One value as text, before it is parsed. Lists have one text for each element.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    key: &'static str,
+    texts: Vec<String>,
+    origin: Origin,
+}
+
+impl Config {
+    /// Reads the file of `--config`, if any, and puts flags over it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = flags.settings();
+        if let Some(path) = &flags.config {
+            match std::fs::read_to_string(path) {
+                Ok(text) => settings.extend(file::parse(path, &text, &mut problems)),
+                Err(error) => problems.push(Problem {
+                    origin: Origin::File(path.clone()),
+                    message: format!("cannot read the file of --config: {error}"),
+                }),
+            }
+        }
+        Self::resolve(&settings, machine, problems)
+    }
+
+    /// The same with the text of the file at hand.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_parts(
+        flags: &Flags,
+        file: Option<(&Path, &str)>,
+        machine: &Machine,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = flags.settings();
+        if let Some((path, text)) = file {
+            settings.extend(file::parse(path, text, &mut problems));
+        }
+        Self::resolve(&settings, machine, problems)
+    }
+
+    /// `settings` holds flags first: the first one of a key decides.
+    fn resolve(
+        settings: &[Setting],
+        machine: &Machine,
+        problems: Vec<Problem>,
+    ) -> Result<Self, ConfigError> {
+        let mut read = value::Reader::new(settings, problems);
+        let data_dir = read.one("data-dir", value::directory);
+        let run_dir = read
+            .one("run-dir", value::directory)
+            .unwrap_or_else(|| DEFAULT_RUN_DIR.into());
+        let name = match read.one("name", value::node_name) {
+            Some(name) => name,
+            None if read.has("name") => String::new(),
+            None => read.default_name(&machine.hostname),
+        };
+        let config = Self {
+            name,
+            data_dir: data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            socket: read
+                .one("host", value::socket)
+                .unwrap_or_else(|| run_dir.join("weft.sock")),
+            run_dir,
+            workers: read.one("workers", value::workers).unwrap_or(machine.cpus),
+            log_format: read
+                .one("log-format", value::log_format)
+                .unwrap_or_default(),
+            log_level: read
+                .one("log-level", value::log_level)
+                .unwrap_or_else(|| "info".to_owned()),
+            gossip_port: read
+                .one("gossip-port", value::port)
+                .unwrap_or(DEFAULT_GOSSIP_PORT),
+            mesh: read.one("mesh", value::mesh).unwrap_or_default(),
+            gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
+            dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
+        };
+        let problems = read.into_problems();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+/// Port 53 of an address, or the port that was given.
+fn with_dns_port(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, 53)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use super::{Config, ConfigError, Flags, LogFormat, Machine, MeshFrontEnd};
+
+fn machine() -> Machine {
+    Machine {
+        hostname: "box".to_owned(),
+        cpus: NonZeroUsize::new(4).unwrap(),
+    }
+}
+
+fn flags(args: &[&str]) -> Flags {
+    Flags::try_parse_from(std::iter::once("weftd").chain(args.iter().copied())).unwrap()
+}
+
+fn load(args: &[&str], file: Option<&str>) -> Result<Config, ConfigError> {
+    let file = file.map(|text| (Path::new("weft.toml"), text));
+    Config::from_parts(&flags(args), file, &machine())
+}
+
+#[test]
+fn defaults() {
+    let config = load(&[], None).unwrap();
+    assert_eq!(config.name, "box");
+    assert_eq!(config.data_dir, PathBuf::from("/var/lib/weft"));
+    assert_eq!(config.run_dir, PathBuf::from("/run/weft"));
+    assert_eq!(config.socket, PathBuf::from("/run/weft/weft.sock"));
+    assert_eq!(config.workers.get(), 4);
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.log_level, "info");
+    assert_eq!(config.gossip_port, 7946);
+    assert_eq!(config.mesh, MeshFrontEnd::Socket);
+    assert_eq!(config.gwbridge_subnet, None);
+    assert!(config.dns_upstreams.is_empty());
+}
+
+#[test]
+fn every_key_of_the_file_in_both_spellings() {
+    let kebab = r#"
+        name = "n1"
+        data-dir = "/d"
+        run-dir = "/r"
+        host = "unix:///s"
+        workers = 2
+        log-format = "json"
+        log-level = "info,weft_dataplane=debug"
+        gossip-port = 0x1F00
+        mesh = "socket"
+        gwbridge-subnet = "172.30.0.1/16"
+        dns-upstreams = ["192.0.2.1", "[2001:db8::1]:5353"]
+    "#;
+    let config = load(&[], Some(kebab)).unwrap();
+    assert_eq!(
+        config,
+        load(&[], Some(&kebab.replace("r-", "r_").replace("g-", "g_"))).unwrap()
+    );
+    assert_eq!(config.name, "n1");
+    assert_eq!(config.data_dir, PathBuf::from("/d"));
+    assert_eq!(config.run_dir, PathBuf::from("/r"));
+    assert_eq!(config.socket, PathBuf::from("/s"));
+    assert_eq!(config.workers.get(), 2);
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.log_level, "info,weft_dataplane=debug");
+    assert_eq!(config.gossip_port, 0x1F00);
+    assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
+    assert_eq!(
+        config.dns_upstreams,
+        ["192.0.2.1:53", "[2001:db8::1]:5353"].map(|a| a.parse().unwrap())
+    );
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let file = "name = \"file\"\nworkers = 2\nrun_dir = \"/r\"\ndns-upstreams = \"192.0.2.1\"";
+    let config = load(
+        &[
+            "--name",
+            "flag",
+            "--dns-upstream",
+            "192.0.2.2",
+            "--dns-upstream",
+            "192.0.2.3:54",
+        ],
+        Some(file),
+    )
+    .unwrap();
+    assert_eq!(config.name, "flag");
+    assert_eq!(config.workers.get(), 2);
+    assert_eq!(config.socket, PathBuf::from("/r/weft.sock"));
+    assert_eq!(
+        config.dns_upstreams,
+        ["192.0.2.2:53", "192.0.2.3:54"].map(|a| a.parse().unwrap())
+    );
+}
+
+#[test]
+fn all_errors_at_once_with_their_places() {
+    let file = "name = \"ok\"\nworkerz = 3\nlog-format = \"xml\"\n\ngossip_port = 70000\nworkers = 1.5\ndns-upstreams = [\"a\", \"0.0.0.0\"]\nlog_format = \"text\"\n[mesh]\n";
+    let error = load(
+        &[
+            "--name",
+            "no spaces",
+            "-H",
+            "tcp://x",
+            "--data-dir",
+            "rel",
+            "--gwbridge-subnet",
+            "10.0.0.0/31",
+        ],
+        Some(file),
+    )
+    .unwrap_err();
+    let text = error.to_string();
+    for line in [
+        "weft.toml:2: unknown key \"workerz\": did you mean \"workers\"?",
+        "weft.toml:3: log-format: \"xml\": expected \"text\" or \"json\"",
+        "weft.toml:5: gossip-port: \"70000\": expected a port",
+        "weft.toml:6: workers: expected one value, not a fraction",
+        "weft.toml:7: dns-upstreams: \"a\": expected an address",
+        "weft.toml:7: dns-upstreams: \"0.0.0.0\": expected an address",
+        "weft.toml:8: \"log-format\" is set again: weft.toml:3 has it already",
+        "weft.toml:9: mesh: expected one value, not a table",
+        "--name: name: \"no spaces\": expected 1 to 63",
+        "-H: host: \"tcp://x\": expected unix:///path/of/socket",
+        "--data-dir: data-dir: \"rel\": expected a path that starts with",
+        "--gwbridge-subnet: gwbridge-subnet: \"10.0.0.0/31\": expected a prefix length",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    assert_eq!(error.problems.len(), 12, "{text}");
+    assert!(
+        text.starts_with("the configuration has 12 errors:"),
+        "{text}"
+    );
+}
+
+#[test]
+fn syntax_errors_have_lines() {
+    let error = load(&[], Some("name = \"a\"\nworkers = = 3\nrun-dir \"x\"\n")).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("weft.toml:2: "), "{text}");
+    assert!(text.contains("weft.toml:3: "), "{text}");
+}
+
+#[test]
+fn a_missing_file_and_a_useless_host_name_are_named() {
+    let flags = flags(&["--config", "/nonexistent/weft.toml"]);
+    let machine = Machine {
+        hostname: "(none)".to_owned(),
+        ..machine()
+    };
+    let text = Config::load(&flags, &machine).unwrap_err().to_string();
+    assert!(
+        text.contains("/nonexistent/weft.toml: cannot read"),
+        "{text}"
+    );
+    assert!(text.contains("give --name"), "{text}");
+}
+
+#[test]
+fn long_socket_paths_are_refused_before_the_kernel_does() {
+    let long = format!("unix:///{}", "s".repeat(107));
+    let text = load(&["-H", &long], None).unwrap_err().to_string();
+    assert!(text.contains("108 bytes"), "{text}");
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    use clap::CommandFactory;
+    Flags::command().debug_assert();
+}

@@ -1,0 +1,201 @@
+//! `weftd`'s main: command line, logging, privileges, the instance lock, signals.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use clap::error::ErrorKind;
+use rustix::thread::{CapabilitySet, capabilities};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
+use crate::instance_lock::InstanceLock;
+use crate::{node, notify};
+
+/// Runs `weftd` with the arguments of this process, until a signal ends it.
+///
+/// Exit status: 0 after SIGTERM or SIGINT, 1 when the node failed, 64 for wrong flags or a wrong
+/// configuration. A second signal ends the process at once with 130.
+pub fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let help = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            return match error.print() {
+                Ok(()) if help => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_USAGE),
+            };
+        }
+    };
+    let config = match Config::load(&flags, &Machine::this()) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong on stderr, also before logging is set up.
+fn complain(message: &str) {
+    if writeln!(std::io::stderr(), "weftd: {message}").is_err() {
+        // Nobody reads stderr; the exit status has to do.
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    start_logging(&config)?;
+    check_privileges()?;
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!(
+            "cannot create the data directory {}",
+            config.data_dir.display()
+        )
+    })?;
+    let lock = InstanceLock::take(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("weftd")
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    let result = runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        watch_signals(stop)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            name = config.name,
+            pid = std::process::id(),
+            data_dir = %config.data_dir.display(),
+            socket = %config.socket.display(),
+            workers = config.workers,
+            "weftd starts"
+        );
+        node::run(config, stopped).await
+    });
+    notify::stopping();
+    // Blocking calls that hang must not keep a stopped node alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    drop(lock);
+    result
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .parse(&config.log_level)
+        .context("log-level")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match config.log_format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Everything that the node will need from the kernel, asked for once and named in one sentence.
+fn check_privileges() -> anyhow::Result<()> {
+    let held = capabilities(None)
+        .context("cannot read the capabilities of this process")?
+        .effective;
+    let tun = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun");
+    let missing = missing_privileges(held, tun.err());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "missing: {}. Run weftd as root, or give the service these capabilities and the device.",
+        missing.join(", ")
+    )
+}
+
+fn missing_privileges(held: CapabilitySet, tun: Option<std::io::Error>) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (set, name, why) in [
+        (
+            CapabilitySet::NET_ADMIN,
+            "CAP_NET_ADMIN",
+            "interfaces and routes",
+        ),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            "network namespaces",
+        ),
+    ] {
+        if !held.contains(set) {
+            missing.push(format!("{name} ({why})"));
+        }
+    }
+    if let Some(error) = tun {
+        missing.push(format!(
+            "/dev/net/tun (TAP ports; opening it says: {error})"
+        ));
+    }
+    missing
+}
+
+/// SIGTERM and SIGINT set the flag; the second one ends the process.
+fn watch_signals(stop: watch::Sender<bool>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if asked {
+                complain(&format!("second signal ({name}): ends at once"));
+                leave_at_once();
+            }
+            asked = true;
+            tracing::info!(signal = name, "stopping; a second signal ends at once");
+            stop.send_replace(true);
+        }
+    });
+    Ok(())
+}
+
+#[expect(clippy::exit, reason = "the second signal means: no more clean-up")]
+fn leave_at_once() -> ! {
+    std::process::exit(130)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_privileges_are_all_named() {
+        let all = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+        assert!(missing_privileges(all, None).is_empty());
+        let tun = std::io::Error::from_raw_os_error(2);
+        let missing = missing_privileges(CapabilitySet::NET_ADMIN, Some(tun)).join(", ");
+        assert!(
+            missing.contains("CAP_SYS_ADMIN") && missing.contains("/dev/net/tun"),
+            "{missing}"
+        );
+        assert!(!missing.contains("CAP_NET_ADMIN"), "{missing}");
+    }
+}

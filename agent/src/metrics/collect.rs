@@ -1,0 +1,228 @@
+//! From a [`Sample`] to OpenMetrics families.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::sample::{MeshPortSample, MetricsSource, PortSample, Sample};
+
+/// Reads the source at each scrape.
+#[derive(Debug)]
+pub(super) struct Reader(pub(super) Arc<dyn MetricsSource>);
+
+impl Collector for Reader {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sample = self.0.sample();
+        let out = &mut encoder;
+        encode_ports(out, &sample.ports)?;
+        encode_workers(out, &sample)?;
+        encode_mesh(out, &sample.mesh_ports)?;
+        encode_dns(out, &sample)?;
+        encode_gossip(out, &sample)?;
+        gauge(
+            out,
+            "snapshot_epoch",
+            "Epoch of the tables that workers forward by",
+            [(NO_LABELS, sample.epoch)],
+        )?;
+        gauge(
+            out,
+            "session_connected",
+            "1 while the session to a manager is open",
+            [(NO_LABELS, u64::from(sample.session_connected))],
+        )
+    }
+}
+
+const NO_LABELS: [(&str, &str); 0] = [];
+
+type Value<'a> = fn(&'a PortSample) -> u64;
+type MeshValue = fn(&MeshPortSample) -> u64;
+
+fn encode_ports<'a>(out: &mut DescriptorEncoder<'_>, ports: &'a [PortSample]) -> fmt::Result {
+    let families: [(&str, &str, Value<'a>); 4] = [
+        ("port_rx_packets", "Packets taken from a port", |p| {
+            p.rx_packets
+        }),
+        ("port_rx_bytes", "Bytes taken from a port", |p| p.rx_bytes),
+        ("port_tx_packets", "Packets given to a port", |p| {
+            p.tx_packets
+        }),
+        ("port_tx_bytes", "Bytes given to a port", |p| p.tx_bytes),
+    ];
+    for (name, help, value) in families {
+        counter(
+            out,
+            name,
+            help,
+            ports.iter().map(|p| {
+                let labels = [("port", p.port.as_str()), ("network", p.network.as_str())];
+                (labels, value(p))
+            }),
+        )?;
+    }
+    counter(
+        out,
+        "dropped_packets",
+        "Packets that were not delivered, by port and reason",
+        ports.iter().flat_map(|p| {
+            p.drops.iter().map(|(reason, packets)| {
+                let labels = [
+                    ("port", p.port.as_str()),
+                    ("network", p.network.as_str()),
+                    ("reason", reason.name()),
+                ];
+                (labels, *packets)
+            })
+        }),
+    )
+}
+
+fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Result {
+    gauge(
+        out,
+        "flows_active",
+        "Entries in the flow table of a worker",
+        sample
+            .workers
+            .iter()
+            .enumerate()
+            .map(|(i, worker)| ([("worker", i.to_string())], worker.flows_active)),
+    )
+}
+
+fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt::Result {
+    let labels = |p: &MeshPortSample| {
+        [
+            ("service", p.service.clone()),
+            ("published", p.published.to_string()),
+            ("protocol", p.protocol.to_string()),
+            (
+                "host_ip",
+                p.host_ip.map_or_else(String::new, |ip| ip.to_string()),
+            ),
+        ]
+    };
+    let counters: [(&str, &str, MeshValue); 4] = [
+        (
+            "mesh_accepted_connections",
+            "Connections accepted on a published port",
+            |p| p.accepted,
+        ),
+        (
+            "mesh_failed_connections",
+            "Connections that found no replica",
+            |p| p.failed,
+        ),
+        ("mesh_rx_bytes", "Bytes from clients to replicas", |p| {
+            p.rx_bytes
+        }),
+        ("mesh_tx_bytes", "Bytes from replicas to clients", |p| {
+            p.tx_bytes
+        }),
+    ];
+    for (name, help, value) in counters {
+        counter(out, name, help, ports.iter().map(|p| (labels(p), value(p))))?;
+    }
+    gauge(
+        out,
+        "mesh_open_connections",
+        "Connections open on a published port",
+        ports.iter().map(|p| (labels(p), p.open)),
+    )
+}
+
+fn encode_dns(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Result {
+    counter(
+        out,
+        "dns_queries",
+        "DNS queries of sandboxes, by outcome",
+        sample
+            .dns
+            .queries
+            .iter()
+            .map(|(outcome, n)| ([("outcome", *outcome)], *n)),
+    )?;
+    gauge(
+        out,
+        "dns_waiting",
+        "DNS queries that wait for an upstream",
+        [(NO_LABELS, sample.dns.waiting)],
+    )
+}
+
+fn encode_gossip(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Result {
+    gauge(
+        out,
+        "gossip_members",
+        "Members that gossip knows, by state",
+        sample
+            .gossip
+            .members
+            .iter()
+            .map(|(state, n)| ([("state", *state)], *n)),
+    )?;
+    counter(
+        out,
+        "gossip_events",
+        "Gossip events, by kind",
+        sample
+            .gossip
+            .events
+            .iter()
+            .map(|(event, n)| ([("event", *event)], *n)),
+    )?;
+    gauge(
+        out,
+        "gossip_entries",
+        "Table entries that are visible",
+        [(NO_LABELS, sample.gossip.entries)],
+    )
+}
+
+fn counter<L: AsRef<str>, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
+) -> fmt::Result {
+    family(out, name, help, MetricType::Counter, series, |value| {
+        Box::new(ConstCounter::new(value))
+    })
+}
+
+fn gauge<L: AsRef<str>, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
+) -> fmt::Result {
+    family(out, name, help, MetricType::Gauge, series, |value| {
+        Box::new(ConstGauge::new(value))
+    })
+}
+
+fn family<L: AsRef<str>, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
+    metric: fn(u64) -> Box<dyn EncodeMetric>,
+) -> fmt::Result {
+    let mut encoder = out.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in series {
+        let metric = metric(value);
+        if N == 0 {
+            return metric.encode(encoder);
+        }
+        let labels = labels.each_ref().map(|(key, text)| (*key, text.as_ref()));
+        metric.encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

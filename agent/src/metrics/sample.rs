@@ -1,0 +1,103 @@
+//! What one scrape reads.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use weft_control::objects::Protocol;
+use weft_wire::DropReason;
+
+/// Where the figures come from: the node.
+pub trait MetricsSource: fmt::Debug + Send + Sync + 'static {
+    /// Reads every counter once. Called from an async task, so it must not block; values of
+    /// different workers may be some packets apart.
+    fn sample(&self) -> Sample;
+}
+
+/// Every figure of the node, read at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// One per port of the data plane; also `underlay` and `mesh`.
+    pub ports: Vec<PortSample>,
+    /// One per worker thread.
+    pub workers: Vec<WorkerSample>,
+    /// Published ports of this node.
+    pub mesh_ports: Vec<MeshPortSample>,
+    /// DNS, over all sandboxes.
+    pub dns: DnsSample,
+    /// Gossip.
+    pub gossip: GossipSample,
+    /// Epoch of the snapshot that workers forward by.
+    pub epoch: u64,
+    /// True while the session to a manager is open.
+    pub session_connected: bool,
+}
+
+/// Counters of one port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortSample {
+    /// Endpoint name, `underlay`, or `mesh`.
+    pub port: String,
+    /// Name of its network; empty for `underlay` and `mesh`.
+    pub network: String,
+    /// Packets that the data plane took from the port. A super-frame counts once.
+    pub rx_packets: u64,
+    /// Bytes of those.
+    pub rx_bytes: u64,
+    /// Packets that the data plane gave to the port.
+    pub tx_packets: u64,
+    /// Bytes of those.
+    pub tx_bytes: u64,
+    /// Packets dropped, by reason; reasons may be left out when zero.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
+/// Figures of one worker thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerSample {
+    /// Entries in its flow table.
+    pub flows_active: u64,
+}
+
+/// Figures of one published port on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshPortSample {
+    /// Name of the service.
+    pub service: String,
+    /// The published port.
+    pub published: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Address that the port is bound to; `None` means every address.
+    pub host_ip: Option<IpAddr>,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that found no replica.
+    pub failed: u64,
+    /// Connections open now.
+    pub open: u64,
+    /// Bytes from clients to replicas.
+    pub rx_bytes: u64,
+    /// Bytes from replicas to clients.
+    pub tx_bytes: u64,
+}
+
+/// DNS counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsSample {
+    /// Queries by outcome (`answered`, `nodata`, `nxdomain`, `forwarded`, `refused`, `malformed`,
+    /// …).
+    pub queries: Vec<(&'static str, u64)>,
+    /// Queries now waiting for an upstream.
+    pub waiting: u64,
+}
+
+/// Gossip counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GossipSample {
+    /// Members by state (`alive`, `suspect`, `down`).
+    pub members: Vec<(&'static str, u64)>,
+    /// Events by kind (`datagrams_sent`, `datagrams_received`, `bad_seal`, `syncs`, …).
+    pub events: Vec<(&'static str, u64)>,
+    /// Table entries that are visible now.
+    pub entries: u64,
+}

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use weft_control::objects::Protocol;
+use weft_wire::DropReason;
+
+use super::{
+    DnsSample, GossipSample, MeshPortSample, Metrics, MetricsSource, PortSample, Sample,
+    WorkerSample,
+};
+
+#[derive(Debug)]
+struct Fixed(Sample);
+
+impl MetricsSource for Fixed {
+    fn sample(&self) -> Sample {
+        self.0.clone()
+    }
+}
+
+fn text(sample: Sample) -> String {
+    Metrics::new(Arc::new(Fixed(sample))).encode().unwrap()
+}
+
+#[test]
+fn every_figure_has_its_series() {
+    let text = text(Sample {
+        ports: vec![PortSample {
+            port: "web.1\"x".into(),
+            network: "blue".into(),
+            rx_packets: 1,
+            rx_bytes: 2,
+            tx_packets: 3,
+            tx_bytes: 4,
+            drops: vec![(DropReason::SpoofedMac, 5), (DropReason::TapFull, 6)],
+        }],
+        workers: vec![
+            WorkerSample { flows_active: 7 },
+            WorkerSample { flows_active: 8 },
+        ],
+        mesh_ports: vec![MeshPortSample {
+            service: "web".into(),
+            published: 8000,
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            accepted: 9,
+            failed: 10,
+            open: 11,
+            rx_bytes: 12,
+            tx_bytes: 13,
+        }],
+        dns: DnsSample {
+            queries: vec![("answered", 14)],
+            waiting: 15,
+        },
+        gossip: GossipSample {
+            members: vec![("alive", 16)],
+            events: vec![("bad_seal", 17)],
+            entries: 18,
+        },
+        epoch: 19,
+        session_connected: true,
+    });
+    let port = r#"port="web.1\"x",network="blue""#;
+    let mesh = r#"service="web",published="8000",protocol="tcp",host_ip="""#;
+    for line in [
+        format!("weft_port_rx_packets_total{{{port}}} 1"),
+        format!("weft_port_rx_bytes_total{{{port}}} 2"),
+        format!("weft_port_tx_packets_total{{{port}}} 3"),
+        format!("weft_port_tx_bytes_total{{{port}}} 4"),
+        format!("weft_dropped_packets_total{{{port},reason=\"spoofed_mac\"}} 5"),
+        format!("weft_dropped_packets_total{{{port},reason=\"tap_full\"}} 6"),
+        r#"weft_flows_active{worker="0"} 7"#.to_owned(),
+        r#"weft_flows_active{worker="1"} 8"#.to_owned(),
+        format!("weft_mesh_accepted_connections_total{{{mesh}}} 9"),
+        format!("weft_mesh_failed_connections_total{{{mesh}}} 10"),
+        format!("weft_mesh_open_connections{{{mesh}}} 11"),
+        format!("weft_mesh_rx_bytes_total{{{mesh}}} 12"),
+        format!("weft_mesh_tx_bytes_total{{{mesh}}} 13"),
+        r#"weft_dns_queries_total{outcome="answered"} 14"#.to_owned(),
+        "weft_dns_waiting 15".to_owned(),
+        r#"weft_gossip_members{state="alive"} 16"#.to_owned(),
+        r#"weft_gossip_events_total{event="bad_seal"} 17"#.to_owned(),
+        "weft_gossip_entries 18".to_owned(),
+        "weft_snapshot_epoch 19".to_owned(),
+        "weft_session_connected 1".to_owned(),
+        "# EOF".to_owned(),
+    ] {
+        assert!(
+            text.lines().any(|l| l == line),
+            "{line} is missing in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_node_is_still_valid_text() {
+    let text = text(Sample::default());
+    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("# TYPE weft_dropped_packets counter\n"));
+    assert!(text.contains("weft_session_connected 0\n"));
+    // OpenMetrics: metadata of a family comes before its samples, once.
+    let types: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+    let mut unique = types.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(types.len(), unique.len());
+}
