@@ -1,6 +1,7 @@
 //! Identifiers and units of the packet path.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use smoltcp::wire::EthernetAddress as Mac;
@@ -60,4 +61,18 @@ impl Instant {
         )]
         Self(self.0.saturating_add(d.as_nanos() as u64))
     }
+}
+
+/// The hardware address that belongs to an address of an overlay network: `02:42:` and the four
+/// IPv4 bytes, or the last four of IPv6 (Swarm's rule).
+#[must_use]
+pub const fn mac_for_ip(ip: IpAddr) -> Mac {
+    let [a, b, c, d] = match ip {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(ip) => {
+            let [.., a, b, c, d] = ip.octets();
+            [a, b, c, d]
+        }
+    };
+    Mac([0x02, 0x42, a, b, c, d])
 }

@@ -26,7 +26,7 @@ pub mod vxlan;
 pub use drop_reason::DropReason;
 pub use flow::FiveTuple;
 pub use frame::{ArpInfo, Fragment, Frame, IpInfo};
-pub use ids::{Instant, Mac, PortId, Vni};
+pub use ids::{Instant, Mac, PortId, Vni, mac_for_ip};
 pub use vnet::{GsoKind, VnetHdr};
 
 /// Reads a big-endian 16-bit field.

@@ -1,0 +1,104 @@
+//! Compiles what the agent knows into a [`Switch`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::fast::FixedState;
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
+use weft_wire::{Mac, PortId, Vni, mac_for_ip};
+
+use crate::network::NetworkEntry;
+use crate::switch::{Place, Switch};
+
+/// Hasher of the tables. Its seed is fixed, because this crate draws no random numbers; the keys
+/// come from the control plane, not from packets.
+pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
+pub(crate) type Set<K> = HashSet<K, FixedState>;
+
+/// Collects networks, endpoints and peers.
+///
+/// Where two entries claim one hardware address or one address of a network, the stronger stays:
+/// gateway, then virtual address, then local port, then remote endpoint; among equals the later.
+#[derive(Debug, Default)]
+pub struct SwitchBuilder {
+    networks: Map<Vni, NetworkEntry>,
+    places: Map<(Vni, Mac), Place>,
+    neighbors: Map<(Vni, IpAddr), (Mac, u8)>,
+    vteps: Set<IpAddr>,
+}
+
+impl SwitchBuilder {
+    /// An empty builder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a network with its gateway addresses.
+    pub fn network(&mut self, entry: NetworkEntry) -> &mut Self {
+        if !entry.gateways.is_empty() {
+            self.endpoint(
+                entry.vni,
+                entry.gateway_mac(),
+                &entry.gateways,
+                Place::Gateway,
+            );
+        }
+        self.networks.insert(entry.vni, entry);
+        self
+    }
+
+    /// Adds an endpoint behind a port of this node.
+    pub fn local(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], port: PortId) -> &mut Self {
+        self.endpoint(vni, mac, ips, Place::Local(port))
+    }
+
+    /// Adds an endpoint behind another VTEP, whose datagrams are accepted from now on.
+    pub fn remote(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], vtep: SocketAddr) -> &mut Self {
+        self.vtep(vtep.ip());
+        self.endpoint(vni, mac, ips, Place::Remote(vtep))
+    }
+
+    /// Adds an address that the balancer answers for: a service's virtual address, or this node's
+    /// own on the network. Its hardware address is [`mac_for_ip`].
+    pub fn virtual_ip(&mut self, vni: Vni, ip: IpAddr) -> &mut Self {
+        self.endpoint(vni, mac_for_ip(ip), &[ip], Place::Virtual)
+    }
+
+    /// Accepts datagrams from a VTEP.
+    pub fn vtep(&mut self, ip: IpAddr) -> &mut Self {
+        self.vteps.insert(ip.to_canonical());
+        self
+    }
+
+    /// The finished tables.
+    #[must_use]
+    pub fn build(self) -> Switch {
+        let neighbors = self.neighbors.into_iter();
+        Switch {
+            networks: self.networks,
+            places: self.places,
+            neighbors: neighbors.map(|(key, (mac, _))| (key, mac)).collect(),
+            vteps: self.vteps,
+        }
+    }
+
+    fn endpoint(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], place: Place) -> &mut Self {
+        match self.places.entry((vni, mac)) {
+            Entry::Vacant(entry) => {
+                entry.insert(place);
+            }
+            Entry::Occupied(mut entry) if place.strength() >= entry.get().strength() => {
+                entry.insert(place);
+            }
+            Entry::Occupied(_) => {}
+        }
+        for ip in ips {
+            let known = self.neighbors.entry((vni, *ip)).or_insert((mac, 0));
+            if place.strength() >= known.1 {
+                *known = (mac, place.strength());
+            }
+        }
+        self
+    }
+}
