@@ -1,1 +1,69 @@
-//! Placeholder.
+//! `weft`: talks to the node API over its unix socket; also `lab`, `demo` and `bench`.
+//!
+//! [`main`] is the whole program. Everything that it prints goes through one
+//! [`output::Printer`], so that a closed pipe ends it quietly and tests can read what it says.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod client;
+pub mod commands;
+pub mod output;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+use output::Printer;
+
+/// Runs `weft` with the arguments of this process.
+///
+/// Exit status: 0 done, 1 refused or failed, 2 wrong usage. A reader that closes the pipe is no
+/// failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_from(std::env::args_os())
+}
+
+/// Runs `weft` with these arguments; the first one is the name of the program.
+#[must_use]
+pub fn main_from<I>(args: I) -> ExitCode
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let code = u8::try_from(usage.exit_code()).unwrap_or(2);
+            return match usage.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(code),
+            };
+        }
+    };
+    let mut out = Printer::stdout();
+    let result = commands::run(cli, &mut out).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("weft: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,472 @@
+//! The command line: what `weft` accepts, before anything is done.
+
+mod attachment;
+mod duration;
+mod publish;
+
+pub use attachment::parse_attachment;
+pub use duration::parse_duration_ms;
+pub use publish::parse_publish;
+
+use std::net::IpAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use weft_control::objects::{Mac, NetworkAttachmentSpec, PortSpec};
+
+/// Where `weftd` listens when nobody says otherwise.
+pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
+
+/// The network of a Linux cluster, spelled like docker's.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Socket of the node to talk to
+    #[arg(short = 'H', long = "host", value_name = "unix://SOCKET", env = "WEFT_HOST",
+          default_value = DEFAULT_HOST, global = true)]
+    pub host: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// First word of a command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, join and leave a swarm
+    #[command(subcommand)]
+    Swarm(SwarmCommand),
+    /// Show the nodes of the swarm
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Make networks and attach things to them
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Run services
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Show what this node is
+    Info(FormatArgs),
+    /// Show which packets were dropped on this node, and why
+    Drops(DropsArgs),
+}
+
+/// How to print.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FormatArgs {
+    /// `table`, `json`, `table TEMPLATE`, or a Go template such as '{{.ID}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Print only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `weft swarm …`
+#[derive(Debug, Subcommand)]
+pub enum SwarmCommand {
+    /// Make a swarm, with this node as its first manager
+    Init(SwarmInitArgs),
+    /// Join a swarm
+    Join(SwarmJoinArgs),
+    /// Print the command that joins a node
+    JoinToken(JoinTokenArgs),
+    /// Leave the swarm
+    Leave {
+        /// Leave even as the last manager, which ends the swarm
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// `weft swarm init`
+#[derive(Debug, Args)]
+pub struct SwarmInitArgs {
+    /// Address or interface that other nodes reach this one at, with an optional port
+    #[arg(long, value_name = "ADDR")]
+    pub advertise_addr: Option<String>,
+    /// Address or interface that the manager listens on, with an optional port
+    #[arg(long, value_name = "ADDR")]
+    pub listen_addr: Option<String>,
+    /// Address or interface of the VXLAN data path
+    #[arg(long, value_name = "ADDR")]
+    pub data_path_addr: Option<String>,
+    /// UDP port of the VXLAN data path (1024-49151; default 4789)
+    #[arg(long, value_name = "PORT")]
+    pub data_path_port: Option<u16>,
+    /// Pools that network subnets are cut from (default 10.0.0.0/8)
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub default_addr_pool: Vec<IpNet>,
+    /// Prefix length of the subnets cut from the pools (default 24)
+    #[arg(long, value_name = "BITS")]
+    pub default_addr_pool_mask_length: Option<u8>,
+}
+
+/// `weft swarm join`
+#[derive(Debug, Args)]
+pub struct SwarmJoinArgs {
+    /// Token that `weft swarm join-token` printed
+    #[arg(long)]
+    pub token: String,
+    /// Address or interface that other nodes reach this one at, with an optional port
+    #[arg(long, value_name = "ADDR")]
+    pub advertise_addr: Option<String>,
+    /// Address or interface that a manager listens on, with an optional port
+    #[arg(long, value_name = "ADDR")]
+    pub listen_addr: Option<String>,
+    /// Address or interface of the VXLAN data path
+    #[arg(long, value_name = "ADDR")]
+    pub data_path_addr: Option<String>,
+    /// A manager
+    #[arg(value_name = "HOST:PORT")]
+    pub remote: String,
+}
+
+/// `weft swarm join-token`
+#[derive(Debug, Args)]
+pub struct JoinTokenArgs {
+    /// Print only the token
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Make a new token; the old one stops working
+    #[arg(long)]
+    pub rotate: bool,
+    /// Role that the token gives
+    pub role: RoleArg,
+}
+
+/// Role on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Runs tasks.
+    Worker,
+    /// Holds the desired state, and runs tasks.
+    Manager,
+}
+
+impl RoleArg {
+    /// As in paths and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        }
+    }
+}
+
+/// `weft node …`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes
+    Ls(FormatArgs),
+    /// Show everything known about nodes
+    Inspect(InspectArgs),
+}
+
+/// Objects to show.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Id, name, or unique start of an id
+    #[arg(required = true, value_name = "NAME|ID")]
+    pub refs: Vec<String>,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// `weft network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make an overlay network
+    Create(NetworkCreateArgs),
+    /// List networks
+    Ls(FormatArgs),
+    /// Show everything known about networks
+    Inspect(InspectArgs),
+    /// Remove networks
+    Rm {
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "NETWORK")]
+        refs: Vec<String>,
+    },
+    /// Attach a network namespace to a network
+    Connect(NetworkConnectArgs),
+    /// Detach an endpoint that `connect` attached
+    Disconnect {
+        /// Network
+        network: String,
+        /// Name or id of the endpoint
+        #[arg(value_name = "NAME|ID")]
+        endpoint: String,
+    },
+    /// Endpoints outside the cluster: plain Linux vxlan, hardware VTEPs
+    #[command(subcommand)]
+    Peer(PeerCommand),
+}
+
+/// `weft network create`
+#[derive(Debug, Args)]
+pub struct NetworkCreateArgs {
+    /// Subnet, instead of one from the pool; may be repeated
+    #[arg(long = "subnet", value_name = "CIDR")]
+    pub subnets: Vec<IpNet>,
+    /// Also give it an IPv6 subnet
+    #[arg(long)]
+    pub ipv6: bool,
+    /// No way to the outside
+    #[arg(long)]
+    pub internal: bool,
+    /// Option of the network; may be repeated
+    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub options: Vec<(String, String)>,
+    /// Label; may be repeated
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Driver, as docker spells it; there is only `overlay`
+    #[arg(short, long, default_value = "overlay", value_parser = ["overlay"])]
+    pub driver: String,
+    /// Name of the network
+    pub name: String,
+}
+
+/// `weft network connect`
+#[derive(Debug, Args)]
+pub struct NetworkConnectArgs {
+    /// Wanted address
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
+    /// One more name on this network; may be repeated
+    #[arg(long = "alias", value_name = "NAME")]
+    pub aliases: Vec<String>,
+    /// Count the endpoint as a replica of this service
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Name on the network
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Interface inside the namespace (default: the first free of eth0, eth2, eth3, …)
+    #[arg(long)]
+    pub ifname: Option<String>,
+    /// Network
+    pub network: String,
+    /// Network namespace: a path such as /run/netns/x, or a process id
+    #[arg(value_name = "NETNS-PATH|PID")]
+    pub netns: String,
+}
+
+/// `weft network peer …`
+#[derive(Debug, Subcommand)]
+pub enum PeerCommand {
+    /// Add an endpoint outside the cluster
+    Add {
+        /// Its address inside the network
+        #[arg(long)]
+        ip: IpAddr,
+        /// Its Ethernet address
+        #[arg(long)]
+        mac: Mac,
+        /// Underlay address of its VTEP
+        #[arg(long)]
+        vtep: IpAddr,
+        /// Network
+        network: String,
+    },
+    /// List the static endpoints of a network
+    Ls {
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+        /// Network
+        network: String,
+    },
+    /// Remove a static endpoint
+    Rm {
+        /// Network
+        network: String,
+        /// Its address inside the network
+        #[arg(required = true)]
+        ips: Vec<IpAddr>,
+    },
+}
+
+/// `weft service …`
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Start a service
+    Create(ServiceCreateArgs),
+    /// List services
+    Ls(FormatArgs),
+    /// List the tasks of services
+    Ps(ServicePsArgs),
+    /// Show everything known about services
+    Inspect(InspectArgs),
+    /// Change the number of replicas
+    Scale {
+        /// Do not wait until the tasks run
+        #[arg(short, long)]
+        detach: bool,
+        /// Service and wanted number
+        #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_scale)]
+        targets: Vec<(String, u32)>,
+    },
+    /// Stop services and remove them
+    Rm {
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "SERVICE")]
+        refs: Vec<String>,
+    },
+}
+
+/// `weft service create`
+#[derive(Debug, Args)]
+pub struct ServiceCreateArgs {
+    /// Name of the service, a DNS label
+    #[arg(long)]
+    pub name: String,
+    /// Number of tasks (default 1)
+    #[arg(long)]
+    pub replicas: Option<u32>,
+    /// `replicated` or `global`
+    #[arg(long, default_value = "replicated")]
+    pub mode: ModeArg,
+    /// Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or
+    /// published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated
+    #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish)]
+    pub publish: Vec<PortList>,
+    /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
+    #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
+    pub networks: Vec<NetworkAttachmentSpec>,
+    /// Environment variable KEY=VALUE; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
+    pub env: Vec<String>,
+    /// Label; may be repeated
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub labels: Vec<(String, String)>,
+    /// How the name resolves: `vip` or `dnsrr`
+    #[arg(long, default_value = "vip")]
+    pub endpoint_mode: EndpointModeArg,
+    /// When finished tasks are replaced
+    #[arg(long, default_value = "any")]
+    pub restart_condition: RestartArg,
+    /// Time between failure and replacement
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_ms)]
+    pub restart_delay: u64,
+    /// Time between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
+    pub stop_grace_period: u64,
+    /// Do not wait until the tasks run
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The word `host` (no image: COMMAND from the node's own file system), then the command
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND [ARG]…]"
+    )]
+    pub image_and_command: Vec<String>,
+}
+
+/// The ports that one `-p` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortList(pub Vec<PortSpec>);
+
+/// `--mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// A fixed number of tasks.
+    Replicated,
+    /// One task on each node.
+    Global,
+}
+
+/// `--endpoint-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EndpointModeArg {
+    /// One virtual address.
+    Vip,
+    /// The addresses of the tasks.
+    Dnsrr,
+}
+
+/// `--restart-condition`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartArg {
+    /// Always.
+    Any,
+    /// When the task ended with an error.
+    OnFailure,
+    /// Never.
+    None,
+}
+
+/// `weft service ps`
+#[derive(Debug, Args)]
+pub struct ServicePsArgs {
+    /// Id, name, or unique start of an id
+    #[arg(required = true, value_name = "SERVICE")]
+    pub refs: Vec<String>,
+    /// Print whole ids and errors
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// `weft drops`
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// Say on which port
+    #[arg(long)]
+    pub by_port: bool,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+fn parse_key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        None if !text.is_empty() => Ok((text.to_owned(), String::new())),
+        _ => Err(format!("invalid key=value pair {text:?}: the key is empty")),
+    }
+}
+
+/// `KEY=VALUE`, or `KEY` for the value that this process has.
+fn parse_env(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
+        Some(_) => Ok(text.to_owned()),
+        None if text.is_empty() => Err("invalid environment variable: the name is empty".into()),
+        None => match std::env::var(text) {
+            Ok(value) => Ok(format!("{text}={value}")),
+            Err(_) => Err(format!(
+                "environment variable {text} is not set here; write {text}=VALUE"
+            )),
+        },
+    }
+}
+
+fn parse_scale(text: &str) -> Result<(String, u32), String> {
+    let bad = || format!("invalid scale specifier '{text}'; write SERVICE=REPLICAS, such as web=3");
+    let (service, count) = text.split_once('=').ok_or_else(bad)?;
+    if service.is_empty() {
+        return Err(bad());
+    }
+    let count = count
+        .parse()
+        .map_err(|_| format!("invalid replicas value {count}: expected a whole number"))?;
+    Ok((service.to_owned(), count))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The node API from the outside: JSON over HTTP/1 on a unix socket (`weft_control::api`).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use weft_control::api::ErrorBody;
+
+/// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// No answer of the API is bigger, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// A node, reached over its socket. Each call opens a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Client {
+    host: String,
+    socket: PathBuf,
+}
+
+/// `weftd` refused a request.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// What the node says, with the next step.
+    pub message: String,
+}
+
+impl Client {
+    /// Takes `unix:///path/of/socket`; nothing is opened yet.
+    ///
+    /// # Errors
+    /// The text is no such address.
+    pub fn new(host: &str) -> anyhow::Result<Self> {
+        let Some(path) = host.strip_prefix("unix://") else {
+            bail!("invalid host {host:?}: write unix:///path/of/socket");
+        };
+        if !path.starts_with('/') {
+            bail!("invalid host {host:?}: the path of the socket must start with a slash");
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            socket: PathBuf::from(path),
+        })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// [`Refused`] when the node says no; others when it cannot be reached or understood.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        decode(path, &self.send(Method::GET, path, Bytes::new()).await?)
+    }
+
+    /// POST with a JSON body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post<B, T>(&self, path: &str, body: &B) -> anyhow::Result<T>
+    where
+        B: Serialize + Sync,
+        T: DeserializeOwned,
+    {
+        let body = serde_json::to_vec(body)?;
+        decode(path, &self.send(Method::POST, path, body.into()).await?)
+    }
+
+    /// POST without a body, or with an answer that does not matter.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_done<B: Serialize + Sync>(&self, path: &str, body: &B) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(body)?;
+        self.send(Method::POST, path, body.into()).await.map(drop)
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.send(Method::DELETE, path, Bytes::new())
+            .await
+            .map(drop)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
+            let reason = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "permission denied; run this as root or as a member of the socket's group"
+                        .to_owned()
+                }
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                    "is it running? start it with `weftd`, or name another socket with -H"
+                        .to_owned()
+                }
+                _ => e.to_string(),
+            };
+            anyhow!("cannot connect to weftd at {}: {reason}", self.host)
+        })?;
+        let exchange = async {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "weftd")
+                .header("content-type", "application/json")
+                .body(Full::new(body))?;
+            let answer = async {
+                let answer = sender.send_request(request).await?;
+                let status = answer.status();
+                let body = Limited::new(answer.into_body(), MAX_ANSWER)
+                    .collect()
+                    .await
+                    .map_err(|e| anyhow!("{e}"))?
+                    .to_bytes();
+                drop(sender);
+                anyhow::Ok((status, body))
+            };
+            // The connection has to be driven while the answer is awaited; it ends with the sender.
+            let (answer, driven) = tokio::join!(answer, connection);
+            let answer = answer?;
+            driven?;
+            anyhow::Ok(answer)
+        };
+        let (status, body) = tokio::time::timeout(ANSWER_TIMEOUT, exchange)
+            .await
+            .map_err(|_| {
+                anyhow!(
+                    "weftd at {} did not answer within {} s",
+                    self.host,
+                    ANSWER_TIMEOUT.as_secs()
+                )
+            })?
+            .with_context(|| format!("no usable answer from weftd at {}", self.host))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(error) => error.message,
+            Err(_) => format!(
+                "weftd at {} answered {status}: {}",
+                self.host,
+                String::from_utf8_lossy(&body).trim()
+            ),
+        };
+        Err(Refused { status, message }.into())
+    }
+}
+
+fn decode<T: DeserializeOwned>(path: &str, body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).with_context(|| {
+        format!("weftd's answer to {path} has an unexpected form: are weft and weftd of the same version?")
+    })
+}
+
+/// Puts a name into a path: whatever is not unreserved is percent-encoded (RFC 3986 section 2.3).
+#[must_use]
+pub fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.push(
+                    char::from_digit(u32::from(digit), 16)
+                        .unwrap_or('0')
+                        .to_ascii_uppercase(),
+                );
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        assert_eq!(
+            Client::new("unix:///run/x.sock").unwrap().socket(),
+            Path::new("/run/x.sock")
+        );
+        for bad in ["tcp://1.2.3.4:5", "/run/x.sock", "unix://x"] {
+            assert!(Client::new(bad).is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn segments_cannot_change_the_path() {
+        assert_eq!(segment("web-1.a_b~"), "web-1.a_b~");
+        assert_eq!(segment("../a b?ü"), "..%2Fa%20b%3F%C3%BC");
+    }
+}

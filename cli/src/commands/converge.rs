@@ -1,0 +1,207 @@
+//! Waits until a service is what it was asked to be, and shows how far it is
+//! (docker/cli `cli/command/service/progress`).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use weft_control::api::{ServiceDetail, TaskRow};
+use weft_control::objects::{ServiceMode, TaskState};
+
+use crate::client::Client;
+use crate::commands::{rows, service};
+use crate::output::{Printer, complain};
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How long every task has to keep running before the service counts as converged.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// More tasks than this get no line of their own.
+const MAX_BARS: usize = 20;
+
+/// Shows progress until the service has converged. An interrupt ends the waiting only.
+pub(super) async fn wait(
+    client: &Client,
+    id: &str,
+    quiet: bool,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let mut screen = Screen::default();
+    let mut stable_since = None;
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        let detail: ServiceDetail = client.get(&service::path(id)).await?;
+        let tasks: Vec<TaskRow> = client.get(&format!("{}/tasks", service::path(id))).await?;
+        let progress = Progress::of(&detail, &tasks);
+        if !quiet {
+            screen.show(&progress, out)?;
+        }
+        if progress.converged() {
+            let since = *stable_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= STABLE {
+                for error in &detail.port_errors {
+                    complain(&format!("weft: warning: {error}"));
+                }
+                if !quiet {
+                    out.line(&format!("verify: Service {id} converged"))?;
+                }
+                return Ok(());
+            }
+        } else {
+            stable_since = None;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            interrupted = &mut interrupt => {
+                interrupted?;
+                out.line(&format!(
+                    "Operation continuing in background.\nUse `weft service ps {id}` to check progress."
+                ))?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How far a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Tasks that run and shall run.
+    running: u32,
+    /// Tasks that are to run.
+    wanted: u32,
+    /// Tasks that still run though they shall not.
+    leaving: u32,
+    /// State, or error, of the newest task of each slot.
+    slots: BTreeMap<String, String>,
+}
+
+impl Progress {
+    /// Judges a service and its tasks.
+    pub(super) fn of(detail: &ServiceDetail, tasks: &[TaskRow]) -> Self {
+        let wanted = match detail.service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            ServiceMode::Global => detail.desired,
+        };
+        let mut progress = Self {
+            running: 0,
+            wanted,
+            leaving: 0,
+            slots: BTreeMap::new(),
+        };
+        let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
+        for row in tasks {
+            let ended = row.task.status.state.is_terminal();
+            if row.task.desired > TaskState::Running {
+                // A task on a node that is gone cannot report its end.
+                progress.leaving += u32::from(!ended && row.task.node.is_some());
+                continue;
+            }
+            let slot = match row.task.slot {
+                0 => row.node_name.clone(),
+                slot => format!("{slot}/{wanted}"),
+            };
+            let newer = newest
+                .get(&slot)
+                .is_none_or(|old| row.task.meta.created_at >= old.task.meta.created_at);
+            if newer {
+                newest.insert(slot, row);
+            }
+        }
+        for (slot, row) in newest {
+            let status = &row.task.status;
+            progress.running += u32::from(status.state == TaskState::Running);
+            let text = if status.err.is_empty() {
+                rows::state_word(status.state)
+            } else {
+                status.err.clone()
+            };
+            progress.slots.insert(slot, text);
+        }
+        progress
+    }
+
+    fn converged(&self) -> bool {
+        self.running == self.wanted && self.leaving == 0
+    }
+
+    /// The first line of what docker prints.
+    fn overall(&self) -> String {
+        format!(
+            "overall progress: {} out of {} tasks",
+            self.running, self.wanted
+        )
+    }
+}
+
+/// What was shown last. A terminal is redrawn; elsewhere a line is printed when it changes.
+#[derive(Debug, Default)]
+pub(super) struct Screen {
+    overall: String,
+    slots: BTreeMap<String, String>,
+    drawn: usize,
+}
+
+impl Screen {
+    /// Shows what is new.
+    pub(super) fn show(&mut self, progress: &Progress, out: &mut Printer) -> std::io::Result<()> {
+        let overall = progress.overall();
+        if self.overall == overall && self.slots == progress.slots {
+            return Ok(());
+        }
+        if out.is_terminal() {
+            let mut text = String::new();
+            if self.drawn > 0 {
+                text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
+            }
+            text.push_str(&format!("{overall}\n"));
+            let bars = progress.slots.iter().take(MAX_BARS);
+            self.drawn = 1 + bars.len();
+            for (slot, state) in bars {
+                text.push_str(&format!("{slot}: {}\n", bar(state)));
+            }
+            out.raw(&text)?;
+        } else {
+            if self.overall != overall {
+                out.line(&overall)?;
+            }
+            for (slot, state) in progress.slots.iter().take(MAX_BARS) {
+                if self.slots.get(slot) != Some(state) {
+                    out.line(&format!("{slot}: {state}"))?;
+                }
+            }
+            out.flush()?;
+        }
+        self.overall = overall;
+        self.slots.clone_from(&progress.slots);
+        Ok(())
+    }
+}
+
+/// `running   [=====>]`: the state and how far it is on the way to running.
+fn bar(state: &str) -> String {
+    const WIDTH: usize = 50;
+    const ORDER: [&str; 9] = [
+        "new",
+        "pending",
+        "assigned",
+        "accepted",
+        "preparing",
+        "ready",
+        "starting",
+        "running",
+        "",
+    ];
+    match ORDER.iter().position(|s| *s == state) {
+        Some(step) => {
+            let filled = (step + 1) * WIDTH / 8;
+            format!(
+                "{state:<9} [{:<WIDTH$}]",
+                format!("{}>", "=".repeat(filled.saturating_sub(1).min(WIDTH - 1)))
+            )
+        }
+        None => state.chars().take(75).collect(),
+    }
+}

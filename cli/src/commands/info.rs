@@ -1,0 +1,24 @@
+//! `weft info`
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::args::FormatArgs;
+use crate::client::Client;
+use crate::output::{Printer, docker_case, render_inspect};
+
+pub(super) async fn run(
+    client: &Client,
+    args: &FormatArgs,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let info: Value = client.get("/v1/info").await?;
+    let info = docker_case(info, "");
+    let table = FormatArgs {
+        format: args.format.clone().or_else(|| Some("table".to_owned())),
+        quiet: args.quiet,
+    };
+    out.raw(&render_inspect(&[info], &table)?)?;
+    Ok(ExitCode::SUCCESS)
+}

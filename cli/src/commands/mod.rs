@@ -1,0 +1,95 @@
+//! What each command does.
+
+mod converge;
+mod drops;
+mod info;
+mod network;
+mod node;
+mod peer;
+mod rows;
+mod service;
+mod swarm;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::args::{Cli, Command, InspectArgs};
+use crate::client::{Client, Refused};
+use crate::output::{Printer, complain, render_inspect};
+
+/// Does what the command line says and returns the exit status.
+///
+/// # Errors
+/// Whatever went wrong, with the next step; printed by [`crate::main`].
+pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    let client = || Client::new(&cli.host);
+    match cli.command {
+        Command::Swarm(command) => block_on(swarm::run(&client()?, command, out)),
+        Command::Node(command) => block_on(node::run(&client()?, command, out)),
+        Command::Network(command) => block_on(network::run(&client()?, command, out)),
+        Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Info(args) => block_on(info::run(&client()?, &args, out)),
+        Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
+    }
+}
+
+/// Runs the conversation with a node on this thread.
+fn block_on(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the I/O loop")?
+        .block_on(task)
+}
+
+/// Shows what could be found; what could not is told afterwards and makes the command fail.
+fn show(
+    args: &InspectArgs,
+    found: Vec<anyhow::Result<Value>>,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let (mut objects, mut missing) = (Vec::new(), Vec::new());
+    for result in found {
+        match result {
+            Ok(object) => objects.push(object),
+            Err(error) if error.is::<Refused>() => missing.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    out.raw(&render_inspect(&objects, &args.format)?)?;
+    finish(&missing)
+}
+
+/// Tells every refusal; success only when there was none.
+fn finish(refused: &[anyhow::Error]) -> anyhow::Result<ExitCode> {
+    for error in refused {
+        complain(&format!("weft: {error:#}"));
+    }
+    Ok(if refused.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Turns `key=value` pairs into a map; one key with two values is a mistake.
+fn unique<I>(what: &str, pairs: I) -> anyhow::Result<std::collections::BTreeMap<String, String>>
+where
+    I: IntoIterator<Item = (String, String)>,
+{
+    let mut map = std::collections::BTreeMap::new();
+    for (key, value) in pairs {
+        if let Some(first) = map.insert(key.clone(), value.clone())
+            && first != value
+        {
+            bail!("{what} {key} is given twice, as {first:?} and as {value:?}; keep one");
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;

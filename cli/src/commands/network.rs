@@ -1,0 +1,99 @@
+//! `weft network …`
+
+use std::process::ExitCode;
+
+use weft_control::api::{Connect, Connected, Disconnect};
+use weft_control::objects::{Network, NetworkSpec};
+
+use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
+use crate::client::{Client, Refused, segment};
+use crate::commands::{finish, peer, rows, show, unique};
+use crate::output::{Printer, docker_case};
+
+pub(super) async fn run(
+    client: &Client,
+    command: NetworkCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        NetworkCommand::Create(args) => create(client, args, out).await?,
+        NetworkCommand::Ls(format) => {
+            let networks: Vec<Network> = client.get("/v1/networks").await?;
+            out.raw(&rows::networks(networks).render(&format)?)?;
+        }
+        NetworkCommand::Inspect(args) => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                let network = client.get(&path(name)).await;
+                found.push(network.map(|network| docker_case(network, "network")));
+            }
+            return show(&args, found, out);
+        }
+        NetworkCommand::Rm { refs } => {
+            let mut refused = Vec::new();
+            for name in &refs {
+                match client.delete(&path(name)).await {
+                    Ok(()) => out.line(name)?,
+                    Err(error) if error.is::<Refused>() => refused.push(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            return finish(&refused);
+        }
+        NetworkCommand::Connect(args) => connect(client, args, out).await?,
+        NetworkCommand::Disconnect { network, endpoint } => {
+            let path = format!("{}/disconnect", path(&network));
+            client.post_done(&path, &Disconnect { endpoint }).await?;
+        }
+        NetworkCommand::Peer(command) => return peer::run(client, command, out).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Path of a network in the API.
+pub(super) fn path(name: &str) -> String {
+    format!("/v1/networks/{}", segment(name))
+}
+
+async fn create(client: &Client, args: NetworkCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let spec = NetworkSpec {
+        name: args.name,
+        subnets: args.subnets,
+        ipv6: args.ipv6,
+        internal: args.internal,
+        ingress: false,
+        options: unique("option", args.options)?,
+        labels: unique("label", args.labels)?,
+    };
+    let network: Network = client.post("/v1/networks", &spec).await?;
+    out.line(network.id.as_str())?;
+    Ok(())
+}
+
+async fn connect(
+    client: &Client,
+    args: NetworkConnectArgs,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let request = Connect {
+        netns: absolute(args.netns)?,
+        ip: args.ip,
+        aliases: args.aliases,
+        service: args.service,
+        name: args.name,
+        ifname: args.ifname,
+    };
+    let path = format!("{}/connect", path(&args.network));
+    let connected: Connected = client.post(&path, &request).await?;
+    out.line(&serde_json::to_string_pretty(&connected)?)?;
+    Ok(())
+}
+
+/// A relative path means something here only, so it is made absolute before the node sees it.
+fn absolute(netns: String) -> anyhow::Result<String> {
+    if netns.starts_with('/') || netns.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(netns);
+    }
+    let path = std::path::absolute(&netns)?;
+    Ok(path.to_string_lossy().into_owned())
+}

@@ -1,0 +1,47 @@
+//! `weft node …`
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use weft_control::api::{Info, NodeRow};
+
+use crate::args::NodeCommand;
+use crate::client::{Client, segment};
+use crate::commands::{rows, show};
+use crate::output::{Printer, docker_case};
+
+pub(super) async fn run(
+    client: &Client,
+    command: NodeCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        NodeCommand::Ls(format) => {
+            let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
+            out.raw(&rows::nodes(nodes).render(&format)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        NodeCommand::Inspect(args) => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                let id = match name.as_str() {
+                    "self" => own_id(client).await?,
+                    other => other.to_owned(),
+                };
+                let node = client.get(&format!("/v1/nodes/{}", segment(&id))).await;
+                found.push(node.map(|node| docker_case(node, "node")));
+            }
+            show(&args, found, out)
+        }
+    }
+}
+
+async fn own_id(client: &Client) -> anyhow::Result<String> {
+    let info: Info = client.get("/v1/info").await?;
+    match info.swarm {
+        Some(swarm) => Ok(swarm.node_id.0),
+        None => bail!(
+            "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" and try again."
+        ),
+    }
+}

@@ -1,0 +1,73 @@
+//! `weft network peer …`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use weft_control::api::PeerAdd;
+use weft_control::objects::StaticPeer;
+
+use crate::args::PeerCommand;
+use crate::client::{Client, Refused};
+use crate::commands::{finish, network};
+use crate::output::{Listing, Printer};
+
+pub(super) async fn run(
+    client: &Client,
+    command: PeerCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let path = |network: &str| format!("{}/peers", network::path(network));
+    match command {
+        PeerCommand::Add {
+            ip,
+            mac,
+            vtep,
+            network,
+        } => {
+            let peer: StaticPeer = client
+                .post(&path(&network), &PeerAdd { ip, mac, vtep })
+                .await?;
+            out.line(peer.id.as_str())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PeerCommand::Ls { format, network } => {
+            let peers: Vec<StaticPeer> = client.get(&path(&network)).await?;
+            out.raw(&listing(&peers).render(&format)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        PeerCommand::Rm { network, ips } => {
+            let mut refused = Vec::new();
+            for ip in ips {
+                match client.delete(&format!("{}/{ip}", path(&network))).await {
+                    Ok(()) => out.line(&ip.to_string())?,
+                    Err(error) if error.is::<Refused>() => refused.push(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            finish(&refused)
+        }
+    }
+}
+
+fn listing(peers: &[StaticPeer]) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "PEER ID"),
+            ("IP", "IP"),
+            ("MAC", "MAC"),
+            ("VTEP", "VTEP"),
+        ],
+        "{{.IP}}\t{{.MAC}}\t{{.VTEP}}",
+        "ID",
+    );
+    for peer in peers {
+        listing.push(json!({
+            "ID": peer.id,
+            "IP": peer.ip,
+            "MAC": peer.mac,
+            "VTEP": peer.vtep,
+            "Network": peer.network,
+        }));
+    }
+    listing
+}

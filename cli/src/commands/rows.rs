@@ -1,0 +1,339 @@
+//! API objects as rows of docker's tables (docker/cli `cli/command/*/formatter.go`).
+
+use std::cmp::{Ordering, Reverse};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use weft_control::api::{NodeRow, ServiceDetail, TaskRow};
+use weft_control::objects::{
+    Network, NodeState, PortSpec, PublishMode, Role, ServiceMode, TaskState,
+};
+
+use crate::output::{Listing, ago};
+
+/// Longest error text in a table, in characters.
+const MAX_ERROR: usize = 30;
+
+/// `node ls`
+pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "ID"),
+            ("Self", ""),
+            ("Hostname", "HOSTNAME"),
+            ("Status", "STATUS"),
+            ("Availability", "AVAILABILITY"),
+            ("ManagerStatus", "MANAGER STATUS"),
+            ("EngineVersion", "ENGINE VERSION"),
+            ("Addr", "ADDRESS"),
+        ],
+        "{{.ID}} {{if .Self}}*{{else}} {{end}}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}",
+        "ID",
+    );
+    nodes.sort_by(|a, b| {
+        natural(&a.node.hostname, &b.node.hostname).then(a.node.id.cmp(&b.node.id))
+    });
+    for row in nodes {
+        let manager = match (row.is_leader, row.node.role, row.node.state) {
+            (true, ..) => "Leader",
+            (false, Role::Manager, NodeState::Ready) => "Reachable",
+            (false, Role::Manager, _) => "Unreachable",
+            (false, Role::Worker, _) => "",
+        };
+        listing.push(json!({
+            "ID": row.node.id,
+            "Self": row.is_self,
+            "Hostname": row.node.hostname,
+            "Status": word(&row.node.state),
+            "Availability": word(&row.node.availability),
+            "ManagerStatus": manager,
+            "EngineVersion": row.node.engine_version,
+            "Addr": row.node.addr,
+            "Message": row.node.message,
+        }));
+    }
+    listing
+}
+
+/// `network ls`
+pub(super) fn networks(mut networks: Vec<Network>) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "NETWORK ID"),
+            ("Name", "NAME"),
+            ("Driver", "DRIVER"),
+            ("Scope", "SCOPE"),
+            ("Subnets", "SUBNETS"),
+            ("VNI", "VNI"),
+        ],
+        "{{truncate .ID 12}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+        "ID",
+    );
+    networks.sort_by(|a, b| natural(&a.spec.name, &b.spec.name));
+    for network in networks {
+        let subnets: Vec<_> = network.subnets.iter().map(|s| s.cidr.to_string()).collect();
+        listing.push(json!({
+            "ID": network.id,
+            "Name": network.spec.name,
+            "Driver": "overlay",
+            "Scope": "swarm",
+            "Internal": network.spec.internal,
+            "IPv6": network.spec.ipv6,
+            "Ingress": network.spec.ingress,
+            "Subnets": subnets.join(","),
+            "VNI": network.vni,
+            "CreatedAt": time(network.meta.created_at),
+        }));
+    }
+    listing
+}
+
+/// `service ls`
+pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "ID"),
+            ("Name", "NAME"),
+            ("Mode", "MODE"),
+            ("Replicas", "REPLICAS"),
+            ("Image", "IMAGE"),
+            ("Ports", "PORTS"),
+        ],
+        "{{truncate .ID 12}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}",
+        "ID",
+    );
+    services.sort_by(|a, b| natural(&a.service.spec.name, &b.service.spec.name));
+    for detail in services {
+        let spec = &detail.service.spec;
+        listing.push(json!({
+            "ID": detail.service.id,
+            "Name": spec.name,
+            "Mode": match spec.mode {
+                ServiceMode::Replicated { .. } => "replicated",
+                ServiceMode::Global => "global",
+            },
+            "Replicas": format!("{}/{}", detail.running, detail.desired),
+            "Image": spec.image,
+            "Ports": ports(&detail.service.ports, PublishMode::Ingress),
+            "PortErrors": detail.port_errors,
+        }));
+    }
+    listing
+}
+
+/// `service ps`: newest first within a slot, older ones indented below.
+pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "ID"),
+            ("Indent", ""),
+            ("Name", "NAME"),
+            ("Image", "IMAGE"),
+            ("Node", "NODE"),
+            ("DesiredState", "DESIRED STATE"),
+            ("CurrentState", "CURRENT STATE"),
+            ("Error", "ERROR"),
+            ("Ports", "PORTS"),
+        ],
+        if no_trunc {
+            "{{.ID}}\t{{.Indent}}{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}"
+        } else {
+            "{{truncate .ID 12}}\t{{.Indent}}{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}"
+        },
+        "ID",
+    );
+    tasks.sort_by(|a, b| {
+        natural(&slot_name(a), &slot_name(b))
+            .then(Reverse(a.task.meta.created_at).cmp(&Reverse(b.task.meta.created_at)))
+            .then(a.task.id.cmp(&b.task.id))
+    });
+    let mut previous = String::new();
+    for row in tasks {
+        let task = &row.task;
+        let name = slot_name(&row);
+        let state = word(&task.status.state);
+        listing.push(json!({
+            "ID": task.id,
+            "Name": name,
+            "Indent": if name == previous { " \\_ " } else { "" },
+            "TaskName": task.name(),
+            "Service": task.service_name,
+            "Slot": task.slot,
+            "Image": task.spec.image,
+            "Node": row.node_name,
+            "DesiredState": word(&task.desired),
+            "State": state,
+            "CurrentState": format!("{state} {}", ago(task.status.since, now)),
+            "Error": quote(&task.status.err, no_trunc),
+            "Message": task.status.message,
+            "ExitCode": task.status.exit_code,
+            "Ports": ports(&task.spec.ports, PublishMode::Host),
+            "Addresses": task.attachments.iter().map(|a| json!({
+                "Network": a.network,
+                "IPs": a.ips,
+                "MAC": a.mac,
+            })).collect::<Vec<_>>(),
+        }));
+        previous = name;
+    }
+    listing
+}
+
+/// `web.1`; for global services the node id stands in place of the slot.
+fn slot_name(row: &TaskRow) -> String {
+    match (&row.task.node, row.task.slot) {
+        (Some(node), 0) => format!("{}.{node}", row.task.service_name),
+        (_, slot) => format!("{}.{slot}", row.task.service_name),
+    }
+}
+
+fn quote(error: &str, no_trunc: bool) -> String {
+    if error.is_empty() {
+        String::new()
+    } else if no_trunc || error.chars().count() <= MAX_ERROR {
+        format!("\"{error}\"")
+    } else {
+        let short: String = error.chars().take(MAX_ERROR - 1).collect();
+        format!("\"{short}…\"")
+    }
+}
+
+/// `*:80->80/tcp`, with ports that follow each other as ranges (docker/cli `Ports`).
+fn ports(ports: &[PortSpec], mode: PublishMode) -> String {
+    let mut ports: Vec<_> = ports.iter().filter(|p| p.mode == mode).collect();
+    ports.sort_by_key(|p| (p.protocol, p.host_ip, p.published, p.target));
+    let mut runs: Vec<(&PortSpec, &PortSpec)> = Vec::new();
+    for port in ports {
+        match runs.last_mut() {
+            Some((_, last))
+                if last.protocol == port.protocol
+                    && last.host_ip == port.host_ip
+                    && last.published.checked_add(1) == Some(port.published)
+                    && last.target.checked_add(1) == Some(port.target) =>
+            {
+                *last = port;
+            }
+            _ => runs.push((port, port)),
+        }
+    }
+    let range = |first: u16, last: u16| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
+    runs.iter()
+        .map(|(first, last)| {
+            format!(
+                "{}:{}->{}/{}",
+                first.host_ip.map_or_else(
+                    || "*".to_owned(),
+                    |ip| match ip {
+                        std::net::IpAddr::V4(ip) => ip.to_string(),
+                        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+                    }
+                ),
+                range(first.published, last.published),
+                range(first.target, last.target),
+                first.protocol
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The name of a state as people read it: `Running`.
+fn word<T: serde::Serialize>(state: &T) -> String {
+    let Ok(Value::String(text)) = serde_json::to_value(state) else {
+        return String::new();
+    };
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+/// The name of a task's state as people read it.
+pub(super) fn state_word(state: TaskState) -> String {
+    word(&state).to_lowercase()
+}
+
+fn time(unix_ms: u64) -> String {
+    i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .map(|t| t.to_string())
+        .unwrap_or_default()
+}
+
+/// Orders `node-2` before `node-10`.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (left, right) = (digits(a), digits(b));
+        if left > 0 && right > 0 {
+            let (x, y) = (
+                a[..left].trim_start_matches('0'),
+                b[..right].trim_start_matches('0'),
+            );
+            match x.len().cmp(&y.len()).then_with(|| x.cmp(y)) {
+                Ordering::Equal => (a, b) = (&a[left..], &b[right..]),
+                unequal => return unequal,
+            }
+            continue;
+        }
+        let (mut x, mut y) = (a.chars(), b.chars());
+        match (x.next(), y.next()) {
+            (None, None) => return Ordering::Equal,
+            (x_first, y_first) if x_first != y_first => return x_first.cmp(&y_first),
+            _ => (a, b) = (x.as_str(), y.as_str()),
+        }
+    }
+}
+
+fn digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn natural_order() {
+        let mut names = ["node-10", "node-2", "node-02a", "node", "a"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, ["a", "node", "node-2", "node-02a", "node-10"]);
+    }
+
+    #[test]
+    fn ports_are_joined_to_ranges() {
+        let port = |published, target| PortSpec {
+            published,
+            target,
+            ..PortSpec::default()
+        };
+        let all = [port(81, 81), port(80, 80), port(8000, 80)];
+        assert_eq!(
+            ports(&all, PublishMode::Ingress),
+            "*:80-81->80-81/tcp, *:8000->80/tcp"
+        );
+        assert_eq!(ports(&all, PublishMode::Host), "");
+        let bound = PortSpec {
+            host_ip: Some("::1".parse().unwrap()),
+            ..port(53, 53)
+        };
+        assert_eq!(ports(&[bound], PublishMode::Ingress), "[::1]:53->53/tcp");
+    }
+
+    #[test]
+    fn long_errors_are_cut() {
+        assert_eq!(quote("", false), "");
+        assert_eq!(quote("no such file", false), "\"no such file\"");
+        let long = "0123456789012345678901234567890123456789";
+        assert_eq!(quote(long, false), "\"01234567890123456789012345678…\"");
+        assert_eq!(quote(long, true), format!("\"{long}\""));
+    }
+}

@@ -1,0 +1,163 @@
+//! `weft service …`
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use jiff::Timestamp;
+use weft_control::api::{Scale, ServiceDetail, TaskRow};
+use weft_control::objects::{EndpointMode, RestartCondition, Service, ServiceMode, ServiceSpec};
+
+use crate::args::{
+    EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServicePsArgs,
+};
+use crate::client::{Client, Refused, segment};
+use crate::commands::{converge, finish, rows, show, unique};
+use crate::output::{Printer, docker_case};
+
+pub(super) async fn run(
+    client: &Client,
+    command: ServiceCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        ServiceCommand::Create(args) => create(client, args, out).await?,
+        ServiceCommand::Ls(format) => {
+            let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
+            out.raw(&rows::services(services).render(&format)?)?;
+        }
+        ServiceCommand::Ps(args) => return ps(client, &args, out).await,
+        ServiceCommand::Inspect(args) => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                let service = client.get(&path(name)).await;
+                found.push(service.map(|service| docker_case(service, "service")));
+            }
+            return show(&args, found, out);
+        }
+        ServiceCommand::Scale { detach, targets } => {
+            return scale(client, detach, &targets, out).await;
+        }
+        ServiceCommand::Rm { refs } => {
+            let mut refused = Vec::new();
+            for name in &refs {
+                match client.delete(&path(name)).await {
+                    Ok(()) => out.line(name)?,
+                    Err(error) if error.is::<Refused>() => refused.push(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            return finish(&refused);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Path of a service in the API.
+pub(super) fn path(name: &str) -> String {
+    format!("/v1/services/{}", segment(name))
+}
+
+async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let (detach, quiet) = (args.detach, args.quiet);
+    let service: Service = client.post("/v1/services", &spec(args)?).await?;
+    out.line(service.id.as_str())?;
+    out.flush()?;
+    if !detach {
+        converge::wait(client, &service.id.0, quiet, out).await?;
+    }
+    Ok(())
+}
+
+/// Checks what clap cannot, and builds what the node understands.
+pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
+    let mode = match (args.mode, args.replicas) {
+        (ModeArg::Replicated, replicas) => ServiceMode::Replicated {
+            replicas: replicas.unwrap_or(1),
+        },
+        (ModeArg::Global, None) => ServiceMode::Global,
+        (ModeArg::Global, Some(_)) => {
+            bail!(
+                "replicas can only be used with replicated mode; drop --replicas or --mode global"
+            )
+        }
+    };
+    let mut words = args.image_and_command.into_iter();
+    let image = words.next().unwrap_or_default();
+    let command: Vec<String> = words.collect();
+    if image == "host" && command.is_empty() {
+        bail!(
+            "image \"host\" needs a command: weft service create --name {} host COMMAND [ARG]…",
+            args.name
+        );
+    }
+    Ok(ServiceSpec {
+        name: args.name,
+        mode,
+        image,
+        command,
+        env: args.env,
+        networks: args.networks,
+        ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
+        endpoint_mode: match args.endpoint_mode {
+            EndpointModeArg::Vip => EndpointMode::Vip,
+            EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
+        },
+        restart_condition: match args.restart_condition {
+            RestartArg::Any => RestartCondition::Any,
+            RestartArg::OnFailure => RestartCondition::OnFailure,
+            RestartArg::None => RestartCondition::None,
+        },
+        restart_delay_ms: args.restart_delay,
+        stop_grace_ms: args.stop_grace_period,
+        labels: unique("label", args.labels)?,
+    })
+}
+
+async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    let (mut tasks, mut refused) = (Vec::new(), Vec::new());
+    for name in &args.refs {
+        let path = format!("{}/tasks", path(name));
+        match client.get::<Vec<TaskRow>>(&path).await {
+            Ok(more) => tasks.extend(more),
+            Err(error) if error.is::<Refused>() => refused.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if !tasks.is_empty() || refused.is_empty() {
+        let listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        out.raw(&listing.render(&args.format)?)?;
+    }
+    finish(&refused)
+}
+
+async fn scale(
+    client: &Client,
+    detach: bool,
+    targets: &[(String, u32)],
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let (mut scaled, mut refused) = (Vec::new(), Vec::new());
+    for (name, replicas) in targets {
+        let request = Scale {
+            replicas: *replicas,
+        };
+        match client
+            .post::<_, Service>(&format!("{}/scale", path(name)), &request)
+            .await
+        {
+            Ok(service) => {
+                out.line(&format!("{name} scaled to {replicas}"))?;
+                scaled.push(service.id);
+            }
+            Err(error) if error.is::<Refused>() => refused.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()?;
+    if !detach {
+        for id in scaled {
+            converge::wait(client, &id.0, false, out).await?;
+        }
+    }
+    finish(&refused)
+}

@@ -1,0 +1,102 @@
+//! `weft swarm …`
+
+use std::process::ExitCode;
+
+use weft_control::api;
+use weft_control::objects::Role;
+
+use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
+use crate::client::Client;
+use crate::output::Printer;
+
+pub(super) async fn run(
+    client: &Client,
+    command: SwarmCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        SwarmCommand::Init(args) => init(client, args, out).await?,
+        SwarmCommand::Join(args) => join(client, args, out).await?,
+        SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
+        SwarmCommand::Leave { force } => {
+            client
+                .post_done("/v1/swarm/leave", &api::SwarmLeave { force })
+                .await?;
+            out.line("Node left the swarm.")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let request = api::SwarmInit {
+        advertise_addr: args.advertise_addr,
+        listen_addr: args.listen_addr,
+        data_path_addr: args.data_path_addr,
+        data_path_port: args.data_path_port,
+        default_addr_pool: args.default_addr_pool,
+        default_addr_pool_mask_length: args.default_addr_pool_mask_length,
+    };
+    let reply: api::SwarmInitReply = client.post("/v1/swarm/init", &request).await?;
+    out.line(&format!(
+        "Swarm initialized: current node ({}) is now a manager.\n",
+        reply.node_id
+    ))?;
+    out.line(&how_to_join(
+        RoleArg::Worker,
+        &reply.worker_token,
+        &reply.manager_addr,
+    ))?;
+    out.line(
+        "To add a manager to this swarm, run 'weft swarm join-token manager' and follow the instructions.",
+    )?;
+    Ok(())
+}
+
+async fn join(client: &Client, args: SwarmJoinArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let request = api::SwarmJoin {
+        token: args.token,
+        remote_addr: args.remote,
+        advertise_addr: args.advertise_addr,
+        listen_addr: args.listen_addr,
+        data_path_addr: args.data_path_addr,
+    };
+    let reply: api::SwarmJoinReply = client.post("/v1/swarm/join", &request).await?;
+    let role = match reply.role {
+        Role::Worker => "worker",
+        Role::Manager => "manager",
+    };
+    out.line(&format!("This node joined a swarm as a {role}."))?;
+    Ok(())
+}
+
+async fn join_token(
+    client: &Client,
+    args: &JoinTokenArgs,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let role = args.role.as_str();
+    let path = format!("/v1/swarm/token/{role}");
+    let reply: api::JoinToken = if args.rotate {
+        client.post(&format!("{path}/rotate"), &()).await?
+    } else {
+        client.get(&path).await?
+    };
+    if args.quiet {
+        out.line(&reply.token)?;
+        return Ok(());
+    }
+    if args.rotate {
+        out.line(&format!("Successfully rotated {role} join token.\n"))?;
+    }
+    out.line(&how_to_join(args.role, &reply.token, &reply.manager_addr))?;
+    Ok(())
+}
+
+/// The command that a new node has to run, in docker's frame, ending in a line feed.
+fn how_to_join(role: RoleArg, token: &str, addr: &str) -> String {
+    format!(
+        "To add a {} to this swarm, run the following command:\n\n    weft swarm join --token {token} {addr}\n",
+        role.as_str()
+    )
+}

@@ -1,0 +1,275 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use weft_control::api::{DropCount, Drops, NodeRow, PortDrops, ServiceDetail, TaskRow};
+use weft_control::id::{NodeId, ServiceId, TaskId};
+use weft_control::objects::*;
+
+use super::*;
+use crate::args::FormatArgs;
+
+fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
+    NodeRow {
+        node: Node {
+            id: NodeId::from(id),
+            meta: Meta::default(),
+            role,
+            availability: Availability::Active,
+            labels: BTreeMap::new(),
+            hostname: name.to_owned(),
+            engine_version: "0.1.0".to_owned(),
+            addr: "10.77.0.1".parse().unwrap(),
+            data_path_addr: "10.77.0.1".parse().unwrap(),
+            gossip_port: 7946,
+            state,
+            message: String::new(),
+            ingress_ip: None,
+            manager_addr: None,
+        },
+        is_self: role == Role::Manager,
+        is_leader: role == Role::Manager,
+    }
+}
+
+fn spec(replicas: u32) -> ServiceSpec {
+    ServiceSpec {
+        name: "web".to_owned(),
+        mode: ServiceMode::Replicated { replicas },
+        image: "host".to_owned(),
+        command: vec!["server".to_owned()],
+        env: Vec::new(),
+        networks: Vec::new(),
+        ports: vec![PortSpec {
+            published: 8000,
+            target: 80,
+            ..PortSpec::default()
+        }],
+        endpoint_mode: EndpointMode::Vip,
+        restart_condition: RestartCondition::Any,
+        restart_delay_ms: 5_000,
+        stop_grace_ms: 10_000,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn detail(replicas: u32) -> ServiceDetail {
+    ServiceDetail {
+        service: Service {
+            id: ServiceId::from("svc0000000000000000000000"),
+            meta: Meta::default(),
+            ports: spec(replicas).ports,
+            spec: spec(replicas),
+            vips: Vec::new(),
+        },
+        running: 1,
+        desired: replicas,
+        port_errors: Vec::new(),
+    }
+}
+
+fn task(
+    id: &str,
+    slot: u32,
+    created: u64,
+    desired: TaskState,
+    state: TaskState,
+    err: &str,
+) -> TaskRow {
+    TaskRow {
+        task: Task {
+            id: TaskId::from(id),
+            meta: Meta {
+                version: 1,
+                created_at: created,
+                updated_at: created,
+            },
+            service: ServiceId::from("svc0000000000000000000000"),
+            service_name: "web".to_owned(),
+            slot,
+            node: Some(NodeId::from("n1")),
+            spec_version: 1,
+            spec: spec(2),
+            attachments: Vec::new(),
+            desired,
+            status: TaskStatus {
+                state,
+                since: created,
+                message: String::new(),
+                err: err.to_owned(),
+                exit_code: None,
+            },
+        },
+        node_name: "node1".to_owned(),
+    }
+}
+
+#[test]
+fn node_ls_is_dockers() {
+    let rows = vec![
+        node("node2", "bbb", Role::Worker, NodeState::Down),
+        node("node1", "aaa", Role::Manager, NodeState::Ready),
+    ];
+    assert_eq!(
+        rows::nodes(rows).render(&FormatArgs::default()).unwrap(),
+        "\
+ID      HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
+aaa *   node1      Ready    Active         Leader           0.1.0
+bbb     node2      Down     Active                          0.1.0
+"
+    );
+}
+
+#[test]
+fn service_ls_is_dockers() {
+    assert_eq!(
+        rows::services(vec![detail(3)])
+            .render(&FormatArgs::default())
+            .unwrap(),
+        "\
+ID             NAME   MODE         REPLICAS   IMAGE   PORTS
+svc000000000   web    replicated   1/3        host    *:8000->80/tcp
+"
+    );
+}
+
+#[test]
+fn service_ps_puts_old_tasks_under_new_ones() {
+    let now = Timestamp::from_millisecond(7_200_000).unwrap();
+    let rows = vec![
+        task(
+            "old",
+            1,
+            0,
+            TaskState::Shutdown,
+            TaskState::Failed,
+            "task: non-zero exit (1)",
+        ),
+        task(
+            "two",
+            2,
+            7_195_000,
+            TaskState::Running,
+            TaskState::Running,
+            "",
+        ),
+        task(
+            "new",
+            1,
+            7_080_000,
+            TaskState::Running,
+            TaskState::Running,
+            "",
+        ),
+    ];
+    assert_eq!(
+        rows::tasks(rows, false, now)
+            .render(&FormatArgs::default())
+            .unwrap(),
+        "\
+ID    NAME        IMAGE   NODE    DESIRED STATE   CURRENT STATE           ERROR                       PORTS
+new   web.1       host    node1   Running         Running 2 minutes ago
+old    \\_ web.1   host    node1   Shutdown        Failed 2 hours ago      \"task: non-zero exit (1)\"
+two   web.2       host    node1   Running         Running 5 seconds ago
+"
+    );
+}
+
+#[test]
+fn drops_come_most_frequent_first() {
+    let count = |reason: &str, packets| DropCount {
+        reason: reason.to_owned(),
+        help: format!("about {reason}"),
+        packets,
+    };
+    let drops = Drops {
+        total: vec![count("a", 1), count("b", 20)],
+        ports: vec![PortDrops {
+            port: "web.1".to_owned(),
+            drops: vec![count("b", 20)],
+        }],
+    };
+    let render = |by_port| drops::listing(&drops, by_port).render(&FormatArgs::default());
+    assert_eq!(
+        render(false).unwrap(),
+        "REASON   PACKETS   MEANING\nb        20        about b\na        1         about a\n"
+    );
+    assert_eq!(
+        render(true).unwrap(),
+        "PORT    REASON   PACKETS   MEANING\nweb.1   b        20        about b\n"
+    );
+}
+
+#[test]
+fn progress_counts_the_newest_task_of_a_slot() {
+    let rows = vec![
+        task("old", 1, 0, TaskState::Shutdown, TaskState::Failed, "boom"),
+        task("new", 1, 5, TaskState::Running, TaskState::Running, ""),
+        task(
+            "two",
+            2,
+            5,
+            TaskState::Running,
+            TaskState::Failed,
+            "no such file",
+        ),
+    ];
+    let (reader, writer) = shared();
+    let mut out = Printer::to(writer);
+    let mut screen = converge::Screen::default();
+    let progress = converge::Progress::of(&detail(2), &rows);
+    screen.show(&progress, &mut out).unwrap();
+    screen.show(&progress, &mut out).unwrap();
+    let rows = vec![
+        rows[1].clone(),
+        task("two2", 2, 9, TaskState::Running, TaskState::Running, ""),
+    ];
+    let progress = converge::Progress::of(&detail(2), &rows);
+    screen.show(&progress, &mut out).unwrap();
+    assert_eq!(
+        reader.text(),
+        "\
+overall progress: 1 out of 2 tasks
+1/2: running
+2/2: no such file
+overall progress: 2 out of 2 tasks
+2/2: running
+"
+    );
+}
+
+#[test]
+fn one_key_has_one_value() {
+    let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    assert!(unique("label", [pair("a", "1"), pair("a", "1")]).is_ok());
+    let error = unique("label", [pair("a", "1"), pair("a", "2")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "label a is given twice, as \"1\" and as \"2\"; keep one"
+    );
+}
+
+/// What a printer wrote, for looking at afterwards.
+#[derive(Clone, Default)]
+struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn shared() -> (Shared, Box<dyn std::io::Write>) {
+    let shared = Shared::default();
+    (shared.clone(), Box::new(shared))
+}

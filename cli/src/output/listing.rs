@@ -1,0 +1,269 @@
+//! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Map, Value, json};
+
+use super::template::Format;
+use crate::args::FormatArgs;
+
+/// Spaces between columns, as docker has it.
+const GAP: u16 = 3;
+
+/// Rows with named fields and the table that people see when they ask for nothing else.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Field and its heading.
+    headings: &'static [(&'static str, &'static str)],
+    /// Go template of a table row, cells separated by tabs.
+    table: &'static str,
+    /// Field that `-q` prints.
+    quiet: &'static str,
+    rows: Vec<Value>,
+}
+
+impl Listing {
+    /// An empty listing.
+    #[must_use]
+    pub fn new(
+        headings: &'static [(&'static str, &'static str)],
+        table: &'static str,
+        quiet: &'static str,
+    ) -> Self {
+        Self {
+            headings,
+            table,
+            quiet,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row: a JSON object.
+    pub fn push(&mut self, row: Value) {
+        self.rows.push(row);
+    }
+
+    /// Renders it, with a line feed after each line.
+    ///
+    /// # Errors
+    /// The template cannot be read, or names a field that does not exist.
+    pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+        let mut out = String::new();
+        match args.format.as_deref() {
+            _ if args.quiet && args.format.is_none() => {
+                for row in &self.rows {
+                    out.push_str(row[self.quiet].as_str().unwrap_or_default());
+                    out.push('\n');
+                }
+            }
+            None | Some("" | "table") => out = self.render_table(self.table)?,
+            Some("json") => {
+                for row in &self.rows {
+                    out.push_str(&row.to_string());
+                    out.push('\n');
+                }
+            }
+            Some(template) => match template.strip_prefix("table ") {
+                Some(cells) => out = self.render_table(cells)?,
+                None => {
+                    let format = Format::parse(template)?;
+                    for row in &self.rows {
+                        out.push_str(&format.render(row)?);
+                        out.push('\n');
+                    }
+                }
+            },
+        }
+        Ok(out)
+    }
+
+    fn render_table(&self, cells: &str) -> anyhow::Result<String> {
+        let format = Format::parse(cells)?;
+        // A field without a heading of its own is headed by its name.
+        let mut headings: Map<String, Value> = self
+            .rows
+            .iter()
+            .filter_map(Value::as_object)
+            .flat_map(Map::keys)
+            .map(|field| (field.clone(), json!(field.to_uppercase())))
+            .collect();
+        for (field, heading) in self.headings {
+            headings.insert((*field).to_owned(), json!(heading));
+        }
+        let mut rows = vec![format.render(&Value::Object(headings))?];
+        for row in &self.rows {
+            rows.push(format.render(row)?);
+        }
+        Ok(columns(rows.iter().map(String::as_str)))
+    }
+}
+
+/// Aligns lines whose cells are separated by tabs.
+fn columns<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    for line in lines {
+        table.add_row(line.split('\t').map(str::trim_end).collect::<Vec<_>>());
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    let mut out = String::new();
+    for line in table.lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Renders what `inspect` found: a JSON array like docker's, a table of fields, a template for
+/// each object, or only ids.
+///
+/// # Errors
+/// The template cannot be read, or names a field that does not exist.
+pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<String> {
+    let mut out = String::new();
+    match args.format.as_deref() {
+        None if args.quiet => {
+            for object in objects {
+                out.push_str(object["ID"].as_str().unwrap_or_default());
+                out.push('\n');
+            }
+        }
+        None | Some("" | "json") => {
+            let mut bytes = Vec::new();
+            let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+            let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
+            serde::Serialize::serialize(objects, &mut serializer)?;
+            out = String::from_utf8(bytes)?;
+            out.push('\n');
+        }
+        Some("table") => {
+            let mut lines = vec!["FIELD\tVALUE".to_owned()];
+            for object in objects {
+                flatten("", object, &mut lines);
+            }
+            out = columns(lines.iter().map(String::as_str));
+        }
+        Some(template) => {
+            let format = Format::parse(template)?;
+            for object in objects {
+                out.push_str(&format.render(object)?);
+                out.push('\n');
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn flatten(path: &str, value: &Value, lines: &mut Vec<String>) {
+    let below = |key: &str| match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(k, v)| flatten(&below(k), v, lines)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(i, v)| flatten(&below(&i.to_string()), v, lines)),
+        Value::String(text) => lines.push(format!("{path}\t{text}")),
+        Value::Null => {}
+        other => lines.push(format!("{path}\t{other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Listing {
+        let mut listing = Listing::new(
+            &[
+                ("ID", "ID"),
+                ("Self", ""),
+                ("Name", "HOSTNAME"),
+                ("State", "STATUS"),
+            ],
+            "{{.ID}} {{if .Self}}*{{else}} {{end}}\t{{.Name}}\t{{.State}}",
+            "ID",
+        );
+        listing.push(json!({"ID": "aaa", "Self": true, "Name": "node1", "State": "Ready"}));
+        listing.push(json!({"ID": "bbb", "Self": false, "Name": "a-longer-name", "State": ""}));
+        listing
+    }
+
+    fn render(format: Option<&str>, quiet: bool) -> anyhow::Result<String> {
+        sample().render(&FormatArgs {
+            format: format.map(str::to_owned),
+            quiet,
+        })
+    }
+
+    #[test]
+    fn the_table_is_dockers() {
+        let expected = "\
+ID      HOSTNAME        STATUS
+aaa *   node1           Ready
+bbb     a-longer-name
+";
+        assert_eq!(render(None, false).unwrap(), expected);
+        assert_eq!(render(Some("table"), false).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_other_form() {
+        assert_eq!(render(None, true).unwrap(), "aaa\nbbb\n");
+        assert_eq!(
+            render(Some("{{.Name}}={{upper .State}}"), false).unwrap(),
+            "node1=READY\na-longer-name=\n"
+        );
+        assert_eq!(
+            render(Some("table {{.Name}}\\t{{.ID}}"), false).unwrap(),
+            "HOSTNAME        ID\nnode1           aaa\na-longer-name   bbb\n"
+        );
+        let lines = render(Some("json"), false).unwrap();
+        let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+        assert_eq!(first["Name"], "node1");
+        assert_eq!(lines.lines().count(), 2);
+        assert_eq!(
+            render(Some("{{json .}}"), false).unwrap().lines().next(),
+            Some(r#"{"ID":"aaa","Name":"node1","Self":true,"State":"Ready"}"#)
+        );
+    }
+
+    #[test]
+    fn a_bad_template_is_an_error() {
+        let unread = render(Some("{{.Name"), false).unwrap_err().to_string();
+        assert!(unread.starts_with("template parsing error: "), "{unread}");
+        let unknown = render(Some("{{nosuch .Name}}"), false)
+            .unwrap_err()
+            .to_string();
+        assert!(unknown.starts_with("template "), "{unknown}");
+    }
+
+    #[test]
+    fn inspect_prints_an_array_with_four_spaces() {
+        let objects = [json!({"ID": "abc", "Spec": {"Name": "web"}, "Ports": [80]})];
+        let all = render_inspect(&objects, &FormatArgs::default()).unwrap();
+        assert_eq!(
+            all,
+            "[\n    {\n        \"ID\": \"abc\",\n        \"Ports\": [\n            80\n        ],\n        \"Spec\": {\n            \"Name\": \"web\"\n        }\n    }\n]\n"
+        );
+        let table = FormatArgs {
+            format: Some("table".into()),
+            quiet: false,
+        };
+        assert_eq!(
+            render_inspect(&objects, &table).unwrap(),
+            "FIELD       VALUE\nID          abc\nPorts.0     80\nSpec.Name   web\n"
+        );
+        let one = FormatArgs {
+            format: Some("{{.Spec.Name}}".into()),
+            quiet: false,
+        };
+        assert_eq!(render_inspect(&objects, &one).unwrap(), "web\n");
+        assert_eq!(render_inspect(&[], &FormatArgs::default()).unwrap(), "[]\n");
+    }
+}
