@@ -15,6 +15,8 @@ pub mod clock;
 pub mod epoll;
 pub mod event;
 mod ioctl;
+pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod tap;
 pub mod udp;

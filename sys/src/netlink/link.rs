@@ -1,0 +1,363 @@
+//! Network interfaces.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use super::{Netlink, NetlinkError, accept};
+use crate::netns::Netns;
+
+/// A network interface as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Number, unique in its namespace.
+    pub index: u32,
+    /// Name, unique in its namespace.
+    pub name: String,
+    /// Ethernet address, when it has one.
+    pub mac: Option<[u8; 6]>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// `bridge`, `veth`, `vxlan`, `tun`, …; `None` for hardware and `lo`.
+    pub kind: Option<String>,
+    /// Number of the bridge (or bond, or VRF) that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// A pair of veth devices to be made.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    /// The end in this namespace.
+    pub name: &'a str,
+    /// The other end.
+    pub peer: &'a str,
+    /// Where the other end is born; this namespace when absent.
+    pub peer_netns: Option<&'a Netns>,
+    /// Ethernet address of the other end; random when absent.
+    pub peer_mac: Option<[u8; 6]>,
+    /// MTU of both ends in bytes; 1500 when absent.
+    pub mtu: Option<u32>,
+}
+
+/// A VXLAN device of the kernel to be made: a peer in tests and benches.
+#[derive(Debug)]
+pub struct Vxlan<'a> {
+    /// Interface name.
+    pub name: &'a str,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Outer source address.
+    pub local: IpAddr,
+    /// Outer destination port, and the port that it listens on.
+    pub port: u16,
+    /// Learn MAC addresses from received frames.
+    pub learning: bool,
+    /// Send outer UDP checksums (the default of `ip link`).
+    pub udp_checksum: bool,
+}
+
+impl Netlink {
+    /// All interfaces of the namespace, in the kernel's order.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`].
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answers = self
+            .dump(Message::GetLink(message))
+            .map_err(NetlinkError::kernel("list", "interfaces"))?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Message::NewLink(link) => parse(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// One interface; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`].
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        match self.get(Message::GetLink(named(name))) {
+            Ok(Some(Message::NewLink(link))) => Ok(parse(link)),
+            Ok(_) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(source) => {
+                Err(NetlinkError::kernel("look up", format!("interface {name}"))(source))
+            }
+        }
+    }
+
+    /// Number of an interface.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn link_index(&mut self, name: &str) -> Result<u32, NetlinkError> {
+        let link = self.link(name)?;
+        link.map(|l| l.index).ok_or_else(|| NetlinkError::NoLink {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Makes a bridge without STP and without multicast snooping. True when it was not there.
+    ///
+    /// # Errors
+    /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`].
+    pub fn add_bridge(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        let data = InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]);
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(data),
+        ]));
+        self.add_link(name, "bridge", message)
+    }
+
+    /// Makes a pair of veth devices. True when it was not there; an existing pair is not changed.
+    ///
+    /// # Errors
+    /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`]; also when only the peer's name is
+    /// taken.
+    pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<bool, NetlinkError> {
+        let mut peer = named(veth.peer);
+        if let Some(netns) = veth.peer_netns {
+            peer.attributes
+                .push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
+        }
+        if let Some(mac) = veth.peer_mac {
+            peer.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        }
+        let mut message = named(veth.name);
+        if let Some(mtu) = veth.mtu {
+            peer.attributes.push(LinkAttribute::Mtu(mtu));
+            message.attributes.push(LinkAttribute::Mtu(mtu));
+        }
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.add_link(veth.name, "veth", message)
+    }
+
+    /// Makes a VXLAN device. True when it was not there; an existing one is not changed.
+    ///
+    /// # Errors
+    /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`] (also when another device of the
+    /// namespace has the same VNI and port).
+    pub fn add_vxlan(&mut self, vxlan: &Vxlan<'_>) -> Result<bool, NetlinkError> {
+        let data = vec![
+            InfoVxlan::Id(vxlan.vni),
+            match vxlan.local {
+                IpAddr::V4(v4) => InfoVxlan::Local(v4),
+                IpAddr::V6(v6) => InfoVxlan::Local6(v6),
+            },
+            InfoVxlan::Port(vxlan.port),
+            InfoVxlan::Learning(vxlan.learning),
+            InfoVxlan::UDPCsum(vxlan.udp_checksum),
+        ];
+        let mut message = named(vxlan.name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(data)),
+        ]));
+        self.add_link(vxlan.name, "vxlan", message)
+    }
+
+    fn add_link(
+        &mut self,
+        name: &str,
+        wanted: &'static str,
+        message: LinkMessage,
+    ) -> Result<bool, NetlinkError> {
+        let source = match self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL) {
+            Ok(()) => return Ok(true),
+            Err(source) => source,
+        };
+        if source.raw_os_error() == Some(libc::EEXIST)
+            && let Some(link) = self.link(name)?
+        {
+            if link.kind.as_deref() == Some(wanted) {
+                return Ok(false);
+            }
+            let found = link.kind.unwrap_or_else(|| "device".to_owned());
+            return Err(NetlinkError::OtherKind {
+                name: name.to_owned(),
+                wanted,
+                found,
+            });
+        }
+        Err(NetlinkError::kernel("create", format!("{wanted} {name}"))(
+            source,
+        ))
+    }
+
+    /// Deletes an interface; one that is not there is success. Both ends of a veth pair go.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`].
+    pub fn delete_link(&mut self, name: &str) -> Result<(), NetlinkError> {
+        accept(libc::ENODEV, self.change(Message::DelLink(named(name)), 0))
+            .map_err(NetlinkError::kernel("delete", format!("interface {name}")))
+    }
+
+    /// Sets an interface up or down.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), NetlinkError> {
+        let mut message = named(name);
+        message.header.change_mask = LinkFlags::Up;
+        if up {
+            message.header.flags = LinkFlags::Up;
+        }
+        self.set(name, if up { "set up" } else { "set down" }, message)
+    }
+
+    /// Sets the MTU, in bytes.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        self.set_attribute(name, "set the MTU of", LinkAttribute::Mtu(mtu))
+    }
+
+    /// Sets the Ethernet address.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        self.set_attribute(
+            name,
+            "set the address of",
+            LinkAttribute::Address(mac.to_vec()),
+        )
+    }
+
+    /// Sets the length of the transmit queue, in packets.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_txqueuelen(&mut self, name: &str, packets: u32) -> Result<(), NetlinkError> {
+        self.set_attribute(
+            name,
+            "set the queue length of",
+            LinkAttribute::TxQueueLen(packets),
+        )
+    }
+
+    /// Makes an interface a port of a bridge, or of nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`] for either, [`NetlinkError::Kernel`].
+    pub fn set_master(&mut self, name: &str, bridge: Option<&str>) -> Result<(), NetlinkError> {
+        let index = match bridge {
+            Some(bridge) => self.link_index(bridge)?,
+            None => 0,
+        };
+        self.set_attribute(name, "set the bridge of", LinkAttribute::Controller(index))
+    }
+
+    /// Moves an interface into another namespace, keeping its name.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_netns(&mut self, name: &str, netns: &Netns) -> Result<(), NetlinkError> {
+        let attribute = LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd());
+        self.set_attribute(name, "move", attribute)
+    }
+
+    /// Isolates a bridge port: it exchanges frames with the bridge itself and with ports that are
+    /// not isolated only.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`] when it is no bridge port.
+    pub fn set_isolated(&mut self, name: &str, isolated: bool) -> Result<(), NetlinkError> {
+        let attribute = LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(
+                isolated,
+            )])),
+        ]);
+        self.set_attribute(name, "isolate", attribute)
+    }
+
+    fn set_attribute(
+        &mut self,
+        name: &str,
+        op: &'static str,
+        attribute: LinkAttribute,
+    ) -> Result<(), NetlinkError> {
+        let mut message = named(name);
+        message.attributes.push(attribute);
+        self.set(name, op, message)
+    }
+
+    /// RTM_NEWLINK without CREATE changes an existing link and, unlike RTM_SETLINK, takes port data.
+    fn set(
+        &mut self,
+        name: &str,
+        op: &'static str,
+        message: LinkMessage,
+    ) -> Result<(), NetlinkError> {
+        self.change(Message::NewLink(message), 0)
+            .map_err(|source: io::Error| {
+                if source.raw_os_error() == Some(libc::ENODEV) {
+                    NetlinkError::NoLink {
+                        name: name.to_owned(),
+                    }
+                } else {
+                    NetlinkError::kernel(op, format!("interface {name}"))(source)
+                }
+            })
+    }
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+fn parse(message: LinkMessage) -> Option<Link> {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind: None,
+        master: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}

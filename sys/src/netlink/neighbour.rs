@@ -1,0 +1,78 @@
+//! Fixed neighbours, and forwarding entries of the kernel's own VXLAN devices (peers in tests).
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+
+use super::address::family;
+use super::{Netlink, NetlinkError};
+
+impl Netlink {
+    /// Fixes the Ethernet address of a neighbour, replacing what was known
+    /// (`ip neigh replace IP lladdr MAC dev DEV nud permanent`).
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_neighbour(
+        &mut self,
+        dev: &str,
+        ip: IpAddr,
+        mac: [u8; 6],
+    ) -> Result<(), NetlinkError> {
+        let mut message = self.permanent(dev, mac)?;
+        message.header.family = family(ip);
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(ip.into()));
+        self.change(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(NetlinkError::kernel(
+                "set",
+                format!("neighbour {ip} of {dev}"),
+            ))
+    }
+
+    /// Adds a destination for frames to `mac` on a VXLAN device
+    /// (`bridge fdb append MAC dev DEV dst VTEP`); the all-zero MAC is where unknown destinations
+    /// and broadcasts go, possibly several.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn append_fdb(
+        &mut self,
+        dev: &str,
+        mac: [u8; 6],
+        vtep: IpAddr,
+    ) -> Result<(), NetlinkError> {
+        let mut message = self.permanent(dev, mac)?;
+        message.header.family = AddressFamily::Bridge;
+        message.header.flags = NeighbourFlags::Own;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(vtep.into()));
+        // The kernel allows several destinations for the all-zero MAC only.
+        let many = if mac == [0; 6] {
+            NLM_F_APPEND
+        } else {
+            NLM_F_REPLACE
+        };
+        self.change(Message::NewNeighbour(message), NLM_F_CREATE | many)
+            .map_err(NetlinkError::kernel(
+                "add",
+                format!("forwarding entry to {vtep} on {dev}"),
+            ))
+    }
+
+    fn permanent(&mut self, dev: &str, mac: [u8; 6]) -> Result<NeighbourMessage, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = self.link_index(dev)?;
+        message.header.state = NeighbourState::Permanent;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        Ok(message)
+    }
+}
