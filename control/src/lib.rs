@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod assignment;
+pub mod cluster;
 pub mod id;
 pub mod objects;
 pub mod records;

@@ -1,0 +1,232 @@
+//! Sandboxes that someone else owns (`weft network connect`), and peers outside the cluster.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::ipam::{Ipam, holder, is_usable};
+use super::super::state::{Change, ClusterState, ObjectId};
+use super::network::check_name;
+use crate::api::PeerAdd;
+use crate::id::{EndpointId, NodeId, PeerId};
+use crate::objects::{Attachment, Endpoint, Mac, Network, StaticPeer};
+
+/// `weft network connect`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Network by name, id or id prefix.
+    pub network: String,
+    /// Wanted address; the next free one when absent.
+    pub ip: Option<IpAddr>,
+    /// More names on this network.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Count as a replica of this service, by name, id or id prefix.
+    pub service: Option<String>,
+    /// Name on the network; made from the id when absent.
+    pub name: Option<String>,
+}
+
+/// Checks an address that someone chose.
+fn claim(state: &ClusterState, network: &Network, ip: IpAddr) -> Result<(), CommandError> {
+    let name = &network.spec.name;
+    if let Some(holder) = holder(state, &network.id, ip) {
+        return Err(CommandError::conflict(format!(
+            "address {ip} on network {name} is already in use by {holder}; choose another one"
+        )));
+    }
+    if !is_usable(network, ip) {
+        let subnets: Vec<String> = network.subnets.iter().map(|s| s.cidr.to_string()).collect();
+        return Err(CommandError::bad(format!(
+            "address {ip} is not a host address of network {name} ({})",
+            subnets.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Makes an endpoint on `node`.
+///
+/// # Errors
+/// Unknown network or service, a name or address in use (the text says by whom), no address left.
+pub fn attach_endpoint(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    node: &NodeId,
+    cmd: Attach,
+) -> Result<Planned<Endpoint>, CommandError> {
+    let network = state.find_network(&cmd.network)?;
+    if network.spec.ingress {
+        return Err(CommandError::bad(format!(
+            "network {} cannot be attached to: ingress network cannot be attachable",
+            network.spec.name
+        )));
+    }
+    let service = match &cmd.service {
+        None => None,
+        Some(reference) => {
+            let service = state.find_service(reference)?;
+            if !service
+                .spec
+                .networks
+                .iter()
+                .any(|n| n.target == network.id.0)
+            {
+                return Err(CommandError::bad(format!(
+                    "service {} is not on network {}; connect to one of its networks",
+                    service.spec.name, network.spec.name
+                )));
+            }
+            Some(service.id.clone())
+        }
+    };
+    let mut draft = Draft::new(state, now, entropy);
+    let id = EndpointId::from_entropy(draft.entropy.next_u128());
+    let name = cmd.name.unwrap_or_else(|| id.short().to_owned());
+    check_name("endpoint", &name)?;
+    for alias in &cmd.aliases {
+        check_name("alias", alias)?;
+    }
+    let same_name = state
+        .endpoints
+        .values()
+        .find(|e| e.attachment.network == network.id && e.name == name);
+    if let Some(other) = same_name {
+        let node = state
+            .nodes
+            .get(&other.node)
+            .map_or(other.node.as_str(), |n| &n.hostname);
+        return Err(CommandError::conflict(format!(
+            "endpoint with name {name} already exists in network {} (on node {node}); choose \
+             another --name",
+            network.spec.name
+        )));
+    }
+    let mut ipam = Ipam::new(state);
+    let ips = match cmd.ip {
+        Some(ip) => {
+            claim(state, network, ip)?;
+            ipam.reserve(&network.id, ip);
+            vec![ip]
+        }
+        None => ipam
+            .allocate_all(network)
+            .map_err(|e| CommandError::conflict(e.to_string()))?,
+    };
+    ipam.store(&mut draft);
+    let endpoint = Endpoint {
+        name,
+        node: node.clone(),
+        attachment: Attachment {
+            endpoint: id,
+            network: network.id.clone(),
+            mac: Mac::for_ip(
+                ips.first()
+                    .copied()
+                    .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            ),
+            ips,
+            aliases: cmd.aliases,
+        },
+        service,
+    };
+    draft.put(endpoint.clone());
+    Ok(draft.plan(endpoint))
+}
+
+/// Forgets an endpoint; with `only_on`, nodes can forget their own only.
+///
+/// # Errors
+/// Unknown network or endpoint, or it is on another node.
+pub fn detach_endpoint(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    only_on: Option<&NodeId>,
+    network: &str,
+    endpoint: &str,
+) -> Result<Planned<Endpoint>, CommandError> {
+    let network = state.find_network(network)?;
+    let endpoint = state.find_endpoint(network, endpoint)?.clone();
+    if only_on.is_some_and(|n| *n != endpoint.node) {
+        let node = state
+            .nodes
+            .get(&endpoint.node)
+            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+        return Err(CommandError::forbidden(format!(
+            "endpoint {} is on node {node}; disconnect it there",
+            endpoint.name
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
+    Ok(draft.plan(endpoint))
+}
+
+/// `weft network peer add`
+///
+/// # Errors
+/// Unknown network, an address in use (the text says by whom) or outside the network, a MAC or
+/// VTEP address that no single machine can have.
+pub fn add_peer(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    network: &str,
+    peer: &PeerAdd,
+) -> Result<Planned<StaticPeer>, CommandError> {
+    let network = state.find_network(network)?;
+    claim(state, network, peer.ip)?;
+    let [first, ..] = peer.mac.0;
+    if first & 1 == 1 || peer.mac.0 == [0; 6] {
+        return Err(CommandError::bad(format!(
+            "MAC address {} is not the address of one interface",
+            peer.mac
+        )));
+    }
+    if peer.vtep.is_unspecified() || peer.vtep.is_multicast() {
+        return Err(CommandError::bad(format!(
+            "VTEP address {} is not the address of one machine",
+            peer.vtep
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    let peer = StaticPeer {
+        id: PeerId::from_entropy(draft.entropy.next_u128()),
+        network: network.id.clone(),
+        ip: peer.ip,
+        mac: peer.mac,
+        vtep: peer.vtep,
+    };
+    draft.put(peer.clone());
+    Ok(draft.plan(peer))
+}
+
+/// `weft network peer rm`
+///
+/// # Errors
+/// Unknown network, or no static peer has that address.
+pub fn remove_peer(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    network: &str,
+    ip: IpAddr,
+) -> Result<Vec<Change>, CommandError> {
+    let network = state.find_network(network)?;
+    let mut draft = Draft::new(state, now, entropy);
+    let mut peers = state.peers.values();
+    let peer = peers
+        .find(|p| p.network == network.id && p.ip == ip)
+        .ok_or_else(|| {
+            CommandError::not_found(format!(
+                "no such static peer: {ip} on network {}",
+                network.spec.name
+            ))
+        })?;
+    draft.delete(ObjectId::Peer(peer.id.clone()));
+    Ok(draft.into_changes())
+}

@@ -1,0 +1,16 @@
+//! What people and nodes may ask for. Every command reads a state and returns changes, or says
+//! why not and changes nothing.
+
+mod endpoint;
+mod network;
+mod node;
+mod service;
+mod swarm;
+mod task;
+
+pub use endpoint::{Attach, add_peer, attach_endpoint, detach_endpoint, remove_peer};
+pub use network::{create_network, remove_network};
+pub use node::{NodeDescription, join, remove_node, set_availability, set_node_state, update_node};
+pub use service::{create_service, remove_service, scale_service};
+pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
+pub use task::update_task_status;

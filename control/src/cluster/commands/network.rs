@@ -1,0 +1,156 @@
+//! Networks.
+
+use ipnet::IpNet;
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::{ipam, subnets};
+use crate::id::NetworkId;
+use crate::objects::{Meta, Network, NetworkSpec};
+
+/// Docker's rule for names of networks and endpoints.
+pub(super) fn check_name(kind: &str, name: &str) -> Result<(), CommandError> {
+    let mut bytes = name.bytes();
+    let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let goes_on_well = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if starts_well && goes_on_well && name.len() <= 63 {
+        return Ok(());
+    }
+    Err(CommandError::bad(format!(
+        "invalid {kind} name {name:?}: it must start with a letter or digit, go on with letters, \
+         digits, '_', '.' or '-', and be 63 characters or fewer"
+    )))
+}
+
+/// Adds the network to the draft.
+pub(super) fn build(
+    draft: &mut Draft<'_>,
+    spec: NetworkSpec,
+    reserved: &[(IpNet, String)],
+) -> Result<Network, CommandError> {
+    let vni = subnets::next_vni(&draft.state)?;
+    let (subnets, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    let mut counters = draft.state.counters.clone();
+    counters.last_vni = vni;
+    counters.last_subnet = from_pool.or(counters.last_subnet);
+    draft.put(Object::Counters(counters));
+    let id = NetworkId::from_entropy(draft.entropy.next_u128());
+    draft.put(Network {
+        id: id.clone(),
+        meta: Meta::default(),
+        spec,
+        vni,
+        subnets,
+    });
+    let network = draft.state.networks.get(&id).cloned();
+    network.ok_or_else(|| CommandError::unavailable("the new network vanished"))
+}
+
+/// `weft network create`. `reserved` are the routes of the manager's host with words that name
+/// them: no subnet may overlap with one.
+///
+/// # Errors
+/// A name in use or not valid, a subnet that overlaps (the text says with what), no room in the
+/// pools, a second ingress network.
+pub fn create_network(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    spec: NetworkSpec,
+    reserved: &[(IpNet, String)],
+) -> Result<Planned<Network>, CommandError> {
+    check_name("network", &spec.name)?;
+    if matches!(spec.name.as_str(), "host" | "none" | "bridge") {
+        return Err(CommandError::forbidden(format!(
+            "{} is a pre-defined network and cannot be created",
+            spec.name
+        )));
+    }
+    if state.networks.values().any(|n| n.spec.name == spec.name) {
+        return Err(CommandError::conflict(format!(
+            "network with name {} already exists",
+            spec.name
+        )));
+    }
+    if let Some(ingress) = state.ingress().filter(|_| spec.ingress) {
+        return Err(CommandError::conflict(format!(
+            "ingress network ({}) is already present",
+            ingress.spec.name
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    let network = build(&mut draft, spec, reserved)?;
+    Ok(draft.plan(network))
+}
+
+/// `weft network rm`: also forgets the network's static peers.
+///
+/// # Errors
+/// It does not exist, or something is attached to it; the text says what.
+pub fn remove_network(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let network = state.find_network(reference)?;
+    let name = &network.spec.name;
+    for service in state.services.values() {
+        if network.spec.ingress && super::super::allocator::uses_ingress(&service.spec) {
+            return Err(CommandError::conflict(format!(
+                "ingress network cannot be removed because service {} depends on it",
+                service.spec.name
+            )));
+        }
+        if service
+            .spec
+            .networks
+            .iter()
+            .any(|n| n.target == network.id.0)
+        {
+            return Err(CommandError::conflict(format!(
+                "network {name} is in use by service {}; remove the service first",
+                service.spec.name
+            )));
+        }
+    }
+    let task = state.tasks.values().find(|t| {
+        ipam::holds_addresses(t) && t.attachments.iter().any(|a| a.network == network.id)
+    });
+    if let Some(task) = task {
+        return Err(CommandError::conflict(format!(
+            "network {name} is in use by task {}; try again when it has stopped",
+            task.name()
+        )));
+    }
+    let endpoint = state
+        .endpoints
+        .values()
+        .find(|e| e.attachment.network == network.id);
+    if let Some(endpoint) = endpoint {
+        let node = state
+            .nodes
+            .get(&endpoint.node)
+            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+        return Err(CommandError::conflict(format!(
+            "network {name} is in use by endpoint {} on node {node}; run \"weft network disconnect \
+             {name} {}\" there first",
+            endpoint.name, endpoint.name
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    for peer in state.peers.values().filter(|p| p.network == network.id) {
+        draft.delete(ObjectId::Peer(peer.id.clone()));
+    }
+    if network.spec.ingress {
+        for node in state.nodes.values().filter(|n| n.ingress_ip.is_some()) {
+            let mut node = node.clone();
+            node.ingress_ip = None;
+            draft.put(node);
+        }
+    }
+    draft.delete(ObjectId::Cursor(network.id.clone()));
+    draft.delete(ObjectId::Network(network.id.clone()));
+    Ok(draft.into_changes())
+}

@@ -1,0 +1,216 @@
+//! Members: joining, health, availability, removal.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::ipam::Ipam;
+use super::super::state::{Change, ClusterState, ObjectId};
+use crate::id::NodeId;
+use crate::objects::{Availability, Meta, Node, NodeState, Role, TaskState};
+
+/// What a node says about itself when it joins and whenever its session opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// `--name`, or the host name.
+    pub hostname: String,
+    /// Version of `weftd`.
+    pub engine_version: String,
+    /// Address that others reach the node at.
+    pub addr: IpAddr,
+    /// Address of the VXLAN data path.
+    pub data_path_addr: IpAddr,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// Control address, of managers only.
+    pub manager_addr: Option<SocketAddr>,
+}
+
+fn describe(node: &mut Node, description: &NodeDescription) {
+    node.hostname.clone_from(&description.hostname);
+    node.engine_version.clone_from(&description.engine_version);
+    node.addr = description.addr;
+    node.data_path_addr = description.data_path_addr;
+    node.gossip_port = description.gossip_port;
+    node.manager_addr = description
+        .manager_addr
+        .filter(|_| node.role == Role::Manager);
+}
+
+/// Adds a node with an address on the ingress network; without one when the network is full, which
+/// the reconciliation then says on the node.
+pub(super) fn build_node(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    role: Role,
+    description: &NodeDescription,
+) -> Node {
+    let mut ipam = Ipam::new(&draft.state);
+    let ingress_ip = draft
+        .state
+        .ingress()
+        .and_then(|n| ipam.allocate_primary(n).ok());
+    ipam.store(draft);
+    let mut node = Node {
+        id,
+        meta: Meta::default(),
+        role,
+        availability: Availability::Active,
+        labels: std::collections::BTreeMap::new(),
+        hostname: String::new(),
+        engine_version: String::new(),
+        addr: description.addr,
+        data_path_addr: description.data_path_addr,
+        gossip_port: 0,
+        state: NodeState::Unknown,
+        message: "joined; its session is not open yet".to_owned(),
+        ingress_ip,
+        manager_addr: None,
+    };
+    describe(&mut node, description);
+    draft.put(node.clone());
+    node
+}
+
+/// Adds a node that proved to know a join secret.
+///
+/// # Errors
+/// The id is taken, or there is no cluster.
+pub fn join(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: NodeId,
+    role: Role,
+    description: &NodeDescription,
+) -> Result<Planned<Node>, CommandError> {
+    if state.cluster.is_none() {
+        return Err(CommandError::unavailable(
+            "This node is not part of a swarm",
+        ));
+    }
+    if state.nodes.contains_key(&id) {
+        return Err(CommandError::conflict(format!("node {id} already exists")));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    let node = build_node(&mut draft, id, role, description);
+    Ok(draft.plan(node))
+}
+
+fn member<'a>(state: &'a ClusterState, id: &NodeId) -> Result<&'a Node, CommandError> {
+    state.nodes.get(id).ok_or_else(|| {
+        CommandError::forbidden(format!(
+            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there \
+             and join again"
+        ))
+    })
+}
+
+/// Takes over what a node says about itself; no change when nothing differs.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn update_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    description: &NodeDescription,
+) -> Result<Vec<Change>, CommandError> {
+    let before = member(state, id)?;
+    let mut node = before.clone();
+    describe(&mut node, description);
+    let mut draft = Draft::new(state, now, entropy);
+    if node != *before {
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Records a node's health; no change when it is known already.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn set_node_state(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    health: NodeState,
+    message: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if node.state != health {
+        node.state = health;
+        message.clone_into(&mut node.message);
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// `weft node update --availability`
+///
+/// # Errors
+/// The node does not exist.
+pub fn set_availability(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    availability: Availability,
+) -> Result<Planned<Node>, CommandError> {
+    let mut node = state.find_node(reference)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if node.availability != availability {
+        node.availability = availability;
+        draft.put(node.clone());
+    }
+    Ok(draft.plan(node))
+}
+
+/// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere.
+///
+/// # Errors
+/// It does not exist, is a manager, or is not down and `force` is false.
+pub fn remove_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    force: bool,
+) -> Result<Planned<Node>, CommandError> {
+    let node = state.find_node(reference)?.clone();
+    if node.role == Role::Manager {
+        return Err(CommandError::bad(format!(
+            "node {} is a cluster manager and is a member of the raft cluster. It must be demoted \
+             to worker before removal",
+            node.id
+        )));
+    }
+    if !force && node.state == NodeState::Ready {
+        return Err(CommandError::bad(format!(
+            "node {} is not down and can't be removed; run \"weft swarm leave\" there first, or \
+             use --force",
+            node.id
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    draft.delete(ObjectId::Node(node.id.clone()));
+    for endpoint in state.endpoints.values().filter(|e| e.node == node.id) {
+        draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
+    }
+    for task in state.tasks.values() {
+        if task.node.as_ref() == Some(&node.id) && !task.status.state.is_terminal() {
+            let mut task = task.clone();
+            task.status.state = TaskState::Orphaned;
+            task.status.since = now;
+            task.status.err = "Task belonged to a node that has been deleted".to_owned();
+            task.desired = task.desired.max(TaskState::Shutdown);
+            draft.put(task);
+        }
+    }
+    Ok(draft.plan(node))
+}

@@ -1,0 +1,173 @@
+//! Services.
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::ipam::Ipam;
+use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::{allocator, ports};
+use crate::id::ServiceId;
+use crate::objects::{EndpointMode, Meta, Service, ServiceMode, ServiceSpec, TaskState};
+
+fn check_name(name: &str) -> Result<(), CommandError> {
+    if name.len() > 63 {
+        return Err(CommandError::bad("name must be 63 characters or fewer"));
+    }
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let valid = edge(name.bytes().next())
+        && edge(name.bytes().last())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if !valid {
+        return Err(CommandError::bad(format!(
+            "name must be valid as a DNS name component: {name:?} is not"
+        )));
+    }
+    Ok(())
+}
+
+/// Replaces network names by ids.
+fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), CommandError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for attachment in &mut spec.networks {
+        let network = state.find_network(&attachment.target).map_err(|mut e| {
+            e.message
+                .push_str("; make it with \"weft network create\" first");
+            e
+        })?;
+        if network.spec.ingress {
+            return Err(CommandError::bad(
+                "Service cannot be explicitly attached to the ingress network",
+            ));
+        }
+        if !seen.insert(network.id.clone()) {
+            return Err(CommandError::bad(format!(
+                "network {} is given twice",
+                network.spec.name
+            )));
+        }
+        attachment.target.clone_from(&network.id.0);
+    }
+    if allocator::uses_ingress(spec) && state.ingress().is_none() {
+        return Err(CommandError::bad(
+            "service needs ingress network, but no ingress network is present",
+        ));
+    }
+    Ok(())
+}
+
+/// `weft service create`
+///
+/// # Errors
+/// A name or port in use (the text says by whom), an unknown network, a spec that cannot work, no
+/// address left for a virtual IP.
+pub fn create_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    mut spec: ServiceSpec,
+) -> Result<Planned<Service>, CommandError> {
+    check_name(&spec.name)?;
+    if spec.image != "host" {
+        return Err(CommandError::bad(format!(
+            "image {:?} is not supported: use the word `host` to run a command from the node's own \
+             file system",
+            spec.image
+        )));
+    }
+    if spec.command.is_empty() {
+        return Err(CommandError::bad(
+            "a service of image `host` needs a command: weft service create --name S host COMMAND \
+             [ARG…]",
+        ));
+    }
+    ports::validate(&spec)?;
+    if let Some(other) = state.services.values().find(|s| s.spec.name == spec.name) {
+        return Err(CommandError::conflict(format!(
+            "name conflicts with an existing object: service {} already exists",
+            other.spec.name
+        )));
+    }
+    resolve_networks(state, &mut spec)?;
+    let id = ServiceId::from_entropy(entropy.next_u128());
+    let (ports, last_port) = ports::allocate(state, &id, &spec)?;
+    let mut draft = Draft::new(state, now, entropy);
+    if last_port != state.counters.last_port {
+        let mut counters = state.counters.clone();
+        counters.last_port = last_port;
+        draft.put(Object::Counters(counters));
+    }
+    let mut service = Service {
+        id: id.clone(),
+        meta: Meta::default(),
+        spec,
+        vips: Vec::new(),
+        ports,
+    };
+    if service.spec.endpoint_mode == EndpointMode::Vip {
+        let mut ipam = Ipam::new(state);
+        service.vips = allocator::vips(state, &mut ipam, &service)
+            .map_err(|e| CommandError::conflict(format!("no virtual IP: {e}")))?;
+        ipam.store(&mut draft);
+    }
+    draft.put(service);
+    let service = draft.state.services.get(&id).cloned();
+    let service = service.ok_or_else(|| CommandError::unavailable("the new service vanished"))?;
+    Ok(draft.plan(service))
+}
+
+/// `weft service scale`
+///
+/// # Errors
+/// It does not exist, or is not replicated.
+pub fn scale_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    replicas: u32,
+) -> Result<Planned<Service>, CommandError> {
+    let mut service = state.find_service(reference)?.clone();
+    if service.spec.mode == ServiceMode::Global {
+        return Err(CommandError::bad(
+            "scale can only be used with replicated or replicated-job mode",
+        ));
+    }
+    let mode = ServiceMode::Replicated { replicas };
+    let mut draft = Draft::new(state, now, entropy);
+    if service.spec.mode != mode {
+        service.spec.mode = mode;
+        draft.put(service.clone());
+    }
+    let id = service.id.clone();
+    let service = draft.state.services.get(&id).cloned().unwrap_or(service);
+    Ok(draft.plan(service))
+}
+
+/// `weft service rm`: its tasks are stopped and forgotten.
+///
+/// # Errors
+/// It does not exist.
+pub fn remove_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let service = state.find_service(reference)?;
+    let mut draft = Draft::new(state, now, entropy);
+    for task in state.tasks_of(&service.id) {
+        let mut task = task.clone();
+        task.desired = TaskState::Remove;
+        draft.put(task);
+    }
+    for endpoint in state.endpoints.values() {
+        if endpoint.service.as_ref() == Some(&service.id) {
+            let mut endpoint = endpoint.clone();
+            endpoint.service = None;
+            draft.put(endpoint);
+        }
+    }
+    draft.delete(ObjectId::Service(service.id.clone()));
+    Ok(draft.into_changes())
+}

@@ -1,0 +1,48 @@
+//! What nodes report of their tasks.
+
+use super::super::draft::{Draft, Entropy};
+use super::super::error::CommandError;
+use super::super::state::{Change, ClusterState};
+use crate::id::{NodeId, TaskId};
+use crate::objects::{TaskState, TaskStatus};
+
+/// Takes over a status. A state never goes backwards, and a forgotten task is no error: both are
+/// ignored.
+///
+/// # Errors
+/// The task is not the node's, or the state is not one that nodes report.
+pub fn update_task_status(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    node: &NodeId,
+    task: &TaskId,
+    status: &TaskStatus,
+) -> Result<Vec<Change>, CommandError> {
+    let Some(task) = state.tasks.get(task) else {
+        return Ok(Vec::new());
+    };
+    if task.node.as_ref() != Some(node) {
+        return Err(CommandError::forbidden(format!(
+            "task {} is not assigned to node {node}",
+            task.id
+        )));
+    }
+    if matches!(status.state, TaskState::Remove | TaskState::Orphaned) {
+        return Err(CommandError::bad(format!(
+            "task {}: a node cannot report state {:?}",
+            task.id, status.state
+        )));
+    }
+    let newer = status.state > task.status.state
+        || (status.state == task.status.state
+            && !status.state.is_terminal()
+            && (status.message != task.status.message || status.err != task.status.err));
+    let mut draft = Draft::new(state, now, entropy);
+    if newer {
+        let mut task = task.clone();
+        task.status = status.clone();
+        draft.put(task);
+    }
+    Ok(draft.into_changes())
+}

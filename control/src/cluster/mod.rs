@@ -1,0 +1,50 @@
+//! What should be: cluster objects, allocation, orchestration, scheduling.
+//!
+//! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
+//! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
+//! manager with a file and several with a replicated log.
+//!
+//! ```text
+//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
+//!                                                                   │
+//! reconcile(&ClusterState, now, entropy) ◄── on every new state ◄───┤
+//!                                                                   ▼
+//! assignment_for(&ClusterState, node) ──► the node's session
+//! ```
+
+mod allocator;
+mod assign;
+mod commands;
+mod draft;
+mod error;
+mod ipam;
+mod lookup;
+mod orchestrator;
+mod ports;
+mod scheduler;
+mod state;
+mod store;
+mod subnets;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use assign::assignment_for;
+pub use commands::{
+    Attach, DEFAULT_DATA_PATH_PORT, InitCluster, NodeDescription, add_peer, attach_endpoint,
+    create_network, create_service, detach_endpoint, init_cluster, join, remove_network,
+    remove_node, remove_peer, remove_service, role_of_secret, rotate_token, scale_service,
+    set_availability, set_node_state, update_node, update_task_status,
+};
+pub use draft::{Entropy, Planned};
+pub use error::{CommandError, ErrorKind};
+pub use ipam::{Exhausted, usage};
+pub use orchestrator::{
+    ORPHAN_AFTER_MS, TASK_HISTORY, next_deadline, reconcile, running_and_desired,
+};
+pub use ports::DYNAMIC_PORTS;
+pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
+pub use store::{BoxFuture, DesiredStore, ProposeError};
+pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
+pub use token::{ParseTokenError, Token, encode as base36_bytes};

@@ -1,0 +1,97 @@
+//! Published ports: unique in the cluster, dynamic ones from 30000.
+
+use super::error::CommandError;
+use super::state::ClusterState;
+use crate::id::ServiceId;
+use crate::objects::{EndpointMode, PortSpec, PublishMode, ServiceSpec};
+
+/// Range of dynamic ports (Swarm's choice).
+pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// Two ports that cannot both be bound on one node.
+fn collide(a: &PortSpec, b: &PortSpec) -> bool {
+    a.published == b.published
+        && a.protocol == b.protocol
+        && match (a.host_ip, b.host_ip) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        }
+}
+
+/// Checks the ports of a spec by themselves.
+pub(super) fn validate(spec: &ServiceSpec) -> Result<(), CommandError> {
+    for (i, port) in spec.ports.iter().enumerate() {
+        if port.target == 0 {
+            return Err(CommandError::bad(
+                "missing mandatory field 'target': give the port inside the task, as in \
+                 --publish 8000:80",
+            ));
+        }
+        if port.mode == PublishMode::Ingress && spec.endpoint_mode == EndpointMode::Dnsrr {
+            return Err(CommandError::bad(
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+            ));
+        }
+        let earlier = spec.ports.get(..i).unwrap_or_default();
+        if port.published != 0 && earlier.iter().any(|p| collide(p, port)) {
+            return Err(CommandError::bad(
+                "EndpointSpec: duplicate published ports provided",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fills dynamic ports in and checks explicit ones against all other services. Returns the ports
+/// and the last dynamic one.
+pub(super) fn allocate(
+    state: &ClusterState,
+    service: &ServiceId,
+    spec: &ServiceSpec,
+) -> Result<(Vec<PortSpec>, u16), CommandError> {
+    let others = || state.services.values().filter(|s| s.id != *service);
+    let mut ports = spec.ports.clone();
+    for port in ports.iter().filter(|p| p.published != 0) {
+        for other in others() {
+            for taken in other.ports.iter().filter(|t| collide(t, port)) {
+                let how = match (port.mode, taken.mode) {
+                    // Only the scheduler knows whether two of these meet on one node.
+                    (PublishMode::Host, PublishMode::Host) => continue,
+                    (_, PublishMode::Ingress) => "as an ingress port",
+                    (_, PublishMode::Host) => "as a host-published port",
+                };
+                return Err(CommandError::conflict(format!(
+                    "port '{}' is already in use by service '{}' ({}) {how}",
+                    port.published, other.spec.name, other.id
+                )));
+            }
+        }
+    }
+    let mut last = state.counters.last_port;
+    for i in 0..ports.len() {
+        if ports[i].published != 0 {
+            continue;
+        }
+        let start = last.saturating_add(1).max(*DYNAMIC_PORTS.start());
+        let candidates = (start..=*DYNAMIC_PORTS.end()).chain(*DYNAMIC_PORTS.start()..start);
+        let free = candidates.into_iter().find(|published| {
+            let wanted = PortSpec {
+                published: *published,
+                ..ports[i].clone()
+            };
+            !ports.iter().any(|p| collide(p, &wanted))
+                && !others().any(|s| s.ports.iter().any(|p| collide(p, &wanted)))
+        });
+        let published = free.ok_or_else(|| {
+            CommandError::conflict(format!(
+                "no dynamic {} port is free ({}-{} are all in use); give a published port",
+                ports[i].protocol,
+                DYNAMIC_PORTS.start(),
+                DYNAMIC_PORTS.end()
+            ))
+        })?;
+        ports[i].published = published;
+        last = published;
+    }
+    Ok((ports, last))
+}

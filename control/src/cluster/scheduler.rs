@@ -1,0 +1,193 @@
+//! Chooses nodes for pending tasks: spread, with Swarm's order of comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::draft::Draft;
+use super::state::ClusterState;
+use crate::id::{NodeId, TaskId};
+use crate::objects::{
+    Availability, Node, NodeState, PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, Task,
+    TaskState,
+};
+
+/// This many failures of a service on a node put the node last for that service…
+const FAILURES: usize = 5;
+/// … while they are not older than this many milliseconds.
+const FAILURE_WINDOW_MS: u64 = 5 * 60 * 1000;
+
+/// True when new tasks may be placed on the node.
+pub(super) fn is_eligible(node: &Node) -> bool {
+    node.state == NodeState::Ready && node.availability == Availability::Active
+}
+
+/// True while a task counts as load of its node.
+fn is_active(task: &Task) -> bool {
+    task.desired <= TaskState::Running && !task.status.state.is_terminal()
+}
+
+/// Two specs that differ in the number of tasks only run the same thing.
+pub(super) fn same_program(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    let same_mode = ServiceSpec {
+        mode: b.mode,
+        ..a.clone()
+    };
+    same_mode == *b
+}
+
+fn host_ports<'a>(state: &'a ClusterState, task: &Task) -> impl Iterator<Item = &'a PortSpec> {
+    state
+        .services
+        .get(&task.service)
+        .into_iter()
+        .flat_map(|s: &Service| &s.ports)
+        .filter(|p| p.mode == PublishMode::Host)
+}
+
+fn plural(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        n => format!("{n} {many}"),
+    }
+}
+
+/// Load of the nodes while tasks are being placed.
+#[derive(Debug, Default)]
+struct Load {
+    total: BTreeMap<NodeId, usize>,
+    of_service: BTreeMap<(crate::id::ServiceId, NodeId), usize>,
+    ports: BTreeSet<(NodeId, u16, crate::objects::Protocol)>,
+}
+
+impl Load {
+    fn new(state: &ClusterState) -> Self {
+        let mut load = Self::default();
+        for task in state.tasks.values() {
+            if let (Some(node), true, true) = (
+                &task.node,
+                is_active(task),
+                task.status.state >= TaskState::Assigned,
+            ) {
+                load.add(state, task, node);
+            }
+        }
+        load
+    }
+
+    fn add(&mut self, state: &ClusterState, task: &Task, node: &NodeId) {
+        *self.total.entry(node.clone()).or_default() += 1;
+        let key = (task.service.clone(), node.clone());
+        *self.of_service.entry(key).or_default() += 1;
+        for port in host_ports(state, task) {
+            self.ports
+                .insert((node.clone(), port.published, port.protocol));
+        }
+    }
+}
+
+/// Places every pending task that is wanted now; explains on the task why it cannot.
+pub(super) fn schedule(draft: &mut Draft<'_>) {
+    let mut pending: Vec<&Task> = draft
+        .state
+        .tasks
+        .values()
+        .filter(|t| t.status.state == TaskState::Pending && t.desired == TaskState::Running)
+        .collect();
+    if pending.is_empty() {
+        return;
+    }
+    pending.sort_by_key(|t| (t.meta.created_at, t.service.clone(), t.slot, t.id.clone()));
+    let pending: Vec<TaskId> = pending.into_iter().map(|t| t.id.clone()).collect();
+    let mut load = Load::new(&draft.state);
+    for id in pending {
+        let Some(mut task) = draft.state.tasks.get(&id).cloned() else {
+            continue;
+        };
+        match choose(&draft.state, &load, &task, draft.now) {
+            Ok(node) => {
+                load.add(&draft.state, &task, &node);
+                task.status.message = if task.node.is_some() {
+                    "scheduler confirmed task can run on preassigned node".to_owned()
+                } else {
+                    "scheduler assigned task to node".to_owned()
+                };
+                task.node = Some(node);
+                task.status.state = TaskState::Assigned;
+                task.status.err.clear();
+                task.status.since = draft.now;
+                draft.put(task);
+            }
+            Err(why) if why != task.status.err => {
+                task.status.message = "pending task scheduling".to_owned();
+                task.status.err = why;
+                draft.put(task);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn choose(state: &ClusterState, load: &Load, task: &Task, now: u64) -> Result<NodeId, String> {
+    let candidates = state
+        .nodes
+        .values()
+        .filter(|n| task.node.as_ref().is_none_or(|wanted| n.id == *wanted));
+    let (mut unavailable, mut port_taken) = (0, 0);
+    let mut best: Option<((bool, usize, usize), &NodeId)> = None;
+    for node in candidates {
+        if !is_eligible(node) {
+            unavailable += 1;
+            continue;
+        }
+        if host_ports(state, task).any(|p| {
+            load.ports
+                .contains(&(node.id.clone(), p.published, p.protocol))
+        }) {
+            port_taken += 1;
+            continue;
+        }
+        let key = (task.service.clone(), node.id.clone());
+        let rank = (
+            keeps_failing(state, task, &node.id, now),
+            load.of_service.get(&key).copied().unwrap_or(0),
+            load.total.get(&node.id).copied().unwrap_or(0),
+        );
+        // Strictly less: among equals the smallest node id stays.
+        if best.is_none_or(|(least, _)| rank < least) {
+            best = Some((rank, &node.id));
+        }
+    }
+    if let Some((_, node)) = best {
+        return Ok(node.clone());
+    }
+    let mut why = Vec::new();
+    if unavailable > 0 {
+        why.push(plural(
+            unavailable,
+            "node not available for new tasks",
+            "nodes not available for new tasks",
+        ));
+    }
+    if port_taken > 0 {
+        let nodes = plural(port_taken, "node", "nodes");
+        why.push(format!("host-mode port already in use on {nodes}"));
+    }
+    Err(match why.as_slice() {
+        [] => "no suitable node".to_owned(),
+        _ => format!("no suitable node ({})", why.join("; ")),
+    })
+}
+
+fn keeps_failing(state: &ClusterState, task: &Task, node: &NodeId, now: u64) -> bool {
+    let failed = |t: &&Task| {
+        t.node.as_ref() == Some(node)
+            && matches!(t.status.state, TaskState::Failed | TaskState::Rejected)
+            && now.saturating_sub(t.status.since) <= FAILURE_WINDOW_MS
+            && same_program(&t.spec, &task.spec)
+    };
+    state.tasks_of(&task.service).filter(failed).count() >= FAILURES
+}
+
+/// True for a service with one task on each node.
+pub(super) fn is_global(service: &Service) -> bool {
+    service.spec.mode == ServiceMode::Global
+}

@@ -1,0 +1,209 @@
+//! Subnets and VXLAN network identifiers: cut from the pools one after the other, checked against
+//! everything they could collide with.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::error::CommandError;
+use super::ipam::first_host;
+use super::state::ClusterState;
+use crate::objects::{Network, NetworkSpec, Subnet};
+
+/// First VXLAN network identifier that is given out (Swarm's choice).
+pub const FIRST_VNI: u32 = 4096;
+/// Last VXLAN network identifier: 24 bits (RFC 7348 section 5).
+pub const LAST_VNI: u32 = 0x00ff_ffff;
+/// Default pool of subnets.
+pub const DEFAULT_POOL: &str = "10.0.0.0/8";
+/// Default prefix length of subnets cut from a pool.
+pub const DEFAULT_SUBNET_PREFIX_LEN: u8 = 24;
+
+/// Ranges that no overlay subnet may touch, and why.
+const FORBIDDEN: [(&str, &str); 6] = [
+    ("0.0.0.0/8", "it is reserved"),
+    ("127.0.0.0/8", "it is the loopback range"),
+    ("169.254.77.0/30", "it is the address of the routing mesh"),
+    ("224.0.0.0/3", "it is multicast or reserved"),
+    ("fe80::/10", "it is the link-local range"),
+    ("ff00::/8", "it is the multicast range"),
+];
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
+/// A route with prefix length 0 covers everything and is no claim to a range.
+fn host_route<'a>(cidr: &IpNet, reserved: &'a [(IpNet, String)]) -> Option<&'a (IpNet, String)> {
+    reserved
+        .iter()
+        .find(|(route, _)| route.prefix_len() > 0 && overlap(cidr, route))
+}
+
+fn taken_by<'a>(state: &'a ClusterState, cidr: &IpNet) -> Option<(&'a Network, IpNet)> {
+    state.networks.values().find_map(|n| {
+        n.subnets
+            .iter()
+            .find(|s| overlap(&s.cidr, cidr))
+            .map(|s| (n, s.cidr))
+    })
+}
+
+/// The next identifier after the last one given out that no network has.
+pub(super) fn next_vni(state: &ClusterState) -> Result<u32, CommandError> {
+    let used: std::collections::BTreeSet<u32> = state.networks.values().map(|n| n.vni).collect();
+    let start = (state.counters.last_vni + 1).clamp(FIRST_VNI, LAST_VNI);
+    (start..=LAST_VNI)
+        .chain(FIRST_VNI..start)
+        .find(|vni| !used.contains(vni))
+        .ok_or_else(|| CommandError::conflict("every VXLAN network identifier is in use"))
+}
+
+/// Checks a subnet that the user asked for.
+fn check(
+    state: &ClusterState,
+    name: &str,
+    cidr: &IpNet,
+    reserved: &[(IpNet, String)],
+) -> Result<(), CommandError> {
+    if cidr.addr() != cidr.network() {
+        return Err(CommandError::bad(format!(
+            "invalid subnet {cidr}: it should be {}",
+            cidr.trunc()
+        )));
+    }
+    let shortest_host_part = 3;
+    if cidr.max_prefix_len() - cidr.prefix_len() < shortest_host_part {
+        return Err(CommandError::bad(format!(
+            "subnet {cidr} is too small for a network; use /{} or larger",
+            cidr.max_prefix_len() - shortest_host_part
+        )));
+    }
+    for (range, why) in FORBIDDEN {
+        if range.parse().is_ok_and(|range| overlap(cidr, &range)) {
+            return Err(CommandError::bad(format!(
+                "subnet {cidr} cannot be used, {why}; choose a private range"
+            )));
+        }
+    }
+    if let Some((network, taken)) = taken_by(state, cidr) {
+        return Err(CommandError::conflict(format!(
+            "subnet {cidr} overlaps with {taken} of network {}; choose another --subnet, or leave \
+             it out to get a free one",
+            network.spec.name
+        )));
+    }
+    if let Some((route, what)) = host_route(cidr, reserved) {
+        return Err(CommandError::conflict(format!(
+            "subnet {cidr} of network {name} overlaps with the host route {route} ({what}); choose \
+             another --subnet, or leave it out to get a free one"
+        )));
+    }
+    Ok(())
+}
+
+/// The next subnet of the pools that overlaps with nothing.
+fn next_from_pool(
+    state: &ClusterState,
+    name: &str,
+    reserved: &[(IpNet, String)],
+) -> Result<Ipv4Net, CommandError> {
+    let cluster = state
+        .cluster
+        .as_ref()
+        .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
+    let prefix_len = cluster.subnet_prefix_len;
+    let pools: Vec<Ipv4Net> = cluster
+        .default_address_pools
+        .iter()
+        .filter_map(|p| match p {
+            IpNet::V4(v4) => Some(*v4),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    let after = match state.counters.last_subnet {
+        Some(IpNet::V4(last)) if last.prefix_len() == prefix_len => Some(last),
+        _ => None,
+    };
+    let all = || {
+        pools
+            .iter()
+            .filter_map(|p| p.subnets(prefix_len).ok())
+            .flatten()
+    };
+    let behind = || {
+        all()
+            .skip_while(|s| after.is_some_and(|a| *s != a))
+            .skip(usize::from(after.is_some()))
+    };
+    // The pool wraps round once, so that subnets of deleted networks come back last.
+    let candidates = behind().chain(all().filter(|_| after.is_some()));
+    let mut routes = None;
+    for candidate in candidates {
+        let cidr = IpNet::V4(candidate);
+        if let Some(route) = host_route(&cidr, reserved) {
+            routes = Some(route);
+        } else if taken_by(state, &cidr).is_none() {
+            return Ok(candidate);
+        }
+    }
+    let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
+    let why = routes.map_or_else(String::new, |(route, what)| {
+        format!("; a part is covered by the host route {route} ({what})")
+    });
+    Err(CommandError::conflict(format!(
+        "no free /{prefix_len} subnet for network {name} in the address pools {}{why}; give \
+         --subnet, or start the swarm with another --default-addr-pool",
+        pools.join(", ")
+    )))
+}
+
+/// A unique local prefix (RFC 4193): `fd`, 32 bits of the cluster id, the 24 bits of the VNI, /64.
+fn unique_local(cluster_id: &str, vni: u32) -> IpNet {
+    // FNV-1a, only to spread the cluster id over 32 bits.
+    let hash = cluster_id.bytes().fold(0x811c_9dc5_u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
+    let high = (0xfd_u64 << 56) | (u64::from(hash) << 24) | u64::from(vni);
+    let addr = std::net::Ipv6Addr::from(u128::from(high) << 64);
+    IpNet::V6(Ipv6Net::new_assert(addr, 64))
+}
+
+/// Subnets of a new network, IPv4 first; and the one that came from a pool.
+pub(super) fn allocate(
+    state: &ClusterState,
+    spec: &NetworkSpec,
+    vni: u32,
+    reserved: &[(IpNet, String)],
+) -> Result<(Vec<Subnet>, Option<IpNet>), CommandError> {
+    let mut cidrs: Vec<IpNet> = Vec::new();
+    for cidr in &spec.subnets {
+        check(state, &spec.name, cidr, reserved)?;
+        if let Some(other) = cidrs.iter().find(|c| overlap(c, cidr)) {
+            return Err(CommandError::bad(format!(
+                "subnets {other} and {cidr} of network {} overlap",
+                spec.name
+            )));
+        }
+        cidrs.push(*cidr);
+    }
+    let mut from_pool = None;
+    if !cidrs.iter().any(|c| matches!(c, IpNet::V4(_))) {
+        let cidr = IpNet::V4(next_from_pool(state, &spec.name, reserved)?);
+        from_pool = Some(cidr);
+        cidrs.push(cidr);
+    }
+    if spec.ipv6 && !cidrs.iter().any(|c| matches!(c, IpNet::V6(_))) {
+        let cluster = state.cluster.as_ref().map_or("", |c| c.id.as_str());
+        let cidr = unique_local(cluster, vni);
+        check(state, &spec.name, &cidr, reserved)?;
+        cidrs.push(cidr);
+    }
+    cidrs.sort_by_key(|c| matches!(c, IpNet::V6(_)));
+    let subnets = cidrs
+        .into_iter()
+        .map(|cidr| Subnet {
+            cidr,
+            gateway: first_host(&cidr),
+        })
+        .collect();
+    Ok((subnets, from_pool))
+}

@@ -1,0 +1,329 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::PeerAdd;
+
+/// No address is held twice on one network, whoever holds it.
+fn assert_unique(state: &ClusterState) {
+    let mut seen = BTreeSet::new();
+    let mut claim = |network: &crate::id::NetworkId, ip: IpAddr| {
+        let net = &state.networks[network];
+        assert!(
+            net.subnets
+                .iter()
+                .any(|s| s.cidr.contains(&ip) && s.gateway != ip),
+            "{ip} is outside {}",
+            net.spec.name
+        );
+        assert!(seen.insert((network.clone(), ip)), "{ip} is held twice");
+    };
+    for service in state.services.values() {
+        for vip in &service.vips {
+            claim(&vip.network, vip.ip);
+        }
+    }
+    for task in state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal())
+    {
+        for a in &task.attachments {
+            for ip in &a.ips {
+                claim(&a.network, *ip);
+            }
+        }
+    }
+    for e in state.endpoints.values() {
+        for ip in &e.attachment.ips {
+            claim(&e.attachment.network, *ip);
+        }
+    }
+    for p in state.peers.values() {
+        claim(&p.network, p.ip);
+    }
+    let ingress = state.ingress().unwrap().id.clone();
+    for n in state.nodes.values() {
+        if let Some(ip) = n.ingress_ip {
+            claim(&ingress, ip);
+        }
+    }
+    let mut vnis = BTreeSet::new();
+    for n in state.networks.values() {
+        assert!(n.vni >= FIRST_VNI && vnis.insert(n.vni));
+    }
+    let ports: Vec<_> = state.services.values().flat_map(|s| &s.ports).collect();
+    let unique: BTreeSet<_> = ports.iter().map(|p| (p.published, p.protocol)).collect();
+    assert_eq!(ports.len(), unique.len());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Service(u8, u8, bool),
+    Scale(u8, u8),
+    RemoveService(u8),
+    Attach(u8, Option<u8>),
+    Detach(u8),
+    Peer(u8, u8),
+    Network(u8),
+    RemoveNetwork(u8),
+    Fail(u8),
+    Down(u8),
+    Up(u8),
+    Time(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
+        (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
+        (0..4u8).prop_map(Step::RemoveService),
+        (0..3u8, proptest::option::of(0..16u8)).prop_map(|(n, ip)| Step::Attach(n, ip)),
+        any::<u8>().prop_map(Step::Detach),
+        (0..3u8, 0..16u8).prop_map(|(n, ip)| Step::Peer(n, ip)),
+        (0..3u8).prop_map(Step::Network),
+        (0..3u8).prop_map(Step::RemoveNetwork),
+        any::<u8>().prop_map(Step::Fail),
+        (1..4u8).prop_map(Step::Down),
+        (1..4u8).prop_map(Step::Up),
+        any::<u16>().prop_map(Step::Time),
+    ]
+}
+
+/// Refusals are part of the game; what counts is what the state looks like afterwards.
+fn play(world: &mut World, step: Step) {
+    let net = |n: u8| format!("net{n}");
+    let host = |n: u8, ip: u8| IpAddr::V4(Ipv4Addr::new(10, 99, n, ip));
+    let result = match step {
+        Step::Service(s, replicas, port) => {
+            let mut spec = on(spec(&format!("s{s}"), replicas.into()), &net(s % 3));
+            if port {
+                spec = publish(spec, 0, 80);
+            }
+            world.create(spec).map(drop)
+        }
+        Step::Scale(s, replicas) => world
+            .run(|st, now, e| scale_service(st, now, e, &format!("s{s}"), replicas.into()))
+            .map(drop),
+        Step::RemoveService(s) => {
+            world.change(|st, now, e| remove_service(st, now, e, &format!("s{s}")))
+        }
+        Step::Attach(n, ip) => {
+            let cmd = Attach {
+                network: net(n),
+                ip: ip.map(|ip| host(n, ip)),
+                ..Attach::default()
+            };
+            world
+                .run(|st, now, e| attach_endpoint(st, now, e, &node(1), cmd))
+                .map(drop)
+        }
+        Step::Detach(i) => {
+            let all: Vec<_> = world.state.endpoints.values().cloned().collect();
+            match all.get(usize::from(i) % all.len().max(1)) {
+                Some(e) => {
+                    let (network, id) = (
+                        e.attachment.network.0.clone(),
+                        e.attachment.endpoint.0.clone(),
+                    );
+                    world
+                        .run(|st, now, en| detach_endpoint(st, now, en, None, &network, &id))
+                        .map(drop)
+                }
+                None => Ok(()),
+            }
+        }
+        Step::Peer(n, ip) => {
+            let peer = PeerAdd {
+                ip: host(n, ip),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                vtep: "198.51.100.1".parse().unwrap(),
+            };
+            world
+                .run(|st, now, e| add_peer(st, now, e, &net(n), &peer))
+                .map(drop)
+        }
+        // A /28 each, so that networks run full.
+        Step::Network(n) => world.network(&net(n), &[&format!("10.99.{n}.0/28")]),
+        Step::RemoveNetwork(n) => world.change(|st, now, e| remove_network(st, now, e, &net(n))),
+        Step::Fail(i) => {
+            let running: Vec<_> = world
+                .state
+                .tasks
+                .values()
+                .filter(|t| t.status.state == TaskState::Running)
+                .map(|t| t.id.clone())
+                .collect();
+            if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
+                world.report(id, TaskState::Failed);
+            }
+            Ok(())
+        }
+        Step::Down(n) => {
+            world.health(n, NodeState::Down);
+            Ok(())
+        }
+        Step::Up(n) => {
+            world.health(n, NodeState::Ready);
+            Ok(())
+        }
+        Step::Time(ms) => {
+            world.advance(ms.into());
+            Ok(())
+        }
+    };
+    if let Err(e) = result {
+        assert!(!e.message.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_is_allocated_twice(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::new(3);
+        for step in steps {
+            play(&mut world, step);
+            world.run_tasks();
+            assert_unique(&world.state);
+        }
+    }
+}
+
+#[test]
+fn first_networks_follow_swarm() {
+    let mut world = World::new(1);
+    world.network("a", &[]).unwrap();
+    world.network("b", &[]).unwrap();
+    let cidr = |name: &str| {
+        let n = world.state.find_network(name).unwrap();
+        (
+            n.vni,
+            n.subnets[0].cidr.to_string(),
+            n.subnets[0].gateway.to_string(),
+        )
+    };
+    assert_eq!(
+        cidr("ingress"),
+        (4096, "10.0.0.0/24".into(), "10.0.0.1".into())
+    );
+    assert_eq!(cidr("a"), (4097, "10.0.1.0/24".into(), "10.0.1.1".into()));
+    assert_eq!(cidr("b"), (4098, "10.0.2.0/24".into(), "10.0.2.1".into()));
+    assert_eq!(
+        world.state.nodes[&node(1)].ingress_ip,
+        "10.0.0.2".parse().ok()
+    );
+}
+
+#[test]
+fn freed_numbers_rest() {
+    let mut world = World::new(1);
+    world.network("a", &[]).unwrap();
+    world
+        .change(|s, now, e| remove_network(s, now, e, "a"))
+        .unwrap();
+    world.network("b", &[]).unwrap();
+    let b = world.state.find_network("b").unwrap();
+    assert_eq!(
+        (b.vni, b.subnets[0].cidr.to_string().as_str()),
+        (4098, "10.0.2.0/24")
+    );
+
+    let attach = |world: &mut World| {
+        let cmd = Attach {
+            network: "b".into(),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+            .unwrap()
+    };
+    let first = attach(&mut world);
+    assert_eq!(first.attachment.ips[0].to_string(), "10.0.2.2");
+    assert_eq!(first.attachment.mac.to_string(), "02:42:0a:00:02:02");
+    let name = first.name;
+    world
+        .run(|s, now, e| detach_endpoint(s, now, e, Some(&node(1)), "b", &name))
+        .unwrap();
+    assert_eq!(attach(&mut world).attachment.ips[0].to_string(), "10.0.2.3");
+}
+
+#[test]
+fn a_full_network_is_said_on_the_task_and_heals() {
+    let mut world = World::new(1);
+    world.network("tiny", &["10.9.0.0/29"]).unwrap();
+    // Five addresses: one VIP and four tasks.
+    world.create(on(spec("web", 6), "tiny")).unwrap();
+    let stuck: Vec<_> = world
+        .wanted("web")
+        .into_iter()
+        .filter(|t| t.status.state == TaskState::New)
+        .collect();
+    assert_eq!(stuck.len(), 2);
+    for task in &stuck {
+        assert!(
+            task.status.err.starts_with(
+                "could not find an available IP on network tiny (5 of 5 addresses of 10.9.0.0/29 are in use)"
+            ),
+            "{}",
+            task.status.err
+        );
+    }
+    let refused = world.create(on(spec("db", 1), "tiny")).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    assert!(refused.message.contains("tiny (5 of 5"), "{refused}");
+    world.run_tasks();
+    let running = world
+        .wanted("web")
+        .into_iter()
+        .find(|t| t.status.state == TaskState::Running);
+    world.report(&running.unwrap().id, TaskState::Failed);
+    // One address came free: one of those that waited has it.
+    let stuck = world
+        .wanted("web")
+        .into_iter()
+        .filter(|t| t.status.state == TaskState::New);
+    assert_eq!(stuck.count(), 2, "the replacement waits in turn");
+    let network = world.state.find_network("tiny").unwrap();
+    assert_eq!(usage(&world.state, network), (5, 5));
+}
+
+#[test]
+fn dual_stack_networks_give_both_addresses() {
+    let mut world = World::new(1);
+    let spec6 = NetworkSpec {
+        name: "six".into(),
+        ipv6: true,
+        ..NetworkSpec::default()
+    };
+    let network = world
+        .run(|s, now, e| create_network(s, now, e, spec6, &[]))
+        .unwrap();
+    assert_eq!(network.subnets.len(), 2);
+    let v6 = network.subnets[1].cidr;
+    assert!("fd00::/8".parse::<ipnet::IpNet>().unwrap().contains(&v6) && v6.prefix_len() == 64);
+    world.create(on(spec("web", 1), "six")).unwrap();
+    let task = &world.wanted("web")[0];
+    let ips = &task.attachments[0].ips;
+    assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
+}
+
+#[test]
+fn ingress_is_the_last_interface() {
+    let mut world = World::new(2);
+    world.network("back", &[]).unwrap();
+    let web = world
+        .create(publish(on(spec("web", 2), "back"), 8000, 80))
+        .unwrap();
+    let back = world.state.find_network("back").unwrap().id.clone();
+    let ingress = world.state.ingress().unwrap().id.clone();
+    let vips: Vec<_> = web.vips.iter().map(|v| v.network.clone()).collect();
+    assert_eq!(vips, [back.clone(), ingress.clone()]);
+    for task in world.wanted("web") {
+        let order: Vec<_> = task.attachments.iter().map(|a| a.network.clone()).collect();
+        assert_eq!(order, [back.clone(), ingress.clone()]);
+    }
+    world.create(publish(spec("only", 1), 8001, 80)).unwrap();
+    assert_eq!(world.wanted("only")[0].attachments[0].network, ingress);
+}

@@ -1,0 +1,445 @@
+use super::*;
+use crate::api::PeerAdd;
+use crate::objects::{EndpointMode, Protocol, PublishMode};
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, CommandError>, kind: ErrorKind, text: &str) {
+    let error = result.unwrap_err();
+    assert!(error.message.contains(text), "{error}");
+    assert_eq!(error.kind, kind, "{error}");
+}
+
+#[test]
+fn ports_in_use_name_their_owner() {
+    let mut world = World::new(1);
+    let web = world.create(publish(spec("web", 1), 8000, 80)).unwrap();
+    refused(
+        world.create(publish(spec("api", 1), 8000, 8080)),
+        ErrorKind::Conflict,
+        &format!(
+            "port '8000' is already in use by service 'web' ({}) as an ingress port",
+            web.id
+        ),
+    );
+    assert!(
+        world.state.find_service("api").is_err(),
+        "nothing half-made"
+    );
+    let mut udp = publish(spec("api", 1), 8000, 8080);
+    udp.ports[0].protocol = Protocol::Udp;
+    world.create(udp).unwrap();
+    let mut host = publish(spec("h", 1), 9000, 80);
+    host.ports[0].mode = PublishMode::Host;
+    world.create(host).unwrap();
+    refused(
+        world.create(publish(spec("x", 1), 9000, 80)),
+        ErrorKind::Conflict,
+        "port '9000' is already in use by service 'h' (",
+    );
+    let mut bound = publish(publish(spec("b", 1), 7000, 80), 7000, 80);
+    bound.ports[0].host_ip = "192.0.2.1".parse().ok();
+    bound.ports[1].host_ip = "192.0.2.2".parse().ok();
+    world.create(bound).unwrap();
+}
+
+#[test]
+fn dynamic_ports() {
+    let mut world = World::new(1);
+    let a = world
+        .create(publish(publish(spec("a", 1), 0, 80), 0, 81))
+        .unwrap();
+    assert_eq!(
+        a.ports.iter().map(|p| p.published).collect::<Vec<_>>(),
+        [30000, 30001]
+    );
+    world
+        .change(|s, now, e| remove_service(s, now, e, "a"))
+        .unwrap();
+    let b = world.create(publish(spec("b", 1), 0, 80)).unwrap();
+    assert_eq!(b.ports[0].published, 30002, "just freed ports rest");
+}
+
+#[test]
+fn specs_that_cannot_work() {
+    let mut world = World::new(1);
+    let bad = ErrorKind::BadRequest;
+    refused(
+        world.create(spec("no dots.", 1)),
+        bad,
+        "name must be valid as a DNS name component",
+    );
+    refused(
+        world.create(spec(&"x".repeat(64), 1)),
+        bad,
+        "name must be 63 characters or fewer",
+    );
+    refused(
+        world.create(publish(spec("a", 1), 80, 0)),
+        bad,
+        "missing mandatory field 'target'",
+    );
+    refused(
+        world.create(publish(publish(spec("a", 1), 80, 1), 80, 2)),
+        bad,
+        "EndpointSpec: duplicate published ports provided",
+    );
+    let mut dnsrr = publish(spec("a", 1), 80, 80);
+    dnsrr.endpoint_mode = EndpointMode::Dnsrr;
+    refused(
+        world.create(dnsrr),
+        bad,
+        "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+    );
+    refused(
+        world.create(on(spec("a", 1), "nope")),
+        ErrorKind::NotFound,
+        "no such network: nope",
+    );
+    refused(
+        world.create(on(spec("a", 1), "ingress")),
+        bad,
+        "Service cannot be explicitly attached to the ingress network",
+    );
+    let mut image = spec("a", 1);
+    image.image = "nginx".into();
+    refused(world.create(image), bad, "image \"nginx\" is not supported");
+    world.create(spec("a", 1)).unwrap();
+    refused(
+        world.create(spec("a", 1)),
+        ErrorKind::Conflict,
+        "name conflicts with an existing object: service a already exists",
+    );
+    let mut global = spec("g", 1);
+    global.mode = ServiceMode::Global;
+    world.create(global).unwrap();
+    refused(
+        world.run(|s, now, e| scale_service(s, now, e, "g", 2)),
+        bad,
+        "scale can only be used with replicated or replicated-job mode",
+    );
+}
+
+#[test]
+fn subnets_that_collide() {
+    let mut world = World::new(1);
+    world.network("a", &["10.5.0.0/16"]).unwrap();
+    refused(
+        world.network("a", &[]),
+        ErrorKind::Conflict,
+        "network with name a already exists",
+    );
+    refused(
+        world.network("b", &["10.5.7.0/24"]),
+        ErrorKind::Conflict,
+        "subnet 10.5.7.0/24 overlaps with 10.5.0.0/16 of network a",
+    );
+    let bad = ErrorKind::BadRequest;
+    refused(
+        world.network("b", &["10.6.0.1/24"]),
+        bad,
+        "it should be 10.6.0.0/24",
+    );
+    refused(world.network("b", &["10.6.0.0/31"]), bad, "too small");
+    refused(world.network("b", &["127.1.0.0/16"]), bad, "loopback");
+    refused(world.network("bad name", &[]), bad, "invalid network name");
+    let reserved: Vec<(ipnet::IpNet, String)> = vec![
+        (
+            "0.0.0.0/0".parse().unwrap(),
+            "default via 192.0.2.254".into(),
+        ),
+        ("10.0.0.0/14".parse().unwrap(), "dev wg0".into()),
+    ];
+    let spec = NetworkSpec {
+        name: "b".into(),
+        subnets: vec!["10.1.2.0/24".parse().unwrap()],
+        ..NetworkSpec::default()
+    };
+    refused(
+        world.run(|s, now, e| create_network(s, now, e, spec, &reserved)),
+        ErrorKind::Conflict,
+        "subnet 10.1.2.0/24 of network b overlaps with the host route 10.0.0.0/14 (dev wg0)",
+    );
+    // Without --subnet, the pool goes round what is taken.
+    let free = NetworkSpec {
+        name: "c".into(),
+        ..NetworkSpec::default()
+    };
+    let c = world
+        .run(|s, now, e| create_network(s, now, e, free, &reserved))
+        .unwrap();
+    assert_eq!(c.subnets[0].cidr.to_string(), "10.4.0.0/24");
+    let all = vec![("10.0.0.0/8".parse().unwrap(), "dev eth0".to_owned())];
+    let none = NetworkSpec {
+        name: "d".into(),
+        ..NetworkSpec::default()
+    };
+    refused(
+        world.run(|s, now, e| create_network(s, now, e, none, &all)),
+        ErrorKind::Conflict,
+        "no free /24 subnet for network d in the address pools 10.0.0.0/8; a part is covered by the host route 10.0.0.0/8 (dev eth0)",
+    );
+}
+
+#[test]
+fn networks_in_use_name_their_user() {
+    let mut world = World::new(1);
+    world.network("n", &[]).unwrap();
+    world.create(on(spec("web", 0), "n")).unwrap();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "n")),
+        ErrorKind::Conflict,
+        "network n is in use by service web",
+    );
+    world.create(publish(spec("mesh", 0), 80, 80)).unwrap();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "ingress")),
+        ErrorKind::Conflict,
+        "ingress network cannot be removed because service mesh depends on it",
+    );
+    world.network("m", &[]).unwrap();
+    let cmd = Attach {
+        network: "m".into(),
+        name: Some("box".into()),
+        ..Attach::default()
+    };
+    world
+        .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "m")),
+        ErrorKind::Conflict,
+        "network m is in use by endpoint box on node n1",
+    );
+}
+
+#[test]
+fn addresses_and_names_in_use_name_their_holder() {
+    let mut world = World::new(2);
+    world.network("n", &["10.7.0.0/24"]).unwrap();
+    let attach = |world: &mut World, ip: &str, name: &str| {
+        let cmd = Attach {
+            network: "n".into(),
+            ip: ip.parse().ok(),
+            name: Some(name.into()),
+            ..Attach::default()
+        };
+        world.run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+    };
+    attach(&mut world, "10.7.0.9", "box").unwrap();
+    let conflict = ErrorKind::Conflict;
+    refused(
+        attach(&mut world, "10.7.0.9", "other"),
+        conflict,
+        "address 10.7.0.9 on network n is already in use by endpoint box",
+    );
+    refused(
+        attach(&mut world, "10.7.0.1", "gw"),
+        conflict,
+        "by the gateway of the network",
+    );
+    refused(
+        attach(&mut world, "10.8.0.1", "far"),
+        ErrorKind::BadRequest,
+        "not a host address of network n (10.7.0.0/24)",
+    );
+    refused(
+        attach(&mut world, "10.7.0.255", "bc"),
+        ErrorKind::BadRequest,
+        "not a host address",
+    );
+    refused(
+        attach(&mut world, "10.7.0.10", "box"),
+        conflict,
+        "endpoint with name box already exists in network n (on node n1)",
+    );
+    refused(
+        world.run(|s, now, e| detach_endpoint(s, now, e, Some(&node(2)), "n", "box")),
+        ErrorKind::Forbidden,
+        "endpoint box is on node n1; disconnect it there",
+    );
+    let peer = |ip: &str, mac: &str| PeerAdd {
+        ip: ip.parse().unwrap(),
+        mac: mac.parse().unwrap(),
+        vtep: "198.51.100.7".parse().unwrap(),
+    };
+    let good = peer("10.7.0.20", "02:00:00:00:00:01");
+    world
+        .run(|s, now, e| add_peer(s, now, e, "n", &good))
+        .unwrap();
+    refused(
+        world.run(|s, now, e| add_peer(s, now, e, "n", &good)),
+        conflict,
+        "already in use by the static peer behind 198.51.100.7",
+    );
+    refused(
+        world.run(|s, now, e| add_peer(s, now, e, "n", &peer("10.7.0.21", "01:00:5e:00:00:01"))),
+        ErrorKind::BadRequest,
+        "not the address of one interface",
+    );
+    world
+        .change(|s, now, e| remove_peer(s, now, e, "n", good.ip))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| remove_peer(s, now, e, "n", good.ip)),
+        ErrorKind::NotFound,
+        "no such static peer: 10.7.0.20 on network n",
+    );
+}
+
+#[test]
+fn reports_never_go_backwards_and_never_from_others() {
+    let mut world = World::new(2);
+    world.create(spec("web", 1)).unwrap();
+    let task = world.wanted("web").remove(0);
+    world.report(&task.id, TaskState::Running);
+    world.report(&task.id, TaskState::Preparing);
+    assert_eq!(world.state.tasks[&task.id].status.state, TaskState::Running);
+    let status = TaskStatus {
+        state: TaskState::Failed,
+        ..TaskStatus::default()
+    };
+    refused(
+        world.change(|s, now, e| update_task_status(s, now, e, &node(2), &task.id, &status)),
+        ErrorKind::Forbidden,
+        "is not assigned to node node2",
+    );
+    let gone = TaskId("forgotten".into());
+    world
+        .change(|s, now, e| update_task_status(s, now, e, &node(2), &gone, &status))
+        .unwrap();
+}
+
+#[test]
+fn references() {
+    let mut world = World::new(1);
+    world.create(spec("web", 0)).unwrap();
+    let id = world.service("web");
+    assert_eq!(world.state.find_service(id.as_str()).unwrap().id, id);
+    assert_eq!(world.state.find_service(&id.as_str()[..10]).unwrap().id, id);
+    refused(
+        world.state.find_service("nope"),
+        ErrorKind::NotFound,
+        "no such service: nope",
+    );
+    refused(
+        world.state.find_service(""),
+        ErrorKind::NotFound,
+        "no such service: ",
+    );
+    world.add_node(2);
+    refused(
+        world.state.find_node("node"),
+        ErrorKind::BadRequest,
+        "node node is ambiguous (2 matches found)",
+    );
+}
+
+#[test]
+fn members() {
+    let mut world = World::new(2);
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n1", true)),
+        ErrorKind::BadRequest,
+        "is a cluster manager and is a member of the raft cluster",
+    );
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n2", false)),
+        ErrorKind::BadRequest,
+        "node node2 is not down and can't be removed",
+    );
+    world.health(2, NodeState::Down);
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n2", false))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| set_node_state(s, now, e, &node(2), NodeState::Ready, "")),
+        ErrorKind::Forbidden,
+        "Permission denied: node node2 was removed from swarm",
+    );
+}
+
+#[test]
+fn join_secrets_decide_the_role_and_rotate() {
+    let mut world = World::new(1);
+    let role =
+        |world: &World, secret: &[u8; 16]| role_of_secret(&world.state, secret, |a, b| a == b);
+    let before = world.state.secrets.clone().unwrap();
+    assert_eq!(role(&world, &before.worker), Some(Role::Worker));
+    assert_eq!(role(&world, &before.manager), Some(Role::Manager));
+    assert_eq!(role(&world, &[0; 16]), None);
+    world
+        .run(|s, now, e| rotate_token(s, now, e, Role::Worker))
+        .unwrap();
+    assert_eq!(role(&world, &before.worker), None);
+    assert_eq!(role(&world, &before.manager), Some(Role::Manager));
+    assert_eq!(format!("{before:?}"), "Secrets(..)");
+}
+
+#[test]
+fn the_state_survives_serialisation() {
+    let mut world = World::new(2);
+    world.network("n", &[]).unwrap();
+    world
+        .create(publish(on(spec("web", 2), "n"), 8000, 80))
+        .unwrap();
+    let text = serde_json::to_string(&world.state).unwrap();
+    assert_eq!(
+        serde_json::from_str::<ClusterState>(&text).unwrap(),
+        world.state
+    );
+    let orders = assignment_for(&world.state, &node(1)).unwrap();
+    assert_eq!(orders.nodes.len(), 2);
+    assert_eq!(orders.tasks.len(), 1);
+    assert_eq!(orders.version, world.state.version);
+    assert!(assignment_for(&world.state, &node(9)).is_none());
+}
+
+#[test]
+fn init_refuses_what_cannot_work() {
+    let init = |pools: &[&str], len: Option<u8>, port: Option<u16>| {
+        let cmd = InitCluster {
+            cluster_id: "c".into(),
+            node_id: node(1),
+            node: description(1),
+            default_address_pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
+            subnet_prefix_len: len,
+            data_path_port: port,
+            reserved: Vec::new(),
+        };
+        init_cluster(
+            &ClusterState::default(),
+            1,
+            &mut Entropy::from_seed([1; 32]),
+            cmd,
+        )
+    };
+    let bad = ErrorKind::BadRequest;
+    refused(
+        init(&[], Some(30), None),
+        bad,
+        "subnet size is out of range: 30",
+    );
+    refused(
+        init(&[], None, Some(80)),
+        bad,
+        "Datapath port number is not in valid range (1024-49151) : 80",
+    );
+    refused(
+        init(&["10.0.0.0/26"], None, None),
+        bad,
+        "cannot be cut into",
+    );
+    refused(
+        init(&["10.0.0.0/8", "10.1.0.0/16"], None, None),
+        bad,
+        "overlap",
+    );
+    let good = init(&["172.30.0.0/16"], Some(26), Some(0)).unwrap();
+    let mut state = ClusterState::default();
+    state.apply(&good.changes);
+    assert_eq!(
+        state.ingress().unwrap().subnets[0].cidr.to_string(),
+        "172.30.0.0/26"
+    );
+    assert_eq!(state.cluster.unwrap().data_path_port, 4789);
+}
