@@ -1,0 +1,166 @@
+//! Arrows between crates point inward: a crate depends on crates of inner rings only.
+
+use cargo_metadata::{DependencyKind, Metadata};
+
+use crate::report::Report;
+
+/// Ring of every member. The sibling rules are in [`SIBLINGS`].
+const RINGS: &[(&str, u8)] = &[
+    ("weft-wire", 0),
+    ("weft-vxlan", 1),
+    ("weft-mesh", 1),
+    ("weft-dns", 1),
+    ("weft-control", 1),
+    ("weft-sys", 2),
+    ("weft-dataplane", 2),
+    ("weft-agent", 3),
+    ("weft-cli", 3),
+    ("weft-lab", 3),
+    ("weft", 4),
+    ("weft-netns-tests", 4),
+    ("weft-benches", 4),
+    ("weft-xtask", 4),
+];
+
+/// Arrows inside one ring that are wanted.
+const SIBLINGS: &[(&str, &str)] = &[("weft-dataplane", "weft-sys"), ("weft-cli", "weft-lab")];
+
+/// The library of test clusters: any crate that does I/O may use it in its tests.
+const TEST_CLUSTERS: &str = "weft-lab";
+
+/// A member and the members that it depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) dependencies: Vec<(String, DependencyKind)>,
+}
+
+/// The members of the workspace, with arrows to other members only.
+pub(crate) fn members(metadata: &Metadata) -> Vec<Member> {
+    metadata
+        .workspace_packages()
+        .into_iter()
+        .map(|package| Member {
+            name: package.name.to_string(),
+            dependencies: package
+                .dependencies
+                .iter()
+                .filter(|dependency| dependency.path.is_some())
+                .map(|dependency| (dependency.name.clone(), dependency.kind))
+                .collect(),
+        })
+        .collect()
+}
+
+fn ring(name: &str) -> Option<u8> {
+    RINGS
+        .iter()
+        .find(|(member, _)| *member == name)
+        .map(|(_, ring)| *ring)
+}
+
+/// Reports every arrow that does not point inward and every member without a ring.
+pub(crate) fn check(members: &[Member], report: &mut Report) {
+    let mut arrows = 0;
+    for member in members {
+        let Some(from) = ring(&member.name) else {
+            report.fail(format!(
+                "{}: has no ring; add it to RINGS in xtask/src/arrows.rs",
+                member.name
+            ));
+            continue;
+        };
+        for (dependency, kind) in &member.dependencies {
+            arrows += 1;
+            let Some(to) = ring(dependency) else {
+                report.fail(format!(
+                    "{} -> {dependency}: a path dependency that is no member with a ring",
+                    member.name
+                ));
+                continue;
+            };
+            if !allowed(&member.name, from, dependency, to, *kind) {
+                report.fail(format!(
+                    "{} (ring {from}) -> {dependency} (ring {to}), {kind} dependency: arrows point \
+                     inward only; move the shared part to an inner ring, or pass it in as a value",
+                    member.name
+                ));
+            }
+        }
+    }
+    report.checked(format!(
+        "arrows: {arrows} between {} crates point inward",
+        members.len()
+    ));
+}
+
+fn allowed(member: &str, from: u8, dependency: &str, to: u8, kind: DependencyKind) -> bool {
+    to < from
+        || SIBLINGS.contains(&(member, dependency))
+        || (kind == DependencyKind::Development && from >= 2 && dependency == TEST_CLUSTERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(arrows: &[(&str, &str, DependencyKind)]) -> Vec<String> {
+        let members: Vec<_> = arrows
+            .iter()
+            .map(|(from, to, kind)| Member {
+                name: (*from).to_owned(),
+                dependencies: vec![((*to).to_owned(), *kind)],
+            })
+            .collect();
+        let mut report = Report::default();
+        check(&members, &mut report);
+        report.failures().to_vec()
+    }
+
+    #[test]
+    fn inward_and_wanted_sibling_arrows_pass() {
+        use DependencyKind::{Development, Normal};
+        let found = failures(&[
+            ("weft-mesh", "weft-wire", Normal),
+            ("weft-dataplane", "weft-mesh", Normal),
+            ("weft-dataplane", "weft-sys", Normal),
+            ("weft-cli", "weft-lab", Normal),
+            ("weft", "weft-agent", Normal),
+            ("weft-netns-tests", "weft-lab", Normal),
+            ("weft-agent", "weft-lab", Development),
+        ]);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn outward_and_sibling_arrows_are_reported() {
+        use DependencyKind::{Build, Development, Normal};
+        for (from, to, kind) in [
+            ("weft-wire", "weft-mesh", Normal),
+            ("weft-mesh", "weft-vxlan", Normal),
+            ("weft-mesh", "weft-vxlan", Development),
+            ("weft-dns", "weft-control", Build),
+            ("weft-control", "weft-sys", Normal),
+            ("weft-sys", "weft-dataplane", Normal),
+            ("weft-cli", "weft-agent", Normal),
+            ("weft-lab", "weft-cli", Normal),
+            ("weft-agent", "weft-lab", Normal),
+            ("weft-mesh", "weft-lab", Development),
+            ("weft-benches", "weft-netns-tests", Normal),
+        ] {
+            let found = failures(&[(from, to, kind)]);
+            assert_eq!(found.len(), 1, "{from} -> {to}");
+            assert!(
+                found[0].contains(from) && found[0].contains(to),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_crate_without_a_ring_is_reported() {
+        let normal = DependencyKind::Normal;
+        assert!(failures(&[("weft-new", "weft-wire", normal)])[0].contains("has no ring"));
+        assert!(failures(&[("weft-mesh", "elsewhere", normal)])[0].contains("elsewhere"));
+    }
+}
