@@ -1,0 +1,191 @@
+//! Who a queried name is, seen from one client: the order of Swarm's `ResolveName`.
+
+use std::net::IpAddr;
+
+use hickory_proto::rr::Name;
+
+use crate::name;
+use crate::zone::{ClientView, Entry, NetworkZone, Zone};
+
+/// What a name stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A name of the cluster with its addresses of both families, maybe none at the moment.
+    Addresses(Vec<IpAddr>),
+    /// Only the cluster can hold such a name, and it does not.
+    Missing,
+    /// Not ours.
+    Outside,
+    /// A reverse name that cannot stand for an address (moby issue 46928).
+    Malformed,
+}
+
+/// A target of an SRV answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) port: u16,
+    pub(crate) name: Name,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// Addresses of `spelling`. The first network with a hit wins; networks are never merged.
+///
+/// `outside` says whether a name that we do not hold could be asked elsewhere.
+pub(crate) fn addresses(zone: &Zone, client: &ClientView, spelling: &str, outside: bool) -> Found {
+    match entry(zone, client, spelling) {
+        Some((_, entry)) => {
+            let mut addresses = Vec::new();
+            for holder in entry.holders_for(client.stack.as_deref()) {
+                for ip in &holder.addresses {
+                    if !addresses.contains(ip) {
+                        addresses.push(*ip);
+                    }
+                }
+            }
+            Found::Addresses(addresses)
+        }
+        None => unknown(zone, client, spelling, outside),
+    }
+}
+
+/// Owner of the address in a reverse name, as `name.network.`.
+pub(crate) fn pointer(zone: &Zone, client: &ClientView, name: &Name) -> Result<Name, Found> {
+    let ip = match reverse_address(name) {
+        Reverse::Address(ip) => ip,
+        Reverse::Partial => return Err(Found::Outside),
+        Reverse::Malformed => return Err(Found::Malformed),
+    };
+    attached(zone, client)
+        .find_map(|network| {
+            let owner = network.reverse.get(&ip)?;
+            name::to_wire(&format!("{owner}.{}", network.name))
+        })
+        .ok_or(Found::Outside)
+}
+
+/// Targets of `_port._proto.service` (RFC 2782); `None` when the name is not of that form or the
+/// service is not known, so that it may be asked elsewhere. Empty when the service has no such
+/// port.
+pub(crate) fn service_targets(
+    zone: &Zone,
+    client: &ClientView,
+    spelling: &str,
+) -> Option<Vec<Target>> {
+    let mut parts = spelling.splitn(3, '.');
+    let port = parts.next()?.strip_prefix('_')?;
+    let protocol = parts.next()?.strip_prefix('_')?;
+    let service = parts.next()?;
+    let (network, entry) = entry(zone, client, service)?;
+    // The name of a service stands for all its tasks; `tasks.` lists them one by one.
+    let each_task = service.starts_with("tasks.");
+    let mut targets = Vec::new();
+    for holder in entry.holders_for(client.stack.as_deref()) {
+        let wanted = holder.ports.iter().find(|known| {
+            known.protocol.eq_ignore_ascii_case(protocol)
+                && (known
+                    .name
+                    .as_deref()
+                    .is_some_and(|n| n.eq_ignore_ascii_case(port))
+                    || port.parse() == Ok(known.port))
+        });
+        let Some(wanted) = wanted else { continue };
+        let mut add = |owner: &str, addresses: Vec<IpAddr>| {
+            if let Some(name) = name::to_wire(&format!("{owner}.{}", network.name)) {
+                targets.push(Target {
+                    port: wanted.port,
+                    name,
+                    addresses,
+                });
+            }
+        };
+        if each_task {
+            for ip in &holder.addresses {
+                if let Some(owner) = network.reverse.get(ip) {
+                    add(owner, vec![*ip]);
+                }
+            }
+        } else if !holder.addresses.is_empty() {
+            let bare = service
+                .strip_suffix(&format!(".{}", network.name))
+                .filter(|bare| network.names.contains_key(*bare))
+                .unwrap_or(service);
+            add(bare, holder.addresses.clone());
+        }
+    }
+    Some(targets)
+}
+
+/// The claim on `spelling`: whole on any attached network, then split at each dot from the right
+/// into a name and the name of an attached network.
+fn entry<'z>(
+    zone: &'z Zone,
+    client: &'z ClientView,
+    spelling: &str,
+) -> Option<(&'z NetworkZone, &'z Entry)> {
+    attached(zone, client)
+        .find_map(|network| Some((network, network.names.get(spelling)?)))
+        .or_else(|| {
+            splits(spelling).find_map(|(left, right)| {
+                attached(zone, client)
+                    .filter(|network| network.name == right)
+                    .find_map(|network| Some((network, network.names.get(left)?)))
+            })
+        })
+}
+
+/// Names that a public domain could hold too are asked outside when there is an outside: a
+/// network named `dev` must not hide every site under `.dev`.
+fn unknown(zone: &Zone, client: &ClientView, spelling: &str, outside: bool) -> Found {
+    let under_network = splits(spelling)
+        .any(|(_, right)| attached(zone, client).any(|network| network.name == right));
+    let of_tasks = spelling
+        .strip_prefix("tasks.")
+        .is_some_and(|rest| !rest.contains('.'));
+    if (under_network || of_tasks) && !(outside && name::may_be_public(spelling)) {
+        Found::Missing
+    } else {
+        Found::Outside
+    }
+}
+
+fn attached<'z>(zone: &'z Zone, client: &'z ClientView) -> impl Iterator<Item = &'z NetworkZone> {
+    client
+        .networks
+        .iter()
+        .filter_map(|id| zone.networks.get(id))
+}
+
+fn splits(spelling: &str) -> impl Iterator<Item = (&str, &str)> {
+    spelling
+        .rmatch_indices('.')
+        .map(|(at, _)| (&spelling[..at], &spelling[at + 1..]))
+}
+
+enum Reverse {
+    Address(IpAddr),
+    /// A zone cut, or a name that has other uses than one address (RFC 2317, DNS-SD).
+    Partial,
+    Malformed,
+}
+
+fn reverse_address(name: &Name) -> Reverse {
+    let (labels, full) = {
+        let mut top = name.iter().rev();
+        let arpa = top.next().is_some_and(|l| l.eq_ignore_ascii_case(b"arpa"));
+        let family = top.next().unwrap_or_default();
+        if arpa && family.eq_ignore_ascii_case(b"in-addr") {
+            (name.iter().len() - 2, 4)
+        } else if arpa && family.eq_ignore_ascii_case(b"ip6") {
+            (name.iter().len() - 2, 32)
+        } else {
+            return Reverse::Partial;
+        }
+    };
+    if labels != full {
+        return Reverse::Partial;
+    }
+    match name.parse_arpa_name() {
+        Ok(net) => Reverse::Address(net.addr()),
+        Err(_) => Reverse::Malformed,
+    }
+}
