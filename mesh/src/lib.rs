@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The routing mesh and service VIPs, as logic alone: which replica a new connection goes to,
+//! how its frames are rewritten on the way there and back, and when the connection has ended.
+//!
+//! ```text
+//!            Services (immutable, one per snapshot)     ReplicaLoad (shared counts)
+//!                 │                                          ▲ +1 / -1
+//!  client ──► FlowTable::forward ── new SYN: Balancer::pick ─┘──► replica
+//!  client ◄── FlowTable::reverse ◄──────────────────────────────── replica
+//! ```
+//!
+//! One [`FlowTable`] belongs to one worker; nothing in it is shared but the [`ReplicaLoad`]
+//! counters. Two kinds of client bring frames ([`Origin`]): a sandbox on an overlay network that
+//! talks to a VIP, and the node's own `weft0` (routing mesh), whose frames are also given the
+//! node's ingress address as source. Both use the same balancer and the same flows.
+//!
+//! No clock, no random number, no socket: `now` comes with every call, the seed with the table.
+//! Every frame is hostile until proven otherwise; nothing here panics on one.
+
+#![forbid(unsafe_code)]
+
+mod balancer;
+mod flow;
+mod forward;
+mod reverse;
+mod services;
+mod sweep;
+mod syn_ring;
+mod table;
+mod wheel;
+
+pub use balancer::{Balancer, Choice, Policy, Rng};
+pub use flow::{FlowState, Install, Origin, Removal, Target};
+pub use forward::{Forward, Refusal};
+pub use reverse::Reverse;
+pub use services::{
+    OpenFlow, Protocol, Published, Replica, ReplicaLoad, Service, ServiceIndex, Services,
+    ServicesBuilder,
+};
+pub use sweep::{Reset, ResetTo};
+pub use table::{Context, FlowConfig, FlowCounters, FlowTable};

@@ -1,0 +1,418 @@
+//! One connection, or one exchange of datagrams, between a client and a replica.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use weft_wire::reply::segment_end;
+use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
+
+use crate::services::OpenFlow;
+use crate::syn_ring::SynRef;
+use crate::table::FlowConfig;
+
+/// Handshake that nobody finished: a little longer than Linux retransmits a SYN-ACK (63 s).
+const HANDSHAKE: Duration = Duration::from_secs(75);
+/// Both sides have closed: retransmissions of the last segments still need the rewrite.
+const CLOSED: Duration = Duration::from_secs(10);
+/// One side has closed and the other has sent nothing for so long.
+const HALF_CLOSED: Duration = Duration::from_secs(3600);
+/// A datagram entry that belongs to another worker, should that worker's removal be lost.
+const GUEST_DATAGRAMS: Duration = Duration::from_secs(3600);
+
+/// Where a client's frames come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A sandbox on this node that talks to a VIP of its network.
+    Port {
+        /// Network of the port.
+        vni: Vni,
+        /// The port.
+        port: PortId,
+    },
+    /// `weft0`: connections to published ports. Replicas see them come from the node's own
+    /// ingress address.
+    Mesh {
+        /// The ingress network.
+        vni: Vni,
+        /// The node's address on it.
+        node_ip: IpAddr,
+        /// The Ethernet address that belongs to it.
+        node_mac: Mac,
+    },
+}
+
+impl Origin {
+    /// Network that the replicas are on.
+    #[must_use]
+    pub const fn vni(&self) -> Vni {
+        match self {
+            Self::Port { vni, .. } | Self::Mesh { vni, .. } => *vni,
+        }
+    }
+
+    /// Where frames for the client go.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        match self {
+            Self::Port { port, .. } => Target::Port(*port),
+            Self::Mesh { .. } => Target::Mesh,
+        }
+    }
+
+    pub(crate) const fn scope(&self) -> u32 {
+        match self {
+            Self::Port { vni, .. } => vni.get(),
+            Self::Mesh { .. } => MESH_SCOPE,
+        }
+    }
+}
+
+/// No VNI is this large.
+const MESH_SCOPE: u32 = u32::MAX;
+
+/// Where a frame for a client goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// Into a sandbox of this node.
+    Port(PortId),
+    /// Into the host, by `weft0`.
+    Mesh,
+}
+
+/// How far a flow is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlowState {
+    /// The replica has not answered the SYN.
+    SynSent,
+    /// The replica has answered, the client has not confirmed.
+    SynAnswered,
+    /// Open. Never ends by being idle.
+    Established,
+    /// The client has closed its side.
+    FinClient,
+    /// The replica has closed its side.
+    FinReplica,
+    /// Both have closed.
+    Closing,
+    /// One of them has reset the connection.
+    Reset,
+    /// Datagrams from the client only.
+    Datagrams,
+    /// Datagrams in both directions.
+    DatagramsAnswered,
+}
+
+impl FlowState {
+    /// True while a connection may be moved to another replica: none has answered it.
+    #[must_use]
+    pub const fn is_unanswered(self) -> bool {
+        matches!(self, Self::SynSent)
+    }
+
+    /// True when nothing more than stray segments can follow.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closing | Self::Reset)
+    }
+
+    /// True when the entry may make room for a new connection.
+    pub(crate) const fn is_evictable(self) -> bool {
+        matches!(
+            self,
+            Self::SynSent | Self::SynAnswered | Self::Closing | Self::Reset | Self::Datagrams
+        )
+    }
+
+    /// The state after a TCP segment from the client.
+    pub(crate) const fn after_client(self, flags: u8) -> Self {
+        if flags & TCP_RST != 0 {
+            return Self::Reset;
+        }
+        if flags & TCP_FIN != 0 {
+            return match self {
+                Self::FinReplica | Self::Closing => Self::Closing,
+                Self::Reset => Self::Reset,
+                _ => Self::FinClient,
+            };
+        }
+        match self {
+            // Only who got the SYN-ACK can acknowledge it.
+            Self::SynSent | Self::SynAnswered if flags & (TCP_ACK | TCP_SYN) == TCP_ACK => {
+                Self::Established
+            }
+            _ => self,
+        }
+    }
+
+    /// The state after a TCP segment from the replica.
+    pub(crate) const fn after_replica(self, flags: u8) -> Self {
+        if flags & TCP_RST != 0 {
+            return Self::Reset;
+        }
+        if flags & TCP_FIN != 0 {
+            return match self {
+                Self::FinClient | Self::Closing => Self::Closing,
+                Self::Reset => Self::Reset,
+                _ => Self::FinReplica,
+            };
+        }
+        match self {
+            Self::SynSent if flags & (TCP_ACK | TCP_SYN) == TCP_ACK | TCP_SYN => Self::SynAnswered,
+            _ => self,
+        }
+    }
+}
+
+/// One direction of a flow, within its network.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Key {
+    pub(crate) scope: u32,
+    pub(crate) tuple: FiveTuple,
+}
+
+/// Whose flow an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// This worker's: it reads the client's frames, keeps the state and counts the connection.
+    Owner,
+    /// Another worker's: only there so that the replica's frames, which this worker reads, are
+    /// rewritten without a hop.
+    Guest { owner: u16 },
+}
+
+/// What a table keeps of a flow.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// Client to service, as the client sees it.
+    pub(crate) forward: Key,
+    /// Replica to client, as the replica sees it.
+    pub(crate) reverse: Key,
+    pub(crate) role: Role,
+    pub(crate) origin: Origin,
+    pub(crate) state: FlowState,
+    pub(crate) client_mac: Mac,
+    /// The address that the client sends to: that of the VIP, or of the mesh.
+    pub(crate) service_mac: Mac,
+    pub(crate) replica_mac: Mac,
+    pub(crate) replica_key: u64,
+    pub(crate) replica_local: bool,
+    /// Tells apart successive flows with the same addresses; new with every replica.
+    pub(crate) serial: u64,
+    pub(crate) epoch: u64,
+    pub(crate) last_seen: Instant,
+    /// Sequence number after the last byte that the client has sent.
+    pub(crate) client_end: u32,
+    /// What the client has acknowledged.
+    pub(crate) client_ack: u32,
+    pub(crate) syn: Option<SynRef>,
+    pub(crate) open: Option<OpenFlow>,
+}
+
+impl Flow {
+    /// How long the entry lives after its last packet; `None` for as long as it takes.
+    pub(crate) fn timeout(&self, config: &FlowConfig) -> Option<Duration> {
+        if let Role::Guest { .. } = self.role {
+            return match self.state {
+                FlowState::FinReplica => Some(HALF_CLOSED),
+                FlowState::Datagrams | FlowState::DatagramsAnswered => Some(GUEST_DATAGRAMS),
+                _ => None,
+            };
+        }
+        match self.state {
+            FlowState::SynSent | FlowState::SynAnswered => Some(HANDSHAKE),
+            FlowState::Established => None,
+            FlowState::FinClient | FlowState::FinReplica => Some(HALF_CLOSED),
+            FlowState::Closing | FlowState::Reset => Some(CLOSED),
+            FlowState::Datagrams => Some(config.udp_idle),
+            FlowState::DatagramsAnswered => Some(config.udp_answered_idle),
+        }
+    }
+
+    /// Takes note of what the client has sent and received, for a reset that it will believe.
+    pub(crate) fn track_client(&mut self, frame: &[u8], info: &IpInfo) {
+        if info.proto != TCP || frame.len() < info.len {
+            return;
+        }
+        let end = segment_end(frame, info);
+        if info.tcp_flags & TCP_SYN != 0 || is_newer(end, self.client_end) {
+            self.client_end = end;
+        }
+        if info.tcp_flags & TCP_ACK != 0
+            && let Some(ack) = read_u32(frame, info.l4 + 8)
+        {
+            self.client_ack = ack;
+        }
+    }
+
+    /// True when a reset from the replica acknowledges the SYN that it answers (RFC 9293 section
+    /// 3.10.7.3). With data in the SYN, part of it may be acknowledged too.
+    pub(crate) fn refuses_syn(&self, frame: &[u8], info: &IpInfo) -> bool {
+        info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
+            && read_u32(frame, info.l4 + 8)
+                .is_some_and(|ack| self.client_end.wrapping_sub(ack) < 0x1_0000)
+    }
+
+    /// The entry that another worker needs.
+    pub(crate) fn install(&self, owner: u16) -> Option<Install> {
+        self.replica_local.then_some(Install {
+            owner,
+            forward: self.forward,
+            reverse: self.reverse,
+            origin: self.origin,
+            client_mac: self.client_mac,
+            service_mac: self.service_mac,
+            replica_mac: self.replica_mac,
+            replica_key: self.replica_key,
+            serial: self.serial,
+        })
+    }
+
+    /// The message that takes it back.
+    pub(crate) fn removal(&self, owner: u16) -> Option<Removal> {
+        self.replica_local.then_some(Removal {
+            owner,
+            reverse: self.reverse,
+            serial: self.serial,
+        })
+    }
+}
+
+/// What the worker that reads a local replica's frames needs to rewrite them without a hop.
+///
+/// Put it into that worker's queue *before* the frame that it came with is delivered. Where that
+/// worker is the one that made it, there is nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Install {
+    pub(crate) owner: u16,
+    pub(crate) forward: Key,
+    pub(crate) reverse: Key,
+    pub(crate) origin: Origin,
+    pub(crate) client_mac: Mac,
+    pub(crate) service_mac: Mac,
+    pub(crate) replica_mac: Mac,
+    pub(crate) replica_key: u64,
+    pub(crate) serial: u64,
+}
+
+impl Install {
+    /// Network of the replica.
+    #[must_use]
+    pub const fn vni(&self) -> Vni {
+        self.origin.vni()
+    }
+
+    /// Address of the replica: with the network it says which worker reads its frames.
+    #[must_use]
+    pub const fn replica_ip(&self) -> IpAddr {
+        self.reverse.tuple.src
+    }
+
+    /// Worker that owns the flow.
+    #[must_use]
+    pub const fn owner(&self) -> u16 {
+        self.owner
+    }
+
+    pub(crate) fn into_flow(self, now: Instant, epoch: u64) -> Flow {
+        Flow {
+            forward: self.forward,
+            reverse: self.reverse,
+            role: Role::Guest { owner: self.owner },
+            origin: self.origin,
+            state: if self.forward.tuple.proto == TCP {
+                FlowState::SynSent
+            } else {
+                FlowState::Datagrams
+            },
+            client_mac: self.client_mac,
+            service_mac: self.service_mac,
+            replica_mac: self.replica_mac,
+            replica_key: self.replica_key,
+            replica_local: false,
+            serial: self.serial,
+            epoch,
+            last_seen: now,
+            client_end: 0,
+            client_ack: 0,
+            syn: None,
+            open: None,
+        }
+    }
+}
+
+/// Takes an [`Install`] back. Must reach the same worker, at any time after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Removal {
+    pub(crate) owner: u16,
+    pub(crate) reverse: Key,
+    pub(crate) serial: u64,
+}
+
+impl Removal {
+    /// Network of the replica.
+    #[must_use]
+    pub fn vni(&self) -> Option<Vni> {
+        Vni::new(self.reverse.scope)
+    }
+
+    /// Address of the replica.
+    #[must_use]
+    pub const fn replica_ip(&self) -> IpAddr {
+        self.reverse.tuple.src
+    }
+}
+
+/// True when sequence number `a` is after `b` (RFC 9293 section 3.4).
+fn is_newer(a: u32, b: u32) -> bool {
+    let ahead = a.wrapping_sub(b);
+    ahead != 0 && ahead < 0x8000_0000
+}
+
+fn read_u32(frame: &[u8], at: usize) -> Option<u32> {
+    frame
+        .get(at..)?
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_fits_in_four_cache_lines() {
+        assert!(size_of::<Option<Flow>>() <= 256, "{}", size_of::<Flow>());
+    }
+
+    #[test]
+    fn states_follow_the_handshake_and_both_closes() {
+        use FlowState as S;
+        let (syn, ack, fin) = (TCP_SYN, TCP_ACK, TCP_FIN | TCP_ACK);
+        let mut s = S::SynSent;
+        s = s.after_client(syn);
+        assert_eq!(s, S::SynSent);
+        s = s.after_replica(syn | ack);
+        assert_eq!(s, S::SynAnswered);
+        s = s.after_client(ack);
+        assert_eq!(s, S::Established);
+        s = s.after_replica(syn | ack);
+        assert_eq!(s, S::Established);
+        assert_eq!(s.after_client(fin), S::FinClient);
+        assert_eq!(s.after_client(fin).after_client(fin), S::FinClient);
+        assert_eq!(s.after_client(fin).after_replica(fin), S::Closing);
+        assert_eq!(s.after_replica(fin).after_client(fin), S::Closing);
+        assert_eq!(s.after_replica(fin).after_client(ack), S::FinReplica);
+        assert_eq!(s.after_client(TCP_RST), S::Reset);
+        assert_eq!(s.after_replica(TCP_RST | ack), S::Reset);
+        assert_eq!(S::Reset.after_client(fin).after_replica(fin), S::Reset);
+    }
+
+    #[test]
+    fn rfc9293_s3_4_sequence_numbers_wrap() {
+        assert!(is_newer(1, 0));
+        assert!(is_newer(5, u32::MAX - 5));
+        assert!(!is_newer(u32::MAX - 5, 5));
+        assert!(!is_newer(7, 7));
+    }
+}

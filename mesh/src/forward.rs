@@ -1,0 +1,425 @@
+//! Client to replica.
+
+use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
+use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
+use weft_wire::{DropReason, IpInfo, Mac, Vni};
+
+use crate::balancer::Choice;
+use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
+use crate::services::{Protocol, Replica, Service};
+use crate::table::{Context, FlowTable};
+
+/// Source ports tried, at most, when the client's own is taken on the way to a replica.
+const PORT_PROBES: u16 = 128;
+/// Source ports that may stand in for the client's own: above what services listen on.
+const FIRST_PORT: u16 = 16_384;
+
+/// What becomes of a client's frame.
+#[derive(Debug, Clone, Copy)]
+pub enum Forward {
+    /// Rewritten in place; deliver it on network `vni` to `dst_mac`.
+    Rewritten {
+        /// Network of the replica.
+        vni: Vni,
+        /// The replica's Ethernet address, already in the frame.
+        dst_mac: Mac,
+        /// Hand this to the worker that reads the replica's frames, before the frame itself.
+        install: Option<Install>,
+    },
+    /// A ping of a virtual address: answer it in its name.
+    AnswerEcho,
+    /// Unchanged; tell the client that there is nobody.
+    Refuse(Refusal),
+    /// Unchanged; drop it.
+    Drop(DropReason),
+}
+
+/// How to tell a client that there is nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// With a TCP reset.
+    Reset(DropReason),
+    /// With ICMP port unreachable.
+    PortUnreachable(DropReason),
+}
+
+impl Refusal {
+    /// What to count.
+    #[must_use]
+    pub const fn reason(&self) -> DropReason {
+        match self {
+            Self::Reset(reason) | Self::PortUnreachable(reason) => *reason,
+        }
+    }
+}
+
+impl FlowTable {
+    /// Rewrites a client's frame to its replica; chooses one for a new connection.
+    ///
+    /// Give it frames from a port whose destination is a VIP, and frames from `weft0` whose
+    /// destination is the mesh address. The sender's addresses were verified by the caller.
+    /// `partial_csum` says that the frame's checksum is still to be completed by a device.
+    /// O(1) for a known flow, O(replicas) for a new one.
+    pub fn forward(
+        &mut self,
+        cx: &Context<'_>,
+        origin: &Origin,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        if info.fragment != Fragment::None {
+            return Forward::Drop(DropReason::Fragment);
+        }
+        if frame.len() < info.len {
+            return Forward::Drop(DropReason::Truncated);
+        }
+        if info.is_echo_request() {
+            return Forward::AnswerEcho;
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Forward::Drop(DropReason::NotAFlow);
+        }
+        let key = Self::key_of(origin.scope(), info);
+        let Some(at) = self.find_forward(&key) else {
+            return self.forward_new(cx, origin, key, frame, info, partial_csum);
+        };
+        let alive = self.is_alive(cx, at);
+        if info.proto == UDP {
+            if alive {
+                return self.forward_known(cx, at, None, frame, info, partial_csum);
+            }
+            self.remove(at);
+            return self.forward_new(cx, origin, key, frame, info, partial_csum);
+        }
+        self.forward_segment(cx, at, alive, origin, frame, info, partial_csum)
+    }
+
+    /// A TCP segment of a known flow.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the frame and all that is known of it"
+    )]
+    fn forward_segment(
+        &mut self,
+        cx: &Context<'_>,
+        at: u32,
+        alive: bool,
+        origin: &Origin,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        let Some(state) = self.get(at).map(|flow| flow.state) else {
+            return Forward::Drop(DropReason::NotAFlow);
+        };
+        let mut install = None;
+        if is_syn(info) {
+            if state.is_over() || (!alive && !state.is_unanswered()) {
+                // The client uses its port again; what was there is over, or lost its replica.
+                let forward = self.remove(at).map(|flow| flow.forward);
+                let key = forward.unwrap_or_else(|| Self::key_of(origin.scope(), info));
+                return self.forward_new(cx, origin, key, frame, info, partial_csum);
+            }
+            if state.is_unanswered() {
+                match self.retry(cx, at) {
+                    Some(moved) => install = moved,
+                    None if alive => {}
+                    None => {
+                        self.remove(at);
+                        self.counters.refused += 1;
+                        return Forward::Refuse(Refusal::Reset(DropReason::NoReplica));
+                    }
+                }
+            }
+        } else if !alive {
+            self.remove(at);
+            self.counters.lost_replica += 1;
+            return refuse_stranger(info);
+        }
+        let state = state.after_client(info.tcp_flags);
+        if let Some(flow) = self.get_mut(at) {
+            flow.track_client(frame, info);
+        }
+        self.set_state(at, state);
+        self.forward_known(cx, at, install, frame, info, partial_csum)
+    }
+
+    /// Rewrites a frame as its flow says.
+    fn forward_known(
+        &mut self,
+        cx: &Context<'_>,
+        at: u32,
+        install: Option<Install>,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        let Some(flow) = self.get_mut(at) else {
+            return Forward::Drop(DropReason::NotAFlow);
+        };
+        flow.last_seen = cx.now;
+        if !rewrite_forward(flow, frame, info, partial_csum) {
+            return Forward::Drop(DropReason::BadIpHeader);
+        }
+        Forward::Rewritten {
+            vni: flow.origin.vni(),
+            dst_mac: flow.replica_mac,
+            install,
+        }
+    }
+
+    /// The first frame of a flow, or one that belongs to none.
+    fn forward_new(
+        &mut self,
+        cx: &Context<'_>,
+        origin: &Origin,
+        key: Key,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        if info.proto == TCP && !is_syn(info) {
+            return refuse_stranger(info);
+        }
+        let (reverse, replica) = match self.choose(cx, origin, &key, &[]) {
+            Ok(chosen) => chosen,
+            Err(DropReason::FlowTableFull) => {
+                self.counters.full += 1;
+                return Forward::Drop(DropReason::FlowTableFull);
+            }
+            Err(reason) => {
+                self.counters.refused += 1;
+                return refuse(info, reason);
+            }
+        };
+        let syn = (info.proto == TCP)
+            .then(|| {
+                let sent = frame.get(..info.len)?;
+                self.syns.keep(sent, replica.key, partial_csum)
+            })
+            .flatten();
+        let mut flow = Flow {
+            forward: key,
+            reverse,
+            role: Role::Owner,
+            origin: *origin,
+            state: if info.proto == TCP {
+                FlowState::SynSent
+            } else {
+                FlowState::Datagrams
+            },
+            client_mac: frame::src_mac(frame),
+            service_mac: frame::dst_mac(frame),
+            replica_mac: replica.mac,
+            replica_key: replica.key,
+            replica_local: replica.local,
+            serial: self.next_serial(),
+            epoch: cx.epoch,
+            last_seen: cx.now,
+            client_end: 0,
+            client_ack: 0,
+            syn,
+            open: Some(replica.load.open()),
+        };
+        flow.track_client(frame, info);
+        let install = flow.install(self.config.worker);
+        match self.insert(flow) {
+            Some(at) => self.forward_known(cx, at, install, frame, info, partial_csum),
+            None => Forward::Drop(DropReason::FlowTableFull),
+        }
+    }
+
+    /// Chooses a replica, and the addresses under which it sees the client.
+    fn choose<'a>(
+        &mut self,
+        cx: &Context<'a>,
+        origin: &Origin,
+        key: &Key,
+        tried: &[u64],
+    ) -> Result<(Key, &'a Replica), DropReason> {
+        let (service, target_port) = service_of(cx, origin, key).ok_or(DropReason::NoService)?;
+        let client_ip = match origin {
+            Origin::Port { .. } => key.tuple.src,
+            Origin::Mesh { node_ip, .. } => *node_ip,
+        };
+        let choice = Choice {
+            ipv6: client_ip.is_ipv6(),
+            local_first: service.local_first,
+            tried,
+        };
+        if client_ip.is_ipv6() != key.tuple.src.is_ipv6() {
+            return Err(DropReason::NoService);
+        }
+        let replica = service
+            .balancer
+            .pick(&service.replicas, choice, &mut self.rng)
+            .and_then(|at| service.replicas.get(at))
+            .ok_or(DropReason::NoReplica)?;
+        let mut tuple = key.tuple.reversed();
+        tuple.src = replica.ip;
+        tuple.sport = target_port;
+        tuple.dst = client_ip;
+        let reverse = self
+            .free_reverse(Key {
+                scope: origin.vni().get(),
+                tuple,
+            })
+            .ok_or(DropReason::FlowTableFull)?;
+        Ok((reverse, replica))
+    }
+
+    /// The key itself, or one with another client port when a flow has it already: two services
+    /// may lead to one replica, and the client may use one port towards both.
+    fn free_reverse(&mut self, mut key: Key) -> Option<Key> {
+        if self.find_reverse(&key).is_none() {
+            return Some(key);
+        }
+        let range = u16::MAX - FIRST_PORT;
+        #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
+        let start = self.rng.below(u32::from(range)) as u16;
+        for i in 0..PORT_PROBES {
+            let offset = (u32::from(start) + u32::from(i)) % u32::from(range);
+            #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
+            let port = FIRST_PORT + offset as u16;
+            key.tuple.dport = port;
+            if self.find_reverse(&key).is_none() {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Moves an unanswered connection to a replica that was not tried yet. `None` when there is
+    /// none; else what the worker of the new replica needs.
+    pub(crate) fn retry(&mut self, cx: &Context<'_>, at: u32) -> Option<Option<Install>> {
+        let flow = self.get(at)?;
+        let (origin, key, current, syn) = (flow.origin, flow.forward, flow.replica_key, flow.syn);
+        let mut tried = [current; crate::syn_ring::MAX_TRIES];
+        let mut tried_len = 1;
+        if let Some(kept) = syn.and_then(|syn| self.syns.get_mut(syn)) {
+            let before = kept.tried();
+            tried_len = before.len().min(tried.len());
+            tried.get_mut(..tried_len)?.copy_from_slice(before);
+        }
+        if tried_len >= tried.len() {
+            return None;
+        }
+        let (reverse, replica) = self
+            .choose(cx, &origin, &key, tried.get(..tried_len)?)
+            .ok()?;
+        if let Some(kept) = syn.and_then(|syn| self.syns.get_mut(syn)) {
+            kept.add_tried(replica.key);
+        }
+        self.move_reverse(at, reverse);
+        let worker = self.config.worker;
+        let flow = self.get_mut(at)?;
+        if let Some(open) = flow.open.take() {
+            open.load().count_refused();
+        }
+        flow.open = Some(replica.load.open());
+        flow.replica_key = replica.key;
+        flow.replica_mac = replica.mac;
+        flow.replica_local = replica.local;
+        flow.epoch = cx.epoch;
+        flow.last_seen = cx.now;
+        let install = flow.install(worker);
+        self.counters.retried += 1;
+        Some(install)
+    }
+
+    /// Whether the flow's replica is still there; looked up once for each snapshot.
+    pub(crate) fn is_alive(&mut self, cx: &Context<'_>, at: u32) -> bool {
+        let Some(flow) = self.get_mut(at) else {
+            return false;
+        };
+        if flow.epoch == cx.epoch || flow.state.is_over() {
+            return true;
+        }
+        match cx.services.replica(flow.origin.vni(), flow.replica_key) {
+            Some(replica) if replica.ip == flow.reverse.tuple.src => {
+                flow.epoch = cx.epoch;
+                flow.replica_mac = replica.mac;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Applies a flow's rewrite to a frame of the client.
+pub(crate) fn rewrite_forward(
+    flow: &Flow,
+    frame: &mut [u8],
+    info: &IpInfo,
+    partial_csum: bool,
+) -> bool {
+    let to = flow.reverse.tuple;
+    let seen_as = flow.forward.tuple;
+    if !rewrite_endpoint(
+        frame,
+        info,
+        Side::Destination,
+        to.src,
+        Some(to.sport),
+        partial_csum,
+    ) {
+        return false;
+    }
+    if (to.dst, to.dport) != (seen_as.src, seen_as.sport)
+        && !rewrite_endpoint(
+            frame,
+            info,
+            Side::Source,
+            to.dst,
+            Some(to.dport),
+            partial_csum,
+        )
+    {
+        return false;
+    }
+    let src_mac = match flow.origin {
+        Origin::Port { .. } => flow.client_mac,
+        Origin::Mesh { node_mac, .. } => node_mac,
+    };
+    set_macs(frame, src_mac, flow.replica_mac);
+    true
+}
+
+/// The service that a client means, and the port to give to its replica.
+fn service_of<'a>(cx: &Context<'a>, origin: &Origin, key: &Key) -> Option<(&'a Service, u16)> {
+    match origin {
+        Origin::Port { vni, .. } => Some((cx.services.vip(*vni, key.tuple.dst)?, key.tuple.dport)),
+        Origin::Mesh { .. } => {
+            let protocol = if key.tuple.proto == TCP {
+                Protocol::Tcp
+            } else {
+                Protocol::Udp
+            };
+            let published = cx.services.published(protocol, key.tuple.dport)?;
+            Some((published.service, published.target_port))
+        }
+    }
+}
+
+fn is_syn(info: &IpInfo) -> bool {
+    info.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
+}
+
+/// Answer to a TCP segment of no known connection. A reset is never answered (RFC 9293 section
+/// 3.5.2).
+fn refuse_stranger(info: &IpInfo) -> Forward {
+    if info.tcp_flags & TCP_RST != 0 {
+        Forward::Drop(DropReason::NotAFlow)
+    } else {
+        Forward::Refuse(Refusal::Reset(DropReason::NotAFlow))
+    }
+}
+
+fn refuse(info: &IpInfo, reason: DropReason) -> Forward {
+    Forward::Refuse(if info.proto == TCP {
+        Refusal::Reset(reason)
+    } else {
+        Refusal::PortUnreachable(reason)
+    })
+}

@@ -1,0 +1,209 @@
+//! Replica to client.
+
+use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP};
+use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
+use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum};
+
+use crate::flow::{Flow, FlowState, Install, Role, Target};
+use crate::forward::rewrite_forward;
+use crate::table::{Context, FlowTable};
+
+/// What becomes of a frame that may come from a replica.
+#[derive(Debug, Clone, Copy)]
+pub enum Reverse {
+    /// Belongs to no flow here; unchanged, treat it as any other frame.
+    NotAFlow,
+    /// Rewritten in place: the client sees the service answer.
+    Rewritten {
+        /// Where the client is.
+        to: Target,
+    },
+    /// The replica refused the connection, which goes to the next one before the client notices.
+    /// Drop this frame ([`DropReason::Retried`]) and send [`FlowTable::retry_frame`] instead.
+    Retry {
+        /// Network of the next replica.
+        vni: Vni,
+        /// Its Ethernet address, already in that frame.
+        dst_mac: Mac,
+        /// Hand this to the worker that reads its frames, before the frame itself.
+        install: Option<Install>,
+    },
+    /// Unchanged; give it to that worker, whose [`FlowTable::reverse`] decides. Only frames that
+    /// open, end or first answer a flow take this way.
+    ToOwner {
+        /// Number of the worker.
+        worker: u16,
+    },
+    /// Drop it.
+    Drop(DropReason),
+}
+
+impl FlowTable {
+    /// Undoes the rewrite in a replica's frame on network `vni`.
+    ///
+    /// Give it every frame that might answer a flow: those that arrive for a local port or for the
+    /// node's own ingress address. O(1); nothing but a comparison while there are no flows.
+    pub fn reverse(
+        &mut self,
+        cx: &Context<'_>,
+        vni: Vni,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
+        if self.is_empty() || info.fragment != Fragment::None || frame.len() < info.len {
+            return Reverse::NotAFlow;
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Reverse::NotAFlow;
+        }
+        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
+            return Reverse::NotAFlow;
+        };
+        let Some(flow) = self.get_mut(at) else {
+            return Reverse::NotAFlow;
+        };
+        flow.last_seen = cx.now;
+        if let Role::Guest { owner } = flow.role {
+            return self.reverse_guest(at, owner, frame, info, partial_csum);
+        }
+        if info.proto == UDP {
+            self.set_state(at, FlowState::DatagramsAnswered);
+        } else if flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
+            if !flow.refuses_syn(frame, info) {
+                return Reverse::Drop(DropReason::NotAFlow);
+            }
+            if let Some(retry) = self.reverse_refused(cx, at) {
+                return retry;
+            }
+        } else {
+            let state = flow.state.after_replica(info.tcp_flags);
+            self.set_state(at, state);
+        }
+        self.reverse_known(at, frame, info, partial_csum)
+    }
+
+    /// The frame that [`Reverse::Retry`] spoke of: complete checksums, no offload asked for.
+    #[must_use]
+    pub fn retry_frame(&self) -> &[u8] {
+        self.scratch.get(..self.scratch_len).unwrap_or_default()
+    }
+
+    fn reverse_known(
+        &self,
+        at: u32,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
+        let Some(flow) = self.get(at) else {
+            return Reverse::NotAFlow;
+        };
+        if !rewrite_reverse(flow, frame, info, partial_csum) {
+            return Reverse::Drop(DropReason::BadIpHeader);
+        }
+        Reverse::Rewritten {
+            to: flow.origin.target(),
+        }
+    }
+
+    /// A frame of a flow that another worker owns. That one has to see what changes its state.
+    fn reverse_guest(
+        &mut self,
+        at: u32,
+        owner: u16,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
+        let to_owner = Reverse::ToOwner { worker: owner };
+        if info.proto == UDP {
+            let first = self
+                .get(at)
+                .is_some_and(|flow| flow.state == FlowState::Datagrams);
+            if first {
+                self.set_state(at, FlowState::DatagramsAnswered);
+                return to_owner;
+            }
+        } else if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            if info.tcp_flags & TCP_FIN != 0 {
+                self.set_state(at, FlowState::FinReplica);
+            }
+            return to_owner;
+        }
+        self.reverse_known(at, frame, info, partial_csum)
+    }
+
+    /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
+    /// then goes on to the client.
+    fn reverse_refused(&mut self, cx: &Context<'_>, at: u32) -> Option<Reverse> {
+        let syn = self.get(at)?.syn;
+        let kept = syn.and_then(|syn| self.syns.get_mut(syn));
+        let moved = kept
+            .map(|kept| {
+                let (frame, partial_csum) = (kept.frame(), kept.partial_csum());
+                self.scratch_len = 0;
+                if let Some(place) = self.scratch.get_mut(..frame.len()) {
+                    place.copy_from_slice(frame);
+                    self.scratch_len = frame.len();
+                }
+                partial_csum
+            })
+            .and_then(|partial_csum| Some((self.retry(cx, at)?, partial_csum)));
+        let Some((install, partial_csum)) = moved else {
+            self.counters.refused += 1;
+            if let Some(open) = self.get(at).and_then(|flow| flow.open.as_ref()) {
+                open.load().count_refused();
+            }
+            self.set_state(at, FlowState::Reset);
+            return None;
+        };
+        let flow = self.flow_and_scratch(at)?;
+        let (flow, scratch) = flow;
+        let Ok(Frame::Ip(info)) = frame::parse(scratch) else {
+            return Some(Reverse::Drop(DropReason::Retried));
+        };
+        rewrite_forward(flow, scratch, &info, partial_csum);
+        if partial_csum
+            && let Some(offset) = info.checksum_offset()
+            && checksum::complete(scratch, info.l4, offset).is_err()
+        {
+            return Some(Reverse::Drop(DropReason::Retried));
+        }
+        Some(Reverse::Retry {
+            vni: flow.origin.vni(),
+            dst_mac: flow.replica_mac,
+            install,
+        })
+    }
+}
+
+/// Applies the inverse of a flow's rewrite to a frame of the replica.
+fn rewrite_reverse(flow: &Flow, frame: &mut [u8], info: &IpInfo, partial_csum: bool) -> bool {
+    let client = flow.forward.tuple;
+    let seen_as = flow.reverse.tuple;
+    if !rewrite_endpoint(
+        frame,
+        info,
+        Side::Source,
+        client.dst,
+        Some(client.dport),
+        partial_csum,
+    ) {
+        return false;
+    }
+    if (seen_as.dst, seen_as.dport) != (client.src, client.sport)
+        && !rewrite_endpoint(
+            frame,
+            info,
+            Side::Destination,
+            client.src,
+            Some(client.sport),
+            partial_csum,
+        )
+    {
+        return false;
+    }
+    set_macs(frame, flow.service_mac, flow.client_mac);
+    true
+}

@@ -1,0 +1,316 @@
+//! What can be reached, and through which replicas: compiled by the agent, read by workers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use weft_wire::{Mac, Vni};
+
+use crate::balancer::Balancer;
+
+/// Transport protocol of a published port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// Open connections of one replica, shared by all workers and by the agent across snapshots.
+///
+/// The agent keeps one of these for each replica as long as the replica lives, and hands the same
+/// one to every [`Services`] that names it.
+#[derive(Debug, Default)]
+pub struct ReplicaLoad {
+    own: AtomicU32,
+    others: AtomicU32,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl ReplicaLoad {
+    /// Connections that the balancers of this node have open to the replica.
+    #[must_use]
+    pub fn own(&self) -> u32 {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// Connections that other nodes said they have open to it.
+    #[must_use]
+    pub fn others(&self) -> u32 {
+        self.others.load(Ordering::Relaxed)
+    }
+
+    /// Sets what the other nodes said, summed up.
+    pub fn set_others(&self, connections: u32) {
+        self.others.store(connections, Ordering::Relaxed);
+    }
+
+    /// Connections open cluster-wide, as far as this node knows.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.own().saturating_add(self.others())
+    }
+
+    /// Connections of this node that the replica answered, since the agent started.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections of this node that it refused or left unanswered, since the agent started.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts one connection of this node until the returned value is dropped.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> OpenFlow {
+        self.own.fetch_add(1, Ordering::Relaxed);
+        OpenFlow(Arc::clone(self))
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection counted in [`ReplicaLoad::own`]; dropping it takes the count back, once.
+#[derive(Debug)]
+pub struct OpenFlow(Arc<ReplicaLoad>);
+
+impl OpenFlow {
+    /// The counters that it is counted in.
+    #[must_use]
+    pub fn load(&self) -> &ReplicaLoad {
+        &self.0
+    }
+}
+
+impl Drop for OpenFlow {
+    fn drop(&mut self) {
+        self.0.own.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One address that can answer for a service.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    /// Stable id of the endpoint, unique on its network for as long as the endpoint lives.
+    pub key: u64,
+    /// Network that it is reached on.
+    pub vni: Vni,
+    /// Its address there.
+    pub ip: IpAddr,
+    /// Its Ethernet address there.
+    pub mac: Mac,
+    /// Its sandbox is on this node.
+    pub local: bool,
+    /// Share of the connections relative to the other replicas; 0 takes no new ones.
+    pub weight: u16,
+    /// Takes no new connections, keeps the open ones.
+    pub draining: bool,
+    /// Shared counters.
+    pub load: Arc<ReplicaLoad>,
+}
+
+/// A service as it is seen on one network.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Object id.
+    pub id: Arc<str>,
+    /// Name, for people.
+    pub name: Arc<str>,
+    /// New connections go to replicas on this node while one of them can take them.
+    pub local_first: bool,
+    /// How a replica is chosen.
+    pub balancer: Balancer,
+    /// Replicas on this network, both address families.
+    pub replicas: Vec<Replica>,
+}
+
+/// What is behind a published port.
+#[derive(Debug, Clone, Copy)]
+pub struct Published<'a> {
+    /// The service, with its replicas on the ingress network.
+    pub service: &'a Service,
+    /// Port inside the replica's sandbox.
+    pub target_port: u16,
+}
+
+/// Names a service inside a [`ServicesBuilder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceIndex(u32);
+
+/// Every VIP and published port that the node knows; immutable.
+#[derive(Debug, Default)]
+pub struct Services {
+    services: Vec<Service>,
+    vips: HashMap<(Vni, IpAddr), ServiceIndex>,
+    published: HashMap<(Protocol, u16), (ServiceIndex, u16)>,
+    replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
+}
+
+impl Services {
+    /// True when `ip` is the virtual address of a service on network `vni`. O(1).
+    #[must_use]
+    pub fn is_vip(&self, vni: Vni, ip: IpAddr) -> bool {
+        !self.vips.is_empty() && self.vips.contains_key(&(vni, ip))
+    }
+
+    /// The service with virtual address `ip` on network `vni`. O(1).
+    #[must_use]
+    pub fn vip(&self, vni: Vni, ip: IpAddr) -> Option<&Service> {
+        let index = self.vips.get(&(vni, ip))?;
+        self.services.get(index.0 as usize)
+    }
+
+    /// What is behind published port `port`. O(1).
+    #[must_use]
+    pub fn published(&self, protocol: Protocol, port: u16) -> Option<Published<'_>> {
+        let &(index, target_port) = self.published.get(&(protocol, port))?;
+        let service = self.services.get(index.0 as usize)?;
+        Some(Published {
+            service,
+            target_port,
+        })
+    }
+
+    /// The replica with stable id `key` on network `vni`; none once its endpoint is gone. O(1).
+    #[must_use]
+    pub fn replica(&self, vni: Vni, key: u64) -> Option<&Replica> {
+        let &(service, replica) = self.replicas.get(&(vni, key))?;
+        self.services
+            .get(service.0 as usize)?
+            .replicas
+            .get(replica as usize)
+    }
+
+    /// Every service, once for each network that it is on.
+    #[must_use]
+    pub fn all(&self) -> &[Service] {
+        &self.services
+    }
+}
+
+/// Collects a [`Services`].
+#[derive(Debug, Default)]
+pub struct ServicesBuilder {
+    built: Services,
+}
+
+impl ServicesBuilder {
+    /// Starts with nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service with its replicas on one network.
+    pub fn service(&mut self, service: Service) -> ServiceIndex {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "four billion services do not fit in memory"
+        )]
+        let index = ServiceIndex(self.built.services.len() as u32);
+        for (at, replica) in (0u32..).zip(&service.replicas) {
+            self.built
+                .replicas
+                .insert((replica.vni, replica.key), (index, at));
+        }
+        self.built.services.push(service);
+        index
+    }
+
+    /// Makes `ip` on network `vni` a virtual address of `service`. The last one given counts.
+    pub fn vip(&mut self, vni: Vni, ip: IpAddr, service: ServiceIndex) -> &mut Self {
+        self.built.vips.insert((vni, ip), service);
+        self
+    }
+
+    /// Publishes `target_port` of `service` as `port` of every node. The last one given counts.
+    pub fn publish(
+        &mut self,
+        protocol: Protocol,
+        port: u16,
+        service: ServiceIndex,
+        target_port: u16,
+    ) -> &mut Self {
+        self.built
+            .published
+            .insert((protocol, port), (service, target_port));
+        self
+    }
+
+    /// The finished tables.
+    #[must_use]
+    pub fn build(self) -> Services {
+        self.built
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn replica(key: u64) -> Replica {
+        Replica {
+            key,
+            vni: Vni::new(4096).unwrap(),
+            ip: Ipv4Addr::new(10, 0, 0, 9).into(),
+            mac: Mac([2, 0x42, 10, 0, 0, 9]),
+            local: false,
+            weight: 1,
+            draining: false,
+            load: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn tables_find_what_was_put_in_and_nothing_else() {
+        let vni = Vni::new(4096).unwrap();
+        let other = Vni::new(4097).unwrap();
+        let vip: IpAddr = Ipv4Addr::new(10, 0, 0, 2).into();
+        let mut b = ServicesBuilder::new();
+        let web = b.service(Service {
+            id: "id".into(),
+            name: "web".into(),
+            local_first: false,
+            balancer: Balancer::default(),
+            replicas: vec![replica(1), replica(2)],
+        });
+        b.vip(vni, vip, web).publish(Protocol::Tcp, 8000, web, 80);
+        let s = b.build();
+        assert!(s.is_vip(vni, vip));
+        assert!(!s.is_vip(other, vip));
+        assert_eq!(&*s.vip(vni, vip).unwrap().name, "web");
+        assert_eq!(s.published(Protocol::Tcp, 8000).unwrap().target_port, 80);
+        assert!(s.published(Protocol::Udp, 8000).is_none());
+        assert_eq!(s.replica(vni, 2).unwrap().key, 2);
+        assert!(s.replica(vni, 3).is_none());
+        assert!(s.replica(other, 2).is_none());
+        assert_eq!(s.all().len(), 1);
+    }
+
+    #[test]
+    fn an_open_flow_is_counted_exactly_once() {
+        let load = Arc::new(ReplicaLoad::default());
+        load.set_others(3);
+        let a = load.open();
+        let b = load.open();
+        assert_eq!((load.own(), load.total()), (2, 5));
+        drop(a);
+        assert_eq!(b.load().own(), 1);
+        drop(b);
+        assert_eq!((load.own(), load.total()), (0, 3));
+    }
+}

@@ -1,0 +1,160 @@
+//! Resets for connections that lost an end: nobody should wait on a socket that is dead.
+
+use std::net::SocketAddr;
+
+use weft_wire::frame::TCP;
+use weft_wire::reply::{self, tcp_reset};
+use weft_wire::{FiveTuple, Mac, PortId, Vni};
+
+use crate::flow::{Flow, Origin, Role, Target};
+use crate::table::{Context, FlowTable};
+
+/// Longest reset: Ethernet, IPv6, TCP.
+const RESET_BYTES: usize = 14 + 40 + 20;
+
+/// Where a [`Reset`] goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetTo {
+    /// To the client.
+    Client(Target),
+    /// To the replica, should it still be there.
+    Replica {
+        /// Its network.
+        vni: Vni,
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+}
+
+/// A reset to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Reset<'a> {
+    /// Where it goes.
+    pub to: ResetTo,
+    /// The frame: complete checksums, no offload asked for.
+    pub frame: &'a [u8],
+}
+
+/// How far a sweep has come.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    epoch: u64,
+    next: usize,
+}
+
+impl FlowTable {
+    /// Ends the flows whose replica is gone, and resets both ends of their connections.
+    ///
+    /// Call it after the epoch has changed until it returns true; looks at `budget` entries at
+    /// most each time. Flows of draining replicas go on. Connections that no replica has answered
+    /// are left to their client's next SYN, which chooses another one.
+    pub fn sweep(
+        &mut self,
+        cx: &Context<'_>,
+        budget: usize,
+        mut out: impl FnMut(Reset<'_>),
+    ) -> bool {
+        if self.sweep.epoch != cx.epoch {
+            self.sweep = Sweep {
+                epoch: cx.epoch,
+                next: 0,
+            };
+        }
+        let end = self.slots().min(self.sweep.next.saturating_add(budget));
+        for slot in self.sweep.next..end {
+            let Ok(at) = u32::try_from(slot) else { break };
+            let Some(flow) = self.get(at) else { continue };
+            if flow.state.is_unanswered() && flow.role == Role::Owner {
+                continue;
+            }
+            if self.is_alive(cx, at) {
+                continue;
+            }
+            self.end_flow(at, true, &mut out);
+        }
+        self.sweep.next = end;
+        end >= self.slots()
+    }
+
+    /// Ends the flows of a client whose port was removed, and resets the replicas' side. Returns
+    /// how many. O(table): for the rare removal of a port.
+    pub fn close_port(&mut self, port: PortId, mut out: impl FnMut(Reset<'_>)) -> usize {
+        let mut closed = 0;
+        for slot in 0..self.slots() {
+            let Ok(at) = u32::try_from(slot) else { break };
+            let theirs = self.get(at).is_some_and(|flow| {
+                flow.role == Role::Owner
+                    && matches!(flow.origin, Origin::Port { port: p, .. } if p == port)
+            });
+            if theirs {
+                self.end_flow(at, false, &mut out);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    fn end_flow(&mut self, at: u32, tell_client: bool, out: &mut impl FnMut(Reset<'_>)) {
+        let Some(flow) = self.remove(at) else { return };
+        if flow.role != Role::Owner || flow.forward.tuple.proto != TCP || flow.state.is_over() {
+            return;
+        }
+        if tell_client {
+            self.counters.lost_replica += 1;
+            emit(
+                &client_reset(&flow),
+                ResetTo::Client(flow.origin.target()),
+                out,
+            );
+        }
+        let to = ResetTo::Replica {
+            vni: flow.origin.vni(),
+            mac: flow.replica_mac,
+        };
+        emit(&replica_reset(&flow), to, out);
+    }
+}
+
+/// What the service would send: the next byte that the client expects, all of its own taken.
+fn client_reset(flow: &Flow) -> reply::Reset {
+    let (src, dst) = ends(flow.forward.tuple.reversed());
+    reply::Reset {
+        src,
+        dst,
+        seq: flow.client_ack,
+        ack: Some(flow.client_end),
+        src_mac: flow.service_mac,
+        dst_mac: flow.client_mac,
+    }
+}
+
+/// What the client would send, as the replica sees it.
+fn replica_reset(flow: &Flow) -> reply::Reset {
+    let (src, dst) = ends(flow.reverse.tuple.reversed());
+    reply::Reset {
+        src,
+        dst,
+        seq: flow.client_end,
+        ack: Some(flow.client_ack),
+        src_mac: match flow.origin {
+            Origin::Port { .. } => flow.client_mac,
+            Origin::Mesh { node_mac, .. } => node_mac,
+        },
+        dst_mac: flow.replica_mac,
+    }
+}
+
+fn ends(tuple: FiveTuple) -> (SocketAddr, SocketAddr) {
+    (
+        SocketAddr::new(tuple.src, tuple.sport),
+        SocketAddr::new(tuple.dst, tuple.dport),
+    )
+}
+
+fn emit(reset: &reply::Reset, to: ResetTo, out: &mut impl FnMut(Reset<'_>)) {
+    let mut bytes = [0; RESET_BYTES];
+    let len = tcp_reset(reset, &mut bytes);
+    if let Some(frame) = bytes.get(..len).filter(|frame| !frame.is_empty()) {
+        out(Reset { to, frame });
+    }
+}

@@ -1,0 +1,15 @@
+//! The flow table as a worker uses it: whole frames in, whole frames out.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod backends;
+mod bench;
+mod lifetime;
+mod nat;
+mod properties;
+mod retry;
+mod workers;

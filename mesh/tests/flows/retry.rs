@@ -1,0 +1,174 @@
+//! Connections that a replica does not take.
+
+use std::time::Duration;
+
+use weft_mesh::{FlowConfig, FlowState, Forward, Refusal, Reverse};
+use weft_wire::{DropReason, FiveTuple};
+
+use crate::bench::*;
+
+/// Refuses as the replica would; the next replica's view when the connection was moved.
+fn refuse(b: &mut Bench, seen: FiveTuple) -> Option<FiveTuple> {
+    let mut reset = answer(seen, RST | ACK, 0, 101, b"");
+    match b.reverse(&mut reset) {
+        Reverse::Retry { dst_mac, .. } => {
+            let frame = b.table.retry_frame();
+            check(frame);
+            assert_eq!(weft_wire::frame::dst_mac(frame), dst_mac);
+            assert_eq!(info(frame).tcp_flags, SYN);
+            Some(info(frame).five_tuple())
+        }
+        Reverse::Rewritten { .. } => {
+            check(&reset);
+            assert_eq!(info(&reset).src, vip());
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_refused_connection_goes_to_each_other_replica_and_then_the_client_is_told() {
+    let mut b = Bench::new(3);
+    let mut seen = b.half_open(40_000);
+    let mut asked = vec![seen.dst];
+    while let Some(next) = refuse(&mut b, seen) {
+        assert_eq!(b.own().iter().sum::<u32>(), 1);
+        asked.push(next.dst);
+        seen = next;
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [v4(11), v4(12), v4(13)]);
+    assert_eq!(b.own(), [0, 0, 0]);
+    assert_eq!(b.loads.iter().map(|l| l.refused()).sum::<u64>(), 3);
+    let c = b.table.counters();
+    assert_eq!((c.created, c.retried, c.refused), (1, 2, 1));
+}
+
+#[test]
+fn a_moved_connection_works_and_its_first_replica_is_forgotten() {
+    let mut b = Bench::new(2);
+    let first = b.half_open(40_000);
+    let second = refuse(&mut b, first).unwrap();
+    b.returned(&port(), answer(second, SYN | ACK, 9, 101, b""));
+    let sent = b.forwarded(&port(), to_vip(40_000, ACK, 101, 10, b"hello"));
+    assert_eq!(info(&sent).dst, second.dst);
+    let mut late = answer(first, SYN | ACK, 1, 101, b"");
+    assert!(matches!(b.reverse(&mut late), Reverse::NotAFlow));
+    let at = b.replica_at(second.dst);
+    assert_eq!(b.loads[at].accepted(), 1);
+}
+
+#[test]
+fn rfc9293_s3_10_7_3_a_reset_that_does_not_acknowledge_the_syn_is_ignored() {
+    let mut b = Bench::new(2);
+    let seen = b.half_open(40_000);
+    for (flags, ack) in [(RST, 0), (RST | ACK, 100 + 70_000), (RST | ACK, 102)] {
+        let mut forged = answer(seen, flags, 0, ack, b"");
+        assert!(matches!(
+            b.reverse(&mut forged),
+            Reverse::Drop(DropReason::NotAFlow)
+        ));
+    }
+    b.returned(&port(), answer(seen, SYN | ACK, 1, 101, b""));
+}
+
+#[test]
+fn an_unanswered_syn_goes_elsewhere_when_the_client_repeats_it() {
+    let mut b = Bench::new(3);
+    let mut asked = vec![b.half_open(40_000).dst];
+    for _ in 0..2 {
+        b.pass(Duration::from_secs(1));
+        asked.push(b.half_open(40_000).dst);
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [v4(11), v4(12), v4(13)]);
+    // All were asked: the last one goes on being asked.
+    let last = b.half_open(40_000);
+    assert_eq!(b.half_open(40_000), last);
+    assert_eq!(b.table.len(), 1);
+    assert_eq!(b.own().iter().sum::<u32>(), 1);
+    // An answered one stays where it is.
+    b.returned(&port(), answer(last, SYN | ACK, 1, 101, b""));
+    assert_eq!(b.half_open(40_000), last);
+}
+
+#[test]
+fn a_reset_of_an_open_connection_reaches_the_client() {
+    let mut b = Bench::new(2);
+    let seen = b.open(40_000);
+    b.returned(&port(), answer(seen, RST, 501, 0, b""));
+    assert_eq!(
+        b.table
+            .state_of(vni(), tuple(client(), 40_000, vip(), 80, 6)),
+        Some(FlowState::Reset)
+    );
+    assert_eq!(b.own(), [0, 0]);
+}
+
+#[test]
+fn without_a_copy_of_the_syn_the_refusal_reaches_the_client() {
+    let mut b = Bench::with(
+        2,
+        FlowConfig {
+            syn_copies: 1,
+            ..FlowConfig::default()
+        },
+    );
+    let first = b.half_open(1);
+    let second = b.half_open(2);
+    assert_eq!(refuse(&mut b, first), None);
+    assert!(refuse(&mut b, second).is_some());
+}
+
+#[test]
+fn a_service_without_replicas_refuses_at_once() {
+    let mut b = Bench::new(1);
+    b.replicas[0].draining = true;
+    b.publish();
+    assert!(matches!(
+        b.forward(&port(), &mut to_vip(1, SYN, 1, 0, b"")),
+        Forward::Refuse(Refusal::Reset(DropReason::NoReplica))
+    ));
+    assert_eq!(b.table.counters().refused, 1);
+}
+
+#[test]
+fn mesh_connections_are_moved_too() {
+    let mut b = Bench::new(2);
+    let first = info(&b.forwarded(&mesh(), to_mesh(40_000, 8000, SYN, 100))).five_tuple();
+    let mut reset = answer(first, RST | ACK, 0, 101, b"");
+    assert!(matches!(b.reverse(&mut reset), Reverse::Retry { .. }));
+    let frame = b.table.retry_frame();
+    check(frame);
+    let second = info(frame).five_tuple();
+    assert_ne!(first.dst, second.dst);
+    assert_eq!((second.src, second.dport), (v4(200), 80));
+    let back = info(&b.returned(&mesh(), answer(second, SYN | ACK, 1, 101, b"")));
+    assert_eq!(
+        back.five_tuple(),
+        tuple(mesh_ip(), 8000, host_ip(), 40_000, 6)
+    );
+}
+
+#[test]
+fn a_kept_syn_with_a_partial_checksum_is_sent_on_complete() {
+    let mut b = Bench::new(2);
+    let mut syn = to_vip(40_000, SYN, 100, 0, b"");
+    let before = info(&syn);
+    let field = before.l4 + 16;
+    let pseudo =
+        weft_wire::checksum::pseudo_header(before.src, before.dst, 6, before.len - before.l4);
+    syn[field..field + 2].copy_from_slice(&pseudo.to_be_bytes());
+    let cx = weft_mesh::Context {
+        now: b.now,
+        epoch: b.epoch,
+        services: &b.services,
+    };
+    assert!(matches!(
+        b.table.forward(&cx, &port(), &mut syn, &before, true),
+        Forward::Rewritten { .. }
+    ));
+    let seen = info(&syn).five_tuple();
+    assert!(refuse(&mut b, seen).is_some());
+}
