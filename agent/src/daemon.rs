@@ -1,6 +1,8 @@
 //! `weftd`'s main: command line, logging, privileges, the instance lock, signals.
 
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -59,7 +61,7 @@ fn complain(message: &str) {
 fn run(config: Config) -> anyhow::Result<()> {
     start_logging(&config)?;
     check_privileges()?;
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+    create_private(&config.data_dir).with_context(|| {
         format!(
             "cannot create the data directory {}",
             config.data_dir.display()
@@ -91,6 +93,15 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     drop(lock);
     result
+}
+
+/// Makes the directory and its parents, for this user only: keys will lie in it. One that is there
+/// already keeps its mode.
+fn create_private(directory: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
