@@ -1,1 +1,31 @@
-//! Placeholder.
+//! The data plane: pinned worker threads that read frames from TAPs and VXLAN sockets, ask the
+//! pure cores (`weft-vxlan`, `weft-mesh`) for verdicts, and write the results out again.
+//!
+//! ```text
+//!   TAP of a sandbox ──► egress ──► switch / balancer ──► TAP of another sandbox
+//!                                         │
+//!                                         └──► send queue ──► UDP 4789
+//!   UDP 4789 ──► ingress ──► coalescer ──► switch / balancer ──► TAP of a sandbox
+//! ```
+//!
+//! Each port is owned by one worker, so the frames of one flow are never reordered, and the
+//! kernel steers VXLAN datagrams to the worker that owns the inner destination: both directions
+//! of a client's flow meet the same flow table. Tables arrive as an immutable [`Snapshot`]; no
+//! lock, allocation, clock read or log line happens for a single packet.
+
+#![forbid(unsafe_code)]
+
+mod counters;
+mod egress;
+mod handover;
+mod ingress;
+mod port;
+mod send_queue;
+mod snapshot;
+mod start;
+mod worker;
+
+pub use counters::{DropCounters, WorkerCounters};
+pub use port::{Port, PortCounters};
+pub use snapshot::{MeshPort, PortMap, Snapshot};
+pub use start::{Config, Dataplane, StartError};

@@ -27,6 +27,9 @@ pub struct Epoll {
     events: Vec<epoll::Event>,
 }
 
+// SAFETY: the event buffer holds plain numbers; the pointer variant of their union is never used.
+unsafe impl Send for Epoll {}
+
 impl std::fmt::Debug for Epoll {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Epoll")

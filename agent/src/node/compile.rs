@@ -1,0 +1,408 @@
+//! Compiles desired state, gossip and local ports into what the data plane, DNS and the mesh
+//! sockets use. A pure function but for the shared load counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_control::assignment::Assignment;
+use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_control::objects::{EndpointMode, Network, Protocol, PublishMode, Service};
+use weft_control::records::{EndpointRecord, NodeRecord};
+use weft_dataplane::{MeshPort, Port, Snapshot};
+use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
+use weft_mesh::{Balancer, Replica, ServicesBuilder};
+use weft_vxlan::{NetworkEntry, SwitchBuilder};
+use weft_wire::{Mac, Vni, mac_for_ip};
+
+use super::loads::Loads;
+use super::local::LocalPort;
+use crate::mesh::Published;
+
+/// What a node knows at one moment.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// Orders of the manager.
+    pub assignment: &'a Assignment,
+    /// Endpoints of other nodes that gossip shows, with the VTEP of their node.
+    pub remote: &'a [(EndpointRecord, IpAddr)],
+    /// Nodes that gossip shows, this one left out.
+    pub nodes: &'a [NodeRecord],
+    /// Own attachments.
+    pub local: &'a [LocalPort],
+    /// The port of `weft0`.
+    pub mesh_port: Option<&'a Arc<Port>>,
+    /// Address behind `weft0`.
+    pub mesh_ip: IpAddr,
+    /// Inner MTU of a network, in bytes.
+    pub mtu: u16,
+    /// Number of the snapshot.
+    pub epoch: u64,
+}
+
+/// What follows from it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// For the workers.
+    pub snapshot: Snapshot,
+    /// For DNS.
+    pub zone: Zone,
+    /// For the listeners.
+    pub published: BTreeSet<Published>,
+    /// Objects that could not be used, for people.
+    pub problems: Vec<String>,
+}
+
+/// One endpoint, wherever it is.
+struct Member<'a> {
+    record: &'a EndpointRecord,
+    local: bool,
+}
+
+/// Does it.
+#[must_use]
+pub fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
+    let assignment = inputs.assignment;
+    let mut problems = Vec::new();
+    let vnis: BTreeMap<&NetworkId, (Vni, &Network)> = assignment
+        .networks
+        .iter()
+        .filter_map(|n| Vni::new(n.vni).map(|vni| (&n.id, (vni, n))))
+        .collect();
+    // An endpoint that moved here is not also remote, whatever gossip still says.
+    let own: BTreeSet<&EndpointId> = inputs.local.iter().map(|p| &p.record.id).collect();
+    let members: Vec<Member<'_>> = inputs
+        .local
+        .iter()
+        .map(|p| Member {
+            record: &p.record,
+            local: true,
+        })
+        .chain(inputs.remote.iter().filter_map(|(record, _)| {
+            (!own.contains(&record.id)).then_some(Member {
+                record,
+                local: false,
+            })
+        }))
+        .collect();
+
+    let mesh = mesh_port(inputs, &vnis);
+    let switch = switch(inputs, &vnis, &own, mesh.as_ref());
+    let services = services(inputs, &vnis, &members, loads);
+    let zone = zone(inputs, &vnis, &members, &mut problems);
+    let published = assignment
+        .services
+        .iter()
+        .flat_map(|service| {
+            service
+                .ports
+                .iter()
+                .filter(|p| p.mode == PublishMode::Ingress)
+                .map(|p| Published {
+                    host_ip: p.host_ip,
+                    port: p.published,
+                    protocol: p.protocol,
+                    service: service.spec.name.clone(),
+                })
+        })
+        .collect();
+    let mut ports: weft_dataplane::PortMap = inputs
+        .local
+        .iter()
+        .map(|p| (p.port.id, Arc::clone(&p.port)))
+        .collect();
+    if let Some(port) = inputs.mesh_port {
+        ports.insert(port.id, Arc::clone(port));
+    }
+    Compiled {
+        snapshot: Snapshot {
+            epoch: inputs.epoch,
+            switch,
+            services,
+            ports,
+            mesh,
+        },
+        zone,
+        published,
+        problems,
+    }
+}
+
+type Vnis<'a> = BTreeMap<&'a NetworkId, (Vni, &'a Network)>;
+
+fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
+    vnis.values().find(|(_, n)| n.spec.ingress).copied()
+}
+
+fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
+    let port = inputs.mesh_port?;
+    let (vni, _) = ingress(vnis)?;
+    let node_ip = inputs.assignment.node.ingress_ip?;
+    Some(MeshPort {
+        port: port.id,
+        mesh_ip: inputs.mesh_ip,
+        mesh_mac: mac_for_ip(inputs.mesh_ip),
+        vni,
+        node_ip,
+        node_mac: mac_for_ip(node_ip),
+    })
+}
+
+fn switch(
+    inputs: &Inputs<'_>,
+    vnis: &Vnis<'_>,
+    own: &BTreeSet<&EndpointId>,
+    mesh: Option<&MeshPort>,
+) -> weft_vxlan::Switch {
+    let assignment = inputs.assignment;
+    let port = assignment.data_path_port;
+    let mut switch = SwitchBuilder::new();
+    for (vni, network) in vnis.values() {
+        switch.network(NetworkEntry {
+            vni: *vni,
+            mtu: inputs.mtu,
+            gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+        });
+    }
+    for peer in &assignment.peers {
+        if let Some((vni, _)) = vnis.get(&peer.network) {
+            let vtep = SocketAddr::new(peer.vtep, port);
+            switch.remote(*vni, Mac(peer.mac.0), &[peer.ip], vtep);
+        }
+    }
+    for node in inputs.nodes {
+        switch.vtep(node.vtep);
+        if let (Some((vni, _)), Some(ip)) = (ingress(vnis), node.ingress_ip) {
+            switch.remote(vni, mac_for_ip(ip), &[ip], SocketAddr::new(node.vtep, port));
+        }
+    }
+    for (record, vtep) in inputs.remote {
+        if own.contains(&record.id) {
+            continue;
+        }
+        if let Some((vni, _)) = vnis.get(&record.network) {
+            let vtep = SocketAddr::new(*vtep, port);
+            switch.remote(*vni, Mac(record.mac.0), &record.ips, vtep);
+        }
+    }
+    for local in inputs.local {
+        switch.local(
+            local.port.vni,
+            local.port.mac,
+            &local.port.ips,
+            local.port.id,
+        );
+    }
+    if let Some(mesh) = mesh {
+        switch.local(mesh.vni, mesh.node_mac, &[mesh.node_ip], mesh.port);
+    }
+    for service in &assignment.services {
+        for vip in &service.vips {
+            if let Some((vni, _)) = vnis.get(&vip.network) {
+                switch.virtual_ip(*vni, vip.ip);
+            }
+        }
+    }
+    switch.build()
+}
+
+fn services(
+    inputs: &Inputs<'_>,
+    vnis: &Vnis<'_>,
+    members: &[Member<'_>],
+    loads: &mut Loads,
+) -> weft_mesh::Services {
+    let mut by_service: BTreeMap<(&ServiceId, &NetworkId), Vec<&Member<'_>>> = BTreeMap::new();
+    for member in members {
+        if let Some(service) = &member.record.service {
+            by_service
+                .entry((service, &member.record.network))
+                .or_default()
+                .push(member);
+        }
+    }
+    let mut builder = ServicesBuilder::new();
+    for service in &inputs.assignment.services {
+        for (id, (vni, network)) in vnis {
+            let vips = service.vips.iter().filter(|v| &v.network == *id);
+            let publishes = network.spec.ingress && !service.ports.is_empty();
+            let vips: Vec<IpAddr> = vips.map(|v| v.ip).collect();
+            if vips.is_empty() && !publishes {
+                continue;
+            }
+            let replicas = by_service
+                .get(&(&service.id, *id))
+                .into_iter()
+                .flatten()
+                .flat_map(|member| replicas_of(member, *vni, loads))
+                .collect();
+            let index = builder.service(weft_mesh::Service {
+                id: service.id.as_str().into(),
+                name: service.spec.name.as_str().into(),
+                local_first: false,
+                balancer: Balancer::default(),
+                replicas,
+            });
+            for vip in vips {
+                builder.vip(*vni, vip, index);
+            }
+            if publishes {
+                for port in &service.ports {
+                    if port.mode == PublishMode::Ingress {
+                        builder.publish(
+                            protocol(port.protocol),
+                            port.published,
+                            index,
+                            port.target,
+                        );
+                    }
+                }
+            }
+        }
+    }
+    builder.build()
+}
+
+fn replicas_of(member: &Member<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
+    let record = member.record;
+    let load = loads.of(&record.id);
+    record
+        .ips
+        .iter()
+        .map(|ip| Replica {
+            key: replica_key(&record.id, *ip),
+            vni,
+            ip: *ip,
+            mac: Mac(record.mac.0),
+            local: member.local,
+            weight: 1,
+            draining: !record.ready,
+            load: Arc::clone(&load),
+        })
+        .collect()
+}
+
+/// FNV-1a of endpoint id and address: stable for the life of an endpoint, the same in a restarted
+/// agent.
+fn replica_key(id: &EndpointId, ip: IpAddr) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    id.as_str().bytes().for_each(&mut add);
+    match ip {
+        IpAddr::V4(v4) => v4.octets().into_iter().for_each(add),
+        IpAddr::V6(v6) => v6.octets().into_iter().for_each(add),
+    }
+    hash
+}
+
+const fn protocol(protocol: Protocol) -> weft_mesh::Protocol {
+    match protocol {
+        Protocol::Tcp => weft_mesh::Protocol::Tcp,
+        Protocol::Udp => weft_mesh::Protocol::Udp,
+    }
+}
+
+fn zone(
+    inputs: &Inputs<'_>,
+    vnis: &Vnis<'_>,
+    members: &[Member<'_>],
+    problems: &mut Vec<String>,
+) -> Zone {
+    let mut zone = ZoneBuilder::new();
+    let mut refused = |error: weft_dns::ZoneError| problems.push(error.to_string());
+    for (id, (_, network)) in vnis {
+        // Nothing resolves on the ingress network: it carries published ports only.
+        if network.spec.ingress {
+            continue;
+        }
+        if let Err(error) = zone.network(id.as_str(), &network.spec.name) {
+            refused(error);
+            continue;
+        }
+        for service in &inputs.assignment.services {
+            let attached = service
+                .spec
+                .networks
+                .iter()
+                .find(|n| n.target == id.as_str());
+            let Some(attached) = attached else { continue };
+            let names = service_names(service, id, &attached.aliases, members);
+            if let Err(error) = zone.service(id.as_str(), &names) {
+                refused(error);
+            }
+        }
+        for member in members {
+            let record = member.record;
+            if &record.network != *id || !record.ready {
+                continue;
+            }
+            let names = EndpointNames {
+                name: record.name.clone(),
+                stack: None,
+                aliases: record.aliases.clone(),
+                hostnames: vec![
+                    record
+                        .task
+                        .as_ref()
+                        .map_or_else(|| record.id.short().to_owned(), |t| t.short().to_owned()),
+                ],
+                ips: record.ips.clone(),
+            };
+            if let Err(error) = zone.endpoint(id.as_str(), &names) {
+                refused(error);
+            }
+        }
+    }
+    zone.build()
+}
+
+fn service_names(
+    service: &Service,
+    network: &NetworkId,
+    aliases: &[String],
+    members: &[Member<'_>],
+) -> ServiceNames {
+    ServiceNames {
+        name: service.spec.name.clone(),
+        stack: None,
+        aliases: aliases.to_vec(),
+        mode: match service.spec.endpoint_mode {
+            EndpointMode::Vip => ResolutionMode::Vip,
+            EndpointMode::Dnsrr => ResolutionMode::Dnsrr,
+        },
+        vips: service
+            .vips
+            .iter()
+            .filter(|v| &v.network == network)
+            .map(|v| v.ip)
+            .collect(),
+        tasks: members
+            .iter()
+            .map(|m| m.record)
+            .filter(|r| r.ready && &r.network == network && r.service.as_ref() == Some(&service.id))
+            .flat_map(|r| r.ips.iter().copied())
+            .collect(),
+        ports: service
+            .ports
+            .iter()
+            .map(|p| ServicePort {
+                name: None,
+                port: p.target,
+                protocol: p.protocol.to_string(),
+            })
+            .collect(),
+    }
+}
+
+/// VTEPs of the nodes, from the manager where gossip has not said yet.
+#[must_use]
+pub fn vtep_of(assignment: &Assignment, nodes: &[NodeRecord], node: &NodeId) -> Option<IpAddr> {
+    nodes
+        .iter()
+        .find(|n| &n.node == node)
+        .map(|n| n.vtep)
+        .or_else(|| {
+            let known = assignment.nodes.iter().find(|n| &n.id == node)?;
+            Some(known.data_path_addr)
+        })
+}

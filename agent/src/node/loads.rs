@@ -1,0 +1,82 @@
+//! Connection counts of replicas: kept across snapshots, fed by gossip, reported by gossip.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weft_control::id::EndpointId;
+use weft_mesh::ReplicaLoad;
+
+/// The counters that workers share, by endpoint of the replica.
+#[derive(Debug, Default)]
+pub struct Loads {
+    counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
+    reported: BTreeMap<EndpointId, u32>,
+}
+
+impl Loads {
+    /// The counter of a replica, made on first use.
+    pub fn of(&mut self, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
+        Arc::clone(self.counters.entry(endpoint.clone()).or_default())
+    }
+
+    /// Takes in what the other nodes have open, summed by replica. Replicas that nobody reports
+    /// count zero.
+    pub fn set_others(&mut self, others: &BTreeMap<EndpointId, u32>) {
+        for (endpoint, load) in &self.counters {
+            load.set_others(others.get(endpoint).copied().unwrap_or(0));
+        }
+    }
+
+    /// Forgets replicas that are not in `keep` and have nothing open from here.
+    pub fn retain(&mut self, keep: impl Fn(&EndpointId) -> bool) {
+        self.counters
+            .retain(|endpoint, load| keep(endpoint) || load.own() > 0);
+    }
+
+    /// Own counts that differ from the last report: what gossip has to be told. `None` stands for
+    /// an entry that is to be deleted.
+    pub fn take_changes(&mut self) -> Vec<(EndpointId, Option<u32>)> {
+        let mut changes = Vec::new();
+        for (endpoint, load) in &self.counters {
+            let own = load.own();
+            if self.reported.get(endpoint).copied().unwrap_or(0) != own {
+                changes.push((endpoint.clone(), (own > 0).then_some(own)));
+            }
+        }
+        for endpoint in self.reported.keys() {
+            if !self.counters.contains_key(endpoint) {
+                changes.push((endpoint.clone(), None));
+            }
+        }
+        for (endpoint, own) in &changes {
+            match own {
+                Some(own) => self.reported.insert(endpoint.clone(), *own),
+                None => self.reported.remove(endpoint),
+            };
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_changes_once_and_forgets_the_idle() {
+        let mut loads = Loads::default();
+        let (a, b) = (EndpointId::from("a"), EndpointId::from("b"));
+        let flow = loads.of(&a).open();
+        loads.of(&b);
+        assert_eq!(loads.take_changes(), [(a.clone(), Some(1))]);
+        assert_eq!(loads.take_changes(), []);
+        loads.retain(|_| false);
+        assert_eq!(loads.take_changes(), [], "an open flow keeps its counter");
+        drop(flow);
+        assert_eq!(loads.take_changes(), [(a.clone(), None)]);
+        loads.set_others(&BTreeMap::from([(a.clone(), 7)]));
+        assert_eq!(loads.of(&a).total(), 7);
+        loads.retain(|_| false);
+        assert_eq!(loads.of(&a).total(), 0);
+    }
+}

@@ -1,0 +1,81 @@
+//! Ports that exist on this node: what the data plane reads and what gossip tells the others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use weft_control::id::EndpointId;
+use weft_control::records::EndpointRecord;
+use weft_dataplane::Port;
+use weft_wire::PortId;
+
+/// One attachment of a sandbox on this node.
+#[derive(Debug, Clone)]
+pub struct LocalPort {
+    /// The port in the data plane.
+    pub port: Arc<Port>,
+    /// What the others are told; `ready` says whether new connections may come.
+    pub record: EndpointRecord,
+    /// Interface name inside the sandbox.
+    pub ifname: String,
+}
+
+/// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
+/// reconcile loop.
+#[derive(Debug, Default)]
+pub struct LocalPorts {
+    ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
+    next: AtomicU32,
+    changed: Notify,
+}
+
+impl LocalPorts {
+    /// A number that no port had since the agent started.
+    #[must_use]
+    pub fn next_id(&self) -> PortId {
+        PortId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds or replaces an attachment.
+    pub fn insert(&self, port: LocalPort) {
+        self.lock().insert(port.record.id.clone(), port);
+        self.changed.notify_one();
+    }
+
+    /// Forgets an attachment; the data plane stops reading it with the next snapshot.
+    pub fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
+        let removed = self.lock().remove(id);
+        self.changed.notify_one();
+        removed
+    }
+
+    /// Whether new connections and DNS may use the attachment.
+    pub fn set_ready(&self, id: &EndpointId, ready: bool) {
+        if let Some(port) = self.lock().get_mut(id) {
+            port.record.ready = ready;
+        }
+        self.changed.notify_one();
+    }
+
+    /// The attachment, if it exists.
+    #[must_use]
+    pub fn get(&self, id: &EndpointId) -> Option<LocalPort> {
+        self.lock().get(id).cloned()
+    }
+
+    /// All attachments, by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<LocalPort> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Waits until something may have changed. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<EndpointId, LocalPort>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,56 @@
+//! Counters that workers write and the agent reads: relaxed atomics, no lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weft_wire::DropReason;
+
+/// One counter for each [`DropReason`].
+#[derive(Debug)]
+pub struct DropCounters([AtomicU64; DropReason::COUNT]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl DropCounters {
+    /// Counts one packet.
+    pub fn add(&self, reason: DropReason) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts `n` packets.
+    pub fn add_many(&self, reason: DropReason, n: u64) {
+        self.0[reason as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Packets dropped for this reason.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Reasons that happened at least once, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL
+            .iter()
+            .map(|r| (*r, self.get(*r)))
+            .filter(|(_, n)| *n > 0)
+    }
+}
+
+/// What one worker counts besides the ports' own counters.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Drops of frames that came from the underlay and belong to no port.
+    pub underlay: DropCounters,
+    /// Datagrams received from the underlay (a GRO batch counts once).
+    pub rx_datagrams: AtomicU64,
+    /// Datagrams sent to the underlay (a GSO batch counts once).
+    pub tx_datagrams: AtomicU64,
+    /// Flows in the worker's table, as of its last round.
+    pub flows: AtomicU64,
+    /// Rounds of the event loop.
+    pub rounds: AtomicU64,
+}

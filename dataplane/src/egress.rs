@@ -1,0 +1,306 @@
+//! Frames that come from a port: a sandbox's TAP, or `weft0`.
+
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::sync::Arc;
+
+use weft_mesh::{Forward, Origin, Refusal};
+use weft_vxlan::{Destination, Egress, PortSource};
+use weft_wire::frame::{Frame, parse};
+use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, reply};
+
+use crate::port::Port;
+use crate::snapshot::{MeshPort, Snapshot};
+use crate::worker::{PORT_BUDGET, Worker, context};
+
+/// A frame in a slot of the send queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Bytes of the slots, virtio header excluded.
+    pub(crate) frame: Range<usize>,
+    pub(crate) vnet: VnetHdr,
+}
+
+/// Whether the slot must stay untouched until the flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Kept,
+    Free,
+}
+
+impl Worker {
+    /// Reads what waits on `port`, up to the budget. False when the device is gone.
+    pub(crate) fn read_port(&mut self, snapshot: &Snapshot, port: &Arc<Port>) -> bool {
+        for _ in 0..PORT_BUDGET {
+            let counters = &self.shared.counters[self.index];
+            let slot = self.queue.free_slot(counters);
+            let len = match port.tap.read(self.queue.bytes(slot.clone())) {
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return false,
+            };
+            // Looked at after the read: see `Inbox::entries`.
+            self.take_entries();
+            match self.port_frame(snapshot, port, slot.start..slot.start + len) {
+                Ok(Slot::Kept) => self.queue.keep_slot(),
+                Ok(Slot::Free) => {}
+                Err(reason) => port.counters.drops.add(reason),
+            }
+        }
+        true
+    }
+
+    fn port_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        read: Range<usize>,
+    ) -> Result<Slot, DropReason> {
+        let bytes = self.queue.bytes(read.clone());
+        let (header, frame) = bytes
+            .split_first_chunk::<{ VnetHdr::LEN }>()
+            .ok_or(DropReason::Truncated)?;
+        let vnet = VnetHdr::parse(header);
+        port.counters.sent(frame.len());
+        let parsed = parse(frame)?;
+        let held = Held {
+            frame: read.start + VnetHdr::LEN..read.end,
+            vnet,
+        };
+        if let Some(mesh) = snapshot.mesh.as_ref().filter(|m| m.port == port.id) {
+            return self.mesh_frame(snapshot, port, mesh, &held, &parsed);
+        }
+        let source = PortSource {
+            port: port.id,
+            mac: port.mac,
+            ips: &port.ips,
+        };
+        match snapshot.switch.egress(port.vni, source, frame, &parsed) {
+            Egress::Local(to) => self.local_frame(snapshot, port.vni, to, &held, &parsed),
+            Egress::Remote(vtep) => {
+                let info = as_ip(&parsed);
+                self.check_mtu(snapshot, port, &held, info)?;
+                self.queue
+                    .push(port.vni, vtep, &vnet, info, held.frame)
+                    .map(|()| Slot::Kept)
+            }
+            Egress::Virtual => {
+                let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
+                let origin = Origin::Port {
+                    vni: port.vni,
+                    port: port.id,
+                };
+                self.service_frame(snapshot, port, &origin, &held, info)
+            }
+            Egress::Answer(answer) => {
+                let frame = self.queue.bytes(held.frame);
+                let len = answer.write(frame, &mut self.scratch);
+                self.answer(port, len)
+            }
+            Egress::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// A frame from the host to the address behind `weft0`.
+    fn mesh_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        mesh: &MeshPort,
+        held: &Held,
+        parsed: &Frame,
+    ) -> Result<Slot, DropReason> {
+        let info = match parsed {
+            Frame::Arp(arp) => {
+                let std::net::IpAddr::V4(ip) = mesh.mesh_ip else {
+                    return Err(DropReason::UnknownNeighbor);
+                };
+                if !arp.request || arp.target_ip != ip {
+                    return Err(DropReason::UnknownNeighbor);
+                }
+                let len = reply::arp_reply(arp, mesh.mesh_mac, ip, &mut self.scratch);
+                return self.answer(port, len);
+            }
+            Frame::Ip(info) => info,
+        };
+        if info.dst != mesh.mesh_ip {
+            return Err(if info.dst.is_multicast() {
+                DropReason::Multicast
+            } else {
+                DropReason::OtherNetwork
+            });
+        }
+        if info.is_echo_request() {
+            return self.echo(port, held, info);
+        }
+        let origin = Origin::Mesh {
+            vni: mesh.vni,
+            node_ip: mesh.node_ip,
+            node_mac: mesh.node_mac,
+        };
+        self.service_frame(snapshot, port, &origin, held, info)
+    }
+
+    /// A frame for the balancer: to a VIP, or to a published port.
+    fn service_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        origin: &Origin,
+        held: &Held,
+        info: &IpInfo,
+    ) -> Result<Slot, DropReason> {
+        let cx = context(self.now, snapshot);
+        let frame = self.queue.bytes(held.frame.clone());
+        let partial = held.vnet.needs_csum();
+        match self.flows.forward(&cx, origin, frame, info, partial) {
+            Forward::Rewritten {
+                vni,
+                dst_mac,
+                install,
+            } => {
+                let destination = snapshot
+                    .switch
+                    .lookup(vni, dst_mac)
+                    .ok_or(DropReason::NoReplica)?;
+                if let Some(install) = install {
+                    self.hand_entry(snapshot, destination, install)?;
+                }
+                match destination {
+                    Destination::Local(to) => {
+                        self.write_held(snapshot, to, held)?;
+                        Ok(Slot::Free)
+                    }
+                    Destination::Remote(vtep) => self
+                        .queue
+                        .push(vni, vtep, &held.vnet, Some(info), held.frame.clone())
+                        .map(|()| Slot::Kept),
+                }
+            }
+            Forward::AnswerEcho => self.echo(port, held, info),
+            Forward::Refuse(refusal) => {
+                let frame = self.queue.bytes(held.frame.clone());
+                let len = match refusal {
+                    Refusal::Reset(_) => reply::tcp_reset_for(frame, info, &mut self.scratch),
+                    Refusal::PortUnreachable(_) => reply::icmp_unreachable(
+                        frame,
+                        info,
+                        weft_wire::frame::dst_mac(frame),
+                        info.dst,
+                        &mut self.scratch,
+                    ),
+                };
+                self.answer(port, len)?;
+                Err(refusal.reason())
+            }
+            Forward::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// A frame whose destination is on this node: the answer of a local replica to a local
+    /// client, or ordinary traffic between two sandboxes.
+    fn local_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        to: weft_wire::PortId,
+        held: &Held,
+        parsed: &Frame,
+    ) -> Result<Slot, DropReason> {
+        let to = match as_ip(parsed) {
+            Some(info) => {
+                let frame = &mut self.queue.bytes(held.frame.clone())[..];
+                // The two borrows are of different fields; the frame outlives the verdict only
+                // as bytes of the queue.
+                let cx = context(self.now, snapshot);
+                let verdict = self
+                    .flows
+                    .reverse(&cx, vni, frame, info, held.vnet.needs_csum());
+                match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
+                    w.queue.bytes(held.frame.clone()).into()
+                })? {
+                    Some(to) => to,
+                    None => return Ok(Slot::Free),
+                }
+            }
+            None => to,
+        };
+        self.write_held(snapshot, to, held)?;
+        Ok(Slot::Free)
+    }
+
+    /// Writes a held frame into a port, the virtio header passed through.
+    fn write_held(
+        &mut self,
+        snapshot: &Snapshot,
+        to: weft_wire::PortId,
+        held: &Held,
+    ) -> Result<(), DropReason> {
+        let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+        let whole = held.frame.start - VnetHdr::LEN..held.frame.end;
+        match port.tap.write(self.queue.bytes(whole)) {
+            Ok(_) => {
+                port.counters.received(held.frame.len());
+                Ok(())
+            }
+            Err(_) => Err(DropReason::TapFull),
+        }
+    }
+
+    /// Answers a ping in place, in the name of the address that was pinged.
+    fn echo(&mut self, port: &Arc<Port>, held: &Held, info: &IpInfo) -> Result<Slot, DropReason> {
+        let frame = self.queue.bytes(held.frame.clone());
+        let len = reply::icmp_echo_reply(frame, info);
+        let start = held.frame.start - VnetHdr::LEN;
+        let whole = self.queue.bytes(start..held.frame.start + len);
+        let header = whole
+            .first_chunk_mut::<{ VnetHdr::LEN }>()
+            .ok_or(DropReason::Truncated)?;
+        VnetHdr::NONE.emit(header);
+        if len == 0 {
+            return Err(DropReason::BadTransportHeader);
+        }
+        port.tap.write(whole).map_err(|_| DropReason::TapFull)?;
+        port.counters.received(len);
+        Ok(Slot::Free)
+    }
+
+    /// Writes the answer in `scratch` back into the port that asked.
+    pub(crate) fn answer(&mut self, port: &Port, len: usize) -> Result<Slot, DropReason> {
+        if len == 0 {
+            return Err(DropReason::UnknownNeighbor);
+        }
+        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])?;
+        Ok(Slot::Free)
+    }
+
+    /// Tells the sender of a packet that does not fit, where it wants to know.
+    fn check_mtu(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        held: &Held,
+        info: Option<&IpInfo>,
+    ) -> Result<(), DropReason> {
+        let (Some(info), Some(network)) = (info, snapshot.switch.network(port.vni)) else {
+            return Ok(());
+        };
+        if !network.too_big(info, &held.vnet) {
+            return Ok(());
+        }
+        if let Some(answer) = snapshot.switch.too_big(port.vni, info, &held.vnet) {
+            let frame = self.queue.bytes(held.frame.clone());
+            let len = answer.write(frame, &mut self.scratch);
+            self.answer(port, len)?;
+        }
+        Err(DropReason::Oversized)
+    }
+}
+
+pub(crate) const fn as_ip(frame: &Frame) -> Option<&IpInfo> {
+    match frame {
+        Frame::Ip(info) => Some(info),
+        Frame::Arp(_) => None,
+    }
+}

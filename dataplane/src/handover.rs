@@ -1,0 +1,45 @@
+//! What one worker passes to another: rare, bounded, never a packet of the fast path.
+
+use crossbeam_queue::ArrayQueue;
+use weft_mesh::{Install, Removal};
+use weft_sys::event::Wakeup;
+use weft_wire::{VnetHdr, Vni};
+
+/// Entries of flows whose replica's frames another worker reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry {
+    /// Take it in.
+    Install(Install),
+    /// Forget it.
+    Remove(Removal),
+}
+
+/// A frame of a local replica that opens, ends or first answers a flow, for the worker that owns
+/// the client's side. The copy is made once or twice per connection, and only where client and
+/// replica are on one node and belong to different workers.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub(crate) vni: Vni,
+    pub(crate) vnet: VnetHdr,
+    pub(crate) frame: Box<[u8]>,
+}
+
+/// A worker's letter box. Senders are the other workers and the agent; the reader is its owner.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// An entry is pushed before the first frame is delivered, so a reader that looks here after
+    /// it read the answer always finds it.
+    pub(crate) entries: ArrayQueue<Entry>,
+    pub(crate) frames: ArrayQueue<Handover>,
+    pub(crate) wakeup: Wakeup,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            entries: ArrayQueue::new(8192),
+            frames: ArrayQueue::new(1024),
+            wakeup: Wakeup::new()?,
+        })
+    }
+}

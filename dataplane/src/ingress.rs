@@ -1,0 +1,431 @@
+//! Frames that come from the underlay, and the last steps that they share with local ones.
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use weft_mesh::{Install, ResetTo, Reverse, Target};
+use weft_vxlan::{Destination, Ingress};
+use weft_wire::frame::{Frame, parse};
+use weft_wire::gro::{MAX_SEGMENTS, Offer};
+use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
+
+use crate::egress::as_ip;
+use crate::handover::{Entry, Handover};
+use crate::port::Port;
+use crate::snapshot::Snapshot;
+use crate::worker::{UNDERLAY_BUDGET, Worker, context};
+
+/// A decapsulated frame, in pieces of the receive arena.
+struct Inner<'a> {
+    vni: Vni,
+    vnet: VnetHdr,
+    head: Range<usize>,
+    tails: &'a [Range<usize>],
+    parsed: Frame,
+    /// Where an answer goes.
+    vtep: SocketAddr,
+}
+
+impl Worker {
+    /// Reads what waits on the VXLAN socket, up to the budget.
+    pub(crate) fn read_underlay(&mut self, snapshot: &Snapshot) {
+        for _ in 0..UNDERLAY_BUDGET {
+            let received = match self.recv.recv(&self.underlay) {
+                Ok(n) => n,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read the VXLAN socket");
+                    return;
+                }
+            };
+            if received == 0 {
+                return;
+            }
+            self.take_entries();
+            self.counters()
+                .rx_datagrams
+                .fetch_add(received as u64, Ordering::Relaxed);
+            for i in 0..received {
+                self.datagram(snapshot, i);
+            }
+            self.close_run(snapshot);
+            if received < self.recv.capacity() {
+                return;
+            }
+        }
+    }
+
+    fn datagram(&mut self, snapshot: &Snapshot, index: usize) {
+        let Some(message) = self.recv.message(index) else {
+            return;
+        };
+        if message.truncated {
+            self.counters().underlay.add(DropReason::Truncated);
+            return;
+        }
+        let step = message
+            .gso_size
+            .map_or(message.range.len(), usize::from)
+            .max(1);
+        // The source port is entropy; answers go to the port that VXLAN listens on.
+        let from = SocketAddr::new(message.from.ip(), self.vxlan_port);
+        let mut at = message.range.start;
+        while at < message.range.end {
+            let end = message.range.end.min(at + step);
+            let verdict = self.encapsulated(snapshot, from, at..end, message.gso_size);
+            if let Err(reason) = verdict {
+                self.counters().underlay.add(reason);
+            }
+            at = end;
+        }
+    }
+
+    /// One VXLAN packet: into the open run, or on its own.
+    fn encapsulated(
+        &mut self,
+        snapshot: &Snapshot,
+        from: SocketAddr,
+        packet: Range<usize>,
+        gso_size: Option<u16>,
+    ) -> Result<(), DropReason> {
+        let bytes = &self.recv.arena()[packet.clone()];
+        let (vni, inner) = snapshot.switch.admit(from.ip(), bytes)?;
+        let frame = packet.start + inner.start..packet.start + inner.end;
+        let parsed = parse(&bytes[inner])?;
+        let Some(info) = as_ip(&parsed) else {
+            self.close_run(snapshot);
+            let inner = Inner {
+                vni,
+                vnet: VnetHdr::NONE,
+                head: frame,
+                tails: &[],
+                parsed,
+                vtep: from,
+            };
+            return self.inner_frame(snapshot, &inner);
+        };
+        // The kernel merges only datagrams whose outer checksum it verified.
+        let trusted = gso_size.is_some();
+        if !trusted {
+            let mtu = snapshot
+                .switch
+                .network(vni)
+                .map_or(1450, |n| usize::from(n.mtu));
+            let vnet = superframe::fixup(&mut self.recv.arena_mut()[frame.clone()], info, mtu)?;
+            if vnet != VnetHdr::NONE {
+                self.close_run(snapshot);
+                let inner = Inner {
+                    vni,
+                    vnet,
+                    head: frame,
+                    tails: &[],
+                    parsed,
+                    vtep: from,
+                };
+                return self.inner_frame(snapshot, &inner);
+            }
+        }
+        let key = u64::from(vni.get());
+        let mut offer = self
+            .coalescer
+            .offer(self.recv.arena(), frame.clone(), info, key, trusted);
+        if offer == Offer::Refused {
+            self.close_run(snapshot);
+            offer = self
+                .coalescer
+                .offer(self.recv.arena(), frame, info, key, trusted);
+        }
+        if offer == Offer::Started {
+            self.run_info = Some((*info, from));
+        }
+        Ok(())
+    }
+
+    /// Delivers the open run, if there is one.
+    fn close_run(&mut self, snapshot: &Snapshot) {
+        let Some((info, vtep)) = self.run_info.take() else {
+            return;
+        };
+        let Some(run) = self.coalescer.take(self.recv.arena_mut()) else {
+            return;
+        };
+        let Some(vni) = u32::try_from(run.key).ok().and_then(Vni::new) else {
+            return;
+        };
+        let (vnet, head, count) = (run.vnet, run.head.clone(), run.tails.len());
+        let mut tails = [const { 0..0 }; MAX_SEGMENTS];
+        tails[..count].clone_from_slice(run.tails);
+        let inner = Inner {
+            vni,
+            vnet,
+            head,
+            tails: &tails[..count],
+            parsed: Frame::Ip(info),
+            vtep,
+        };
+        if let Err(reason) = self.inner_frame(snapshot, &inner) {
+            self.counters().underlay.add(reason);
+        }
+    }
+
+    /// Looks a frame up, undoes a balancer's rewrite, and delivers it.
+    fn inner_frame(&mut self, snapshot: &Snapshot, inner: &Inner<'_>) -> Result<(), DropReason> {
+        let vni = inner.vni;
+        let frame = &self.recv.arena()[inner.head.clone()];
+        match snapshot.switch.ingress(vni, frame, &inner.parsed) {
+            Ingress::Local(to) => {
+                let Frame::Ip(info) = &inner.parsed else {
+                    return Err(DropReason::Multicast);
+                };
+                let bytes = &mut self.recv.arena_mut()[inner.head.clone()];
+                let cx = context(self.now, snapshot);
+                let partial = inner.vnet.needs_csum();
+                let verdict = self.flows.reverse(&cx, vni, bytes, info, partial);
+                let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
+                    w.recv.arena()[inner.head.clone()].into()
+                })?;
+                let Some(to) = to else { return Ok(()) };
+                let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+                let arena = self.recv.arena();
+                self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails)
+            }
+            Ingress::Answer(answer) => {
+                let len = answer.write(frame, &mut self.scratch);
+                self.send_scratch(vni, inner.vtep, len)
+            }
+            // VIPs are translated where the client is; a peer outside the cluster has no balancer.
+            Ingress::Virtual => Err(DropReason::NoService),
+            Ingress::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// Carries out what the flow table decided about a frame for local port `to`: the port that
+    /// the frame goes into, or nothing when it was taken care of.
+    pub(crate) fn settle(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        to: PortId,
+        verdict: Reverse,
+        vnet: &VnetHdr,
+        copy: impl FnOnce(&mut Self) -> Box<[u8]>,
+    ) -> Result<Option<PortId>, DropReason> {
+        let mesh = snapshot.mesh.as_ref().map(|m| m.port);
+        match verdict {
+            // The node's own address: nobody listens there but flows of the mesh.
+            Reverse::NotAFlow if Some(to) == mesh => Err(DropReason::NotAFlow),
+            Reverse::NotAFlow => Ok(Some(to)),
+            Reverse::Rewritten {
+                to: Target::Port(port),
+            } => Ok(Some(port)),
+            Reverse::Rewritten { to: Target::Mesh } => mesh.map(Some).ok_or(DropReason::PortGone),
+            Reverse::Retry {
+                vni,
+                dst_mac,
+                install,
+            } => {
+                self.retry(snapshot, vni, dst_mac, install)?;
+                Err(DropReason::Retried)
+            }
+            Reverse::ToOwner { worker } => {
+                let handover = Handover {
+                    vni,
+                    vnet: *vnet,
+                    frame: copy(self),
+                };
+                let inbox = self
+                    .shared
+                    .inboxes
+                    .get(usize::from(worker))
+                    .ok_or(DropReason::PortGone)?;
+                inbox
+                    .frames
+                    .push(handover)
+                    .map_err(|_| DropReason::FlowTableFull)?;
+                inbox.wakeup.notify();
+                Ok(None)
+            }
+            Reverse::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// Sends the client's SYN to the next replica.
+    fn retry(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        dst_mac: weft_wire::Mac,
+        install: Option<Install>,
+    ) -> Result<(), DropReason> {
+        let destination = snapshot
+            .switch
+            .lookup(vni, dst_mac)
+            .ok_or(DropReason::NoReplica)?;
+        if let Some(install) = install {
+            self.hand_entry(snapshot, destination, install)?;
+        }
+        let syn = self.flows.retry_frame();
+        let len = syn.len();
+        self.scratch
+            .get_mut(..len)
+            .ok_or(DropReason::Oversized)?
+            .copy_from_slice(syn);
+        match destination {
+            Destination::Local(to) => {
+                let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+                self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])
+            }
+            Destination::Remote(vtep) => self.send_scratch(vni, vtep, len),
+        }
+    }
+
+    /// Gives the worker that reads the replica's frames its entry, unless that is this one.
+    pub(crate) fn hand_entry(
+        &self,
+        snapshot: &Snapshot,
+        replica: Destination,
+        install: Install,
+    ) -> Result<(), DropReason> {
+        let Destination::Local(id) = replica else {
+            return Ok(());
+        };
+        let port = snapshot.ports.get(&id).ok_or(DropReason::PortGone)?;
+        if port.worker == self.index {
+            return Ok(());
+        }
+        self.shared
+            .inboxes
+            .get(port.worker)
+            .ok_or(DropReason::PortGone)?
+            .entries
+            .push(Entry::Install(install))
+            .map_err(|_| DropReason::FlowTableFull)
+    }
+
+    /// Frames of local replicas that other workers passed on to the owner of the flow.
+    pub(crate) fn take_handovers(&mut self, snapshot: &Snapshot) {
+        let shared = Arc::clone(&self.shared);
+        while let Some(mut handover) = shared.inboxes[self.index].frames.pop() {
+            if let Err(reason) = self.handed_over(snapshot, &mut handover) {
+                self.counters().underlay.add(reason);
+            }
+        }
+    }
+
+    fn handed_over(
+        &mut self,
+        snapshot: &Snapshot,
+        handover: &mut Handover,
+    ) -> Result<(), DropReason> {
+        let (vni, vnet) = (handover.vni, handover.vnet);
+        let Frame::Ip(info) = parse(&handover.frame)? else {
+            return Err(DropReason::BadEthertype);
+        };
+        let Ingress::Local(to) = snapshot
+            .switch
+            .ingress(vni, &handover.frame, &Frame::Ip(info))
+        else {
+            return Err(DropReason::PortGone);
+        };
+        let cx = context(self.now, snapshot);
+        let verdict = self
+            .flows
+            .reverse(&cx, vni, &mut handover.frame, &info, vnet.needs_csum());
+        if let Reverse::ToOwner { .. } = verdict {
+            return Err(DropReason::NotAFlow);
+        }
+        let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
+        let Some(to) = to else { return Ok(()) };
+        let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+        self.write_pieces(port, &vnet, &handover.frame, &[])
+    }
+
+    /// Sends a reset to an end whose peer is gone.
+    pub(crate) fn send_reset(&mut self, snapshot: &Snapshot, to: ResetTo, frame: &[u8]) {
+        let len = frame.len();
+        let Some(out) = self.scratch.get_mut(..len) else {
+            return;
+        };
+        out.copy_from_slice(frame);
+        let sent = match to {
+            ResetTo::Client(Target::Port(id)) => self.write_scratch(snapshot, id, len),
+            ResetTo::Client(Target::Mesh) => snapshot
+                .mesh
+                .as_ref()
+                .ok_or(DropReason::PortGone)
+                .and_then(|m| self.write_scratch(snapshot, m.port, len)),
+            ResetTo::Replica { vni, mac } => match snapshot.switch.lookup(vni, mac) {
+                Some(Destination::Local(id)) => self.write_scratch(snapshot, id, len),
+                Some(Destination::Remote(vtep)) => self.send_scratch(vni, vtep, len),
+                None => Ok(()),
+            },
+        };
+        if let Err(reason) = sent {
+            self.counters().underlay.add(reason);
+        }
+    }
+
+    fn write_scratch(&self, snapshot: &Snapshot, id: PortId, len: usize) -> Result<(), DropReason> {
+        let port = snapshot.ports.get(&id).ok_or(DropReason::PortGone)?;
+        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])
+    }
+
+    /// Queues the frame in `scratch` for a VTEP.
+    fn send_scratch(&mut self, vni: Vni, vtep: SocketAddr, len: usize) -> Result<(), DropReason> {
+        let counters = &self.shared.counters[self.index];
+        let slot = self.queue.free_slot(counters);
+        let frame = slot.start..slot.start + len;
+        self.queue
+            .bytes(frame.clone())
+            .copy_from_slice(&self.scratch[..len]);
+        let info = parse(&self.scratch[..len])?;
+        self.queue
+            .push(vni, vtep, &VnetHdr::NONE, as_ip(&info), frame)?;
+        self.queue.keep_slot();
+        Ok(())
+    }
+
+    /// Writes a virtio header and a frame into a port.
+    pub(crate) fn write_pieces(
+        &self,
+        port: &Port,
+        vnet: &VnetHdr,
+        frame: &[u8],
+        tails: &[Range<usize>],
+    ) -> Result<(), DropReason> {
+        self.write_pieces_of(port, vnet, frame, &(0..frame.len()), tails)
+    }
+
+    /// Writes a virtio header and pieces of `arena` into a port, as one frame.
+    fn write_pieces_of(
+        &self,
+        port: &Port,
+        vnet: &VnetHdr,
+        arena: &[u8],
+        head: &Range<usize>,
+        tails: &[Range<usize>],
+    ) -> Result<(), DropReason> {
+        let mut header = [0; VnetHdr::LEN];
+        vnet.emit(&mut header);
+        let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 2];
+        pieces[0] = IoSlice::new(&header);
+        pieces[1] = IoSlice::new(&arena[head.clone()]);
+        let mut len = head.len();
+        for (piece, tail) in pieces[2..].iter_mut().zip(tails) {
+            *piece = IoSlice::new(&arena[tail.clone()]);
+            len += tail.len();
+        }
+        match port.tap.writev(&pieces[..2 + tails.len()]) {
+            Ok(_) => {
+                port.counters.received(len);
+                Ok(())
+            }
+            Err(_) => {
+                port.counters.drops.add(DropReason::TapFull);
+                Ok(())
+            }
+        }
+    }
+}

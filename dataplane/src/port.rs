@@ -1,0 +1,58 @@
+//! A port: one TAP in one sandbox, owned by one worker.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weft_sys::tap::Tap;
+use weft_wire::{Mac, PortId, Vni};
+
+use crate::counters::DropCounters;
+
+/// Traffic of one port, seen from the sandbox: `tx` left it, `rx` reached it.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames from the sandbox (a super-frame counts once).
+    pub tx_frames: AtomicU64,
+    /// Bytes from the sandbox.
+    pub tx_bytes: AtomicU64,
+    /// Frames written into the sandbox (a super-frame counts once).
+    pub rx_frames: AtomicU64,
+    /// Bytes written into the sandbox.
+    pub rx_bytes: AtomicU64,
+    /// Frames from the sandbox that were not delivered, and frames for it that were not.
+    pub drops: DropCounters,
+}
+
+impl PortCounters {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.tx_frames.fetch_add(1, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.rx_frames.fetch_add(1, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A port and the identity that its frames must carry.
+#[derive(Debug)]
+pub struct Port {
+    /// Never reused while the agent runs.
+    pub id: PortId,
+    /// Endpoint name, for people.
+    pub name: Arc<str>,
+    /// Network that the port belongs to.
+    pub vni: Vni,
+    /// The port's own Ethernet address.
+    pub mac: Mac,
+    /// The port's own addresses.
+    pub ips: Vec<IpAddr>,
+    /// The device.
+    pub tap: Arc<Tap>,
+    /// Index of the worker that reads it.
+    pub worker: usize,
+    /// Kept across snapshots.
+    pub counters: Arc<PortCounters>,
+}

@@ -1,0 +1,47 @@
+//! Everything a worker looks at, as one immutable value.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use weft_mesh::Services;
+use weft_vxlan::Switch;
+use weft_wire::{Mac, PortId, Vni};
+
+use crate::port::Port;
+
+/// Where published ports enter the data plane: the TAP `weft0` in the host's namespace.
+#[derive(Debug, Clone)]
+pub struct MeshPort {
+    /// The port of `weft0`.
+    pub port: PortId,
+    /// Address behind `weft0` that published ports are sent to.
+    pub mesh_ip: IpAddr,
+    /// Ethernet address that answers for `mesh_ip`.
+    pub mesh_mac: Mac,
+    /// The ingress network.
+    pub vni: Vni,
+    /// The node's own address on the ingress network: source of connections to replicas.
+    pub node_ip: IpAddr,
+    /// Ethernet address of `node_ip`.
+    pub node_mac: Mac,
+}
+
+/// Ports by number.
+pub type PortMap = HashMap<PortId, Arc<Port>, RandomState>;
+
+/// Tables of the data plane at one epoch. Compiled by the agent, never changed afterwards.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows by one with every snapshot; flow entries of another epoch revalidate themselves.
+    pub epoch: u64,
+    /// Networks, FDB, neighbours, VTEPs.
+    pub switch: Switch,
+    /// Services by VIP and by published port.
+    pub services: Services,
+    /// Every port of the node.
+    pub ports: PortMap,
+    /// Absent until the node has an address on the ingress network.
+    pub mesh: Option<MeshPort>,
+}

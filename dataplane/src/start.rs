@@ -1,0 +1,164 @@
+//! Starting, feeding and stopping the workers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use weft_mesh::{FlowConfig, FlowTable, ServicesBuilder};
+use weft_sys::udp::{BindError, VxlanSocket, worker_for};
+use weft_vxlan::SwitchBuilder;
+
+use crate::counters::WorkerCounters;
+use crate::handover::Inbox;
+use crate::send_queue::TX_SOCKETS;
+use crate::snapshot::Snapshot;
+use crate::worker::{Parts, Shared, Worker};
+
+/// How the data plane is set up; fixed while it runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of worker threads; at least one.
+    pub workers: usize,
+    /// Address and port that VXLAN datagrams are received on, in the calling thread's namespace.
+    pub underlay: SocketAddr,
+    /// Flows of one worker, at most.
+    pub flows: usize,
+    /// Idle time after which UDP flows end.
+    pub udp_idle: Duration,
+    /// Seed of hashes and random choices; drawn at random by the caller.
+    pub seed: u64,
+}
+
+/// Why the data plane did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A socket of the data path.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A thread, an epoll set or the steering program.
+    #[error("cannot start the data plane: {0}")]
+    Kernel(#[from] std::io::Error),
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    local: SocketAddr,
+}
+
+impl Dataplane {
+    /// Binds the sockets and starts the workers, with empty tables.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let workers = config.workers.max(1);
+        let underlay: Vec<VxlanSocket> = (0..workers)
+            .map(|_| VxlanSocket::bind(config.underlay))
+            .collect::<Result<_, _>>()?;
+        underlay[0].attach_steering(workers)?;
+        let local = underlay[0].local_addr();
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                epoch: 0,
+                switch: SwitchBuilder::new().build(),
+                services: ServicesBuilder::new().build(),
+                ports: HashMap::default(),
+                mesh: None,
+            }),
+            inboxes: (0..workers)
+                .map(|_| Inbox::new())
+                .collect::<Result<_, _>>()?,
+            counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            stop: AtomicBool::new(false),
+        });
+        let mut plane = Self {
+            shared,
+            threads: Vec::with_capacity(workers),
+            local,
+        };
+        let cpus = weft_sys::affinity::allowed()?;
+        for (index, underlay) in underlay.into_iter().enumerate() {
+            let senders = (0..TX_SOCKETS)
+                .map(|_| VxlanSocket::bind(SocketAddr::new(config.underlay.ip(), 0)))
+                .collect::<Result<_, _>>()?;
+            let worker = Worker::new(Parts {
+                index,
+                shared: Arc::clone(&plane.shared),
+                underlay,
+                senders,
+                flows: FlowTable::new(FlowConfig {
+                    worker: u16::try_from(index).unwrap_or(u16::MAX),
+                    capacity: config.flows,
+                    seed: config.seed ^ index as u64,
+                    udp_idle: config.udp_idle,
+                    ..FlowConfig::default()
+                }),
+            })?;
+            let cpu = cpus[index % cpus.len()];
+            let thread = std::thread::Builder::new()
+                .name(format!("weft-worker-{index}"))
+                .spawn(move || {
+                    if let Err(error) = weft_sys::affinity::pin(cpu) {
+                        tracing::warn!(cpu, %error, "the worker is not pinned");
+                    }
+                    worker.run();
+                })?;
+            plane.threads.push(thread);
+        }
+        Ok(plane)
+    }
+
+    /// Where VXLAN datagrams are received.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The worker that a port with this address belongs to.
+    #[must_use]
+    pub fn worker_for(&self, ip: IpAddr) -> usize {
+        worker_for(ip, self.threads.len())
+    }
+
+    /// Swaps the tables. Workers take them up at their next round, at once when they sleep.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.shared.snapshot.store(snapshot);
+        for inbox in &self.shared.inboxes {
+            inbox.wakeup.notify();
+        }
+    }
+
+    /// The tables in use.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// Counters, one of each worker.
+    #[must_use]
+    pub fn counters(&self) -> &[WorkerCounters] {
+        &self.shared.counters
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for inbox in &self.shared.inboxes {
+            inbox.wakeup.notify();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One worker: its event loop and the state that nobody else touches.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use weft_mesh::{Context, FlowTable};
+use weft_sys::clock::monotonic_nanos;
+use weft_sys::epoll::{Epoll, Ready};
+use weft_sys::udp::{RecvBatch, VxlanSocket, worker_for};
+use weft_vxlan::Destination;
+use weft_wire::frame::MAX_FRAME_LEN;
+use weft_wire::gro::Coalescer;
+use weft_wire::{Instant, IpInfo, PortId};
+
+use crate::counters::WorkerCounters;
+use crate::handover::{Entry, Inbox};
+use crate::port::Port;
+use crate::send_queue::SendQueue;
+use crate::snapshot::Snapshot;
+
+/// Token of the VXLAN socket; ports use their number.
+const UNDERLAY: u64 = u64::MAX;
+/// Token of the letter box.
+const WAKEUP: u64 = u64::MAX - 1;
+
+/// Frames read from one port before the others have their turn.
+pub(crate) const PORT_BUDGET: usize = 64;
+/// Datagram batches read from the socket before the ports have their turn.
+pub(crate) const UNDERLAY_BUDGET: usize = 4;
+/// Flows looked at for expiry in one round.
+const EXPIRE_BUDGET: usize = 256;
+/// Flows looked at after a change of tables in one round.
+const SWEEP_BUDGET: usize = 1024;
+
+/// What all workers and the agent share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) inboxes: Vec<Inbox>,
+    pub(crate) counters: Vec<WorkerCounters>,
+    pub(crate) stop: AtomicBool,
+}
+
+/// State of one worker thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) now: Instant,
+    pub(crate) flows: FlowTable,
+    pub(crate) queue: SendQueue,
+    pub(crate) recv: RecvBatch,
+    pub(crate) coalescer: Coalescer,
+    /// The parsed headers of the frame that opened the coalescer's run, and its VTEP.
+    pub(crate) run_info: Option<(IpInfo, SocketAddr)>,
+    pub(crate) vxlan_port: u16,
+    /// Answers, resets and repeated SYNs are built here.
+    pub(crate) scratch: Box<[u8]>,
+    pub(crate) underlay: VxlanSocket,
+    epoll: Epoll,
+    ready: Vec<Ready>,
+    watched: HashMap<PortId, Arc<Port>, RandomState>,
+    epoch: u64,
+    sweeping: bool,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) underlay: VxlanSocket,
+    pub(crate) senders: Vec<VxlanSocket>,
+    pub(crate) flows: FlowTable,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> std::io::Result<Self> {
+        let epoll = Epoll::new(64)?;
+        epoll.add(&parts.underlay, UNDERLAY)?;
+        epoll.add(&parts.shared.inboxes[parts.index].wakeup, WAKEUP)?;
+        Ok(Self {
+            index: parts.index,
+            shared: parts.shared,
+            now: Instant(monotonic_nanos()),
+            flows: parts.flows,
+            queue: SendQueue::new(parts.senders),
+            recv: RecvBatch::new(32),
+            coalescer: Coalescer::new(true),
+            run_info: None,
+            vxlan_port: parts.underlay.local_addr().port(),
+            scratch: vec![0; MAX_FRAME_LEN].into_boxed_slice(),
+            underlay: parts.underlay,
+            epoll,
+            ready: Vec::with_capacity(64),
+            watched: HashMap::default(),
+            epoch: u64::MAX,
+            sweeping: false,
+        })
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.shared.counters[self.index]
+    }
+
+    /// Runs until the agent stops the data plane.
+    pub(crate) fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let timeout = self.timeout();
+            self.ready.clear();
+            match self.epoll.wait(timeout) {
+                Ok(events) => self.ready.extend(events),
+                Err(error) => {
+                    tracing::error!(worker = self.index, %error, "epoll failed; the worker stops");
+                    return;
+                }
+            }
+            self.round();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.sweeping {
+            return Some(Duration::ZERO);
+        }
+        self.flows.next_deadline().map(|at| at.since(self.now))
+    }
+
+    /// One round: tables, letter box, everything that is ready, then one flush.
+    fn round(&mut self) {
+        self.now = Instant(monotonic_nanos());
+        let snapshot = self.shared.snapshot.load_full();
+        if snapshot.epoch != self.epoch {
+            self.epoch = snapshot.epoch;
+            self.watch_ports(&snapshot);
+            self.sweeping = true;
+        }
+        for i in 0..self.ready.len() {
+            let ready = self.ready[i];
+            match ready.token {
+                UNDERLAY => self.read_underlay(&snapshot),
+                WAKEUP => {
+                    self.shared.inboxes[self.index].wakeup.drain();
+                }
+                token => self.port_ready(&snapshot, token, ready.closed),
+            }
+        }
+        self.take_handovers(&snapshot);
+        if self.sweeping {
+            self.sweep(&snapshot);
+        }
+        self.flows.expire(self.now, EXPIRE_BUDGET);
+        self.hand_removals(&snapshot);
+        let counters = &self.shared.counters[self.index];
+        self.queue.flush(counters);
+        counters.rounds.fetch_add(1, Ordering::Relaxed);
+        counters
+            .flows
+            .store(self.flows.len() as u64, Ordering::Relaxed);
+    }
+
+    fn port_ready(&mut self, snapshot: &Snapshot, token: u64, closed: bool) {
+        let Ok(id) = u32::try_from(token) else {
+            return;
+        };
+        let Some(port) = self.watched.get(&PortId(id)).map(Arc::clone) else {
+            return;
+        };
+        if !self.read_port(snapshot, &port) && closed {
+            // The device is gone with its namespace; the agent will notice. Level-triggered
+            // readiness would spin until then.
+            self.unwatch(PortId(id));
+        }
+    }
+
+    /// Makes the set of watched ports the one of the snapshot.
+    fn watch_ports(&mut self, snapshot: &Snapshot) {
+        let gone: Vec<PortId> = self
+            .watched
+            .keys()
+            .filter(|id| !snapshot.ports.contains_key(*id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.unwatch(id);
+        }
+        for (id, port) in &snapshot.ports {
+            if port.worker != self.index || self.watched.contains_key(id) {
+                continue;
+            }
+            match self.epoll.add(&*port.tap, u64::from(id.0)) {
+                Ok(()) => {
+                    self.watched.insert(*id, Arc::clone(port));
+                }
+                Err(error) => {
+                    tracing::warn!(port = %port.name, %error, "cannot watch the port");
+                }
+            }
+        }
+    }
+
+    fn unwatch(&mut self, id: PortId) {
+        if let Some(port) = self.watched.remove(&id)
+            && let Err(error) = self.epoll.delete(&*port.tap)
+        {
+            tracing::debug!(port = %port.name, %error, "port was not watched any more");
+        }
+    }
+
+    /// Tells clients whose replica is gone, a bounded number of flows at a time.
+    fn sweep(&mut self, snapshot: &Snapshot) {
+        let context = context(self.now, snapshot);
+        let mut resets = Vec::new();
+        let done = self.flows.sweep(&context, SWEEP_BUDGET, |reset| {
+            resets.push((reset.to, Box::<[u8]>::from(reset.frame)));
+        });
+        for (to, frame) in resets {
+            self.send_reset(snapshot, to, &frame);
+        }
+        self.sweeping = !done;
+    }
+
+    /// Takes in what other workers say about flows whose replica's frames this one reads.
+    pub(crate) fn take_entries(&mut self) {
+        let inbox = &self.shared.inboxes[self.index];
+        while let Some(entry) = inbox.entries.pop() {
+            match entry {
+                // When the table is full the answer reaches the client as from a stranger, and
+                // the client resets the connection.
+                Entry::Install(install) => {
+                    self.flows.install(self.now, install);
+                }
+                Entry::Remove(removal) => self.flows.uninstall(removal),
+            }
+        }
+    }
+
+    /// Takes entries back from the workers that hold them.
+    fn hand_removals(&mut self, snapshot: &Snapshot) {
+        while let Some(removal) = self.flows.poll_removal() {
+            let Some(vni) = removal.vni() else { continue };
+            let port = snapshot
+                .switch
+                .neighbor(vni, removal.replica_ip())
+                .and_then(|mac| snapshot.switch.lookup(vni, mac))
+                .and_then(|to| match to {
+                    Destination::Local(id) => snapshot.ports.get(&id),
+                    Destination::Remote(_) => None,
+                });
+            // The rule that gave the port its worker still holds when the port is gone.
+            let worker = port.map_or_else(
+                || worker_for(removal.replica_ip(), self.shared.inboxes.len()),
+                |p| p.worker,
+            );
+            if worker == self.index {
+                continue;
+            }
+            let entries = &self.shared.inboxes[worker].entries;
+            if entries.push(Entry::Remove(removal)).is_err() {
+                tracing::debug!("letter box full: a guest entry lives until its table evicts it");
+            }
+        }
+    }
+}
+
+/// What the flow table wants to know with every call.
+pub(crate) fn context(now: Instant, snapshot: &Snapshot) -> Context<'_> {
+    Context {
+        now,
+        epoch: snapshot.epoch,
+        services: &snapshot.services,
+    }
+}
