@@ -9,6 +9,7 @@
 pub mod api;
 pub mod assignment;
 pub mod cluster;
+pub mod gossip;
 pub mod id;
 pub mod objects;
 pub mod records;
