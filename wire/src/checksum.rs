@@ -177,3 +177,6 @@ fn transport_end(frame: &[u8], info: &IpInfo) -> usize {
         info.len
     }
 }
+
+#[cfg(test)]
+mod tests;

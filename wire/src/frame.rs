@@ -393,3 +393,6 @@ fn transport(frame: &[u8], mut info: IpInfo) -> Result<IpInfo, DropReason> {
     }
     Ok(info)
 }
+
+#[cfg(test)]
+mod tests;

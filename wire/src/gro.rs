@@ -324,3 +324,6 @@ impl Open {
             && same(l4 + 18..info.payload)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,3 +197,6 @@ pub fn finish_single(frame: &mut [u8], vnet: &VnetHdr) -> Result<(), DropReason>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

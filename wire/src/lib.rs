@@ -19,6 +19,8 @@ pub mod gso;
 mod ids;
 pub mod reply;
 pub mod rewrite;
+#[cfg(test)]
+mod samples;
 pub mod superframe;
 pub mod vnet;
 pub mod vxlan;

@@ -379,3 +379,6 @@ fn ipv6(out: &mut [u8], src: Ipv6Addr, dst: Ipv6Addr, next: IpProtocol, payload:
     }
     .emit(&mut Ipv6Packet::new_unchecked(&mut out[ETHERNET_LEN..]));
 }
+
+#[cfg(test)]
+mod tests;

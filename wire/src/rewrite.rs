@@ -154,3 +154,6 @@ pub fn clamp_mss(frame: &mut [u8], info: &IpInfo, mss: u16, partial_csum: bool) 
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,3 +39,6 @@ pub fn fixup(frame: &mut [u8], info: &IpInfo, inner_mtu: usize) -> Result<VnetHd
         info.tcp_flags,
     ))
 }
+
+#[cfg(test)]
+mod tests;
