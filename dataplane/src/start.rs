@@ -60,10 +60,7 @@ impl Dataplane {
     /// See [`StartError`]; nothing runs then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let workers = config.workers.max(1);
-        let underlay: Vec<VxlanSocket> = (0..workers)
-            .map(|_| VxlanSocket::bind(config.underlay))
-            .collect::<Result<_, _>>()?;
-        underlay[0].attach_steering(workers)?;
+        let underlay = VxlanSocket::bind_group(config.underlay, workers)?;
         let local = underlay[0].local_addr();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot {

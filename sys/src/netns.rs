@@ -80,7 +80,9 @@ impl Netns {
     /// [`NetnsError::NotFound`], [`NetnsError::NotANamespace`], [`NetnsError::Kernel`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, NetnsError> {
         let path = path.as_ref();
-        let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        // NONBLOCK: a path of a user may name a FIFO, whose opening would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
         let fd = opened
             .map_err(io::Error::from)
             .map_err(|source| match source.kind() {
@@ -343,6 +345,15 @@ mod tests {
         ));
         assert!(matches!(
             Netns::open("/proc/self/ns/mnt"),
+            Err(NetnsError::NotANamespace { .. })
+        ));
+        let dir = tempfile::tempdir().expect("dir");
+        let fifo = dir.path().join("fifo");
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o600), 0)
+            .expect("mknod");
+        assert!(matches!(
+            Netns::open(&fifo),
             Err(NetnsError::NotANamespace { .. })
         ));
         assert!(matches!(

@@ -51,6 +51,8 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<serde_json::Value>,
 fn run(args: &[&str], input: &str) -> Result<String, NftError> {
     let mut child = Command::new("nft")
         .args(args)
+        // `list_table` reads a message of the C library.
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -87,9 +87,6 @@ impl VxlanSocket {
             .map_err(failed("create"))?;
         socket.set_nonblocking(true).map_err(failed("configure"))?;
         socket.set_reuse_port(true).map_err(failed("configure"))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true).map_err(failed("configure"))?;
-        }
         force_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
             .and_then(|()| force_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF))
             .map_err(failed("size the buffers of"))?;
@@ -108,23 +105,48 @@ impl VxlanSocket {
             )
         };
         set_int(&socket, level, option, value).map_err(failed("set path MTU discovery of"))?;
-        socket
-            .bind(&SockAddr::from(addr))
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => BindError::InUse { addr },
-                io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress { addr },
-                _ => BindError::Kernel {
-                    action: "bind",
-                    addr,
-                    source,
-                },
-            })?;
+        bind_to(&socket, addr)?;
         let local = socket
             .local_addr()
             .map_err(failed("inspect"))?
             .as_socket()
             .unwrap_or(addr);
         Ok(Self { socket, local })
+    }
+
+    /// One socket for each worker on one address, with steering in place: see
+    /// [`VxlanSocket::attach_steering`]. Port 0 takes a free one for all of them.
+    ///
+    /// `SO_REUSEPORT` alone would let a second agent of the same user join the group unnoticed and
+    /// take a part of the datagrams. So the address is first bound without it, which fails while
+    /// anyone has it, and given back at once.
+    ///
+    /// # Errors
+    /// See [`BindError`]; nothing stays bound.
+    pub fn bind_group(addr: SocketAddr, workers: usize) -> Result<Vec<Self>, BindError> {
+        let workers = workers.max(1);
+        let exclusive = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))
+            .map_err(|source| BindError::Kernel {
+                action: "create",
+                addr,
+                source,
+            })?;
+        bind_to(&exclusive, addr)?;
+        drop(exclusive);
+        let first = Self::bind(addr)?;
+        let local = first.local;
+        let mut group = vec![first];
+        for _ in 1..workers {
+            group.push(Self::bind(local)?);
+        }
+        group[0]
+            .attach_steering(workers)
+            .map_err(|source| BindError::Kernel {
+                action: "attach the steering program to",
+                addr,
+                source,
+            })?;
+        Ok(group)
     }
 
     /// Where it is bound, with the real port.
@@ -161,6 +183,29 @@ impl AsFd for VxlanSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+fn bind_to(socket: &Socket, addr: SocketAddr) -> Result<(), BindError> {
+    if addr.is_ipv6() {
+        socket
+            .set_only_v6(true)
+            .map_err(|source| BindError::Kernel {
+                action: "configure",
+                addr,
+                source,
+            })?;
+    }
+    socket
+        .bind(&SockAddr::from(addr))
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { addr },
+            io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress { addr },
+            _ => BindError::Kernel {
+                action: "bind",
+                addr,
+                source,
+            },
+        })
 }
 
 /// Sets the size beyond `net.core.[rw]mem_max` where privilege allows, else up to it.

@@ -219,3 +219,22 @@ fn buffers_are_large_and_errors_name_the_address() {
         );
     });
 }
+
+#[test]
+fn a_second_group_is_refused_and_the_first_undisturbed() {
+    in_fresh_netns(|| {
+        let addr = "127.0.0.1:4789".parse().expect("addr");
+        let group = VxlanSocket::bind_group(addr, 2).expect("first");
+        assert_eq!(group.len(), 2);
+        let error = VxlanSocket::bind_group(addr, 2).expect_err("second");
+        assert!(matches!(error, BindError::InUse { .. }), "{error}");
+        let wildcard = VxlanSocket::bind_group("0.0.0.0:4789".parse().expect("addr"), 1);
+        assert!(matches!(wildcard, Err(BindError::InUse { .. })));
+        drop(group);
+        VxlanSocket::bind_group(addr, 1).expect("after the first closed");
+
+        let free = VxlanSocket::bind_group("127.0.0.1:0".parse().expect("addr"), 3).expect("any");
+        assert_ne!(free[0].local_addr().port(), 0);
+        assert!(free.iter().all(|s| s.local_addr() == free[0].local_addr()));
+    });
+}
