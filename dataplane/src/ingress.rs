@@ -10,7 +10,7 @@ use weft_mesh::{Install, ResetTo, Reverse, Target};
 use weft_vxlan::{Destination, Ingress};
 use weft_wire::frame::{Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
-use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
+use weft_wire::{DropReason, PortId, VnetHdr, Vni, superframe};
 
 use crate::egress::as_ip;
 use crate::handover::{Entry, Handover};
