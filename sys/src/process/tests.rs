@@ -1,0 +1,177 @@
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+use crate::netns::Netns;
+
+fn shell<'a>(script: &'a [OsString; 2]) -> Spawn<'a> {
+    Spawn {
+        program: Path::new("/bin/sh"),
+        args: script,
+        env: &[],
+        netns: None,
+        binds: &[],
+        cwd: None,
+        stdout: None,
+        stderr: None,
+        parent_death_signal: None,
+    }
+}
+
+fn script(text: &str) -> [OsString; 2] {
+    ["-c".into(), text.into()]
+}
+
+#[test]
+fn a_program_sees_its_namespace_its_files_and_its_environment() {
+    let netns = Netns::create_anonymous().expect("netns");
+    let dir = tempfile::tempdir().expect("dir");
+    let (resolv, out) = (dir.path().join("resolv.conf"), dir.path().join("out"));
+    std::fs::write(&resolv, "nameserver 127.0.0.11\n").expect("write");
+    let target = dir.path().join("target");
+    std::fs::write(&target, "of the host\n").expect("write");
+    let binds = [Bind {
+        source: resolv,
+        target: target.clone(),
+    }];
+    let env = [("TARGET".into(), target.clone().into_os_string())];
+    let args = script(
+        r#"cat "$TARGET"; readlink /proc/self/ns/net; pwd; cut -d' ' -f5,6 /proc/self/stat; echo $$"#,
+    );
+    let process = Spawn {
+        netns: Some(&netns),
+        binds: &binds,
+        env: &env,
+        stdout: Some(File::create(&out).expect("out")),
+        ..shell(&args)
+    }
+    .start()
+    .expect("start");
+    assert_eq!(process.wait().expect("wait"), Exit::Code(0));
+    let out = std::fs::read_to_string(&out).expect("read");
+    let pid = process.pid();
+    let expected = format!(
+        "nameserver 127.0.0.11\nnet:[{}]\n/\n{pid} {pid}\n{pid}\n",
+        netns.inode().expect("inode")
+    );
+    assert_eq!(out, expected);
+    assert_eq!(
+        std::fs::read_to_string(&target).expect("read"),
+        "of the host\n"
+    );
+}
+
+#[test]
+fn signals_reach_the_whole_group_and_the_rest_ends_with_the_leader() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (fifo, out) = (dir.path().join("fifo"), dir.path().join("out"));
+    let made = std::process::Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .expect("mkfifo");
+    assert!(made.success());
+    // The grandchild holds the pipe's writing end open for as long as it lives.
+    let text = format!("sleep 1000 > {} & echo started; wait", fifo.display());
+    let args = script(&text);
+    let process = Spawn {
+        stdout: Some(File::create(&out).expect("out")),
+        ..shell(&args)
+    }
+    .start()
+    .expect("start");
+    let mut pipe = File::open(&fifo).expect("open");
+    assert_eq!(process.try_wait().expect("try"), None);
+    assert_eq!(
+        process
+            .wait_timeout(Duration::from_millis(1))
+            .expect("wait"),
+        None
+    );
+    process.signal(Signal::TERM).expect("signal");
+    assert_eq!(process.wait().expect("wait"), Exit::Signal(libc::SIGTERM));
+    assert_eq!(
+        process.wait().expect("wait again"),
+        Exit::Signal(libc::SIGTERM)
+    );
+    // End of file: the grandchild is gone, although only the leader was signalled.
+    assert_eq!(io::copy(&mut pipe, &mut io::sink()).expect("read"), 0);
+    process
+        .signal_group(Signal::KILL)
+        .expect("signalling nobody is fine");
+}
+
+#[test]
+fn a_running_process_is_adopted_by_id_and_start_time_only() {
+    let args = script("exec sleep 1000");
+    let process = shell(&args).start().expect("start");
+    let (pid, start_time) = (process.pid(), process.start_time());
+    assert!(
+        Process::adopt(pid, start_time + 1)
+            .expect("adopt")
+            .is_none()
+    );
+    let adopted = Process::adopt(pid, start_time)
+        .expect("adopt")
+        .expect("it runs");
+    assert_eq!(adopted.pid(), pid);
+    assert_eq!(adopted.try_wait().expect("try"), None);
+    adopted.signal_group(Signal::KILL).expect("kill");
+    assert_eq!(adopted.wait().expect("wait"), Exit::Unknown);
+    // A zombie is not adopted.
+    assert!(Process::adopt(pid, start_time).expect("adopt").is_none());
+    assert_eq!(process.wait().expect("wait"), Exit::Signal(libc::SIGKILL));
+    assert!(Process::adopt(pid, start_time).expect("adopt").is_none());
+}
+
+#[test]
+fn what_cannot_start_is_named() {
+    let none = [OsString::new(), OsString::new()];
+    let start = |path: &Path| {
+        Spawn {
+            program: path,
+            ..shell(&none)
+        }
+        .start()
+    };
+    let error = start(Path::new("/no/such/program")).expect_err("missing");
+    assert_eq!(
+        error.to_string(),
+        "program /no/such/program was not found on this node"
+    );
+
+    let dir = tempfile::tempdir().expect("dir");
+    let plain = dir.path().join("plain");
+    std::fs::write(&plain, "#!/no/such/interpreter\n").expect("write");
+    let error = start(&plain).expect_err("no permission");
+    assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error}");
+    std::fs::set_permissions(&plain, PermissionsExt::from_mode(0o755)).expect("chmod");
+    let error = start(&plain).expect_err("no interpreter");
+    assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error}");
+
+    let binds = [Bind {
+        source: plain.clone(),
+        target: dir.path().join("missing"),
+    }];
+    let args = script("true");
+    let error = Spawn {
+        binds: &binds,
+        ..shell(&args)
+    }
+    .start()
+    .expect_err("no target");
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[test]
+fn exit_codes_are_told_as_shells_do() {
+    let args = script("exit 3");
+    let process = shell(&args).start().expect("start");
+    let exit = process.wait().expect("wait");
+    assert_eq!(
+        (exit, exit.shell_code(), exit.success()),
+        (Exit::Code(3), Some(3), false)
+    );
+    assert_eq!(Exit::Signal(9).shell_code(), Some(137));
+}
