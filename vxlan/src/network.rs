@@ -52,3 +52,25 @@ impl NetworkEntry {
         largest > usize::from(self.mtu)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc7348_s4_3_overhead() {
+        assert_eq!(inner_mtu(1500, false), 1450);
+        assert_eq!(inner_mtu(1500, true), 1430);
+        assert_eq!(inner_mtu(40, false), 0);
+    }
+
+    #[test]
+    fn the_gateway_has_one_hardware_address_for_all_subnets() {
+        let network = NetworkEntry {
+            vni: Vni::new(1).unwrap(),
+            mtu: 1450,
+            gateways: vec!["10.0.1.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        };
+        assert_eq!(network.gateway_mac(), Mac([2, 0x42, 10, 0, 1, 1]));
+    }
+}

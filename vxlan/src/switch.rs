@@ -336,3 +336,6 @@ fn link_local_owner(ip: IpAddr) -> Option<Mac> {
     let mac = Mac([a ^ 2, b, c, d, e, f]);
     (link_local(mac) == ip).then_some(mac)
 }
+
+#[cfg(test)]
+mod tests;
