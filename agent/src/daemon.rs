@@ -8,14 +8,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use clap::error::ErrorKind;
-use rustix::thread::{CapabilitySet, capabilities};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use weft_sys::instance_lock::InstanceLock;
+use weft_sys::privileges;
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
-use crate::instance_lock::InstanceLock;
 use crate::{node, notify};
+
+/// In the data directory: who uses it.
+const LOCK_FILE: &str = "weftd.lock";
 
 /// Runs `weftd` with the arguments of this process, until a signal ends it.
 ///
@@ -60,14 +63,14 @@ fn complain(message: &str) {
 
 fn run(config: Config) -> anyhow::Result<()> {
     start_logging(&config)?;
-    check_privileges()?;
+    privileges::check()?;
     create_private(&config.data_dir).with_context(|| {
         format!(
             "cannot create the data directory {}",
             config.data_dir.display()
         )
     })?;
-    let lock = InstanceLock::take(&config.data_dir)?;
+    let lock = InstanceLock::acquire(config.data_dir.join(LOCK_FILE))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("weftd")
@@ -120,51 +123,6 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Everything that the node will need from the kernel, asked for once and named in one sentence.
-fn check_privileges() -> anyhow::Result<()> {
-    let held = capabilities(None)
-        .context("cannot read the capabilities of this process")?
-        .effective;
-    let tun = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun");
-    let missing = missing_privileges(held, tun.err());
-    if missing.is_empty() {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "missing: {}. Run weftd as root, or give the service these capabilities and the device.",
-        missing.join(", ")
-    )
-}
-
-fn missing_privileges(held: CapabilitySet, tun: Option<std::io::Error>) -> Vec<String> {
-    let mut missing = Vec::new();
-    for (set, name, why) in [
-        (
-            CapabilitySet::NET_ADMIN,
-            "CAP_NET_ADMIN",
-            "interfaces and routes",
-        ),
-        (
-            CapabilitySet::SYS_ADMIN,
-            "CAP_SYS_ADMIN",
-            "network namespaces",
-        ),
-    ] {
-        if !held.contains(set) {
-            missing.push(format!("{name} ({why})"));
-        }
-    }
-    if let Some(error) = tun {
-        missing.push(format!(
-            "/dev/net/tun (TAP ports; opening it says: {error})"
-        ));
-    }
-    missing
-}
-
 /// SIGTERM and SIGINT set the flag; the second one ends the process.
 fn watch_signals(stop: watch::Sender<bool>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
@@ -191,22 +149,4 @@ fn watch_signals(stop: watch::Sender<bool>) -> anyhow::Result<()> {
 #[expect(clippy::exit, reason = "the second signal means: no more clean-up")]
 fn leave_at_once() -> ! {
     std::process::exit(130)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_privileges_are_all_named() {
-        let all = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
-        assert!(missing_privileges(all, None).is_empty());
-        let tun = std::io::Error::from_raw_os_error(2);
-        let missing = missing_privileges(CapabilitySet::NET_ADMIN, Some(tun)).join(", ");
-        assert!(
-            missing.contains("CAP_SYS_ADMIN") && missing.contains("/dev/net/tun"),
-            "{missing}"
-        );
-        assert!(!missing.contains("CAP_NET_ADMIN"), "{missing}");
-    }
 }

@@ -7,7 +7,6 @@ pub mod config;
 mod daemon;
 pub mod dns;
 pub mod gossip;
-mod instance_lock;
 pub mod manager;
 pub mod mesh;
 pub mod metrics;

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 #[non_exhaustive]
 pub enum LockError {
     /// Local: another process holds it.
-    #[error("another weftd{} uses {path}: stop it, or choose another directory with --data-dir", holder(.pid))]
+    #[error("another weftd{} uses {path}: stop it, or give this one its own --data-dir, --run-dir and -H", holder(.pid))]
     Held {
         /// Of the lock file.
         path: PathBuf,

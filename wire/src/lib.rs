@@ -5,7 +5,7 @@
 //! clock, no socket, no allocation on the packet path.
 //!
 //! [`frame::parse`] is the door: it proves every length once, and hands out offsets
-//! ([`IpInfo`](frame::IpInfo)) that all other modules index with. They take addresses and ports
+//! ([`IpInfo`]) that all other modules index with. They take addresses and ports
 //! from the frame, not from the offsets' owner, so they stay right after a [`rewrite`].
 
 #![forbid(unsafe_code)]

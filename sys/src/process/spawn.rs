@@ -127,7 +127,7 @@ impl Spawn<'_> {
         unsafe {
             command.pre_exec(move || enter(netns.as_ref(), &mounts, death));
         }
-        let child = command.spawn().map_err(|source| match source.kind() {
+        let mut child = command.spawn().map_err(|source| match source.kind() {
             // A script whose interpreter is missing exists itself.
             io::ErrorKind::NotFound if program.exists() => SpawnError::NotExecutable {
                 program: program.clone(),
@@ -140,7 +140,13 @@ impl Spawn<'_> {
             },
             _ => failed(source),
         })?;
-        Process::of_child(&child).map_err(failed)
+        Process::of_child(&child).map_err(|source| {
+            // Out of descriptors: without a pidfd nobody could end it later, so it ends here.
+            if let Err(error) = child.kill().and_then(|()| child.wait()) {
+                tracing::error!(pid = child.id(), %error, "a program was left running");
+            }
+            failed(source)
+        })
     }
 }
 
