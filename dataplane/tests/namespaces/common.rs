@@ -1,5 +1,4 @@
-//! Two data planes joined by a veth, real sandboxes behind them, traffic by the kernel's own
-//! sockets. Needs root; everything lives in anonymous namespaces and ends with the test.
+//! Sandboxes, nodes and traffic, all in anonymous namespaces that end with the test.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,23 +12,24 @@ use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
-use weft_wire::{DropReason, PortId, Vni, mac_for_ip};
+use weft_wire::{PortId, Vni, mac_for_ip};
 
-const VXLAN: u16 = 4789;
-const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 200));
+pub(crate) const VXLAN: u16 = 4789;
+pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 200));
 
-fn vni() -> Vni {
+pub(crate) fn vni() -> Vni {
     Vni::new(4097).expect("fits")
 }
 
-struct Sandbox {
-    ns: Netns,
-    ip: IpAddr,
-    port: Arc<Port>,
+/// A network namespace with one port.
+pub(crate) struct Sandbox {
+    pub(crate) ns: Netns,
+    pub(crate) ip: IpAddr,
+    pub(crate) port: Arc<Port>,
 }
 
 /// A sandbox with a TAP at `ip`/24.
-fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbox {
+pub(crate) fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbox {
     let ip: IpAddr = ip.parse().expect("ip");
     let ns = Netns::create_anonymous().expect("namespace");
     let tap = ns
@@ -62,13 +62,15 @@ fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbox {
     Sandbox { ns, ip, port }
 }
 
-struct Node {
-    plane: Dataplane,
-    underlay: IpAddr,
+/// One data plane and the namespace of its underlay.
+pub(crate) struct Node {
+    pub(crate) plane: Dataplane,
+    pub(crate) underlay: IpAddr,
+    pub(crate) ns: Netns,
 }
 
 /// Two nodes, 10.77.0.1 and 10.77.0.2, with `workers` each.
-fn nodes(workers: usize) -> [Node; 2] {
+pub(crate) fn nodes(workers: usize) -> [Node; 2] {
     let spaces = [(); 2].map(|()| Netns::create_anonymous().expect("namespace"));
     spaces[0]
         .run_in(|| {
@@ -105,12 +107,16 @@ fn nodes(workers: usize) -> [Node; 2] {
                 .expect("data plane")
             })
             .expect("thread");
-        Node { plane, underlay }
+        Node {
+            plane,
+            underlay,
+            ns,
+        }
     })
 }
 
 /// Publishes tables in which `here` is local and `there` behind `peer`; `VIP` leads to replicas.
-fn publish(
+pub(crate) fn publish(
     node: &Node,
     epoch: u64,
     here: &[&Sandbox],
@@ -166,8 +172,37 @@ fn publish(
     }));
 }
 
+/// Publishes tables with `here` and whatever `more` adds.
+pub(crate) fn publish_with(
+    node: &Node,
+    epoch: u64,
+    here: &[&Sandbox],
+    more: impl FnOnce(&mut SwitchBuilder),
+) {
+    let mut switch = SwitchBuilder::new();
+    switch.network(NetworkEntry {
+        vni: vni(),
+        mtu: 1450,
+        gateways: vec!["10.0.1.1".parse().expect("ip")],
+    });
+    for s in here {
+        switch.local(vni(), s.port.mac, &[s.ip], s.port.id);
+    }
+    more(&mut switch);
+    node.plane.publish(Arc::new(Snapshot {
+        epoch,
+        switch: switch.build(),
+        services: ServicesBuilder::new().build(),
+        ports: here
+            .iter()
+            .map(|s| (s.port.id, Arc::clone(&s.port)))
+            .collect(),
+        mesh: None,
+    }));
+}
+
 /// Bytes that tell their position.
-fn pattern(at: usize, out: &mut [u8]) {
+pub(crate) fn pattern(at: usize, out: &mut [u8]) {
     for (i, byte) in out.iter_mut().enumerate() {
         let n = (at + i) as u32;
         *byte = (n.wrapping_mul(2_654_435_761) >> 24) as u8;
@@ -175,13 +210,22 @@ fn pattern(at: usize, out: &mut [u8]) {
 }
 
 /// Sends `total` bytes from `client` to `to`, accepted by `server`; both ends check everything.
-fn transfer(client: &Sandbox, server: &Sandbox, to: SocketAddr, total: usize) {
+pub(crate) fn transfer(client: &Sandbox, server: &Sandbox, to: SocketAddr, total: usize) {
+    transfer_between(&client.ns, &server.ns, server.ip, to, total);
+}
+
+/// The same between two namespaces; `server_ip` is the server's own address.
+pub(crate) fn transfer_between(
+    client: &Netns,
+    server: &Netns,
+    server_ip: IpAddr,
+    to: SocketAddr,
+    total: usize,
+) {
     let listener = server
-        .ns
-        .run_in(|| TcpListener::bind((server.ip, to.port())).expect("bind"))
+        .run_in(|| TcpListener::bind((server_ip, to.port())).expect("bind"))
         .expect("thread");
     let stream = client
-        .ns
         .run_in(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("connect"))
         .expect("thread");
     let (accepted, _) = listener.accept().expect("accept");
@@ -229,14 +273,19 @@ fn transfer(client: &Sandbox, server: &Sandbox, to: SocketAddr, total: usize) {
     });
 }
 
-fn ping(client: &Sandbox, server: &Sandbox) {
+pub(crate) fn ping(client: &Sandbox, server: &Sandbox) {
+    ping_between((&client.ns, client.ip), (&server.ns, server.ip));
+}
+
+/// Datagrams of several sizes there and back.
+pub(crate) fn ping_between(client: (&Netns, IpAddr), server: (&Netns, IpAddr)) {
     let server_socket = server
-        .ns
-        .run_in(|| UdpSocket::bind((server.ip, 7)).expect("bind"))
+        .0
+        .run_in(|| UdpSocket::bind((server.1, 7)).expect("bind"))
         .expect("thread");
     let socket = client
-        .ns
-        .run_in(|| UdpSocket::bind((client.ip, 0)).expect("bind"))
+        .0
+        .run_in(|| UdpSocket::bind((client.1, 0)).expect("bind"))
         .expect("thread");
     for s in [&socket, &server_socket] {
         s.set_read_timeout(Some(Duration::from_secs(5)))
@@ -244,133 +293,14 @@ fn ping(client: &Sandbox, server: &Sandbox) {
     }
     for size in [1, 100, 1400, 1422] {
         let sent = vec![size as u8; size];
-        socket.send_to(&sent, (server.ip, 7)).expect("send");
+        socket.send_to(&sent, (server.1, 7)).expect("send");
         let mut buffer = [0; 2000];
         let (n, from) = server_socket
             .recv_from(&mut buffer)
             .expect("request arrives");
-        assert_eq!((n, from.ip()), (size, client.ip));
+        assert_eq!((n, from.ip()), (size, client.1));
         server_socket.send_to(&buffer[..n], from).expect("answer");
         let (n, from) = socket.recv_from(&mut buffer).expect("answer arrives");
-        assert_eq!((&buffer[..n], from.ip()), (&sent[..], server.ip));
-    }
-}
-
-#[test]
-fn a_gibibyte_arrives_intact_with_offloads() {
-    across(true, 1 << 30);
-}
-
-#[test]
-fn a_gibibyte_arrives_intact_without_offloads() {
-    across(false, 1 << 30);
-}
-
-fn across(offload: bool, total: usize) {
-    let [a, b] = nodes(2);
-    let client = sandbox(
-        1,
-        "10.0.1.2",
-        a.plane.worker_for("10.0.1.2".parse().unwrap()),
-        offload,
-    );
-    let server = sandbox(
-        2,
-        "10.0.1.3",
-        b.plane.worker_for("10.0.1.3".parse().unwrap()),
-        offload,
-    );
-    publish(&a, 1, &[&client], &[&server], &b, &[]);
-    publish(&b, 1, &[&server], &[&client], &a, &[]);
-    ping(&client, &server);
-    transfer(&client, &server, SocketAddr::new(server.ip, 80), total);
-    transfer(&server, &client, SocketAddr::new(client.ip, 80), total / 16);
-    for node in [&a, &b] {
-        for worker in node.plane.counters() {
-            let drops: Vec<_> = worker.underlay.iter().collect();
-            assert!(drops.is_empty(), "{drops:?}");
-        }
-    }
-}
-
-#[test]
-fn two_sandboxes_of_one_node() {
-    let [a, b] = nodes(2);
-    let x = sandbox(1, "10.0.1.2", 0, true);
-    let y = sandbox(2, "10.0.1.3", 1, true);
-    publish(&a, 1, &[&x, &y], &[], &b, &[]);
-    ping(&x, &y);
-    transfer(&x, &y, SocketAddr::new(y.ip, 80), 1 << 28);
-}
-
-#[test]
-fn a_vip_leads_to_local_and_remote_replicas_whatever_worker_reads_them() {
-    let [a, b] = nodes(2);
-    let client = sandbox(1, "10.0.1.2", 0, true);
-    let near = sandbox(2, "10.0.1.3", 1, true);
-    let far = sandbox(3, "10.0.1.4", 0, true);
-    let vip = SocketAddr::new(VIP, 80);
-    publish(&b, 1, &[&far], &[&client, &near], &a, &[]);
-    for (epoch, replica) in [(1, &near), (2, &far), (3, &near)] {
-        publish(&a, epoch, &[&client, &near], &[&far], &b, &[replica]);
-        for _ in 0..20 {
-            transfer(&client, replica, vip, 100_000);
-        }
-        transfer(&client, replica, vip, 1 << 26);
-    }
-}
-
-#[test]
-fn a_refused_connection_goes_to_the_next_replica_and_ends_refused_when_there_is_none() {
-    let [a, b] = nodes(2);
-    let client = sandbox(1, "10.0.1.2", 0, true);
-    let near = sandbox(2, "10.0.1.3", 1, true);
-    let far = sandbox(3, "10.0.1.4", 0, true);
-    publish(&b, 1, &[&far], &[&client, &near], &a, &[]);
-    publish(&a, 1, &[&client, &near], &[&far], &b, &[&near, &far]);
-    let vip = SocketAddr::new(VIP, 80);
-    // Only one of the two listens; half of the first choices are refused.
-    for serving in [&near, &far] {
-        for _ in 0..10 {
-            transfer(&client, serving, vip, 10_000);
-        }
-    }
-    let error = client
-        .ns
-        .run_in(|| TcpStream::connect_timeout(&vip, Duration::from_secs(5)).expect_err("refused"))
-        .expect("thread");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-}
-
-#[test]
-fn foreign_senders_and_unknown_addresses_are_counted() {
-    let [a, b] = nodes(1);
-    let x = sandbox(1, "10.0.1.2", 0, true);
-    publish(&a, 1, &[&x], &[], &b, &[]);
-    x.ns.run_in(|| {
-        let mut netlink = Netlink::open().expect("netlink");
-        netlink
-            .add_address("eth0", "10.0.1.77/32".parse().expect("net"))
-            .expect("address");
-        let spoof = UdpSocket::bind(("10.0.1.77", 0)).expect("bind");
-        netlink
-            .set_neighbour(
-                "eth0",
-                "10.0.1.1".parse().expect("ip"),
-                mac_for_ip("10.0.1.1".parse().expect("ip")).0,
-            )
-            .expect("neighbour");
-        spoof.send_to(b"x", "10.0.1.1:9").expect("send");
-    })
-    .expect("thread");
-    let drops = &x.port.counters.drops;
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    while drops.get(DropReason::SpoofedIp) == 0 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{:?}",
-            drops.iter().collect::<Vec<_>>()
-        );
-        std::thread::yield_now();
+        assert_eq!((&buffer[..n], from.ip()), (&sent[..], server.1));
     }
 }

@@ -1,0 +1,76 @@
+//! The Linux kernel's own vxlan device on the other side: super-datagrams, unfinished inner
+//! checksums, ARP from the wire, outer checksums on and off.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::common::{VXLAN, nodes, ping_between, publish_with, sandbox, transfer_between, vni};
+use ipnet::IpNet;
+use weft_sys::netlink::{Netlink, Vxlan};
+use weft_wire::mac_for_ip;
+
+fn exchange(udp_checksum: bool, offload: bool) {
+    let [a, b] = nodes(2);
+    // Node b gives its namespace to the kernel's device.
+    let kernel = b.ns.try_clone().expect("namespace");
+    drop(b.plane);
+    let peer: IpAddr = "10.0.1.50".parse().expect("ip");
+    let own: IpAddr = "10.0.1.2".parse().expect("ip");
+    let here = sandbox(1, "10.0.1.2", a.plane.worker_for(own), offload);
+    publish_with(&a, 1, &[&here], |switch| {
+        let vtep = SocketAddr::new(b.underlay, VXLAN);
+        switch.remote(vni(), mac_for_ip(peer), &[peer], vtep);
+    });
+    kernel
+        .run_in(|| {
+            let mut netlink = Netlink::open().expect("netlink");
+            netlink
+                .add_vxlan(&Vxlan {
+                    name: "vx0",
+                    vni: vni().get(),
+                    local: b.underlay,
+                    port: VXLAN,
+                    learning: false,
+                    udp_checksum,
+                })
+                .expect("vxlan");
+            netlink.set_mac("vx0", mac_for_ip(peer).0).expect("mac");
+            netlink.set_mtu("vx0", 1450).expect("mtu");
+            netlink.append_fdb("vx0", [0; 6], a.underlay).expect("fdb");
+            netlink
+                .add_address("vx0", IpNet::new(peer, 24).expect("prefix"))
+                .expect("address");
+            netlink.set_up("vx0", true).expect("up");
+            netlink.set_up("lo", true).expect("lo");
+        })
+        .expect("thread");
+    // The peer speaks first: its ARP request has to be answered from the wire.
+    ping_between((&kernel, peer), (&here.ns, own));
+    ping_between((&here.ns, own), (&kernel, peer));
+    let total = 1 << 26;
+    transfer_between(&kernel, &here.ns, own, SocketAddr::new(own, 80), total);
+    transfer_between(&here.ns, &kernel, peer, SocketAddr::new(peer, 80), total);
+    for worker in a.plane.counters() {
+        let drops: Vec<_> = worker
+            .underlay
+            .iter()
+            // The kernel announces itself by multicast when its device comes up.
+            .filter(|(r, _)| *r != weft_wire::DropReason::Multicast)
+            .collect();
+        assert!(drops.is_empty(), "{drops:?}");
+    }
+}
+
+#[test]
+fn with_outer_checksums() {
+    exchange(true, true);
+}
+
+#[test]
+fn without_outer_checksums() {
+    exchange(false, true);
+}
+
+#[test]
+fn without_offloads_in_the_sandbox() {
+    exchange(true, false);
+}

@@ -1,0 +1,6 @@
+//! The data plane in real namespaces, against itself and against the kernel. Needs root; all
+//! namespaces are anonymous and end with the test.
+
+mod common;
+mod kernel_peer;
+mod two_nodes;
