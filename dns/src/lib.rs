@@ -32,7 +32,7 @@ pub use builder::{
 };
 pub use cache::CacheLimits;
 pub use forwarder::{Action, Forwarder, ForwarderConfig, NotAQuery, ReplyError, Token, Transmit};
-pub use reply::{Outcome, Reply, Transport};
+pub use reply::{Outcome, Reply, Transport, refusal};
 pub use zone::{ClientView, Zone};
 
 /// Lifetime of the answers made from a [`Zone`], in seconds.

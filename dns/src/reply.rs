@@ -1,6 +1,7 @@
 //! Replies as bytes: encoding, truncation, errors.
 
-use hickory_proto::op::{Edns, Header, Message, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, MessageType, ResponseCode};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::{EDNS_PAYLOAD_BYTES, UDP_REPLY_MAX_BYTES};
 
@@ -141,6 +142,15 @@ pub(crate) fn header_error(header: &Header, code: ResponseCode) -> Reply {
         bytes: reply.to_vec().unwrap_or_default(),
         outcome: Outcome::of(code),
     }
+}
+
+/// A REFUSED for a query that the caller has no room for; `None` when there is no id to reply
+/// with. Costs no decoding beyond the header.
+#[must_use]
+pub fn refusal(query: &[u8]) -> Option<Reply> {
+    let header = Header::read(&mut BinDecoder::new(query)).ok()?;
+    (header.metadata.message_type == MessageType::Query)
+        .then(|| header_error(&header, ResponseCode::Refused))
 }
 
 /// Puts the client's id on a message (its first two bytes).

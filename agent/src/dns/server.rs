@@ -1,0 +1,198 @@
+//! The node's DNS: one zone, one way outside, many sandboxes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::{JoinHandle, JoinSet};
+use weft_dns::{ClientView, Zone};
+
+use super::outside::Outside;
+use super::resolv_conf::Watched;
+use super::sandbox::Sandbox;
+use super::stats::{Counters, DnsStats};
+
+/// How often a `resolv.conf` is looked at. One `stat` each time.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Answers the sandboxes of this node. Dropping it stops everything.
+///
+/// Every method may be called from any task of the runtime in which it was made.
+#[derive(Debug)]
+pub struct DnsServer {
+    shared: Arc<Shared>,
+    sandboxes: Mutex<BTreeMap<String, Served>>,
+    /// Aborted when dropped.
+    background: Mutex<JoinSet<()>>,
+}
+
+/// What all sandboxes use.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) zone: ArcSwap<Zone>,
+    pub(super) outside: Arc<Outside>,
+    pub(super) counters: Arc<Counters>,
+    seeds: AtomicU64,
+}
+
+impl Shared {
+    /// A number that differs from query to query; it only shuffles addresses.
+    pub(super) fn next_seed(&self) -> u64 {
+        self.seeds.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Served {
+    view: Arc<ArcSwap<ClientView>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl DnsServer {
+    /// A server with an empty zone that forwards to `upstreams`, in this order, at most three.
+    /// Must be called inside a tokio runtime, in the network namespace of the host.
+    #[must_use]
+    pub fn new(upstreams: &[SocketAddr]) -> Self {
+        let counters = Arc::new(Counters::default());
+        let outside = Arc::new(Outside::new(upstreams, Arc::clone(&counters)));
+        let mut background = JoinSet::new();
+        background.spawn(Arc::clone(&outside).keep_deadlines());
+        Self {
+            shared: Arc::new(Shared {
+                zone: ArcSwap::default(),
+                outside,
+                counters,
+                seeds: AtomicU64::new(0),
+            }),
+            sandboxes: Mutex::new(BTreeMap::new()),
+            background: Mutex::new(background),
+        }
+    }
+
+    /// A server that forwards to the resolvers in a `resolv.conf`, and follows its changes.
+    /// Usually of [`HOST_PATH`](super::resolv_conf::HOST_PATH). A file that cannot be read counts
+    /// as empty, with a warning, until it can.
+    #[must_use]
+    pub fn following(resolv_conf: &Path) -> Self {
+        let server = Self::new(&[]);
+        let mut watched = Watched::new(resolv_conf);
+        let outside = Arc::clone(&server.shared.outside);
+        let path = resolv_conf.to_owned();
+        let mut warned = false;
+        let mut look = move || match watched.changed() {
+            Ok(Some(upstreams)) => {
+                tracing::info!(path = %path.display(), ?upstreams, "resolvers of the host");
+                outside.set_upstreams(&upstreams);
+                warned = false;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                if !warned {
+                    tracing::warn!(
+                        path = %path.display(), %error,
+                        "cannot read the host's resolvers; names outside the cluster do not resolve"
+                    );
+                }
+                warned = true;
+            }
+        };
+        look();
+        lock(&server.background).spawn(async move {
+            let mut interval = tokio::time::interval(WATCH_EVERY);
+            loop {
+                interval.tick().await;
+                look();
+            }
+        });
+        server
+    }
+
+    /// Upstreams in use.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<SocketAddr> {
+        self.shared.outside.upstreams()
+    }
+
+    /// Replaces the upstreams and forgets what they said.
+    pub fn set_upstreams(&self, upstreams: &[SocketAddr]) {
+        self.shared.outside.set_upstreams(upstreams);
+    }
+
+    /// Replaces the zone, for every sandbox at once.
+    pub fn set_zone(&self, zone: Arc<Zone>) {
+        self.shared.zone.store(zone);
+    }
+
+    /// Serves a sandbox on sockets that were opened inside its namespace and bound to
+    /// 127.0.0.11:53. A sandbox that was served before is served on the new sockets only.
+    ///
+    /// # Errors
+    /// A socket cannot be registered with the runtime; nothing was started.
+    pub fn serve(
+        &self,
+        sandbox_id: &str,
+        udp: UdpSocket,
+        tcp: TcpListener,
+        client: ClientView,
+    ) -> io::Result<()> {
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let udp = tokio::net::UdpSocket::from_std(udp)?;
+        let tcp = tokio::net::TcpListener::from_std(tcp)?;
+        let view = Arc::new(ArcSwap::from_pointee(client));
+        let sandbox = Arc::new(Sandbox::new(Arc::clone(&self.shared), Arc::clone(&view)));
+        let task = tokio::spawn(sandbox.run(udp, tcp));
+        lock(&self.sandboxes).insert(sandbox_id.to_owned(), Served { view, task });
+        Ok(())
+    }
+
+    /// Replaces what a sandbox may see. False when it is not served.
+    pub fn update_client(&self, sandbox_id: &str, client: ClientView) -> bool {
+        match lock(&self.sandboxes).get(sandbox_id) {
+            Some(served) => {
+                served.view.store(Arc::new(client));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Stops serving a sandbox and waits until its listening sockets are closed. False when it
+    /// was not served.
+    pub async fn stop(&self, sandbox_id: &str) -> bool {
+        let Some(mut served) = lock(&self.sandboxes).remove(sandbox_id) else {
+            return false;
+        };
+        served.task.abort();
+        // An abort is the expected end.
+        (&mut served.task).await.ok();
+        true
+    }
+
+    /// Ids of the sandboxes that are served, sorted.
+    #[must_use]
+    pub fn sandboxes(&self) -> Vec<String> {
+        lock(&self.sandboxes).keys().cloned().collect()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> DnsStats {
+        self.shared.counters.read(self.shared.outside.cached())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,513 @@
+//! Real sockets on loopback, with upstreams that do as they are told.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use weft_dns::{ClientView, EndpointNames, ServiceNames, Zone, ZoneBuilder};
+
+use super::outside::framed;
+use super::{DnsServer, DnsStats};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn zone() -> Arc<Zone> {
+    let mut zone = ZoneBuilder::new();
+    zone.network("n1", "front").unwrap();
+    let tasks: Vec<_> = (0..100)
+        .map(|i| Ipv4Addr::new(10, 0, 1, 10 + i).into())
+        .collect();
+    zone.service(
+        "n1",
+        &ServiceNames {
+            name: "web".into(),
+            vips: vec![Ipv4Addr::new(10, 0, 1, 2).into()],
+            tasks: tasks.clone(),
+            ..ServiceNames::default()
+        },
+    )
+    .unwrap();
+    zone.endpoint(
+        "n1",
+        &EndpointNames {
+            name: "web.1.abc".into(),
+            ips: vec![tasks[0]],
+            ..EndpointNames::default()
+        },
+    )
+    .unwrap();
+    Arc::new(zone.build())
+}
+
+fn view() -> ClientView {
+    ClientView {
+        networks: vec!["n1".into()],
+        ..ClientView::default()
+    }
+}
+
+/// A served sandbox `s` and where its sockets are.
+struct Bench {
+    server: DnsServer,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+}
+
+impl Bench {
+    fn new(upstreams: &[SocketAddr]) -> Self {
+        Self::around(DnsServer::new(upstreams))
+    }
+
+    fn around(server: DnsServer) -> Self {
+        server.set_zone(zone());
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (udp_at, tcp_at) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+        server.serve("s", udp, tcp, view()).unwrap();
+        Self {
+            server,
+            udp: udp_at,
+            tcp: tcp_at,
+        }
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let query = query(name, kind);
+        socket
+            .send_to(&query.to_vec().unwrap(), self.udp)
+            .await
+            .unwrap();
+        let mut buffer = vec![0; 65535];
+        let (length, from) = soon(socket.recv_from(&mut buffer)).await.unwrap();
+        assert_eq!(from, self.udp);
+        let reply = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(
+            (reply.metadata.id, &reply.queries),
+            (query.metadata.id, &query.queries)
+        );
+        reply
+    }
+
+    async fn code(&self, name: &str) -> ResponseCode {
+        self.ask(name, RecordType::A).await.metadata.response_code
+    }
+
+    /// Waits until the counters are as wanted.
+    async fn counted(&self, wanted: impl Fn(&DnsStats) -> bool) -> DnsStats {
+        soon(async {
+            loop {
+                let stats = self.server.stats();
+                if wanted(&stats) {
+                    return stats;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("it took too long")
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(rand_id(), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+fn rand_id() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    u16::try_from(NEXT.fetch_add(7, Ordering::Relaxed) % 65536).unwrap()
+}
+
+async fn exchange(stream: &mut TcpStream, query: &Message) -> Message {
+    stream
+        .write_all(&framed(&query.to_vec().unwrap()))
+        .await
+        .unwrap();
+    let length = soon(stream.read_u16()).await.unwrap();
+    let mut bytes = vec![0; length.into()];
+    soon(stream.read_exact(&mut bytes)).await.unwrap();
+    Message::from_vec(&bytes).unwrap()
+}
+
+/// What an upstream does with a query.
+#[derive(Clone, Copy)]
+enum Manner {
+    Address,
+    Denial,
+    Fail,
+    Silent,
+    /// Junk with the right id first, then the address.
+    Liar,
+}
+
+/// An upstream on loopback, UDP and TCP on one port; ends when dropped.
+struct Upstream {
+    at: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Upstream {
+    async fn new(manner: Manner) -> Self {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(at).await.unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        let count = Arc::clone(&asked);
+        tasks.spawn(async move {
+            let mut buffer = [0; 4096];
+            loop {
+                let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                if matches!(manner, Manner::Liar) {
+                    let mut lie = buffer[..length].to_vec();
+                    lie[2] |= 0x80;
+                    lie[13] ^= 1;
+                    udp.send_to(&lie, client).await.unwrap();
+                    udp.send_to(&lie[..5], client).await.unwrap();
+                }
+                if let Some(reply) = respond(manner, &buffer[..length]) {
+                    udp.send_to(&reply, client).await.unwrap();
+                }
+            }
+        });
+        let count = Arc::clone(&asked);
+        tasks.spawn(async move {
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                let length = stream.read_u16().await.unwrap();
+                let mut bytes = vec![0; length.into()];
+                stream.read_exact(&mut bytes).await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                if let Some(reply) = respond(manner, &bytes) {
+                    stream.write_all(&framed(&reply)).await.unwrap();
+                }
+            }
+        });
+        Self {
+            at,
+            asked,
+            _tasks: tasks,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn respond(manner: Manner, query: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Message::from_vec(query).unwrap();
+    message.metadata.message_type = MessageType::Response;
+    message.metadata.recursion_available = true;
+    let name = message.queries[0].name().clone();
+    match manner {
+        Manner::Address | Manner::Liar => {
+            let data = RData::A(Ipv4Addr::new(198, 51, 100, 7).into());
+            message.add_answer(Record::from_rdata(name, 60, data));
+        }
+        Manner::Denial => {
+            message.metadata.response_code = ResponseCode::NXDomain;
+            let zone = Name::from_ascii("org.").unwrap();
+            let soa = SOA::new(zone.clone(), zone.clone(), 1, 2, 3, 4, 60);
+            message.add_authority(Record::from_rdata(zone, 60, RData::SOA(soa)));
+        }
+        Manner::Fail => message.metadata.response_code = ResponseCode::ServFail,
+        Manner::Silent => return None,
+    }
+    Some(message.to_vec().unwrap())
+}
+
+/// An address on loopback where nobody listens.
+fn nobody() -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn names_of_the_cluster_over_udp() {
+    let bench = Bench::new(&[]);
+    let reply = bench.ask("WEB.", RecordType::A).await;
+    assert_eq!(reply.answers.len(), 1);
+    assert!(reply.metadata.authoritative);
+    let reply = bench.ask("web.", RecordType::AAAA).await;
+    assert!(reply.answers.is_empty());
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(bench.code("nobody.front.").await, ResponseCode::NXDomain);
+    assert_eq!(bench.code("example.org.").await, ResponseCode::ServFail);
+    let stats = bench.counted(|stats| stats.servfail == 1).await;
+    let expected = DnsStats {
+        queries: 4,
+        answered: 1,
+        nodata: 1,
+        nxdomain: 1,
+        servfail: 1,
+        forwarded: 1,
+        ..DnsStats::default()
+    };
+    assert_eq!(stats, expected);
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_whole_over_tcp() {
+    let bench = Bench::new(&[]);
+    let cut = bench.ask("tasks.web.", RecordType::A).await;
+    assert!(cut.metadata.truncation && cut.answers.len() < 100);
+    let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+    let whole = exchange(&mut stream, &query("tasks.web.", RecordType::A)).await;
+    assert!(!whole.metadata.truncation);
+    assert_eq!(whole.answers.len(), 100);
+    // The connection serves more than one query.
+    let again = exchange(&mut stream, &query("web.", RecordType::A)).await;
+    assert_eq!(again.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn zone_and_view_change_under_way() {
+    let bench = Bench::new(&[]);
+    assert_eq!(bench.code("web.").await, ResponseCode::NoError);
+    assert!(bench.server.update_client("s", ClientView::default()));
+    assert_eq!(bench.code("web.").await, ResponseCode::ServFail);
+    assert!(bench.server.update_client("s", view()));
+    bench.server.set_zone(Arc::new(Zone::default()));
+    assert_eq!(bench.code("web.").await, ResponseCode::ServFail);
+    assert!(!bench.server.update_client("other", view()));
+}
+
+#[tokio::test]
+async fn stopping_frees_the_address() {
+    let bench = Bench::new(&[]);
+    assert_eq!(bench.server.sandboxes(), ["s"]);
+    assert!(bench.server.stop("s").await);
+    assert!(!bench.server.stop("s").await);
+    let udp = std::net::UdpSocket::bind(bench.udp).unwrap();
+    let tcp = std::net::TcpListener::bind(bench.tcp).unwrap();
+    bench.server.serve("s", udp, tcp, view()).unwrap();
+    assert_eq!(bench.code("web.").await, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn outside_names_are_forwarded_and_kept() {
+    let upstream = Upstream::new(Manner::Address).await;
+    let bench = Bench::new(&[upstream.at]);
+    for _ in 0..3 {
+        let reply = bench.ask("example.org.", RecordType::A).await;
+        assert_eq!(reply.answers.len(), 1);
+    }
+    assert_eq!(upstream.asked(), 1);
+    let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+    let reply = exchange(&mut stream, &query("example.org.", RecordType::A)).await;
+    assert_eq!(reply.answers.len(), 1);
+    assert_eq!(upstream.asked(), 2, "over TCP as the client did");
+    let stats = bench.counted(|stats| stats.answered == 4).await;
+    assert_eq!((stats.forwarded, stats.cached), (4, 2));
+}
+
+#[tokio::test]
+async fn a_denial_passes_with_its_soa() {
+    let upstream = Upstream::new(Manner::Denial).await;
+    let bench = Bench::new(&[upstream.at]);
+    let reply = bench.ask("nope.org.", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    assert!(matches!(reply.authorities[0].data, RData::SOA(_)));
+    bench.counted(|stats| stats.nxdomain == 1).await;
+}
+
+#[tokio::test]
+async fn a_failing_or_absent_upstream_is_followed_by_the_next() {
+    let good = Upstream::new(Manner::Address).await;
+    let failing = Upstream::new(Manner::Fail).await;
+    let start = Instant::now();
+    for first in [failing.at, nobody()] {
+        let bench = Bench::new(&[first, good.at]);
+        let reply = bench.ask("example.org.", RecordType::A).await;
+        assert_eq!(reply.answers.len(), 1);
+    }
+    assert_eq!((failing.asked(), good.asked()), (1, 2));
+    // Neither waited for the race.
+    assert!(start.elapsed() < Duration::from_millis(800));
+    let bench = Bench::new(&[failing.at]);
+    assert_eq!(bench.code("example.org.").await, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_raced() {
+    let silent = Upstream::new(Manner::Silent).await;
+    let good = Upstream::new(Manner::Address).await;
+    let bench = Bench::new(&[silent.at, good.at]);
+    let start = Instant::now();
+    let reply = bench.ask("example.org.", RecordType::A).await;
+    assert_eq!(reply.answers.len(), 1);
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(400) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+    assert_eq!(silent.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_upstream_alone_is_asked_twice_and_then_given_up() {
+    let silent = Upstream::new(Manner::Silent).await;
+    let bench = Bench::new(&[silent.at]);
+    assert_eq!(bench.code("example.org.").await, ResponseCode::ServFail);
+    assert_eq!(silent.asked(), 2);
+}
+
+#[tokio::test]
+async fn lies_of_an_upstream_are_counted_and_ignored() {
+    let liar = Upstream::new(Manner::Liar).await;
+    let bench = Bench::new(&[liar.at]);
+    let reply = bench.ask("example.org.", RecordType::A).await;
+    assert_eq!(reply.answers.len(), 1);
+    bench.counted(|stats| stats.upstream_ignored == 2).await;
+}
+
+#[tokio::test]
+async fn internal_clients_are_not_forwarded() {
+    let upstream = Upstream::new(Manner::Address).await;
+    let bench = Bench::new(&[upstream.at]);
+    let internal = ClientView {
+        internal_only: true,
+        ..view()
+    };
+    assert!(bench.server.update_client("s", internal));
+    assert_eq!(bench.code("example.org.").await, ResponseCode::ServFail);
+    assert_eq!(bench.code("web.").await, ResponseCode::NoError);
+    assert_eq!(upstream.asked(), 0);
+}
+
+#[tokio::test]
+async fn malformed_datagrams_are_counted_and_do_no_harm() {
+    let bench = Bench::new(&[]);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(bench.udp).await.unwrap();
+    let whole = query("web.", RecordType::A).to_vec().unwrap();
+    // Too short for an id: no reply.
+    socket.send(&whole[..7]).await.unwrap();
+    // A response: no reply.
+    let mut response = whole.clone();
+    response[2] |= 0x80;
+    socket.send(&response).await.unwrap();
+    // Cut in the question, and longer than accepted: FORMERR.
+    let mut long = whole.clone();
+    long.resize(5000, 0);
+    for bytes in [&whole[..14], &long] {
+        socket.send(bytes).await.unwrap();
+        let mut buffer = [0; 512];
+        let length = soon(socket.recv(&mut buffer)).await.unwrap();
+        let reply = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::FormErr);
+        assert_eq!(reply.metadata.id.to_be_bytes(), whole[..2]);
+    }
+    let stats = bench.counted(|stats| stats.malformed == 2).await;
+    assert_eq!((stats.queries, stats.dropped), (4, 2));
+    assert_eq!(bench.code("web.").await, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn malformed_streams_are_counted_and_closed() {
+    let bench = Bench::new(&[]);
+    // Shorter than a header, longer than accepted, and cut in the middle of a message.
+    for (nth, bytes) in [&[0, 5, 1, 2][..], &[255, 255], &[0, 40, 1, 2, 3]]
+        .iter()
+        .enumerate()
+    {
+        let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        // The server may close before it has read everything, which resets.
+        if soon(stream.read_to_end(&mut rest)).await.is_ok() {
+            assert!(rest.is_empty());
+        }
+        let wanted = nth as u64 + 1;
+        bench.counted(|stats| stats.malformed == wanted).await;
+    }
+    let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+    let reply = exchange(&mut stream, &query("web.", RecordType::A)).await;
+    assert_eq!(reply.answers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_queries_at_once() {
+    let upstream = Upstream::new(Manner::Address).await;
+    let bench = Arc::new(Bench::new(&[upstream.at]));
+    let mut clients = JoinSet::new();
+    for client in 0..32 {
+        let bench = Arc::clone(&bench);
+        clients.spawn(async move {
+            for round in 0..8 {
+                let own = bench.ask("web.", RecordType::A).await;
+                assert_eq!(own.answers.len(), 1);
+                let other = format!("n{client}-{round}.example.org.");
+                let outside = bench.ask(&other, RecordType::A).await;
+                assert_eq!(outside.answers.len(), 1, "{other}");
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    let stats = bench.counted(|stats| stats.answered == 512).await;
+    assert_eq!((stats.queries, stats.forwarded), (512, 256));
+    assert!(upstream.asked() >= 256);
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_their_turn() {
+    let bench = Bench::new(&[]);
+    let mut idle = Vec::new();
+    for _ in 0..128 {
+        let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+        exchange(&mut stream, &query("web.", RecordType::A)).await;
+        idle.push(stream);
+    }
+    let mut late = TcpStream::connect(bench.tcp).await.unwrap();
+    let ask = query("web.", RecordType::A);
+    late.write_all(&framed(&ask.to_vec().unwrap()))
+        .await
+        .unwrap();
+    assert!(
+        timeout(Duration::from_millis(100), late.readable())
+            .await
+            .is_err()
+    );
+    idle.clear();
+    let length = soon(late.read_u16()).await.unwrap();
+    assert!(length > 12);
+}
+
+#[tokio::test]
+async fn the_hosts_resolv_conf_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("resolv.conf");
+    std::fs::write(&path, "nameserver 192.0.2.1\nnameserver 127.0.0.11\n").unwrap();
+    let server = DnsServer::following(&path);
+    let expected: Vec<SocketAddr> = vec!["192.0.2.1:53".parse().unwrap()];
+    assert_eq!(server.upstreams(), expected);
+    std::fs::write(&path, "nameserver 192.0.2.2\n# changed\n").unwrap();
+    let expected: Vec<SocketAddr> = vec!["192.0.2.2:53".parse().unwrap()];
+    soon(async {
+        while server.upstreams() != expected {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
