@@ -1,1 +1,152 @@
-//! Placeholder.
+//! Gossip on real sockets: UDP for datagrams, TCP for comparisons, both sealed.
+
+mod bind;
+mod seal;
+mod stats;
+mod stream;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use weft_control::assignment::GossipKey;
+use weft_control::gossip::{Config, Gossip, Identity, NetdbView};
+use weft_control::id::NodeId;
+use weft_control::records::Table;
+
+pub use stats::GossipStats;
+
+use seal::Sealer;
+use task::{Core, Shared};
+
+/// What [`GossipHandle::start`] needs to know.
+#[derive(Debug, Clone)]
+pub struct GossipConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Messages of other clusters are not understood.
+    pub cluster_id: String,
+    /// Address and port of the UDP and the TCP socket; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Where other nodes reach these sockets; port 0 stands for the port that was bound.
+    pub advertise: SocketAddr,
+    /// The first seals, all open.
+    pub keys: Vec<GossipKey>,
+    /// Milliseconds since 1970 at the start of this process: later lives win over earlier ones.
+    pub incarnation: u64,
+    /// For everything random.
+    pub seed: [u8; 32],
+}
+
+/// Gossip of this node. Dropping it ends it without a word, as if the node had died.
+#[derive(Debug)]
+pub struct GossipHandle {
+    shared: Arc<Shared>,
+    view: watch::Receiver<Arc<NetdbView>>,
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl GossipHandle {
+    /// Binds both sockets and starts the task. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is taken or not this host's, or `keys` is empty.
+    pub fn start(config: GossipConfig) -> anyhow::Result<Self> {
+        let sealer = Sealer::new(config.cluster_id, config.keys)?;
+        let (udp, listener) = bind::bind(config.bind)?;
+        let mut addr = config.advertise;
+        if addr.port() == 0 {
+            addr.set_port(udp.local_addr()?.port());
+        }
+        let identity = Identity::new(config.node, addr, config.incarnation);
+        let shared = Arc::new(Shared::new(sealer));
+        let (publish, view) = watch::channel(Arc::default());
+        let (core, _) = Core::new(
+            |now| Gossip::new(Config::default(), identity, config.seed, now),
+            udp,
+            Arc::clone(&shared),
+            publish,
+        );
+        let task = tokio::spawn(core.run(listener));
+        Ok(Self {
+            shared,
+            view,
+            addr,
+            task,
+        })
+    }
+
+    /// The advertised address.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Replaces the key ring: the first key seals, all open.
+    ///
+    /// # Errors
+    /// When `keys` is empty; the ring stays as it was.
+    pub fn set_keys(&self, keys: Vec<GossipKey>) -> anyhow::Result<()> {
+        self.shared.sealer.set_keys(keys)
+    }
+
+    /// Greets these addresses until members answer there, and again whenever none is there.
+    ///
+    /// Addresses add up; this node's own is ignored, so the whole cluster can be given.
+    pub fn join(&self, seeds: Vec<SocketAddr>) {
+        self.shared.wish(|w| w.seeds.extend(seeds));
+    }
+
+    /// Publishes an entry of this node; a value that did not change costs nothing.
+    pub fn put(&self, table: Table, key: String, value: Vec<u8>) {
+        self.shared
+            .wish(|w| drop(w.writes.insert((table, key), Some(Bytes::from(value)))));
+    }
+
+    /// Withdraws an entry of this node.
+    pub fn delete(&self, table: Table, key: String) {
+        self.shared
+            .wish(|w| drop(w.writes.insert((table, key), None)));
+    }
+
+    /// Somebody failed to reach `node`: it is asked at once, and withdrawn if it does not answer.
+    pub fn report_unreachable(&self, node: NodeId) {
+        self.shared.wish(|w| {
+            w.unreachable.insert(node);
+        });
+    }
+
+    /// Members and visible entries, this node's own included; a new value at most every 10 ms,
+    /// at once when a member fails.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<NetdbView>> {
+        self.view.clone()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> GossipStats {
+        self.shared.counters.snapshot()
+    }
+
+    /// Says goodbye, so that the others drop this node's entries at once, and ends.
+    pub async fn leave(self) {
+        let (done, left) = oneshot::channel();
+        self.shared.wish(|w| w.leave = Some(done));
+        if left.await.is_err() {
+            tracing::debug!("gossip had already ended");
+        }
+    }
+}
+
+impl Drop for GossipHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

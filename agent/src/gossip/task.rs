@@ -1,0 +1,355 @@
+//! The task that owns the state machine and its sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use weft_control::gossip::{Event, Gossip, MAX_DATAGRAM, NetdbView};
+use weft_control::id::NodeId;
+use weft_control::records::Table;
+
+use super::seal::{Channel, OVERHEAD, Sealer};
+use super::stats::{Counters, add};
+use super::stream::{Conversations, Incoming};
+
+/// Readers of the view get changes in batches of this length.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+const DATAGRAMS_PER_ROUND: usize = 64;
+const MAX_CALLS: usize = 32;
+pub(crate) const MAX_ANSWERS: usize = 64;
+/// The farewell goes out this often, as nobody answers it.
+const FAREWELLS: usize = 3;
+const FAREWELL_PERIOD: Duration = Duration::from_millis(30);
+
+/// What the handle wants and the task has not yet done. One slot for each key, so it is bounded
+/// by what the node has to say.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) writes: BTreeMap<(Table, String), Option<Bytes>>,
+    pub(crate) seeds: BTreeSet<SocketAddr>,
+    pub(crate) unreachable: BTreeSet<NodeId>,
+    pub(crate) leave: Option<oneshot::Sender<()>>,
+}
+
+/// Shared between the handle and its task.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    wishes: Mutex<Wishes>,
+    pub(crate) wake: Notify,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) sealer: Arc<Sealer>,
+}
+
+impl Shared {
+    pub(crate) fn new(sealer: Sealer) -> Self {
+        Self {
+            wishes: Mutex::default(),
+            wake: Notify::new(),
+            counters: Arc::default(),
+            sealer: Arc::new(sealer),
+        }
+    }
+
+    /// Changes the wishes and wakes the task.
+    pub(crate) fn wish(&self, change: impl FnOnce(&mut Wishes)) {
+        change(&mut self.lock());
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wishes> {
+        // Every change of the wishes is a single step, so they stay whole.
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Core {
+    gossip: Gossip,
+    udp: UdpSocket,
+    shared: Arc<Shared>,
+    view: watch::Sender<Arc<NetdbView>>,
+    started: Instant,
+    incoming: mpsc::Receiver<Incoming>,
+    conversations: Conversations,
+    calls: JoinSet<Option<SocketAddr>>,
+    /// The view is to be published at this time.
+    publish_at: Option<Duration>,
+    published: Duration,
+}
+
+impl Core {
+    pub(crate) fn new(
+        gossip: impl FnOnce(Duration) -> Gossip,
+        udp: UdpSocket,
+        shared: Arc<Shared>,
+        view: watch::Sender<Arc<NetdbView>>,
+    ) -> (Self, Conversations) {
+        let (core, incoming) = mpsc::channel(MAX_ANSWERS);
+        let conversations = Conversations {
+            sealer: Arc::clone(&shared.sealer),
+            counters: Arc::clone(&shared.counters),
+            core,
+        };
+        let this = Self {
+            gossip: gossip(Duration::ZERO),
+            udp,
+            shared,
+            view,
+            started: Instant::now(),
+            incoming,
+            conversations: conversations.clone(),
+            calls: JoinSet::new(),
+            publish_at: Some(Duration::ZERO),
+            published: Duration::ZERO,
+        };
+        (this, conversations)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Runs until the handle is dropped or leaves.
+    pub(crate) async fn run(mut self, listener: TcpListener) {
+        let mut listening = JoinSet::new();
+        listening.spawn(accept(listener, self.conversations.clone()));
+        let mut buf = vec![0; MAX_DATAGRAM + OVERHEAD + 1];
+        loop {
+            self.drain().await;
+            let due = [self.gossip.next_deadline(), self.publish_at]
+                .into_iter()
+                .flatten()
+                .min();
+            let wait = due.map(|at| at.saturating_sub(self.now()));
+            tokio::select! {
+                received = self.udp.recv_from(&mut buf) => match received {
+                    Ok((len, from)) => {
+                        self.datagram(from, &mut buf, len);
+                        self.more_datagrams(&mut buf);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "gossip socket");
+                        tokio::time::sleep(DEBOUNCE).await;
+                    }
+                },
+                Some(incoming) = self.incoming.recv() => self.stream_message(incoming),
+                Some(call) = self.calls.join_next() => {
+                    if let Ok(Some(unreachable)) = call {
+                        self.gossip.handle_stream_failure(self.now(), unreachable);
+                    }
+                }
+                () = self.shared.wake.notified() => {
+                    if self.wishes().await {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(wait.unwrap_or(Duration::from_secs(1))) => {}
+            }
+            let now = self.now();
+            if self.gossip.next_deadline().is_some_and(|at| at <= now) {
+                self.gossip.handle_deadline(now);
+            }
+        }
+    }
+
+    fn datagram(&mut self, from: SocketAddr, buf: &mut [u8], len: usize) {
+        let counters = &self.shared.counters;
+        add(&counters.datagrams_in, 1);
+        add(&counters.bytes_in, len as u64);
+        let Some(sealed) = buf
+            .get_mut(..len)
+            .filter(|b| b.len() <= MAX_DATAGRAM + OVERHEAD)
+        else {
+            add(&counters.malformed, 1);
+            return;
+        };
+        match self.shared.sealer.open(Channel::Datagram, sealed) {
+            Ok(plain) => {
+                let now = self.started.elapsed();
+                if let Err(error) = self.gossip.handle_datagram(now, from, plain) {
+                    counters.not_accepted(&error);
+                    tracing::debug!(%from, %error, "gossip datagram dropped");
+                }
+            }
+            Err(error) => {
+                counters.not_opened(error);
+                tracing::debug!(%from, %error, "gossip datagram dropped");
+            }
+        }
+    }
+
+    /// Empties the socket before timers are looked at: what waits there may be what they wait for.
+    fn more_datagrams(&mut self, buf: &mut [u8]) {
+        for _ in 0..DATAGRAMS_PER_ROUND {
+            match self.udp.try_recv_from(buf) {
+                Ok((len, from)) => self.datagram(from, buf, len),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn stream_message(&mut self, incoming: Incoming) {
+        let now = self.now();
+        let answer = match self.gossip.handle_stream_message(now, &incoming.bytes) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.shared.counters.not_accepted(&error);
+                tracing::debug!(%error, "gossip stream message dropped");
+                None
+            }
+        };
+        // The peer may have hung up meanwhile, which is its business.
+        drop(incoming.reply.send(answer));
+    }
+
+    /// True when it is time to end.
+    async fn wishes(&mut self) -> bool {
+        let wishes = std::mem::take(&mut *self.shared.lock());
+        let now = self.now();
+        for seed in wishes.seeds {
+            self.gossip.join(now, seed);
+        }
+        for ((table, key), value) in wishes.writes {
+            let changed = match value {
+                Some(value) => self.gossip.put(now, table, &key, value),
+                None => Ok(self.gossip.delete(now, table, &key)),
+            };
+            match changed {
+                Ok(true) => self.publish_soon(now),
+                Ok(false) => {}
+                Err(error) => tracing::error!(?table, key, %error, "not gossiped"),
+            }
+        }
+        for node in wishes.unreachable {
+            self.gossip.report_unreachable(now, &node);
+        }
+        if let Some(done) = wishes.leave {
+            self.leave().await;
+            if done.send(()).is_err() {
+                tracing::debug!("left, and nobody waited for it");
+            }
+            return true;
+        }
+        false
+    }
+
+    async fn leave(&mut self) {
+        self.gossip.leave(self.now());
+        let farewell: Vec<_> = std::iter::from_fn(|| self.gossip.poll_transmit()).collect();
+        for round in 0..FAREWELLS {
+            if round > 0 {
+                tokio::time::sleep(FAREWELL_PERIOD).await;
+            }
+            for t in &farewell {
+                self.send(t.to, &t.bytes).await;
+            }
+        }
+        self.view.send_replace(Arc::new(self.gossip.view()));
+    }
+
+    async fn send(&self, to: SocketAddr, plain: &[u8]) {
+        let counters = &self.shared.counters;
+        let sent = match self.shared.sealer.seal(Channel::Datagram, plain) {
+            Ok(sealed) => self.udp.send_to(&sealed, to).await.ok(),
+            Err(_) => None,
+        };
+        match sent {
+            Some(len) => {
+                add(&counters.datagrams_out, 1);
+                add(&counters.bytes_out, len as u64);
+            }
+            None => add(&counters.send_errors, 1),
+        }
+    }
+
+    fn publish_soon(&mut self, now: Duration) {
+        let at = (self.published + DEBOUNCE).max(now);
+        self.publish_at = Some(self.publish_at.map_or(at, |p| p.min(at)));
+    }
+
+    async fn drain(&mut self) {
+        while let Some(t) = self.gossip.poll_transmit() {
+            self.send(t.to, &t.bytes).await;
+        }
+        while let Some(call) = self.gossip.poll_stream() {
+            if self.calls.len() >= MAX_CALLS {
+                add(&self.shared.counters.streams_failed, 1);
+                self.gossip.handle_stream_failure(self.now(), call.to);
+                continue;
+            }
+            let conversations = self.conversations.clone();
+            self.calls.spawn(async move {
+                let result = conversations.call(call.to, call.bytes).await;
+                let counters = &conversations.counters;
+                match result {
+                    Ok(()) => {
+                        add(&counters.streams, 1);
+                        None
+                    }
+                    Err(error) => {
+                        add(&counters.streams_failed, 1);
+                        tracing::debug!(peer = %call.to, %error, "gossip stream failed");
+                        Some(call.to)
+                    }
+                }
+            });
+        }
+        let now = self.now();
+        while let Some(event) = self.gossip.poll_event() {
+            match event {
+                // Packets are being lost: nobody should wait for company.
+                Event::MemberDown(node) => {
+                    tracing::warn!(%node, "node does not answer; its endpoints are withdrawn");
+                    self.publish_at = Some(now);
+                }
+                Event::MemberLeft(node) => {
+                    tracing::info!(%node, "node left");
+                    self.publish_at = Some(now);
+                }
+                Event::MemberUp(node) => {
+                    tracing::info!(%node, "node is up");
+                    self.publish_soon(now);
+                }
+                Event::EntryChanged { .. } => self.publish_soon(now),
+            }
+        }
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish_at = None;
+            self.published = now;
+            self.view.send_replace(Arc::new(self.gossip.view()));
+        }
+    }
+}
+
+/// Answers conversations until dropped.
+async fn accept(listener: TcpListener, conversations: Conversations) {
+    let slots = Arc::new(Semaphore::new(MAX_ANSWERS));
+    let mut answers = JoinSet::new();
+    loop {
+        while answers.try_join_next().is_some() {}
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "gossip listener");
+                tokio::time::sleep(DEBOUNCE).await;
+                continue;
+            }
+        };
+        let conversations = conversations.clone();
+        answers.spawn(async move {
+            let counter = match conversations.converse(&mut stream).await {
+                Ok(()) => &conversations.counters.streams,
+                Err(_) => &conversations.counters.streams_failed,
+            };
+            add(counter, 1);
+            drop(slot);
+        });
+    }
+}

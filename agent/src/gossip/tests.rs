@@ -1,0 +1,197 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+use weft_control::assignment::GossipKey;
+use weft_control::gossip::{MemberState, NetdbView};
+use weft_control::records::Table;
+
+use super::{GossipConfig, GossipHandle, GossipStats};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn key(epoch: u32) -> GossipKey {
+    GossipKey {
+        epoch,
+        key: [u8::try_from(epoch).unwrap(); 32],
+    }
+}
+
+fn config(name: &str, keys: &[GossipKey]) -> GossipConfig {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).unwrap();
+    GossipConfig {
+        node: name.into(),
+        cluster_id: "cluster".to_owned(),
+        bind: any,
+        advertise: any,
+        keys: keys.to_vec(),
+        incarnation: 1,
+        seed,
+    }
+}
+
+fn start(name: &str, keys: &[GossipKey]) -> GossipHandle {
+    let handle = GossipHandle::start(config(name, keys)).unwrap();
+    handle.put(Table::Endpoint, format!("of-{name}"), b"1".to_vec());
+    handle
+}
+
+async fn sees(handle: &GossipHandle, what: &str, mut seen: impl FnMut(&NetdbView) -> bool) {
+    let mut view = handle.view();
+    timeout(PATIENCE, view.wait_for(|v| seen(v)))
+        .await
+        .unwrap_or_else(|_| panic!("{} never sees {what}", handle.addr()))
+        .unwrap();
+}
+
+async fn counts(handle: &GossipHandle, what: &str, counted: impl Fn(GossipStats) -> bool) {
+    let start = Instant::now();
+    while !counted(handle.stats()) {
+        assert!(start.elapsed() < PATIENCE, "{what}: {:?}", handle.stats());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn entries(view: &NetdbView) -> usize {
+    view.entries(Table::Endpoint).count()
+}
+
+async fn cluster(names: &[&str]) -> Vec<GossipHandle> {
+    let handles: Vec<_> = names.iter().map(|n| start(n, &[key(1)])).collect();
+    let first = handles[0].addr();
+    for handle in &handles {
+        handle.join(vec![first]);
+    }
+    for handle in &handles {
+        sees(handle, "all entries", |v| entries(v) == names.len()).await;
+    }
+    handles
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_converge_and_withdraw_a_dead_one() {
+    let mut handles = cluster(&["a", "b", "c"]).await;
+    let large = vec![7; 30_000];
+    handles[1].put(Table::Endpoint, "large".to_owned(), large.clone());
+    for handle in &handles {
+        sees(handle, "the large entry", |v| {
+            v.get(Table::Endpoint, &"b".into(), "large")
+                .is_some_and(|v| **v == large)
+        })
+        .await;
+    }
+    handles[1].delete(Table::Endpoint, "large".to_owned());
+    for handle in &handles {
+        sees(handle, "the deletion", |v| entries(v) == 3).await;
+    }
+
+    let killed = Instant::now();
+    drop(handles.pop());
+    for handle in &handles {
+        sees(handle, "the death of c", |v| {
+            v.state(&"c".into()) == Some(MemberState::Down) && entries(v) == 2
+        })
+        .await;
+    }
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let stats = handles[0].stats();
+    assert!(stats.datagrams_in > 0 && stats.datagrams_out > 0 && stats.streams > 0);
+    assert_eq!(
+        (
+            stats.malformed,
+            stats.forged,
+            stats.unknown_key,
+            stats.refused
+        ),
+        (0, 0, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_leaving_node_is_gone_at_once() {
+    let mut handles = cluster(&["a", "b", "c"]).await;
+    let c = handles.pop().unwrap();
+    c.leave().await;
+    for handle in &handles {
+        sees(handle, "that c left", |v| {
+            v.state(&"c".into()) == Some(MemberState::Left) && entries(v) == 2
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn another_key_is_counted_and_gets_nowhere() {
+    let a = start("a", &[key(1)]);
+    let unknown = start("b", &[key(2)]);
+    let forged = start(
+        "c",
+        &[GossipKey {
+            epoch: 1,
+            key: [9; 32],
+        }],
+    );
+    unknown.join(vec![a.addr()]);
+    forged.join(vec![a.addr()]);
+    counts(&a, "unknown key", |s| s.unknown_key >= 2).await;
+    counts(&a, "forged", |s| s.forged >= 2).await;
+    assert_eq!(a.view().borrow().members.len(), 1);
+
+    // Once a holds both keys, b gets in although they seal with different ones.
+    a.set_keys(vec![key(1), key(2)]).unwrap();
+    unknown.set_keys(vec![key(2), key(1)]).unwrap();
+    sees(&a, "b", |v| entries(v) == 2).await;
+    sees(&unknown, "a", |v| entries(v) == 2).await;
+    assert!(a.set_keys(Vec::new()).is_err());
+}
+
+#[tokio::test]
+async fn malformed_datagrams_and_streams_are_counted_and_harm_nobody() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let handles = cluster(&["a", "b"]).await;
+    let (a, target) = (&handles[0], handles[0].addr());
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    socket.send_to(&[], target).await.unwrap();
+    socket.send_to(b"nonsense", target).await.unwrap();
+    socket.send_to(&[1; 1391], target).await.unwrap();
+    socket.send_to(&[1; 9000], target).await.unwrap();
+    counts(a, "datagrams", |s| s.malformed == 3 && s.unknown_key == 1).await;
+
+    for junk in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x04junk"] {
+        let before = a.stats().malformed;
+        let mut stream = tokio::net::TcpStream::connect(target).await.unwrap();
+        stream.write_all(junk).await.unwrap();
+        // It hangs up, with or without reading the rest.
+        let hung_up = timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap();
+        assert!(hung_up.is_err() || hung_up.is_ok_and(|n| n == 0));
+        counts(a, "stream", |s| s.malformed == before + 1).await;
+    }
+    handles[1].put(Table::Load, "k".to_owned(), b"{}".to_vec());
+    sees(a, "b as before", |v| {
+        v.get(Table::Load, &"b".into(), "k").is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_busy_port_names_the_way_out() {
+    let a = start("a", &[key(1)]);
+    let mut second = config("b", &[key(1)]);
+    second.bind = a.addr();
+    let error = GossipHandle::start(second.clone()).unwrap_err().to_string();
+    assert!(
+        error.contains("is in use") && error.contains("ss -lunp"),
+        "{error}"
+    );
+    second.bind = "192.0.2.1:7946".parse().unwrap();
+    let error = GossipHandle::start(second.clone()).unwrap_err().to_string();
+    assert!(error.contains("not one of this host's"), "{error}");
+    second.keys.clear();
+    let error = GossipHandle::start(second).unwrap_err().to_string();
+    assert!(error.contains("no gossip key"), "{error}");
+}
