@@ -105,7 +105,9 @@ pub fn icmp_echo_reply(frame: &mut [u8], info: &IpInfo) -> usize {
     let (src, dst) = (src_mac(frame), dst_mac(frame));
     set_macs(frame, dst, src);
     let field = info.l4 + 2;
-    if checksum::is_partial(frame, info) && checksum::complete(frame, info.l4, 2).is_err() {
+    // Padding behind the packet is no part of the sum.
+    let packet = &mut frame[..info.len];
+    if checksum::is_partial(packet, info) && checksum::complete(packet, info.l4, 2).is_err() {
         return 0;
     }
     let (request, reply): (u8, u8) = if info.is_ipv4() { (8, 0) } else { (128, 129) };
