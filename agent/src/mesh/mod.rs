@@ -1,1 +1,295 @@
-//! Placeholder.
+//! Published ports, socket front end: a real listener on every node for every published port.
+//!
+//! ```text
+//! client ──► [::]:8000 ──► this module ──► 169.254.77.2:8000 ──weft0──► worker picks a replica
+//! ```
+//!
+//! A connection is accepted, opened once more towards the mesh address over `weft0`, and copied
+//! both ways. The worker behind `weft0` chooses the replica (crate `weft-mesh`), so service VIPs
+//! and published ports are balanced by the same code. A real listener also reserves the port: one
+//! that is busy is reported with the program that holds it.
+//!
+//! Two things have their place here and are not built yet. The frame front end (`--mesh frame`),
+//! where an nftables set sends packets for published ports straight to the mesh address and the
+//! sockets only reserve the port: [`MeshSockets::update`] is the place that learns which ports
+//! there are. And the PROXY protocol, which belongs at the head of the connection that
+//! `tcp::carry` opens.
+
+mod buffers;
+mod counters;
+mod listen;
+mod owner;
+mod tcp;
+mod udp;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use weft_control::objects::Protocol;
+
+use counters::PortCounters;
+
+/// A port that the node has to accept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// The one address to accept it on; every address when absent.
+    pub host_ip: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Name of the service, for people.
+    pub service: String,
+}
+
+/// A published port that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusyPort {
+    /// Address that it was to be accepted on.
+    pub host_ip: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The service that published it.
+    pub service: String,
+    /// Who holds it, as in `nginx (pid 812)`; or what else the kernel said.
+    pub owner: String,
+}
+
+/// Figures of one open port, since it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStats {
+    /// The port.
+    pub published: Published,
+    /// Connections accepted; for UDP, clients that began to send.
+    pub accepted: u64,
+    /// Connections that found no replica, or no room under the limit.
+    pub refused: u64,
+    /// Connections open now; for UDP, clients not yet forgotten.
+    pub open: u64,
+    /// Bytes from clients to replicas.
+    pub rx_bytes: u64,
+    /// Bytes from replicas to clients.
+    pub tx_bytes: u64,
+}
+
+/// Settings and limits.
+#[derive(Debug, Clone)]
+pub struct MeshConfig {
+    /// Address behind `weft0`.
+    pub mesh_addr: IpAddr,
+    /// How long a replica may take to answer before the client is refused. Long enough for the
+    /// worker to try another replica when the kernel repeats the SYN (after 1 s and 3 s).
+    pub connect_timeout: Duration,
+    /// Connections and UDP clients at most, over all ports.
+    pub max_connections: usize,
+    /// UDP clients at most, of one port.
+    pub max_udp_clients: usize,
+    /// A UDP client that was idle for so long is forgotten.
+    pub udp_idle: Duration,
+}
+
+impl MeshConfig {
+    /// Defaults for a mesh address: half of the file descriptors that the process may open, less
+    /// a reserve, at two descriptors for each connection.
+    #[must_use]
+    pub fn new(mesh_addr: IpAddr) -> Self {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .current
+            .map_or(MOST_CONNECTIONS * 2, |n| {
+                usize::try_from(n).unwrap_or(usize::MAX)
+            });
+        Self {
+            mesh_addr,
+            connect_timeout: Duration::from_secs(5),
+            max_connections: (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2)
+                .clamp(64, MOST_CONNECTIONS),
+            max_udp_clients: 1024,
+            udp_idle: Duration::from_secs(90),
+        }
+    }
+}
+
+/// Descriptors left to the rest of the agent.
+const DESCRIPTOR_RESERVE: usize = 512;
+/// Connections at most, whatever the process may open.
+const MOST_CONNECTIONS: usize = 100_000;
+
+/// The listeners of a node.
+///
+/// Every method may be called from any task of the runtime; none waits. Dropping it closes the
+/// listeners, not the connections.
+#[derive(Debug)]
+pub struct MeshSockets {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What accept loops need.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: MeshConfig,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: BTreeMap<Key, Published>,
+    open: BTreeMap<Key, Listener>,
+    busy: BTreeMap<Key, BusyPort>,
+}
+
+type Key = (Option<IpAddr>, u16, Protocol);
+
+#[derive(Debug)]
+struct Listener {
+    published: Published,
+    counters: Arc<PortCounters>,
+    task: AbortHandle,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl MeshSockets {
+    /// No listener yet.
+    #[must_use]
+    pub fn new(config: MeshConfig) -> Self {
+        let slots = config.max_connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                slots: Arc::new(Semaphore::new(slots)),
+            }),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Opens what is wanted and not open, closes what is open and not wanted. Connections that
+    /// were accepted go on either way, and other ports are not touched. Ports that are busy are
+    /// tried again. Must be called inside the runtime.
+    pub fn update(&self, wanted: &BTreeSet<Published>) {
+        let mut state = self.lock();
+        state.wanted.clear();
+        for published in wanted {
+            let key = (published.host_ip, published.port, published.protocol);
+            state.wanted.entry(key).or_insert_with(|| published.clone());
+        }
+        let State { wanted, open, busy } = &mut *state;
+        open.retain(|key, _| wanted.contains_key(key));
+        busy.retain(|key, _| wanted.contains_key(key));
+        for (key, listener) in open.iter_mut() {
+            if let Some(published) = wanted.get(key) {
+                listener.published.clone_from(published);
+            }
+        }
+        self.open_missing(&mut state, false);
+    }
+
+    /// Tries again to open the ports that are busy, and looks up anew who holds them. To be
+    /// called every few seconds, inside the runtime.
+    pub fn tick(&self) {
+        self.open_missing(&mut self.lock(), true);
+    }
+
+    /// Wanted ports that are not open, and why.
+    #[must_use]
+    pub fn busy(&self) -> Vec<BusyPort> {
+        self.lock().busy.values().cloned().collect()
+    }
+
+    /// Figures of every open port.
+    #[must_use]
+    pub fn stats(&self) -> Vec<PortStats> {
+        self.lock()
+            .open
+            .values()
+            .map(|listener| listener.counters.stats(&listener.published))
+            .collect()
+    }
+
+    fn open_missing(&self, state: &mut State, look_up: bool) {
+        let State { wanted, open, busy } = state;
+        for (key, published) in wanted.iter() {
+            if open.contains_key(key) {
+                continue;
+            }
+            match self.open(published) {
+                Ok(listener) => {
+                    busy.remove(key);
+                    open.insert(*key, listener);
+                }
+                Err(error) => {
+                    if look_up || !busy.contains_key(key) {
+                        let known = busy.insert(*key, busy_port(published, &error));
+                        if known.is_none() {
+                            tracing::warn!(
+                                service = published.service,
+                                port = published.port,
+                                protocol = %published.protocol,
+                                owner = busy.get(key).map_or("", |b| b.owner.as_str()),
+                                "cannot accept a published port on this node; free it, or \
+                                 publish another one"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&self, published: &Published) -> io::Result<Listener> {
+        let counters = Arc::<PortCounters>::default();
+        let shared = Arc::clone(&self.shared);
+        let mesh = SocketAddr::new(shared.config.mesh_addr, published.port);
+        let task = match published.protocol {
+            Protocol::Tcp => {
+                let listener = listen::tcp(published.host_ip, published.port)?;
+                tokio::spawn(tcp::accept(listener, mesh, shared, Arc::clone(&counters)))
+            }
+            Protocol::Udp => {
+                let socket = listen::udp(published.host_ip, published.port)?;
+                tokio::spawn(udp::serve(socket, mesh, shared, Arc::clone(&counters)))
+            }
+        };
+        Ok(Listener {
+            published: published.clone(),
+            counters,
+            task: task.abort_handle(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn busy_port(published: &Published, error: &io::Error) -> BusyPort {
+    let owner = match error.kind() {
+        io::ErrorKind::AddrInUse => owner::of_port(published.protocol, published.port)
+            .map_or_else(|| "another process".to_owned(), |owner| owner.to_string()),
+        io::ErrorKind::AddrNotAvailable => "nobody: this node does not have the address".to_owned(),
+        io::ErrorKind::PermissionDenied => "nobody: weftd may not open this port".to_owned(),
+        _ => format!("unknown: {error}"),
+    };
+    BusyPort {
+        host_ip: published.host_ip,
+        port: published.port,
+        protocol: published.protocol,
+        service: published.service.clone(),
+        owner,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! TCP connections to a published port.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Shared;
+use super::buffers::Buffer;
+use super::counters::{OpenConnection, PortCounters};
+
+/// Pause after the kernel could not give out a connection (descriptors or memory used up).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Idle time before the kernel asks whether a peer is still there. Only a peer that is gone is
+/// ended by this; one that is merely silent answers.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Accepts connections until the task is aborted. Those accepted are tasks of their own.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    mesh: SocketAddr,
+    shared: Arc<Shared>,
+    counters: Arc<PortCounters>,
+) {
+    loop {
+        let client = match listener.accept().await {
+            Ok((client, _)) => client,
+            Err(error) => {
+                if is_about_one_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(port = mesh.port(), %error, "cannot accept connections for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let open = counters.open();
+        let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() else {
+            // New work is refused before old work is lost.
+            counters.refuse();
+            reset(&client);
+            continue;
+        };
+        let timeout = shared.config.connect_timeout;
+        tokio::spawn(async move {
+            carry(client, mesh, timeout, &open).await;
+            drop((open, slot));
+        });
+    }
+}
+
+/// Opens the other half of a connection and copies until both sides have closed.
+async fn carry(mut client: TcpStream, mesh: SocketAddr, timeout: Duration, open: &OpenConnection) {
+    let counters = &open.0;
+    let connected = tokio::time::timeout(timeout, TcpStream::connect(mesh)).await;
+    let Ok(Ok(mut replica)) = connected else {
+        counters.refuse();
+        reset(&client);
+        return;
+    };
+    for stream in [&client, &replica] {
+        if let Err(error) = tune(stream) {
+            // The connection works without.
+            tracing::debug!(%error, "cannot set socket options of a mesh connection");
+        }
+    }
+    let copied = {
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_replica, mut to_replica) = replica.split();
+        tokio::try_join!(
+            pump(&mut from_client, &mut to_replica, &counters.rx_bytes),
+            pump(&mut from_replica, &mut to_client, &counters.tx_bytes),
+        )
+    };
+    if let Err(error) = copied {
+        // One end broke off: the other one learns it in the same way.
+        tracing::trace!(%error, "mesh connection ended early");
+        reset(&client);
+        reset(&replica);
+    }
+}
+
+/// Copies one direction until its end, and passes the end on.
+async fn pump(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    bytes: &AtomicU64,
+) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let mut buffer = Buffer::take();
+        match from.try_read(&mut buffer) {
+            Ok(0) => return to.shutdown().await,
+            Ok(len) => {
+                to.write_all(&buffer[..len]).await?;
+                bytes.fetch_add(len as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_TIME)
+            .with_interval(KEEPALIVE_INTERVAL),
+    )
+}
+
+/// Makes the close that follows a reset.
+fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "cannot reset a mesh connection; it is closed instead");
+    }
+}
+
+/// Errors of accept(2) that say nothing about the listener.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
