@@ -173,7 +173,7 @@ impl Worker {
         if !self.read_port(snapshot, &port) && closed {
             // The device is gone with its namespace; the agent will notice. Level-triggered
             // readiness would spin until then.
-            self.unwatch(PortId(id));
+            self.unwatch(snapshot, PortId(id));
         }
     }
 
@@ -186,7 +186,7 @@ impl Worker {
             .copied()
             .collect();
         for id in gone {
-            self.unwatch(id);
+            self.unwatch(snapshot, id);
         }
         for (id, port) in &snapshot.ports {
             if port.worker != self.index || self.watched.contains_key(id) {
@@ -203,11 +203,21 @@ impl Worker {
         }
     }
 
-    fn unwatch(&mut self, id: PortId) {
-        if let Some(port) = self.watched.remove(&id)
-            && let Err(error) = self.epoll.delete(&*port.tap)
-        {
+    /// Forgets a port, and ends the flows of the clients behind it: nobody else would, and each of
+    /// them counts as load of its replica.
+    fn unwatch(&mut self, snapshot: &Snapshot, id: PortId) {
+        let Some(port) = self.watched.remove(&id) else {
+            return;
+        };
+        if let Err(error) = self.epoll.delete(&*port.tap) {
             tracing::debug!(port = %port.name, %error, "port was not watched any more");
+        }
+        let mut resets = Vec::new();
+        self.flows.close_port(id, |reset| {
+            resets.push((reset.to, Box::<[u8]>::from(reset.frame)));
+        });
+        for (to, frame) in resets {
+            self.send_reset(snapshot, to, &frame);
         }
     }
 
