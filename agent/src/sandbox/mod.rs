@@ -1,1 +1,207 @@
-//! Placeholder.
+//! Sandboxes: the network namespaces of tasks, and foreign ones that `network connect` joins.
+//!
+//! ```text
+//!   sandbox namespace                                host namespace
+//!   eth0, eth2, … TAP, one for each overlay network ── read by the data plane's workers
+//!   eth1          veth into the gateway bridge ─────── weft_gwbridge ── masquerade ── outside
+//!   127.0.0.11:53 DNS sockets ──────────────────────── read by the agent
+//! ```
+//!
+//! Packets *from* an overlay address leave through that network's own routing table, so answers
+//! return the way the question came; everything else follows the main table, whose default route is
+//! the gateway bridge.
+//!
+//! Everything here blocks for milliseconds on the kernel: async callers use `spawn_blocking`. All
+//! set-up is idempotent, so a restarted agent calls the same functions again and takes up what is
+//! there.
+
+pub mod gwbridge;
+mod mesh_tap;
+mod port;
+pub mod runner;
+mod sysctl;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::Path;
+
+use weft_sys::netlink::{Netlink, NetlinkError};
+use weft_sys::netns::{Netns, NetnsError};
+use weft_sys::tap::TapError;
+
+pub use mesh_tap::{
+    MESH_HOST_IP, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_MAC, open_mesh_tap, remove_mesh_tap,
+};
+pub use port::PortConfig;
+
+/// Where the resolver of every sandbox listens.
+pub const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
+
+/// Name of the gateway bridge's interface inside a sandbox; never used for an overlay network.
+pub const GATEWAY_IFNAME: &str = "eth1";
+
+/// Why a sandbox could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// The namespace itself.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// An interface, address, route or rule.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The device of an overlay network.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The namespace cannot be entered any more.
+    #[error("cannot enter the sandbox: {0}")]
+    Enter(#[source] io::Error),
+    /// A kernel setting.
+    #[error("cannot set {name} in the sandbox: {source}")]
+    Sysctl {
+        /// Path below `/proc/sys`.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The resolver's sockets.
+    #[error(
+        "cannot listen on {DNS_ADDR} ({protocol}) in the sandbox: {source}; is another resolver \
+         running there?"
+    )]
+    Dns {
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A network namespace with its interfaces.
+#[derive(Debug)]
+pub struct Sandbox {
+    netns: Netns,
+}
+
+impl Sandbox {
+    /// Makes the namespace of a task, bound at `path`, with `lo` up.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netns`] when it exists or may not be made; nothing is left behind.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, SandboxError> {
+        let path = path.as_ref();
+        let netns = Netns::create_at(path)?;
+        let sandbox = Self { netns };
+        if let Err(error) = sandbox
+            .netlink()
+            .and_then(|mut nl| Ok(nl.set_up("lo", true)?))
+        {
+            Netns::remove(path)?;
+            return Err(error);
+        }
+        Ok(sandbox)
+    }
+
+    /// The namespace of a task that ran before a restart of the agent, or a new one when it is gone.
+    ///
+    /// # Errors
+    /// As [`Sandbox::create`].
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, SandboxError> {
+        let path = path.as_ref();
+        match Netns::open(path) {
+            Ok(netns) => Ok(Self { netns }),
+            Err(NetnsError::NotFound { .. }) => Self::create(path),
+            // The file outlived its mount: a reboot without cleaning, or an unmount by hand.
+            Err(NetnsError::NotANamespace { .. }) => {
+                Netns::remove(path)?;
+                Self::create(path)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a namespace that someone else made, by path or by the id of a process in it.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netns`], naming the path or id.
+    pub fn open(path_or_pid: &str) -> Result<Self, SandboxError> {
+        let netns = match path_or_pid.parse::<u32>() {
+            Ok(pid) => Netns::of_pid(pid)?,
+            Err(_) => Netns::open(path_or_pid)?,
+        };
+        Ok(Self { netns })
+    }
+
+    /// Removes the namespace made at `path`; its interfaces go with the last process in it. A path
+    /// that does not exist is success.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netns`].
+    pub fn remove(path: impl AsRef<Path>) -> Result<(), SandboxError> {
+        Ok(Netns::remove(path)?)
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The first of `eth0`, `eth2`, `eth3`, … that is not taken; `eth1` belongs to the gateway
+    /// bridge.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netlink`].
+    pub fn first_free_ifname(&self) -> Result<String, SandboxError> {
+        let taken: Vec<String> = self
+            .netlink()?
+            .links()?
+            .into_iter()
+            .map(|link| link.name)
+            .collect();
+        let mut names = (0u32..)
+            .map(|n| format!("eth{n}"))
+            .filter(|n| n != GATEWAY_IFNAME);
+        Ok(names
+            .find(|name| !taken.contains(name))
+            .expect("a namespace has finitely many links"))
+    }
+
+    /// True when the main table has an IPv4 default route: a foreign sandbox that has its own way
+    /// out.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netlink`].
+    pub fn has_default_route(&self) -> Result<bool, SandboxError> {
+        let routes = self.netlink()?.routes()?;
+        Ok(routes.iter().any(|route| {
+            route.dest.addr().is_ipv4()
+                && route.dest.prefix_len() == 0
+                && route.table == weft_sys::netlink::MAIN_TABLE
+        }))
+    }
+
+    /// The resolver's sockets, bound inside the namespace at [`DNS_ADDR`], non-blocking.
+    ///
+    /// # Errors
+    /// [`SandboxError::Dns`], [`SandboxError::Enter`].
+    pub fn dns_sockets(&self) -> Result<(UdpSocket, TcpListener), SandboxError> {
+        let dns = |protocol| move |source| SandboxError::Dns { protocol, source };
+        let bind = || {
+            Netlink::open()?.set_up("lo", true)?;
+            let udp = UdpSocket::bind(DNS_ADDR).map_err(dns("udp"))?;
+            let tcp = TcpListener::bind(DNS_ADDR).map_err(dns("tcp"))?;
+            udp.set_nonblocking(true).map_err(dns("udp"))?;
+            tcp.set_nonblocking(true).map_err(dns("tcp"))?;
+            Ok((udp, tcp))
+        };
+        self.netns.run_in(bind).map_err(SandboxError::Enter)?
+    }
+
+    fn netlink(&self) -> Result<Netlink, SandboxError> {
+        Ok(Netlink::open_in(&self.netns)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

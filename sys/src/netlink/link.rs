@@ -31,6 +31,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Number of the bridge (or bond, or VRF) that it is a port of.
     pub master: Option<u32>,
+    /// Free text that is kept with the interface.
+    pub alias: Option<String>,
 }
 
 /// A pair of veth devices to be made.
@@ -259,6 +261,18 @@ impl Netlink {
         )
     }
 
+    /// Keeps free text of up to 255 bytes with the interface, for as long as it lives.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), NetlinkError> {
+        self.set_attribute(
+            name,
+            "set the alias of",
+            LinkAttribute::IfAlias(alias.to_owned()),
+        )
+    }
+
     /// Makes an interface a port of a bridge, or of nothing.
     ///
     /// # Errors
@@ -343,6 +357,7 @@ fn parse(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: None,
         master: None,
+        alias: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -350,6 +365,7 @@ fn parse(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),

@@ -83,6 +83,10 @@ fn veth_joins_two_namespaces() {
     assert!(nl_a.link("v1").expect("link").is_none());
     assert_eq!(nl_a.route_to(ip("10.1.0.2")).expect("route").mtu, 1400);
 
+    nl_a.set_alias("v0", "left end").expect("alias");
+    let v0 = nl_a.link("v0").expect("link").expect("v0");
+    assert_eq!(v0.alias.as_deref(), Some("left end"));
+
     nl_a.delete_link("v0").expect("delete");
     nl_a.delete_link("v0").expect("delete twice");
     assert!(nl_b.link("v1").expect("link").is_none());

@@ -1,0 +1,324 @@
+//! The gateway bridge `weft_gwbridge`: the way from sandboxes to the outside of the cluster.
+//!
+//! A Linux bridge in the host's namespace, a veth into it from each sandbox (isolated from each
+//! other), the kernel's own forwarding and one nftables table named `weft` that masquerades. So
+//! egress goes on while the agent restarts.
+
+mod pool;
+mod rules;
+mod subnet;
+
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
+use weft_sys::nft::{self, NftError};
+
+use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
+
+pub use pool::AddressPool;
+pub use rules::TABLE;
+pub use subnet::{SubnetError, choose_subnet};
+
+/// Name of the bridge.
+pub const BRIDGE: &str = "weft_gwbridge";
+
+/// Why the bridge is not there, or a sandbox not on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GwBridgeError {
+    /// No range for it.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// Every address of it is given out.
+    #[error(
+        "no free address left in {subnet} of {BRIDGE}: give it a larger range with --gwbridge-subnet"
+    )]
+    Full {
+        /// Range of the bridge.
+        subnet: Ipv4Net,
+    },
+    /// An interface, address or route.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Inside the sandbox, or a kernel setting.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The rules could not be removed.
+    #[error("cannot remove the nftables table {TABLE}: {0}")]
+    Rules(#[source] NftError),
+}
+
+/// Whether traffic from sandboxes gets out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Egress {
+    /// Forwarding and masquerade are in place.
+    On,
+    /// They are not; the text says why and what to do, once, as a warning. Everything else works.
+    Off(String),
+}
+
+/// The bridge of this node, set up.
+#[derive(Debug)]
+pub struct GatewayBridge {
+    subnet: Ipv4Net,
+    mtu: u32,
+    egress: Egress,
+    pool: Mutex<AddressPool>,
+}
+
+impl GatewayBridge {
+    /// Sets the bridge up in the calling thread's namespace, or takes up the one that is there with
+    /// the addresses that its sandboxes have. `wanted` is the range from the configuration; without
+    /// it 172.18.0.0/16 or the next private range that no route of the host overlaps.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Subnet`], [`GwBridgeError::Netlink`]. Trouble with forwarding or nftables is
+    /// no error but [`Egress::Off`].
+    pub fn ensure(wanted: Option<Ipv4Net>) -> Result<Self, GwBridgeError> {
+        let mut netlink = Netlink::open()?;
+        let existing = match netlink.link(BRIDGE)? {
+            Some(_) => address_of(&mut netlink, BRIDGE)?,
+            None => None,
+        };
+        let subnet = match existing {
+            Some(found) if wanted.is_none_or(|wanted| wanted.trunc() == found.trunc()) => found,
+            _ => choose_subnet(wanted, &busy_ranges(&mut netlink)?)?,
+        };
+        // The uplink's MTU spares egress from path MTU discovery at the first hop.
+        let outside = Ipv4Addr::new(192, 0, 2, 1).into();
+        let mtu = netlink
+            .route_to(outside)
+            .map_or(1500, |path| path.mtu.clamp(576, 65_535));
+        netlink.add_bridge(BRIDGE)?;
+        if let Some(stale) = existing.filter(|found| *found != subnet) {
+            netlink.delete_address(BRIDGE, IpNet::V4(stale))?;
+        }
+        netlink.add_address(BRIDGE, IpNet::V4(subnet))?;
+        netlink.set_mtu(BRIDGE, mtu)?;
+        netlink.set_up(BRIDGE, true)?;
+
+        let mut pool = AddressPool::new(subnet);
+        for port in ports(&mut netlink)? {
+            if let Some(ip) = port.alias.as_deref().and_then(address_in_alias) {
+                pool.reserve(ip);
+            }
+        }
+        let egress = enable_egress(subnet);
+        if let Egress::Off(reason) = &egress {
+            tracing::warn!(reason, "tasks cannot reach addresses outside the cluster");
+        }
+        Ok(Self {
+            subnet,
+            mtu,
+            egress,
+            pool: Mutex::new(pool),
+        })
+    }
+
+    /// Range of the bridge; its address is the bridge's own.
+    #[must_use]
+    pub fn subnet(&self) -> Ipv4Net {
+        self.subnet
+    }
+
+    /// Whether traffic from sandboxes gets out.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// Puts a sandbox on the bridge: `eth1` with an address and the default route through it.
+    /// A sandbox that is on it already keeps its address. Returns that address. Call it in the
+    /// host's namespace, as everything here.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Full`], [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`]; nothing is
+    /// left behind.
+    pub fn connect(&self, sandbox: &Sandbox) -> Result<Ipv4Addr, GwBridgeError> {
+        let mut host = Netlink::open()?;
+        let mut inside = sandbox.netlink()?;
+        let port = port_name(sandbox)?;
+        let known = match host.link(&port)? {
+            Some(link) => link.alias.as_deref().and_then(address_in_alias),
+            None => None,
+        };
+        let ip = {
+            let mut pool = self.pool();
+            match known.filter(|ip| self.subnet.contains(ip)) {
+                Some(ip) => {
+                    pool.reserve(ip);
+                    ip
+                }
+                None => pool.allocate().ok_or(GwBridgeError::Full {
+                    subnet: self.subnet,
+                })?,
+            }
+        };
+        let done = self.plug(&mut host, &port, sandbox, ip).and_then(|()| {
+            let net = Ipv4Net::new_assert(ip, self.subnet.prefix_len());
+            configure_inside(&mut inside, net, self.subnet.addr())
+        });
+        if let Err(error) = done {
+            if let Err(left) = host.delete_link(&port) {
+                tracing::warn!(port, error = %left, "gateway interface left behind");
+            }
+            self.pool().release(ip);
+            return Err(error);
+        }
+        Ok(ip)
+    }
+
+    /// Takes a sandbox off the bridge and frees its address; one that is not on it is success.
+    /// Needed for foreign sandboxes, and before the namespace of a task is removed.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`].
+    pub fn disconnect(&self, sandbox: &Sandbox) -> Result<(), GwBridgeError> {
+        let mut host = Netlink::open()?;
+        let port = port_name(sandbox)?;
+        if let Some(link) = host.link(&port)? {
+            host.delete_link(&port)?;
+            if let Some(ip) = link.alias.as_deref().and_then(address_in_alias) {
+                self.pool().release(ip);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees addresses of sandboxes that ended without [`GatewayBridge::disconnect`]: their
+    /// interfaces went with their namespaces.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Netlink`].
+    pub fn forget_gone(&self) -> Result<(), GwBridgeError> {
+        // Under the lock: an address allocated meanwhile has no interface yet.
+        let mut pool = self.pool();
+        let mut fresh = AddressPool::new(self.subnet);
+        for port in ports(&mut Netlink::open()?)? {
+            if let Some(ip) = port.alias.as_deref().and_then(address_in_alias) {
+                fresh.reserve(ip);
+            }
+        }
+        pool.retain(&fresh);
+        Ok(())
+    }
+
+    /// Removes the rules, the bridge and every sandbox's interface on it: when the node leaves the
+    /// cluster. Nothing there is success.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Netlink`], [`GwBridgeError::Rules`]; as much as possible is removed.
+    pub fn teardown() -> Result<(), GwBridgeError> {
+        let rules = match nft::apply(&rules::removal()) {
+            Ok(()) | Err(NftError::Missing) => Ok(()),
+            Err(error) => Err(GwBridgeError::Rules(error)),
+        };
+        let mut netlink = Netlink::open()?;
+        for port in ports(&mut netlink)? {
+            netlink.delete_link(&port.name)?;
+        }
+        netlink.delete_link(BRIDGE)?;
+        rules
+    }
+
+    fn plug(
+        &self,
+        host: &mut Netlink,
+        port: &str,
+        sandbox: &Sandbox,
+        ip: Ipv4Addr,
+    ) -> Result<(), GwBridgeError> {
+        host.add_veth(&Veth {
+            name: port,
+            peer: GATEWAY_IFNAME,
+            peer_netns: Some(sandbox.netns()),
+            peer_mac: Some(weft_control::objects::Mac::for_ip(ip.into()).0),
+            mtu: Some(self.mtu),
+        })?;
+        // Written first: it is what a restarted agent knows the address from.
+        host.set_alias(port, &alias(ip))?;
+        host.set_master(port, Some(BRIDGE))?;
+        host.set_isolated(port, true)?;
+        Ok(host.set_up(port, true)?)
+    }
+
+    fn pool(&self) -> MutexGuard<'_, AddressPool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn configure_inside(
+    inside: &mut Netlink,
+    net: Ipv4Net,
+    gateway: Ipv4Addr,
+) -> Result<(), GwBridgeError> {
+    inside.set_up("lo", true)?;
+    for stale in inside.addresses(GATEWAY_IFNAME)? {
+        if stale.addr().is_ipv4() && stale != IpNet::V4(net) {
+            inside.delete_address(GATEWAY_IFNAME, stale)?;
+        }
+    }
+    inside.add_address(GATEWAY_IFNAME, IpNet::V4(net))?;
+    inside.set_up(GATEWAY_IFNAME, true)?;
+    inside.set_route(&Route {
+        dest: IpNet::V4(Ipv4Net::default()),
+        gateway: Some(gateway.into()),
+        dev: Some(GATEWAY_IFNAME.to_owned()),
+        table: MAIN_TABLE,
+        onlink: false,
+    })?;
+    Ok(())
+}
+
+fn enable_egress(subnet: Ipv4Net) -> Egress {
+    if let Err(error) = sysctl::set("net/ipv4/ip_forward", "1") {
+        return Egress::Off(format!("{error}; set net.ipv4.ip_forward=1 on the host"));
+    }
+    match nft::apply(&rules::setup(subnet)) {
+        Ok(()) => Egress::On,
+        Err(error) => Egress::Off(error.to_string()),
+    }
+}
+
+/// Unique on the host and the same after a restart: the inode of the namespace, at most ten digits.
+fn port_name(sandbox: &Sandbox) -> Result<String, GwBridgeError> {
+    let inode = sandbox.netns().inode().map_err(SandboxError::Enter)?;
+    Ok(format!("wgw{inode}"))
+}
+
+fn alias(ip: Ipv4Addr) -> String {
+    format!("weft gateway {ip}")
+}
+
+fn address_in_alias(alias: &str) -> Option<Ipv4Addr> {
+    alias.strip_prefix("weft gateway ")?.parse().ok()
+}
+
+fn ports(netlink: &mut Netlink) -> Result<Vec<weft_sys::netlink::Link>, NetlinkError> {
+    let Some(bridge) = netlink.link(BRIDGE)? else {
+        return Ok(Vec::new());
+    };
+    let mut links = netlink.links()?;
+    links.retain(|link| link.master == Some(bridge.index) && link.name.starts_with("wgw"));
+    Ok(links)
+}
+
+fn address_of(netlink: &mut Netlink, name: &str) -> Result<Option<Ipv4Net>, NetlinkError> {
+    let addresses = netlink.addresses(name)?;
+    Ok(addresses.into_iter().find_map(|address| match address {
+        IpNet::V4(v4) => Some(v4),
+        IpNet::V6(_) => None,
+    }))
+}
+
+/// What the host routes or has already, apart from default routes and the bridge itself.
+fn busy_ranges(netlink: &mut Netlink) -> Result<Vec<(IpNet, String)>, NetlinkError> {
+    let routes = netlink.routes()?.into_iter();
+    let busy = routes.filter(|route| route.dest.prefix_len() > 0);
+    Ok(busy
+        .map(|route| (route.dest, route.dev.unwrap_or_default()))
+        .filter(|(_, dev)| dev != BRIDGE)
+        .collect())
+}

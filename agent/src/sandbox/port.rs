@@ -1,0 +1,160 @@
+//! One overlay network in a sandbox: a TAP with its addresses, routing table and rules.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weft_control::objects::Mac;
+use weft_sys::netlink::{Netlink, Route, Rule};
+use weft_sys::tap::{Tap, TapConfig};
+
+use super::{Sandbox, SandboxError, sysctl};
+
+/// What an overlay interface should be.
+#[derive(Debug, Clone)]
+pub struct PortConfig {
+    /// Name inside the sandbox.
+    pub ifname: String,
+    /// The endpoint's Ethernet address.
+    pub mac: Mac,
+    /// The endpoint's addresses with the prefix lengths of their subnets.
+    pub ips: Vec<IpNet>,
+    /// Gateways of the network, which the data plane answers for; at most one of each family.
+    pub gateways: Vec<IpAddr>,
+    /// Largest inner IP packet, in bytes.
+    pub mtu: u32,
+}
+
+/// First routing table of overlay networks; `ethN` has table (and rule priority) 100 + N.
+const FIRST_TABLE: u32 = 100;
+
+impl Sandbox {
+    /// Makes the interface, or takes up the one that an earlier agent left. The TAP persists: it
+    /// survives this process, and is removed by [`Sandbox::remove_port`] or with the namespace.
+    ///
+    /// # Errors
+    /// See [`SandboxError`]; an interface that this call made is gone again.
+    pub fn add_port(&self, config: &PortConfig) -> Result<Tap, SandboxError> {
+        let add = || {
+            let mut netlink = Netlink::open()?;
+            let found = netlink.link(&config.ifname)?.is_some();
+            let tap = Tap::open(&TapConfig {
+                mac: Some(config.mac.0),
+                mtu: Some(config.mtu),
+                up: false,
+                ..TapConfig::new(&config.ifname)
+            })?;
+            match configure(&mut netlink, config) {
+                Ok(()) => Ok(tap),
+                Err(error) => {
+                    if !found && let Err(left) = netlink.delete_link(&config.ifname) {
+                        tracing::warn!(ifname = config.ifname, error = %left, "TAP left behind");
+                    }
+                    Err(error)
+                }
+            }
+        };
+        self.netns.run_in(add).map_err(SandboxError::Enter)?
+    }
+
+    /// Removes the interface with its rules; one that is not there is success. Descriptors of the
+    /// TAP report an error from then on.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netlink`].
+    pub fn remove_port(&self, ifname: &str) -> Result<(), SandboxError> {
+        let mut netlink = self.netlink()?;
+        if let Some(link) = netlink.link(ifname)? {
+            let table = table_of(ifname, link.index);
+            for rule in netlink
+                .rules()?
+                .into_iter()
+                .filter(|rule| rule.table == table)
+            {
+                netlink.delete_rule(&rule)?;
+            }
+        }
+        Ok(netlink.delete_link(ifname)?)
+    }
+}
+
+fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxError> {
+    let ifname = &config.ifname;
+    let has_v6 = config.ips.iter().any(|ip| ip.addr().is_ipv6());
+    // Nothing is learnt from the wire, and nothing is sent from addresses that are not the port's:
+    // the data plane would drop it.
+    let v6 = format!("net/ipv6/conf/{ifname}");
+    sysctl::set_if_there(&format!("{v6}/accept_ra"), "0")?;
+    sysctl::set_if_there(&format!("{v6}/autoconf"), "0")?;
+    sysctl::set_if_there(
+        &format!("{v6}/disable_ipv6"),
+        if has_v6 { "0" } else { "1" },
+    )?;
+    let v4 = format!("net/ipv4/conf/{ifname}");
+    sysctl::set(&format!("{v4}/arp_ignore"), "1")?;
+    sysctl::set(&format!("{v4}/arp_announce"), "2")?;
+    // Mesh connections may come from any address; their answers return by the source rule.
+    sysctl::set(&format!("{v4}/rp_filter"), "0")?;
+
+    for &ip in &config.ips {
+        netlink.add_address(ifname, ip)?;
+    }
+    for stale in netlink.addresses(ifname)? {
+        let link_local = matches!(stale.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !link_local && !config.ips.contains(&stale) {
+            netlink.delete_address(ifname, stale)?;
+        }
+    }
+    netlink.set_up(ifname, true)?;
+    let index = netlink.link_index(ifname)?;
+    route_by_source(netlink, config, table_of(ifname, index))
+}
+
+/// `from ADDRESS lookup TABLE`, where the table has the subnet itself and the gateway as default.
+fn route_by_source(
+    netlink: &mut Netlink,
+    config: &PortConfig,
+    table: u32,
+) -> Result<(), SandboxError> {
+    let mut wanted = Vec::new();
+    for ip in &config.ips {
+        let same_family = |gateway: &&IpAddr| gateway.is_ipv4() == ip.addr().is_ipv4();
+        let Some(&gateway) = config.gateways.iter().find(same_family) else {
+            continue;
+        };
+        let route = |dest, gateway| Route {
+            dest,
+            gateway,
+            dev: Some(config.ifname.clone()),
+            table,
+            onlink: false,
+        };
+        netlink.set_route(&route(ip.trunc(), None))?;
+        let everything = match gateway {
+            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        };
+        netlink.set_route(&route(everything, Some(gateway)))?;
+        wanted.push(Rule {
+            from: IpNet::from(ip.addr()),
+            table,
+            priority: table,
+        });
+    }
+    for rule in &wanted {
+        netlink.add_rule(rule)?;
+    }
+    for stale in netlink.rules()? {
+        if stale.table == table && !wanted.contains(&stale) {
+            netlink.delete_rule(&stale)?;
+        }
+    }
+    Ok(())
+}
+
+/// 100 + N for `ethN`; for other names a number that no `ethN` has.
+fn table_of(ifname: &str, index: u32) -> u32 {
+    let number = ifname
+        .strip_prefix("eth")
+        .and_then(|n| n.parse::<u16>().ok());
+    number.map_or(1_000_000 + index, |n| FIRST_TABLE + u32::from(n))
+}

@@ -1,0 +1,144 @@
+//! Contents of a task's files.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use weft_sys::process::Process;
+
+use super::RunError;
+use crate::sandbox::DNS_ADDR;
+
+pub(super) const RECORD: &str = "process.json";
+
+/// Names are asked of the sandbox's own resolver; the host's search domains stay, so that short
+/// outside names work as they do on the host. `ndots:0`: a service name is asked for as it is first.
+pub(super) fn resolv_conf(host: &str) -> String {
+    let search = host
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            let keyword = words.next()?;
+            (keyword == "search" || keyword == "domain")
+                .then(|| words.collect::<Vec<_>>().join(" "))
+        })
+        // resolv.conf(5): the last one counts.
+        .next_back()
+        .filter(|domains| !domains.is_empty() && domains != ".");
+    let mut text = format!("nameserver {}\n", DNS_ADDR.ip());
+    if let Some(domains) = search {
+        writeln!(text, "search {domains}").expect("writing to a String succeeds");
+    }
+    text + "options ndots:0\n"
+}
+
+/// The usual local names, and the task's own name at its addresses.
+pub(super) fn hosts(task_name: &str, ips: &[IpAddr]) -> String {
+    let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+    for ip in ips {
+        writeln!(text, "{ip} {task_name}").expect("writing to a String succeeds");
+    }
+    text
+}
+
+/// What names one process: ids are reused, and start times count from boot.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProcessRecord {
+    pid: u32,
+    start_time: u64,
+    boot_id: String,
+}
+
+impl ProcessRecord {
+    pub(super) fn of(process: &Process) -> Self {
+        Self {
+            pid: process.pid(),
+            start_time: process.start_time(),
+            boot_id: boot_id(),
+        }
+    }
+
+    /// In one step, so that a reader never sees half of it.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), RunError> {
+        let (path, temporary) = (dir.join(RECORD), dir.join("process.json.new"));
+        let text = serde_json::to_vec(self).map_err(io::Error::from);
+        text.and_then(|text| std::fs::write(&temporary, text))
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|source| RunError::File { path, source })
+    }
+
+    /// `None` when there is none, or none that can be read: there is nothing to adopt then.
+    pub(super) fn read(dir: &Path) -> Option<Self> {
+        let path = dir.join(RECORD);
+        let bytes = std::fs::read(&path).ok()?;
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "ignoring a damaged process record");
+                None
+            }
+        }
+    }
+
+    pub(super) fn adopt(&self) -> io::Result<Option<Process>> {
+        if self.boot_id != boot_id() {
+            return Ok(None);
+        }
+        Process::adopt(self.pid, self.start_time)
+    }
+}
+
+/// Empty when `/proc` does not tell, which is the same at the next reading.
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_search_domains_are_kept() {
+        let host = "# comment\nnameserver 10.0.0.2\ndomain old.example\nsearch a.example  b.example\noptions ndots:5\n";
+        assert_eq!(
+            resolv_conf(host),
+            "nameserver 127.0.0.11\nsearch a.example b.example\noptions ndots:0\n"
+        );
+        let plain = "nameserver 127.0.0.11\noptions ndots:0\n";
+        assert_eq!(resolv_conf(""), plain);
+        assert_eq!(resolv_conf("search .\nsearchlight x\n"), plain);
+    }
+
+    #[test]
+    fn hosts_has_localhost_and_the_task() {
+        let text = hosts(
+            "web.1.x",
+            &[
+                "10.0.1.5".parse().expect("ip"),
+                "fd00::5".parse().expect("ip"),
+            ],
+        );
+        assert!(text.starts_with("127.0.0.1 localhost\n"));
+        assert!(text.ends_with("10.0.1.5 web.1.x\nfd00::5 web.1.x\n"));
+    }
+
+    #[test]
+    fn a_record_of_another_boot_or_a_damaged_one_adopts_nothing() {
+        let dir = tempfile::tempdir().expect("dir");
+        assert_eq!(ProcessRecord::read(dir.path()), None);
+        let record = ProcessRecord {
+            pid: std::process::id(),
+            start_time: 1,
+            boot_id: "other".into(),
+        };
+        record.write(dir.path()).expect("write");
+        let read = ProcessRecord::read(dir.path()).expect("read");
+        assert_eq!(read, record);
+        assert!(read.adopt().expect("adopt").is_none());
+        std::fs::write(dir.path().join(RECORD), "{").expect("write");
+        assert_eq!(ProcessRecord::read(dir.path()), None);
+    }
+}

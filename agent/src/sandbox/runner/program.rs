@@ -1,0 +1,99 @@
+//! Where a program is on this node.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::RunError;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The search path that tasks get: the agent's own.
+pub(super) fn search_path() -> OsString {
+    std::env::var_os("PATH")
+        .filter(|path| !path.is_empty())
+        .unwrap_or_else(|| DEFAULT_PATH.into())
+}
+
+/// The full path of a program: as given when it has a `/` (relative to `/`, where tasks start), else
+/// the first of that name in the search path. `node` is named in errors.
+///
+/// # Errors
+/// [`RunError::NoProgram`], [`RunError::NotExecutable`], [`RunError::NoCommand`] when it is empty.
+pub fn find_program(program: &str, node: &str) -> Result<PathBuf, RunError> {
+    find_in(program, node, &search_path())
+}
+
+fn find_in(program: &str, node: &str, path: &OsString) -> Result<PathBuf, RunError> {
+    if program.is_empty() {
+        return Err(RunError::NoCommand);
+    }
+    let missing = |looked_in: String| RunError::NoProgram {
+        program: program.to_owned(),
+        node: node.to_owned(),
+        looked_in,
+    };
+    if program.contains('/') {
+        let full = Path::new("/").join(program);
+        return match std::fs::metadata(&full) {
+            Ok(metadata) if is_executable(&metadata) => Ok(full),
+            Ok(_) => Err(RunError::NotExecutable {
+                program: full,
+                node: node.to_owned(),
+            }),
+            Err(_) => Err(missing(full.display().to_string())),
+        };
+    }
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(program))
+        .find(|full| std::fs::metadata(full).is_ok_and(|metadata| is_executable(&metadata)))
+        .ok_or_else(|| missing(path.to_string_lossy().into_owned()))
+}
+
+fn is_executable(metadata: &std::fs::Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_by_path_and_by_name() {
+        assert_eq!(
+            find_program("/bin/sh", "n1").expect("path"),
+            Path::new("/bin/sh")
+        );
+        assert_eq!(
+            find_program("bin/sh", "n1").expect("relative"),
+            Path::new("/bin/sh")
+        );
+        let found = find_in("sh", "n1", &"relative:/no/such/dir:/bin".into()).expect("name");
+        assert_eq!(found, Path::new("/bin/sh"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_places_looked_at() {
+        let error = find_in("webserver", "n1", &"/usr/bin:/bin".into()).expect_err("missing");
+        assert_eq!(
+            error.to_string(),
+            "program \"webserver\" was not found on node n1 (looked in /usr/bin:/bin): \
+             install it on every node, or give its full path"
+        );
+        assert!(error.rejects());
+        assert!(matches!(
+            find_program("/no/such", "n1"),
+            Err(RunError::NoProgram { .. })
+        ));
+        assert!(matches!(
+            find_program("/etc/passwd", "n1"),
+            Err(RunError::NotExecutable { .. })
+        ));
+        assert!(matches!(
+            find_program("/tmp/", "n1"),
+            Err(RunError::NotExecutable { .. })
+        ));
+        assert!(matches!(find_program("", "n1"), Err(RunError::NoCommand)));
+    }
+}

@@ -1,0 +1,563 @@
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_control::objects::{
+    Attachment, EndpointMode, Mac, Meta, RestartCondition, ServiceMode, ServiceSpec, Task,
+    TaskState, TaskStatus,
+};
+use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
+use weft_sys::process::Exit;
+
+use super::gwbridge::{BRIDGE, Egress, GatewayBridge, TABLE};
+use super::runner::{RunError, Runner};
+use super::*;
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("net")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("ip")
+}
+
+/// A named namespace that is removed whatever happens.
+struct Named {
+    dir: tempfile::TempDir,
+}
+
+impl Named {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("dir"),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("ns")
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        Sandbox::remove(self.path()).expect("remove");
+    }
+}
+
+fn anonymous() -> Sandbox {
+    Sandbox {
+        netns: Netns::create_anonymous().expect("netns"),
+    }
+}
+
+fn port(ifname: &str, host: &str, gateways: &[&str]) -> PortConfig {
+    let host = net(host);
+    PortConfig {
+        ifname: ifname.to_owned(),
+        mac: Mac::for_ip(host.addr()),
+        ips: vec![host],
+        gateways: gateways.iter().map(|g| ip(g)).collect(),
+        mtu: 1450,
+    }
+}
+
+fn output_in(sandbox: &Sandbox, command: &str) -> String {
+    let mut words = command.split(' ');
+    let run = || {
+        Command::new(words.next().expect("program"))
+            .args(words)
+            .output()
+            .expect("run")
+            .stdout
+    };
+    String::from_utf8(sandbox.netns.run_in(run).expect("enter")).expect("text")
+}
+
+#[test]
+fn a_sandbox_is_made_taken_up_and_removed() {
+    let named = Named::new();
+    let sandbox = Sandbox::open_or_create(named.path()).expect("create");
+    assert!(
+        sandbox
+            .netlink()
+            .expect("nl")
+            .link("lo")
+            .expect("lo")
+            .expect("lo")
+            .up
+    );
+    let again = Sandbox::open_or_create(named.path()).expect("take up");
+    assert!(again.netns().same_as(sandbox.netns()).expect("stat"));
+    let opened = Sandbox::open(named.path().to_str().expect("text")).expect("open");
+    assert!(opened.netns().same_as(sandbox.netns()).expect("stat"));
+    assert!(matches!(
+        Sandbox::create(named.path()),
+        Err(SandboxError::Netns(NetnsError::Exists { .. }))
+    ));
+    let own = Sandbox::open(&std::process::id().to_string()).expect("by pid");
+    assert!(
+        own.netns()
+            .same_as(&Netns::current().expect("current"))
+            .expect("stat")
+    );
+
+    Sandbox::remove(named.path()).expect("remove");
+    std::fs::write(named.path(), "left by a crash").expect("write");
+    Sandbox::open_or_create(named.path()).expect("over a stale file");
+}
+
+#[test]
+fn overlay_ports_answer_the_way_they_were_asked() {
+    let sandbox = anonymous();
+    assert_eq!(sandbox.first_free_ifname().expect("name"), "eth0");
+    let first = sandbox
+        .add_port(&port("eth0", "10.0.1.5/24", &["10.0.1.1"]))
+        .expect("eth0");
+    assert_eq!(sandbox.first_free_ifname().expect("name"), "eth2");
+    let _second = sandbox
+        .add_port(&port("eth2", "10.0.2.5/24", &["10.0.2.1"]))
+        .expect("eth2");
+    assert_eq!(sandbox.first_free_ifname().expect("name"), "eth3");
+    assert_eq!(first.name(), "eth0");
+    assert!(!sandbox.has_default_route().expect("routes"));
+
+    let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.1.5");
+    assert!(asked.contains("via 10.0.1.1 dev eth0 table 100"), "{asked}");
+    let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.2.5");
+    assert!(asked.contains("via 10.0.2.1 dev eth2 table 102"), "{asked}");
+    let asked = output_in(&sandbox, "ip route get 10.0.2.9 from 10.0.2.5");
+    assert!(
+        asked.contains("dev eth2") && !asked.contains("via"),
+        "{asked}"
+    );
+    let link = output_in(&sandbox, "ip addr show eth0");
+    for part in ["mtu 1450", "02:42:0a:00:01:05", "10.0.1.5/24", "qlen 5000"] {
+        assert!(link.contains(part), "{part} in {link}");
+    }
+    assert!(!link.contains("inet6"), "{link}");
+
+    // Another agent takes it up, with another address.
+    drop(first);
+    let tap = sandbox
+        .add_port(&port("eth0", "10.0.1.6/24", &["10.0.1.1"]))
+        .expect("again");
+    let addresses = sandbox
+        .netlink()
+        .expect("nl")
+        .addresses("eth0")
+        .expect("addresses");
+    assert_eq!(addresses, [net("10.0.1.6/24")]);
+    drop(tap);
+
+    sandbox.remove_port("eth0").expect("remove");
+    sandbox.remove_port("eth0").expect("twice");
+    let mut netlink = sandbox.netlink().expect("nl");
+    assert!(netlink.link("eth0").expect("link").is_none());
+    let tables: Vec<u32> = netlink
+        .rules()
+        .expect("rules")
+        .iter()
+        .map(|r| r.table)
+        .collect();
+    assert!(
+        !tables.contains(&100) && tables.contains(&102),
+        "{tables:?}"
+    );
+}
+
+#[test]
+fn both_families_have_their_own_way_back() {
+    let sandbox = anonymous();
+    let mut config = port("eth0", "10.0.1.5/24", &["10.0.1.1", "fd00:1::1"]);
+    config.ips.push(net("fd00:1::5/64"));
+    let _tap = sandbox.add_port(&config).expect("eth0");
+    let asked = output_in(&sandbox, "ip -6 route get 2001:db8::7 from fd00:1::5");
+    assert!(asked.contains("via fd00:1::1 dev eth0"), "{asked}");
+    let shown = output_in(&sandbox, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra");
+    assert_eq!(shown.trim(), "0");
+}
+
+#[test]
+fn a_port_that_fails_leaves_nothing() {
+    let sandbox = anonymous();
+    let config = port("eth0", "10.0.1.5/24", &["10.9.9.9"]);
+    let error = sandbox.add_port(&config).expect_err("unreachable gateway");
+    assert!(error.to_string().contains("via 10.9.9.9"), "{error}");
+    assert_eq!(sandbox.first_free_ifname().expect("name"), "eth0");
+}
+
+#[test]
+fn resolver_sockets_listen_inside_only() {
+    let sandbox = anonymous();
+    let (udp, tcp) = sandbox.dns_sockets().expect("sockets");
+    assert_eq!(udp.local_addr().expect("addr"), DNS_ADDR.into());
+    let mut client = sandbox
+        .netns
+        .run_in(|| TcpStream::connect(DNS_ADDR))
+        .expect("enter")
+        .expect("connect");
+    client.write_all(b"ask").expect("write");
+    drop(client);
+    tcp.set_nonblocking(false).expect("blocking");
+    let (mut server, _) = tcp.accept().expect("accept");
+    let mut text = String::new();
+    server.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "ask");
+    let error = sandbox.dns_sockets().expect_err("taken");
+    assert!(error.to_string().contains("127.0.0.11:53 (udp)"), "{error}");
+}
+
+#[test]
+fn the_mesh_tap_is_made_once_and_taken_up() {
+    let host = anonymous();
+    host.netns
+        .run_in(|| {
+            let tap = open_mesh_tap(1450).expect("weft0");
+            assert!(matches!(
+                open_mesh_tap(1450),
+                Err(SandboxError::Tap(TapError::Busy { .. }))
+            ));
+            drop(tap);
+            let _tap = open_mesh_tap(1400).expect("taken up");
+            let mut netlink = Netlink::open().expect("nl");
+            assert_eq!(
+                netlink.route_to(MESH_IP.into()).expect("route").dev,
+                MESH_IFNAME
+            );
+            remove_mesh_tap().expect("remove");
+            remove_mesh_tap().expect("twice");
+            assert!(netlink.link(MESH_IFNAME).expect("link").is_none());
+        })
+        .expect("enter");
+}
+
+/// A host with an uplink to a machine outside, at 192.168.7.1.
+fn host_with_uplink() -> (Sandbox, Sandbox) {
+    let (host, outside) = (anonymous(), anonymous());
+    let (mut nl, mut nl_out) = (host.netlink().expect("nl"), outside.netlink().expect("nl"));
+    nl.set_up("lo", true).expect("lo");
+    nl.add_veth(&Veth {
+        name: "up0",
+        peer: "out0",
+        peer_netns: Some(&outside.netns),
+        peer_mac: None,
+        mtu: None,
+    })
+    .expect("veth");
+    nl.add_address("up0", net("192.168.7.2/24"))
+        .expect("address");
+    nl.set_up("up0", true).expect("up");
+    nl_out
+        .add_address("out0", net("192.168.7.1/24"))
+        .expect("address");
+    nl_out.set_up("out0", true).expect("up");
+    nl_out.set_up("lo", true).expect("lo");
+    nl.set_route(&weft_sys::netlink::Route {
+        dest: net("0.0.0.0/0"),
+        gateway: Some(ip("192.168.7.1")),
+        dev: Some("up0".to_owned()),
+        table: MAIN_TABLE,
+        onlink: false,
+    })
+    .expect("default route");
+    (host, outside)
+}
+
+fn pings(sandbox: &Sandbox, dest: &str) -> bool {
+    output_in(sandbox, &format!("ping -c 1 -W 1 {dest}")).contains(" 0% packet loss")
+}
+
+#[test]
+fn sandboxes_reach_the_outside_but_not_each_other() {
+    let (host, outside) = host_with_uplink();
+    let (a, b) = (anonymous(), anonymous());
+    host.netns
+        .run_in(|| {
+            let bridge = GatewayBridge::ensure(None).expect("bridge");
+            assert_eq!(bridge.egress(), &Egress::On);
+            assert_eq!(bridge.subnet().to_string(), "172.18.0.1/16");
+            assert_eq!(bridge.connect(&a).expect("a").to_string(), "172.18.0.2");
+            assert_eq!(bridge.connect(&b).expect("b").to_string(), "172.18.0.3");
+            assert_eq!(
+                bridge.connect(&a).expect("a again").to_string(),
+                "172.18.0.2"
+            );
+
+            // The next agent takes up what is there.
+            let bridge = GatewayBridge::ensure(None).expect("again");
+            let c = anonymous();
+            assert_eq!(bridge.connect(&c).expect("c").to_string(), "172.18.0.4");
+            bridge.disconnect(&c).expect("disconnect");
+            bridge.disconnect(&c).expect("twice");
+            bridge.forget_gone().expect("forget");
+            assert_eq!(
+                bridge.connect(&b).expect("b again").to_string(),
+                "172.18.0.3"
+            );
+        })
+        .expect("enter");
+    assert!(a.has_default_route().expect("routes"));
+    // The answer finds its way because the source is the host's own address.
+    assert!(pings(&a, "192.168.7.1"));
+    assert!(!outside.has_default_route().expect("routes"));
+    assert!(pings(&a, "172.18.0.1"));
+    assert!(!pings(&a, "172.18.0.3"));
+
+    let table = output_in(&host, "nft list table inet weft");
+    assert_eq!(table.matches("masquerade").count(), 1, "{table}");
+    assert!(table.contains("set published"), "{table}");
+    host.netns
+        .run_in(|| {
+            for _ in 0..2 {
+                GatewayBridge::teardown().expect("teardown");
+                assert!(
+                    weft_sys::nft::list_table("inet", TABLE)
+                        .expect("list")
+                        .is_none()
+                );
+                assert!(
+                    Netlink::open()
+                        .expect("nl")
+                        .link(BRIDGE)
+                        .expect("link")
+                        .is_none()
+                );
+            }
+        })
+        .expect("enter");
+    assert!(
+        a.netlink()
+            .expect("nl")
+            .link(GATEWAY_IFNAME)
+            .expect("link")
+            .is_none()
+    );
+}
+
+#[test]
+fn the_bridge_avoids_ranges_of_the_host() {
+    let (host, _outside) = host_with_uplink();
+    let mut nl = host.netlink().expect("nl");
+    nl.add_address("up0", net("172.18.9.9/24"))
+        .expect("address");
+    host.netns
+        .run_in(|| {
+            let wanted = "172.18.0.0/16".parse().expect("net");
+            let error = GatewayBridge::ensure(Some(wanted)).expect_err("taken");
+            assert!(
+                error.to_string().contains("overlaps 172.18.9.0/24 on up0"),
+                "{error}"
+            );
+            let bridge = GatewayBridge::ensure(None).expect("bridge");
+            assert_eq!(bridge.subnet().to_string(), "172.19.0.1/16");
+            let wanted = "172.30.0.0/24".parse().expect("net");
+            let bridge = GatewayBridge::ensure(Some(wanted)).expect("moved");
+            assert_eq!(bridge.subnet().to_string(), "172.30.0.1/24");
+            let addresses = Netlink::open()
+                .expect("nl")
+                .addresses(BRIDGE)
+                .expect("addresses");
+            assert!(!addresses.contains(&net("172.19.0.1/16")), "{addresses:?}");
+        })
+        .expect("enter");
+}
+
+fn task(id: &str, command: &[&str]) -> Task {
+    Task {
+        id: TaskId::from(id),
+        meta: Meta::default(),
+        service: ServiceId::from("s1"),
+        service_name: "web".to_owned(),
+        slot: 1,
+        node: Some(NodeId::from("n1")),
+        spec_version: 1,
+        spec: ServiceSpec {
+            name: "web".to_owned(),
+            mode: ServiceMode::Replicated { replicas: 1 },
+            image: "host".to_owned(),
+            command: command.iter().map(|&c| c.to_owned()).collect(),
+            env: vec![
+                "COLOUR=blue=green".to_owned(),
+                "WEFT_TASK_ID=forged".to_owned(),
+            ],
+            networks: Vec::new(),
+            ports: Vec::new(),
+            endpoint_mode: EndpointMode::Vip,
+            restart_condition: RestartCondition::Any,
+            restart_delay_ms: 0,
+            stop_grace_ms: 0,
+            labels: BTreeMap::new(),
+        },
+        attachments: vec![Attachment {
+            endpoint: EndpointId::from("e1"),
+            network: NetworkId::from("w1"),
+            ips: vec![ip("10.0.1.5")],
+            mac: Mac::for_ip(ip("10.0.1.5")),
+            aliases: Vec::new(),
+        }],
+        desired: TaskState::Running,
+        status: TaskStatus::default(),
+    }
+}
+
+fn runner(dir: &tempfile::TempDir) -> Runner {
+    Runner::new(dir.path().join("tasks"), "node-1", NodeId::from("n1"))
+}
+
+#[test]
+fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), anonymous());
+    let runner = runner(&dir);
+    let script = "cat /etc/resolv.conf /etc/hosts; echo $COLOUR $WEFT_TASK_ID $WEFT_TASK_NAME \
+                  $WEFT_TASK_SLOT $WEFT_SERVICE_NAME $WEFT_NODE_NAME $WEFT_NODE_ID; \
+                  readlink /proc/self/ns/net; echo oops >&2; exit 3";
+    let task = task("t1", &["sh", "-c", script]);
+    let running = runner.start(&task, &sandbox).expect("start");
+    assert_eq!(running.wait().expect("wait"), Exit::Code(3));
+    let files = runner.task_dir(&task.id).expect("dir");
+    let out = std::fs::read_to_string(files.join("stdout.log")).expect("stdout");
+    assert!(out.starts_with("nameserver 127.0.0.11\n"), "{out}");
+    assert!(out.contains("\n10.0.1.5 web.1.t1\n"), "{out}");
+    assert!(
+        out.contains("\nblue=green t1 web.1.t1 1 web node-1 n1\n"),
+        "{out}"
+    );
+    let inode = sandbox.netns.inode().expect("inode");
+    assert!(out.ends_with(&format!("net:[{inode}]\n")), "{out}");
+    assert_eq!(
+        std::fs::read_to_string(files.join("stderr.log")).expect("stderr"),
+        "oops\n"
+    );
+
+    // A second attempt appends.
+    runner
+        .start(&task, &sandbox)
+        .expect("start")
+        .wait()
+        .expect("wait");
+    assert_eq!(
+        std::fs::read_to_string(files.join("stderr.log")).expect("stderr"),
+        "oops\noops\n"
+    );
+    assert_eq!(runner.known().expect("known"), [TaskId::from("t1")]);
+    assert!(
+        runner.adopt(&task.id).expect("adopt").is_none(),
+        "it has ended"
+    );
+    runner.remove(&task.id).expect("remove");
+    runner.remove(&task.id).expect("twice");
+    assert!(runner.known().expect("known").is_empty());
+}
+
+/// Waits until the task has printed a line.
+fn wait_for_line(path: &Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no line in {}",
+            path.display()
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), anonymous());
+    let runner = runner(&dir);
+    let polite = task(
+        "polite",
+        &[
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait; done",
+        ],
+    );
+    let running = runner.start(&polite, &sandbox).expect("start");
+    wait_for_line(&runner.task_dir(&polite.id).expect("dir").join("stdout.log"));
+    assert_eq!(
+        running.stop(Duration::from_secs(10)).expect("stop"),
+        Exit::Code(0)
+    );
+
+    let stubborn = task(
+        "stubborn",
+        &[
+            "sh",
+            "-c",
+            "trap '' TERM; echo up; while :; do sleep 1000; done",
+        ],
+    );
+    let running = runner.start(&stubborn, &sandbox).expect("start");
+    wait_for_line(
+        &runner
+            .task_dir(&stubborn.id)
+            .expect("dir")
+            .join("stdout.log"),
+    );
+    let waiting = running.clone();
+    let waiter = std::thread::spawn(move || waiting.wait());
+    assert_eq!(
+        running.stop(Duration::from_millis(50)).expect("stop"),
+        Exit::Signal(9)
+    );
+    assert_eq!(
+        waiter.join().expect("thread").expect("wait"),
+        Exit::Signal(9)
+    );
+    assert_eq!(
+        running.stop(Duration::ZERO).expect("stopping twice"),
+        Exit::Signal(9)
+    );
+}
+
+#[test]
+fn a_running_task_is_adopted_by_the_next_agent() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), anonymous());
+    let task = task("t2", &["sleep", "1000"]);
+    let first = runner(&dir).start(&task, &sandbox).expect("start");
+    let adopted = runner(&dir)
+        .adopt(&task.id)
+        .expect("adopt")
+        .expect("it runs");
+    assert_eq!(adopted.pid(), first.pid());
+    assert_eq!(
+        adopted.stop(Duration::from_secs(10)).expect("stop"),
+        Exit::Unknown
+    );
+    assert_eq!(first.wait().expect("wait"), Exit::Signal(15));
+}
+
+#[test]
+fn what_cannot_run_is_rejected_before_anything_is_made() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), anonymous());
+    let runner = runner(&dir);
+    let mut image = task("t3", &["sh"]);
+    image.spec.image = "nginx".to_owned();
+    let cases = [
+        (image, "image \"nginx\" cannot be run on node node-1"),
+        (task("t3", &[]), "no command"),
+        (
+            task("t3", &["no-such-program"]),
+            "program \"no-such-program\" was not found on node node-1",
+        ),
+        (
+            task("t3", &["/etc/hosts"]),
+            "/etc/hosts on node node-1 is not an executable file",
+        ),
+        (task("../t3", &["sh"]), "task id \"../t3\""),
+    ];
+    for (task, text) in cases {
+        let error = runner.start(&task, &sandbox).expect_err("rejected");
+        assert!(error.rejects(), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
+        assert!(!matches!(error, RunError::Spawn(_)));
+    }
+    assert!(!dir.path().join("tasks").exists());
+}
