@@ -95,14 +95,15 @@ fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxEr
     // Mesh connections may come from any address; their answers return by the source rule.
     sysctl::set(&format!("{v4}/rp_filter"), "0")?;
 
-    for &ip in &config.ips {
-        netlink.add_address(ifname, ip)?;
-    }
+    // Stale ones first: with a primary IPv4 address the kernel removes the others of its subnet.
     for stale in netlink.addresses(ifname)? {
         let link_local = matches!(stale.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local());
         if !link_local && !config.ips.contains(&stale) {
             netlink.delete_address(ifname, stale)?;
         }
+    }
+    for &ip in &config.ips {
+        netlink.add_address(ifname, ip)?;
     }
     netlink.set_up(ifname, true)?;
     let index = netlink.link_index(ifname)?;

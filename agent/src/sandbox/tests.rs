@@ -548,8 +548,8 @@ fn what_cannot_run_is_rejected_before_anything_is_made() {
             "program \"no-such-program\" was not found on node node-1",
         ),
         (
-            task("t3", &["/etc/hosts"]),
-            "/etc/hosts on node node-1 is not an executable file",
+            task("t3", &["/etc/passwd"]),
+            "/etc/passwd on node node-1 is not an executable file",
         ),
         (task("../t3", &["sh"]), "task id \"../t3\""),
     ];
