@@ -1,1 +1,399 @@
-//! Placeholder.
+//! The manager of a cluster: desired state on disk, certificates, and the other end of sessions.
+//!
+//! In: commands of the node API, sessions and reports of nodes, hints of gossip. Out: changes in
+//! the store, and from there orders for every node. The logic is `weft_control::cluster`; this is
+//! its shell.
+
+mod ca;
+mod engine;
+mod handle;
+mod health;
+mod listener;
+mod rpc;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use weft_control::cluster::{
+    ClusterState, CommandError, DesiredStore as _, InitCluster, NodeDescription, init_cluster,
+    set_node_state,
+};
+use weft_control::id::{NodeId, base36};
+use weft_control::objects::{NodeState, Role};
+
+use self::ca::{Authority, NODE_LIFE};
+use self::engine::{Engine, entropy, stopped, unix_ms};
+use self::health::Health;
+use self::rpc::Rpc;
+use crate::api;
+use crate::session::proto::ca_server::CaServer;
+use crate::session::proto::control_server::ControlServer;
+use crate::session::proto::dispatcher_server::DispatcherServer;
+use crate::session::{Identity, Membership, STORE_FILE};
+
+pub use health::Timing;
+pub use store::{RedbStore, StoreError};
+
+/// Routes of this host with words that name them; asked when a network is made.
+pub type HostRoutes = Arc<dyn Fn() -> Vec<(IpNet, String)> + Send + Sync>;
+
+/// Task statuses come in batches of a whole node.
+const MAX_REQUEST: usize = 16 << 20;
+
+/// What a manager needs.
+#[derive(Clone)]
+pub struct ManagerConfig {
+    /// Where state and keys are kept.
+    pub data_dir: PathBuf,
+    /// Where nodes connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where nodes are told to connect; port 0 means the port of `listen`.
+    pub advertise: SocketAddr,
+    /// Periods; the default is right outside of tests.
+    pub timing: Timing,
+    /// Routes that no subnet may overlap with.
+    pub routes: HostRoutes,
+}
+
+impl std::fmt::Debug for ManagerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManagerConfig")
+            .field("data_dir", &self.data_dir)
+            .field("listen", &self.listen)
+            .field("advertise", &self.advertise)
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `weft swarm init`
+#[derive(Debug, Clone)]
+pub struct InitParams {
+    /// What the first node says about itself; its control address is filled in.
+    pub node: NodeDescription,
+    /// Pools of subnets; empty means 10.0.0.0/8.
+    pub default_address_pools: Vec<IpNet>,
+    /// Prefix length of subnets from the pools; default 24.
+    pub subnet_prefix_len: Option<u8>,
+    /// UDP port of the data path; default 4789.
+    pub data_path_port: Option<u16>,
+}
+
+/// A running manager. Dropping it stops it; [`Manager::stop`] also waits for the disk.
+#[derive(Debug)]
+pub struct Manager {
+    core: Arc<Engine>,
+    advertise: SocketAddr,
+    local_addr: SocketAddr,
+    routes: RoutesOf,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Gives [`HostRoutes`] a `Debug`.
+struct RoutesOf(HostRoutes);
+
+impl std::fmt::Debug for RoutesOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HostRoutes(..)")
+    }
+}
+
+impl std::ops::Deref for RoutesOf {
+    type Target = HostRoutes;
+
+    fn deref(&self) -> &HostRoutes {
+        &self.0
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<CommandError> for api::ApiError {
+    fn from(error: CommandError) -> Self {
+        use weft_control::cluster::ErrorKind as Kind;
+        let kind = match error.kind {
+            Kind::BadRequest => api::ErrorKind::BadRequest,
+            Kind::NotFound => api::ErrorKind::NotFound,
+            Kind::Conflict => api::ErrorKind::Conflict,
+            Kind::Unavailable => api::ErrorKind::Unavailable,
+            Kind::Forbidden => api::ErrorKind::Forbidden,
+        };
+        Self::new(kind, error.message)
+    }
+}
+
+/// Binds the control port, before anything is written.
+async fn bind(
+    config: &ManagerConfig,
+) -> Result<(TcpListener, SocketAddr, SocketAddr), CommandError> {
+    let fail = |e: std::io::Error| {
+        let message = format!(
+            "cannot listen on {} for nodes: {e}; stop what uses the port, or choose another \
+             --listen-addr",
+            config.listen
+        );
+        match e.kind() {
+            std::io::ErrorKind::AddrInUse => CommandError::conflict(message),
+            _ => CommandError::bad(message),
+        }
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
+    let local = listener.local_addr().map_err(fail)?;
+    let mut advertise = config.advertise;
+    if advertise.port() == 0 {
+        advertise.set_port(local.port());
+    }
+    Ok((listener, local, advertise))
+}
+
+impl Manager {
+    /// Makes a cluster with this node as its first manager, and starts. Writes the node's
+    /// membership too; nothing is left behind when it fails.
+    ///
+    /// # Errors
+    /// The node is part of a swarm already, the port is in use, a pool or port that cannot be
+    /// used, the disk's.
+    pub async fn init(
+        config: ManagerConfig,
+        params: InitParams,
+    ) -> Result<(Self, Identity, Membership), CommandError> {
+        if Identity::load(&config.data_dir)?.is_some() {
+            return Err(CommandError::unavailable(
+                "This node is already part of a swarm. Use \"weft swarm leave\" to leave this \
+                 swarm and join another one.",
+            ));
+        }
+        let (listener, local_addr, advertise) = bind(&config).await?;
+        // What an earlier attempt left behind does not count.
+        Membership::forget(&config.data_dir)?;
+        let node = NodeDescription {
+            manager_addr: Some(advertise),
+            ..params.node.clone()
+        };
+        let made = Self::make(&config, params, node).await;
+        let (authority, store, identity, membership) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                Membership::forget(&config.data_dir)?;
+                return Err(error);
+            }
+        };
+        let listener = (listener, local_addr, advertise);
+        let manager = Self::serve(config, listener, authority, store, &identity)?;
+        Ok((manager, identity, membership))
+    }
+
+    async fn make(
+        config: &ManagerConfig,
+        params: InitParams,
+        node: NodeDescription,
+    ) -> Result<(Authority, RedbStore, Identity, Membership), CommandError> {
+        let now = SystemTime::now();
+        let mut entropy = entropy();
+        let cluster_id = base36(entropy.next_u128(), weft_control::id::ID_LEN);
+        let node_id = NodeId::from_entropy(entropy.next_u128());
+        let command = InitCluster {
+            cluster_id: cluster_id.clone(),
+            node_id: node_id.clone(),
+            node: node.clone(),
+            default_address_pools: params.default_address_pools,
+            subnet_prefix_len: params.subnet_prefix_len,
+            data_path_port: params.data_path_port,
+            reserved: (config.routes)(),
+        };
+        let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
+        let authority = Authority::generate(now)?;
+        authority.save(&config.data_dir)?;
+        let store = RedbStore::open(&config.data_dir.join(STORE_FILE), node_id.clone())?;
+        store
+            .propose(0, planned.changes)
+            .await
+            .map_err(|e| CommandError::unavailable(e.to_string()))?;
+        let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
+        let membership = Membership {
+            managers: node.manager_addr.iter().map(ToString::to_string).collect(),
+            node,
+            listen: Some(config.listen),
+        };
+        membership.save(&config.data_dir, &identity)?;
+        Ok((authority, store, identity, membership))
+    }
+
+    /// Starts the manager of a data directory again. Every node counts as unknown until its
+    /// session opens; its tasks stay.
+    ///
+    /// # Errors
+    /// State or keys that are missing or damaged, the port is in use.
+    pub async fn open(config: ManagerConfig, identity: &Identity) -> Result<Self, CommandError> {
+        let listener = bind(&config).await?;
+        let authority = Authority::load(&config.data_dir)?;
+        let path = config.data_dir.join(STORE_FILE);
+        if !path.exists() {
+            return Err(CommandError::unavailable(format!(
+                "{} is missing, and with it the state of the swarm; restore it from a backup, or \
+                 leave the swarm with --force",
+                path.display()
+            )));
+        }
+        let store = RedbStore::open(&path, identity.node_id().clone())?;
+        let cluster = store.state().cluster.as_ref().map(|c| c.id.clone());
+        if cluster.as_deref() != Some(identity.cluster_id()) {
+            return Err(CommandError::unavailable(format!(
+                "{} holds the state of another swarm than {}",
+                path.display(),
+                identity.cluster_id()
+            )));
+        }
+        let manager = Self::serve(config, listener, authority, store, identity)?;
+        for node in manager.state().nodes.values() {
+            if node.state == NodeState::Ready {
+                manager
+                    .core
+                    .change(|s, now, e| {
+                        // A node that was faster than this loop is ready for good reason.
+                        if manager.core.sessions().contains_key(&node.id) {
+                            return Ok(Vec::new());
+                        }
+                        let why = "not heard of since the manager started";
+                        set_node_state(s, now, e, &node.id, NodeState::Unknown, why)
+                    })
+                    .await?;
+            }
+        }
+        Ok(manager)
+    }
+
+    fn serve(
+        config: ManagerConfig,
+        (listener, local_addr, advertise): (TcpListener, SocketAddr, SocketAddr),
+        authority: Authority,
+        store: RedbStore,
+        identity: &Identity,
+    ) -> Result<Self, CommandError> {
+        let core = Arc::new(Engine {
+            node: identity.node_id().clone(),
+            cluster: identity.cluster_id().to_owned(),
+            store,
+            authority,
+            timing: config.timing,
+            health: Health::new(config.timing, Instant::now()),
+            sessions: Mutex::default(),
+            stop: watch::Sender::new(false),
+        });
+        let tls = Arc::new(ArcSwap::new(server_certificate(&core)?));
+        let (connected, connections) = mpsc::channel(16);
+        let rpc = Rpc(Arc::clone(&core));
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
+            .add_service(CaServer::new(rpc.clone()))
+            .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REQUEST))
+            .add_service(ControlServer::new(rpc));
+        let mut stop = core.stop.subscribe();
+        let serve = async move {
+            let stopped = async move { stopped(&mut stop).await };
+            let connections = ReceiverStream::new(connections);
+            if let Err(error) = server
+                .serve_with_incoming_shutdown(connections, stopped)
+                .await
+            {
+                tracing::error!(%error, "the manager's server ended");
+            }
+        };
+        let tasks = vec![
+            tokio::spawn(listener::accept(
+                listener,
+                Arc::clone(&tls),
+                connected,
+                core.stop.subscribe(),
+            )),
+            tokio::spawn(serve),
+            tokio::spawn(Arc::clone(&core).reconcile_loop()),
+            tokio::spawn(Arc::clone(&core).health_loop()),
+            tokio::spawn(renew_server_certificate(Arc::clone(&core), tls)),
+        ];
+        tracing::info!(listen = %local_addr, %advertise, "manager started");
+        Ok(Self {
+            core,
+            advertise,
+            local_addr,
+            routes: RoutesOf(config.routes),
+            tasks,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where nodes are told to connect.
+    #[must_use]
+    pub fn advertise_addr(&self) -> SocketAddr {
+        self.advertise
+    }
+
+    /// Ends all sessions and closes the state file.
+    pub async fn stop(mut self) {
+        self.core.stop.send_replace(true);
+        for task in std::mem::take(&mut self.tasks) {
+            let limit = std::time::Duration::from_secs(2);
+            let abort = task.abort_handle();
+            if tokio::time::timeout(limit, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.core.store.close();
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.core.stop.send_replace(true);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn server_certificate(core: &Engine) -> Result<Arc<ServerConfig>, CommandError> {
+    let now = SystemTime::now();
+    let identity = core
+        .authority
+        .issue(&core.node, Role::Manager, &core.cluster, now)?;
+    Ok(listener::server_config(&identity)?)
+}
+
+/// The manager certifies its own server key anew at each start, and a few times in a long life.
+async fn renew_server_certificate(core: Arc<Engine>, tls: Arc<ArcSwap<ServerConfig>>) {
+    let mut stop = core.stop.subscribe();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(NODE_LIFE / 3) => {}
+        }
+        match server_certificate(&core) {
+            Ok(config) => tls.store(config),
+            Err(error) => tracing::error!(%error, "cannot renew the manager's certificate"),
+        }
+    }
+}

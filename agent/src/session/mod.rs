@@ -1,1 +1,32 @@
-//! Placeholder.
+//! A node's side of the control plane: joining, identity, and the session with a manager.
+//!
+//! In: a join token, what the node says about itself, statuses of tasks. Out: [`Assignment`]s
+//! (`weft_control::assignment`), the newest one only. The session owns the identity's files and
+//! the copy of the last orders, so that a node that restarts without managers changes nothing.
+//!
+//! [`Assignment`]: weft_control::assignment::Assignment
+
+pub(crate) mod convert;
+mod identity;
+mod join;
+mod live;
+mod membership;
+pub(crate) mod proto;
+mod reports;
+mod tls;
+
+pub(crate) use identity::{
+    MANAGER_UNIT, Member, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
+    certificate_from_pem, create_private_dir, damaged, write_private,
+};
+pub(crate) use join::digest;
+#[cfg(test)]
+pub(crate) use join::request_certificate;
+pub(crate) use membership::STORE_FILE;
+pub(crate) use tls::provider;
+
+pub use identity::{Identity, IdentityError};
+pub use join::{JoinParams, join};
+pub use live::{Session, SessionConfig};
+pub use membership::Membership;
+pub use tls::DEFAULT_MANAGER_PORT;

@@ -1,0 +1,11 @@
+//! Compiles the node protocol. No `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/weft.proto");
+    let files = protox::compile(["proto/weft.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .skip_debug(["."])
+        .compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What all parts of a manager share: the store, the authority, and how commands become changes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rand::RngExt as _;
+use tokio::sync::{oneshot, watch};
+use weft_control::cluster::{
+    Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError,
+    next_deadline, reconcile, set_node_state,
+};
+use weft_control::id::NodeId;
+use weft_control::objects::NodeState;
+
+use super::ca::Authority;
+use super::health::{Health, Timing};
+use super::store::RedbStore;
+
+/// Commands that lose against other writers this often have met a defect.
+const MAX_ATTEMPTS: usize = 64;
+/// Pause after a reconciliation that could not be stored.
+const STORAGE_RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) node: NodeId,
+    pub(super) cluster: String,
+    pub(super) store: RedbStore,
+    pub(super) authority: Authority,
+    pub(super) timing: Timing,
+    pub(super) health: Health,
+    /// Open session of each node; dropping a sender ends the session.
+    pub(super) sessions: Mutex<BTreeMap<NodeId, oneshot::Sender<()>>>,
+    pub(super) stop: watch::Sender<bool>,
+}
+
+/// Unix milliseconds.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits until the manager stops; also when it is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+pub(super) fn entropy() -> Entropy {
+    Entropy::from_seed(rand::rng().random())
+}
+
+impl Engine {
+    pub(super) fn state(&self) -> Arc<ClusterState> {
+        self.store.state()
+    }
+
+    /// Plans on the newest state, and plans again when someone else was faster.
+    pub(super) async fn run<T>(
+        &self,
+        plan: impl Fn(&ClusterState, u64, &mut Entropy) -> Result<Planned<T>, CommandError>,
+    ) -> Result<T, CommandError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let state = self.state();
+            let planned = plan(&state, unix_ms(), &mut entropy())?;
+            if planned.changes.is_empty() {
+                return Ok(planned.value);
+            }
+            match self.store.propose(state.version, planned.changes).await {
+                Ok(_) => return Ok(planned.value),
+                Err(ProposeError::Stale { .. }) => {}
+                Err(error) => return Err(CommandError::unavailable(error.to_string())),
+            }
+        }
+        Err(CommandError::unavailable("update out of sequence"))
+    }
+
+    /// As [`Engine::run`], for commands without an answer.
+    pub(super) async fn change(
+        &self,
+        plan: impl Fn(&ClusterState, u64, &mut Entropy) -> Result<Vec<Change>, CommandError>,
+    ) -> Result<(), CommandError> {
+        self.run(|s, now, e| {
+            Ok(Planned {
+                changes: plan(s, now, e)?,
+                value: (),
+            })
+        })
+        .await
+    }
+
+    pub(super) fn sessions(
+        &self,
+    ) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, oneshot::Sender<()>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings tasks in line with services and nodes, at every change and deadline, until stopped.
+    pub(super) async fn reconcile_loop(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let work = async {
+            loop {
+                let state = self.state();
+                let now = unix_ms();
+                let changes = reconcile(&state, now, &mut entropy());
+                if changes.is_empty() {
+                    let wait = match next_deadline(&state) {
+                        Some(at) => Duration::from_millis(at.saturating_sub(now).max(1)),
+                        None => Duration::from_secs(3600),
+                    };
+                    // Both ends are fine: a newer state, or the deadline.
+                    drop(tokio::time::timeout(wait, self.store.watch(state.version)).await);
+                } else {
+                    match self.store.propose(state.version, changes).await {
+                        Ok(_) | Err(ProposeError::Stale { .. }) => {}
+                        Err(error) => {
+                            tracing::error!(%error, "cannot store what the orchestrator decided");
+                            tokio::time::sleep(STORAGE_RETRY).await;
+                        }
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped(&mut stop) => {}
+        }
+    }
+
+    /// Marks silent nodes down, until stopped.
+    pub(super) async fn health_loop(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let work = async {
+            loop {
+                tokio::time::sleep(self.timing.tick).await;
+                self.mark_silent().await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped(&mut stop) => {}
+        }
+    }
+
+    pub(super) async fn mark_silent(&self) {
+        for (node, why) in self.health.silent(&self.state(), Instant::now()) {
+            let down = |s: &ClusterState, now, e: &mut Entropy| {
+                set_node_state(s, now, e, &node, NodeState::Down, why)
+            };
+            match self.change(down).await {
+                Ok(()) => tracing::warn!(%node, why, "node is down, its tasks move"),
+                // Removed meanwhile, or the disk: the next tick tries again.
+                Err(error) => tracing::debug!(%node, %error, "cannot mark the node down"),
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What the node API asks of a manager. Every error is for people, with Docker's words where
+//! Docker has some.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use weft_control::api::{JoinToken, NodeRow, PeerAdd, ServiceDetail, TaskRow};
+use weft_control::cluster::{
+    Attach, ClusterState, CommandError, Token, add_peer, attach_endpoint, create_network,
+    create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
+    rotate_token, running_and_desired, scale_service, set_availability, usage,
+};
+use weft_control::id::NodeId;
+use weft_control::objects::{
+    Availability, Endpoint, Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer,
+};
+
+use super::Manager;
+
+impl Manager {
+    /// The newest desired state.
+    #[must_use]
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.core.state()
+    }
+
+    /// Changes of the desired state, newest only.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.core.store.subscribe()
+    }
+
+    /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
+    pub async fn report_node_down(&self, node: &NodeId) {
+        self.core.health.hint(node);
+        self.core.mark_silent().await;
+    }
+
+    /// `weft swarm join-token`
+    ///
+    /// # Errors
+    /// There is no cluster.
+    pub fn join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+        let state = self.state();
+        let secrets = state
+            .secrets
+            .as_ref()
+            .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
+        let token = Token {
+            ca_digest: self.core.authority.digest(),
+            secret: *secrets.join(role),
+        };
+        Ok(JoinToken {
+            token: token.to_string(),
+            manager_addr: self.advertise.to_string(),
+        })
+    }
+
+    /// `weft swarm join-token --rotate`
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn rotate_join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+        self.core
+            .run(|s, now, e| rotate_token(s, now, e, role))
+            .await?;
+        self.join_token(role)
+    }
+
+    fn node_row(&self, node: &Node) -> NodeRow {
+        let is_self = node.id == self.core.node;
+        NodeRow {
+            node: node.clone(),
+            is_self,
+            is_leader: is_self,
+        }
+    }
+
+    /// `weft node ls`, by host name.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        let state = self.state();
+        let mut rows: Vec<_> = state.nodes.values().map(|n| self.node_row(n)).collect();
+        rows.sort_by(|a, b| a.node.hostname.cmp(&b.node.hostname));
+        rows
+    }
+
+    /// `weft node inspect`
+    ///
+    /// # Errors
+    /// No such node, or an ambiguous reference.
+    pub fn node(&self, reference: &str) -> Result<NodeRow, CommandError> {
+        Ok(self.node_row(self.state().find_node(reference)?))
+    }
+
+    /// `weft node update --availability`
+    ///
+    /// # Errors
+    /// No such node, or the disk's.
+    pub async fn set_availability(
+        &self,
+        reference: &str,
+        availability: Availability,
+    ) -> Result<Node, CommandError> {
+        self.core
+            .run(|s, now, e| set_availability(s, now, e, reference, availability))
+            .await
+    }
+
+    /// `weft node rm`
+    ///
+    /// # Errors
+    /// No such node, a manager, or a node that is not down without `force`.
+    pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), CommandError> {
+        self.core
+            .run(|s, now, e| remove_node(s, now, e, reference, force))
+            .await
+            .map(drop)
+    }
+
+    /// `weft network ls`, by name.
+    #[must_use]
+    pub fn networks(&self) -> Vec<Network> {
+        let mut networks: Vec<_> = self.state().networks.values().cloned().collect();
+        networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        networks
+    }
+
+    /// A network, with its used and usable addresses.
+    ///
+    /// # Errors
+    /// No such network, or an ambiguous reference.
+    pub fn network(&self, reference: &str) -> Result<(Network, (u64, u64)), CommandError> {
+        let state = self.state();
+        let network = state.find_network(reference)?;
+        Ok((network.clone(), usage(&state, network)))
+    }
+
+    /// `weft network create`
+    ///
+    /// # Errors
+    /// A name in use or not valid, a subnet that overlaps with a network or a route of this host.
+    pub async fn create_network(&self, spec: NetworkSpec) -> Result<Network, CommandError> {
+        let routes = (self.routes)();
+        self.core
+            .run(|s, now, e| create_network(s, now, e, spec.clone(), &routes))
+            .await
+    }
+
+    /// `weft network rm`
+    ///
+    /// # Errors
+    /// No such network, or it is in use; the text says by whom.
+    pub async fn remove_network(&self, reference: &str) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_network(s, now, e, reference))
+            .await
+    }
+
+    /// Makes an endpoint on any node. Nodes use [`crate::session::Session::attach`].
+    ///
+    /// # Errors
+    /// No such network or service, a name or address in use (the text says by whom).
+    pub async fn attach(&self, node: &NodeId, attach: &Attach) -> Result<Endpoint, CommandError> {
+        self.core
+            .run(|s, now, e| attach_endpoint(s, now, e, node, attach.clone()))
+            .await
+    }
+
+    /// Forgets an endpoint of any node.
+    ///
+    /// # Errors
+    /// No such network or endpoint.
+    pub async fn detach(&self, network: &str, endpoint: &str) -> Result<Endpoint, CommandError> {
+        self.core
+            .run(|s, now, e| detach_endpoint(s, now, e, None, network, endpoint))
+            .await
+    }
+
+    /// `weft network peer ls`, by address.
+    ///
+    /// # Errors
+    /// No such network.
+    pub fn peers(&self, network: &str) -> Result<Vec<StaticPeer>, CommandError> {
+        let state = self.state();
+        let network = state.find_network(network)?;
+        let on = state.peers.values().filter(|p| p.network == network.id);
+        let mut peers: Vec<_> = on.cloned().collect();
+        peers.sort_by_key(|p| p.ip);
+        Ok(peers)
+    }
+
+    /// `weft network peer add`
+    ///
+    /// # Errors
+    /// No such network, an address in use (the text says by whom) or outside the network.
+    pub async fn add_peer(
+        &self,
+        network: &str,
+        peer: &PeerAdd,
+    ) -> Result<StaticPeer, CommandError> {
+        self.core
+            .run(|s, now, e| add_peer(s, now, e, network, peer))
+            .await
+    }
+
+    /// `weft network peer rm`
+    ///
+    /// # Errors
+    /// No such network or peer.
+    pub async fn remove_peer(&self, network: &str, ip: IpAddr) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_peer(s, now, e, network, ip))
+            .await
+    }
+
+    /// `weft service ls`, by name. `port_errors` are left to the caller, who hears gossip.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceDetail> {
+        let state = self.state();
+        let mut rows: Vec<_> = state.services.values().map(|s| detail(&state, s)).collect();
+        rows.sort_by(|a, b| a.service.spec.name.cmp(&b.service.spec.name));
+        rows
+    }
+
+    /// `weft service inspect`
+    ///
+    /// # Errors
+    /// No such service, or an ambiguous reference.
+    pub fn service(&self, reference: &str) -> Result<ServiceDetail, CommandError> {
+        let state = self.state();
+        Ok(detail(&state, state.find_service(reference)?))
+    }
+
+    /// `weft service create`
+    ///
+    /// # Errors
+    /// A name or port in use (the text says by whom), an unknown network, no address left.
+    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| create_service(s, now, e, spec.clone()))
+            .await
+    }
+
+    /// `weft service scale`
+    ///
+    /// # Errors
+    /// No such service, or it is not replicated.
+    pub async fn scale_service(
+        &self,
+        reference: &str,
+        replicas: u32,
+    ) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| scale_service(s, now, e, reference, replicas))
+            .await
+    }
+
+    /// `weft service rm`
+    ///
+    /// # Errors
+    /// No such service.
+    pub async fn remove_service(&self, reference: &str) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_service(s, now, e, reference))
+            .await
+    }
+
+    /// `weft service ps`: by slot, the newest task of a slot first.
+    ///
+    /// # Errors
+    /// No such service.
+    pub fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
+        let state = self.state();
+        let service = state.find_service(reference)?;
+        let mut rows: Vec<_> = state
+            .tasks_of(&service.id)
+            .map(|task| TaskRow {
+                task: task.clone(),
+                node_name: task
+                    .node
+                    .as_ref()
+                    .map(|id| match state.nodes.get(id) {
+                        Some(node) => node.hostname.clone(),
+                        None => id.to_string(),
+                    })
+                    .unwrap_or_default(),
+            })
+            .collect();
+        rows.sort_by_cached_key(|row| {
+            // Global services have no slots: their nodes stand for them.
+            let node = Some(row.node_name.clone()).filter(|_| row.task.slot == 0);
+            let age = (row.task.meta.created_at, row.task.id.clone());
+            (row.task.slot, node, std::cmp::Reverse(age))
+        });
+        Ok(rows)
+    }
+}
+
+fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
+    let (running, desired) = running_and_desired(state, service);
+    ServiceDetail {
+        service: service.clone(),
+        running,
+        desired,
+        port_errors: Vec::new(),
+    }
+}

@@ -1,0 +1,382 @@
+//! The gRPC services of a manager.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use subtle::ConstantTimeEq as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use weft_control::assignment::Assignment;
+use weft_control::cluster::{
+    Attach, ClusterState, CommandError, NodeDescription, Token, assignment_for, attach_endpoint,
+    detach_endpoint, join, role_of_secret, set_node_state, update_node, update_task_status,
+};
+use weft_control::id::{NodeId, TaskId};
+use weft_control::objects::{NodeState, Role, TaskStatus};
+
+use super::engine::{Engine, stopped};
+use super::listener::Peer;
+use crate::session::convert::{SCHEMA, decode, encode, to_status};
+use crate::session::proto::ca_server::Ca;
+use crate::session::proto::control_server::Control;
+use crate::session::proto::dispatcher_server::Dispatcher;
+use crate::session::proto::{
+    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
+    GetRootCaRequest, GetRootCaResponse, HeartbeatRequest, HeartbeatResponse,
+    IssueCertificateRequest, IssueCertificateResponse, LeaveRequest, LeaveResponse,
+    RenewCertificateRequest, RenewCertificateResponse, SessionMessage, SessionRequest,
+    UpdateTaskStatusRequest, UpdateTaskStatusResponse,
+};
+use crate::session::{IdentityError, Member};
+
+/// All services; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Rpc(pub(super) Arc<Engine>);
+
+fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
+    request
+        .extensions()
+        .get::<Peer>()
+        .ok_or_else(|| Status::internal("the connection has no peer"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as map_err(internal)")]
+fn internal(error: IdentityError) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn check_description(node: &NodeDescription) -> Result<(), Status> {
+    let hostname_fits = !node.hostname.is_empty() && node.hostname.len() <= 253;
+    if !hostname_fits || node.hostname.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(
+            "the name of the node must have 1 to 253 printable characters; set --name",
+        ));
+    }
+    if node.addr.is_unspecified() || node.data_path_addr.is_unspecified() {
+        return Err(Status::invalid_argument(
+            "advertise address must be a non-zero IP address or network interface (with optional \
+             port number)",
+        ));
+    }
+    Ok(())
+}
+
+impl Rpc {
+    /// The member that sent a request, if it still is one.
+    fn member<T>(&self, request: &Request<T>) -> Result<Arc<Member>, Status> {
+        let peer = peer(request)?;
+        let member = peer.member.clone().ok_or_else(|| {
+            Status::permission_denied(format!(
+                "Permission denied: {} has no node certificate; join the swarm first",
+                peer.addr
+            ))
+        })?;
+        if member.cluster != self.0.cluster {
+            return Err(Status::permission_denied(format!(
+                "Permission denied: node {} belongs to another swarm",
+                member.node
+            )));
+        }
+        if !self.0.state().nodes.contains_key(&member.node) {
+            return Err(removed(&member.node));
+        }
+        Ok(member)
+    }
+
+    async fn set_state(
+        &self,
+        node: &NodeId,
+        state: NodeState,
+        why: &str,
+    ) -> Result<(), CommandError> {
+        self.0
+            .change(|s, now, e| set_node_state(s, now, e, node, state, why))
+            .await
+    }
+}
+
+fn removed(node: &NodeId) -> Status {
+    Status::permission_denied(format!(
+        "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there and \
+         join again"
+    ))
+}
+
+#[tonic::async_trait]
+impl Ca for Rpc {
+    async fn get_root_ca(
+        &self,
+        _request: Request<GetRootCaRequest>,
+    ) -> Result<Response<GetRootCaResponse>, Status> {
+        Ok(Response::new(GetRootCaResponse {
+            root_pem: self.0.authority.root_pem().to_owned(),
+        }))
+    }
+
+    async fn issue_certificate(
+        &self,
+        request: Request<IssueCertificateRequest>,
+    ) -> Result<Response<IssueCertificateResponse>, Status> {
+        let addr = peer(&request)?.addr;
+        let request = request.into_inner();
+        let role = request.token.parse::<Token>().ok().and_then(|token| {
+            role_of_secret(&self.0.state(), &token.secret, |a, b| a.ct_eq(b).into())
+        });
+        let Some(role) = role else {
+            tracing::warn!(%addr, "a machine tried to join without a valid token");
+            return Err(Status::permission_denied(
+                "A valid join token is necessary to join this cluster. The token may have been \
+                 rotated: run `weft swarm join-token worker` on a manager and use what it prints.",
+            ));
+        };
+        if role == Role::Manager {
+            return Err(Status::unavailable(
+                "this version of weft has one manager in a swarm, so the manager token cannot be \
+                 used yet; join with the token of `weft swarm join-token worker`",
+            ));
+        }
+        let node: NodeDescription = decode(request.schema, &request.node_json)?;
+        check_description(&node)?;
+        let id = NodeId::from_entropy(super::engine::entropy().next_u128());
+        // First the certificate: a request that cannot be signed must not leave a node behind.
+        let certificate_pem = self
+            .0
+            .authority
+            .sign(
+                &request.csr_pem,
+                &id,
+                role,
+                &self.0.cluster,
+                SystemTime::now(),
+            )
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        self.0
+            .run(|s, now, e| join(s, now, e, id.clone(), role, &node))
+            .await
+            .map_err(to_status)?;
+        self.0.health.heard(&id, Instant::now());
+        tracing::info!(node = %id, hostname = node.hostname, %addr, "node joined");
+        Ok(Response::new(IssueCertificateResponse { certificate_pem }))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<RenewCertificateRequest>,
+    ) -> Result<Response<RenewCertificateResponse>, Status> {
+        let member = self.member(&request)?;
+        let state = self.0.state();
+        let node = state
+            .nodes
+            .get(&member.node)
+            .ok_or_else(|| removed(&member.node))?;
+        let certificate_pem = self
+            .0
+            .authority
+            .sign(
+                &request.get_ref().csr_pem,
+                &node.id,
+                node.role,
+                &self.0.cluster,
+                SystemTime::now(),
+            )
+            .map_err(internal)?;
+        Ok(Response::new(RenewCertificateResponse { certificate_pem }))
+    }
+}
+
+/// Streams orders until the node goes, a newer session replaces this one, or the manager stops.
+async fn stream_orders(
+    core: Arc<Engine>,
+    node: NodeId,
+    out: mpsc::Sender<Result<SessionMessage, Status>>,
+    mut replaced: oneshot::Receiver<()>,
+) {
+    let mut states = core.store.subscribe();
+    let mut stop = core.stop.subscribe();
+    let mut sent: Option<Assignment> = None;
+    let heartbeat_ms = u32::try_from(core.timing.heartbeat.as_millis()).unwrap_or(u32::MAX);
+    loop {
+        let permit = tokio::select! {
+            permit = out.reserve() => permit,
+            _ = &mut replaced => return,
+            () = stopped(&mut stop) => return,
+        };
+        // The channel holds one message: whoever reads slowly gets the newest orders, not all.
+        let Ok(permit) = permit else { return };
+        let state = Arc::clone(&states.borrow_and_update());
+        let Some(orders) = assignment_for(&state, &node) else {
+            permit.send(Err(removed(&node)));
+            return;
+        };
+        if !same_orders(sent.as_ref(), &orders) {
+            let message = encode(&orders).map(|assignment_json| SessionMessage {
+                schema: SCHEMA,
+                assignment_json,
+                heartbeat_ms,
+            });
+            permit.send(message);
+            sent = Some(orders);
+        }
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            () = out.closed() => return,
+            _ = &mut replaced => return,
+            () = stopped(&mut stop) => return,
+        }
+        tokio::time::sleep(core.timing.debounce).await;
+    }
+}
+
+/// True when nothing but the version differs.
+fn same_orders(sent: Option<&Assignment>, new: &Assignment) -> bool {
+    let Some(sent) = sent else { return false };
+    let Assignment {
+        version: _,
+        cluster_id,
+        data_path_port,
+        node,
+        nodes,
+        networks,
+        services,
+        tasks,
+        endpoints,
+        peers,
+        gossip_keys,
+    } = new;
+    sent.cluster_id == *cluster_id
+        && sent.data_path_port == *data_path_port
+        && sent.node == *node
+        && sent.nodes == *nodes
+        && sent.networks == *networks
+        && sent.services == *services
+        && sent.tasks == *tasks
+        && sent.endpoints == *endpoints
+        && sent.peers == *peers
+        && sent.gossip_keys == *gossip_keys
+}
+
+#[tonic::async_trait]
+impl Dispatcher for Rpc {
+    type SessionStream = ReceiverStream<Result<SessionMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<SessionRequest>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let member = self.member(&request)?;
+        let request = request.into_inner();
+        let description: NodeDescription = decode(request.schema, &request.node_json)?;
+        check_description(&description)?;
+        self.0
+            .change(|s, now, e| update_node(s, now, e, &member.node, &description))
+            .await
+            .map_err(to_status)?;
+        self.0.health.heard(&member.node, Instant::now());
+        self.set_state(&member.node, NodeState::Ready, "")
+            .await
+            .map_err(to_status)?;
+        let (cancel, replaced) = oneshot::channel();
+        self.0.sessions().insert(member.node.clone(), cancel);
+        let (out, orders) = mpsc::channel(1);
+        let core = Arc::clone(&self.0);
+        tokio::spawn(stream_orders(core, member.node.clone(), out, replaced));
+        Ok(Response::new(ReceiverStream::new(orders)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let member = self.member(&request)?;
+        let state = self.0.state().nodes.get(&member.node).map(|n| n.state);
+        if state != Some(NodeState::Ready) {
+            // It was taken for dead, or this manager is new: its orders may have changed.
+            return Err(Status::failed_precondition(
+                "the session is not open any more; open a new one",
+            ));
+        }
+        self.0.health.heard(&member.node, Instant::now());
+        Ok(Response::new(HeartbeatResponse {}))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<UpdateTaskStatusRequest>,
+    ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        let member = self.member(&request)?;
+        let request = request.into_inner();
+        let mut updates: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
+        for update in &request.updates {
+            let status = decode(request.schema, &update.status_json)?;
+            updates.push((TaskId(update.task.clone()), status));
+        }
+        let plan = |s: &ClusterState, now, e: &mut weft_control::cluster::Entropy| {
+            let mut changes = Vec::new();
+            for (task, status) in &updates {
+                match update_task_status(s, now, e, &member.node, task, status) {
+                    Ok(more) => changes.extend(more),
+                    // One bad report must not hold the others up for ever.
+                    Err(error) => tracing::warn!(node = %member.node, %error, "ignored a report"),
+                }
+            }
+            Ok(changes)
+        };
+        self.0.change(plan).await.map_err(to_status)?;
+        Ok(Response::new(UpdateTaskStatusResponse {}))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<LeaveRequest>,
+    ) -> Result<Response<LeaveResponse>, Status> {
+        let member = self.member(&request)?;
+        drop(self.0.sessions().remove(&member.node));
+        self.set_state(&member.node, NodeState::Down, "the node left the swarm")
+            .await
+            .map_err(to_status)?;
+        tracing::info!(node = %member.node, "node left");
+        Ok(Response::new(LeaveResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Rpc {
+    async fn attach_endpoint(
+        &self,
+        request: Request<AttachEndpointRequest>,
+    ) -> Result<Response<AttachEndpointResponse>, Status> {
+        let member = self.member(&request)?;
+        let request = request.into_inner();
+        let attach: Attach = decode(request.schema, &request.attach_json)?;
+        let endpoint = self
+            .0
+            .run(|s, now, e| attach_endpoint(s, now, e, &member.node, attach.clone()))
+            .await
+            .map_err(to_status)?;
+        Ok(Response::new(AttachEndpointResponse {
+            schema: SCHEMA,
+            endpoint_json: encode(&endpoint)?,
+        }))
+    }
+
+    async fn detach_endpoint(
+        &self,
+        request: Request<DetachEndpointRequest>,
+    ) -> Result<Response<DetachEndpointResponse>, Status> {
+        let member = self.member(&request)?;
+        let request = request.into_inner();
+        let endpoint = self
+            .0
+            .run(|s, now, e| {
+                let own = Some(&member.node);
+                detach_endpoint(s, now, e, own, &request.network, &request.endpoint)
+            })
+            .await
+            .map_err(to_status)?;
+        Ok(Response::new(DetachEndpointResponse {
+            schema: SCHEMA,
+            endpoint_json: encode(&endpoint)?,
+        }))
+    }
+}

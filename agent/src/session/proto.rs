@@ -1,0 +1,16 @@
+//! Messages and stubs generated from `proto/weft.proto`, and how errors and objects travel in them.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::pedantic,
+    clippy::use_self,
+    clippy::clone_on_ref_ptr,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    unused_qualifications,
+    unreachable_pub,
+    reason = "generated code; the proto file holds the documentation"
+)]
+
+tonic::include_proto!("weft.v1");
