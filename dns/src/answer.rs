@@ -7,7 +7,7 @@ use hickory_proto::rr::rdata::{PTR, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-use crate::lookup::{self, Found};
+use crate::lookup::{self, Found, ServicePorts};
 use crate::name;
 use crate::reply::{self, Outcome, Reply, Transport};
 use crate::zone::{ClientView, Zone};
@@ -143,14 +143,13 @@ fn resolve(zone: &Zone, client: &ClientView, question: &Query, outside: bool) ->
     let Some(spelling) = name::zone_spelling(name) else {
         return Resolution::Outside;
     };
-    if let Some(targets) = lookup::service_targets(zone, client, &spelling) {
-        return if targets.is_empty() {
-            Resolution::Missing
-        } else if kind == RecordType::SRV {
-            Resolution::Records(service_records(name, &targets))
-        } else {
-            Resolution::Records(Records::default())
-        };
+    match lookup::service_targets(zone, client, &spelling) {
+        Some(ServicePorts::Unknown) => return Resolution::Missing,
+        Some(ServicePorts::At(targets)) if kind == RecordType::SRV => {
+            return Resolution::Records(service_records(name, &targets));
+        }
+        Some(ServicePorts::At(_)) => return Resolution::Records(Records::default()),
+        None => {}
     }
     match lookup::addresses(zone, client, &spelling, outside) {
         Found::Addresses(addresses) => Resolution::Records(Records {

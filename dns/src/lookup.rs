@@ -63,14 +63,22 @@ pub(crate) fn pointer(zone: &Zone, client: &ClientView, name: &Name) -> Result<N
         .ok_or(Found::Outside)
 }
 
+/// What `_port._proto.service` stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ServicePorts {
+    /// The service has no such port.
+    Unknown,
+    /// Where to reach it; empty while nothing of it is ready.
+    At(Vec<Target>),
+}
+
 /// Targets of `_port._proto.service` (RFC 2782); `None` when the name is not of that form or the
-/// service is not known, so that it may be asked elsewhere. Empty when the service has no such
-/// port.
+/// service is not known, so that it may be asked elsewhere.
 pub(crate) fn service_targets(
     zone: &Zone,
     client: &ClientView,
     spelling: &str,
-) -> Option<Vec<Target>> {
+) -> Option<ServicePorts> {
     let mut parts = spelling.splitn(3, '.');
     let port = parts.next()?.strip_prefix('_')?;
     let protocol = parts.next()?.strip_prefix('_')?;
@@ -79,6 +87,7 @@ pub(crate) fn service_targets(
     // The name of a service stands for all its tasks; `tasks.` lists them one by one.
     let each_task = service.starts_with("tasks.");
     let mut targets = Vec::new();
+    let mut known_port = false;
     for holder in entry.holders_for(client.stack.as_deref()) {
         let wanted = holder.ports.iter().find(|known| {
             known.protocol.eq_ignore_ascii_case(protocol)
@@ -89,6 +98,7 @@ pub(crate) fn service_targets(
                     || port.parse() == Ok(known.port))
         });
         let Some(wanted) = wanted else { continue };
+        known_port = true;
         let mut add = |owner: &str, addresses: Vec<IpAddr>| {
             if let Some(name) = name::to_wire(&format!("{owner}.{}", network.name)) {
                 targets.push(Target {
@@ -112,7 +122,11 @@ pub(crate) fn service_targets(
             add(bare, holder.addresses.clone());
         }
     }
-    Some(targets)
+    Some(if known_port {
+        ServicePorts::At(targets)
+    } else {
+        ServicePorts::Unknown
+    })
 }
 
 /// The claim on `spelling`: whole on any attached network, then split at each dot from the right

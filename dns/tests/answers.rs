@@ -215,6 +215,9 @@ fn srv_by_port_name_and_number() {
     assert_eq!(additionals, 3);
     assert_eq!(srv("_http._udp.web.").2, ResponseCode::NXDomain);
     assert_eq!(srv("_443._tcp.web.").2, ResponseCode::NXDomain);
+    // Known, and nothing of it is ready.
+    let (targets, _, code) = srv("_5432._tcp.idle.");
+    assert_eq!((targets.len(), code), (0, ResponseCode::NoError));
     let outside = query("_ldap._tcp.example.org.", RecordType::SRV);
     assert!(ask(&client(&["n1"]), UDP, &outside).is_none());
 }

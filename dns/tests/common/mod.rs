@@ -48,6 +48,20 @@ pub(crate) fn zone() -> Zone {
     )
     .unwrap();
     zone.service(
+        "n1",
+        &ServiceNames {
+            name: "idle".into(),
+            mode: ResolutionMode::Dnsrr,
+            ports: vec![ServicePort {
+                name: None,
+                port: 5432,
+                protocol: "tcp".into(),
+            }],
+            ..ServiceNames::default()
+        },
+    )
+    .unwrap();
+    zone.service(
         "n2",
         &ServiceNames {
             name: "web".into(),
