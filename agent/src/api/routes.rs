@@ -98,6 +98,22 @@ fn role(text: &str) -> Result<Role, ApiError> {
     }
 }
 
+/// Runs a call that changes something to its end, also when the client goes away meanwhile (axum
+/// drops the handler then): nothing half-made is left behind. A panic becomes an answer.
+async fn whole<T: Send + 'static>(
+    call: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(call).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => Err(ApiError::internal(
+            "weftd has a defect: the call panicked. Its log says where; please report it.",
+        )),
+        Err(_) => Err(ApiError::unavailable(
+            "weftd stopped before the call had ended. Look at the result once it runs again.",
+        )),
+    }
+}
+
 async fn info<S: NodeService>(State(node): Node<S>) -> Reply<Info> {
     node.info().await.map(Json)
 }
@@ -106,21 +122,27 @@ async fn swarm_init<S: NodeService>(
     State(node): Node<S>,
     Body(body): Body<SwarmInit>,
 ) -> Reply<SwarmInitReply> {
-    node.swarm_init(body).await.map(Json)
+    whole(async move { node.swarm_init(body).await })
+        .await
+        .map(Json)
 }
 
 async fn swarm_join<S: NodeService>(
     State(node): Node<S>,
     Body(body): Body<SwarmJoin>,
 ) -> Reply<SwarmJoinReply> {
-    node.swarm_join(body).await.map(Json)
+    whole(async move { node.swarm_join(body).await })
+        .await
+        .map(Json)
 }
 
 async fn swarm_leave<S: NodeService>(
     State(node): Node<S>,
     Body(body): Body<SwarmLeave>,
 ) -> Reply<Empty> {
-    node.swarm_leave(body).await.map(|()| Json(Empty {}))
+    whole(async move { node.swarm_leave(body).await })
+        .await
+        .map(|()| Json(Empty {}))
 }
 
 async fn join_token<S: NodeService>(
@@ -134,7 +156,10 @@ async fn rotate_join_token<S: NodeService>(
     State(node): Node<S>,
     Params(text): Params<String>,
 ) -> Reply<JoinToken> {
-    node.rotate_join_token(role(&text)?).await.map(Json)
+    let role = role(&text)?;
+    whole(async move { node.rotate_join_token(role).await })
+        .await
+        .map(Json)
 }
 
 async fn nodes<S: NodeService>(State(node): Node<S>) -> Reply<Vec<NodeRow>> {
@@ -156,7 +181,9 @@ async fn network_create<S: NodeService>(
     State(node): Node<S>,
     Body(spec): Body<NetworkSpec>,
 ) -> Reply<Network> {
-    node.network_create(spec).await.map(Json)
+    whole(async move { node.network_create(spec).await })
+        .await
+        .map(Json)
 }
 
 async fn network<S: NodeService>(
@@ -170,7 +197,7 @@ async fn network_remove<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
 ) -> Reply<Empty> {
-    node.network_remove(reference)
+    whole(async move { node.network_remove(reference).await })
         .await
         .map(|()| Json(Empty {}))
 }
@@ -180,7 +207,9 @@ async fn connect<S: NodeService>(
     Params(network): Params<String>,
     Body(body): Body<Connect>,
 ) -> Reply<Connected> {
-    node.connect(network, body).await.map(Json)
+    whole(async move { node.connect(network, body).await })
+        .await
+        .map(Json)
 }
 
 async fn disconnect<S: NodeService>(
@@ -188,7 +217,7 @@ async fn disconnect<S: NodeService>(
     Params(network): Params<String>,
     Body(body): Body<Disconnect>,
 ) -> Reply<Empty> {
-    node.disconnect(network, body)
+    whole(async move { node.disconnect(network, body).await })
         .await
         .map(|()| Json(Empty {}))
 }
@@ -205,7 +234,9 @@ async fn peer_add<S: NodeService>(
     Params(network): Params<String>,
     Body(body): Body<PeerAdd>,
 ) -> Reply<StaticPeer> {
-    node.peer_add(network, body).await.map(Json)
+    whole(async move { node.peer_add(network, body).await })
+        .await
+        .map(Json)
 }
 
 async fn peer_remove<S: NodeService>(
@@ -215,7 +246,9 @@ async fn peer_remove<S: NodeService>(
     let ip: IpAddr = ip
         .parse()
         .map_err(|_| ApiError::bad_request(format!("{ip:?} is not an IP address")))?;
-    node.peer_remove(network, ip).await.map(|()| Json(Empty {}))
+    whole(async move { node.peer_remove(network, ip).await })
+        .await
+        .map(|()| Json(Empty {}))
 }
 
 async fn services<S: NodeService>(State(node): Node<S>) -> Reply<Vec<ServiceDetail>> {
@@ -226,7 +259,9 @@ async fn service_create<S: NodeService>(
     State(node): Node<S>,
     Body(spec): Body<ServiceSpec>,
 ) -> Reply<Service> {
-    node.service_create(spec).await.map(Json)
+    whole(async move { node.service_create(spec).await })
+        .await
+        .map(Json)
 }
 
 async fn service_detail<S: NodeService>(
@@ -240,7 +275,7 @@ async fn service_remove<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
 ) -> Reply<Empty> {
-    node.service_remove(reference)
+    whole(async move { node.service_remove(reference).await })
         .await
         .map(|()| Json(Empty {}))
 }
@@ -250,7 +285,9 @@ async fn service_scale<S: NodeService>(
     Params(reference): Params<String>,
     Body(body): Body<Scale>,
 ) -> Reply<Service> {
-    node.service_scale(reference, body).await.map(Json)
+    whole(async move { node.service_scale(reference, body).await })
+        .await
+        .map(Json)
 }
 
 async fn service_tasks<S: NodeService>(

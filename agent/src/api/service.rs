@@ -16,9 +16,9 @@ pub type Answer<T> = Result<T, ApiError>;
 
 /// One method for each route of [`weft_control::api`].
 ///
-/// A `reference` is a full id, an exact name, or a unique prefix of an id. Every method may be
-/// dropped at any await point (the client went away), so work that must finish belongs in a task
-/// of its own.
+/// A `reference` is a full id, an exact name, or a unique prefix of an id. Methods that change
+/// something run to their end in a task of their own, also when the client goes away; the others
+/// may be dropped at any await point.
 ///
 /// Methods are written as `async fn` in implementations.
 pub trait NodeService: Send + Sync + 'static {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
     Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
@@ -26,6 +26,12 @@ use super::{ApiError, ApiSocket, ErrorKind, NodeService, SocketError};
 #[derive(Default)]
 struct Fake {
     calls: Mutex<Vec<String>>,
+    /// Removing the network "slow" waits for this.
+    go_on: Notify,
+    /// Told when it is removed.
+    done: Notify,
+    /// Told when its removal begins.
+    begun: Notify,
 }
 
 impl Fake {
@@ -98,6 +104,12 @@ impl NodeService for Fake {
     }
     async fn network_remove(&self, reference: String) -> Answer<()> {
         self.note(format!("network rm {reference}"));
+        assert_ne!(reference, "cursed", "a defect");
+        if reference == "slow" {
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            self.done.notify_one();
+        }
         Ok(())
     }
     async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
@@ -448,4 +460,29 @@ async fn an_idle_connection_does_not_hold_shutdown_up() {
     server.stop.send(true).unwrap();
     server.task.await.unwrap().unwrap();
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_change_ends_although_the_client_went_away() {
+    let server = Server::start();
+    let mut stream = UnixStream::connect(server.path()).await.unwrap();
+    stream
+        .write_all(b"DELETE /v1/networks/slow HTTP/1.1\r\nhost: weft\r\n\r\n")
+        .await
+        .unwrap();
+    server.fake.begun.notified().await;
+    drop(stream);
+    // Another whole call after the hang-up: the server has seen it by then.
+    assert_eq!(server.call("GET", "/v1/info", "").await.0, 200);
+    server.fake.go_on.notify_one();
+    server.fake.done.notified().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer() {
+    let server = Server::start();
+    let (status, message) = server.message("DELETE", "/v1/networks/cursed", "").await;
+    assert_eq!(status, 500);
+    assert!(message.contains("defect"), "{message}");
+    assert_eq!(server.call("GET", "/v1/info", "").await.0, 200);
 }
