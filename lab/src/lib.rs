@@ -1,1 +1,39 @@
-//! Placeholder.
+//! Clusters on one machine: each node is a process in network, mount and PID namespaces of its
+//! own, joined to the others by a bridge that lives in a namespace of its own too.
+//!
+//! ```text
+//!   node1 (weftd)     node2 (weftd)     node3 (weftd)      outside
+//!    eth0 .1           eth0 .2           eth0 .3            eth0 .254
+//!      └──────┬──────────┴────────┬────────┴──────────────────┘
+//!             │  bridge "underlay", MTU 1500, 10.77.0.0/24     │
+//!             └──────────────── switch ────────────────────────┘
+//! ```
+//!
+//! Nothing is ever made in the host's network namespace. Every namespace is held by a process
+//! alone, so that killing the process of a node is what pulling its plug is: the agent, the tasks
+//! and the link vanish at once.
+//!
+//! The processes are this library again, reached through a multi-call program: the program named
+//! in [`LabConfig::program`] calls [`run_node`], [`run_init`], [`run_enter`] and [`run_netns`] for
+//! its arguments `lab-node`, `lab-init`, `lab-enter` and `lab-netns`, and is the agent when it is
+//! called `weftd`.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod enter;
+mod init;
+mod lab;
+mod node;
+mod output;
+mod privileges;
+mod process;
+mod state;
+mod wiring;
+
+pub use config::{FAR_ADDRESS, LabConfig, OUTSIDE, SWITCH, default_dir};
+pub use enter::{EnterSpec, run_enter, run_netns};
+pub use init::run_init;
+pub use lab::{Lab, NodeStatus};
+pub use node::run_node;
+pub use privileges::gain_privileges;

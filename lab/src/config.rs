@@ -1,0 +1,206 @@
+//! What a lab shall be.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ipnet::Ipv4Net;
+
+/// Name of the machine that is not part of the cluster.
+pub const OUTSIDE: &str = "outside";
+
+/// Name of the machine that holds the bridge.
+pub const SWITCH: &str = "switch";
+
+/// An address that only [`OUTSIDE`] has and that is on nobody's link (RFC 5737 section 3): nodes
+/// reach it through their default route, as they would reach the internet.
+pub const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// Where labs of this user live: `/run/weft-lab` for who may write there, else below the user's
+/// runtime folder.
+#[must_use]
+pub fn default_dir() -> PathBuf {
+    let writable = |dir: &str| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+    if writable("/run/weft-lab") || (!Path::new("/run/weft-lab").exists() && writable("/run")) {
+        return PathBuf::from("/run/weft-lab");
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match runtime.filter(|dir| dir.is_absolute()) {
+        Some(dir) => dir.join("weft-lab"),
+        None => {
+            let user = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
+            std::env::temp_dir().join(format!("weft-lab-{user}"))
+        }
+    }
+}
+
+/// Settings of a lab.
+#[derive(Debug, Clone)]
+pub struct LabConfig {
+    /// Tells labs of one machine apart; also the name of its folder.
+    pub name: String,
+    /// Number of nodes, 1-200: `node1`, `node2`, …
+    pub nodes: u8,
+    /// Folder of the lab: sockets, data, state. Made by the lab and removed with it.
+    pub dir: PathBuf,
+    /// The multi-call program (see the crate's documentation).
+    pub program: PathBuf,
+    /// Whether agents run on the nodes; without them a lab is just machines and cables.
+    pub agents: bool,
+    /// More arguments for every agent.
+    pub agent_args: Vec<String>,
+    /// More environment for every agent, and thereby for its tasks.
+    pub env: Vec<(String, String)>,
+    /// Where the output of each node goes, as `NODE.log`; `logs` in the lab's folder when absent.
+    pub log_dir: Option<PathBuf>,
+    /// Network of the underlay: node N has the N-th address, [`OUTSIDE`] the last but one.
+    pub underlay: Ipv4Net,
+    /// MTU of the underlay in bytes.
+    pub mtu: u32,
+    /// What runs on the machine outside: arguments for `program`; nothing when empty.
+    pub outside_args: Vec<String>,
+    /// Everything dies with the *thread* that made the lab, however it ends. Without it the lab
+    /// goes on until `Lab::down`.
+    pub dies_with_parent: bool,
+}
+
+impl LabConfig {
+    /// Three nodes, 10.77.0.0/24, MTU 1500, run by this very program, dying with this thread.
+    ///
+    /// # Errors
+    /// The path of this program is unknown.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            nodes: 3,
+            dir: default_dir().join(name),
+            program: std::env::current_exe().context("cannot find the path of this program")?,
+            agents: true,
+            agent_args: Vec::new(),
+            env: Vec::new(),
+            log_dir: None,
+            underlay: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 24),
+            mtu: 1500,
+            outside_args: Vec::new(),
+            dies_with_parent: true,
+        })
+    }
+
+    /// Refuses what cannot work, before anything is made.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.name.is_empty() || self.name.len() > 40 || !self.name.chars().all(plain) {
+            bail!(
+                "invalid lab name {:?}: use 1-40 letters, digits, - and _",
+                self.name
+            );
+        }
+        if self.nodes == 0 || u32::from(self.nodes) + 2 > self.host_count() {
+            bail!(
+                "a lab of {} nodes does not fit into {}: it has room for 1 to {}",
+                self.nodes,
+                self.underlay,
+                self.host_count().saturating_sub(2)
+            );
+        }
+        if !(576..=65_535).contains(&self.mtu) {
+            bail!(
+                "invalid underlay MTU {}: it must be 576-65535 bytes",
+                self.mtu
+            );
+        }
+        // sun_path of a unix socket holds 108 bytes (unix(7)).
+        let socket = self.dir.join("node200/weft.sock");
+        if socket.as_os_str().len() > 107 {
+            bail!(
+                "the path {} is too long for a unix socket: choose a shorter lab folder",
+                socket.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn host_count(&self) -> u32 {
+        let bits = 32 - u32::from(self.underlay.prefix_len());
+        (1u32.checked_shl(bits).unwrap_or(u32::MAX)).saturating_sub(2)
+    }
+
+    /// Address of node `index`, from 1.
+    pub(crate) fn node_addr(&self, index: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(
+            self.underlay.network().to_bits() + u32::from(index),
+        ))
+    }
+
+    /// Address of the machine outside.
+    pub(crate) fn outside_addr(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(self.underlay.broadcast().to_bits() - 1))
+    }
+
+    /// Where the log of a node is.
+    pub(crate) fn log(&self, node: &str) -> PathBuf {
+        self.log_dir
+            .clone()
+            .unwrap_or_else(|| self.dir.join("logs"))
+            .join(format!("{node}.log"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_follow_the_numbers() {
+        let config = LabConfig::new("t").unwrap();
+        assert_eq!(config.node_addr(3).to_string(), "10.77.0.3");
+        assert_eq!(config.outside_addr().to_string(), "10.77.0.254");
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let config = LabConfig::new("t").unwrap();
+        for (bad, says) in [
+            (
+                LabConfig {
+                    name: "a/b".into(),
+                    ..config.clone()
+                },
+                "invalid lab name",
+            ),
+            (
+                LabConfig {
+                    nodes: 0,
+                    ..config.clone()
+                },
+                "room for 1 to 252",
+            ),
+            (
+                LabConfig {
+                    nodes: 6,
+                    underlay: "10.0.0.0/29".parse().unwrap(),
+                    ..config.clone()
+                },
+                "room for 1 to 4",
+            ),
+            (
+                LabConfig {
+                    mtu: 100,
+                    ..config.clone()
+                },
+                "invalid underlay MTU 100",
+            ),
+            (
+                LabConfig {
+                    dir: PathBuf::from("/").join("x".repeat(100)),
+                    ..config.clone()
+                },
+                "too long for a unix socket",
+            ),
+        ] {
+            let said = bad.check().unwrap_err().to_string();
+            assert!(said.contains(says), "{said}");
+        }
+    }
+}

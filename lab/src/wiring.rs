@@ -1,0 +1,66 @@
+//! Cables: the bridge of the switch, a veth pair to each machine, addresses and routes.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use weft_sys::netlink::{MAIN_TABLE, Netlink, Route, Veth};
+use weft_sys::netns::Netns;
+
+use crate::config::{FAR_ADDRESS, LabConfig, OUTSIDE};
+
+/// Name of the bridge.
+const BRIDGE: &str = "underlay";
+
+/// Name of the interface of every machine.
+const UPLINK: &str = "eth0";
+
+/// Makes the bridge.
+pub(crate) fn make_switch(switch: &Netns, mtu: u32) -> anyhow::Result<()> {
+    let mut links = Netlink::open_in(switch)?;
+    links.set_up("lo", true)?;
+    links.add_bridge(BRIDGE)?;
+    links.set_mtu(BRIDGE, mtu)?;
+    links.set_up(BRIDGE, true)?;
+    Ok(())
+}
+
+/// Plugs a machine in: a cable to the bridge, an address, and a way out.
+pub(crate) fn plug_in(
+    switch: &Netns,
+    machine: &Netns,
+    name: &str,
+    addr: IpAddr,
+    config: &LabConfig,
+) -> anyhow::Result<()> {
+    let mut bridge = Netlink::open_in(switch)?;
+    bridge
+        .add_veth(&Veth {
+            name,
+            peer: UPLINK,
+            peer_netns: Some(machine),
+            peer_mac: None,
+            mtu: Some(config.mtu),
+        })
+        .with_context(|| format!("cannot make the cable of {name}"))?;
+    bridge.set_master(name, Some(BRIDGE))?;
+    bridge.set_up(name, true)?;
+
+    let mut inside = Netlink::open_in(machine)?;
+    inside.set_up("lo", true)?;
+    let prefix = config.underlay.prefix_len();
+    inside.add_address(UPLINK, IpNet::new(addr, prefix)?)?;
+    inside.set_up(UPLINK, true)?;
+    if name == OUTSIDE {
+        inside.add_address("lo", IpNet::new(FAR_ADDRESS.into(), 32)?)?;
+    } else {
+        inside.set_route(&Route {
+            dest: IpNet::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0)?,
+            gateway: Some(config.outside_addr()),
+            dev: Some(UPLINK.to_owned()),
+            table: MAIN_TABLE,
+            onlink: false,
+        })?;
+    }
+    Ok(())
+}

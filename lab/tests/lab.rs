@@ -1,0 +1,392 @@
+//! Labs with a stand-in for the agent. This file is the multi-call program of its own labs, so
+//! it has no test harness: the arguments decide what it is.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::panic, reason = "a test that found something has failed")]
+#![expect(clippy::print_stderr, reason = "the names of the tests")]
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use weft_lab::{EnterSpec, Lab, LabConfig};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+type Test = (&'static str, fn());
+
+const TESTS: [Test; 5] = [
+    (
+        "machines_reach_each_other_and_nobody_else",
+        machines_reach_each_other_and_nobody_else,
+    ),
+    (
+        "a_killed_agent_is_started_again",
+        a_killed_agent_is_started_again,
+    ),
+    (
+        "a_killed_node_is_gone_at_once",
+        a_killed_node_is_gone_at_once,
+    ),
+    ("a_lab_dies_with_its_maker", a_lab_dies_with_its_maker),
+    (
+        "a_failed_start_leaves_nothing",
+        a_failed_start_leaves_nothing,
+    ),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["weftd", rest @ ..] => Ok(agent(rest)),
+        [_, "lab-node", spec] => weft_lab::run_node(Path::new(spec)),
+        [_, "lab-init", spec] => weft_lab::run_init(Path::new(spec)),
+        [_, "lab-enter", rest @ ..] => weft_lab::run_enter(&enter_spec(rest)),
+        [_, "lab-netns", path] => weft_lab::run_netns(Path::new(path)),
+        [_, "maker", dir] => {
+            maker(Path::new(dir));
+            Ok(ExitCode::SUCCESS)
+        }
+        [_, "--list", ..] => {
+            for (name, _) in TESTS {
+                std::io::stdout()
+                    .write_all(format!("{name}: test\n").as_bytes())
+                    .unwrap();
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        [_, filters @ ..] => {
+            let names: Vec<_> = filters.iter().filter(|f| !f.starts_with('-')).collect();
+            for (name, test) in TESTS {
+                if names.is_empty() || names.iter().any(|f| name.contains(**f)) {
+                    eprintln!("test {name} ...");
+                    test();
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        [] => Ok(ExitCode::FAILURE),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn enter_spec(words: &[&str]) -> EnterSpec {
+    let mut spec = EnterSpec::default();
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "--netns" => spec.netns = words.next().map(PathBuf::from),
+            "--" => spec.command = words.by_ref().map(str::to_owned).collect(),
+            pid => spec.pid = pid.parse().unwrap(),
+        }
+    }
+    spec
+}
+
+/// Stands in for weftd: answers its own process id on the socket. With `--refuse` it is an agent
+/// that cannot run.
+fn agent(args: &[&str]) -> ExitCode {
+    let socket = args[1].strip_prefix("unix://").unwrap();
+    drop(std::fs::remove_file(socket));
+    if args.contains(&"--refuse") {
+        eprintln!("weftd: malformed config");
+        return ExitCode::from(78);
+    }
+    let listener = UnixListener::bind(socket).unwrap();
+    for stream in listener.incoming() {
+        // Whoever only looks whether the socket is there has gone again.
+        drop(
+            stream
+                .unwrap()
+                .write_all(std::process::id().to_string().as_bytes()),
+        );
+    }
+    ExitCode::SUCCESS
+}
+
+fn ask(socket: &Path) -> Option<String> {
+    let mut text = String::new();
+    UnixStream::connect(socket)
+        .ok()?
+        .read_to_string(&mut text)
+        .ok()?;
+    Some(text)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn config(dir: &tempfile::TempDir, nodes: u8) -> LabConfig {
+    LabConfig {
+        nodes,
+        dir: dir.path().join("lab"),
+        ..LabConfig::new("test").unwrap()
+    }
+}
+
+fn says(lab: &Lab, node: &str, command: &[&str]) -> String {
+    let output = lab.exec(node, command).unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{command:?} on {node}: {text}");
+    text
+}
+
+fn host_links() -> Vec<std::ffi::OsString> {
+    let mut links: Vec<_> = std::fs::read_dir("/sys/class/net")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    links.sort();
+    links
+}
+
+fn machines_reach_each_other_and_nobody_else() {
+    let before = host_links();
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::create(&config(&dir, 2)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    assert_eq!(host_links(), before, "a lab made a link in this namespace");
+    assert_eq!(lab.nodes().collect::<Vec<_>>(), ["node1", "node2"]);
+
+    let ping = |node: &str, target: &str| says(&lab, node, &["ping", "-c1", "-W2", target]);
+    ping("node1", "10.77.0.2");
+    ping("node2", "10.77.0.254");
+    ping("outside", "10.77.0.1");
+    // Through the default route.
+    ping("node1", "198.51.100.1");
+    // Full frames of the underlay's MTU, and not one byte more.
+    says(
+        &lab,
+        "node1",
+        &["ping", "-c1", "-W2", "-M", "do", "-s", "1472", "10.77.0.2"],
+    );
+    let too_big = lab
+        .exec(
+            "node1",
+            &["ping", "-c1", "-W2", "-M", "do", "-s", "1473", "10.77.0.2"],
+        )
+        .unwrap();
+    assert!(!too_big.status.success());
+
+    // Process 1 is the machine's own, and /run too.
+    assert_eq!(
+        says(
+            &lab,
+            "node1",
+            &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline | cut -d' ' -f2"]
+        )
+        .trim(),
+        "lab-init"
+    );
+    says(&lab, "node1", &["touch", "/run/mark"]);
+    assert!(!Path::new("/run/mark").exists());
+    assert!(
+        !lab.exec("node2", &["test", "-e", "/run/mark"])
+            .unwrap()
+            .status
+            .success()
+    );
+
+    // A sandbox on the node, entered by name and from here.
+    let path = lab.add_netns("node1", "box").unwrap();
+    let mut inside = lab
+        .command_in("node1", &path, &["ip", "-o", "link"])
+        .unwrap();
+    let inside = String::from_utf8(inside.output().unwrap().stdout).unwrap();
+    assert!(
+        inside.contains("lo:") && !inside.contains("eth0"),
+        "{inside}"
+    );
+    let held = lab.netns("node1", Some(&path)).unwrap();
+    assert!(!held.same_as(&lab.netns("node1", None).unwrap()).unwrap());
+    assert!(
+        lab.add_netns("node1", "box")
+            .unwrap_err()
+            .to_string()
+            .contains("it exists")
+    );
+    drop(held);
+
+    // Exit statuses are the command's.
+    assert_eq!(
+        lab.exec("node1", &["sh", "-c", "exit 7"])
+            .unwrap()
+            .status
+            .code(),
+        Some(7)
+    );
+    let error = lab.exec("node1", &["/no/such"]).unwrap();
+    assert!(String::from_utf8_lossy(&error.stderr).contains("/no/such: no such program"));
+    assert!(
+        lab.exec("node9", &["true"])
+            .unwrap_err()
+            .to_string()
+            .contains("it has switch, outside, node1, node2")
+    );
+
+    // A second lab of the same folder is refused while this one runs.
+    let again = Lab::create(&config(&dir, 2)).unwrap_err().to_string();
+    assert!(again.contains("runs already"), "{again}");
+
+    // Another process can find it, and take it down.
+    let found = Lab::open(lab.dir()).unwrap();
+    assert!(found.status().iter().all(|m| m.up));
+    let statuses = found.status();
+    found.down().unwrap();
+    for machine in statuses {
+        assert!(
+            machine
+                .agent_pid
+                .is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        );
+    }
+    assert!(!dir.path().join("lab").exists());
+}
+
+fn a_killed_agent_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::create(&config(&dir, 1)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let socket = lab.socket("node1").unwrap().to_owned();
+    let inside_before = ask(&socket).unwrap();
+    let before = lab.kill_agent("node1").unwrap();
+    until("the agent is back", || {
+        ask(&socket).is_some_and(|pid| pid != inside_before)
+    });
+    let after = lab.agent_pid("node1").unwrap().unwrap();
+    assert_ne!(before, after);
+    lab.down().unwrap();
+}
+
+fn a_killed_node_is_gone_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lab = Lab::create(&config(&dir, 2)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let mut task = lab
+        .command("node2", &["sleep", "600"])
+        .unwrap()
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the task runs", || {
+        lab.exec("node2", &["pidof", "sleep"])
+            .unwrap()
+            .status
+            .success()
+    });
+    lab.kill_node("node2").unwrap();
+    // The command that entered the node sees its child die.
+    assert_eq!(task.wait().unwrap().code(), Some(128 + 9));
+    let status = lab.status();
+    let node2 = status.iter().find(|m| m.name == "node2").unwrap();
+    assert!(!node2.up && node2.agent_pid.is_none());
+    until("the cable is gone", || {
+        !says(&lab, "switch", &["ip", "-o", "link"]).contains("node2@")
+    });
+    assert!(ask(lab.socket("node1").unwrap()).is_some());
+    let gone = lab.exec("node2", &["true"]).unwrap_err().to_string();
+    assert_eq!(gone, "node2 is down");
+    drop(lab);
+    assert!(!dir.path().join("lab").exists());
+}
+
+/// Makes a lab and waits to be killed.
+fn maker(dir: &Path) {
+    let config = LabConfig {
+        nodes: 1,
+        dir: dir.to_owned(),
+        ..LabConfig::new("test").unwrap()
+    };
+    let lab = Lab::create(&config).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    std::io::stdout().write_all(b"ready\n").unwrap();
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).unwrap();
+}
+
+fn a_lab_dies_with_its_maker() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab_dir = dir.path().join("lab");
+    let mut maker = Command::new(std::env::current_exe().unwrap())
+        .arg("maker")
+        .arg(&lab_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0u8; 6];
+    maker
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
+    let lab = Lab::open(&lab_dir).unwrap();
+    assert!(lab.status().iter().all(|m| m.up));
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+    until("every machine is gone", || {
+        lab.status().iter().all(|m| !m.up)
+    });
+    // What is left is a folder; the next lab takes its place.
+    let next = Lab::create(&LabConfig {
+        nodes: 1,
+        dir: lab_dir.clone(),
+        ..LabConfig::new("test").unwrap()
+    })
+    .unwrap();
+    next.wait_ready(LIMIT).unwrap();
+    next.down().unwrap();
+}
+
+fn a_failed_start_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LabConfig {
+        agent_args: vec!["--refuse".to_owned()],
+        ..config(&dir, 1)
+    };
+    let lab = Lab::create(&config).unwrap();
+    let error = lab.wait_ready(LIMIT).unwrap_err().to_string();
+    assert!(
+        error.contains("node1 ended") && error.contains("malformed config"),
+        "{error}"
+    );
+    drop(lab);
+    assert!(!dir.path().join("lab").exists());
+
+    let not_a_lab = LabConfig {
+        dir: dir.path().to_owned(),
+        ..config
+    };
+    std::fs::write(dir.path().join("precious"), b"x").unwrap();
+    let error = Lab::create(&not_a_lab).unwrap_err().to_string();
+    assert!(error.contains("holds no lab"), "{error}");
+    assert!(dir.path().join("precious").exists());
+    let dead = LabConfig {
+        program: PathBuf::from("/bin/false"),
+        ..self::config(&dir, 1)
+    };
+    let Err(error) = Lab::create(&dead) else {
+        panic!("a lab was made of nothing");
+    };
+    assert!(
+        format!("{error:#}").contains("cannot start switch"),
+        "{error:#}"
+    );
+    assert!(!dir.path().join("lab").exists());
+}
