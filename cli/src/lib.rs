@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod bench;
 pub mod client;
 pub mod commands;
+mod demo;
 pub mod output;
+mod tools;
 
 use std::ffi::OsString;
 use std::io;

@@ -8,7 +8,8 @@ pub use attachment::parse_attachment;
 pub use duration::parse_duration_ms;
 pub use publish::parse_publish;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -54,6 +55,41 @@ pub enum Command {
     Info(FormatArgs),
     /// Show which packets were dropped on this node, and why
     Drops(DropsArgs),
+    /// Build a cluster in network namespaces of this machine
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// Start three nodes on this machine and walk through everything with real traffic
+    Demo(DemoArgs),
+    /// Measure, side by side with the kernel
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// The small HTTP server of the demo's tasks
+    #[command(hide = true)]
+    DemoHttp(DemoHttpArgs),
+    /// Look a name up; prints one address per line
+    #[command(hide = true)]
+    DemoDns(DemoDnsArgs),
+    /// Request something over HTTP; prints the answer
+    #[command(hide = true)]
+    DemoGet(DemoGetArgs),
+    /// Send ICMP echo requests
+    #[command(hide = true)]
+    DemoPing(DemoPingArgs),
+    /// The process that a lab machine stands and falls with
+    #[command(hide = true)]
+    LabNode(LabSpecArgs),
+    /// Process 1 of a lab machine
+    #[command(hide = true)]
+    LabInit(LabSpecArgs),
+    /// Runs a command on a lab machine
+    #[command(hide = true)]
+    LabEnter(LabEnterArgs),
+    /// Makes a network namespace
+    #[command(hide = true)]
+    LabNetns {
+        /// Where it is bound
+        path: PathBuf,
+    },
 }
 
 /// How to print.
@@ -431,6 +467,161 @@ pub struct DropsArgs {
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,
+}
+
+/// `weft lab …`
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Start nodes; they are not part of a swarm yet
+    Up {
+        /// How many
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=200))]
+        nodes: u8,
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// More arguments for every weftd; may be repeated
+        #[arg(long = "weftd-arg", value_name = "ARG", allow_hyphen_values = true)]
+        weftd_args: Vec<String>,
+    },
+    /// Run a command on a node
+    Exec {
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// Node, such as `node1`, or `outside`
+        node: String,
+        /// Program and arguments
+        #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// Show what runs
+    Status {
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Stop the lab and remove everything that it made
+    Down {
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+    },
+}
+
+/// `weft demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the cluster up and print how to talk to it
+    #[arg(long)]
+    pub keep: bool,
+    /// Name of the lab
+    #[arg(long, default_value = "demo")]
+    pub name: String,
+    /// Keep the output of the nodes there, instead of removing it
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+}
+
+/// `weft bench …`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// TCP and UDP between two nodes: weft against kernel veth, bridge and vxlan
+    Overlay(BenchOverlayArgs),
+}
+
+/// `weft bench overlay`
+#[derive(Debug, Args)]
+pub struct BenchOverlayArgs {
+    /// Measured pairs, alternating
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub pairs: u8,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=120))]
+    pub seconds: u8,
+    /// TCP congestion control; may be repeated (default: cubic, and bbr where the kernel has it)
+    #[arg(long = "cc", value_name = "NAME", value_delimiter = ',')]
+    pub congestion: Vec<String>,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// `weft demo-http`
+#[derive(Debug, Args)]
+pub struct DemoHttpArgs {
+    /// Port to listen on
+    #[arg(long, default_value_t = 80)]
+    pub port: u16,
+    /// Name to answer with, where no task is
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `weft demo-dns`
+#[derive(Debug, Args)]
+pub struct DemoDnsArgs {
+    /// Server to ask
+    #[arg(long, default_value = "127.0.0.11:53")]
+    pub server: SocketAddr,
+    /// Ask over TCP
+    #[arg(long)]
+    pub tcp: bool,
+    /// Name to look up
+    pub name: String,
+}
+
+/// `weft demo-get`
+#[derive(Debug, Args)]
+pub struct DemoGetArgs {
+    /// Longest time without progress
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration_ms)]
+    pub timeout: u64,
+    /// Print how many bytes came and how long it took, instead of the bytes
+    #[arg(long)]
+    pub count: bool,
+    /// How many requests, one after the other
+    #[arg(long, default_value_t = 1)]
+    pub times: u32,
+    /// What to request
+    #[arg(value_name = "ADDRESS:PORT/PATH")]
+    pub target: String,
+}
+
+/// `weft demo-ping`
+#[derive(Debug, Args)]
+pub struct DemoPingArgs {
+    /// How many requests
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub count: u16,
+    /// Bytes of data in each
+    #[arg(long, default_value_t = 56)]
+    pub size: u16,
+    /// Whom to ask
+    pub target: std::net::Ipv4Addr,
+}
+
+/// `weft lab-node`, `weft lab-init`
+#[derive(Debug, Args)]
+pub struct LabSpecArgs {
+    /// File with what the machine shall be, in JSON
+    pub spec: PathBuf,
+}
+
+/// `weft lab-enter`
+#[derive(Debug, Args)]
+pub struct LabEnterArgs {
+    /// A network namespace of the machine to go on to
+    #[arg(long)]
+    pub netns: Option<PathBuf>,
+    /// Process 1 of the machine
+    pub pid: u32,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
 }
 
 fn parse_key_value(text: &str) -> Result<(String, String), String> {

@@ -3,6 +3,7 @@
 mod converge;
 mod drops;
 mod info;
+mod lab;
 mod network;
 mod node;
 mod peer;
@@ -10,15 +11,19 @@ mod rows;
 mod service;
 mod swarm;
 
+pub(crate) use lab::status as lab_status;
+
 use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use weft_lab::EnterSpec;
 
-use crate::args::{Cli, Command, InspectArgs};
+use crate::args::{BenchCommand, Cli, Command, InspectArgs};
 use crate::client::{Client, Refused};
 use crate::output::{Printer, complain, render_inspect};
+use crate::{bench, demo, tools};
 
 /// Does what the command line says and returns the exit status.
 ///
@@ -33,6 +38,22 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
+        Command::Lab(command) => lab::run(command, out),
+        Command::Demo(args) => demo::run(&args, out),
+        Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),
+        Command::DemoHttp(args) => block_on(tools::http::serve(args)),
+        Command::DemoDns(args) => tools::dns::run(&args, out),
+        Command::DemoGet(args) => tools::get::run(&args, out),
+        Command::DemoPing(args) => tools::ping::run(&args, out),
+        // These four move this process between namespaces, so no thread may run yet.
+        Command::LabNode(args) => weft_lab::run_node(&args.spec),
+        Command::LabInit(args) => weft_lab::run_init(&args.spec),
+        Command::LabEnter(args) => weft_lab::run_enter(&EnterSpec {
+            pid: args.pid,
+            netns: args.netns,
+            command: args.command,
+        }),
+        Command::LabNetns { path } => weft_lab::run_netns(&path),
     }
 }
 

@@ -1,0 +1,207 @@
+//! A node dies, and the service goes on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use weft_lab::OUTSIDE;
+
+use super::cluster::{Guest, PORT, Service};
+use super::transcript::seconds;
+use super::walk::Walk;
+use crate::tools::dns::{Found, lookup};
+use crate::tools::get::fetch;
+
+/// Everything has to have forgotten the node by then.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// The design's goal for the time until a dead node is withdrawn.
+const GOAL: Duration = Duration::from_secs(2);
+
+/// A request without an answer for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Requests have to succeed for so long before the trouble counts as over.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What one client saw.
+struct Seen {
+    target: SocketAddr,
+    requests: u32,
+    failures: u32,
+    /// Start of the last request that failed, after the node was killed.
+    last_failure: Option<Duration>,
+}
+
+pub(super) fn kill_a_node(
+    walk: &mut Walk<'_, '_>,
+    service: &Service,
+    guest: &Guest,
+) -> anyhow::Result<()> {
+    walk.transcript.section("A node dies")?;
+    let victim = service
+        .tasks
+        .iter()
+        .find(|task| task.node != "node1" && task.node != guest.node)
+        .context("no task runs on a worker")?
+        .clone();
+    let survivors: Vec<String> = walk
+        .nodes
+        .iter()
+        .filter(|node| **node != victim.node)
+        .cloned()
+        .collect();
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let started = Instant::now();
+    let mut clients = Vec::new();
+    for node in &survivors {
+        let target = SocketAddr::new(walk.lab.node_addr(node)?, PORT);
+        let outside = walk.lab.netns(OUTSIDE, None)?;
+        let stop = std::sync::Arc::clone(&stop);
+        clients.push(std::thread::spawn(move || {
+            outside.run_in(|| ask_until(target, started, &stop))
+        }));
+    }
+
+    walk.transcript.say(&format!(
+        "Clients outside keep asking {}. Now {} is killed, with {} on it (SIGKILL, no goodbye).",
+        survivors.join(" and "),
+        victim.node,
+        victim.name
+    ))?;
+    let killed = started.elapsed();
+    walk.lab.kill_node(&victim.node)?;
+    let forgotten = walk.check("its task is withdrawn from the names", |walk| {
+        until_forgotten(walk, guest, victim.ip)
+    })?;
+    let withdrawn = Instant::now();
+    while withdrawn.elapsed() < QUIET && walk.going_on().is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::Relaxed);
+    report(walk, clients, killed)?;
+    if let Some(took) = forgotten {
+        let verdict = if took <= GOAL { "within" } else { "beyond" };
+        walk.transcript.say(&format!(
+            "Time until withdrawal: {} ({verdict} the goal of {}).",
+            seconds(took),
+            seconds(GOAL)
+        ))?;
+    }
+    aftermath(walk, &victim.node, &survivors)
+}
+
+/// One request after the other until told to stop. Failures before the kill count too: there
+/// should be none.
+fn ask_until(target: SocketAddr, origin: Instant, stop: &AtomicBool) -> Seen {
+    let mut seen = Seen {
+        target,
+        requests: 0,
+        failures: 0,
+        last_failure: None,
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let begun = origin.elapsed();
+        seen.requests += 1;
+        if fetch(target, "/", PATIENCE).is_err() {
+            seen.failures += 1;
+            seen.last_failure = Some(begun);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    seen
+}
+
+/// Asks for `tasks.web` from the guest until the dead task is gone from the answer.
+fn until_forgotten(
+    walk: &mut Walk<'_, '_>,
+    guest: &Guest,
+    dead: IpAddr,
+) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let netns = walk.lab.netns(&guest.node, Some(&guest.netns))?;
+    let server = SocketAddr::from(([127, 0, 0, 11], 53));
+    loop {
+        let found = netns.run_in(|| lookup(server, "tasks.web", false))?;
+        match found {
+            Ok(Found::Addresses(all)) if !all.contains(&dead) => return Ok(started.elapsed()),
+            Ok(Found::NoSuchName) => return Ok(started.elapsed()),
+            _ if started.elapsed() > LIMIT => {
+                bail!("tasks.web still names {dead} after {} s", LIMIT.as_secs())
+            }
+            _ => {}
+        }
+        walk.going_on()?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+type Client = JoinHandle<std::io::Result<Seen>>;
+
+fn report(walk: &mut Walk<'_, '_>, clients: Vec<Client>, killed: Duration) -> anyhow::Result<()> {
+    for client in clients {
+        let seen = match client.join() {
+            Ok(seen) => seen?,
+            Err(_) => bail!("a client panicked"),
+        };
+        let Seen {
+            target,
+            requests,
+            failures,
+            last_failure,
+        } = seen;
+        let trouble = match last_failure {
+            Some(at) if at > killed => format!(
+                "{failures} of {requests} requests to {target} failed, the last one begun {} after the kill",
+                seconds(at.saturating_sub(killed))
+            ),
+            _ => format!("{failures} of {requests} requests to {target} failed"),
+        };
+        walk.check(&trouble, |_| {
+            let recovered = last_failure.is_none_or(|at| at.saturating_sub(killed) < LIMIT);
+            ensure!(recovered && requests > failures, "it never recovered");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn aftermath(walk: &mut Walk<'_, '_>, dead: &str, survivors: &[String]) -> anyhow::Result<()> {
+    walk.check("the manager knows that the node is down", |walk| {
+        walk.eventually(LIMIT, |walk| {
+            let states = walk.quietly(
+                "node1",
+                &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"],
+            )?;
+            let wanted = format!("{dead} Down");
+            ensure!(
+                states.lines().any(|line| line == wanted),
+                "node ls says {:?}",
+                states.lines().collect::<Vec<_>>()
+            );
+            Ok(())
+        })
+    })?;
+    walk.check("its task runs on another node", |walk| {
+        walk.eventually(LIMIT, |walk| {
+            let tasks = walk.running_tasks()?;
+            let alive = tasks.iter().filter(|t| t.node != dead).count();
+            ensure!(alive == 2, "{alive} of 2 tasks run on nodes that live");
+            Ok(())
+        })
+    })?;
+    walk.weft("node1", &["node", "ls"])?;
+    walk.weft("node1", &["service", "ps", "web"])?;
+    for node in survivors {
+        let target = format!("{}:{PORT}/", walk.lab.node_addr(node)?);
+        walk.check(&format!("{node} still answers"), |walk| {
+            walk.eventually(LIMIT, |walk| {
+                walk.tool_quietly(OUTSIDE, None, &["demo-get", "--times", "10", &target])
+            })?;
+            walk.tool(OUTSIDE, None, &["demo-get", &target])
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `weft demo`: three nodes on this machine, and everything that weft does, with real traffic.
+//!
+//! Every line after a prompt is a command that was really run, followed by what it really
+//! printed. Every claim is checked against a deadline; the exit status is 0 only if all held.
+
+mod cluster;
+mod failure;
+mod names;
+mod stop;
+mod traffic;
+mod transcript;
+mod walk;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use weft_lab::{FAR_ADDRESS, Lab, LabConfig};
+
+use crate::args::{DemoArgs, FormatArgs};
+use crate::commands::lab_status;
+use crate::output::Printer;
+use stop::Stop;
+use transcript::Transcript;
+use walk::Walk;
+
+/// How long the agents may take until they answer.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    // First of all: this moves the process to another namespace, so no thread may run yet.
+    weft_lab::gain_privileges()?;
+    let stop = Stop::on_signals()?;
+    let started = Instant::now();
+    let mut transcript = Transcript::new(out);
+    transcript.say(
+        "Three machines, each a network namespace with a real weftd in it, joined by a bridge:",
+    )?;
+    let config = LabConfig {
+        log_dir: args.log_dir.clone(),
+        outside_args: ["demo-http", "--port", "80", "--name", "outside"]
+            .map(str::to_owned)
+            .to_vec(),
+        dies_with_parent: !args.keep,
+        ..LabConfig::new(&args.name)?
+    };
+    let mut lab = Lab::create(&config)?;
+    let result = lab
+        .wait_ready(READY_LIMIT)
+        .and_then(|()| tour(&mut lab, &stop, &mut transcript));
+    if let Err(error) = &result {
+        transcript.failed(&format!("{error:#}"))?;
+    }
+    let failures = transcript.failures();
+    if failures > 0 && !stop.is_set() {
+        transcript.last_words(&lab)?;
+    }
+    if args.keep && !stop.is_set() {
+        how_to_talk(&lab, &args.name, &mut transcript)?;
+        lab.keep();
+    } else {
+        take_down(lab, &mut transcript)?;
+    }
+    transcript.summary(started.elapsed(), stop.is_set())?;
+    let held = transcript.failures() == 0 && !stop.is_set();
+    Ok(if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The whole walk; an error ends it, a check that fails does not.
+fn tour(lab: &mut Lab, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+    transcript.output(&lab_status(lab).render(&FormatArgs {
+        format: Some("table {{.Name}}\t{{.Addr}}\t{{.State}}\t{{.Agent}}".to_owned()),
+        quiet: false,
+    })?)?;
+    let mut walk = Walk::new(lab, stop, transcript)?;
+    cluster::swarm(&mut walk)?;
+    cluster::network(&mut walk)?;
+    let service = cluster::service(&mut walk)?;
+    traffic::between_tasks(&mut walk, &service)?;
+    traffic::published_port(&mut walk, "Every node accepts the published port")?;
+    let service = cluster::scale(&mut walk)?;
+    traffic::published_port(&mut walk, "So does the node without a replica")?;
+    let guest = cluster::connect(&mut walk, &service)?;
+    names::lookups(&mut walk, &service)?;
+    traffic::virtual_address(&mut walk, &service, &guest)?;
+    traffic::outside(&mut walk, &service, FAR_ADDRESS.into())?;
+    failure::kill_a_node(&mut walk, &service, &guest)
+}
+
+fn how_to_talk(lab: &Lab, name: &str, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+    transcript.section("The cluster stays up")?;
+    transcript.output(&format!(
+        "export WEFT_HOST=unix://{}\nweft node ls\nweft service ps web\nweft lab status --name {name}\nweft lab exec --name {name} node1 -- ip address\nweft lab down --name {name}        # ends it\n",
+        lab.socket("node1")?.display(),
+    ))?;
+    Ok(())
+}
+
+fn take_down(lab: Lab, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+    transcript.section("Everything is taken down")?;
+    let started = Instant::now();
+    let dir = lab.dir().to_owned();
+    let before = lab.status();
+    let result = lab.down();
+    let alive: Vec<_> = before
+        .iter()
+        .filter_map(|machine| machine.agent_pid)
+        .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists())
+        .collect();
+    let clean = match result {
+        Err(error) => Err(error),
+        Ok(()) if dir.exists() => Err(anyhow::anyhow!("{} is still there", dir.display())),
+        Ok(()) if !alive.is_empty() => Err(anyhow::anyhow!("processes {alive:?} still run")),
+        Ok(()) => Ok(()),
+    };
+    transcript.check(
+        "no process, namespace, link or file is left",
+        started.elapsed(),
+        clean,
+    )?;
+    Ok(())
+}

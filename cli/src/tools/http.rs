@@ -1,0 +1,116 @@
+//! `weft demo-http`: an HTTP server that answers with its task and node.
+//!
+//! `/bytes/N` answers with N zero bytes; every other path with one line of text.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::{Context as TaskContext, Poll};
+
+use anyhow::Context;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::DemoHttpArgs;
+
+/// Bytes of one piece of a long answer.
+const CHUNK: usize = 256 * 1024;
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port))
+        .await
+        .with_context(|| format!("cannot listen on port {}", args.port))?;
+    let mut stop = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let greeting = Greeting::new(args.name);
+    let connections = tokio::task::LocalSet::new();
+    connections
+        .run_until(async {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, peer)) => {
+                            let line = greeting.to(peer.ip());
+                            tokio::task::spawn_local(answer(stream, line));
+                        }
+                        // The client gave up, or descriptors are short for a moment.
+                        Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    },
+                    _ = stop.recv() => return,
+                    _ = interrupt.recv() => return,
+                }
+            }
+        })
+        .await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What every request is answered with.
+struct Greeting(Option<String>, String);
+
+impl Greeting {
+    fn new(name: Option<String>) -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        let task = variable("WEFT_TASK_NAME").unwrap_or_else(|| "no task".to_owned());
+        let node = variable("WEFT_NODE_NAME").unwrap_or_else(|| "no node".to_owned());
+        Self(name, format!("Hello from {task} on {node}\n"))
+    }
+
+    fn to(&self, client: IpAddr) -> Bytes {
+        match &self.0 {
+            Some(name) => Bytes::from(format!("Hello from {name} to {client}\n")),
+            None => Bytes::from(self.1.clone()),
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, line: Bytes) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let body = match request.uri().path().strip_prefix("/bytes/").map(str::parse) {
+            Some(Ok(count)) => Either::Right(Zeros { left: count }),
+            _ => Either::Left(Full::new(line.clone())),
+        };
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    // A client that goes away in the middle is its own affair.
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
+}
+
+/// So many zero bytes, made as they are sent.
+struct Zeros {
+    left: u64,
+}
+
+impl Body for Zeros {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        static ZEROS: [u8; CHUNK] = [0; CHUNK];
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let count = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
+        self.left -= count as u64;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..count])))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
