@@ -136,7 +136,7 @@ impl GossipHandle {
     }
 
     /// Says goodbye, so that the others drop this node's entries at once, and ends.
-    pub async fn leave(self) {
+    pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
         self.shared.wish(|w| w.leave = Some(done));
         if left.await.is_err() {

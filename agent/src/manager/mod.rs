@@ -17,7 +17,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -100,7 +100,7 @@ pub struct Manager {
     advertise: SocketAddr,
     local_addr: SocketAddr,
     routes: RoutesOf,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Gives [`HostRoutes`] a `Debug`.
@@ -336,7 +336,7 @@ impl Manager {
             advertise,
             local_addr,
             routes: RoutesOf(config.routes),
-            tasks,
+            tasks: Mutex::new(tasks),
         })
     }
 
@@ -353,9 +353,10 @@ impl Manager {
     }
 
     /// Ends all sessions and closes the state file.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         self.core.stop.send_replace(true);
-        for task in std::mem::take(&mut self.tasks) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
             let limit = std::time::Duration::from_secs(2);
             let abort = task.abort_handle();
             if tokio::time::timeout(limit, task).await.is_err() {
@@ -369,7 +370,8 @@ impl Manager {
 impl Drop for Manager {
     fn drop(&mut self) {
         self.core.stop.send_replace(true);
-        for task in &self.tasks {
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks {
             task.abort();
         }
     }

@@ -150,9 +150,9 @@ fn encode_dns(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Result {
     )?;
     gauge(
         out,
-        "dns_waiting",
-        "DNS queries that wait for an upstream",
-        [(NO_LABELS, sample.dns.waiting)],
+        "dns_cached",
+        "Replies from outside in the DNS cache",
+        [(NO_LABELS, sample.dns.cached)],
     )
 }
 

@@ -87,8 +87,8 @@ pub struct DnsSample {
     /// Queries by outcome (`answered`, `nodata`, `nxdomain`, `forwarded`, `refused`, `malformed`,
     /// …).
     pub queries: Vec<(&'static str, u64)>,
-    /// Queries now waiting for an upstream.
-    pub waiting: u64,
+    /// Replies in the cache now.
+    pub cached: u64,
 }
 
 /// Gossip counters.

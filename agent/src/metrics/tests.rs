@@ -50,7 +50,7 @@ fn every_figure_has_its_series() {
         }],
         dns: DnsSample {
             queries: vec![("answered", 14)],
-            waiting: 15,
+            cached: 15,
         },
         gossip: GossipSample {
             members: vec![("alive", 16)],
@@ -77,7 +77,7 @@ fn every_figure_has_its_series() {
         format!("weft_mesh_rx_bytes_total{{{mesh}}} 12"),
         format!("weft_mesh_tx_bytes_total{{{mesh}}} 13"),
         r#"weft_dns_queries_total{outcome="answered"} 14"#.to_owned(),
-        "weft_dns_waiting 15".to_owned(),
+        "weft_dns_cached 15".to_owned(),
         r#"weft_gossip_members{state="alive"} 16"#.to_owned(),
         r#"weft_gossip_events_total{event="bad_seal"} 17"#.to_owned(),
         "weft_gossip_entries 18".to_owned(),

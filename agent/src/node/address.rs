@@ -9,23 +9,23 @@ use ipnet::IpNet;
 use weft_sys::netlink::Netlink;
 
 /// TCP port of managers.
-pub const MANAGER_PORT: u16 = 2377;
+pub(super) const MANAGER_PORT: u16 = 2377;
 
 /// The text or the system does not say which address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct AddressError(String);
+pub(super) struct AddressError(String);
 
 /// Addresses of this host by interface, loopback and link-local ones left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HostAddresses(Vec<(String, IpAddr)>);
+pub(super) struct HostAddresses(Vec<(String, IpAddr)>);
 
 impl HostAddresses {
     /// Asks the kernel, in the calling thread's namespace.
     ///
     /// # Errors
     /// When netlink does not answer.
-    pub fn read() -> Result<Self, AddressError> {
+    pub(super) fn read() -> Result<Self, AddressError> {
         let failed = |e: weft_sys::netlink::NetlinkError| AddressError(e.to_string());
         let mut netlink = Netlink::open().map_err(failed)?;
         let links = netlink.links().map_err(failed)?;
@@ -88,7 +88,10 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub fn advertise(&self, flag: Option<&str>) -> Result<(IpAddr, Option<u16>), AddressError> {
+    pub(super) fn advertise(
+        &self,
+        flag: Option<&str>,
+    ) -> Result<(IpAddr, Option<u16>), AddressError> {
         let Some(text) = flag.filter(|t| !t.is_empty()) else {
             return Ok((self.only()?, None));
         };
@@ -111,7 +114,7 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub fn listen(&self, flag: Option<&str>) -> Result<SocketAddr, AddressError> {
+    pub(super) fn listen(&self, flag: Option<&str>) -> Result<SocketAddr, AddressError> {
         let Some(text) = flag.filter(|t| !t.is_empty()) else {
             return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), MANAGER_PORT));
         };
@@ -124,7 +127,11 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub fn data_path(&self, flag: Option<&str>, default: IpAddr) -> Result<IpAddr, AddressError> {
+    pub(super) fn data_path(
+        &self,
+        flag: Option<&str>,
+        default: IpAddr,
+    ) -> Result<IpAddr, AddressError> {
         let Some(text) = flag.filter(|t| !t.is_empty()) else {
             return Ok(default);
         };
@@ -173,7 +180,7 @@ fn split_port<'a>(text: &'a str, flag: &str) -> Result<(&'a str, Option<u16>), A
 /// Largest inner packet on this node: the MTU of the device that holds the data-path address,
 /// less what VXLAN adds; 1450 where it cannot be told.
 #[must_use]
-pub fn inner_mtu(data_path: IpAddr) -> u16 {
+pub(super) fn inner_mtu(data_path: IpAddr) -> u16 {
     let mtu = Netlink::open().and_then(|mut netlink| {
         let addresses = netlink.all_addresses()?;
         let links = netlink.links()?;
@@ -212,7 +219,10 @@ mod tests {
         assert_eq!(one.advertise(None), Ok(("10.1.0.5".parse().unwrap(), None)));
         let two = host(&[("eth0", "10.1.0.5"), ("eth1", "10.2.0.5")]);
         let error = two.advertise(None).unwrap_err().to_string();
-        assert!(error.contains("10.1.0.5 on eth0 and 10.2.0.5 on eth1"), "{error}");
+        assert!(
+            error.contains("10.1.0.5 on eth0 and 10.2.0.5 on eth1"),
+            "{error}"
+        );
         assert!(error.contains("--advertise-addr"));
     }
 
@@ -230,6 +240,9 @@ mod tests {
         assert!(h.advertise(Some("eth7")).is_err());
         assert!(h.advertise(Some("eth1:x")).is_err());
         assert_eq!(h.data_path(None, ip), Ok(ip));
-        assert_eq!(h.data_path(Some("eth0"), ip), Ok("10.1.0.5".parse().unwrap()));
+        assert_eq!(
+            h.data_path(Some("eth0"), ip),
+            Ok("10.1.0.5".parse().unwrap())
+        );
     }
 }

@@ -21,36 +21,36 @@ use crate::mesh::Published;
 
 /// What a node knows at one moment.
 #[derive(Debug)]
-pub struct Inputs<'a> {
+pub(super) struct Inputs<'a> {
     /// Orders of the manager.
-    pub assignment: &'a Assignment,
+    pub(super) assignment: &'a Assignment,
     /// Endpoints of other nodes that gossip shows, with the VTEP of their node.
-    pub remote: &'a [(EndpointRecord, IpAddr)],
+    pub(super) remote: &'a [(EndpointRecord, IpAddr)],
     /// Nodes that gossip shows, this one left out.
-    pub nodes: &'a [NodeRecord],
+    pub(super) nodes: &'a [NodeRecord],
     /// Own attachments.
-    pub local: &'a [LocalPort],
+    pub(super) local: &'a [LocalPort],
     /// The port of `weft0`.
-    pub mesh_port: Option<&'a Arc<Port>>,
+    pub(super) mesh_port: Option<&'a Arc<Port>>,
     /// Address behind `weft0`.
-    pub mesh_ip: IpAddr,
+    pub(super) mesh_ip: IpAddr,
     /// Inner MTU of a network, in bytes.
-    pub mtu: u16,
+    pub(super) mtu: u16,
     /// Number of the snapshot.
-    pub epoch: u64,
+    pub(super) epoch: u64,
 }
 
 /// What follows from it.
 #[derive(Debug)]
-pub struct Compiled {
+pub(super) struct Compiled {
     /// For the workers.
-    pub snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// For DNS.
-    pub zone: Zone,
+    pub(super) zone: Zone,
     /// For the listeners.
-    pub published: BTreeSet<Published>,
+    pub(super) published: BTreeSet<Published>,
     /// Objects that could not be used, for people.
-    pub problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 /// One endpoint, wherever it is.
@@ -61,7 +61,7 @@ struct Member<'a> {
 
 /// Does it.
 #[must_use]
-pub fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
+pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let assignment = inputs.assignment;
     let mut problems = Vec::new();
     let vnis: BTreeMap<&NetworkId, (Vni, &Network)> = assignment
@@ -396,7 +396,11 @@ fn service_names(
 
 /// VTEPs of the nodes, from the manager where gossip has not said yet.
 #[must_use]
-pub fn vtep_of(assignment: &Assignment, nodes: &[NodeRecord], node: &NodeId) -> Option<IpAddr> {
+pub(super) fn vtep_of(
+    assignment: &Assignment,
+    nodes: &[NodeRecord],
+    node: &NodeId,
+) -> Option<IpAddr> {
     nodes
         .iter()
         .find(|n| &n.node == node)

@@ -8,34 +8,34 @@ use weft_mesh::ReplicaLoad;
 
 /// The counters that workers share, by endpoint of the replica.
 #[derive(Debug, Default)]
-pub struct Loads {
+pub(super) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
     reported: BTreeMap<EndpointId, u32>,
 }
 
 impl Loads {
     /// The counter of a replica, made on first use.
-    pub fn of(&mut self, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
+    pub(super) fn of(&mut self, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
         Arc::clone(self.counters.entry(endpoint.clone()).or_default())
     }
 
     /// Takes in what the other nodes have open, summed by replica. Replicas that nobody reports
     /// count zero.
-    pub fn set_others(&mut self, others: &BTreeMap<EndpointId, u32>) {
+    pub(super) fn set_others(&mut self, others: &BTreeMap<EndpointId, u32>) {
         for (endpoint, load) in &self.counters {
             load.set_others(others.get(endpoint).copied().unwrap_or(0));
         }
     }
 
     /// Forgets replicas that are not in `keep` and have nothing open from here.
-    pub fn retain(&mut self, keep: impl Fn(&EndpointId) -> bool) {
+    pub(super) fn retain(&mut self, keep: impl Fn(&EndpointId) -> bool) {
         self.counters
             .retain(|endpoint, load| keep(endpoint) || load.own() > 0);
     }
 
     /// Own counts that differ from the last report: what gossip has to be told. `None` stands for
     /// an entry that is to be deleted.
-    pub fn take_changes(&mut self) -> Vec<(EndpointId, Option<u32>)> {
+    pub(super) fn take_changes(&mut self) -> Vec<(EndpointId, Option<u32>)> {
         let mut changes = Vec::new();
         for (endpoint, load) in &self.counters {
             let own = load.own();

@@ -12,19 +12,17 @@ use weft_wire::PortId;
 
 /// One attachment of a sandbox on this node.
 #[derive(Debug, Clone)]
-pub struct LocalPort {
+pub(super) struct LocalPort {
     /// The port in the data plane.
-    pub port: Arc<Port>,
+    pub(super) port: Arc<Port>,
     /// What the others are told; `ready` says whether new connections may come.
-    pub record: EndpointRecord,
-    /// Interface name inside the sandbox.
-    pub ifname: String,
+    pub(super) record: EndpointRecord,
 }
 
 /// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
 /// reconcile loop.
 #[derive(Debug, Default)]
-pub struct LocalPorts {
+pub(super) struct LocalPorts {
     ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
     next: AtomicU32,
     changed: Notify,
@@ -33,25 +31,25 @@ pub struct LocalPorts {
 impl LocalPorts {
     /// A number that no port had since the agent started.
     #[must_use]
-    pub fn next_id(&self) -> PortId {
+    pub(super) fn next_id(&self) -> PortId {
         PortId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Adds or replaces an attachment.
-    pub fn insert(&self, port: LocalPort) {
+    pub(super) fn insert(&self, port: LocalPort) {
         self.lock().insert(port.record.id.clone(), port);
         self.changed.notify_one();
     }
 
     /// Forgets an attachment; the data plane stops reading it with the next snapshot.
-    pub fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
+    pub(super) fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
         let removed = self.lock().remove(id);
         self.changed.notify_one();
         removed
     }
 
     /// Whether new connections and DNS may use the attachment.
-    pub fn set_ready(&self, id: &EndpointId, ready: bool) {
+    pub(super) fn set_ready(&self, id: &EndpointId, ready: bool) {
         if let Some(port) = self.lock().get_mut(id) {
             port.record.ready = ready;
         }
@@ -60,18 +58,18 @@ impl LocalPorts {
 
     /// The attachment, if it exists.
     #[must_use]
-    pub fn get(&self, id: &EndpointId) -> Option<LocalPort> {
+    pub(super) fn get(&self, id: &EndpointId) -> Option<LocalPort> {
         self.lock().get(id).cloned()
     }
 
     /// All attachments, by id.
     #[must_use]
-    pub fn all(&self) -> Vec<LocalPort> {
+    pub(super) fn all(&self) -> Vec<LocalPort> {
         self.lock().values().cloned().collect()
     }
 
     /// Waits until something may have changed. Cancel-safe.
-    pub async fn changed(&self) {
+    pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 

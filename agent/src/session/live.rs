@@ -150,7 +150,7 @@ impl Session {
     ///
     /// # Errors
     /// No manager is reachable: it will find out by missing heartbeats.
-    pub async fn leave(self) -> Result<(), CommandError> {
+    pub async fn leave(&self) -> Result<(), CommandError> {
         let channel = self.channel().await?;
         // First the session: it must not open again after the farewell.
         self.task.abort();

@@ -1,0 +1,356 @@
+//! Endpoints made by `network connect`: sandboxes that someone else owns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weft_control::api::{Connect, Connected};
+use weft_control::assignment::Assignment;
+use weft_control::cluster::Attach;
+use weft_control::id::EndpointId;
+use weft_control::objects::{Endpoint, Network};
+use weft_control::records::EndpointRecord;
+use weft_dns::ClientView;
+
+use super::member::Member;
+use super::running::{Running, blocking};
+use super::tasks::{local_port, port_config};
+use crate::api::ApiError;
+use crate::sandbox::Sandbox;
+
+/// Where an endpoint's sandbox is; kept on disk so that a restarted agent finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Path of the namespace, or a process id.
+    netns: String,
+    /// Interface inside it.
+    ifname: String,
+}
+
+/// The places, by endpoint, and the file that they are in.
+#[derive(Debug)]
+pub(super) struct Places {
+    path: PathBuf,
+    known: BTreeMap<EndpointId, Place>,
+}
+
+impl Places {
+    /// Reads the file; a missing one is an empty one.
+    pub(super) fn load(path: PathBuf) -> anyhow::Result<Self> {
+        let known = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|e| anyhow::anyhow!("{} is damaged: {e}; remove it", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => anyhow::bail!("cannot read {}: {error}", path.display()),
+        };
+        Ok(Self { path, known })
+    }
+
+    /// Ids of all endpoints in it.
+    pub(super) fn ids(&self) -> BTreeSet<EndpointId> {
+        self.known.keys().cloned().collect()
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(&self.known)?;
+        let fresh = self.path.with_extension("new");
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(&fresh, &self.path)?;
+        Ok(())
+    }
+}
+
+impl Member {
+    /// `weft network connect`. Nothing is left behind when it fails.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        network: &str,
+        body: Connect,
+    ) -> Result<Connected, ApiError> {
+        let netns = body.netns.clone();
+        let sandbox = blocking(move || Sandbox::open(&netns))
+            .await
+            .map_err(|e| ApiError::internal(e.to_string()))?
+            .map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let wanted = body.ifname.clone();
+        let (sandbox, ifname) = blocking(move || {
+            let free = wanted.map_or_else(|| sandbox.first_free_ifname(), Ok);
+            (sandbox, free)
+        })
+        .await
+        .map_err(|e| ApiError::internal(e.to_string()))?;
+        let ifname = ifname.map_err(|e| ApiError::internal(e.to_string()))?;
+        let endpoint = self
+            .session
+            .attach(&Attach {
+                network: network.to_owned(),
+                ip: body.ip,
+                aliases: body.aliases.clone(),
+                service: body.service.clone(),
+                name: body.name.clone(),
+            })
+            .await?;
+        let place = Place {
+            netns: body.netns,
+            ifname: ifname.clone(),
+        };
+        let Some(network) = self.network_of(&endpoint).await else {
+            self.undo_attach(&endpoint).await;
+            return Err(ApiError::unavailable(
+                "the manager allocated the endpoint but its network did not arrive here; try again",
+            ));
+        };
+        if let Err(error) = self
+            .attach_local(running, sandbox, &endpoint, &network, place)
+            .await
+        {
+            self.undo_attach(&endpoint).await;
+            return Err(ApiError::internal(format!(
+                "cannot attach {} to network {}: {error:#}",
+                ifname, network.spec.name
+            )));
+        }
+        let ip = endpoint.attachment.ips.first().copied();
+        Ok(Connected {
+            id: endpoint.attachment.endpoint.clone(),
+            name: endpoint.name,
+            ip: ip.ok_or_else(|| ApiError::internal("the endpoint has no address"))?,
+            mac: endpoint.attachment.mac,
+            ifname,
+            network: network.spec.name,
+            mtu: u32::from(running.mtu),
+        })
+    }
+
+    /// Gives an allocation back.
+    async fn undo_attach(&self, endpoint: &Endpoint) {
+        let network = endpoint.attachment.network.as_str();
+        let id = endpoint.attachment.endpoint.as_str();
+        if let Err(error) = self.session.detach(network, id).await {
+            tracing::warn!(endpoint = id, %error, "the allocation was not given back");
+        }
+    }
+
+    /// The endpoint's network as the orders have it; a new network may be a moment behind.
+    async fn network_of(&self, endpoint: &Endpoint) -> Option<Network> {
+        let mut orders = self.session.assignments();
+        let found = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            loop {
+                let network = orders.borrow_and_update().as_ref().and_then(|o| {
+                    let id = &endpoint.attachment.network;
+                    o.networks.iter().find(|n| &n.id == id).cloned()
+                });
+                if network.is_some() {
+                    return network;
+                }
+                orders.changed().await.ok()?;
+            }
+        });
+        found.await.ok().flatten()
+    }
+
+    async fn attach_local(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        sandbox: Sandbox,
+        endpoint: &Endpoint,
+        network: &Network,
+        place: Place,
+    ) -> anyhow::Result<()> {
+        let attachment = &endpoint.attachment;
+        let config = port_config(place.ifname.clone(), attachment, network, running.mtu);
+        let gateway = running.gateway.clone().filter(|_| !network.spec.internal);
+        let made = blocking(move || {
+            let tap = sandbox.add_port(&config);
+            // A foreign sandbox with a way out of its own keeps it.
+            let egress = match (&tap, gateway) {
+                (Ok(_), Some(gateway)) if !sandbox.has_default_route().unwrap_or(true) => {
+                    gateway.connect(&sandbox).map(|_| ()).err()
+                }
+                _ => None,
+            };
+            let sockets = sandbox.dns_sockets();
+            (tap, egress, sockets)
+        })
+        .await?;
+        let (tap, egress, sockets) = made;
+        if let Some(error) = egress {
+            tracing::warn!(endpoint = %endpoint.name, %error, "the sandbox has no way out");
+        }
+        let record = EndpointRecord {
+            id: attachment.endpoint.clone(),
+            network: attachment.network.clone(),
+            node: self.node_id.clone(),
+            name: endpoint.name.clone(),
+            ips: attachment.ips.clone(),
+            mac: attachment.mac,
+            aliases: attachment.aliases.clone(),
+            service: endpoint.service.clone(),
+            task: None,
+            ready: true,
+            host_ports: Vec::new(),
+        };
+        let port = local_port(self, running, tap?, network.vni, record)?;
+        {
+            let mut places = self.places.lock().await;
+            places
+                .known
+                .insert(attachment.endpoint.clone(), place.clone());
+            places.save()?;
+        }
+        self.local.insert(port);
+        let view = self.client_view(&place).await;
+        match sockets {
+            Ok((udp, tcp)) => self.dns.serve(&place.netns, udp, tcp, view)?,
+            // The second network of the same sandbox: the resolver is there already.
+            Err(error) => {
+                if !self.dns.update_client(&place.netns, view) {
+                    tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Networks that a sandbox is on, for DNS.
+    async fn client_view(&self, place: &Place) -> ClientView {
+        let places = self.places.lock().await;
+        let networks: Vec<String> = places
+            .known
+            .iter()
+            .filter(|(_, p)| p.netns == place.netns)
+            .filter_map(|(id, _)| self.local.get(id))
+            .map(|port| port.record.network.as_str().to_owned())
+            .collect();
+        let orders = self.session.assignments().borrow().clone();
+        let internal_only = orders.is_some_and(|o| {
+            networks.iter().all(|id| {
+                o.networks
+                    .iter()
+                    .any(|n| n.id.as_str() == id && n.spec.internal)
+            })
+        });
+        ClientView {
+            networks,
+            internal_only,
+            stack: None,
+        }
+    }
+
+    /// Re-attaches endpoints after a restart, detaches those that the orders no longer hold.
+    pub(super) async fn endpoints_converge(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        orders: &Arc<Assignment>,
+    ) {
+        let known = self.places.lock().await.known.clone();
+        for endpoint in &orders.endpoints {
+            let id = &endpoint.attachment.endpoint;
+            let (None, Some(place)) = (self.local.get(id), known.get(id)) else {
+                continue;
+            };
+            let network = orders
+                .networks
+                .iter()
+                .find(|n| n.id == endpoint.attachment.network);
+            let Some(network) = network else { continue };
+            let netns = place.netns.clone();
+            let opened = blocking(move || Sandbox::open(&netns)).await;
+            let attached = match opened.and_then(|s| s.map_err(Into::into)) {
+                Ok(sandbox) => {
+                    self.attach_local(running, sandbox, endpoint, network, place.clone())
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            let subject = format!("endpoint {}", endpoint.name);
+            match attached {
+                Ok(()) => self.warnings.clear(&subject),
+                Err(error) => self.warnings.set(
+                    &subject,
+                    format!(
+                        "endpoint {} is not attached: {error:#}; `weft network disconnect {} {}` gives its address back",
+                        endpoint.name, network.spec.name, endpoint.name
+                    ),
+                ),
+            }
+        }
+        for (id, place) in &known {
+            // The allocation exists before the orders show it; only what was seen in them counts.
+            let ordered = orders
+                .endpoints
+                .iter()
+                .any(|e| &e.attachment.endpoint == id);
+            if ordered {
+                self.seen_endpoints.lock().await.insert(id.clone());
+            } else if self.seen_endpoints.lock().await.remove(id) {
+                self.detach_local(running, id, place).await;
+            }
+        }
+    }
+
+    /// `weft network disconnect`.
+    pub(super) async fn disconnect(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<(), ApiError> {
+        let gone = self.session.detach(network, endpoint).await?;
+        let id = gone.attachment.endpoint;
+        let place = self.places.lock().await.known.get(&id).cloned();
+        if let Some(place) = place {
+            self.detach_local(running, &id, &place).await;
+        }
+        Ok(())
+    }
+
+    async fn detach_local(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        id: &EndpointId,
+        place: &Place,
+    ) {
+        self.local.remove(id);
+        let last = {
+            let mut places = self.places.lock().await;
+            places.known.remove(id);
+            if let Err(error) = places.save() {
+                tracing::warn!(%error, "the list of endpoints was not saved");
+            }
+            !places.known.values().any(|p| p.netns == place.netns)
+        };
+        if last {
+            self.dns.stop(&place.netns).await;
+        } else {
+            let view = self.client_view(place).await;
+            self.dns.update_client(&place.netns, view);
+        }
+        let (netns, ifname) = (place.netns.clone(), place.ifname.clone());
+        let gateway = running.gateway.clone().filter(|_| last);
+        let removed = blocking(move || -> anyhow::Result<()> {
+            // A namespace that is gone took everything with it.
+            let Ok(sandbox) = Sandbox::open(&netns) else {
+                return Ok(());
+            };
+            sandbox.remove_port(&ifname)?;
+            if let Some(gateway) = gateway {
+                gateway.disconnect(&sandbox)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = removed.await.and_then(|r| r) {
+            tracing::warn!(endpoint = %id, %error, "the interface was not removed");
+        }
+    }
+
+    /// Detaches everything: the node leaves the swarm.
+    pub(super) async fn detach_all(self: &Arc<Self>, running: &Arc<Running>) {
+        let known = self.places.lock().await.known.clone();
+        for (id, place) in &known {
+            self.detach_local(running, id, place).await;
+        }
+    }
+}

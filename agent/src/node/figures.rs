@@ -1,0 +1,208 @@
+//! Counters of the node, for `weft drops` and `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use weft_control::api::{DropCount, Drops, PortDrops};
+use weft_control::gossip::MemberState;
+use weft_control::records::Table;
+use weft_dataplane::{DropCounters, Port};
+use weft_wire::DropReason;
+
+use super::member::Member;
+use super::running::Running;
+use crate::metrics::{
+    DnsSample, GossipSample, MeshPortSample, MetricsSource, PortSample, Sample, WorkerSample,
+};
+
+/// A sample that was read already.
+#[derive(Debug)]
+pub(super) struct Once(pub(super) Sample);
+
+impl MetricsSource for Once {
+    fn sample(&self) -> Sample {
+        self.0.clone()
+    }
+}
+
+/// Every port, `mesh` included, with the name of its network.
+fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
+    let orders = member.session.assignments().borrow().clone();
+    let network = |id: &weft_control::id::NetworkId| {
+        orders
+            .as_ref()
+            .and_then(|o| o.networks.iter().find(|n| &n.id == id))
+            .map_or_else(|| id.as_str().to_owned(), |n| n.spec.name.clone())
+    };
+    let mut ports: Vec<(Arc<Port>, String)> = member
+        .local
+        .all()
+        .into_iter()
+        .map(|p| (p.port, network(&p.record.network)))
+        .collect();
+    if let Some(mesh) = &running.mesh_port {
+        ports.push((Arc::clone(mesh), String::new()));
+    }
+    ports
+}
+
+fn count(reason: DropReason, packets: u64) -> DropCount {
+    DropCount {
+        reason: reason.name().to_owned(),
+        help: reason.help().to_owned(),
+        packets,
+    }
+}
+
+fn counts(drops: &DropCounters) -> Vec<DropCount> {
+    drops.iter().map(|(r, n)| count(r, n)).collect()
+}
+
+/// `weft drops`
+pub(super) fn drops(member: &Member, running: &Running) -> Drops {
+    let mut rows: Vec<PortDrops> = ports(member, running)
+        .into_iter()
+        .map(|(port, _)| PortDrops {
+            port: port.name.to_string(),
+            drops: counts(&port.counters.drops),
+        })
+        .collect();
+    rows.push(PortDrops {
+        port: "underlay".to_owned(),
+        drops: underlay(running)
+            .into_iter()
+            .map(|(r, n)| count(r, n))
+            .collect(),
+    });
+    rows.retain(|row| !row.drops.is_empty());
+    let mut total: Vec<DropCount> = Vec::new();
+    for row in rows.iter().flat_map(|r| &r.drops) {
+        match total.iter_mut().find(|t| t.reason == row.reason) {
+            Some(sum) => sum.packets += row.packets,
+            None => total.push(row.clone()),
+        }
+    }
+    total.sort_by(|a, b| b.packets.cmp(&a.packets).then(a.reason.cmp(&b.reason)));
+    Drops { total, ports: rows }
+}
+
+fn underlay(running: &Running) -> Vec<(DropReason, u64)> {
+    let mut sum: BTreeMap<DropReason, u64> = BTreeMap::new();
+    for worker in running.plane.counters() {
+        for (reason, n) in worker.underlay.iter() {
+            *sum.entry(reason).or_default() += n;
+        }
+    }
+    sum.into_iter().collect()
+}
+
+/// `/metrics`
+pub(super) fn sample(member: &Member) -> Sample {
+    let mut sample = Sample {
+        session_connected: member.session.connected(),
+        dns: dns(member),
+        ..Sample::default()
+    };
+    let Some(running) = member.running.load_full() else {
+        return sample;
+    };
+    sample.epoch = running.plane.snapshot().epoch;
+    sample.ports = ports(member, &running)
+        .into_iter()
+        .map(|(port, network)| {
+            let c = &port.counters;
+            PortSample {
+                port: port.name.to_string(),
+                network,
+                // The data plane's view is the sandbox's mirrored.
+                rx_packets: c.tx_frames.load(Ordering::Relaxed),
+                rx_bytes: c.tx_bytes.load(Ordering::Relaxed),
+                tx_packets: c.rx_frames.load(Ordering::Relaxed),
+                tx_bytes: c.rx_bytes.load(Ordering::Relaxed),
+                drops: c.drops.iter().collect(),
+            }
+        })
+        .collect();
+    let workers = running.plane.counters();
+    let total = |f: fn(&weft_dataplane::WorkerCounters) -> u64| workers.iter().map(f).sum();
+    sample.ports.push(PortSample {
+        port: "underlay".to_owned(),
+        rx_packets: total(|w| w.rx_datagrams.load(Ordering::Relaxed)),
+        tx_packets: total(|w| w.tx_datagrams.load(Ordering::Relaxed)),
+        drops: underlay(&running),
+        ..PortSample::default()
+    });
+    sample.workers = workers
+        .iter()
+        .map(|w| WorkerSample {
+            flows_active: w.flows.load(Ordering::Relaxed),
+        })
+        .collect();
+    sample.mesh_ports = running
+        .mesh
+        .stats()
+        .into_iter()
+        .map(|p| MeshPortSample {
+            service: p.published.service,
+            published: p.published.port,
+            protocol: p.published.protocol,
+            host_ip: p.published.host_ip,
+            accepted: p.accepted,
+            failed: p.refused,
+            open: p.open,
+            rx_bytes: p.rx_bytes,
+            tx_bytes: p.tx_bytes,
+        })
+        .collect();
+    sample.gossip = gossip(&running);
+    sample
+}
+
+fn dns(member: &Member) -> DnsSample {
+    let s = member.dns.stats();
+    DnsSample {
+        queries: vec![
+            ("answered", s.answered),
+            ("nodata", s.nodata),
+            ("nxdomain", s.nxdomain),
+            ("servfail", s.servfail),
+            ("refused", s.refused),
+            ("malformed", s.malformed),
+            ("dropped", s.dropped),
+            ("forwarded", s.forwarded),
+        ],
+        cached: s.cached,
+    }
+}
+
+fn gossip(running: &Running) -> GossipSample {
+    let s = running.gossip.stats();
+    let view = running.gossip.view().borrow().clone();
+    let members =
+        |state: MemberState| view.members.values().filter(|m| m.state == state).count() as u64;
+    let entries = [Table::Node, Table::Endpoint, Table::Load]
+        .into_iter()
+        .map(|table| view.entries(table).count() as u64)
+        .sum();
+    GossipSample {
+        members: vec![
+            ("alive", members(MemberState::Alive)),
+            ("suspect", members(MemberState::Suspect)),
+            ("down", members(MemberState::Down)),
+            ("left", members(MemberState::Left)),
+        ],
+        events: vec![
+            ("datagrams_sent", s.datagrams_out),
+            ("datagrams_received", s.datagrams_in),
+            ("syncs", s.streams),
+            ("syncs_failed", s.streams_failed),
+            ("send_errors", s.send_errors),
+            ("malformed", s.malformed),
+            ("unknown_key", s.unknown_key),
+            ("forged", s.forged),
+            ("refused", s.refused),
+        ],
+        entries,
+    }
+}

@@ -1,0 +1,236 @@
+//! A node as part of a swarm: from joining, or starting again, to leaving.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use weft_control::id::{EndpointId, NodeId};
+
+use super::endpoints::Places;
+use super::local::LocalPorts;
+use super::reconcile::Reconciler;
+use super::running::{Running, blocking};
+use super::tasks::Tasks;
+use super::warnings::Warnings;
+use crate::config::Config;
+use crate::dns::DnsServer;
+use crate::dns::resolv_conf::HOST_PATH;
+use crate::manager::Manager;
+use crate::sandbox::gwbridge::GatewayBridge;
+use crate::sandbox::remove_mesh_tap;
+use crate::sandbox::runner::Runner;
+use crate::session::{Identity, Membership, Session, SessionConfig};
+
+/// Between two attempts to start what the orders ask for.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// How long init and join wait for the first orders to be carried out.
+const FIRST_START: Duration = Duration::from_secs(20);
+
+/// Everything that a member has, running or not yet.
+pub(super) struct Member {
+    pub(super) config: Arc<Config>,
+    pub(super) membership: Membership,
+    pub(super) node_id: NodeId,
+    pub(super) session: Session,
+    pub(super) manager: Option<Arc<Manager>>,
+    pub(super) running: ArcSwapOption<Running>,
+    pub(super) local: LocalPorts,
+    pub(super) dns: DnsServer,
+    pub(super) runner: Runner,
+    pub(super) places: Mutex<Places>,
+    pub(super) seen_endpoints: Mutex<BTreeSet<EndpointId>>,
+    pub(super) warnings: Arc<Warnings>,
+    /// Outcome of the last attempt to start; nothing while the first orders are awaited.
+    started: watch::Sender<Option<Result<(), String>>>,
+    stop: watch::Sender<bool>,
+    main: Mutex<Option<JoinHandle<Option<Tasks>>>>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("node_id", &self.node_id)
+            .field("membership", &self.membership)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// Opens the session and starts the loop, which starts the rest with the first orders.
+    pub(super) async fn start(
+        config: Arc<Config>,
+        membership: Membership,
+        identity: Identity,
+        manager: Option<Manager>,
+        warnings: Arc<Warnings>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let places = Places::load(config.data_dir.join("endpoints.json"))?;
+        let seen = places.ids();
+        let session = Session::start(
+            identity.clone(),
+            SessionConfig {
+                data_dir: config.data_dir.clone(),
+                managers: membership.managers.clone(),
+                node: membership.node.clone(),
+            },
+        );
+        let dns = if config.dns_upstreams.is_empty() {
+            DnsServer::following(HOST_PATH.as_ref())
+        } else {
+            DnsServer::new(&config.dns_upstreams)
+        };
+        let member = Arc::new(Self {
+            node_id: identity.node_id().clone(),
+            membership,
+            session,
+            manager: manager.map(Arc::new),
+            running: ArcSwapOption::empty(),
+            local: LocalPorts::default(),
+            dns,
+            runner: Runner::new(
+                config.data_dir.join("tasks"),
+                config.name.as_str(),
+                identity.node_id().clone(),
+            ),
+            places: Mutex::new(places),
+            seen_endpoints: Mutex::new(seen),
+            warnings,
+            config,
+            started: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+            main: Mutex::new(None),
+        });
+        let main = tokio::spawn(Arc::clone(&member).main());
+        *member.main.lock().await = Some(main);
+        Ok(member)
+    }
+
+    /// Waits until the first orders were carried out, or could not be.
+    pub(super) async fn wait_started(&self) -> Result<(), String> {
+        let mut started = self.started.subscribe();
+        let outcome = tokio::time::timeout(FIRST_START, started.wait_for(Option::is_some)).await;
+        match outcome {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Ok(())),
+            Ok(Err(_)) => Err("the node stopped while it was starting".to_owned()),
+            Err(_) => Err(format!(
+                "no orders arrived within {} seconds; {}",
+                FIRST_START.as_secs(),
+                self.session
+                    .last_error()
+                    .map_or_else(|| "the manager is slow".to_owned(), |e| e.to_string())
+            )),
+        }
+    }
+
+    async fn main(self: Arc<Self>) -> Option<Tasks> {
+        let mut stop = self.stop.subscribe();
+        let mut orders = self.session.assignments();
+        let running = loop {
+            let first = tokio::select! {
+                orders = orders.wait_for(Option::is_some) => orders.ok()?.clone()?,
+                _ = stop.wait_for(|s| *s) => return None,
+            };
+            let this = Arc::clone(&self);
+            let started =
+                blocking(move || Running::start(&this.config, &first, &this.local, &this.warnings))
+                    .await
+                    .and_then(|r| r);
+            match started {
+                Ok(running) => break Arc::new(running),
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    self.warnings.set("start", text.clone());
+                    self.started.send_replace(Some(Err(text)));
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = stop.wait_for(|s| *s) => return None,
+            }
+        };
+        self.warnings.clear("start");
+        self.running.store(Some(Arc::clone(&running)));
+        self.started.send_replace(Some(Ok(())));
+        tracing::info!(node = %self.node_id, "the node carries traffic");
+        let reconciler = Reconciler::new(Arc::clone(&self), running);
+        Some(reconciler.run(&self.session, stop).await)
+    }
+
+    async fn end_main(&self) -> Option<Tasks> {
+        self.stop.send_replace(true);
+        let main = self.main.lock().await.take()?;
+        match main.await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                tracing::error!(%error, "the node's loop panicked");
+                None
+            }
+        }
+    }
+
+    /// Stops the agent's part: tasks, namespaces and TAPs stay for the next agent.
+    pub(super) async fn shut_down(&self) {
+        if let Some(tasks) = self.end_main().await {
+            tasks.abandon();
+        }
+        self.running.store(None);
+        if let Some(manager) = &self.manager {
+            manager.stop().await;
+        }
+    }
+
+    /// Leaves the swarm: everything that the node made is removed.
+    pub(super) async fn leave(self: &Arc<Self>) -> anyhow::Result<()> {
+        if let Some(tasks) = self.end_main().await {
+            tasks.stop_all().await;
+        }
+        if let Some(running) = self.running.load_full() {
+            self.detach_all(&running).await;
+            running.gossip.leave().await;
+        }
+        // A manager that is going away cannot say goodbye to itself.
+        if self.manager.is_none()
+            && let Err(error) = self.session.leave().await
+        {
+            tracing::warn!(%error, "no manager heard the farewell; it will miss the heartbeats");
+        }
+        if let Some(manager) = &self.manager {
+            manager.stop().await;
+        }
+        self.running.store(None);
+        let config = Arc::clone(&self.config);
+        blocking(move || -> anyhow::Result<()> {
+            GatewayBridge::teardown().context("the gateway bridge")?;
+            remove_mesh_tap().context("weft0")?;
+            Membership::forget(&config.data_dir)?;
+            for dir in [config.data_dir.join("tasks"), config.run_dir.join("netns")] {
+                remove_dir(&dir)?;
+            }
+            match std::fs::remove_file(config.data_dir.join("endpoints.json")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            }
+        })
+        .await?
+    }
+
+    /// Where the namespace of a task is bound.
+    pub(super) fn netns_path(&self, task: &str) -> PathBuf {
+        self.config.run_dir.join("netns").join(task)
+    }
+}
+
+fn remove_dir(dir: &std::path::Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,130 @@
+//! The parts of a member that run once its first orders are known.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use weft_control::assignment::Assignment;
+use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters};
+use weft_sys::tap::Tap;
+use weft_wire::{Vni, mac_for_ip};
+
+use super::address;
+use super::local::LocalPorts;
+use crate::config::Config;
+use crate::gossip::{GossipConfig, GossipHandle};
+use crate::mesh::{MeshConfig, MeshSockets};
+use crate::sandbox::gwbridge::{Egress, GatewayBridge};
+use crate::sandbox::{MESH_IP as MESH_IPV4, open_mesh_tap};
+
+/// Address behind `weft0` that published ports are sent to.
+pub(super) const MESH_IP: IpAddr = IpAddr::V4(MESH_IPV4);
+
+/// Flows of one worker, at most; about 300 bytes each, allocated as they come.
+const FLOWS_PER_WORKER: usize = 200_000;
+
+/// Data plane, gossip, mesh sockets and gateway of a node.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) plane: Dataplane,
+    pub(super) gossip: GossipHandle,
+    pub(super) mesh: MeshSockets,
+    pub(super) mesh_port: Option<Arc<Port>>,
+    pub(super) gateway: Option<Arc<GatewayBridge>>,
+    /// Inner MTU in bytes.
+    pub(super) mtu: u16,
+}
+
+impl Running {
+    /// Binds every socket that the orders name. Blocking calls inside: netlink and nft.
+    pub(super) fn start(
+        config: &Config,
+        orders: &Assignment,
+        local: &LocalPorts,
+        warnings: &super::warnings::Warnings,
+    ) -> anyhow::Result<Self> {
+        let node = &orders.node;
+        let gossip_addr = SocketAddr::new(node.addr, node.gossip_port);
+        let gossip = GossipHandle::start(GossipConfig {
+            node: node.id.clone(),
+            cluster_id: orders.cluster_id.clone(),
+            bind: gossip_addr,
+            advertise: gossip_addr,
+            keys: orders.gossip_keys.clone(),
+            incarnation: unix_ms(),
+            seed: rand::random(),
+        })?;
+        let plane = Dataplane::start(&PlaneConfig {
+            workers: config.workers.get(),
+            underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
+            flows: FLOWS_PER_WORKER,
+            udp_idle: Duration::from_secs(30),
+            seed: rand::random(),
+        })?;
+        let mtu = address::inner_mtu(node.data_path_addr);
+        let mesh_port = match (open_mesh_tap(u32::from(mtu)), node.ingress_ip) {
+            (Ok(tap), Some(ip)) => Some(Arc::new(mesh_port(tap, ip, &plane, local))),
+            (Ok(_), None) => {
+                let text =
+                    "published ports are off: the node has no address on the ingress network";
+                warnings.set("mesh", text.to_owned());
+                None
+            }
+            (Err(error), _) => {
+                warnings.set("mesh", format!("published ports are off: {error}"));
+                None
+            }
+        };
+        let gateway = match GatewayBridge::ensure(config.gwbridge_subnet) {
+            Ok(gateway) => {
+                if let Egress::Off(why) = gateway.egress() {
+                    warnings.set("gateway", why.clone());
+                }
+                Some(Arc::new(gateway))
+            }
+            Err(error) => {
+                warnings.set("gateway", format!("egress is off: {error}"));
+                None
+            }
+        };
+        Ok(Self {
+            mtu,
+            mesh: MeshSockets::new(MeshConfig::new(MESH_IP)),
+            plane,
+            gossip,
+            mesh_port,
+            gateway,
+        })
+    }
+}
+
+/// `weft0` belongs to the worker that gets the replies to the node's ingress address.
+fn mesh_port(tap: Tap, ingress_ip: IpAddr, plane: &Dataplane, local: &LocalPorts) -> Port {
+    Port {
+        id: local.next_id(),
+        name: "mesh".into(),
+        vni: Vni::new(0).expect("zero fits in 24 bits"),
+        mac: mac_for_ip(MESH_IP),
+        ips: Vec::new(),
+        tap: Arc::new(tap),
+        worker: plane.worker_for(ingress_ip),
+        counters: Arc::new(PortCounters::default()),
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Runs blocking work away from the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a blocking call panicked")
+}

@@ -1,0 +1,257 @@
+//! The node API: each route, on the node's membership.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_control::api::{
+    Connect, Connected, Disconnect, Drops, EndpointRow, Info, JoinToken, NetworkDetail, NodeRow,
+    PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, TaskRow,
+};
+use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+
+use super::Node;
+use super::figures;
+use super::member::Member;
+use super::running::Running;
+use super::swarm::not_member;
+use crate::api::{Answer, ApiError, NodeService};
+use crate::manager::Manager;
+use crate::metrics::Metrics;
+
+impl Node {
+    async fn current(&self) -> Answer<Arc<Member>> {
+        self.member
+            .read()
+            .await
+            .as_ref()
+            .map(Arc::clone)
+            .ok_or_else(not_member)
+    }
+
+    async fn running(&self) -> Answer<(Arc<Member>, Arc<Running>)> {
+        let member = self.current().await?;
+        let running = member.running.load_full().ok_or_else(|| {
+            ApiError::unavailable(
+                "This node has not received its first orders yet; `weft info` or the log of weftd says why, try again",
+            )
+        })?;
+        Ok((member, running))
+    }
+
+    async fn manager(&self) -> Answer<(Arc<Member>, Arc<Manager>)> {
+        let member = self.current().await?;
+        let manager = member.manager.as_ref().map(Arc::clone).ok_or_else(|| {
+            ApiError::unavailable(
+                "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
+            )
+        })?;
+        Ok((member, manager))
+    }
+}
+
+impl NodeService for Node {
+    async fn info(&self) -> Answer<Info> {
+        let member = self.member.read().await.as_ref().map(Arc::clone);
+        let swarm = member.map(|m| {
+            let identity = m.session.identity();
+            SwarmInfo {
+                cluster_id: identity.cluster_id().to_owned(),
+                node_id: m.node_id.clone(),
+                role: identity.role(),
+                addr: m.membership.node.addr,
+                managers: m.membership.managers.clone(),
+                connected: m.session.connected(),
+            }
+        });
+        Ok(Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.config.name.clone(),
+            pid: std::process::id(),
+            swarm,
+            warnings: self.warnings.all(),
+        })
+    }
+
+    async fn swarm_init(&self, body: SwarmInit) -> Answer<SwarmInitReply> {
+        self.init(body).await
+    }
+
+    async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
+        self.join(body).await
+    }
+
+    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
+        self.leave(body).await
+    }
+
+    async fn join_token(&self, role: Role) -> Answer<JoinToken> {
+        Ok(self.manager().await?.1.join_token(role)?)
+    }
+
+    async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
+        Ok(self.manager().await?.1.rotate_join_token(role).await?)
+    }
+
+    async fn nodes(&self) -> Answer<Vec<NodeRow>> {
+        Ok(self.manager().await?.1.nodes())
+    }
+
+    async fn node(&self, reference: String) -> Answer<NodeRow> {
+        Ok(self.manager().await?.1.node(&reference)?)
+    }
+
+    async fn networks(&self) -> Answer<Vec<Network>> {
+        Ok(self.manager().await?.1.networks())
+    }
+
+    async fn network_create(&self, spec: NetworkSpec) -> Answer<Network> {
+        Ok(self.manager().await?.1.create_network(spec).await?)
+    }
+
+    async fn network(&self, reference: String) -> Answer<NetworkDetail> {
+        let (member, manager) = self.manager().await?;
+        let (network, addresses) = manager.network(&reference)?;
+        let state = manager.state();
+        let hostname = |id: &weft_control::id::NodeId| {
+            state
+                .nodes
+                .get(id)
+                .map_or_else(|| id.as_str().to_owned(), |n| n.hostname.clone())
+        };
+        let running = member.running.load_full();
+        let mut endpoints: Vec<EndpointRow> = running
+            .as_ref()
+            .map(|r| r.gossip.view().borrow().clone())
+            .iter()
+            .flat_map(|view| {
+                view.endpoints()
+                    .filter(|(_, record)| record.network == network.id)
+                    .map(|(owner, record)| EndpointRow {
+                        id: record.id,
+                        name: record.name,
+                        ips: record.ips,
+                        mac: record.mac,
+                        node: hostname(owner),
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(NetworkDetail {
+            network,
+            mtu: running.map_or(0, |r| u32::from(r.mtu)),
+            endpoints,
+            addresses,
+        })
+    }
+
+    async fn network_remove(&self, reference: String) -> Answer<()> {
+        Ok(self.manager().await?.1.remove_network(&reference).await?)
+    }
+
+    async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
+        let (member, running) = self.running().await?;
+        // A client that goes away must not leave half an endpoint behind.
+        let work = async move { member.connect(&running, &network, body).await };
+        tokio::spawn(work)
+            .await
+            .map_err(|e| ApiError::internal(e.to_string()))?
+    }
+
+    async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
+        let (member, running) = self.running().await?;
+        let work = async move { member.disconnect(&running, &network, &body.endpoint).await };
+        tokio::spawn(work)
+            .await
+            .map_err(|e| ApiError::internal(e.to_string()))?
+    }
+
+    async fn peers(&self, network: String) -> Answer<Vec<StaticPeer>> {
+        Ok(self.manager().await?.1.peers(&network)?)
+    }
+
+    async fn peer_add(&self, network: String, body: PeerAdd) -> Answer<StaticPeer> {
+        Ok(self.manager().await?.1.add_peer(&network, &body).await?)
+    }
+
+    async fn peer_remove(&self, network: String, ip: IpAddr) -> Answer<()> {
+        Ok(self.manager().await?.1.remove_peer(&network, ip).await?)
+    }
+
+    async fn services(&self) -> Answer<Vec<ServiceDetail>> {
+        let (member, manager) = self.manager().await?;
+        let mut services = manager.services();
+        for service in &mut services {
+            service.port_errors = port_errors(&member, &manager, service);
+        }
+        Ok(services)
+    }
+
+    async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
+        Ok(self.manager().await?.1.create_service(spec).await?)
+    }
+
+    async fn service(&self, reference: String) -> Answer<ServiceDetail> {
+        let (member, manager) = self.manager().await?;
+        let mut service = manager.service(&reference)?;
+        service.port_errors = port_errors(&member, &manager, &service);
+        Ok(service)
+    }
+
+    async fn service_remove(&self, reference: String) -> Answer<()> {
+        Ok(self.manager().await?.1.remove_service(&reference).await?)
+    }
+
+    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager.scale_service(&reference, body.replicas).await?)
+    }
+
+    async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        Ok(self.manager().await?.1.tasks(&reference)?)
+    }
+
+    async fn drops(&self) -> Answer<Drops> {
+        let (member, running) = self.running().await?;
+        Ok(figures::drops(&member, &running))
+    }
+
+    async fn metrics(&self) -> Answer<String> {
+        let member = self.member.read().await.as_ref().map(Arc::clone);
+        let sample = member.map(|m| figures::sample(&m)).unwrap_or_default();
+        Metrics::new(Arc::new(figures::Once(sample)))
+            .encode()
+            .map_err(|e| ApiError::internal(e.to_string()))
+    }
+}
+
+/// Published ports of a service that some node could not open, as gossip tells it.
+fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
+    let Some(running) = member.running.load_full() else {
+        return Vec::new();
+    };
+    let view = running.gossip.view().borrow().clone();
+    let state = manager.state();
+    let mut errors = Vec::new();
+    for (owner, record) in view.nodes() {
+        for (port, protocol, holder) in &record.busy_ports {
+            let ours = service
+                .service
+                .ports
+                .iter()
+                .any(|p| p.published == *port && p.protocol == *protocol);
+            if ours {
+                let node = state
+                    .nodes
+                    .get(owner)
+                    .map_or(record.hostname.as_str(), |n| n.hostname.as_str());
+                errors.push(format!(
+                    "port {port}/{protocol} on node {node} is held by {holder}: stop it there, or publish another port"
+                ));
+            }
+        }
+    }
+    errors.sort();
+    errors
+}

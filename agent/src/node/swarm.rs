@@ -1,0 +1,234 @@
+//! Becoming part of a swarm, being it again after a restart, and leaving.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
+use weft_control::cluster::NodeDescription;
+use weft_control::objects::Role;
+use weft_sys::netlink::{MAIN_TABLE, Netlink};
+
+use super::Node;
+use super::address::{AddressError, HostAddresses};
+use super::member::Member;
+use crate::api::ApiError;
+use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
+use crate::session::{Identity, JoinParams, Membership, join};
+
+impl From<AddressError> for ApiError {
+    fn from(error: AddressError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+/// Addresses from the flags of init and join.
+struct Addresses {
+    advertise: IpAddr,
+    advertise_port: Option<u16>,
+    listen: SocketAddr,
+    data_path: IpAddr,
+}
+
+impl Node {
+    fn addresses(
+        advertise: Option<&str>,
+        listen: Option<&str>,
+        data_path: Option<&str>,
+    ) -> Result<Addresses, AddressError> {
+        let host = HostAddresses::read()?;
+        let (ip, port) = host.advertise(advertise)?;
+        Ok(Addresses {
+            advertise: ip,
+            advertise_port: port,
+            listen: host.listen(listen)?,
+            data_path: host.data_path(data_path, ip)?,
+        })
+    }
+
+    fn describe(&self, addresses: &Addresses) -> NodeDescription {
+        NodeDescription {
+            hostname: self.config.name.clone(),
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            addr: addresses.advertise,
+            data_path_addr: addresses.data_path,
+            gossip_port: self.config.gossip_port,
+            manager_addr: None,
+        }
+    }
+
+    fn manager_config(&self, listen: SocketAddr, advertise: SocketAddr) -> ManagerConfig {
+        ManagerConfig {
+            data_dir: self.config.data_dir.clone(),
+            listen,
+            advertise,
+            timing: Timing::default(),
+            routes: Arc::new(host_routes),
+        }
+    }
+
+    /// `weft swarm init`. Nothing is left behind when it fails.
+    pub(super) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
+        let mut slot = self.member.write().await;
+        if slot.is_some() {
+            return Err(already_member());
+        }
+        let addresses = Self::addresses(
+            body.advertise_addr.as_deref(),
+            body.listen_addr.as_deref(),
+            body.data_path_addr.as_deref(),
+        )?;
+        let port = addresses
+            .advertise_port
+            .unwrap_or_else(|| addresses.listen.port());
+        let advertise = SocketAddr::new(addresses.advertise, port);
+        let (manager, identity, membership) = Manager::init(
+            self.manager_config(addresses.listen, advertise),
+            InitParams {
+                node: self.describe(&addresses),
+                default_address_pools: body.default_addr_pool,
+                subnet_prefix_len: body.default_addr_pool_mask_length,
+                data_path_port: body.data_path_port,
+            },
+        )
+        .await?;
+        let token = manager.join_token(Role::Worker)?;
+        let node_id = identity.node_id().clone();
+        let member = self.enter(membership, identity, Some(manager)).await?;
+        *slot = Some(member);
+        Ok(SwarmInitReply {
+            node_id,
+            worker_token: token.token,
+            manager_addr: token.manager_addr,
+        })
+    }
+
+    /// `weft swarm join`. Nothing is left behind when it fails.
+    pub(super) async fn join(&self, body: SwarmJoin) -> Result<SwarmJoinReply, ApiError> {
+        let mut slot = self.member.write().await;
+        if slot.is_some() {
+            return Err(already_member());
+        }
+        let addresses = Self::addresses(
+            body.advertise_addr.as_deref(),
+            body.listen_addr.as_deref(),
+            body.data_path_addr.as_deref(),
+        )?;
+        let identity = join(JoinParams {
+            token: body.token,
+            remote: body.remote_addr,
+            node: self.describe(&addresses),
+            data_dir: self.config.data_dir.clone(),
+        })
+        .await?;
+        let loaded = Membership::load(&self.config.data_dir)
+            .map_err(|e| ApiError::internal(e.to_string()))?;
+        let Some((membership, _)) = loaded else {
+            return Err(ApiError::internal("the membership was not written"));
+        };
+        let (node_id, role) = (identity.node_id().clone(), identity.role());
+        let member = self.enter(membership, identity, None).await?;
+        *slot = Some(member);
+        Ok(SwarmJoinReply { node_id, role })
+    }
+
+    /// Starts as a member and waits for the first orders; leaves again when they fail.
+    async fn enter(
+        &self,
+        membership: Membership,
+        identity: Identity,
+        manager: Option<Manager>,
+    ) -> Result<Arc<Member>, ApiError> {
+        let internal = |e: anyhow::Error| ApiError::internal(format!("{e:#}"));
+        let member = Member::start(
+            Arc::clone(&self.config),
+            membership,
+            identity,
+            manager,
+            Arc::clone(&self.warnings),
+        )
+        .await
+        .map_err(internal)?;
+        if let Err(why) = member.wait_started().await {
+            if let Err(error) = member.leave().await {
+                tracing::warn!(error = %format!("{error:#}"), "a failed start was not undone");
+            }
+            self.warnings.clear("start");
+            return Err(ApiError::unavailable(why));
+        }
+        Ok(member)
+    }
+
+    /// Starts again what was a member before `weftd` was restarted.
+    pub(super) async fn rejoin(
+        &self,
+        membership: Membership,
+        identity: Identity,
+    ) -> anyhow::Result<Arc<Member>> {
+        let manager = match (identity.role(), membership.listen) {
+            (Role::Manager, Some(listen)) => {
+                let advertise = membership.node.manager_addr.unwrap_or(listen);
+                Some(Manager::open(self.manager_config(listen, advertise), &identity).await?)
+            }
+            _ => None,
+        };
+        Member::start(
+            Arc::clone(&self.config),
+            membership,
+            identity,
+            manager,
+            Arc::clone(&self.warnings),
+        )
+        .await
+    }
+
+    /// `weft swarm leave`
+    pub(super) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
+        let mut slot = self.member.write().await;
+        let member = slot.as_ref().ok_or_else(not_member)?;
+        if member.manager.is_some() && !body.force {
+            return Err(ApiError::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
+            ));
+        }
+        member.leave().await.map_err(|e| {
+            ApiError::internal(format!(
+                "left the swarm, but not everything was removed: {e:#}"
+            ))
+        })?;
+        *slot = None;
+        Ok(())
+    }
+}
+
+pub(super) fn not_member() -> ApiError {
+    ApiError::unavailable(
+        "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+fn already_member() -> ApiError {
+    ApiError::unavailable(
+        "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm and join another one.",
+    )
+}
+
+/// Routes of this host that no network may overlap with; our own devices left out.
+fn host_routes() -> Vec<(IpNet, String)> {
+    let routes = Netlink::open().and_then(|mut netlink| netlink.routes());
+    match routes {
+        Ok(routes) => routes
+            .into_iter()
+            .filter(|r| r.table == MAIN_TABLE && r.dest.prefix_len() > 0)
+            .filter(|r| !r.dest.addr().is_multicast())
+            .filter_map(|r| {
+                let dev = r.dev?;
+                (!dev.starts_with("weft")).then(|| (r.dest, format!("dev {dev}")))
+            })
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the host's routes; subnets are not checked against them");
+            Vec::new()
+        }
+    }
+}
