@@ -144,17 +144,16 @@ impl GatewayBridge {
             Some(link) => link.alias.as_deref().and_then(address_in_alias),
             None => None,
         };
-        let ip = {
-            let mut pool = self.pool();
-            match known.filter(|ip| self.subnet.contains(ip)) {
-                Some(ip) => {
-                    pool.reserve(ip);
-                    ip
-                }
-                None => pool.allocate().ok_or(GwBridgeError::Full {
-                    subnet: self.subnet,
-                })?,
+        // Held until the interface is there: what `forget_gone` finds without one, it frees.
+        let mut pool = self.pool();
+        let ip = match known.filter(|ip| self.subnet.contains(ip)) {
+            Some(ip) => {
+                pool.reserve(ip);
+                ip
             }
+            None => pool.allocate().ok_or(GwBridgeError::Full {
+                subnet: self.subnet,
+            })?,
         };
         let done = self.plug(&mut host, &port, sandbox, ip).and_then(|()| {
             let net = Ipv4Net::new_assert(ip, self.subnet.prefix_len());
@@ -164,7 +163,7 @@ impl GatewayBridge {
             if let Err(left) = host.delete_link(&port) {
                 tracing::warn!(port, error = %left, "gateway interface left behind");
             }
-            self.pool().release(ip);
+            pool.release(ip);
             return Err(error);
         }
         Ok(ip)
@@ -193,7 +192,6 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Netlink`].
     pub fn forget_gone(&self) -> Result<(), GwBridgeError> {
-        // Under the lock: an address allocated meanwhile has no interface yet.
         let mut pool = self.pool();
         let mut fresh = AddressPool::new(self.subnet);
         for port in ports(&mut Netlink::open()?)? {
