@@ -42,16 +42,24 @@ impl Identity {
     }
 }
 
+/// A node id that compares without allocating: foca makes two for every member it looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeKey([u8; MAX_NODE_ID]);
+
 impl foca::Identity for Identity {
-    type Addr = NodeId;
+    type Addr = NodeKey;
 
     // Not by foca: it would take its old opinions of others along. See `Membership::revive`.
     fn renew(&self) -> Option<Self> {
         None
     }
 
-    fn addr(&self) -> NodeId {
-        self.node.clone()
+    fn addr(&self) -> NodeKey {
+        let mut key = NodeKey([0; MAX_NODE_ID]);
+        for (to, from) in key.0.iter_mut().zip(self.node.0.as_bytes()) {
+            *to = *from;
+        }
+        key
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {

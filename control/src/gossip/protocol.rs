@@ -435,6 +435,20 @@ impl Gossip {
         view
     }
 
+    /// One endpoint entry as [`Self::view`] shows it, without making a view.
+    #[cfg(test)]
+    pub(super) fn visible(&self, owner: &NodeId, key: &str) -> Option<&Bytes> {
+        let member = self.membership.get(owner)?;
+        if member.state() == State::Down {
+            return None;
+        }
+        let entries = &self.netdb.owners().get(owner)?.entries;
+        entries
+            .get(&(super::netdb::table_code(Table::Endpoint), key.to_owned()))
+            .filter(|e| e.deleted.is_none())
+            .map(|e| &e.value)
+    }
+
     fn has_left(&self, id: &Identity) -> bool {
         self.netdb
             .owners()

@@ -245,10 +245,10 @@ impl Sim {
     }
 
     fn all_see(&self, owner: usize, key: &str, value: Option<&[u8]>) -> bool {
-        self.running().filter(|(i, _)| *i != owner).all(|(_, n)| {
-            let view = n.view();
-            view.get(Table::Endpoint, &name(owner), key).map(|v| &v[..]) == value
-        })
+        let name = name(owner);
+        self.running()
+            .filter(|(i, _)| *i != owner)
+            .all(|(_, n)| n.visible(&name, key).map(|v| &v[..]) == value)
     }
 }
 
@@ -277,6 +277,44 @@ fn a_change_reaches_100_nodes_at_five_percent_loss() {
     println!("at rest: {rate} bytes/s per node");
     assert!(rate < 20_000);
     assert_eq!(sim.downs, [], "nobody failed");
+}
+
+/// DESIGN section 10, at 1000 nodes.
+#[test]
+#[ignore = "takes minutes: run it when timing or encoding changes"]
+fn a_thousand_nodes_hear_of_changes_and_deaths_in_time() {
+    const N: usize = 1000;
+    let mut sim = Sim::new(21, 0.01);
+    for i in 0..N {
+        sim.start(i, 1000);
+        sim.put(i, "own", b"1");
+        sim.run(20 * MS);
+    }
+    sim.run(60 * SECOND);
+    for i in (0..N).step_by(97) {
+        assert_eq!(sim.picture(i).len(), N, "node {i}");
+    }
+    let before = sim.sent_bytes;
+    sim.downs.clear();
+    sim.run(30 * SECOND);
+    let rate = (sim.sent_bytes - before) / 30 / N as u64;
+    println!("{N} nodes at rest: {rate} bytes/s per node");
+    assert_eq!(sim.downs, [], "nobody failed");
+    for round in 0..5 {
+        let owner = round * 199;
+        sim.put(owner, "change", b"x");
+        let took = sim.until(10 * SECOND, |s| s.all_see(owner, "change", Some(b"x")));
+        println!("seen by all of {N} after {took:?}");
+        assert!(took.is_some_and(|t| t <= 1500 * MS));
+    }
+    for round in 0..5 {
+        let victim = round * 151 + 3;
+        sim.nodes[victim] = None;
+        let took = sim.until(20 * SECOND, |s| s.all_see(victim, "own", None));
+        println!("withdrawn by all of {N} after {took:?}");
+        assert!(took.is_some_and(|t| t <= 4 * SECOND));
+    }
+    assert!(rate < 20_000);
 }
 
 #[test]
