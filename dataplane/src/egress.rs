@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
-use weft_mesh::{Forward, Origin, Refusal};
+use weft_mesh::{Forward, Origin, Refusal, Reverse};
 use weft_vxlan::{Destination, Egress, PortSource};
 use weft_wire::frame::{Frame, parse};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, reply};
@@ -87,6 +87,22 @@ impl Worker {
             }
             Egress::Virtual => {
                 let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
+                // A replica that answers its own request sees the service as its client.
+                let cx = context(self.now, snapshot);
+                let frame = self.queue.bytes(held.frame.clone());
+                let partial = held.vnet.needs_csum();
+                match self.flows.reverse(&cx, port.vni, frame, info, partial) {
+                    Reverse::NotAFlow => {}
+                    verdict => {
+                        let to = self.settle(snapshot, port.vni, port.id, verdict, &vnet, |w| {
+                            w.queue.bytes(held.frame.clone()).to_vec().into()
+                        })?;
+                        if let Some(to) = to {
+                            self.write_held(snapshot, to, &held)?;
+                        }
+                        return Ok(Slot::Free);
+                    }
+                }
                 let origin = Origin::Port {
                     vni: port.vni,
                     port: port.id,

@@ -259,7 +259,13 @@ impl FlowTable {
         let mut tuple = key.tuple.reversed();
         tuple.src = replica.ip;
         tuple.sport = target_port;
-        tuple.dst = client_ip;
+        // A replica that is chosen for its own request would drop a packet from its own address:
+        // it sees the service instead.
+        tuple.dst = if replica.ip == client_ip {
+            key.tuple.dst
+        } else {
+            client_ip
+        };
         let reverse = self
             .free_reverse(Key {
                 scope: origin.vni().get(),
@@ -379,6 +385,7 @@ pub(crate) fn rewrite_forward(
         return false;
     }
     let src_mac = match flow.origin {
+        Origin::Port { .. } if to.dst == seen_as.dst => flow.service_mac,
         Origin::Port { .. } => flow.client_mac,
         Origin::Mesh { node_mac, .. } => node_mac,
     };

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 const GOAL: Duration = Duration::from_secs(2);
 
 /// A request without an answer for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Requests have to succeed for so long before the trouble counts as over.
 const QUIET: Duration = Duration::from_secs(2);

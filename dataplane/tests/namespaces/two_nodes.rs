@@ -73,6 +73,17 @@ fn a_vip_leads_to_local_and_remote_replicas_whatever_worker_reads_them() {
 }
 
 #[test]
+fn a_replica_reaches_itself_through_its_own_service() {
+    let [a, b] = nodes(2);
+    let only = sandbox(1, "10.0.1.3", 1, true);
+    publish(&a, 1, &[&only], &[], &b, &[&only]);
+    let vip = SocketAddr::new(VIP, 80);
+    for total in [0, 1, 100_000, 1 << 24] {
+        transfer(&only, &only, vip, total);
+    }
+}
+
+#[test]
 fn a_refused_connection_goes_to_the_next_replica_and_ends_refused_when_there_is_none() {
     let [a, b] = nodes(2);
     let client = sandbox(1, "10.0.1.2", 0, true);
