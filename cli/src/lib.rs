@@ -11,6 +11,7 @@ pub mod client;
 pub mod commands;
 mod demo;
 pub mod output;
+mod stop;
 mod tools;
 
 use std::ffi::OsString;

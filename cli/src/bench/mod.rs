@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::args::BenchOverlayArgs;
 use crate::output::{Listing, Printer, complain};
+use crate::stop::Stop;
 use cpu::{Cpu, resident_bytes};
 use figures::{median, percentile};
 use load::{Exchanged, Streamed};
@@ -51,13 +52,17 @@ struct Test {
 
 pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
     weft_lab::gain_privileges()?;
-    let weft = Side::weft()?;
-    let kernel = Side::kernel()?;
+    let stop = Stop::on_signals()?;
     let controls = controls(args)?;
+    let weft = Side::weft(&stop)?;
+    let kernel = Side::kernel(&stop)?;
     let length = Duration::from_secs(u64::from(args.seconds));
     let mut tests = Vec::new();
     for control in &controls {
-        let measure = |side: &Side, length| stream(side, control, length);
+        let measure = |side: &Side, length| {
+            stop.going_on()?;
+            stream(side, control, length)
+        };
         let name = format!("TCP, one stream, {control}");
         tests.push(pairs(
             &name,

@@ -14,6 +14,7 @@ use weft_sys::netns::Netns;
 
 use super::load;
 use crate::client::Client;
+use crate::stop::Stop;
 
 /// VXLAN network identifier of the kernel's side.
 const VNI: u32 = 4242;
@@ -36,7 +37,7 @@ pub(super) struct Side {
 
 impl Side {
     /// weft: two agents, an overlay network, and two namespaces that joined it.
-    pub(super) fn weft() -> anyhow::Result<Self> {
+    pub(super) fn weft(stop: &Stop) -> anyhow::Result<Self> {
         let lab = Lab::create(&LabConfig {
             nodes: 2,
             ..LabConfig::new("bench-weft")?
@@ -57,11 +58,11 @@ impl Side {
             agents,
             lab,
         }
-        .connected()
+        .connected(stop)
     }
 
     /// The kernel: what Docker Swarm builds on each node, made through netlink.
-    pub(super) fn kernel() -> anyhow::Result<Self> {
+    pub(super) fn kernel(stop: &Stop) -> anyhow::Result<Self> {
         let lab = Lab::create(&LabConfig {
             nodes: 2,
             agents: false,
@@ -95,7 +96,7 @@ impl Side {
             addr: inner(2),
             agents: Vec::new(),
         }
-        .connected()
+        .connected(stop)
     }
 
     /// Agents whose CPU time counts; none on the kernel's side.
@@ -110,11 +111,12 @@ impl Side {
     }
 
     /// Waits until the ends hear each other.
-    fn connected(self) -> anyhow::Result<Self> {
+    fn connected(self, stop: &Stop) -> anyhow::Result<Self> {
         let deadline = Instant::now() + LIMIT;
         while load::exchange(&self, Duration::from_millis(10))
             .map_or(true, |heard| heard.times.is_empty())
         {
+            stop.going_on()?;
             if Instant::now() > deadline {
                 bail!(
                     "the two ends in {} do not hear each other after {} s",

@@ -6,7 +6,6 @@
 mod cluster;
 mod failure;
 mod names;
-mod stop;
 mod traffic;
 mod transcript;
 mod walk;
@@ -19,7 +18,7 @@ use weft_lab::{FAR_ADDRESS, Lab, LabConfig};
 use crate::args::{DemoArgs, FormatArgs};
 use crate::commands::lab_status;
 use crate::output::Printer;
-use stop::Stop;
+use crate::stop::Stop;
 use transcript::Transcript;
 use walk::Walk;
 
@@ -76,6 +75,9 @@ fn tour(lab: &mut Lab, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::
         quiet: false,
     })?)?;
     let mut walk = Walk::new(lab, stop, transcript)?;
+    for node in walk.nodes.clone() {
+        walk.eventually(READY_LIMIT, |walk| walk.quietly(&node, &["info"]))?;
+    }
     cluster::swarm(&mut walk)?;
     cluster::network(&mut walk)?;
     let service = cluster::service(&mut walk)?;

@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use weft_lab::Lab;
 
-use super::stop::Stop;
 use super::transcript::Transcript;
+use crate::stop::Stop;
 
 /// Pause between two looks at something that only a look can tell.
 const LOOK: Duration = Duration::from_millis(50);
@@ -160,10 +160,7 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// Fails once the demo shall stop.
     pub(super) fn going_on(&self) -> anyhow::Result<()> {
-        if self.stop.is_set() {
-            bail!("stopped on request");
-        }
-        Ok(())
+        self.stop.going_on()
     }
 
     /// Tries until it works; the last failure counts when the time is over.

@@ -1,18 +1,18 @@
-//! Ctrl-C and SIGTERM: the walk ends at its next look, and everything is cleaned up.
+//! Ctrl-C and SIGTERM: long work ends at its next look, and everything is cleaned up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Set once somebody wants the demo to end.
+/// Set once somebody wants the work to end.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Listens for signals on a thread of its own.
-    pub(super) fn on_signals() -> anyhow::Result<Self> {
+    pub(crate) fn on_signals() -> anyhow::Result<Self> {
         let stop = Self(Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&stop.0);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,7 +42,15 @@ impl Stop {
         Ok(stop)
     }
 
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Fails once it is set.
+    pub(crate) fn going_on(&self) -> anyhow::Result<()> {
+        if self.is_set() {
+            bail!("stopped on request");
+        }
+        Ok(())
     }
 }
