@@ -91,10 +91,15 @@ impl Progress {
             leaving: 0,
             slots: BTreeMap::new(),
         };
+        let last_slot = match detail.service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            ServiceMode::Global => u32::MAX,
+        };
         let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
         for row in tasks {
             let ended = row.task.status.state.is_terminal();
-            if row.task.desired > TaskState::Running {
+            // After scaling down, slots beyond the last one are on their way out.
+            if row.task.desired > TaskState::Running || row.task.slot > last_slot {
                 // A task on a node that is gone cannot report its end.
                 progress.leaving += u32::from(!ended && row.task.node.is_some());
                 continue;

@@ -221,6 +221,8 @@ fn progress_counts_the_newest_task_of_a_slot() {
     screen.show(&progress, &mut out).unwrap();
     let rows = vec![
         rows[1].clone(),
+        // One that scaling down left over has no line of its own.
+        task("three", 3, 9, TaskState::Running, TaskState::Running, ""),
         task("two2", 2, 9, TaskState::Running, TaskState::Running, ""),
     ];
     let progress = converge::Progress::of(&detail(2), &rows);
