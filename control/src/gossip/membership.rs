@@ -114,6 +114,11 @@ impl Membership {
             .filter(move |m| m.id().node != *me)
     }
 
+    /// Members that count, this node not among them.
+    pub(crate) const fn active(&self) -> usize {
+        self.foca.num_members()
+    }
+
     /// What is known of `node`, in whatever state.
     pub(crate) fn get(&self, node: &NodeId) -> Option<&foca::Member<Identity>> {
         self.members().find(|m| m.id().node == *node)

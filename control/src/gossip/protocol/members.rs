@@ -98,7 +98,7 @@ impl Gossip {
     }
 
     pub(super) fn resize(&mut self) {
-        let alive = self.active().len();
+        let alive = self.membership.active();
         let known = self.membership.members().count();
         // Only limits change, which foca always accepts.
         drop(self.membership.resize(alive, known));
@@ -108,7 +108,7 @@ impl Gossip {
         self.void_earlier_life(id);
         self.resize();
         let returned = self.was_down.remove(&id.node);
-        let members = self.active().len();
+        let members = self.membership.active();
         if members == 1 {
             // The first one: everything it knows is new.
             self.sync_at = now;
@@ -188,7 +188,7 @@ impl Gossip {
         let silence = now.saturating_sub(self.last_heard);
         silence > self.config.suspicion / 2
             && silence < ISOLATION_LIMIT
-            && self.active().len() >= CROWD
+            && self.membership.active() >= CROWD
     }
 
     /// Tells a suspect to its face, so that loss of a few datagrams does not condemn it; and
