@@ -112,13 +112,6 @@ pub(crate) fn set_mtu(control: &OwnedFd, name: IfName, mtu: u32) -> io::Result<(
     with_ifreq(control, libc::SIOCSIFMTU, &mut request)
 }
 
-pub(crate) fn set_txqueuelen(control: &OwnedFd, name: IfName, packets: u32) -> io::Result<()> {
-    // The kernel reads ifr_qlen, an int at the same place as ifr_ifindex.
-    let ifru_ifindex = libc::c_int::try_from(packets).map_err(io::Error::other)?;
-    let mut request = name.request(libc::__c_anonymous_ifr_ifru { ifru_ifindex });
-    with_ifreq(control, libc::SIOCSIFTXQLEN, &mut request)
-}
-
 pub(crate) fn set_up(control: &OwnedFd, name: IfName, up: bool) -> io::Result<()> {
     let mut request = name.request(libc::__c_anonymous_ifr_ifru { ifru_flags: 0 });
     with_ifreq(control, libc::SIOCGIFFLAGS, &mut request)?;

@@ -70,6 +70,16 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
+impl From<NetlinkError> for io::Error {
+    /// Keeps the kernel's error number where there is one.
+    fn from(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::Kernel { source, .. } | NetlinkError::Socket(source) => source,
+            other => Self::other(other),
+        }
+    }
+}
+
 impl NetlinkError {
     /// Turns an I/O error into [`NetlinkError::Kernel`].
     fn kernel(op: &'static str, object: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

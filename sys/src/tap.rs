@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::ioctl::{self, IfName};
+use crate::netlink::Netlink;
 
 /// Bytes in front of every frame: `struct virtio_net_hdr_v1`.
 pub const VNET_HEADER_LEN: usize = 12;
@@ -188,8 +189,11 @@ impl Tap {
         if let Some(mtu) = config.mtu {
             ioctl::set_mtu(&control, ifname, mtu).map_err(failed("set the MTU of"))?;
         }
-        ioctl::set_txqueuelen(&control, ifname, config.txqueuelen)
-            .map_err(failed("set the queue length of"))?;
+        // SIOCSIFTXQLEN asks for privilege in the first user namespace; route netlink asks for it in
+        // the one that owns the device, which is enough for an ordinary user's cluster.
+        Netlink::open()
+            .and_then(|mut links| links.set_txqueuelen(name, config.txqueuelen))
+            .map_err(|error| failed("set the queue length of")(error.into()))?;
         if config.up {
             ioctl::set_up(&control, ifname, true).map_err(failed("set up"))?;
         }
