@@ -81,6 +81,9 @@ impl Running {
                 if let Egress::Off(why) = gateway.egress() {
                     warnings.set("gateway", why.clone());
                 }
+                if let Err(error) = gateway.spare_tracking(orders.data_path_port) {
+                    tracing::info!(%error, "the data path passes through connection tracking");
+                }
                 Some(Arc::new(gateway))
             }
             Err(error) => {

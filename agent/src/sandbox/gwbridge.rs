@@ -117,6 +117,18 @@ impl GatewayBridge {
         })
     }
 
+    /// Spares the data path's datagrams, on UDP `port`, the host's connection tracking. Only speed
+    /// depends on it.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Rules`]: a kernel without `notrack`.
+    pub fn spare_tracking(&self, port: u16) -> Result<(), GwBridgeError> {
+        if self.egress == Egress::On {
+            nft::apply(&rules::untracked(port)).map_err(GwBridgeError::Rules)?;
+        }
+        Ok(())
+    }
+
     /// Range of the bridge; its address is the bridge's own.
     #[must_use]
     pub fn subnet(&self) -> Ipv4Net {

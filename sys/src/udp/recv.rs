@@ -43,6 +43,8 @@ pub struct RecvBatch {
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
     received: usize,
+    /// Headers that were never prepared: all of them before the first call.
+    unprepared: usize,
 }
 
 // SAFETY: the raw pointers inside `headers` and `iovecs` point into this value's own vectors, are
@@ -73,6 +75,7 @@ impl RecvBatch {
             names: vec![name; n],
             controls: vec![control; n],
             received: 0,
+            unprepared: n,
         }
     }
 
@@ -82,8 +85,11 @@ impl RecvBatch {
     /// # Errors
     /// Only for a broken socket; `EAGAIN` and `EINTR` count as nothing waiting.
     pub fn recv(&mut self, socket: &VxlanSocket) -> io::Result<usize> {
-        self.received = 0;
-        for i in 0..self.headers.len() {
+        // The kernel changed those of the last call only; the others still stand as prepared, and
+        // the memory that they point to never moves.
+        let stale = mem::replace(&mut self.received, 0).max(self.unprepared);
+        self.unprepared = 0;
+        for i in 0..stale {
             let slot = &mut self.arena[i * RECV_SLOT_LEN..][..RECV_SLOT_LEN];
             self.iovecs[i] = libc::iovec {
                 iov_base: slot.as_mut_ptr().cast(),

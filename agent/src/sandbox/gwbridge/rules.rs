@@ -42,6 +42,33 @@ table inet {TABLE} {{
     )
 }
 
+/// One transaction that takes the data path's own datagrams out of connection tracking, which the
+/// masquerade above switches on for the whole host: they would pay for an entry that nothing reads.
+pub(super) fn untracked(data_path_port: u16) -> String {
+    format!(
+        "\
+table inet {TABLE} {{
+    chain untracked_in {{
+        type filter hook prerouting priority raw; policy accept;
+    }}
+    chain untracked_out {{
+        type filter hook output priority raw; policy accept;
+    }}
+}}
+flush chain inet {TABLE} untracked_in
+flush chain inet {TABLE} untracked_out
+table inet {TABLE} {{
+    chain untracked_in {{
+        udp dport {data_path_port} notrack
+    }}
+    chain untracked_out {{
+        udp dport {data_path_port} notrack
+    }}
+}}
+"
+    )
+}
+
 /// One transaction that removes the table, there or not.
 pub(super) fn removal() -> String {
     format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
