@@ -17,6 +17,9 @@ use crate::objects::{
 pub const TASK_HISTORY: usize = 5;
 /// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
 pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
+/// the manager does nothing else meanwhile. The next pass makes the rest.
+const TASKS_PER_PASS: usize = 1000;
 
 /// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
 ///
@@ -60,13 +63,15 @@ pub fn next_deadline(state: &ClusterState) -> Option<u64> {
         .filter(|t| !t.status.state.is_terminal())
         .filter_map(|t| state.nodes.get(t.node.as_ref()?))
         .filter(|n| n.state == NodeState::Down)
-        .map(|n| n.meta.updated_at + ORPHAN_AFTER_MS);
+        .map(|n| n.meta.updated_at.saturating_add(ORPHAN_AFTER_MS));
     restarts.chain(orphans).min()
 }
 
 /// A task that waits for its restart delay is wanted `Ready`, and started at this time.
 fn start_time(task: &Task) -> u64 {
-    task.meta.created_at + task.spec.restart_delay_ms
+    task.meta
+        .created_at
+        .saturating_add(task.spec.restart_delay_ms)
 }
 
 /// True while the cluster wants the task in its slot.
@@ -241,7 +246,7 @@ fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
     if have < replicas {
         let free: Vec<u32> = (1..=u32::MAX)
             .filter(|slot| !slots.contains_key(slot))
-            .take((replicas - have) as usize)
+            .take(((replicas - have) as usize).min(TASKS_PER_PASS))
             .collect();
         for slot in free {
             create(draft, service, slot, None, TaskState::Running);

@@ -56,12 +56,21 @@ struct Load {
     total: BTreeMap<NodeId, usize>,
     of_service: BTreeMap<(crate::id::ServiceId, NodeId), usize>,
     ports: BTreeSet<(NodeId, u16, crate::objects::Protocol)>,
+    /// What failed lately, by service and node.
+    failed: BTreeMap<(crate::id::ServiceId, NodeId), Vec<ServiceSpec>>,
 }
 
 impl Load {
-    fn new(state: &ClusterState) -> Self {
+    fn new(state: &ClusterState, now: u64) -> Self {
         let mut load = Self::default();
         for task in state.tasks.values() {
+            if let Some(node) = &task.node
+                && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+                && now.saturating_sub(task.status.since) <= FAILURE_WINDOW_MS
+            {
+                let key = (task.service.clone(), node.clone());
+                load.failed.entry(key).or_default().push(task.spec.clone());
+            }
             if let (Some(node), true, true) = (
                 &task.node,
                 is_active(task),
@@ -82,6 +91,11 @@ impl Load {
                 .insert((node.clone(), port.published, port.protocol));
         }
     }
+
+    fn keeps_failing(&self, key: &(crate::id::ServiceId, NodeId), spec: &ServiceSpec) -> bool {
+        let failed = self.failed.get(key).map_or(&[][..], Vec::as_slice);
+        failed.iter().filter(|s| same_program(s, spec)).count() >= FAILURES
+    }
 }
 
 /// Places every pending task that is wanted now; explains on the task why it cannot.
@@ -97,12 +111,12 @@ pub(super) fn schedule(draft: &mut Draft<'_>) {
     }
     pending.sort_by_key(|t| (t.meta.created_at, t.service.clone(), t.slot, t.id.clone()));
     let pending: Vec<TaskId> = pending.into_iter().map(|t| t.id.clone()).collect();
-    let mut load = Load::new(&draft.state);
+    let mut load = Load::new(&draft.state, draft.now);
     for id in pending {
         let Some(mut task) = draft.state.tasks.get(&id).cloned() else {
             continue;
         };
-        match choose(&draft.state, &load, &task, draft.now) {
+        match choose(&draft.state, &load, &task) {
             Ok(node) => {
                 load.add(&draft.state, &task, &node);
                 task.status.message = if task.node.is_some() {
@@ -126,7 +140,7 @@ pub(super) fn schedule(draft: &mut Draft<'_>) {
     }
 }
 
-fn choose(state: &ClusterState, load: &Load, task: &Task, now: u64) -> Result<NodeId, String> {
+fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, String> {
     let candidates = state
         .nodes
         .values()
@@ -147,7 +161,7 @@ fn choose(state: &ClusterState, load: &Load, task: &Task, now: u64) -> Result<No
         }
         let key = (task.service.clone(), node.id.clone());
         let rank = (
-            keeps_failing(state, task, &node.id, now),
+            load.keeps_failing(&key, &task.spec),
             load.of_service.get(&key).copied().unwrap_or(0),
             load.total.get(&node.id).copied().unwrap_or(0),
         );
@@ -175,16 +189,6 @@ fn choose(state: &ClusterState, load: &Load, task: &Task, now: u64) -> Result<No
         [] => "no suitable node".to_owned(),
         _ => format!("no suitable node ({})", why.join("; ")),
     })
-}
-
-fn keeps_failing(state: &ClusterState, task: &Task, node: &NodeId, now: u64) -> bool {
-    let failed = |t: &&Task| {
-        t.node.as_ref() == Some(node)
-            && matches!(t.status.state, TaskState::Failed | TaskState::Rejected)
-            && now.saturating_sub(t.status.since) <= FAILURE_WINDOW_MS
-            && same_program(&t.spec, &task.spec)
-    };
-    state.tasks_of(&task.service).filter(failed).count() >= FAILURES
 }
 
 /// True for a service with one task on each node.

@@ -8,6 +8,39 @@ use super::super::{allocator, ports};
 use crate::id::ServiceId;
 use crate::objects::{EndpointMode, Meta, Service, ServiceMode, ServiceSpec, TaskState};
 
+/// Tasks of one service at most. Far above what one service needs here, and low enough that a
+/// slip of the finger does not fill the manager's memory.
+pub const MAX_REPLICAS: u32 = 10_000;
+/// Longest restart delay and stop grace period, in milliseconds: 24 hours.
+pub const MAX_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
+    match mode {
+        ServiceMode::Replicated { replicas } if replicas > MAX_REPLICAS => {
+            Err(CommandError::bad(format!(
+                "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
+                 for fewer, or split the service"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_delays(spec: &ServiceSpec) -> Result<(), CommandError> {
+    let delays = [
+        ("restart delay", spec.restart_delay_ms),
+        ("stop grace period", spec.stop_grace_ms),
+    ];
+    for (name, ms) in delays {
+        if ms > MAX_DELAY_MS {
+            return Err(CommandError::bad(format!(
+                "{name} of {ms} ms is too long: it may be {MAX_DELAY_MS} ms (24 hours) at most"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn check_name(name: &str) -> Result<(), CommandError> {
     if name.len() > 63 {
         return Err(CommandError::bad("name must be 63 characters or fewer"));
@@ -81,6 +114,8 @@ pub fn create_service(
              [ARG…]",
         ));
     }
+    check_replicas(spec.mode)?;
+    check_delays(&spec)?;
     ports::validate(&spec)?;
     if let Some(other) = state.services.values().find(|s| s.spec.name == spec.name) {
         return Err(CommandError::conflict(format!(
@@ -119,7 +154,7 @@ pub fn create_service(
 /// `weft service scale`
 ///
 /// # Errors
-/// It does not exist, or is not replicated.
+/// It does not exist, is not replicated, or would have more than [`MAX_REPLICAS`].
 pub fn scale_service(
     state: &ClusterState,
     now: u64,
@@ -134,6 +169,7 @@ pub fn scale_service(
         ));
     }
     let mode = ServiceMode::Replicated { replicas };
+    check_replicas(mode)?;
     let mut draft = Draft::new(state, now, entropy);
     if service.spec.mode != mode {
         service.spec.mode = mode;

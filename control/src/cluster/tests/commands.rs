@@ -120,6 +120,37 @@ fn specs_that_cannot_work() {
 }
 
 #[test]
+fn more_replicas_or_longer_delays_than_allowed() {
+    let mut world = World::new(1);
+    let bad = ErrorKind::BadRequest;
+    let many = "4000000000 replicas are too many: a service may have 10000 at most";
+    refused(world.create(spec("web", 4_000_000_000)), bad, many);
+    world.create(spec("web", 1)).unwrap();
+    let scale = |replicas| move |s: &_, now, e: &mut _| scale_service(s, now, e, "web", replicas);
+    refused(world.run(scale(4_000_000_000)), bad, many);
+    let over = "10001 replicas are too many";
+    refused(world.run(scale(MAX_REPLICAS + 1)), bad, over);
+    let state = &world.state;
+    assert!(scale(MAX_REPLICAS)(state, world.now, &mut world.entropy).is_ok());
+    assert_eq!(world.wanted("web").len(), 1);
+
+    let mut slow = spec("slow", 1);
+    slow.restart_delay_ms = MAX_DELAY_MS + 1;
+    let text = "restart delay of 86400001 ms is too long: it may be 86400000 ms (24 hours)";
+    refused(world.create(slow), bad, text);
+    let mut slow = spec("slow", 1);
+    slow.stop_grace_ms = u64::MAX;
+    refused(
+        world.create(slow),
+        bad,
+        "stop grace period of 18446744073709551615 ms",
+    );
+    let mut slow = spec("slow", 1);
+    (slow.restart_delay_ms, slow.stop_grace_ms) = (MAX_DELAY_MS, MAX_DELAY_MS);
+    world.create(slow).unwrap();
+}
+
+#[test]
 fn subnets_that_collide() {
     let mut world = World::new(1);
     world.network("a", &["10.5.0.0/16"]).unwrap();

@@ -30,6 +30,39 @@ fn scales_up_and_down() {
 }
 
 #[test]
+fn many_replicas_are_made_in_several_passes() {
+    let mut world = World::new(3);
+    world.create(spec("web", 1)).unwrap();
+    let planned = scale_service(&world.state, world.now, &mut world.entropy, "web", 2500).unwrap();
+    world.state.apply(&planned.changes);
+    let mut made = Vec::new();
+    loop {
+        let changes = reconcile(&world.state, world.now, &mut world.entropy);
+        if changes.is_empty() {
+            break;
+        }
+        world.state.apply(&changes);
+        made.push(world.state.tasks.len());
+        assert!(made.len() < 8, "no fixpoint: {made:?}");
+    }
+    assert_eq!(made, [1001, 2001, 2500]);
+    assert_eq!(slots(&world, "web"), (1..=2500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_delay_that_reaches_beyond_time_is_no_overflow() {
+    let mut world = World::new(1);
+    world.create(spec("web", 1)).unwrap();
+    let mut task = world.wanted("web").remove(0);
+    task.desired = TaskState::Ready;
+    task.spec.restart_delay_ms = u64::MAX;
+    world.state.apply(&[Change::Put(task.into())]);
+    assert_eq!(next_deadline(&world.state), Some(u64::MAX));
+    world.settle();
+    assert_eq!(next_deadline(&world.state), Some(u64::MAX));
+}
+
+#[test]
 fn scaling_down_prefers_what_does_not_run() {
     let mut world = World::new(1);
     world.create(spec("web", 3)).unwrap();
