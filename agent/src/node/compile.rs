@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weft_control::assignment::Assignment;
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_control::id::{EndpointId, NetworkId, ServiceId};
 use weft_control::objects::{EndpointMode, Network, Protocol, PublishMode, Service};
 use weft_control::records::{EndpointRecord, NodeRecord};
 use weft_dataplane::{MeshPort, Port, Snapshot};
@@ -71,6 +71,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
         .collect();
     // An endpoint that moved here is not also remote, whatever gossip still says.
     let own: BTreeSet<&EndpointId> = inputs.local.iter().map(|p| &p.record.id).collect();
+    let remote = credible(inputs, &vnis, &own, &mut problems);
     let members: Vec<Member<'_>> = inputs
         .local
         .iter()
@@ -78,16 +79,14 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
             record: &p.record,
             local: true,
         })
-        .chain(inputs.remote.iter().filter_map(|(record, _)| {
-            (!own.contains(&record.id)).then_some(Member {
-                record,
-                local: false,
-            })
+        .chain(remote.iter().map(|(record, _)| Member {
+            record,
+            local: false,
         }))
         .collect();
 
     let mesh = mesh_port(inputs, &vnis);
-    let switch = switch(inputs, &vnis, &own, mesh.as_ref());
+    let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
     let services = services(inputs, &vnis, &members, loads);
     let zone = zone(inputs, &vnis, &members, &mut problems);
     let published = assignment
@@ -130,6 +129,47 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
 
 type Vnis<'a> = BTreeMap<&'a NetworkId, (Vni, &'a Network)>;
 
+/// Endpoints of other nodes that may be what they say. A node cannot take an address that the
+/// orders gave to somebody else, nor one that another node told of first.
+fn credible<'a>(
+    inputs: &Inputs<'a>,
+    vnis: &Vnis<'a>,
+    own: &BTreeSet<&EndpointId>,
+    problems: &mut Vec<String>,
+) -> Vec<(&'a EndpointRecord, IpAddr)> {
+    let orders = inputs.assignment;
+    let mut taken: BTreeSet<(&NetworkId, IpAddr)> = BTreeSet::new();
+    taken.extend(orders.peers.iter().map(|p| (&p.network, p.ip)));
+    if let Some((_, network)) = ingress(vnis) {
+        let nodes = orders.nodes.iter().filter_map(|n| n.ingress_ip);
+        taken.extend(nodes.map(|ip| (&network.id, ip)));
+    }
+    let mut credible = Vec::with_capacity(inputs.remote.len());
+    for (record, vtep) in inputs.remote {
+        if own.contains(&record.id) {
+            continue;
+        }
+        let Some((_, network)) = vnis.get(&record.network) else {
+            continue;
+        };
+        let derived = record.ips.first().map(|ip| mac_for_ip(*ip)) == Some(Mac(record.mac.0));
+        let fits = record.ips.iter().all(|ip| {
+            network.subnets.iter().any(|s| s.cidr.contains(ip))
+                && !taken.contains(&(&network.id, *ip))
+        });
+        if !derived || !fits {
+            problems.push(format!(
+                "node {} claims {:?} on network {} for {}, which is not its own: ignored",
+                record.node, record.ips, network.spec.name, record.name
+            ));
+            continue;
+        }
+        taken.extend(record.ips.iter().map(|ip| (&network.id, *ip)));
+        credible.push((record, *vtep));
+    }
+    credible
+}
+
 fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
     vnis.values().find(|(_, n)| n.spec.ingress).copied()
 }
@@ -151,7 +191,7 @@ fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
 fn switch(
     inputs: &Inputs<'_>,
     vnis: &Vnis<'_>,
-    own: &BTreeSet<&EndpointId>,
+    remote: &[(&EndpointRecord, IpAddr)],
     mesh: Option<&MeshPort>,
 ) -> weft_vxlan::Switch {
     let assignment = inputs.assignment;
@@ -170,16 +210,17 @@ fn switch(
             switch.remote(*vni, Mac(peer.mac.0), &[peer.ip], vtep);
         }
     }
-    for node in inputs.nodes {
-        switch.vtep(node.vtep);
-        if let (Some((vni, _)), Some(ip)) = (ingress(vnis), node.ingress_ip) {
-            switch.remote(vni, mac_for_ip(ip), &[ip], SocketAddr::new(node.vtep, port));
-        }
-    }
-    for (record, vtep) in inputs.remote {
-        if own.contains(&record.id) {
+    for node in &assignment.nodes {
+        if node.id == assignment.node.id || !inputs.nodes.iter().any(|n| n.node == node.id) {
             continue;
         }
+        let vtep = node.data_path_addr;
+        switch.vtep(vtep);
+        if let (Some((vni, _)), Some(ip)) = (ingress(vnis), node.ingress_ip) {
+            switch.remote(vni, mac_for_ip(ip), &[ip], SocketAddr::new(vtep, port));
+        }
+    }
+    for (record, vtep) in remote {
         if let Some((vni, _)) = vnis.get(&record.network) {
             let vtep = SocketAddr::new(*vtep, port);
             switch.remote(*vni, Mac(record.mac.0), &record.ips, vtep);
@@ -392,21 +433,4 @@ fn service_names(
             })
             .collect(),
     }
-}
-
-/// VTEPs of the nodes, from the manager where gossip has not said yet.
-#[must_use]
-pub(super) fn vtep_of(
-    assignment: &Assignment,
-    nodes: &[NodeRecord],
-    node: &NodeId,
-) -> Option<IpAddr> {
-    nodes
-        .iter()
-        .find(|n| &n.node == node)
-        .map(|n| n.vtep)
-        .or_else(|| {
-            let known = assignment.nodes.iter().find(|n| &n.id == node)?;
-            Some(known.data_path_addr)
-        })
 }

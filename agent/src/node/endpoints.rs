@@ -12,10 +12,11 @@ use weft_control::id::EndpointId;
 use weft_control::objects::{Endpoint, Network};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
+use weft_sys::netns::Netns;
 
+use super::attach::{local_port, port_config};
 use super::member::Member;
 use super::running::{Running, blocking};
-use super::tasks::{local_port, port_config};
 use crate::api::ApiError;
 use crate::sandbox::Sandbox;
 
@@ -26,6 +27,35 @@ pub(super) struct Place {
     netns: String,
     /// Interface inside it.
     ifname: String,
+    /// Inode of the namespace: paths and process ids are used again for others.
+    inode: u64,
+}
+
+impl Place {
+    /// Opens the namespace, if it still is the same one.
+    fn open(&self) -> anyhow::Result<Sandbox> {
+        let sandbox = Sandbox::open(&self.netns)?;
+        anyhow::ensure!(
+            sandbox.netns().inode()? == self.inode,
+            "{} is another namespace now",
+            self.netns
+        );
+        Ok(sandbox)
+    }
+
+    /// Opens what the path leads to now: whoever made a new namespace there wants it attached. A
+    /// process id says nothing of the kind.
+    fn open_again(&self) -> anyhow::Result<Sandbox> {
+        if self.netns.parse::<u32>().is_ok() {
+            return self.open();
+        }
+        Ok(Sandbox::open(&self.netns)?)
+    }
+
+    /// Names the sandbox's resolver, whatever way leads to the namespace.
+    fn resolver(&self) -> String {
+        format!("netns-{}", self.inode)
+    }
 }
 
 /// The places, by endpoint, and the file that they are in.
@@ -75,13 +105,22 @@ impl Member {
             .map_err(|e| ApiError::internal(e.to_string()))?
             .map_err(|e| ApiError::bad_request(e.to_string()))?;
         let wanted = body.ifname.clone();
-        let (sandbox, ifname) = blocking(move || {
+        let (sandbox, ifname, inode, own) = blocking(move || {
             let free = wanted.map_or_else(|| sandbox.first_free_ifname(), Ok);
-            (sandbox, free)
+            let inode = sandbox.netns().inode();
+            let own = Netns::current().ok().and_then(|own| own.inode().ok());
+            (sandbox, free, inode, own)
         })
         .await
         .map_err(|e| ApiError::internal(e.to_string()))?;
         let ifname = ifname.map_err(|e| ApiError::internal(e.to_string()))?;
+        let inode = inode.map_err(|e| ApiError::internal(e.to_string()))?;
+        if own == Some(inode) {
+            return Err(ApiError::bad_request(format!(
+                "{} is the network namespace of the node itself: give that of a container or one made with `ip netns add`",
+                body.netns
+            )));
+        }
         let endpoint = self
             .session
             .attach(&Attach {
@@ -95,6 +134,7 @@ impl Member {
         let place = Place {
             netns: body.netns,
             ifname: ifname.clone(),
+            inode,
         };
         let Some(network) = self.network_of(&endpoint).await else {
             self.undo_attach(&endpoint).await;
@@ -103,9 +143,12 @@ impl Member {
             ));
         };
         if let Err(error) = self
-            .attach_local(running, sandbox, &endpoint, &network, place)
+            .attach_local(running, sandbox, &endpoint, &network, place.clone())
             .await
         {
+            let id = &endpoint.attachment.endpoint;
+            self.forget_place(id).await;
+            self.remove_local(running, id, &place).await;
             self.undo_attach(&endpoint).await;
             return Err(ApiError::internal(format!(
                 "cannot attach {} to network {}: {error:#}",
@@ -203,10 +246,10 @@ impl Member {
         self.local.insert(port);
         let view = self.client_view(&place).await;
         match sockets {
-            Ok((udp, tcp)) => self.dns.serve(&place.netns, udp, tcp, view)?,
+            Ok((udp, tcp)) => self.dns.serve(&place.resolver(), udp, tcp, view)?,
             // The second network of the same sandbox: the resolver is there already.
             Err(error) => {
-                if !self.dns.update_client(&place.netns, view) {
+                if !self.dns.update_client(&place.resolver(), view) {
                     tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
                 }
             }
@@ -220,7 +263,7 @@ impl Member {
         let networks: Vec<String> = places
             .known
             .iter()
-            .filter(|(_, p)| p.netns == place.netns)
+            .filter(|(_, p)| p.inode == place.inode)
             .filter_map(|(id, _)| self.local.get(id))
             .map(|port| port.record.network.as_str().to_owned())
             .collect();
@@ -239,7 +282,8 @@ impl Member {
         }
     }
 
-    /// Re-attaches endpoints after a restart, detaches those that the orders no longer hold.
+    /// Re-attaches endpoints after a restart, lets go of those whose namespace is gone, and detaches
+    /// those that the orders no longer hold.
     pub(super) async fn endpoints_converge(
         self: &Arc<Self>,
         running: &Arc<Running>,
@@ -248,31 +292,34 @@ impl Member {
         let known = self.places.lock().await.known.clone();
         for endpoint in &orders.endpoints {
             let id = &endpoint.attachment.endpoint;
-            let (None, Some(place)) = (self.local.get(id), known.get(id)) else {
+            let Some(place) = known.get(id) else {
                 continue;
             };
-            let network = orders
-                .networks
-                .iter()
-                .find(|n| n.id == endpoint.attachment.network);
-            let Some(network) = network else { continue };
-            let netns = place.netns.clone();
-            let opened = blocking(move || Sandbox::open(&netns)).await;
-            let attached = match opened.and_then(|s| s.map_err(Into::into)) {
-                Ok(sandbox) => {
-                    self.attach_local(running, sandbox, endpoint, network, place.clone())
-                        .await
-                }
-                Err(error) => Err(error),
-            };
             let subject = format!("endpoint {}", endpoint.name);
-            match attached {
+            let checked = {
+                let place = place.clone();
+                blocking(move || place.open().map(drop))
+                    .await
+                    .and_then(|r| r)
+            };
+            let outcome = match (checked, self.local.get(id)) {
+                (Ok(()), Some(_)) => Ok(()),
+                (Ok(()), None) => self.reattach(running, orders, endpoint, place).await,
+                (Err(error), Some(_)) => {
+                    // Whoever owned the sandbox ended it: no client may be sent there.
+                    self.local.remove(id);
+                    self.dns.stop(&place.resolver()).await;
+                    Err(error)
+                }
+                (Err(_), None) => self.reattach(running, orders, endpoint, place).await,
+            };
+            match outcome {
                 Ok(()) => self.warnings.clear(&subject),
                 Err(error) => self.warnings.set(
                     &subject,
                     format!(
-                        "endpoint {} is not attached: {error:#}; `weft network disconnect {} {}` gives its address back",
-                        endpoint.name, network.spec.name, endpoint.name
+                        "endpoint {name} is not attached: {error:#}; `weft network disconnect NETWORK {name}` gives its address back",
+                        name = endpoint.name
                     ),
                 ),
             }
@@ -291,6 +338,33 @@ impl Member {
         }
     }
 
+    async fn reattach(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        orders: &Assignment,
+        endpoint: &Endpoint,
+        place: &Place,
+    ) -> anyhow::Result<()> {
+        let network = orders
+            .networks
+            .iter()
+            .find(|n| n.id == endpoint.attachment.network)
+            .ok_or_else(|| anyhow::anyhow!("its network is not in the orders"))?;
+        let mut place = place.clone();
+        let (sandbox, inode) = {
+            let place = place.clone();
+            blocking(move || -> anyhow::Result<(Sandbox, u64)> {
+                let sandbox = place.open_again()?;
+                let inode = sandbox.netns().inode()?;
+                Ok((sandbox, inode))
+            })
+            .await??
+        };
+        place.inode = inode;
+        self.attach_local(running, sandbox, endpoint, network, place)
+            .await
+    }
+
     /// `weft network disconnect`.
     pub(super) async fn disconnect(
         self: &Arc<Self>,
@@ -307,7 +381,29 @@ impl Member {
         Ok(())
     }
 
+    /// Takes the place of an endpoint out of the list; false when somebody else did.
+    async fn forget_place(&self, id: &EndpointId) -> bool {
+        let mut places = self.places.lock().await;
+        let found = places.known.remove(id).is_some();
+        if found && let Err(error) = places.save() {
+            tracing::warn!(%error, "the list of endpoints was not saved");
+        }
+        found
+    }
+
     async fn detach_local(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        id: &EndpointId,
+        place: &Place,
+    ) {
+        // The command and the loop may both come here; the interface may be a new one by then.
+        if self.forget_place(id).await {
+            self.remove_local(running, id, place).await;
+        }
+    }
+
+    async fn remove_local(
         self: &Arc<Self>,
         running: &Arc<Running>,
         id: &EndpointId,
@@ -315,28 +411,27 @@ impl Member {
     ) {
         self.local.remove(id);
         let last = {
-            let mut places = self.places.lock().await;
-            places.known.remove(id);
-            if let Err(error) = places.save() {
-                tracing::warn!(%error, "the list of endpoints was not saved");
-            }
-            !places.known.values().any(|p| p.netns == place.netns)
+            let places = self.places.lock().await;
+            !places.known.values().any(|p| p.inode == place.inode)
         };
         if last {
-            self.dns.stop(&place.netns).await;
+            self.dns.stop(&place.resolver()).await;
         } else {
             let view = self.client_view(place).await;
-            self.dns.update_client(&place.netns, view);
+            self.dns.update_client(&place.resolver(), view);
         }
-        let (netns, ifname) = (place.netns.clone(), place.ifname.clone());
-        let gateway = running.gateway.clone().filter(|_| last);
+        let place = place.clone();
+        let gateway = running.gateway.clone();
         let removed = blocking(move || -> anyhow::Result<()> {
-            // A namespace that is gone took everything with it.
-            let Ok(sandbox) = Sandbox::open(&netns) else {
-                return Ok(());
+            // A namespace that is gone took everything with it; another one is none of ours.
+            let Ok(sandbox) = place.open() else {
+                return match gateway {
+                    Some(gateway) => Ok(gateway.forget_gone()?),
+                    None => Ok(()),
+                };
             };
-            sandbox.remove_port(&ifname)?;
-            if let Some(gateway) = gateway {
+            sandbox.remove_port(&place.ifname)?;
+            if let Some(gateway) = gateway.filter(|_| last) {
                 gateway.disconnect(&sandbox)?;
             }
             Ok(())

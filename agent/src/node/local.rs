@@ -1,7 +1,7 @@
 //! Ports that exist on this node: what the data plane reads and what gossip tells the others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ pub(super) struct LocalPort {
 pub(super) struct LocalPorts {
     ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
     next: AtomicU32,
+    generation: AtomicU64,
     changed: Notify,
 }
 
@@ -38,13 +39,13 @@ impl LocalPorts {
     /// Adds or replaces an attachment.
     pub(super) fn insert(&self, port: LocalPort) {
         self.lock().insert(port.record.id.clone(), port);
-        self.changed.notify_one();
+        self.announce();
     }
 
     /// Forgets an attachment; the data plane stops reading it with the next snapshot.
     pub(super) fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
         let removed = self.lock().remove(id);
-        self.changed.notify_one();
+        self.announce();
         removed
     }
 
@@ -53,7 +54,7 @@ impl LocalPorts {
         if let Some(port) = self.lock().get_mut(id) {
             port.record.ready = ready;
         }
-        self.changed.notify_one();
+        self.announce();
     }
 
     /// The attachment, if it exists.
@@ -66,6 +67,16 @@ impl LocalPorts {
     #[must_use]
     pub(super) fn all(&self) -> Vec<LocalPort> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Counts changes.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn announce(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_one();
     }
 
     /// Waits until something may have changed. Cancel-safe.

@@ -22,8 +22,8 @@ use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
 use crate::sandbox::gwbridge::GatewayBridge;
-use crate::sandbox::remove_mesh_tap;
 use crate::sandbox::runner::Runner;
+use crate::sandbox::{Sandbox, remove_mesh_tap};
 use crate::session::{Identity, Membership, Session, SessionConfig};
 
 /// Between two attempts to start what the orders ask for.
@@ -49,6 +49,8 @@ pub(super) struct Member {
     /// Outcome of the last attempt to start; nothing while the first orders are awaited.
     started: watch::Sender<Option<Result<(), String>>>,
     stop: watch::Sender<bool>,
+    /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
+    fatal: Arc<watch::Sender<Option<String>>>,
     main: Mutex<Option<JoinHandle<Option<Tasks>>>>,
 }
 
@@ -69,6 +71,7 @@ impl Member {
         identity: Identity,
         manager: Option<Manager>,
         warnings: Arc<Warnings>,
+        fatal: Arc<watch::Sender<Option<String>>>,
     ) -> anyhow::Result<Arc<Self>> {
         let places = Places::load(config.data_dir.join("endpoints.json"))?;
         let seen = places.ids();
@@ -104,9 +107,18 @@ impl Member {
             config,
             started: watch::Sender::new(None),
             stop: watch::Sender::new(false),
+            fatal,
             main: Mutex::new(None),
         });
-        let main = tokio::spawn(Arc::clone(&member).main());
+        let this = Arc::clone(&member);
+        let main = tokio::spawn(async move {
+            let looped = tokio::spawn(Arc::clone(&this).main()).await;
+            looped.unwrap_or_else(|error| {
+                this.fatal
+                    .send_replace(Some(format!("the node's loop panicked: {error}")));
+                None
+            })
+        });
         *member.main.lock().await = Some(main);
         Ok(member)
     }
@@ -159,7 +171,11 @@ impl Member {
         self.started.send_replace(Some(Ok(())));
         tracing::info!(node = %self.node_id, "the node carries traffic");
         let reconciler = Reconciler::new(Arc::clone(&self), running);
-        Some(reconciler.run(&self.session, stop).await)
+        let (tasks, result) = reconciler.run(&self.session, stop).await;
+        if let Err(error) = result {
+            self.fatal.send_replace(Some(format!("{error:#}")));
+        }
+        Some(tasks)
     }
 
     async fn end_main(&self) -> Option<Tasks> {
@@ -186,6 +202,9 @@ impl Member {
     }
 
     /// Leaves the swarm: everything that the node made is removed.
+    ///
+    /// # Errors
+    /// What could not be removed. The node is no member any more all the same.
     pub(super) async fn leave(self: &Arc<Self>) -> anyhow::Result<()> {
         if let Some(tasks) = self.end_main().await {
             tasks.stop_all().await;
@@ -205,17 +224,17 @@ impl Member {
         }
         self.running.store(None);
         let config = Arc::clone(&self.config);
-        blocking(move || -> anyhow::Result<()> {
-            GatewayBridge::teardown().context("the gateway bridge")?;
-            remove_mesh_tap().context("weft0")?;
-            Membership::forget(&config.data_dir)?;
-            for dir in [config.data_dir.join("tasks"), config.run_dir.join("netns")] {
-                remove_dir(&dir)?;
-            }
-            match std::fs::remove_file(config.data_dir.join("endpoints.json")) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            }
+        blocking(move || {
+            // First what makes the node a member; then the rest, each whatever the others say.
+            let steps = [
+                Membership::forget(&config.data_dir).map_err(anyhow::Error::from),
+                GatewayBridge::teardown().context("the gateway bridge"),
+                remove_mesh_tap().context("weft0"),
+                remove_namespaces(&config.run_dir.join("netns")),
+                remove_dir(&config.data_dir.join("tasks")),
+                remove_file(&config.data_dir.join("endpoints.json")),
+            ];
+            steps.into_iter().collect::<anyhow::Result<()>>()
         })
         .await?
     }
@@ -223,6 +242,27 @@ impl Member {
     /// Where the namespace of a task is bound.
     pub(super) fn netns_path(&self, task: &str) -> PathBuf {
         self.config.run_dir.join("netns").join(task)
+    }
+}
+
+/// Unmounts and removes every namespace that is bound in `dir`.
+fn remove_namespaces(dir: &std::path::Path) -> anyhow::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        Sandbox::remove(entry?.path())?;
+    }
+    remove_dir(dir)
+}
+
+fn remove_file(path: &std::path::Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

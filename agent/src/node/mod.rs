@@ -5,9 +5,11 @@
 //! bridge and tasks; its loop (`reconcile`) makes them what the orders say.
 
 mod address;
+mod attach;
 mod compile;
 mod endpoints;
 mod figures;
+mod lifecycle;
 mod loads;
 mod local;
 mod member;
@@ -21,7 +23,7 @@ mod warnings;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::api::ApiSocket;
 use crate::config::Config;
@@ -33,7 +35,11 @@ use warnings::Warnings;
 #[derive(Debug)]
 pub(crate) struct Node {
     config: Arc<Config>,
+    /// Held only for reading and for swapping, never while something is waited for.
     member: RwLock<Option<Arc<Member>>>,
+    /// One init, join or leave at a time.
+    transition: Mutex<()>,
+    fatal: Arc<watch::Sender<Option<String>>>,
     warnings: Arc<Warnings>,
 }
 
@@ -47,6 +53,8 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
     let node = Arc::new(Node {
         config: Arc::new(config),
         member: RwLock::new(None),
+        transition: Mutex::new(()),
+        fatal: Arc::new(watch::Sender::new(None)),
         warnings: Arc::default(),
     });
     if let Some((membership, identity)) = Membership::load(&node.config.data_dir)? {
@@ -54,12 +62,20 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
         *node.member.write().await = Some(member);
     }
     crate::notify::ready();
-    let served = socket.serve(Arc::clone(&node), shutdown.clone()).await;
+    let mut fatal = node.fatal.subscribe();
+    let served = tokio::select! {
+        served = socket.serve(Arc::clone(&node), shutdown.clone()) => served,
+        fatal = fatal.wait_for(Option::is_some) => {
+            let why = fatal.ok().and_then(|why| why.clone()).unwrap_or_default();
+            anyhow::bail!("{why}; tasks go on and the next weftd takes them over")
+        }
+    };
     shutdown
         .wait_for(|stop| *stop)
         .await
         .context("the shutdown flag lost its owner")?;
-    if let Some(member) = node.member.write().await.take() {
+    let member = node.member.write().await.take();
+    if let Some(member) = member {
         member.shut_down().await;
     }
     served.context("the node API")

@@ -6,15 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_control::assignment::Assignment;
+use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
 use weft_control::id::EndpointId;
+use weft_control::objects::TaskState;
 use weft_control::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
-use super::compile::{Inputs, compile, vtep_of};
+use super::compile::{Inputs, compile};
 use super::loads::Loads;
 use super::member::Member;
 use super::running::{MESH_IP, Running};
@@ -23,6 +24,14 @@ use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Ticks between two looks at what lies outside of the loop's knowledge: foreign namespaces,
+/// published ports that others hold, worker threads.
+const SLOW: u32 = 4;
+
+/// How long a restarted agent waits for its sandboxes before it speaks to the others: a first word
+/// without endpoints would end connections that are only waiting for it.
+const ADOPTION: Duration = Duration::from_secs(3);
 
 /// What the last compiled tables were made from.
 #[derive(Debug, Default, PartialEq)]
@@ -40,11 +49,18 @@ pub(super) struct Reconciler {
     tasks: Tasks,
     loads: Loads,
     seen: Seen,
+    /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
+    compiled_from: Option<(u64, u64, Arc<NetdbView>)>,
     epoch: u64,
+    started: Instant,
+    adopted: bool,
+    ticks: u32,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
+    told_generation: Option<u64>,
     told_node: Option<NodeRecord>,
     told_seeds: BTreeSet<SocketAddr>,
+    told_keys: Vec<GossipKey>,
 }
 
 impl Reconciler {
@@ -55,15 +71,28 @@ impl Reconciler {
             running,
             loads: Loads::default(),
             seen: Seen::default(),
+            compiled_from: None,
             epoch: 0,
+            started: Instant::now(),
+            adopted: false,
+            ticks: 0,
             told: BTreeSet::new(),
+            told_generation: None,
             told_node: None,
             told_seeds: BTreeSet::new(),
+            told_keys: Vec::new(),
         }
     }
 
     /// Runs until `stop` is true; then the sandboxes are left as they are.
-    pub(super) async fn run(mut self, session: &Session, mut stop: watch::Receiver<bool>) -> Tasks {
+    ///
+    /// # Errors
+    /// A part without which the node only seems to work has ended.
+    pub(super) async fn run(
+        mut self,
+        session: &Session,
+        mut stop: watch::Receiver<bool>,
+    ) -> (Tasks, anyhow::Result<()>) {
         let mut orders = session.assignments();
         let mut view = self.running.gossip.view();
         let first = orders.borrow().clone();
@@ -72,26 +101,39 @@ impl Reconciler {
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        let result = loop {
             let current = orders.borrow_and_update().clone();
             if let Some(current) = current {
                 let seen = Arc::clone(&view.borrow_and_update());
                 self.step(&current, &seen).await;
             }
             tokio::select! {
-                changed = orders.changed() => if changed.is_err() { break },
-                changed = view.changed() => if changed.is_err() { break },
+                changed = orders.changed() => if changed.is_err() {
+                    break Err(anyhow::anyhow!("the session with the manager has ended"));
+                },
+                changed = view.changed() => if changed.is_err() {
+                    break Err(anyhow::anyhow!("gossip has ended"));
+                },
                 () = self.member.local.changed() => {}
-                _ = tick.tick() => self.running.mesh.tick(),
-                _ = stop.wait_for(|s| *s) => break,
+                _ = tick.tick() => self.ticks = self.ticks.wrapping_add(1),
+                _ = stop.wait_for(|s| *s) => break Ok(()),
             }
-        }
-        self.tasks
+        };
+        (self.tasks, result)
     }
 
-    async fn step(&mut self, orders: &Arc<Assignment>, view: &NetdbView) {
+    async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         self.tasks.converge(orders).await;
-        self.member.endpoints_converge(&self.running, orders).await;
+        if self.ticks.is_multiple_of(SLOW) {
+            // Not again before the next tick.
+            self.ticks = self.ticks.wrapping_add(1);
+            self.member.endpoints_converge(&self.running, orders).await;
+            self.running.mesh.tick();
+            self.warn_of_busy_ports();
+        }
+        if !self.has_adopted(orders) {
+            return;
+        }
         self.tell_gossip(orders);
         if let Some(manager) = &self.member.manager {
             for (node, member) in &view.members {
@@ -102,6 +144,45 @@ impl Reconciler {
         }
         self.compile(orders, view);
         self.report_loads(view);
+    }
+
+    /// Whether everything that ran here before is attached again, or had its time.
+    fn has_adopted(&mut self, orders: &Assignment) -> bool {
+        if !self.adopted {
+            let running = orders.tasks.iter().filter(|t| {
+                t.status.state == TaskState::Running && t.desired <= TaskState::Running
+            });
+            let missing = running
+                .flat_map(|t| &t.attachments)
+                .chain(orders.endpoints.iter().map(|e| &e.attachment))
+                .any(|a| {
+                    !self
+                        .member
+                        .local
+                        .get(&a.endpoint)
+                        .is_some_and(|p| p.record.ready)
+                });
+            self.adopted = !missing || self.started.elapsed() > ADOPTION;
+        }
+        self.adopted
+    }
+
+    fn warn_of_busy_ports(&self) {
+        let busy = self.running.mesh.busy();
+        if busy.is_empty() {
+            self.member.warnings.clear("ports");
+            return;
+        }
+        let list: Vec<String> = busy
+            .iter()
+            .map(|b| {
+                format!(
+                    "port {}/{} of service {} is held by {}",
+                    b.port, b.protocol, b.service, b.owner
+                )
+            })
+            .collect();
+        self.member.warnings.set("ports", list.join("; "));
     }
 
     /// Own records out, own stale ones back.
@@ -116,8 +197,11 @@ impl Reconciler {
         if seeds != self.told_seeds {
             gossip.join(seeds.iter().copied().collect());
             self.told_seeds = seeds;
-            if let Err(error) = gossip.set_keys(orders.gossip_keys.clone()) {
-                tracing::error!(%error, "the orders hold no gossip key");
+        }
+        if self.told_keys != orders.gossip_keys {
+            match gossip.set_keys(orders.gossip_keys.clone()) {
+                Ok(()) => self.told_keys.clone_from(&orders.gossip_keys),
+                Err(error) => tracing::error!(%error, "the orders hold no gossip key"),
             }
         }
         let node = NodeRecord {
@@ -137,6 +221,11 @@ impl Reconciler {
             put(gossip, Table::Node, node.node.as_str(), &node);
             self.told_node = Some(node);
         }
+        let generation = self.member.local.generation();
+        if self.told_generation == Some(generation) {
+            return;
+        }
+        self.told_generation = Some(generation);
         let local = self.member.local.all();
         let mut told = BTreeSet::new();
         for port in &local {
@@ -156,17 +245,34 @@ impl Reconciler {
     }
 
     /// New tables, when anything that they are made of has changed.
-    fn compile(&mut self, orders: &Arc<Assignment>, view: &NetdbView) {
+    fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
+        let generation = self.member.local.generation();
+        if self
+            .compiled_from
+            .as_ref()
+            .is_some_and(|(version, local, seen)| {
+                *version == orders.version && *local == generation && Arc::ptr_eq(seen, view)
+            })
+        {
+            return;
+        }
+        self.compiled_from = Some((orders.version, generation, Arc::clone(view)));
         let own = &orders.node.id;
+        // Gossip says who is there; where a node is, the orders say: one node cannot speak for
+        // another, nor a removed one for itself.
         let nodes: Vec<NodeRecord> = view
             .nodes()
             .filter(|(owner, record)| *owner != own && record.node == **owner)
+            .filter(|(owner, _)| orders.nodes.iter().any(|n| n.id == **owner))
             .map(|(_, record)| record)
             .collect();
         let remote: Vec<(EndpointRecord, IpAddr)> = view
             .endpoints()
             .filter(|(owner, record)| *owner != own && record.node == **owner)
-            .filter_map(|(owner, record)| vtep_of(orders, &nodes, owner).map(|vtep| (record, vtep)))
+            .filter_map(|(owner, record)| {
+                let node = orders.nodes.iter().find(|n| n.id == *owner)?;
+                Some((record, node.data_path_addr))
+            })
             .collect();
         let local = self.member.local.all();
         let seen = Seen {
@@ -209,21 +315,6 @@ impl Reconciler {
                 .warnings
                 .set("names", compiled.problems.join("; "));
         }
-        let busy = self.running.mesh.busy();
-        if busy.is_empty() {
-            self.member.warnings.clear("ports");
-        } else {
-            let list: Vec<String> = busy
-                .iter()
-                .map(|b| {
-                    format!(
-                        "port {}/{} of service {} is held by {}",
-                        b.port, b.protocol, b.service, b.owner
-                    )
-                })
-                .collect();
-            self.member.warnings.set("ports", list.join("; "));
-        }
         tracing::debug!(epoch = self.epoch, "new tables");
         self.seen = seen;
     }
@@ -234,7 +325,8 @@ impl Reconciler {
         let mut others: BTreeMap<EndpointId, u32> = BTreeMap::new();
         for (owner, endpoint, load) in view.loads() {
             if owner != own {
-                *others.entry(EndpointId::from(endpoint)).or_default() += load.active;
+                let sum = others.entry(EndpointId::from(endpoint)).or_default();
+                *sum = sum.saturating_add(load.active);
             }
         }
         self.loads.set_others(&others);

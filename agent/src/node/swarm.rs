@@ -69,8 +69,8 @@ impl Node {
 
     /// `weft swarm init`. Nothing is left behind when it fails.
     pub(super) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
-        let mut slot = self.member.write().await;
-        if slot.is_some() {
+        let _one_at_a_time = self.transition.lock().await;
+        if self.member.read().await.is_some() {
             return Err(already_member());
         }
         let addresses = Self::addresses(
@@ -95,7 +95,7 @@ impl Node {
         let token = manager.join_token(Role::Worker)?;
         let node_id = identity.node_id().clone();
         let member = self.enter(membership, identity, Some(manager)).await?;
-        *slot = Some(member);
+        *self.member.write().await = Some(member);
         Ok(SwarmInitReply {
             node_id,
             worker_token: token.token,
@@ -105,8 +105,8 @@ impl Node {
 
     /// `weft swarm join`. Nothing is left behind when it fails.
     pub(super) async fn join(&self, body: SwarmJoin) -> Result<SwarmJoinReply, ApiError> {
-        let mut slot = self.member.write().await;
-        if slot.is_some() {
+        let _one_at_a_time = self.transition.lock().await;
+        if self.member.read().await.is_some() {
             return Err(already_member());
         }
         let addresses = Self::addresses(
@@ -128,7 +128,7 @@ impl Node {
         };
         let (node_id, role) = (identity.node_id().clone(), identity.role());
         let member = self.enter(membership, identity, None).await?;
-        *slot = Some(member);
+        *self.member.write().await = Some(member);
         Ok(SwarmJoinReply { node_id, role })
     }
 
@@ -139,16 +139,24 @@ impl Node {
         identity: Identity,
         manager: Option<Manager>,
     ) -> Result<Arc<Member>, ApiError> {
-        let internal = |e: anyhow::Error| ApiError::internal(format!("{e:#}"));
-        let member = Member::start(
+        let started = Member::start(
             Arc::clone(&self.config),
             membership,
             identity,
             manager,
             Arc::clone(&self.warnings),
+            Arc::clone(&self.fatal),
         )
-        .await
-        .map_err(internal)?;
+        .await;
+        let member = match started {
+            Ok(member) => member,
+            Err(error) => {
+                if let Err(error) = Membership::forget(&self.config.data_dir) {
+                    tracing::warn!(%error, "a failed start was not undone");
+                }
+                return Err(ApiError::internal(format!("{error:#}")));
+            }
+        };
         if let Err(why) = member.wait_started().await {
             if let Err(error) = member.leave().await {
                 tracing::warn!(error = %format!("{error:#}"), "a failed start was not undone");
@@ -178,26 +186,28 @@ impl Node {
             identity,
             manager,
             Arc::clone(&self.warnings),
+            Arc::clone(&self.fatal),
         )
         .await
     }
 
     /// `weft swarm leave`
     pub(super) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
-        let mut slot = self.member.write().await;
-        let member = slot.as_ref().ok_or_else(not_member)?;
+        let _one_at_a_time = self.transition.lock().await;
+        let member = self.member.read().await.as_ref().map(Arc::clone);
+        let member = member.ok_or_else(not_member)?;
         if member.manager.is_some() && !body.force {
             return Err(ApiError::unavailable(
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
             ));
         }
-        member.leave().await.map_err(|e| {
+        let left = member.leave().await;
+        *self.member.write().await = None;
+        left.map_err(|e| {
             ApiError::internal(format!(
-                "left the swarm, but not everything was removed: {e:#}"
+                "The node left the swarm, but not everything that it had made was removed: {e:#}"
             ))
-        })?;
-        *slot = None;
-        Ok(())
+        })
     }
 }
 

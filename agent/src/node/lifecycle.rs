@@ -1,0 +1,321 @@
+//! One task on this node: from its first order to the report of its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weft_control::assignment::Assignment;
+use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
+use weft_control::records::EndpointRecord;
+use weft_dns::ClientView;
+use weft_sys::process::Exit;
+
+use super::attach::{ifname, local_port, port_config};
+use super::member::Member;
+use super::running::{Running, blocking, unix_ms};
+use crate::sandbox::Sandbox;
+use crate::sandbox::runner::RunningTask;
+
+/// Between the moment when a task is withdrawn from balancers and DNS, and SIGTERM: what gossip
+/// needs to reach every node.
+const WITHDRAW: Duration = Duration::from_millis(500);
+
+/// What a lifecycle is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Run,
+    Stop,
+}
+
+/// One task from its first order to its end.
+pub(super) struct Lifecycle {
+    pub(super) member: Arc<Member>,
+    pub(super) running: Arc<Running>,
+    pub(super) orders: Arc<Assignment>,
+    pub(super) task: Task,
+    pub(super) wish: watch::Receiver<Wish>,
+}
+
+/// How a task ended.
+enum End {
+    Exited(Exit),
+    Stopped(Exit),
+    NeverRan,
+    Rejected(anyhow::Error),
+}
+
+impl Lifecycle {
+    pub(super) async fn run(mut self) {
+        let id = self.task.id.clone();
+        let end = self.live().await.unwrap_or_else(End::Rejected);
+        for attachment in &self.task.attachments {
+            self.member.local.remove(&attachment.endpoint);
+        }
+        self.member.dns.stop(id.as_str()).await;
+        self.clean_up().await;
+        let (state, message, err, exit_code) = match end {
+            End::Exited(exit) if exit.success() => (
+                TaskState::Complete,
+                "finished",
+                String::new(),
+                exit.shell_code(),
+            ),
+            End::Exited(exit) => (
+                TaskState::Failed,
+                "ended",
+                format!("task: {exit}"),
+                exit.shell_code(),
+            ),
+            End::Stopped(exit) => (
+                TaskState::Shutdown,
+                "shutdown",
+                String::new(),
+                exit.shell_code(),
+            ),
+            End::NeverRan => (TaskState::Shutdown, "shutdown", String::new(), None),
+            End::Rejected(error) => {
+                tracing::warn!(task = %id, error = %format!("{error:#}"), "task rejected");
+                (TaskState::Rejected, "rejected", format!("{error:#}"), None)
+            }
+        };
+        self.report(state, message, err, exit_code);
+    }
+
+    /// Removes what the task had here. Each step is tried, whatever the others say.
+    async fn clean_up(&self) {
+        let path = self.member.netns_path(self.task.id.as_str());
+        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let gateway = self.running.gateway.clone();
+        let cleaned = blocking(move || -> anyhow::Result<()> {
+            let left = match (gateway, Sandbox::open(&path.to_string_lossy())) {
+                (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
+                _ => Ok(()),
+            };
+            let removed = Sandbox::remove(&path);
+            let forgotten = runner.remove(&id);
+            left?;
+            removed?;
+            forgotten?;
+            Ok(())
+        });
+        if let Err(error) = cleaned.await.and_then(|r| r) {
+            let error = format!("{error:#}");
+            tracing::warn!(task = %self.task.id, error, "the sandbox was not removed");
+        }
+    }
+
+    fn report(&self, state: TaskState, message: &str, err: String, exit_code: Option<i32>) {
+        self.member.session.report(
+            self.task.id.clone(),
+            TaskStatus {
+                state,
+                since: unix_ms(),
+                message: message.to_owned(),
+                err,
+                exit_code,
+            },
+        );
+    }
+
+    async fn live(&mut self) -> anyhow::Result<End> {
+        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let adopted = blocking(move || runner.adopt(&id)).await??;
+        let process = match adopted {
+            Some(process) => {
+                let taken_over = self.take_over(&process).await;
+                if let Err(error) = taken_over {
+                    // Nobody could find it again: it must not go on unseen.
+                    self.end(process).await?;
+                    return Err(error);
+                }
+                process
+            }
+            None if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
+            // It ran before, and ended while no agent looked: whether it runs again is for the
+            // manager to say.
+            None if self.task.status.state >= TaskState::Starting => {
+                return Ok(End::Exited(Exit::Unknown));
+            }
+            None => self.start().await?,
+        };
+        match self.follow(&process).await {
+            Ok(end) => Ok(end),
+            Err(error) => {
+                self.end(process).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self) -> anyhow::Result<RunningTask> {
+        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        blocking(move || runner.check(&task)).await??;
+        self.report(TaskState::Preparing, "preparing", String::new(), None);
+        let path = self.member.netns_path(self.task.id.as_str());
+        let sandbox = blocking(move || Sandbox::open_or_create(&path)).await??;
+        let sandbox = self.prepare(sandbox).await?;
+        self.report(TaskState::Starting, "starting", String::new(), None);
+        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        Ok(blocking(move || runner.start(&task, &sandbox)).await??)
+    }
+
+    /// Attaches the sandbox of a process that an earlier agent started. The process says which
+    /// namespace that is: a path may have lost it.
+    async fn take_over(&self, process: &RunningTask) -> anyhow::Result<()> {
+        if *self.wish.borrow() == Wish::Stop {
+            return Ok(());
+        }
+        tracing::info!(task = %self.task.name(), pid = process.pid(), "adopted");
+        let pid = process.pid().to_string();
+        let sandbox = blocking(move || Sandbox::open(&pid)).await??;
+        self.prepare(sandbox).await?;
+        Ok(())
+    }
+
+    /// Follows a running task to its end.
+    async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
+        let mut end = watch_end(process)?;
+        self.set_ready(true);
+        self.report(TaskState::Running, "started", String::new(), None);
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Exited(exit)),
+            stop = self.wish.wait_for(|w| *w == Wish::Stop) => {
+                // The sender lives as long as the table of lifecycles: an error means that too.
+                drop(stop);
+            }
+        }
+        self.set_ready(false);
+        // Balancers and resolvers everywhere learn of it before the process does.
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Stopped(exit)),
+            () = tokio::time::sleep(WITHDRAW) => {}
+        }
+        Ok(End::Stopped(self.end(process.clone()).await?))
+    }
+
+    async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
+        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        Ok(blocking(move || process.stop(grace)).await??)
+    }
+
+    fn set_ready(&self, ready: bool) {
+        for attachment in &self.task.attachments {
+            self.member.local.set_ready(&attachment.endpoint, ready);
+        }
+    }
+
+    /// Makes the ports, the way out and the resolver; what is there is taken over.
+    async fn prepare(&self, mut sandbox: Sandbox) -> anyhow::Result<Sandbox> {
+        let mut outside = false;
+        for (index, attachment) in self.task.attachments.iter().enumerate() {
+            outside |= self
+                .network(attachment)
+                .is_some_and(|n| !n.spec.internal && !n.spec.ingress);
+            sandbox = self.add_port(sandbox, index, attachment).await?;
+        }
+        // A task that is only published has a way out too, as in Swarm.
+        outside |= self
+            .task
+            .attachments
+            .iter()
+            .all(|a| self.network(a).is_some_and(|n| n.spec.ingress));
+        let gateway = self.running.gateway.clone().filter(|_| outside);
+        let (sandbox, egress, sockets) = blocking(move || {
+            let egress = gateway.map(|g| g.connect(&sandbox));
+            let sockets = sandbox.dns_sockets();
+            (sandbox, egress, sockets)
+        })
+        .await?;
+        if let Some(Err(error)) = egress {
+            self.member
+                .warnings
+                .set("gateway", format!("a sandbox has no way out: {error}"));
+        }
+        let (udp, tcp) = sockets?;
+        let view = ClientView {
+            networks: self
+                .task
+                .attachments
+                .iter()
+                .filter(|a| self.network(a).is_some_and(|n| !n.spec.ingress))
+                .map(|a| a.network.as_str().to_owned())
+                .collect(),
+            internal_only: !outside,
+            stack: None,
+        };
+        self.member
+            .dns
+            .serve(self.task.id.as_str(), udp, tcp, view)?;
+        Ok(sandbox)
+    }
+
+    fn network(&self, attachment: &Attachment) -> Option<&Network> {
+        self.orders
+            .networks
+            .iter()
+            .find(|n| n.id == attachment.network)
+    }
+
+    async fn add_port(
+        &self,
+        sandbox: Sandbox,
+        index: usize,
+        attachment: &Attachment,
+    ) -> anyhow::Result<Sandbox> {
+        let network = self.network(attachment).ok_or_else(|| {
+            anyhow::anyhow!("network {} is not in the orders", attachment.network)
+        })?;
+        let config = port_config(ifname(index), attachment, network, self.running.mtu);
+        let (sandbox, tap) = blocking(move || {
+            let tap = sandbox.add_port(&config);
+            (sandbox, tap)
+        })
+        .await?;
+        let record = EndpointRecord {
+            id: attachment.endpoint.clone(),
+            network: attachment.network.clone(),
+            node: self.member.node_id.clone(),
+            name: self.task.name(),
+            ips: attachment.ips.clone(),
+            mac: attachment.mac,
+            aliases: attachment.aliases.clone(),
+            service: Some(self.task.service.clone()),
+            task: Some(self.task.id.clone()),
+            ready: false,
+            host_ports: Vec::new(),
+        };
+        self.member.local.insert(local_port(
+            &self.member,
+            &self.running,
+            tap?,
+            network.vni,
+            record,
+        )?);
+        Ok(sandbox)
+    }
+}
+
+/// Learns of the end of a process. A parked thread with a small stack waits for each: the safe
+/// way to wait for a process that may not be our child.
+fn watch_end(process: &RunningTask) -> anyhow::Result<watch::Receiver<Option<Exit>>> {
+    let (sender, receiver) = watch::channel(None);
+    let process = process.clone();
+    std::thread::Builder::new()
+        .name("task-end".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            let exit = process.wait().unwrap_or_else(|error| {
+                tracing::error!(pid = process.pid(), %error, "cannot wait for a task");
+                Exit::Unknown
+            });
+            sender.send_replace(Some(exit));
+        })?;
+    Ok(receiver)
+}
+
+async fn ended(end: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match end.wait_for(Option::is_some).await {
+        Ok(exit) => exit.unwrap_or(Exit::Unknown),
+        Err(_) => Exit::Unknown,
+    }
+}
