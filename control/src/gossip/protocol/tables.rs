@@ -1,5 +1,6 @@
 //! Table entries: changes on gossip, and whole tables compared over streams.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use foca::State;
@@ -11,7 +12,7 @@ use super::{
     FIRST_FLUSH, FRESH_FLUSH, Gossip, RELAYED_FROM_SYNC, StreamRequest, VERIFY_AFTER,
     encode_stream, identity,
 };
-use crate::gossip::identity::{member_from_pb, member_to_pb};
+use crate::gossip::identity::{Identity, member_from_pb, member_to_pb};
 use crate::gossip::message::{StreamBody, SyncPush, SyncReply, SyncRequest, Update};
 use crate::gossip::netdb::{Applied, table_of};
 use crate::gossip::queue::{ChangeKey, retransmit_limit};
@@ -198,6 +199,12 @@ impl Gossip {
         let from = identity(from)?;
         let mut alive = vec![foca::Member::alive(from)];
         let mut accused = 0;
+        // Most of the list is known: foca, which searches linearly, need not see that part.
+        let known: BTreeMap<Identity, (State, u16)> = self
+            .membership
+            .members()
+            .map(|m| (m.id().clone(), (m.state(), m.incarnation())))
+            .collect();
         for pb in members {
             let member = member_from_pb(pb).map_err(|e| InputError::Malformed(e.to_string()))?;
             let me = self.identity();
@@ -215,16 +222,21 @@ impl Gossip {
             if member.state() == State::Down {
                 // Not believed: a merge after a partition would kill everyone. The accused can
                 // come back under a new identity, which both sides accept.
-                let known_alive = self
-                    .membership
-                    .get(&member.id().node)
-                    .is_some_and(|m| m.id() == member.id() && m.state() != State::Down);
+                let known_alive = known
+                    .get(member.id())
+                    .is_some_and(|(state, _)| *state != State::Down);
                 if known_alive && accused < ACCUSATIONS_PER_SYNC {
                     accused += 1;
                     self.accuse(&member);
                     let id = member.id().clone();
                     self.schedule(now + VERIFY_AFTER, Deadline::Verify(id));
                 }
+                continue;
+            }
+            if known
+                .get(member.id())
+                .is_some_and(|(state, at)| *state == State::Down || *at >= member.incarnation())
+            {
                 continue;
             }
             alive.push(foca::Member::new(
