@@ -373,6 +373,7 @@ impl Member {
         endpoint: &str,
     ) -> Result<(), ApiError> {
         let gone = self.session.detach(network, endpoint).await?;
+        self.warnings.clear(&format!("endpoint {}", gone.name));
         let id = gone.attachment.endpoint;
         let place = self.places.lock().await.known.get(&id).cloned();
         if let Some(place) = place {
