@@ -50,7 +50,7 @@ pub(crate) fn with_ifreq(
     ifreq: &mut libc::ifreq,
 ) -> io::Result<()> {
     // SAFETY: `ifreq` is a live, fully initialised ifreq; the requests of this module's callers read
-    // and write at most that structure. The descriptor is valid for the call.
+    // and write at most that structure, and with SIOCETHTOOL the two words that it points to. The descriptor is valid for the call.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request as libc::Ioctl, ifreq) };
     check(result)
 }
@@ -73,6 +73,22 @@ pub(crate) fn with_int(fd: impl AsFd, request: libc::Ioctl, value: libc::c_int) 
     let result =
         unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_ref(&value)) };
     check(result)
+}
+
+/// Reads or writes one number of an interface (`struct ethtool_value`); returns what it is after.
+pub(crate) fn with_ethtool_value(
+    control: &OwnedFd,
+    name: IfName,
+    command: u32,
+    data: u32,
+) -> io::Result<u32> {
+    let mut value = [command, data];
+    let ifru_data = value.as_mut_ptr().cast();
+    let mut request = name.request(libc::__c_anonymous_ifr_ifru { ifru_data });
+    // SIOCETHTOOL reads and writes the two words that `ifru_data` points to, which live until the
+    // end of this function.
+    with_ifreq(control, libc::SIOCETHTOOL, &mut request)?;
+    Ok(value[1])
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -20,6 +20,7 @@ pub mod namespaces;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod offload;
 pub mod privileges;
 pub mod process;
 pub mod tap;
