@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Clusters for tests: real `weftd` processes in namespaces, real sockets, the command line as a
+//! person would type it.
+//!
+//! Everything here panics where a test cannot go on, and says what it saw.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod cluster;
+mod http;
+mod said;
+mod stream;
+mod wait;
+
+pub use cluster::{Cluster, Settings, Task};
+pub use http::{Held, ask, get, hold};
+pub use said::Said;
+pub use stream::{receive_pattern, send_pattern, transfer};
+
+pub use wait::{LIMIT, eventually, figure, within};

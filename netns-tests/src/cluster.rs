@@ -1,0 +1,513 @@
+//! A lab with a swarm in it, for one test.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_sys::netns::Netns;
+
+use crate::said::Said;
+use crate::wait::{LIMIT, eventually};
+
+/// Held for reading by every cluster, for writing by one whose times are measured.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its Drop alone")]
+enum Share {
+    Some(RwLockReadGuard<'static, ()>),
+    Whole(RwLockWriteGuard<'static, ()>),
+}
+
+/// What a test wants its cluster to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Number of nodes.
+    pub nodes: u8,
+    /// More arguments for every agent.
+    pub agent_args: Vec<String>,
+    /// No other cluster of this test program runs meanwhile: times are measured.
+    pub alone: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            agent_args: Vec::new(),
+            alone: false,
+        }
+    }
+}
+
+/// A running task, as `weft service ps` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// `web.1.<id>`
+    pub name: String,
+    /// Its node.
+    pub node: String,
+    /// Its address on its first network.
+    pub ip: IpAddr,
+    /// Path of its namespace on its node.
+    pub netns: PathBuf,
+}
+
+/// A lab, taken down with everything in it when it is dropped. The machine outside answers HTTP
+/// on port 80 with the address that it sees.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The machines.
+    pub lab: Lab,
+    program: String,
+    dir: TempDir,
+    _share: Share,
+}
+
+impl Cluster {
+    /// Machines with agents that answer, not in a swarm yet.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn bare(program: &str, settings: &Settings) -> Self {
+        let share = if settings.alone {
+            Share::Whole(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Share::Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+        };
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let name = dir
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().trim_start_matches('.').to_owned())
+            .expect("a temporary folder has a name");
+        let config = LabConfig {
+            nodes: settings.nodes,
+            dir: dir.path().join("lab"),
+            program: PathBuf::from(program),
+            agent_args: settings.agent_args.clone(),
+            outside_args: ["demo-http", "--port", "80", "--name", "outside"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..LabConfig::new(&name).expect("settings of a lab")
+        };
+        let lab = Lab::create(&config).unwrap_or_else(|e| panic!("no lab: {e:#}"));
+        let cluster = Self {
+            lab,
+            program: program.to_owned(),
+            dir,
+            _share: share,
+        };
+        if let Err(error) = cluster.lab.wait_ready(LIMIT) {
+            panic!("the agents are not ready: {error:#}");
+        }
+        cluster
+    }
+
+    /// A swarm with every node in it, the first one its manager.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn swarm(program: &str, settings: &Settings) -> Self {
+        let cluster = Self::bare(program, settings);
+        cluster.init("node1");
+        let token = cluster.token();
+        for index in 2..=settings.nodes {
+            cluster.join(&format!("node{index}"), &token).done();
+        }
+        cluster.wait_ready(settings.nodes.into());
+        cluster
+    }
+
+    /// `swarm init` on a node.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn init(&self, node: &str) -> String {
+        let addr = self.addr(node).to_string();
+        self.weft(node, &["swarm", "init", "--advertise-addr", &addr])
+            .ok()
+    }
+
+    /// The token of the first node for workers.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn token(&self) -> String {
+        let text = self
+            .weft("node1", &["swarm", "join-token", "-q", "worker"])
+            .ok();
+        text.trim().to_owned()
+    }
+
+    /// `swarm join` of a node to the first one.
+    #[must_use]
+    pub fn join(&self, node: &str, token: &str) -> Said {
+        let remote = format!("{}:2377", self.addr("node1"));
+        self.weft(node, &["swarm", "join", "--token", token, &remote])
+    }
+
+    /// Waits until so many nodes are ready.
+    ///
+    /// # Panics
+    /// They are not in time.
+    pub fn wait_ready(&self, count: usize) {
+        eventually("nodes are ready", || {
+            let said = self.weft("node1", &["node", "ls", "--format", "{{.Status}}"]);
+            let ready = said.out.lines().filter(|s| *s == "Ready").count();
+            if ready == count { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// Runs `weft` against a node, as a person would.
+    ///
+    /// # Panics
+    /// The program cannot be run at all.
+    #[must_use]
+    pub fn weft(&self, node: &str, words: &[&str]) -> Said {
+        let socket = self.lab.socket(node).expect("the node has an agent");
+        let mut command = Command::new(&self.program);
+        command
+            .args(["-H", &format!("unix://{}", socket.display())])
+            .args(words);
+        run(command, format!("{node}$ weft {}", words.join(" ")))
+    }
+
+    /// Runs a program on a machine, in a namespace of it when one is given.
+    ///
+    /// # Panics
+    /// The machine is down.
+    #[must_use]
+    pub fn run(&self, machine: &str, netns: Option<&Path>, words: &[&str]) -> Said {
+        let command = match netns {
+            None => self.lab.command(machine, words),
+            Some(path) => self.lab.command_in(machine, path, words),
+        };
+        let command = command.unwrap_or_else(|e| panic!("{machine}: {e:#}"));
+        run(command, format!("{machine}$ {}", words.join(" ")))
+    }
+
+    /// Looks a name up inside a sandbox: sorted addresses, or what went wrong.
+    ///
+    /// # Errors
+    /// No such name, or no answer.
+    pub fn lookup(&self, task: &Task, name: &str, tcp: bool) -> Result<Vec<String>, String> {
+        let mut words = vec![self.program.as_str(), "demo-dns"];
+        words.extend(tcp.then_some("--tcp"));
+        words.push(name);
+        let said = self.run(&task.node, Some(&task.netns), &words);
+        match said.code {
+            0 => Ok(said.out.lines().map(str::to_owned).collect()),
+            _ => Err(said.err),
+        }
+    }
+
+    /// Path of the program under test.
+    #[must_use]
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Path of the same program under the name of the agent.
+    ///
+    /// # Panics
+    /// The link cannot be made.
+    #[must_use]
+    pub fn weftd(&self) -> String {
+        let path = self.dir.path().join("weftd");
+        if !path.exists() {
+            symlink(&self.program, &path).expect("a link to the program");
+        }
+        path.display().to_string()
+    }
+
+    /// A folder for files of the test, removed with the cluster.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Underlay address of a machine.
+    ///
+    /// # Panics
+    /// No such machine.
+    #[must_use]
+    pub fn addr(&self, machine: &str) -> IpAddr {
+        self.lab.node_addr(machine).expect("the machine exists")
+    }
+
+    /// A port of a machine on the underlay.
+    #[must_use]
+    pub fn at(&self, machine: &str, port: u16) -> SocketAddr {
+        SocketAddr::new(self.addr(machine), port)
+    }
+
+    /// Namespace of the machine outside.
+    #[must_use]
+    pub fn outside(&self) -> Netns {
+        self.netns(OUTSIDE, None)
+    }
+
+    /// Namespace of a machine, or one that it knows by `path`.
+    ///
+    /// # Panics
+    /// No such machine or namespace.
+    #[must_use]
+    pub fn netns(&self, machine: &str, path: Option<&Path>) -> Netns {
+        match self.lab.netns(machine, path) {
+            Ok(netns) => netns,
+            Err(error) => panic!("namespace of {machine}: {error:#}"),
+        }
+    }
+
+    /// Makes an overlay network.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn network(&self, name: &str) {
+        self.weft("node1", &["network", "create", name]).done();
+    }
+
+    /// Starts `replicas` of the HTTP server as service `web`, published on port 8000, and waits
+    /// until the command line says that they run.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn web(&self, replicas: u8) -> Vec<Task> {
+        self.network("front");
+        let mut words = vec!["service", "create", "--name", "web", "--network", "front"];
+        let replicas = replicas.to_string();
+        words.extend(["-p", "8000:80", "--replicas", &replicas, "host"]);
+        words.extend([self.program(), "demo-http", "--port", "80"]);
+        let said = self.weft("node1", &words).ok();
+        assert!(said.contains(" converged\n"), "{said}");
+        self.tasks("web")
+    }
+
+    /// Tasks of a service that run and shall run, in the order of their nodes.
+    ///
+    /// # Panics
+    /// The manager does not say.
+    #[must_use]
+    pub fn tasks(&self, service: &str) -> Vec<Task> {
+        let mut tasks: Vec<Task> = self
+            .rows(&["service", "ps", service])
+            .iter()
+            .filter(|row| row["DesiredState"] == "Running" && row["State"] == "Running")
+            .map(|row| {
+                let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+                let ip = row["Addresses"][0]["IPs"][0].as_str().expect("an address");
+                Task {
+                    name: text("TaskName"),
+                    node: text("Node"),
+                    ip: ip.parse().expect("an address"),
+                    netns: Path::new("/run/weft/netns").join(text("ID")),
+                }
+            })
+            .collect();
+        tasks.sort_by(|a, b| a.node.cmp(&b.node));
+        tasks
+    }
+
+    /// What an `ls` or `ps` of the first node prints with `--format json`.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn rows(&self, words: &[&str]) -> Vec<Value> {
+        let words = [words, &["--format", "json"]].concat();
+        let text = self.weft("node1", &words).ok();
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("a row is JSON"))
+            .collect()
+    }
+
+    /// What an `inspect` of the first node prints.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn inspect(&self, kind: &str, name: &str) -> Value {
+        let text = self.weft("node1", &[kind, "inspect", name]).ok();
+        let all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
+        all[0].clone()
+    }
+
+    /// Virtual address of a service on a network.
+    ///
+    /// # Panics
+    /// It has none.
+    #[must_use]
+    pub fn vip(&self, service: &str, network: &str) -> IpAddr {
+        let network = &self.inspect("network", network)["ID"];
+        let service = self.inspect("service", service);
+        let vips = service["VIPs"].as_array().expect("a list of addresses");
+        let vip = vips.iter().find(|vip| vip["Network"] == *network);
+        let vip = vip.and_then(|vip| vip["IP"].as_str());
+        vip.expect("an address on that network")
+            .parse()
+            .expect("an address")
+    }
+
+    /// Attaches a namespace of its own, named `name`, and returns it with what was printed.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn guest(&self, node: &str, name: &str, network: &str) -> (Netns, Value) {
+        let path = self.lab.add_netns(node, name);
+        let path = path.unwrap_or_else(|e| panic!("{node}: {e:#}"));
+        let netns = path.display().to_string();
+        let text = self
+            .weft(
+                node,
+                &["network", "connect", "--name", name, network, &netns],
+            )
+            .ok();
+        let printed = serde_json::from_str(&text).expect("connect prints JSON");
+        (self.netns(node, Some(&path)), printed)
+    }
+
+    /// Packets that a node dropped for a reason, at all ports.
+    ///
+    /// # Panics
+    /// The node does not say.
+    #[must_use]
+    pub fn drops(&self, node: &str, reason: &str) -> u64 {
+        let text = self.weft(node, &["drops", "--format", "json"]).ok();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("a row is JSON"))
+            .find(|row| row["Reason"] == reason)
+            .map_or(0, |row| row["Packets"].as_u64().expect("a number"))
+    }
+
+    /// A value of `/metrics` by its whole name with labels; 0 when it is not there.
+    ///
+    /// # Panics
+    /// The node does not answer.
+    #[must_use]
+    pub fn metric(&self, node: &str, name: &str) -> u64 {
+        let answer = self.api(
+            node,
+            b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        );
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let line = answer.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().expect("a number"))
+    }
+
+    /// Sends bytes to the socket of a node and returns everything that it answers, if anything.
+    ///
+    /// # Panics
+    /// It does not accept the connection, or keeps it open without an answer.
+    #[must_use]
+    pub fn api(&self, node: &str, request: &[u8]) -> String {
+        let socket = self.lab.socket(node).expect("the node has an agent");
+        let mut stream = UnixStream::connect(socket).expect("the agent listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        // An agent that has heard enough may close early; its answer is what counts.
+        drop(stream.write_all(request));
+        // A whole request ends by itself, and the server takes a half-closed client for a gone one.
+        if !request.windows(17).any(|w| w == b"connection: close") {
+            drop(stream.shutdown(std::net::Shutdown::Write));
+        }
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!(
+                    "no end of the answer to {:?}",
+                    String::from_utf8_lossy(request)
+                )
+            }
+            _ => String::from_utf8_lossy(&answer).into_owned(),
+        }
+    }
+
+    /// Process ids, as the node knows them, of the tasks that run there.
+    #[must_use]
+    pub fn task_pids(&self, node: &str) -> Vec<String> {
+        let said = self.run(node, None, &["pgrep", "-f", "demo-http --port 80$"]);
+        said.out.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for machine in self.lab.status() {
+            let text = std::fs::read_to_string(&machine.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(30)..].join("\n  ");
+            if !tail.is_empty() {
+                crate::wait::note(&format!(
+                    "--- end of the log of {}:\n  {tail}",
+                    machine.name
+                ));
+            }
+        }
+    }
+}
+
+/// Runs a command to its end; one that does not end is killed and reported with code -1.
+fn run(mut command: Command, shown: String) -> Said {
+    let limit = LIMIT + Duration::from_secs(30);
+    let mut child = command
+        .env_remove("WEFT_HOST")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
+    let read = |pipe: Option<Box<dyn Read + Send>>| {
+        let mut pipe = pipe.expect("the pipe was asked for");
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).map(|_| bytes)
+        })
+    };
+    let out = read(
+        child
+            .stdout
+            .take()
+            .map(|p| Box::new(p) as Box<dyn Read + Send>),
+    );
+    let err = read(
+        child
+            .stderr
+            .take()
+            .map(|p| Box::new(p) as Box<dyn Read + Send>),
+    );
+    let started = std::time::Instant::now();
+    let status = loop {
+        match child.try_wait().expect("a child can be waited for") {
+            Some(status) => break status,
+            None if started.elapsed() > limit => {
+                child.kill().expect("a child can be killed");
+                break child.wait().expect("a child can be waited for");
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let bytes = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
+        let read = reader.join().expect("the reader does not panic");
+        read.expect("a pipe can be read")
+    };
+    let output = std::process::Output {
+        status,
+        stdout: bytes(out),
+        stderr: bytes(err),
+    };
+    Said::new(shown, &output)
+}

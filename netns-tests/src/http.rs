@@ -1,0 +1,86 @@
+//! A small HTTP client whose sockets are made in namespaces.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use weft_sys::netns::Netns;
+
+/// A connection that stays open after its first answer.
+#[derive(Debug)]
+pub struct Held {
+    stream: TcpStream,
+    /// Body of the answer.
+    pub answer: String,
+}
+
+impl Held {
+    /// Asks again on the same connection.
+    ///
+    /// # Errors
+    /// The connection broke, or the answer is not `200`.
+    pub fn again(&mut self) -> io::Result<()> {
+        self.answer = exchange(&self.stream)?;
+        Ok(())
+    }
+}
+
+fn connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let stream = netns.run_in(|| TcpStream::connect_timeout(&to, patience))??;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    Ok(stream)
+}
+
+/// Asks for `/` from inside a namespace, once, on a connection of its own.
+///
+/// # Errors
+/// No connection, no whole answer, or not `200`, each step within `patience`.
+pub fn ask(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<String> {
+    exchange(&connect(netns, to, patience)?)
+}
+
+/// As [`ask`], with the patience of a person: 5 s.
+///
+/// # Errors
+/// As [`ask`].
+pub fn get(netns: &Netns, to: SocketAddr) -> io::Result<String> {
+    ask(netns, to, Duration::from_secs(5))
+}
+
+/// As [`get`], and keeps the connection.
+///
+/// # Errors
+/// As [`ask`].
+pub fn hold(netns: &Netns, to: SocketAddr) -> io::Result<Held> {
+    let stream = connect(netns, to, Duration::from_secs(5))?;
+    let answer = exchange(&stream)?;
+    Ok(Held { stream, answer })
+}
+
+fn exchange(mut stream: &TcpStream) -> io::Result<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    if line.split(' ').nth(1) != Some("200") {
+        return Err(io::Error::other(format!("the answer begins with {line:?}")));
+    }
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let header = line.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    String::from_utf8(body).map_err(io::Error::other)
+}

@@ -1,0 +1,422 @@
+//! What people, programs and the network get wrong.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use std::os::unix::process::CommandExt;
+use weft_lab::OUTSIDE;
+use weft_netns_tests::{eventually, get};
+use weft_sys::netns::Netns;
+
+use crate::{PROGRAM, swarm};
+
+#[test]
+fn a_malformed_configuration_is_refused_with_all_its_errors() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("weft.toml");
+    fs::write(
+        &config,
+        "workerz = 3\nlog-format = \"xml\"\ngossip-port = 70000\n",
+    )
+    .expect("a file");
+    let output = Command::new(PROGRAM)
+        .arg0("weftd")
+        .args(["--name", "no spaces", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .expect("weftd can be run");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(output.stdout.is_empty());
+    for says in [
+        "the configuration has 4 errors:",
+        "weft.toml:1: unknown key \"workerz\": did you mean \"workers\"?",
+        "weft.toml:2: log-format: \"xml\": expected \"text\" or \"json\"",
+        "weft.toml:3: gossip-port: \"70000\": expected a port",
+        "--name: name: \"no spaces\"",
+    ] {
+        assert!(text.contains(says), "{says} is missing in\n{text}");
+    }
+    assert!(!dir.path().join("data").exists(), "nothing is made");
+}
+
+#[test]
+fn a_second_agent_on_the_same_data_is_refused() {
+    let cluster = swarm(1);
+    let data = cluster.lab.dir().join("node1/data").display().to_string();
+    let other = format!("unix://{}", cluster.dir().join("other.sock").display());
+    let weftd = cluster.weftd();
+    let said = cluster.run(
+        "node1",
+        None,
+        &[
+            &weftd,
+            "--name",
+            "second",
+            "--data-dir",
+            &data,
+            "-H",
+            &other,
+        ],
+    );
+    let info = cluster
+        .weft("node1", &["info", "--format", "{{.Pid}}"])
+        .ok();
+    assert_eq!(said.code, 1, "{said:#?}");
+    let holder = format!("another weftd (process {}) uses {data}", info.trim());
+    assert!(said.err.contains(&holder), "{holder} is missing: {said:#?}");
+    assert!(said.err.contains("--data-dir"), "{said:#?}");
+    assert!(!cluster.dir().join("other.sock").exists());
+    cluster.wait_ready(1);
+}
+
+#[test]
+fn names_ports_subnets_and_programs_that_cannot_be() {
+    let cluster = swarm(3);
+    cluster.web(1);
+    let weft = |words: &[&str]| cluster.weft("node1", words);
+    let create = |words: &[&str]| weft(&[&["service", "create", "--name"], words].concat());
+    create(&["web", "-d", "host", "true"]).refused(&[
+        "name conflicts with an existing object",
+        "web already exists",
+    ]);
+    create(&["other", "-d", "-p", "8000:80", "host", "true"]).refused(&[
+        "port '8000' is already in use by service 'web'",
+        "as an ingress port",
+    ]);
+    create(&["other", "-d", "nginx:latest", "nginx"]).refused(&[
+        "image \"nginx:latest\" is not supported",
+        "use the word `host`",
+    ]);
+    create(&["not_a.name!", "-d", "host", "true"]).refused(&["valid as a DNS name component"]);
+    create(&["other", "-d", "--network", "nope", "host", "true"])
+        .refused(&["no such network: nope"]);
+    weft(&["network", "create", "front"]).refused(&["network with name front already exists"]);
+    weft(&["network", "create", "--subnet", "10.77.0.128/25", "bad"]).refused(&[
+        "subnet 10.77.0.128/25",
+        "overlaps with the host route 10.77.0.0/24 (dev eth0)",
+        "--subnet",
+    ]);
+    weft(&["network", "create", "--subnet", "10.0.1.0/25", "bad"])
+        .refused(&["10.0.1.0/25", "front"]);
+    weft(&["network", "rm", "front"]).refused(&["network front is in use by service web"]);
+    let said = weft(&["service", "inspect", "nope"]);
+    assert_eq!((said.code, said.out.as_str()), (1, "[]\n"), "{said:?}");
+    assert!(said.err.contains("no such service: nope"), "{said:?}");
+    assert_eq!(
+        cluster.rows(&["service", "ls"]).len(),
+        1,
+        "nothing half-made"
+    );
+    let networks = cluster.rows(&["network", "ls"]);
+    let networks: Vec<_> = networks.iter().filter_map(|n| n["Name"].as_str()).collect();
+    assert_eq!(networks, ["front", "ingress"]);
+
+    create(&[
+        "broken",
+        "-d",
+        "--restart-condition",
+        "none",
+        "host",
+        "/no/such/program",
+    ])
+    .done();
+    eventually("the reason is shown", || {
+        let said = weft(&["service", "ps", "--no-trunc", "broken"]);
+        let words = [
+            "Rejected",
+            "program \"/no/such/program\" was not found on node ",
+        ];
+        if words.iter().all(|w| said.out.contains(w)) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    // Wrong usage is told apart from refusal.
+    assert_eq!(weft(&["service", "create"]).code, 2);
+    assert_eq!(weft(&["nonsense"]).code, 2);
+    let client = cluster.outside();
+    eventually("web goes on", || get(&client, cluster.at("node2", 8000)));
+}
+
+#[test]
+fn a_port_that_a_stranger_holds_is_reported_and_taken_over() {
+    let cluster = swarm(3);
+    let mut stranger = cluster
+        .lab
+        .command(
+            "node3",
+            &[PROGRAM, "demo-http", "--port", "8000", "--name", "stranger"],
+        )
+        .expect("node3 is up")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("a process on node3");
+    let client = cluster.outside();
+    let there = cluster.at("node3", 8000);
+    eventually("the stranger answers", || get(&client, there));
+    let pid = cluster
+        .run("node3", None, &["pgrep", "-f", "demo-http --port 8000"])
+        .ok();
+
+    cluster.network("front");
+    let words = [
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--network",
+        "front",
+        "-p",
+        "8000:80",
+        "--replicas",
+        "3",
+        "host",
+        PROGRAM,
+        "demo-http",
+        "--port",
+        "80",
+    ];
+    cluster.weft("node1", &words).done();
+    let expected = format!(
+        "port 8000/tcp on node node3 is held by weft-under-test (pid {})",
+        pid.trim()
+    );
+    // The kernel keeps 15 bytes of a program's name.
+    let expected = expected.replace("weft-under-test", &"weft-under-test"[..15]);
+    eventually("the service names the port, the node and the owner", || {
+        let said = cluster.weft("node1", &["service", "inspect", "web"]);
+        if said.out.contains(&expected) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    let row = &cluster.rows(&["service", "ls"])[0];
+    assert!(
+        row["PortErrors"][0]
+            .as_str()
+            .is_some_and(|e| e.contains(&expected)),
+        "{row}"
+    );
+    assert_eq!(row["Replicas"], "3/3", "the rest works");
+    for node in ["node1", "node2"] {
+        let answer = eventually("the other nodes accept", || {
+            get(&client, cluster.at(node, 8000))
+        });
+        assert!(answer.starts_with("Hello from web."), "{node}: {answer}");
+    }
+    assert!(get(&client, there).is_ok_and(|a| a.starts_with("Hello from stranger")));
+
+    cluster.run("node3", None, &["kill", pid.trim()]).done();
+    stranger.wait().expect("it was started here");
+    eventually("the port is taken when it is free", || {
+        match get(&client, there) {
+            Ok(answer) if answer.starts_with("Hello from web.") => Ok(()),
+            other => Err(other),
+        }
+    });
+    eventually("the complaint is gone", || {
+        let row = cluster.rows(&["service", "ls"]).remove(0);
+        if row["PortErrors"] == serde_json::json!([]) {
+            Ok(())
+        } else {
+            Err(row)
+        }
+    });
+}
+
+/// Bytes that look random and are the same in every run.
+fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as u8
+        })
+        .collect()
+}
+
+fn throw(from: &Netns, to: SocketAddr, datagrams: impl Iterator<Item = Vec<u8>>) {
+    let socket = from
+        .run_in(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a thread")
+        .expect("a socket");
+    for datagram in datagrams {
+        // Refused (ICMP port unreachable) is an answer too.
+        drop(socket.send_to(&datagram, to));
+    }
+}
+
+#[test]
+fn noise_on_every_port_is_counted_and_changes_nothing() {
+    let cluster = swarm(2);
+    let tasks = cluster.web(2);
+    let (outside, neighbour) = (cluster.netns(OUTSIDE, None), cluster.netns("node2", None));
+    let client = cluster.outside();
+    eventually("web answers", || get(&client, cluster.at("node1", 8000)));
+    let all_sizes = || (0..200).map(|i: usize| noise(7 + i as u32, i * 7 % 1400));
+
+    // From a stranger; then from the address of a neighbour, which no header can prove.
+    throw(&outside, cluster.at("node1", 4789), all_sizes());
+    throw(&neighbour, cluster.at("node1", 4789), all_sizes());
+    let header = |flags: u8, vni: u32, rest: usize| {
+        let mut bytes = vec![flags, 0, 0, 0];
+        bytes.extend((vni << 8).to_be_bytes());
+        bytes.extend(noise(vni, rest));
+        bytes
+    };
+    throw(
+        &neighbour,
+        cluster.at("node1", 4789),
+        (0..50).map(|_| header(0x00, 4096, 60)),
+    );
+    throw(
+        &neighbour,
+        cluster.at("node1", 4789),
+        (0..50).map(|_| header(0x08, 0x00ab_cdef, 60)),
+    );
+    throw(
+        &neighbour,
+        cluster.at("node1", 4789),
+        (0..50).map(|i| header(0x08, 4097, i)),
+    );
+    for reason in [
+        "unknown_vtep",
+        "bad_vxlan_header",
+        "unknown_vni",
+        "truncated",
+    ] {
+        eventually("the drop is counted", || {
+            match cluster.drops("node1", reason) {
+                0 => Err(format!("{reason}: {:?}", cluster.weft("node1", &["drops"]))),
+                _ => Ok(()),
+            }
+        });
+    }
+
+    let gossip = cluster.at("node1", 7946);
+    throw(&outside, gossip, all_sizes());
+    for port in [7946, 2377] {
+        let to = cluster.at("node1", port);
+        for seed in 0..10 {
+            let stream = outside.run_in(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)));
+            let mut stream = stream.expect("a thread").expect("the port is open");
+            // It may be closed on us before all of it is written.
+            drop(stream.write_all(&noise(seed, 5000)));
+        }
+    }
+    eventually("gossip counts it", || {
+        let of = |event: &str| {
+            cluster.metric(
+                "node1",
+                &format!("weft_gossip_events_total{{event=\"{event}\"}}"),
+            )
+        };
+        let counts = (of("malformed"), of("unknown_key"), of("forged"));
+        if counts.0 + counts.1 + counts.2 >= 150 {
+            Ok(())
+        } else {
+            Err(counts)
+        }
+    });
+
+    let task = &tasks[0];
+    let sandbox = cluster.netns(&task.node, Some(&task.netns));
+    let server: SocketAddr = "127.0.0.11:53".parse().expect("an address");
+    throw(&sandbox, server, all_sizes());
+    for seed in 0..10 {
+        let stream = sandbox.run_in(|| TcpStream::connect_timeout(&server, Duration::from_secs(5)));
+        let mut stream = stream.expect("a thread").expect("the port is open");
+        drop(stream.write_all(&noise(seed, 3000)));
+    }
+    let queries = "weft_dns_queries_total{outcome=\"malformed\"}";
+    eventually("DNS counts it", || {
+        match cluster.metric(&task.node, queries) {
+            count if count >= 50 => Ok(()),
+            count => Err(count),
+        }
+    });
+
+    for node in ["node1", "node2"] {
+        for _ in 0..10 {
+            get(&client, cluster.at(node, 8000)).unwrap_or_else(|e| panic!("{node}: {e}"));
+        }
+    }
+    let found = cluster
+        .lookup(task, "tasks.web", true)
+        .expect("names are answered");
+    assert_eq!(found.len(), 2, "{found:?}");
+    cluster.wait_ready(2);
+    assert_eq!(cluster.tasks("web"), tasks, "nothing was started again");
+}
+
+#[test]
+fn noise_at_the_api_is_answered_with_errors() {
+    let cluster = swarm(1);
+    let post = |path: &str, body: &str| {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        cluster.api("node1", request.as_bytes())
+    };
+    for (answer, status, says) in [
+        (post("/v1/nope", "{}"), "404", "has no such path"),
+        (post("/v1/services", "{"), "400", "POST /v1/services"),
+        (post("/v1/services", "{\"name\": 1}"), "4", "message"),
+        (post("/v1/networks", "[]"), "4", "message"),
+        (
+            post(
+                "/v1/networks/front/connect",
+                "{\"netns\": \"/x\", \"ip\": \"no\"}",
+            ),
+            "4",
+            "message",
+        ),
+        (post("/v1/services", &"x".repeat(9 << 20)), "413", "message"),
+        (
+            post("/v1/services/a%2Fb/scale", "{\"replicas\": 4294967296}"),
+            "4",
+            "message",
+        ),
+        (
+            cluster.api(
+                "node1",
+                b"DELETE /v1/info HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            ),
+            "405",
+            "message",
+        ),
+    ] {
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(
+            answer.starts_with(&expected) && answer.contains(says),
+            "{status}: {answer}"
+        );
+    }
+    for seed in 0..20 {
+        let answer = cluster.api("node1", &noise(seed, 4000));
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+            "{answer}"
+        );
+    }
+    // Half a request, and a client that says nothing.
+    assert!(
+        !cluster
+            .api("node1", b"GET /v1/info HT")
+            .starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(cluster.api("node1", b""), "");
+    cluster.weft("node1", &["info"]).done();
+    cluster.wait_ready(1);
+}

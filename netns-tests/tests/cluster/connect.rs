@@ -1,0 +1,216 @@
+//! Namespaces that somebody else made, attached by hand.
+
+use std::net::{IpAddr, SocketAddr};
+
+use weft_netns_tests::{Cluster, eventually, figure, transfer};
+use weft_sys::netns::Netns;
+use weft_sys::offload::Offloads;
+
+use crate::swarm;
+
+const GIB: usize = 1 << 30;
+
+fn address(printed: &serde_json::Value) -> IpAddr {
+    let ip = printed["ip"].as_str().expect("an address");
+    ip.parse().expect("an address")
+}
+
+fn interfaces(cluster: &Cluster, node: &str, netns: &str) -> String {
+    let words = ["ip", "-n", netns, "-o", "-4", "address"];
+    cluster.run(node, None, &words).ok()
+}
+
+#[test]
+fn namespaces_are_attached_named_and_detached() {
+    let cluster = swarm(2);
+    cluster.network("front");
+    cluster
+        .run("node1", None, &["ip", "netns", "add", "box"])
+        .done();
+    let connect =
+        |node: &str, words: &[&str]| cluster.weft(node, &[&["network", "connect"], words].concat());
+    let text = connect(
+        "node1",
+        &[
+            "--name",
+            "box",
+            "--ip",
+            "10.0.1.77",
+            "front",
+            "/run/netns/box",
+        ],
+    )
+    .ok();
+    let printed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(printed["name"], "box");
+    assert_eq!(printed["ip"], "10.0.1.77");
+    assert_eq!(printed["mac"], "02:42:0a:00:01:4d");
+    assert_eq!(printed["ifname"], "eth0");
+    assert_eq!(printed["network"], "front");
+    assert_eq!(printed["mtu"], 1450);
+    assert!(
+        printed["id"].as_str().is_some_and(|id| id.len() == 25),
+        "{text}"
+    );
+    assert!(interfaces(&cluster, "node1", "box").contains("eth0    inet 10.0.1.77/24"));
+
+    // A process's namespace, by its id on the node.
+    let mut sleeper = cluster
+        .lab
+        .command(
+            "node2",
+            &["unshare", "-n", "sh", "-c", "echo $$; exec sleep 600"],
+        )
+        .expect("node2 is up")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a process on node2");
+    let mut pid = String::new();
+    let mut said = std::io::BufReader::new(sleeper.stdout.take().expect("a pipe"));
+    std::io::BufRead::read_line(&mut said, &mut pid).expect("a process id");
+    let text = connect(
+        "node2",
+        &["--name", "process", "--alias", "nick", "front", pid.trim()],
+    )
+    .ok();
+    let other: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let guest = cluster.netns("node1", Some("/run/netns/box".as_ref()));
+    eventually("they reach each other, by name", || {
+        let words = [cluster.program(), "demo-dns", "nick"];
+        let found = cluster.run("node1", Some("/run/netns/box".as_ref()), &words);
+        let ping = cluster.run(
+            "node1",
+            Some("/run/netns/box".as_ref()),
+            &["ping", "-c", "1", "-W", "1", &address(&other).to_string()],
+        );
+        let named = found.out.trim() == address(&other).to_string();
+        if named && ping.code == 0 {
+            Ok(())
+        } else {
+            Err(Box::new((found, ping)))
+        }
+    });
+    drop(guest);
+
+    for (node, words, says) in [
+        (
+            "node2",
+            vec!["--ip", "10.0.1.77", "front", pid.trim()],
+            vec!["10.0.1.77", "already in use by endpoint box"],
+        ),
+        (
+            "node2",
+            vec!["--ip", "10.9.1.1", "front", pid.trim()],
+            vec!["not a host address of network front (10.0.1.0/24)"],
+        ),
+        (
+            "node2",
+            vec!["front", "/run/netns/nope"],
+            vec![
+                "network namespace /run/netns/nope does not exist",
+                "ip netns list",
+            ],
+        ),
+        (
+            "node2",
+            vec!["front", "/etc/hostname"],
+            vec!["/etc/hostname is not a network namespace"],
+        ),
+        (
+            "node2",
+            vec!["front", "4000000"],
+            vec!["no process 4000000"],
+        ),
+        (
+            "node2",
+            vec!["nope", pid.trim()],
+            vec!["no such network: nope"],
+        ),
+        (
+            "node1",
+            vec!["--name", "box", "front", "/run/netns/box"],
+            vec!["endpoint with name box already exists", "on node node1"],
+        ),
+    ] {
+        connect(node, &words).refused(&says);
+    }
+
+    cluster
+        .weft("node1", &["network", "disconnect", "front", "box"])
+        .done();
+    let left = interfaces(&cluster, "node1", "box");
+    assert!(!left.contains("eth"), "{left}");
+    cluster
+        .weft("node1", &["network", "disconnect", "front", "box"])
+        .refused(&["no such endpoint: box"]);
+    // The address is free again.
+    connect(
+        "node1",
+        &[
+            "--name",
+            "again",
+            "--ip",
+            "10.0.1.77",
+            "front",
+            "/run/netns/box",
+        ],
+    )
+    .done();
+    sleeper.kill().expect("it runs");
+    sleeper.wait().expect("it was started here");
+}
+
+fn guests(cluster: &Cluster) -> [(Netns, IpAddr); 2] {
+    cluster.network("front");
+    let (a, first) = cluster.guest("node1", "a", "front");
+    let (b, second) = cluster.guest("node2", "b", "front");
+    let (first, second) = (address(&first), address(&second));
+    eventually("they reach each other", || {
+        let words = ["ping", "-c", "1", "-W", "1", &second.to_string()];
+        let said = cluster.run("node1", Some("/run/netns/a".as_ref()), &words);
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
+    [(a, first), (b, second)]
+}
+
+fn gigabits(bytes: usize, took: std::time::Duration) -> f64 {
+    bytes as f64 * 8.0 / took.as_secs_f64() / 1e9
+}
+
+#[test]
+fn a_gibibyte_arrives_intact_with_offloads() {
+    let cluster = swarm(2);
+    let [(a, _), (b, to)] = guests(&cluster);
+    let took = transfer(&a, &b, SocketAddr::new(to, 5000), GIB);
+    figure(&format!(
+        "1 GiB with offloads: {:.2} Gbit/s (debug build)",
+        gigabits(GIB, took)
+    ));
+}
+
+#[test]
+fn a_gibibyte_arrives_intact_without_offloads() {
+    let cluster = swarm(2);
+    let [(a, _), (b, to)] = guests(&cluster);
+    for netns in [&a, &b] {
+        let off = Offloads {
+            tx_checksum: false,
+            tso: false,
+            gso: false,
+            gro: false,
+        };
+        netns
+            .run_in(|| off.apply("eth0"))
+            .expect("a thread in the sandbox")
+            .expect("offloads can be switched");
+        let now = netns
+            .run_in(|| Offloads::of("eth0"))
+            .expect("a thread in the sandbox");
+        assert_eq!(now.expect("offloads can be read"), off);
+    }
+    let took = transfer(&a, &b, SocketAddr::new(to, 5000), GIB);
+    figure(&format!(
+        "1 GiB without offloads: {:.2} Gbit/s (debug build)",
+        gigabits(GIB, took)
+    ));
+}

@@ -1,0 +1,26 @@
+//! Whole clusters: real `weftd` processes in namespaces, the command line in front of them, the
+//! kernel on the other side.
+
+mod bad_input;
+mod connect;
+mod failure;
+mod outside;
+mod service;
+mod static_peer;
+mod swarm;
+
+use weft_netns_tests::{Cluster, Settings};
+
+/// `weft` and `weftd`, built from this tree.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-under-test");
+
+/// A swarm of so many nodes.
+fn swarm(nodes: u8) -> Cluster {
+    Cluster::swarm(
+        PROGRAM,
+        &Settings {
+            nodes,
+            ..Settings::default()
+        },
+    )
+}
