@@ -10,6 +10,7 @@ use weft_control::objects::Mac;
 use weft_sys::netlink::Netlink;
 use weft_sys::tap::{Tap, TapConfig};
 
+use super::port::super_frame_len;
 use super::{SandboxError, sysctl};
 
 /// Name of the TAP.
@@ -44,6 +45,7 @@ pub fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
     sysctl::set(&format!("net/ipv4/conf/{MESH_IFNAME}/arp_announce"), "2")?;
     let net = Ipv4Net::new_assert(MESH_HOST_IP, 30);
     netlink.add_address(MESH_IFNAME, IpNet::V4(net))?;
+    netlink.set_gso_max_size(MESH_IFNAME, super_frame_len(mtu))?;
     netlink.set_up(MESH_IFNAME, true)?;
     // Fixed, so that the first connection does not wait for an answer.
     netlink.set_neighbour(MESH_IFNAME, MESH_IP.into(), MESH_MAC.0)?;

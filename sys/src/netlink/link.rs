@@ -237,6 +237,16 @@ impl Netlink {
         self.set_attribute(name, "set the MTU of", LinkAttribute::Mtu(mtu))
     }
 
+    /// Sets the largest super-frame that the kernel makes for the interface, in bytes of IP packet
+    /// and headers below it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_gso_max_size(&mut self, name: &str, bytes: u32) -> Result<(), NetlinkError> {
+        let attribute = LinkAttribute::GsoMaxSize(bytes);
+        self.set_attribute(name, "set the super-frame size of", attribute)
+    }
+
     /// Sets the Ethernet address.
     ///
     /// # Errors
