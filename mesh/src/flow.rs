@@ -15,8 +15,9 @@ use crate::table::FlowConfig;
 const HANDSHAKE: Duration = Duration::from_secs(75);
 /// Both sides have closed: retransmissions of the last segments still need the rewrite.
 const CLOSED: Duration = Duration::from_secs(10);
-/// One side has closed and the other has sent nothing for so long.
-const HALF_CLOSED: Duration = Duration::from_secs(3600);
+/// One side has closed and the other has sent nothing for so long. An entry for another worker's
+/// flow that is idle for longer may make room.
+pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// A datagram entry that belongs to another worker, should that worker's removal be lost.
 const GUEST_DATAGRAMS: Duration = Duration::from_secs(3600);
 

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use crate::balancer::Rng;
-use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
+use crate::flow::{Flow, FlowState, HALF_CLOSED, Install, Key, Removal, Role};
 use crate::services::Services;
 use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
@@ -93,6 +93,8 @@ pub struct FlowTable {
     wheel: Wheel,
     active: usize,
     serial: u64,
+    /// Where the search for a guest to evict goes on.
+    hand: usize,
     removals: VecDeque<Removal>,
     pub(crate) syns: SynRing,
     pub(crate) scratch: Box<[u8; SYN_BYTES]>,
@@ -127,6 +129,7 @@ impl FlowTable {
             wheel: Wheel::new(),
             active: 0,
             serial: 0,
+            hand: 0,
             removals: VecDeque::new(),
             syns: SynRing::new(syn_copies),
             scratch: Box::new([0; SYN_BYTES]),
@@ -273,7 +276,8 @@ impl FlowTable {
 
     /// Takes in a flow whose keys are not there yet; makes room where it can.
     pub(crate) fn insert(&mut self, flow: Flow) -> Option<u32> {
-        if self.len() >= self.config.capacity && !self.evict() {
+        let now = flow.last_seen;
+        if self.len() >= self.config.capacity && !self.evict() && !self.evict_guest(now) {
             self.counters.full += 1;
             return None;
         }
@@ -398,6 +402,26 @@ impl FlowTable {
                 return true;
             }
             self.reschedule(at);
+        }
+        false
+    }
+
+    /// Makes room by forgetting a flow of another worker that was idle for long: should its removal
+    /// have been lost, nothing else would. Looks at a few entries each time, going round.
+    fn evict_guest(&mut self, now: Instant) -> bool {
+        for _ in 0..EVICTION_PROBES.min(self.flows.len()) {
+            self.hand = (self.hand + 1) % self.flows.len();
+            let Ok(at) = u32::try_from(self.hand) else {
+                return false;
+            };
+            let idle_guest = self.get(at).is_some_and(|flow| {
+                flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED
+            });
+            if idle_guest {
+                self.remove(at);
+                self.counters.evicted += 1;
+                return true;
+            }
         }
         false
     }

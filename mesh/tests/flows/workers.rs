@@ -1,5 +1,7 @@
 //! Replicas whose frames another worker reads.
 
+use std::time::Duration;
+
 use weft_mesh::{Context, FlowConfig, FlowTable, Forward, Install, Reverse, Services};
 use weft_wire::FiveTuple;
 
@@ -162,4 +164,47 @@ fn the_first_answering_datagram_tells_the_owner() {
         Reverse::Rewritten { .. }
     ));
     check(&reply);
+}
+
+#[test]
+fn an_entry_whose_removal_was_lost_makes_room_after_a_long_time() {
+    let mut b = bench(1);
+    let mut other = FlowTable::new(FlowConfig {
+        worker: 1,
+        capacity: 40,
+        ..FlowConfig::default()
+    });
+    let mut flows = Vec::new();
+    for sport in 1..=42 {
+        flows.push(open(&mut b, sport));
+    }
+    for (_, install) in &flows[..40] {
+        assert!(other.install(b.now, *install));
+    }
+    b.pass(Duration::from_secs(3500));
+    assert!(
+        !other.install(b.now, flows[40].1),
+        "nothing is idle for long"
+    );
+    // All but three are used once more.
+    for (seen, _) in &flows[3..40] {
+        let mut data = answer(*seen, ACK, 2, 101, b"data");
+        assert!(matches!(
+            reverse(&mut other, &b, &mut data),
+            Reverse::Rewritten { .. }
+        ));
+    }
+    b.pass(Duration::from_secs(200));
+    // A call looks at a part of the table only; three calls have seen all of it.
+    for (_, install) in &flows[40..] {
+        assert!((0..3).any(|_| other.install(b.now, *install)));
+    }
+    assert_eq!((other.len(), other.counters().evicted), (40, 2));
+    for (seen, _) in &flows[3..] {
+        let mut data = answer(*seen, ACK, 2, 101, b"data");
+        assert!(matches!(
+            reverse(&mut other, &b, &mut data),
+            Reverse::Rewritten { .. }
+        ));
+    }
 }
