@@ -3,12 +3,15 @@
 //! ```text
 //!   DIR/TASK-ID/resolv.conf   shown to the task as /etc/resolv.conf
 //!               hosts         shown to the task as /etc/hosts
-//!               stdout.log    appended, one file for all attempts to start
-//!               stderr.log
 //!               process.json  id and start time of the process, for adoption after a restart
+//!               stdout.log    appended, one file for all attempts to start, about 10 MiB at most
+//!               stderr.log
+//!               ended.json    final status; the first three are gone then
 //! ```
 
+mod ended;
 mod files;
+mod logs;
 mod program;
 
 use std::ffi::OsString;
@@ -150,6 +153,8 @@ impl Runner {
         let program = self.check(task)?;
         let dir = self.task_dir(&task.id)?;
         let binds = self.write_files(task, &dir)?;
+        ended::forget_end(&dir)?;
+        logs::trim_all(&dir)?;
         let log = |name| {
             let path = dir.join(name);
             let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -169,8 +174,8 @@ impl Runner {
             netns: Some(sandbox.netns()),
             binds: &binds,
             cwd: None,
-            stdout: Some(log("stdout.log")?),
-            stderr: Some(log("stderr.log")?),
+            stdout: Some(log(logs::LOGS[0])?),
+            stderr: Some(log(logs::LOGS[1])?),
             parent_death_signal: None,
         }
         .start()?;
@@ -206,12 +211,19 @@ impl Runner {
         }))
     }
 
-    /// Tasks that have files here: after a restart, those that are not assigned any more are to be
-    /// adopted, stopped and removed.
+    /// Tasks that have files here and have not ended: after a restart, those that are not assigned any
+    /// more are to be adopted, stopped and finished.
     ///
     /// # Errors
     /// [`RunError::File`].
     pub fn known(&self) -> Result<Vec<TaskId>, RunError> {
+        let mut known = self.folders()?;
+        known.retain(|task| ended::ended_at(&self.dir.join(task.as_str())).is_none());
+        Ok(known)
+    }
+
+    /// Tasks that have a folder here, ended or not.
+    fn folders(&self) -> Result<Vec<TaskId>, RunError> {
         let failed = |source| RunError::File {
             path: self.dir.clone(),
             source,
@@ -220,16 +232,16 @@ impl Runner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(failed)?,
         };
-        let mut known = Vec::new();
+        let mut folders = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
-            known.extend(name.to_str().filter(|name| is_id(name)).map(TaskId::from));
+            folders.extend(name.to_str().filter(|name| is_id(name)).map(TaskId::from));
         }
-        known.sort();
-        Ok(known)
+        folders.sort();
+        Ok(folders)
     }
 
-    /// Removes the files of a task that has ended; none is success.
+    /// Removes the files of a task that has ended, its output included; none is success.
     ///
     /// # Errors
     /// [`RunError::BadId`], [`RunError::File`].

@@ -60,13 +60,8 @@ impl ProcessRecord {
         }
     }
 
-    /// In one step, so that a reader never sees half of it.
     pub(super) fn write(&self, dir: &Path) -> Result<(), RunError> {
-        let (path, temporary) = (dir.join(RECORD), dir.join("process.json.new"));
-        let text = serde_json::to_vec(self).map_err(io::Error::from);
-        text.and_then(|text| std::fs::write(&temporary, text))
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(|source| RunError::File { path, source })
+        write_json(dir, RECORD, self)
     }
 
     /// `None` when there is none, or none that can be read: there is nothing to adopt then.
@@ -88,6 +83,15 @@ impl ProcessRecord {
         }
         Process::adopt(self.pid, self.start_time)
     }
+}
+
+/// In one step, so that a reader never sees half of it.
+pub(super) fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), RunError> {
+    let (path, temporary) = (dir.join(name), dir.join(format!("{name}.new")));
+    let text = serde_json::to_vec(value).map_err(io::Error::from);
+    text.and_then(|text| std::fs::write(&temporary, text))
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .map_err(|source| RunError::File { path, source })
 }
 
 /// Empty when `/proc` does not tell, which is the same at the next reading.

@@ -1,0 +1,215 @@
+//! What stays of tasks that have ended: their status and their output, for a while.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use weft_control::id::TaskId;
+use weft_control::objects::TaskStatus;
+
+use super::files::{self, write_json};
+use super::{RunError, Runner};
+
+/// Present once the task has ended: its final status.
+const ENDED: &str = "ended.json";
+/// What an ended task needs no more.
+const WORKING_FILES: [&str; 3] = [files::RECORD, "hosts", "resolv.conf"];
+/// Folders of ended tasks that are kept at most, besides those asked for.
+const KEPT_FOLDERS: usize = 50;
+/// … and for so long at most.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Runner {
+    /// Writes down how a task has ended. From then on [`Runner::known`] does not list it and
+    /// [`Runner::ended`] tells its status; its logs stay until [`Runner::prune`]. Also for tasks that
+    /// never started.
+    ///
+    /// # Errors
+    /// [`RunError::BadId`], [`RunError::File`].
+    pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
+        let dir = self.task_dir(task)?;
+        std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
+            path: dir.clone(),
+            source,
+        })?;
+        write_json(&dir, ENDED, status)?;
+        for name in WORKING_FILES {
+            remove_file(dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// The final status of a task that has ended here; `None` for one that has not, and for one
+    /// whose status is damaged.
+    ///
+    /// # Errors
+    /// [`RunError::BadId`], [`RunError::File`].
+    pub fn ended(&self, task: &TaskId) -> Result<Option<TaskStatus>, RunError> {
+        let path = self.task_dir(task)?.join(ENDED);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RunError::File { path, source }),
+            Ok(bytes) => bytes,
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(status) => Ok(Some(status)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "ignoring a damaged task status");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes the folders of ended tasks that are not in `keep` and either ended more than 24 hours
+    /// ago or are not among the 50 that ended last.
+    ///
+    /// # Errors
+    /// [`RunError::File`], the first one; the other folders are removed all the same.
+    pub fn prune(&self, keep: &BTreeSet<TaskId>) -> Result<(), RunError> {
+        self.prune_at(keep, SystemTime::now())
+    }
+
+    fn prune_at(&self, keep: &BTreeSet<TaskId>, now: SystemTime) -> Result<(), RunError> {
+        let mut ended = Vec::new();
+        for task in self.folders()? {
+            if keep.contains(&task) {
+                continue;
+            }
+            if let Some(at) = ended_at(&self.task_dir(&task)?) {
+                ended.push((at, task));
+            }
+        }
+        ended.sort_by(|a, b| b.cmp(a));
+        let mut result = Ok(());
+        for (i, (at, task)) in ended.iter().enumerate() {
+            // A clock that was set back makes nothing old.
+            let age = now.duration_since(*at).unwrap_or_default();
+            if i >= KEPT_FOLDERS || age > KEPT_FOR {
+                result = result.and(self.remove(task));
+            }
+        }
+        result
+    }
+}
+
+/// When the task of a folder ended; `None` while it has not.
+pub(super) fn ended_at(dir: &Path) -> Option<SystemTime> {
+    let metadata = std::fs::metadata(dir.join(ENDED)).ok()?;
+    Some(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// A task that is started (again) has not ended.
+pub(super) fn forget_end(dir: &Path) -> Result<(), RunError> {
+    remove_file(dir.join(ENDED))
+}
+
+fn remove_file(path: PathBuf) -> Result<(), RunError> {
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RunError::File { path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_control::id::NodeId;
+    use weft_control::objects::TaskState;
+
+    use super::*;
+
+    fn runner(dir: &tempfile::TempDir) -> Runner {
+        Runner::new(dir.path().join("tasks"), "node-1", NodeId::from("n1"))
+    }
+
+    fn status() -> TaskStatus {
+        TaskStatus {
+            state: TaskState::Failed,
+            since: 7,
+            message: "ended".to_owned(),
+            err: "task: exit code 3".to_owned(),
+            exit_code: Some(3),
+        }
+    }
+
+    #[test]
+    fn an_ended_task_keeps_its_status_and_its_output_only() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runner = runner(&dir);
+        let task = TaskId::from("t1");
+        assert_eq!(runner.ended(&task).expect("none"), None);
+        let files = runner.task_dir(&task).expect("dir");
+        std::fs::create_dir_all(&files).expect("dir");
+        for name in WORKING_FILES.iter().chain(&super::super::logs::LOGS) {
+            std::fs::write(files.join(name), "{}").expect("write");
+        }
+        assert_eq!(runner.known().expect("known"), std::slice::from_ref(&task));
+        runner.finish(&task, &status()).expect("finish");
+        assert!(runner.known().expect("known").is_empty());
+        assert_eq!(runner.ended(&task).expect("ended"), Some(status()));
+        let mut left: Vec<_> = std::fs::read_dir(&files)
+            .expect("dir")
+            .map(|e| e.expect("entry").file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [ENDED, "stderr.log", "stdout.log"]);
+
+        std::fs::write(files.join(ENDED), "{").expect("write");
+        assert_eq!(runner.ended(&task).expect("damaged"), None);
+        forget_end(&files).expect("forget");
+        assert_eq!(runner.known().expect("known"), [task]);
+    }
+
+    #[test]
+    fn a_task_that_never_started_can_end_and_ids_are_checked() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runner = runner(&dir);
+        let task = TaskId::from("t1");
+        runner.finish(&task, &status()).expect("finish");
+        assert_eq!(runner.ended(&task).expect("ended"), Some(status()));
+        let bad = TaskId::from("../t1");
+        assert!(matches!(
+            runner.finish(&bad, &status()),
+            Err(RunError::BadId(_))
+        ));
+        assert!(matches!(runner.ended(&bad), Err(RunError::BadId(_))));
+    }
+
+    #[test]
+    fn old_folders_and_those_beyond_fifty_go() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runner = runner(&dir);
+        runner.prune(&BTreeSet::new()).expect("nothing there");
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let task = |i: usize| TaskId::from(format!("t{i}").as_str());
+        for i in 0..60 {
+            runner.finish(&task(i), &status()).expect("finish");
+            let ended = runner.task_dir(&task(i)).expect("dir").join(ENDED);
+            let file = std::fs::File::options()
+                .write(true)
+                .open(ended)
+                .expect("open");
+            file.set_modified(start + Duration::from_secs(i as u64))
+                .expect("time");
+        }
+        std::fs::create_dir_all(runner.task_dir(&task(99)).expect("dir")).expect("running");
+        let kept = |runner: &Runner| -> Vec<usize> {
+            let there = |i: &usize| runner.task_dir(&task(*i)).expect("dir").exists();
+            (0..100).filter(there).collect()
+        };
+        let keep = BTreeSet::from([task(0), task(55)]);
+        runner.prune_at(&keep, start).expect("prune");
+        // Two are kept apart: of the other 58 the newest 50 stay.
+        let mut expected: Vec<usize> = std::iter::once(0).chain(9..60).collect();
+        expected.push(99);
+        assert_eq!(kept(&runner), expected);
+        let later = start + KEPT_FOR + Duration::from_secs(50);
+        runner.prune_at(&keep, later).expect("prune");
+        let mut expected = vec![0];
+        expected.extend(50..60);
+        expected.push(99);
+        assert_eq!(kept(&runner), expected);
+    }
+}
