@@ -27,6 +27,7 @@ use super::proto::{
 };
 use super::reports::Reports;
 use super::tls::{connect, member_config};
+use super::writes::Writes;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
@@ -64,6 +65,7 @@ struct Shared {
     channel: watch::Sender<Option<Channel>>,
     last_error: Mutex<Option<CommandError>>,
     reports: Reports,
+    writes: Writes,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -82,6 +84,7 @@ impl Session {
             channel: watch::Sender::new(None),
             last_error: Mutex::new(None),
             reports: Reports::default(),
+            writes: Writes::default(),
             config,
         });
         let task = tokio::spawn(Arc::clone(&shared).run());
@@ -145,15 +148,18 @@ impl Session {
         decode(reply.schema, &reply.endpoint_json).map_err(|s| from_status(&s))
     }
 
-    /// Tells the manager that this node stops and does not come back (`weft swarm leave`), and
-    /// ends the session. Local files are [`super::Membership::forget`]'s.
+    /// Ends the session, then tells the manager that this node stops and does not come back
+    /// (`weft swarm leave`). Once this returns, also with an error, the session writes no file any
+    /// more; those there are [`super::Membership::forget`]'s.
     ///
     /// # Errors
     /// No manager is reachable: it will find out by missing heartbeats.
     pub async fn leave(&self) -> Result<(), CommandError> {
-        let channel = self.channel().await?;
-        // First the session: it must not open again after the farewell.
+        let channel = self.channel().await;
+        // The session first: it must neither open again after the farewell nor bring files back.
         self.task.abort();
+        self.shared.writes.close().await;
+        let channel = channel?;
         rpc(DispatcherClient::new(channel).leave(LeaveRequest {})).await?;
         Ok(())
     }
@@ -313,7 +319,7 @@ impl Shared {
         self.assignment.send_replace(Some(Arc::clone(&orders)));
         let path = self.config.data_dir.join(ASSIGNMENT_FILE);
         let json = message.assignment_json.clone();
-        let written = tokio::task::spawn_blocking(move || write_private(&path, &json)).await;
+        let written = self.writes.run(move || write_private(&path, &json)).await;
         if let Ok(Err(error)) = written {
             // The node works on; only a restart without managers would miss the file.
             tracing::warn!(%error, "cannot keep the orders");
@@ -404,7 +410,8 @@ impl Shared {
         let new = Identity::new(old.root_pem().to_owned(), &reply.certificate_pem, &key_pem)?;
         let data_dir = self.config.data_dir.clone();
         let written = new.clone();
-        tokio::task::spawn_blocking(move || written.save(&data_dir))
+        self.writes
+            .run(move || written.save(&data_dir))
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))??;
         *lock(&self.identity) = Arc::new(new);

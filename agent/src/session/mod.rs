@@ -14,6 +14,7 @@ mod membership;
 pub(crate) mod proto;
 mod reports;
 mod tls;
+mod writes;
 
 pub(crate) use identity::{
     MANAGER_UNIT, Member, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
