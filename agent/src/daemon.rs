@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_sys::instance_lock::InstanceLock;
-use weft_sys::privileges;
+use weft_sys::{open_files, privileges};
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
 use crate::{node, notify};
@@ -71,6 +71,10 @@ fn run(config: Config) -> anyhow::Result<()> {
         )
     })?;
     let lock = InstanceLock::acquire(config.data_dir.join(LOCK_FILE))?;
+    // Every TAP, socket of a sandbox and mesh connection is a descriptor; 1024 are few.
+    if let Err(error) = open_files::raise() {
+        tracing::warn!(%error, "cannot raise the limit of open files; `ulimit -n` sets it");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("weftd")

@@ -21,6 +21,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod offload;
+pub mod open_files;
 pub mod privileges;
 pub mod process;
 pub mod tap;

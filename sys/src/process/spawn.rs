@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
-use rustix::process::{Signal, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit, setsid,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::Process;
 use crate::netns::Netns;
+use crate::open_files;
 
 /// A file of the host that the program sees at another place.
 #[derive(Debug, Clone)]
@@ -87,7 +90,8 @@ pub enum SpawnError {
 
 impl Spawn<'_> {
     /// Starts the program as leader of a new session and process group, with standard input closed
-    /// (`/dev/null`). Every other descriptor of this process is closed in it.
+    /// (`/dev/null`). Every other descriptor of this process is closed in it, and its limit of open
+    /// files is the one from before [`open_files::raise`].
     ///
     /// # Errors
     /// See [`SpawnError`].
@@ -122,10 +126,11 @@ impl Spawn<'_> {
             .stdout(self.stdout.map_or_else(Stdio::null, Stdio::from))
             .stderr(self.stderr.map_or_else(Stdio::null, Stdio::from));
         let death = self.parent_death_signal;
+        let open_files = open_files::original();
         // SAFETY: the closure runs in the forked child before exec. It makes system calls only, on
         // values prepared before the fork: no allocation, no lock, no memory of other threads.
         unsafe {
-            command.pre_exec(move || enter(netns.as_ref(), &mounts, death));
+            command.pre_exec(move || enter(netns.as_ref(), &mounts, death, open_files.as_ref()));
         }
         let mut child = command.spawn().map_err(|source| match source.kind() {
             // A script whose interpreter is missing exists itself.
@@ -154,8 +159,12 @@ fn enter(
     netns: Option<&OwnedFd>,
     mounts: &[(CString, CString)],
     death: Option<Signal>,
+    open_files: Option<&Rlimit>,
 ) -> io::Result<()> {
     setsid()?;
+    if let Some(limit) = open_files {
+        setrlimit(Resource::Nofile, *limit)?;
+    }
     if let Some(netns) = netns {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
     }

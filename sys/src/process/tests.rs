@@ -175,3 +175,32 @@ fn exit_codes_are_told_as_shells_do() {
     );
     assert_eq!(Exit::Signal(9).shell_code(), Some(137));
 }
+
+#[test]
+fn a_program_does_not_inherit_the_raised_limit_of_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = Rlimit {
+        current: Some(maximum.map_or(4096, |n| n.min(4096))),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, before).expect("lower");
+    let raised = crate::open_files::raise().expect("raise");
+    assert_eq!(raised, before.maximum);
+    assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+    assert_eq!(crate::open_files::raise().expect("twice"), raised);
+    let dir = tempfile::tempdir().expect("dir");
+    let out = dir.path().join("out");
+    let args = script("ulimit -S -n; ulimit -H -n");
+    let process = Spawn {
+        stdout: Some(File::create(&out).expect("out")),
+        ..shell(&args)
+    }
+    .start()
+    .expect("start");
+    assert_eq!(process.wait().expect("wait"), Exit::Code(0));
+    let text = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
+    let expected = format!("{}\n{}\n", text(before.current), text(before.maximum));
+    assert_eq!(std::fs::read_to_string(&out).expect("read"), expected);
+}
