@@ -3,6 +3,7 @@
 //!
 //! One [`VxlanSocket`] per worker, all bound to the same address, in the order of the workers.
 
+mod fixed;
 mod recv;
 mod send;
 mod steering;

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::VxlanSocket;
+use super::fixed::Fixed;
 
 /// Bytes of arena for each message: any datagram fits, also the super-datagrams that a kernel
 /// vxlan peer sends over veth.
@@ -37,18 +38,18 @@ pub struct Received {
 /// An arena of receive slots and the structures of `recvmmsg(2)`. No allocation after
 /// [`RecvBatch::new`]; pages of the arena are touched on first use only.
 pub struct RecvBatch {
-    arena: Vec<u8>,
-    headers: Vec<libc::mmsghdr>,
-    iovecs: Vec<libc::iovec>,
-    names: Vec<libc::sockaddr_storage>,
-    controls: Vec<Control>,
+    arena: Fixed<u8>,
+    headers: Fixed<libc::mmsghdr>,
+    iovecs: Fixed<libc::iovec>,
+    names: Fixed<libc::sockaddr_storage>,
+    controls: Fixed<Control>,
     received: usize,
     /// Headers that were never prepared: all of them before the first call.
     unprepared: usize,
 }
 
-// SAFETY: the raw pointers inside `headers` and `iovecs` point into this value's own vectors, are
-// rebuilt at the start of each `recv`, and are never read between calls.
+// SAFETY: the raw pointers inside `headers` and `iovecs` point into this value's own memory, which
+// does not move with it, and are used by `recv` only, which borrows the whole value.
 unsafe impl Send for RecvBatch {}
 
 impl std::fmt::Debug for RecvBatch {
@@ -69,11 +70,11 @@ impl RecvBatch {
         let (header, iovec, name, control) =
             unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed(), mem::zeroed()) };
         Self {
-            arena: vec![0; n * RECV_SLOT_LEN],
-            headers: vec![header; n],
-            iovecs: vec![iovec; n],
-            names: vec![name; n],
-            controls: vec![control; n],
+            arena: Fixed::new(0, n * RECV_SLOT_LEN),
+            headers: Fixed::new(header, n),
+            iovecs: Fixed::new(iovec, n),
+            names: Fixed::new(name, n),
+            controls: Fixed::new(control, n),
             received: 0,
             unprepared: n,
         }
@@ -90,17 +91,16 @@ impl RecvBatch {
         let stale = mem::replace(&mut self.received, 0).max(self.unprepared);
         self.unprepared = 0;
         for i in 0..stale {
-            let slot = &mut self.arena[i * RECV_SLOT_LEN..][..RECV_SLOT_LEN];
             self.iovecs[i] = libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
+                iov_base: self.arena.at(i * RECV_SLOT_LEN).cast(),
                 iov_len: RECV_SLOT_LEN,
             };
             let header = &mut self.headers[i].msg_hdr;
-            header.msg_name = std::ptr::from_mut(&mut self.names[i]).cast();
+            header.msg_name = self.names.at(i).cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_iov = &raw mut self.iovecs[i];
+            header.msg_iov = self.iovecs.at(i);
             header.msg_iovlen = 1;
-            header.msg_control = std::ptr::from_mut(&mut self.controls[i]).cast();
+            header.msg_control = self.controls.at(i).cast();
             header.msg_controllen = size_of::<Control>() as _;
             header.msg_flags = 0;
         }
@@ -109,7 +109,7 @@ impl RecvBatch {
         let n = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
-                self.headers.as_mut_ptr(),
+                self.headers.at(0),
                 self.headers.len() as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),

@@ -173,16 +173,17 @@ impl SendBatch {
         self.flushed = true;
         self.prepare(arenas);
         let total = self.messages.len();
+        // Messages with a bad slice, a bug of the caller: normally none.
+        let bad = self.failures.len();
         let mut next = 0;
         while next < total {
-            // A message that `prepare` refused has no pieces; it is recorded already.
-            if self.failures.iter().any(|f| f.message == next) {
+            let bad = &self.failures[..bad];
+            let first_bad = bad.iter().map(|f| f.message).filter(|&i| i >= next);
+            let run_end = first_bad.min().unwrap_or(total);
+            if run_end == next {
                 next += 1;
                 continue;
             }
-            let run_end = (next..total)
-                .find(|&i| self.failures.iter().any(|f| f.message == i))
-                .unwrap_or(total);
             // SAFETY: headers[next..run_end] were filled by `prepare`: they point to this value's
             // own names, controls and iovecs, which are not changed until the next flush, and the
             // iovecs to bytes inside `arenas`, borrowed for this call. The kernel only reads them.
@@ -276,19 +277,30 @@ impl SendBatch {
             }
         }
         for (i, message) in self.messages.iter().enumerate() {
-            let name_len = write_addr(&mut self.names[i], message.dest);
-            let header = &mut self.headers[i].msg_hdr;
-            header.msg_name = std::ptr::from_mut(&mut self.names[i]).cast();
-            header.msg_namelen = name_len;
-            header.msg_iov = self.iovecs[message.pieces.clone()].as_mut_ptr();
-            header.msg_iovlen = message.pieces.len() as _;
+            write_addr(&mut self.names[i], message.dest);
             if let Some(gso_size) = message.gso_size {
                 let control = &mut self.controls[i];
                 control.header.cmsg_level = libc::SOL_UDP;
                 control.header.cmsg_type = libc::UDP_SEGMENT;
                 control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<u16>()) as _;
                 control.gso_size = gso_size;
-                header.msg_control = std::ptr::from_mut(control).cast();
+            }
+        }
+        // One base pointer into each vector, taken once: to borrow a vector again for the next
+        // message would end the validity of the pointers taken before.
+        let (names, iovecs, controls) = (
+            self.names.as_mut_ptr(),
+            self.iovecs.as_mut_ptr(),
+            self.controls.as_mut_ptr(),
+        );
+        for (i, message) in self.messages.iter().enumerate() {
+            let header = &mut self.headers[i].msg_hdr;
+            header.msg_name = names.wrapping_add(i).cast();
+            header.msg_namelen = addr_len(message.dest);
+            header.msg_iov = iovecs.wrapping_add(message.pieces.start);
+            header.msg_iovlen = message.pieces.len() as _;
+            if message.gso_size.is_some() {
+                header.msg_control = controls.wrapping_add(i).cast();
                 header.msg_controllen = size_of::<Control>() as _;
             }
         }
@@ -308,7 +320,7 @@ fn classify(errno: i32, segmented: bool) -> SendFailureKind {
     }
 }
 
-fn write_addr(storage: &mut libc::sockaddr_storage, addr: SocketAddr) -> libc::socklen_t {
+fn write_addr(storage: &mut libc::sockaddr_storage, addr: SocketAddr) {
     match addr {
         SocketAddr::V4(v4) => {
             // SAFETY: sockaddr_storage is larger than sockaddr_in, aligned for it, and any bytes
@@ -317,7 +329,6 @@ fn write_addr(storage: &mut libc::sockaddr_storage, addr: SocketAddr) -> libc::s
             out.sin_family = libc::AF_INET as libc::sa_family_t;
             out.sin_port = v4.port().to_be();
             out.sin_addr.s_addr = u32::from(*v4.ip()).to_be();
-            size_of::<libc::sockaddr_in>() as libc::socklen_t
         }
         SocketAddr::V6(v6) => {
             // SAFETY: as above, for sockaddr_in6.
@@ -327,7 +338,14 @@ fn write_addr(storage: &mut libc::sockaddr_storage, addr: SocketAddr) -> libc::s
             out.sin6_flowinfo = 0;
             out.sin6_addr.s6_addr = v6.ip().octets();
             out.sin6_scope_id = v6.scope_id();
-            size_of::<libc::sockaddr_in6>() as libc::socklen_t
         }
     }
+}
+
+fn addr_len(addr: SocketAddr) -> libc::socklen_t {
+    let len = match addr {
+        SocketAddr::V4(_) => size_of::<libc::sockaddr_in>(),
+        SocketAddr::V6(_) => size_of::<libc::sockaddr_in6>(),
+    };
+    len as libc::socklen_t
 }
