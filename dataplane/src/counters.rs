@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use weft_mesh::FlowTable;
 use weft_wire::DropReason;
 
 /// One counter for each [`DropReason`].
@@ -53,4 +54,39 @@ pub struct WorkerCounters {
     pub flows: AtomicU64,
     /// Rounds of the event loop.
     pub rounds: AtomicU64,
+    /// Segmented sends that the kernel refused (`UDP_SEGMENT`, `EIO`), sent again one by one.
+    pub unsegmented: AtomicU64,
+    /// Flows begun. This one and those below are as of the last round.
+    pub flows_created: AtomicU64,
+    /// Times that a connection was moved to another replica.
+    pub flows_retried: AtomicU64,
+    /// Connections that no replica took.
+    pub flows_refused: AtomicU64,
+    /// Flows ended by time.
+    pub flows_expired: AtomicU64,
+    /// Flows that made room for new ones.
+    pub flows_evicted: AtomicU64,
+    /// New flows for which there was no room.
+    pub flows_full: AtomicU64,
+    /// Connections reset because their replica was gone.
+    pub flows_lost_replica: AtomicU64,
+}
+
+impl WorkerCounters {
+    /// Takes over what a worker's table counts.
+    pub(crate) fn store_flows(&self, table: &FlowTable) {
+        let n = table.counters();
+        for (counter, value) in [
+            (&self.flows, table.len() as u64),
+            (&self.flows_created, n.created),
+            (&self.flows_retried, n.retried),
+            (&self.flows_refused, n.refused),
+            (&self.flows_expired, n.expired),
+            (&self.flows_evicted, n.evicted),
+            (&self.flows_full, n.full),
+            (&self.flows_lost_replica, n.lost_replica),
+        ] {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
 }

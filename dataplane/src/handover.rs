@@ -14,9 +14,12 @@ pub(crate) enum Entry {
     Remove(Removal),
 }
 
-/// A frame of a local replica that opens, ends or first answers a flow, for the worker that owns
-/// the client's side. The copy is made once or twice per connection, and only where client and
-/// replica are on one node and belong to different workers.
+/// A frame of a replica, for the worker that owns the client's side. Two kinds:
+///
+/// - of a local replica, and it opens, ends or first answers a flow: the copy is made once or twice
+///   per connection, and only where client and replica belong to different workers;
+/// - of a remote one, and the kernel had merged it with datagrams for other workers (GRO on the
+///   receiving device looks at outer headers only).
 #[derive(Debug)]
 pub(crate) struct Handover {
     pub(crate) vni: Vni,

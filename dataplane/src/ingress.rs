@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_mesh::{Install, ResetTo, Reverse, Target};
+use weft_sys::udp::worker_for;
 use weft_vxlan::{Destination, Ingress};
 use weft_wire::frame::{Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
-use weft_wire::{DropReason, PortId, VnetHdr, Vni, superframe};
+use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
 
 use crate::egress::as_ip;
 use crate::handover::{Entry, Handover};
 use crate::port::Port;
 use crate::snapshot::Snapshot;
-use crate::worker::{UNDERLAY_BUDGET, Worker, context};
+use crate::worker::{RunStart, UNDERLAY_BUDGET, Worker, context};
 
 /// A decapsulated frame, in pieces of the receive arena.
 struct Inner<'a> {
@@ -27,6 +28,8 @@ struct Inner<'a> {
     parsed: Frame,
     /// Where an answer goes.
     vtep: SocketAddr,
+    /// The kernel had merged it with other datagrams, and steered them by the first.
+    merged: bool,
 }
 
 impl Worker {
@@ -103,6 +106,7 @@ impl Worker {
                 tails: &[],
                 parsed,
                 vtep: from,
+                merged: gso_size.is_some(),
             };
             return self.inner_frame(snapshot, &inner);
         };
@@ -123,6 +127,7 @@ impl Worker {
                     tails: &[],
                     parsed,
                     vtep: from,
+                    merged: false,
                 };
                 return self.inner_frame(snapshot, &inner);
             }
@@ -138,14 +143,18 @@ impl Worker {
                 .offer(self.recv.arena(), frame, info, key, trusted);
         }
         if offer == Offer::Started {
-            self.run_info = Some((*info, from));
+            self.run = Some(RunStart {
+                info: *info,
+                vtep: from,
+                merged: trusted,
+            });
         }
         Ok(())
     }
 
     /// Delivers the open run, if there is one.
     fn close_run(&mut self, snapshot: &Snapshot) {
-        let Some((info, vtep)) = self.run_info.take() else {
+        let Some(RunStart { info, vtep, merged }) = self.run.take() else {
             return;
         };
         let Some(run) = self.coalescer.take(self.recv.arena_mut()) else {
@@ -164,6 +173,7 @@ impl Worker {
             tails: &tails[..count],
             parsed: Frame::Ip(info),
             vtep,
+            merged,
         };
         if let Err(reason) = self.inner_frame(snapshot, &inner) {
             self.counters().underlay.add(reason);
@@ -182,9 +192,15 @@ impl Worker {
                 let bytes = &mut self.recv.arena_mut()[inner.head.clone()];
                 let cx = context(self.now, snapshot);
                 let partial = inner.vnet.needs_csum();
-                let verdict = self.flows.reverse(&cx, vni, bytes, info, partial);
+                let mut verdict = self.flows.reverse(&cx, vni, bytes, info, partial);
+                if inner.merged
+                    && matches!(verdict, Reverse::NotAFlow)
+                    && let Some(worker) = self.steered_past(snapshot, vni, info, to)
+                {
+                    verdict = Reverse::ToOwner { worker };
+                }
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
-                    w.recv.arena()[inner.head.clone()].into()
+                    w.gather(&inner.head, inner.tails)
                 })?;
                 let Some(to) = to else { return Ok(()) };
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
@@ -199,6 +215,40 @@ impl Worker {
             Ingress::Virtual => Err(DropReason::NoService),
             Ingress::Drop(reason) => Err(reason),
         }
+    }
+
+    /// The worker whose flow table may know a frame that does not belong to this one: the kernel
+    /// merged it with frames to another address and steered them together.
+    ///
+    /// `None` when this worker may deliver it: it was steered right (also to another address of a
+    /// port than the one that gave it its worker), or no replica sent it.
+    fn steered_past(
+        &self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        info: &IpInfo,
+        to: PortId,
+    ) -> Option<u16> {
+        let workers = self.shared.inboxes.len();
+        if workers == 1 || worker_for(info.dst, workers) == self.index {
+            return None;
+        }
+        if !snapshot.services.is_replica(vni, info.src) {
+            return None;
+        }
+        let owner = snapshot.ports.get(&to)?.worker;
+        (owner != self.index).then(|| u16::try_from(owner).ok())?
+    }
+
+    /// A copy of a frame whose pieces are in the receive arena.
+    fn gather(&self, head: &Range<usize>, tails: &[Range<usize>]) -> Box<[u8]> {
+        let arena = self.recv.arena();
+        let len = head.len() + tails.iter().map(Range::len).sum::<usize>();
+        let mut frame = Vec::with_capacity(len);
+        for piece in std::iter::once(head).chain(tails) {
+            frame.extend_from_slice(&arena[piece.clone()]);
+        }
+        frame.into_boxed_slice()
     }
 
     /// Carries out what the flow table decided about a frame for local port `to`: the port that

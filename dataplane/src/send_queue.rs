@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use weft_sys::udp::{MAX_DATAGRAM_LEN, SendBatch, SendFailureKind, VxlanSocket};
+use weft_sys::udp::{MAX_DATAGRAM_LEN, SendBatch, SendFailureKind, SendReport, VxlanSocket};
 use weft_wire::frame::MAX_FRAME_LEN;
 use weft_wire::gso::{self, MAX_SEGMENTS, Segment};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, flow, vxlan};
@@ -40,6 +40,10 @@ pub(crate) struct SendQueue {
     headers: Box<[u8]>,
     headers_used: usize,
     segments: Vec<Segment>,
+    /// False once the kernel refused to segment: from then on every segment is a message.
+    segment: bool,
+    /// Segments of refused messages, on their second way.
+    again: SendBatch,
 }
 
 impl std::fmt::Debug for SendQueue {
@@ -47,12 +51,14 @@ impl std::fmt::Debug for SendQueue {
         f.debug_struct("SendQueue")
             .field("next_slot", &self.next_slot)
             .field("headers_used", &self.headers_used)
+            .field("segment", &self.segment)
             .finish_non_exhaustive()
     }
 }
 
 impl SendQueue {
-    pub(crate) fn new(sockets: Vec<VxlanSocket>) -> Self {
+    /// Without `segment` the kernel is never asked to segment (`UDP_SEGMENT`).
+    pub(crate) fn new(sockets: Vec<VxlanSocket>, segment: bool) -> Self {
         let batches = sockets
             .iter()
             .map(|_| SendBatch::with_capacity(SLOTS * 2, SLOTS * MAX_SEGMENTS))
@@ -65,6 +71,8 @@ impl SendQueue {
             headers: vec![0; HEADERS_LEN].into_boxed_slice(),
             headers_used: 0,
             segments: vec![Segment::default(); MAX_SEGMENTS],
+            segment,
+            again: SendBatch::with_capacity(0, 0),
         }
     }
 
@@ -121,7 +129,11 @@ impl SendQueue {
         let info = info.ok_or(DropReason::BadOffload)?;
         let bytes = &self.slots[frame.clone()];
         let split = gso::split(bytes, vnet, info, &outer, headers, &mut self.segments)?;
-        let per_send = (MAX_DATAGRAM_LEN / split.segment_len).clamp(1, SEGMENTS_PER_SEND);
+        let per_send = if self.segment {
+            (MAX_DATAGRAM_LEN / split.segment_len).clamp(1, SEGMENTS_PER_SEND)
+        } else {
+            1
+        };
         for train in self.segments[..split.count].chunks(per_send) {
             for segment in train {
                 let (h, p) = (&segment.header, &segment.payload);
@@ -145,26 +157,109 @@ impl SendQueue {
 
     /// Sends everything that waits and frees all slots.
     pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
+        let arenas: [&[u8]; 2] = [&self.slots, &self.headers];
         for (socket, batch) in self.sockets.iter().zip(&mut self.batches) {
             if batch.is_empty() {
                 continue;
             }
-            let report = batch.flush(socket, &[&self.slots, &self.headers]);
-            counters
-                .tx_datagrams
-                .fetch_add(report.sent as u64, Ordering::Relaxed);
-            for failure in batch.failures() {
-                counters.underlay.add(match failure.kind {
-                    SendFailureKind::Full => DropReason::UnderlayFull,
-                    SendFailureKind::TooBig => DropReason::Oversized,
-                    SendFailureKind::SegmentationUnsupported
-                    | SendFailureKind::Unreachable
-                    | SendFailureKind::BadSlice
-                    | SendFailureKind::Other(_) => DropReason::UnderlayError,
-                });
+            let report = batch.flush(socket, &arenas);
+            if count(batch, report, counters) == 0 {
+                continue;
             }
+            if self.segment {
+                self.segment = false;
+                tracing::warn!(
+                    "the kernel cannot segment on the way to another node (UDP_SEGMENT): every \
+                     segment is sent on its own from now on, which costs throughput"
+                );
+            }
+            for failure in batch.failures() {
+                if failure.kind == SendFailureKind::SegmentationUnsupported {
+                    split(batch, failure.message, &mut self.again);
+                    counters.unsegmented.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let report = self.again.flush(socket, &arenas);
+            count(&self.again, report, counters);
         }
         self.next_slot = 0;
         self.headers_used = 0;
+    }
+}
+
+/// Counts what became of a batch. Returns how many messages the kernel would take only in single
+/// segments; those are not lost yet.
+fn count(batch: &SendBatch, report: SendReport, counters: &WorkerCounters) -> usize {
+    counters
+        .tx_datagrams
+        .fetch_add(report.sent as u64, Ordering::Relaxed);
+    let mut refused = 0;
+    for failure in batch.failures() {
+        counters.underlay.add(match failure.kind {
+            SendFailureKind::Full => DropReason::UnderlayFull,
+            SendFailureKind::TooBig => DropReason::Oversized,
+            SendFailureKind::Unreachable
+            | SendFailureKind::BadSlice
+            | SendFailureKind::Other(_) => DropReason::UnderlayError,
+            SendFailureKind::SegmentationUnsupported => {
+                refused += 1;
+                continue;
+            }
+        });
+    }
+    refused
+}
+
+/// Adds the segments of a message to `again`, each as a message of its own.
+fn split(batch: &SendBatch, message: usize, again: &mut SendBatch) {
+    let Some((vtep, _)) = batch.message(message) else {
+        return;
+    };
+    // A header and a payload for each segment, in turn: `SendQueue::push` made them so.
+    for segment in batch.message_pieces(message).chunks(2) {
+        for piece in segment {
+            again.piece(piece.arena, piece.range.clone());
+        }
+        again.push(vtep, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_message_is_sent_again_segment_by_segment() {
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        receiver
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("timeout");
+        let to = receiver.local_addr().expect("address");
+        let socket = VxlanSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+        let (slots, headers) = (b"..abcdeABCDEfg", b"h1h2h3");
+        let mut batch = SendBatch::with_capacity(2, 8);
+        batch.piece(HEADER_ARENA, 0..1);
+        batch.piece(SLOT_ARENA, 0..1);
+        batch.push(to, None);
+        for (header, payload) in [(0..2, 2..7), (2..4, 7..12), (4..6, 12..14)] {
+            batch.piece(HEADER_ARENA, header);
+            batch.piece(SLOT_ARENA, payload);
+        }
+        batch.push(to, Some(7));
+        let mut again = SendBatch::with_capacity(0, 0);
+        for round in 0..2 {
+            split(&batch, 1, &mut again);
+            split(&batch, 2, &mut again);
+            let report = again.flush(&socket, &[slots, headers]);
+            assert_eq!((report.sent, report.failed), (3, 0), "round {round}");
+            let mut buffer = [0; 64];
+            for expected in [&b"h1abcde"[..], b"h2ABCDE", b"h3fg"] {
+                let n = receiver.recv(&mut buffer).expect("datagram");
+                assert_eq!(&buffer[..n], expected);
+            }
+        }
     }
 }

@@ -59,6 +59,19 @@ impl Dataplane {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, true)
+    }
+
+    /// As [`Dataplane::start`], but the kernel is never asked to segment (`UDP_SEGMENT`): the mode
+    /// that a worker falls back to by itself when the kernel refuses.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub fn start_unsegmented(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, false)
+    }
+
+    fn start_with(config: &Config, segment: bool) -> Result<Self, StartError> {
         let workers = config.workers.max(1);
         let underlay = VxlanSocket::bind_group(config.underlay, workers)?;
         let local = underlay[0].local_addr();
@@ -91,6 +104,7 @@ impl Dataplane {
                 shared: Arc::clone(&plane.shared),
                 underlay,
                 senders,
+                segment,
                 flows: FlowTable::new(FlowConfig {
                     worker: u16::try_from(index).unwrap_or(u16::MAX),
                     capacity: config.flows,
@@ -123,6 +137,13 @@ impl Dataplane {
     #[must_use]
     pub fn worker_for(&self, ip: IpAddr) -> usize {
         worker_for(ip, self.threads.len())
+    }
+
+    /// False when a worker thread has ended: its epoll set failed, or it panicked. Its ports forward
+    /// nothing then, so the agent should say why and end.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
     }
 
     /// Swaps the tables. Workers take them up at their next round, at once when they sleep.

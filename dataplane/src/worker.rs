@@ -56,8 +56,8 @@ pub(crate) struct Worker {
     pub(crate) queue: SendQueue,
     pub(crate) recv: RecvBatch,
     pub(crate) coalescer: Coalescer,
-    /// The parsed headers of the frame that opened the coalescer's run, and its VTEP.
-    pub(crate) run_info: Option<(IpInfo, SocketAddr)>,
+    /// The frame that opened the coalescer's run.
+    pub(crate) run: Option<RunStart>,
     pub(crate) vxlan_port: u16,
     /// Answers, resets and repeated SYNs are built here.
     pub(crate) scratch: Box<[u8]>,
@@ -69,12 +69,24 @@ pub(crate) struct Worker {
     sweeping: bool,
 }
 
+/// What is known of a run besides its bytes.
+#[derive(Debug)]
+pub(crate) struct RunStart {
+    /// Its first frame, parsed.
+    pub(crate) info: IpInfo,
+    /// Where an answer goes.
+    pub(crate) vtep: SocketAddr,
+    /// The kernel had merged it with other datagrams, which it steers by the first of them.
+    pub(crate) merged: bool,
+}
+
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) underlay: VxlanSocket,
     pub(crate) senders: Vec<VxlanSocket>,
+    pub(crate) segment: bool,
     pub(crate) flows: FlowTable,
 }
 
@@ -88,10 +100,10 @@ impl Worker {
             shared: parts.shared,
             now: Instant(monotonic_nanos()),
             flows: parts.flows,
-            queue: SendQueue::new(parts.senders),
+            queue: SendQueue::new(parts.senders, parts.segment),
             recv: RecvBatch::new(32),
             coalescer: Coalescer::new(true),
-            run_info: None,
+            run: None,
             vxlan_port: parts.underlay.local_addr().port(),
             scratch: vec![0; MAX_FRAME_LEN].into_boxed_slice(),
             underlay: parts.underlay,
@@ -158,9 +170,7 @@ impl Worker {
         let counters = &self.shared.counters[self.index];
         self.queue.flush(counters);
         counters.rounds.fetch_add(1, Ordering::Relaxed);
-        counters
-            .flows
-            .store(self.flows.len() as u64, Ordering::Relaxed);
+        counters.store_flows(&self.flows);
     }
 
     fn port_ready(&mut self, snapshot: &Snapshot, token: u64, closed: bool) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, Vni};
 
 use crate::balancer::Balancer;
@@ -156,6 +156,7 @@ pub struct Services {
     vips: HashMap<(Vni, IpAddr), ServiceIndex>,
     published: HashMap<(Protocol, u16), (ServiceIndex, u16)>,
     replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
+    addresses: HashSet<(Vni, IpAddr)>,
 }
 
 impl Services {
@@ -193,6 +194,12 @@ impl Services {
             .get(replica as usize)
     }
 
+    /// True when a replica of any service has address `ip` on network `vni`. O(1).
+    #[must_use]
+    pub fn is_replica(&self, vni: Vni, ip: IpAddr) -> bool {
+        !self.addresses.is_empty() && self.addresses.contains(&(vni, ip))
+    }
+
     /// Every service, once for each network that it is on.
     #[must_use]
     pub fn all(&self) -> &[Service] {
@@ -224,6 +231,7 @@ impl ServicesBuilder {
             self.built
                 .replicas
                 .insert((replica.vni, replica.key), (index, at));
+            self.built.addresses.insert((replica.vni, replica.ip));
         }
         self.built.services.push(service);
         index
@@ -298,6 +306,8 @@ mod tests {
         assert_eq!(s.replica(vni, 2).unwrap().key, 2);
         assert!(s.replica(vni, 3).is_none());
         assert!(s.replica(other, 2).is_none());
+        let ip = replica(1).ip;
+        assert!(s.is_replica(vni, ip) && !s.is_replica(other, ip) && !s.is_replica(vni, vip));
         assert_eq!(s.all().len(), 1);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot};
+use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError};
 use weft_mesh::{Balancer, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
@@ -71,6 +71,14 @@ pub(crate) struct Node {
 
 /// Two nodes, 10.77.0.1 and 10.77.0.2, with `workers` each.
 pub(crate) fn nodes(workers: usize) -> [Node; 2] {
+    nodes_with(workers, Dataplane::start)
+}
+
+/// The same, started by `start`.
+pub(crate) fn nodes_with(
+    workers: usize,
+    start: fn(&Config) -> Result<Dataplane, StartError>,
+) -> [Node; 2] {
     let spaces = [(); 2].map(|()| Netns::create_anonymous().expect("namespace"));
     spaces[0]
         .run_in(|| {
@@ -97,7 +105,7 @@ pub(crate) fn nodes(workers: usize) -> [Node; 2] {
                     .add_address("up0", IpNet::new(underlay, 24).expect("prefix"))
                     .expect("address");
                 netlink.set_up("up0", true).expect("up");
-                Dataplane::start(&Config {
+                start(&Config {
                     workers,
                     underlay: SocketAddr::new(underlay, VXLAN),
                     flows: 10_000,
