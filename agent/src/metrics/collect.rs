@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::sample::{MeshPortSample, MetricsSource, PortSample, Sample};
+use super::sample::{MeshPortSample, MetricsSource, PortSample, Sample, WorkerEvents};
 
 /// Reads the source at each scrape.
 #[derive(Debug)]
@@ -93,6 +93,36 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
             .iter()
             .enumerate()
             .map(|(i, worker)| ([("worker", i.to_string())], worker.flows_active)),
+    )?;
+    let events = |w: &WorkerEvents| {
+        [
+            ("created", w.flows_created),
+            ("retried", w.flows_retried),
+            ("refused", w.flows_refused),
+            ("expired", w.flows_expired),
+            ("evicted", w.flows_evicted),
+            ("full", w.flows_full),
+            ("lost_replica", w.flows_lost_replica),
+        ]
+    };
+    let workers = || sample.worker_events.iter().enumerate();
+    counter(
+        out,
+        "flow_events",
+        "What happened to the flows of a worker, by kind",
+        workers().flat_map(|(i, worker)| {
+            let series = move |(event, n): (&str, u64)| {
+                let labels = [("worker", i.to_string()), ("event", event.to_owned())];
+                (labels, n)
+            };
+            events(worker).map(series)
+        }),
+    )?;
+    counter(
+        out,
+        "unsegmented_sends",
+        "Segmented sends that the kernel refused, sent again one by one",
+        workers().map(|(i, worker)| ([("worker", i.to_string())], worker.unsegmented)),
     )
 }
 
@@ -182,6 +212,12 @@ fn encode_gossip(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resul
         "gossip_entries",
         "Table entries that are visible",
         [(NO_LABELS, sample.gossip.entries)],
+    )?;
+    gauge(
+        out,
+        "gossip_undecodable_entries",
+        "Table entries that are visible but cannot be decoded",
+        [(NO_LABELS, sample.gossip_undecodable)],
     )
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_control::objects::Protocol;
+use weft_dataplane::WorkerCounters;
 use weft_wire::DropReason;
 
 /// Where the figures come from: the node.
@@ -20,12 +22,17 @@ pub struct Sample {
     pub ports: Vec<PortSample>,
     /// One per worker thread.
     pub workers: Vec<WorkerSample>,
+    /// One per worker thread.
+    pub worker_events: Vec<WorkerEvents>,
     /// Published ports of this node.
     pub mesh_ports: Vec<MeshPortSample>,
     /// DNS, over all sandboxes.
     pub dns: DnsSample,
     /// Gossip.
     pub gossip: GossipSample,
+    /// Table entries that are visible but cannot be decoded: another version wrote them, or a node
+    /// misbehaves.
+    pub gossip_undecodable: u64,
     /// Epoch of the snapshot that workers forward by.
     pub epoch: u64,
     /// True while the session to a manager is open.
@@ -56,6 +63,43 @@ pub struct PortSample {
 pub struct WorkerSample {
     /// Entries in its flow table.
     pub flows_active: u64,
+}
+
+/// What happened in one worker thread since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerEvents {
+    /// Flows begun.
+    pub flows_created: u64,
+    /// Times that a connection was moved to another replica.
+    pub flows_retried: u64,
+    /// Connections that no replica took.
+    pub flows_refused: u64,
+    /// Flows ended by time.
+    pub flows_expired: u64,
+    /// Flows that made room for new ones.
+    pub flows_evicted: u64,
+    /// New flows for which there was no room.
+    pub flows_full: u64,
+    /// Connections reset because their replica was gone.
+    pub flows_lost_replica: u64,
+    /// Segmented sends that the kernel refused, sent again one by one.
+    pub unsegmented: u64,
+}
+
+impl From<&WorkerCounters> for WorkerEvents {
+    fn from(counters: &WorkerCounters) -> Self {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            flows_created: read(&counters.flows_created),
+            flows_retried: read(&counters.flows_retried),
+            flows_refused: read(&counters.flows_refused),
+            flows_expired: read(&counters.flows_expired),
+            flows_evicted: read(&counters.flows_evicted),
+            flows_full: read(&counters.flows_full),
+            flows_lost_replica: read(&counters.flows_lost_replica),
+            unsegmented: read(&counters.unsegmented),
+        }
+    }
 }
 
 /// Figures of one published port on this node.

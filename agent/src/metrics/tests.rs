@@ -5,7 +5,7 @@ use weft_wire::DropReason;
 
 use super::{
     DnsSample, GossipSample, MeshPortSample, Metrics, MetricsSource, PortSample, Sample,
-    WorkerSample,
+    WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -37,6 +37,17 @@ fn every_figure_has_its_series() {
             WorkerSample { flows_active: 7 },
             WorkerSample { flows_active: 8 },
         ],
+        worker_events: vec![WorkerEvents {
+            flows_created: 20,
+            flows_retried: 21,
+            flows_refused: 22,
+            flows_expired: 23,
+            flows_evicted: 24,
+            flows_full: 25,
+            flows_lost_replica: 26,
+            unsegmented: 27,
+        }],
+        gossip_undecodable: 28,
         mesh_ports: vec![MeshPortSample {
             service: "web".into(),
             published: 8000,
@@ -71,6 +82,15 @@ fn every_figure_has_its_series() {
         format!("weft_dropped_packets_total{{{port},reason=\"tap_full\"}} 6"),
         r#"weft_flows_active{worker="0"} 7"#.to_owned(),
         r#"weft_flows_active{worker="1"} 8"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="created"} 20"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="retried"} 21"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="refused"} 22"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="expired"} 23"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="evicted"} 24"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="full"} 25"#.to_owned(),
+        r#"weft_flow_events_total{worker="0",event="lost_replica"} 26"#.to_owned(),
+        r#"weft_unsegmented_sends_total{worker="0"} 27"#.to_owned(),
+        "weft_gossip_undecodable_entries 28".to_owned(),
         format!("weft_mesh_accepted_connections_total{{{mesh}}} 9"),
         format!("weft_mesh_failed_connections_total{{{mesh}}} 10"),
         format!("weft_mesh_open_connections{{{mesh}}} 11"),
@@ -90,6 +110,35 @@ fn every_figure_has_its_series() {
             "{line} is missing in\n{text}"
         );
     }
+}
+
+#[test]
+fn every_counter_of_a_worker_is_read() {
+    let counters = weft_dataplane::WorkerCounters::default();
+    let all = [
+        &counters.flows_created,
+        &counters.flows_retried,
+        &counters.flows_refused,
+        &counters.flows_expired,
+        &counters.flows_evicted,
+        &counters.flows_full,
+        &counters.flows_lost_replica,
+        &counters.unsegmented,
+    ];
+    for (counter, n) in all.into_iter().zip(1..) {
+        counter.store(n, std::sync::atomic::Ordering::Relaxed);
+    }
+    let expected = WorkerEvents {
+        flows_created: 1,
+        flows_retried: 2,
+        flows_refused: 3,
+        flows_expired: 4,
+        flows_evicted: 5,
+        flows_full: 6,
+        flows_lost_replica: 7,
+        unsegmented: 8,
+    };
+    assert_eq!(WorkerEvents::from(&counters), expected);
 }
 
 #[test]
