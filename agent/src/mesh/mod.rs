@@ -16,6 +16,7 @@
 //! `tcp::carry` opens.
 
 mod buffers;
+mod busy;
 mod counters;
 mod listen;
 mod owner;
@@ -26,12 +27,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use weft_control::objects::Protocol;
 
+use busy::BusyPorts;
 use counters::PortCounters;
 
 /// A port that the node has to accept.
@@ -128,7 +130,7 @@ const MOST_CONNECTIONS: usize = 100_000;
 #[derive(Debug)]
 pub struct MeshSockets {
     shared: Arc<Shared>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What accept loops need.
@@ -142,7 +144,7 @@ pub(crate) struct Shared {
 struct State {
     wanted: BTreeMap<Key, Published>,
     open: BTreeMap<Key, Listener>,
-    busy: BTreeMap<Key, BusyPort>,
+    busy: BusyPorts,
 }
 
 type Key = (Option<IpAddr>, u16, Protocol);
@@ -170,7 +172,7 @@ impl MeshSockets {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
             }),
-            state: Mutex::default(),
+            state: Arc::default(),
         }
     }
 
@@ -186,25 +188,26 @@ impl MeshSockets {
         }
         let State { wanted, open, busy } = &mut *state;
         open.retain(|key, _| wanted.contains_key(key));
-        busy.retain(|key, _| wanted.contains_key(key));
+        busy.retain(|key| wanted.contains_key(key));
         for (key, listener) in open.iter_mut() {
             if let Some(published) = wanted.get(key) {
                 listener.published.clone_from(published);
             }
         }
-        self.open_missing(&mut state, false);
+        self.open_missing(&mut state);
     }
 
-    /// Tries again to open the ports that are busy, and looks up anew who holds them. To be
-    /// called every few seconds, inside the runtime.
+    /// Tries again to open the ports that are busy. To be called every few seconds, inside the
+    /// runtime.
     pub fn tick(&self) {
-        self.open_missing(&mut self.lock(), true);
+        self.open_missing(&mut self.lock());
     }
 
-    /// Wanted ports that are not open, and why.
+    /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it
+    /// was found busy, and looked up again now and then.
     #[must_use]
     pub fn busy(&self) -> Vec<BusyPort> {
-        self.lock().busy.values().cloned().collect()
+        self.lock().busy.iter().cloned().collect()
     }
 
     /// Figures of every open port.
@@ -217,8 +220,10 @@ impl MeshSockets {
             .collect()
     }
 
-    fn open_missing(&self, state: &mut State, look_up: bool) {
+    fn open_missing(&self, state: &mut State) {
         let State { wanted, open, busy } = state;
+        let now = Instant::now();
+        let mut unknown = Vec::new();
         for (key, published) in wanted.iter() {
             if open.contains_key(key) {
                 continue;
@@ -229,22 +234,27 @@ impl MeshSockets {
                     open.insert(*key, listener);
                 }
                 Err(error) => {
-                    if look_up || !busy.contains_key(key) {
-                        let known = busy.insert(*key, busy_port(published, &error));
-                        if known.is_none() {
-                            tracing::warn!(
-                                service = published.service,
-                                port = published.port,
-                                protocol = %published.protocol,
-                                owner = busy.get(key).map_or("", |b| b.owner.as_str()),
-                                "cannot accept a published port on this node; free it, or \
-                                 publish another one"
-                            );
-                        }
+                    if busy.note(*key, published, &error, now) {
+                        unknown.push(*key);
                     }
                 }
             }
         }
+        if !unknown.is_empty() {
+            self.look_up(unknown);
+        }
+    }
+
+    /// Finds out in the background who holds ports: all of `/proc` is read for it.
+    fn look_up(&self, keys: Vec<Key>) {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || {
+            for key in keys {
+                let (_, port, protocol) = key;
+                let owner = owner::of_port(protocol, port).map(|owner| owner.to_string());
+                lock(&state).busy.held_by(&key, owner);
+            }
+        });
     }
 
     fn open(&self, published: &Published) -> io::Result<Listener> {
@@ -269,26 +279,13 @@ impl MeshSockets {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock leaves the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
-fn busy_port(published: &Published, error: &io::Error) -> BusyPort {
-    let owner = match error.kind() {
-        io::ErrorKind::AddrInUse => owner::of_port(published.protocol, published.port)
-            .map_or_else(|| "another process".to_owned(), |owner| owner.to_string()),
-        io::ErrorKind::AddrNotAvailable => "nobody: this node does not have the address".to_owned(),
-        io::ErrorKind::PermissionDenied => "nobody: weftd may not open this port".to_owned(),
-        _ => format!("unknown: {error}"),
-    };
-    BusyPort {
-        host_ip: published.host_ip,
-        port: published.port,
-        protocol: published.protocol,
-        service: published.service.clone(),
-        owner,
-    }
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Nothing under this lock leaves the state half changed.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

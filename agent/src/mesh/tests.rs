@@ -188,7 +188,13 @@ async fn a_busy_port_names_its_owner_and_is_opened_once_it_is_free() {
     assert_eq!(busy.len(), 1);
     assert_eq!((busy[0].port, busy[0].service.as_str()), (port.port, "web"));
     let pid = format!("(pid {})", std::process::id());
-    assert!(busy[0].owner.ends_with(&pid), "{}", busy[0].owner);
+    let named = async {
+        while !s.busy()[0].owner.ends_with(&pid) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let named = tokio::time::timeout(Duration::from_secs(10), named).await;
+    assert!(named.is_ok(), "{}", s.busy()[0].owner);
     assert!(s.stats().is_empty());
     drop(holder);
     s.tick();
