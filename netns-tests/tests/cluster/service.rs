@@ -253,31 +253,31 @@ fn open_connections_are_balanced_over_replicas_and_over_nodes() {
     let client = cluster.outside();
     every_node_reaches(&cluster, &client, &tasks);
     let to = cluster.at("node1", 8000);
-    let flows = || -> u64 {
-        (0..2)
-            .map(|i| cluster.metric("node1", &format!("weft_flows_active{{worker=\"{i}\"}}")))
-            .sum()
-    };
-    eventually("no connection is open", || match flows() {
-        0 => Ok(()),
-        open => Err(open),
+    let open = "weft_mesh_open_connections{service=\"web\",published=\"8000\",protocol=\"tcp\",host_ip=\"\"}";
+    // Connections of before count until their last packets were seen, hence more than one look.
+    let (mut held, counts) = eventually("12 connections are spread evenly", || {
+        let before = cluster.metric("node1", open);
+        if before > 0 {
+            return Err(format!("{before} are open already"));
+        }
+        let held: Vec<Held> = (0..12)
+            .map(|_| hold(&client, to).expect("a connection"))
+            .collect();
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for one in &held {
+            *counts.entry(replica(&one.answer).to_owned()).or_default() += 1;
+        }
+        if counts.values().eq(&[4, 4, 4]) {
+            Ok((held, counts))
+        } else {
+            Err(format!("{counts:?}"))
+        }
     });
-    let mut held: Vec<Held> = (0..12)
-        .map(|_| hold(&client, to).expect("a connection"))
-        .collect();
-    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for one in &held {
-        *counts.entry(replica(&one.answer).to_owned()).or_default() += 1;
-    }
+    assert_eq!(cluster.metric("node1", open), 12);
     figure(&format!(
         "12 idle connections over 3 replicas: {:?}",
         counts.values()
     ));
-    assert_eq!(
-        counts.values().collect::<Vec<_>>(),
-        [&4, &4, &4],
-        "{counts:?}"
-    );
     for one in &mut held {
         one.again().expect("a connection that was idle works");
     }
