@@ -13,7 +13,8 @@ use weft_wire::DropReason;
 use super::member::Member;
 use super::running::Running;
 use crate::metrics::{
-    DnsSample, GossipSample, MeshPortSample, MetricsSource, PortSample, Sample, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MetricsSource, PortSample, Sample, WorkerEvents,
+    WorkerSample,
 };
 
 /// A sample that was read already.
@@ -155,6 +156,8 @@ pub(super) fn sample(member: &Member) -> Sample {
             tx_bytes: p.tx_bytes,
         })
         .collect();
+    sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
+    sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&running);
     sample
 }

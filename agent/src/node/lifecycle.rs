@@ -41,6 +41,8 @@ enum End {
     Exited(Exit),
     Stopped(Exit),
     NeverRan,
+    /// It ended before, and its end may not have been reported.
+    Known(TaskStatus),
     Rejected(anyhow::Error),
 }
 
@@ -52,7 +54,6 @@ impl Lifecycle {
             self.member.local.remove(&attachment.endpoint);
         }
         self.member.dns.stop(id.as_str()).await;
-        self.clean_up().await;
         let (state, message, err, exit_code) = match end {
             End::Exited(exit) if exit.success() => (
                 TaskState::Complete,
@@ -72,30 +73,45 @@ impl Lifecycle {
                 String::new(),
                 exit.shell_code(),
             ),
+            End::Known(status) => {
+                self.clean_up(&status).await;
+                self.member.session.report(id, status);
+                return;
+            }
             End::NeverRan => (TaskState::Shutdown, "shutdown", String::new(), None),
             End::Rejected(error) => {
                 tracing::warn!(task = %id, error = %format!("{error:#}"), "task rejected");
                 (TaskState::Rejected, "rejected", format!("{error:#}"), None)
             }
         };
-        self.report(state, message, err, exit_code);
+        let status = TaskStatus {
+            state,
+            since: unix_ms(),
+            message: message.to_owned(),
+            err,
+            exit_code,
+        };
+        // On disk before it is reported: a restart must not run the task again.
+        self.clean_up(&status).await;
+        self.member.session.report(id, status);
     }
 
-    /// Removes what the task had here. Each step is tried, whatever the others say.
-    async fn clean_up(&self) {
+    /// Removes what the task had here, but for its output. Each step is tried, whatever the others
+    /// say.
+    async fn clean_up(&self, status: &TaskStatus) {
         let path = self.member.netns_path(self.task.id.as_str());
         let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
-        let gateway = self.running.gateway.clone();
+        let (gateway, status) = (self.running.gateway.clone(), status.clone());
         let cleaned = blocking(move || -> anyhow::Result<()> {
             let left = match (gateway, Sandbox::open(&path.to_string_lossy())) {
                 (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
                 _ => Ok(()),
             };
             let removed = Sandbox::remove(&path);
-            let forgotten = runner.remove(&id);
+            let finished = runner.finish(&id, &status);
             left?;
             removed?;
-            forgotten?;
+            finished?;
             Ok(())
         });
         if let Err(error) = cleaned.await.and_then(|r| r) {
@@ -119,7 +135,14 @@ impl Lifecycle {
 
     async fn live(&mut self) -> anyhow::Result<End> {
         let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
-        let adopted = blocking(move || runner.adopt(&id)).await??;
+        let found = blocking(move || match runner.ended(&id)? {
+            Some(status) => Ok((Some(status), None)),
+            None => runner.adopt(&id).map(|process| (None, process)),
+        });
+        let (known, adopted) = found.await??;
+        if let Some(status) = known {
+            return Ok(End::Known(status));
+        }
         let process = match adopted {
             Some(process) => {
                 let taken_over = self.take_over(&process).await;

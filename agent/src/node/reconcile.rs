@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// published ports that others hold, worker threads.
 const SLOW: u32 = 4;
 
+/// Between two looks at the output of tasks.
+const TIDY: Duration = Duration::from_secs(60);
+
 /// How long a restarted agent waits for its sandboxes before it speaks to the others: a first word
 /// without endpoints would end connections that are only waiting for it.
 const ADOPTION: Duration = Duration::from_secs(3);
@@ -55,6 +58,7 @@ pub(super) struct Reconciler {
     started: Instant,
     adopted: bool,
     ticks: u32,
+    tidied: Instant,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
@@ -76,6 +80,7 @@ impl Reconciler {
             started: Instant::now(),
             adopted: false,
             ticks: 0,
+            tidied: Instant::now(),
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
@@ -102,6 +107,9 @@ impl Reconciler {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let result = loop {
+            if !self.running.plane.alive() {
+                break Err(anyhow::anyhow!("a worker of the data plane has ended"));
+            }
             let current = orders.borrow_and_update().clone();
             if let Some(current) = current {
                 let seen = Arc::clone(&view.borrow_and_update());
@@ -130,6 +138,10 @@ impl Reconciler {
             self.member.endpoints_converge(&self.running, orders).await;
             self.running.mesh.tick();
             self.warn_of_busy_ports();
+            if self.tidied.elapsed() > TIDY {
+                self.tidied = Instant::now();
+                self.tasks.tidy();
+            }
         }
         if !self.has_adopted(orders) {
             return;

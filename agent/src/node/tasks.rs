@@ -139,6 +139,18 @@ impl Tasks {
         }
     }
 
+    /// Keeps the output of tasks within bounds, in the background.
+    pub(super) fn tidy(&self) {
+        let keep: BTreeSet<TaskId> = self.handles.keys().cloned().collect();
+        let member = Arc::clone(&self.member);
+        tokio::task::spawn_blocking(move || {
+            let runner = &member.runner;
+            if let Err(error) = runner.trim_logs().and_then(|()| runner.prune(&keep)) {
+                tracing::warn!(%error, "output of tasks was not tidied");
+            }
+        });
+    }
+
     /// Stops every task and waits for the end of all.
     pub(super) async fn stop_all(mut self) {
         for handle in self.handles.values() {
@@ -178,6 +190,12 @@ fn end_stranger(member: &Member, running: &Running, id: &TaskId) -> anyhow::Resu
         gateway.disconnect(&sandbox)?;
     }
     Sandbox::remove(&path)?;
-    member.runner.remove(id)?;
+    let status = TaskStatus {
+        state: TaskState::Shutdown,
+        since: unix_ms(),
+        message: "not assigned any more".to_owned(),
+        ..TaskStatus::default()
+    };
+    member.runner.finish(id, &status)?;
     Ok(())
 }

@@ -371,9 +371,8 @@ pub struct ServiceCreateArgs {
     /// `replicated` or `global`
     #[arg(long, default_value = "replicated")]
     pub mode: ModeArg,
-    /// Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or
-    /// published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated
-    #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish)]
+    /// Published ports, short or long syntax.
+    #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
     pub publish: Vec<PortList>,
     /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
     #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]

@@ -142,7 +142,7 @@ impl Gossip {
     }
 
     /// Somebody failed to reach `node` (a connection timed out): it is asked directly at once, and
-    /// counts as down if it does not answer within [`Config::suspicion`].
+    /// counts as down if it does not answer within `Config::suspicion`.
     pub fn report_unreachable(&mut self, now: Duration, node: &NodeId) {
         if let Some(id) = self.membership.get(node).map(|m| m.id().clone()) {
             self.verify(now, &id);
