@@ -157,6 +157,7 @@ impl Worker {
                 UNDERLAY => self.read_underlay(&snapshot),
                 WAKEUP => {
                     self.shared.inboxes[self.index].wakeup.drain();
+                    self.take_entries();
                 }
                 token => self.port_ready(&snapshot, token, ready.closed),
             }
@@ -279,9 +280,12 @@ impl Worker {
             if worker == self.index {
                 continue;
             }
-            let entries = &self.shared.inboxes[worker].entries;
-            if entries.push(Entry::Remove(removal)).is_err() {
+            let inbox = &self.shared.inboxes[worker];
+            if inbox.entries.push(Entry::Remove(removal)).is_err() {
                 tracing::debug!("letter box full: a guest entry lives until its table evicts it");
+            } else if inbox.entries.len() == 1 {
+                // An idle worker would keep the entry until its next frame.
+                inbox.wakeup.notify();
             }
         }
     }
