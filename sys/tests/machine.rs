@@ -101,7 +101,8 @@ fn init() {
         .expect("netlink")
         .set_up("lo", true)
         .expect("lo");
-    let dir = std::env::temp_dir();
+    // Not the folder for temporary files: this program itself may be there.
+    let dir = std::path::PathBuf::from("/run");
     namespaces::mount_tmpfs(&dir).expect("tmpfs");
     std::fs::write(dir.join("a"), "a").expect("write");
     std::fs::write(dir.join("b"), "b").expect("write");

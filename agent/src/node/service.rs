@@ -8,7 +8,9 @@ use weft_control::api::{
     PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
     SwarmLeave, TaskRow,
 };
-use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_control::objects::{
+    Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
+};
 
 use super::Node;
 use super::figures;
@@ -189,7 +191,9 @@ impl NodeService for Node {
     }
 
     async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
-        Ok(self.manager().await?.1.create_service(spec).await?)
+        let (member, manager) = self.manager().await?;
+        check_ports(&member, &spec)?;
+        Ok(manager.create_service(spec).await?)
     }
 
     async fn service(&self, reference: String) -> Answer<ServiceDetail> {
@@ -224,6 +228,38 @@ impl NodeService for Node {
             .encode()
             .map_err(|e| ApiError::internal(e.to_string()))
     }
+}
+
+/// Refuses ports that no node could open.
+fn check_ports(member: &Member, spec: &ServiceSpec) -> Answer<()> {
+    let node = &member.membership.node;
+    let data_path = member
+        .session
+        .assignments()
+        .borrow()
+        .as_ref()
+        .map_or(0, |orders| orders.data_path_port);
+    let manager = node.manager_addr.map_or(0, |addr| addr.port());
+    for port in &spec.ports {
+        if port.mode == PublishMode::Host {
+            return Err(ApiError::bad_request(format!(
+                "port {}/{}: mode=host is not available; leave it out, and every node accepts the port (mode=ingress)",
+                port.target, port.protocol
+            )));
+        }
+        let own = match port.protocol {
+            Protocol::Tcp => [(manager, "managers"), (node.gossip_port, "gossip")],
+            Protocol::Udp => [(data_path, "VXLAN"), (node.gossip_port, "gossip")],
+        };
+        let taken = own.iter().find(|(p, _)| *p != 0 && *p == port.published);
+        if let Some((number, user)) = taken {
+            return Err(ApiError::conflict(format!(
+                "port {number}/{} is used by weft itself on every node ({user}); publish another port",
+                port.protocol
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Published ports of a service that some node could not open, as gossip tells it.

@@ -31,7 +31,21 @@ impl Format {
     pub(super) fn render(&self, object: &serde_json::Value) -> anyhow::Result<String> {
         self.0
             .render(&Context::from(to_template(object)))
-            .map_err(|e| anyhow!("template rendering error: {e}"))
+            .map_err(|e| {
+                let text = e.to_string();
+                // The library prints the whole object; its fields are what helps.
+                let what = text
+                    .split_once(" for {")
+                    .map_or(text.as_str(), |(what, _)| what);
+                let fields: Vec<&str> = object
+                    .as_object()
+                    .map(|map| map.keys().map(String::as_str).collect())
+                    .unwrap_or_default();
+                anyhow!(
+                    "template rendering error: {what}; there are: {}",
+                    fields.join(", ")
+                )
+            })
     }
 }
 
