@@ -56,6 +56,8 @@ pub struct WorkerCounters {
     pub rounds: AtomicU64,
     /// Segmented sends that the kernel refused (`UDP_SEGMENT`, `EIO`), sent again one by one.
     pub unsegmented: AtomicU64,
+    /// Super-frames that the kernel segments with their tunnel headers.
+    pub injected: AtomicU64,
     /// Flows begun. This one and those below are as of the last round.
     pub flows_created: AtomicU64,
     /// Times that a connection was moved to another replica.

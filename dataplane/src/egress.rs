@@ -43,7 +43,7 @@ impl Worker {
             // Looked at after the read: see `Inbox::entries`.
             self.take_entries();
             match self.port_frame(snapshot, port, slot.start..slot.start + len) {
-                Ok(Slot::Kept) => self.queue.keep_slot(),
+                Ok(Slot::Kept) => self.queue.keep_slot(slot.start + len),
                 Ok(Slot::Free) => {}
                 Err(reason) => port.counters.drops.add(reason),
             }
@@ -81,9 +81,9 @@ impl Worker {
             Egress::Remote(vtep) => {
                 let info = as_ip(&parsed);
                 self.check_mtu(snapshot, port, &held, info)?;
+                let counters = &self.shared.counters[self.index];
                 self.queue
-                    .push(port.vni, vtep, &vnet, info, held.frame)
-                    .map(|()| Slot::Kept)
+                    .push(port.vni, vtep, &vnet, info, held.frame, counters)
             }
             Egress::Virtual => {
                 let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
@@ -188,10 +188,12 @@ impl Worker {
                         self.write_held(snapshot, to, held)?;
                         Ok(Slot::Free)
                     }
-                    Destination::Remote(vtep) => self
-                        .queue
-                        .push(vni, vtep, &held.vnet, Some(info), held.frame.clone())
-                        .map(|()| Slot::Kept),
+                    Destination::Remote(vtep) => {
+                        let counters = &self.shared.counters[self.index];
+                        let frame = held.frame.clone();
+                        self.queue
+                            .push(vni, vtep, &held.vnet, Some(info), frame, counters)
+                    }
                 }
             }
             Forward::AnswerEcho => self.echo(port, held, info),

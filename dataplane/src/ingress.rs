@@ -13,7 +13,7 @@ use weft_wire::frame::{Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
 use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
 
-use crate::egress::as_ip;
+use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
 use crate::port::Port;
 use crate::snapshot::Snapshot;
@@ -54,7 +54,7 @@ impl Worker {
                 self.datagram(snapshot, i);
             }
             self.close_run(snapshot);
-            if received < self.recv.capacity() {
+            if !self.recv.more() {
                 return;
             }
         }
@@ -426,14 +426,18 @@ impl Worker {
     fn send_scratch(&mut self, vni: Vni, vtep: SocketAddr, len: usize) -> Result<(), DropReason> {
         let counters = &self.shared.counters[self.index];
         let slot = self.queue.free_slot(counters);
-        let frame = slot.start..slot.start + len;
+        let start = slot.start + VnetHdr::LEN;
+        let frame = start..start + len;
         self.queue
             .bytes(frame.clone())
             .copy_from_slice(&self.scratch[..len]);
         let info = parse(&self.scratch[..len])?;
-        self.queue
-            .push(vni, vtep, &VnetHdr::NONE, as_ip(&info), frame)?;
-        self.queue.keep_slot();
+        let kept = self
+            .queue
+            .push(vni, vtep, &VnetHdr::NONE, as_ip(&info), frame, counters)?;
+        if kept == Slot::Kept {
+            self.queue.keep_slot(start + len);
+        }
         Ok(())
     }
 

@@ -19,13 +19,16 @@ mod counters;
 mod egress;
 mod handover;
 mod ingress;
+mod inject;
 mod port;
 mod send_queue;
 mod snapshot;
+mod spin;
 mod start;
 mod worker;
 
 pub use counters::{DropCounters, WorkerCounters};
+pub use inject::InjectError;
 pub use port::{Port, PortCounters};
 pub use snapshot::{MeshPort, PortMap, Snapshot};
 pub use start::{Config, Dataplane, StartError};

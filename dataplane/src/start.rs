@@ -14,6 +14,7 @@ use weft_vxlan::SwitchBuilder;
 
 use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
+use crate::inject::{InjectError, Injector};
 use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
 use crate::worker::{Parts, Shared, Worker};
@@ -29,6 +30,11 @@ pub struct Config {
     pub flows: usize,
     /// Idle time after which UDP flows end.
     pub udp_idle: Duration,
+    /// How long a worker that ran out of work looks for more before it sleeps; zero sleeps at once.
+    pub spin: Duration,
+    /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
+    /// all. What came of it: [`Dataplane::injection`].
+    pub inject: bool,
     /// Seed of hashes and random choices; drawn at random by the caller.
     pub seed: u64,
 }
@@ -51,6 +57,7 @@ pub struct Dataplane {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     local: SocketAddr,
+    injection: Option<InjectError>,
 }
 
 impl Dataplane {
@@ -89,10 +96,18 @@ impl Dataplane {
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             stop: AtomicBool::new(false),
         });
+        let (injector, injection) = match injector(config, local) {
+            Ok(injector) => (injector.map(Arc::new), None),
+            Err(error) => {
+                tracing::warn!(reason = %error, "super-frames are segmented in this process");
+                (None, Some(error))
+            }
+        };
         let mut plane = Self {
             shared,
             threads: Vec::with_capacity(workers),
             local,
+            injection,
         };
         let cpus = weft_sys::affinity::allowed()?;
         for (index, underlay) in underlay.into_iter().enumerate() {
@@ -105,6 +120,8 @@ impl Dataplane {
                 underlay,
                 senders,
                 segment,
+                injector: injector.clone(),
+                spin: config.spin,
                 flows: FlowTable::new(FlowConfig {
                     worker: u16::try_from(index).unwrap_or(u16::MAX),
                     capacity: config.flows,
@@ -125,6 +142,13 @@ impl Dataplane {
             plane.threads.push(thread);
         }
         Ok(plane)
+    }
+
+    /// Why super-frames are segmented in this process although injection was asked for; nothing
+    /// when they are not.
+    #[must_use]
+    pub fn injection(&self) -> Option<&InjectError> {
+        self.injection.as_ref()
     }
 
     /// Where VXLAN datagrams are received.
@@ -164,6 +188,16 @@ impl Dataplane {
     #[must_use]
     pub fn counters(&self) -> &[WorkerCounters] {
         &self.shared.counters
+    }
+}
+
+fn injector(config: &Config, local: SocketAddr) -> Result<Option<Injector>, InjectError> {
+    if !config.inject {
+        return Ok(None);
+    }
+    match local.ip() {
+        IpAddr::V4(src) => Injector::open(src).map(Some),
+        IpAddr::V6(_) => Err(InjectError::Family),
     }
 }
 

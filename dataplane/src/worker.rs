@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use weft_mesh::{Context, FlowTable};
+use weft_sys::affinity::yield_cpu;
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
 use weft_sys::udp::{RecvBatch, VxlanSocket, worker_for};
@@ -19,9 +20,11 @@ use weft_wire::{Instant, IpInfo, PortId};
 
 use crate::counters::WorkerCounters;
 use crate::handover::{Entry, Inbox};
+use crate::inject::Injector;
 use crate::port::Port;
 use crate::send_queue::SendQueue;
 use crate::snapshot::Snapshot;
+use crate::spin::Spin;
 
 /// Token of the VXLAN socket; ports use their number.
 const UNDERLAY: u64 = u64::MAX;
@@ -32,6 +35,8 @@ const WAKEUP: u64 = u64::MAX - 1;
 pub(crate) const PORT_BUDGET: usize = 64;
 /// Datagram batches read from the socket before the ports have their turn.
 pub(crate) const UNDERLAY_BUDGET: usize = 4;
+/// Messages of one batch, at most.
+const RECV_MESSAGES: usize = 32;
 /// Flows looked at for expiry in one round.
 const EXPIRE_BUDGET: usize = 256;
 /// Flows looked at after a change of tables in one round.
@@ -62,6 +67,7 @@ pub(crate) struct Worker {
     /// Answers, resets and repeated SYNs are built here.
     pub(crate) scratch: Box<[u8]>,
     pub(crate) underlay: VxlanSocket,
+    spin: Spin,
     epoll: Epoll,
     ready: Vec<Ready>,
     watched: HashMap<PortId, Arc<Port>, RandomState>,
@@ -87,7 +93,10 @@ pub(crate) struct Parts {
     pub(crate) underlay: VxlanSocket,
     pub(crate) senders: Vec<VxlanSocket>,
     pub(crate) segment: bool,
+    pub(crate) injector: Option<Arc<Injector>>,
     pub(crate) flows: FlowTable,
+    /// How long to look for more work before sleeping.
+    pub(crate) spin: Duration,
 }
 
 impl Worker {
@@ -100,13 +109,14 @@ impl Worker {
             shared: parts.shared,
             now: Instant(monotonic_nanos()),
             flows: parts.flows,
-            queue: SendQueue::new(parts.senders, parts.segment),
-            recv: RecvBatch::new(32),
+            queue: SendQueue::new(parts.senders, parts.segment, parts.injector),
+            recv: RecvBatch::new(RECV_MESSAGES),
             coalescer: Coalescer::new(true),
             run: None,
             vxlan_port: parts.underlay.local_addr().port(),
             scratch: vec![0; MAX_FRAME_LEN].into_boxed_slice(),
             underlay: parts.underlay,
+            spin: Spin::new(parts.spin),
             epoll,
             ready: Vec::with_capacity(64),
             watched: HashMap::default(),
@@ -122,17 +132,36 @@ impl Worker {
     /// Runs until the agent stops the data plane.
     pub(crate) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let timeout = self.timeout();
-            self.ready.clear();
-            match self.epoll.wait(timeout) {
-                Ok(events) => self.ready.extend(events),
-                Err(error) => {
-                    tracing::error!(worker = self.index, %error, "epoll failed; the worker stops");
-                    return;
-                }
+            if let Err(error) = self.wait() {
+                tracing::error!(worker = self.index, %error, "epoll failed; the worker stops");
+                return;
             }
             self.round();
         }
+    }
+
+    /// Waits for work: awake for a moment after the last, then asleep.
+    fn wait(&mut self) -> std::io::Result<()> {
+        let timeout = self.timeout();
+        let mut now = self.now;
+        while self.spin.polls(now) && timeout != Some(Duration::ZERO) {
+            if self.poll(Some(Duration::ZERO))? {
+                return Ok(());
+            }
+            let before = Instant(monotonic_nanos());
+            yield_cpu();
+            now = Instant(monotonic_nanos());
+            self.spin.yielded(before, now);
+        }
+        self.poll(timeout)?;
+        Ok(())
+    }
+
+    /// Asks the kernel what is ready; true when anything is.
+    fn poll(&mut self, timeout: Option<Duration>) -> std::io::Result<bool> {
+        self.ready.clear();
+        self.ready.extend(self.epoll.wait(timeout)?);
+        Ok(!self.ready.is_empty())
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -145,6 +174,9 @@ impl Worker {
     /// One round: tables, letter box, everything that is ready, then one flush.
     fn round(&mut self) {
         self.now = Instant(monotonic_nanos());
+        if !self.ready.is_empty() {
+            self.spin.worked(self.now);
+        }
         let snapshot = self.shared.snapshot.load_full();
         if snapshot.epoch != self.epoch {
             self.epoch = snapshot.epoch;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, sched_yield};
 
 /// Pins the calling thread to one CPU, counted from 0 as in `/proc/cpuinfo`.
 ///
@@ -33,6 +33,11 @@ pub fn allowed() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU)
         .filter(|&cpu| set.is_set(cpu))
         .collect())
+}
+
+/// Lets other threads that wait for this CPU run first; returns at once when there is none.
+pub fn yield_cpu() {
+    sched_yield();
 }
 
 #[cfg(test)]

@@ -64,6 +64,9 @@ pub struct TapConfig {
     pub persist: bool,
     /// Ask for partial checksums and super-frames.
     pub offload: bool,
+    /// Bytes of the virtio header in front of every frame: [`VNET_HEADER_LEN`], or 24 for one that
+    /// describes tunnels (Linux 6.17).
+    pub header_len: usize,
     /// Set the interface up.
     pub up: bool,
 }
@@ -79,6 +82,7 @@ impl TapConfig {
             txqueuelen: DEFAULT_TXQUEUELEN,
             persist: true,
             offload: true,
+            header_len: VNET_HEADER_LEN,
             up: true,
         }
     }
@@ -178,7 +182,7 @@ impl Tap {
                 },
             },
         )?;
-        ioctl::with_int(&fd, libc::TUNSETVNETHDRSZ, VNET_HEADER_LEN as libc::c_int)
+        ioctl::with_int(&fd, libc::TUNSETVNETHDRSZ, config.header_len as libc::c_int)
             .map_err(failed("set the virtio header size of"))?;
         let offloads = negotiate(&fd, config.offload).map_err(failed("set offloads of"))?;
 

@@ -22,6 +22,7 @@ pub mod rewrite;
 #[cfg(test)]
 mod samples;
 pub mod superframe;
+pub mod tunnel_gso;
 pub mod vnet;
 pub mod vxlan;
 

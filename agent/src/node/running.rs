@@ -60,6 +60,13 @@ impl Running {
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
             flows: FLOWS_PER_WORKER,
             udp_idle: Duration::from_secs(30),
+            inject: std::env::var_os("NOINJECT").is_none(),
+            spin: Duration::from_micros(
+                std::env::var("SPIN")
+                    .ok()
+                    .and_then(|s| s.parse().ok())
+                    .unwrap_or(50),
+            ),
             seed: rand::random(),
         })?;
         let mtu = address::inner_mtu(node.data_path_addr);

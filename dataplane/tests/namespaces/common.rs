@@ -110,6 +110,8 @@ pub(crate) fn nodes_with(
                     underlay: SocketAddr::new(underlay, VXLAN),
                     flows: 10_000,
                     udp_idle: Duration::from_secs(30),
+                    spin: Duration::from_micros(50),
+                    inject: true,
                     seed: 7,
                 })
                 .expect("data plane")

@@ -13,6 +13,14 @@ use super::fixed::Fixed;
 /// vxlan peer sends over veth.
 pub const RECV_SLOT_LEN: usize = 65_536;
 
+/// From one slot to the next. Slots at multiples of 64 KiB would compete for the same few sets of
+/// the caches with their first lines, which are all that small datagrams have.
+const STRIDE: usize = RECV_SLOT_LEN + 33 * 64;
+
+/// Bytes that a batch should bring at most: what was received is read again when it is delivered,
+/// and should still be in a core's own cache then.
+const HOT_LEN: usize = 256 * 1024;
+
 /// Room for the UDP_GRO control message (an int), aligned as a `cmsghdr` must be.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -44,6 +52,9 @@ pub struct RecvBatch {
     names: Fixed<libc::sockaddr_storage>,
     controls: Fixed<Control>,
     received: usize,
+    /// Messages that the next call asks for.
+    limit: usize,
+    more: bool,
     /// Headers that were never prepared: all of them before the first call.
     unprepared: usize,
 }
@@ -70,12 +81,14 @@ impl RecvBatch {
         let (header, iovec, name, control) =
             unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed(), mem::zeroed()) };
         Self {
-            arena: Fixed::new(0, n * RECV_SLOT_LEN),
+            arena: Fixed::new(0, n * STRIDE),
             headers: Fixed::new(header, n),
             iovecs: Fixed::new(iovec, n),
             names: Fixed::new(name, n),
             controls: Fixed::new(control, n),
             received: 0,
+            limit: n,
+            more: false,
             unprepared: n,
         }
     }
@@ -88,11 +101,12 @@ impl RecvBatch {
     pub fn recv(&mut self, socket: &VxlanSocket) -> io::Result<usize> {
         // The kernel changed those of the last call only; the others still stand as prepared, and
         // the memory that they point to never moves.
+        self.more = false;
         let stale = mem::replace(&mut self.received, 0).max(self.unprepared);
         self.unprepared = 0;
         for i in 0..stale {
             self.iovecs[i] = libc::iovec {
-                iov_base: self.arena.at(i * RECV_SLOT_LEN).cast(),
+                iov_base: self.arena.at(i * STRIDE).cast(),
                 iov_len: RECV_SLOT_LEN,
             };
             let header = &mut self.headers[i].msg_hdr;
@@ -110,7 +124,7 @@ impl RecvBatch {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers.at(0),
-                self.headers.len() as libc::c_uint,
+                self.limit as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
@@ -123,7 +137,19 @@ impl RecvBatch {
             };
         }
         self.received = n as usize;
+        self.more = self.received == self.limit;
+        let bytes: usize = (0..self.received).map(|i| self.len_of(i)).sum();
+        self.limit = bytes
+            .checked_div(self.received)
+            .and_then(|mean| HOT_LEN.checked_div(mean))
+            .map_or(self.limit, |fit| {
+                fit.clamp(2.min(self.headers.len()), self.headers.len())
+            });
         Ok(self.received)
+    }
+
+    fn len_of(&self, index: usize) -> usize {
+        (self.headers[index].msg_len as usize).min(RECV_SLOT_LEN)
     }
 
     /// Number of messages of the last call.
@@ -138,10 +164,12 @@ impl RecvBatch {
         self.received == 0
     }
 
-    /// Messages per call at most; a full batch means that more may wait.
+    /// Whether the last call brought all that it asked for, so that more may wait. It asks for as
+    /// many messages as stay in the cache, judged by the batch before; at most the number that
+    /// [`RecvBatch::new`] was given.
     #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.headers.len()
+    pub fn more(&self) -> bool {
+        self.more
     }
 
     /// Message `index` of the last call; `None` beyond [`RecvBatch::len`], or when its sender has
@@ -152,8 +180,8 @@ impl RecvBatch {
             return None;
         }
         let header = &self.headers[index];
-        let start = index * RECV_SLOT_LEN;
-        let len = (header.msg_len as usize).min(RECV_SLOT_LEN);
+        let start = index * STRIDE;
+        let len = self.len_of(index);
         Some(Received {
             range: start..start + len,
             from: socket_addr(&self.names[index])?,

@@ -1,0 +1,126 @@
+//! Sends a super-frame through the injector to a namespace made for it, by the routes and the
+//! firewall of this host, and looks at what arrives.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_sys::netlink::{Netlink, Veth};
+use weft_sys::netns::Netns;
+use weft_wire::frame::{Frame, TCP, TCP_ACK, parse};
+use weft_wire::tunnel_gso::OUTER_LEN;
+use weft_wire::{VnetHdr, Vni, checksum, vnet, vxlan};
+
+use super::{InjectError, Injector};
+
+/// The host's end of the test's own link, and the other one.
+const NEAR: &str = "weftgso1";
+const FAR: &str = "eth0";
+const NEAR_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 5);
+const FAR_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 6);
+const PREFIX: u8 = 30;
+const FAR_MAC: [u8; 6] = [0x02, 0x42, 169, 254, 77, 6];
+
+/// A packet on one machine takes microseconds.
+const LIMIT: Duration = Duration::from_millis(500);
+
+const PAYLOAD: usize = 32_000;
+const GSO_SIZE: u16 = 1_300;
+
+/// # Errors
+/// Why it did not arrive as one datagram with the same bytes.
+pub(super) fn run(injector: &Injector) -> Result<(), InjectError> {
+    let far = Netns::create_anonymous().map_err(std::io::Error::other)?;
+    let mut near = Netlink::open()?;
+    near.add_veth(&Veth {
+        name: NEAR,
+        peer: FAR,
+        peer_netns: Some(&far),
+        peer_mac: Some(FAR_MAC),
+        mtu: None,
+    })?;
+    // The link ends with its other namespace, but a moment later than this function.
+    let result = over_link(injector, &mut near, &far);
+    let removed = near.delete_link(NEAR);
+    result?;
+    removed?;
+    Ok(())
+}
+
+fn over_link(injector: &Injector, near: &mut Netlink, far: &Netns) -> Result<(), InjectError> {
+    let subnet = |ip| Ipv4Net::new(ip, PREFIX).map(IpNet::from);
+    let (Ok(near_net), Ok(far_net)) = (subnet(NEAR_IP), subnet(FAR_IP)) else {
+        return Err(InjectError::Failed("no address"));
+    };
+    near.add_address(NEAR, near_net)?;
+    near.set_up(NEAR, true)?;
+    near.set_neighbour(NEAR, FAR_IP.into(), FAR_MAC)?;
+    let socket = far.run_in(|| -> Result<UdpSocket, InjectError> {
+        let mut inside = Netlink::open()?;
+        inside.add_address(FAR, far_net)?;
+        inside.set_up(FAR, true)?;
+        // The test packet comes from an address to which this namespace has no route.
+        for name in ["all", FAR] {
+            super::set(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
+        }
+        let socket = UdpSocket::bind((FAR_IP, vxlan::PORT))?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        Ok(socket)
+    })??;
+    let (frame, vnet) = super_frame();
+    let Ok(Frame::Ip(info)) = parse(&frame) else {
+        return Err(InjectError::Failed("the test packet is malformed"));
+    };
+    let Some(vni) = Vni::new(Vni::MAX) else {
+        return Err(InjectError::Failed("no VNI"));
+    };
+    let to = (vxlan::PORT, SocketAddrV4::new(FAR_IP, vxlan::PORT));
+    injector
+        .send(vni, to, 1, (&vnet, &info), &frame)
+        .map_err(|_| InjectError::Unknown(std::io::ErrorKind::InvalidInput.into()))?;
+    let mut buffer = vec![0; OUTER_LEN + frame.len()];
+    let len = socket.recv(&mut buffer).map_err(|_| {
+        InjectError::Failed("the host does not forward from weftgso0: does a firewall drop it?")
+    })?;
+    let inner = buffer.get(vxlan::HEADER_LEN..len);
+    if inner == Some(&frame[..]) {
+        Ok(())
+    } else {
+        Err(InjectError::Failed("the packet did not arrive whole"))
+    }
+}
+
+/// TCP from nowhere to nowhere (RFC 5737), as a sandbox's kernel would hand it over.
+fn super_frame() -> (Vec<u8>, VnetHdr) {
+    const HEADERS: usize = 14 + 20 + 20;
+    let (src, dst) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+    let mut frame: Vec<u8> = (0..HEADERS + PAYLOAD).map(|i| (i % 251) as u8).collect();
+    let mut put = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
+    let ip_len = (20 + 20 + PAYLOAD) as u16;
+    let [len_high, len_low] = ip_len.to_be_bytes();
+    put(0, &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+    let mut ip = [
+        0x45, 0, len_high, len_low, 0, 0, 0x40, 0, 64, TCP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    ip[12..16].copy_from_slice(&src.octets());
+    ip[16..].copy_from_slice(&dst.octets());
+    let sum = !checksum::sum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    put(14, &ip);
+    let pseudo = checksum::pseudo_header(src.into(), dst.into(), TCP, 20 + PAYLOAD).to_be_bytes();
+    let mut tcp = [
+        0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, TCP_ACK, 1, 0, 0, 0, 0, 0,
+    ];
+    tcp[16..18].copy_from_slice(&pseudo);
+    put(14 + 20, &tcp);
+    let vnet = VnetHdr {
+        flags: vnet::F_NEEDS_CSUM,
+        gso_type: vnet::GSO_TCPV4,
+        hdr_len: HEADERS as u16,
+        gso_size: GSO_SIZE,
+        csum_start: 14 + 20,
+        csum_offset: 16,
+        num_buffers: 0,
+    };
+    (frame, vnet)
+}
