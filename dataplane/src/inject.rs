@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ipnet::Ipv4Net;
 use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::tap::{Tap, TapConfig, TapError};
 use weft_wire::tunnel_gso::{HEADER_LEN, Tunnel, VNET_LEN};
@@ -15,6 +16,9 @@ mod selftest;
 
 /// Name of the TAP.
 pub(crate) const DEVICE: &str = "weftgso0";
+
+/// Its address, which nothing is sent to.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 9);
 
 /// Why super-frames leave as segments made here.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +90,10 @@ impl Injector {
         if let Err(error) = set(&format!("net/ipv6/conf/{DEVICE}/disable_ipv6"), "1") {
             tracing::debug!(%error, "IPv6 stays on");
         }
-        Netlink::open()?.set_up(DEVICE, true)?;
+        let mut links = Netlink::open()?;
+        // The loose filter refuses what comes from a device without an address.
+        links.add_address(DEVICE, Ipv4Net::from(ADDRESS).into())?;
+        links.set_up(DEVICE, true)?;
         let injector = Self { tap, mac, src };
         selftest::run(&injector)?;
         Ok(injector)

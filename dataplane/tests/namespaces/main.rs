@@ -2,5 +2,6 @@
 //! namespaces are anonymous and end with the test.
 
 mod common;
+mod inject;
 mod kernel_peer;
 mod two_nodes;
