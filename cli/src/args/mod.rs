@@ -535,18 +535,45 @@ pub enum BenchCommand {
 /// `weft bench overlay`
 #[derive(Debug, Args)]
 pub struct BenchOverlayArgs {
+    /// Tests to run; may be repeated (default: all, about four minutes)
+    #[arg(long, value_name = "TEST", value_delimiter = ',')]
+    pub only: Vec<BenchTest>,
     /// Measured pairs, alternating
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
     pub pairs: u8,
     /// Seconds of each measurement
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=120))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=120))]
     pub seconds: u8,
-    /// TCP congestion control; may be repeated (default: cubic, and bbr where the kernel has it)
+    /// TCP congestion control; may be repeated (default: cubic, and bbr where the kernel has it).
+    /// Tests about something else use the first one
     #[arg(long = "cc", value_name = "NAME", value_delimiter = ',')]
     pub congestion: Vec<String>,
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,
+}
+
+/// A test of `weft bench overlay`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchTest {
+    /// One TCP stream between two nodes
+    Tcp1,
+    /// Eight TCP streams at once
+    Tcp8,
+    /// Datagrams of 64, 512 and 1400 bytes from one thread that sends one with each send()
+    Udp,
+    /// 64 bytes there and back, one at a time
+    Rr,
+    /// 64 bytes there and back, 64 at once
+    Rr64,
+    /// Small requests over 16 kept TCP connections to tasks that sleep 1 ms before they answer
+    Tasks,
+    /// One TCP stream within one node, against veth and bridge
+    Local,
+    /// One TCP stream through a virtual address, against a direct one
+    Vip,
+    /// Every one of them
+    All,
 }
 
 /// `weft demo-http`

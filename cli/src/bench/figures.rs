@@ -1,5 +1,16 @@
 //! Medians and percentiles.
 
+/// Shares of the distribution of times that every run keeps: enough for tables and pictures.
+pub(super) const QUANTILES: [f64; 12] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0,
+];
+
+/// Positions in [`QUANTILES`].
+pub(super) const P50: usize = 3;
+pub(super) const P90: usize = 5;
+pub(super) const P99: usize = 7;
+pub(super) const P99_9: usize = 9;
+
 /// The middle value; the mean of the two middle ones when their number is even. NaN for nothing.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -12,10 +23,18 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The value that `percent` of the sorted values do not exceed (nearest rank). NaN for nothing.
-pub(super) fn percentile(sorted: &[u64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+/// The value that this share of the sorted values does not exceed (nearest rank). NaN for nothing.
+pub(super) fn quantile(sorted: &[u64], share: f64) -> f64 {
+    let exact = sorted.len() as f64 * share;
+    // 0.99 of 100 is 99, not the 99.00000000000001 that a float makes of it.
+    let rank = (exact - 1e-6).ceil().max(1.0) as usize;
     sorted.get(rank - 1).map_or(f64::NAN, |value| *value as f64)
+}
+
+/// Microseconds at each of [`QUANTILES`], from nanoseconds in any order.
+pub(super) fn microseconds(mut nanos: Vec<u64>) -> [f64; QUANTILES.len()] {
+    nanos.sort_unstable();
+    QUANTILES.map(|share| quantile(&nanos, share) / 1e3)
 }
 
 #[cfg(test)]
@@ -23,14 +42,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_percentiles() {
+    fn the_middle_one() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
-        let hundred: Vec<u64> = (1..=100).collect();
-        assert_eq!(percentile(&hundred, 50), 50.0);
-        assert_eq!(percentile(&hundred, 99), 99.0);
-        assert_eq!(percentile(&[7], 99), 7.0);
-        assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn nearest_ranks() {
+        let thousand: Vec<u64> = (1..=1000).collect();
+        assert_eq!(quantile(&thousand, 0.0), 1.0);
+        assert_eq!(quantile(&thousand, 0.5), 500.0);
+        assert_eq!(quantile(&thousand, 0.99), 990.0);
+        assert_eq!(quantile(&thousand, 0.999), 999.0);
+        assert_eq!(quantile(&thousand, 1.0), 1000.0);
+        assert_eq!(quantile(&[7], 0.99), 7.0);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn named_positions_are_what_they_say() {
+        let named = [P50, P90, P99, P99_9].map(|at| QUANTILES[at]);
+        assert_eq!(named, [0.5, 0.9, 0.99, 0.999]);
+        let times = microseconds(vec![3000, 1000, 2000]);
+        assert_eq!((times[0], times[P50], times[11]), (1.0, 2.0, 3.0));
     }
 }

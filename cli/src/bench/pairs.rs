@@ -1,0 +1,102 @@
+//! Runs of one test on two sides, taking turns.
+
+use std::time::Duration;
+
+use super::figures::median;
+use super::load::Way;
+use super::measure::{Run, Work};
+use crate::output::complain;
+use crate::stop::Stop;
+
+/// Length of the runs that nobody counts, which warm caches and neighbours up.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// How often and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) pairs: u8,
+    pub(super) length: Duration,
+}
+
+/// A test with its runs.
+#[derive(Debug, Clone)]
+pub(super) struct Test {
+    pub(super) name: String,
+    pub(super) work: Work,
+    /// What weft is compared with: `kernel`, or weft itself in an easier case.
+    pub(super) against: &'static str,
+    pub(super) weft: Vec<Run>,
+    pub(super) other: Vec<Run>,
+}
+
+impl Test {
+    /// Nothing measured yet.
+    pub(super) fn new(name: impl Into<String>, work: Work, against: &'static str) -> Self {
+        Self {
+            name: name.into(),
+            work,
+            against,
+            weft: Vec::new(),
+            other: Vec::new(),
+        }
+    }
+
+    /// Measures both in pairs; `prepare` is called before each run on weft's side.
+    pub(super) fn run(
+        mut self,
+        pace: Pace,
+        (weft, other): (&Way<'_>, &Way<'_>),
+        stop: &Stop,
+        prepare: impl Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let ours = |length| {
+            stop.going_on()?;
+            prepare()?;
+            self.work.measure(weft, length)
+        };
+        let theirs = |length| {
+            stop.going_on()?;
+            self.work.measure(other, length)
+        };
+        ours(WARM_UP)?;
+        theirs(WARM_UP)?;
+        let (mut all_ours, mut all_theirs) = (Vec::new(), Vec::new());
+        for pair in 1..=pace.pairs {
+            // Who goes first changes, so that neither side always finds the machine warmer.
+            let (run, against) = if pair % 2 == 1 {
+                let run = ours(pace.length)?;
+                (run, theirs(pace.length)?)
+            } else {
+                let against = theirs(pace.length)?;
+                (ours(pace.length)?, against)
+            };
+            let unit = self.work.unit();
+            complain(&format!(
+                "{}, pair {pair} of {}: weft {}, {} {} {unit}",
+                self.name,
+                pace.pairs,
+                shown(run.rate, unit),
+                self.against,
+                shown(against.rate, unit)
+            ));
+            all_ours.push(run);
+            all_theirs.push(against);
+        }
+        (self.weft, self.other) = (all_ours, all_theirs);
+        Ok(self)
+    }
+}
+
+/// The median of a figure over some runs.
+pub(super) fn median_of(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
+    median(&runs.iter().map(value).collect::<Vec<_>>())
+}
+
+/// A figure as people read it.
+pub(super) fn shown(value: f64, unit: &str) -> String {
+    match unit {
+        "Gbit/s" => format!("{:.2}", value / 1e9),
+        "1/s" => format!("{value:.0}"),
+        _ => format!("{value:.1}"),
+    }
+}

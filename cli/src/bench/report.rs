@@ -1,0 +1,159 @@
+//! The table and the JSON.
+
+use serde_json::{Value, json};
+
+use super::figures::{P50, P90, P99, P99_9};
+use super::measure::Run;
+use super::pairs::{Test, median_of, shown};
+use crate::args::FormatArgs;
+use crate::output::Listing;
+
+/// Headings of all fields that a table shows.
+const HEADINGS: &[(&str, &str)] = &[
+    ("Test", "TEST"),
+    ("Unit", "UNIT"),
+    ("Weft", "WEFT"),
+    ("Other", "OTHER"),
+    ("Against", "AGAINST"),
+    ("Ratio", "RATIO"),
+    ("Per", "PER"),
+    ("AgentCPUs", "AGENT CPUS"),
+    ("AgentPer", "AGENT"),
+    ("MachinePer", "MACHINE"),
+    ("OtherMachinePer", "OTHER MACHINE"),
+    ("GeneratorPer", "GENERATOR"),
+    ("OtherGeneratorPer", "OTHER GENERATOR"),
+    ("SwitchesPer", "SWITCHES"),
+    ("AgentMB", "AGENT MB"),
+];
+
+/// The first table.
+const RESULTS: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.Against}}\t{{.Ratio}}";
+
+/// The second one.
+const COSTS: &str = "table {{.Test}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}";
+
+/// What the second table's columns mean.
+const LEGEND: &str = "\
+CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything, on both sides.
+GENERATOR: this process, which makes the load and takes it in; where the kernel is the data plane,
+its work for a packet is done in the sender's name and counts there. AGENT MB: the bigger weftd, in RAM.
+";
+
+/// Everything, in the form that was asked for.
+pub(super) fn render(tests: &[Test], format: &FormatArgs) -> anyhow::Result<String> {
+    let mut out = results(tests).render(format)?;
+    if format.format.is_none() && !format.quiet {
+        out.push('\n');
+        out.push_str(&costs(tests)?);
+        out.push_str(LEGEND);
+    }
+    Ok(out)
+}
+
+/// One row for each rate, loss and percentile.
+fn results(tests: &[Test]) -> Listing {
+    let mut listing = Listing::new(HEADINGS, RESULTS, "Test");
+    for test in tests {
+        let unit = test.work.unit();
+        let mut main = row(test, &test.name, unit, |run| run.rate);
+        if let (Some(main), Some(costs)) = (main.as_object_mut(), costs_of(test).as_object()) {
+            main.extend(costs.clone());
+            let all = |runs: &[Run]| runs.iter().map(Run::json).collect::<Value>();
+            main.insert(
+                "Runs".to_owned(),
+                json!({
+                    "Weft": all(&test.weft),
+                    "Other": all(&test.other),
+                }),
+            );
+        }
+        listing.push(main);
+        let mut more = |name: &str, unit: &str, value: fn(&Run) -> f64| {
+            listing.push(row(test, name, unit, value));
+        };
+        if has_latency(test) {
+            more("  p50", "µs", |run| latency(run, P50));
+            more("  p90", "µs", |run| latency(run, P90));
+            more("  p99", "µs", |run| latency(run, P99));
+            more("  p99.9", "µs", |run| latency(run, P99_9));
+        }
+        if unit == "1/s" && loses(test) {
+            more("  lost", "%", |run| run.lost * 100.0);
+        }
+    }
+    listing
+}
+
+fn has_latency(test: &Test) -> bool {
+    test.weft.iter().any(|run| run.latency.is_some())
+}
+
+/// Datagrams always say what was lost; round trips only if something was.
+fn loses(test: &Test) -> bool {
+    !has_latency(test)
+        || test
+            .weft
+            .iter()
+            .chain(&test.other)
+            .any(|run| run.lost > 0.0)
+}
+
+fn latency(run: &Run, at: usize) -> f64 {
+    run.latency.map_or(f64::NAN, |times| times[at])
+}
+
+fn row(test: &Test, name: &str, unit: &str, value: fn(&Run) -> f64) -> Value {
+    let (weft, other) = (median_of(&test.weft, value), median_of(&test.other, value));
+    let all = |runs: &[Run]| runs.iter().map(value).collect::<Vec<_>>();
+    let ratio = weft / other;
+    json!({
+        "Test": name,
+        "Unit": unit,
+        "Weft": shown(weft, unit),
+        "Other": shown(other, unit),
+        "Against": test.against,
+        // Nothing lost on the other side gives no ratio.
+        "Ratio": if ratio.is_finite() { format!("{ratio:.2}x") } else { String::new() },
+        "WeftRuns": all(&test.weft),
+        "OtherRuns": all(&test.other),
+    })
+}
+
+fn costs(tests: &[Test]) -> anyhow::Result<String> {
+    let mut listing = Listing::new(HEADINGS, COSTS, "Test");
+    for test in tests {
+        listing.push(costs_of(test));
+    }
+    listing.render(&FormatArgs {
+        format: Some(COSTS.to_owned()),
+        quiet: false,
+    })
+}
+
+fn costs_of(test: &Test) -> Value {
+    let (per, amount) = test.work.per();
+    let cost = |runs: &[Run], value: fn(&Run) -> f64, decimals: usize| {
+        let cost = median_of(runs, |run| value(run) / amount(run));
+        if cost.is_finite() {
+            format!("{cost:.decimals$}")
+        } else {
+            String::new()
+        }
+    };
+    json!({
+        "Test": test.name,
+        "Per": per,
+        "AgentCPUs": format!("{:.2}", median_of(&test.weft, |run| run.usage.agents / run.seconds)),
+        "AgentPer": cost(&test.weft, |run| run.usage.agents, 2),
+        "MachinePer": cost(&test.weft, |run| run.usage.machine, 2),
+        "OtherMachinePer": cost(&test.other, |run| run.usage.machine, 2),
+        "GeneratorPer": cost(&test.weft, |run| run.usage.generator(), 2),
+        "OtherGeneratorPer": cost(&test.other, |run| run.usage.generator(), 2),
+        "SwitchesPer": cost(&test.weft, |run| run.usage.switches, 0),
+        "AgentMB": format!("{:.1}", median_of(&test.weft, |run| run.resident) / 1e6),
+    })
+}
+
+#[cfg(test)]
+mod tests;

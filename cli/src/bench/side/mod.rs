@@ -1,0 +1,59 @@
+//! The two ways between two nodes: weft, and the kernel's veth, bridge and vxlan.
+
+mod kernel;
+mod weft;
+
+pub(super) use kernel::KernelSide;
+pub(super) use weft::WeftSide;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use weft_sys::netns::Netns;
+
+use super::load::{Way, exchange};
+use crate::stop::Stop;
+
+/// How long it may take until something that was asked for is there.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A sandbox with its address.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) netns: Netns,
+    pub(super) ip: IpAddr,
+}
+
+impl End {
+    /// The way from here to another one.
+    pub(super) fn to<'a>(&'a self, server: &'a Self, agents: &'a [u32]) -> Way<'a> {
+        Way {
+            client: &self.netns,
+            server: &server.netns,
+            listen: server.ip,
+            target: server.ip,
+            agents,
+        }
+    }
+}
+
+/// Waits until the ends hear each other.
+pub(super) fn wait_for(way: &Way<'_>, stop: &Stop) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while exchange(way, Duration::from_millis(10)).map_or(true, |heard| heard.times.is_empty()) {
+        stop.going_on()?;
+        if Instant::now() > deadline {
+            bail!(
+                "{} does not answer after {} s: `weft drops` on the nodes of the lab says where packets end",
+                way.target,
+                LIMIT.as_secs()
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}

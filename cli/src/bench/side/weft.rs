@@ -1,0 +1,181 @@
+//! weft: two agents, an overlay network, and sandboxes that joined it.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+use weft_control::api::{
+    Connect, Connected, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+};
+use weft_control::objects::{
+    Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service, ServiceMode,
+    ServiceSpec,
+};
+use weft_lab::{Lab, LabConfig};
+
+use super::{End, LIMIT, LOOK, wait_for};
+use crate::bench::load::Way;
+use crate::client::Client;
+use crate::stop::Stop;
+
+/// Room for some thousand endpoints.
+const SUBNET: &str = "10.200.0.0/16";
+
+/// Two machines with agents, a sandbox on each.
+#[derive(Debug)]
+pub(in crate::bench) struct WeftSide {
+    lab: Lab,
+    runtime: Runtime,
+    client: End,
+    server: End,
+    agents: Vec<u32>,
+}
+
+impl WeftSide {
+    /// Builds it as a lab of that name.
+    pub(in crate::bench) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
+        let lab = Lab::create(&LabConfig {
+            nodes: 2,
+            ..LabConfig::new(name)?
+        })?;
+        lab.wait_ready(LIMIT)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(make_network(&lab))?;
+        let mut agents = Vec::new();
+        for node in ["node1", "node2"] {
+            agents.push(lab.agent_pid(node)?.context("weftd does not run")?);
+        }
+        let side = Self {
+            client: runtime.block_on(attach(&lab, "node1", "bench", None))?,
+            server: runtime.block_on(attach(&lab, "node2", "bench", None))?,
+            lab,
+            runtime,
+            agents,
+        };
+        wait_for(&side.way(), stop)?;
+        Ok(side)
+    }
+
+    /// From one node to the other.
+    pub(in crate::bench) fn way(&self) -> Way<'_> {
+        self.client.to(&self.server, &self.agents)
+    }
+
+    /// One more sandbox beside the client's.
+    pub(in crate::bench) fn neighbour(&self, stop: &Stop) -> anyhow::Result<End> {
+        let end = attach(&self.lab, "node1", "neighbour", None);
+        let end = self.runtime.block_on(end)?;
+        wait_for(&self.way_to(&end), stop)?;
+        Ok(end)
+    }
+
+    /// From the client's sandbox to that one, which is on the same node.
+    pub(in crate::bench) fn way_to<'a>(&'a self, server: &'a End) -> Way<'a> {
+        self.client.to(server, &self.agents[..1])
+    }
+
+    /// A service with one replica on the other node, and its virtual address.
+    pub(in crate::bench) fn service(&self, stop: &Stop) -> anyhow::Result<(End, IpAddr)> {
+        let (replica, vip) = self.runtime.block_on(make_service(&self.lab))?;
+        wait_for(&self.way_through(&replica, vip), stop)?;
+        Ok((replica, vip))
+    }
+
+    /// From the client's sandbox through a virtual address to a replica.
+    pub(in crate::bench) fn way_through<'a>(&'a self, replica: &'a End, vip: IpAddr) -> Way<'a> {
+        Way {
+            target: vip,
+            ..self.client.to(replica, &self.agents)
+        }
+    }
+
+    pub(in crate::bench) fn down(self) -> anyhow::Result<()> {
+        // The namespaces live as long as somebody holds them.
+        drop((self.client, self.server));
+        self.lab.down()
+    }
+}
+
+fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
+    Client::new(&format!("unix://{}", lab.socket(node)?.display()))
+}
+
+async fn make_network(lab: &Lab) -> anyhow::Result<()> {
+    let (first, second) = (api(lab, "node1")?, api(lab, "node2")?);
+    let init = SwarmInit {
+        advertise_addr: Some(lab.node_addr("node1")?.to_string()),
+        ..SwarmInit::default()
+    };
+    let swarm: SwarmInitReply = first.post("/v1/swarm/init", &init).await?;
+    let join = SwarmJoin {
+        token: swarm.worker_token,
+        remote_addr: swarm.manager_addr,
+        advertise_addr: Some(lab.node_addr("node2")?.to_string()),
+        listen_addr: None,
+        data_path_addr: None,
+    };
+    let _joined: SwarmJoinReply = second.post("/v1/swarm/join", &join).await?;
+    let spec = NetworkSpec {
+        name: "bench".to_owned(),
+        internal: true,
+        subnets: vec![SUBNET.parse()?],
+        ..NetworkSpec::default()
+    };
+    let _network: Network = first.post("/v1/networks", &spec).await?;
+    Ok(())
+}
+
+/// Makes a namespace and attaches it; the node may hear of the network or the service a moment
+/// later than the manager.
+async fn attach(lab: &Lab, node: &str, name: &str, service: Option<&str>) -> anyhow::Result<End> {
+    let path = lab.add_netns(node, name)?;
+    let request = Connect {
+        netns: path.display().to_string(),
+        name: Some(format!("{name}-{node}")),
+        service: service.map(str::to_owned),
+        ..Connect::default()
+    };
+    let api = api(lab, node)?;
+    let deadline = Instant::now() + LIMIT;
+    let connected: Connected = loop {
+        match api.post("/v1/networks/bench/connect", &request).await {
+            Ok(connected) => break connected,
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    };
+    Ok(End {
+        netns: lab.netns(node, Some(&path))?,
+        ip: connected.ip,
+    })
+}
+
+async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
+    // No tasks of its own: the bench's server is the replica.
+    let spec = ServiceSpec {
+        name: "bench".to_owned(),
+        mode: ServiceMode::Replicated { replicas: 0 },
+        image: "host".to_owned(),
+        command: vec!["true".to_owned()],
+        env: Vec::new(),
+        networks: vec![NetworkAttachmentSpec {
+            target: "bench".to_owned(),
+            ..NetworkAttachmentSpec::default()
+        }],
+        ports: Vec::new(),
+        endpoint_mode: weft_control::objects::EndpointMode::Vip,
+        restart_condition: RestartCondition::None,
+        restart_delay_ms: 5000,
+        stop_grace_ms: 10_000,
+        labels: std::collections::BTreeMap::new(),
+    };
+    let first = api(lab, "node1")?;
+    let service: Service = first.post("/v1/services", &spec).await?;
+    let detail: ServiceDetail = first.get(&format!("/v1/services/{}", service.id)).await?;
+    let vip = detail.service.vips.first().context("no virtual address")?;
+    let replica = attach(lab, "node2", "replica", Some("bench")).await?;
+    Ok((replica, vip.ip))
+}
