@@ -176,7 +176,7 @@ impl SendQueue {
         let mut outer = [0; vxlan::HEADER_LEN];
         vxlan::emit(vni, &mut outer);
         let socket = info.map_or(0, |i| {
-            usize::from(flow::entropy_port(&i.five_tuple())) % self.sockets.len()
+            usize::from(flow::entropy_port(&flow::path_tuple(i))) % self.sockets.len()
         });
         let single = vnet.gso_type == weft_wire::vnet::GSO_NONE;
         if !single && self.inject(vni, (socket, vtep), vnet, info, frame.clone(), counters)? {

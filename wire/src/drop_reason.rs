@@ -60,6 +60,9 @@ drop_reasons! {
     NotAFlow => "not_a_flow", "A TCP packet of no known connection.";
     Retried => "retried", "A refusal swallowed because the flow went to the next replica.";
     Fragment => "fragment", "A fragment on a path that needs whole packets.";
+    FragmentEarly => "fragment_early", "A later fragment to a service whose first one was not seen.";
+    FragmentOverlap => "fragment_overlap", "A fragment that overlaps the first one of its datagram.";
+    BadFragment => "bad_fragment", "A fragment whose offset or length no sender makes.";
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::IpInfo;
+use crate::frame::Fragment;
+
 /// Addresses, ports and protocol of one direction of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FiveTuple {
@@ -28,6 +31,20 @@ impl FiveTuple {
             dport: self.sport,
             proto: self.proto,
         }
+    }
+}
+
+/// What the outer source port of a packet is chosen by: its flow, but for fragments, which take one
+/// path because only the first of them knows its ports.
+#[must_use]
+pub const fn path_tuple(info: &IpInfo) -> FiveTuple {
+    let whole = matches!(info.fragment, Fragment::None);
+    FiveTuple {
+        sport: if whole { info.sport } else { 0 },
+        dport: if whole { info.dport } else { 0 },
+        // Behind IPv6 extension headers only the first fragment knows the protocol.
+        proto: if whole { info.proto } else { 0 },
+        ..info.five_tuple()
     }
 }
 

@@ -298,7 +298,7 @@ fn ipv6(frame: &[u8]) -> Result<IpInfo, DropReason> {
 
 /// Walks the extension headers of an IPv6 packet (RFC 8200 section 4). Returns the upper
 /// protocol, its offset, and whether the packet is a fragment.
-fn extensions(packet: &[u8], first: u8) -> Result<(u8, usize, Fragment), DropReason> {
+pub(crate) fn extensions(packet: &[u8], first: u8) -> Result<(u8, usize, Fragment), DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;

@@ -13,10 +13,12 @@
 pub mod checksum;
 mod drop_reason;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod gro;
 pub mod gso;
 mod ids;
+pub mod quoted;
 pub mod reply;
 pub mod rewrite;
 #[cfg(test)]

@@ -107,6 +107,9 @@ pub fn set_macs(frame: &mut [u8], src: Mac, dst: Mac) {
 
 /// Lowers the maximum segment size in a TCP SYN to `mss` bytes (RFC 9293 section 3.7.1), and
 /// keeps the checksum right. Returns whether the option was there and larger.
+///
+/// Every option of the kind is lowered, because a receiver believes the last one. A list with a
+/// wrong length is left alone from there on, as receivers stop there too. At most 40 steps.
 pub fn clamp_mss(frame: &mut [u8], info: &IpInfo, mss: u16, partial_csum: bool) -> bool {
     const END: u8 = 0;
     const NOP: u8 = 1;
@@ -119,40 +122,44 @@ pub fn clamp_mss(frame: &mut [u8], info: &IpInfo, mss: u16, partial_csum: bool) 
     {
         return false;
     }
+    let mut lowered = false;
     let mut at = info.l4 + 20;
     while at < info.payload {
         let len = match frame[at] {
-            END => return false,
+            END => break,
             NOP => 1,
             _ if at + 1 < info.payload => usize::from(frame[at + 1]),
-            _ => return false,
+            _ => break,
         };
         if len == 0 || at + len > info.payload {
-            return false;
+            break;
         }
-        if frame[at] == MSS && len == 4 {
-            let old = be16(frame, at + 2);
-            if old <= mss {
-                return false;
-            }
-            put16(frame, at + 2, mss);
-            if !partial_csum {
-                let field = info.l4 + 16;
-                // An option may start at an odd offset: its bytes then are the halves of two
-                // words, which a byte swap of both values accounts for.
-                let (old, new) = if (at - info.l4).is_multiple_of(2) {
-                    (old, mss)
-                } else {
-                    (old.swap_bytes(), mss.swap_bytes())
-                };
-                let sum = checksum::update_u16(be16(frame, field), old, new);
-                put16(frame, field, sum);
-            }
-            return true;
+        if frame[at] == MSS && len == 4 && be16(frame, at + 2) > mss {
+            lower_mss(frame, info, at, mss, partial_csum);
+            lowered = true;
         }
-        at += len.max(1);
+        at += len;
     }
-    false
+    lowered
+}
+
+/// Writes the option at `at`.
+fn lower_mss(frame: &mut [u8], info: &IpInfo, at: usize, mss: u16, partial_csum: bool) {
+    let old = be16(frame, at + 2);
+    put16(frame, at + 2, mss);
+    if partial_csum {
+        return;
+    }
+    // An option may start at an odd offset: its bytes then are the halves of two words, which a
+    // byte swap of both values accounts for.
+    let (old, new) = if (at - info.l4).is_multiple_of(2) {
+        (old, mss)
+    } else {
+        (old.swap_bytes(), mss.swap_bytes())
+    };
+    let field = info.l4 + 16;
+    let sum = checksum::update_u16(be16(frame, field), old, new);
+    put16(frame, field, sum);
 }
 
 #[cfg(test)]

@@ -136,6 +136,16 @@ fn mss_is_lowered_at_even_and_odd_offsets() {
 }
 
 #[test]
+fn every_mss_option_is_lowered_as_receivers_believe_the_last() {
+    let mut frame = syn(vec![2, 4, 4, 0, 1, 2, 4, 5, 0xb4, 2, 4, 0x23, 0]);
+    let at = info(&frame);
+    assert!(clamp_mss(&mut frame, &at, 1201, false));
+    assert_canonical(&frame);
+    let values: Vec<u16> = [22, 27, 31].map(|o| be16(&frame, at.l4 + o)).to_vec();
+    assert_eq!(values, [1024, 1201, 1201]);
+}
+
+#[test]
 fn hostile_options_end_the_search() {
     for options in [
         vec![3, 0, 0, 0],
