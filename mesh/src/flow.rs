@@ -117,14 +117,6 @@ impl FlowState {
         matches!(self, Self::Closing | Self::Reset)
     }
 
-    /// True when the entry may make room for a new connection.
-    pub(crate) const fn is_evictable(self) -> bool {
-        matches!(
-            self,
-            Self::SynSent | Self::SynAnswered | Self::Closing | Self::Reset | Self::Datagrams
-        )
-    }
-
     /// The state after a TCP segment from the client.
     pub(crate) const fn after_client(self, flags: u8) -> Self {
         if flags & TCP_RST != 0 {

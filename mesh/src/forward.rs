@@ -1,8 +1,8 @@
 //! Client to replica.
 
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni};
+use weft_wire::rewrite::{Side, clamp_mss, rewrite_endpoint, set_macs};
+use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
 
 use crate::balancer::Choice;
 use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
@@ -58,6 +58,7 @@ impl FlowTable {
     ///
     /// Give it frames from a port whose destination is a VIP, and frames from `weft0` whose
     /// destination is the mesh address. The sender's addresses were verified by the caller.
+    /// Fragments and ICMP errors go with the flow that they belong to.
     /// `partial_csum` says that the frame's checksum is still to be completed by a device.
     /// O(1) for a known flow, O(replicas) for a new one.
     pub fn forward(
@@ -68,18 +69,33 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) -> Forward {
-        if info.fragment != Fragment::None {
-            return Forward::Drop(DropReason::Fragment);
-        }
         if frame.len() < info.len {
             return Forward::Drop(DropReason::Truncated);
+        }
+        if info.fragment != Fragment::None {
+            return self.forward_fragment(cx, origin, frame, info, partial_csum);
         }
         if info.is_echo_request() {
             return Forward::AnswerEcho;
         }
+        if quoted::is_error(info) {
+            return self.forward_error(cx, origin, frame, info, partial_csum);
+        }
         if info.proto != TCP && info.proto != UDP {
             return Forward::Drop(DropReason::NotAFlow);
         }
+        self.forward_packet(cx, origin, frame, info, partial_csum)
+    }
+
+    /// A TCP or UDP packet, or the first fragment of one.
+    pub(crate) fn forward_packet(
+        &mut self,
+        cx: &Context<'_>,
+        origin: &Origin,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
         let key = Self::key_of(origin.scope(), info);
         let Some(at) = self.find_forward(&key) else {
             return self.forward_new(cx, origin, key, frame, info, partial_csum);
@@ -146,7 +162,7 @@ impl FlowTable {
     }
 
     /// Rewrites a frame as its flow says.
-    fn forward_known(
+    pub(crate) fn forward_known(
         &mut self,
         cx: &Context<'_>,
         at: u32,
@@ -162,6 +178,7 @@ impl FlowTable {
         if !rewrite_forward(flow, frame, info, partial_csum) {
             return Forward::Drop(DropReason::BadIpHeader);
         }
+        clamp(cx, flow, frame, info, partial_csum);
         Forward::Rewritten {
             vni: flow.origin.vni(),
             dst_mac: flow.replica_mac,
@@ -193,7 +210,7 @@ impl FlowTable {
                 return refuse(info, reason);
             }
         };
-        let syn = (info.proto == TCP)
+        let syn = (info.proto == TCP && info.fragment == Fragment::None)
             .then(|| {
                 let sent = frame.get(..info.len)?;
                 self.syns.keep(sent, replica.key, partial_csum)
@@ -391,6 +408,22 @@ pub(crate) fn rewrite_forward(
     };
     set_macs(frame, src_mac, flow.replica_mac);
     true
+}
+
+/// Keeps the segments of a new connection within the MTU of the replica's network, whatever the
+/// interface of an end believes: a SYN says how long the segments of the other direction may be.
+pub(crate) fn clamp(
+    cx: &Context<'_>,
+    flow: &Flow,
+    frame: &mut [u8],
+    info: &IpInfo,
+    partial_csum: bool,
+) {
+    if info.tcp_flags & TCP_SYN != 0
+        && let Some(mss) = cx.services.mss(flow.origin.vni(), info.is_ipv4())
+    {
+        clamp_mss(frame, info, mss, partial_csum);
+    }
 }
 
 /// The service that a client means, and the port to give to its replica.

@@ -19,16 +19,21 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
+mod errors;
+mod evict;
 mod flow;
 mod forward;
+mod fragments;
 mod reverse;
 mod services;
 mod sweep;
 mod syn_ring;
 mod table;
+mod tenants;
 mod wheel;
 
 pub use balancer::{Balancer, Choice, Policy, Rng};
+pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
 pub use reverse::Reverse;

@@ -2,10 +2,10 @@
 
 use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum};
+use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum, quoted};
 
 use crate::flow::{Flow, FlowState, Install, Role, Target};
-use crate::forward::rewrite_forward;
+use crate::forward::{clamp, rewrite_forward};
 use crate::table::{Context, FlowTable};
 
 /// What becomes of a frame that may come from a replica.
@@ -51,12 +51,30 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) -> Reverse {
-        if self.is_empty() || info.fragment != Fragment::None || frame.len() < info.len {
+        if self.is_empty() || frame.len() < info.len {
             return Reverse::NotAFlow;
+        }
+        if info.fragment != Fragment::None {
+            return self.reverse_fragment(cx, vni, frame, info, partial_csum);
+        }
+        if quoted::is_error(info) {
+            return self.reverse_error(vni, frame, info, partial_csum);
         }
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
+        self.reverse_packet(cx, vni, frame, info, partial_csum)
+    }
+
+    /// A TCP or UDP packet, or the first fragment of one.
+    pub(crate) fn reverse_packet(
+        &mut self,
+        cx: &Context<'_>,
+        vni: Vni,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
         let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
             return Reverse::NotAFlow;
         };
@@ -65,7 +83,7 @@ impl FlowTable {
         };
         flow.last_seen = cx.now;
         if let Role::Guest { owner } = flow.role {
-            return self.reverse_guest(at, owner, frame, info, partial_csum);
+            return self.reverse_guest(cx, at, owner, frame, info, partial_csum);
         }
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
@@ -80,7 +98,7 @@ impl FlowTable {
             let state = flow.state.after_replica(info.tcp_flags);
             self.set_state(at, state);
         }
-        self.reverse_known(at, frame, info, partial_csum)
+        self.reverse_known(cx, at, frame, info, partial_csum)
     }
 
     /// The frame that [`Reverse::Retry`] spoke of: complete checksums, no offload asked for.
@@ -89,8 +107,9 @@ impl FlowTable {
         self.scratch.get(..self.scratch_len).unwrap_or_default()
     }
 
-    fn reverse_known(
+    pub(crate) fn reverse_known(
         &self,
+        cx: &Context<'_>,
         at: u32,
         frame: &mut [u8],
         info: &IpInfo,
@@ -102,6 +121,7 @@ impl FlowTable {
         if !rewrite_reverse(flow, frame, info, partial_csum) {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
+        clamp(cx, flow, frame, info, partial_csum);
         Reverse::Rewritten {
             to: flow.origin.target(),
         }
@@ -110,6 +130,7 @@ impl FlowTable {
     /// A frame of a flow that another worker owns. That one has to see what changes its state.
     fn reverse_guest(
         &mut self,
+        cx: &Context<'_>,
         at: u32,
         owner: u16,
         frame: &mut [u8],
@@ -131,7 +152,7 @@ impl FlowTable {
             }
             return to_owner;
         }
-        self.reverse_known(at, frame, info, partial_csum)
+        self.reverse_known(cx, at, frame, info, partial_csum)
     }
 
     /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
@@ -170,6 +191,7 @@ impl FlowTable {
         {
             return Some(Reverse::Drop(DropReason::Retried));
         }
+        clamp(cx, flow, scratch, &info, false);
         Some(Reverse::Retry {
             vni: flow.origin.vni(),
             dst_mac: flow.replica_mac,

@@ -157,6 +157,7 @@ pub struct Services {
     published: HashMap<(Protocol, u16), (ServiceIndex, u16)>,
     replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
     addresses: HashSet<(Vni, IpAddr)>,
+    mtus: HashMap<Vni, u16>,
 }
 
 impl Services {
@@ -200,6 +201,15 @@ impl Services {
         !self.addresses.is_empty() && self.addresses.contains(&(vni, ip))
     }
 
+    /// Longest TCP segment, in bytes of data, that network `vni` carries whole; unknown without
+    /// its MTU. O(1).
+    #[must_use]
+    pub fn mss(&self, vni: Vni, ipv4: bool) -> Option<u16> {
+        // RFC 9293 section 3.7.1: less the fixed IP and TCP headers, options not counted.
+        let headers = if ipv4 { 20 + 20 } else { 40 + 20 };
+        self.mtus.get(&vni)?.checked_sub(headers)
+    }
+
     /// Every service, once for each network that it is on.
     #[must_use]
     pub fn all(&self) -> &[Service] {
@@ -235,6 +245,12 @@ impl ServicesBuilder {
         }
         self.built.services.push(service);
         index
+    }
+
+    /// Says that packets on network `vni` have `mtu_bytes` at most.
+    pub fn mtu(&mut self, vni: Vni, mtu_bytes: u16) -> &mut Self {
+        self.built.mtus.insert(vni, mtu_bytes);
+        self
     }
 
     /// Makes `ip` on network `vni` a virtual address of `service`. The last one given counts.
@@ -296,7 +312,9 @@ mod tests {
             balancer: Balancer::default(),
             replicas: vec![replica(1), replica(2)],
         });
-        b.vip(vni, vip, web).publish(Protocol::Tcp, 8000, web, 80);
+        b.vip(vni, vip, web)
+            .publish(Protocol::Tcp, 8000, web, 80)
+            .mtu(vni, 1450);
         let s = b.build();
         assert!(s.is_vip(vni, vip));
         assert!(!s.is_vip(other, vip));
@@ -309,6 +327,11 @@ mod tests {
         let ip = replica(1).ip;
         assert!(s.is_replica(vni, ip) && !s.is_replica(other, ip) && !s.is_replica(vni, vip));
         assert_eq!(s.all().len(), 1);
+        assert_eq!(
+            (s.mss(vni, true), s.mss(vni, false)),
+            (Some(1410), Some(1390))
+        );
+        assert_eq!(s.mss(other, true), None);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use hashbrown::HashTable;
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use crate::balancer::Rng;
-use crate::flow::{Flow, FlowState, HALF_CLOSED, Install, Key, Removal, Role};
+use crate::evict::Evictions;
+use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
+use crate::fragments::Fragments;
 use crate::services::Services;
 use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
+use crate::tenants::Tenants;
 use crate::wheel::Wheel;
-
-/// Entries looked at, at most, to make room for a new flow.
-const EVICTION_PROBES: usize = 16;
 
 /// Limits and identity of a table.
 #[derive(Debug, Clone)]
@@ -71,8 +71,8 @@ pub struct FlowCounters {
     pub refused: u64,
     /// Flows ended by time.
     pub expired: u64,
-    /// Flows that made room for new ones.
-    pub evicted: u64,
+    /// Entries that made room for new ones.
+    pub evicted: Evictions,
     /// New flows for which there was no room.
     pub full: u64,
     /// Connections reset because their replica was gone.
@@ -90,11 +90,13 @@ pub struct FlowTable {
     free: Vec<u32>,
     by_forward: HashTable<u32>,
     by_reverse: HashTable<u32>,
-    wheel: Wheel,
+    pub(crate) wheel: Wheel,
+    pub(crate) tenants: Tenants,
+    pub(crate) fragments: Fragments,
     active: usize,
     serial: u64,
-    /// Where the search for a guest to evict goes on.
-    hand: usize,
+    /// Where the search for an entry to evict goes on.
+    pub(crate) hand: usize,
     removals: VecDeque<Removal>,
     pub(crate) syns: SynRing,
     pub(crate) scratch: Box<[u8; SYN_BYTES]>,
@@ -127,6 +129,8 @@ impl FlowTable {
             by_forward: HashTable::new(),
             by_reverse: HashTable::new(),
             wheel: Wheel::new(),
+            tenants: Tenants::new(config.seed),
+            fragments: Fragments::new(config.seed),
             active: 0,
             serial: 0,
             hand: 0,
@@ -276,11 +280,11 @@ impl FlowTable {
 
     /// Takes in a flow whose keys are not there yet; makes room where it can.
     pub(crate) fn insert(&mut self, flow: Flow) -> Option<u32> {
-        let now = flow.last_seen;
-        if self.len() >= self.config.capacity && !self.evict() && !self.evict_guest(now) {
+        if !self.make_room(flow.last_seen, &flow.origin) {
             self.counters.full += 1;
             return None;
         }
+        self.tenants.add(&flow.origin);
         let owned = flow.role == Role::Owner;
         if flow.open.is_some() {
             self.active += 1;
@@ -309,6 +313,7 @@ impl FlowTable {
     pub(crate) fn remove(&mut self, at: u32) -> Option<Flow> {
         let flow = self.flows.get_mut(at as usize)?.take()?;
         self.wheel.unlink(at);
+        self.tenants.take(&flow.origin);
         unlink(&self.hasher, &mut self.by_reverse, &flow.reverse, at);
         if flow.role == Role::Owner {
             unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
@@ -384,46 +389,6 @@ impl FlowTable {
     fn deadline(&self, at: u32) -> Option<Instant> {
         let flow = self.get(at)?;
         Some(flow.last_seen.after(flow.timeout(&self.config)?))
-    }
-
-    /// Makes room by ending the flow that would have ended first, were it left alone. Looks at a
-    /// few entries only: a table full of open connections says no, quickly.
-    fn evict(&mut self) -> bool {
-        for _ in 0..EVICTION_PROBES {
-            let Some(at) = self.wheel.peek() else {
-                return false;
-            };
-            if self
-                .get(at)
-                .is_none_or(|f| f.role == Role::Owner && f.state.is_evictable())
-            {
-                self.remove(at);
-                self.counters.evicted += 1;
-                return true;
-            }
-            self.reschedule(at);
-        }
-        false
-    }
-
-    /// Makes room by forgetting a flow of another worker that was idle for long: should its removal
-    /// have been lost, nothing else would. Looks at a few entries each time, going round.
-    fn evict_guest(&mut self, now: Instant) -> bool {
-        for _ in 0..EVICTION_PROBES.min(self.flows.len()) {
-            self.hand = (self.hand + 1) % self.flows.len();
-            let Ok(at) = u32::try_from(self.hand) else {
-                return false;
-            };
-            let idle_guest = self.get(at).is_some_and(|flow| {
-                flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED
-            });
-            if idle_guest {
-                self.remove(at);
-                self.counters.evicted += 1;
-                return true;
-            }
-        }
-        false
     }
 
     fn link_forward(&mut self, at: u32, key: &Key) {

@@ -126,6 +126,22 @@ impl Wheel {
         Some(self.head_at(tick)).filter(|&e| e != NIL)
     }
 
+    /// The entry whose turn comes after that of `entry`, which is in.
+    pub(crate) fn after(&self, entry: u32) -> Option<u32> {
+        let link = self.links.get(entry as usize)?;
+        if link.slot == UNLINKED {
+            return None;
+        }
+        if link.next != NIL {
+            return Some(link.next);
+        }
+        let slots = SLOTS as u64;
+        let ahead = (u64::from(link.slot) + slots - self.tick % slots) % slots;
+        // Slots before the current one belong to the far end of the window.
+        let tick = self.used_from(self.tick + ahead + 1)?;
+        (tick < self.tick + slots).then(|| self.head_at(tick))
+    }
+
     /// When [`Wheel::pop`] has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let tick = self.first_used()?;
@@ -138,10 +154,14 @@ impl Wheel {
         self.heads[slot]
     }
 
-    /// First second, from the current one on, whose slot holds something. At most five words.
     fn first_used(&self) -> Option<u64> {
+        self.used_from(self.tick)
+    }
+
+    /// First second, from `tick` on, whose slot holds something. At most five words.
+    fn used_from(&self, tick: u64) -> Option<u64> {
         #[expect(clippy::cast_possible_truncation, reason = "less than SLOTS")]
-        let start = (self.tick % SLOTS as u64) as usize;
+        let start = (tick % SLOTS as u64) as usize;
         let words = self.used.len();
         for i in 0..=words {
             let word = (start / 64 + i) % words;
@@ -154,7 +174,7 @@ impl Wheel {
             if bits != 0 {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
                 let ahead = (slot + SLOTS - start) % SLOTS;
-                return Some(self.tick + ahead as u64);
+                return Some(tick + ahead as u64);
             }
         }
         None
@@ -202,6 +222,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_walk_meets_every_entry_once_in_order(
+            start in 0u64..600,
+            ahead in prop::collection::vec(0u64..400, 1..60),
+        ) {
+            let mut w = Wheel::new();
+            w.pop(secs(start));
+            for (i, &d) in (0u32..).zip(&ahead) {
+                w.schedule(i, secs(start + d));
+            }
+            let mut walk = Vec::new();
+            let mut at = w.peek();
+            while let Some(entry) = at {
+                walk.push(entry);
+                prop_assert!(walk.len() <= ahead.len());
+                at = w.after(entry);
+            }
+            let mut popped = Vec::new();
+            while let Some(entry) = w.pop(secs(start + 500)) {
+                popped.push(entry);
+            }
+            prop_assert_eq!(walk, popped);
+        }
+
         #[test]
         fn every_entry_comes_out_once_and_never_early(
             deadlines in prop::collection::vec(0u64..200, 1..60),

@@ -56,6 +56,14 @@ pub(crate) fn port() -> Origin {
     }
 }
 
+/// Another port than [`port`].
+pub(crate) fn port_number(number: u32) -> Origin {
+    Origin::Port {
+        vni: vni(),
+        port: PortId(number),
+    }
+}
+
 pub(crate) fn mesh() -> Origin {
     Origin::Mesh {
         vni: vni(),
@@ -71,6 +79,7 @@ pub(crate) struct Bench {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) now: Instant,
     pub(crate) epoch: u64,
+    pub(crate) mtu: Option<u16>,
 }
 
 impl Bench {
@@ -108,6 +117,7 @@ impl Bench {
             replicas,
             now: Instant(1_000_000_000_000),
             epoch: 0,
+            mtu: None,
         };
         bench.publish();
         bench
@@ -130,6 +140,9 @@ impl Bench {
             .publish(Protocol::Tcp, 8000, web, 80)
             .publish(Protocol::Tcp, 8001, web, 80)
             .publish(Protocol::Udp, 8000, web, 53);
+        if let Some(mtu) = self.mtu {
+            builder.mtu(vni(), mtu);
+        }
         self.services = builder.build();
         self.epoch += 1;
     }

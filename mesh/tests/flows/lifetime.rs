@@ -123,7 +123,10 @@ fn a_full_table_forgets_half_open_connections_and_keeps_open_ones() {
     for sport in 100..1100 {
         b.half_open(sport);
     }
-    assert_eq!((b.table.len(), b.table.counters().evicted), (8, 996));
+    assert_eq!(
+        (b.table.len(), b.table.counters().evicted.handshakes),
+        (8, 996)
+    );
     assert_eq!(b.own(), [8]);
     for sport in 0..4 {
         assert_eq!(state(&b, sport), Some(FlowState::Established));

@@ -8,6 +8,9 @@
 
 mod backends;
 mod bench;
+mod errors;
+mod fairness;
+mod fragments;
 mod lifetime;
 mod nat;
 mod properties;

@@ -178,7 +178,7 @@ fn an_unknown_service_is_refused_by_the_protocols_own_means() {
 }
 
 #[test]
-fn pings_are_answered_and_fragments_dropped() {
+fn pings_are_answered_but_not_in_fragments() {
     let mut b = Bench::new(1);
     let (IpAddr::V4(src), IpAddr::V4(dst)) = (client(), vip()) else {
         panic!("v4");
@@ -190,10 +190,77 @@ fn pings_are_answered_and_fragments_dropped() {
         .write(&mut ping, b"hello")
         .unwrap();
     assert!(matches!(b.forward(&port(), &mut ping), Forward::AnswerEcho));
-    let mut fragment = to_vip(1, SYN, 1, 0, b"");
-    fragment[14 + 6] |= 0x20;
+    ping.truncate(14 + 20 + 8);
+    ping[14 + 3] = 28;
+    ping[14 + 6] |= 0x20;
     assert!(matches!(
-        b.forward(&port(), &mut fragment),
+        b.forward(&port(), &mut ping),
         Forward::Drop(DropReason::Fragment)
     ));
+}
+
+/// A segment with the MSS option, behind a NOP that puts it at an odd offset.
+fn with_mss(mut frame: Vec<u8>, mss: u16) -> Vec<u8> {
+    let before = info(&frame);
+    let [high, low] = mss.to_be_bytes();
+    frame.truncate(before.payload);
+    frame.extend([1, 2, 4, high, low, 1, 1, 0]);
+    frame[before.l4 + 12] = 7 << 4;
+    if before.is_ipv4() {
+        frame[14 + 3] += 8;
+        let header = !checksum::sum(&[&frame[14..24], &[0, 0], &frame[26..34]].concat());
+        frame[24..26].copy_from_slice(&header.to_be_bytes());
+    } else {
+        frame[14 + 5] += 8;
+    }
+    let now = info(&frame);
+    let pseudo = checksum::pseudo_header(now.src, now.dst, 6, now.len - now.l4);
+    frame[now.l4 + 16..now.l4 + 18].copy_from_slice(&pseudo.to_be_bytes());
+    checksum::complete(&mut frame, now.l4, 16).unwrap();
+    frame
+}
+
+fn mss_of(frame: &[u8]) -> u16 {
+    let at = info(frame).l4 + 23;
+    u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+#[test]
+fn both_ends_are_told_the_segment_size_of_the_replicas_network() {
+    for (v6_flow, published) in [(false, false), (false, true), (true, false)] {
+        let mut b = Bench::new(1);
+        b.mtu = Some(1400);
+        if v6_flow {
+            b.replicas[0].ip = v6(11);
+        }
+        b.publish();
+        let (t, origin) = match (v6_flow, published) {
+            (true, _) => (tuple(v6(5), 9, v6(2), 80, 6), port()),
+            (_, true) => (tuple(host_ip(), 9, mesh_ip(), 8000, 6), mesh()),
+            _ => (tuple(client(), 9, vip(), 80, 6), port()),
+        };
+        let want = if v6_flow { 1340 } else { 1360 };
+        let syn = with_mss(tcp((CLIENT, VIP_MAC), t, (SYN, 100, 0), b""), 8960);
+        let sent = b.forwarded(&origin, syn);
+        assert_eq!(mss_of(&sent), want);
+        let seen = info(&sent).five_tuple();
+        let back = with_mss(answer(seen, SYN | ACK, 1, 101, b""), 1460);
+        assert_eq!(mss_of(&b.returned(&origin, back)), want);
+        // A smaller one is left alone.
+        let syn = with_mss(tcp((CLIENT, VIP_MAC), t, (SYN, 100, 0), b""), 536);
+        assert_eq!(mss_of(&b.forwarded(&origin, syn)), 536);
+    }
+}
+
+#[test]
+fn a_connection_that_goes_to_the_next_replica_keeps_the_limit() {
+    let mut b = Bench::new(2);
+    b.mtu = Some(1400);
+    b.publish();
+    let syn = with_mss(to_vip(9, SYN, 100, 0, b""), 1460);
+    let seen = info(&b.forwarded(&port(), syn)).five_tuple();
+    let verdict = b.reverse(&mut answer(seen, RST | ACK, 0, 101, b""));
+    assert!(matches!(verdict, Reverse::Retry { .. }));
+    check(b.table.retry_frame());
+    assert_eq!(mss_of(b.table.retry_frame()), 1360);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_mesh::{Context, FlowConfig, Forward, Reverse};
+use weft_mesh::{Context, FlowConfig, FlowState, Forward, Reverse};
 use weft_wire::FiveTuple;
 use weft_wire::frame::{self, Frame};
 
@@ -118,6 +118,33 @@ proptest! {
         }
         prop_assert_eq!(b.own(), [0, 0, 0]);
         prop_assert!(b.table.is_empty());
+    }
+
+    #[test]
+    fn an_open_connection_survives_hours_of_anything(events in vec(event(), 0..150)) {
+        let mut b = Bench::new(3);
+        let mut seen = [None; 8];
+        let mine = b.open(7);
+        let kept = b.replicas[b.replica_at(mine.dst)].key;
+        let mut waited = 0;
+        for event in events {
+            match event {
+                Event::Lose { replica } if 100 + u64::from(replica) == kept => {}
+                Event::Wait { secs } => {
+                    // Up to ten hours at once.
+                    waited += u64::from(secs) * 9;
+                    b.pass(Duration::from_secs(u64::from(secs) * 9));
+                    b.table.expire(b.now, 100);
+                }
+                event => run(&mut b, &mut seen, event),
+            }
+        }
+        prop_assert!(b.own().iter().sum::<u32>() >= 1, "after {} s", waited);
+        let t = tuple(client(), 7, vip(), 80, 6);
+        prop_assert_eq!(b.table.state_of(vni(), t), Some(FlowState::Established));
+        let got = b.forwarded(&port(), to_vip(7, ACK, 101, 501, b"still here"));
+        prop_assert_eq!(info(&got).five_tuple(), mine);
+        b.returned(&port(), answer(mine, ACK, 501, 111, b"so am I"));
     }
 
     #[test]

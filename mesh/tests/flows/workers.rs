@@ -7,7 +7,7 @@ use weft_wire::FiveTuple;
 
 use crate::bench::*;
 
-fn other_worker() -> FlowTable {
+pub(crate) fn other_worker() -> FlowTable {
     FlowTable::new(FlowConfig {
         worker: 1,
         seed: 99,
@@ -16,7 +16,7 @@ fn other_worker() -> FlowTable {
 }
 
 /// A bench whose replicas are all on this node.
-fn bench(replicas: u8) -> Bench {
+pub(crate) fn bench(replicas: u8) -> Bench {
     let mut b = Bench::new(replicas);
     for replica in &mut b.replicas {
         replica.local = true;
@@ -37,7 +37,7 @@ fn open(b: &mut Bench, sport: u16) -> (FiveTuple, Install) {
     (info(&syn).five_tuple(), install)
 }
 
-fn reverse(table: &mut FlowTable, b: &Bench, frame: &mut [u8]) -> Reverse {
+pub(crate) fn reverse(table: &mut FlowTable, b: &Bench, frame: &mut [u8]) -> Reverse {
     let services = Services::default();
     let cx = Context {
         now: b.now,
@@ -199,7 +199,7 @@ fn an_entry_whose_removal_was_lost_makes_room_after_a_long_time() {
     for (_, install) in &flows[40..] {
         assert!((0..3).any(|_| other.install(b.now, *install)));
     }
-    assert_eq!((other.len(), other.counters().evicted), (40, 2));
+    assert_eq!((other.len(), other.counters().evicted.guests), (40, 2));
     for (seen, _) in &flows[3..] {
         let mut data = answer(*seen, ACK, 2, 101, b"data");
         assert!(matches!(

@@ -1,0 +1,308 @@
+//! Fragments of datagrams of flows: later ones have no ports and follow the first, which has.
+//!
+//! A first fragment takes the way of any packet, with every check on it, and leaves an entry here
+//! for a few seconds. What the entry does not vouch for is not let through to a service: a later
+//! fragment that comes first, one that would cover the transport header that was checked (RFC 1858,
+//! RFC 3128, RFC 5722), another first fragment for other ports. Overlaps among later fragments
+//! reach no header and are left to the receiver.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use weft_wire::fragment::{FragmentHeader, fragment_header};
+use weft_wire::frame::{Fragment, TCP, UDP};
+use weft_wire::{DropReason, Instant, IpInfo, Vni};
+
+use crate::flow::{Origin, Role};
+use crate::forward::Forward;
+use crate::reverse::Reverse;
+use crate::table::{Context, FlowTable};
+
+/// How long the fragments of a datagram may take. Receivers wait longer, but a sender sends them
+/// back to back, and identifications of 16 bits come round quickly.
+const LIFETIME: Duration = Duration::from_secs(5);
+/// Sets of entries. All datagrams of one sender share a set, so a flood of first fragments takes
+/// the places of few others.
+const SETS: usize = 32;
+/// Datagrams under way, at most, in one set: the oldest makes room.
+const WAYS: usize = 32;
+
+/// Which datagram a fragment is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Datagram {
+    scope: u32,
+    src: IpAddr,
+    dst: IpAddr,
+    id: u32,
+    /// 0 for IPv6, where only the first fragment has to know it (RFC 8200 section 4.5).
+    proto: u8,
+    /// From a replica.
+    reply: bool,
+}
+
+impl Datagram {
+    fn new(scope: u32, info: &IpInfo, header: &FragmentHeader, reply: bool) -> Self {
+        Self {
+            scope,
+            src: info.src,
+            dst: info.dst,
+            id: header.id,
+            proto: if info.is_ipv4() { info.proto } else { 0 },
+            reply,
+        }
+    }
+}
+
+/// The flow that a datagram's fragments follow.
+#[derive(Debug, Clone, Copy)]
+struct Follow {
+    /// Number of the flow, and what tells it from a later one with that number.
+    at: u32,
+    role: Role,
+    serial: u64,
+    /// The first fragment went to the flow's owner; the others must not overtake it.
+    to_owner: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    datagram: Datagram,
+    ports: (u16, u16),
+    follow: Follow,
+    /// Bytes that the first fragment holds: no other may write there.
+    first_len: usize,
+    /// Bytes seen so far.
+    seen: usize,
+    /// Bytes of the whole; unknown until the last fragment.
+    total: Option<usize>,
+    deadline: Instant,
+    /// Something did not add up: nothing more of it passes.
+    refused: bool,
+}
+
+/// Datagrams whose first fragment was seen. Its memory is fixed.
+#[derive(Debug)]
+pub(crate) struct Fragments {
+    entries: Box<[Option<Entry>]>,
+    hasher: FixedState,
+}
+
+impl Fragments {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            entries: vec![None; SETS * WAYS].into_boxed_slice(),
+            hasher: FixedState::with_seed(seed),
+        }
+    }
+
+    /// Where all datagrams of one sender are.
+    fn set(&mut self, datagram: &Datagram) -> &mut [Option<Entry>] {
+        let hash = self
+            .hasher
+            .hash_one((datagram.scope, datagram.src, datagram.reply));
+        #[expect(clippy::cast_possible_truncation, reason = "less than SETS")]
+        let set = (hash % SETS as u64) as usize;
+        self.entries
+            .get_mut(set * WAYS..(set + 1) * WAYS)
+            .unwrap_or_default()
+    }
+
+    fn find(&mut self, now: Instant, datagram: &Datagram) -> Option<&mut Option<Entry>> {
+        self.set(datagram).iter_mut().find(|entry| {
+            entry
+                .as_ref()
+                .is_some_and(|e| e.deadline > now && e.datagram == *datagram)
+        })
+    }
+
+    /// Whether a first fragment may pass: not when it speaks for other ports than one before it.
+    fn may_begin(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram,
+        info: &IpInfo,
+    ) -> Result<(), DropReason> {
+        let Some(Some(entry)) = self.find(now, datagram) else {
+            return Ok(());
+        };
+        entry.refused |= entry.ports != (info.sport, info.dport);
+        if entry.refused {
+            return Err(DropReason::FragmentOverlap);
+        }
+        Ok(())
+    }
+
+    /// Notes a first fragment that passed. One with the same identification before it was sent
+    /// again, or lost its last fragments.
+    fn begin(&mut self, now: Instant, entry: Entry) {
+        let place = match self.find(now, &entry.datagram) {
+            Some(place) => Some(place),
+            None => self.set(&entry.datagram).iter_mut().min_by_key(|place| {
+                // Free and expired ones first, then the oldest.
+                place.map_or(Instant(0), |e| e.deadline)
+            }),
+        };
+        if let Some(place) = place {
+            *place = Some(entry);
+        }
+    }
+
+    /// What a later fragment follows.
+    fn later(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram,
+        header: &FragmentHeader,
+    ) -> Result<Follow, DropReason> {
+        let Some(place) = self.find(now, datagram) else {
+            return Err(DropReason::FragmentEarly);
+        };
+        let Some(entry) = place else {
+            return Err(DropReason::FragmentEarly);
+        };
+        let end = header.offset + header.len;
+        let last = (!header.more).then_some(end);
+        let total = entry.total.or(last);
+        entry.refused |= header.offset < entry.first_len
+            || last.is_some_and(|last| total != Some(last))
+            || total.is_some_and(|total| end > total);
+        if entry.refused {
+            return Err(DropReason::FragmentOverlap);
+        }
+        entry.total = total;
+        entry.seen += header.len;
+        let follow = entry.follow;
+        if total.is_some_and(|total| entry.seen >= total) {
+            *place = None;
+        }
+        Ok(follow)
+    }
+}
+
+impl FlowTable {
+    /// A client's fragment.
+    pub(crate) fn forward_fragment(
+        &mut self,
+        cx: &Context<'_>,
+        origin: &Origin,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        let header = match fragment_header(frame, info) {
+            Ok(header) => header,
+            Err(reason) => return Forward::Drop(reason),
+        };
+        let datagram = Datagram::new(origin.scope(), info, &header, false);
+        if info.fragment == Fragment::Later {
+            let follow = match self.fragments.later(cx.now, &datagram, &header) {
+                Ok(follow) => follow,
+                Err(reason) => return Forward::Drop(reason),
+            };
+            if !self.is_there(&follow) || !self.is_alive(cx, follow.at) {
+                return Forward::Drop(DropReason::NoReplica);
+            }
+            return self.forward_known(cx, follow.at, None, frame, info, partial_csum);
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Forward::Drop(DropReason::Fragment);
+        }
+        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
+            return Forward::Drop(reason);
+        }
+        let verdict = self.forward_packet(cx, origin, frame, info, partial_csum);
+        if let Forward::Rewritten { .. } = verdict
+            && let Some(at) = self.find_forward(&Self::key_of(origin.scope(), info))
+        {
+            self.begin_datagram(cx.now, datagram, at, info, &header, false);
+        }
+        verdict
+    }
+
+    /// A fragment that may come from a replica.
+    pub(crate) fn reverse_fragment(
+        &mut self,
+        cx: &Context<'_>,
+        vni: Vni,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
+        let Ok(header) = fragment_header(frame, info) else {
+            return Reverse::NotAFlow;
+        };
+        let datagram = Datagram::new(vni.get(), info, &header, true);
+        if info.fragment == Fragment::Later {
+            let follow = match self.fragments.later(cx.now, &datagram, &header) {
+                Ok(follow) => follow,
+                // Replicas also speak for themselves.
+                Err(DropReason::FragmentEarly) => return Reverse::NotAFlow,
+                Err(reason) => return Reverse::Drop(reason),
+            };
+            if !self.is_there(&follow) {
+                return Reverse::Drop(DropReason::NotAFlow);
+            }
+            return match follow.role {
+                Role::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
+                _ => self.reverse_known(cx, follow.at, frame, info, partial_csum),
+            };
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Reverse::NotAFlow;
+        }
+        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
+            return Reverse::NotAFlow;
+        };
+        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
+            return Reverse::Drop(reason);
+        }
+        let verdict = self.reverse_packet(cx, vni, frame, info, partial_csum);
+        match verdict {
+            Reverse::Rewritten { .. } => {
+                self.begin_datagram(cx.now, datagram, at, info, &header, false);
+            }
+            Reverse::ToOwner { .. } => {
+                self.begin_datagram(cx.now, datagram, at, info, &header, true);
+            }
+            _ => {}
+        }
+        verdict
+    }
+
+    fn begin_datagram(
+        &mut self,
+        now: Instant,
+        datagram: Datagram,
+        at: u32,
+        info: &IpInfo,
+        header: &FragmentHeader,
+        to_owner: bool,
+    ) {
+        let Some(flow) = self.get(at) else { return };
+        let follow = Follow {
+            at,
+            role: flow.role,
+            serial: flow.serial,
+            to_owner,
+        };
+        let entry = Entry {
+            datagram,
+            ports: (info.sport, info.dport),
+            follow,
+            first_len: header.len,
+            seen: header.len,
+            total: None,
+            deadline: now.after(LIFETIME),
+            refused: false,
+        };
+        self.fragments.begin(now, entry);
+    }
+
+    /// Whether the flow is still the one that the first fragment belonged to.
+    fn is_there(&self, follow: &Follow) -> bool {
+        self.get(follow.at)
+            .is_some_and(|flow| (flow.role, flow.serial) == (follow.role, follow.serial))
+    }
+}
