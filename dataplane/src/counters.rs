@@ -66,8 +66,17 @@ pub struct WorkerCounters {
     pub flows_refused: AtomicU64,
     /// Flows ended by time.
     pub flows_expired: AtomicU64,
-    /// Flows that made room for new ones.
-    pub flows_evicted: AtomicU64,
+    /// Flows that were over and made room for new ones.
+    pub flows_evicted_closed: AtomicU64,
+    /// Connections not yet open that made room for new flows.
+    pub flows_evicted_handshakes: AtomicU64,
+    /// Exchanges of datagrams that made room for new flows.
+    pub flows_evicted_datagrams: AtomicU64,
+    /// Open connections of a client with more than its part of the table that made room for
+    /// another's.
+    pub flows_evicted_open: AtomicU64,
+    /// Entries for other workers' flows that made room.
+    pub flows_evicted_guests: AtomicU64,
     /// New flows for which there was no room.
     pub flows_full: AtomicU64,
     /// Connections reset because their replica was gone.
@@ -84,7 +93,11 @@ impl WorkerCounters {
             (&self.flows_retried, n.retried),
             (&self.flows_refused, n.refused),
             (&self.flows_expired, n.expired),
-            (&self.flows_evicted, n.evicted),
+            (&self.flows_evicted_closed, n.evicted.closed),
+            (&self.flows_evicted_handshakes, n.evicted.handshakes),
+            (&self.flows_evicted_datagrams, n.evicted.datagrams),
+            (&self.flows_evicted_open, n.evicted.open),
+            (&self.flows_evicted_guests, n.evicted.guests),
             (&self.flows_full, n.full),
             (&self.flows_lost_replica, n.lost_replica),
         ] {

@@ -189,6 +189,7 @@ impl Worker {
                         Ok(Slot::Free)
                     }
                     Destination::Remote(vtep) => {
+                        self.check_service_mtu(snapshot, port, vni, held, info)?;
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue

@@ -22,6 +22,7 @@ mod ingress;
 mod inject;
 mod port;
 mod send_queue;
+mod service_mtu;
 mod snapshot;
 mod spin;
 mod start;

@@ -19,6 +19,9 @@ use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
 use crate::worker::{Parts, Shared, Worker};
 
+/// Longest idle time of datagrams that nobody answered.
+const UNANSWERED_IDLE: Duration = Duration::from_secs(30);
+
 /// How the data plane is set up; fixed while it runs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,7 +31,7 @@ pub struct Config {
     pub underlay: SocketAddr,
     /// Flows of one worker, at most.
     pub flows: usize,
-    /// Idle time after which UDP flows end.
+    /// Idle time after which UDP flows end; those that nobody answered after 30 s at most.
     pub udp_idle: Duration,
     /// How long a worker that ran out of work looks for more before it sleeps; zero sleeps at once.
     pub spin: Duration,
@@ -126,7 +129,8 @@ impl Dataplane {
                     worker: u16::try_from(index).unwrap_or(u16::MAX),
                     capacity: config.flows,
                     seed: config.seed ^ index as u64,
-                    udp_idle: config.udp_idle,
+                    udp_idle: config.udp_idle.min(UNANSWERED_IDLE),
+                    udp_answered_idle: config.udp_idle,
                     ..FlowConfig::default()
                 }),
             })?;

@@ -56,6 +56,11 @@ pub struct Flags {
     #[arg(long, value_name = "FRONT-END")]
     pub mesh: Option<String>,
 
+    /// Silence after which datagrams through a virtual address or a published port are forgotten,
+    /// as in 90, 90s, 3m, 1h [default: 3m]
+    #[arg(long, value_name = "TIME")]
+    pub udp_idle: Option<String>,
+
     /// IPv4 network of weft_gwbridge [default: 172.18.0.0/16, or the next free one]
     #[arg(long, value_name = "CIDR")]
     pub gwbridge_subnet: Option<String>,
@@ -79,6 +84,7 @@ impl Flags {
             ("log-level", "--log-level", &self.log_level),
             ("gossip-port", "--gossip-port", &self.gossip_port),
             ("mesh", "--mesh", &self.mesh),
+            ("udp-idle", "--udp-idle", &self.udp_idle),
             (
                 "gwbridge-subnet",
                 "--gwbridge-subnet",

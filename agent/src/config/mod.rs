@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -25,6 +26,9 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
 pub const DEFAULT_RUN_DIR: &str = "/run/weft";
 /// Default gossip port, as Swarm's.
 pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
+
+/// Default of `--udp-idle`; RFC 4787 section 4.3 asks for no less than two minutes.
+pub const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(180);
 
 /// Everything that can be set before a node starts. None of it can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,10 @@ pub struct Config {
     pub gossip_port: u16,
     /// `mesh`: which front end accepts published ports. Default `socket`.
     pub mesh: MeshFrontEnd,
+    /// `udp-idle`: how long an exchange of datagrams through a virtual address or a published port
+    /// may be silent before it is forgotten, 1 second to 24 hours. Default 3 minutes. Datagrams
+    /// that nobody answers are forgotten after 30 seconds at most.
+    pub udp_idle: Duration,
     /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
     /// Default: 172.18.0.0/16, or the next free private range if that is taken.
     pub gwbridge_subnet: Option<Ipv4Net>,
@@ -152,7 +160,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "name",
     "data-dir",
     "run-dir",
@@ -162,6 +170,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "log-level",
     "gossip-port",
     "mesh",
+    "udp-idle",
     "gwbridge-subnet",
     "dns-upstreams",
 ];
@@ -245,6 +254,9 @@ impl Config {
                 .one("gossip-port", value::port)
                 .unwrap_or(DEFAULT_GOSSIP_PORT),
             mesh: read.one("mesh", value::mesh).unwrap_or_default(),
+            udp_idle: read
+                .one("udp-idle", value::udp_idle)
+                .unwrap_or(DEFAULT_UDP_IDLE),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
         };

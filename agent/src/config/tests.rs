@@ -1,5 +1,6 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -33,6 +34,7 @@ fn defaults() {
     assert_eq!(config.log_level, "info");
     assert_eq!(config.gossip_port, 7946);
     assert_eq!(config.mesh, MeshFrontEnd::Socket);
+    assert_eq!(config.udp_idle, Duration::from_secs(180));
     assert_eq!(config.gwbridge_subnet, None);
     assert!(config.dns_upstreams.is_empty());
 }
@@ -49,13 +51,23 @@ fn every_key_of_the_file_in_both_spellings() {
         log-level = "info,weft_dataplane=debug"
         gossip-port = 0x1F00
         mesh = "socket"
+        udp-idle = "5m"
         gwbridge-subnet = "172.30.0.1/16"
         dns-upstreams = ["192.0.2.1", "[2001:db8::1]:5353"]
     "#;
     let config = load(&[], Some(kebab)).unwrap();
     assert_eq!(
         config,
-        load(&[], Some(&kebab.replace("r-", "r_").replace("g-", "g_"))).unwrap()
+        load(
+            &[],
+            Some(
+                &kebab
+                    .replace("r-", "r_")
+                    .replace("g-", "g_")
+                    .replace("p-", "p_")
+            )
+        )
+        .unwrap()
     );
     assert_eq!(config.name, "n1");
     assert_eq!(config.data_dir, PathBuf::from("/d"));
@@ -65,6 +77,7 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.log_level, "info,weft_dataplane=debug");
     assert_eq!(config.gossip_port, 0x1F00);
+    assert_eq!(config.udp_idle, Duration::from_secs(300));
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
     assert_eq!(
         config.dns_upstreams,
@@ -135,6 +148,21 @@ fn all_errors_at_once_with_their_places() {
         text.starts_with("the configuration has 12 errors:"),
         "{text}"
     );
+}
+
+#[test]
+fn the_silence_of_datagrams_has_a_unit_and_limits() {
+    let idle = |text: &str| load(&["--udp-idle", text], None).map(|c| c.udp_idle.as_secs());
+    for (text, secs) in [("90", 90), ("90s", 90), ("2m", 120), ("24h", 86_400)] {
+        assert_eq!(idle(text).unwrap(), secs);
+    }
+    let file = load(&[], Some("udp_idle = 45")).unwrap();
+    assert_eq!(file.udp_idle.as_secs(), 45);
+    for text in ["0", "25h", "m", "", "5ä", "1.5m", "99999999999999999999h"] {
+        let error = idle(text).unwrap_err().to_string();
+        assert!(error.contains("--udp-idle: udp-idle: "), "{error}");
+        assert!(error.contains("expected a time from 1s to 24h"), "{error}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,8 @@ use super::{LogFormat, MeshFrontEnd, Origin, Problem, Setting, with_dns_port};
 const SOCKET_PATH_MAX: usize = 107;
 /// Most data plane threads.
 const WORKERS_MAX: usize = 256;
+/// Longest time that silent datagrams are remembered, seconds.
+const UDP_IDLE_MAX: u64 = 24 * 3600;
 /// Longest node name, in characters; as a DNS label.
 const NAME_MAX: usize = 63;
 
@@ -156,6 +159,22 @@ pub(super) fn mesh(text: &str) -> Result<MeshFrontEnd, String> {
         "socket" => Ok(MeshFrontEnd::Socket),
         _ => Err(format!("{text:?}: expected \"socket\"")),
     }
+}
+
+pub(super) fn udp_idle(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|secs| (1..=UDP_IDLE_MAX).contains(secs))
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?}: expected a time from 1s to 24h, as in 90, 90s or 3m"))
 }
 
 pub(super) fn gwbridge_subnet(text: &str) -> Result<Ipv4Net, String> {

@@ -113,7 +113,7 @@ impl MeshConfig {
             max_connections: (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2)
                 .clamp(64, MOST_CONNECTIONS),
             max_udp_clients: 1024,
-            udp_idle: Duration::from_secs(90),
+            udp_idle: crate::config::DEFAULT_UDP_IDLE,
         }
     }
 }

@@ -100,7 +100,11 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
             ("retried", w.flows_retried),
             ("refused", w.flows_refused),
             ("expired", w.flows_expired),
-            ("evicted", w.flows_evicted),
+            ("evicted_closed", w.flows_evicted_closed),
+            ("evicted_handshakes", w.flows_evicted_handshakes),
+            ("evicted_datagrams", w.flows_evicted_datagrams),
+            ("evicted_open", w.flows_evicted_open),
+            ("evicted_guests", w.flows_evicted_guests),
             ("full", w.flows_full),
             ("lost_replica", w.flows_lost_replica),
         ]

@@ -76,8 +76,16 @@ pub struct WorkerEvents {
     pub flows_refused: u64,
     /// Flows ended by time.
     pub flows_expired: u64,
-    /// Flows that made room for new ones.
-    pub flows_evicted: u64,
+    /// Flows that were over and made room for new ones.
+    pub flows_evicted_closed: u64,
+    /// Connections not yet open that made room.
+    pub flows_evicted_handshakes: u64,
+    /// Exchanges of datagrams that made room.
+    pub flows_evicted_datagrams: u64,
+    /// Open connections of a client with more than its part that made room.
+    pub flows_evicted_open: u64,
+    /// Entries for other workers' flows that made room.
+    pub flows_evicted_guests: u64,
     /// New flows for which there was no room.
     pub flows_full: u64,
     /// Connections reset because their replica was gone.
@@ -94,7 +102,11 @@ impl From<&WorkerCounters> for WorkerEvents {
             flows_retried: read(&counters.flows_retried),
             flows_refused: read(&counters.flows_refused),
             flows_expired: read(&counters.flows_expired),
-            flows_evicted: read(&counters.flows_evicted),
+            flows_evicted_closed: read(&counters.flows_evicted_closed),
+            flows_evicted_handshakes: read(&counters.flows_evicted_handshakes),
+            flows_evicted_datagrams: read(&counters.flows_evicted_datagrams),
+            flows_evicted_open: read(&counters.flows_evicted_open),
+            flows_evicted_guests: read(&counters.flows_evicted_guests),
             flows_full: read(&counters.flows_full),
             flows_lost_replica: read(&counters.flows_lost_replica),
             unsegmented: read(&counters.unsegmented),

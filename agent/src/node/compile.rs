@@ -263,6 +263,9 @@ fn services(
         }
     }
     let mut builder = ServicesBuilder::new();
+    for (vni, _) in vnis.values() {
+        builder.mtu(*vni, inputs.mtu);
+    }
     for service in &inputs.assignment.services {
         for (id, (vni, network)) in vnis {
             let vips = service.vips.iter().filter(|v| &v.network == *id);

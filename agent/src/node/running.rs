@@ -59,7 +59,7 @@ impl Running {
             workers: config.workers.get(),
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
             flows: FLOWS_PER_WORKER,
-            udp_idle: Duration::from_secs(30),
+            udp_idle: config.udp_idle,
             inject: std::env::var_os("NOINJECT").is_none(),
             spin: Duration::from_micros(
                 std::env::var("SPIN")
@@ -100,7 +100,10 @@ impl Running {
         };
         Ok(Self {
             mtu,
-            mesh: MeshSockets::new(MeshConfig::new(MESH_IP)),
+            mesh: MeshSockets::new(MeshConfig {
+                udp_idle: config.udp_idle,
+                ..MeshConfig::new(MESH_IP)
+            }),
             plane,
             gossip,
             mesh_port,

@@ -169,7 +169,7 @@ pub(crate) fn publish(
             })
             .collect(),
     });
-    services.vip(vni(), VIP, service);
+    services.vip(vni(), VIP, service).mtu(vni(), 1450);
     node.plane.publish(Arc::new(Snapshot {
         epoch,
         switch: switch.build(),

@@ -4,4 +4,5 @@
 mod common;
 mod inject;
 mod kernel_peer;
+mod service_paths;
 mod two_nodes;
