@@ -1,0 +1,429 @@
+//! The flow tables of two workers, fed with anything a client, a replica, another worker or a change
+//! of tables can bring. Input: one byte for the capacity, then steps of a kind, three numbers and,
+//! for frames, changes of single bytes.
+
+#![no_main]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use weft_mesh::{
+    Balancer, Context, FlowConfig, FlowTable, Forward, Install, Origin, Protocol, Replica,
+    ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
+};
+use weft_wire::frame::{self, TCP, UDP};
+use weft_wire::reply::{self, MAX_LEN};
+use weft_wire::{Frame, Instant, IpInfo, Mac, PortId, Vni, checksum, mac_for_ip};
+
+const REPLICAS: usize = 3;
+
+struct World {
+    tables: [FlowTable; 2],
+    services: Services,
+    loads: [Arc<ReplicaLoad>; 2 * REPLICAS],
+    now: Instant,
+    epoch: u64,
+    capacity: usize,
+    installs: Vec<Install>,
+    /// Last frame that reached a replica, and last one that reached a client.
+    at_replica: Vec<u8>,
+    at_client: Vec<u8>,
+}
+
+/// Numbers from the input; zeros behind its end.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        first
+    }
+}
+
+fn vni() -> Vni {
+    Vni::new(4096).expect("24 bits")
+}
+
+fn ip(ipv6: bool, last: u8) -> IpAddr {
+    if ipv6 {
+        IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)])
+    } else {
+        IpAddr::from([10, 0, 0, last])
+    }
+}
+
+fn origin(client: u8) -> Origin {
+    match client % 4 {
+        0 => Origin::Mesh {
+            vni: vni(),
+            node_ip: ip(false, 200),
+            node_mac: mac_for_ip(ip(false, 200)),
+        },
+        n => Origin::Port {
+            vni: vni(),
+            port: PortId(n.into()),
+        },
+    }
+}
+
+impl World {
+    fn new(capacity: usize) -> Self {
+        let table = |worker| {
+            FlowTable::new(FlowConfig {
+                worker,
+                capacity,
+                syn_copies: 4,
+                seed: 7,
+                ..FlowConfig::default()
+            })
+        };
+        let mut world = Self {
+            tables: [table(0), table(1)],
+            services: Services::default(),
+            loads: Default::default(),
+            now: Instant(1_000_000_000),
+            epoch: 0,
+            capacity,
+            installs: Vec::new(),
+            at_replica: Vec::new(),
+            at_client: Vec::new(),
+        };
+        world.publish(0xff);
+        world
+    }
+
+    /// New tables; a bit for each replica that is there, one that all of them drain.
+    fn publish(&mut self, bits: u8) {
+        let replicas = (0..2 * REPLICAS)
+            .filter(|i| bits & (1 << i) != 0)
+            .map(|i| {
+                let at = ip(i >= REPLICAS, 11 + (i % REPLICAS) as u8);
+                Replica {
+                    key: i as u64,
+                    vni: vni(),
+                    ip: at,
+                    mac: mac_for_ip(at),
+                    local: i % 2 == 0,
+                    weight: 1,
+                    draining: bits & 0xc0 == 0x80,
+                    load: Arc::clone(&self.loads[i]),
+                }
+            })
+            .collect();
+        let mut builder = ServicesBuilder::new();
+        let service = builder.service(Service {
+            id: "id".into(),
+            name: "name".into(),
+            local_first: false,
+            balancer: Balancer::default(),
+            replicas,
+        });
+        builder
+            .mtu(vni(), 1400)
+            .vip(vni(), ip(false, 2), service)
+            .vip(vni(), ip(true, 2), service)
+            .publish(Protocol::Tcp, 80, service, 8080)
+            .publish(Protocol::Udp, 80, service, 8080);
+        self.services = builder.build();
+        self.epoch += 1;
+    }
+
+    fn context(&self) -> (Instant, u64) {
+        (self.now, self.epoch)
+    }
+
+    fn forward(&mut self, client: u8, bytes: &[u8]) {
+        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+            return;
+        };
+        let mut copy = bytes.to_vec();
+        let right = checksum::verify_transport(bytes, &info);
+        let (now, epoch) = self.context();
+        let cx = Context {
+            now,
+            epoch,
+            services: &self.services,
+        };
+        match self.tables[0].forward(&cx, &origin(client), &mut copy, &info, false) {
+            Forward::Rewritten {
+                dst_mac, install, ..
+            } => {
+                assert_eq!(frame::dst_mac(&copy), dst_mac);
+                let now = rewritten(&copy, &info, right);
+                assert!(self.services.is_replica(vni(), now.dst) || is_lost(now.dst));
+                self.installs.extend(install);
+                self.at_replica = copy;
+            }
+            Forward::AnswerEcho => assert!(info.is_echo_request()),
+            Forward::Refuse(_) | Forward::Drop(_) => {}
+        }
+    }
+
+    fn reverse(&mut self, worker: usize, bytes: &[u8]) {
+        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+            return;
+        };
+        let mut copy = bytes.to_vec();
+        let right = checksum::verify_transport(bytes, &info);
+        let (now, epoch) = self.context();
+        let cx = Context {
+            now,
+            epoch,
+            services: &self.services,
+        };
+        match self.tables[worker].reverse(&cx, vni(), &mut copy, &info, false) {
+            Reverse::NotAFlow | Reverse::ToOwner { .. } => assert_eq!(copy, bytes),
+            Reverse::Rewritten { .. } => {
+                rewritten(&copy, &info, right);
+                self.at_client = copy;
+            }
+            Reverse::Retry { install, .. } => {
+                assert_eq!(worker, 0);
+                self.at_replica = self.tables[0].retry_frame().to_vec();
+                assert!(frame::parse(&self.at_replica).is_ok());
+                self.installs.extend(install);
+            }
+            Reverse::Drop(_) => {}
+        }
+    }
+
+    fn check(&self) {
+        for table in &self.tables {
+            assert!(table.len() <= self.capacity);
+            assert!(table.active() <= table.len());
+        }
+        let own: u32 = self.loads.iter().map(|load| load.own()).sum();
+        assert_eq!(own as usize, self.tables[0].active());
+        assert_eq!(self.tables[1].active(), 0);
+    }
+}
+
+fn is_lost(ip: IpAddr) -> bool {
+    // What is over is still sent to a replica that is gone, so that the last segments arrive.
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[3] < 14)
+        || matches!(ip, IpAddr::V6(ip) if ip.segments()[7] < 14)
+}
+
+/// What must hold for a frame after a rewrite.
+fn rewritten(bytes: &[u8], before: &IpInfo, right: bool) -> IpInfo {
+    let Ok(Frame::Ip(now)) = frame::parse(bytes) else {
+        panic!("a rewritten frame is no frame");
+    };
+    assert_eq!(
+        (now.len, now.l4, now.proto),
+        (before.len, before.l4, before.proto)
+    );
+    if right {
+        assert!(checksum::verify_transport(bytes, &now));
+    }
+    now
+}
+
+/// A frame of the kind that `numbers` say, with right checksums.
+fn build(src: IpAddr, dst: IpAddr, ports: (u16, u16), udp: bool, flags: u8, len: usize) -> Vec<u8> {
+    let (l3, l4) = (14, if src.is_ipv4() { 34 } else { 54 });
+    let header = if udp { 8 } else { 24 };
+    let total = l4 + header + len;
+    let mut out = vec![0x42; total];
+    out[..6].copy_from_slice(&mac_for_ip(dst).0);
+    out[6..12].copy_from_slice(&mac_for_ip(src).0);
+    let ip_len = (total - l3) as u16;
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            out[12..14].copy_from_slice(&[8, 0]);
+            let proto = if udp { UDP } else { TCP };
+            out[l3..l3 + 12].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0]);
+            out[l3 + 2..l3 + 4].copy_from_slice(&ip_len.to_be_bytes());
+            out[l3 + 12..l3 + 16].copy_from_slice(&src.octets());
+            out[l3 + 16..l3 + 20].copy_from_slice(&dst.octets());
+            let sum = !checksum::sum(&out[l3..l4]);
+            out[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            out[12..14].copy_from_slice(&[0x86, 0xdd]);
+            let proto = if udp { UDP } else { TCP };
+            out[l3..l3 + 8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, proto, 64]);
+            out[l3 + 4..l3 + 6].copy_from_slice(&(ip_len - 40).to_be_bytes());
+            out[l3 + 8..l3 + 24].copy_from_slice(&src.octets());
+            out[l3 + 24..l3 + 40].copy_from_slice(&dst.octets());
+        }
+        _ => unreachable!("one family"),
+    }
+    out[l4..l4 + 2].copy_from_slice(&ports.0.to_be_bytes());
+    out[l4 + 2..l4 + 4].copy_from_slice(&ports.1.to_be_bytes());
+    let offset = if udp {
+        out[l4 + 4..l4 + 6].copy_from_slice(&((header + len) as u16).to_be_bytes());
+        6
+    } else {
+        out[l4 + 4..l4 + 16].copy_from_slice(&[0, 0, 0, 9, 0, 0, 0, 9, 0x60, flags, 0xff, 0]);
+        // The acknowledgement of what is sent below, and the MSS option.
+        out[l4 + 11] = 10;
+        out[l4 + 18..l4 + 24].copy_from_slice(&[0, 0, 2, 4, 5, 0xb4]);
+        16
+    };
+    let proto = if udp { UDP } else { TCP };
+    let pseudo = checksum::pseudo_header(src, dst, proto, total - l4);
+    out[l4 + offset..l4 + offset + 2].copy_from_slice(&pseudo.to_be_bytes());
+    checksum::complete(&mut out, l4, offset).expect("the field is inside");
+    out
+}
+
+/// Changes single bytes, so that the fuzzer reaches what `build` never makes.
+fn mutate(frame: &mut [u8], input: &mut Input<'_>, changes: u8) {
+    for _ in 0..changes % 8 {
+        let at = usize::from(input.byte());
+        let value = input.byte();
+        if let Some(byte) = frame.get_mut(at) {
+            *byte = value;
+        }
+    }
+}
+
+/// What a router or an end says about a frame.
+fn error_about(bytes: &[u8], kind: u8) -> Option<Vec<u8>> {
+    let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+        return None;
+    };
+    let by = if kind & 1 == 0 {
+        info.dst
+    } else {
+        ip(!info.is_ipv4(), 1)
+    };
+    let mut out = [0; MAX_LEN];
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    let len = if kind & 2 == 0 {
+        reply::icmp_unreachable(bytes, &info, mac, by, &mut out)
+    } else {
+        reply::packet_too_big(bytes, &info, mac, by, 1280, &mut out)
+    };
+    out.get(..len).filter(|out| !out.is_empty()).map(Vec::from)
+}
+
+fn step(world: &mut World, input: &mut Input<'_>) {
+    let (kind, a, b, changes) = (input.byte(), input.byte(), input.byte(), input.byte());
+    match kind % 10 {
+        0 | 1 => {
+            let ipv6 = a & 0x80 != 0 && a % 4 != 0;
+            let (src, dst) = if a % 4 == 0 {
+                (
+                    IpAddr::from([169, 254, 77, 1]),
+                    IpAddr::from([169, 254, 77, 2]),
+                )
+            } else {
+                (ip(ipv6, 20 + a % 4), ip(ipv6, 2))
+            };
+            let udp = kind % 10 == 1;
+            let ports = (u16::from(b % 16) + 1, 80);
+            let mut frame = build(
+                src,
+                dst,
+                ports,
+                udp,
+                changes >> 3,
+                usize::from(a >> 2 & 15) * 8,
+            );
+            mutate(&mut frame, input, changes);
+            world.forward(a, &frame);
+        }
+        2 => {
+            // The last frame of a client is answered.
+            let bytes = world.at_replica.clone();
+            let Ok(Frame::Ip(info)) = frame::parse(&bytes) else {
+                return;
+            };
+            if !matches!(info.proto, TCP | UDP) {
+                return;
+            }
+            let mut frame = build(
+                info.dst,
+                info.src,
+                (info.dport, info.sport),
+                info.proto == UDP,
+                a,
+                usize::from(b % 64) * 8,
+            );
+            mutate(&mut frame, input, changes);
+            world.reverse(usize::from(b >> 7), &frame);
+        }
+        3 => {
+            if let Some(mut error) = error_about(&world.at_replica.clone(), a) {
+                mutate(&mut error, input, changes);
+                world.reverse(usize::from(b & 1), &error);
+            }
+        }
+        4 => {
+            if let Some(mut error) = error_about(&world.at_client.clone(), a) {
+                mutate(&mut error, input, changes);
+                world.forward(b, &error);
+            }
+        }
+        5 => {
+            world.now = world
+                .now
+                .after(Duration::from_millis(u64::from(a) << (b % 16)));
+            for table in &mut world.tables {
+                table.expire(world.now, 64);
+            }
+        }
+        6 => world.publish(a),
+        7 => {
+            let (now, epoch) = world.context();
+            let cx = Context {
+                now,
+                epoch,
+                services: &world.services,
+            };
+            for table in &mut world.tables {
+                table.sweep(&cx, usize::from(a) + 1, |reset| {
+                    assert!(frame::parse(reset.frame).is_ok());
+                });
+            }
+        }
+        8 => {
+            // Letters between the two workers.
+            for install in world.installs.drain(..) {
+                world.tables[1].install(world.now, install);
+            }
+            while let Some(removal) = world.tables[0].poll_removal() {
+                world.tables[1].uninstall(removal);
+            }
+        }
+        _ => {
+            world.tables[0].close_port(PortId(u32::from(a % 4)), |reset| {
+                assert!(frame::parse(reset.frame).is_ok());
+            });
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input(data);
+    let mut world = World::new(2 + usize::from(input.byte() % 30));
+    while !input.0.is_empty() {
+        step(&mut world, &mut input);
+        world.check();
+    }
+    // Whoever goes takes his load along.
+    for port in 0..4 {
+        world.tables[0].close_port(PortId(port), |_| ());
+    }
+    world.publish(0);
+    let (now, epoch) = world.context();
+    let cx = Context {
+        now,
+        epoch,
+        services: &world.services,
+    };
+    while !world.tables[0].sweep(&cx, 64, |_| ()) {}
+    for _ in 0..4 {
+        world.now = world.now.after(Duration::from_secs(4000));
+        world.tables[0].expire(world.now, 1000);
+    }
+    assert!(world.tables[0].is_empty());
+    assert!(world.loads.iter().all(|load| load.own() == 0));
+});
