@@ -183,7 +183,7 @@ pub struct NetworkSpec {
     /// Requested subnets; empty means one from the pool.
     #[serde(default)]
     pub subnets: Vec<IpNet>,
-    /// Also allocate an IPv6 subnet.
+    /// Also allocate an IPv6 subnet, when none is asked for.
     #[serde(default)]
     pub ipv6: bool,
     /// No way to the outside: no `eth1`, no forwarding of outside names.
@@ -390,7 +390,7 @@ pub struct Service {
     pub meta: Meta,
     /// As asked for, network targets resolved to ids.
     pub spec: ServiceSpec,
-    /// One per network; empty with `dnsrr`.
+    /// One of each address family per network, IPv4 first; empty with `dnsrr`.
     pub vips: Vec<Vip>,
     /// The ports of the spec with dynamic ones filled in.
     pub ports: Vec<PortSpec>,

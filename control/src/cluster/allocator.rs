@@ -5,7 +5,7 @@ use super::draft::Draft;
 use super::ipam::{Exhausted, Ipam, wants_addresses};
 use super::state::ClusterState;
 use crate::id::{EndpointId, NetworkId};
-use crate::objects::{Attachment, Mac, PublishMode, Service, ServiceSpec, Task, TaskState};
+use crate::objects::{Attachment, Mac, PublishMode, Service, ServiceSpec, Task, TaskState, Vip};
 
 /// True when the service is reached through the routing mesh.
 pub(super) fn uses_ingress(spec: &ServiceSpec) -> bool {
@@ -129,21 +129,21 @@ fn attach(
     Ok(attachments)
 }
 
-/// A virtual address of the service on each of its networks.
+/// Virtual addresses of the service: one of each family on each of its networks.
 pub(super) fn vips(
     state: &ClusterState,
     ipam: &mut Ipam,
     service: &Service,
-) -> Result<Vec<crate::objects::Vip>, Exhausted> {
-    networks_of(state, &service.spec)
-        .into_iter()
-        .filter_map(|(id, _)| state.networks.get(&id))
-        .map(|network| {
-            ipam.allocate_primary(network)
-                .map(|ip| crate::objects::Vip {
-                    network: network.id.clone(),
-                    ip,
-                })
-        })
-        .collect()
+) -> Result<Vec<Vip>, Exhausted> {
+    let mut vips = Vec::new();
+    for (id, _) in networks_of(state, &service.spec) {
+        if let Some(network) = state.networks.get(&id) {
+            let ips = ipam.allocate_all(network)?;
+            vips.extend(ips.into_iter().map(|ip| Vip {
+                network: id.clone(),
+                ip,
+            }));
+        }
+    }
+    Ok(vips)
 }

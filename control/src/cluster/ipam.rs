@@ -1,9 +1,13 @@
 //! Addresses of a network: handed out one after the other, so that a freed one rests a while.
+//!
+//! On a network with both families an IPv6 address carries the IPv4 address of its holder in its
+//! last 32 bits. So both have one Ethernet address, belong to one worker of the data plane (which
+//! goes by these bits), and an IPv6 subnet needs no cursor of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::draft::Draft;
 use super::state::{AddressCursor, ClusterState, Object};
@@ -23,20 +27,16 @@ pub struct Exhausted {
     pub usage: String,
 }
 
-/// Address family of an allocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    fn of(cidr: &IpNet) -> Self {
-        match cidr {
-            IpNet::V4(_) => Self::V4,
-            IpNet::V6(_) => Self::V6,
+/// The IPv6 address of the holder of `ip` on a network with both families: the network's first IPv6
+/// subnet (never smaller than a /96), and `ip` in the last 32 bits.
+pub(super) fn twin(network: &Network, ip: Ipv4Addr) -> Option<Ipv6Addr> {
+    network.subnets.iter().find_map(|s| match s.cidr {
+        IpNet::V6(cidr) => {
+            let high = u128::from(cidr.network());
+            Some(Ipv6Addr::from(high | u128::from(u32::from(ip))))
         }
-    }
+        IpNet::V4(_) => None,
+    })
 }
 
 /// Addresses in use, by network.
@@ -172,13 +172,12 @@ pub(super) fn is_usable(network: &Network, ip: IpAddr) -> bool {
     })
 }
 
-fn successor(cidr: &IpNet, ip: IpAddr) -> IpAddr {
-    let next = match ip {
-        IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from(u32::from(ip).wrapping_add(1))),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip).wrapping_add(1))),
-    };
-    let past_end = !cidr.contains(&next) || (next.is_ipv4() && next == cidr.broadcast());
-    if past_end { first_host(cidr) } else { next }
+/// Every host address of the subnet once, in order, from the one after `last` on.
+fn hosts_after(cidr: Ipv4Net, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
+    let first = u32::from(cidr.network()) + 1;
+    let end = u32::from(cidr.broadcast());
+    let start = last.map_or(first, |ip| (u32::from(ip) + 1).clamp(first, end));
+    (start..end).chain(first..start).map(Ipv4Addr::from)
 }
 
 /// First address after the network address: the gateway.
@@ -203,12 +202,9 @@ impl Ipam {
         }
     }
 
-    /// The next free address of that family; later subnets are used when earlier ones are full.
-    pub(super) fn allocate(
-        &mut self,
-        network: &Network,
-        family: Family,
-    ) -> Result<IpAddr, Exhausted> {
+    /// The next free IPv4 address; later subnets are used when earlier ones are full. With `pair`
+    /// its IPv6 [`twin`] has to be free as well.
+    fn next_v4(&mut self, network: &Network, pair: bool) -> Result<Ipv4Addr, Exhausted> {
         let used = self.used.entry(network.id.clone()).or_default();
         let cursor = self
             .cursors
@@ -218,37 +214,38 @@ impl Ipam {
                 last: Vec::new(),
             });
         let mut tried = Vec::new();
-        for subnet in network
-            .subnets
-            .iter()
-            .filter(|s| Family::of(&s.cidr) == family)
-        {
+        for subnet in &network.subnets {
+            let IpNet::V4(v4) = subnet.cidr else { continue };
             let cidr = &subnet.cidr;
             let in_use = used
                 .range(cidr.network()..=cidr.broadcast())
                 .filter(|ip| **ip != subnet.gateway)
                 .count() as u64;
             let capacity = capacity(cidr);
-            if in_use >= capacity {
+            let last = cursor.last.iter().find_map(|ip| match ip {
+                IpAddr::V4(ip) if v4.contains(ip) => Some(*ip),
+                _ => None,
+            });
+            let free = |ip: Ipv4Addr| {
+                let twin = twin(network, ip).filter(|_| pair);
+                subnet.gateway != ip
+                    && !used.contains(&IpAddr::V4(ip))
+                    && !twin.is_some_and(|ip| used.contains(&IpAddr::V6(ip)))
+            };
+            let found = if in_use < capacity {
+                hosts_after(v4, last).find(|ip| free(*ip))
+            } else {
+                None
+            };
+            let Some(ip) = found else {
                 tried.push(format!(
                     "{in_use} of {capacity} addresses of {cidr} are in use"
                 ));
                 continue;
-            }
-            let start = cursor
-                .last
-                .iter()
-                .copied()
-                .find(|ip| cidr.contains(ip))
-                .unwrap_or_else(|| first_host(cidr));
-            // Ends: fewer addresses are used than there are.
-            let mut ip = successor(cidr, start);
-            while used.contains(&ip) || ip == subnet.gateway {
-                ip = successor(cidr, ip);
-            }
-            used.insert(ip);
+            };
+            used.insert(IpAddr::V4(ip));
             cursor.last.retain(|last| !cidr.contains(last));
-            cursor.last.push(ip);
+            cursor.last.push(IpAddr::V4(ip));
             self.moved.insert(network.id.clone());
             return Ok(ip);
         }
@@ -263,37 +260,18 @@ impl Ipam {
 
     /// One address of each family that the network has, IPv4 first.
     pub(super) fn allocate_all(&mut self, network: &Network) -> Result<Vec<IpAddr>, Exhausted> {
-        let has = |family| {
-            network
-                .subnets
-                .iter()
-                .any(|s| Family::of(&s.cidr) == family)
-        };
-        let mut ips = Vec::with_capacity(2);
-        for family in [Family::V4, Family::V6] {
-            if has(family) {
-                match self.allocate(network, family) {
-                    Ok(ip) => ips.push(ip),
-                    Err(e) => {
-                        self.release(&network.id, &ips);
-                        return Err(e);
-                    }
-                }
-            }
-        }
-        if ips.is_empty() {
-            return self.allocate(network, Family::V4).map(|ip| vec![ip]);
+        let ip = self.next_v4(network, true)?;
+        let mut ips = vec![IpAddr::V4(ip)];
+        if let Some(twin) = twin(network, ip) {
+            self.reserve(&network.id, twin.into());
+            ips.push(twin.into());
         }
         Ok(ips)
     }
 
-    /// The address that others reach the network by: IPv4 where there is one.
+    /// The address that others reach the network by: IPv4, which every network has.
     pub(super) fn allocate_primary(&mut self, network: &Network) -> Result<IpAddr, Exhausted> {
-        let v4 = network
-            .subnets
-            .iter()
-            .any(|s| Family::of(&s.cidr) == Family::V4);
-        self.allocate(network, if v4 { Family::V4 } else { Family::V6 })
+        self.next_v4(network, false).map(IpAddr::V4)
     }
 
     /// Takes back addresses of an attempt that failed half-way.

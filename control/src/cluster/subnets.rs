@@ -1,6 +1,8 @@
 //! Subnets and VXLAN network identifiers: cut from the pools one after the other, checked against
 //! everything they could collide with.
 
+use std::net::Ipv6Addr;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::CommandError;
@@ -70,7 +72,11 @@ fn check(
             cidr.trunc()
         )));
     }
-    let shortest_host_part = 3;
+    // An IPv6 subnet holds the twins of IPv4 addresses, in its last 32 bits.
+    let shortest_host_part = match cidr {
+        IpNet::V4(_) => 3,
+        IpNet::V6(_) => 32,
+    };
     if cidr.max_prefix_len() - cidr.prefix_len() < shortest_host_part {
         return Err(CommandError::bad(format!(
             "subnet {cidr} is too small for a network; use /{} or larger",
@@ -156,15 +162,60 @@ fn next_from_pool(
     )))
 }
 
-/// A unique local prefix (RFC 4193): `fd`, 32 bits of the cluster id, the 24 bits of the VNI, /64.
-fn unique_local(cluster_id: &str, vni: u32) -> IpNet {
+/// Prefix length of IPv6 subnets that are given out (RFC 4291 section 2.5.1).
+pub(super) const IPV6_SUBNET_PREFIX_LEN: u8 = 64;
+/// How many prefixes are tried before there is no room. An operator's own subnets or routes cover a
+/// few, not all.
+const IPV6_CANDIDATES: u32 = 4096;
+
+/// A unique local prefix (RFC 4193): `fd`, 32 bits of the cluster id, 24 bits that count from the
+/// VNI on, /64.
+fn unique_local(cluster_id: &str, number: u32) -> Ipv6Net {
     // FNV-1a, only to spread the cluster id over 32 bits.
     let hash = cluster_id.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
     });
-    let high = (0xfd_u64 << 56) | (u64::from(hash) << 24) | u64::from(vni);
-    let addr = std::net::Ipv6Addr::from(u128::from(high) << 64);
-    IpNet::V6(Ipv6Net::new_assert(addr, 64))
+    let number = number & LAST_VNI;
+    let high = (0xfd_u64 << 56) | (u64::from(hash) << 24) | u64::from(number);
+    let addr = Ipv6Addr::from(u128::from(high) << 64);
+    Ipv6Net::new_assert(addr, IPV6_SUBNET_PREFIX_LEN)
+}
+
+/// The first /64 of the IPv6 pools that overlaps with nothing; of the cluster's unique local
+/// prefixes when there is no such pool.
+fn next_ipv6(
+    state: &ClusterState,
+    name: &str,
+    vni: u32,
+    reserved: &[(IpNet, String)],
+) -> Result<IpNet, CommandError> {
+    let cluster = state.cluster.as_ref();
+    let pools: Vec<Ipv6Net> = cluster
+        .into_iter()
+        .flat_map(|c| &c.default_address_pools)
+        .filter_map(|pool| match pool {
+            IpNet::V6(v6) => Some(*v6),
+            IpNet::V4(_) => None,
+        })
+        .collect();
+    let limit = IPV6_CANDIDATES as usize;
+    let free = |cidr: &Ipv6Net| check(state, name, &IpNet::V6(*cidr), reserved).is_ok();
+    let found = if pools.is_empty() {
+        let id = cluster.map_or("", |c| c.id.as_str());
+        (vni..).take(limit).map(|n| unique_local(id, n)).find(free)
+    } else {
+        pools
+            .iter()
+            .filter_map(|pool| pool.subnets(IPV6_SUBNET_PREFIX_LEN).ok())
+            .flat_map(|subnets| subnets.take(limit))
+            .find(free)
+    };
+    found.map(IpNet::V6).ok_or_else(|| {
+        CommandError::conflict(format!(
+            "no free IPv6 subnet for network {name}; give an IPv6 --subnet, or start the swarm with \
+             another --default-addr-pool"
+        ))
+    })
 }
 
 /// Subnets of a new network, IPv4 first; and the one that came from a pool.
@@ -192,10 +243,7 @@ pub(super) fn allocate(
         cidrs.push(cidr);
     }
     if spec.ipv6 && !cidrs.iter().any(|c| matches!(c, IpNet::V6(_))) {
-        let cluster = state.cluster.as_ref().map_or("", |c| c.id.as_str());
-        let cidr = unique_local(cluster, vni);
-        check(state, &spec.name, &cidr, reserved)?;
-        cidrs.push(cidr);
+        cidrs.push(next_ipv6(state, &spec.name, vni, reserved)?);
     }
     cidrs.sort_by_key(|c| matches!(c, IpNet::V6(_)));
     let subnets = cidrs

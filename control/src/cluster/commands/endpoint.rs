@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
-use super::super::ipam::{Ipam, holder, is_usable};
+use super::super::ipam::{Ipam, holder, is_usable, twin};
 use super::super::state::{Change, ClusterState, ObjectId};
 use super::network::check_name;
 use crate::api::PeerAdd;
@@ -18,7 +18,7 @@ use crate::objects::{Attachment, Endpoint, Mac, Network, StaticPeer};
 pub struct Attach {
     /// Network by name, id or id prefix.
     pub network: String,
-    /// Wanted address; the next free one when absent.
+    /// Wanted address; the next free one when absent. The address of the other family is allocated.
     pub ip: Option<IpAddr>,
     /// More names on this network.
     #[serde(default)]
@@ -45,6 +45,34 @@ fn claim(state: &ClusterState, network: &Network, ip: IpAddr) -> Result<(), Comm
         )));
     }
     Ok(())
+}
+
+/// An address that the user chose, with one of the other family where the network has both.
+fn chosen(
+    state: &ClusterState,
+    ipam: &mut Ipam,
+    network: &Network,
+    ip: IpAddr,
+) -> Result<Vec<IpAddr>, CommandError> {
+    claim(state, network, ip)?;
+    ipam.reserve(&network.id, ip);
+    let mut ips = vec![ip];
+    match ip {
+        IpAddr::V4(v4) => {
+            if let Some(twin) = twin(network, v4).map(IpAddr::V6) {
+                claim(state, network, twin)?;
+                ipam.reserve(&network.id, twin);
+                ips.push(twin);
+            }
+        }
+        IpAddr::V6(_) => {
+            let v4 = ipam
+                .allocate_primary(network)
+                .map_err(|e| CommandError::conflict(e.to_string()))?;
+            ips.insert(0, v4);
+        }
+    }
+    Ok(ips)
 }
 
 /// Makes an endpoint on `node`.
@@ -107,11 +135,7 @@ pub fn attach_endpoint(
     }
     let mut ipam = Ipam::new(state);
     let ips = match cmd.ip {
-        Some(ip) => {
-            claim(state, network, ip)?;
-            ipam.reserve(&network.id, ip);
-            vec![ip]
-        }
+        Some(ip) => chosen(state, &mut ipam, network, ip)?,
         None => ipam
             .allocate_all(network)
             .map_err(|e| CommandError::conflict(e.to_string()))?,

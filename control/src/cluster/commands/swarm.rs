@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::state::{ClusterState, Secrets};
-use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN};
+use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::network::build;
 use super::node::{NodeDescription, build_node};
 use crate::assignment::GossipKey;
@@ -57,13 +57,18 @@ pub fn init_cluster(
         )));
     }
     let mut pools = cmd.default_address_pools;
-    if pools.is_empty() {
+    if !pools.iter().any(|pool| matches!(pool, IpNet::V4(_))) {
         pools.extend(DEFAULT_POOL.parse::<IpNet>());
     }
     for (i, pool) in pools.iter().enumerate() {
-        if !matches!(pool, IpNet::V4(_)) || pool.prefix_len() > prefix_len {
+        let subnet_len = match pool {
+            IpNet::V4(_) => prefix_len,
+            IpNet::V6(_) => IPV6_SUBNET_PREFIX_LEN,
+        };
+        if pool.prefix_len() > subnet_len {
             return Err(CommandError::bad(format!(
-                "address pool {pool} cannot be cut into IPv4 subnets of length /{prefix_len}"
+                "address pool {pool} cannot be cut into subnets of length /{subnet_len}; give a \
+                 larger one"
             )));
         }
         let earlier = pools.iter().take(i);

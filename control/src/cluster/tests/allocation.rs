@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::PeerAdd;
+use crate::objects::Mac;
 
 /// No address is held twice on one network, whoever holds it.
 fn assert_unique(state: &ClusterState) {
@@ -79,9 +80,9 @@ fn step() -> impl Strategy<Value = Step> {
         (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
         (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
         (0..4u8).prop_map(Step::RemoveService),
-        (0..3u8, proptest::option::of(0..16u8)).prop_map(|(n, ip)| Step::Attach(n, ip)),
+        (0..3u8, proptest::option::of(0..48u8)).prop_map(|(n, ip)| Step::Attach(n, ip)),
         any::<u8>().prop_map(Step::Detach),
-        (0..3u8, 0..16u8).prop_map(|(n, ip)| Step::Peer(n, ip)),
+        (0..3u8, 0..48u8).prop_map(|(n, ip)| Step::Peer(n, ip)),
         (0..3u8).prop_map(Step::Network),
         (0..3u8).prop_map(Step::RemoveNetwork),
         any::<u8>().prop_map(Step::Fail),
@@ -94,7 +95,12 @@ fn step() -> impl Strategy<Value = Step> {
 /// Refusals are part of the game; what counts is what the state looks like afterwards.
 fn play(world: &mut World, step: Step) {
     let net = |n: u8| format!("net{n}");
-    let host = |n: u8, ip: u8| IpAddr::V4(Ipv4Addr::new(10, 99, n, ip));
+    // An IPv4 address, one of IPv6 that nobody's IPv4 address leads to, or one that some does.
+    let host = |n: u8, ip: u8| match (ip / 16, ip % 16) {
+        (0, ip) => IpAddr::from([10, 99, n, ip]),
+        (1, ip) => format!("fd99:{n}::{ip}").parse().unwrap(),
+        (_, ip) => format!("fd99:{n}::10.99.{n}.{ip}").parse().unwrap(),
+    };
     let result = match step {
         Step::Service(s, replicas, port) => {
             let mut spec = on(spec(&format!("s{s}"), replicas.into()), &net(s % 3));
@@ -144,8 +150,12 @@ fn play(world: &mut World, step: Step) {
                 .run(|st, now, e| add_peer(st, now, e, &net(n), &peer))
                 .map(drop)
         }
-        // A /28 each, so that networks run full.
-        Step::Network(n) => world.network(&net(n), &[&format!("10.99.{n}.0/28")]),
+        // A /28 each, so that networks run full; the first has IPv4 only.
+        Step::Network(0) => world.network("net0", &["10.99.0.0/28"]),
+        Step::Network(n) => {
+            let (v4, v6) = (format!("10.99.{n}.0/28"), format!("fd99:{n}::/96"));
+            world.network(&net(n), &[&v6, &v4])
+        }
         Step::RemoveNetwork(n) => world.change(|st, now, e| remove_network(st, now, e, &net(n))),
         Step::Fail(i) => {
             let running: Vec<_> = world
@@ -289,24 +299,138 @@ fn a_full_network_is_said_on_the_task_and_heals() {
     assert_eq!(usage(&world.state, network), (5, 5));
 }
 
+fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> crate::objects::Network {
+    let spec = NetworkSpec {
+        name: name.into(),
+        ipv6: true,
+        subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+        ..NetworkSpec::default()
+    };
+    world
+        .run(|s, now, e| create_network(s, now, e, spec, &[]))
+        .unwrap()
+}
+
 #[test]
 fn dual_stack_networks_give_both_addresses() {
     let mut world = World::new(1);
-    let spec6 = NetworkSpec {
-        name: "six".into(),
-        ipv6: true,
-        ..NetworkSpec::default()
-    };
-    let network = world
-        .run(|s, now, e| create_network(s, now, e, spec6, &[]))
-        .unwrap();
+    let network = dual_stack(&mut world, "six", &[]);
     assert_eq!(network.subnets.len(), 2);
     let v6 = network.subnets[1].cidr;
     assert!("fd00::/8".parse::<ipnet::IpNet>().unwrap().contains(&v6) && v6.prefix_len() == 64);
-    world.create(on(spec("web", 1), "six")).unwrap();
-    let task = &world.wanted("web")[0];
-    let ips = &task.attachments[0].ips;
-    assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
+    let service = world.create(on(spec("web", 1), "six")).unwrap();
+    let task = world.wanted("web").remove(0);
+    for ips in [
+        service.vips.iter().map(|v| v.ip).collect(),
+        task.attachments[0].ips.clone(),
+    ] {
+        let [IpAddr::V4(four), IpAddr::V6(six)] = ips[..] else {
+            panic!("one of each family: {ips:?}");
+        };
+        assert!(v6.contains(&IpAddr::V6(six)));
+        assert_eq!(six.octets()[12..], four.octets());
+        assert_eq!(Mac::for_ip(four.into()), Mac::for_ip(six.into()));
+    }
+}
+
+#[test]
+fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
+    let mut world = World::new(1);
+    let first = dual_stack(&mut world, "a", &[]).subnets[1].cidr;
+    let second = dual_stack(&mut world, "b", &[]).subnets[1].cidr;
+    assert_ne!(first, second);
+    // The prefix that comes next is taken by hand: the one behind it is given out.
+    let next = |cidr: ipnet::IpNet| -> ipnet::IpNet {
+        let ipnet::IpNet::V6(v6) = cidr else {
+            panic!("{cidr} is not IPv6")
+        };
+        let addr = std::net::Ipv6Addr::from(u128::from(v6.network()) + (1 << 64));
+        ipnet::Ipv6Net::new_assert(addr, 64).into()
+    };
+    let third = next(second);
+    let by_hand = dual_stack(&mut world, "c", &[&third.to_string()]);
+    assert_eq!(by_hand.subnets[1].cidr, third);
+    let fourth = dual_stack(&mut world, "d", &[]).subnets[1].cidr;
+    assert_eq!(fourth, next(third));
+    // Deterministic: the same commands give the same prefixes in a second world.
+    let mut again = World::new(1);
+    assert_eq!(dual_stack(&mut again, "a", &[]).subnets[1].cidr, first);
+}
+
+#[test]
+fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
+    let mut world = World::new(1);
+    let mut cluster = world.state.cluster.clone().unwrap();
+    cluster
+        .default_address_pools
+        .push("fd01:2:3::/63".parse().unwrap());
+    world.state.cluster = Some(cluster);
+    for (name, cidr) in [("a", "fd01:2:3::/64"), ("b", "fd01:2:3:1::/64")] {
+        assert_eq!(
+            dual_stack(&mut world, name, &[]).subnets[1]
+                .cidr
+                .to_string(),
+            cidr
+        );
+    }
+    let refused = |world: &mut World, subnets: &[&str], says: &str| {
+        let spec = NetworkSpec {
+            name: "c".into(),
+            ipv6: true,
+            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ..NetworkSpec::default()
+        };
+        let error = world
+            .run(|s, now, e| create_network(s, now, e, spec, &[]))
+            .unwrap_err();
+        assert!(error.message.contains(says), "{error}");
+    };
+    refused(&mut world, &[], "no free IPv6 subnet for network c");
+    refused(&mut world, &["fd09::/97"], "use /96 or larger");
+    refused(&mut world, &["fe80::/64"], "link-local");
+}
+
+#[test]
+fn an_address_that_was_asked_for_comes_with_one_of_the_other_family() {
+    let mut world = World::new(1);
+    dual_stack(&mut world, "six", &["10.9.0.0/24", "fd09::/64"]);
+    let attach = |world: &mut World, ip: Option<&str>| {
+        let cmd = Attach {
+            network: "six".into(),
+            ip: ip.map(|ip| ip.parse().unwrap()),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+            .map(|e| {
+                e.attachment
+                    .ips
+                    .iter()
+                    .map(IpAddr::to_string)
+                    .collect::<Vec<_>>()
+            })
+            .map_err(|e| e.message)
+    };
+    let pair = |a: &str, b: &str| Ok(vec![a.to_owned(), b.to_owned()]);
+    assert_eq!(
+        attach(&mut world, Some("10.9.0.7")),
+        pair("10.9.0.7", "fd09::a09:7")
+    );
+    assert_eq!(
+        attach(&mut world, Some("fd09::5")),
+        pair("10.9.0.2", "fd09::5")
+    );
+    // The IPv6 address that 10.9.0.3 would bring along is held: the next one is given.
+    assert_eq!(
+        attach(&mut world, Some("fd09::a09:4")),
+        pair("10.9.0.3", "fd09::a09:4")
+    );
+    assert_eq!(attach(&mut world, None), pair("10.9.0.5", "fd09::a09:5"));
+    let error = attach(&mut world, Some("10.9.0.4")).unwrap_err();
+    assert!(
+        error.contains("fd09::a09:4 on network six is already in use"),
+        "{error}"
+    );
 }
 
 #[test]
