@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_mesh::{Install, ResetTo, Reverse, Target};
-use weft_sys::udp::worker_for;
 use weft_vxlan::{Destination, Ingress};
 use weft_wire::frame::{Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
@@ -193,7 +192,9 @@ impl Worker {
                 let cx = context(self.now, snapshot);
                 let partial = inner.vnet.needs_csum();
                 let mut verdict = self.flows.reverse(&cx, vni, bytes, info, partial);
-                if inner.merged
+                // A port belongs to the worker of its first address, which is one of IPv4 where it
+                // has both; its IPv6 address may be steered elsewhere.
+                if (inner.merged || !info.is_ipv4())
                     && matches!(verdict, Reverse::NotAFlow)
                     && let Some(worker) = self.steered_past(snapshot, vni, info, to)
                 {
@@ -218,10 +219,10 @@ impl Worker {
     }
 
     /// The worker whose flow table may know a frame that does not belong to this one: the kernel
-    /// merged it with frames to another address and steered them together.
+    /// merged it with frames to another address and steered them together, or the port is another
+    /// worker's by its first address.
     ///
-    /// `None` when this worker may deliver it: it was steered right (also to another address of a
-    /// port than the one that gave it its worker), or no replica sent it.
+    /// `None` when this worker may deliver it: the port is its own, or no replica sent the frame.
     fn steered_past(
         &self,
         snapshot: &Snapshot,
@@ -229,15 +230,14 @@ impl Worker {
         info: &IpInfo,
         to: PortId,
     ) -> Option<u16> {
-        let workers = self.shared.inboxes.len();
-        if workers == 1 || worker_for(info.dst, workers) == self.index {
-            return None;
-        }
-        if !snapshot.services.is_replica(vni, info.src) {
+        if self.shared.inboxes.len() == 1 {
             return None;
         }
         let owner = snapshot.ports.get(&to)?.worker;
-        (owner != self.index).then(|| u16::try_from(owner).ok())?
+        if owner == self.index || !snapshot.services.is_replica(vni, info.src) {
+            return None;
+        }
+        u16::try_from(owner).ok()
     }
 
     /// A copy of a frame whose pieces are in the receive arena.

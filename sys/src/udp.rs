@@ -106,6 +106,12 @@ impl VxlanSocket {
             )
         };
         set_int(&socket, level, option, value).map_err(failed("set path MTU discovery of"))?;
+        if addr.is_ipv6() {
+            // RFC 7348 section 5: an outer checksum of zero has to be accepted; over IPv6 the kernel
+            // does so on request only (RFC 6935 section 5).
+            set_int(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)
+                .map_err(failed("accept datagrams without checksum on"))?;
+        }
         bind_to(&socket, addr)?;
         let local = socket
             .local_addr()

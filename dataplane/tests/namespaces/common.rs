@@ -1,7 +1,8 @@
 //! Sandboxes, nodes and traffic, all in anonymous namespaces that end with the test.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,43 @@ use weft_wire::{PortId, Vni, mac_for_ip};
 
 pub(crate) const VXLAN: u16 = 4789;
 pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 200));
+pub(crate) const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0x0a00, 0x01c8));
+
+/// Address family of the nodes' own network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    fn node(self, index: u8) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from([10, 77, 0, index]),
+            Self::V6 => Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, index.into()).into(),
+        }
+    }
+
+    /// Inner MTU on an underlay of 1500.
+    pub(crate) fn mtu(self) -> u16 {
+        weft_vxlan::inner_mtu(1500, self == Self::V6)
+    }
+}
+
+/// Endpoint `host` of the overlay, in the family of `like`: 10.0.1.N, or fd77:1::10.0.1.N.
+pub(crate) fn inside(like: IpAddr, host: u8) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::from([10, 0, 1, host]),
+        IpAddr::V6(_) => {
+            Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0x0a00, 0x0100 | u16::from(host)).into()
+        }
+    }
+}
+
+/// Prefix length of the overlay's subnets.
+pub(crate) fn prefix_len(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 24 } else { 64 }
+}
 
 pub(crate) fn vni() -> Vni {
     Vni::new(4097).expect("fits")
@@ -25,18 +63,25 @@ pub(crate) fn vni() -> Vni {
 pub(crate) struct Sandbox {
     pub(crate) ns: Netns,
     pub(crate) ip: IpAddr,
+    /// Bytes.
+    pub(crate) mtu: u16,
     pub(crate) port: Arc<Port>,
 }
 
-/// A sandbox with a TAP at `ip`/24.
+/// A sandbox with a TAP at `ip`, for an underlay of IPv4.
 pub(crate) fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbox {
-    let ip: IpAddr = ip.parse().expect("ip");
+    let mtu = Underlay::V4.mtu();
+    sandbox_at(id, ip.parse().expect("ip"), worker, offload, mtu)
+}
+
+/// The same with another MTU.
+pub(crate) fn sandbox_at(id: u32, ip: IpAddr, worker: usize, offload: bool, mtu: u16) -> Sandbox {
     let ns = Netns::create_anonymous().expect("namespace");
     let tap = ns
         .run_in(|| {
             let tap = Tap::open(&TapConfig {
                 mac: Some(mac_for_ip(ip).0),
-                mtu: Some(1450),
+                mtu: Some(u32::from(mtu)),
                 persist: false,
                 offload,
                 ..TapConfig::new("eth0")
@@ -44,8 +89,10 @@ pub(crate) fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbo
             .expect("tap");
             let mut netlink = Netlink::open().expect("netlink");
             netlink.set_up("lo", true).expect("lo");
-            let net = IpNet::new(ip, 24).expect("prefix");
+            let net = IpNet::new(ip, prefix_len(ip)).expect("prefix");
             netlink.add_address("eth0", net).expect("address");
+            no_detection("eth0");
+            netlink.set_up("eth0", true).expect("up");
             tap
         })
         .expect("thread");
@@ -59,13 +106,15 @@ pub(crate) fn sandbox(id: u32, ip: &str, worker: usize, offload: bool) -> Sandbo
         worker,
         counters: Arc::new(PortCounters::default()),
     });
-    Sandbox { ns, ip, port }
+    Sandbox { ns, ip, mtu, port }
 }
 
 /// One data plane and the namespace of its underlay.
 pub(crate) struct Node {
     pub(crate) plane: Dataplane,
     pub(crate) underlay: IpAddr,
+    /// Inner MTU, bytes.
+    pub(crate) mtu: u16,
     pub(crate) ns: Netns,
 }
 
@@ -74,8 +123,21 @@ pub(crate) fn nodes(workers: usize) -> [Node; 2] {
     nodes_with(workers, Dataplane::start)
 }
 
+/// Two nodes on an underlay of that family.
+pub(crate) fn nodes_on(underlay: Underlay, workers: usize) -> [Node; 2] {
+    start_nodes(underlay, workers, Dataplane::start)
+}
+
 /// The same, started by `start`.
 pub(crate) fn nodes_with(
+    workers: usize,
+    start: fn(&Config) -> Result<Dataplane, StartError>,
+) -> [Node; 2] {
+    start_nodes(Underlay::V4, workers, start)
+}
+
+fn start_nodes(
+    family: Underlay,
     workers: usize,
     start: fn(&Config) -> Result<Dataplane, StartError>,
 ) -> [Node; 2] {
@@ -97,12 +159,15 @@ pub(crate) fn nodes_with(
     let mut index = 0;
     spaces.map(|ns| {
         index += 1;
-        let underlay = IpAddr::V4(Ipv4Addr::new(10, 77, 0, index));
+        let underlay = family.node(index);
         let plane = ns
             .run_in(|| {
                 let mut netlink = Netlink::open().expect("netlink");
                 netlink
-                    .add_address("up0", IpNet::new(underlay, 24).expect("prefix"))
+                    .add_address(
+                        "up0",
+                        IpNet::new(underlay, prefix_len(underlay)).expect("prefix"),
+                    )
                     .expect("address");
                 netlink.set_up("up0", true).expect("up");
                 start(&Config {
@@ -120,9 +185,41 @@ pub(crate) fn nodes_with(
         Node {
             plane,
             underlay,
+            mtu: family.mtu(),
             ns,
         }
     })
+}
+
+/// The overlay's gateway in the family of `like`.
+pub(crate) fn gateway(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => inside(like, 1),
+        IpAddr::V6(_) => Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+fn gateways() -> Vec<IpAddr> {
+    vec![gateway(VIP), gateway(VIP6)]
+}
+
+/// Link-local addresses are usable at once, too.
+pub(crate) fn no_detection(ifname: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{ifname}/accept_dad");
+    std::fs::write(path, "0").expect("a kernel with IPv6");
+}
+
+/// Echo requests of the kernel's own: answered or not.
+pub(crate) fn echo(from: &Netns, to: IpAddr) -> bool {
+    from.run_in(|| {
+        Command::new("ping")
+            .args(["-n", "-c", "1", "-W", "3", &to.to_string()])
+            .output()
+            .expect("ping")
+            .status
+            .success()
+    })
+    .expect("thread")
 }
 
 /// Publishes tables in which `here` is local and `there` behind `peer`; `VIP` leads to replicas.
@@ -137,10 +234,11 @@ pub(crate) fn publish(
     let mut switch = SwitchBuilder::new();
     switch.network(NetworkEntry {
         vni: vni(),
-        mtu: 1450,
-        gateways: vec!["10.0.1.1".parse().expect("ip")],
+        mtu: node.mtu,
+        gateways: gateways(),
     });
     switch.virtual_ip(vni(), VIP);
+    switch.virtual_ip(vni(), VIP6);
     for s in here {
         switch.local(vni(), s.port.mac, &[s.ip], s.port.id);
     }
@@ -170,6 +268,7 @@ pub(crate) fn publish(
             .collect(),
     });
     services.vip(vni(), VIP, service).mtu(vni(), 1450);
+    services.vip(vni(), VIP6, service);
     node.plane.publish(Arc::new(Snapshot {
         epoch,
         switch: switch.build(),
@@ -192,8 +291,8 @@ pub(crate) fn publish_with(
     let mut switch = SwitchBuilder::new();
     switch.network(NetworkEntry {
         vni: vni(),
-        mtu: 1450,
-        gateways: vec!["10.0.1.1".parse().expect("ip")],
+        mtu: node.mtu,
+        gateways: gateways(),
     });
     for s in here {
         switch.local(vni(), s.port.mac, &[s.ip], s.port.id);
@@ -284,11 +383,13 @@ pub(crate) fn transfer_between(
 }
 
 pub(crate) fn ping(client: &Sandbox, server: &Sandbox) {
-    ping_between((&client.ns, client.ip), (&server.ns, server.ip));
+    ping_between((&client.ns, client.ip), (&server.ns, server.ip), client.mtu);
 }
 
-/// Datagrams of several sizes there and back.
-pub(crate) fn ping_between(client: (&Netns, IpAddr), server: (&Netns, IpAddr)) {
+/// Datagrams of several sizes there and back, up to the MTU.
+pub(crate) fn ping_between(client: (&Netns, IpAddr), server: (&Netns, IpAddr), mtu: u16) {
+    let headers = if client.1.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    let largest = usize::from(mtu) - headers;
     let server_socket = server
         .0
         .run_in(|| UdpSocket::bind((server.1, 7)).expect("bind"))
@@ -301,7 +402,7 @@ pub(crate) fn ping_between(client: (&Netns, IpAddr), server: (&Netns, IpAddr)) {
         s.set_read_timeout(Some(Duration::from_secs(5)))
             .expect("timeout");
     }
-    for size in [1, 100, 1400, 1422] {
+    for size in [1, 100, 1300, largest] {
         let sent = vec![size as u8; size];
         socket.send_to(&sent, (server.1, 7)).expect("send");
         let mut buffer = [0; 2000];

@@ -3,19 +3,26 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::common::{VXLAN, nodes, ping_between, publish_with, sandbox, transfer_between, vni};
+use crate::common::{
+    Underlay, VIP, VIP6, VXLAN, echo, inside, no_detection, nodes_on, ping_between, prefix_len,
+    publish_with, sandbox_at, transfer_between, vni,
+};
 use ipnet::IpNet;
 use weft_sys::netlink::{Netlink, Vxlan};
 use weft_wire::mac_for_ip;
 
 fn exchange(udp_checksum: bool, offload: bool) {
-    let [a, b] = nodes(2);
+    exchange_on(Underlay::V4, VIP, udp_checksum, offload);
+}
+
+/// `like` says the family inside.
+fn exchange_on(underlay: Underlay, like: IpAddr, udp_checksum: bool, offload: bool) {
+    let [a, b] = nodes_on(underlay, 2);
     // Node b gives its namespace to the kernel's device.
     let kernel = b.ns.try_clone().expect("namespace");
     drop(b.plane);
-    let peer: IpAddr = "10.0.1.50".parse().expect("ip");
-    let own: IpAddr = "10.0.1.2".parse().expect("ip");
-    let here = sandbox(1, "10.0.1.2", a.plane.worker_for(own), offload);
+    let (peer, own) = (inside(like, 50), inside(like, 2));
+    let here = sandbox_at(1, own, a.plane.worker_for(own), offload, a.mtu);
     publish_with(&a, 1, &[&here], |switch| {
         let vtep = SocketAddr::new(b.underlay, VXLAN);
         switch.remote(vni(), mac_for_ip(peer), &[peer], vtep);
@@ -34,18 +41,20 @@ fn exchange(udp_checksum: bool, offload: bool) {
                 })
                 .expect("vxlan");
             netlink.set_mac("vx0", mac_for_ip(peer).0).expect("mac");
-            netlink.set_mtu("vx0", 1450).expect("mtu");
+            netlink.set_mtu("vx0", a.mtu.into()).expect("mtu");
+            no_detection("vx0");
             netlink.append_fdb("vx0", [0; 6], a.underlay).expect("fdb");
             netlink
-                .add_address("vx0", IpNet::new(peer, 24).expect("prefix"))
+                .add_address("vx0", IpNet::new(peer, prefix_len(peer)).expect("prefix"))
                 .expect("address");
             netlink.set_up("vx0", true).expect("up");
             netlink.set_up("lo", true).expect("lo");
         })
         .expect("thread");
-    // The peer speaks first: its ARP request has to be answered from the wire.
-    ping_between((&kernel, peer), (&here.ns, own));
-    ping_between((&here.ns, own), (&kernel, peer));
+    // The peer speaks first: its ARP request, or solicitation, has to be answered from the wire.
+    ping_between((&kernel, peer), (&here.ns, own), a.mtu);
+    ping_between((&here.ns, own), (&kernel, peer), a.mtu);
+    assert!(echo(&kernel, own) && echo(&here.ns, peer));
     let total = 1 << 26;
     transfer_between(&kernel, &here.ns, own, SocketAddr::new(own, 80), total);
     transfer_between(&here.ns, &kernel, peer, SocketAddr::new(peer, 80), total);
@@ -73,4 +82,24 @@ fn without_outer_checksums() {
 #[test]
 fn without_offloads_in_the_sandbox() {
     exchange(true, false);
+}
+
+#[test]
+fn ipv6_inside_ipv4() {
+    exchange_on(Underlay::V4, VIP6, true, true);
+}
+
+#[test]
+fn ipv4_inside_ipv6_without_outer_checksums() {
+    exchange_on(Underlay::V6, VIP, false, true);
+}
+
+#[test]
+fn ipv6_inside_ipv6() {
+    exchange_on(Underlay::V6, VIP6, true, true);
+}
+
+#[test]
+fn ipv6_inside_ipv6_without_offloads_in_the_sandbox() {
+    exchange_on(Underlay::V6, VIP6, true, false);
 }

@@ -3,6 +3,7 @@
 
 mod common;
 mod inject;
+mod ipv6;
 mod kernel_peer;
 mod service_paths;
 mod two_nodes;

@@ -63,7 +63,8 @@ pub struct Vxlan<'a> {
     pub port: u16,
     /// Learn MAC addresses from received frames.
     pub learning: bool,
-    /// Send outer UDP checksums (the default of `ip link`).
+    /// Send outer UDP checksums (the default of `ip link`). Without them datagrams that have none
+    /// are accepted over IPv6, too.
     pub udp_checksum: bool,
 }
 
@@ -170,6 +171,8 @@ impl Netlink {
             InfoVxlan::Port(vxlan.port),
             InfoVxlan::Learning(vxlan.learning),
             InfoVxlan::UDPCsum(vxlan.udp_checksum),
+            InfoVxlan::UDPZeroCsumTX(!vxlan.udp_checksum),
+            InfoVxlan::UDPZeroCsumRX(!vxlan.udp_checksum),
         ];
         let mut message = named(vxlan.name);
         message.attributes.push(LinkAttribute::LinkInfo(vec![

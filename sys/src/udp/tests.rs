@@ -51,11 +51,21 @@ fn vxlan_frame(ethertype: u16, dest: IpAddr, dest_offset: usize) -> Vec<u8> {
 
 #[test]
 fn datagrams_land_on_the_worker_of_their_inner_destination() {
+    steered("127.0.0.1");
+}
+
+#[test]
+fn so_they_do_over_ipv6() {
+    steered("[::1]");
+}
+
+fn steered(host: &str) {
     in_fresh_netns(|| {
         const WORKERS: usize = 3;
-        let sockets: Vec<VxlanSocket> = (0..WORKERS).map(|_| bind("127.0.0.1:4789")).collect();
+        let at = format!("{host}:4789");
+        let sockets: Vec<VxlanSocket> = (0..WORKERS).map(|_| bind(&at)).collect();
         sockets[0].attach_steering(WORKERS).expect("attach");
-        let sender = bind("127.0.0.1:0");
+        let sender = bind(&format!("{host}:0"));
         let mut batch = RecvBatch::new(8);
         let mut expect_on = |frame: &[u8], worker: usize| {
             let mut send = SendBatch::with_capacity(1, 1);
