@@ -1,10 +1,10 @@
 //! What a lab shall be.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Name of the machine that is not part of the cluster.
 pub const OUTSIDE: &str = "outside";
@@ -15,6 +15,12 @@ pub const SWITCH: &str = "switch";
 /// An address that only [`OUTSIDE`] has and that is on nobody's link (RFC 5737 section 3): nodes
 /// reach it through their default route, as they would reach the internet.
 pub const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// The same where the underlay is IPv6 (RFC 3849).
+pub const FAR_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+
+/// Number of [`OUTSIDE`] on an underlay of IPv6.
+const OUTSIDE_V6: u8 = 0xfe;
 
 /// Where labs of this user live: `/run/weft-lab` for who may write there, else below the user's
 /// runtime folder.
@@ -53,8 +59,9 @@ pub struct LabConfig {
     pub env: Vec<(String, String)>,
     /// Where the output of each node goes, as `NODE.log`; `logs` in the lab's folder when absent.
     pub log_dir: Option<PathBuf>,
-    /// Network of the underlay: node N has the N-th address, [`OUTSIDE`] the last but one.
-    pub underlay: Ipv4Net,
+    /// Network of the underlay, the only family that machines have there: node N has the N-th
+    /// address, [`OUTSIDE`] the last but one of an IPv4 network, `…::fe` of one of IPv6.
+    pub underlay: IpNet,
     /// MTU of the underlay in bytes.
     pub mtu: u32,
     /// What runs on the machine outside: arguments for `program`; nothing when empty.
@@ -79,11 +86,21 @@ impl LabConfig {
             agent_args: Vec::new(),
             env: Vec::new(),
             log_dir: None,
-            underlay: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 24),
+            underlay: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 24).into(),
             mtu: 1500,
             outside_args: Vec::new(),
             dies_with_parent: true,
         })
+    }
+
+    /// The same on an underlay of IPv6 alone, fd77::/64.
+    #[must_use]
+    pub fn over_ipv6(self) -> Self {
+        let network = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
+        Self {
+            underlay: Ipv6Net::new_assert(network, 64).into(),
+            ..self
+        }
     }
 
     /// Refuses what cannot work, before anything is made.
@@ -103,9 +120,15 @@ impl LabConfig {
                 self.host_count().saturating_sub(2)
             );
         }
-        if !(576..=65_535).contains(&self.mtu) {
+        // RFC 8200 section 5: no link of IPv6 has less than 1280.
+        let least = if self.underlay.addr().is_ipv6() {
+            1280
+        } else {
+            576
+        };
+        if !(least..=65_535).contains(&self.mtu) {
             bail!(
-                "invalid underlay MTU {}: it must be 576-65535 bytes",
+                "invalid underlay MTU {}: it must be {least}-65535 bytes",
                 self.mtu
             );
         }
@@ -121,20 +144,41 @@ impl LabConfig {
     }
 
     fn host_count(&self) -> u32 {
-        let bits = 32 - u32::from(self.underlay.prefix_len());
-        (1u32.checked_shl(bits).unwrap_or(u32::MAX)).saturating_sub(2)
+        let bits = u32::from(self.underlay.max_prefix_len() - self.underlay.prefix_len());
+        match self.underlay {
+            IpNet::V4(_) => (1u32.checked_shl(bits).unwrap_or(u32::MAX)).saturating_sub(2),
+            // `…::fe` has to fit.
+            IpNet::V6(_) if bits < 8 => 0,
+            IpNet::V6(_) => u32::from(OUTSIDE_V6),
+        }
     }
 
     /// Address of node `index`, from 1.
     pub(crate) fn node_addr(&self, index: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from_bits(
-            self.underlay.network().to_bits() + u32::from(index),
-        ))
+        match self.underlay {
+            IpNet::V4(net) => {
+                Ipv4Addr::from_bits(net.network().to_bits() + u32::from(index)).into()
+            }
+            IpNet::V6(net) => {
+                Ipv6Addr::from_bits(net.network().to_bits() + u128::from(index)).into()
+            }
+        }
     }
 
     /// Address of the machine outside.
     pub(crate) fn outside_addr(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from_bits(self.underlay.broadcast().to_bits() - 1))
+        match self.underlay {
+            IpNet::V4(net) => Ipv4Addr::from_bits(net.broadcast().to_bits() - 1).into(),
+            IpNet::V6(_) => self.node_addr(OUTSIDE_V6),
+        }
+    }
+
+    /// The far address of the underlay's family.
+    pub(crate) fn far_addr(&self) -> IpAddr {
+        match self.underlay {
+            IpNet::V4(_) => FAR_ADDRESS.into(),
+            IpNet::V6(_) => FAR_ADDRESS_V6.into(),
+        }
     }
 
     /// Where the log of a node is.
@@ -155,6 +199,10 @@ mod tests {
         let config = LabConfig::new("t").unwrap();
         assert_eq!(config.node_addr(3).to_string(), "10.77.0.3");
         assert_eq!(config.outside_addr().to_string(), "10.77.0.254");
+        config.check().unwrap();
+        let config = config.over_ipv6();
+        assert_eq!(config.node_addr(3).to_string(), "fd77::3");
+        assert_eq!(config.outside_addr().to_string(), "fd77::fe");
         config.check().unwrap();
     }
 
@@ -190,6 +238,20 @@ mod tests {
                     ..config.clone()
                 },
                 "invalid underlay MTU 100",
+            ),
+            (
+                LabConfig {
+                    mtu: 1279,
+                    ..config.clone().over_ipv6()
+                },
+                "it must be 1280-65535",
+            ),
+            (
+                LabConfig {
+                    underlay: "fd77::/121".parse().unwrap(),
+                    ..config.clone()
+                },
+                "does not fit into fd77::/121",
             ),
             (
                 LabConfig {

@@ -31,7 +31,7 @@ mod process;
 mod state;
 mod wiring;
 
-pub use config::{FAR_ADDRESS, LabConfig, OUTSIDE, SWITCH, default_dir};
+pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
 pub use enter::{EnterSpec, run_enter, run_netns};
 pub use init::run_init;
 pub use lab::{Lab, NodeStatus};

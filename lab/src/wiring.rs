@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Route, Veth};
 use weft_sys::netns::Netns;
 
-use crate::config::{FAR_ADDRESS, LabConfig, OUTSIDE};
+use crate::config::{LabConfig, OUTSIDE};
 
 /// Name of the bridge.
 const BRIDGE: &str = "underlay";
@@ -52,10 +52,13 @@ pub(crate) fn plug_in(
     inside.add_address(UPLINK, IpNet::new(addr, prefix)?)?;
     inside.set_up(UPLINK, true)?;
     if name == OUTSIDE {
-        inside.add_address("lo", IpNet::new(FAR_ADDRESS.into(), 32)?)?;
+        inside.add_address("lo", IpNet::from(config.far_addr()))?;
     } else {
         inside.set_route(&Route {
-            dest: IpNet::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0)?,
+            dest: match addr {
+                IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+                IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+            },
             gateway: Some(config.outside_addr()),
             dev: Some(UPLINK.to_owned()),
             table: MAIN_TABLE,

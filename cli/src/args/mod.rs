@@ -252,7 +252,7 @@ pub struct NetworkCreateArgs {
     /// Subnet, instead of one from the pool; may be repeated
     #[arg(long = "subnet", value_name = "CIDR")]
     pub subnets: Vec<IpNet>,
-    /// Also give it an IPv6 subnet
+    /// Also give it an IPv6 subnet; not needed with an IPv6 --subnet
     #[arg(long)]
     pub ipv6: bool,
     /// No way to the outside
@@ -476,6 +476,9 @@ pub enum LabCommand {
         /// How many
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=200))]
         nodes: u8,
+        /// Join them by IPv6 alone
+        #[arg(long)]
+        ipv6: bool,
         /// Name of the lab
         #[arg(long, default_value = "lab")]
         name: String,

@@ -17,9 +17,19 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
     match command {
         LabCommand::Up {
             nodes,
+            ipv6,
             name,
             weftd_args,
-        } => up(nodes, &name, weftd_args, out)?,
+        } => {
+            weft_lab::gain_privileges()?;
+            let config = LabConfig {
+                nodes,
+                agent_args: weftd_args,
+                dies_with_parent: false,
+                ..LabConfig::new(&name)?
+            };
+            up(if ipv6 { config.over_ipv6() } else { config }, out)?;
+        }
         LabCommand::Exec {
             name,
             node,
@@ -36,15 +46,9 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(nodes: u8, name: &str, agent_args: Vec<String>, out: &mut Printer) -> anyhow::Result<()> {
-    weft_lab::gain_privileges()?;
-    let config = LabConfig {
-        nodes,
-        agent_args,
-        dies_with_parent: false,
-        ..LabConfig::new(name)?
-    };
+fn up(config: LabConfig, out: &mut Printer) -> anyhow::Result<()> {
     let mut lab = Lab::create(&config)?;
+    let name = &config.name;
     lab.wait_ready(READY_LIMIT)?;
     out.raw(&status(&lab).render(&FormatArgs::default())?)?;
     let first = lab.socket("node1")?;

@@ -3,7 +3,7 @@
 //! `/bytes/N` answers with N zero bytes; every other path with one line of text.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::task::{Context as TaskContext, Poll};
@@ -25,9 +25,13 @@ const CHUNK: usize = 256 * 1024;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port))
-        .await
-        .with_context(|| format!("cannot listen on port {}", args.port))?;
+    // Connections of both families; a kernel without IPv6 has one.
+    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, args.port)).await;
+    let listener = match both {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port)).await,
+    };
+    let listener = listener.with_context(|| format!("cannot listen on port {}", args.port))?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let greeting = Greeting::new(args.name);
@@ -38,7 +42,7 @@ pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => {
-                            let line = greeting.to(peer.ip());
+                            let line = greeting.to(peer.ip().to_canonical());
                             tokio::task::spawn_local(answer(stream, line));
                         }
                         // The client gave up, or descriptors are short for a moment.
