@@ -79,13 +79,14 @@ pub struct SwarmInfo {
 pub struct SwarmInit {
     /// Address or interface, with an optional port.
     pub advertise_addr: Option<String>,
-    /// Address or interface, with an optional port; default `0.0.0.0:2377`.
+    /// Address or interface, with an optional port; default `0.0.0.0:2377`, or `[::]:2377` with an
+    /// IPv6 advertise address.
     pub listen_addr: Option<String>,
     /// Address or interface, without a port.
     pub data_path_addr: Option<String>,
     /// 1024-49151; default 4789.
     pub data_path_port: Option<u16>,
-    /// Pools for network subnets; default `10.0.0.0/8`.
+    /// Pools for network subnets; default `10.0.0.0/8`, and unique local prefixes for IPv6.
     #[serde(default)]
     pub default_addr_pool: Vec<IpNet>,
     /// Default 24.
@@ -199,6 +200,8 @@ pub struct Connected {
     pub name: String,
     /// First address.
     pub ip: IpAddr,
+    /// All addresses, IPv4 first.
+    pub ips: Vec<IpAddr>,
     /// Ethernet address.
     pub mac: Mac,
     /// Interface inside the namespace.

@@ -32,6 +32,8 @@ enum Share {
 pub struct Settings {
     /// Number of nodes.
     pub nodes: u8,
+    /// The nodes are joined by IPv6 alone.
+    pub ipv6: bool,
     /// More arguments for every agent.
     pub agent_args: Vec<String>,
     /// No other cluster of this test program runs meanwhile: times are measured.
@@ -42,6 +44,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             nodes: 3,
+            ipv6: false,
             agent_args: Vec::new(),
             alone: false,
         }
@@ -100,6 +103,11 @@ impl Cluster {
                 .to_vec(),
             ..LabConfig::new(&name).expect("settings of a lab")
         };
+        let config = if settings.ipv6 {
+            config.over_ipv6()
+        } else {
+            config
+        };
         let lab = Lab::create(&config).unwrap_or_else(|e| panic!("no lab: {e:#}"));
         let cluster = Self {
             lab,
@@ -154,7 +162,7 @@ impl Cluster {
     /// `swarm join` of a node to the first one.
     #[must_use]
     pub fn join(&self, node: &str, token: &str) -> Said {
-        let remote = format!("{}:2377", self.addr("node1"));
+        let remote = self.at("node1", 2377).to_string();
         self.weft(node, &["swarm", "join", "--token", token, &remote])
     }
 
@@ -286,6 +294,14 @@ impl Cluster {
     /// They do not.
     pub fn web(&self, replicas: u8) -> Vec<Task> {
         self.network("front");
+        self.serve_web(replicas)
+    }
+
+    /// The same on a network `front` that is there already.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn serve_web(&self, replicas: u8) -> Vec<Task> {
         let mut words = vec!["service", "create", "--name", "web", "--network", "front"];
         let replicas = replicas.to_string();
         words.extend(["-p", "8000:80", "--replicas", &replicas, "host"]);

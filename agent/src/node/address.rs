@@ -3,7 +3,7 @@
 //! Each takes an address or the name of an interface; without one the only address of the system
 //! is taken, and several are an error that names them (docker's rules and texts).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use weft_sys::netlink::Netlink;
@@ -110,13 +110,23 @@ impl HostAddresses {
         Ok((ip, port))
     }
 
-    /// `--listen-addr` with an optional port.
+    /// `--listen-addr` with an optional port; every address of the family of `advertise` when it is
+    /// not given.
     ///
     /// # Errors
     /// See the module.
-    pub(super) fn listen(&self, flag: Option<&str>) -> Result<SocketAddr, AddressError> {
+    pub(super) fn listen(
+        &self,
+        flag: Option<&str>,
+        advertise: IpAddr,
+    ) -> Result<SocketAddr, AddressError> {
         let Some(text) = flag.filter(|t| !t.is_empty()) else {
-            return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), MANAGER_PORT));
+            // Where IPv6 is, the unspecified address of IPv6 takes connections of both families.
+            let any: IpAddr = match advertise {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            return Ok(SocketAddr::new(any, MANAGER_PORT));
         };
         let (host, port) = split_port(text, "--listen-addr")?;
         let ip = self.resolve(host, "--listen-addr")?;
@@ -153,6 +163,21 @@ impl std::fmt::Display for HostAddresses {
         }
         Ok(())
     }
+}
+
+/// Says of which nodes the data path is of another family than this node's, so that no packets pass.
+pub(super) fn out_of_reach<'a>(
+    own: IpAddr,
+    nodes: impl Iterator<Item = (&'a str, IpAddr)>,
+) -> impl Iterator<Item = String> {
+    nodes
+        .filter(move |(_, addr)| addr.is_ipv6() != own.is_ipv6())
+        .map(move |(name, addr)| {
+            format!(
+                "node {name} has the data-path address {addr} and this one {own}: no packets pass \
+                 between them; join all nodes with a --data-path-addr of one family"
+            )
+        })
 }
 
 fn is_usable(net: &IpNet) -> bool {
@@ -227,14 +252,44 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_another_family_are_named() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let nodes = [("a", ip("10.1.0.5")), ("b", ip("fd00::5"))];
+        let said: Vec<String> = out_of_reach(ip("10.1.0.9"), nodes.into_iter()).collect();
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("node b has the data-path address fd00::5"));
+        assert_eq!(out_of_reach(ip("fd00::9"), nodes.into_iter()).count(), 1);
+    }
+
+    #[test]
+    fn an_ipv6_underlay() {
+        let h = host(&[("eth0", "fd00::5")]);
+        let ip: IpAddr = "fd00::5".parse().unwrap();
+        assert_eq!(h.advertise(None), Ok((ip, None)));
+        assert_eq!(h.advertise(Some("fd00::5")), Ok((ip, None)));
+        assert_eq!(h.advertise(Some("[fd00::5]:4000")), Ok((ip, Some(4000))));
+        assert_eq!(h.listen(None, ip), Ok("[::]:2377".parse().unwrap()));
+        assert_eq!(
+            h.listen(Some("[fd00::5]:99"), ip),
+            Ok("[fd00::5]:99".parse().unwrap())
+        );
+        assert_eq!(h.data_path(Some("eth0"), ip), Ok(ip));
+        assert!(h.advertise(Some("fe80::1")).is_err());
+        assert!(h.advertise(Some("::")).is_err());
+    }
+
+    #[test]
     fn interfaces_addresses_and_ports() {
         let h = host(&[("eth0", "10.1.0.5"), ("eth1", "10.2.0.5")]);
         let ip: IpAddr = "10.2.0.5".parse().unwrap();
         assert_eq!(h.advertise(Some("eth1")), Ok((ip, None)));
         assert_eq!(h.advertise(Some("eth1:4000")), Ok((ip, Some(4000))));
         assert_eq!(h.advertise(Some("10.2.0.5:4000")), Ok((ip, Some(4000))));
-        assert_eq!(h.listen(None), Ok("0.0.0.0:2377".parse().unwrap()));
-        assert_eq!(h.listen(Some("eth1")), Ok("10.2.0.5:2377".parse().unwrap()));
+        assert_eq!(h.listen(None, ip), Ok("0.0.0.0:2377".parse().unwrap()));
+        assert_eq!(
+            h.listen(Some("eth1"), ip),
+            Ok("10.2.0.5:2377".parse().unwrap())
+        );
         assert!(h.advertise(Some("0.0.0.0")).is_err());
         assert!(h.advertise(Some("192.0.2.1")).is_err());
         assert!(h.advertise(Some("eth7")).is_err());

@@ -15,6 +15,7 @@ use weft_mesh::{Balancer, Replica, ServicesBuilder};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::{Mac, Vni, mac_for_ip};
 
+use super::address;
 use super::loads::Loads;
 use super::local::LocalPort;
 use crate::mesh::Published;
@@ -85,6 +86,11 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
         }))
         .collect();
 
+    let paths = assignment.nodes.iter();
+    problems.extend(address::out_of_reach(
+        assignment.node.data_path_addr,
+        paths.map(|n| (n.hostname.as_str(), n.data_path_addr)),
+    ));
     let mesh = mesh_port(inputs, &vnis);
     let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
     let services = services(inputs, &vnis, &members, loads);

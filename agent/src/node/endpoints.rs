@@ -160,6 +160,7 @@ impl Member {
             id: endpoint.attachment.endpoint.clone(),
             name: endpoint.name,
             ip: ip.ok_or_else(|| ApiError::internal("the endpoint has no address"))?,
+            ips: endpoint.attachment.ips,
             mac: endpoint.attachment.mac,
             ifname,
             network: network.spec.name,

@@ -41,7 +41,7 @@ impl Node {
         Ok(Addresses {
             advertise: ip,
             advertise_port: port,
-            listen: host.listen(listen)?,
+            listen: host.listen(listen, ip)?,
             data_path: host.data_path(data_path, ip)?,
         })
     }

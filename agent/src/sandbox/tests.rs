@@ -178,8 +178,28 @@ fn both_families_have_their_own_way_back() {
     let _tap = sandbox.add_port(&config).expect("eth0");
     let asked = output_in(&sandbox, "ip -6 route get 2001:db8::7 from fd00:1::5");
     assert!(asked.contains("via fd00:1::1 dev eth0"), "{asked}");
-    let shown = output_in(&sandbox, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra");
-    assert_eq!(shown.trim(), "0");
+    for name in [
+        "accept_ra",
+        "autoconf",
+        "accept_dad",
+        "dad_transmits",
+        "disable_ipv6",
+    ] {
+        let path = format!("/proc/sys/net/ipv6/conf/eth0/{name}");
+        let shown = output_in(&sandbox, &format!("cat {path}"));
+        assert_eq!(shown.trim(), "0", "{name}");
+    }
+    // Usable at once, the link-local address too, and no address but these.
+    let shown = output_in(&sandbox, "ip -6 -o addr show dev eth0");
+    assert!(!shown.contains("tentative"), "{shown}");
+    assert!(shown.contains("fd00:1::5/64 scope global"), "{shown}");
+    assert!(
+        shown.contains("fe80::42:aff:fe00:105/64 scope link"),
+        "{shown}"
+    );
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    let routes = output_in(&sandbox, "ip -6 route show dev eth0");
+    assert!(!routes.contains("default"), "{routes}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod connect;
 mod failure;
+mod ipv6;
 mod outside;
 mod service;
 mod static_peer;
