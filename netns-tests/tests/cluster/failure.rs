@@ -42,10 +42,20 @@ fn keep_asking(client: &Netns, to: SocketAddr, stop: &AtomicBool) -> Seen {
 
 #[test]
 fn a_dead_node_is_withdrawn_and_its_tasks_move() {
+    node3_dies(false);
+}
+
+#[test]
+fn so_it_is_where_nodes_are_joined_by_ipv6() {
+    node3_dies(true);
+}
+
+fn node3_dies(ipv6: bool) {
     let cluster = Cluster::swarm(
         PROGRAM,
         &Settings {
             alone: true,
+            ipv6,
             ..Settings::default()
         },
     );
@@ -95,7 +105,8 @@ fn a_dead_node_is_withdrawn_and_its_tasks_move() {
         ));
     }
     for to in targets {
-        get(&client, to).unwrap_or_else(|e| panic!("{to} afterwards: {e}"));
+        let answer = get(&client, to);
+        assert!(answer.is_ok(), "{to} afterwards: {answer:?}");
     }
 }
 

@@ -49,7 +49,7 @@ fn guest(cluster: &Cluster, node: &'static str, name: &str, mtu: u64) -> Guest {
         })
         .collect();
     let [v4, v6] = ips[..] else {
-        panic!("one address of each family: {ips:?}");
+        unreachable!("one address of each family: {ips:?}");
     };
     assert!(v4.is_ipv4() && v6.is_ipv6(), "{ips:?}");
     assert_eq!(printed["ip"], ips[0].to_string());
@@ -123,7 +123,7 @@ fn answers(netns: &Netns, name: &str, kind: RecordType, wanted: &[IpAddr]) {
 /// `….ip6.arpa` (RFC 3596 section 2.5).
 fn reverse(ip: IpAddr) -> String {
     let IpAddr::V6(ip) = ip else {
-        panic!("{ip} is not IPv6")
+        unreachable!("{ip} is not IPv6")
     };
     let nibbles = ip.octets().into_iter().rev();
     let nibbles = nibbles.map(|o| format!("{:x}.{:x}.", o & 15, o >> 4));
