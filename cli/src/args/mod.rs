@@ -135,7 +135,7 @@ pub struct SwarmInitArgs {
     /// UDP port of the VXLAN data path (1024-49151; default 4789)
     #[arg(long, value_name = "PORT")]
     pub data_path_port: Option<u16>,
-    /// Pools that network subnets are cut from (default 10.0.0.0/8)
+    /// Pools that network subnets are cut from (default 10.0.0.0/8; for IPv6 unique local prefixes)
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub default_addr_pool: Vec<IpNet>,
     /// Prefix length of the subnets cut from the pools (default 24)

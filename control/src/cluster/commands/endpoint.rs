@@ -60,7 +60,10 @@ fn chosen(
     match ip {
         IpAddr::V4(v4) => {
             if let Some(twin) = twin(network, v4).map(IpAddr::V6) {
-                claim(state, network, twin)?;
+                claim(state, network, twin).map_err(|mut e| {
+                    e.message = format!("address {ip} comes with {twin}: {}", e.message);
+                    e
+                })?;
                 ipam.reserve(&network.id, twin);
                 ips.push(twin);
             }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::api::PeerAdd;
 use crate::objects::Mac;
 
-/// No address is held twice on one network, whoever holds it.
+/// No address is held twice on one network, whoever holds it, and no Ethernet address stands for two.
 fn assert_unique(state: &ClusterState) {
     let mut seen = BTreeSet::new();
     let mut claim = |network: &crate::id::NetworkId, ip: IpAddr| {
@@ -49,6 +49,32 @@ fn assert_unique(state: &ClusterState) {
         if let Some(ip) = n.ingress_ip {
             claim(&ingress, ip);
         }
+    }
+    let mut macs: BTreeMap<_, String> = BTreeMap::new();
+    let mut stands_for = |network: &crate::id::NetworkId, mac: Mac, holder: &str| {
+        let known = macs
+            .entry((network.clone(), mac.0))
+            .or_insert(holder.to_owned());
+        assert_eq!(known, holder, "{mac} stands for both");
+    };
+    for (service, vip) in state
+        .services
+        .values()
+        .flat_map(|s| s.vips.iter().map(move |v| (s, v)))
+    {
+        stands_for(&vip.network, Mac::for_ip(vip.ip), service.id.as_str());
+    }
+    let tasks = state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal())
+        .flat_map(|t| &t.attachments);
+    for a in tasks.chain(state.endpoints.values().map(|e| &e.attachment)) {
+        stands_for(&a.network, a.mac, a.endpoint.as_str());
+    }
+    for net in state.networks.values() {
+        let gateway = net.subnets[0].gateway;
+        stands_for(&net.id, Mac::for_ip(gateway), "gateway");
     }
     let mut vnis = BTreeSet::new();
     for n in state.networks.values() {
@@ -428,7 +454,8 @@ fn an_address_that_was_asked_for_comes_with_one_of_the_other_family() {
     assert_eq!(attach(&mut world, None), pair("10.9.0.5", "fd09::a09:5"));
     let error = attach(&mut world, Some("10.9.0.4")).unwrap_err();
     assert!(
-        error.contains("fd09::a09:4 on network six is already in use"),
+        error.starts_with("address 10.9.0.4 comes with fd09::a09:4: ")
+            && error.contains("already in use by endpoint"),
         "{error}"
     );
 }
