@@ -402,10 +402,11 @@ pub(crate) fn ping_between(client: (&Netns, IpAddr), server: (&Netns, IpAddr), m
         s.set_read_timeout(Some(Duration::from_secs(5)))
             .expect("timeout");
     }
-    for size in [1, 100, 1300, largest] {
+    // The last one leaves in fragments.
+    for size in [1, 100, 1300, largest, 5000] {
         let sent = vec![size as u8; size];
         socket.send_to(&sent, (server.1, 7)).expect("send");
-        let mut buffer = [0; 2000];
+        let mut buffer = [0; 8000];
         let (n, from) = server_socket
             .recv_from(&mut buffer)
             .expect("request arrives");
