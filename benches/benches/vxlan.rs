@@ -32,6 +32,15 @@ fn decide(c: &mut Criterion) {
                 switch.egress(NET, source, black_box(bytes), info)
             });
         });
+        group.bench_function("FDB lookup", |b| {
+            b.iter(|| {
+                next = (next + 1) % endpoints;
+                switch.lookup(
+                    NET,
+                    mac_for_ip(IpAddr::V4(address(1 + black_box(next) as u32))),
+                )
+            });
+        });
         let mut datagram = vec![0; vxlan::HEADER_LEN];
         if let Some(header) = datagram.first_chunk_mut() {
             vxlan::emit(NET, header);

@@ -1,9 +1,10 @@
 //! Costs of the packet vocabulary: parse, checksum, split, merge, rewrite.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use weft_benches::frames::{info, segments, tcp, tcp_super};
+use weft_benches::frames::{datagrams, info, segments, tcp, tcp_super};
 use weft_wire::gro::{Coalescer, Offer};
 use weft_wire::rewrite::{Side, rewrite_endpoint};
 use weft_wire::{checksum, frame, gso, vxlan};
@@ -49,13 +50,27 @@ fn split(c: &mut Criterion) {
     });
 }
 
+/// Segments of one TCP flow, and datagrams of one UDP flow.
 fn coalesce(c: &mut Criterion) {
     let (bytes, vnet) = tcp_super(SUPER);
-    let (original, ranges) = segments(&bytes, &vnet);
+    merge(c, "parse and coalesce TCP", segments(&bytes, &vnet));
+    merge(
+        c,
+        "parse and coalesce 40 datagrams of 64 B",
+        datagrams(40, 64),
+    );
+    merge(
+        c,
+        "parse and coalesce 40 datagrams of 1400 B",
+        datagrams(40, 1400),
+    );
+}
+
+fn merge(c: &mut Criterion, name: &str, (original, ranges): (Vec<u8>, Vec<Range<usize>>)) {
     let mut arena = original.clone();
     let mut to = Coalescer::default();
-    let mut group = c.benchmark_group("parse and coalesce");
-    group.throughput(Throughput::Bytes(SUPER as u64));
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Bytes(original.len() as u64));
     for (name, trusted) in [("trusted", true), ("verified", false)] {
         group.bench_function(name, |b| {
             b.iter(|| {

@@ -29,6 +29,27 @@ pub fn tcp(src: u32, dst: u32, payload: usize) -> Vec<u8> {
     out
 }
 
+/// Datagrams of one flow, one behind the other, as `UDP_GRO` delivers them (without their VXLAN
+/// headers).
+///
+/// # Panics
+/// Never: a vector takes every byte.
+#[must_use]
+pub fn datagrams(count: usize, payload: usize) -> (Vec<u8>, Vec<Range<usize>>) {
+    let mac = |n| mac_for_ip(IpAddr::V4(address(n))).0;
+    let (mut arena, mut ranges) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let start = arena.len();
+        PacketBuilder::ethernet2(mac(1), mac(2))
+            .ipv4(address(1).octets(), address(2).octets(), 64)
+            .udp(40000, 53)
+            .write(&mut arena, &vec![0x5a; payload])
+            .expect("a vector takes every byte, and the payload fits in a packet");
+        ranges.push(start..arena.len());
+    }
+    (arena, ranges)
+}
+
 /// The offsets in a frame.
 ///
 /// # Panics

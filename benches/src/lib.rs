@@ -1,6 +1,7 @@
-//! What benches and allocation tests share: frames, a switch of a given size, and an allocator
-//! that counts.
+//! What benches and allocation tests share: frames, a switch and services of a given size,
+//! and an allocator that counts.
 
 pub mod allocations;
 pub mod frames;
 pub mod network;
+pub mod services;

@@ -68,6 +68,15 @@ impl Client {
         decode(path, &self.send(Method::GET, path, Bytes::new()).await?)
     }
 
+    /// GET of something that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let body = self.send(Method::GET, path, Bytes::new()).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// POST with a JSON body.
     ///
     /// # Errors

@@ -60,13 +60,15 @@ pub fn run_enter(spec: &EnterSpec) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Makes a network namespace and binds it at `path` (`lab-netns`). Runs as a command on the machine:
-/// a process that entered a PID namespace itself can start no thread.
+/// Makes network namespaces and binds them at `paths` (`lab-netns`). Runs as a command on the
+/// machine: a process that entered a PID namespace itself can start no thread.
 ///
 /// # Errors
-/// It exists, or no permission.
-pub fn run_netns(path: &Path) -> anyhow::Result<ExitCode> {
-    Netns::create_at(path)?;
+/// One exists, or no permission; those before it were made.
+pub fn run_netns(paths: &[impl AsRef<Path>]) -> anyhow::Result<ExitCode> {
+    for path in paths {
+        Netns::create_at(path)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

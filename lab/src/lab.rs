@@ -280,17 +280,32 @@ impl Lab {
     /// # Errors
     /// No such machine; a namespace of that name exists.
     pub fn add_netns(&self, node: &str, name: &str) -> anyhow::Result<PathBuf> {
-        let path = PathBuf::from("/run/netns").join(name);
+        self.add_netnses(node, &[name])?;
+        Ok(netns_path(name))
+    }
+
+    /// Makes many network namespaces on a machine by one process, and returns their paths there.
+    ///
+    /// # Errors
+    /// No such machine; a namespace of such a name exists. Those before it were made.
+    pub fn add_netnses(
+        &self,
+        node: &str,
+        names: &[impl AsRef<str>],
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        let paths: Vec<PathBuf> = names.iter().map(|n| netns_path(n.as_ref())).collect();
         let program = self.state.program.display().to_string();
-        let text = path.display().to_string();
-        let output = self.exec(node, &[&program, "lab-netns", &text])?;
+        let texts: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+        let mut command = vec![program.as_str(), "lab-netns"];
+        command.extend(texts.iter().map(String::as_str));
+        let output = self.exec(node, &command)?;
         if !output.status.success() {
             bail!(
-                "cannot make namespace {name} on {node}: {}",
+                "cannot make a namespace on {node}: {}",
                 String::from_utf8_lossy(&output.stderr).trim()
             );
         }
-        Ok(path)
+        Ok(paths)
     }
 
     /// The machine's own network namespace, or one that it knows by `path`. Holding it keeps the
@@ -558,6 +573,11 @@ fn make_room(dir: &Path) -> anyhow::Result<()> {
         .mode(0o755)
         .create(dir)
         .with_context(|| format!("cannot make {}", dir.display()))
+}
+
+/// Where `ip netns` looks for it.
+fn netns_path(name: &str) -> PathBuf {
+    PathBuf::from("/run/netns").join(name)
 }
 
 fn agent_of(machine: &Machine) -> Option<u32> {

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         [_, "lab-node", spec] => weft_lab::run_node(Path::new(spec)),
         [_, "lab-init", spec] => weft_lab::run_init(Path::new(spec)),
         [_, "lab-enter", rest @ ..] => weft_lab::run_enter(&enter_spec(rest)),
-        [_, "lab-netns", path] => weft_lab::run_netns(Path::new(path)),
+        [_, "lab-netns", paths @ ..] => weft_lab::run_netns(paths),
         [_, "maker", dir] => {
             maker(Path::new(dir));
             Ok(ExitCode::SUCCESS)

@@ -27,6 +27,13 @@ enum Share {
     Whole(RwLockWriteGuard<'static, ()>),
 }
 
+/// For a test that builds no [`Cluster`] but loads the machine: waits for those that want it alone,
+/// and keeps them away while it is held.
+#[must_use]
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a test wants its cluster to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -85,7 +92,7 @@ impl Cluster {
         let share = if settings.alone {
             Share::Whole(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
         } else {
-            Share::Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+            Share::Some(beside_others())
         };
         let dir = tempfile::tempdir().expect("a temporary folder");
         let name = dir

@@ -12,7 +12,7 @@ mod said;
 mod stream;
 mod wait;
 
-pub use cluster::{Cluster, Settings, Task};
+pub use cluster::{Cluster, Settings, Task, beside_others};
 pub use http::{Held, ask, get, hold};
 pub use said::Said;
 pub use stream::{receive_pattern, send_pattern, transfer};

@@ -84,11 +84,12 @@ pub enum Command {
     /// Runs a command on a lab machine
     #[command(hide = true)]
     LabEnter(LabEnterArgs),
-    /// Makes a network namespace
+    /// Makes network namespaces
     #[command(hide = true)]
     LabNetns {
-        /// Where it is bound
-        path: PathBuf,
+        /// Where they are bound
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
     },
 }
 
@@ -538,7 +539,8 @@ pub enum BenchCommand {
 /// `weft bench overlay`
 #[derive(Debug, Args)]
 pub struct BenchOverlayArgs {
-    /// Tests to run; may be repeated (default: all, about four minutes)
+    /// Tests to run; may be repeated (default: all but `endpoints`, `flows` and `iperf3`, about five
+    /// minutes)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
     pub only: Vec<BenchTest>,
     /// Measured pairs, alternating
@@ -551,6 +553,12 @@ pub struct BenchOverlayArgs {
     /// Tests about something else use the first one
     #[arg(long = "cc", value_name = "NAME", value_delimiter = ',')]
     pub congestion: Vec<String>,
+    /// Also draw a picture of rates and of the distribution of round trip times
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Start of the names of its labs
+    #[arg(long, default_value = "bench")]
+    pub name: String,
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,
@@ -575,6 +583,12 @@ pub enum BenchTest {
     Local,
     /// One TCP stream through a virtual address, against a direct one
     Vip,
+    /// 100 and 1,000 endpoints on the client's node, against 1: at rest, TCP and UDP (some minutes)
+    Endpoints,
+    /// 100,000 flows through a virtual address, against 1: TCP and 64 bytes there and back
+    Flows,
+    /// TCP with iperf3 as the generator, one stream and eight; left out where it is not installed
+    Iperf3,
     /// Every one of them
     All,
 }

@@ -78,6 +78,10 @@ pub(super) enum Work {
     RoundTrips { concurrent: usize },
     /// Requests to tasks that take 1 ms, over kept TCP connections.
     Tasks,
+    /// So many TCP streams, made by iperf3.
+    Iperf3 { count: usize, control: String },
+    /// Nothing: what the agents use all the same.
+    Rest,
 }
 
 impl Work {
@@ -86,14 +90,10 @@ impl Work {
         let before = Usage::now(way.agents)?;
         let mut run = match self {
             Self::Streams { count, control } => {
-                let streamed = load::streams(way, control, *count, length)?;
-                let (bytes, seconds) = (streamed.bytes as f64, streamed.took.as_secs_f64());
-                Run {
-                    rate: bytes * 8.0 / seconds,
-                    bytes,
-                    seconds,
-                    ..Run::default()
-                }
+                streamed(load::streams(way, control, *count, length)?)
+            }
+            Self::Iperf3 { count, control } => {
+                streamed(load::iperf3(way, control, *count, length)?)
             }
             Self::Datagrams { payload } => {
                 let flooded = load::flood(way, *payload, length)?;
@@ -113,8 +113,19 @@ impl Work {
                 round_trips(load::exchange_many(way, *concurrent, length)?)
             }
             Self::Tasks => round_trips(load::ask_tasks(way, TASKS, length)?),
+            Self::Rest => {
+                // The one thing here that is about time passing.
+                std::thread::sleep(length);
+                Run {
+                    seconds: length.as_secs_f64(),
+                    ..Run::default()
+                }
+            }
         };
         run.usage = Usage::now(way.agents)?.since(&before);
+        if *self == Self::Rest {
+            run.rate = run.usage.agents / run.seconds * 100.0;
+        }
         run.resident = resident_bytes(way.agents)? as f64;
         Ok(run)
     }
@@ -122,7 +133,8 @@ impl Work {
     /// Unit of the rate.
     pub(super) const fn unit(&self) -> &'static str {
         match self {
-            Self::Streams { .. } => "Gbit/s",
+            Self::Streams { .. } | Self::Iperf3 { .. } => "Gbit/s",
+            Self::Rest => "% of a CPU",
             Self::Datagrams { .. } | Self::RoundTrips { .. } | Self::Tasks => "1/s",
         }
     }
@@ -130,10 +142,21 @@ impl Work {
     /// What costs are shown for: a name, and how much of it a run did.
     pub(super) fn per(&self) -> (&'static str, fn(&Run) -> f64) {
         match self {
-            Self::Streams { .. } => ("GB", |run| run.bytes / 1e9),
+            Self::Streams { .. } | Self::Iperf3 { .. } => ("GB", |run| run.bytes / 1e9),
+            Self::Rest => ("second", |run| run.seconds),
             Self::Datagrams { .. } => ("1M datagrams", |run| run.count / 1e6),
             Self::RoundTrips { .. } | Self::Tasks => ("1M requests", |run| run.count / 1e6),
         }
+    }
+}
+
+fn streamed(streamed: load::Streamed) -> Run {
+    let (bytes, seconds) = (streamed.bytes as f64, streamed.took.as_secs_f64());
+    Run {
+        rate: bytes * 8.0 / seconds,
+        bytes,
+        seconds,
+        ..Run::default()
     }
 }
 

@@ -4,8 +4,10 @@
 
 mod figures;
 mod load;
+mod many;
 mod measure;
 mod pairs;
+mod picture;
 mod plan;
 mod report;
 mod side;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::args::{BenchOverlayArgs, BenchTest};
-use crate::output::Printer;
+use crate::output::{Printer, complain};
 use crate::stop::Stop;
 use load::Way;
 use measure::Work;
@@ -35,10 +37,15 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
             length: Duration::from_secs(u64::from(args.seconds)),
         },
         stop: Stop::on_signals()?,
+        name: args.name.clone(),
         plan,
     };
     let mut tests = Vec::new();
-    bench.two_nodes(&mut tests)?;
+    bench.against_kernel(&mut tests)?;
+    bench.many(&mut tests)?;
+    if let Some(file) = &args.svg {
+        picture::draw(&tests, file)?;
+    }
     out.raw(&report::render(&tests, &args.format)?)?;
     if args.format.format.is_none() && !args.format.quiet {
         out.line(&format!(
@@ -54,9 +61,16 @@ struct Bench {
     plan: Plan,
     pace: Pace,
     stop: Stop,
+    /// Start of the names of all labs.
+    name: String,
 }
 
 impl Bench {
+    /// Name of a lab.
+    fn lab(&self, side: &str) -> String {
+        format!("{}-{side}", self.name)
+    }
+
     /// Measures one test and keeps it.
     fn measure(
         &self,
@@ -68,11 +82,25 @@ impl Bench {
         Ok(())
     }
 
-    /// weft against the kernel, between two nodes and within one.
-    fn two_nodes(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
-        let weft = WeftSide::create("bench-weft", &self.stop)?;
-        let kernel = KernelSide::create(&self.stop)?;
-        let ways = (&weft.way(), &kernel.way());
+    /// weft against the kernel, and through a virtual address against direct.
+    fn against_kernel(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
+        if !self.plan.needs_kernel() {
+            return Ok(());
+        }
+        let weft = WeftSide::create(&self.lab("weft"), &self.stop)?;
+        let kernel = KernelSide::create(&self.lab("kernel"), &self.stop)?;
+        self.two_nodes(tests, (&weft.way(), &kernel.way()))?;
+        if self.plan.has(BenchTest::Local) {
+            self.one_node(tests, &weft, &kernel)?;
+        }
+        if self.plan.has(BenchTest::Vip) {
+            self.virtual_address(tests, &weft)?;
+        }
+        weft.down()?;
+        kernel.down()
+    }
+
+    fn two_nodes(&self, tests: &mut Vec<Test>, ways: (&Way<'_>, &Way<'_>)) -> anyhow::Result<()> {
         for (test, count, name) in [
             (BenchTest::Tcp1, 1, "TCP, one stream"),
             (BenchTest::Tcp8, 8, "TCP, 8 streams"),
@@ -105,14 +133,24 @@ impl Bench {
             let test = Test::new("TCP, tasks of 1 ms", Work::Tasks, "kernel");
             self.measure(tests, test, ways)?;
         }
-        if self.plan.has(BenchTest::Local) {
-            self.one_node(tests, &weft, &kernel)?;
+        self.iperf3(tests, ways)
+    }
+
+    fn iperf3(&self, tests: &mut Vec<Test>, ways: (&Way<'_>, &Way<'_>)) -> anyhow::Result<()> {
+        if !self.plan.has(BenchTest::Iperf3) {
+            return Ok(());
         }
-        if self.plan.has(BenchTest::Vip) {
-            self.virtual_address(tests, &weft)?;
+        if !load::has_iperf3() {
+            complain("iperf3 is not installed: its tests are left out");
+            return Ok(());
         }
-        weft.down()?;
-        kernel.down()
+        for (count, name) in [(1, "one stream"), (8, "8 streams")] {
+            let control = self.plan.first_control().to_owned();
+            let name = format!("iperf3, {name}, {control}");
+            let test = Test::new(name, Work::Iperf3 { count, control }, "kernel");
+            self.measure(tests, test, ways)?;
+        }
+        Ok(())
     }
 
     fn one_node(

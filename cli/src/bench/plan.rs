@@ -68,6 +68,12 @@ impl Plan {
         self.tests.contains(&test) || self.tests.contains(&BenchTest::All)
     }
 
+    /// True when a test has the kernel on the other side, or runs in the same lab.
+    pub(super) fn needs_kernel(&self) -> bool {
+        let alone = [BenchTest::Endpoints, BenchTest::Flows];
+        !self.tests.iter().all(|test| alone.contains(test))
+    }
+
     /// Congestion controls of the tests that are about them.
     pub(super) fn controls(&self) -> impl Iterator<Item = &str> {
         self.controls.iter().map(String::as_str)
@@ -89,21 +95,24 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_ones() {
+    fn the_usual_ones_leave_out_what_takes_long() {
         let usual = plan(&[], &[]).unwrap();
         assert!(usual.has(BenchTest::Tcp8) && usual.has(BenchTest::Vip));
+        assert!(!usual.has(BenchTest::Endpoints) && !usual.has(BenchTest::Flows));
         assert_eq!(usual.controls().collect::<Vec<_>>(), ["cubic", "bbr"]);
         assert_eq!(usual.first_control(), "cubic");
     }
 
     #[test]
     fn only_what_was_named_or_all() {
-        let some = plan(&[BenchTest::Udp, BenchTest::Rr], &["reno"]).unwrap();
-        assert!(some.has(BenchTest::Udp) && some.has(BenchTest::Rr));
+        let some = plan(&[BenchTest::Udp, BenchTest::Flows], &["reno"]).unwrap();
+        assert!(some.has(BenchTest::Udp) && some.has(BenchTest::Flows));
         assert!(!some.has(BenchTest::Tcp1));
         assert_eq!(some.first_control(), "reno");
+        assert!(some.needs_kernel());
+        assert!(!plan(&[BenchTest::Endpoints], &[]).unwrap().needs_kernel());
         let all = plan(&[BenchTest::All], &[]).unwrap();
-        assert!(all.has(BenchTest::Local) && all.has(BenchTest::Tcp1));
+        assert!(all.has(BenchTest::Endpoints) && all.has(BenchTest::Tcp1));
     }
 
     #[test]

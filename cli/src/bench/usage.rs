@@ -61,16 +61,19 @@ impl Usage {
     }
 }
 
-/// User and system time (fields 14 and 15 of proc_pid_stat(5)).
+/// User and system time of the process and of children that it waited for (fields 14 to 17 of
+/// proc_pid_stat(5)).
 fn process_ticks(process: &str) -> anyhow::Result<(u64, u64)> {
     let path = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("weftd {process} ended"))?;
     let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
     let mut times = fields.into_iter().flatten().skip(11).map(str::parse::<u64>);
-    match (times.next(), times.next()) {
-        (Some(Ok(user)), Some(Ok(system))) => Ok((user, system)),
-        _ => anyhow::bail!("{path} has another form"),
-    }
+    let mut next = || {
+        let time = times.next().transpose().ok().flatten();
+        time.with_context(|| format!("{path} has another form"))
+    };
+    let (user, system) = (next()?, next()?);
+    Ok((user + next()?, system + next()?))
 }
 
 /// Everything but idle and waiting (proc_stat(5)); time of guests is inside user time already.

@@ -53,7 +53,7 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
             netns: args.netns,
             command: args.command,
         }),
-        Command::LabNetns { path } => weft_lab::run_netns(&path),
+        Command::LabNetns { paths } => weft_lab::run_netns(&paths),
     }
 }
 

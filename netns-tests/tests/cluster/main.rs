@@ -2,6 +2,7 @@
 //! kernel on the other side.
 
 mod bad_input;
+mod bench;
 mod connect;
 mod failure;
 mod ipv6;

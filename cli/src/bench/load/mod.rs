@@ -2,12 +2,16 @@
 
 mod echo;
 mod flood;
+mod flows;
+mod iperf3;
 mod stream;
 mod tasks;
 
 pub(super) use echo::{Exchanged, exchange, exchange_many};
 pub(super) use flood::flood;
-pub(super) use stream::streams;
+pub(super) use flows::Crowd;
+pub(super) use iperf3::{iperf3, is_installed as has_iperf3};
+pub(super) use stream::{Streamed, streams};
 pub(super) use tasks::ask_tasks;
 
 use std::io;

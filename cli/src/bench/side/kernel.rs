@@ -30,11 +30,12 @@ pub(in crate::bench) struct KernelSide {
 }
 
 impl KernelSide {
-    pub(in crate::bench) fn create(stop: &Stop) -> anyhow::Result<Self> {
+    /// Builds it as a lab of that name.
+    pub(in crate::bench) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
         let lab = Lab::create(&LabConfig {
             nodes: 2,
             agents: false,
-            ..LabConfig::new("bench-kernel")?
+            ..LabConfig::new(name)?
         })?;
         for (node, peer_node, peer) in [("node1", "node2", 2), ("node2", "node1", 1)] {
             let (local, remote) = (lab.node_addr(node)?, lab.node_addr(peer_node)?);

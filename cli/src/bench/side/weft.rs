@@ -1,10 +1,14 @@
 //! weft: two agents, an overlay network, and sandboxes that joined it.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use weft_control::api::{
     Connect, Connected, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
@@ -22,6 +26,9 @@ use crate::stop::Stop;
 /// Room for some thousand endpoints.
 const SUBNET: &str = "10.200.0.0/16";
 
+/// Sandboxes that are made and attached at once.
+const BATCH: usize = 25;
+
 /// Two machines with agents, a sandbox on each.
 #[derive(Debug)]
 pub(in crate::bench) struct WeftSide {
@@ -30,6 +37,8 @@ pub(in crate::bench) struct WeftSide {
     client: End,
     server: End,
     agents: Vec<u32>,
+    /// Sandboxes of [`WeftSide::fill`].
+    extra: Cell<usize>,
 }
 
 impl WeftSide {
@@ -54,6 +63,7 @@ impl WeftSide {
             lab,
             runtime,
             agents,
+            extra: Cell::new(0),
         };
         wait_for(&side.way(), stop)?;
         Ok(side)
@@ -70,6 +80,30 @@ impl WeftSide {
         let end = self.runtime.block_on(end)?;
         wait_for(&self.way_to(&end), stop)?;
         Ok(end)
+    }
+
+    /// Attaches sandboxes to the client's node until it has so many.
+    pub(in crate::bench) fn fill(&self, count: usize, stop: &Stop) -> anyhow::Result<()> {
+        // The client is the first one.
+        while self.extra.get() + 1 < count {
+            stop.going_on()?;
+            let from = self.extra.get();
+            let to = (from + BATCH).min(count - 1);
+            self.runtime.block_on(attach_many(&self.lab, from..to))?;
+            self.extra.set(to);
+        }
+        Ok(())
+    }
+
+    /// Flows that the client's agent counts as open.
+    pub(in crate::bench) fn open_flows(&self) -> anyhow::Result<u64> {
+        let api = api(&self.lab, "node1")?;
+        let metrics = self.runtime.block_on(api.get_text("/metrics"))?;
+        let counts = metrics
+            .lines()
+            .filter(|line| line.starts_with("weft_flows_active{"))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        Ok(counts.sum())
     }
 
     /// From the client's sandbox to that one, which is on the same node.
@@ -132,25 +166,46 @@ async fn make_network(lab: &Lab) -> anyhow::Result<()> {
 /// later than the manager.
 async fn attach(lab: &Lab, node: &str, name: &str, service: Option<&str>) -> anyhow::Result<End> {
     let path = lab.add_netns(node, name)?;
-    let request = Connect {
+    let request = connect(&path, format!("{name}-{node}"), service);
+    Ok(End {
+        ip: ask_to_attach(api(lab, node)?, request).await?.ip,
+        netns: lab.netns(node, Some(&path))?,
+    })
+}
+
+/// The same with many on the client's node at once.
+async fn attach_many(lab: &Lab, numbers: Range<usize>) -> anyhow::Result<()> {
+    let names: Vec<String> = numbers.map(|number| format!("extra{number}")).collect();
+    let paths = lab.add_netnses("node1", &names)?;
+    let mut asked = JoinSet::new();
+    for (name, path) in names.into_iter().zip(paths) {
+        let request = connect(&path, name, None);
+        asked.spawn(ask_to_attach(api(lab, "node1")?, request));
+    }
+    while let Some(attached) = asked.join_next().await {
+        attached??;
+    }
+    Ok(())
+}
+
+fn connect(path: &Path, name: String, service: Option<&str>) -> Connect {
+    Connect {
         netns: path.display().to_string(),
-        name: Some(format!("{name}-{node}")),
+        name: Some(name),
         service: service.map(str::to_owned),
         ..Connect::default()
-    };
-    let api = api(lab, node)?;
+    }
+}
+
+async fn ask_to_attach(api: Client, request: Connect) -> anyhow::Result<Connected> {
     let deadline = Instant::now() + LIMIT;
-    let connected: Connected = loop {
+    loop {
         match api.post("/v1/networks/bench/connect", &request).await {
-            Ok(connected) => break connected,
+            Ok(connected) => return Ok(connected),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => tokio::time::sleep(LOOK).await,
         }
-    };
-    Ok(End {
-        netns: lab.netns(node, Some(&path))?,
-        ip: connected.ip,
-    })
+    }
 }
 
 async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {

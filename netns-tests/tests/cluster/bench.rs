@@ -1,0 +1,100 @@
+//! `weft bench overlay`, shortly: every kind of test runs and reports what it should.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use weft_netns_tests::beside_others;
+
+use crate::PROGRAM;
+
+/// A figure that was measured is above zero.
+fn positive(value: &Value) -> bool {
+    value.as_f64().is_some_and(|figure| figure > 0.0)
+}
+
+fn bench(words: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(["bench", "overlay"])
+        .args(words)
+        .output()
+        .expect("weft can be run")
+}
+
+#[test]
+fn a_short_bench_reports_every_run_and_draws_a_picture() {
+    let _turn = beside_others();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let picture = dir.path().join("bench.svg");
+    let only = "tcp8,udp,rr,rr64,tasks,local,vip";
+    let output = bench(&[
+        "--name",
+        &format!("benchtest{}", std::process::id()),
+        "--only",
+        only,
+        "--pairs",
+        "1",
+        "--seconds",
+        "1",
+        "--cc",
+        "cubic",
+        "--format",
+        "json",
+        "--svg",
+        &picture.display().to_string(),
+    ]);
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert!(output.status.success(), "{err}");
+    let rows: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each row is JSON"))
+        .collect();
+    let tests: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row.get("Runs").is_some())
+        .collect();
+    let names: Vec<&str> = tests
+        .iter()
+        .filter_map(|row| row["Test"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "TCP, 8 streams, cubic",
+            "UDP 64 B, delivered",
+            "UDP 512 B, delivered",
+            "UDP 1400 B, delivered",
+            "UDP 64 B there and back",
+            "UDP 64 B there and back, 64 at once",
+            "TCP, tasks of 1 ms",
+            "TCP on one node, cubic",
+            "TCP through a VIP, cubic",
+        ]
+    );
+    for row in &tests {
+        let (weft, other) = (&row["Runs"]["Weft"][0], &row["Runs"]["Other"][0]);
+        assert!(positive(&weft["Rate"]) && positive(&other["Rate"]), "{row}");
+        assert!(positive(&weft["MachineCPUSeconds"]), "{row}");
+        assert!(positive(&weft["AgentContextSwitches"]), "{row}");
+        assert!(positive(&weft["AgentResidentBytes"]), "{row}");
+        let direct = row["Against"] == "direct";
+        assert_eq!(positive(&other["AgentResidentBytes"]), direct, "{row}");
+    }
+    // No task answers sooner than after its millisecond.
+    let tasks = &tests[6]["Runs"]["Weft"][0]["Latency"];
+    assert!(tasks["P50"].as_f64().is_some_and(|time| time > 1000.0));
+    let svg = std::fs::read_to_string(&picture).expect("the picture was drawn");
+    assert!(svg.contains("TCP, 8 streams, cubic"), "{svg}");
+    assert!(svg.contains("<polyline"), "{svg}");
+}
+
+#[test]
+fn what_the_kernel_cannot_do_is_refused_before_anything_is_made() {
+    let output = bench(&["--cc", "nosuch"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("no congestion control \"nosuch\""), "{said}");
+    assert!(output.stdout.is_empty());
+}
