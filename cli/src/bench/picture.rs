@@ -252,8 +252,8 @@ mod tests {
         ] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
-        // Two bars for each test, and a line for each side of the one with times.
-        assert_eq!(text.matches("<polyline").count(), 2, "{text}");
+        // A thick line for each side of the test with times.
+        assert_eq!(text.matches("stroke-width=\"3\"").count(), 2, "{text}");
         assert!(svg(&[]).unwrap().starts_with("<svg"));
     }
 }
