@@ -13,7 +13,7 @@ use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, flow, vxlan};
 
 use crate::counters::WorkerCounters;
 use crate::egress::Slot;
-use crate::inject::Injector;
+use crate::worker::Shared;
 
 /// Bytes of one slot: virtio header and the longest frame, rounded to cache lines.
 pub(crate) const SLOT_LEN: usize = (VnetHdr::LEN + MAX_FRAME_LEN + 4).next_multiple_of(64);
@@ -61,7 +61,7 @@ pub(crate) struct SendQueue {
     /// Segments of refused messages, on their second way.
     again: SendBatch,
     /// Where the kernel segments super-frames, tunnel and all.
-    injector: Option<Arc<Injector>>,
+    shared: Arc<Shared>,
     /// IPv4 identification of the next injected packet.
     ident: u16,
 }
@@ -109,11 +109,7 @@ impl std::fmt::Debug for SendQueue {
 
 impl SendQueue {
     /// Without `segment` the kernel is never asked to segment (`UDP_SEGMENT`).
-    pub(crate) fn new(
-        sockets: Vec<VxlanSocket>,
-        segment: bool,
-        injector: Option<Arc<Injector>>,
-    ) -> Self {
+    pub(crate) fn new(sockets: Vec<VxlanSocket>, segment: bool, shared: Arc<Shared>) -> Self {
         let batches = sockets
             .iter()
             .map(|_| SendBatch::with_capacity(MAX_FRAMES, MAX_PIECES))
@@ -131,7 +127,7 @@ impl SendQueue {
             vteps: Vec::with_capacity(MAX_FRAMES),
             segment,
             again: SendBatch::with_capacity(0, 0),
-            injector,
+            shared,
             ident: 0,
         }
     }
@@ -239,15 +235,17 @@ impl SendQueue {
         frame: Range<usize>,
         counters: &WorkerCounters,
     ) -> Result<bool, DropReason> {
-        let (Some(injector), SocketAddr::V4(vtep)) = (&self.injector, vtep) else {
+        let (true, SocketAddr::V4(vtep)) = (self.shared.injector.get().is_some(), vtep) else {
             return Ok(false);
         };
         let Some(info) = info.filter(|i| i.proto == TCP) else {
             return Ok(false);
         };
-        let injector = Arc::clone(injector);
         // What its flow sent before leaves before, and from the same port.
         self.flush_waiting(counters);
+        let Some(injector) = self.shared.injector.get() else {
+            return Ok(false);
+        };
         let src_port = self.sockets[socket].local_addr().port();
         let bytes = &self.slots[frame.start..frame.start + info.len];
         self.ident = self.ident.wrapping_add(MAX_SEGMENTS as u16);

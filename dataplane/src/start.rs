@@ -1,8 +1,8 @@
 //! Starting, feeding and stopping the workers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub struct Config {
     /// How long a worker that ran out of work looks for more before it sleeps; zero sleeps at once.
     pub spin: Duration,
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
-    /// all. What came of it: [`Dataplane::injection`].
+    /// all, once a test of that has passed: [`Dataplane::injection`].
     pub inject: bool,
     /// Seed of hashes and random choices; drawn at random by the caller.
     pub seed: u64,
@@ -59,8 +59,9 @@ pub enum StartError {
 pub struct Dataplane {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    self_test: Option<JoinHandle<()>>,
     local: SocketAddr,
-    injection: Option<InjectError>,
+    injection: Arc<OnceLock<Result<(), InjectError>>>,
 }
 
 impl Dataplane {
@@ -78,7 +79,11 @@ impl Dataplane {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub fn start_unsegmented(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, false)
+        let config = Config {
+            inject: false,
+            ..config.clone()
+        };
+        Self::start_with(&config, false)
     }
 
     fn start_with(config: &Config, segment: bool) -> Result<Self, StartError> {
@@ -98,19 +103,14 @@ impl Dataplane {
                 .collect::<Result<_, _>>()?,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             stop: AtomicBool::new(false),
+            injector: OnceLock::new(),
         });
-        let (injector, injection) = match injector(config, local) {
-            Ok(injector) => (injector.map(Arc::new), None),
-            Err(error) => {
-                tracing::warn!(reason = %error, "super-frames are segmented in this process");
-                (None, Some(error))
-            }
-        };
         let mut plane = Self {
             shared,
             threads: Vec::with_capacity(workers),
+            self_test: None,
             local,
-            injection,
+            injection: Arc::default(),
         };
         let cpus = weft_sys::affinity::allowed()?;
         for (index, underlay) in underlay.into_iter().enumerate() {
@@ -123,7 +123,6 @@ impl Dataplane {
                 underlay,
                 senders,
                 segment,
-                injector: injector.clone(),
                 spin: config.spin,
                 flows: FlowTable::new(FlowConfig {
                     worker: u16::try_from(index).unwrap_or(u16::MAX),
@@ -145,14 +144,43 @@ impl Dataplane {
                 })?;
             plane.threads.push(thread);
         }
+        if config.inject {
+            plane.prepare_injection(local.ip())?;
+        }
         Ok(plane)
     }
 
-    /// Why super-frames are segmented in this process although injection was asked for; nothing
-    /// when they are not.
+    /// What came of [`Config::inject`]: nothing while the self-test runs or when it was not asked
+    /// for, else success or why super-frames are segmented in this process.
     #[must_use]
-    pub fn injection(&self) -> Option<&InjectError> {
-        self.injection.as_ref()
+    pub fn injection(&self) -> Option<Result<(), &InjectError>> {
+        self.injection.get().map(|r| r.as_ref().copied())
+    }
+
+    /// Makes the injector and tests it, beside the workers: they must not wait for that when their
+    /// ports do.
+    fn prepare_injection(&mut self, underlay: IpAddr) -> std::io::Result<()> {
+        let (shared, verdict) = (Arc::clone(&self.shared), Arc::clone(&self.injection));
+        let thread = std::thread::Builder::new()
+            .name("weft-self-test".to_owned())
+            .spawn(move || {
+                let opened = match underlay {
+                    IpAddr::V4(src) => Injector::open(src),
+                    IpAddr::V6(_) => Err(InjectError::Family),
+                };
+                let result = opened.map(|injector| {
+                    shared.injector.get_or_init(|| injector);
+                });
+                match &result {
+                    Ok(()) => tracing::info!("the kernel segments TCP with its tunnel headers"),
+                    Err(reason) => {
+                        tracing::info!(%reason, "TCP super-frames are segmented in this process");
+                    }
+                }
+                verdict.get_or_init(|| result);
+            })?;
+        self.self_test = Some(thread);
+        Ok(())
     }
 
     /// Where VXLAN datagrams are received.
@@ -195,25 +223,15 @@ impl Dataplane {
     }
 }
 
-fn injector(config: &Config, local: SocketAddr) -> Result<Option<Injector>, InjectError> {
-    if !config.inject {
-        return Ok(None);
-    }
-    match local.ip() {
-        IpAddr::V4(src) => Injector::open(src).map(Some),
-        IpAddr::V6(_) => Err(InjectError::Family),
-    }
-}
-
 impl Drop for Dataplane {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for inbox in &self.shared.inboxes {
             inbox.wakeup.notify();
         }
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.drain(..).chain(self.self_test.take()) {
             if thread.join().is_err() {
-                tracing::error!("a worker panicked");
+                tracing::error!("a thread of the data plane panicked");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! One worker: its event loop and the state that nobody else touches.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) counters: Vec<WorkerCounters>,
     pub(crate) stop: AtomicBool,
+    /// There once its self-test has passed.
+    pub(crate) injector: OnceLock<Injector>,
 }
 
 /// State of one worker thread.
@@ -93,7 +95,6 @@ pub(crate) struct Parts {
     pub(crate) underlay: VxlanSocket,
     pub(crate) senders: Vec<VxlanSocket>,
     pub(crate) segment: bool,
-    pub(crate) injector: Option<Arc<Injector>>,
     pub(crate) flows: FlowTable,
     /// How long to look for more work before sleeping.
     pub(crate) spin: Duration,
@@ -106,10 +107,10 @@ impl Worker {
         epoll.add(&parts.shared.inboxes[parts.index].wakeup, WAKEUP)?;
         Ok(Self {
             index: parts.index,
-            shared: parts.shared,
             now: Instant(monotonic_nanos()),
             flows: parts.flows,
-            queue: SendQueue::new(parts.senders, parts.segment, parts.injector),
+            queue: SendQueue::new(parts.senders, parts.segment, Arc::clone(&parts.shared)),
+            shared: parts.shared,
             recv: RecvBatch::new(RECV_MESSAGES),
             coalescer: Coalescer::new(true),
             run: None,

@@ -61,6 +61,16 @@ pub struct Flags {
     #[arg(long, value_name = "TIME")]
     pub udp_idle: Option<String>,
 
+    /// How long a worker that ran out of packets looks for more before it sleeps, in microseconds;
+    /// 0 sleeps at once, which saves power and costs latency [default: 50]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub poll: Option<String>,
+
+    /// Whether the kernel may segment TCP together with its VXLAN headers: `auto` where a test at
+    /// the start passes (Linux 6.17), or `off` [default: auto]
+    #[arg(long, value_name = "auto|off")]
+    pub tunnel_offload: Option<String>,
+
     /// IPv4 network of weft_gwbridge [default: 172.18.0.0/16, or the next free one]
     #[arg(long, value_name = "CIDR")]
     pub gwbridge_subnet: Option<String>,
@@ -85,6 +95,8 @@ impl Flags {
             ("gossip-port", "--gossip-port", &self.gossip_port),
             ("mesh", "--mesh", &self.mesh),
             ("udp-idle", "--udp-idle", &self.udp_idle),
+            ("poll", "--poll", &self.poll),
+            ("tunnel-offload", "--tunnel-offload", &self.tunnel_offload),
             (
                 "gwbridge-subnet",
                 "--gwbridge-subnet",

@@ -30,6 +30,9 @@ pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
 /// Default of `--udp-idle`; RFC 4787 section 4.3 asks for no less than two minutes.
 pub const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(180);
 
+/// Default of `--poll`.
+pub const DEFAULT_POLL: Duration = Duration::from_micros(50);
+
 /// Everything that can be set before a node starts. None of it can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -56,6 +59,12 @@ pub struct Config {
     /// may be silent before it is forgotten, 1 second to 24 hours. Default 3 minutes. Datagrams
     /// that nobody answers are forgotten after 30 seconds at most.
     pub udp_idle: Duration,
+    /// `poll`: how long a worker that ran out of packets looks for more before it sleeps, 0 to 1000
+    /// microseconds. Default 50.
+    pub poll: Duration,
+    /// `tunnel-offload`: `auto` lets the kernel segment TCP together with its VXLAN headers where a
+    /// test at the start passes, `off` never does. Default `auto`.
+    pub tunnel_offload: bool,
     /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
     /// Default: 172.18.0.0/16, or the next free private range if that is taken.
     pub gwbridge_subnet: Option<Ipv4Net>,
@@ -160,7 +169,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 14] = [
     "name",
     "data-dir",
     "run-dir",
@@ -171,6 +180,8 @@ pub(crate) const KEYS: [&str; 12] = [
     "gossip-port",
     "mesh",
     "udp-idle",
+    "poll",
+    "tunnel-offload",
     "gwbridge-subnet",
     "dns-upstreams",
 ];
@@ -257,6 +268,10 @@ impl Config {
             udp_idle: read
                 .one("udp-idle", value::udp_idle)
                 .unwrap_or(DEFAULT_UDP_IDLE),
+            poll: read.one("poll", value::poll).unwrap_or(DEFAULT_POLL),
+            tunnel_offload: read
+                .one("tunnel-offload", value::tunnel_offload)
+                .unwrap_or(true),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
         };

@@ -35,6 +35,8 @@ fn defaults() {
     assert_eq!(config.gossip_port, 7946);
     assert_eq!(config.mesh, MeshFrontEnd::Socket);
     assert_eq!(config.udp_idle, Duration::from_secs(180));
+    assert_eq!(config.poll, Duration::from_micros(50));
+    assert!(config.tunnel_offload);
     assert_eq!(config.gwbridge_subnet, None);
     assert!(config.dns_upstreams.is_empty());
 }
@@ -52,6 +54,8 @@ fn every_key_of_the_file_in_both_spellings() {
         gossip-port = 0x1F00
         mesh = "socket"
         udp-idle = "5m"
+        poll = 0
+        tunnel-offload = "off"
         gwbridge-subnet = "172.30.0.1/16"
         dns-upstreams = ["192.0.2.1", "[2001:db8::1]:5353"]
     "#;
@@ -65,6 +69,7 @@ fn every_key_of_the_file_in_both_spellings() {
                     .replace("r-", "r_")
                     .replace("g-", "g_")
                     .replace("p-", "p_")
+                    .replace("l-", "l_")
             )
         )
         .unwrap()
@@ -78,6 +83,8 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.log_level, "info,weft_dataplane=debug");
     assert_eq!(config.gossip_port, 0x1F00);
     assert_eq!(config.udp_idle, Duration::from_secs(300));
+    assert_eq!(config.poll, Duration::ZERO);
+    assert!(!config.tunnel_offload);
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
     assert_eq!(
         config.dns_upstreams,
@@ -163,6 +170,18 @@ fn the_silence_of_datagrams_has_a_unit_and_limits() {
         assert!(error.contains("--udp-idle: udp-idle: "), "{error}");
         assert!(error.contains("expected a time from 1s to 24h"), "{error}");
     }
+}
+
+#[test]
+fn polling_and_the_offload_of_tunnels_have_limits() {
+    let config = load(&["--poll", "1000", "--tunnel-offload", "auto"], None).unwrap();
+    assert_eq!(config.poll, Duration::from_millis(1));
+    assert!(config.tunnel_offload);
+    let error = load(&["--poll", "1001", "--tunnel-offload", "on"], None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("expected 0 to 1000 microseconds"), "{error}");
+    assert!(error.contains("expected auto or off"), "{error}");
 }
 
 #[test]

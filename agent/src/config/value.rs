@@ -16,6 +16,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const WORKERS_MAX: usize = 256;
 /// Longest time that silent datagrams are remembered, seconds.
 const UDP_IDLE_MAX: u64 = 24 * 3600;
+/// Longest time that a worker polls, microseconds.
+const POLL_MAX: u64 = 1000;
 /// Longest node name, in characters; as a DNS label.
 const NAME_MAX: usize = 63;
 
@@ -175,6 +177,22 @@ pub(super) fn udp_idle(text: &str) -> Result<Duration, String> {
         .filter(|secs| (1..=UDP_IDLE_MAX).contains(secs))
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?}: expected a time from 1s to 24h, as in 90, 90s or 3m"))
+}
+
+pub(super) fn poll(text: &str) -> Result<Duration, String> {
+    text.parse::<u64>()
+        .ok()
+        .filter(|micros| *micros <= POLL_MAX)
+        .map(Duration::from_micros)
+        .ok_or_else(|| format!("{text:?}: expected 0 to {POLL_MAX} microseconds, without a unit"))
+}
+
+pub(super) fn tunnel_offload(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?}: expected auto or off")),
+    }
 }
 
 pub(super) fn gwbridge_subnet(text: &str) -> Result<Ipv4Net, String> {

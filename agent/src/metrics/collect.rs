@@ -127,6 +127,12 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
         "unsegmented_sends",
         "Segmented sends that the kernel refused, sent again one by one",
         workers().map(|(i, worker)| ([("worker", i.to_string())], worker.unsegmented)),
+    )?;
+    counter(
+        out,
+        "tunnel_offloads",
+        "Super-frames that the kernel segments together with their tunnel headers",
+        workers().map(|(i, worker)| ([("worker", i.to_string())], worker.injected)),
     )
 }
 

@@ -92,6 +92,8 @@ pub struct WorkerEvents {
     pub flows_lost_replica: u64,
     /// Segmented sends that the kernel refused, sent again one by one.
     pub unsegmented: u64,
+    /// Super-frames that the kernel segments with their tunnel headers.
+    pub injected: u64,
 }
 
 impl From<&WorkerCounters> for WorkerEvents {
@@ -110,6 +112,7 @@ impl From<&WorkerCounters> for WorkerEvents {
             flows_full: read(&counters.flows_full),
             flows_lost_replica: read(&counters.flows_lost_replica),
             unsegmented: read(&counters.unsegmented),
+            injected: read(&counters.injected),
         }
     }
 }

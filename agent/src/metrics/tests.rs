@@ -50,6 +50,7 @@ fn every_figure_has_its_series() {
             flows_full: 25,
             flows_lost_replica: 26,
             unsegmented: 27,
+            injected: 28,
         }],
         gossip_undecodable: 28,
         mesh_ports: vec![MeshPortSample {
@@ -98,6 +99,7 @@ fn every_figure_has_its_series() {
         r#"weft_flow_events_total{worker="0",event="full"} 25"#.to_owned(),
         r#"weft_flow_events_total{worker="0",event="lost_replica"} 26"#.to_owned(),
         r#"weft_unsegmented_sends_total{worker="0"} 27"#.to_owned(),
+        r#"weft_tunnel_offloads_total{worker="0"} 28"#.to_owned(),
         "weft_gossip_undecodable_entries 28".to_owned(),
         format!("weft_mesh_accepted_connections_total{{{mesh}}} 9"),
         format!("weft_mesh_failed_connections_total{{{mesh}}} 10"),
@@ -136,6 +138,7 @@ fn every_counter_of_a_worker_is_read() {
         &counters.flows_full,
         &counters.flows_lost_replica,
         &counters.unsegmented,
+        &counters.injected,
     ];
     for (counter, n) in all.into_iter().zip(1..) {
         counter.store(n, std::sync::atomic::Ordering::Relaxed);
@@ -153,6 +156,7 @@ fn every_counter_of_a_worker_is_read() {
         flows_full: 10,
         flows_lost_replica: 11,
         unsegmented: 12,
+        injected: 13,
     };
     assert_eq!(WorkerEvents::from(&counters), expected);
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use weft_control::assignment::Assignment;
@@ -60,13 +60,8 @@ impl Running {
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
-            inject: std::env::var_os("NOINJECT").is_none(),
-            spin: Duration::from_micros(
-                std::env::var("SPIN")
-                    .ok()
-                    .and_then(|s| s.parse().ok())
-                    .unwrap_or(50),
-            ),
+            inject: config.tunnel_offload,
+            spin: config.poll,
             seed: rand::random(),
         })?;
         let mtu = address::inner_mtu(node.data_path_addr);

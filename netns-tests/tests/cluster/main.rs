@@ -7,6 +7,7 @@ mod connect;
 mod failure;
 mod ipv6;
 mod outside;
+mod restart;
 mod service;
 mod static_peer;
 mod swarm;

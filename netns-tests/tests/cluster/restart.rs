@@ -1,0 +1,170 @@
+//! An agent that is killed while connections are open, and comes back.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use weft_netns_tests::{eventually, figure};
+use weft_sys::netns::Netns;
+
+use crate::swarm;
+
+const STREAMS: usize = 20;
+
+/// Bytes that every stream carries every [`PACE`].
+const CHUNK: usize = 256;
+const PACE: Duration = Duration::from_millis(2);
+
+/// A stream that brings nothing for so long is broken.
+const BROKEN: Duration = Duration::from_secs(10);
+
+const PROBE: Duration = Duration::from_secs(1);
+
+/// What the receiver of one stream saw.
+#[derive(Default)]
+struct Seen {
+    bytes: AtomicU64,
+    /// Nanoseconds of the longest silence.
+    longest: AtomicU64,
+}
+
+/// Reads a stream to its end; every byte has to be the one that was sent.
+fn receive(mut stream: TcpStream, seen: &Seen) {
+    stream.set_read_timeout(Some(BROKEN)).expect("a limit");
+    let mut buffer = [0; 16 * 1024];
+    let mut last = Instant::now();
+    loop {
+        let count = stream.read(&mut buffer).expect("the stream goes on");
+        let silence = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        last = Instant::now();
+        if count == 0 {
+            return;
+        }
+        let start = seen.bytes.load(Ordering::Relaxed);
+        for (at, byte) in (start..).zip(&buffer[..count]) {
+            assert_eq!(*byte, (at % 251) as u8, "byte {at}");
+        }
+        seen.longest.fetch_max(silence, Ordering::Relaxed);
+        seen.bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// Sends on all streams at a steady pace, and closes them.
+fn send(streams: &[TcpStream], stop: &AtomicBool) {
+    let mut at = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let chunk: Vec<u8> = (at..at + CHUNK as u64).map(|n| (n % 251) as u8).collect();
+        for mut stream in streams {
+            stream.write_all(&chunk).expect("the stream goes on");
+        }
+        at += CHUNK as u64;
+        // The pace of a sender, not a wait for anything.
+        std::thread::sleep(PACE);
+    }
+    for stream in streams {
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("the stream is open");
+    }
+}
+
+fn connections(
+    client: &Netns,
+    server: &Netns,
+    at: std::net::IpAddr,
+) -> Vec<(TcpStream, TcpStream)> {
+    let listener = server
+        .run_in(|| TcpListener::bind((at, 0)))
+        .expect("a thread")
+        .expect("a listener");
+    let to: SocketAddr = listener.local_addr().expect("an address");
+    (0..STREAMS)
+        .map(|_| {
+            let near = client
+                .run_in(|| TcpStream::connect_timeout(&to, BROKEN))
+                .expect("a thread")
+                .expect("a connection");
+            near.set_nodelay(true).expect("an option");
+            let (far, _) = listener.accept().expect("the other end");
+            (near, far)
+        })
+        .collect()
+}
+
+#[test]
+fn twenty_streams_outlive_the_agents_of_both_ends() {
+    let cluster = swarm(2);
+    cluster.network("front");
+    let (client, _) = cluster.guest("node1", "client", "front");
+    let (server, printed) = cluster.guest("node2", "server", "front");
+    let ip = printed["ip"]
+        .as_str()
+        .and_then(|ip| ip.parse().ok())
+        .expect("an address");
+    eventually("the other end is reached", || {
+        let probe = client.run_in(|| TcpStream::connect_timeout(&SocketAddr::new(ip, 9), PROBE));
+        // Nobody listens there: the refusal shows that packets pass in both directions.
+        match probe.expect("a thread") {
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let (near, far): (Vec<_>, Vec<_>) = connections(&client, &server, ip).into_iter().unzip();
+    let seen: Vec<Seen> = (0..STREAMS).map(|_| Seen::default()).collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (stream, seen) in far.into_iter().zip(&seen) {
+            scope.spawn(move || receive(stream, seen));
+        }
+        let sender = scope.spawn(|| send(&near, &stop));
+        let brought = |more: u64| {
+            let marks: Vec<u64> = seen
+                .iter()
+                .map(|s| s.bytes.load(Ordering::Relaxed))
+                .collect();
+            eventually("every stream brings more", || {
+                let least = seen.iter().zip(&marks);
+                let least = least
+                    .map(|(s, mark)| s.bytes.load(Ordering::Relaxed) - mark)
+                    .min();
+                if least >= Some(more) || sender.is_finished() {
+                    Ok(())
+                } else {
+                    Err(least)
+                }
+            });
+        };
+        brought(50 * CHUNK as u64);
+        for node in ["node1", "node2"] {
+            for s in &seen {
+                s.longest.store(0, Ordering::Relaxed);
+            }
+            let before = cluster.lab.kill_agent(node).expect("an agent to kill");
+            eventually("the agent is back", || match cluster.lab.agent_pid(node) {
+                Ok(Some(now)) if now != before => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+            // What waited in the meantime, and then as much again.
+            brought(500 * CHUNK as u64);
+            let mut silences: Vec<u64> = seen
+                .iter()
+                .map(|s| s.longest.load(Ordering::Relaxed))
+                .collect();
+            silences.sort_unstable();
+            let ms = |nanos: u64| nanos as f64 / 1e6;
+            figure(&format!(
+                "the agent of {node} was killed under {STREAMS} streams: silent for {:.0} ms in the middle, {:.0} ms at most",
+                ms(silences[STREAMS / 2]),
+                ms(silences[STREAMS - 1]),
+            ));
+        }
+        stop.store(true, Ordering::Relaxed);
+        sender.join().expect("every stream takes what is sent");
+    });
+    let bytes: Vec<u64> = seen
+        .iter()
+        .map(|s| s.bytes.load(Ordering::Relaxed))
+        .collect();
+    assert!(bytes.iter().all(|n| *n == bytes[0] && *n > 0), "{bytes:?}");
+}
