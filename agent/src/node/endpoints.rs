@@ -1,6 +1,7 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use weft_control::objects::{Endpoint, Network};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
 use weft_sys::netns::Netns;
+use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
 use super::member::Member;
 use super::running::{Running, blocking};
 use crate::api::ApiError;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, SandboxError};
 
 /// Where an endpoint's sandbox is; kept on disk so that a restarted agent finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +93,12 @@ impl Places {
     }
 }
 
+/// What an endpoint has in its sandbox.
+struct Made {
+    tap: Tap,
+    sockets: Result<(UdpSocket, TcpListener), SandboxError>,
+}
+
 impl Member {
     /// `weft network connect`. Nothing is left behind when it fails.
     pub(super) async fn connect(
@@ -106,14 +114,20 @@ impl Member {
             .map_err(|e| ApiError::bad_request(e.to_string()))?;
         let wanted = body.ifname.clone();
         let (sandbox, ifname, inode, own) = blocking(move || {
-            let free = wanted.map_or_else(|| sandbox.first_free_ifname(), Ok);
+            let free = match wanted {
+                Some(name) => sandbox.check_free(&name).map(|()| name),
+                None => sandbox.first_free_ifname(),
+            };
             let inode = sandbox.netns().inode();
             let own = Netns::current().ok().and_then(|own| own.inode().ok());
             (sandbox, free, inode, own)
         })
         .await
         .map_err(|e| ApiError::internal(e.to_string()))?;
-        let ifname = ifname.map_err(|e| ApiError::internal(e.to_string()))?;
+        let ifname = ifname.map_err(|e| match e {
+            SandboxError::Ifname { .. } => ApiError::conflict(e.to_string()),
+            e => ApiError::internal(e.to_string()),
+        })?;
         let inode = inode.map_err(|e| ApiError::internal(e.to_string()))?;
         if own == Some(inode) {
             return Err(ApiError::bad_request(format!(
@@ -142,18 +156,32 @@ impl Member {
                 "the manager allocated the endpoint but its network did not arrive here; try again",
             ));
         };
+        let failed = |error: anyhow::Error| {
+            ApiError::internal(format!(
+                "cannot attach {} to network {}: {error:#}",
+                ifname, network.spec.name
+            ))
+        };
+        let made = match self
+            .make_local(running, sandbox, &endpoint, &network, &place)
+            .await
+        {
+            Ok(made) => made,
+            // Whatever has that name in the sandbox now is not ours.
+            Err(error) => {
+                self.undo_attach(&endpoint).await;
+                return Err(failed(error));
+            }
+        };
         if let Err(error) = self
-            .attach_local(running, sandbox, &endpoint, &network, place.clone())
+            .take_local(running, made, &endpoint, &network, &place)
             .await
         {
             let id = &endpoint.attachment.endpoint;
             self.forget_place(id).await;
             self.remove_local(running, id, &place).await;
             self.undo_attach(&endpoint).await;
-            return Err(ApiError::internal(format!(
-                "cannot attach {} to network {}: {error:#}",
-                ifname, network.spec.name
-            )));
+            return Err(failed(error));
         }
         let ip = endpoint.attachment.ips.first().copied();
         Ok(Connected {
@@ -195,14 +223,16 @@ impl Member {
         found.await.ok().flatten()
     }
 
-    async fn attach_local(
-        self: &Arc<Self>,
-        running: &Arc<Running>,
+    /// Makes the interface and its way out, or takes up those that are there. An interface that
+    /// this call made is gone again when it fails.
+    async fn make_local(
+        &self,
+        running: &Running,
         sandbox: Sandbox,
         endpoint: &Endpoint,
         network: &Network,
-        place: Place,
-    ) -> anyhow::Result<()> {
+        place: &Place,
+    ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu);
         let gateway = running.gateway.clone().filter(|_| !network.spec.internal);
@@ -223,6 +253,19 @@ impl Member {
         if let Some(error) = egress {
             tracing::warn!(endpoint = %endpoint.name, %error, "the sandbox has no way out");
         }
+        Ok(Made { tap: tap?, sockets })
+    }
+
+    /// Puts a port that was made into the tables, the list of places and the resolver.
+    async fn take_local(
+        self: &Arc<Self>,
+        running: &Arc<Running>,
+        made: Made,
+        endpoint: &Endpoint,
+        network: &Network,
+        place: &Place,
+    ) -> anyhow::Result<()> {
+        let attachment = &endpoint.attachment;
         let record = EndpointRecord {
             id: attachment.endpoint.clone(),
             network: attachment.network.clone(),
@@ -236,7 +279,7 @@ impl Member {
             ready: true,
             host_ports: Vec::new(),
         };
-        let port = local_port(self, running, tap?, network.vni, record)?;
+        let port = local_port(self, running, made.tap, network.vni, record)?;
         {
             let mut places = self.places.lock().await;
             places
@@ -245,8 +288,8 @@ impl Member {
             places.save()?;
         }
         self.local.insert(port);
-        let view = self.client_view(&place).await;
-        match sockets {
+        let view = self.client_view(place).await;
+        match made.sockets {
             Ok((udp, tcp)) => self.dns.serve(&place.resolver(), udp, tcp, view)?,
             // The second network of the same sandbox: the resolver is there already.
             Err(error) => {
@@ -362,7 +405,10 @@ impl Member {
             .await??
         };
         place.inode = inode;
-        self.attach_local(running, sandbox, endpoint, network, place)
+        let made = self
+            .make_local(running, sandbox, endpoint, network, &place)
+            .await?;
+        self.take_local(running, made, endpoint, network, &place)
             .await
     }
 

@@ -64,6 +64,14 @@ pub enum SandboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Config: the wanted name of an interface cannot be had.
+    #[error("interface {ifname} {why}: leave --ifname out, or choose another one")]
+    Ifname {
+        /// As asked for.
+        ifname: String,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// The resolver's sockets.
     #[error(
         "cannot listen on {DNS_ADDR} ({protocol}) in the sandbox: {source}; is another resolver \
@@ -165,6 +173,25 @@ impl Sandbox {
         Ok(names
             .find(|name| !taken.contains(name))
             .expect("a namespace has finitely many links"))
+    }
+
+    /// Whether an overlay interface may get this name: nobody has it, nor is it the gateway
+    /// bridge's.
+    ///
+    /// # Errors
+    /// [`SandboxError::Ifname`], [`SandboxError::Netlink`].
+    pub fn check_free(&self, ifname: &str) -> Result<(), SandboxError> {
+        let refused = |why| SandboxError::Ifname {
+            ifname: ifname.to_owned(),
+            why,
+        };
+        if ifname == GATEWAY_IFNAME {
+            return Err(refused("is kept for the gateway bridge"));
+        }
+        match self.netlink()?.link(ifname)? {
+            Some(_) => Err(refused("exists in the namespace already")),
+            None => Ok(()),
+        }
     }
 
     /// True when the main table has an IPv4 default route: a foreign sandbox that has its own way

@@ -56,22 +56,27 @@ impl Sandbox {
         self.netns.run_in(add).map_err(SandboxError::Enter)?
     }
 
-    /// Removes the interface with its rules; one that is not there is success. Descriptors of the
-    /// TAP report an error from then on.
+    /// Removes the interface with its rules; one that is not there is success, and so is one that
+    /// is no TAP: somebody else made it since. Descriptors of the TAP report an error from then on.
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
     pub fn remove_port(&self, ifname: &str) -> Result<(), SandboxError> {
         let mut netlink = self.netlink()?;
-        if let Some(link) = netlink.link(ifname)? {
-            let table = table_of(ifname, link.index);
-            for rule in netlink
-                .rules()?
-                .into_iter()
-                .filter(|rule| rule.table == table)
-            {
-                netlink.delete_rule(&rule)?;
-            }
+        let Some(link) = netlink.link(ifname)? else {
+            return Ok(());
+        };
+        if link.kind.as_deref() != Some("tun") {
+            tracing::warn!(ifname, "the interface is no TAP any more and stays");
+            return Ok(());
+        }
+        let table = table_of(ifname, link.index);
+        for rule in netlink
+            .rules()?
+            .into_iter()
+            .filter(|rule| rule.table == table)
+        {
+            netlink.delete_rule(&rule)?;
         }
         Ok(netlink.delete_link(ifname)?)
     }

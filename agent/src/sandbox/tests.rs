@@ -171,6 +171,38 @@ fn overlay_ports_answer_the_way_they_were_asked() {
 }
 
 #[test]
+fn what_others_made_is_neither_taken_nor_removed() {
+    let sandbox = anonymous();
+    let mut netlink = sandbox.netlink().expect("nl");
+    netlink
+        .add_veth(&Veth {
+            name: "eth0",
+            peer: "peer0",
+            peer_netns: None,
+            peer_mac: None,
+            mtu: None,
+        })
+        .expect("veth");
+    for (ifname, why) in [
+        ("eth0", "exists in the namespace already"),
+        ("lo", "exists in the namespace already"),
+        ("eth1", "is kept for the gateway bridge"),
+    ] {
+        let error = sandbox.check_free(ifname).expect_err(ifname).to_string();
+        assert!(error.contains(why) && error.contains("--ifname"), "{error}");
+    }
+    sandbox.check_free("eth2").expect("nobody has it");
+    let config = port("eth0", "10.0.1.5/24", &["10.0.1.1"]);
+    assert!(matches!(
+        sandbox.add_port(&config),
+        Err(SandboxError::Tap(_))
+    ));
+    sandbox.remove_port("eth0").expect("stays");
+    let kind = netlink.link("eth0").expect("link").and_then(|l| l.kind);
+    assert_eq!(kind.as_deref(), Some("veth"));
+}
+
+#[test]
 fn both_families_have_their_own_way_back() {
     let sandbox = anonymous();
     let mut config = port("eth0", "10.0.1.5/24", &["10.0.1.1", "fd00:1::1"]);

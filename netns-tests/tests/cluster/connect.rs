@@ -160,6 +160,51 @@ fn namespaces_are_attached_named_and_detached() {
     sleeper.wait().expect("it was started here");
 }
 
+#[test]
+fn interfaces_of_others_stay_when_connecting_fails() {
+    let cluster = swarm(1);
+    cluster.network("front");
+    let run = |words: &[&str]| cluster.run("node1", None, words).ok();
+    run(&["ip", "netns", "add", "box"]);
+    let veth = "ip -n box link add eth0 type veth peer name peer0";
+    run(&veth.split(' ').collect::<Vec<_>>());
+    for (ifname, says) in [
+        ("eth0", "interface eth0 exists in the namespace already"),
+        ("lo", "interface lo exists in the namespace already"),
+        ("eth1", "interface eth1 is kept for the gateway bridge"),
+    ] {
+        let words = ["network", "connect", "--name", "box", "--ifname", ifname];
+        cluster
+            .weft(
+                "node1",
+                &[words.as_slice(), &["front", "/run/netns/box"]].concat(),
+            )
+            .refused(&[says, "leave --ifname out"]);
+    }
+    let links = run(&["ip", "-n", "box", "-o", "link"]);
+    assert!(
+        links.contains("eth0@peer0") && links.contains("lo:"),
+        "{links}"
+    );
+    // Nothing is allocated, and the next free name is taken.
+    let words = [
+        "network",
+        "connect",
+        "--name",
+        "box",
+        "front",
+        "/run/netns/box",
+    ];
+    let said = cluster.weft("node1", &words).ok();
+    assert!(said.contains("\"ifname\": \"eth2\""), "{said}");
+    assert!(said.contains("\"ip\": \"10.0.1.2\""), "{said}");
+    let words = ["network", "disconnect", "front", "box"];
+    cluster.weft("node1", &words).done();
+    let links = run(&["ip", "-n", "box", "-o", "link"]);
+    assert!(links.contains("eth0@peer0"), "{links}");
+    assert!(!links.contains("eth2"), "{links}");
+}
+
 fn guests(cluster: &Cluster) -> [(Netns, IpAddr); 2] {
     cluster.network("front");
     let (a, first) = cluster.guest("node1", "a", "front");
