@@ -19,6 +19,7 @@ mod ioctl;
 pub mod namespaces;
 pub mod netlink;
 pub mod netns;
+pub mod netns_lock;
 pub mod nft;
 pub mod offload;
 pub mod open_files;

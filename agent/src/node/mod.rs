@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::{Mutex, RwLock, watch};
+use weft_sys::netns_lock::NetnsLock;
 
 use crate::api::ApiSocket;
 use crate::config::Config;
@@ -37,8 +38,10 @@ pub(crate) struct Node {
     config: Arc<Config>,
     /// Held only for reading and for swapping, never while something is waited for.
     member: RwLock<Option<Arc<Member>>>,
-    /// One init, join or leave at a time.
-    transition: Mutex<()>,
+    /// One init, join or leave at a time. Holds the network namespace while the node is a member:
+    /// `weft0`, the gateway bridge and the rules are there once, and so are removed by their owner
+    /// only.
+    transition: Mutex<Option<NetnsLock>>,
     fatal: Arc<watch::Sender<Option<String>>>,
     warnings: Arc<Warnings>,
 }
@@ -53,12 +56,14 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
     let node = Arc::new(Node {
         config: Arc::new(config),
         member: RwLock::new(None),
-        transition: Mutex::new(()),
+        transition: Mutex::new(None),
         fatal: Arc::new(watch::Sender::new(None)),
         warnings: Arc::default(),
     });
     if let Some((membership, identity)) = Membership::load(&node.config.data_dir)? {
+        let lock = NetnsLock::acquire()?;
         let member = node.rejoin(membership, identity).await?;
+        *node.transition.lock().await = Some(lock);
         *node.member.write().await = Some(member);
     }
     crate::notify::ready();

@@ -8,6 +8,7 @@ use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, Sw
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
+use weft_sys::netns_lock::{NetnsLock, NetnsLockError};
 
 use super::Node;
 use super::address::{AddressError, HostAddresses};
@@ -69,10 +70,11 @@ impl Node {
 
     /// `weft swarm init`. Nothing is left behind when it fails.
     pub(super) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
-        let _one_at_a_time = self.transition.lock().await;
+        let mut held = self.transition.lock().await;
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
+        let lock = lock_namespace()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -95,6 +97,7 @@ impl Node {
         let token = manager.join_token(Role::Worker)?;
         let node_id = identity.node_id().clone();
         let member = self.enter(membership, identity, Some(manager)).await?;
+        *held = Some(lock);
         *self.member.write().await = Some(member);
         Ok(SwarmInitReply {
             node_id,
@@ -105,10 +108,11 @@ impl Node {
 
     /// `weft swarm join`. Nothing is left behind when it fails.
     pub(super) async fn join(&self, body: SwarmJoin) -> Result<SwarmJoinReply, ApiError> {
-        let _one_at_a_time = self.transition.lock().await;
+        let mut held = self.transition.lock().await;
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
+        let lock = lock_namespace()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -128,6 +132,7 @@ impl Node {
         };
         let (node_id, role) = (identity.node_id().clone(), identity.role());
         let member = self.enter(membership, identity, None).await?;
+        *held = Some(lock);
         *self.member.write().await = Some(member);
         Ok(SwarmJoinReply { node_id, role })
     }
@@ -193,7 +198,7 @@ impl Node {
 
     /// `weft swarm leave`
     pub(super) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
-        let _one_at_a_time = self.transition.lock().await;
+        let mut held = self.transition.lock().await;
         let member = self.member.read().await.as_ref().map(Arc::clone);
         let member = member.ok_or_else(not_member)?;
         if member.manager.is_some() && !body.force {
@@ -203,12 +208,21 @@ impl Node {
         }
         let left = member.leave().await;
         *self.member.write().await = None;
+        *held = None;
         left.map_err(|e| {
             ApiError::internal(format!(
                 "The node left the swarm, but not everything that it had made was removed: {e:#}"
             ))
         })
     }
+}
+
+/// Before anything else is touched: what an agent undoes has to be its own.
+fn lock_namespace() -> Result<NetnsLock, ApiError> {
+    NetnsLock::acquire().map_err(|error| match error {
+        NetnsLockError::Held { .. } => ApiError::conflict(error.to_string()),
+        error => ApiError::internal(error.to_string()),
+    })
 }
 
 pub(super) fn not_member() -> ApiError {

@@ -76,6 +76,62 @@ fn a_second_agent_on_the_same_data_is_refused() {
 }
 
 #[test]
+fn a_second_agent_in_the_same_namespace_takes_nothing_from_the_first() {
+    let cluster = swarm(1);
+    let socket = cluster.dir().join("other.sock");
+    let host = format!("unix://{}", socket.display());
+    let (data, run) = (cluster.dir().join("data"), cluster.dir().join("run"));
+    let words = [
+        &cluster.weftd(),
+        "--name",
+        "second",
+        "--data-dir",
+        &data.display().to_string(),
+        "--run-dir",
+        &run.display().to_string(),
+        "-H",
+        &host,
+    ];
+    let mut second = cluster
+        .lab
+        .command("node1", &words)
+        .expect("node1 is up")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process on node1");
+    let weft = |words: &[&str]| {
+        let words = [&[cluster.program(), "-H", &host], words].concat();
+        cluster.run("node1", None, &words)
+    };
+    eventually("the second agent answers", || {
+        let said = weft(&["info"]);
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
+    let rules = || {
+        let links = cluster.run("node1", None, &["ip", "-o", "link"]).ok();
+        assert!(links.contains("weft0") && links.contains("weft_gwbridge"));
+        cluster
+            .run("node1", None, &["nft", "list", "table", "inet", "weft"])
+            .ok()
+    };
+    let before = rules();
+    let token = cluster.token();
+    let info = cluster
+        .weft("node1", &["info", "--format", "{{.Pid}}"])
+        .ok();
+    let holder = format!("another weftd (process {})", info.trim());
+    let says = [holder.as_str(), "part of a swarm in this network namespace"];
+    weft(&["swarm", "init", "--listen-addr", "10.77.0.1:3377"]).refused(&says);
+    weft(&["swarm", "join", "--token", &token, "10.77.0.1:2377"]).refused(&says);
+    assert_eq!(rules(), before);
+    assert_eq!(cluster.rows(&["node", "ls"]).len(), 1);
+    second.kill().expect("it runs");
+    second.wait().expect("it was started here");
+    cluster.wait_ready(1);
+}
+
+#[test]
 fn names_ports_subnets_and_programs_that_cannot_be() {
     let cluster = swarm(3);
     cluster.web(1);
