@@ -1,7 +1,7 @@
 //! nftables through the `nft` program: one atomic transaction per call.
 
 use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Why a rule set could not be applied or read. A transaction that fails changes nothing.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +21,15 @@ pub enum NftError {
     Output(#[from] serde_json::Error),
 }
 
-/// True when `nft` can be run and may read the rule set of the calling thread's namespace.
+/// Where it is looked for: the search path, then where systems keep it that leave `sbin` out of an
+/// ordinary user's path.
+const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// True when the program is there. Whether it may change anything is another question, and has
+/// another answer in each namespace.
 #[must_use]
-pub fn available() -> bool {
-    run(&["-j", "list", "tables"], "").is_ok()
+pub fn installed() -> bool {
+    run(&["--version"], "").is_ok()
 }
 
 /// Applies a rule set text (`nft -f -`) in the calling thread's namespace, all or nothing.
@@ -49,18 +54,7 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<serde_json::Value>,
 
 /// The child is forked from the calling thread and so is in that thread's namespace.
 fn run(args: &[&str], input: &str) -> Result<String, NftError> {
-    let mut child = Command::new("nft")
-        .args(args)
-        // `list_table` reads a message of the C library.
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => NftError::Missing,
-            _ => NftError::Run(error),
-        })?;
+    let mut child = spawn(args)?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
     // nft reads all of its input before it prints; a refusal shows in its exit status.
     let written = stdin.write_all(input.as_bytes());
@@ -74,6 +68,24 @@ fn run(args: &[&str], input: &str) -> Result<String, NftError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+fn spawn(args: &[&str]) -> Result<Child, NftError> {
+    for program in PROGRAMS {
+        let spawned = Command::new(program)
+            .args(args)
+            // `list_table` reads a message of the C library.
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        match spawned {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            spawned => return Ok(spawned?),
+        }
+    }
+    Err(NftError::Missing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +96,7 @@ mod tests {
         let netns = Netns::create_anonymous().expect("netns");
         netns
             .run_in(|| {
-                assert!(available());
+                assert!(installed());
                 assert!(list_table("inet", "weft").expect("list").is_none());
                 apply("table inet weft { chain c { type filter hook input priority 0; }; }")
                     .expect("apply");

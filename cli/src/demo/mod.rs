@@ -29,7 +29,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
     // First of all: this moves the process to another namespace, so no thread may run yet.
     weft_lab::gain_privileges()?;
     anyhow::ensure!(
-        weft_sys::nft::available(),
+        weft_sys::nft::installed(),
         "the demo needs `nft` for the way to the outside: install it with `apt-get install nftables` (or your system's package of that name) and run it again"
     );
     let stop = Stop::on_signals()?;
