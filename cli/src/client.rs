@@ -109,6 +109,19 @@ impl Client {
             .map(drop)
     }
 
+    /// DELETE with a JSON body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete_with<B: Serialize + Sync>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(body)?;
+        self.send(Method::DELETE, path, body.into()).await.map(drop)
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
             let reason = match e.kind() {

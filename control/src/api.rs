@@ -9,7 +9,7 @@
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
-//! | GET /v1/nodes/{ref} | | [`NodeRow`] |
+//! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
 //! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
 //! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
 //! | POST /v1/networks/{ref}/connect | [`Connect`] | [`Connected`] |
@@ -217,6 +217,9 @@ pub struct Connected {
 pub struct Disconnect {
     /// Name or id of the endpoint.
     pub endpoint: String,
+    /// On a manager: whatever node it is on.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `weft network peer add`
@@ -257,6 +260,9 @@ pub struct TaskRow {
     pub task: Task,
     /// Host name of its node; empty before it is assigned.
     pub node_name: String,
+    /// The node is down, or no member any more: what it reported last is all that is known.
+    #[serde(default)]
+    pub node_down: bool,
 }
 
 /// A row of `weft node ls`.
@@ -268,6 +274,14 @@ pub struct NodeRow {
     pub is_self: bool,
     /// True for the manager that leads.
     pub is_leader: bool,
+}
+
+/// `weft node rm`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRemove {
+    /// Also a node that is not down.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `weft drops`: packets not delivered, by reason and by port.

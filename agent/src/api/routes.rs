@@ -9,8 +9,9 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
-    ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
+    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, TaskRow,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -40,7 +41,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
             post(rotate_join_token::<S>),
         )
         .route("/v1/nodes", get(nodes::<S>))
-        .route("/v1/nodes/{ref}", get(node::<S>))
+        .route("/v1/nodes/{ref}", get(node::<S>).delete(node_remove::<S>))
         .route("/v1/networks", get(networks::<S>).post(network_create::<S>))
         .route(
             "/v1/networks/{ref}",
@@ -171,6 +172,16 @@ async fn node<S: NodeService>(
     Params(reference): Params<String>,
 ) -> Reply<NodeRow> {
     node.node(reference).await.map(Json)
+}
+
+async fn node_remove<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Body(body): Body<NodeRemove>,
+) -> Reply<Empty> {
+    whole(async move { node.node_remove(reference, body).await })
+        .await
+        .map(|()| Json(Empty {}))
 }
 
 async fn networks<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Network>> {

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::net::IpAddr;
 
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
-    ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
+    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, TaskRow,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -45,6 +46,13 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// GET /v1/nodes/{ref}
     fn node(&self, reference: String) -> impl Future<Output = Answer<NodeRow>> + Send;
+
+    /// DELETE /v1/nodes/{ref}
+    fn node_remove(
+        &self,
+        reference: String,
+        body: NodeRemove,
+    ) -> impl Future<Output = Answer<()>> + Send;
 
     /// GET /v1/networks
     fn networks(&self) -> impl Future<Output = Answer<Vec<Network>>> + Send;

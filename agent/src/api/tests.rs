@@ -11,8 +11,9 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRow, PeerAdd, Scale,
-    ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
+    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -84,6 +85,10 @@ impl NodeService for Fake {
     }
     async fn node(&self, reference: String) -> Answer<NodeRow> {
         self.absent(format!("node {reference}"))
+    }
+    async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
+        self.note(format!("node rm {reference} {}", body.force));
+        Ok(())
     }
     async fn networks(&self) -> Answer<Vec<Network>> {
         self.absent("networks")
@@ -248,6 +253,14 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/nodes", &none, 200, "nodes"),
         ("GET", "/v1/nodes/n1", &none, 503, "node n1"),
+        ("DELETE", "/v1/nodes/n1", &none, 200, "node rm n1 false"),
+        (
+            "DELETE",
+            "/v1/nodes/n1",
+            &json!({"force": true}),
+            200,
+            "node rm n1 true",
+        ),
         ("GET", "/v1/networks", &none, 503, "networks"),
         (
             "POST",

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weft_control::api::{JoinToken, NodeRow, PeerAdd, ServiceDetail, TaskRow};
 use weft_control::cluster::{
-    Attach, ClusterState, CommandError, Token, add_peer, attach_endpoint, create_network,
+    Attach, ClusterState, CommandError, Detacher, Token, add_peer, attach_endpoint, create_network,
     create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
     rotate_token, running_and_desired, scale_service, set_availability, usage,
 };
 use weft_control::id::NodeId;
 use weft_control::objects::{
-    Availability, Endpoint, Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer,
+    Availability, Endpoint, Network, NetworkSpec, Node, NodeState, Role, Service, ServiceSpec,
+    StaticPeer,
 };
 
 use super::Manager;
@@ -168,13 +169,18 @@ impl Manager {
             .await
     }
 
-    /// Forgets an endpoint of any node.
+    /// Forgets an endpoint.
     ///
     /// # Errors
-    /// No such network or endpoint.
-    pub async fn detach(&self, network: &str, endpoint: &str) -> Result<Endpoint, CommandError> {
+    /// No such network or endpoint, or it is on a node that `who` does not speak for.
+    pub async fn detach(
+        &self,
+        who: Detacher<'_>,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<Endpoint, CommandError> {
         self.core
-            .run(|s, now, e| detach_endpoint(s, now, e, None, network, endpoint))
+            .run(|s, now, e| detach_endpoint(s, now, e, who, network, endpoint))
             .await
     }
 
@@ -286,6 +292,10 @@ impl Manager {
                         None => id.to_string(),
                     })
                     .unwrap_or_default(),
+                node_down: task.node.as_ref().is_some_and(|id| {
+                    let node = state.nodes.get(id);
+                    node.is_none_or(|n| n.state == NodeState::Down)
+                }),
             })
             .collect();
         rows.sort_by_cached_key(|row| {

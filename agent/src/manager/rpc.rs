@@ -9,8 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weft_control::assignment::Assignment;
 use weft_control::cluster::{
-    Attach, ClusterState, CommandError, NodeDescription, Token, assignment_for, attach_endpoint,
-    detach_endpoint, join, role_of_secret, set_node_state, update_node, update_task_status,
+    Attach, ClusterState, CommandError, Detacher, NodeDescription, Token, assignment_for,
+    attach_endpoint, detach_endpoint, join, leave_node, remove_node, role_of_secret,
+    set_node_state, update_node, update_task_status,
 };
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::{NodeState, Role, TaskStatus};
@@ -332,10 +333,18 @@ impl Dispatcher for Rpc {
     ) -> Result<Response<LeaveResponse>, Status> {
         let member = self.member(&request)?;
         drop(self.0.sessions().remove(&member.node));
-        self.set_state(&member.node, NodeState::Down, "the node left the swarm")
+        let never_started = request.get_ref().never_started;
+        self.0
+            .change(|s, now, e| {
+                if never_started {
+                    let id = member.node.as_str();
+                    return Ok(remove_node(s, now, e, id, true)?.changes);
+                }
+                leave_node(s, now, e, &member.node)
+            })
             .await
             .map_err(to_status)?;
-        tracing::info!(node = %member.node, "node left");
+        tracing::info!(node = %member.node, never_started, "node left");
         Ok(Response::new(LeaveResponse {}))
     }
 }
@@ -369,7 +378,7 @@ impl Control for Rpc {
         let endpoint = self
             .0
             .run(|s, now, e| {
-                let own = Some(&member.node);
+                let own = Detacher::Node(&member.node);
                 detach_endpoint(s, now, e, own, &request.network, &request.endpoint)
             })
             .await

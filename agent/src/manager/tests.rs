@@ -15,7 +15,7 @@ use weft_control::objects::{
 };
 
 use super::*;
-use crate::session::{JoinParams, Session, SessionConfig, join};
+use crate::session::{Farewell, JoinParams, Session, SessionConfig, join};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -359,7 +359,7 @@ async fn silent_nodes_go_down_and_their_tasks_move() {
     state(&manager, |s| health(s, "w1") == NodeState::Ready).await;
 
     // A node that says goodbye is down at once, and may be removed.
-    worker.session.leave().await.unwrap();
+    worker.session.leave(Farewell::Left).await.unwrap();
     assert_eq!(health(&manager.state(), "w1"), NodeState::Down);
     manager.remove_node("w1", false).await.unwrap();
 }
@@ -492,6 +492,17 @@ async fn workers_attach_endpoints() {
             .contains("host route 10.200.0.0/16 (dev eth9)"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_failed_leaves_no_node_behind() {
+    let (manager, _first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    worker.session.leave(Farewell::NeverStarted).await.unwrap();
+    let left = state(&manager, |s| s.nodes.len() == 1).await;
+    assert!(left.find_node("w1").is_err());
+    manager.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weft_control::api::{Connect, Connected};
+use weft_control::api::{Connect, Connected, Disconnect};
 use weft_control::assignment::Assignment;
-use weft_control::cluster::Attach;
+use weft_control::cluster::{Attach, Detacher};
 use weft_control::id::EndpointId;
 use weft_control::objects::{Endpoint, Network};
 use weft_control::records::EndpointRecord;
@@ -417,9 +417,19 @@ impl Member {
         self: &Arc<Self>,
         running: &Arc<Running>,
         network: &str,
-        endpoint: &str,
+        body: &Disconnect,
     ) -> Result<(), ApiError> {
-        let gone = self.session.detach(network, endpoint).await?;
+        let gone = match &self.manager {
+            Some(manager) => {
+                let who = if body.force {
+                    Detacher::Force
+                } else {
+                    Detacher::Manager(&self.node_id)
+                };
+                manager.detach(who, network, &body.endpoint).await?
+            }
+            None => self.session.detach(network, &body.endpoint).await?,
+        };
         self.warnings.clear(&format!("endpoint {}", gone.name));
         let id = gone.attachment.endpoint;
         let place = self.places.lock().await.known.get(&id).cloned();

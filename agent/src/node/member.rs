@@ -24,7 +24,7 @@ use crate::manager::Manager;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::Runner;
 use crate::sandbox::{Sandbox, remove_mesh_tap};
-use crate::session::{Identity, Membership, Session, SessionConfig};
+use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);
@@ -201,11 +201,11 @@ impl Member {
         }
     }
 
-    /// Leaves the swarm: everything that the node made is removed.
+    /// Leaves the swarm, or undoes a start that failed: everything that the node made is removed.
     ///
     /// # Errors
     /// What could not be removed. The node is no member any more all the same.
-    pub(super) async fn leave(self: &Arc<Self>) -> anyhow::Result<()> {
+    pub(super) async fn leave(self: &Arc<Self>, farewell: Farewell) -> anyhow::Result<()> {
         if let Some(tasks) = self.end_main().await {
             tasks.stop_all().await;
         }
@@ -215,7 +215,7 @@ impl Member {
         }
         // A manager that is going away cannot say goodbye to itself.
         if self.manager.is_none()
-            && let Err(error) = self.session.leave().await
+            && let Err(error) = self.session.leave(farewell).await
         {
             tracing::warn!(%error, "no manager heard the farewell; it will miss the heartbeats");
         }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, EndpointRow, Info, JoinToken, NetworkDetail, NodeRow,
-    PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, TaskRow,
+    Connect, Connected, Disconnect, Drops, EndpointRow, Info, JoinToken, NetworkDetail, NodeRemove,
+    NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
@@ -103,6 +103,11 @@ impl NodeService for Node {
         Ok(self.manager().await?.1.node(&reference)?)
     }
 
+    async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager.remove_node(&reference, body.force).await?)
+    }
+
     async fn networks(&self) -> Answer<Vec<Network>> {
         Ok(self.manager().await?.1.networks())
     }
@@ -163,7 +168,7 @@ impl NodeService for Node {
 
     async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
         let (member, running) = self.running().await?;
-        let work = async move { member.disconnect(&running, &network, &body.endpoint).await };
+        let work = async move { member.disconnect(&running, &network, &body).await };
         tokio::spawn(work)
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?

@@ -15,7 +15,7 @@ use super::address::{AddressError, HostAddresses};
 use super::member::Member;
 use crate::api::ApiError;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
-use crate::session::{Identity, JoinParams, Membership, join};
+use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
 impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {
@@ -163,7 +163,7 @@ impl Node {
             }
         };
         if let Err(why) = member.wait_started().await {
-            if let Err(error) = member.leave().await {
+            if let Err(error) = member.leave(Farewell::NeverStarted).await {
                 tracing::warn!(error = %format!("{error:#}"), "a failed start was not undone");
             }
             self.warnings.clear("start");
@@ -206,7 +206,7 @@ impl Node {
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
             ));
         }
-        let left = member.leave().await;
+        let left = member.leave(Farewell::Left).await;
         *self.member.write().await = None;
         *held = None;
         left.map_err(|e| {

@@ -50,6 +50,15 @@ pub struct SessionConfig {
     pub node: NodeDescription,
 }
 
+/// Why a node says goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was a member; it is remembered as down.
+    Left,
+    /// What joining needs could not be started: the node is forgotten.
+    NeverStarted,
+}
+
 /// A session that connects, and connects again, until it is dropped.
 #[derive(Debug)]
 pub struct Session {
@@ -148,19 +157,22 @@ impl Session {
         decode(reply.schema, &reply.endpoint_json).map_err(|s| from_status(&s))
     }
 
-    /// Ends the session, then tells the manager that this node stops and does not come back
-    /// (`weft swarm leave`). Once this returns, also with an error, the session writes no file any
+    /// Ends the session, then tells the manager that this node does not come back
+    /// (`weft swarm leave`, or a join that failed). Once this returns, also with an error, the session writes no file any
     /// more; those there are [`super::Membership::forget`]'s.
     ///
     /// # Errors
     /// No manager is reachable: it will find out by missing heartbeats.
-    pub async fn leave(&self) -> Result<(), CommandError> {
+    pub async fn leave(&self, farewell: Farewell) -> Result<(), CommandError> {
         let channel = self.channel().await;
         // The session first: it must neither open again after the farewell nor bring files back.
         self.task.abort();
         self.shared.writes.close().await;
         let channel = channel?;
-        rpc(DispatcherClient::new(channel).leave(LeaveRequest {})).await?;
+        let request = LeaveRequest {
+            never_started: farewell == Farewell::NeverStarted,
+        };
+        rpc(DispatcherClient::new(channel).leave(request)).await?;
         Ok(())
     }
 

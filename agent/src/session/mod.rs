@@ -28,6 +28,6 @@ pub(crate) use tls::provider;
 
 pub use identity::{Identity, IdentityError};
 pub use join::{JoinParams, join};
-pub use live::{Session, SessionConfig};
+pub use live::{Farewell, Session, SessionConfig};
 pub use membership::Membership;
 pub use tls::DEFAULT_MANAGER_PORT;

@@ -204,6 +204,15 @@ pub enum NodeCommand {
     Ls(FormatArgs),
     /// Show everything known about nodes
     Inspect(InspectArgs),
+    /// Forget nodes that left or died
+    Rm {
+        /// Also nodes that are not down
+        #[arg(short, long)]
+        force: bool,
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "NODE")]
+        refs: Vec<String>,
+    },
 }
 
 /// Objects to show.
@@ -236,6 +245,9 @@ pub enum NetworkCommand {
     Connect(NetworkConnectArgs),
     /// Detach an endpoint that `connect` attached
     Disconnect {
+        /// Whatever node it is on; only on a manager
+        #[arg(short, long)]
+        force: bool,
         /// Network
         network: String,
         /// Name or id of the endpoint

@@ -41,9 +41,14 @@ pub(super) async fn run(
             return finish(&refused);
         }
         NetworkCommand::Connect(args) => connect(client, args, out).await?,
-        NetworkCommand::Disconnect { network, endpoint } => {
+        NetworkCommand::Disconnect {
+            force,
+            network,
+            endpoint,
+        } => {
             let path = format!("{}/disconnect", path(&network));
-            client.post_done(&path, &Disconnect { endpoint }).await?;
+            let request = Disconnect { endpoint, force };
+            client.post_done(&path, &request).await?;
         }
         NetworkCommand::Peer(command) => return peer::run(client, command, out).await,
     }

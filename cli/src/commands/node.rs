@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weft_control::api::{Info, NodeRow};
+use weft_control::api::{Info, NodeRemove, NodeRow};
 
 use crate::args::NodeCommand;
-use crate::client::{Client, segment};
-use crate::commands::{rows, show};
+use crate::client::{Client, Refused, segment};
+use crate::commands::{finish, rows, show};
 use crate::output::{Printer, docker_case};
 
 pub(super) async fn run(
@@ -32,6 +32,18 @@ pub(super) async fn run(
                 found.push(node.map(|node| docker_case(node, "node")));
             }
             show(&args, found, out)
+        }
+        NodeCommand::Rm { force, refs } => {
+            let mut refused = Vec::new();
+            for name in &refs {
+                let path = format!("/v1/nodes/{}", segment(name));
+                match client.delete_with(&path, &NodeRemove { force }).await {
+                    Ok(()) => out.line(name)?,
+                    Err(error) if error.is::<Refused>() => refused.push(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            finish(&refused)
         }
     }
 }

@@ -32,10 +32,11 @@ mod tests;
 
 pub use assign::assignment_for;
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, InitCluster, MAX_DELAY_MS, MAX_REPLICAS, NodeDescription,
-    add_peer, attach_endpoint, create_network, create_service, detach_endpoint, init_cluster, join,
-    remove_network, remove_node, remove_peer, remove_service, role_of_secret, rotate_token,
-    scale_service, set_availability, set_node_state, update_node, update_task_status,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
+    NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
+    init_cluster, join, leave_node, remove_network, remove_node, remove_peer, remove_service,
+    role_of_secret, rotate_token, scale_service, set_availability, set_node_state, update_node,
+    update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};

@@ -11,7 +11,7 @@ use super::super::state::{Change, ClusterState, ObjectId};
 use super::network::check_name;
 use crate::api::PeerAdd;
 use crate::id::{EndpointId, NodeId, PeerId};
-use crate::objects::{Attachment, Endpoint, Mac, Network, StaticPeer};
+use crate::objects::{Attachment, Endpoint, Mac, Network, NodeState, StaticPeer};
 
 /// `weft network connect`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,27 +164,43 @@ pub fn attach_endpoint(
     Ok(draft.plan(endpoint))
 }
 
-/// Forgets an endpoint; with `only_on`, nodes can forget their own only.
+/// Who takes an endpoint away, and so which ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detacher<'a> {
+    /// A node: its own.
+    Node(&'a NodeId),
+    /// A user of this manager: its own, and those of nodes that are down.
+    Manager(&'a NodeId),
+    /// A user of a manager who insists: any. A node that is there lets go of it with its next
+    /// orders.
+    Force,
+}
+
+/// Forgets an endpoint.
 ///
 /// # Errors
-/// Unknown network or endpoint, or it is on another node.
+/// Unknown network or endpoint, or it is on a node that is not the detacher's to speak for.
 pub fn detach_endpoint(
     state: &ClusterState,
     now: u64,
     entropy: &mut Entropy,
-    only_on: Option<&NodeId>,
+    who: Detacher<'_>,
     network: &str,
     endpoint: &str,
 ) -> Result<Planned<Endpoint>, CommandError> {
     let network = state.find_network(network)?;
     let endpoint = state.find_endpoint(network, endpoint)?.clone();
-    if only_on.is_some_and(|n| *n != endpoint.node) {
-        let node = state
-            .nodes
-            .get(&endpoint.node)
-            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+    let node = state.nodes.get(&endpoint.node);
+    let down = node.is_none_or(|n| n.state == NodeState::Down);
+    let (allowed, or) = match who {
+        Detacher::Node(id) => (*id == endpoint.node, "or with --force on a manager"),
+        Detacher::Manager(id) => (*id == endpoint.node || down, "or use --force"),
+        Detacher::Force => (true, ""),
+    };
+    if !allowed {
+        let node = node.map_or(endpoint.node.as_str(), |n| &n.hostname);
         return Err(CommandError::forbidden(format!(
-            "endpoint {} is on node {node}; disconnect it there",
+            "endpoint {} is on node {node}; disconnect it there, {or}",
             endpoint.name
         )));
     }

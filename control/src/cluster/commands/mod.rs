@@ -8,9 +8,11 @@ mod service;
 mod swarm;
 mod task;
 
-pub use endpoint::{Attach, add_peer, attach_endpoint, detach_endpoint, remove_peer};
+pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
-pub use node::{NodeDescription, join, remove_node, set_availability, set_node_state, update_node};
+pub use node::{
+    NodeDescription, join, leave_node, remove_node, set_availability, set_node_state, update_node,
+};
 pub use service::{MAX_DELAY_MS, MAX_REPLICAS, create_service, remove_service, scale_service};
 pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
 pub use task::update_task_status;

@@ -7,7 +7,7 @@ use super::super::error::CommandError;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
 use crate::id::NetworkId;
-use crate::objects::{Meta, Network, NetworkSpec};
+use crate::objects::{Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
 /// Docker's rule for names of networks and endpoints.
 pub(super) fn check_name(kind: &str, name: &str) -> Result<(), CommandError> {
@@ -84,6 +84,13 @@ pub fn create_network(
     Ok(draft.plan(network))
 }
 
+/// An unwanted task on a node that is down: the node ends it when it returns, with or without the
+/// network. Its addresses stay reserved until then.
+fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
+    let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
+    task.desired == TaskState::Remove && node.is_some_and(|n| n.state == NodeState::Down)
+}
+
 /// `weft network rm`: also forgets the network's static peers.
 ///
 /// # Errors
@@ -116,7 +123,9 @@ pub fn remove_network(
         }
     }
     let task = state.tasks.values().find(|t| {
-        ipam::holds_addresses(t) && t.attachments.iter().any(|a| a.network == network.id)
+        ipam::holds_addresses(t)
+            && !waits_for_its_node(state, t)
+            && t.attachments.iter().any(|a| a.network == network.id)
     });
     if let Some(task) = task {
         return Err(CommandError::conflict(format!(
@@ -135,7 +144,7 @@ pub fn remove_network(
             .map_or(endpoint.node.as_str(), |n| &n.hostname);
         return Err(CommandError::conflict(format!(
             "network {name} is in use by endpoint {} on node {node}; run \"weft network disconnect \
-             {name} {}\" there first",
+             {name} {}\" there first, or with --force here",
             endpoint.name, endpoint.name
         )));
     }

@@ -171,6 +171,42 @@ pub fn set_availability(
     Ok(draft.plan(node))
 }
 
+/// A node left by itself and does not come back: it is down, and nothing of it is waited for.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn leave_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    node.state = NodeState::Down;
+    "the node left the swarm".clone_into(&mut node.message);
+    draft.put(node);
+    give_up(&mut draft, state, id, "the node of the task left the swarm");
+    Ok(draft.into_changes())
+}
+
+/// Endpoints and tasks of a node that does not come back.
+fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) {
+    for endpoint in state.endpoints.values().filter(|e| e.node == *id) {
+        draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
+    }
+    for task in state.tasks.values() {
+        if task.node.as_ref() == Some(id) && !task.status.state.is_terminal() {
+            let mut task = task.clone();
+            task.status.state = TaskState::Orphaned;
+            task.status.since = draft.now;
+            task.status.err = why.to_owned();
+            task.desired = task.desired.max(TaskState::Shutdown);
+            draft.put(task);
+        }
+    }
+}
+
 /// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere.
 ///
 /// # Errors
@@ -199,18 +235,7 @@ pub fn remove_node(
     }
     let mut draft = Draft::new(state, now, entropy);
     draft.delete(ObjectId::Node(node.id.clone()));
-    for endpoint in state.endpoints.values().filter(|e| e.node == node.id) {
-        draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
-    }
-    for task in state.tasks.values() {
-        if task.node.as_ref() == Some(&node.id) && !task.status.state.is_terminal() {
-            let mut task = task.clone();
-            task.status.state = TaskState::Orphaned;
-            task.status.since = now;
-            task.status.err = "Task belonged to a node that has been deleted".to_owned();
-            task.desired = task.desired.max(TaskState::Shutdown);
-            draft.put(task);
-        }
-    }
+    let why = "Task belonged to a node that has been deleted";
+    give_up(&mut draft, state, &node.id, why);
     Ok(draft.plan(node))
 }

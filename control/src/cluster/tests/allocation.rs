@@ -160,7 +160,9 @@ fn play(world: &mut World, step: Step) {
                         e.attachment.endpoint.0.clone(),
                     );
                     world
-                        .run(|st, now, en| detach_endpoint(st, now, en, None, &network, &id))
+                        .run(|st, now, en| {
+                            detach_endpoint(st, now, en, Detacher::Force, &network, &id)
+                        })
                         .map(drop)
                 }
                 None => Ok(()),
@@ -280,7 +282,7 @@ fn freed_numbers_rest() {
     assert_eq!(first.attachment.mac.to_string(), "02:42:0a:00:02:02");
     let name = first.name;
     world
-        .run(|s, now, e| detach_endpoint(s, now, e, Some(&node(1)), "b", &name))
+        .run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(1)), "b", &name))
         .unwrap();
     assert_eq!(attach(&mut world).attachment.ips[0].to_string(), "10.0.2.3");
 }

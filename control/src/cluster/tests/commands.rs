@@ -211,6 +211,84 @@ fn subnets_that_collide() {
     );
 }
 
+fn detach(world: &mut World, who: Detacher<'_>) -> Result<crate::objects::Endpoint, CommandError> {
+    world.run(|s, now, e| detach_endpoint(s, now, e, who, "n", "b3"))
+}
+
+#[test]
+fn nodes_that_are_gone_hold_nothing() {
+    let mut world = World::new(3);
+    world.network("n", &[]).unwrap();
+    world.create(on(spec("web", 3), "n")).unwrap();
+    world.run_tasks();
+    for n in 2..=3u8 {
+        let cmd = Attach {
+            network: "n".into(),
+            name: Some(format!("b{n}")),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(n), cmd))
+            .unwrap();
+    }
+    // One leaves, one dies.
+    world
+        .change(|s, now, e| leave_node(s, now, e, &node(2)))
+        .unwrap();
+    refused(
+        detach(&mut world, Detacher::Manager(&node(1))),
+        ErrorKind::Forbidden,
+        "endpoint b3 is on node n3; disconnect it there, or use --force",
+    );
+    world.health(3, NodeState::Down);
+    let left: Vec<_> = world.state.endpoints.values().map(|e| &e.name).collect();
+    assert_eq!(left, ["b3"], "the endpoint of the node that left is gone");
+    world.run_tasks();
+    assert_eq!(
+        world.spread("web"),
+        BTreeMap::from([("node1".to_owned(), 3)])
+    );
+    world
+        .change(|s, now, e| remove_service(s, now, e, "web"))
+        .unwrap();
+    world.run_tasks();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "n")),
+        ErrorKind::Conflict,
+        "run \"weft network disconnect n b3\" there first, or with --force here",
+    );
+    refused(
+        detach(&mut world, Detacher::Node(&node(2))),
+        ErrorKind::Forbidden,
+        "disconnect it there, or with --force on a manager",
+    );
+    detach(&mut world, Detacher::Manager(&node(1))).unwrap();
+    let waiting = world
+        .state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal());
+    assert_eq!(waiting.count(), 1, "node3 may still run its task");
+    world
+        .change(|s, now, e| remove_network(s, now, e, "n"))
+        .unwrap();
+    world.health(3, NodeState::Ready);
+    world.run_tasks();
+    assert!(world.state.tasks.is_empty(), "{:?}", world.state.tasks);
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n3", false)),
+        ErrorKind::BadRequest,
+        "is not down and can't be removed",
+    );
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n2", false))
+        .unwrap();
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n3", true))
+        .unwrap();
+    assert_eq!(world.state.nodes.len(), 1);
+}
+
 #[test]
 fn networks_in_use_name_their_user() {
     let mut world = World::new(1);
@@ -284,7 +362,7 @@ fn addresses_and_names_in_use_name_their_holder() {
         "endpoint with name box already exists in network n (on node n1)",
     );
     refused(
-        world.run(|s, now, e| detach_endpoint(s, now, e, Some(&node(2)), "n", "box")),
+        world.run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(2)), "n", "box")),
         ErrorKind::Forbidden,
         "endpoint box is on node n1; disconnect it there",
     );
