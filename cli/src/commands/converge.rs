@@ -100,8 +100,9 @@ impl Progress {
             let ended = row.task.status.state.is_terminal();
             // After scaling down, slots beyond the last one are on their way out.
             if row.task.desired > TaskState::Running || row.task.slot > last_slot {
-                // A task on a node that is gone cannot report its end.
-                progress.leaving += u32::from(!ended && row.task.node.is_some());
+                // A task on a node that is down, or gone, cannot report its end.
+                let reports = row.task.node.is_some() && !row.node_down;
+                progress.leaving += u32::from(!ended && reports);
                 continue;
             }
             let slot = match row.task.slot {
@@ -128,7 +129,8 @@ impl Progress {
         progress
     }
 
-    fn converged(&self) -> bool {
+    /// True when as many tasks run as shall run, and no other.
+    pub(super) fn converged(&self) -> bool {
         self.running == self.wanted && self.leaving == 0
     }
 

@@ -100,6 +100,7 @@ fn task(
             },
         },
         node_name: "node1".to_owned(),
+        node_down: false,
     }
 }
 
@@ -237,6 +238,21 @@ overall progress: 2 out of 2 tasks
 2/2: running
 "
     );
+}
+
+#[test]
+fn nobody_waits_for_tasks_of_a_node_that_is_down() {
+    let mut dead = task("dead", 2, 0, TaskState::Shutdown, TaskState::Running, "");
+    let rows = |dead: &TaskRow| {
+        vec![
+            task("one", 1, 0, TaskState::Running, TaskState::Running, ""),
+            task("two", 2, 9, TaskState::Running, TaskState::Running, ""),
+            dead.clone(),
+        ]
+    };
+    assert!(!converge::Progress::of(&detail(2), &rows(&dead)).converged());
+    dead.node_down = true;
+    assert!(converge::Progress::of(&detail(2), &rows(&dead)).converged());
 }
 
 #[test]
