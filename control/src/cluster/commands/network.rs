@@ -23,6 +23,26 @@ pub(super) fn check_name(kind: &str, name: &str) -> Result<(), CommandError> {
     )))
 }
 
+/// No option is known yet: one that changed nothing would promise what is not there.
+fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
+    let Some(key) = spec.options.keys().next() else {
+        return Ok(());
+    };
+    let instead = match key.as_str() {
+        "encrypted" => {
+            "traffic between nodes is not encrypted; leave it out, and where that is needed give the \
+             nodes an encrypted link (WireGuard, IPsec) with --data-path-addr"
+        }
+        "com.docker.network.driver.mtu" => {
+            "the MTU follows from the link of the data path; leave it out"
+        }
+        _ => "leave it out",
+    };
+    Err(CommandError::bad(format!(
+        "network option {key:?} is not known (there are none in this version): {instead}"
+    )))
+}
+
 /// Adds the network to the draft.
 pub(super) fn build(
     draft: &mut Draft<'_>,
@@ -51,8 +71,8 @@ pub(super) fn build(
 /// them: no subnet may overlap with one.
 ///
 /// # Errors
-/// A name in use or not valid, a subnet that overlaps (the text says with what), no room in the
-/// pools, a second ingress network.
+/// A name in use or not valid, an option that is not known, a subnet that overlaps (the text says
+/// with what), no room in the pools, a second ingress network.
 pub fn create_network(
     state: &ClusterState,
     now: u64,
@@ -79,6 +99,7 @@ pub fn create_network(
             ingress.spec.name
         )));
     }
+    check_options(&spec)?;
     let mut draft = Draft::new(state, now, entropy);
     let network = build(&mut draft, spec, reserved)?;
     Ok(draft.plan(network))
@@ -94,7 +115,7 @@ fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
 /// `weft network rm`: also forgets the network's static peers.
 ///
 /// # Errors
-/// It does not exist, or something is attached to it; the text says what.
+/// It does not exist, is the ingress network, or something is attached to it; the text says what.
 pub fn remove_network(
     state: &ClusterState,
     now: u64,
@@ -103,13 +124,12 @@ pub fn remove_network(
 ) -> Result<Vec<Change>, CommandError> {
     let network = state.find_network(reference)?;
     let name = &network.spec.name;
+    if network.spec.ingress {
+        return Err(CommandError::forbidden(format!(
+            "ingress network {name} cannot be removed: every node accepts published ports through it"
+        )));
+    }
     for service in state.services.values() {
-        if network.spec.ingress && super::super::allocator::uses_ingress(&service.spec) {
-            return Err(CommandError::conflict(format!(
-                "ingress network cannot be removed because service {} depends on it",
-                service.spec.name
-            )));
-        }
         if service
             .spec
             .networks
@@ -151,13 +171,6 @@ pub fn remove_network(
     let mut draft = Draft::new(state, now, entropy);
     for peer in state.peers.values().filter(|p| p.network == network.id) {
         draft.delete(ObjectId::Peer(peer.id.clone()));
-    }
-    if network.spec.ingress {
-        for node in state.nodes.values().filter(|n| n.ingress_ip.is_some()) {
-            let mut node = node.clone();
-            node.ingress_ip = None;
-            draft.put(node);
-        }
     }
     draft.delete(ObjectId::Cursor(network.id.clone()));
     draft.delete(ObjectId::Network(network.id.clone()));

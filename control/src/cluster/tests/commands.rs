@@ -216,6 +216,31 @@ fn detach(world: &mut World, who: Detacher<'_>) -> Result<crate::objects::Endpoi
 }
 
 #[test]
+fn options_that_would_do_nothing_are_refused() {
+    let mut world = World::new(1);
+    for (key, says) in [
+        ("encrypted", "traffic between nodes is not encrypted"),
+        ("com.docker.network.driver.mtu", "the MTU follows from"),
+        (
+            "colour",
+            "\"colour\" is not known (there are none in this version)",
+        ),
+    ] {
+        let spec = NetworkSpec {
+            name: "n".into(),
+            options: BTreeMap::from([(key.to_owned(), String::new())]),
+            ..NetworkSpec::default()
+        };
+        refused(
+            world.run(|s, now, e| create_network(s, now, e, spec, &[])),
+            ErrorKind::BadRequest,
+            says,
+        );
+    }
+    assert_eq!(world.state.networks.len(), 1, "ingress alone");
+}
+
+#[test]
 fn nodes_that_are_gone_hold_nothing() {
     let mut world = World::new(3);
     world.network("n", &[]).unwrap();
@@ -299,12 +324,12 @@ fn networks_in_use_name_their_user() {
         ErrorKind::Conflict,
         "network n is in use by service web",
     );
-    world.create(publish(spec("mesh", 0), 80, 80)).unwrap();
     refused(
         world.change(|s, now, e| remove_network(s, now, e, "ingress")),
-        ErrorKind::Conflict,
-        "ingress network cannot be removed because service mesh depends on it",
+        ErrorKind::Forbidden,
+        "ingress network ingress cannot be removed: every node accepts published ports",
     );
+    assert!(world.state.ingress().is_some());
     world.network("m", &[]).unwrap();
     let cmd = Attach {
         network: "m".into(),
