@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use weft_control::api::{ServiceDetail, TaskRow};
 use weft_control::objects::{ServiceMode, TaskState};
 
 use crate::client::Client;
+use crate::commands::failures::{Failures, all_over};
 use crate::commands::{rows, service};
 use crate::output::{Printer, complain};
 
@@ -21,6 +23,9 @@ const STABLE: Duration = Duration::from_secs(1);
 const MAX_BARS: usize = 20;
 
 /// Shows progress until the service has converged. An interrupt ends the waiting only.
+///
+/// # Errors
+/// The node's, or the reason why the service will not converge; it stays all the same.
 pub(super) async fn wait(
     client: &Client,
     id: &str,
@@ -28,6 +33,7 @@ pub(super) async fn wait(
     out: &mut Printer,
 ) -> anyhow::Result<()> {
     let mut screen = Screen::default();
+    let mut failures = Failures::default();
     let mut stable_since = None;
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
@@ -51,6 +57,25 @@ pub(super) async fn wait(
             }
         } else {
             stable_since = None;
+            let name = &detail.service.spec.name;
+            if let Some(why) = failures.note(&tasks) {
+                bail!(
+                    "service {name} does not start: {why}. The swarm keeps trying: see `weft service ps --no-trunc {name}`, or end it with `weft service rm {name}`."
+                );
+            }
+            match all_over(&tasks, progress.wanted, progress.running) {
+                Some(errors) if !errors.is_empty() => bail!(
+                    "service {name} does not run, and is not to be restarted: {}",
+                    errors.join("; ")
+                ),
+                Some(_) => {
+                    if !quiet {
+                        out.line(&format!("verify: Every task of service {id} has run"))?;
+                    }
+                    return Ok(());
+                }
+                None => {}
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
@@ -95,9 +120,19 @@ impl Progress {
             ServiceMode::Replicated { replicas } => replicas,
             ServiceMode::Global => u32::MAX,
         };
+        let slot_of = |row: &TaskRow| match row.task.slot {
+            0 => row.node_name.clone(),
+            slot => format!("{slot}/{wanted}"),
+        };
         let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
+        let mut errors: BTreeMap<String, (u64, &str)> = BTreeMap::new();
         for row in tasks {
             let ended = row.task.status.state.is_terminal();
+            let error = (row.task.meta.created_at, row.task.status.err.as_str());
+            if ended && !error.1.is_empty() {
+                let last = errors.entry(slot_of(row)).or_default();
+                *last = error.max(*last);
+            }
             // After scaling down, slots beyond the last one are on their way out.
             if row.task.desired > TaskState::Running || row.task.slot > last_slot {
                 // A task on a node that is down, or gone, cannot report its end.
@@ -105,10 +140,7 @@ impl Progress {
                 progress.leaving += u32::from(!ended && reports);
                 continue;
             }
-            let slot = match row.task.slot {
-                0 => row.node_name.clone(),
-                slot => format!("{slot}/{wanted}"),
-            };
+            let slot = slot_of(row);
             let newer = newest
                 .get(&slot)
                 .is_none_or(|old| row.task.meta.created_at >= old.task.meta.created_at);
@@ -119,10 +151,14 @@ impl Progress {
         for (slot, row) in newest {
             let status = &row.task.status;
             progress.running += u32::from(status.state == TaskState::Running);
-            let text = if status.err.is_empty() {
-                rows::state_word(status.state)
-            } else {
-                status.err.clone()
+            // A task that takes the place of one that failed shows why, until it runs.
+            let last = errors
+                .get(&slot)
+                .filter(|_| status.state < TaskState::Running);
+            let text = match last {
+                _ if !status.err.is_empty() => status.err.clone(),
+                Some((_, error)) => (*error).to_owned(),
+                None => rows::state_word(status.state),
             };
             progress.slots.insert(slot, text);
         }

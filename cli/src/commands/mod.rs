@@ -2,6 +2,7 @@
 
 mod converge;
 mod drops;
+mod failures;
 mod info;
 mod lab;
 mod network;

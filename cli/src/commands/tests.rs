@@ -256,6 +256,76 @@ fn nobody_waits_for_tasks_of_a_node_that_is_down() {
 }
 
 #[test]
+fn the_error_of_a_slot_stays_until_its_next_task_runs() {
+    let err = "program \"/nope\" was not found";
+    let rows = vec![
+        task("old", 1, 0, TaskState::Shutdown, TaskState::Rejected, err),
+        task("new", 1, 5, TaskState::Ready, TaskState::Assigned, ""),
+        task("two", 2, 5, TaskState::Running, TaskState::Preparing, ""),
+    ];
+    let (reader, writer) = shared();
+    let progress = converge::Progress::of(&detail(2), &rows);
+    converge::Screen::default()
+        .show(&progress, &mut Printer::to(writer))
+        .unwrap();
+    assert_eq!(
+        reader.text(),
+        format!("overall progress: 0 out of 2 tasks\n1/2: {err}\n2/2: preparing\n")
+    );
+}
+
+#[test]
+fn a_slot_that_fails_again_and_again_is_given_up() {
+    use failures::Failures;
+
+    let failed = |id: &str, slot, created, err: &str| {
+        task(
+            id,
+            slot,
+            created,
+            TaskState::Shutdown,
+            TaskState::Rejected,
+            err,
+        )
+    };
+    let mut failures = Failures::default();
+    let mut rows = vec![failed("before", 1, 0, "old"), failed("b2", 1, 1, "old")];
+    assert_eq!(failures.note(&rows), None);
+    for (created, id) in [(2, "a"), (3, "b")] {
+        rows.push(failed(id, 1, created, "no"));
+        rows.push(failed(&format!("{id}2"), 2, created, "no"));
+        assert_eq!(failures.note(&rows), None);
+    }
+    // What happened before counts as little as what is forgotten meanwhile.
+    rows.remove(0);
+    rows.remove(0);
+    rows.push(failed("c", 2, 9, "no such program"));
+    assert_eq!(
+        failures.note(&rows).as_deref(),
+        Some("task web.2 failed 3 times, the last time with: no such program")
+    );
+}
+
+#[test]
+fn tasks_that_are_not_restarted_end_the_waiting() {
+    use failures::all_over;
+
+    let ended = |id: &str, slot, state, err: &str| {
+        let mut row = task(id, slot, 0, TaskState::Running, state, err);
+        row.task.spec.restart_condition = RestartCondition::None;
+        row
+    };
+    let mut rows = vec![ended("a", 1, TaskState::Complete, "")];
+    assert_eq!(all_over(&rows, 2, 0), None, "slot 2 is to come");
+    assert_eq!(all_over(&rows, 2, 1), Some(Vec::new()));
+    rows.push(ended("b", 2, TaskState::Failed, "task: non-zero exit (1)"));
+    let error = "task web.2: task: non-zero exit (1)".to_owned();
+    assert_eq!(all_over(&rows, 2, 0), Some(vec![error]));
+    rows[1].task.spec.restart_condition = RestartCondition::OnFailure;
+    assert_eq!(all_over(&rows, 2, 0), None, "it is tried again");
+}
+
+#[test]
 fn one_key_has_one_value() {
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
     assert!(unique("label", [pair("a", "1"), pair("a", "1")]).is_ok());

@@ -194,6 +194,30 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
             Err(said)
         }
     });
+    let said = create(&["b2", "--restart-delay", "10ms", "host", "/no/such/program"]);
+    assert_eq!(said.code, 1, "{said:#?}");
+    let error = "program \"/no/such/program\" was not found on node ";
+    assert!(said.out.contains(&format!("1/1: {error}")), "{said:#?}");
+    for says in [
+        "service b2 does not start: task b2.1 failed 3 times",
+        error,
+        "weft service rm b2",
+    ] {
+        assert!(said.err.contains(says), "{says}: {said:#?}");
+    }
+    let said = create(&[
+        "b3",
+        "--restart-condition",
+        "none",
+        "host",
+        "/no/such/program",
+    ]);
+    assert_eq!(said.code, 1, "{said:#?}");
+    assert!(
+        said.err
+            .contains("service b3 does not run, and is not to be restarted"),
+        "{said:#?}"
+    );
     // Wrong usage is told apart from refusal.
     assert_eq!(weft(&["service", "create"]).code, 2);
     assert_eq!(weft(&["nonsense"]).code, 2);
