@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
+use weft_control::objects::Protocol as Port;
+
+use crate::mesh::owner;
 
 /// A burst of news from many nodes fits.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -17,23 +20,24 @@ pub(super) fn bind(addr: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)>
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let udp = udp(addr).map_err(|e| explain(e, addr, "UDP", "ss -lunp"))?;
+        let udp = udp(addr).map_err(|e| explain(e, addr, Port::Udp))?;
         let same = udp.local_addr().context("gossip socket")?;
         match tcp(same) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(e)
                 if addr.port() == 0 && e.kind() == ErrorKind::AddrInUse && attempt < ATTEMPTS => {}
-            Err(e) => return Err(explain(e, same, "TCP", "ss -ltnp")),
+            Err(e) => return Err(explain(e, same, Port::Tcp)),
         }
     }
 }
 
-fn explain(error: std::io::Error, addr: SocketAddr, protocol: &str, tool: &str) -> anyhow::Error {
+fn explain(error: std::io::Error, addr: SocketAddr, protocol: Port) -> anyhow::Error {
     let port = addr.port();
     let text = match error.kind() {
         ErrorKind::AddrInUse => format!(
-            "gossip port {port} is in use: another process has {protocol} {addr} \
-             (`{tool} 'sport = :{port}'` names it); stop it, or give this node another address"
+            "gossip port {port} is in use: {protocol} {addr} is held by {}; stop that, or give \
+             weftd another --gossip-port",
+            owner::named(protocol, port)
         ),
         ErrorKind::AddrNotAvailable => format!(
             "gossip address {} is not one of this host's: give one that `ip addr` shows",

@@ -185,7 +185,7 @@ async fn a_busy_port_names_the_way_out() {
     second.bind = a.addr();
     let error = GossipHandle::start(second.clone()).unwrap_err().to_string();
     assert!(
-        error.contains("is in use") && error.contains("ss -lunp"),
+        error.contains("is in use") && error.contains("is held by "),
         "{error}"
     );
     second.bind = "192.0.2.1:7946".parse().unwrap();

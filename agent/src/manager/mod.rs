@@ -33,13 +33,14 @@ use weft_control::cluster::{
     set_node_state,
 };
 use weft_control::id::{NodeId, base36};
-use weft_control::objects::{NodeState, Role};
+use weft_control::objects::{NodeState, Protocol, Role};
 
 use self::ca::{Authority, NODE_LIFE};
 use self::engine::{Engine, entropy, stopped, unix_ms};
 use self::health::Health;
 use self::rpc::Rpc;
 use crate::api;
+use crate::mesh::owner;
 use crate::session::proto::ca_server::CaServer;
 use crate::session::proto::control_server::ControlServer;
 use crate::session::proto::dispatcher_server::DispatcherServer;
@@ -144,18 +145,26 @@ impl From<CommandError> for api::ApiError {
 async fn bind(
     config: &ManagerConfig,
 ) -> Result<(TcpListener, SocketAddr, SocketAddr), CommandError> {
+    let listen = config.listen;
     let fail = |e: std::io::Error| {
-        let message = format!(
-            "cannot listen on {} for nodes: {e}; stop what uses the port, or choose another \
-             --listen-addr",
-            config.listen
-        );
-        match e.kind() {
-            std::io::ErrorKind::AddrInUse => CommandError::conflict(message),
-            _ => CommandError::bad(message),
-        }
+        CommandError::bad(format!(
+            "cannot listen on {listen} for nodes: {e}; choose another --listen-addr"
+        ))
     };
-    let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
+    let listener = match TcpListener::bind(listen).await {
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+            // All of /proc is read for it.
+            let holder = move || owner::named(Protocol::Tcp, listen.port());
+            let holder = tokio::task::spawn_blocking(holder)
+                .await
+                .unwrap_or_else(|_| "another process".to_owned());
+            return Err(CommandError::conflict(format!(
+                "cannot listen on {listen} for nodes: the port is held by {holder}; stop that, or \
+                 choose another --listen-addr"
+            )));
+        }
+        bound => bound.map_err(fail)?,
+    };
     let local = listener.local_addr().map_err(fail)?;
     let mut advertise = config.advertise;
     if advertise.port() == 0 {

@@ -540,6 +540,8 @@ async fn bad_starts_leave_nothing_and_say_why() {
             .starts_with(&format!("cannot listen on {listen}")),
         "{error}"
     );
+    let holder = format!("(pid {}); stop that", std::process::id());
+    assert!(error.message.contains(&holder), "{error}");
     let wrong = InitParams {
         data_path_port: Some(80),
         ..params("m")

@@ -19,7 +19,7 @@ mod buffers;
 mod busy;
 mod counters;
 mod listen;
-mod owner;
+pub(crate) mod owner;
 mod tcp;
 mod udp;
 

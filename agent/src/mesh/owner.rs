@@ -20,6 +20,20 @@ impl fmt::Display for Owner {
     }
 }
 
+/// The holder of a port in words, for an error of this agent's own sockets.
+pub(crate) fn named(protocol: Protocol, port: u16) -> String {
+    of_port(protocol, port).map_or_else(
+        || {
+            let flags = match protocol {
+                Protocol::Tcp => "-ltnp",
+                Protocol::Udp => "-lunp",
+            };
+            format!("another process (`ss {flags} 'sport = :{port}'` may name it)")
+        },
+        |owner| owner.to_string(),
+    )
+}
+
 /// Finds it, in this thread's network namespace. Best effort: processes of other users or other
 /// process namespaces stay unknown. Reads `/proc`, so it takes some milliseconds.
 pub(crate) fn of_port(protocol: Protocol, port: u16) -> Option<Owner> {
@@ -124,5 +138,9 @@ mod tests {
         let owner = of_port(Protocol::Udp, port).unwrap();
         assert_eq!(owner.pid, std::process::id());
         assert!(!owner.program.is_empty());
+        assert_eq!(named(Protocol::Udp, port), owner.to_string());
+        drop(socket);
+        let nobody = named(Protocol::Udp, port);
+        assert!(nobody.starts_with("another process (`ss -lunp"), "{nobody}");
     }
 }

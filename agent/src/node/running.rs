@@ -6,15 +6,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use weft_control::assignment::Assignment;
-use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters};
+use weft_control::objects::Protocol;
+use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters, StartError};
 use weft_sys::tap::Tap;
+use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
 
 use super::address;
 use super::local::LocalPorts;
 use crate::config::Config;
 use crate::gossip::{GossipConfig, GossipHandle};
-use crate::mesh::{MeshConfig, MeshSockets};
+use crate::mesh::{MeshConfig, MeshSockets, owner};
 use crate::sandbox::gwbridge::{Egress, GatewayBridge};
 use crate::sandbox::{MESH_IP as MESH_IPV4, open_mesh_tap};
 
@@ -55,7 +57,7 @@ impl Running {
             incarnation: unix_ms(),
             seed: rand::random(),
         })?;
-        let plane = Dataplane::start(&PlaneConfig {
+        let started = Dataplane::start(&PlaneConfig {
             workers: config.workers.get(),
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
             flows: FLOWS_PER_WORKER,
@@ -63,7 +65,8 @@ impl Running {
             inject: config.tunnel_offload,
             spin: config.poll,
             seed: rand::random(),
-        })?;
+        });
+        let plane = started.map_err(explain_start)?;
         let mtu = address::inner_mtu(node.data_path_addr);
         let mesh_port = match (open_mesh_tap(u32::from(mtu)), node.ingress_ip) {
             (Ok(tap), Some(ip)) => Some(Arc::new(mesh_port(tap, ip, &plane, local))),
@@ -104,6 +107,17 @@ impl Running {
             mesh_port,
             gateway,
         })
+    }
+}
+
+/// Says who has the port of the data path. It is the same on every node, so no node can choose.
+fn explain_start(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Bind(BindError::InUse { addr }) => anyhow::anyhow!(
+            "UDP {addr} of the data path is held by {}; stop that, or make the swarm with another port (`weft swarm init --data-path-port`)",
+            owner::named(Protocol::Udp, addr.port())
+        ),
+        error => error.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use std::os::unix::process::CommandExt;
 use weft_lab::OUTSIDE;
-use weft_netns_tests::{eventually, get};
+use weft_netns_tests::{Cluster, Settings, eventually, get};
 use weft_sys::netns::Netns;
 
 use crate::{PROGRAM, swarm};
@@ -129,6 +129,58 @@ fn a_second_agent_in_the_same_namespace_takes_nothing_from_the_first() {
     second.kill().expect("it runs");
     second.wait().expect("it was started here");
     cluster.wait_ready(1);
+}
+
+#[test]
+fn a_join_that_cannot_open_its_ports_names_the_holder_and_leaves_no_node() {
+    let cluster = Cluster::bare(
+        PROGRAM,
+        &Settings {
+            nodes: 2,
+            ..Settings::default()
+        },
+    );
+    cluster.init("node1");
+    let token = cluster.token();
+    let words = [PROGRAM, "demo-http", "--port", "7946", "--name", "stranger"];
+    let mut stranger = cluster
+        .lab
+        .command("node2", &words)
+        .expect("node2 is up")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("a process on node2");
+    let client = cluster.outside();
+    eventually("the stranger answers", || {
+        get(&client, cluster.at("node2", 7946))
+    });
+    let pid = cluster
+        .run("node2", None, &["pgrep", "-f", "demo-http --port 7946"])
+        .ok();
+    let holder = format!("(pid {})", pid.trim());
+    cluster.join("node2", &token).refused(&[
+        "gossip port 7946 is in use: tcp",
+        &holder,
+        "--gossip-port",
+    ]);
+    cluster.run("node2", None, &["kill", pid.trim()]).done();
+    stranger.wait().expect("it was started here");
+
+    let there = cluster.netns("node2", None);
+    let socket = there
+        .run_in(|| UdpSocket::bind("0.0.0.0:4789"))
+        .expect("a thread")
+        .expect("a socket");
+    cluster.join("node2", &token).refused(&[
+        "UDP 10.77.0.2:4789 of the data path is held by another process",
+        "weft swarm init --data-path-port",
+    ]);
+    drop(socket);
+    assert_eq!(cluster.rows(&["node", "ls"]).len(), 1, "no node is left");
+    let links = cluster.run("node2", None, &["ip", "-o", "link"]).ok();
+    assert!(!links.contains("weft"), "{links}");
+    cluster.join("node2", &token).done();
+    cluster.wait_ready(2);
 }
 
 #[test]
