@@ -13,6 +13,7 @@ mod lifecycle;
 mod loads;
 mod local;
 mod member;
+mod overlap;
 mod reconcile;
 mod running;
 mod service;

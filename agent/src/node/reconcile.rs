@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
-use weft_control::id::EndpointId;
+use weft_control::id::{EndpointId, NetworkId};
 use weft_control::objects::TaskState;
 use weft_control::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
 use super::loads::Loads;
 use super::member::Member;
-use super::running::{MESH_IP, Running};
+use super::overlap::{host_routes, overlaps};
+use super::running::{MESH_IP, Running, blocking};
 use super::tasks::Tasks;
 use crate::session::Session;
 
@@ -45,6 +46,9 @@ struct Seen {
     local: Vec<EndpointRecord>,
 }
 
+/// Between two looks at the host's routes when no network changes.
+const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
+
 /// State of the loop.
 pub(super) struct Reconciler {
     member: Arc<Member>,
@@ -59,6 +63,8 @@ pub(super) struct Reconciler {
     adopted: bool,
     ticks: u32,
     tidied: Instant,
+    /// Networks that were compared with the host's routes, and when.
+    compared: Option<(Vec<NetworkId>, Instant)>,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
@@ -81,6 +87,7 @@ impl Reconciler {
             adopted: false,
             ticks: 0,
             tidied: Instant::now(),
+            compared: None,
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
@@ -138,6 +145,7 @@ impl Reconciler {
             self.member.endpoints_converge(&self.running, orders).await;
             self.running.mesh.tick();
             self.warn_of_busy_ports();
+            self.warn_of_overlaps(orders).await;
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
                 self.tasks.tidy();
@@ -195,6 +203,21 @@ impl Reconciler {
             })
             .collect();
         self.member.warnings.set("ports", list.join("; "));
+    }
+
+    async fn warn_of_overlaps(&mut self, orders: &Arc<Assignment>) {
+        let ids: Vec<NetworkId> = orders.networks.iter().map(|n| n.id.clone()).collect();
+        let known = self.compared.as_ref();
+        if known.is_some_and(|(seen, at)| *seen == ids && at.elapsed() < LOOK_AT_ROUTES) {
+            return;
+        }
+        self.compared = Some((ids, Instant::now()));
+        let networks = orders.networks.clone();
+        match blocking(move || overlaps(&networks, &host_routes())).await {
+            Ok(Some(text)) => self.member.warnings.set("routes", text),
+            Ok(None) => self.member.warnings.clear("routes"),
+            Err(error) => tracing::warn!(%error, "the host's routes were not looked at"),
+        }
     }
 
     /// Own records out, own stale ones back.

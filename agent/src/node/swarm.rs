@@ -3,16 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
-use weft_sys::netlink::{MAIN_TABLE, Netlink};
 use weft_sys::netns_lock::{NetnsLock, NetnsLockError};
 
 use super::Node;
 use super::address::{AddressError, HostAddresses};
 use super::member::Member;
+use super::overlap::host_routes;
 use crate::api::ApiError;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
 use crate::session::{Farewell, Identity, JoinParams, Membership, join};
@@ -235,24 +234,4 @@ fn already_member() -> ApiError {
     ApiError::unavailable(
         "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm and join another one.",
     )
-}
-
-/// Routes of this host that no network may overlap with; our own devices left out.
-fn host_routes() -> Vec<(IpNet, String)> {
-    let routes = Netlink::open().and_then(|mut netlink| netlink.routes());
-    match routes {
-        Ok(routes) => routes
-            .into_iter()
-            .filter(|r| r.table == MAIN_TABLE && r.dest.prefix_len() > 0)
-            .filter(|r| !r.dest.addr().is_multicast())
-            .filter_map(|r| {
-                let dev = r.dev?;
-                (!dev.starts_with("weft")).then(|| (r.dest, format!("dev {dev}")))
-            })
-            .collect(),
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the host's routes; subnets are not checked against them");
-            Vec::new()
-        }
-    }
 }

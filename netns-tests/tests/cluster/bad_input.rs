@@ -212,6 +212,26 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
     ]);
     weft(&["network", "create", "--subnet", "10.0.1.0/25", "bad"])
         .refused(&["10.0.1.0/25", "front"]);
+    weft(&["network", "create", "--subnet", "172.18.0.0/24", "bad"]).refused(&[
+        "overlaps with the host route 172.18.0.0/16 (dev weft_gwbridge, the gateway bridge)",
+    ]);
+    weft(&["network", "create", "-o", "encrypted", "bad"])
+        .refused(&["network option \"encrypted\" is not known", "not encrypted"]);
+    weft(&["network", "rm", "ingress"]).refused(&["ingress network ingress cannot be removed"]);
+    // A route that only another node has.
+    let route = ["ip", "route", "add", "10.66.0.0/16", "via", "10.77.0.1"];
+    cluster.run("node2", None, &route).done();
+    weft(&["network", "create", "--subnet", "10.66.7.0/24", "far"]).done();
+    let warning = "network far (10.66.7.0/24) overlaps with the host route 10.66.0.0/16 (dev eth0)";
+    eventually("the node with the route warns", || {
+        let said = cluster.weft("node2", &["info"]);
+        if said.out.contains(warning) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    weft(&["network", "rm", "far"]).done();
     weft(&["network", "rm", "front"]).refused(&["network front is in use by service web"]);
     let said = weft(&["service", "inspect", "nope"]);
     assert_eq!((said.code, said.out.as_str()), (1, "[]\n"), "{said:?}");
