@@ -169,6 +169,26 @@ To add a worker to this swarm, run the following command:
 }
 
 #[test]
+fn no_command_is_printed_that_would_be_refused() {
+    let token = json!({"token": "SWMTKN-1-x-y", "manager_addr": "10.77.0.1:2377"});
+    let node = FakeNode::start(vec![
+        get("GET /v1/swarm/token/manager", token.clone()),
+        get("GET /v1/swarm/token/manager", token),
+    ]);
+    let (result, text) = node.run("swarm join-token manager");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(
+        text.contains("the manager token cannot be used yet"),
+        "{text}"
+    );
+    assert!(!text.contains("--token"), "{text}");
+    let (result, text) = node.run("swarm join-token -q manager");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "SWMTKN-1-x-y\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
 fn a_refusal_is_told_in_the_nodes_words() {
     let message = "port '8000' is already in use by service 'web' (abc) as an ingress port";
     let node = FakeNode::start(vec![exchange(
@@ -285,6 +305,34 @@ fn inspect_takes_templates_in_dockers_spelling() {
     let (result, text) = node.run("service inspect nosuch");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "[\n    {}\n]\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
+    let node = FakeNode::start(vec![
+        exchange(
+            "DELETE /v1/nodes/n2",
+            json!({"force": true}),
+            200,
+            json!({}),
+        ),
+        get(
+            "GET /v1/networks/front/peers",
+            json!([{"id": "p1", "network": "x", "ip": "10.0.1.200",
+                    "mac": "02:42:0a:00:01:c8", "vtep": "192.0.2.7"}]),
+        ),
+        exchange(
+            "POST /v1/networks/front/disconnect",
+            json!({"endpoint": "box", "force": true}),
+            200,
+            json!({}),
+        ),
+    ]);
+    assert_eq!(node.run("node rm --force n2").1, "n2\n");
+    assert_eq!(node.run("network peer ls -q front").1, "10.0.1.200\n");
+    let (result, _) = node.run("network disconnect --force front box");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 

@@ -13,7 +13,7 @@ use super::{Origin, Setting};
     name = "weftd",
     version,
     about = "The weft agent: overlay networks, routing mesh and DNS of one node",
-    after_help = "Every flag but --config is also a key of the file (log-format = \"json\"); flags win."
+    after_help = "Every flag but --config is also a key of the file (log-format = \"json\"), --dns-upstream as the list dns-upstreams; flags win."
 )]
 pub struct Flags {
     /// Name of this node in the cluster [default: the host name]

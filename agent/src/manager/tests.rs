@@ -309,6 +309,13 @@ async fn an_unreachable_manager_is_named() {
         )),
         "{error}"
     );
+    let remote = "nosuchhost.invalid:2377";
+    let error = join(join_params(dir.path(), "w", &token.token, remote))
+        .await
+        .unwrap_err();
+    let says = error.message.contains("the name cannot be resolved")
+        || error.message.contains("the name was not resolved");
+    assert!(says, "{error}");
     // A listener that never answers: the time limit speaks.
     let mute = std::net::TcpListener::bind(any_port()).unwrap();
     let remote = mute.local_addr().unwrap().to_string();

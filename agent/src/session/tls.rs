@@ -134,8 +134,23 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            let resolved = tokio::net::lookup_host(&*this.remote);
+            let addresses: Vec<_> = match tokio::time::timeout(CONNECT_TIMEOUT, resolved).await {
+                Ok(Ok(addresses)) => addresses.collect(),
+                Ok(Err(error)) => {
+                    return Err(std::io::Error::other(format!(
+                        "the name cannot be resolved ({error})"
+                    )));
+                }
+                Err(_) => {
+                    return Err(std::io::Error::other(format!(
+                        "the name was not resolved within {seconds} seconds"
+                    )));
+                }
+            };
             let connected = async {
-                let tcp = TcpStream::connect(&*this.remote).await?;
+                let tcp = TcpStream::connect(addresses.as_slice()).await?;
                 tcp.set_nodelay(true)?;
                 let name = ServerName::try_from(MANAGER_UNIT).map_err(std::io::Error::other)?;
                 this.tls.connect(name, tcp).await
@@ -143,8 +158,7 @@ impl Service<Uri> for Connector {
             match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
                 Ok(stream) => Ok(TokioIo::new(stream?)),
                 Err(_) => Err(std::io::Error::other(format!(
-                    "no answer within {} seconds",
-                    CONNECT_TIMEOUT.as_secs()
+                    "no answer within {seconds} seconds"
                 ))),
             }
         })

@@ -58,7 +58,8 @@ fn listing(peers: &[StaticPeer]) -> Listing {
             ("VTEP", "VTEP"),
         ],
         "{{.IP}}\t{{.MAC}}\t{{.VTEP}}",
-        "ID",
+        // What `peer rm` takes.
+        "IP",
     );
     for peer in peers {
         listing.push(json!({

@@ -230,7 +230,19 @@ pub fn add_peer(
             peer.mac
         )));
     }
-    if peer.vtep.is_unspecified() || peer.vtep.is_multicast() {
+    let local = match peer.vtep {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    let member = state.nodes.values().find(|n| n.data_path_addr == peer.vtep);
+    if let Some(node) = member {
+        return Err(CommandError::bad(format!(
+            "VTEP address {} is that of node {}: a static peer is outside of the cluster; use \
+             \"weft network connect\" there",
+            peer.vtep, node.hostname
+        )));
+    }
+    if local || peer.vtep.is_unspecified() || peer.vtep.is_multicast() {
         return Err(CommandError::bad(format!(
             "VTEP address {} is not the address of one machine",
             peer.vtep

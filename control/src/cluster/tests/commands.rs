@@ -211,8 +211,28 @@ fn subnets_that_collide() {
     );
 }
 
-fn detach(world: &mut World, who: Detacher<'_>) -> Result<crate::objects::Endpoint, CommandError> {
-    world.run(|s, now, e| detach_endpoint(s, now, e, who, "n", "b3"))
+#[test]
+fn a_static_peer_is_another_machine() {
+    let mut world = World::new(2);
+    world.network("n", &["10.7.0.0/24"]).unwrap();
+    for (vtep, says) in [
+        ("127.0.0.1", "is not the address of one machine"),
+        ("169.254.3.4", "is not the address of one machine"),
+        ("fe80::1", "is not the address of one machine"),
+        ("192.0.2.2", "is that of node n2"),
+    ] {
+        let peer = PeerAdd {
+            ip: "10.7.0.20".parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            vtep: vtep.parse().unwrap(),
+        };
+        refused(
+            world.run(|s, now, e| add_peer(s, now, e, "n", &peer)),
+            ErrorKind::BadRequest,
+            says,
+        );
+    }
+    assert!(world.state.peers.is_empty());
 }
 
 #[test]
@@ -238,6 +258,10 @@ fn options_that_would_do_nothing_are_refused() {
         );
     }
     assert_eq!(world.state.networks.len(), 1, "ingress alone");
+}
+
+fn detach(world: &mut World, who: Detacher<'_>) -> Result<crate::objects::Endpoint, CommandError> {
+    world.run(|s, now, e| detach_endpoint(s, now, e, who, "n", "b3"))
 }
 
 #[test]
