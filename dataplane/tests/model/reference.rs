@@ -245,6 +245,12 @@ impl Reference {
         Some((flow.seen.reversed(), flow.replica_mac, to))
     }
 
+    /// One more packet of a flow's client.
+    pub(crate) fn again(&self, pick: usize) -> Option<(FiveTuple, Mac, Mac)> {
+        let flow = self.flows.get(pick.checked_rem(self.flows.len())?)?;
+        Some((flow.sent, flow.client_mac, flow.service_mac))
+    }
+
     /// Whether the packet would make the balancer try another replica: a matter of its own tests.
     pub(crate) fn would_retry(&self, packet: &Packet) -> bool {
         self.flows.iter().any(|f| {
