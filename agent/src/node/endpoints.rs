@@ -419,7 +419,7 @@ impl Member {
         network: &str,
         body: &Disconnect,
     ) -> Result<(), ApiError> {
-        let gone = match &self.manager {
+        let gone = match self.manager.get() {
             Some(manager) => {
                 let who = if body.force {
                     Detacher::Force

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -38,7 +38,8 @@ pub(super) struct Member {
     pub(super) membership: Membership,
     pub(super) node_id: NodeId,
     pub(super) session: Session,
-    pub(super) manager: Option<Arc<Manager>>,
+    /// On a manager. After a restart the ports come first and this later: traffic waits for nobody.
+    pub(super) manager: OnceLock<Arc<Manager>>,
     pub(super) running: ArcSwapOption<Running>,
     pub(super) local: LocalPorts,
     pub(super) dns: DnsServer,
@@ -92,7 +93,7 @@ impl Member {
             node_id: identity.node_id().clone(),
             membership,
             session,
-            manager: manager.map(Arc::new),
+            manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
             running: ArcSwapOption::empty(),
             local: LocalPorts::default(),
             dns,
@@ -196,7 +197,7 @@ impl Member {
             tasks.abandon();
         }
         self.running.store(None);
-        if let Some(manager) = &self.manager {
+        if let Some(manager) = self.manager.get() {
             manager.stop().await;
         }
     }
@@ -214,12 +215,12 @@ impl Member {
             running.gossip.leave().await;
         }
         // A manager that is going away cannot say goodbye to itself.
-        if self.manager.is_none()
+        if self.manager.get().is_none()
             && let Err(error) = self.session.leave(farewell).await
         {
             tracing::warn!(%error, "no manager heard the farewell; it will miss the heartbeats");
         }
-        if let Some(manager) = &self.manager {
+        if let Some(manager) = self.manager.get() {
             manager.stop().await;
         }
         self.running.store(None);

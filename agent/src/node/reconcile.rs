@@ -155,7 +155,7 @@ impl Reconciler {
             return;
         }
         self.tell_gossip(orders);
-        if let Some(manager) = &self.member.manager {
+        if let Some(manager) = self.member.manager.get() {
             for (node, member) in &view.members {
                 if member.state == MemberState::Down {
                     manager.report_node_down(node).await;

@@ -177,22 +177,31 @@ impl Node {
         membership: Membership,
         identity: Identity,
     ) -> anyhow::Result<Arc<Member>> {
-        let manager = match (identity.role(), membership.listen) {
-            (Role::Manager, Some(listen)) => {
-                let advertise = membership.node.manager_addr.unwrap_or(listen);
-                Some(Manager::open(self.manager_config(listen, advertise), &identity).await?)
-            }
-            _ => None,
-        };
-        Member::start(
+        let listen = (identity.role() == Role::Manager)
+            .then_some(membership.listen)
+            .flatten();
+        let advertise = membership.node.manager_addr.or(listen);
+        let member = Member::start(
             Arc::clone(&self.config),
             membership,
-            identity,
-            manager,
+            identity.clone(),
+            None,
             Arc::clone(&self.warnings),
             Arc::clone(&self.fatal),
         )
-        .await
+        .await?;
+        if let (Some(listen), Some(advertise)) = (listen, advertise) {
+            match Manager::open(self.manager_config(listen, advertise), &identity).await {
+                Ok(manager) => {
+                    member.manager.get_or_init(|| Arc::new(manager));
+                }
+                Err(error) => {
+                    member.shut_down().await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(member)
     }
 
     /// `weft swarm leave`
@@ -200,7 +209,7 @@ impl Node {
         let mut held = self.transition.lock().await;
         let member = self.member.read().await.as_ref().map(Arc::clone);
         let member = member.ok_or_else(not_member)?;
-        if member.manager.is_some() && !body.force {
+        if member.manager.get().is_some() && !body.force {
             return Err(ApiError::unavailable(
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
             ));
