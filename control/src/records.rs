@@ -35,6 +35,9 @@ pub struct NodeRecord {
     pub ingress_ip: Option<IpAddr>,
     /// `(port, protocol, who holds it)` for published ports that it could not bind.
     pub busy_ports: Vec<(u16, Protocol, String)>,
+    /// Largest outer IP packet that the device of its data path takes, in bytes; 0 when unknown.
+    #[serde(default)]
+    pub mtu: u32,
 }
 
 /// A live attachment of a sandbox; table [`Table::Endpoint`].

@@ -80,7 +80,7 @@ impl Worker {
             Egress::Local(to) => self.local_frame(snapshot, port.vni, to, &held, &parsed),
             Egress::Remote(vtep) => {
                 let info = as_ip(&parsed);
-                self.check_mtu(snapshot, port, &held, info)?;
+                self.check_mtu(snapshot, port, vtep, &held, info)?;
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -189,7 +189,7 @@ impl Worker {
                         Ok(Slot::Free)
                     }
                     Destination::Remote(vtep) => {
-                        self.check_service_mtu(snapshot, port, vni, held, info)?;
+                        self.check_service_mtu(snapshot, port, (vni, vtep), held, info)?;
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue
@@ -292,28 +292,6 @@ impl Worker {
         }
         self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])?;
         Ok(Slot::Free)
-    }
-
-    /// Tells the sender of a packet that does not fit, where it wants to know.
-    fn check_mtu(
-        &mut self,
-        snapshot: &Snapshot,
-        port: &Arc<Port>,
-        held: &Held,
-        info: Option<&IpInfo>,
-    ) -> Result<(), DropReason> {
-        let (Some(info), Some(network)) = (info, snapshot.switch.network(port.vni)) else {
-            return Ok(());
-        };
-        if !network.too_big(info, &held.vnet) {
-            return Ok(());
-        }
-        if let Some(answer) = snapshot.switch.too_big(port.vni, info, &held.vnet) {
-            let frame = self.queue.bytes(held.frame.clone());
-            let len = answer.write(frame, &mut self.scratch);
-            self.answer(port, len)?;
-        }
-        Err(DropReason::Oversized)
     }
 }
 

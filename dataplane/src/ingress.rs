@@ -114,8 +114,8 @@ impl Worker {
         if !trusted {
             let mtu = snapshot
                 .switch
-                .network(vni)
-                .map_or(1450, |n| usize::from(n.mtu));
+                .mtu_from(vni, from.ip(), info)
+                .map_or(1450, usize::from);
             let vnet = superframe::fixup(&mut self.recv.arena_mut()[frame.clone()], info, mtu)?;
             if vnet != VnetHdr::NONE {
                 self.close_run(snapshot);

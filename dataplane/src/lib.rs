@@ -26,6 +26,7 @@ mod service_mtu;
 mod snapshot;
 mod spin;
 mod start;
+mod too_big;
 mod worker;
 
 pub use counters::{DropCounters, WorkerCounters};

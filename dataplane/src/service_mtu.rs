@@ -1,5 +1,6 @@
 //! Packets for a replica that do not fit in its network.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_mesh::Reverse;
@@ -13,7 +14,7 @@ use crate::worker::{Worker, context};
 
 impl Worker {
     /// Tells the sender of a packet that does not fit, after the balancer has rewritten it for its
-    /// replica on network `vni`. The answer speaks of the packet as it was sent: it takes the way
+    /// replica on network `vni` behind `vtep`. The answer speaks of the packet as it was sent: it takes the way
     /// back that a router's would take.
     ///
     /// # Errors
@@ -22,20 +23,18 @@ impl Worker {
         &mut self,
         snapshot: &Snapshot,
         port: &Arc<Port>,
-        vni: Vni,
+        (vni, vtep): (Vni, SocketAddr),
         held: &Held,
         info: &IpInfo,
     ) -> Result<(), DropReason> {
-        let Some(network) = snapshot.switch.network(vni) else {
-            return Ok(());
-        };
-        if !network.too_big(info, &held.vnet) {
+        let too_big = |info| snapshot.switch.too_big(vni, vtep.ip(), info, &held.vnet);
+        if too_big(info).is_none() {
             return Ok(());
         }
         let frame = self.queue.bytes(held.frame.clone());
         // The addresses in `info` are those before the rewrite.
         if let Ok(Frame::Ip(now)) = parse(frame)
-            && let Some(answer) = snapshot.switch.too_big(vni, &now, &held.vnet)
+            && let Some(answer) = too_big(&now).and_then(|found| found.answer)
         {
             let len = answer.write(frame, &mut self.scratch);
             let answer = self.scratch.get_mut(..len).unwrap_or_default();

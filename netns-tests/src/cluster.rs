@@ -43,6 +43,8 @@ pub struct Settings {
     pub ipv6: bool,
     /// More arguments for every agent.
     pub agent_args: Vec<String>,
+    /// MTU of the underlay in bytes.
+    pub mtu: u32,
     /// No other cluster of this test program runs meanwhile: times are measured.
     pub alone: bool,
 }
@@ -53,6 +55,7 @@ impl Default for Settings {
             nodes: 3,
             ipv6: false,
             agent_args: Vec::new(),
+            mtu: 1500,
             alone: false,
         }
     }
@@ -105,6 +108,7 @@ impl Cluster {
             dir: dir.path().join("lab"),
             program: PathBuf::from(program),
             agent_args: settings.agent_args.clone(),
+            mtu: settings.mtu,
             outside_args: ["demo-http", "--port", "80", "--name", "outside"]
                 .map(str::to_owned)
                 .to_vec(),

@@ -2,7 +2,7 @@
 
 use std::ffi::c_short;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -65,6 +65,15 @@ pub(crate) fn with_value(
     // memory of ours.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, value) };
     check(result)
+}
+
+/// An ioctl without an argument whose result is a new descriptor.
+pub(crate) fn for_descriptor(fd: impl AsFd, request: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: the request used (TUNGETDEVNETNS) takes no argument and touches no memory of ours.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request) };
+    check(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
 /// An ioctl whose argument points to an int that the kernel reads.

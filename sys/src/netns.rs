@@ -117,6 +117,11 @@ impl Netns {
         })
     }
 
+    /// The namespace that a descriptor of the kernel's names.
+    pub(crate) fn from_descriptor(fd: OwnedFd) -> Self {
+        Self { fd, path: None }
+    }
+
     /// The calling thread's namespace.
     ///
     /// # Errors

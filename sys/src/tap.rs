@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::ioctl::{self, IfName};
 use crate::netlink::Netlink;
+use crate::netns::Netns;
 
 /// Bytes in front of every frame: `struct virtio_net_hdr_v1`.
 pub const VNET_HEADER_LEN: usize = 12;
@@ -215,6 +216,14 @@ impl Tap {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The namespace that the device is in, whatever became of the path that led there.
+    ///
+    /// # Errors
+    /// `EBADFD` when the device is gone; `EPERM` without CAP_NET_ADMIN in its namespace.
+    pub fn netns(&self) -> io::Result<Netns> {
+        ioctl::for_descriptor(&self.fd, libc::TUNGETDEVNETNS).map(Netns::from_descriptor)
     }
 
     /// What the kernel may hand to us.

@@ -25,6 +25,8 @@ pub struct SwitchBuilder {
     places: Map<(Vni, Mac), Place>,
     neighbors: Map<(Vni, IpAddr), (Mac, u8)>,
     vteps: Set<IpAddr>,
+    paths: Map<IpAddr, u16>,
+    receives: u16,
 }
 
 impl SwitchBuilder {
@@ -71,11 +73,28 @@ impl SwitchBuilder {
         self
     }
 
+    /// Largest inner packet that the way to a VTEP carries, in bytes; without it the network's MTU.
+    pub fn path_mtu(&mut self, vtep: IpAddr, mtu: u16) -> &mut Self {
+        self.paths.insert(vtep.to_canonical(), mtu);
+        self
+    }
+
+    /// Largest inner packet that can arrive in one datagram, in bytes, where that is more than a
+    /// network's MTU.
+    pub fn receives(&mut self, mtu: u16) -> &mut Self {
+        self.receives = mtu;
+        self
+    }
+
     /// The finished tables.
     #[must_use]
     pub fn build(self) -> Switch {
         let neighbors = self.neighbors.into_iter();
+        let widest = self.networks.values().map(|n| n.mtu).max().unwrap_or(0);
+        let paths = self.paths.into_iter();
         Switch {
+            narrow: paths.filter(|(_, mtu)| *mtu < widest).collect(),
+            receives: self.receives,
             networks: self.networks,
             places: self.places,
             neighbors: neighbors.map(|(key, (mac, _))| (key, mac)).collect(),

@@ -10,10 +10,12 @@
 
 mod answer;
 mod builder;
+mod mtu;
 mod network;
 mod switch;
 
 pub use answer::Answer;
 pub use builder::SwitchBuilder;
-pub use network::{NetworkEntry, OVERHEAD_V4, OVERHEAD_V6, inner_mtu};
+pub use mtu::{OVERHEAD_V4, OVERHEAD_V6, TooBig, inner_mtu};
+pub use network::NetworkEntry;
 pub use switch::{Destination, Egress, Ingress, PortSource, Switch};

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use weft_wire::frame::{self, ETHERNET_LEN, ICMPV6};
-use weft_wire::{
-    ArpInfo, DropReason, Fragment, Frame, IpInfo, Mac, PortId, VnetHdr, Vni, reply, vxlan,
-};
+use weft_wire::{ArpInfo, DropReason, Fragment, Frame, IpInfo, Mac, PortId, Vni, reply, vxlan};
 
 use crate::answer::Answer;
 use crate::builder::{Map, Set};
@@ -19,6 +17,10 @@ pub struct Switch {
     pub(crate) places: Map<(Vni, Mac), Place>,
     pub(crate) neighbors: Map<(Vni, IpAddr), Mac>,
     pub(crate) vteps: Set<IpAddr>,
+    /// Largest inner packet to a VTEP, where that is less than some network's MTU.
+    pub(crate) narrow: Map<IpAddr, u16>,
+    /// Largest inner packet that the underlay can deliver here.
+    pub(crate) receives: u16,
 }
 
 /// What a hardware address stands for.
@@ -229,25 +231,6 @@ impl Switch {
     #[must_use]
     pub fn network(&self, vni: Vni) -> Option<&NetworkEntry> {
         self.networks.get(&vni)
-    }
-
-    /// What to tell the sender of a packet that does not fit in its network's MTU: `None` when it
-    /// fits, or may not be answered for want of a gateway address or an unset IPv4 DF bit. A
-    /// packet that does not fit is dropped as `Oversized` either way.
-    #[must_use]
-    pub fn too_big(&self, vni: Vni, info: &IpInfo, vnet: &VnetHdr) -> Option<Answer> {
-        let network = self.networks.get(&vni)?;
-        if !network.too_big(info, vnet) || !info.dont_fragment {
-            return None;
-        }
-        let mut gateways = network.gateways.iter();
-        gateways
-            .find(|ip| ip.is_ipv4() == info.is_ipv4())
-            .map(|ip| Answer::TooBig {
-                mac: network.gateway_mac(),
-                ip: *ip,
-                mtu: network.mtu,
-            })
     }
 
     /// Answers an ARP request; `silent` says for which addresses not: one's own (gratuitous ARP,

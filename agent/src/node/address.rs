@@ -202,30 +202,6 @@ fn split_port<'a>(text: &'a str, flag: &str) -> Result<(&'a str, Option<u16>), A
     }
 }
 
-/// Largest inner packet on this node: the MTU of the device that holds the data-path address,
-/// less what VXLAN adds; 1450 where it cannot be told.
-#[must_use]
-pub(super) fn inner_mtu(data_path: IpAddr) -> u16 {
-    let mtu = Netlink::open().and_then(|mut netlink| {
-        let addresses = netlink.all_addresses()?;
-        let links = netlink.links()?;
-        Ok(addresses
-            .iter()
-            .find(|(_, net)| net.addr() == data_path)
-            .and_then(|(index, _)| links.iter().find(|l| l.index == *index))
-            .map(|l| l.mtu))
-    });
-    let underlay = match mtu {
-        Ok(Some(mtu)) => u16::try_from(mtu).unwrap_or(u16::MAX),
-        Ok(None) => 1500,
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the MTU of the underlay; 1500 is assumed");
-            1500
-        }
-    };
-    weft_vxlan::inner_mtu(underlay, data_path.is_ipv6()).max(1280)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

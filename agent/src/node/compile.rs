@@ -18,6 +18,7 @@ use weft_wire::{Mac, Vni, mac_for_ip};
 use super::address;
 use super::loads::Loads;
 use super::local::LocalPort;
+use super::underlay::Mtus;
 use crate::mesh::Published;
 
 /// What a node knows at one moment.
@@ -35,8 +36,8 @@ pub(super) struct Inputs<'a> {
     pub(super) mesh_port: Option<&'a Arc<Port>>,
     /// Address behind `weft0`.
     pub(super) mesh_ip: IpAddr,
-    /// Inner MTU of a network, in bytes.
-    pub(super) mtu: u16,
+    /// What the underlay carries.
+    pub(super) mtus: &'a Mtus,
     /// Number of the snapshot.
     pub(super) epoch: u64,
 }
@@ -206,9 +207,13 @@ fn switch(
     for (vni, network) in vnis.values() {
         switch.network(NetworkEntry {
             vni: *vni,
-            mtu: inputs.mtu,
+            mtu: inputs.mtus.port,
             gateways: network.subnets.iter().map(|s| s.gateway).collect(),
         });
+    }
+    switch.receives(inputs.mtus.receives);
+    for (vtep, mtu) in &inputs.mtus.paths {
+        switch.path_mtu(*vtep, *mtu);
     }
     for peer in &assignment.peers {
         if let Some((vni, _)) = vnis.get(&peer.network) {
@@ -270,7 +275,7 @@ fn services(
     }
     let mut builder = ServicesBuilder::new();
     for (vni, _) in vnis.values() {
-        builder.mtu(*vni, inputs.mtu);
+        builder.mtu(*vni, inputs.mtus.port);
     }
     for service in &inputs.assignment.services {
         for (id, (vni, network)) in vnis {

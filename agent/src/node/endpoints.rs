@@ -192,7 +192,7 @@ impl Member {
             mac: endpoint.attachment.mac,
             ifname,
             network: network.spec.name,
-            mtu: u32::from(running.mtu),
+            mtu: u32::from(running.mtu()),
         })
     }
 
@@ -234,7 +234,7 @@ impl Member {
         place: &Place,
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
-        let config = port_config(place.ifname.clone(), attachment, network, running.mtu);
+        let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
         let gateway = running.gateway.clone().filter(|_| !network.spec.internal);
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);

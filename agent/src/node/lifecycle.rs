@@ -288,7 +288,7 @@ impl Lifecycle {
         let network = self.network(attachment).ok_or_else(|| {
             anyhow::anyhow!("network {} is not in the orders", attachment.network)
         })?;
-        let config = port_config(ifname(index), attachment, network, self.running.mtu);
+        let config = port_config(ifname(index), attachment, network, self.running.mtu());
         let (sandbox, tap) = blocking(move || {
             let tap = sandbox.add_port(&config);
             (sandbox, tap)

@@ -13,12 +13,14 @@ mod lifecycle;
 mod loads;
 mod local;
 mod member;
+mod mtu;
 mod overlap;
 mod reconcile;
 mod running;
 mod service;
 mod swarm;
 mod tasks;
+mod underlay;
 mod warnings;
 
 use std::sync::Arc;

@@ -18,9 +18,11 @@ use weft_control::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 use super::compile::{Inputs, compile};
 use super::loads::Loads;
 use super::member::Member;
+use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
 use super::running::{MESH_IP, Running, blocking};
 use super::tasks::Tasks;
+use super::underlay::Mtus;
 use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.
@@ -44,6 +46,7 @@ struct Seen {
     remote: Vec<(EndpointRecord, IpAddr)>,
     nodes: Vec<NodeRecord>,
     local: Vec<EndpointRecord>,
+    mtus: Option<Arc<Mtus>>,
 }
 
 /// Between two looks at the host's routes when no network changes.
@@ -57,7 +60,7 @@ pub(super) struct Reconciler {
     loads: Loads,
     seen: Seen,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
-    compiled_from: Option<(u64, u64, Arc<NetdbView>)>,
+    compiled_from: Option<(u64, u64, Arc<NetdbView>, Arc<Mtus>)>,
     epoch: u64,
     started: Instant,
     adopted: bool,
@@ -65,6 +68,7 @@ pub(super) struct Reconciler {
     tidied: Instant,
     /// Networks that were compared with the host's routes, and when.
     compared: Option<(Vec<NetworkId>, Instant)>,
+    mtu: MtuKeeper,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
@@ -88,6 +92,7 @@ impl Reconciler {
             ticks: 0,
             tidied: Instant::now(),
             compared: None,
+            mtu: MtuKeeper::default(),
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
@@ -139,7 +144,8 @@ impl Reconciler {
 
     async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         self.tasks.converge(orders).await;
-        if self.ticks.is_multiple_of(SLOW) {
+        let slow = self.ticks.is_multiple_of(SLOW);
+        if slow {
             // Not again before the next tick.
             self.ticks = self.ticks.wrapping_add(1);
             self.member.endpoints_converge(&self.running, orders).await;
@@ -154,6 +160,10 @@ impl Reconciler {
         if !self.has_adopted(orders) {
             return;
         }
+        let (member, seen) = (&self.member, (orders.as_ref(), view.as_ref()));
+        self.mtu
+            .keep(&self.running, &member.local, &member.warnings, seen, slow)
+            .await;
         self.tell_gossip(orders);
         if let Some(manager) = self.member.manager.get() {
             for (node, member) in &view.members {
@@ -251,6 +261,7 @@ impl Reconciler {
                 .into_iter()
                 .map(|b| (b.port, b.protocol, b.owner))
                 .collect(),
+            mtu: self.mtu.device(),
         };
         if self.told_node.as_ref() != Some(&node) {
             put(gossip, Table::Node, node.node.as_str(), &node);
@@ -282,16 +293,25 @@ impl Reconciler {
     /// New tables, when anything that they are made of has changed.
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.member.local.generation();
+        let mtus = self.running.mtus.load_full();
         if self
             .compiled_from
             .as_ref()
-            .is_some_and(|(version, local, seen)| {
-                *version == orders.version && *local == generation && Arc::ptr_eq(seen, view)
+            .is_some_and(|(version, local, seen, with)| {
+                *version == orders.version
+                    && *local == generation
+                    && Arc::ptr_eq(seen, view)
+                    && Arc::ptr_eq(with, &mtus)
             })
         {
             return;
         }
-        self.compiled_from = Some((orders.version, generation, Arc::clone(view)));
+        self.compiled_from = Some((
+            orders.version,
+            generation,
+            Arc::clone(view),
+            Arc::clone(&mtus),
+        ));
         let own = &orders.node.id;
         // Gossip says who is there; where a node is, the orders say: one node cannot speak for
         // another, nor a removed one for itself.
@@ -315,6 +335,7 @@ impl Reconciler {
             remote,
             nodes,
             local: local.iter().map(|p| p.record.clone()).collect(),
+            mtus: Some(Arc::clone(&mtus)),
         };
         if seen == self.seen && self.epoch > 0 {
             return;
@@ -328,7 +349,7 @@ impl Reconciler {
                 local: &local,
                 mesh_port: self.running.mesh_port.as_ref(),
                 mesh_ip: MESH_IP,
-                mtu: self.running.mtu,
+                mtus: &mtus,
                 epoch: self.epoch,
             },
             &mut self.loads,

@@ -1,10 +1,12 @@
 //! The parts of a member that run once its first orders are known.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
 use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters, StartError};
@@ -12,8 +14,8 @@ use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
 
-use super::address;
 use super::local::LocalPorts;
+use super::underlay::{Mtus, Underlay};
 use crate::config::Config;
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::mesh::{MeshConfig, MeshSockets, owner};
@@ -34,8 +36,8 @@ pub(super) struct Running {
     pub(super) mesh: MeshSockets,
     pub(super) mesh_port: Option<Arc<Port>>,
     pub(super) gateway: Option<Arc<GatewayBridge>>,
-    /// Inner MTU in bytes.
-    pub(super) mtu: u16,
+    /// Kept up with the underlay by the loop.
+    pub(super) mtus: ArcSwap<Mtus>,
 }
 
 impl Running {
@@ -67,8 +69,9 @@ impl Running {
             seed: rand::random(),
         });
         let plane = started.map_err(explain_start)?;
-        let mtu = address::inner_mtu(node.data_path_addr);
-        let mesh_port = match (open_mesh_tap(u32::from(mtu)), node.ingress_ip) {
+        let underlay = Underlay::read(node.data_path_addr, [])?;
+        let mtus = underlay.mtus(node.data_path_addr.is_ipv6(), &BTreeMap::new());
+        let mesh_port = match (open_mesh_tap(u32::from(mtus.port)), node.ingress_ip) {
             (Ok(tap), Some(ip)) => Some(Arc::new(mesh_port(tap, ip, &plane, local))),
             (Ok(_), None) => {
                 let text =
@@ -97,7 +100,7 @@ impl Running {
             }
         };
         Ok(Self {
-            mtu,
+            mtus: ArcSwap::from_pointee(mtus),
             mesh: MeshSockets::new(MeshConfig {
                 udp_idle: config.udp_idle,
                 ..MeshConfig::new(MESH_IP)
@@ -107,6 +110,13 @@ impl Running {
             mesh_port,
             gateway,
         })
+    }
+}
+
+impl Running {
+    /// Inner MTU of ports at this moment, in bytes.
+    pub(super) fn mtu(&self) -> u16 {
+        self.mtus.load().port
     }
 }
 

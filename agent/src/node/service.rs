@@ -147,7 +147,7 @@ impl NodeService for Node {
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(NetworkDetail {
             network,
-            mtu: running.map_or(0, |r| u32::from(r.mtu)),
+            mtu: running.map_or(0, |r| u32::from(r.mtu())),
             endpoints,
             addresses,
         })

@@ -32,7 +32,7 @@ use weft_sys::tap::TapError;
 pub use mesh_tap::{
     MESH_HOST_IP, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_MAC, open_mesh_tap, remove_mesh_tap,
 };
-pub use port::PortConfig;
+pub use port::{PortConfig, set_port_mtu};
 
 /// Where the resolver of every sandbox listens.
 pub const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);

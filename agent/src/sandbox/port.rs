@@ -82,6 +82,19 @@ impl Sandbox {
     }
 }
 
+/// Makes a port in use follow the underlay: its MTU, which its routes follow, and its
+/// super-frames.
+///
+/// # Errors
+/// [`SandboxError::Enter`] when its namespace is gone, [`SandboxError::Netlink`].
+pub fn set_port_mtu(tap: &Tap, mtu: u32) -> Result<(), SandboxError> {
+    let netns = tap.netns().map_err(SandboxError::Enter)?;
+    let mut netlink = Netlink::open_in(&netns)?;
+    netlink.set_mtu(tap.name(), mtu)?;
+    netlink.set_gso_max_size(tap.name(), super_frame_len(mtu))?;
+    Ok(())
+}
+
 fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxError> {
     let ifname = &config.ifname;
     let has_v6 = config.ips.iter().any(|ip| ip.addr().is_ipv6());
@@ -179,7 +192,8 @@ pub(super) fn super_frame_len(mtu: u32) -> u32 {
     /// What the kernel sets aside of its limit for headers (`MAX_TCP_HEADER`), rounded up.
     const RESERVE: u32 = 400;
     let segments = DATAGRAM / (mtu + ENCAPSULATION);
-    (segments * mtu.saturating_sub(HEADERS) + RESERVE).clamp(2 * mtu, 65_536)
+    let len = segments * mtu.saturating_sub(HEADERS) + RESERVE;
+    len.max(2 * mtu).min(65_536)
 }
 
 /// 100 + N for `ethN`; for other names a number that no `ethN` has.

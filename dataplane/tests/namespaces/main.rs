@@ -5,5 +5,6 @@ mod common;
 mod inject;
 mod ipv6;
 mod kernel_peer;
+mod mtu;
 mod service_paths;
 mod two_nodes;

@@ -6,6 +6,7 @@ mod bench;
 mod connect;
 mod failure;
 mod ipv6;
+mod mtu;
 mod outside;
 mod restart;
 mod service;

@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use super::address::family;
-use super::{Netlink, NetlinkError, accept};
+use super::{Link, Netlink, NetlinkError, accept};
 
 /// Number of the routing table that is looked up for everything.
 pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
@@ -97,6 +97,26 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Kernel`] when there is no route.
     pub fn route_to(&mut self, ip: IpAddr) -> Result<PathToHost, NetlinkError> {
+        let links = self.links()?;
+        self.route_over(ip, &links)
+    }
+
+    /// The same for many hosts, those left out that no route leads to.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`] when the interfaces cannot be listed.
+    pub fn routes_to(
+        &mut self,
+        ips: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<BTreeMap<IpAddr, PathToHost>, NetlinkError> {
+        let links = self.links()?;
+        Ok(ips
+            .into_iter()
+            .filter_map(|ip| Some((ip, self.route_over(ip, &links).ok()?)))
+            .collect())
+    }
+
+    fn route_over(&mut self, ip: IpAddr, links: &[Link]) -> Result<PathToHost, NetlinkError> {
         let object = || format!("a route to {ip}");
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip);
@@ -135,12 +155,12 @@ impl Netlink {
                 _ => {}
             }
         }
-        let link = self.links()?.into_iter().find(|l| Some(l.index) == oif);
+        let link = links.iter().find(|l| Some(l.index) == oif);
         if let Some(link) = link {
             if path.mtu == 0 {
                 path.mtu = link.mtu;
             }
-            path.dev = link.name;
+            path.dev.clone_from(&link.name);
         }
         Ok(path)
     }

@@ -283,6 +283,14 @@ fn routes_and_rules_lead_through_other_tables() {
             (Some(ip("10.3.0.1")), "br0")
         );
         assert_eq!((path.src, path.mtu), (Some(ip("10.3.0.5")), 1500));
+        let words = "route add 10.4.0.0/16 via 10.3.0.1 dev br0 mtu 1400";
+        let status = Command::new("ip").args(words.split(' ')).status();
+        assert!(status.expect("ip").success());
+        let paths = nl
+            .routes_to([ip("8.8.8.8"), ip("10.4.0.9"), ip("2001:db8::1")])
+            .expect("paths");
+        let mtus: Vec<_> = paths.iter().map(|(ip, path)| (*ip, path.mtu)).collect();
+        assert_eq!(mtus, [(ip("8.8.8.8"), 1500), (ip("10.4.0.9"), 1400)]);
 
         for _ in 0..2 {
             nl.delete_rule(&rule).expect("delete rule");

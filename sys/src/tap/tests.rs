@@ -115,6 +115,23 @@ fn frames_go_both_ways_with_partial_checksums() {
 }
 
 #[test]
+fn a_tap_knows_its_namespace_whatever_became_of_the_path() {
+    let netns = Netns::create_anonymous().expect("netns");
+    let config = TapConfig {
+        persist: false,
+        ..TapConfig::new("t0")
+    };
+    let tap = netns.run_in(|| Tap::open(&config)).expect("run");
+    let found = tap.expect("tap").netns().expect("namespace");
+    assert!(found.same_as(&netns).expect("inodes"));
+    assert!(
+        !found
+            .same_as(&Netns::current().expect("own"))
+            .expect("inodes")
+    );
+}
+
+#[test]
 fn a_persistent_tap_is_adopted_and_a_busy_one_is_named() {
     let netns = Netns::create_anonymous().expect("netns");
     netns

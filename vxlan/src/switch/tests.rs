@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use weft_wire::{GsoKind, mac_for_ip, vnet};
+use weft_wire::mac_for_ip;
 
 use super::*;
 use crate::builder::SwitchBuilder;
@@ -389,50 +389,6 @@ fn the_stronger_claim_stays() {
     assert_eq!(switch.neighbor(NET, GATEWAY.into()), Some(mac(GATEWAY)));
     assert_eq!(switch.lookup(NET, mac(GATEWAY)), None);
     assert_eq!(switch.lookup(NET, thief), Some(Destination::Remote(vtep())));
-}
-
-#[test]
-fn too_big_packets_get_the_mtu_from_the_gateway() {
-    let switch = switch();
-    let packet = |len: usize, df: bool| {
-        let mut frame = Vec::new();
-        PacketBuilder::ethernet2(mac(OWN).0, mac(REMOTE).0)
-            .ipv4(OWN.octets(), REMOTE.octets(), 64)
-            .udp(1, 2)
-            .write(&mut frame, &vec![0; len - 28])
-            .unwrap();
-        frame[20] = if df { 0x40 } else { 0 };
-        frame
-    };
-    let ask = |frame: &[u8], vnet: &VnetHdr| match frame::parse(frame).unwrap() {
-        Frame::Ip(info) => {
-            let too_big = switch.network(NET).unwrap().too_big(&info, vnet);
-            (too_big, switch.too_big(NET, &info, vnet))
-        }
-        Frame::Arp(_) => panic!("not an IP packet"),
-    };
-    let expected = Answer::TooBig {
-        mac: mac(GATEWAY),
-        ip: GATEWAY.into(),
-        mtu: 1450,
-    };
-    assert_eq!(ask(&packet(1450, true), &VnetHdr::NONE), (false, None));
-    let big = packet(1451, true);
-    assert_eq!(ask(&big, &VnetHdr::NONE), (true, Some(expected)));
-    assert_eq!(ask(&packet(1451, false), &VnetHdr::NONE), (true, None));
-    let mut vnet = VnetHdr {
-        gso_type: vnet::GSO_UDP_L4,
-        gso_size: 1422,
-        ..VnetHdr::NONE
-    };
-    assert_eq!(vnet.gso(), GsoKind::UdpL4);
-    assert_eq!(ask(&packet(9000, true), &vnet), (false, None));
-    vnet.gso_size = 1423;
-    assert_eq!(ask(&packet(9000, true), &vnet), (true, Some(expected)));
-    let mut out = [0; reply::MAX_LEN];
-    let len = expected.write(&big, &mut out);
-    assert_eq!(out[34..36], [3, 4]);
-    assert_eq!(len, 14 + 576);
 }
 
 #[test]

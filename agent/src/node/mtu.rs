@@ -1,0 +1,155 @@
+//! The part of the loop that follows the MTUs of the underlay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_control::assignment::Assignment;
+use weft_control::gossip::NetdbView;
+use weft_dataplane::Port;
+use weft_wire::PortId;
+
+use super::local::LocalPorts;
+use super::running::{Running, blocking};
+use super::underlay::Underlay;
+use super::warnings::Warnings;
+use crate::sandbox::set_port_mtu;
+
+/// How long ports stay narrow after the tables allow more: no worker may still refuse, by older
+/// tables, what a wider port sends. Its kernel would believe the refusal for ten minutes.
+const GROW_AFTER: Duration = Duration::from_millis(200);
+
+/// What was measured and set last.
+#[derive(Debug)]
+pub(super) struct MtuKeeper {
+    underlay: Option<Underlay>,
+    vteps: BTreeSet<IpAddr>,
+    /// When the tables got other MTUs.
+    changed: Instant,
+    /// MTU that each port was last set to.
+    set: BTreeMap<PortId, u16>,
+}
+
+impl Default for MtuKeeper {
+    fn default() -> Self {
+        Self {
+            underlay: None,
+            vteps: BTreeSet::new(),
+            changed: Instant::now(),
+            set: BTreeMap::new(),
+        }
+    }
+}
+
+impl MtuKeeper {
+    /// MTU of the data path's device, for the other nodes; 0 before it was measured.
+    pub(super) fn device(&self) -> u32 {
+        self.underlay.as_ref().map_or(0, |u| u.device)
+    }
+
+    /// Makes tables and ports follow the underlay. The kernel is asked when `look` says so, and
+    /// when there are other VTEPs than before.
+    pub(super) async fn keep(
+        &mut self,
+        running: &Running,
+        local: &LocalPorts,
+        warnings: &Warnings,
+        (orders, view): (&Assignment, &NetdbView),
+        look: bool,
+    ) {
+        let vteps = vteps(orders);
+        if look || self.underlay.is_none() || vteps != self.vteps {
+            let (own, ask) = (orders.node.data_path_addr, vteps.clone());
+            let read = blocking(move || Underlay::read(own, ask)).await;
+            match read.and_then(|r| Ok(r?)) {
+                Ok(underlay) => {
+                    warnings.clear("mtu");
+                    self.underlay = Some(underlay);
+                    self.vteps = vteps;
+                }
+                Err(error) => warnings.set(
+                    "mtu",
+                    format!("the MTU of the underlay is not followed: {error:#}"),
+                ),
+            }
+        }
+        if let Some(underlay) = &self.underlay {
+            let mtus = underlay.mtus(
+                orders.node.data_path_addr.is_ipv6(),
+                &announced(orders, view),
+            );
+            if **running.mtus.load() != mtus {
+                tracing::info!(
+                    device = underlay.device,
+                    port = mtus.port,
+                    "the MTU of the underlay is another one"
+                );
+                running.mtus.store(Arc::new(mtus));
+                self.changed = Instant::now();
+            }
+        }
+        self.set_ports(running, local).await;
+    }
+
+    /// Sets what was not set yet. A port that is made with the MTU of a moment ago is found here.
+    async fn set_ports(&mut self, running: &Running, local: &LocalPorts) {
+        let mtu = running.mtu();
+        let ports: Vec<Arc<Port>> = local
+            .all()
+            .into_iter()
+            .map(|p| p.port)
+            .chain(running.mesh_port.clone())
+            .collect();
+        self.set.retain(|id, _| ports.iter().any(|p| p.id == *id));
+        let settled = self.changed.elapsed() >= GROW_AFTER;
+        let wrong: Vec<Arc<Port>> = ports
+            .into_iter()
+            .filter(|p| match self.set.get(&p.id) {
+                Some(set) => mtu < *set || (settled && mtu > *set),
+                None => true,
+            })
+            .collect();
+        if wrong.is_empty() {
+            return;
+        }
+        let done = blocking(move || {
+            wrong
+                .into_iter()
+                .filter(|port| match set_port_mtu(&port.tap, u32::from(mtu)) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        // Its sandbox has ended, which is noticed elsewhere.
+                        tracing::debug!(port = %port.name, %error, "the MTU was not set");
+                        false
+                    }
+                })
+                .map(|port| port.id)
+                .collect::<Vec<_>>()
+        });
+        match done.await {
+            Ok(done) => self.set.extend(done.into_iter().map(|id| (id, mtu))),
+            Err(error) => tracing::error!(%error, "the MTU of ports was not set"),
+        }
+    }
+}
+
+/// Other nodes' and static peers' underlay addresses.
+fn vteps(orders: &Assignment) -> BTreeSet<IpAddr> {
+    let nodes = orders.nodes.iter().filter(|n| n.id != orders.node.id);
+    nodes
+        .map(|n| n.data_path_addr)
+        .chain(orders.peers.iter().map(|p| p.vtep))
+        .collect()
+}
+
+/// What nodes say of their own devices. Where a node is, the orders say.
+fn announced(orders: &Assignment, view: &NetdbView) -> BTreeMap<IpAddr, u32> {
+    view.nodes()
+        .filter(|(owner, record)| record.node == **owner)
+        .filter_map(|(owner, record)| {
+            let node = orders.nodes.iter().find(|n| n.id == *owner)?;
+            Some((node.data_path_addr, record.mtu))
+        })
+        .collect()
+}

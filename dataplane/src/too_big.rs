@@ -1,0 +1,44 @@
+//! Senders of packets that the way to a VTEP does not carry learn what it does.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weft_wire::{DropReason, IpInfo};
+
+use crate::egress::Held;
+use crate::port::Port;
+use crate::snapshot::Snapshot;
+use crate::worker::Worker;
+
+impl Worker {
+    /// Refuses a frame that is too big for the way to `vtep`, and tells its sender.
+    ///
+    /// # Errors
+    /// `Oversized` when it does not fit, whether the sender could be told or not.
+    pub(crate) fn check_mtu(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        vtep: SocketAddr,
+        held: &Held,
+        info: Option<&IpInfo>,
+    ) -> Result<(), DropReason> {
+        let too_big = info.and_then(|info| {
+            snapshot
+                .switch
+                .too_big(port.vni, vtep.ip(), info, &held.vnet)
+        });
+        let Some(too_big) = too_big else {
+            return Ok(());
+        };
+        if let Some(answer) = too_big.answer {
+            let frame = self.queue.bytes(held.frame.clone());
+            let len = answer.write(frame, &mut self.scratch);
+            // Nothing to say about errors, later fragments and groups.
+            if len > 0 {
+                self.answer(port, len)?;
+            }
+        }
+        Err(DropReason::Oversized)
+    }
+}
