@@ -122,8 +122,8 @@ impl Client {
         self.send(Method::DELETE, path, body.into()).await.map(drop)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
+    async fn connect(&self) -> anyhow::Result<UnixStream> {
+        UnixStream::connect(&self.socket).await.map_err(|e| {
             let reason = match e.kind() {
                 std::io::ErrorKind::PermissionDenied => {
                     "permission denied; run this as root or as a member of the socket's group"
@@ -136,7 +136,41 @@ impl Client {
                 _ => e.to_string(),
             };
             anyhow!("cannot connect to weftd at {}: {reason}", self.host)
-        })?;
+        })
+    }
+
+    /// GET of an answer without an end.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn stream(&self, path: &str) -> anyhow::Result<Pieces> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's body, or with this thread's runtime.
+        let driver = tokio::spawn(connection);
+        let request = Request::builder()
+            .uri(path)
+            .header("host", "weftd")
+            .body(Full::<Bytes>::default())?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let answer =
+            answer.with_context(|| format!("weftd at {} does not answer", self.host))??;
+        let status = answer.status();
+        let body = answer.into_body();
+        if status.is_success() {
+            return Ok(Pieces {
+                body,
+                _driver: driver,
+            });
+        }
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| anyhow!("{e}"))?.to_bytes();
+        Err(self.refused(status, &body).into())
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let stream = self.connect().await?;
         let exchange = async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -176,15 +210,41 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let message = match serde_json::from_slice::<ErrorBody>(&body) {
+        Err(self.refused(status, &body).into())
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Refused {
+        let message = match serde_json::from_slice::<ErrorBody>(body) {
             Ok(error) => error.message,
             Err(_) => format!(
                 "weftd at {} answered {status}: {}",
                 self.host,
-                String::from_utf8_lossy(&body).trim()
+                String::from_utf8_lossy(body).trim()
             ),
         };
-        Err(Refused { status, message }.into())
+        Refused { status, message }
+    }
+}
+
+/// An answer that goes on.
+#[derive(Debug)]
+pub struct Pieces {
+    body: hyper::body::Incoming,
+    _driver: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Pieces {
+    /// The next piece; nothing at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection broke: the agent has ended, for instance.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(piece) = frame.context("weftd broke the answer off")?.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
     }
 }
 

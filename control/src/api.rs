@@ -20,7 +20,8 @@
 //! | GET, DELETE /v1/services/{ref} | | [`ServiceDetail`], `{}` |
 //! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
-//! | GET /v1/drops | | [`Drops`] |
+//! | GET /v1/drops?[`DropsQuery`] | | [`Drops`] |
+//! | GET /v1/capture?[`CaptureQuery`] | | pcapng, as frames pass |
 //! | GET /metrics | | OpenMetrics text |
 //!
 //! `{ref}` is a full id, an exact name, or a unique prefix of an id. Every error is an
@@ -284,6 +285,13 @@ pub struct NodeRemove {
     pub force: bool,
 }
 
+/// Parameters of the query of `weft drops`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropsQuery {
+    /// One port only: endpoint name, `underlay`, or `mesh`.
+    pub port: Option<String>,
+}
+
 /// `weft drops`: packets not delivered, by reason and by port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
@@ -311,4 +319,41 @@ pub struct PortDrops {
     pub port: String,
     /// Reasons with counts.
     pub drops: Vec<DropCount>,
+}
+
+/// `weft capture`: which frames, as parameters of the query. Every one may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureQuery {
+    /// Endpoint name, `underlay`, or `mesh`.
+    pub port: Option<String>,
+    /// One direction only.
+    pub dir: Option<CaptureDir>,
+    /// The stream ends after so many frames.
+    pub count: Option<u64>,
+    /// Bytes kept of each frame, at most.
+    pub snaplen: Option<u32>,
+}
+
+/// Direction of a frame, seen from its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureDir {
+    /// Into the sandbox.
+    In,
+    /// Out of it, and on its way.
+    Out,
+    /// Dropped.
+    Drop,
+}
+
+impl CaptureDir {
+    /// As in the query.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Drop => "drop",
+        }
+    }
 }

@@ -9,6 +9,7 @@ use weft_vxlan::{Destination, Egress, PortSource};
 use weft_wire::frame::{Frame, parse};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, reply};
 
+use crate::capture::Fate;
 use crate::port::Port;
 use crate::snapshot::{MeshPort, Snapshot};
 use crate::worker::{PORT_BUDGET, Worker, context};
@@ -42,11 +43,19 @@ impl Worker {
             };
             // Looked at after the read: see `Inbox::entries`.
             self.take_entries();
-            match self.port_frame(snapshot, port, slot.start..slot.start + len) {
-                Ok(Slot::Kept) => self.queue.keep_slot(slot.start + len),
-                Ok(Slot::Free) => {}
-                Err(reason) => port.counters.drops.add(reason),
-            }
+            let copy = self.copy_of(port, slot.start..slot.start + len);
+            let fate = match self.port_frame(snapshot, port, slot.start..slot.start + len) {
+                Ok(Slot::Kept) => {
+                    self.queue.keep_slot(slot.start + len);
+                    Fate::Outgoing
+                }
+                Ok(Slot::Free) => Fate::Outgoing,
+                Err(reason) => {
+                    port.counters.drops.add(reason);
+                    Fate::Dropped(reason)
+                }
+            };
+            self.settle_copy(copy, fate);
         }
         true
     }
@@ -261,6 +270,7 @@ impl Worker {
         match port.tap.write(self.queue.bytes(whole)) {
             Ok(_) => {
                 port.counters.received(held.frame.len());
+                self.copy_held(port, held);
                 Ok(())
             }
             Err(_) => Err(DropReason::TapFull),
@@ -282,6 +292,7 @@ impl Worker {
         }
         port.tap.write(whole).map_err(|_| DropReason::TapFull)?;
         port.counters.received(len);
+        self.copy_held(port, held);
         Ok(Slot::Free)
     }
 

@@ -12,6 +12,7 @@ use weft_wire::frame::{Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
 use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
 
+use crate::capture::Fate;
 use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
 use crate::port::Port;
@@ -79,6 +80,7 @@ impl Worker {
             let verdict = self.encapsulated(snapshot, from, at..end, message.gso_size);
             if let Err(reason) = verdict {
                 self.counters().underlay.add(reason);
+                self.copy_datagram(from, at..end, reason);
             }
             at = end;
         }
@@ -176,6 +178,7 @@ impl Worker {
         };
         if let Err(reason) = self.inner_frame(snapshot, &inner) {
             self.counters().underlay.add(reason);
+            self.copy_run(vtep, &inner.head, inner.tails, reason);
         }
     }
 
@@ -360,6 +363,7 @@ impl Worker {
         while let Some(mut handover) = shared.inboxes[self.index].frames.pop() {
             if let Err(reason) = self.handed_over(snapshot, &mut handover) {
                 self.counters().underlay.add(reason);
+                self.copy_handover(&handover.frame, reason);
             }
         }
     }
@@ -474,10 +478,13 @@ impl Worker {
         match port.tap.writev(&pieces[..2 + tails.len()]) {
             Ok(_) => {
                 port.counters.received(len);
+                self.copy_pieces(port, &pieces[1..2 + tails.len()], Fate::Incoming);
                 Ok(())
             }
             Err(_) => {
                 port.counters.drops.add(DropReason::TapFull);
+                let fate = Fate::Dropped(DropReason::TapFull);
+                self.copy_pieces(port, &pieces[1..2 + tails.len()], fate);
                 Ok(())
             }
         }

@@ -15,6 +15,8 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
+mod copies;
 mod counters;
 mod egress;
 mod handover;
@@ -29,6 +31,7 @@ mod start;
 mod too_big;
 mod worker;
 
+pub use capture::{CaptureBusy, CaptureFilter, CaptureReader, Fate, Record, UNDERLAY};
 pub use counters::{DropCounters, WorkerCounters};
 pub use inject::InjectError;
 pub use port::{Port, PortCounters};

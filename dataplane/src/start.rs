@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hashbrown::HashMap;
 use weft_mesh::{FlowConfig, FlowTable, ServicesBuilder};
 use weft_sys::udp::{BindError, VxlanSocket, worker_for};
 use weft_vxlan::SwitchBuilder;
 
+use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
@@ -102,6 +103,7 @@ impl Dataplane {
                 .map(|_| Inbox::new())
                 .collect::<Result<_, _>>()?,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            capture: ArcSwapOption::empty(),
             stop: AtomicBool::new(false),
             injector: OnceLock::new(),
         });
@@ -214,6 +216,14 @@ impl Dataplane {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
+    }
+
+    /// Copies frames for the returned reader until it is dropped; one capture at a time.
+    ///
+    /// # Errors
+    /// [`CaptureBusy`].
+    pub fn capture(&self, filter: CaptureFilter) -> Result<CaptureReader, CaptureBusy> {
+        CaptureReader::start(Arc::clone(&self.shared), filter)
     }
 
     /// Counters, one of each worker.

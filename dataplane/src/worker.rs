@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use weft_mesh::{Context, FlowTable};
@@ -18,6 +18,7 @@ use weft_wire::frame::MAX_FRAME_LEN;
 use weft_wire::gro::Coalescer;
 use weft_wire::{Instant, IpInfo, PortId};
 
+use crate::capture::Capture;
 use crate::counters::WorkerCounters;
 use crate::handover::{Entry, Inbox};
 use crate::inject::Injector;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) counters: Vec<WorkerCounters>,
+    pub(crate) capture: ArcSwapOption<Capture>,
     pub(crate) stop: AtomicBool,
     /// There once its self-test has passed.
     pub(crate) injector: OnceLock<Injector>,
@@ -70,6 +72,8 @@ pub(crate) struct Worker {
     pub(crate) scratch: Box<[u8]>,
     pub(crate) underlay: VxlanSocket,
     spin: Spin,
+    /// Who wants copies of frames, as of this round.
+    pub(crate) capture: Option<Arc<Capture>>,
     epoll: Epoll,
     ready: Vec<Ready>,
     watched: HashMap<PortId, Arc<Port>, RandomState>,
@@ -118,6 +122,7 @@ impl Worker {
             scratch: vec![0; MAX_FRAME_LEN].into_boxed_slice(),
             underlay: parts.underlay,
             spin: Spin::new(parts.spin),
+            capture: None,
             epoll,
             ready: Vec::with_capacity(64),
             watched: HashMap::default(),
@@ -179,6 +184,7 @@ impl Worker {
             self.spin.worked(self.now);
         }
         let snapshot = self.shared.snapshot.load_full();
+        self.capture = self.shared.capture.load_full();
         if snapshot.epoch != self.epoch {
             self.epoch = snapshot.epoch;
             self.watch_ports(&snapshot);

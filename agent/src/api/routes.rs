@@ -8,15 +8,17 @@ use axum::http::{Method, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
-    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, TaskRow,
+    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::{ApiError, ErrorKind};
-use super::extract::{BODY_LIMIT, Body, Params};
+use super::extract::{Asked, BODY_LIMIT, Body, Params};
 use super::service::NodeService;
 
 type Reply<T> = Result<Json<T>, ApiError>;
@@ -25,6 +27,8 @@ type Node<S> = State<Arc<S>>;
 /// Answer of calls that return nothing: `{}`.
 #[derive(serde::Serialize)]
 struct Empty {}
+
+const PCAPNG: &str = "application/x-pcapng";
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -62,6 +66,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route("/v1/drops", get(drops::<S>))
+        .route("/v1/capture", get(capture::<S>))
         .route("/metrics", get(metrics::<S>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -308,8 +313,20 @@ async fn service_tasks<S: NodeService>(
     node.service_tasks(reference).await.map(Json)
 }
 
-async fn drops<S: NodeService>(State(node): Node<S>) -> Reply<Drops> {
-    node.drops().await.map(Json)
+async fn drops<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<DropsQuery>,
+) -> Reply<Drops> {
+    node.drops(query).await.map(Json)
+}
+
+async fn capture<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<CaptureQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    let pieces = ReceiverStream::new(node.capture(query).await?);
+    let body = axum::body::Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
+    Ok(([(header::CONTENT_TYPE, PCAPNG)], body))
 }
 
 async fn metrics<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::net::IpAddr;
 
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
-    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, TaskRow,
+    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -117,7 +119,13 @@ pub trait NodeService: Send + Sync + 'static {
     -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
 
     /// GET /v1/drops
-    fn drops(&self) -> impl Future<Output = Answer<Drops>> + Send;
+    fn drops(&self, query: DropsQuery) -> impl Future<Output = Answer<Drops>> + Send;
+
+    /// GET /v1/capture: pieces of pcapng; a dropped receiver ends the capture.
+    fn capture(
+        &self,
+        query: CaptureQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
 
     /// GET /metrics: OpenMetrics text.
     fn metrics(&self) -> impl Future<Output = Answer<String>> + Send;

@@ -5,15 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, Info, JoinToken, NetworkDetail, NodeRemove, NodeRow,
-    PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, TaskRow,
+    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -160,9 +161,17 @@ impl NodeService for Fake {
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
     }
-    async fn drops(&self) -> Answer<Drops> {
-        self.note("drops");
+    async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
+        self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
         Ok(Drops::default())
+    }
+    async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        self.note(format!("capture {:?} {:?}", query.port, query.dir));
+        let (sender, receiver) = mpsc::channel(2);
+        for piece in ["one ", "two"] {
+            sender.try_send(piece.into()).expect("room");
+        }
+        Ok(receiver)
     }
     async fn metrics(&self) -> Answer<String> {
         self.note("metrics");
@@ -313,6 +322,7 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
         ("GET", "/v1/drops", &none, 200, "drops"),
+        ("GET", "/v1/drops?port=web.1", &none, 200, "drops web.1"),
     ];
     for (method, path, body, status, note) in calls {
         let (got, answer) = server.json(method, path, body).await;
@@ -326,6 +336,14 @@ async fn every_route_reaches_its_method() {
         server.call("GET", "/metrics", "").await,
         (200, "# EOF\n".to_owned())
     );
+    let (status, pieces) = server.call("GET", "/v1/capture?port=a&dir=drop", "").await;
+    assert_eq!(status, 200);
+    assert!(
+        pieces.contains("one ") && pieces.contains("two"),
+        "{pieces}"
+    );
+    let (status, answer) = server.message("GET", "/v1/capture?dir=up", "").await;
+    assert_eq!(status, 400, "{answer}");
     assert_eq!(
         server.call("DELETE", "/v1/services/web", "").await,
         (200, "{}".to_owned())

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use weft_control::api::{DropCount, Drops, PortDrops};
 use weft_control::gossip::MemberState;
 use weft_control::records::Table;
-use weft_dataplane::{DropCounters, Port};
+use weft_dataplane::{DropCounters, Port, UNDERLAY};
 use weft_wire::DropReason;
 
 use super::member::Member;
 use super::running::Running;
+use crate::api::{Answer, ApiError};
 use crate::metrics::{
     DnsSample, GossipSample, MeshPortSample, MetricsSource, PortSample, Sample, WorkerEvents,
     WorkerSample,
@@ -48,6 +49,23 @@ fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
     ports
 }
 
+/// Refuses the name of a port that is not on this node.
+pub(super) fn check_port(member: &Member, running: &Running, name: &str) -> Answer<()> {
+    let mut known: Vec<String> = ports(member, running)
+        .into_iter()
+        .map(|(port, _)| port.name.to_string())
+        .collect();
+    known.push(UNDERLAY.to_owned());
+    if known.iter().any(|k| k == name) {
+        return Ok(());
+    }
+    known.sort();
+    Err(ApiError::not_found(format!(
+        "no such port on this node: {name}; there are {}",
+        known.join(", ")
+    )))
+}
+
 fn count(reason: DropReason, packets: u64) -> DropCount {
     DropCount {
         reason: reason.name().to_owned(),
@@ -60,8 +78,8 @@ fn counts(drops: &DropCounters) -> Vec<DropCount> {
     drops.iter().map(|(r, n)| count(r, n)).collect()
 }
 
-/// `weft drops`
-pub(super) fn drops(member: &Member, running: &Running) -> Drops {
+/// `weft drops`, of one port where `only` names it.
+pub(super) fn drops(member: &Member, running: &Running, only: Option<&str>) -> Drops {
     let mut rows: Vec<PortDrops> = ports(member, running)
         .into_iter()
         .map(|(port, _)| PortDrops {
@@ -70,13 +88,13 @@ pub(super) fn drops(member: &Member, running: &Running) -> Drops {
         })
         .collect();
     rows.push(PortDrops {
-        port: "underlay".to_owned(),
+        port: UNDERLAY.to_owned(),
         drops: underlay(running)
             .into_iter()
             .map(|(r, n)| count(r, n))
             .collect(),
     });
-    rows.retain(|row| !row.drops.is_empty());
+    rows.retain(|row| !row.drops.is_empty() && only.is_none_or(|name| name == row.port));
     let mut total: Vec<DropCount> = Vec::new();
     for row in rows.iter().flat_map(|r| &r.drops) {
         match total.iter_mut().find(|t| t.reason == row.reason) {
@@ -128,7 +146,7 @@ pub(super) fn sample(member: &Member) -> Sample {
     let workers = running.plane.counters();
     let total = |f: fn(&weft_dataplane::WorkerCounters) -> u64| workers.iter().map(f).sum();
     sample.ports.push(PortSample {
-        port: "underlay".to_owned(),
+        port: UNDERLAY.to_owned(),
         rx_packets: total(|w| w.rx_datagrams.load(Ordering::Relaxed)),
         tx_packets: total(|w| w.tx_datagrams.load(Ordering::Relaxed)),
         drops: underlay(&running),

@@ -47,6 +47,8 @@ pub(crate) struct Node {
     transition: Mutex<Option<NetnsLock>>,
     fatal: Arc<watch::Sender<Option<String>>>,
     warnings: Arc<Warnings>,
+    /// True once `weftd` ends: what streams has to end, too.
+    stopping: watch::Receiver<bool>,
 }
 
 /// Runs the node until `shutdown` becomes true. Tasks outlive it, for the next agent.
@@ -62,6 +64,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
         transition: Mutex::new(None),
         fatal: Arc::new(watch::Sender::new(None)),
         warnings: Arc::default(),
+        stopping: shutdown.clone(),
     });
     if let Some((membership, identity)) = Membership::load(&node.config.data_dir)? {
         let lock = NetnsLock::acquire()?;

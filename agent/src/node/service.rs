@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use weft_control::api::{
-    Connect, Connected, Disconnect, Drops, EndpointRow, Info, JoinToken, NetworkDetail, NodeRemove,
-    NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow,
+    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info, JoinToken,
+    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
@@ -18,6 +20,7 @@ use super::member::Member;
 use super::running::Running;
 use super::swarm::not_member;
 use crate::api::{Answer, ApiError, NodeService};
+use crate::capture;
 use crate::manager::Manager;
 use crate::metrics::Metrics;
 
@@ -221,9 +224,25 @@ impl NodeService for Node {
         Ok(self.manager().await?.1.tasks(&reference)?)
     }
 
-    async fn drops(&self) -> Answer<Drops> {
+    async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         let (member, running) = self.running().await?;
-        Ok(figures::drops(&member, &running))
+        if let Some(port) = &query.port {
+            figures::check_port(&member, &running, port)?;
+        }
+        Ok(figures::drops(&member, &running, query.port.as_deref()))
+    }
+
+    async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        let (member, running) = self.running().await?;
+        if let Some(port) = &query.port {
+            figures::check_port(&member, &running, port)?;
+        }
+        let reader = running
+            .plane
+            .capture(capture::filter(&query))
+            .map_err(|e| ApiError::conflict(e.to_string()))?;
+        capture::stream(reader, &query, self.stopping.clone())
+            .map_err(|e| ApiError::internal(format!("cannot capture: {e}")))
     }
 
     async fn metrics(&self) -> Answer<String> {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use weft_control::api::CaptureDir;
 use weft_control::objects::{Mac, NetworkAttachmentSpec, PortSpec};
 
 /// Where `weftd` listens when nobody says otherwise.
@@ -55,6 +56,8 @@ pub enum Command {
     Info(FormatArgs),
     /// Show which packets were dropped on this node, and why
     Drops(DropsArgs),
+    /// Copy frames of this node, dropped ones with the reason, into a file for Wireshark
+    Capture(CaptureArgs),
     /// Build a cluster in network namespaces of this machine
     #[command(subcommand)]
     Lab(LabCommand),
@@ -476,9 +479,39 @@ pub struct DropsArgs {
     /// Say on which port
     #[arg(long)]
     pub by_port: bool,
+    /// Drops of one port only: an endpoint's name, `mesh` or `underlay`
+    #[arg(long)]
+    pub port: Option<String>,
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,
+}
+
+/// `weft capture`
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// Frames of one port only: an endpoint's name, `mesh` or `underlay`
+    #[arg(long)]
+    pub port: Option<String>,
+    /// Only frames into sandboxes, out of them, or dropped
+    #[arg(long, value_parser = capture_dir, value_name = "in|out|drop")]
+    pub dir: Option<CaptureDir>,
+    /// End after so many frames; otherwise Ctrl-C ends it
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Bytes to keep of each frame; default: all, super-frames whole
+    #[arg(short, long, value_parser = clap::value_parser!(u32).range(14..))]
+    pub snaplen: Option<u32>,
+    /// Where to, as pcapng; `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub write: String,
+}
+
+fn capture_dir(text: &str) -> Result<CaptureDir, String> {
+    [CaptureDir::In, CaptureDir::Out, CaptureDir::Drop]
+        .into_iter()
+        .find(|dir| dir.as_str() == text)
+        .ok_or_else(|| "expected in, out or drop".to_owned())
 }
 
 /// `weft lab …`

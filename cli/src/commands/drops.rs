@@ -6,7 +6,7 @@ use serde_json::json;
 use weft_control::api::{DropCount, Drops};
 
 use crate::args::DropsArgs;
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::output::{Listing, Printer};
 
 pub(super) async fn run(
@@ -14,7 +14,11 @@ pub(super) async fn run(
     args: &DropsArgs,
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
-    let drops: Drops = client.get("/v1/drops").await?;
+    let path = match &args.port {
+        Some(port) => format!("/v1/drops?port={}", segment(port)),
+        None => "/v1/drops".to_owned(),
+    };
+    let drops: Drops = client.get(&path).await?;
     out.raw(&listing(&drops, args.by_port).render(&args.format)?)?;
     Ok(ExitCode::SUCCESS)
 }

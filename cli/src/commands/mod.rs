@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod capture;
 mod converge;
 mod drops;
 mod failures;
@@ -39,6 +40,7 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
+        Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
         Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bench;
+mod capture;
 mod connect;
 mod failure;
 mod ipv6;

@@ -1,0 +1,151 @@
+//! `weft capture`
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::CaptureArgs;
+use crate::client::{Client, segment};
+use crate::output::complain;
+
+/// Blocks of pcapng that are looked at (draft-ietf-opsawg-pcapng).
+const PACKET: u32 = 6;
+const STATISTICS: u32 = 5;
+
+pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+    // Before the file is made: an agent that says no must not cost anybody an old capture.
+    let mut answer = client.stream(&path(args)).await?;
+    let mut blocks = Blocks::new(open(&args.write)?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        let piece = tokio::select! {
+            piece = answer.next() => piece?,
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+        };
+        let Some(piece) = piece else { break };
+        blocks
+            .add(&piece)
+            .with_context(|| format!("cannot write to {}", args.write))?;
+    }
+    let (packets, lost) = (blocks.packets, blocks.lost);
+    let lost = match lost {
+        0 => String::new(),
+        n => format!(", {n} lost because they came faster than they could be written"),
+    };
+    complain(&format!("{packets} frames captured{lost}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn path(args: &CaptureArgs) -> String {
+    let mut query = Vec::new();
+    if let Some(port) = &args.port {
+        query.push(format!("port={}", segment(port)));
+    }
+    if let Some(dir) = args.dir {
+        query.push(format!("dir={}", dir.as_str()));
+    }
+    if let Some(count) = args.count {
+        query.push(format!("count={count}"));
+    }
+    if let Some(len) = args.snaplen {
+        query.push(format!("snaplen={len}"));
+    }
+    format!("/v1/capture?{}", query.join("&"))
+}
+
+fn open(name: &str) -> anyhow::Result<Box<dyn Write>> {
+    if name == "-" {
+        return Ok(Box::new(std::io::stdout()));
+    }
+    let file = File::create(name).with_context(|| format!("cannot write to {name}"))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+/// Writes whole blocks only, so that the file is readable wherever the stream ends.
+struct Blocks<W> {
+    out: W,
+    rest: Vec<u8>,
+    packets: u64,
+    lost: u64,
+}
+
+impl<W: Write> Blocks<W> {
+    const fn new(out: W) -> Self {
+        Self {
+            out,
+            rest: Vec::new(),
+            packets: 0,
+            lost: 0,
+        }
+    }
+
+    fn add(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        self.rest.extend_from_slice(piece);
+        let mut at = 0;
+        while let Some((kind, block)) = first(&self.rest[at..]) {
+            match kind {
+                PACKET => self.packets += 1,
+                // The one option of this block is `isb_osdrop`: interface, time, code, length.
+                STATISTICS => {
+                    let value = block.get(24..).and_then(<[u8]>::first_chunk);
+                    self.lost = value.map_or(self.lost, |v| u64::from_le_bytes(*v));
+                }
+                _ => {}
+            }
+            self.out.write_all(block)?;
+            at += block.len();
+        }
+        self.rest.drain(..at);
+        // Who looks on while it runs sees every frame at once.
+        self.out.flush()
+    }
+}
+
+/// The first block, when it is whole.
+fn first(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let word = |at: usize| {
+        let word = bytes.get(at..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*word))
+    };
+    let len = usize::try_from(word(4)?).ok()?.max(12);
+    Some((word(0)?, bytes.get(..len)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &len, body, &len].concat()
+    }
+
+    #[test]
+    fn only_whole_blocks_are_written() {
+        let mut statistics = vec![0; 12];
+        statistics.extend([7, 0, 8, 0]);
+        statistics.extend(5_u64.to_le_bytes());
+        statistics.extend([0; 4]);
+        let stream = [
+            block(1, &[1; 8]),
+            block(PACKET, &[2; 40]),
+            block(STATISTICS, &statistics),
+            block(PACKET, &[3; 4]),
+        ]
+        .concat();
+        let whole = stream.len() - 16;
+        for step in [1, 7, stream.len() - 1] {
+            let mut blocks = Blocks::new(Vec::new());
+            for piece in stream[..stream.len() - 1].chunks(step) {
+                blocks.add(piece).unwrap();
+            }
+            assert_eq!(blocks.out, stream[..whole], "{step} bytes at a time");
+            assert_eq!((blocks.packets, blocks.lost), (1, 5));
+        }
+    }
+}

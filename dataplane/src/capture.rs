@@ -1,0 +1,319 @@
+//! Copies of frames for people. Off unless somebody reads: then one look at an `Option` is all
+//! that a frame costs.
+//!
+//! ```text
+//!   workers ──► full queue ──► reader ──► pcapng
+//!      ▲                          │
+//!      └──────── free queue ◄─────┘        empty: the frame is counted as lost, not waited for
+//! ```
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::sync::{Parker, Unparker};
+use weft_wire::DropReason;
+
+use crate::worker::Shared;
+
+/// Records that wait to be read, at most.
+const RECORDS: usize = 1024;
+
+/// Bytes that a record has room for from the start; those of super-frames grow, and stay so until
+/// the capture ends.
+const RECORD_LEN: usize = 2048;
+
+/// Which frames are wanted.
+#[derive(Debug, Clone)]
+pub struct CaptureFilter {
+    /// Of this port only; `underlay` names what belongs to no port.
+    pub port: Option<Arc<str>>,
+    /// Frames that reach a sandbox.
+    pub incoming: bool,
+    /// Frames that leave a sandbox, and are delivered.
+    pub outgoing: bool,
+    /// Frames that are dropped.
+    pub dropped: bool,
+    /// Bytes kept of each frame, at most.
+    pub snap_len: usize,
+}
+
+impl Default for CaptureFilter {
+    fn default() -> Self {
+        Self {
+            port: None,
+            incoming: true,
+            outgoing: true,
+            dropped: true,
+            snap_len: usize::MAX,
+        }
+    }
+}
+
+/// What became of a frame, seen from its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was written into the sandbox.
+    Incoming,
+    /// It came from the sandbox and went its way.
+    Outgoing,
+    /// It was dropped.
+    Dropped(DropReason),
+}
+
+/// One captured frame.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Nanoseconds since 1970.
+    pub at: u64,
+    /// Name of the port; nothing for frames from the underlay that reached none.
+    pub port: Option<Arc<str>>,
+    /// Node that a frame from the underlay came from, where it was dropped.
+    pub vtep: Option<IpAddr>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Bytes that the frame had.
+    pub len: usize,
+    /// The first of them: an Ethernet frame without virtio header. A super-frame is whole, and a
+    /// checksum that a device would have finished is unfinished.
+    pub bytes: Vec<u8>,
+}
+
+impl Record {
+    fn empty() -> Self {
+        Self {
+            at: 0,
+            port: None,
+            vtep: None,
+            fate: Fate::Incoming,
+            len: 0,
+            bytes: Vec::with_capacity(RECORD_LEN),
+        }
+    }
+}
+
+/// What workers write to.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    filter: CaptureFilter,
+    free: ArrayQueue<Record>,
+    full: ArrayQueue<Record>,
+    lost: AtomicU64,
+    reader: Unparker,
+}
+
+impl Capture {
+    fn new(filter: CaptureFilter, reader: Unparker) -> Self {
+        let free = ArrayQueue::new(RECORDS);
+        // Both queues hold every record, so that pushing cannot fail.
+        while free.push(Record::empty()).is_ok() {}
+        Self {
+            filter,
+            free,
+            full: ArrayQueue::new(RECORDS),
+            lost: AtomicU64::new(0),
+            reader,
+        }
+    }
+
+    fn wants_port(&self, port: Option<&Arc<str>>) -> bool {
+        let name = port.map_or(UNDERLAY, |port| port);
+        self.filter
+            .port
+            .as_deref()
+            .is_none_or(|wanted| wanted == name)
+    }
+
+    const fn wants(&self, fate: Fate) -> bool {
+        match fate {
+            Fate::Incoming => self.filter.incoming,
+            Fate::Outgoing => self.filter.outgoing,
+            Fate::Dropped(_) => self.filter.dropped,
+        }
+    }
+
+    /// Copies a frame whose fate is not known yet; `None` when it is not wanted, or when the reader
+    /// is too slow.
+    pub(crate) fn begin<'a>(
+        &self,
+        port: Option<&Arc<str>>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<Record> {
+        if !self.wants_port(port) {
+            return None;
+        }
+        let Some(mut record) = self.free.pop() else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        record.bytes.clear();
+        record.len = 0;
+        for piece in pieces {
+            record.len += piece.len();
+            let room = self.filter.snap_len.saturating_sub(record.bytes.len());
+            record
+                .bytes
+                .extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        record.at = now();
+        record.port = port.map(Arc::clone);
+        record.vtep = None;
+        Some(record)
+    }
+
+    /// Hands a record to the reader, or takes it back when its fate is not asked for.
+    pub(crate) fn finish(&self, mut record: Record, fate: Fate) {
+        record.fate = fate;
+        let wanted = self.wants(fate);
+        let queue = if wanted { &self.full } else { &self.free };
+        if queue.push(record).is_err() {
+            tracing::debug!("a capture has more records than it was made with");
+        } else if wanted {
+            self.reader.unpark();
+        }
+    }
+
+    /// Both at once.
+    pub(crate) fn record<'a>(
+        &self,
+        port: Option<&Arc<str>>,
+        vtep: Option<IpAddr>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        fate: Fate,
+    ) {
+        if !self.wants(fate) {
+            return;
+        }
+        if let Some(mut record) = self.begin(port, pieces) {
+            record.vtep = vtep;
+            self.finish(record, fate);
+        }
+    }
+}
+
+/// Name of what belongs to no port.
+pub const UNDERLAY: &str = "underlay";
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Somebody captures already.
+#[derive(Debug, thiserror::Error)]
+#[error("a capture is running on this node already: end it first")]
+pub struct CaptureBusy;
+
+/// The reading end. Dropping it ends the capture.
+#[derive(Debug)]
+pub struct CaptureReader {
+    capture: Arc<Capture>,
+    shared: Arc<Shared>,
+    parker: Parker,
+}
+
+impl CaptureReader {
+    pub(crate) fn start(shared: Arc<Shared>, filter: CaptureFilter) -> Result<Self, CaptureBusy> {
+        let parker = Parker::new();
+        let capture = Arc::new(Capture::new(filter, parker.unparker().clone()));
+        let none: Option<Arc<Capture>> = None;
+        let before = shared
+            .capture
+            .compare_and_swap(&none, Some(Arc::clone(&capture)));
+        if before.is_some() {
+            return Err(CaptureBusy);
+        }
+        // A worker that sleeps need not be woken: it looks before it reads its next frame.
+        Ok(Self {
+            capture,
+            shared,
+            parker,
+        })
+    }
+
+    /// Gives every record that waits to `each`, after waiting for the first at most `timeout`.
+    /// Returns how many there were.
+    pub fn read(&self, timeout: Duration, mut each: impl FnMut(&Record)) -> usize {
+        if self.capture.full.is_empty() {
+            self.parker.park_timeout(timeout);
+        }
+        let mut count = 0;
+        // Bounded, so that a flood does not keep the caller.
+        while count < RECORDS
+            && let Some(record) = self.capture.full.pop()
+        {
+            each(&record);
+            count += 1;
+            if self.capture.free.push(record).is_err() {
+                tracing::debug!("a capture has more records than it was made with");
+            }
+        }
+        count
+    }
+
+    /// Frames that were wanted while every record was in use.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.capture.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CaptureReader {
+    fn drop(&mut self) {
+        self.shared.capture.store(None);
+        // An idle worker would hold the records until its next frame.
+        for inbox in &self.shared.inboxes {
+            inbox.wakeup.notify();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture(filter: CaptureFilter) -> Capture {
+        Capture::new(filter, Parker::new().unparker().clone())
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_kept_and_no_more_of_it() {
+        let capture = capture(CaptureFilter {
+            port: Some("a".into()),
+            outgoing: false,
+            snap_len: 5,
+            ..CaptureFilter::default()
+        });
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let pieces = [&b"abc"[..], b"defg"];
+        capture.record(Some(&a), None, pieces, Fate::Incoming);
+        capture.record(Some(&b), None, pieces, Fate::Incoming);
+        capture.record(None, None, pieces, Fate::Dropped(DropReason::UnknownVni));
+        capture.record(Some(&a), None, pieces, Fate::Outgoing);
+        let pending = capture.begin(Some(&a), pieces).expect("a record");
+        capture.finish(pending, Fate::Outgoing);
+        let record = capture.full.pop().expect("the one record");
+        assert_eq!((record.len, &record.bytes[..]), (7, &b"abcde"[..]));
+        assert!(record.at > 0);
+        assert!(capture.full.is_empty());
+        assert_eq!(capture.free.len(), RECORDS - 1);
+        assert_eq!(capture.lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_slow_reader_loses_frames_and_learns_how_many() {
+        let capture = capture(CaptureFilter::default());
+        for _ in 0..RECORDS + 7 {
+            capture.record(
+                None,
+                None,
+                [&b"x"[..]],
+                Fate::Dropped(DropReason::UnknownVni),
+            );
+        }
+        assert_eq!(capture.full.len(), RECORDS);
+        assert_eq!(capture.lost.load(Ordering::Relaxed), 7);
+    }
+}
