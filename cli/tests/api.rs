@@ -369,3 +369,22 @@ fn a_node_that_is_not_there_is_named() {
         )
     );
 }
+
+#[test]
+fn the_doctor_fails_when_something_does_not_work() {
+    let check = |health| json!({"name": "nft", "health": health, "found": "f", "next": "n"});
+    for (worst, code) in [
+        ("ok", ExitCode::SUCCESS),
+        ("warn", ExitCode::SUCCESS),
+        ("fail", ExitCode::FAILURE),
+    ] {
+        let node = FakeNode::start(vec![get(
+            "GET /v1/doctor",
+            json!([check("ok"), check(worst)]),
+        )]);
+        let (result, text) = node.run("doctor --format {{.Health}}:{{.Next}}");
+        assert_eq!(result.unwrap(), code);
+        assert_eq!(text, format!("ok:n\n{worst}:n\n"));
+        assert_eq!(node.surprises(), NO_SURPRISES);
+    }
+}

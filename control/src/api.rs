@@ -21,6 +21,7 @@
 //! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/drops?[`DropsQuery`] | | [`Drops`] |
+//! | GET /v1/doctor | | list of [`Check`] |
 //! | GET /v1/capture?[`CaptureQuery`] | | pcapng, as frames pass |
 //! | GET /metrics | | OpenMetrics text |
 //!
@@ -356,4 +357,29 @@ impl CaptureDir {
             Self::Drop => "drop",
         }
     }
+}
+
+/// One line of `weft doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// How it is.
+    pub health: Health,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty when there is nothing to do.
+    pub next: String,
+}
+
+/// Outcome of a [`Check`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Works, but slower or with less than it could.
+    Warn,
+    /// Does not work.
+    Fail,
 }

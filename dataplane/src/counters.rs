@@ -54,6 +54,8 @@ pub struct WorkerCounters {
     pub flows: AtomicU64,
     /// Rounds of the event loop.
     pub rounds: AtomicU64,
+    /// One more than the CPU that the worker is pinned to; 0 when it is not.
+    pub(crate) cpu: AtomicU64,
     /// Segmented sends that the kernel refused (`UDP_SEGMENT`, `EIO`), sent again one by one.
     pub unsegmented: AtomicU64,
     /// Super-frames that the kernel segments with their tunnel headers.
@@ -84,6 +86,20 @@ pub struct WorkerCounters {
 }
 
 impl WorkerCounters {
+    /// The CPU that the worker is pinned to.
+    #[must_use]
+    pub fn pinned_to(&self) -> Option<usize> {
+        usize::try_from(self.cpu.load(Ordering::Relaxed))
+            .ok()?
+            .checked_sub(1)
+    }
+
+    /// Segmented sends that the kernel refused.
+    #[must_use]
+    pub fn refused_segments(&self) -> u64 {
+        self.unsegmented.load(Ordering::Relaxed)
+    }
+
     /// Takes over what a worker's table counts.
     pub(crate) fn store_flows(&self, table: &FlowTable) {
         let n = table.counters();

@@ -23,6 +23,7 @@ mod handover;
 mod ingress;
 mod inject;
 mod port;
+pub mod selftest;
 mod send_queue;
 mod service_mtu;
 mod snapshot;
@@ -35,5 +36,6 @@ pub use capture::{CaptureBusy, CaptureFilter, CaptureReader, Fate, Record, UNDER
 pub use counters::{DropCounters, WorkerCounters};
 pub use inject::InjectError;
 pub use port::{Port, PortCounters};
+pub use selftest::{SelfTest, Verdict};
 pub use snapshot::{MeshPort, PortMap, Snapshot};
 pub use start::{Config, Dataplane, StartError};

@@ -16,6 +16,7 @@ use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
+use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
 use crate::worker::{Parts, Shared, Worker};
@@ -63,6 +64,9 @@ pub struct Dataplane {
     self_test: Option<JoinHandle<()>>,
     local: SocketAddr,
     injection: Arc<OnceLock<Result<(), InjectError>>>,
+    self_tests: Vec<SelfTest>,
+    receive_buffer: usize,
+    segment: bool,
 }
 
 impl Dataplane {
@@ -71,7 +75,16 @@ impl Dataplane {
     /// # Errors
     /// See [`StartError`]; nothing runs then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, true)
+        Self::start_with(config, Vec::new(), true)
+    }
+
+    /// As [`Dataplane::start`], without what the self-tests found broken.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub fn start_tested(config: &Config, found: Vec<SelfTest>) -> Result<Self, StartError> {
+        let segment = !selftest::failed(&found, selftest::UDP_SEGMENT);
+        Self::start_with(config, found, segment)
     }
 
     /// As [`Dataplane::start`], but the kernel is never asked to segment (`UDP_SEGMENT`): the mode
@@ -84,10 +97,15 @@ impl Dataplane {
             inject: false,
             ..config.clone()
         };
-        Self::start_with(&config, false)
+        Self::start_with(&config, Vec::new(), false)
     }
 
-    fn start_with(config: &Config, segment: bool) -> Result<Self, StartError> {
+    fn start_with(
+        config: &Config,
+        self_tests: Vec<SelfTest>,
+        segment: bool,
+    ) -> Result<Self, StartError> {
+        let udp_coalesce = !selftest::failed(&self_tests, selftest::TAP_UDP);
         let workers = config.workers.max(1);
         let underlay = VxlanSocket::bind_group(config.underlay, workers)?;
         let local = underlay[0].local_addr();
@@ -107,12 +125,17 @@ impl Dataplane {
             stop: AtomicBool::new(false),
             injector: OnceLock::new(),
         });
+        let buffers = underlay.iter().map(VxlanSocket::recv_buffer_len);
+        let receive_buffer = buffers.collect::<Result<Vec<_>, _>>()?.into_iter().min();
         let mut plane = Self {
             shared,
             threads: Vec::with_capacity(workers),
             self_test: None,
             local,
             injection: Arc::default(),
+            self_tests,
+            receive_buffer: receive_buffer.unwrap_or(0),
+            segment,
         };
         let cpus = weft_sys::affinity::allowed()?;
         for (index, underlay) in underlay.into_iter().enumerate() {
@@ -126,6 +149,7 @@ impl Dataplane {
                 senders,
                 segment,
                 spin: config.spin,
+                udp_coalesce,
                 flows: FlowTable::new(FlowConfig {
                     worker: u16::try_from(index).unwrap_or(u16::MAX),
                     capacity: config.flows,
@@ -136,11 +160,16 @@ impl Dataplane {
                 }),
             })?;
             let cpu = cpus[index % cpus.len()];
+            let shared = Arc::clone(&plane.shared);
             let thread = std::thread::Builder::new()
                 .name(format!("weft-worker-{index}"))
                 .spawn(move || {
-                    if let Err(error) = weft_sys::affinity::pin(cpu) {
-                        tracing::warn!(cpu, %error, "the worker is not pinned");
+                    match weft_sys::affinity::pin(cpu) {
+                        Ok(()) => {
+                            let pinned = &shared.counters[index].cpu;
+                            pinned.store(cpu as u64 + 1, Ordering::Relaxed);
+                        }
+                        Err(error) => tracing::warn!(cpu, %error, "the worker is not pinned"),
                     }
                     worker.run();
                 })?;
@@ -195,6 +224,31 @@ impl Dataplane {
     #[must_use]
     pub fn worker_for(&self, ip: IpAddr) -> usize {
         worker_for(ip, self.threads.len())
+    }
+
+    /// What the self-tests found, for people.
+    #[must_use]
+    pub fn self_tests(&self) -> &[SelfTest] {
+        &self.self_tests
+    }
+
+    /// The way that super-frames take to other nodes, for people. A worker that the kernel refuses
+    /// later counts it (`WorkerCounters::unsegmented`).
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        if matches!(self.injection(), Some(Ok(()))) {
+            "TCP super-frames to other nodes leave whole, with their tunnel headers"
+        } else if self.segment {
+            "super-frames to other nodes leave as segmented datagrams (UDP_SEGMENT)"
+        } else {
+            "super-frames to other nodes leave as single datagrams: UDP_SEGMENT is not used"
+        }
+    }
+
+    /// Receive buffer of the smallest VXLAN socket, in bytes as the kernel accounts for them.
+    #[must_use]
+    pub fn receive_buffer(&self) -> usize {
+        self.receive_buffer
     }
 
     /// False when a worker thread has ended: its epoll set failed, or it panicked. Its ports forward

@@ -99,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) underlay: VxlanSocket,
     pub(crate) senders: Vec<VxlanSocket>,
     pub(crate) segment: bool,
+    pub(crate) udp_coalesce: bool,
     pub(crate) flows: FlowTable,
     /// How long to look for more work before sleeping.
     pub(crate) spin: Duration,
@@ -116,7 +117,7 @@ impl Worker {
             queue: SendQueue::new(parts.senders, parts.segment, Arc::clone(&parts.shared)),
             shared: parts.shared,
             recv: RecvBatch::new(RECV_MESSAGES),
-            coalescer: Coalescer::new(true),
+            coalescer: Coalescer::new(parts.udp_coalesce),
             run: None,
             vxlan_port: parts.underlay.local_addr().port(),
             scratch: vec![0; MAX_FRAME_LEN].into_boxed_slice(),

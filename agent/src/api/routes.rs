@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
-    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
     NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
@@ -66,6 +66,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route("/v1/drops", get(drops::<S>))
+        .route("/v1/doctor", get(doctor::<S>))
         .route("/v1/capture", get(capture::<S>))
         .route("/metrics", get(metrics::<S>))
         .fallback(unknown_path)
@@ -318,6 +319,10 @@ async fn drops<S: NodeService>(
     Asked(query): Asked<DropsQuery>,
 ) -> Reply<Drops> {
     node.drops(query).await.map(Json)
+}
+
+async fn doctor<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Check>> {
+    node.doctor().await.map(Json)
 }
 
 async fn capture<S: NodeService>(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
-    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
     NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
@@ -120,6 +120,9 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// GET /v1/drops
     fn drops(&self, query: DropsQuery) -> impl Future<Output = Answer<Drops>> + Send;
+
+    /// GET /v1/doctor
+    fn doctor(&self) -> impl Future<Output = Answer<Vec<Check>>> + Send;
 
     /// GET /v1/capture: pieces of pcapng; a dropped receiver ends the capture.
     fn capture(

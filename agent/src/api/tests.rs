@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
-    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
+    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
     NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
@@ -164,6 +164,10 @@ impl NodeService for Fake {
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
         Ok(Drops::default())
+    }
+    async fn doctor(&self) -> Answer<Vec<Check>> {
+        self.note("doctor");
+        Ok(Vec::new())
     }
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
         self.note(format!("capture {:?} {:?}", query.port, query.dir));
@@ -322,6 +326,7 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
         ("GET", "/v1/drops", &none, 200, "drops"),
+        ("GET", "/v1/doctor", &none, 200, "doctor"),
         ("GET", "/v1/drops?port=web.1", &none, 200, "drops web.1"),
     ];
     for (method, path, body, status, note) in calls {

@@ -7,6 +7,7 @@
 mod address;
 mod attach;
 mod compile;
+mod doctor;
 mod endpoints;
 mod figures;
 mod lifecycle;

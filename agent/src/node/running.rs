@@ -9,7 +9,9 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
-use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters, StartError};
+use weft_dataplane::{
+    Config as PlaneConfig, Dataplane, Port, PortCounters, StartError, Verdict, selftest,
+};
 use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
@@ -59,7 +61,16 @@ impl Running {
             incarnation: unix_ms(),
             seed: rand::random(),
         })?;
-        let started = Dataplane::start(&PlaneConfig {
+        let found = selftest::run();
+        for test in &found {
+            let (name, reason) = (test.name, test.reason.as_str());
+            if test.verdict == Verdict::Passed {
+                tracing::info!(name, "self-test passed: {reason}");
+            } else {
+                tracing::warn!(name, verdict = ?test.verdict, "self-test: {reason}");
+            }
+        }
+        let plane_config = PlaneConfig {
             workers: config.workers.get(),
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
             flows: FLOWS_PER_WORKER,
@@ -67,7 +78,8 @@ impl Running {
             inject: config.tunnel_offload,
             spin: config.poll,
             seed: rand::random(),
-        });
+        };
+        let started = Dataplane::start_tested(&plane_config, found);
         let plane = started.map_err(explain_start)?;
         let underlay = Underlay::read(node.data_path_addr, [])?;
         let mtus = underlay.mtus(node.data_path_addr.is_ipv6(), &BTreeMap::new());

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
-    CaptureQuery, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info,
+    JoinToken, NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo,
+    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
@@ -230,6 +230,11 @@ impl NodeService for Node {
             figures::check_port(&member, &running, port)?;
         }
         Ok(figures::drops(&member, &running, query.port.as_deref()))
+    }
+
+    async fn doctor(&self) -> Answer<Vec<Check>> {
+        let checks = self.examine().await;
+        checks.map_err(|e| ApiError::internal(format!("{e:#}")))
     }
 
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {

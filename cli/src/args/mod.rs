@@ -56,6 +56,8 @@ pub enum Command {
     Info(FormatArgs),
     /// Show which packets were dropped on this node, and why
     Drops(DropsArgs),
+    /// Check what this node has, uses and lacks; exit status 1 when something does not work
+    Doctor(FormatArgs),
     /// Copy frames of this node, dropped ones with the reason, into a file for Wireshark
     Capture(CaptureArgs),
     /// Build a cluster in network namespaces of this machine

@@ -2,6 +2,7 @@
 
 mod capture;
 mod converge;
+mod doctor;
 mod drops;
 mod failures;
 mod info;
@@ -40,6 +41,7 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
+        Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),

@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod capture;
 mod connect;
+mod doctor;
 mod failure;
 mod ipv6;
 mod mtu;

@@ -1,0 +1,65 @@
+//! `weft doctor` on nodes that are well, and on one that is alone.
+
+use serde_json::Value;
+use weft_netns_tests::{Cluster, eventually};
+
+use crate::swarm;
+
+fn checks(cluster: &Cluster, node: &str) -> Vec<Value> {
+    let text = cluster.weft(node, &["doctor", "--format", "json"]).ok();
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a row is JSON"))
+        .collect()
+}
+
+fn find<'a>(checks: &'a [Value], name: &str) -> Option<&'a Value> {
+    checks.iter().find(|check| check["Name"] == name)
+}
+
+#[test]
+fn the_doctor_looks_at_everything_and_names_what_is_wrong() {
+    let mut cluster = swarm(2);
+    cluster.network("front");
+    let (_guest, _) = cluster.guest("node1", "a", "front");
+    let seen = eventually("node1 knows the way to node2", || {
+        let seen = checks(&cluster, "node1");
+        let way = find(&seen, "mtu to 10.77.0.2").is_some();
+        if way { Ok(seen) } else { Err(seen) }
+    });
+    for name in [
+        "kernel",
+        "tun",
+        "manager",
+        "workers",
+        "path",
+        "self-test udp-segment",
+        "self-test udp-gro",
+        "self-test tap-tcp-write",
+        "self-test tap-udp-write",
+        "port a",
+        "port mesh",
+        "mtu",
+        "mtu to 10.77.0.2",
+        "node node2",
+    ] {
+        let check = find(&seen, name).unwrap_or_else(|| panic!("no check {name}: {seen:#?}"));
+        assert_eq!(check["Health"], "ok", "{check}");
+        assert_eq!(check["Next"], "", "{check}");
+    }
+    let table = cluster.weft("node1", &["doctor"]).ok();
+    assert!(table.starts_with("HEALTH"), "{table}");
+
+    cluster.lab.kill_node("node1").expect("node1 dies");
+    eventually("node2 misses its manager, which is a failure", || {
+        let said = cluster.weft("node2", &["doctor"]);
+        let missed = said
+            .out
+            .lines()
+            .any(|line| line.starts_with("fail") && line.contains("manager"));
+        if said.code == 1 && missed {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+}
