@@ -18,7 +18,7 @@ impl Worker {
     pub(crate) fn copy_of(&mut self, port: &Port, read: Range<usize>) -> Option<Record> {
         let capture = self.capture.as_deref()?;
         let frame = self.queue.bytes(read).get(VnetHdr::LEN..)?;
-        capture.begin(Some(&port.name), [&*frame])
+        capture.begin(Some(&port.name), [frame])
     }
 
     /// Says what became of it.

@@ -16,7 +16,7 @@ use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
-use crate::selftest::{self, SelfTest};
+use crate::selftest::{self, SelfTest, Verdict};
 use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
 use crate::worker::{Parts, Shared, Worker};
@@ -226,10 +226,25 @@ impl Dataplane {
         worker_for(ip, self.threads.len())
     }
 
-    /// What the self-tests found, for people.
+    /// What was tested before the data plane started, and the way that TCP super-frames go.
     #[must_use]
-    pub fn self_tests(&self) -> &[SelfTest] {
-        &self.self_tests
+    pub fn self_tests(&self) -> Vec<SelfTest> {
+        let injection = self.injection.get().map(|found| match found {
+            Ok(()) => (
+                Verdict::Passed,
+                "the kernel segments TCP together with its VXLAN headers".to_owned(),
+            ),
+            Err(why) => (
+                Verdict::Failed,
+                format!("TCP is segmented in this process: {why}"),
+            ),
+        });
+        let injection = injection.map(|(verdict, reason)| SelfTest {
+            name: selftest::TUNNEL_OFFLOAD,
+            verdict,
+            reason,
+        });
+        self.self_tests.iter().cloned().chain(injection).collect()
     }
 
     /// The way that super-frames take to other nodes, for people. A worker that the kernel refuses

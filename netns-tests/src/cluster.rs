@@ -29,7 +29,6 @@ enum Share {
 
 /// For a test that builds no [`Cluster`] but loads the machine: waits for those that want it alone,
 /// and keeps them away while it is held.
-#[must_use]
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -109,7 +109,7 @@ fn machine(checks: &mut Checks) {
             "load the module (`modprobe tun`), or give the container the device",
         ),
     }
-    if weft_sys::nft::available() {
+    if weft_sys::nft::installed() {
         checks.ok("nft", "it runs");
     } else {
         checks.warn(
@@ -174,7 +174,7 @@ fn data_plane(checks: &mut Checks, running: &Running) {
         );
     }
     for test in plane.self_tests() {
-        self_test(checks, test);
+        self_test(checks, &test);
     }
     match plane.injection() {
         None => {}

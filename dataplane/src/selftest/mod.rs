@@ -22,6 +22,10 @@ pub const TAP_TCP: &str = "tap-tcp-write";
 /// Name of the test of UDP super-frames written into a TAP.
 pub const TAP_UDP: &str = "tap-udp-write";
 
+/// Name of the test of TCP super-frames that the kernel segments with their tunnel headers; it runs
+/// beside the workers (`inject`).
+pub const TUNNEL_OFFLOAD: &str = "tunnel-offload";
+
 /// What a test came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

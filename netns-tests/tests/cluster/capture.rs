@@ -60,13 +60,13 @@ fn read(bytes: &[u8]) -> Vec<Frame> {
                 }
                 used
             }
-            Ok(_) => panic!("a block of the old format"),
+            Ok(_) => unreachable!("a block of the old format"),
             Err(PcapError::Eof) => return frames,
             Err(PcapError::Incomplete(_)) => {
                 reader.refill().expect("more bytes");
                 continue;
             }
-            Err(error) => panic!("{error:?}"),
+            Err(error) => unreachable!("{error:?}"),
         };
         reader.consume(used);
     }
