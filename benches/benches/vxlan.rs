@@ -32,13 +32,12 @@ fn decide(c: &mut Criterion) {
                 switch.egress(NET, source, black_box(bytes), info)
             });
         });
+        let mut host = 0;
         group.bench_function("FDB lookup", |b| {
             b.iter(|| {
-                next = (next + 1) % endpoints;
-                switch.lookup(
-                    NET,
-                    mac_for_ip(IpAddr::V4(address(1 + black_box(next) as u32))),
-                )
+                host = (host + 1) % endpoints;
+                let mac = mac_for_ip(IpAddr::V4(address(1 + black_box(host))));
+                switch.lookup(NET, mac)
             });
         });
         let mut datagram = vec![0; vxlan::HEADER_LEN];
