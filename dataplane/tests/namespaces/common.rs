@@ -267,7 +267,7 @@ pub(crate) fn publish(
             })
             .collect(),
     });
-    services.vip(vni(), VIP, service).mtu(vni(), 1450);
+    services.vip(vni(), VIP, service).mtu(vni(), node.mtu);
     services.vip(vni(), VIP6, service);
     node.plane.publish(Arc::new(Snapshot {
         epoch,
