@@ -289,7 +289,10 @@ fn a_slot_that_fails_again_and_again_is_given_up() {
         )
     };
     let mut failures = Failures::default();
-    let mut rows = vec![failed("before", 1, 0, "old"), failed("b2", 1, 1, "old")];
+    let mut rows = vec![
+        failed("before", 1, 0, "old"),
+        failed("earlier", 1, 1, "old"),
+    ];
     assert_eq!(failures.note(&rows), None);
     for (created, id) in [(2, "a"), (3, "b")] {
         rows.push(failed(id, 1, created, "no"));
