@@ -150,8 +150,9 @@ mod tests {
         let pid = std::process::id();
         let first = Usage::now(&[pid]).unwrap();
         std::thread::yield_now();
+        // Not its switches: those of threads that ended meanwhile, other tests', are gone.
         let used = Usage::now(&[pid]).unwrap().since(&first);
-        assert!(used.agents >= 0.0 && used.machine >= 0.0 && used.switches >= 0.0);
+        assert!(used.agents >= 0.0 && used.machine >= 0.0);
         assert!(first.switches > 0.0);
         assert!(resident_bytes(&[pid]).unwrap() > 100_000);
         assert_eq!(resident_bytes(&[]).unwrap(), 0);

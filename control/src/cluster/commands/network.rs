@@ -172,6 +172,13 @@ pub fn remove_network(
     for peer in state.peers.values().filter(|p| p.network == network.id) {
         draft.delete(ObjectId::Peer(peer.id.clone()));
     }
+    // What waits for a dead node to return will find that its network is gone.
+    let holds = |t: &&Task| t.attachments.iter().any(|a| a.network == network.id);
+    for task in state.tasks.values().filter(holds) {
+        let mut task = task.clone();
+        task.attachments.retain(|a| a.network != network.id);
+        draft.put(task);
+    }
     draft.delete(ObjectId::Cursor(network.id.clone()));
     draft.delete(ObjectId::Network(network.id.clone()));
     Ok(draft.into_changes())
