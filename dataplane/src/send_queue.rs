@@ -60,7 +60,7 @@ pub(crate) struct SendQueue {
     segment: bool,
     /// Segments of refused messages, on their second way.
     again: SendBatch,
-    /// Where the kernel segments super-frames, tunnel and all.
+    /// Holds the injector, once it has passed its test.
     shared: Arc<Shared>,
     /// IPv4 identification of the next injected packet.
     ident: u16,

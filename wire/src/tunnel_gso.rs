@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use crate::frame::{ETHERNET_LEN, Fragment, TCP, UDP};
 use crate::vnet::{self, GsoKind, VnetHdr};
-use crate::{DropReason, IpInfo, Mac, Vni, checksum, len16, put16, vxlan};
+use crate::{DropReason, IpInfo, Mac, Vni, checksum, gso, len16, put16, vxlan};
 
 /// Bytes of the virtio header: what the TAP's `TUNSETVNETHDRSZ` must say.
 pub const VNET_LEN: usize = 24;
@@ -52,8 +52,10 @@ impl Tunnel {
     /// `ident` is the IPv4 identification of the first segment.
     ///
     /// # Errors
-    /// `BadOffload` for anything but a TCP super-frame with an unfinished checksum, and for one that
-    /// does not fit into an IPv4 packet together with the headers; nothing useful was written then.
+    /// `BadOffload` for anything but a TCP super-frame with an unfinished checksum, for one of more
+    /// segments than [`gso::MAX_SEGMENTS`] (a sandbox chooses their size, and the kernel would make
+    /// them all), and for one that does not fit into an IPv4 packet together with the headers;
+    /// nothing useful was written then.
     pub fn emit(
         &self,
         ident: u16,
@@ -73,6 +75,7 @@ impl Tunnel {
             || info.fragment != Fragment::None
             || !vnet.needs_csum()
             || vnet.gso_size == 0
+            || info.payload_len().div_ceil(usize::from(vnet.gso_size)) > gso::MAX_SEGMENTS
             || frame.len() != info.len
             || ip_len > usize::from(u16::MAX)
         {

@@ -95,6 +95,11 @@ fn only_tcp_super_frames_with_partial_checksums_that_fit() {
         &frame
     ));
     assert!(refused(&VnetHdr::NONE, &frame));
+    let of = |gso_size| VnetHdr { gso_size, ..vnet };
+    let least = at.payload_len().div_ceil(gso::MAX_SEGMENTS) as u16;
+    assert!(!refused(&of(least), &frame));
+    assert!(refused(&of(least - 1), &frame));
+    assert!(refused(&of(1), &frame));
     assert!(refused(&vnet, &frame[..frame.len() - 1]));
 
     let (datagrams, vnet) = Packet::udp(4_000).build_super(1000);
