@@ -269,6 +269,9 @@ impl Dispatcher for Rpc {
         let request = request.into_inner();
         let description: NodeDescription = decode(request.schema, &request.node_json)?;
         check_description(&description)?;
+        // First: a manager that has just started takes nodes without a session for unknown.
+        let (cancel, replaced) = oneshot::channel();
+        self.0.sessions().insert(member.node.clone(), cancel);
         self.0
             .change(|s, now, e| update_node(s, now, e, &member.node, &description))
             .await
@@ -277,8 +280,6 @@ impl Dispatcher for Rpc {
         self.set_state(&member.node, NodeState::Ready, "")
             .await
             .map_err(to_status)?;
-        let (cancel, replaced) = oneshot::channel();
-        self.0.sessions().insert(member.node.clone(), cancel);
         let (out, orders) = mpsc::channel(1);
         let core = Arc::clone(&self.0);
         tokio::spawn(stream_orders(core, member.node.clone(), out, replaced));

@@ -235,15 +235,17 @@ impl Member {
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
-        let gateway = running.gateway.clone().filter(|_| !network.spec.internal);
+        let gateway = running.gateway.clone();
+        let internal = network.spec.internal;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
             // A foreign sandbox with a way out of its own keeps it.
-            let egress = match (&tap, gateway) {
-                (Ok(_), Some(gateway)) if !sandbox.has_default_route().unwrap_or(true) => {
-                    gateway.connect(&sandbox).map(|_| ()).err()
-                }
-                _ => None,
+            let has_own = || sandbox.has_default_route().unwrap_or(true);
+            let egress = if tap.is_err() || internal || has_own() {
+                None
+            } else {
+                let gateway = gateway.wait();
+                gateway.and_then(|g| g.connect(&sandbox).err())
             };
             let sockets = sandbox.dns_sockets();
             (tap, egress, sockets)
@@ -483,13 +485,13 @@ impl Member {
         let removed = blocking(move || -> anyhow::Result<()> {
             // A namespace that is gone took everything with it; another one is none of ours.
             let Ok(sandbox) = place.open() else {
-                return match gateway {
+                return match gateway.wait() {
                     Some(gateway) => Ok(gateway.forget_gone()?),
                     None => Ok(()),
                 };
             };
             sandbox.remove_port(&place.ifname)?;
-            if let Some(gateway) = gateway.filter(|_| last) {
+            if let Some(gateway) = gateway.wait().filter(|_| last) {
                 gateway.disconnect(&sandbox)?;
             }
             Ok(())

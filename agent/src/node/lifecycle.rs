@@ -103,7 +103,7 @@ impl Lifecycle {
         let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
         let (gateway, status) = (self.running.gateway.clone(), status.clone());
         let cleaned = blocking(move || -> anyhow::Result<()> {
-            let left = match (gateway, Sandbox::open(&path.to_string_lossy())) {
+            let left = match (gateway.wait(), Sandbox::open(&path.to_string_lossy())) {
                 (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
                 _ => Ok(()),
             };
@@ -242,8 +242,9 @@ impl Lifecycle {
             .attachments
             .iter()
             .all(|a| self.network(a).is_some_and(|n| n.spec.ingress));
-        let gateway = self.running.gateway.clone().filter(|_| outside);
+        let gateway = self.running.gateway.clone();
         let (sandbox, egress, sockets) = blocking(move || {
+            let gateway = outside.then(|| gateway.wait()).flatten();
             let egress = gateway.map(|g| g.connect(&sandbox));
             let sockets = sandbox.dns_sockets();
             (sandbox, egress, sockets)

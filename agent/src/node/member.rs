@@ -15,6 +15,7 @@ use super::endpoints::Places;
 use super::local::LocalPorts;
 use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
+use super::self_tests::SelfTests;
 use super::tasks::Tasks;
 use super::warnings::Warnings;
 use crate::config::Config;
@@ -47,6 +48,7 @@ pub(super) struct Member {
     pub(super) places: Mutex<Places>,
     pub(super) seen_endpoints: Mutex<BTreeSet<EndpointId>>,
     pub(super) warnings: Arc<Warnings>,
+    self_tests: Arc<SelfTests>,
     /// Outcome of the last attempt to start; nothing while the first orders are awaited.
     started: watch::Sender<Option<Result<(), String>>>,
     stop: watch::Sender<bool>,
@@ -72,6 +74,7 @@ impl Member {
         identity: Identity,
         manager: Option<Manager>,
         warnings: Arc<Warnings>,
+        self_tests: Arc<SelfTests>,
         fatal: Arc<watch::Sender<Option<String>>>,
     ) -> anyhow::Result<Arc<Self>> {
         let places = Places::load(config.data_dir.join("endpoints.json"))?;
@@ -105,6 +108,7 @@ impl Member {
             places: Mutex::new(places),
             seen_endpoints: Mutex::new(seen),
             warnings,
+            self_tests,
             config,
             started: watch::Sender::new(None),
             stop: watch::Sender::new(false),
@@ -150,10 +154,11 @@ impl Member {
                 _ = stop.wait_for(|s| *s) => return None,
             };
             let this = Arc::clone(&self);
-            let started =
-                blocking(move || Running::start(&this.config, &first, &this.local, &this.warnings))
-                    .await
-                    .and_then(|r| r);
+            let start = move || {
+                let found = this.self_tests.found();
+                Running::start(&this.config, &first, found, &this.local, &this.warnings)
+            };
+            let started = blocking(start).await.and_then(|r| r);
             match started {
                 Ok(running) => break Arc::new(running),
                 Err(error) => {
@@ -234,6 +239,7 @@ impl Member {
                 remove_namespaces(&config.run_dir.join("netns")),
                 remove_dir(&config.data_dir.join("tasks")),
                 remove_file(&config.data_dir.join("endpoints.json")),
+                remove_file(&config.data_dir.join("heard.json")),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()
         })

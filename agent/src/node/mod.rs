@@ -10,6 +10,7 @@ mod compile;
 mod doctor;
 mod endpoints;
 mod figures;
+mod gateway;
 mod lifecycle;
 mod loads;
 mod local;
@@ -17,7 +18,9 @@ mod member;
 mod mtu;
 mod overlap;
 mod reconcile;
+mod remembered;
 mod running;
+mod self_tests;
 mod service;
 mod swarm;
 mod tasks;
@@ -34,6 +37,7 @@ use crate::api::ApiSocket;
 use crate::config::Config;
 use crate::session::Membership;
 use member::Member;
+use self_tests::SelfTests;
 use warnings::Warnings;
 
 /// What the node API works on.
@@ -48,6 +52,7 @@ pub(crate) struct Node {
     transition: Mutex<Option<NetnsLock>>,
     fatal: Arc<watch::Sender<Option<String>>>,
     warnings: Arc<Warnings>,
+    self_tests: Arc<SelfTests>,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
 }
@@ -57,6 +62,7 @@ pub(crate) struct Node {
 /// # Errors
 /// The node cannot start, or a part that it cannot do without has failed.
 pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let self_tests = SelfTests::start()?;
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
     let node = Arc::new(Node {
@@ -65,6 +71,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
         transition: Mutex::new(None),
         fatal: Arc::new(watch::Sender::new(None)),
         warnings: Arc::default(),
+        self_tests,
         stopping: shutdown.clone(),
     });
     if let Some((membership, identity)) = Membership::load(&node.config.data_dir)? {

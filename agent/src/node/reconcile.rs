@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
-use weft_control::id::{EndpointId, NetworkId};
+use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::TaskState;
 use weft_control::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
@@ -20,6 +20,7 @@ use super::loads::Loads;
 use super::member::Member;
 use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
+use super::remembered::{Records, Remembered};
 use super::running::{MESH_IP, Running, blocking};
 use super::tasks::Tasks;
 use super::underlay::Mtus;
@@ -49,6 +50,15 @@ struct Seen {
     mtus: Option<Arc<Mtus>>,
 }
 
+impl Seen {
+    fn records(&self) -> Records {
+        Records {
+            nodes: self.nodes.clone(),
+            endpoints: self.remote.iter().map(|(r, _)| r.clone()).collect(),
+        }
+    }
+}
+
 /// Between two looks at the host's routes when no network changes.
 const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
 
@@ -61,6 +71,9 @@ pub(super) struct Reconciler {
     seen: Seen,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
     compiled_from: Option<(u64, u64, Arc<NetdbView>, Arc<Mtus>)>,
+    remembered: Remembered,
+    /// The last tables hold nodes that only the disk speaks of.
+    borrowed: bool,
     epoch: u64,
     started: Instant,
     adopted: bool,
@@ -79,7 +92,10 @@ pub(super) struct Reconciler {
 
 impl Reconciler {
     pub(super) fn new(member: Arc<Member>, running: Arc<Running>) -> Self {
+        let heard = member.config.data_dir.join("heard.json");
         Self {
+            remembered: Remembered::load(heard, Instant::now()),
+            borrowed: false,
             tasks: Tasks::new(Arc::clone(&member), Arc::clone(&running)),
             member,
             running,
@@ -302,8 +318,12 @@ impl Reconciler {
                     && *local == generation
                     && Arc::ptr_eq(seen, view)
                     && Arc::ptr_eq(with, &mtus)
+                    && !self.borrowed
             })
         {
+            let seen = &self.seen;
+            self.remembered
+                .keep(self.epoch, Instant::now(), || seen.records());
             return;
         }
         self.compiled_from = Some((
@@ -315,20 +335,30 @@ impl Reconciler {
         let own = &orders.node.id;
         // Gossip says who is there; where a node is, the orders say: one node cannot speak for
         // another, nor a removed one for itself.
-        let nodes: Vec<NodeRecord> = view
-            .nodes()
-            .filter(|(owner, record)| *owner != own && record.node == **owner)
-            .filter(|(owner, _)| orders.nodes.iter().any(|n| n.id == **owner))
-            .map(|(_, record)| record)
-            .collect();
-        let remote: Vec<(EndpointRecord, IpAddr)> = view
-            .endpoints()
-            .filter(|(owner, record)| *owner != own && record.node == **owner)
-            .filter_map(|(owner, record)| {
-                let node = orders.nodes.iter().find(|n| n.id == *owner)?;
+        let mut heard = Records {
+            nodes: view
+                .nodes()
+                .filter(|(owner, record)| *owner != own && record.node == **owner)
+                .map(|(_, record)| record)
+                .collect(),
+            endpoints: view
+                .endpoints()
+                .filter(|(owner, record)| *owner != own && record.node == **owner)
+                .map(|(_, record)| record)
+                .collect(),
+        };
+        self.borrowed = self.remembered.complete(&mut heard, Instant::now());
+        let ordered = |id: &NodeId| orders.nodes.iter().find(|n| n.id == *id);
+        heard.nodes.retain(|n| ordered(&n.node).is_some());
+        let remote: Vec<(EndpointRecord, IpAddr)> = heard
+            .endpoints
+            .into_iter()
+            .filter_map(|record| {
+                let node = ordered(&record.node)?;
                 Some((record, node.data_path_addr))
             })
             .collect();
+        let nodes = heard.nodes;
         let local = self.member.local.all();
         let seen = Seen {
             orders: orders.version,
@@ -371,7 +401,13 @@ impl Reconciler {
                 .warnings
                 .set("names", compiled.problems.join("; "));
         }
-        tracing::debug!(epoch = self.epoch, "new tables");
+        tracing::debug!(
+            epoch = self.epoch,
+            orders = seen.orders,
+            remote = seen.remote.len(),
+            local = seen.local.len(),
+            "new tables"
+        );
         self.seen = seen;
     }
 

@@ -9,19 +9,18 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
-use weft_dataplane::{
-    Config as PlaneConfig, Dataplane, Port, PortCounters, StartError, Verdict, selftest,
-};
+use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters, SelfTest, StartError};
 use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
 
+use super::gateway::Gateway;
 use super::local::LocalPorts;
 use super::underlay::{Mtus, Underlay};
+use super::warnings::Warnings;
 use crate::config::Config;
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::mesh::{MeshConfig, MeshSockets, owner};
-use crate::sandbox::gwbridge::{Egress, GatewayBridge};
 use crate::sandbox::{MESH_IP as MESH_IPV4, open_mesh_tap};
 
 /// Address behind `weft0` that published ports are sent to.
@@ -37,7 +36,7 @@ pub(super) struct Running {
     pub(super) gossip: GossipHandle,
     pub(super) mesh: MeshSockets,
     pub(super) mesh_port: Option<Arc<Port>>,
-    pub(super) gateway: Option<Arc<GatewayBridge>>,
+    pub(super) gateway: Gateway,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
 }
@@ -47,8 +46,9 @@ impl Running {
     pub(super) fn start(
         config: &Config,
         orders: &Assignment,
+        found: &[SelfTest],
         local: &LocalPorts,
-        warnings: &super::warnings::Warnings,
+        warnings: &Arc<Warnings>,
     ) -> anyhow::Result<Self> {
         let node = &orders.node;
         let gossip_addr = SocketAddr::new(node.addr, node.gossip_port);
@@ -61,15 +61,6 @@ impl Running {
             incarnation: unix_ms(),
             seed: rand::random(),
         })?;
-        let found = selftest::run();
-        for test in &found {
-            let (name, reason) = (test.name, test.reason.as_str());
-            if test.verdict == Verdict::Passed {
-                tracing::info!(name, "self-test passed: {reason}");
-            } else {
-                tracing::warn!(name, verdict = ?test.verdict, "self-test: {reason}");
-            }
-        }
         let plane_config = PlaneConfig {
             workers: config.workers.get(),
             underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
@@ -79,7 +70,7 @@ impl Running {
             spin: config.poll,
             seed: rand::random(),
         };
-        let started = Dataplane::start_tested(&plane_config, found);
+        let started = Dataplane::start_tested(&plane_config, found.to_vec());
         let plane = started.map_err(explain_start)?;
         let underlay = Underlay::read(node.data_path_addr, [])?;
         let mtus = underlay.mtus(node.data_path_addr.is_ipv6(), &BTreeMap::new());
@@ -96,21 +87,6 @@ impl Running {
                 None
             }
         };
-        let gateway = match GatewayBridge::ensure(config.gwbridge_subnet) {
-            Ok(gateway) => {
-                if let Egress::Off(why) = gateway.egress() {
-                    warnings.set("gateway", why.clone());
-                }
-                if let Err(error) = gateway.spare_tracking(orders.data_path_port) {
-                    tracing::info!(%error, "the data path passes through connection tracking");
-                }
-                Some(Arc::new(gateway))
-            }
-            Err(error) => {
-                warnings.set("gateway", format!("egress is off: {error}"));
-                None
-            }
-        };
         Ok(Self {
             mtus: ArcSwap::from_pointee(mtus),
             mesh: MeshSockets::new(MeshConfig {
@@ -120,7 +96,7 @@ impl Running {
             plane,
             gossip,
             mesh_port,
-            gateway,
+            gateway: Gateway::start(config, orders.data_path_port, warnings)?,
         })
     }
 }

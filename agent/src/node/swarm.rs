@@ -149,6 +149,7 @@ impl Node {
             identity,
             manager,
             Arc::clone(&self.warnings),
+            Arc::clone(&self.self_tests),
             Arc::clone(&self.fatal),
         )
         .await;
@@ -187,6 +188,7 @@ impl Node {
             identity.clone(),
             None,
             Arc::clone(&self.warnings),
+            Arc::clone(&self.self_tests),
             Arc::clone(&self.fatal),
         )
         .await?;

@@ -185,8 +185,10 @@ fn end_stranger(member: &Member, running: &Running, id: &TaskId) -> anyhow::Resu
         process.stop(STRANGER_GRACE)?;
     }
     let path = member.netns_path(id.as_str());
-    if let (Some(gateway), Ok(sandbox)) = (&running.gateway, Sandbox::open(&path.to_string_lossy()))
-    {
+    if let (Some(gateway), Ok(sandbox)) = (
+        running.gateway.wait(),
+        Sandbox::open(&path.to_string_lossy()),
+    ) {
         gateway.disconnect(&sandbox)?;
     }
     Sandbox::remove(&path)?;

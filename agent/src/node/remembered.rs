@@ -1,0 +1,189 @@
+//! What gossip last said of the other nodes, kept on disk.
+//!
+//! A restarted agent has its ports again before anybody answers it. Their kernels lost their
+//! neighbours with the carrier and ask for them at once, and ask again only after a second: the
+//! first tables have to know the answers.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use weft_control::id::NodeId;
+use weft_control::records::{EndpointRecord, NodeRecord};
+
+use super::running::blocking;
+
+/// How long a node that is not heard of counts as it was.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+/// Between two writes.
+const PACE: Duration = Duration::from_millis(200);
+
+/// Records of other nodes.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Records {
+    pub(super) nodes: Vec<NodeRecord>,
+    pub(super) endpoints: Vec<EndpointRecord>,
+}
+
+/// The file, and what it held when the agent started.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    path: PathBuf,
+    records: Records,
+    until: Instant,
+    written: Option<(u64, Instant)>,
+}
+
+impl Remembered {
+    /// Reads the file. It only spares a moment of silence, so a missing or damaged one is empty.
+    pub(super) fn load(path: PathBuf, now: Instant) -> Self {
+        let records = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+                tracing::warn!(path = %path.display(), %error, "ignored a damaged file");
+                Records::default()
+            }),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "cannot read what was known");
+                }
+                Records::default()
+            }
+        };
+        Self {
+            path,
+            records,
+            until: now + BELIEVED,
+            written: None,
+        }
+    }
+
+    /// Adds what is remembered of nodes that are not `heard`; their own word replaces it. True when
+    /// the outcome depends on the time.
+    pub(super) fn complete(&self, records: &mut Records, now: Instant) -> bool {
+        if now >= self.until {
+            return false;
+        }
+        let silent = |node: &NodeId| !records.nodes.iter().any(|n| n.node == *node);
+        let nodes: Vec<NodeRecord> = self
+            .records
+            .nodes
+            .iter()
+            .filter(|n| silent(&n.node))
+            .cloned()
+            .collect();
+        let of_silent = |e: &&EndpointRecord| nodes.iter().any(|n| n.node == e.node);
+        let endpoints = self.records.endpoints.iter().filter(of_silent).cloned();
+        records.endpoints.extend(endpoints);
+        let added = !nodes.is_empty();
+        records.nodes.extend(nodes);
+        added
+    }
+
+    /// Writes what the tables of `epoch` were made from, unless that was done or is too soon.
+    pub(super) fn keep(&mut self, epoch: u64, now: Instant, records: impl FnOnce() -> Records) {
+        let idle = self
+            .written
+            .is_some_and(|(of, at)| of == epoch || now.duration_since(at) < PACE);
+        if idle {
+            return;
+        }
+        self.written = Some((epoch, now));
+        let (path, records) = (self.path.clone(), records());
+        tokio::spawn(async move {
+            let shown = path.display().to_string();
+            let done = blocking(move || write(&path, &records)).await;
+            if let Err(error) = done.and_then(|r| r) {
+                tracing::warn!(path = shown, %error, "what gossip says was not kept");
+            }
+        });
+    }
+}
+
+fn write(path: &Path, records: &Records) -> anyhow::Result<()> {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, serde_json::to_vec(records)?)?;
+    std::fs::rename(&fresh, path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_control::id::{EndpointId, NetworkId};
+    use weft_control::objects::Mac;
+
+    fn node(id: &str) -> NodeRecord {
+        NodeRecord {
+            node: NodeId(id.to_owned()),
+            hostname: id.to_owned(),
+            vtep: [192, 0, 2, 1].into(),
+            ingress_ip: None,
+            busy_ports: Vec::new(),
+            mtu: 1500,
+        }
+    }
+
+    fn endpoint(id: &str, of: &str) -> EndpointRecord {
+        EndpointRecord {
+            id: EndpointId(id.to_owned()),
+            network: NetworkId("n".to_owned()),
+            node: NodeId(of.to_owned()),
+            name: id.to_owned(),
+            ips: vec![[10, 0, 1, 2].into()],
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            aliases: Vec::new(),
+            service: None,
+            task: None,
+            ready: true,
+            host_ports: Vec::new(),
+        }
+    }
+
+    fn records(nodes: &[&str], endpoints: &[(&str, &str)]) -> Records {
+        Records {
+            nodes: nodes.iter().map(|n| node(n)).collect(),
+            endpoints: endpoints.iter().map(|(e, n)| endpoint(e, n)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_silent_node_counts_as_it_was_for_a_while_and_one_that_speaks_at_its_word() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("heard.json");
+        write(&path, &records(&["a", "b"], &[("a1", "a"), ("b1", "b")])).expect("written");
+        let start = Instant::now();
+        let known = Remembered::load(path, start);
+        let mut heard = Records::default();
+        assert!(known.complete(&mut heard, start));
+        assert_eq!(heard, records(&["a", "b"], &[("a1", "a"), ("b1", "b")]));
+        // `a` speaks, and has no endpoint any more.
+        let mut heard = records(&["a"], &[]);
+        assert!(known.complete(&mut heard, start));
+        assert_eq!(heard, records(&["a", "b"], &[("b1", "b")]));
+        let mut heard = records(&["a"], &[]);
+        assert!(!known.complete(&mut heard, start + BELIEVED));
+        assert_eq!(heard, records(&["a"], &[]));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_an_empty_one_and_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("heard.json");
+        std::fs::write(&path, "{").expect("written");
+        let start = Instant::now();
+        let mut known = Remembered::load(path.clone(), start);
+        assert!(!known.complete(&mut Records::default(), start));
+        known.keep(1, start, || records(&["a"], &[]));
+        known.keep(1, start + PACE, || unreachable!("written already"));
+        known.keep(2, start, || unreachable!("too soon"));
+        for _ in 0..1000 {
+            if Remembered::load(path.clone(), start).records == records(&["a"], &[]) {
+                return;
+            }
+            tokio::task::yield_now().await;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the file was not written");
+    }
+}
