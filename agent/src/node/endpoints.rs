@@ -1,6 +1,6 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +91,21 @@ impl Places {
         std::fs::rename(&fresh, &self.path)?;
         Ok(())
     }
+}
+
+/// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
+/// to another thread would cost more than the looks.
+async fn check(
+    known: &BTreeMap<EndpointId, Place>,
+) -> anyhow::Result<HashMap<EndpointId, anyhow::Result<()>>> {
+    let known = known.clone();
+    blocking(move || {
+        known
+            .into_iter()
+            .map(|(id, place)| (id, place.open().map(drop)))
+            .collect()
+    })
+    .await
 }
 
 /// What an endpoint has in its sandbox.
@@ -336,18 +351,19 @@ impl Member {
         orders: &Arc<Assignment>,
     ) {
         let known = self.places.lock().await.known.clone();
+        let mut checked = match check(&known).await {
+            Ok(checked) => checked,
+            Err(error) => {
+                tracing::error!(%error, "the sandboxes were not looked at");
+                return;
+            }
+        };
         for endpoint in &orders.endpoints {
             let id = &endpoint.attachment.endpoint;
-            let Some(place) = known.get(id) else {
+            let (Some(place), Some(checked)) = (known.get(id), checked.remove(id)) else {
                 continue;
             };
             let subject = format!("endpoint {}", endpoint.name);
-            let checked = {
-                let place = place.clone();
-                blocking(move || place.open().map(drop))
-                    .await
-                    .and_then(|r| r)
-            };
             let outcome = match (checked, self.local.get(id)) {
                 (Ok(()), Some(_)) => Ok(()),
                 (Ok(()), None) => self.reattach(running, orders, endpoint, place).await,
@@ -370,15 +386,20 @@ impl Member {
                 ),
             }
         }
+        let ordered: HashSet<&EndpointId> = orders
+            .endpoints
+            .iter()
+            .map(|e| &e.attachment.endpoint)
+            .collect();
         for (id, place) in &known {
             // The allocation exists before the orders show it; only what was seen in them counts.
-            let ordered = orders
-                .endpoints
-                .iter()
-                .any(|e| &e.attachment.endpoint == id);
-            if ordered {
-                self.seen_endpoints.lock().await.insert(id.clone());
-            } else if self.seen_endpoints.lock().await.remove(id) {
+            let mut seen = self.seen_endpoints.lock().await;
+            if ordered.contains(id) {
+                if !seen.contains(id) {
+                    seen.insert(id.clone());
+                }
+            } else if seen.remove(id) {
+                drop(seen);
                 self.detach_local(running, id, place).await;
             }
         }

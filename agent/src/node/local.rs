@@ -69,6 +69,12 @@ impl LocalPorts {
         self.lock().values().cloned().collect()
     }
 
+    /// All ports, without what is known of them.
+    #[must_use]
+    pub(super) fn ports(&self) -> Vec<Arc<Port>> {
+        self.lock().values().map(|p| Arc::clone(&p.port)).collect()
+    }
+
     /// Counts changes.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

@@ -95,12 +95,8 @@ impl MtuKeeper {
     /// Sets what was not set yet. A port that is made with the MTU of a moment ago is found here.
     async fn set_ports(&mut self, running: &Running, local: &LocalPorts) {
         let mtu = running.mtu();
-        let ports: Vec<Arc<Port>> = local
-            .all()
-            .into_iter()
-            .map(|p| p.port)
-            .chain(running.mesh_port.clone())
-            .collect();
+        let mut ports = local.ports();
+        ports.extend(running.mesh_port.clone());
         self.set.retain(|id, _| ports.iter().any(|p| p.id == *id));
         let settled = self.changed.elapsed() >= GROW_AFTER;
         let wrong: Vec<Arc<Port>> = ports
