@@ -118,6 +118,10 @@ impl Worker {
                 };
                 self.service_frame(snapshot, port, &origin, &held, info)
             }
+            Egress::Routed => {
+                let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
+                self.routed_frame(snapshot, port, &held, info)
+            }
             Egress::Answer(answer) => {
                 let frame = self.queue.bytes(held.frame);
                 let len = answer.write(frame, &mut self.scratch);
@@ -163,8 +167,48 @@ impl Worker {
             vni: mesh.vni,
             node_ip: mesh.node_ip,
             node_mac: mesh.node_mac,
+            keeps_client: mesh.keeps(info.src),
         };
         self.service_frame(snapshot, port, &origin, held, info)
+    }
+
+    /// A frame for an address outside of all networks: the answer of a replica to a client that
+    /// came through a published port, here or on another node. Nothing else leaves this way.
+    fn routed_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        port: &Arc<Port>,
+        held: &Held,
+        info: &IpInfo,
+    ) -> Result<Slot, DropReason> {
+        let mesh = snapshot.mesh.as_ref().filter(|m| m.vni == port.vni);
+        let mesh = mesh.ok_or(DropReason::OtherNetwork)?;
+        let cx = context(self.now, snapshot);
+        let frame = self.queue.bytes(held.frame.clone());
+        let partial = held.vnet.needs_csum();
+        match self.flows.reverse(&cx, port.vni, frame, info, partial) {
+            Reverse::NotAFlow => Err(DropReason::OtherNetwork),
+            Reverse::Return { dst_mac } => {
+                let Some(Destination::Remote(vtep)) = snapshot.switch.lookup(port.vni, dst_mac)
+                else {
+                    return Err(DropReason::UnknownMac);
+                };
+                self.check_mtu(snapshot, port, vtep, held, Some(info))?;
+                let counters = &self.shared.counters[self.index];
+                let frame = held.frame.clone();
+                self.queue
+                    .push(port.vni, vtep, &held.vnet, Some(info), frame, counters)
+            }
+            verdict => {
+                let to = self.settle(snapshot, port.vni, mesh.port, verdict, &held.vnet, |w| {
+                    w.queue.bytes(held.frame.clone()).to_vec().into()
+                })?;
+                if let Some(to) = to {
+                    self.write_held(snapshot, to, held)?;
+                }
+                Ok(Slot::Free)
+            }
+        }
     }
 
     /// A frame for the balancer: to a VIP, or to a published port.

@@ -203,6 +203,20 @@ impl Worker {
                 {
                     verdict = Reverse::ToOwner { worker };
                 }
+                if matches!(verdict, Reverse::NotAFlow)
+                    && let Some(mesh) = snapshot.mesh.as_ref()
+                    && mesh.vni == vni
+                    && mesh.port != to
+                    && !mesh.contains(info.src)
+                {
+                    if let Some(worker) = self.other_owner(snapshot, to) {
+                        // Its port's worker has to know where the answers go.
+                        verdict = Reverse::ToOwner { worker };
+                    } else {
+                        let bytes = &self.recv.arena()[inner.head.clone()];
+                        self.flows.arrived(&cx, vni, bytes, info);
+                    }
+                }
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
                     w.gather(&inner.head, inner.tails)
                 })?;
@@ -241,6 +255,13 @@ impl Worker {
             return None;
         }
         u16::try_from(owner).ok()
+    }
+
+    /// The worker that reads a port, when it is another one: a frame came here because the kernel
+    /// had merged it with frames to another address.
+    fn other_owner(&self, snapshot: &Snapshot, to: PortId) -> Option<u16> {
+        let owner = snapshot.ports.get(&to)?.worker;
+        (owner != self.index).then_some(u16::try_from(owner).ok()?)
     }
 
     /// A copy of a frame whose pieces are in the receive arena.
@@ -300,6 +321,8 @@ impl Worker {
                 inbox.wakeup.notify();
                 Ok(None)
             }
+            // Answers of a replica here to a client of another node leave by their port's worker.
+            Reverse::Return { .. } => Err(DropReason::NotAFlow),
             Reverse::Drop(reason) => Err(reason),
         }
     }
@@ -377,11 +400,14 @@ impl Worker {
         let Frame::Ip(info) = parse(&handover.frame)? else {
             return Err(DropReason::BadEthertype);
         };
-        let Ingress::Local(to) = snapshot
+        let mesh = snapshot.mesh.as_ref().filter(|mesh| mesh.vni == vni);
+        let to = match snapshot
             .switch
             .ingress(vni, &handover.frame, &Frame::Ip(info))
-        else {
-            return Err(DropReason::PortGone);
+        {
+            Ingress::Local(to) => to,
+            // By way of the gateway to a client outside: only flows of published ports do that.
+            _ => mesh.ok_or(DropReason::PortGone)?.port,
         };
         let cx = context(self.now, snapshot);
         let verdict = self
@@ -389,6 +415,11 @@ impl Worker {
             .reverse(&cx, vni, &mut handover.frame, &info, vnet.needs_csum());
         if let Reverse::ToOwner { .. } = verdict {
             return Err(DropReason::NotAFlow);
+        }
+        if matches!(verdict, Reverse::NotAFlow)
+            && mesh.is_some_and(|mesh| mesh.port != to && !mesh.contains(info.src))
+        {
+            self.flows.arrived(&cx, vni, &handover.frame, &info);
         }
         let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
         let Some(to) = to else { return Ok(()) };

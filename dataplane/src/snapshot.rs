@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use ipnet::IpNet;
 use weft_mesh::Services;
 use weft_vxlan::Switch;
 use weft_wire::{Mac, PortId, Vni};
@@ -26,6 +27,22 @@ pub struct MeshPort {
     pub node_ip: IpAddr,
     /// Ethernet address of `node_ip`.
     pub node_mac: Mac,
+    /// The host's own address on `weft0`, which the socket front end connects from: only the node
+    /// can take the answers for it.
+    pub host_ip: IpAddr,
+    /// Ranges of the ingress network. A client from one of them would be looked for there.
+    pub subnets: Vec<IpNet>,
+}
+
+impl MeshPort {
+    /// Whether replicas see a client at `ip` under that address: the frame front end's do.
+    pub(crate) fn keeps(&self, ip: IpAddr) -> bool {
+        ip != self.host_ip && !self.contains(ip)
+    }
+
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+        self.subnets.iter().any(|net| net.contains(&ip))
+    }
 }
 
 /// Ports by number.

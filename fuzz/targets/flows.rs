@@ -63,6 +63,7 @@ fn origin(client: u8) -> Origin {
             vni: vni(),
             node_ip: ip(false, 200),
             node_mac: mac_for_ip(ip(false, 200)),
+            keeps_client: client & 4 != 0,
         },
         n => Origin::Port {
             vni: vni(),

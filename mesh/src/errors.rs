@@ -11,7 +11,7 @@ use weft_wire::quoted::quoted;
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
-use crate::flow::{Flow, Key, Origin};
+use crate::flow::{Flow, Key, Origin, Role};
 use crate::forward::{Forward, rewrite_forward};
 use crate::reverse::Reverse;
 use crate::table::{Context, FlowTable};
@@ -80,6 +80,12 @@ impl FlowTable {
         let Some(flow) = found else {
             return Reverse::NotAFlow;
         };
+        if flow.role == Role::Return {
+            set_macs(frame, flow.replica_mac, flow.client_mac);
+            return Reverse::Return {
+                dst_mac: flow.client_mac,
+            };
+        }
         let rewritten = rewrite_quoted(frame, info, &flow.forward.tuple, partial_csum)
             && rewrite_outer(flow, frame, info, partial_csum);
         if !rewritten {

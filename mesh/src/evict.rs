@@ -24,7 +24,7 @@ pub struct Evictions {
     pub datagrams: u64,
     /// Open connections of a client that held more than its part of the table.
     pub open: u64,
-    /// Entries for flows of other workers.
+    /// Entries for flows of other workers or nodes.
     pub guests: u64,
 }
 
@@ -37,7 +37,7 @@ impl Evictions {
 
     fn count(&mut self, role: Role, state: FlowState) {
         let counter = match (role, Rank::of(state)) {
-            (Role::Guest { .. }, _) => &mut self.guests,
+            (Role::Guest { .. } | Role::Return, _) => &mut self.guests,
             (Role::Owner, Rank::Over) => &mut self.closed,
             (Role::Owner, Rank::Handshake) => &mut self.handshakes,
             (Role::Owner, Rank::Datagrams | Rank::Exchange) => &mut self.datagrams,

@@ -31,8 +31,7 @@ pub enum Origin {
         /// The port.
         port: PortId,
     },
-    /// `weft0`: connections to published ports. Replicas see them come from the node's own
-    /// ingress address.
+    /// `weft0`: connections to published ports.
     Mesh {
         /// The ingress network.
         vni: Vni,
@@ -40,6 +39,9 @@ pub enum Origin {
         node_ip: IpAddr,
         /// The Ethernet address that belongs to it.
         node_mac: Mac,
+        /// Replicas see the client's own address, and their node sends the answers back here
+        /// ([`crate::FlowTable::arrived`]); else they see `node_ip`.
+        keeps_client: bool,
     },
 }
 
@@ -172,6 +174,9 @@ pub(crate) enum Role {
     /// Another worker's: only there so that the replica's frames, which this worker reads, are
     /// rewritten without a hop.
     Guest { owner: u16 },
+    /// Another node's: a client of its published port talks to a replica here, under its own
+    /// address. The entry says where the answers go.
+    Return,
 }
 
 /// What a table keeps of a flow.

@@ -258,6 +258,9 @@ impl FlowTable {
         let (service, target_port) = service_of(cx, origin, key).ok_or(DropReason::NoService)?;
         let client_ip = match origin {
             Origin::Port { .. } => key.tuple.src,
+            Origin::Mesh {
+                keeps_client: true, ..
+            } => key.tuple.src,
             Origin::Mesh { node_ip, .. } => *node_ip,
         };
         let choice = Choice {
@@ -358,6 +361,10 @@ impl FlowTable {
         };
         if flow.epoch == cx.epoch || flow.state.is_over() {
             return true;
+        }
+        if flow.role == Role::Return {
+            let (vni, replica) = (flow.origin.vni(), flow.reverse.tuple.src);
+            return cx.services.is_replica(vni, replica);
         }
         match cx.services.replica(flow.origin.vni(), flow.replica_key) {
             Some(replica) if replica.ip == flow.reverse.tuple.src => {

@@ -260,7 +260,7 @@ impl FlowTable {
         }
         let verdict = self.reverse_packet(cx, vni, frame, info, partial_csum);
         match verdict {
-            Reverse::Rewritten { .. } => {
+            Reverse::Rewritten { .. } | Reverse::Return { .. } => {
                 self.begin_datagram(cx.now, datagram, at, info, &header, false);
             }
             Reverse::ToOwner { .. } => {

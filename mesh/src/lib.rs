@@ -24,6 +24,7 @@ mod evict;
 mod flow;
 mod forward;
 mod fragments;
+mod returns;
 mod reverse;
 mod services;
 mod sweep;

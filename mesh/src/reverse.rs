@@ -34,6 +34,12 @@ pub enum Reverse {
         /// Number of the worker.
         worker: u16,
     },
+    /// It answers a client that came through another node: deliver it, its Ethernet addresses set,
+    /// to `dst_mac` on the same network.
+    Return {
+        /// The other node's address on the ingress network.
+        dst_mac: Mac,
+    },
     /// Drop it.
     Drop(DropReason),
 }
@@ -85,9 +91,10 @@ impl FlowTable {
         if let Role::Guest { owner } = flow.role {
             return self.reverse_guest(cx, at, owner, frame, info, partial_csum);
         }
+        let is_owner = flow.role == Role::Owner;
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
-        } else if flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
+        } else if is_owner && flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
             if !flow.refuses_syn(frame, info) {
                 return Reverse::Drop(DropReason::NotAFlow);
             }
@@ -118,6 +125,12 @@ impl FlowTable {
         let Some(flow) = self.get(at) else {
             return Reverse::NotAFlow;
         };
+        if flow.role == Role::Return {
+            set_macs(frame, flow.replica_mac, flow.client_mac);
+            return Reverse::Return {
+                dst_mac: flow.client_mac,
+            };
+        }
         if !rewrite_reverse(flow, frame, info, partial_csum) {
             return Reverse::Drop(DropReason::BadIpHeader);
         }

@@ -80,6 +80,9 @@ pub enum Egress {
     Remote(SocketAddr),
     /// Its destination is a virtual address: the balancer decides.
     Virtual,
+    /// It goes by way of the gateway to an address of no network. Answers to clients of published
+    /// ports do that; anything else is to be dropped ([`DropReason::OtherNetwork`]).
+    Routed,
     /// It is answered, back to the port.
     Answer(Answer),
     /// It is dropped.
@@ -141,6 +144,7 @@ impl Switch {
                         Some(Place::Virtual) => Egress::Virtual,
                         Some(Place::Gateway) => match self.at_gateway(vni, ip) {
                             Ok(answer) => Egress::Answer(answer),
+                            Err(DropReason::OtherNetwork) => Egress::Routed,
                             Err(reason) => Egress::Drop(reason),
                         },
                         None => Egress::Drop(DropReason::UnknownMac),

@@ -52,7 +52,8 @@ pub struct Flags {
     #[arg(long, value_name = "PORT")]
     pub gossip_port: Option<String>,
 
-    /// Front end of published ports: socket [default: socket]
+    /// Front end of published ports: `frame` sends packets from elsewhere to replicas as they are,
+    /// with the client's address; `socket` accepts every connection here [default: frame]
     #[arg(long, value_name = "FRONT-END")]
     pub mesh: Option<String>,
 

@@ -53,7 +53,7 @@ pub struct Config {
     pub log_level: String,
     /// `gossip-port`: UDP and TCP. Default 7946.
     pub gossip_port: u16,
-    /// `mesh`: which front end accepts published ports. Default `socket`.
+    /// `mesh`: which front end accepts published ports. Default `frame`.
     pub mesh: MeshFrontEnd,
     /// `udp-idle`: how long an exchange of datagrams through a virtual address or a published port
     /// may be silent before it is forgotten, 1 second to 24 hours. Default 3 minutes. Datagrams
@@ -86,8 +86,10 @@ pub enum LogFormat {
 /// Which front end accepts published ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MeshFrontEnd {
-    /// A real listener on every published port.
+    /// Packets from elsewhere go to the balancer as they are; replicas see their client's address.
     #[default]
+    Frame,
+    /// A real listener on every published port.
     Socket,
 }
 

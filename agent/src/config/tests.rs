@@ -33,7 +33,7 @@ fn defaults() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.log_level, "info");
     assert_eq!(config.gossip_port, 7946);
-    assert_eq!(config.mesh, MeshFrontEnd::Socket);
+    assert_eq!(config.mesh, MeshFrontEnd::Frame);
     assert_eq!(config.udp_idle, Duration::from_secs(180));
     assert_eq!(config.poll, Duration::from_micros(50));
     assert!(config.tunnel_offload);

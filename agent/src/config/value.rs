@@ -158,8 +158,9 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 
 pub(super) fn mesh(text: &str) -> Result<MeshFrontEnd, String> {
     match text {
+        "frame" => Ok(MeshFrontEnd::Frame),
         "socket" => Ok(MeshFrontEnd::Socket),
-        _ => Err(format!("{text:?}: expected \"socket\"")),
+        _ => Err(format!("{text:?}: expected \"frame\" or \"socket\"")),
     }
 }
 

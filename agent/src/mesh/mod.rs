@@ -1,4 +1,8 @@
-//! Published ports, socket front end: a real listener on every node for every published port.
+//! Published ports: how connections from outside get to the balancer, by two front ends.
+//!
+//! [`frame`] sends packets from elsewhere straight to the balancer (`--mesh frame`, the default).
+//! The listeners of this module take what comes from the host itself and over IPv6, and everything
+//! with `--mesh socket`; in any case they reserve the port.
 //!
 //! ```text
 //! client ──► [::]:8000 ──► this module ──► 169.254.77.2:8000 ──weft0──► worker picks a replica
@@ -9,15 +13,13 @@
 //! and published ports are balanced by the same code. A real listener also reserves the port: one
 //! that is busy is reported with the program that holds it.
 //!
-//! Two things have their place here and are not built yet. The frame front end (`--mesh frame`),
-//! where an nftables set sends packets for published ports straight to the mesh address and the
-//! sockets only reserve the port: [`MeshSockets::update`] is the place that learns which ports
-//! there are. And the PROXY protocol, which belongs at the head of the connection that
-//! `tcp::carry` opens.
+//! The PROXY protocol is not built yet; it belongs at the head of the connection that `tcp::carry`
+//! opens.
 
 mod buffers;
 mod busy;
 mod counters;
+mod frame;
 mod listen;
 pub(crate) mod owner;
 mod tcp;
@@ -35,6 +37,9 @@ use weft_control::objects::Protocol;
 
 use busy::BusyPorts;
 use counters::PortCounters;
+use frame::FrameFrontEnd;
+
+use crate::config::MeshFrontEnd;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +91,8 @@ pub struct PortStats {
 pub struct MeshConfig {
     /// Address behind `weft0`.
     pub mesh_addr: IpAddr,
+    /// What takes packets from elsewhere.
+    pub front_end: MeshFrontEnd,
     /// How long a replica may take to answer before the client is refused. Long enough for the
     /// worker to try another replica when the kernel repeats the SYN (after 1 s and 3 s).
     pub connect_timeout: Duration,
@@ -109,6 +116,7 @@ impl MeshConfig {
             });
         Self {
             mesh_addr,
+            front_end: MeshFrontEnd::Socket,
             connect_timeout: Duration::from_secs(5),
             max_connections: (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2)
                 .clamp(64, MOST_CONNECTIONS),
@@ -131,6 +139,7 @@ const MOST_CONNECTIONS: usize = 100_000;
 pub struct MeshSockets {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
+    frame: Option<FrameFrontEnd>,
 }
 
 /// What accept loops need.
@@ -167,7 +176,12 @@ impl MeshSockets {
     #[must_use]
     pub fn new(config: MeshConfig) -> Self {
         let slots = config.max_connections.min(Semaphore::MAX_PERMITS);
+        let frame = match (config.front_end, config.mesh_addr) {
+            (MeshFrontEnd::Frame, IpAddr::V4(ip)) => Some(FrameFrontEnd::new(ip)),
+            _ => None,
+        };
         Self {
+            frame,
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
@@ -195,12 +209,47 @@ impl MeshSockets {
             }
         }
         self.open_missing(&mut state);
+        self.update_frame(&state);
     }
 
     /// Tries again to open the ports that are busy. To be called every few seconds, inside the
     /// runtime.
     pub fn tick(&self) {
-        self.open_missing(&mut self.lock());
+        let mut state = self.lock();
+        self.open_missing(&mut state);
+        self.update_frame(&state);
+    }
+
+    /// Why packets from elsewhere do not go straight to the balancer, though they should. They are
+    /// accepted by the listeners then.
+    #[must_use]
+    pub fn frame_error(&self) -> Option<String> {
+        self.frame.as_ref()?.error()
+    }
+
+    /// Whether the kernel knows all open ports of the frame front end; true without one.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.frame.as_ref().is_none_or(FrameFrontEnd::is_settled)
+    }
+
+    /// Takes away the rules of a frame front end that an earlier agent had. Blocks.
+    ///
+    /// # Errors
+    /// The rules could not be changed.
+    pub fn remove_frame_rules() -> anyhow::Result<()> {
+        Ok(frame::remove()?)
+    }
+
+    /// A port that somebody else holds is his, also for packets from elsewhere.
+    fn update_frame(&self, state: &State) {
+        if let Some(frame) = &self.frame {
+            let open = state.open.keys();
+            frame.update(
+                open.filter_map(|(ip, port, protocol)| frame::element(*ip, *protocol, *port))
+                    .collect(),
+            );
+        }
     }
 
     /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it

@@ -20,6 +20,7 @@ use super::loads::Loads;
 use super::local::LocalPort;
 use super::underlay::Mtus;
 use crate::mesh::Published;
+use crate::sandbox::MESH_HOST_IP;
 
 /// What a node knows at one moment.
 #[derive(Debug)]
@@ -183,7 +184,7 @@ fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
 
 fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
     let port = inputs.mesh_port?;
-    let (vni, _) = ingress(vnis)?;
+    let (vni, network) = ingress(vnis)?;
     let node_ip = inputs.assignment.node.ingress_ip?;
     Some(MeshPort {
         port: port.id,
@@ -192,6 +193,8 @@ fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
         vni,
         node_ip,
         node_mac: mac_for_ip(node_ip),
+        host_ip: MESH_HOST_IP.into(),
+        subnets: network.subnets.iter().map(|s| s.cidr).collect(),
     })
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 
 use super::warnings::Warnings;
-use crate::config::Config;
+use crate::config::{Config, MeshFrontEnd};
+use crate::mesh::MeshSockets;
 use crate::sandbox::gwbridge::{Egress, GatewayBridge};
 
 /// The bridge, or the lack of one, once that is known.
@@ -22,10 +23,15 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let this = Self(Arc::default());
         let (cell, warnings) = (Arc::clone(&this.0), Arc::clone(warnings));
-        let subnet = config.gwbridge_subnet;
+        let (subnet, front_end) = (config.gwbridge_subnet, config.mesh);
         std::thread::Builder::new()
             .name("weft-gateway".to_owned())
             .spawn(move || {
+                if front_end == MeshFrontEnd::Socket
+                    && let Err(error) = MeshSockets::remove_frame_rules()
+                {
+                    tracing::info!(%error, "no rules of a frame front end were removed");
+                }
                 cell.get_or_init(|| match GatewayBridge::ensure(subnet) {
                     Ok(gateway) => {
                         if let Egress::Off(why) = gateway.egress() {

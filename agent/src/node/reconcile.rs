@@ -214,6 +214,14 @@ impl Reconciler {
     }
 
     fn warn_of_busy_ports(&self) {
+        match self.running.mesh.frame_error() {
+            Some(error) => self.member.warnings.set(
+                "mesh",
+                format!("replicas do not see the address of their clients, as connections to published ports are accepted by this node: {error}"),
+            ),
+            None if self.running.mesh_port.is_some() => self.member.warnings.clear("mesh"),
+            None => {}
+        }
         let busy = self.running.mesh.busy();
         if busy.is_empty() {
             self.member.warnings.clear("ports");

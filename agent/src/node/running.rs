@@ -90,6 +90,7 @@ impl Running {
         Ok(Self {
             mtus: ArcSwap::from_pointee(mtus),
             mesh: MeshSockets::new(MeshConfig {
+                front_end: config.mesh,
                 udp_idle: config.udp_idle,
                 ..MeshConfig::new(MESH_IP)
             }),

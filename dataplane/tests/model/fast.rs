@@ -144,6 +144,7 @@ impl Fast {
                     Forward::AnswerEcho => panic!("no pings here"),
                 }
             }
+            Egress::Routed => panic!("no way out here"),
             Egress::Answer(_) => panic!("nobody asked"),
             Egress::Drop(reason) => Outcome::Dropped(reason),
         }

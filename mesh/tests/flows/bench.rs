@@ -69,6 +69,7 @@ pub(crate) fn mesh() -> Origin {
         vni: vni(),
         node_ip: v4(200),
         node_mac: NODE_MAC,
+        keeps_client: false,
     }
 }
 

@@ -18,8 +18,12 @@ pub fn worker_for(ip: IpAddr, workers: usize) -> usize {
     tail as usize % workers.max(1)
 }
 
-/// The program sees the UDP payload: 8 bytes of VXLAN, 14 of Ethernet, then the inner packet. A
-/// load beyond the end makes the result 0.
+/// The program sees the UDP payload: 8 bytes of VXLAN, then Ethernet. It looks at the inner
+/// destination's Ethernet address, which ends with the IPv4 address of the endpoint
+/// ([RFC 7348] frames for both families are steered alike, and so are frames that a gateway passes
+/// on to somebody outside). A load beyond the end makes the result 0.
+///
+/// [RFC 7348]: https://www.rfc-editor.org/rfc/rfc7348
 pub(super) fn attach(socket: &Socket, workers: usize) -> io::Result<()> {
     let workers = u32::try_from(workers.max(1)).map_err(io::Error::other)?;
     let mut program = program(workers);
@@ -44,35 +48,22 @@ pub(super) fn attach(socket: &Socket, workers: usize) -> io::Result<()> {
     }
 }
 
-fn program(workers: u32) -> [libc::sock_filter; 12] {
-    const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+fn program(workers: u32) -> [libc::sock_filter; 3] {
     const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
     const MODULO: u32 = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
     const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
-    const RETURN_K: u32 = libc::BPF_RET | libc::BPF_K;
-    const FRAME: u32 = 8;
-    const PACKET: u32 = FRAME + 14;
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+    const VXLAN_HEADER: u32 = 8;
+    let op = |code: u32, k: u32| libc::sock_filter {
         code: code as u16,
-        jt,
-        jf,
+        jt: 0,
+        jf: 0,
         k,
     };
     [
-        op(LOAD_HALF, FRAME + 12, 0, 0),
-        op(JUMP_EQUAL, 0x0800, 3, 0),          // 1: IPv4 -> 5
-        op(JUMP_EQUAL, 0x86dd, 4, 0),          // 2: IPv6 -> 7
-        op(JUMP_EQUAL, 0x0806, 5, 0),          // 3: ARP -> 9
-        op(RETURN_K, 0, 0, 0),                 // 4: anything else -> first socket
-        op(LOAD_WORD, PACKET + 16, 0, 0),      // 5: IPv4 destination
-        op(JUMP, 3, 0, 0),                     // 6: -> 10
-        op(LOAD_WORD, PACKET + 24 + 12, 0, 0), // 7: last word of the IPv6 destination
-        op(JUMP, 1, 0, 0),                     // 8: -> 10
-        op(LOAD_WORD, PACKET + 24, 0, 0),      // 9: ARP target address
-        op(MODULO, workers, 0, 0),             // 10
-        op(RETURN_A, 0, 0, 0),
+        // The last four of the six bytes of the inner destination.
+        op(LOAD_WORD, VXLAN_HEADER + 2),
+        op(MODULO, workers),
+        op(RETURN_A, 0),
     ]
 }
 

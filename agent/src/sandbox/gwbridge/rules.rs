@@ -7,19 +7,13 @@ use super::BRIDGE;
 /// Name of the table, family `inet`.
 pub const TABLE: &str = "weft";
 
-/// One transaction that makes the table, or brings an existing one to this form. Set elements of an
-/// existing table stay.
-///
-/// `published` holds the published ports that the mesh's frame front end will rewrite to the mesh
-/// address; no rule uses it yet.
+/// One transaction that makes the table, or brings an existing one to this form. Chains and sets of
+/// others in it stay.
 pub(super) fn setup(subnet: Ipv4Net) -> String {
     let range = subnet.trunc();
     format!(
         "\
 table inet {TABLE} {{
-    set published {{
-        type inet_proto . inet_service
-    }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
     }}

@@ -1,0 +1,224 @@
+//! Published ports, frame front end: the kernel sends their packets to the mesh address behind
+//! `weft0`, where a worker picks a replica. Nothing is terminated, and the replica sees the client.
+//!
+//! One chain and two sets in the table that the gateway bridge uses too. Only packets from
+//! elsewhere take this way; what the host itself sends, to `localhost` above all, meets the
+//! listeners. Connections that were rewritten once stay so, whatever becomes of the sets: the
+//! kernel's connection tracking knows them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weft_control::objects::Protocol;
+use weft_sys::nft;
+
+use crate::sandbox::MESH_IFNAME;
+use crate::sandbox::gwbridge::TABLE;
+
+/// A port to send to the mesh: on one address of the host, or on all.
+pub(super) type Element = (Option<Ipv4Addr>, Protocol, u16);
+
+/// Keeps the kernel's sets as they should be. No method waits.
+#[derive(Debug, Clone)]
+pub(super) struct FrameFrontEnd {
+    mesh_ip: Ipv4Addr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: BTreeSet<Element>,
+    applied: Option<BTreeSet<Element>>,
+    /// Somebody is bringing the kernel up to date, and looks at `wanted` again before he goes.
+    working: bool,
+    error: Option<String>,
+}
+
+impl FrameFrontEnd {
+    pub(super) fn new(mesh_ip: Ipv4Addr) -> Self {
+        Self {
+            mesh_ip,
+            state: Arc::default(),
+        }
+    }
+
+    /// Takes in which ports there are, and tries again what failed before. Inside the runtime.
+    pub(super) fn update(&self, wanted: BTreeSet<Element>) {
+        let mut state = self.lock();
+        state.wanted = wanted;
+        if state.working || state.applied.as_ref() == Some(&state.wanted) {
+            return;
+        }
+        state.working = true;
+        drop(state);
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.apply());
+    }
+
+    /// Why packets do not come this way.
+    pub(super) fn error(&self) -> Option<String> {
+        self.lock().error.clone()
+    }
+
+    /// Whether the kernel has what was wanted last.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.applied.as_ref() == Some(&state.wanted)
+    }
+
+    fn apply(&self) {
+        loop {
+            let wanted = self.lock().wanted.clone();
+            let result = nft::apply(&rules(self.mesh_ip, &wanted));
+            let mut state = self.lock();
+            match result {
+                Ok(()) => {
+                    state.error = None;
+                    state.applied = Some(wanted);
+                }
+                Err(error) => {
+                    state.error = Some(error.to_string());
+                    state.applied = None;
+                }
+            }
+            if state.error.is_some() || state.applied.as_ref() == Some(&state.wanted) {
+                state.working = false;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes away what an agent with the frame front end left. Blocks.
+///
+/// # Errors
+/// See [`nft::NftError`].
+pub(super) fn remove() -> Result<(), nft::NftError> {
+    let mut text = rules(Ipv4Addr::UNSPECIFIED, &BTreeSet::new());
+    for object in [
+        "chain inet weft published_in",
+        "set inet weft published",
+        "set inet weft published_at",
+    ] {
+        let _infallible = writeln!(text, "delete {object}");
+    }
+    nft::apply(&text)
+}
+
+/// Elements of one address family only: the mesh address is one of IPv4.
+pub(super) fn element(host_ip: Option<IpAddr>, protocol: Protocol, port: u16) -> Option<Element> {
+    match host_ip {
+        None => Some((None, protocol, port)),
+        // The host's own, which only the host sends to.
+        Some(ip) if ip.is_loopback() => None,
+        Some(IpAddr::V4(ip)) => Some((Some(ip), protocol, port)),
+        Some(IpAddr::V6(_)) => None,
+    }
+}
+
+/// One transaction that makes chain and sets, or brings existing ones to this form.
+fn rules(mesh_ip: Ipv4Addr, wanted: &BTreeSet<Element>) -> String {
+    let mut text = format!(
+        "\
+table inet {TABLE} {{
+    set published {{
+        type inet_proto . inet_service
+    }}
+    set published_at {{
+        type ipv4_addr . inet_proto . inet_service
+    }}
+    chain published_in {{
+        type nat hook prerouting priority dstnat; policy accept;
+    }}
+}}
+flush chain inet {TABLE} published_in
+flush set inet {TABLE} published
+flush set inet {TABLE} published_at
+table inet {TABLE} {{
+    chain published_in {{
+        iifname \"{MESH_IFNAME}\" return
+        ip daddr 127.0.0.0/8 return
+        fib daddr type local ip daddr . meta l4proto . th dport @published_at dnat ip to {mesh_ip}
+        fib daddr type local meta nfproto ipv4 meta l4proto . th dport @published dnat ip to {mesh_ip}
+    }}
+}}
+"
+    );
+    for (ip, protocol, port) in wanted {
+        let _infallible = match ip {
+            None => writeln!(
+                text,
+                "add element inet {TABLE} published {{ {protocol} . {port} }}"
+            ),
+            Some(ip) => writeln!(
+                text,
+                "add element inet {TABLE} published_at {{ {ip} . {protocol} . {port} }}"
+            ),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_sys::netns::Netns;
+
+    fn list() -> String {
+        let json = nft::list_table("inet", TABLE).expect("nft");
+        json.map_or_else(String::new, |json| json.to_string())
+    }
+
+    #[test]
+    fn the_kernel_takes_the_rules_again_and_again_and_forgets_them() {
+        let netns = Netns::create_anonymous().expect("netns");
+        let check = || {
+            let mesh = Ipv4Addr::new(169, 254, 77, 2);
+            let all = BTreeSet::from([
+                (None, Protocol::Tcp, 8000),
+                (None, Protocol::Udp, 53),
+                (Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80),
+            ]);
+            nft::apply(&rules(mesh, &all)).expect("first");
+            let first = list();
+            for text in ["8000", "\"udp\"", "192.0.2.1", "169.254.77.2"] {
+                assert!(first.contains(text), "{text}: {first}");
+            }
+            let fewer = BTreeSet::from([(None, Protocol::Tcp, 8001)]);
+            nft::apply(&rules(mesh, &fewer)).expect("second");
+            let second = list();
+            assert!(
+                second.contains("8001") && !second.contains("8000"),
+                "{second}"
+            );
+            assert_eq!(second.matches("169.254.77.2").count(), 2, "{second}");
+            remove().expect("removed");
+            remove().expect("nothing there");
+            assert!(!list().contains("published"), "{}", list());
+        };
+        netns.run_in(check).expect("enter");
+    }
+
+    #[test]
+    fn only_packets_from_elsewhere_over_ipv4_take_this_way() {
+        let of = |ip: &str| element(Some(ip.parse().expect("ip")), Protocol::Tcp, 80);
+        assert_eq!(
+            element(None, Protocol::Udp, 53),
+            Some((None, Protocol::Udp, 53))
+        );
+        assert_eq!(
+            of("192.0.2.1"),
+            Some((Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80))
+        );
+        assert_eq!(of("127.0.0.1"), None);
+        assert_eq!(of("::1"), None);
+        assert_eq!(of("2001:db8::1"), None);
+    }
+}
