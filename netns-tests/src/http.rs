@@ -1,9 +1,10 @@
 //! A small HTTP client whose sockets are made in namespaces.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use weft_sys::netns::Netns;
 
 /// A connection that stays open after its first answer.
@@ -20,7 +21,7 @@ impl Held {
     /// # Errors
     /// The connection broke, or the answer is not `200`.
     pub fn again(&mut self) -> io::Result<()> {
-        self.answer = exchange(&self.stream)?;
+        self.answer = exchange(&self.stream, "/")?;
         Ok(())
     }
 }
@@ -37,7 +38,23 @@ fn connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpS
 /// # Errors
 /// No connection, no whole answer, or not `200`, each step within `patience`.
 pub fn ask(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<String> {
-    exchange(&connect(netns, to, patience)?)
+    exchange(&connect(netns, to, patience)?, "/")
+}
+
+/// Asks for `path`, from an address of the namespace.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_from(netns: &Netns, from: IpAddr, to: SocketAddr, path: &str) -> io::Result<String> {
+    let patience = Duration::from_secs(5);
+    let stream = netns.run_in(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&to.into(), patience)?;
+        Ok::<_, io::Error>(TcpStream::from(socket))
+    })??;
+    stream.set_read_timeout(Some(patience))?;
+    exchange(&stream, path)
 }
 
 /// As [`ask`], with the patience of a person: 5 s.
@@ -54,12 +71,12 @@ pub fn get(netns: &Netns, to: SocketAddr) -> io::Result<String> {
 /// As [`ask`].
 pub fn hold(netns: &Netns, to: SocketAddr) -> io::Result<Held> {
     let stream = connect(netns, to, Duration::from_secs(5))?;
-    let answer = exchange(&stream)?;
+    let answer = exchange(&stream, "/")?;
     Ok(Held { stream, answer })
 }
 
-fn exchange(mut stream: &TcpStream) -> io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
+fn exchange(mut stream: &TcpStream, path: &str) -> io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes())?;
     let mut reader = BufReader::new(stream);
     let mut length = 0;
     let mut line = String::new();

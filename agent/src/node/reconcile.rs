@@ -287,15 +287,20 @@ impl Reconciler {
                 .collect(),
             mtu: self.mtu.device(),
         };
+        let generation = self.member.local.generation();
+        if self.told_generation != Some(generation) {
+            self.told_generation = Some(generation);
+            self.tell_endpoints();
+        }
+        // Last: with it the others believe that they have heard all.
         if self.told_node.as_ref() != Some(&node) {
-            put(gossip, Table::Node, node.node.as_str(), &node);
+            put(&self.running.gossip, Table::Node, node.node.as_str(), &node);
             self.told_node = Some(node);
         }
-        let generation = self.member.local.generation();
-        if self.told_generation == Some(generation) {
-            return;
-        }
-        self.told_generation = Some(generation);
+    }
+
+    fn tell_endpoints(&mut self) {
+        let gossip = &self.running.gossip;
         let local = self.member.local.all();
         let mut told = BTreeSet::new();
         for port in &local {
@@ -355,7 +360,13 @@ impl Reconciler {
                 .map(|(_, record)| record)
                 .collect(),
         };
-        self.borrowed = self.remembered.complete(&mut heard, Instant::now());
+        // A member that nobody knows yet is not known to be gone.
+        let gone = |id: &NodeId| {
+            let member = view.members.get(id);
+            member.is_some_and(|m| !m.state.is_active())
+        };
+        let now = Instant::now();
+        self.borrowed = self.remembered.complete(&mut heard, gone, now);
         let ordered = |id: &NodeId| orders.nodes.iter().find(|n| n.id == *id);
         heard.nodes.retain(|n| ordered(&n.node).is_some());
         let remote: Vec<(EndpointRecord, IpAddr)> = heard

@@ -1,9 +1,11 @@
-//! What gossip last said of the other nodes, kept on disk.
+//! What gossip last said of the other nodes, kept in memory and on disk.
 //!
 //! A restarted agent has its ports again before anybody answers it. Their kernels lost their
 //! neighbours with the carrier and ask for them at once, and ask again only after a second: the
-//! first tables have to know the answers.
+//! first tables have to know the answers. And who restarts is there for the others before he has
+//! said again what he has: no connection to him may end for that.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,10 @@ use weft_control::records::{EndpointRecord, NodeRecord};
 
 use super::running::blocking;
 
-/// How long a node that is not heard of counts as it was.
+/// How long a node that is not heard of counts as it was: after the start, and when it begins a new
+/// life. Nodes that are known to be down do not count.
 const BELIEVED: Duration = Duration::from_secs(5);
+const RESTARTING: Duration = Duration::from_secs(2);
 
 /// Between two writes.
 const PACE: Duration = Duration::from_millis(200);
@@ -26,13 +30,20 @@ pub(super) struct Records {
     pub(super) endpoints: Vec<EndpointRecord>,
 }
 
-/// The file, and what it held when the agent started.
+/// The file, and what each node said last.
 #[derive(Debug)]
 pub(super) struct Remembered {
     path: PathBuf,
-    records: Records,
-    until: Instant,
+    nodes: BTreeMap<NodeId, Last>,
     written: Option<(u64, Instant)>,
+}
+
+#[derive(Debug)]
+struct Last {
+    node: NodeRecord,
+    endpoints: Vec<EndpointRecord>,
+    /// Set while the node is silent.
+    until: Option<Instant>,
 }
 
 impl Remembered {
@@ -50,34 +61,58 @@ impl Remembered {
                 Records::default()
             }
         };
-        Self {
+        let mut this = Self {
             path,
-            records,
-            until: now + BELIEVED,
+            nodes: BTreeMap::new(),
             written: None,
+        };
+        this.take(&records);
+        for last in this.nodes.values_mut() {
+            last.until = Some(now + BELIEVED);
         }
+        this
     }
 
-    /// Adds what is remembered of nodes that are not `heard`; their own word replaces it. True when
-    /// the outcome depends on the time.
-    pub(super) fn complete(&self, records: &mut Records, now: Instant) -> bool {
-        if now >= self.until {
-            return false;
+    /// Adds what is remembered of nodes that are silent and not known to be `gone`; the word of the
+    /// others replaces it. A node speaks with its own record, which it sends after its endpoints.
+    /// True when the outcome depends on the time.
+    pub(super) fn complete(
+        &mut self,
+        records: &mut Records,
+        gone: impl Fn(&NodeId) -> bool,
+        now: Instant,
+    ) -> bool {
+        self.take(records);
+        let heard: BTreeSet<NodeId> = records.nodes.iter().map(|n| n.node.clone()).collect();
+        self.nodes.retain(|id, last| {
+            let until = *last.until.get_or_insert(now + RESTARTING);
+            heard.contains(id) || (!gone(id) && now < until)
+        });
+        let mut added = false;
+        for (id, last) in &mut self.nodes {
+            if heard.contains(id) {
+                last.until = None;
+                continue;
+            }
+            added = true;
+            // What it has said again so far is there already.
+            records.endpoints.retain(|e| e.node != *id);
+            records.endpoints.extend(last.endpoints.iter().cloned());
+            records.nodes.push(last.node.clone());
         }
-        let silent = |node: &NodeId| !records.nodes.iter().any(|n| n.node == *node);
-        let nodes: Vec<NodeRecord> = self
-            .records
-            .nodes
-            .iter()
-            .filter(|n| silent(&n.node))
-            .cloned()
-            .collect();
-        let of_silent = |e: &&EndpointRecord| nodes.iter().any(|n| n.node == e.node);
-        let endpoints = self.records.endpoints.iter().filter(of_silent).cloned();
-        records.endpoints.extend(endpoints);
-        let added = !nodes.is_empty();
-        records.nodes.extend(nodes);
         added
+    }
+
+    fn take(&mut self, records: &Records) {
+        for node in &records.nodes {
+            let of_node = |e: &&EndpointRecord| e.node == node.node;
+            let last = Last {
+                node: node.clone(),
+                endpoints: records.endpoints.iter().filter(of_node).cloned().collect(),
+                until: None,
+            };
+            self.nodes.insert(node.node.clone(), last);
+        }
     }
 
     /// Writes what the tables of `epoch` were made from, unless that was done or is too soon.
@@ -153,17 +188,42 @@ mod tests {
         let path = folder.path().join("heard.json");
         write(&path, &records(&["a", "b"], &[("a1", "a"), ("b1", "b")])).expect("written");
         let start = Instant::now();
-        let known = Remembered::load(path, start);
+        let mut known = Remembered::load(path, start);
+        let nobody = |_: &NodeId| false;
         let mut heard = Records::default();
-        assert!(known.complete(&mut heard, start));
+        assert!(known.complete(&mut heard, nobody, start));
         assert_eq!(heard, records(&["a", "b"], &[("a1", "a"), ("b1", "b")]));
         // `a` speaks, and has no endpoint any more.
         let mut heard = records(&["a"], &[]);
-        assert!(known.complete(&mut heard, start));
+        assert!(known.complete(&mut heard, nobody, start));
         assert_eq!(heard, records(&["a", "b"], &[("b1", "b")]));
         let mut heard = records(&["a"], &[]);
-        assert!(!known.complete(&mut heard, start + BELIEVED));
+        assert!(!known.complete(&mut heard, nobody, start + BELIEVED));
         assert_eq!(heard, records(&["a"], &[]));
+    }
+
+    #[test]
+    fn a_node_that_restarts_keeps_its_endpoints_and_one_that_is_down_loses_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Instant::now();
+        let mut known = Remembered::load(folder.path().join("heard.json"), now);
+        let all = records(&["a", "b"], &[("a1", "a"), ("b1", "b")]);
+        let nobody = |_: &NodeId| false;
+        assert!(!known.complete(&mut all.clone(), nobody, now));
+        // Both are silent; one of them is down.
+        let down = |node: &NodeId| node.0 == "b";
+        let mut heard = records(&[], &[("a2", "a")]);
+        assert!(known.complete(&mut heard, down, now));
+        assert_eq!(heard, records(&["a"], &[("a1", "a")]));
+        // It says what it has now; or nothing for too long.
+        let mut heard = records(&["a"], &[("a2", "a")]);
+        assert!(!known.complete(&mut heard, nobody, now));
+        assert_eq!(heard, records(&["a"], &[("a2", "a")]));
+        let mut heard = Records::default();
+        assert!(known.complete(&mut heard, nobody, now));
+        let mut heard = Records::default();
+        assert!(!known.complete(&mut heard, nobody, now + RESTARTING));
+        assert_eq!(heard, Records::default());
     }
 
     #[tokio::test]
@@ -173,12 +233,13 @@ mod tests {
         std::fs::write(&path, "{").expect("written");
         let start = Instant::now();
         let mut known = Remembered::load(path.clone(), start);
-        assert!(!known.complete(&mut Records::default(), start));
+        assert!(!known.complete(&mut Records::default(), |_| false, start));
         known.keep(1, start, || records(&["a"], &[]));
         known.keep(1, start + PACE, || unreachable!("written already"));
         known.keep(2, start, || unreachable!("too soon"));
         for _ in 0..1000 {
-            if Remembered::load(path.clone(), start).records == records(&["a"], &[]) {
+            let nodes = Remembered::load(path.clone(), start).nodes;
+            if nodes.keys().map(|n| n.0.as_str()).eq(["a"]) {
                 return;
             }
             tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
 //! `weft demo-http`: an HTTP server that answers with its task and node.
 //!
-//! `/bytes/N` answers with N zero bytes; every other path with one line of text.
+//! `/bytes/N` answers with N zero bytes, `/client` with the address that the request comes from,
+//! `/slow/MS` a while later; every other path with one line of text.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -42,8 +43,9 @@ pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => {
-                            let line = greeting.to(peer.ip().to_canonical());
-                            tokio::task::spawn_local(answer(stream, line));
+                            let client = peer.ip().to_canonical();
+                            let line = greeting.to(client);
+                            tokio::task::spawn_local(answer(stream, line, client));
                         }
                         // The client gave up, or descriptors are short for a moment.
                         Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
@@ -76,13 +78,24 @@ impl Greeting {
     }
 }
 
-async fn answer(stream: TcpStream, line: Bytes) {
+async fn answer(stream: TcpStream, line: Bytes, client: IpAddr) {
     let service = service_fn(|request: Request<Incoming>| {
-        let body = match request.uri().path().strip_prefix("/bytes/").map(str::parse) {
-            Some(Ok(count)) => Either::Right(Zeros { left: count }),
-            _ => Either::Left(Full::new(line.clone())),
+        let path = request.uri().path();
+        let number = |prefix| path.strip_prefix(prefix)?.parse().ok();
+        let body = match number("/bytes/") {
+            Some(count) => Either::Right(Zeros { left: count }),
+            None if path == "/client" => {
+                Either::Left(Full::new(Bytes::from(format!("{client}\n"))))
+            }
+            None => Either::Left(Full::new(line.clone())),
         };
-        async { Ok::<_, Infallible>(Response::new(body)) }
+        let wait = number("/slow/").map(std::time::Duration::from_millis);
+        async move {
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
+            }
+            Ok::<_, Infallible>(Response::new(body))
+        }
     });
     // A client that goes away in the middle is its own affair.
     drop(

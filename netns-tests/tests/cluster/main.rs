@@ -8,6 +8,7 @@ mod connect;
 mod doctor;
 mod failure;
 mod ipv6;
+mod mesh_frame;
 mod mtu;
 mod outside;
 mod restart;

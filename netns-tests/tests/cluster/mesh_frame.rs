@@ -1,0 +1,143 @@
+//! Published ports through the frame front end: replicas see their clients.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use weft_lab::{FAR_ADDRESS, OUTSIDE};
+use weft_netns_tests::{Cluster, Settings, Task, ask_from, eventually, hold};
+use weft_sys::netns::Netns;
+
+use crate::{PROGRAM, swarm};
+
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+
+/// Asks from `from` until every task has answered; then each answer names the client as `seen`.
+fn all_tasks_see(
+    client: &Netns,
+    from: IpAddr,
+    to: SocketAddr,
+    tasks: &[Task],
+    seen: impl Fn(&str) -> bool,
+) {
+    let mut missing: BTreeSet<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+    eventually("every task answers", || {
+        let answer = ask_from(client, from, to, "/").map_err(|e| e.to_string())?;
+        missing.retain(|name| !answer.contains(&format!(" {name} ")));
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{to}: {missing:?} did not answer"))
+        }
+    });
+    for _ in 0..4 * tasks.len() {
+        let answer = ask_from(client, from, to, "/client").expect("an answer");
+        assert!(seen(answer.trim()), "{to} from {from}: {answer:?}");
+    }
+}
+
+/// The address that a namespace sends from.
+fn own_address(cluster: &Cluster) -> IpAddr {
+    let said = cluster
+        .run(
+            OUTSIDE,
+            None,
+            &[
+                "ip",
+                "-j",
+                "route",
+                "get",
+                &cluster.addr("node1").to_string(),
+            ],
+        )
+        .ok();
+    let routes: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let text = routes[0]["prefsrc"].as_str().expect("a source");
+    text.parse().expect("an address")
+}
+
+#[test]
+fn replicas_see_their_clients_whichever_node_these_came_through() {
+    let cluster = swarm(3);
+    let tasks = cluster.web(3);
+    let nodes: Vec<&str> = tasks.iter().map(|t| t.node.as_str()).collect();
+    assert_eq!(nodes, NODES, "one on each node");
+    let client = cluster.outside();
+    let own = own_address(&cluster);
+    for node in NODES {
+        let to = cluster.at(node, 8000);
+        all_tasks_see(&client, own, to, &tasks, |seen| seen == own.to_string());
+    }
+
+    // A client of a network that two of the nodes have no way to: answers return by the first.
+    for node in ["node2", "node3"] {
+        cluster
+            .run(node, None, &["ip", "route", "del", "default"])
+            .done();
+    }
+    let far = IpAddr::from(FAR_ADDRESS);
+    let to = cluster.at("node1", 8000);
+    all_tasks_see(&client, far, to, &tasks, |seen| seen == far.to_string());
+    // The nodes themselves come through the listeners, and are seen as one of them.
+    let node1 = cluster.netns("node1", None);
+    let local = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let ingress = |seen: &str| seen.starts_with("10.0.0.");
+    all_tasks_see(&node1, [127, 0, 0, 1].into(), local, &tasks, ingress);
+
+    // Much at once: whole super-frames, also back.
+    let wanted = 20_000_000;
+    for _ in &tasks {
+        let bytes = ask_from(&client, far, to, &format!("/bytes/{wanted}")).expect("bytes");
+        assert_eq!(bytes.len(), wanted);
+    }
+    for node in NODES {
+        for reason in ["spoofed_ip", "other_network", "not_a_flow", "unknown_mac"] {
+            assert_eq!(cluster.drops(node, reason), 0, "{node}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn connections_go_on_when_the_agent_of_the_replicas_node_is_killed() {
+    let cluster = swarm(2);
+    let tasks = cluster.web(2);
+    let client = cluster.outside();
+    let far_task = tasks.iter().find(|t| t.node == "node2").expect("on node2");
+    let mut held = eventually("a task on the other node answers", || {
+        let held = hold(&client, cluster.at("node1", 8000)).map_err(|e| e.to_string())?;
+        if held.answer.contains(&far_task.name) {
+            Ok(held)
+        } else {
+            Err(held.answer)
+        }
+    });
+    cluster
+        .lab
+        .kill_agent("node2")
+        .expect("the agent is killed");
+    eventually("the connection goes on", || {
+        held.again().map_err(|e| e.to_string())
+    });
+    for round in 0..20 {
+        held.again()
+            .unwrap_or_else(|e| panic!("request {round}: {e}"));
+    }
+}
+
+#[test]
+fn with_the_socket_front_end_the_node_accepts_and_leaves_no_rules() {
+    let settings = Settings {
+        nodes: 1,
+        agent_args: ["--mesh", "socket"].map(str::to_owned).to_vec(),
+        ..Settings::default()
+    };
+    let cluster = Cluster::swarm(PROGRAM, &settings);
+    let tasks = cluster.web(1);
+    let client = cluster.outside();
+    let own = own_address(&cluster);
+    let to = cluster.at("node1", 8000);
+    all_tasks_see(&client, own, to, &tasks, |seen| seen.starts_with("10.0.0."));
+    let table = cluster
+        .run("node1", None, &["nft", "list", "table", "inet", "weft"])
+        .ok();
+    assert!(!table.contains("published"), "{table}");
+}
