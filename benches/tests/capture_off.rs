@@ -66,6 +66,7 @@ fn no_allocation_for_a_packet_unless_somebody_captures() {
             flows: 100,
             udp_idle: Duration::from_secs(30),
             spin: Duration::ZERO,
+            journal: None,
             inject: false,
             seed: 7,
         })

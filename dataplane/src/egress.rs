@@ -163,12 +163,7 @@ impl Worker {
         if info.is_echo_request() {
             return self.echo(port, held, info);
         }
-        let origin = Origin::Mesh {
-            vni: mesh.vni,
-            node_ip: mesh.node_ip,
-            node_mac: mesh.node_mac,
-            keeps_client: mesh.keeps(info.src),
-        };
+        let origin = mesh.origin(mesh.keeps(info.src));
         self.service_frame(snapshot, port, &origin, held, info)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use weft_mesh::Services;
+use weft_mesh::{Origin, Services};
 use weft_vxlan::Switch;
 use weft_wire::{Mac, PortId, Vni};
 
@@ -38,6 +38,16 @@ impl MeshPort {
     /// Whether replicas see a client at `ip` under that address: the frame front end's do.
     pub(crate) fn keeps(&self, ip: IpAddr) -> bool {
         ip != self.host_ip && !self.contains(ip)
+    }
+
+    /// What the flow table has to know of frames from `weft0`.
+    pub(crate) const fn origin(&self, keeps_client: bool) -> Origin {
+        Origin::Mesh {
+            vni: self.vni,
+            node_ip: self.node_ip,
+            node_mac: self.node_mac,
+            keeps_client,
+        }
     }
 
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {

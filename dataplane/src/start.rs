@@ -16,6 +16,7 @@ use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
+use crate::journal::{FileJournal, JournalConfig};
 use crate::selftest::{self, SelfTest, Verdict};
 use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
@@ -40,6 +41,8 @@ pub struct Config {
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`].
     pub inject: bool,
+    /// Where flows outlive the process; nowhere when absent.
+    pub journal: Option<JournalConfig>,
     /// Seed of hashes and random choices; drawn at random by the caller.
     pub seed: u64,
 }
@@ -142,6 +145,26 @@ impl Dataplane {
             let senders = (0..TX_SOCKETS)
                 .map(|_| VxlanSocket::bind(SocketAddr::new(config.underlay.ip(), 0)))
                 .collect::<Result<_, _>>()?;
+            let mut flows = FlowTable::new(FlowConfig {
+                worker: u16::try_from(index).unwrap_or(u16::MAX),
+                capacity: config.flows,
+                seed: config.seed ^ index as u64,
+                udp_idle: config.udp_idle.min(UNANSWERED_IDLE),
+                udp_answered_idle: config.udp_idle,
+                ..FlowConfig::default()
+            });
+            let mut saved = Vec::new();
+            if let Some(place) = &config.journal {
+                match FileJournal::open(place, (index, workers), config.flows) {
+                    Ok((journal, records)) => {
+                        saved = records;
+                        flows.set_journal(Box::new(journal));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "flows will not outlive this process");
+                    }
+                }
+            }
             let worker = Worker::new(Parts {
                 index,
                 shared: Arc::clone(&plane.shared),
@@ -150,14 +173,8 @@ impl Dataplane {
                 segment,
                 spin: config.spin,
                 udp_coalesce,
-                flows: FlowTable::new(FlowConfig {
-                    worker: u16::try_from(index).unwrap_or(u16::MAX),
-                    capacity: config.flows,
-                    seed: config.seed ^ index as u64,
-                    udp_idle: config.udp_idle.min(UNANSWERED_IDLE),
-                    udp_answered_idle: config.udp_idle,
-                    ..FlowConfig::default()
-                }),
+                flows,
+                saved,
             })?;
             let cpu = cpus[index % cpus.len()];
             let shared = Arc::clone(&plane.shared);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_mesh::{Context, FlowTable};
+use weft_mesh::{Context, FlowTable, Record};
 use weft_sys::affinity::yield_cpu;
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
@@ -79,6 +79,8 @@ pub(crate) struct Worker {
     watched: HashMap<PortId, Arc<Port>, RandomState>,
     epoch: u64,
     sweeping: bool,
+    /// Flows of an earlier process, until the first tables are there.
+    pub(crate) saved: Vec<Record>,
 }
 
 /// What is known of a run besides its bytes.
@@ -101,6 +103,8 @@ pub(crate) struct Parts {
     pub(crate) segment: bool,
     pub(crate) udp_coalesce: bool,
     pub(crate) flows: FlowTable,
+    /// Flows of an earlier process.
+    pub(crate) saved: Vec<Record>,
     /// How long to look for more work before sleeping.
     pub(crate) spin: Duration,
 }
@@ -129,6 +133,7 @@ impl Worker {
             watched: HashMap::default(),
             epoch: u64::MAX,
             sweeping: false,
+            saved: parts.saved,
         })
     }
 
@@ -188,6 +193,9 @@ impl Worker {
         self.capture = self.shared.capture.load_full();
         if snapshot.epoch != self.epoch {
             self.epoch = snapshot.epoch;
+            if snapshot.epoch > 0 {
+                self.restore(&snapshot);
+            }
             self.watch_ports(&snapshot);
             self.sweeping = true;
         }

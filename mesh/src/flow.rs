@@ -233,7 +233,8 @@ impl Flow {
             return;
         }
         let end = segment_end(frame, info);
-        if info.tcp_flags & TCP_SYN != 0 || is_newer(end, self.client_end) {
+        // Zero is what a flow of an earlier process begins with.
+        if info.tcp_flags & TCP_SYN != 0 || self.client_end == 0 || is_newer(end, self.client_end) {
             self.client_end = end;
         }
         if info.tcp_flags & TCP_ACK != 0

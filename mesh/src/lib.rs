@@ -24,6 +24,7 @@ mod evict;
 mod flow;
 mod forward;
 mod fragments;
+mod journal;
 mod returns;
 mod reverse;
 mod services;
@@ -37,6 +38,7 @@ pub use balancer::{Balancer, Choice, Policy, Rng};
 pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
+pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
 pub use reverse::Reverse;
 pub use services::{
     OpenFlow, Protocol, Published, Replica, ReplicaLoad, Service, ServiceIndex, Services,

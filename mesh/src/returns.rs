@@ -37,9 +37,11 @@ impl FlowTable {
         let begins = is_syn && (flow.state.is_over() || flow.state.is_unanswered());
         flow.last_seen = cx.now;
         // A second connection of the same ports by another node may not take the first one over.
-        if begins || !is_syn {
+        if (begins || !is_syn) && flow.client_mac != via {
             flow.client_mac = via;
+            self.record(at, false);
         }
+        let Some(flow) = self.get(at) else { return };
         let state = if info.proto == UDP {
             flow.state
         } else if begins {

@@ -13,6 +13,7 @@ use crate::balancer::Rng;
 use crate::evict::Evictions;
 use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
 use crate::fragments::Fragments;
+use crate::journal::{Journal, is_kept};
 use crate::services::Services;
 use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
@@ -86,7 +87,8 @@ pub struct FlowTable {
     pub(crate) config: FlowConfig,
     pub(crate) rng: Rng,
     hasher: FixedState,
-    flows: Vec<Option<Flow>>,
+    pub(crate) flows: Vec<Option<Flow>>,
+    pub(crate) journal: Option<Box<dyn Journal>>,
     free: Vec<u32>,
     by_forward: HashTable<u32>,
     by_reverse: HashTable<u32>,
@@ -125,6 +127,7 @@ impl FlowTable {
             rng: Rng::new(config.seed),
             hasher: FixedState::with_seed(config.seed),
             flows: Vec::new(),
+            journal: None,
             free: Vec::new(),
             by_forward: HashTable::new(),
             by_reverse: HashTable::new(),
@@ -306,6 +309,7 @@ impl FlowTable {
         }
         self.link_reverse(at, &reverse);
         self.reschedule(at);
+        self.record(at, false);
         Some(at)
     }
 
@@ -313,6 +317,7 @@ impl FlowTable {
     pub(crate) fn remove(&mut self, at: u32) -> Option<Flow> {
         let flow = self.flows.get_mut(at as usize)?.take()?;
         self.wheel.unlink(at);
+        self.forget_record(at, &flow);
         self.tenants.take(&flow.origin);
         unlink(&self.hasher, &mut self.by_reverse, &flow.reverse, at);
         if flow.role == Role::Owner {
@@ -363,6 +368,7 @@ impl FlowTable {
         if flow.state == state {
             return;
         }
+        let kept = is_kept(flow);
         let before = std::mem::replace(&mut flow.state, state);
         if matches!(before, FlowState::SynSent | FlowState::SynAnswered)
             && matches!(state, FlowState::Established | FlowState::FinClient)
@@ -376,6 +382,7 @@ impl FlowTable {
         if state.is_over() && flow.open.take().is_some() {
             self.active -= 1;
         }
+        self.record(at, kept);
         self.reschedule(at);
     }
 

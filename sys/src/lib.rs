@@ -25,5 +25,6 @@ pub mod offload;
 pub mod open_files;
 pub mod privileges;
 pub mod process;
+pub mod shared_words;
 pub mod tap;
 pub mod udp;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,9 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
-use weft_dataplane::{Config as PlaneConfig, Dataplane, Port, PortCounters, SelfTest, StartError};
+use weft_dataplane::{
+    Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
+};
 use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
@@ -68,6 +71,7 @@ impl Running {
             udp_idle: config.udp_idle,
             inject: config.tunnel_offload,
             spin: config.poll,
+            journal: journal(config),
             seed: rand::random(),
         };
         let started = Dataplane::start_tested(&plane_config, found.to_vec());
@@ -106,6 +110,22 @@ impl Running {
     /// Inner MTU of ports at this moment, in bytes.
     pub(super) fn mtu(&self) -> u16 {
         self.mtus.load().port
+    }
+}
+
+/// Flows are of no use to another boot, and neither is the folder.
+fn journal(config: &Config) -> Option<JournalConfig> {
+    let folder = config.run_dir.join("flows");
+    match std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+    {
+        Ok(()) => Some(JournalConfig { folder }),
+        Err(error) => {
+            tracing::warn!(path = %folder.display(), %error, "connections through virtual addresses and published ports will not outlive this agent");
+            None
+        }
     }
 }
 

@@ -176,6 +176,7 @@ fn start_nodes(
                     flows: 10_000,
                     udp_idle: Duration::from_secs(30),
                     spin: Duration::from_micros(50),
+                    journal: None,
                     inject: true,
                     seed: 7,
                 })

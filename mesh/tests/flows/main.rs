@@ -11,6 +11,7 @@ mod bench;
 mod errors;
 mod fairness;
 mod fragments;
+mod journal;
 mod lifetime;
 mod nat;
 mod properties;

@@ -141,3 +141,47 @@ fn with_the_socket_front_end_the_node_accepts_and_leaves_no_rules() {
         .ok();
     assert!(!table.contains("published"), "{table}");
 }
+
+#[test]
+fn connections_outlive_the_agent_that_their_clients_came_through() {
+    let cluster = swarm(2);
+    let tasks = cluster.web(2);
+    let client = cluster.outside();
+    let (guest, _) = cluster.guest("node1", "guest", "front");
+    let vip = SocketAddr::new(cluster.vip("web", "front"), 80);
+    let open = |from: &Netns, to: SocketAddr, task: &Task| {
+        eventually("the task answers", || {
+            let held = hold(from, to).map_err(|e| e.to_string())?;
+            if held.answer.contains(&task.name) {
+                Ok(held)
+            } else {
+                Err(held.answer)
+            }
+        })
+    };
+    // To a replica on this node and on the other one; through a published port and a virtual address.
+    let mut held: Vec<_> = tasks
+        .iter()
+        .flat_map(|task| {
+            [
+                open(&client, cluster.at("node1", 8000), task),
+                open(&guest, vip, task),
+            ]
+        })
+        .collect();
+    for round in 0..2 {
+        cluster
+            .lab
+            .kill_agent("node1")
+            .expect("the agent is killed");
+        for (at, held) in held.iter_mut().enumerate() {
+            held.again()
+                .unwrap_or_else(|e| panic!("connection {at} after restart {round}: {e}"));
+        }
+        // The next agent has to be there before it is killed, too.
+        eventually("the agent answers", || {
+            let said = cluster.weft("node1", &["service", "ls"]);
+            if said.code == 0 { Ok(()) } else { Err(said) }
+        });
+    }
+}

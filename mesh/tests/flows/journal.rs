@@ -1,0 +1,255 @@
+//! Flows that outlive their table.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use weft_mesh::{Context, FlowConfig, FlowTable, Forward, Journal, Origin, Record};
+use weft_mesh::{Reverse, SavedOrigin};
+use weft_wire::Mac;
+
+use crate::bench::*;
+
+/// Records in memory, shared with the test.
+#[derive(Debug, Default, Clone)]
+struct Memory(Arc<Mutex<BTreeMap<u32, Record>>>);
+
+impl Journal for Memory {
+    fn write(&mut self, place: u32, record: &Record) {
+        self.0.lock().unwrap().insert(place, *record);
+    }
+
+    fn set_head(&mut self, place: u32, head: u64) {
+        let mut records = self.0.lock().unwrap();
+        if head == 0 {
+            records.remove(&place);
+        } else {
+            records.get_mut(&place).expect("a record")[0] = head;
+        }
+    }
+}
+
+impl Memory {
+    fn records(&self) -> Vec<Record> {
+        self.0.lock().unwrap().values().copied().collect()
+    }
+}
+
+fn recorded(bench: &mut Bench) -> Memory {
+    let memory = Memory::default();
+    bench.table.set_journal(Box::new(memory.clone()));
+    memory
+}
+
+/// The process was killed: another table takes up what the records say.
+fn restart(bench: &mut Bench, memory: &Memory) -> usize {
+    bench.table = FlowTable::new(FlowConfig {
+        seed: 8,
+        ..FlowConfig::default()
+    });
+    for load in &mut bench.loads {
+        *load = Arc::default();
+    }
+    for (replica, load) in bench.replicas.iter_mut().zip(&bench.loads) {
+        replica.load = Arc::clone(load);
+    }
+    bench.publish();
+    let cx = Context {
+        now: bench.now,
+        epoch: bench.epoch,
+        services: &bench.services,
+    };
+    let origin = |saved| match saved {
+        SavedOrigin::Port { ip, .. } => (ip == client()).then(port),
+        SavedOrigin::Mesh { keeps_client, .. } => Some(match mesh() {
+            Origin::Mesh {
+                vni,
+                node_ip,
+                node_mac,
+                ..
+            } => Origin::Mesh {
+                vni,
+                node_ip,
+                node_mac,
+                keeps_client,
+            },
+            other => other,
+        }),
+    };
+    let records = memory.records();
+    memory.0.lock().unwrap().clear();
+    bench.table.set_journal(Box::new(memory.clone()));
+    bench.table.restore(&cx, &records, origin)
+}
+
+#[test]
+fn open_connections_go_on_with_their_replica_and_count_as_its_load() {
+    let mut bench = Bench::new(3);
+    let memory = recorded(&mut bench);
+    let seen: Vec<_> = (0..6).map(|i| bench.open(1000 + i)).collect();
+    bench.half_open(2000);
+    assert_eq!(memory.records().len(), 6, "an attempt has no record");
+    assert_eq!(restart(&mut bench, &memory), 6);
+    assert_eq!(bench.own(), [2, 2, 2]);
+    for (sport, seen) in (1000..).zip(&seen) {
+        // The replica speaks first, then the client.
+        bench.returned(&port(), answer(*seen, ACK, 501, 101, b"more"));
+        let sent = bench.forwarded(&port(), to_vip(sport, ACK, 101, 505, b"x"));
+        assert_eq!(info(&sent).five_tuple(), *seen);
+    }
+    // As good as new: they end, and take their load with them.
+    assert_eq!(memory.records().len(), 6);
+    for (sport, seen) in (1000..).zip(&seen) {
+        bench.forwarded(&port(), to_vip(sport, FIN | ACK, 102, 505, b""));
+        bench.returned(&port(), answer(*seen, FIN | ACK, 505, 103, b""));
+    }
+    assert_eq!(bench.own(), [0, 0, 0]);
+    assert_eq!(memory.records(), [] as [Record; 0]);
+}
+
+#[test]
+fn what_is_over_or_lost_its_ends_is_left_out() {
+    let mut bench = Bench::new(2);
+    let memory = recorded(&mut bench);
+    let first = bench.open(1000);
+    let second = bench.open(1001);
+    bench.open(1002);
+    bench.forwarded(&port(), to_vip(1002, RST, 101, 0, b""));
+    assert_eq!(memory.records().len(), 2, "one was reset");
+    let gone = bench.replica_at(second.dst);
+    assert_ne!(gone, bench.replica_at(first.dst));
+    bench.replicas.remove(gone);
+    bench.loads.remove(gone);
+    assert_eq!(restart(&mut bench, &memory), 1);
+    bench.forwarded(&port(), to_vip(1000, ACK, 101, 501, b""));
+    let mut lost = to_vip(1001, ACK, 101, 501, b"");
+    assert!(matches!(
+        bench.forward(&port(), &mut lost),
+        Forward::Refuse(_)
+    ));
+    let nonsense = [[u64::MAX; 16], [0; 16], [3; 16]];
+    let cx = Context {
+        now: bench.now,
+        epoch: bench.epoch,
+        services: &bench.services,
+    };
+    assert_eq!(bench.table.restore(&cx, &nonsense, |_| Some(port())), 0);
+}
+
+#[test]
+fn a_replicas_node_sends_answers_back_by_the_node_that_the_client_came_through() {
+    let mut bench = Bench::new(1);
+    let memory = recorded(&mut bench);
+    let (via, other) = (Mac([2, 0x42, 10, 0, 0, 201]), Mac([2, 0x42, 10, 0, 0, 202]));
+    let replica = bench.replicas[0].mac;
+    let client = "198.51.100.7".parse().unwrap();
+    let seen = tuple(client, 4000, v4(11), 80, 6);
+    let arrive = |bench: &mut Bench, via: Mac, flags: u8| {
+        let frame = tcp((via, replica), seen, (flags, 1, 1), b"");
+        let cx = Context {
+            now: bench.now,
+            epoch: bench.epoch,
+            services: &bench.services,
+        };
+        bench.table.arrived(&cx, vni(), &frame, &info(&frame));
+    };
+    let back = |bench: &mut Bench, flags: u8| {
+        let mut frame = tcp((replica, Mac([8; 6])), seen.reversed(), (flags, 1, 1), b"");
+        let before = frame.clone();
+        let verdict = bench.reverse(&mut frame);
+        assert_eq!(frame[14..], before[14..], "addresses stay");
+        match verdict {
+            Reverse::Return { dst_mac } => {
+                assert_eq!(
+                    (frame[..6].to_vec(), frame[6..12].to_vec()),
+                    (dst_mac.0.to_vec(), replica.0.to_vec())
+                );
+                Some(dst_mac)
+            }
+            Reverse::NotAFlow => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(back(&mut bench, ACK), None);
+    arrive(&mut bench, via, SYN);
+    assert_eq!(back(&mut bench, SYN | ACK), Some(via));
+    arrive(&mut bench, via, ACK);
+    assert_eq!(bench.own(), [0], "counted where the client came in");
+    // A second connection of the same ports by another node does not take it over.
+    arrive(&mut bench, other, SYN);
+    assert_eq!(back(&mut bench, ACK), Some(via));
+    bench.pass(Duration::from_secs(100 * 3600));
+    bench.table.expire(bench.now, 100);
+    assert_eq!(back(&mut bench, ACK), Some(via), "never over by being idle");
+    assert_eq!(restart(&mut bench, &memory), 1);
+    assert_eq!(back(&mut bench, ACK), Some(via), "the replica speaks first");
+    arrive(&mut bench, via, FIN | ACK);
+    assert_eq!(back(&mut bench, FIN | ACK), Some(via));
+    bench.pass(Duration::from_secs(20));
+    bench.table.expire(bench.now, 100);
+    assert_eq!(back(&mut bench, ACK), None);
+    // From the middle, as after a restart that lost everything.
+    arrive(&mut bench, other, ACK);
+    assert_eq!(back(&mut bench, ACK), Some(other));
+    // Its replica goes, and the entry with it.
+    bench.replicas.clear();
+    bench.publish();
+    let cx = Context {
+        now: bench.now,
+        epoch: bench.epoch,
+        services: &bench.services,
+    };
+    while !bench.table.sweep(&cx, 100, |_| panic!("nobody to reset")) {}
+    assert_eq!(bench.table.len(), 0);
+}
+
+#[test]
+fn a_client_of_a_published_port_keeps_its_address_where_it_may() {
+    let mut bench = Bench::new(1);
+    let Origin::Mesh {
+        vni,
+        node_ip,
+        node_mac,
+        ..
+    } = mesh()
+    else {
+        panic!("weft0")
+    };
+    let origin = Origin::Mesh {
+        vni,
+        node_ip,
+        node_mac,
+        keeps_client: true,
+    };
+    let client = "198.51.100.7".parse().unwrap();
+    let syn = tcp(
+        (CLIENT, VIP_MAC),
+        tuple(client, 4000, mesh_ip(), 8000, 6),
+        (SYN, 1, 0),
+        b"",
+    );
+    let sent = bench.forwarded(&origin, syn);
+    let seen = info(&sent).five_tuple();
+    assert_eq!(seen, tuple(client, 4000, v4(11), 80, 6));
+    assert_eq!(weft_wire::frame::src_mac(&sent), node_mac);
+    let back = bench.returned(&origin, answer(seen, SYN | ACK, 5, 2, b""));
+    assert_eq!(
+        info(&back).five_tuple(),
+        tuple(mesh_ip(), 8000, client, 4000, 6)
+    );
+    assert_eq!(
+        bench.table.state_of(vni, seen),
+        None,
+        "found by what the client sends only"
+    );
+    let again = tcp(
+        (CLIENT, VIP_MAC),
+        tuple(client, 4000, mesh_ip(), 8001, 6),
+        (SYN, 1, 0),
+        b"",
+    );
+    // Two ports lead to one replica: it has to tell the connections apart.
+    let second = info(&bench.forwarded(&origin, again)).five_tuple();
+    assert_eq!((second.src, second.dst), (seen.src, seen.dst));
+    assert_ne!(second.sport, seen.sport);
+}
