@@ -75,7 +75,8 @@ impl Worker {
         // The source port is entropy; answers go to the port that VXLAN listens on.
         let from = SocketAddr::new(message.from.ip(), self.vxlan_port);
         let mut at = message.range.start;
-        while at < message.range.end {
+        // Once also for a datagram without a byte.
+        loop {
             let end = message.range.end.min(at + step);
             let verdict = self.encapsulated(snapshot, from, at..end, message.gso_size);
             if let Err(reason) = verdict {
@@ -83,6 +84,9 @@ impl Worker {
                 self.copy_datagram(from, at..end, reason);
             }
             at = end;
+            if at >= message.range.end {
+                return;
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! namespaces are anonymous and end with the test.
 
 mod common;
+mod hostile;
 mod inject;
 mod ipv6;
 mod kernel_peer;
