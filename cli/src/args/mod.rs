@@ -586,8 +586,8 @@ pub enum BenchCommand {
 /// `weft bench overlay`
 #[derive(Debug, Args)]
 pub struct BenchOverlayArgs {
-    /// Tests to run; may be repeated (default: all but `endpoints`, `flows` and `iperf3`, about five
-    /// minutes)
+    /// Tests to run; may be repeated (default: all but `endpoints`, `flows`, `flood` and `iperf3`,
+    /// about five minutes)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
     pub only: Vec<BenchTest>,
     /// Measured pairs, alternating
@@ -634,6 +634,9 @@ pub enum BenchTest {
     Endpoints,
     /// 100,000 flows through a virtual address, against 1: TCP and 64 bytes there and back
     Flows,
+    /// One TCP stream while a machine that is no node floods the receiver's VXLAN port with garbage,
+    /// against the same without; says how much there was and where it ended
+    Flood,
     /// TCP with iperf3 as the generator, one stream and eight; left out where it is not installed
     Iperf3,
     /// Every one of them

@@ -3,6 +3,7 @@
 //! that a machine that changes its mind hits both.
 
 mod figures;
+mod garbage;
 mod load;
 mod many;
 mod measure;
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
     let mut tests = Vec::new();
     bench.against_kernel(&mut tests)?;
     bench.many(&mut tests)?;
+    let flood = bench.flood(&mut tests)?;
     if let Some(file) = &args.svg {
         picture::draw(&tests, file)?;
     }
@@ -52,6 +54,13 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
             "Medians of {} alternating pairs of {} s.",
             args.pairs, args.seconds
         ))?;
+    }
+    if let Some(flood) = flood {
+        if args.format.format.is_none() && !args.format.quiet {
+            out.line(&flood)?;
+        } else {
+            complain(&flood);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,17 +41,18 @@ impl Test {
         }
     }
 
-    /// Measures both in pairs; `prepare` is called before each run on weft's side.
-    pub(super) fn run(
+    /// Measures both in pairs; `prepare` is called before each run on weft's side, and what it
+    /// returns lives as long as the run.
+    pub(super) fn run<T>(
         mut self,
         pace: Pace,
         (weft, other): (&Way<'_>, &Way<'_>),
         stop: &Stop,
-        prepare: impl Fn() -> anyhow::Result<()>,
+        prepare: impl Fn() -> anyhow::Result<T>,
     ) -> anyhow::Result<Self> {
         let ours = |length| {
             stop.going_on()?;
-            prepare()?;
+            let _meanwhile = prepare()?;
             self.work.measure(weft, length)
         };
         let theirs = |length| {

@@ -70,7 +70,7 @@ impl Plan {
 
     /// True when a test has the kernel on the other side, or runs in the same lab.
     pub(super) fn needs_kernel(&self) -> bool {
-        let alone = [BenchTest::Endpoints, BenchTest::Flows];
+        let alone = [BenchTest::Endpoints, BenchTest::Flows, BenchTest::Flood];
         !self.tests.iter().all(|test| alone.contains(test))
     }
 
@@ -99,6 +99,7 @@ mod tests {
         let usual = plan(&[], &[]).unwrap();
         assert!(usual.has(BenchTest::Tcp8) && usual.has(BenchTest::Vip));
         assert!(!usual.has(BenchTest::Endpoints) && !usual.has(BenchTest::Flows));
+        assert!(!usual.has(BenchTest::Flood));
         assert_eq!(usual.controls().collect::<Vec<_>>(), ["cubic", "bbr"]);
         assert_eq!(usual.first_control(), "cubic");
     }
@@ -110,7 +111,9 @@ mod tests {
         assert!(!some.has(BenchTest::Tcp1));
         assert_eq!(some.first_control(), "reno");
         assert!(some.needs_kernel());
-        assert!(!plan(&[BenchTest::Endpoints], &[]).unwrap().needs_kernel());
+        for alone in [BenchTest::Endpoints, BenchTest::Flood] {
+            assert!(!plan(&[alone], &[]).unwrap().needs_kernel());
+        }
         let all = plan(&[BenchTest::All], &[]).unwrap();
         assert!(all.has(BenchTest::Endpoints) && all.has(BenchTest::Tcp1));
     }

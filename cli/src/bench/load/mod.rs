@@ -3,6 +3,7 @@
 mod echo;
 mod flood;
 mod flows;
+mod garbage;
 mod iperf3;
 mod stream;
 mod tasks;
@@ -10,6 +11,7 @@ mod tasks;
 pub(super) use echo::{Exchanged, exchange, exchange_many};
 pub(super) use flood::flood;
 pub(super) use flows::Crowd;
+pub(super) use garbage::Garbage;
 pub(super) use iperf3::{iperf3, is_installed as has_iperf3};
 pub(super) use stream::{Streamed, streams};
 pub(super) use tasks::ask_tasks;

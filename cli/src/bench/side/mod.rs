@@ -4,7 +4,7 @@ mod kernel;
 mod weft;
 
 pub(super) use kernel::KernelSide;
-pub(super) use weft::WeftSide;
+pub(super) use weft::{Dropped, WeftSide};
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -1,30 +1,35 @@
 //! weft: two agents, an overlay network, and sandboxes that joined it.
 
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use weft_control::api::{
-    Connect, Connected, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
 use weft_control::objects::{
     Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service, ServiceMode,
     ServiceSpec,
 };
-use weft_lab::{Lab, LabConfig};
+use weft_lab::{Lab, LabConfig, OUTSIDE};
 
 use super::{End, LIMIT, LOOK, wait_for};
-use crate::bench::load::Way;
+use crate::bench::load::{Garbage, Way};
 use crate::client::Client;
 use crate::stop::Stop;
 
 /// Room for some thousand endpoints.
 const SUBNET: &str = "10.200.0.0/16";
+
+/// UDP port of the agents' VXLAN.
+const VXLAN: u16 = 4789;
 
 /// Sandboxes that are made and attached at once.
 const BATCH: usize = 25;
@@ -106,6 +111,27 @@ impl WeftSide {
         Ok(counts.sum())
     }
 
+    /// Garbage for the server's node from the machine that is none, half of it in the name of the
+    /// client's node.
+    pub(in crate::bench) fn garbage(&self) -> anyhow::Result<Arc<Garbage>> {
+        let vtep = |node| anyhow::Ok(SocketAddr::new(self.lab.node_addr(node)?, VXLAN));
+        let outside = self.lab.netns(OUTSIDE, None)?;
+        Garbage::new(&outside, vtep("node1")?, vtep("node2")?)
+    }
+
+    /// What was dropped until now on the server's node.
+    pub(in crate::bench) fn dropped(&self) -> anyhow::Result<Dropped> {
+        let api = api(&self.lab, "node2")?;
+        let drops: Drops = self.runtime.block_on(api.get("/v1/drops?port=underlay"))?;
+        let by_weft = drops.total.into_iter().map(|d| (d.reason, d.packets));
+        let pid = self.lab.agent_pid("node2")?.context("weftd does not run")?;
+        let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/udp"))?;
+        Ok(Dropped {
+            by_weft: by_weft.collect(),
+            by_socket: full_socket(&sockets),
+        })
+    }
+
     /// From the client's sandbox to that one, which is on the same node.
     pub(in crate::bench) fn way_to<'a>(&'a self, server: &'a End) -> Way<'a> {
         self.client.to(server, &self.agents[..1])
@@ -131,6 +157,40 @@ impl WeftSide {
         drop((self.client, self.server));
         self.lab.down()
     }
+}
+
+/// Packets that a node did not deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::bench) struct Dropped {
+    /// At the underlay, by reason.
+    pub(in crate::bench) by_weft: BTreeMap<String, u64>,
+    /// Before weft could read them.
+    pub(in crate::bench) by_socket: u64,
+}
+
+impl Dropped {
+    /// What came since then.
+    pub(in crate::bench) fn since(&self, before: &Self) -> Self {
+        let more = |(reason, packets): (&String, &u64)| {
+            let old = before.by_weft.get(reason).copied().unwrap_or_default();
+            (reason.clone(), packets - old)
+        };
+        Self {
+            by_weft: self.by_weft.iter().map(more).filter(|d| d.1 > 0).collect(),
+            by_socket: self.by_socket - before.by_socket,
+        }
+    }
+}
+
+/// Datagrams for the VXLAN port that found no room, out of `/proc/net/udp`.
+fn full_socket(table: &str) -> u64 {
+    let port = format!(":{VXLAN:04X}");
+    let sockets = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = fields.nth(1)?;
+        local.ends_with(&port).then_some(fields.last()?)
+    });
+    sockets.filter_map(|drops| drops.parse::<u64>().ok()).sum()
 }
 
 fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
@@ -225,7 +285,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         restart_condition: RestartCondition::None,
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
     };
     let first = api(lab, "node1")?;
     let service: Service = first.post("/v1/services", &spec).await?;
@@ -233,4 +293,33 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
     let vip = detail.service.vips.first().context("no virtual address")?;
     let replica = attach(lab, "node2", "replica", Some("bench")).await?;
     Ok((replica, vip.ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_of_all_sockets_of_the_port_are_added() {
+        let table = "\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 1047: 01004D0A:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 123 2 0000000000000000 40
+ 1047: 01004D0A:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 124 2 0000000000000000 2
+ 1048: 01004D0A:12B6 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 125 2 0000000000000000 9
+";
+        assert_eq!(full_socket(table), 42);
+        assert_eq!(full_socket(""), 0);
+    }
+
+    #[test]
+    fn only_what_came_since_then_counts() {
+        let dropped = |counts: &[(&str, u64)], by_socket| Dropped {
+            by_weft: counts.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
+            by_socket,
+        };
+        let before = dropped(&[("multicast", 3), ("truncated", 1)], 5);
+        let after = dropped(&[("multicast", 3), ("truncated", 8), ("unknown_vni", 2)], 6);
+        let since = dropped(&[("truncated", 7), ("unknown_vni", 2)], 1);
+        assert_eq!(after.since(&before), since);
+    }
 }
