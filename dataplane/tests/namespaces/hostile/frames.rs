@@ -136,7 +136,7 @@ pub(super) fn fragment4(frame: &[u8], id: u16, offset: u16, more: bool, payload:
     let mut out = frame[..ETH + 20].to_vec();
     out.extend_from_slice(payload);
     let out = put(out, ETH + 4, &id.to_be_bytes());
-    let bits = offset / 8 | if more { 0x2000 } else { 0 };
+    let bits = (offset / 8) | if more { 0x2000 } else { 0 };
     settle(put(out, ETH + 6, &bits.to_be_bytes()))
 }
 
