@@ -6,6 +6,7 @@
 mod frames;
 mod from_port;
 mod from_underlay;
+mod port_cases;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
