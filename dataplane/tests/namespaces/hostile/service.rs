@@ -125,19 +125,25 @@ fn fragments(like: IpAddr) {
     publish(&a, 1, &[&me, &replica], &[], &b, &[&replica]);
     let (sender, mut receiver) = (Raw::speaking(&me), Raw::open(&replica.ns));
     let drops = &me.port.counters.drops;
-    for (number, (name, reason, frame)) in steps(like).into_iter().enumerate() {
+    let foreign = |frame: &[u8]| frame[6..12] != mac(REPLICA);
+    // Also once before the first, so that what the kernel said by itself is counted already.
+    let mut fences = 0;
+    let mut fence = |receiver: &mut Raw, name: &str| {
+        fences += 1;
+        let fence = pong4(ME, REPLICA, fences);
+        sender.send(&fence).expect("send");
+        receiver.nothing_before(&fence, foreign, name);
+    };
+    fence(&mut receiver, "at first");
+    for (name, reason, frame) in steps(like) {
         let before = all(drops);
         sender.send(&frame).expect(name);
-        let foreign = |frame: &[u8]| frame[6..12] != mac(REPLICA);
         match reason {
             Some(reason) => one_more(drops, &before, reason, name),
             // The checksum in front of the data is another one now.
             None => receiver.nothing_before(&frame[frame.len() - 8..], foreign, name),
         }
-        let number = u16::try_from(number).expect("few");
-        let fence = pong4(ME, REPLICA, number);
-        sender.send(&fence).expect("send");
-        receiver.nothing_before(&fence, foreign, name);
+        fence(&mut receiver, name);
     }
     assert!(a.plane.alive());
 }
