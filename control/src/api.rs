@@ -10,6 +10,7 @@
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
 //! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
+//! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | `Node` |
 //! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
 //! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
 //! | POST /v1/networks/{ref}/connect | [`Connect`] | [`Connected`] |
@@ -35,7 +36,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeId};
-use crate::objects::{Mac, Network, Node, Role, Service, Task};
+use crate::objects::{Availability, Mac, Network, Node, Role, Service, Task};
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,6 +285,13 @@ pub struct NodeRemove {
     /// Also a node that is not down.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `weft node update`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeUpdate {
+    /// Whether the scheduler may use the node.
+    pub availability: Availability,
 }
 
 /// Parameters of the query of `weft drops`.

@@ -12,8 +12,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -45,6 +45,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
             post(rotate_join_token::<S>),
         )
         .route("/v1/nodes", get(nodes::<S>))
+        .route("/v1/nodes/{ref}/update", post(node_update::<S>))
         .route("/v1/nodes/{ref}", get(node::<S>).delete(node_remove::<S>))
         .route("/v1/networks", get(networks::<S>).post(network_create::<S>))
         .route(
@@ -188,6 +189,16 @@ async fn node_remove<S: NodeService>(
     whole(async move { node.node_remove(reference, body).await })
         .await
         .map(|()| Json(Empty {}))
+}
+
+async fn node_update<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Body(body): Body<NodeUpdate>,
+) -> Reply<weft_control::objects::Node> {
+    whole(async move { node.node_update(reference, body).await })
+        .await
+        .map(Json)
 }
 
 async fn networks<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Network>> {

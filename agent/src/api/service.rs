@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
-use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::ApiError;
 
@@ -49,6 +49,12 @@ pub trait NodeService: Send + Sync + 'static {
     /// GET /v1/nodes/{ref}
     fn node(&self, reference: String) -> impl Future<Output = Answer<NodeRow>> + Send;
 
+    /// POST /v1/nodes/{ref}/update
+    fn node_update(
+        &self,
+        reference: String,
+        body: NodeUpdate,
+    ) -> impl Future<Output = Answer<Node>> + Send;
     /// DELETE /v1/nodes/{ref}
     fn node_remove(
         &self,

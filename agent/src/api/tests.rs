@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -87,6 +87,14 @@ impl NodeService for Fake {
     async fn node(&self, reference: String) -> Answer<NodeRow> {
         self.absent(format!("node {reference}"))
     }
+    async fn node_update(
+        &self,
+        reference: String,
+        body: NodeUpdate,
+    ) -> Answer<weft_control::objects::Node> {
+        self.absent(format!("update {reference} {:?}", body.availability))
+    }
+
     async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
         self.note(format!("node rm {reference} {}", body.force));
         Ok(())

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info,
-    JoinToken, NetworkDetail, NodeRemove, NodeRow, PeerAdd, Scale, ServiceDetail, SwarmInfo,
-    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    JoinToken, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
+    SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
 };
 use weft_control::objects::{
     Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
@@ -109,6 +109,17 @@ impl NodeService for Node {
     async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
         let (_, manager) = self.manager().await?;
         Ok(manager.remove_node(&reference, body.force).await?)
+    }
+
+    async fn node_update(
+        &self,
+        reference: String,
+        body: NodeUpdate,
+    ) -> Answer<weft_control::objects::Node> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager
+            .set_availability(&reference, body.availability)
+            .await?)
     }
 
     async fn networks(&self) -> Answer<Vec<Network>> {

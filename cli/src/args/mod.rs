@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use weft_control::api::CaptureDir;
-use weft_control::objects::{Mac, NetworkAttachmentSpec, PortSpec};
+use weft_control::objects::{Availability, Mac, NetworkAttachmentSpec, PortSpec};
 
 /// Where `weftd` listens when nobody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
@@ -209,6 +209,15 @@ pub enum NodeCommand {
     Ls(FormatArgs),
     /// Show everything known about nodes
     Inspect(InspectArgs),
+    /// Change whether nodes get tasks
+    Update {
+        /// active, pause (running tasks stay) or drain (tasks move away)
+        #[arg(long, value_name = "STATE", value_parser = parse_availability)]
+        availability: Availability,
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "NODE")]
+        refs: Vec<String>,
+    },
     /// Forget nodes that left or died
     Rm {
         /// Also nodes that are not down
@@ -218,6 +227,17 @@ pub enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         refs: Vec<String>,
     },
+}
+
+fn parse_availability(text: &str) -> Result<Availability, String> {
+    match text {
+        "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        _ => Err(format!(
+            "invalid availability {text:?}, only active, pause and drain are possible"
+        )),
+    }
 }
 
 /// Objects to show.

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weft_control::api::{Info, NodeRemove, NodeRow};
+use weft_control::api::{Info, NodeRemove, NodeRow, NodeUpdate};
+use weft_control::objects::Node;
 
 use crate::args::NodeCommand;
 use crate::client::{Client, Refused, segment};
@@ -32,6 +33,19 @@ pub(super) async fn run(
                 found.push(node.map(|node| docker_case(node, "node")));
             }
             show(&args, found, out)
+        }
+        NodeCommand::Update { availability, refs } => {
+            let mut refused = Vec::new();
+            for name in &refs {
+                let path = format!("/v1/nodes/{}/update", segment(name));
+                let request = NodeUpdate { availability };
+                match client.post::<_, Node>(&path, &request).await {
+                    Ok(_) => out.line(name)?,
+                    Err(error) if error.is::<Refused>() => refused.push(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            finish(&refused)
         }
         NodeCommand::Rm { force, refs } => {
             let mut refused = Vec::new();

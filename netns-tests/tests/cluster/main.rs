@@ -10,6 +10,7 @@ mod failure;
 mod ipv6;
 mod mesh_frame;
 mod mtu;
+mod no_lost_request;
 mod outside;
 mod restart;
 mod service;
