@@ -7,7 +7,7 @@ use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use weft_wire::reply::segment_end;
 use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
 
-use crate::services::OpenFlow;
+use crate::load::OpenFlow;
 use crate::syn_ring::SynRef;
 use crate::table::FlowConfig;
 

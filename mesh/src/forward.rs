@@ -138,6 +138,7 @@ impl FlowTable {
                 return self.forward_new(cx, origin, key, frame, info, partial_csum);
             }
             if state.is_unanswered() {
+                self.note_silence(cx.now, at);
                 match self.retry(cx, at) {
                     Some(moved) => install = moved,
                     None if alive => {}
@@ -156,6 +157,7 @@ impl FlowTable {
         let state = state.after_client(info.tcp_flags);
         if let Some(flow) = self.get_mut(at) {
             flow.track_client(frame, info);
+            flow.last_seen = cx.now;
         }
         self.set_state(at, state);
         self.forward_known(cx, at, install, frame, info, partial_csum)
@@ -199,7 +201,7 @@ impl FlowTable {
         if info.proto == TCP && !is_syn(info) {
             return refuse_stranger(info);
         }
-        let (reverse, replica) = match self.choose(cx, origin, &key, &[]) {
+        let (reverse, replica, service) = match self.choose(cx, origin, &key, &[]) {
             Ok(chosen) => chosen,
             Err(DropReason::FlowTableFull) => {
                 self.counters.full += 1;
@@ -237,7 +239,7 @@ impl FlowTable {
             client_end: 0,
             client_ack: 0,
             syn,
-            open: Some(replica.load.open()),
+            open: Some(replica.load.open_at(&service.balancer.load, cx.now)),
         };
         flow.track_client(frame, info);
         let install = flow.install(self.config.worker);
@@ -254,7 +256,7 @@ impl FlowTable {
         origin: &Origin,
         key: &Key,
         tried: &[u64],
-    ) -> Result<(Key, &'a Replica), DropReason> {
+    ) -> Result<(Key, &'a Replica, &'a Service), DropReason> {
         let (service, target_port) = service_of(cx, origin, key).ok_or(DropReason::NoService)?;
         let client_ip = match origin {
             Origin::Port { .. } => key.tuple.src,
@@ -264,6 +266,8 @@ impl FlowTable {
             Origin::Mesh { node_ip, .. } => *node_ip,
         };
         let choice = Choice {
+            now: cx.now,
+            client: Some(key.tuple.src),
             ipv6: client_ip.is_ipv6(),
             local_first: service.local_first,
             tried,
@@ -292,7 +296,7 @@ impl FlowTable {
                 tuple,
             })
             .ok_or(DropReason::FlowTableFull)?;
-        Ok((reverse, replica))
+        Ok((reverse, replica, service))
     }
 
     /// The key itself, or one with another client port when a flow has it already: two services
@@ -331,7 +335,7 @@ impl FlowTable {
         if tried_len >= tried.len() {
             return None;
         }
-        let (reverse, replica) = self
+        let (reverse, replica, service) = self
             .choose(cx, &origin, &key, tried.get(..tried_len)?)
             .ok()?;
         if let Some(kept) = syn.and_then(|syn| self.syns.get_mut(syn)) {
@@ -343,7 +347,7 @@ impl FlowTable {
         if let Some(open) = flow.open.take() {
             open.load().count_refused();
         }
-        flow.open = Some(replica.load.open());
+        flow.open = Some(replica.load.open_at(&service.balancer.load, cx.now));
         flow.replica_key = replica.key;
         flow.replica_mac = replica.mac;
         flow.replica_local = replica.local;

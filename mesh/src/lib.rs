@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
+mod ejection;
 mod errors;
 mod evict;
 mod flow;
@@ -26,6 +27,8 @@ mod forward;
 mod fragments;
 mod journal;
 mod returns;
+mod load;
+mod outcome;
 mod reverse;
 mod services;
 mod sweep;
@@ -34,15 +37,16 @@ mod table;
 mod tenants;
 mod wheel;
 
-pub use balancer::{Balancer, Choice, Policy, Rng};
+pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
+pub use ejection::Health;
 pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
 pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
+pub use load::{OpenFlow, ReplicaLoad, ServiceLoad};
 pub use reverse::Reverse;
 pub use services::{
-    OpenFlow, Protocol, Published, Replica, ReplicaLoad, Service, ServiceIndex, Services,
-    ServicesBuilder,
+    Protocol, Published, Replica, Service, ServiceIndex, Services, ServicesBuilder,
 };
 pub use sweep::{Reset, ResetTo};
 pub use table::{Context, FlowConfig, FlowCounters, FlowTable};

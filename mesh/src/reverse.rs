@@ -171,6 +171,7 @@ impl FlowTable {
     /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
     /// then goes on to the client.
     fn reverse_refused(&mut self, cx: &Context<'_>, at: u32) -> Option<Reverse> {
+        self.note_refusal(cx.now, at);
         let syn = self.get(at)?.syn;
         let kept = syn.and_then(|syn| self.syns.get_mut(syn));
         let moved = kept

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, Vni};
 
 use crate::balancer::Balancer;
+use crate::load::ReplicaLoad;
 
 /// Transport protocol of a published port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -16,88 +16,6 @@ pub enum Protocol {
     Tcp,
     /// UDP
     Udp,
-}
-
-/// Open connections of one replica, shared by all workers and by the agent across snapshots.
-///
-/// The agent keeps one of these for each replica as long as the replica lives, and hands the same
-/// one to every [`Services`] that names it.
-#[derive(Debug, Default)]
-pub struct ReplicaLoad {
-    own: AtomicU32,
-    others: AtomicU32,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl ReplicaLoad {
-    /// Connections that the balancers of this node have open to the replica.
-    #[must_use]
-    pub fn own(&self) -> u32 {
-        self.own.load(Ordering::Relaxed)
-    }
-
-    /// Connections that other nodes said they have open to it.
-    #[must_use]
-    pub fn others(&self) -> u32 {
-        self.others.load(Ordering::Relaxed)
-    }
-
-    /// Sets what the other nodes said, summed up.
-    pub fn set_others(&self, connections: u32) {
-        self.others.store(connections, Ordering::Relaxed);
-    }
-
-    /// Connections open cluster-wide, as far as this node knows.
-    #[must_use]
-    pub fn total(&self) -> u32 {
-        self.own().saturating_add(self.others())
-    }
-
-    /// Connections of this node that the replica answered, since the agent started.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections of this node that it refused or left unanswered, since the agent started.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Counts one connection of this node until the returned value is dropped.
-    #[must_use]
-    pub fn open(self: &Arc<Self>) -> OpenFlow {
-        self.own.fetch_add(1, Ordering::Relaxed);
-        OpenFlow(Arc::clone(self))
-    }
-
-    pub(crate) fn count_accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// One connection counted in [`ReplicaLoad::own`]; dropping it takes the count back, once.
-#[derive(Debug)]
-pub struct OpenFlow(Arc<ReplicaLoad>);
-
-impl OpenFlow {
-    /// The counters that it is counted in.
-    #[must_use]
-    pub fn load(&self) -> &ReplicaLoad {
-        &self.0
-    }
-}
-
-impl Drop for OpenFlow {
-    fn drop(&mut self) {
-        self.0.own.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// One address that can answer for a service.
@@ -332,18 +250,5 @@ mod tests {
             (Some(1410), Some(1390))
         );
         assert_eq!(s.mss(other, true), None);
-    }
-
-    #[test]
-    fn an_open_flow_is_counted_exactly_once() {
-        let load = Arc::new(ReplicaLoad::default());
-        load.set_others(3);
-        let a = load.open();
-        let b = load.open();
-        assert_eq!((load.own(), load.total()), (2, 5));
-        drop(a);
-        assert_eq!(b.load().own(), 1);
-        drop(b);
-        assert_eq!((load.own(), load.total()), (0, 3));
     }
 }

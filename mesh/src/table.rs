@@ -14,6 +14,7 @@ use crate::evict::Evictions;
 use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
 use crate::fragments::Fragments;
 use crate::journal::{Journal, is_kept};
+use crate::outcome::{close, note_answer};
 use crate::services::Services;
 use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
@@ -225,6 +226,7 @@ impl FlowTable {
                 break;
             };
             if self.deadline(at).is_some_and(|deadline| deadline <= now) {
+                self.note_silence(now, at);
                 self.remove(at);
                 self.counters.expired += 1;
                 ended += 1;
@@ -315,7 +317,7 @@ impl FlowTable {
 
     /// Forgets a flow, takes its count back and tells the worker that helps with it.
     pub(crate) fn remove(&mut self, at: u32) -> Option<Flow> {
-        let flow = self.flows.get_mut(at as usize)?.take()?;
+        let mut flow = self.flows.get_mut(at as usize)?.take()?;
         self.wheel.unlink(at);
         self.forget_record(at, &flow);
         self.tenants.take(&flow.origin);
@@ -323,7 +325,8 @@ impl FlowTable {
         if flow.role == Role::Owner {
             unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
         }
-        if flow.open.is_some() {
+        let state = flow.state;
+        if close(&mut flow, state, &self.config) {
             self.active -= 1;
         }
         self.free.push(at);
@@ -362,7 +365,7 @@ impl FlowTable {
 
     /// Changes a flow's state and with it when it ends.
     pub(crate) fn set_state(&mut self, at: u32, state: FlowState) {
-        let Some(flow) = self.get_mut(at) else {
+        let Some(Some(flow)) = self.flows.get_mut(at as usize) else {
             return;
         };
         if flow.state == state {
@@ -376,10 +379,11 @@ impl FlowTable {
         {
             open.load().count_accepted();
         }
+        note_answer(flow, before);
         if !state.is_unanswered() {
             flow.syn = None;
         }
-        if state.is_over() && flow.open.take().is_some() {
+        if state.is_over() && close(flow, before, &self.config) {
             self.active -= 1;
         }
         self.record(at, kept);

@@ -1,0 +1,146 @@
+//! How much a replica has to do by now, from what is known of it.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use weft_wire::Instant;
+
+use super::{Balancer, Policy};
+use crate::services::Replica;
+
+/// One connection, in the unit of estimates.
+const ONE: i64 = 256;
+/// A report has lost half its meaning after so many mean lifetimes: the queue of a busy replica
+/// outlives its connections.
+const HALF_LIFE: u128 = 4;
+/// Least part of a full share, of [`ONE`], in a slow start.
+const FIRST_SHARE: u64 = 16;
+/// The others are believed to have so much more traffic than this node at most.
+const MOST_MIRRORED: u64 = 64;
+
+/// Estimates loads for one choice.
+#[derive(Clone, Copy)]
+pub(super) struct Estimate {
+    policy: Policy,
+    now: Instant,
+    slow_start: Duration,
+    lifetime: Option<Duration>,
+    /// Connections of all others for one of this node, in [`ONE`]: what this node has done since
+    /// it reported last, they have done as well, so many times, and said nothing yet. Without it
+    /// all would follow one report to the same replica.
+    mirrored: i64,
+}
+
+impl Estimate {
+    pub(super) fn new<'a>(
+        balancer: &Balancer,
+        replicas: impl Iterator<Item = &'a Replica>,
+        now: Instant,
+    ) -> Self {
+        let mut mirrored = 0;
+        if balancer.policy == Policy::Adaptive {
+            let (mut others, mut reported) = (0u64, 0u64);
+            for replica in replicas {
+                if let Some(own) = replica.load.reported() {
+                    others += u64::from(replica.load.others());
+                    reported += u64::from(own);
+                }
+            }
+            let ratio = (others.saturating_mul(256))
+                .checked_div(reported)
+                .unwrap_or(0);
+            mirrored = ratio.min(MOST_MIRRORED * 256).cast_signed();
+        }
+        Self {
+            policy: balancer.policy,
+            now,
+            slow_start: balancer.slow_start,
+            lifetime: balancer.load.mean_lifetime(),
+            mirrored,
+        }
+    }
+
+    pub(super) fn score(&self, replica: &Replica) -> Score {
+        Score {
+            load: self.load(replica),
+            weight: u64::from(replica.weight) * self.share(replica),
+            pressure: replica.load.pressure().map_or(0, step_of),
+        }
+    }
+
+    /// Connections that are likely to be open, in [`ONE`].
+    fn load(&self, replica: &Replica) -> u64 {
+        let load = &replica.load;
+        let own = i64::from(load.own());
+        let others = i64::from(load.others());
+        let estimate = match self.policy {
+            Policy::LeastOwn | Policy::TwoChoices => own * ONE,
+            Policy::LeastConnections => (own + others) * ONE,
+            Policy::Adaptive => {
+                let since = load.reported().map_or(0, |told| own - i64::from(told));
+                let others = others * ONE + since * self.mirrored;
+                own * ONE + others.max(0) * self.meaning(load.age_of_others(self.now)) / ONE
+            }
+        };
+        estimate.max(0).cast_unsigned()
+    }
+
+    /// What a report of this age says of the present, from [`ONE`] down to nothing. What it no
+    /// longer says is the same guess for all replicas, and makes no difference between them.
+    fn meaning(&self, age: Option<Duration>) -> i64 {
+        let (Some(age), Some(lifetime)) = (age, self.lifetime) else {
+            return ONE;
+        };
+        let half = HALF_LIFE * lifetime.as_nanos().max(1);
+        i64::try_from(256 * half / (half + age.as_nanos())).unwrap_or(ONE)
+    }
+
+    /// Part of its weight that a replica has by now, from [`FIRST_SHARE`] to [`ONE`].
+    fn share(&self, replica: &Replica) -> u64 {
+        let whole = ONE.cast_unsigned();
+        let Some(since) = replica.load.ready_since() else {
+            return whole;
+        };
+        let ready = self.now.since(since);
+        if ready >= self.slow_start {
+            return whole;
+        }
+        let part = u128::from(whole) * ready.as_nanos() / self.slow_start.as_nanos().max(1);
+        u64::try_from(part)
+            .unwrap_or(whole)
+            .clamp(FIRST_SHARE, whole)
+    }
+}
+
+/// Below one percent all pressures are alike, above it those between one power of two and the
+/// next: else nodes with nothing to do would follow one another's noise.
+fn step_of(pressure: u16) -> u8 {
+    let percent = pressure / 100;
+    (u16::BITS - percent.leading_zeros()) as u8
+}
+
+/// Load for the weight, were one connection added.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Score {
+    load: u64,
+    weight: u64,
+    pressure: u8,
+}
+
+impl Score {
+    pub(super) fn cmp(&self, other: &Self) -> Ordering {
+        let one = ONE.cast_unsigned();
+        let product = |a: &Self, b: &Self| u128::from(a.load + one) * u128::from(b.weight);
+        product(self, other)
+            .cmp(&product(other, self))
+            .then(self.pressure.cmp(&other.pressure))
+    }
+
+    /// Not loaded by more than `percent` of the least loaded one, and one connection.
+    pub(super) fn is_within(&self, percent: u16, least: &Self) -> bool {
+        let one = u128::from(ONE.cast_unsigned());
+        let mine = 100 * u128::from(self.load) * u128::from(least.weight);
+        let most = u128::from(percent) * u128::from(least.load) * u128::from(self.weight);
+        mine <= most + 100 * one * u128::from(least.weight)
+    }
+}

@@ -1,0 +1,304 @@
+//! What is known of the load of replicas and services: counters that all workers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use weft_wire::Instant;
+
+use crate::ejection::Health;
+
+/// Not known, in a counter whose other values are.
+const UNKNOWN: u32 = u32::MAX;
+/// Lifetimes that the mean looks back on.
+const LIFETIMES: u64 = 64;
+
+/// What is known of the connections of one service, shared by all workers and by the agent across
+/// snapshots: kept like [`ReplicaLoad`], as long as the service lives.
+#[derive(Debug, Default)]
+pub struct ServiceLoad {
+    mean_nanos: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl ServiceLoad {
+    /// How long a connection lives, from its first packet to its last: a moving average.
+    /// None before one has ended.
+    #[must_use]
+    pub fn mean_lifetime(&self) -> Option<Duration> {
+        let nanos = self.mean_nanos.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Connections that have ended, since the agent started.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Takes in the lifetime of one connection that has ended.
+    ///
+    /// Workers that do so at the same time may lose one of their lifetimes to the other, which a
+    /// mean does not notice.
+    pub fn note_lifetime(&self, lifetime: Duration) {
+        let nanos = u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX);
+        let seen = self.ended.fetch_add(1, Ordering::Relaxed);
+        // The first ones count for more, lest the mean start from nowhere.
+        let share = seen.saturating_add(1).min(LIFETIMES);
+        let mean = self.mean_nanos.load(Ordering::Relaxed);
+        let next = mean - mean / share + nanos / share;
+        self.mean_nanos.store(next.max(1), Ordering::Relaxed);
+    }
+}
+
+/// Open connections of one replica and its health, shared by all workers and by the agent across
+/// snapshots.
+///
+/// The agent keeps one of these for each replica as long as the replica lives, and hands the same
+/// one to every [`Services`](crate::Services) that names it.
+#[derive(Debug)]
+pub struct ReplicaLoad {
+    own: AtomicU32,
+    others: AtomicU32,
+    reported: AtomicU32,
+    pressure: AtomicU32,
+    others_at: AtomicU64,
+    ready_since: AtomicU64,
+    health: Health,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Default for ReplicaLoad {
+    fn default() -> Self {
+        Self {
+            own: AtomicU32::new(0),
+            others: AtomicU32::new(0),
+            reported: AtomicU32::new(UNKNOWN),
+            pressure: AtomicU32::new(UNKNOWN),
+            others_at: AtomicU64::new(0),
+            ready_since: AtomicU64::new(0),
+            health: Health::default(),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+}
+
+impl ReplicaLoad {
+    /// Connections that the balancers of this node have open to the replica.
+    #[must_use]
+    pub fn own(&self) -> u32 {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// Connections that other nodes said they have open to it.
+    #[must_use]
+    pub fn others(&self) -> u32 {
+        self.others.load(Ordering::Relaxed)
+    }
+
+    /// Sets what the other nodes said, summed up; of unknown age, taken for fresh.
+    pub fn set_others(&self, connections: u32) {
+        self.others.store(connections, Ordering::Relaxed);
+        self.others_at.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets what the other nodes said, summed up, and when it was true: the mean of their reports.
+    pub fn set_others_at(&self, connections: u32, counted: Instant) {
+        self.others.store(connections, Ordering::Relaxed);
+        self.others_at.store(counted.0.max(1), Ordering::Relaxed);
+    }
+
+    /// Age of [`Self::others`], where it was said.
+    #[must_use]
+    pub fn age_of_others(&self, now: Instant) -> Option<Duration> {
+        let at = self.others_at.load(Ordering::Relaxed);
+        (at > 0).then(|| now.since(Instant(at)))
+    }
+
+    /// Notes the own count that the other nodes were told, each time that a report went out, be it
+    /// the same as before. A balancer infers from the change since then what it was not told yet.
+    pub fn note_reported(&self, own: u32) {
+        self.reported.store(own.min(UNKNOWN - 1), Ordering::Relaxed);
+    }
+
+    /// The own count that other nodes know of; none before the first report.
+    #[must_use]
+    pub fn reported(&self) -> Option<u32> {
+        let reported = self.reported.load(Ordering::Relaxed);
+        (reported != UNKNOWN).then_some(reported)
+    }
+
+    /// Connections open cluster-wide, as far as this node knows.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.own().saturating_add(self.others())
+    }
+
+    /// Says since when the replica takes connections, from which its slow start is counted.
+    pub fn set_ready_since(&self, since: Instant) {
+        self.ready_since.store(since.0.max(1), Ordering::Relaxed);
+    }
+
+    /// Since when it takes connections; none where nobody said so, and then it is no newcomer.
+    #[must_use]
+    pub fn ready_since(&self) -> Option<Instant> {
+        let since = self.ready_since.load(Ordering::Relaxed);
+        (since > 0).then_some(Instant(since))
+    }
+
+    /// Sets how much tasks on the replica's node wait for CPU, memory or I/O (`/proc/pressure`,
+    /// the worst `avg10` of them), in hundredths of a percent.
+    pub fn set_pressure(&self, pressure: Option<u16>) {
+        self.pressure
+            .store(pressure.map_or(UNKNOWN, u32::from), Ordering::Relaxed);
+    }
+
+    /// Pressure of the replica's node in hundredths of a percent, where it is known.
+    #[must_use]
+    pub fn pressure(&self) -> Option<u16> {
+        u16::try_from(self.pressure.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Connections of this node that the replica answered, since the agent started.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections of this node that it refused or left unanswered, since the agent started.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What its answers say of it.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Counts one connection of this node until the returned value is dropped.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> OpenFlow {
+        self.counted(None)
+    }
+
+    /// As [`Self::open`], for a connection that begins at `now` and whose lifetime counts for its
+    /// service. It is the trial of a replica whose ejection is over.
+    #[must_use]
+    pub fn open_at(self: &Arc<Self>, service: &Arc<ServiceLoad>, now: Instant) -> OpenFlow {
+        self.health.begin_trial(now);
+        self.counted(Some((Arc::clone(service), now)))
+    }
+
+    fn counted(self: &Arc<Self>, of: Option<(Arc<ServiceLoad>, Instant)>) -> OpenFlow {
+        self.own.fetch_add(1, Ordering::Relaxed);
+        OpenFlow {
+            load: Arc::clone(self),
+            of,
+        }
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection counted in [`ReplicaLoad::own`]; dropping it takes the count back, once.
+#[derive(Debug)]
+pub struct OpenFlow {
+    load: Arc<ReplicaLoad>,
+    of: Option<(Arc<ServiceLoad>, Instant)>,
+}
+
+impl OpenFlow {
+    /// The counters that it is counted in.
+    #[must_use]
+    pub fn load(&self) -> &ReplicaLoad {
+        &self.load
+    }
+
+    /// When it was opened, where that was said.
+    #[must_use]
+    pub fn opened(&self) -> Option<Instant> {
+        self.of.as_ref().map(|(_, opened)| *opened)
+    }
+
+    /// Takes the count back and notes how long the connection has lived. Drop it instead when it
+    /// never came to life.
+    pub fn close(self, now: Instant) {
+        if let Some((service, opened)) = &self.of {
+            service.note_lifetime(now.since(*opened));
+        }
+    }
+}
+
+impl Drop for OpenFlow {
+    fn drop(&mut self) {
+        self.load.own.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_flow_is_counted_exactly_once() {
+        let load = Arc::new(ReplicaLoad::default());
+        load.set_others(3);
+        let a = load.open();
+        let b = load.open();
+        assert_eq!((load.own(), load.total()), (2, 5));
+        drop(a);
+        assert_eq!(b.load().own(), 1);
+        drop(b);
+        assert_eq!((load.own(), load.total()), (0, 3));
+    }
+
+    #[test]
+    fn the_mean_lifetime_follows_what_ends_and_ignores_what_is_dropped() {
+        let service = Arc::new(ServiceLoad::default());
+        let load = Arc::new(ReplicaLoad::default());
+        let second = Duration::from_secs(1);
+        let open = || load.open_at(&service, Instant(5));
+        drop(open());
+        assert_eq!((service.mean_lifetime(), load.own()), (None, 0));
+        open().close(Instant(5).after(second));
+        assert_eq!(service.mean_lifetime(), Some(second));
+        for _ in 0..1000 {
+            open().close(Instant(5).after(3 * second));
+        }
+        let mean = service.mean_lifetime().unwrap();
+        assert!(mean > second * 29 / 10 && mean <= 3 * second, "{mean:?}");
+        // Never mind a clock that steps back, or a lifetime beyond all measure.
+        open().close(Instant(0));
+        service.note_lifetime(Duration::MAX);
+        assert_eq!((service.ended(), load.own()), (1003, 0));
+    }
+
+    #[test]
+    fn what_was_never_said_is_not_known() {
+        let load = ReplicaLoad::default();
+        let now = Instant(10);
+        assert_eq!(load.age_of_others(now), None);
+        assert_eq!(
+            (load.reported(), load.ready_since(), load.pressure()),
+            (None, None, None)
+        );
+        load.set_others_at(7, Instant(4));
+        load.note_reported(2);
+        load.set_ready_since(Instant(0));
+        load.set_pressure(Some(u16::MAX));
+        assert_eq!(load.age_of_others(now), Some(Duration::from_nanos(6)));
+        assert_eq!((load.others(), load.reported()), (7, Some(2)));
+        assert_eq!(load.ready_since(), Some(Instant(1)));
+        assert_eq!(load.pressure(), Some(u16::MAX));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the fate of a connection says of its replica.
+
+use std::time::Duration;
+
+use weft_wire::Instant;
+
+use crate::flow::{Flow, FlowState, Origin};
+use crate::load::OpenFlow;
+use crate::table::{FlowConfig, FlowTable};
+
+/// A client that repeats a SYN sooner does not do so because nobody answered: the first
+/// retransmission comes after a second (RFC 6298 section 2).
+const SILENCE: Duration = Duration::from_millis(500);
+
+impl FlowTable {
+    /// The replica has refused the connection.
+    pub(crate) fn note_refusal(&mut self, now: Instant, at: u32) {
+        let random = self.rng.next_u64();
+        if let Some(open) = self.get(at).and_then(answerable) {
+            open.load().health().note_failure(now, random);
+        }
+    }
+
+    /// The client asks again, or has given up; if it is late enough, the replica is silent.
+    pub(crate) fn note_silence(&mut self, now: Instant, at: u32) {
+        let late = |open: &OpenFlow| open.opened().is_some_and(|t| now.since(t) >= SILENCE);
+        let Some(flow) = self.get(at).filter(|f| f.state.is_unanswered()) else {
+            return;
+        };
+        if flow.open.as_ref().is_some_and(late) {
+            self.note_refusal(now, at);
+        }
+    }
+}
+
+/// The count of a flow whose failure is its replica's. Whoever connects to a port of a virtual
+/// address where nothing ever listened must not take the replica from all others.
+fn answerable(flow: &Flow) -> Option<&OpenFlow> {
+    let open = flow.open.as_ref()?;
+    let meant = matches!(flow.origin, Origin::Mesh { .. })
+        || open
+            .load()
+            .health()
+            .has_answered_on(flow.reverse.tuple.sport);
+    meant.then_some(open)
+}
+
+/// Notes that the replica has answered, the first time in the life of a flow.
+pub(crate) fn note_answer(flow: &Flow, before: FlowState) {
+    if before == FlowState::SynSent
+        && flow.state == FlowState::SynAnswered
+        && let Some(open) = &flow.open
+    {
+        open.load()
+            .health()
+            .note_answer_on(flow.reverse.tuple.sport);
+    }
+}
+
+/// Takes the count of a flow back, which was in state `before`. What never came to life has no
+/// lifetime.
+pub(crate) fn close(flow: &mut Flow, before: FlowState, config: &FlowConfig) -> bool {
+    let Some(open) = flow.open.take() else {
+        return false;
+    };
+    match before {
+        FlowState::SynSent | FlowState::SynAnswered => drop(open),
+        FlowState::Datagrams | FlowState::DatagramsAnswered => {
+            // They count as open until they are forgotten.
+            let idle = flow.timeout(config).unwrap_or_default();
+            open.close(flow.last_seen.after(idle));
+        }
+        _ => open.close(flow.last_seen),
+    }
+    true
+}
