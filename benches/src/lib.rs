@@ -2,6 +2,7 @@
 //! and an allocator that counts.
 
 pub mod allocations;
+pub mod balancers;
 pub mod frames;
 pub mod network;
 pub mod services;

@@ -68,21 +68,21 @@ impl Estimate {
         }
     }
 
-    /// Connections that are likely to be open, in [`ONE`].
-    fn load(&self, replica: &Replica) -> u64 {
+    /// Connections that are likely to be open, in [`ONE`], but for a part that is the same for all
+    /// replicas of one weight: less than none is possible.
+    fn load(&self, replica: &Replica) -> i64 {
         let load = &replica.load;
         let own = i64::from(load.own());
         let others = i64::from(load.others());
-        let estimate = match self.policy {
+        match self.policy {
             Policy::LeastOwn | Policy::TwoChoices => own * ONE,
             Policy::LeastConnections => (own + others) * ONE,
             Policy::Adaptive => {
                 let since = load.reported().map_or(0, |told| own - i64::from(told));
                 let others = others * ONE + since * self.mirrored;
-                own * ONE + others.max(0) * self.meaning(load.age_of_others(self.now)) / ONE
+                own * ONE + others * self.meaning(load.age_of_others(self.now)) / ONE
             }
-        };
-        estimate.max(0).cast_unsigned()
+        }
     }
 
     /// What a report of this age says of the present, from [`ONE`] down to nothing. What it no
@@ -122,15 +122,14 @@ fn step_of(pressure: u16) -> u8 {
 /// Load for the weight, were one connection added.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
-    load: u64,
+    load: i64,
     weight: u64,
     pressure: u8,
 }
 
 impl Score {
     pub(super) fn cmp(&self, other: &Self) -> Ordering {
-        let one = ONE.cast_unsigned();
-        let product = |a: &Self, b: &Self| u128::from(a.load + one) * u128::from(b.weight);
+        let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.weight);
         product(self, other)
             .cmp(&product(other, self))
             .then(self.pressure.cmp(&other.pressure))
@@ -138,9 +137,8 @@ impl Score {
 
     /// Not loaded by more than `percent` of the least loaded one, and one connection.
     pub(super) fn is_within(&self, percent: u16, least: &Self) -> bool {
-        let one = u128::from(ONE.cast_unsigned());
-        let mine = 100 * u128::from(self.load) * u128::from(least.weight);
-        let most = u128::from(percent) * u128::from(least.load) * u128::from(self.weight);
-        mine <= most + 100 * one * u128::from(least.weight)
+        let (mine, least_weight) = (i128::from(self.load), i128::from(least.weight));
+        let least = i128::from(least.load.max(0)) * i128::from(self.weight);
+        100 * (mine - i128::from(ONE)) * least_weight <= i128::from(percent) * least
     }
 }

@@ -1,10 +1,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use weft_wire::{Mac, Vni};
+use weft_wire::{Instant, Mac, Vni};
 
-use super::{Balancer, Choice, Policy, Rng};
+use super::{Affinity, Balancer, Choice, Policy, Rng};
 use crate::services::Replica;
 
 fn replicas(loads: &[u32]) -> Vec<Replica> {
@@ -124,12 +125,335 @@ fn two_choices_uses_own_counts_and_never_the_worst() {
     assert_eq!(b.pick(&[], Choice::default(), &mut rng), None);
 }
 
+/// Long after everything began.
+const NOW: Instant = Instant(1_000_000_000_000);
+
+fn now() -> Choice<'static> {
+    Choice {
+        now: NOW,
+        ..Choice::default()
+    }
+}
+
+fn ago(d: Duration) -> Instant {
+    Instant(NOW.0 - u64::try_from(d.as_nanos()).unwrap())
+}
+
+fn eject(replica: &Replica, at: Instant) {
+    for _ in 0..3 {
+        replica.load.health().note_failure(at, 0);
+    }
+}
+
+/// How many of so many picks each replica gets, if nobody stays.
+fn hits(b: &Balancer, rs: &[Replica], choice: Choice<'_>, picks: u32) -> Vec<u32> {
+    let mut rng = Rng::new(11);
+    let mut hits = vec![0; rs.len()];
+    for _ in 0..picks {
+        hits[b.pick(rs, choice, &mut rng).unwrap()] += 1;
+    }
+    hits
+}
+
+/// How many each replica has after so many that stay.
+fn fill(b: &Balancer, rs: &[Replica], choice: Choice<'_>, picks: u32) -> Vec<u32> {
+    let mut rng = Rng::new(11);
+    let open: Vec<_> = (0..picks)
+        .map(|_| rs[b.pick(rs, choice, &mut rng).unwrap()].load.open())
+        .collect();
+    let counts = rs.iter().map(|r| r.load.own()).collect();
+    drop(open);
+    counts
+}
+
+#[test]
+fn a_newcomer_takes_a_share_that_grows_with_time() {
+    let b = Balancer::default();
+    for (seconds, expected) in [(0, 17..19), (5, 99..101), (10, 149..151), (60, 149..151)] {
+        let rs = replicas(&[0, 0]);
+        rs[0]
+            .load
+            .set_ready_since(ago(Duration::from_secs(seconds)));
+        // The other one is no newcomer: nobody said so.
+        let counts = fill(&b, &rs, now(), 300);
+        assert!(expected.contains(&counts[0]), "{seconds} s: {counts:?}");
+    }
+    let at_once = Balancer {
+        slow_start: Duration::ZERO,
+        ..b
+    };
+    let rs = replicas(&[0, 0]);
+    rs[0].load.set_ready_since(NOW);
+    assert_eq!(fill(&at_once, &rs, now(), 300), [150, 150]);
+}
+
+#[test]
+fn newcomers_among_themselves_share_evenly() {
+    let rs = replicas(&[0, 0, 0]);
+    for r in &rs {
+        r.load.set_ready_since(ago(Duration::from_secs(1)));
+    }
+    let counts = fill(&Balancer::default(), &rs, now(), 300);
+    assert_eq!(counts, [100, 100, 100]);
+}
+
+#[test]
+fn local_replicas_spill_over_beyond_the_limit_and_no_sooner() {
+    let picked = |local: u32, remote: u32, percent| {
+        let mut rs = replicas(&[local, remote]);
+        rs[0].local = true;
+        let choice = Choice {
+            local_first: true,
+            ..now()
+        };
+        let b = Balancer {
+            spill_percent: percent,
+            ..Balancer::default()
+        };
+        b.pick(&rs, choice, &mut Rng::new(1)).unwrap()
+    };
+    assert_eq!((picked(1, 0, 125), picked(2, 0, 125)), (0, 1));
+    assert_eq!((picked(6, 4, 125), picked(7, 4, 125)), (0, 1));
+    assert_eq!((picked(126, 100, 125), picked(127, 100, 125)), (0, 1));
+    assert_eq!((picked(200, 100, 200), picked(9, 5, 0)), (0, 1));
+    let mut rs = replicas(&[0, 0]);
+    rs[0].local = true;
+    rs[0].draining = true;
+    let choice = Choice {
+        local_first: true,
+        ..now()
+    };
+    let b = Balancer::default();
+    assert_eq!(b.pick(&rs, choice, &mut Rng::new(1)), Some(1));
+}
+
+#[test]
+fn pressure_breaks_ties_and_nothing_else() {
+    let rs = replicas(&[1, 1, 0]);
+    let b = Balancer::default();
+    rs[2].load.set_pressure(Some(9000));
+    assert_eq!(hits(&b, &rs, now(), 10), [0, 0, 10]);
+    rs[2].load.set_others(1);
+    rs[0].load.set_pressure(Some(4000));
+    rs[1].load.set_pressure(Some(300));
+    assert_eq!(hits(&b, &rs, now(), 10), [0, 10, 0]);
+    // What is nearly alike is alike.
+    rs[0].load.set_pressure(Some(200));
+    rs[2].load.set_pressure(Some(399));
+    assert!(hits(&b, &rs, now(), 300).iter().all(|h| *h > 60));
+}
+
+#[test]
+fn a_report_counts_for_less_the_older_it_is() {
+    let b = Balancer::default();
+    let rs = replicas(&[0, 0]);
+    let _three: Vec<_> = (0..3).map(|_| rs[1].load.open()).collect();
+    let picked = || b.pick(&rs, now(), &mut Rng::new(1)).unwrap();
+    rs[0].load.set_others_at(10, ago(Duration::from_secs(100)));
+    assert_eq!(picked(), 1, "no lifetime is known");
+    b.load.note_lifetime(Duration::from_secs(100));
+    assert_eq!(picked(), 1);
+    b.load.note_lifetime(Duration::from_secs(1));
+    for _ in 0..1000 {
+        b.load.note_lifetime(Duration::from_secs(1));
+    }
+    assert_eq!(picked(), 0, "what was reported is long over");
+}
+
+#[test]
+fn what_this_node_has_done_since_its_report_the_others_have_done_too() {
+    let b = Balancer::default();
+    let rs = replicas(&[0, 0]);
+    let _one: Vec<_> = rs.iter().map(|r| r.load.open()).collect();
+    for (r, others) in rs.iter().zip([10, 14]) {
+        r.load.note_reported(1);
+        r.load.set_others(others);
+    }
+    let picked = || b.pick(&rs, now(), &mut Rng::new(1)).unwrap();
+    assert_eq!(picked(), 0);
+    // Twelve of theirs for one of ours.
+    let _another = rs[0].load.open();
+    assert_eq!(picked(), 1);
+    rs[0].load.note_reported(2);
+    rs[0].load.set_others(12);
+    assert_eq!(picked(), 0, "now they have said it");
+}
+
+fn sticky() -> Balancer {
+    Balancer {
+        affinity: Affinity::ClientAddress,
+        ..Balancer::default()
+    }
+}
+
+fn client(n: u32) -> Choice<'static> {
+    Choice {
+        client: Some(Ipv4Addr::from_bits(0x0a01_0000 + n).into()),
+        ..now()
+    }
+}
+
+fn homes(rs: &[Replica], clients: u32) -> Vec<u64> {
+    let mut rng = Rng::new(1);
+    (0..clients)
+        .map(|n| rs[sticky().pick(rs, client(n), &mut rng).unwrap()].key)
+        .collect()
+}
+
+#[test]
+fn clients_stay_and_only_those_of_a_lost_replica_move() {
+    let mut rs = replicas(&[0, 0, 0, 0, 900]);
+    let before = homes(&rs, 5000);
+    for key in 0..5 {
+        let there = before.iter().filter(|k| **k == key).count();
+        assert!((850..1150).contains(&there), "{there}");
+    }
+    rs.reverse();
+    assert_eq!(before, homes(&rs, 5000), "order does not matter");
+    let lost = rs.remove(2).key;
+    for (was, is) in before.iter().zip(homes(&rs, 5000)) {
+        assert!(*was == is || *was == lost);
+    }
+    rs[1].weight = 3;
+    let heavy = rs[1].key;
+    let there = homes(&rs, 5000).iter().filter(|k| **k == heavy).count();
+    assert!((2350..2650).contains(&there), "three of six: {there}");
+}
+
+#[test]
+fn without_an_address_affinity_falls_back_to_load() {
+    let rs = replicas(&[5, 0]);
+    assert_eq!(hits(&sticky(), &rs, now(), 10), [0, 10]);
+}
+
+#[test]
+fn the_ejected_get_nothing_until_their_trial() {
+    let rs = replicas(&[0, 5, 5, 5]);
+    let b = Balancer::default();
+    eject(&rs[0], NOW);
+    assert_eq!(hits(&b, &rs, now(), 30)[0], 0);
+    assert_ne!(homes(&rs, 100), homes(&rs[1..], 0));
+    assert!(homes(&rs, 100).iter().all(|key| *key != 0));
+    let later = Choice {
+        now: NOW.after(Duration::from_secs(1)),
+        ..now()
+    };
+    let mut rng = Rng::new(1);
+    assert_eq!(b.pick(&rs, later, &mut rng), Some(0));
+    let trial = rs[0].load.open_at(&b.load, later.now);
+    assert_ne!(b.pick(&rs, later, &mut rng), Some(0));
+    rs[0].load.health().note_success();
+    assert_eq!(b.pick(&rs, later, &mut rng), Some(0));
+    drop(trial);
+}
+
+#[test]
+fn no_more_than_half_are_left_out_and_the_longest_ejected_return_first() {
+    let b = Balancer::default();
+    let rs = replicas(&[0, 0, 0, 0, 9]);
+    for (r, millis) in rs.iter().zip([3, 1, 2, 0]) {
+        eject(r, NOW.after(Duration::from_millis(millis)));
+    }
+    let got = hits(&b, &rs, now(), 300);
+    assert_eq!((got[0], got[2], got[4]), (0, 0, 0), "{got:?}");
+    assert!(got[1] > 100 && got[3] > 100);
+    // A connection that the rest has refused goes to an ejected one rather than to nobody.
+    let refused = Choice {
+        tried: &[1, 3, 4],
+        ..now()
+    };
+    let got = hits(&b, &rs, refused, 100);
+    assert!(got[0] > 20 && got[2] > 20, "{got:?}");
+    for alone in [1, 2] {
+        let rs = replicas(&vec![0; alone]);
+        rs.iter().for_each(|r| eject(r, NOW));
+        assert!(b.pick(&rs, now(), &mut Rng::new(1)).is_some());
+    }
+}
+
 proptest! {
     #[test]
     fn a_pick_is_always_minimal(loads in prop::collection::vec(0u32..5, 0..9), seed: u64) {
         let rs = replicas(&loads);
         let picked = Balancer::default().pick(&rs, Choice::default(), &mut Rng::new(seed));
         prop_assert_eq!(picked.map(|i| loads[i]), loads.iter().copied().min());
+    }
+
+    #[test]
+    fn whatever_is_known_a_pick_is_one_that_can_take_it(
+        known in prop::collection::vec(
+            (any::<[u32; 4]>(), any::<[u64; 3]>(), any::<[u16; 2]>(), 0u32..8, 0u8..8), 0..12),
+        way in (0u8..4, any::<bool>(), any::<bool>(), any::<u64>(), any::<u16>()),
+        times in any::<[u64; 2]>(),
+        tried in prop::collection::vec(0u64..12, 0..4),
+    ) {
+        let rs = replicas(&vec![0; known.len()]);
+        let now = Instant(times[0]);
+        let mut rs: Vec<_> = rs;
+        for (r, (counts, at, small, failures, flags)) in rs.iter_mut().zip(known) {
+            r.load.set_others_at(counts[0], Instant(at[0]));
+            if counts[1] % 2 == 0 {
+                r.load.set_others(counts[0]);
+            }
+            r.load.note_reported(counts[2]);
+            r.load.set_ready_since(Instant(at[1]));
+            r.load.set_pressure((small[0] != 0).then_some(small[0]));
+            r.weight = small[1];
+            r.draining = flags & 6 == 6;
+            r.local = flags & 1 == 1;
+            r.load.health().set_probed(flags & 4 == 4);
+            for _ in 0..failures {
+                r.load.health().note_failure(Instant(at[2]), at[0]);
+            }
+        }
+        let (policy, sticky, local_first, lifetime, spill_percent) = way;
+        let b = Balancer {
+            policy: [Policy::Adaptive, Policy::LeastConnections, Policy::LeastOwn,
+                Policy::TwoChoices][usize::from(policy)],
+            affinity: if sticky { Affinity::ClientAddress } else { Affinity::None },
+            slow_start: Duration::from_nanos(times[1]),
+            spill_percent,
+            ..Balancer::default()
+        };
+        b.load.note_lifetime(Duration::from_nanos(lifetime));
+        let choice = Choice {
+            now,
+            client: Some(Ipv4Addr::from_bits(7).into()),
+            local_first,
+            tried: &tried,
+            ..Choice::default()
+        };
+        let open = |r: &Replica| !r.draining && r.weight > 0 && !tried.contains(&r.key);
+        let fit = |r: &Replica| open(r) && !r.load.health().is_ejected(now);
+        match b.pick(&rs, choice, &mut Rng::new(lifetime)) {
+            Some(at) => {
+                prop_assert!(open(&rs[at]));
+                // An ejected one only where more than half are out, or nobody else is left.
+                let able = |r: &&Replica| !r.draining && r.weight > 0;
+                let all = rs.iter().filter(able).count();
+                let ejected = |r: &&Replica| r.load.health().is_ejected(now);
+                let out = rs.iter().filter(able).filter(ejected).count();
+                prop_assert!(fit(&rs[at]) || !rs.iter().any(fit) || 2 * out > all);
+            }
+            None => prop_assert!(!rs.iter().any(open)),
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights(weights in prop::collection::vec(1u16..20, 1..8), seed: u64) {
+        let mut rs = replicas(&vec![0; weights.len()]);
+        for (r, weight) in rs.iter_mut().zip(&weights) {
+            r.weight = *weight;
+        }
+        let sum: u32 = weights.iter().map(|w| u32::from(*w)).sum();
+        let mut rng = Rng::new(seed);
+        let open: Vec<_> = (0..10 * sum)
+            .map(|_| rs[Balancer::default().pick(&rs, now(), &mut rng).unwrap()].load.open())
+            .collect();
+        for (r, weight) in rs.iter().zip(&weights) {
+            prop_assert_eq!(r.load.own(), 10 * u32::from(*weight));
+        }
+        drop(open);
     }
 
     #[test]

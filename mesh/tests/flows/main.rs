@@ -12,6 +12,7 @@ mod errors;
 mod fairness;
 mod fragments;
 mod journal;
+mod health;
 mod lifetime;
 mod nat;
 mod properties;
