@@ -142,9 +142,7 @@ impl Health {
 fn back_off(nth: u32, random: u64) -> Duration {
     let doubled = 1u32 << nth.saturating_sub(1).min(16);
     let full = FIRST_BACK_OFF.saturating_mul(doubled).min(LONGEST_BACK_OFF);
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
-    let random = (random >> 32) as u32;
-    let less = (full / 4).as_nanos() * u128::from(random) >> 32;
+    let less = ((full / 4).as_nanos() * u128::from(random)) >> 64;
     full.saturating_sub(Duration::from_nanos(u64::try_from(less).unwrap_or(0)))
 }
 

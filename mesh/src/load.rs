@@ -137,8 +137,9 @@ impl ReplicaLoad {
     }
 
     /// Says since when the replica takes connections, from which its slow start is counted.
-    pub fn set_ready_since(&self, since: Instant) {
-        self.ready_since.store(since.0.max(1), Ordering::Relaxed);
+    pub fn set_ready_since(&self, since: Option<Instant>) {
+        self.ready_since
+            .store(since.map_or(0, |s| s.0.max(1)), Ordering::Relaxed);
     }
 
     /// Since when it takes connections; none where nobody said so, and then it is no newcomer.
@@ -294,7 +295,7 @@ mod tests {
         );
         load.set_others_at(7, Instant(4));
         load.note_reported(2);
-        load.set_ready_since(Instant(0));
+        load.set_ready_since(Some(Instant(0)));
         load.set_pressure(Some(u16::MAX));
         assert_eq!(load.age_of_others(now), Some(Duration::from_nanos(6)));
         assert_eq!((load.others(), load.reported()), (7, Some(2)));

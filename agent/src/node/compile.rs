@@ -298,7 +298,10 @@ fn services(
                 id: service.id.as_str().into(),
                 name: service.spec.name.as_str().into(),
                 local_first: false,
-                balancer: Balancer::default(),
+                balancer: Balancer {
+                    load: loads.of_service(&service.id),
+                    ..Balancer::default()
+                },
                 replicas,
             });
             for vip in vips {

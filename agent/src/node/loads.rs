@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_control::id::EndpointId;
-use weft_mesh::ReplicaLoad;
+use weft_control::id::{EndpointId, ServiceId};
+use weft_mesh::{ReplicaLoad, ServiceLoad};
+use weft_wire::Instant;
 
 /// The counters that workers share, by endpoint of the replica.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
+    services: BTreeMap<ServiceId, Arc<ServiceLoad>>,
     reported: BTreeMap<EndpointId, u32>,
 }
 
@@ -19,12 +21,33 @@ impl Loads {
         Arc::clone(self.counters.entry(endpoint.clone()).or_default())
     }
 
-    /// Takes in what the other nodes have open, summed by replica. Replicas that nobody reports
-    /// count zero.
-    pub(super) fn set_others(&mut self, others: &BTreeMap<EndpointId, u32>) {
+    /// The counters of a service, made on first use.
+    pub(super) fn of_service(&mut self, service: &ServiceId) -> Arc<ServiceLoad> {
+        Arc::clone(self.services.entry(service.clone()).or_default())
+    }
+
+    /// Notes which replicas take connections, and since when.
+    pub(super) fn set_ready(&self, ready: impl Fn(&EndpointId) -> bool, now: Instant) {
         for (endpoint, load) in &self.counters {
-            load.set_others(others.get(endpoint).copied().unwrap_or(0));
+            match (ready(endpoint), load.ready_since()) {
+                (true, None) => load.set_ready_since(Some(now)),
+                (false, Some(_)) => load.set_ready_since(None),
+                _ => {}
+            }
         }
+    }
+
+    /// Takes in what the other nodes have open, summed by replica, and when that was counted.
+    /// Replicas that nobody reports count zero.
+    pub(super) fn set_others(&mut self, others: &BTreeMap<EndpointId, u32>, counted: Instant) {
+        for (endpoint, load) in &self.counters {
+            load.set_others_at(others.get(endpoint).copied().unwrap_or(0), counted);
+        }
+    }
+
+    /// Forgets services that are not in `keep`.
+    pub(super) fn retain_services(&mut self, keep: impl Fn(&ServiceId) -> bool) {
+        self.services.retain(|service, _| keep(service));
     }
 
     /// Forgets replicas that are not in `keep` and have nothing open from here.
@@ -39,6 +62,7 @@ impl Loads {
         let mut changes = Vec::new();
         for (endpoint, load) in &self.counters {
             let own = load.own();
+            load.note_reported(own);
             if self.reported.get(endpoint).copied().unwrap_or(0) != own {
                 changes.push((endpoint.clone(), (own > 0).then_some(own)));
             }
@@ -74,9 +98,24 @@ mod tests {
         assert_eq!(loads.take_changes(), [], "an open flow keeps its counter");
         drop(flow);
         assert_eq!(loads.take_changes(), [(a.clone(), None)]);
-        loads.set_others(&BTreeMap::from([(a.clone(), 7)]));
+        loads.set_others(&BTreeMap::from([(a.clone(), 7)]), Instant(1));
         assert_eq!(loads.of(&a).total(), 7);
         loads.retain(|_| false);
         assert_eq!(loads.of(&a).total(), 0);
+    }
+
+    #[test]
+    fn a_replica_that_was_not_ready_is_a_newcomer_again() {
+        let mut loads = Loads::default();
+        let load = loads.of(&EndpointId::from("a"));
+        let since = |ready, now| {
+            loads.set_ready(|_| ready, Instant(now));
+            load.ready_since()
+        };
+        assert_eq!(since(false, 1), None);
+        assert_eq!(since(true, 2), Some(Instant(2)));
+        assert_eq!(since(true, 3), Some(Instant(2)));
+        assert_eq!(since(false, 4), None);
+        assert_eq!(since(true, 5), Some(Instant(5)));
     }
 }

@@ -410,6 +410,18 @@ impl Reconciler {
             .chain(seen.local.iter().map(|r| &r.id))
             .collect();
         self.loads.retain(|id| known.contains(id));
+        let ready: BTreeSet<&EndpointId> = seen
+            .remote
+            .iter()
+            .map(|(r, _)| r)
+            .chain(&seen.local)
+            .filter(|r| r.ready)
+            .map(|r| &r.id)
+            .collect();
+        let now = weft_wire::Instant(weft_sys::clock::monotonic_nanos());
+        self.loads.set_ready(|id| ready.contains(id), now);
+        let services: BTreeSet<_> = orders.services.iter().map(|s| &s.id).collect();
+        self.loads.retain_services(|id| services.contains(id));
         self.running.plane.publish(Arc::new(compiled.snapshot));
         self.member.dns.set_zone(Arc::new(compiled.zone));
         self.running.mesh.update(&compiled.published);
@@ -440,7 +452,11 @@ impl Reconciler {
                 *sum = sum.saturating_add(load.active);
             }
         }
-        self.loads.set_others(&others);
+        // Every node says what has changed once in a tick; what it does not say is as it was.
+        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
+        let now = weft_sys::clock::monotonic_nanos();
+        let counted = weft_wire::Instant(now.saturating_sub(tick));
+        self.loads.set_others(&others, counted);
         for (endpoint, active) in self.loads.take_changes() {
             match active {
                 Some(active) => put(

@@ -173,7 +173,7 @@ fn a_newcomer_takes_a_share_that_grows_with_time() {
         let rs = replicas(&[0, 0]);
         rs[0]
             .load
-            .set_ready_since(ago(Duration::from_secs(seconds)));
+            .set_ready_since(Some(ago(Duration::from_secs(seconds))));
         // The other one is no newcomer: nobody said so.
         let counts = fill(&b, &rs, now(), 300);
         assert!(expected.contains(&counts[0]), "{seconds} s: {counts:?}");
@@ -183,7 +183,7 @@ fn a_newcomer_takes_a_share_that_grows_with_time() {
         ..b
     };
     let rs = replicas(&[0, 0]);
-    rs[0].load.set_ready_since(NOW);
+    rs[0].load.set_ready_since(Some(NOW));
     assert_eq!(fill(&at_once, &rs, now(), 300), [150, 150]);
 }
 
@@ -191,7 +191,7 @@ fn a_newcomer_takes_a_share_that_grows_with_time() {
 fn newcomers_among_themselves_share_evenly() {
     let rs = replicas(&[0, 0, 0]);
     for r in &rs {
-        r.load.set_ready_since(ago(Duration::from_secs(1)));
+        r.load.set_ready_since(Some(ago(Duration::from_secs(1))));
     }
     let counts = fill(&Balancer::default(), &rs, now(), 300);
     assert_eq!(counts, [100, 100, 100]);
@@ -396,7 +396,7 @@ proptest! {
                 r.load.set_others(counts[0]);
             }
             r.load.note_reported(counts[2]);
-            r.load.set_ready_since(Instant(at[1]));
+            r.load.set_ready_since(Some(Instant(at[1])));
             r.load.set_pressure((small[0] != 0).then_some(small[0]));
             r.weight = small[1];
             r.draining = flags & 6 == 6;
