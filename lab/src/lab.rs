@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use weft_sys::netns::Netns;
 use weft_sys::process::Signal;
 
@@ -306,6 +307,24 @@ impl Lab {
             );
         }
         Ok(paths)
+    }
+
+    /// Lays a cable from the switch to a network namespace of a machine: an address on the underlay
+    /// beside the machine's own, on an interface called `underlay0`. The namespace keeps what else
+    /// it has.
+    ///
+    /// # Errors
+    /// No such machine or namespace; a cable of that name exists already.
+    pub fn plug_in(&self, node: &str, netns: &Path, addr: IpNet) -> anyhow::Result<()> {
+        let name = netns.file_name().unwrap_or_default().to_string_lossy();
+        let mtu = wiring::switch_mtu(&self.netns(SWITCH, None)?)?;
+        wiring::plug_in_more(
+            &self.netns(SWITCH, None)?,
+            &self.netns(node, Some(netns))?,
+            &name,
+            addr,
+            mtu,
+        )
     }
 
     /// The machine's own network namespace, or one that it knows by `path`. Holding it keeps the

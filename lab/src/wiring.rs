@@ -15,6 +15,9 @@ const BRIDGE: &str = "underlay";
 /// Name of the interface of every machine.
 const UPLINK: &str = "eth0";
 
+/// Name of the interface of a namespace that is plugged in by itself.
+const SECOND_UPLINK: &str = "underlay0";
+
 /// Makes the bridge.
 pub(crate) fn make_switch(switch: &Netns, mtu: u32) -> anyhow::Result<()> {
     let mut links = Netlink::open_in(switch)?;
@@ -22,6 +25,39 @@ pub(crate) fn make_switch(switch: &Netns, mtu: u32) -> anyhow::Result<()> {
     links.add_bridge(BRIDGE)?;
     links.set_mtu(BRIDGE, mtu)?;
     links.set_up(BRIDGE, true)?;
+    Ok(())
+}
+
+/// MTU of the bridge.
+pub(crate) fn switch_mtu(switch: &Netns) -> anyhow::Result<u32> {
+    let bridge = Netlink::open_in(switch)?.link(BRIDGE)?;
+    Ok(bridge.context("the switch has no bridge")?.mtu)
+}
+
+/// Lays one more cable, to a namespace that has an `eth0` of another kind already.
+pub(crate) fn plug_in_more(
+    switch: &Netns,
+    machine: &Netns,
+    name: &str,
+    addr: IpNet,
+    mtu: u32,
+) -> anyhow::Result<()> {
+    let mut bridge = Netlink::open_in(switch)?;
+    bridge
+        .add_veth(&Veth {
+            name,
+            peer: SECOND_UPLINK,
+            peer_netns: Some(machine),
+            peer_mac: None,
+            mtu: Some(mtu),
+        })
+        .with_context(|| format!("cannot make the cable of {name}"))?;
+    bridge.set_master(name, Some(BRIDGE))?;
+    bridge.set_up(name, true)?;
+    let mut inside = Netlink::open_in(machine)?;
+    inside.set_up("lo", true)?;
+    inside.add_address(SECOND_UPLINK, addr)?;
+    inside.set_up(SECOND_UPLINK, true)?;
     Ok(())
 }
 

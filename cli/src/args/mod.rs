@@ -1,10 +1,12 @@
 //! The command line: what `weft` accepts, before anything is done.
 
 mod attachment;
+mod bench_mesh;
 mod duration;
 mod publish;
 
 pub use attachment::parse_attachment;
+pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
 pub use duration::parse_duration_ms;
 pub use publish::parse_publish;
 
@@ -68,6 +70,9 @@ pub enum Command {
     /// Measure, side by side with the kernel
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// The server behind the published port of `weft bench mesh`
+    #[command(hide = true)]
+    BenchReplica(BenchReplicaArgs),
     /// The small HTTP server of the demo's tasks
     #[command(hide = true)]
     DemoHttp(DemoHttpArgs),
@@ -601,6 +606,8 @@ pub struct DemoArgs {
 pub enum BenchCommand {
     /// TCP and UDP between two nodes: weft against kernel veth, bridge and vxlan
     Overlay(BenchOverlayArgs),
+    /// A published port: weft against HAProxy and nginx, before the same replicas
+    Mesh(BenchMeshArgs),
 }
 
 /// `weft bench overlay`

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::figures::{P50, P90, P99, P99_9, QUANTILES, microseconds};
 use super::load::{self, Way};
+use super::mesh::Load;
 use super::usage::{Usage, resident_bytes};
 
 /// Connections over which the tasks are asked.
@@ -30,8 +31,21 @@ pub(super) struct Run {
     /// Wall time in seconds.
     pub(super) seconds: f64,
     pub(super) usage: Usage,
-    /// Memory in RAM of the biggest agent afterwards, in bytes; zero where there is none.
+    /// Memory in RAM of the biggest agent afterwards, in bytes; zero where there is none. Of a
+    /// balancer: of all its processes.
     pub(super) resident: f64,
+    /// CPU seconds of agents that carry packets for a balancer that is not theirs.
+    pub(super) overlay: f64,
+    /// What only tests of its kind tell.
+    pub(super) more: Vec<Figure>,
+}
+
+/// One more figure of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) value: f64,
 }
 
 impl Run {
@@ -50,6 +64,12 @@ impl Run {
             "AgentContextSwitches": self.usage.switches,
             "AgentResidentBytes": self.resident,
         });
+        for figure in &self.more {
+            value["More"][figure.name] = json!(figure.value);
+        }
+        if self.overlay > 0.0 {
+            value["OverlayCPUSeconds"] = json!(self.overlay);
+        }
         if let Some(times) = &self.latency {
             value["Latency"] = json!({
                 "P50": times[P50],
@@ -82,6 +102,8 @@ pub(super) enum Work {
     Iperf3 { count: usize, control: String },
     /// Nothing: what the agents use all the same.
     Rest,
+    /// Load on a published port.
+    Mesh(Load),
 }
 
 impl Work {
@@ -113,6 +135,7 @@ impl Work {
                 round_trips(load::exchange_many(way, *concurrent, length)?)
             }
             Self::Tasks => round_trips(load::ask_tasks(way, TASKS, length)?),
+            Self::Mesh(_) => anyhow::bail!("a published port is no way between two sandboxes"),
             Self::Rest => {
                 // The one thing here that is about time passing.
                 std::thread::sleep(length);
@@ -135,6 +158,7 @@ impl Work {
         match self {
             Self::Streams { .. } | Self::Iperf3 { .. } => "Gbit/s",
             Self::Rest => "% of a CPU",
+            Self::Mesh(load) => load.unit(),
             Self::Datagrams { .. } | Self::RoundTrips { .. } | Self::Tasks => "1/s",
         }
     }
@@ -144,6 +168,7 @@ impl Work {
         match self {
             Self::Streams { .. } | Self::Iperf3 { .. } => ("GB", |run| run.bytes / 1e9),
             Self::Rest => ("second", |run| run.seconds),
+            Self::Mesh(load) => load.per(),
             Self::Datagrams { .. } => ("1M datagrams", |run| run.count / 1e6),
             Self::RoundTrips { .. } | Self::Tasks => ("1M requests", |run| run.count / 1e6),
         }

@@ -1,4 +1,4 @@
-//! `weft bench overlay`: TCP and UDP between two nodes, over weft and over what Docker Swarm uses
+//! `weft bench mesh` is in [`mesh`]. `weft bench overlay`: TCP and UDP between two nodes, over weft and over what Docker Swarm uses
 //! (veth, bridge and vxlan of the kernel), on labs of the same make. The two sides take turns, so
 //! that a machine that changes its mind hits both.
 
@@ -7,6 +7,7 @@ mod garbage;
 mod load;
 mod many;
 mod measure;
+pub(crate) mod mesh;
 mod pairs;
 mod picture;
 mod plan;
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
     if let Some(file) = &args.svg {
         picture::draw(&tests, file)?;
     }
-    out.raw(&report::render(&tests, &args.format)?)?;
+    out.raw(&report::render(&tests, &args.format, report::OVERLAY)?)?;
     if args.format.format.is_none() && !args.format.quiet {
         out.line(&format!(
             "Medians of {} alternating pairs of {} s.",

@@ -9,7 +9,7 @@ use crate::output::complain;
 use crate::stop::Stop;
 
 /// Length of the runs that nobody counts, which warm caches and neighbours up.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// How often and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) struct Pace {
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) work: Work,
-    /// What weft is compared with: `kernel`, or weft itself in an easier case.
+    /// What weft is compared with: `kernel`, another balancer, or weft itself in an easier case.
     pub(super) against: &'static str,
     pub(super) weft: Vec<Run>,
     pub(super) other: Vec<Run>,
@@ -44,32 +44,46 @@ impl Test {
     /// Measures both in pairs; `prepare` is called before each run on weft's side, and what it
     /// returns lives as long as the run.
     pub(super) fn run<T>(
-        mut self,
+        self,
         pace: Pace,
         (weft, other): (&Way<'_>, &Way<'_>),
         stop: &Stop,
         prepare: impl Fn() -> anyhow::Result<T>,
     ) -> anyhow::Result<Self> {
+        let work = self.work.clone();
         let ours = |length| {
-            stop.going_on()?;
             let _meanwhile = prepare()?;
-            self.work.measure(weft, length)
+            work.measure(weft, length)
         };
-        let theirs = |length| {
-            stop.going_on()?;
-            self.work.measure(other, length)
-        };
+        let theirs = |length| work.measure(other, length);
+        stop.going_on()?;
         ours(WARM_UP)?;
+        stop.going_on()?;
         theirs(WARM_UP)?;
+        self.run_both(pace, stop, ours, theirs)
+    }
+
+    /// Measures both in pairs, without any run before that nobody counts.
+    pub(super) fn run_both(
+        mut self,
+        pace: Pace,
+        stop: &Stop,
+        ours: impl Fn(Duration) -> anyhow::Result<Run>,
+        theirs: impl Fn(Duration) -> anyhow::Result<Run>,
+    ) -> anyhow::Result<Self> {
+        let one = |side: &dyn Fn(Duration) -> anyhow::Result<Run>| {
+            stop.going_on()?;
+            side(pace.length)
+        };
         let (mut all_ours, mut all_theirs) = (Vec::new(), Vec::new());
         for pair in 1..=pace.pairs {
             // Who goes first changes, so that neither side always finds the machine warmer.
             let (run, against) = if pair % 2 == 1 {
-                let run = ours(pace.length)?;
-                (run, theirs(pace.length)?)
+                let run = one(&ours)?;
+                (run, one(&theirs)?)
             } else {
-                let against = theirs(pace.length)?;
-                (ours(pace.length)?, against)
+                let against = one(&theirs)?;
+                (one(&ours)?, against)
             };
             let unit = self.work.unit();
             complain(&format!(
@@ -97,7 +111,7 @@ pub(super) fn median_of(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
 pub(super) fn shown(value: f64, unit: &str) -> String {
     match unit {
         "Gbit/s" => format!("{:.2}", value / 1e9),
-        "1/s" => format!("{value:.0}"),
+        "1/s" | "" => format!("{value:.0}"),
         _ => format!("{value:.1}"),
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::figures::{P50, P90, P99, P99_9};
-use super::measure::Run;
+use super::measure::{Run, Work};
 use super::pairs::{Test, median_of, shown};
 use crate::args::FormatArgs;
 use crate::output::Listing;
@@ -25,28 +25,52 @@ const HEADINGS: &[(&str, &str)] = &[
     ("OtherGeneratorPer", "OTHER GENERATOR"),
     ("SwitchesPer", "SWITCHES"),
     ("AgentMB", "AGENT MB"),
+    ("Balancer", "BALANCER"),
+    ("OtherBalancer", "OTHER BALANCER"),
+    ("OtherOverlay", "OTHER'S WEFTD"),
+    ("BalancerMB", "MB"),
+    ("OtherMB", "OTHER MB"),
 ];
 
 /// The first table.
 const RESULTS: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.Against}}\t{{.Ratio}}";
 
-/// The second one.
-const COSTS: &str = "table {{.Test}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}";
+/// The second table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Costs {
+    template: &'static str,
+    /// What its columns mean.
+    legend: &'static str,
+}
 
-/// What the second table's columns mean.
-const LEGEND: &str = "\
+/// Between two nodes.
+pub(super) const OVERLAY: Costs = Costs {
+    template: "table {{.Test}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
+    legend: "\
 CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything, on both sides.
 GENERATOR: this process, which makes the load and takes it in; where the kernel is the data plane,
 its work for a packet is done in the sender's name and counts there. AGENT MB: the bigger weftd, in RAM.
-";
+",
+};
+
+/// Through a published port.
+pub(super) const MESH: Costs = Costs {
+    template: "table {{.Test}}\t{{.Against}}\t{{.Per}}\t{{.Balancer}}\t{{.OtherBalancer}}\t{{.OtherOverlay}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.BalancerMB}}\t{{.OtherMB}}",
+    legend: "\
+CPU seconds for each PER. BALANCER: both weftd, with the overlay's work. OTHER BALANCER: all processes of
+the one weft is compared with; OTHER'S WEFTD: both weftd, which carry its packets to the replicas.
+MACHINE: everything, replicas included. GENERATOR: this process, the client. MB: memory in RAM of the
+balancer's processes; what the kernel keeps for their sockets is not in it.
+",
+};
 
 /// Everything, in the form that was asked for.
-pub(super) fn render(tests: &[Test], format: &FormatArgs) -> anyhow::Result<String> {
+pub(super) fn render(tests: &[Test], format: &FormatArgs, second: Costs) -> anyhow::Result<String> {
     let mut out = results(tests).render(format)?;
     if format.format.is_none() && !format.quiet {
         out.push('\n');
-        out.push_str(&costs(tests)?);
-        out.push_str(LEGEND);
+        out.push_str(&costs(tests, second)?);
+        out.push_str(second.legend);
     }
     Ok(out)
 }
@@ -81,6 +105,11 @@ fn results(tests: &[Test]) -> Listing {
         if unit == "1/s" && loses(test) {
             more("  lost", "%", |run| run.lost * 100.0);
         }
+        let figures = test.weft.first().map(|run| run.more.as_slice());
+        for (index, figure) in figures.unwrap_or_default().iter().enumerate() {
+            let value = |run: &Run| run.more.get(index).map_or(f64::NAN, |figure| figure.value);
+            listing.push(row(test, figure.name, figure.unit, value));
+        }
     }
     listing
 }
@@ -103,9 +132,12 @@ fn latency(run: &Run, at: usize) -> f64 {
     run.latency.map_or(f64::NAN, |times| times[at])
 }
 
-fn row(test: &Test, name: &str, unit: &str, value: fn(&Run) -> f64) -> Value {
-    let (weft, other) = (median_of(&test.weft, value), median_of(&test.other, value));
-    let all = |runs: &[Run]| runs.iter().map(value).collect::<Vec<_>>();
+fn row(test: &Test, name: &str, unit: &str, value: impl Fn(&Run) -> f64) -> Value {
+    let (weft, other) = (
+        median_of(&test.weft, &value),
+        median_of(&test.other, &value),
+    );
+    let all = |runs: &[Run]| runs.iter().map(&value).collect::<Vec<_>>();
     let ratio = weft / other;
     json!({
         "Test": name,
@@ -120,13 +152,13 @@ fn row(test: &Test, name: &str, unit: &str, value: fn(&Run) -> f64) -> Value {
     })
 }
 
-fn costs(tests: &[Test]) -> anyhow::Result<String> {
-    let mut listing = Listing::new(HEADINGS, COSTS, "Test");
+fn costs(tests: &[Test], second: Costs) -> anyhow::Result<String> {
+    let mut listing = Listing::new(HEADINGS, second.template, "Test");
     for test in tests {
         listing.push(costs_of(test));
     }
     listing.render(&FormatArgs {
-        format: Some(COSTS.to_owned()),
+        format: Some(second.template.to_owned()),
         quiet: false,
     })
 }
@@ -141,7 +173,7 @@ fn costs_of(test: &Test) -> Value {
             String::new()
         }
     };
-    json!({
+    let mut row = json!({
         "Test": test.name,
         "Per": per,
         "AgentCPUs": format!("{:.2}", median_of(&test.weft, |run| run.usage.agents / run.seconds)),
@@ -152,7 +184,17 @@ fn costs_of(test: &Test) -> Value {
         "OtherGeneratorPer": cost(&test.other, |run| run.usage.generator(), 2),
         "SwitchesPer": cost(&test.weft, |run| run.usage.switches, 0),
         "AgentMB": format!("{:.1}", median_of(&test.weft, |run| run.resident) / 1e6),
-    })
+    });
+    if matches!(test.work, Work::Mesh(_)) {
+        let mb = |runs: &[Run]| format!("{:.1}", median_of(runs, |run| run.resident) / 1e6);
+        row["Against"] = json!(test.against);
+        row["Balancer"] = json!(cost(&test.weft, |run| run.usage.agents, 2));
+        row["OtherBalancer"] = json!(cost(&test.other, |run| run.usage.agents, 2));
+        row["OtherOverlay"] = json!(cost(&test.other, |run| run.overlay, 2));
+        row["BalancerMB"] = json!(mb(&test.weft));
+        row["OtherMB"] = json!(mb(&test.other));
+    }
+    row
 }
 
 #[cfg(test)]

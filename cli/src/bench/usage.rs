@@ -65,7 +65,7 @@ impl Usage {
 /// proc_pid_stat(5)).
 fn process_ticks(process: &str) -> anyhow::Result<(u64, u64)> {
     let path = format!("/proc/{process}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("weftd {process} ended"))?;
+    let stat = fs::read_to_string(&path).with_context(|| format!("process {process} ended"))?;
     let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
     let mut times = fields.into_iter().flatten().skip(11).map(str::parse::<u64>);
     let mut next = || {
@@ -93,7 +93,7 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 fn context_switches(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/task");
     let mut sum = 0;
-    for thread in fs::read_dir(&path).with_context(|| format!("weftd {pid} ended"))? {
+    for thread in fs::read_dir(&path).with_context(|| format!("process {pid} ended"))? {
         // A thread that ended meanwhile did little.
         if let Ok(status) = fs::read_to_string(thread?.path().join("status")) {
             sum += switches_in(&status).with_context(|| format!("{path} has another form"))?;
@@ -115,17 +115,30 @@ fn switches_in(status: &str) -> Option<u64> {
 pub(super) fn resident_bytes(agents: &[u32]) -> anyhow::Result<u64> {
     let mut most = 0;
     for pid in agents {
-        let path = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&path).with_context(|| format!("weftd {pid} ended"))?;
-        let resident = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .with_context(|| format!("{path} has another form"))?;
-        most = most.max(resident * KIB);
+        most = most.max(resident_of(*pid)?);
     }
     Ok(most)
+}
+
+/// Memory in RAM of all of them together.
+pub(super) fn resident_sum(processes: &[u32]) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in processes {
+        sum += resident_of(*pid)?;
+    }
+    Ok(sum)
+}
+
+fn resident_of(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("process {pid} ended"))?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .with_context(|| format!("{path} has another form"))?;
+    Ok(resident * KIB)
 }
 
 #[cfg(test)]
@@ -156,6 +169,7 @@ mod tests {
         assert!(first.switches > 0.0);
         assert!(resident_bytes(&[pid]).unwrap() > 100_000);
         assert_eq!(resident_bytes(&[]).unwrap(), 0);
+        assert!(resident_sum(&[pid, pid]).unwrap() > 200_000);
         assert!(Usage::now(&[u32::MAX]).is_err());
     }
 }

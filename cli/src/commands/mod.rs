@@ -46,6 +46,8 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
         Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),
+        Command::Bench(BenchCommand::Mesh(args)) => bench::mesh::run(&args, out),
+        Command::BenchReplica(args) => block_on(tools::replica::serve(args)),
         Command::DemoHttp(args) => block_on(tools::http::serve(args)),
         Command::DemoDns(args) => tools::dns::run(&args, out),
         Command::DemoGet(args) => tools::get::run(&args, out),

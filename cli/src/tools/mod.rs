@@ -1,6 +1,8 @@
-//! Small tools that the demo runs inside namespaces, so that it needs none of the machine's.
+//! Small tools that demo and benches run inside namespaces, so that they need none of the
+//! machine's.
 
 pub(crate) mod dns;
 pub(crate) mod get;
 pub(crate) mod http;
 pub(crate) mod ping;
+pub(crate) mod replica;

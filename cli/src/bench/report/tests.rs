@@ -1,6 +1,7 @@
 use super::*;
 use crate::bench::figures::QUANTILES;
-use crate::bench::measure::Work;
+use crate::bench::measure::Figure;
+use crate::bench::mesh::Load;
 use crate::bench::usage::Usage;
 
 fn run(rate: f64) -> Run {
@@ -19,6 +20,7 @@ fn run(rate: f64) -> Run {
             switches: 1234.0,
         },
         resident: 20e6,
+        ..Run::default()
     }
 }
 
@@ -52,7 +54,7 @@ fn sample() -> Vec<Test> {
 
 #[test]
 fn the_tables_show_medians_ratios_and_costs() {
-    let text = render(&sample(), &FormatArgs::default()).unwrap();
+    let text = render(&sample(), &FormatArgs::default(), OVERLAY).unwrap();
     let expected = "\
 TEST      UNIT     WEFT    OTHER   AGAINST   RATIO
 TCP       Gbit/s   6.00    12.00   kernel    0.50x
@@ -69,7 +71,7 @@ TCP    GB             0.50         1.00    3.00      3.00            0.75       
 UDP    1M datagrams   0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
 RR     1M requests    0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
 ";
-    assert_eq!(text.strip_suffix(LEGEND), Some(expected), "{text}");
+    assert_eq!(text.strip_suffix(OVERLAY.legend), Some(expected), "{text}");
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn json_holds_every_run() {
         format: Some("json".to_owned()),
         quiet: false,
     };
-    let text = render(&sample(), &format).unwrap();
+    let text = render(&sample(), &format, OVERLAY).unwrap();
     let rows: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -95,4 +97,30 @@ fn json_holds_every_run() {
     assert_eq!(trip["Latency"]["P99.9"], 49.95);
     assert_eq!(trip["Quantiles"][0], json!([0.0, 0.0]));
     assert!(rows[4].get("Runs").is_none());
+}
+
+#[test]
+fn balancers_have_a_second_table_of_their_own() {
+    let mut test = Test::new("idle, socket", Work::Mesh(Load::Idle), "haproxy");
+    let with = |rate, growth| Run {
+        more: vec![Figure {
+            name: "  growth",
+            unit: "MB",
+            value: growth,
+        }],
+        overlay: 0.125,
+        ..run(rate)
+    };
+    test.weft = vec![with(90.0, 30.0)];
+    test.other = vec![with(60.0, 40.0)];
+    let text = render(&[test], &FormatArgs::default(), MESH).unwrap();
+    let expected = "\
+TEST           UNIT   WEFT   OTHER   AGAINST   RATIO
+idle, socket   MB     90.0   60.0    haproxy   1.50x
+  growth       MB     30.0   40.0    haproxy   0.75x
+
+TEST           AGAINST   PER              BALANCER   OTHER BALANCER   OTHER'S WEFTD   MACHINE   OTHER MACHINE   GENERATOR   OTHER GENERATOR   MB     OTHER MB
+idle, socket   haproxy   1M connections   2.00       2.00             0.25            6.00      6.00            1.50        1.50              20.0   20.0
+";
+    assert_eq!(text.strip_suffix(MESH.legend), Some(expected), "{text}");
 }

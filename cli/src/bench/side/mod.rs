@@ -4,7 +4,7 @@ mod kernel;
 mod weft;
 
 pub(super) use kernel::KernelSide;
-pub(super) use weft::{Dropped, WeftSide};
+pub(super) use weft::{Dropped, WeftSide, api, attach, make_network};
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use super::load::{Way, exchange};
 use crate::stop::Stop;
 
 /// How long it may take until something that was asked for is there.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 /// A sandbox with its address.
 #[derive(Debug)]

@@ -193,11 +193,11 @@ fn full_socket(table: &str) -> u64 {
     sockets.filter_map(|drops| drops.parse::<u64>().ok()).sum()
 }
 
-fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
+pub(in crate::bench) fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
     Client::new(&format!("unix://{}", lab.socket(node)?.display()))
 }
 
-async fn make_network(lab: &Lab) -> anyhow::Result<()> {
+pub(in crate::bench) async fn make_network(lab: &Lab) -> anyhow::Result<()> {
     let (first, second) = (api(lab, "node1")?, api(lab, "node2")?);
     let init = SwarmInit {
         advertise_addr: Some(lab.node_addr("node1")?.to_string()),
@@ -224,7 +224,12 @@ async fn make_network(lab: &Lab) -> anyhow::Result<()> {
 
 /// Makes a namespace and attaches it; the node may hear of the network or the service a moment
 /// later than the manager.
-async fn attach(lab: &Lab, node: &str, name: &str, service: Option<&str>) -> anyhow::Result<End> {
+pub(in crate::bench) async fn attach(
+    lab: &Lab,
+    node: &str,
+    name: &str,
+    service: Option<&str>,
+) -> anyhow::Result<End> {
     let path = lab.add_netns(node, name)?;
     let request = connect(&path, format!("{name}-{node}"), service);
     Ok(End {

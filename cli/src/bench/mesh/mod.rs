@@ -1,0 +1,230 @@
+//! `weft bench mesh`: the same replicas on the same overlay behind weft's published port, HAProxy
+//! and nginx. A client outside the cluster connects to the node, or to a namespace of that node
+//! which has an address beside it and an endpoint on the network: each way has one cable from the
+//! client to the balancer, and the overlay from there to the replicas.
+
+mod client;
+mod cluster;
+mod crowd;
+mod measure;
+mod plan;
+mod proxies;
+
+pub(super) use measure::Load;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::measure::Work;
+use super::pairs::{Pace, Test, WARM_UP, median_of};
+use super::{picture, report};
+use crate::args::{BenchMeshArgs, MeshTest};
+use crate::output::{Printer, complain};
+use crate::stop::Stop;
+use client::Front;
+use cluster::{Cluster, SourcePorts};
+use proxies::Kind;
+
+/// Open files that 10,000 connections need in a balancer of two sockets each, and some more.
+const OPEN_FILES: u64 = 200_000;
+
+/// The kernel remembers ends of connections for a minute.
+const FORGOTTEN: Duration = Duration::from_secs(61);
+
+pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    plan::check_control(args.congestion.as_deref())?;
+    let fronts = plan::fronts(args.front)?;
+    let kinds = installed()?;
+    weft_lab::gain_privileges()?;
+    allow_open_files();
+    let bench = Bench {
+        args,
+        kinds,
+        pace: Pace {
+            pairs: args.pairs,
+            length: Duration::from_secs(u64::from(args.seconds)),
+        },
+        stop: Stop::on_signals()?,
+    };
+    let mut tests = Vec::new();
+    for front in fronts {
+        bench.front(&mut tests, front)?;
+    }
+    if let Some(file) = &args.svg {
+        picture::draw(&tests, file)?;
+    }
+    out.raw(&report::render(&tests, &args.format, report::MESH)?)?;
+    if args.format.format.is_none() && !args.format.quiet {
+        out.line(&format!(
+            "Medians of {} alternating pairs of {} s.",
+            args.pairs, args.seconds
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The balancers that this machine has.
+fn installed() -> anyhow::Result<Vec<Kind>> {
+    let mut kinds = Vec::new();
+    for kind in Kind::ALL {
+        if kind.program().is_some() {
+            kinds.push(kind);
+        } else {
+            let name = kind.name();
+            complain(&format!("{name} is not installed: its tests are left out"));
+        }
+    }
+    if kinds.is_empty() {
+        bail!("nothing to compare with: install haproxy, or nginx with its module for streams");
+    }
+    Ok(kinds)
+}
+
+/// For this process and what it starts. Where that is not allowed, the test of idle connections
+/// says how many were open.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let more = |maximum| Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let enough = limit.maximum.map(|maximum| maximum.max(OPEN_FILES));
+    if setrlimit(Resource::Nofile, more(enough)).is_err()
+        && setrlimit(Resource::Nofile, more(limit.maximum)).is_err()
+    {
+        complain("the limit of open files cannot be raised");
+    }
+}
+
+struct Bench<'a> {
+    args: &'a BenchMeshArgs,
+    kinds: Vec<Kind>,
+    pace: Pace,
+    stop: Stop,
+}
+
+impl Bench<'_> {
+    /// All tests of one front end, in a lab of its own.
+    fn front(&self, tests: &mut Vec<Test>, front: &str) -> anyhow::Result<()> {
+        let name = format!("{}-{front}", self.args.name);
+        let control = self.args.congestion.as_deref();
+        let cluster = Cluster::create(&name, front, &self.kinds, control, &self.stop)?;
+        let has = |test| plan::has(&self.args.only, test);
+        for (test, load, name) in [
+            // First, while nobody has grown by other work.
+            (MeshTest::Idle, Load::Idle, "10000 idle connections"),
+            (MeshTest::Connections, Load::Connections, "connections"),
+            (MeshTest::Keepalive, Load::Kept, "kept connections"),
+            (MeshTest::Bulk, Load::Streams(1), "one stream"),
+            (MeshTest::Bulk, Load::Streams(8), "8 streams"),
+        ] {
+            if has(test) {
+                let name = format!("{name}, {front}");
+                self.measure(tests, &cluster, &name, |_, _, _| Ok(load))?;
+            }
+        }
+        if has(MeshTest::Latency) {
+            for (kept, name) in [(false, "connections"), (true, "kept connections")] {
+                let full = format!("{name}, {front}");
+                let done = tests.clone();
+                let name = format!("{name} at half load, {front}");
+                self.measure(tests, &cluster, &name, |kind, weft, other| {
+                    let rate = self.half_rate(&done, &full, kept, (kind, weft, other))?;
+                    Ok(Load::Paced { kept, rate })
+                })?;
+            }
+        }
+        if has(MeshTest::Long) {
+            self.long(tests, &cluster, front)?;
+        }
+        cluster.down()
+    }
+
+    /// One test against each of the others.
+    fn measure(
+        &self,
+        tests: &mut Vec<Test>,
+        cluster: &Cluster,
+        name: &str,
+        load: impl Fn(Kind, &Front<'_>, &Front<'_>) -> anyhow::Result<Load>,
+    ) -> anyhow::Result<()> {
+        let weft = cluster.weft();
+        for (kind, other) in cluster.others() {
+            let load = load(kind, &weft, &other)?;
+            let run = |front, length| load.measure(front, length, &self.stop);
+            if load != Load::Idle {
+                run(&weft, WARM_UP)?;
+                run(&other, WARM_UP)?;
+            }
+            let test = Test::new(name, Work::Mesh(load), kind.name());
+            let (ours, theirs) = (|length| run(&weft, length), |length| run(&other, length));
+            tests.push(test.run_both(self.pace, &self.stop, ours, theirs)?);
+        }
+        Ok(())
+    }
+
+    /// Half of the requests per second that the slower side answers: as measured, or measured now
+    /// when that test was not asked for.
+    fn half_rate(
+        &self,
+        done: &[Test],
+        name: &str,
+        kept: bool,
+        (kind, weft, other): (Kind, &Front<'_>, &Front<'_>),
+    ) -> anyhow::Result<u64> {
+        let mut done = done.iter();
+        let done = done.find(|test| test.name == name && test.against == kind.name());
+        let load = if kept { Load::Kept } else { Load::Connections };
+        let (ours, theirs) = if let Some(test) = done {
+            let rate = |runs| median_of(runs, |run| run.rate);
+            (rate(&test.weft), rate(&test.other))
+        } else {
+            let rate = |front| load.measure(front, self.pace.length, &self.stop);
+            (rate(weft)?.rate, rate(other)?.rate)
+        };
+        Ok(half(ours, theirs))
+    }
+
+    /// Connections in a row, once each, with the source ports that a new namespace has.
+    fn long(&self, tests: &mut Vec<Test>, cluster: &Cluster, front: &str) -> anyhow::Result<()> {
+        cluster.set_source_ports(SourcePorts::Kernel)?;
+        let weft = cluster.weft();
+        for (kind, other) in cluster.others() {
+            complain("waiting a minute until the kernel has forgotten earlier connections");
+            let begun = Instant::now();
+            while begun.elapsed() < FORGOTTEN {
+                self.stop.going_on()?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let name = format!("200000 connections in a row, {front}");
+            let test = Test::new(name, Work::Mesh(Load::Long), kind.name());
+            let run = |front, length| Load::Long.measure(front, length, &self.stop);
+            let (ours, theirs) = (|length| run(&weft, length), |length| run(&other, length));
+            let once = Pace {
+                pairs: 1,
+                ..self.pace
+            };
+            tests.push(test.run_both(once, &self.stop, ours, theirs)?);
+        }
+        Ok(())
+    }
+}
+
+/// Half of the smaller one, in whole requests per second.
+fn half(ours: f64, theirs: f64) -> u64 {
+    (ours.min(theirs) / 2.0).max(1.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_slower_side() {
+        assert_eq!(half(9000.0, 5001.0), 2500);
+        assert_eq!(half(0.0, 5000.0), 1);
+    }
+}
