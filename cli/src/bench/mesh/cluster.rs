@@ -18,7 +18,7 @@ use weft_sys::netns::Netns;
 
 use super::client::{Front, Sources};
 use super::crowd::{Order, ask};
-use super::proxies::{Kind, Proxy};
+use super::proxies::{Kind, Proxy, Settings};
 use crate::bench::side::{LIMIT, LOOK, api, attach, make_network};
 use crate::bench::usage::resident_sum;
 use crate::stop::Stop;
@@ -67,11 +67,11 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Builds it; weft and all of these balancers answer then.
+    /// Builds it; weft and all of these balancers, for so many connections, answer then.
     pub(super) fn create(
         name: &str,
         front: &str,
-        kinds: &[Kind],
+        (kinds, connections): (&[Kind], u64),
         congestion: Option<&str>,
         stop: &Stop,
     ) -> anyhow::Result<Self> {
@@ -104,7 +104,13 @@ impl Cluster {
         };
         let replicas = runtime.block_on(cluster.service(congestion, stop))?;
         for (number, kind) in (0u8..).zip(kinds) {
-            cluster.start(&runtime, *kind, FIRST_BALANCER + number, &replicas)?;
+            let addr = beside(cluster.published.ip(), FIRST_BALANCER + number)?;
+            let settings = Settings {
+                listen: SocketAddr::new(addr, kind.port()),
+                replicas: &replicas,
+                connections,
+            };
+            cluster.start(&runtime, *kind, settings)?;
         }
         cluster.set_source_ports(SourcePorts::Tuned)?;
         for netns in cluster.namespaces.iter().chain([&cluster.client]) {
@@ -171,17 +177,15 @@ impl Cluster {
         &mut self,
         runtime: &Runtime,
         kind: Kind,
-        last_byte: u8,
-        replicas: &[SocketAddr],
+        settings: Settings<'_>,
     ) -> anyhow::Result<()> {
         let program = kind.program().context("it was there a moment ago")?;
         let end = runtime.block_on(attach(&self.lab, NODE, kind.name(), None))?;
         let path = std::path::Path::new("/run/netns").join(kind.name());
-        let addr = beside(self.published.ip(), last_byte)?;
-        self.lab.plug_in(NODE, &path, IpNet::new(addr, 24)?)?;
-        let listen = SocketAddr::new(addr, kind.port());
+        let addr = IpNet::new(settings.listen.ip(), 24)?;
+        self.lab.plug_in(NODE, &path, addr)?;
         let place = (&self.lab, NODE, path.as_path());
-        let proxy = Proxy::start(kind, &program, place, listen, replicas)?;
+        let proxy = Proxy::start(kind, &program, place, settings)?;
         self.proxies.push(proxy);
         self.namespaces.push(end.netns);
         Ok(())

@@ -22,9 +22,6 @@ const AT_ONCE: usize = 32;
 /// Kept connections.
 const KEPT: usize = 64;
 
-/// Connections that wait for something to do.
-const IDLE: usize = 10_000;
-
 /// Connections in a row.
 const LONG: u64 = 200_000;
 
@@ -51,8 +48,8 @@ pub(in crate::bench) enum Load {
     Streams(usize),
     /// So many requests per second.
     Paced { kept: bool, rate: u64 },
-    /// Nothing, over many connections.
-    Idle,
+    /// Nothing, over that many connections.
+    Idle(usize),
     /// Many connections in a row.
     Long,
 }
@@ -62,7 +59,7 @@ impl Load {
     pub(in crate::bench) const fn unit(self) -> &'static str {
         match self {
             Self::Streams(_) => "Gbit/s",
-            Self::Idle => "MB",
+            Self::Idle(_) => "MB",
             _ => "1/s",
         }
     }
@@ -71,7 +68,7 @@ impl Load {
     pub(in crate::bench) fn per(self) -> (&'static str, fn(&Run) -> f64) {
         match self {
             Self::Streams(_) => ("GB", |run| run.bytes / 1e9),
-            Self::Idle => ("1M connections", |run| run.count / 1e6),
+            Self::Idle(_) => ("1M connections", |run| run.count / 1e6),
             Self::Kept | Self::Paced { kept: true, .. } => ("1M requests", |run| run.count / 1e6),
             _ => ("1M connections", |run| run.count / 1e6),
         }
@@ -99,11 +96,11 @@ impl Load {
                     ..Run::default()
                 }
             }
-            Self::Idle => idle(front, stop)?,
+            Self::Idle(count) => idle(front, count, stop)?,
         };
         run.usage = Usage::now(&front.balancers)?.since(&before);
         run.overlay = Usage::now(&front.overlay)?.since(&carried).agents;
-        if self != Self::Idle {
+        if !matches!(self, Self::Idle(_)) {
             run.resident = resident_sum(&front.balancers)? as f64;
         }
         Ok(run)
@@ -134,7 +131,7 @@ impl Load {
                 length: LONG_LIMIT,
                 ..usual
             },
-            Self::Connections | Self::Streams(_) | Self::Idle => usual,
+            Self::Connections | Self::Streams(_) | Self::Idle(_) => usual,
         }
     }
 }
@@ -253,9 +250,9 @@ fn receive(mut socket: &Socket, deadline: Instant) -> anyhow::Result<u64> {
 }
 
 /// Memory while many connections are open.
-fn idle(front: &Front<'_>, stop: &Stop) -> anyhow::Result<Run> {
+fn idle(front: &Front<'_>, count: usize, stop: &Stop) -> anyhow::Result<Run> {
     let begun = Instant::now();
-    let (open, resident) = crowd::hold(front, IDLE, stop, || {
+    let (open, resident) = crowd::hold(front, count, stop, || {
         std::thread::sleep(SETTLED);
         resident_sum(&front.balancers)
     })?;
@@ -325,6 +322,6 @@ mod tests {
         assert_eq!(Load::Streams(8).per().0, "GB");
         assert_eq!(Load::Long.per().0, "1M connections");
         assert_eq!(Load::Kept.per().0, "1M requests");
-        assert_eq!((Load::Idle.unit(), Load::Kept.unit()), ("MB", "1/s"));
+        assert_eq!((Load::Idle(1).unit(), Load::Kept.unit()), ("MB", "1/s"));
     }
 }

@@ -31,6 +31,12 @@ use proxies::Kind;
 /// Open files that 10,000 connections need in a balancer of two sockets each, and some more.
 const OPEN_FILES: u64 = 200_000;
 
+/// Connections that wait for something to do, where so many files may be open.
+const IDLE: usize = 10_000;
+
+/// Open files that are no connections.
+const RESERVE: u64 = 200;
+
 /// The kernel remembers ends of connections for a minute.
 const FORGOTTEN: Duration = Duration::from_secs(61);
 
@@ -39,9 +45,17 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
     let fronts = plan::fronts(args.front)?;
     let kinds = installed()?;
     weft_lab::gain_privileges()?;
-    allow_open_files();
+    let open_files = allow_open_files();
+    let idle = idle_connections(open_files);
+    if idle < IDLE {
+        complain(&format!(
+            "only {open_files} files may be open (`ulimit -Hn`): {idle} idle connections instead of {IDLE}"
+        ));
+    }
     let bench = Bench {
         args,
+        connections: connections(open_files),
+        idle,
         kinds,
         pace: Pace {
             pairs: args.pairs,
@@ -83,25 +97,39 @@ fn installed() -> anyhow::Result<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// For this process and what it starts. Where that is not allowed, the test of idle connections
-/// says how many were open.
-fn allow_open_files() {
+/// Lets this process, and what it starts, open as many files as it may; returns how many that is.
+fn allow_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let more = |maximum| Rlimit {
         current: maximum,
         maximum,
     };
     let enough = limit.maximum.map(|maximum| maximum.max(OPEN_FILES));
-    if setrlimit(Resource::Nofile, more(enough)).is_err()
-        && setrlimit(Resource::Nofile, more(limit.maximum)).is_err()
-    {
-        complain("the limit of open files cannot be raised");
+    for wanted in [enough, limit.maximum] {
+        if setrlimit(Resource::Nofile, more(wanted)).is_ok() {
+            return wanted.unwrap_or(OPEN_FILES);
+        }
     }
+    limit.current.unwrap_or(OPEN_FILES)
+}
+
+/// Connections at once through one that may open so many files, at two for each.
+fn connections(open_files: u64) -> u64 {
+    (open_files.saturating_sub(RESERVE) / 2).max(1)
+}
+
+/// Idle connections: as many as weftd takes, which keeps more files for itself.
+fn idle_connections(open_files: u64) -> usize {
+    let most = open_files.saturating_sub(5 * RESERVE) / 2;
+    usize::try_from(most).map_or(IDLE, |most| most.clamp(1, IDLE))
 }
 
 struct Bench<'a> {
     args: &'a BenchMeshArgs,
     kinds: Vec<Kind>,
+    /// At once, for a balancer.
+    connections: u64,
+    idle: usize,
     pace: Pace,
     stop: Stop,
 }
@@ -111,11 +139,18 @@ impl Bench<'_> {
     fn front(&self, tests: &mut Vec<Test>, front: &str) -> anyhow::Result<()> {
         let name = format!("{}-{front}", self.args.name);
         let control = self.args.congestion.as_deref();
-        let cluster = Cluster::create(&name, front, &self.kinds, control, &self.stop)?;
+        let cluster = Cluster::create(
+            &name,
+            front,
+            (&self.kinds, self.connections),
+            control,
+            &self.stop,
+        )?;
         let has = |test| plan::has(&self.args.only, test);
+        let idle = format!("{} idle connections", self.idle);
         for (test, load, name) in [
             // First, while nobody has grown by other work.
-            (MeshTest::Idle, Load::Idle, "10000 idle connections"),
+            (MeshTest::Idle, Load::Idle(self.idle), idle.as_str()),
             (MeshTest::Connections, Load::Connections, "connections"),
             (MeshTest::Keepalive, Load::Kept, "kept connections"),
             (MeshTest::Bulk, Load::Streams(1), "one stream"),
@@ -155,7 +190,7 @@ impl Bench<'_> {
         for (kind, other) in cluster.others() {
             let load = load(kind, &weft, &other)?;
             let run = |front, length| load.measure(front, length, &self.stop);
-            if load != Load::Idle {
+            if !matches!(load, Load::Idle(_)) {
                 run(&weft, WARM_UP)?;
                 run(&other, WARM_UP)?;
             }
@@ -221,6 +256,16 @@ fn half(ours: f64, theirs: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_set_the_limits() {
+        assert_eq!(
+            (connections(20_000), idle_connections(20_000)),
+            (9900, 9500)
+        );
+        assert_eq!(idle_connections(OPEN_FILES), IDLE);
+        assert_eq!((connections(0), idle_connections(0)), (1, 1));
+    }
 
     #[test]
     fn half_of_the_slower_side() {

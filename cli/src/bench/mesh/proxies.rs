@@ -13,9 +13,6 @@ use weft_lab::Lab;
 
 use crate::output::complain;
 
-/// Connections at once, of each kind of balancer.
-const MOST_CONNECTIONS: usize = 50_000;
-
 /// How long one may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -63,12 +60,12 @@ impl Kind {
     }
 
     /// Its configuration: the least loaded replica, bytes as they are, no checks.
-    fn config(self, listen: SocketAddr, replicas: &[SocketAddr], folder: &Path) -> String {
+    fn config(self, settings: &Settings<'_>, folder: &Path) -> String {
         match self {
-            Self::Haproxy => haproxy(listen, replicas),
+            Self::Haproxy => haproxy(settings),
             Self::Nginx => {
                 let module = MODULES.into_iter().find(|file| Path::new(file).exists());
-                nginx(listen, replicas, folder, module)
+                nginx(settings, folder, module)
             }
         }
     }
@@ -91,11 +88,21 @@ impl Kind {
     }
 }
 
-fn haproxy(listen: SocketAddr, replicas: &[SocketAddr]) -> String {
+/// What all kinds are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings<'a> {
+    pub(super) listen: SocketAddr,
+    pub(super) replicas: &'a [SocketAddr],
+    /// At once.
+    pub(super) connections: u64,
+}
+
+fn haproxy(settings: &Settings<'_>) -> String {
+    let (listen, connections) = (settings.listen, settings.connections);
     let mut text = format!(
         "\
 global
-    maxconn {MOST_CONNECTIONS}
+    maxconn {connections}
 
 defaults
     mode tcp
@@ -108,18 +115,13 @@ listen web
     balance leastconn
 "
     );
-    for (number, replica) in (1..).zip(replicas) {
+    for (number, replica) in (1..).zip(settings.replicas) {
         text += &format!("    server web{number} {replica}\n");
     }
     text
 }
 
-fn nginx(
-    listen: SocketAddr,
-    replicas: &[SocketAddr],
-    folder: &Path,
-    module: Option<&str>,
-) -> String {
+fn nginx(settings: &Settings<'_>, folder: &Path, module: Option<&str>) -> String {
     let mut text = String::new();
     // Built in where there is no such file.
     if let Some(module) = module {
@@ -141,20 +143,21 @@ stream {{
         least_conn;
 ",
         folder.display(),
-        2 * MOST_CONNECTIONS
+        2 * settings.connections
     );
-    for replica in replicas {
+    for replica in settings.replicas {
         text += &format!("        server {replica} max_fails=0;\n");
     }
     text += &format!(
         "    }}
     server {{
-        listen {listen} backlog=4096;
+        listen {} backlog=4096;
         proxy_connect_timeout 5s;
         proxy_pass web;
     }}
 }}
-"
+",
+        settings.listen
     );
     text
 }
@@ -173,13 +176,12 @@ impl Proxy {
         kind: Kind,
         program: &Path,
         (lab, node, netns): (&Lab, &str, &Path),
-        listen: SocketAddr,
-        replicas: &[SocketAddr],
+        settings: Settings<'_>,
     ) -> anyhow::Result<Self> {
         let folder = lab.dir().join(kind.name());
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let config = folder.join("config");
-        fs::write(&config, kind.config(listen, replicas, &folder))
+        fs::write(&config, kind.config(&settings, &folder))
             .with_context(|| format!("cannot write {}", config.display()))?;
         let words = kind.args(program, &folder, &config);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -194,7 +196,7 @@ impl Proxy {
             .spawn()?;
         Ok(Self {
             kind,
-            listen,
+            listen: settings.listen,
             enter,
         })
     }
@@ -265,16 +267,19 @@ fn descendants(pid: u32) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn addr(text: &str) -> SocketAddr {
-        text.parse().unwrap()
+    fn settings(replicas: &[SocketAddr]) -> Settings<'_> {
+        Settings {
+            listen: "10.77.0.200:8001".parse().unwrap(),
+            replicas,
+            connections: 100,
+        }
     }
 
     #[test]
     fn haproxy_is_told_the_least_loaded_replica() {
-        let text = haproxy(
-            addr("10.77.0.200:8001"),
-            &[addr("10.0.0.2:80"), addr("10.0.0.3:80")],
-        );
+        let replicas = ["10.0.0.2:80", "10.0.0.3:80"].map(|addr| addr.parse().unwrap());
+        let text = haproxy(&settings(&replicas));
+        assert!(text.starts_with("global\n    maxconn 100\n"), "{text}");
         assert!(text.contains("    mode tcp\n"), "{text}");
         assert!(
             text.ends_with(
@@ -291,26 +296,22 @@ mod tests {
 
     #[test]
     fn nginx_loads_its_module_where_there_is_one() {
-        let listen = addr("10.77.0.200:8002");
-        let text = nginx(
-            listen,
-            &[addr("10.0.0.2:80")],
-            Path::new("/run/x"),
-            Some("/m.so"),
-        );
+        let replicas = ["10.0.0.2:80".parse().unwrap()];
+        let text = nginx(&settings(&replicas), Path::new("/run/x"), Some("/m.so"));
         assert!(
             text.starts_with("load_module /m.so;\nuser root;\n"),
             "{text}"
         );
         for part in [
             "pid /run/x/nginx.pid;",
+            "    worker_connections 200;",
             "        least_conn;\n        server 10.0.0.2:80 max_fails=0;\n    }\n",
-            "        listen 10.77.0.200:8002 backlog=4096;",
+            "        listen 10.77.0.200:8001 backlog=4096;",
             "        proxy_pass web;\n    }\n}\n",
         ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
-        let text = nginx(listen, &[], Path::new("/run/x"), None);
+        let text = nginx(&settings(&[]), Path::new("/run/x"), None);
         assert!(text.starts_with("user root;\n"), "{text}");
     }
 

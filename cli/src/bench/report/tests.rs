@@ -101,7 +101,7 @@ fn json_holds_every_run() {
 
 #[test]
 fn balancers_have_a_second_table_of_their_own() {
-    let mut test = Test::new("idle, socket", Work::Mesh(Load::Idle), "haproxy");
+    let mut test = Test::new("idle, socket", Work::Mesh(Load::Idle(10)), "haproxy");
     let with = |rate, growth| Run {
         more: vec![Figure {
             name: "  growth",
