@@ -9,7 +9,8 @@ use super::FormatArgs;
 /// `weft bench mesh`
 #[derive(Debug, Args)]
 pub struct BenchMeshArgs {
-    /// Tests to run; may be repeated (default: all but `long`, about ten minutes)
+    /// Tests to run; may be repeated (default: all but `long`, about five minutes for
+    /// each front end)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
     pub only: Vec<MeshTest>,
     /// Which front end of weft's published ports to measure; `both` measures those that this weftd
