@@ -47,7 +47,7 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
     weft_lab::gain_privileges()?;
     let open_files = allow_open_files();
     let idle = idle_connections(open_files);
-    if idle < IDLE {
+    if idle < IDLE && plan::has(&args.only, MeshTest::Idle) {
         complain(&format!(
             "only {open_files} files may be open (`ulimit -Hn`): {idle} idle connections instead of {IDLE}"
         ));
@@ -84,11 +84,9 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
 fn installed() -> anyhow::Result<Vec<Kind>> {
     let mut kinds = Vec::new();
     for kind in Kind::ALL {
-        if kind.program().is_some() {
-            kinds.push(kind);
-        } else {
-            let name = kind.name();
-            complain(&format!("{name} is not installed: its tests are left out"));
+        match kind.missing() {
+            None => kinds.push(kind),
+            Some(what) => complain(&format!("{what}: its tests are left out")),
         }
     }
     if kinds.is_empty() {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -51,6 +51,25 @@ impl Kind {
             .find(|file| file.is_file())
     }
 
+    /// Why it cannot be used here, if so.
+    pub(super) fn missing(self) -> Option<String> {
+        let name = self.name();
+        let Some(program) = self.program() else {
+            return Some(format!("{name} is not installed"));
+        };
+        if self == Self::Nginx && stream_module().is_none() {
+            let version = Command::new(program)
+                .arg("-V")
+                .stdin(Stdio::null())
+                .output();
+            let options = version.map(|output| output.stderr).unwrap_or_default();
+            if !has_streams(&String::from_utf8_lossy(&options)) {
+                return Some("nginx has no module for streams (libnginx-mod-stream)".to_owned());
+            }
+        }
+        None
+    }
+
     /// Port that it listens on.
     pub(super) const fn port(self) -> u16 {
         match self {
@@ -63,10 +82,7 @@ impl Kind {
     fn config(self, settings: &Settings<'_>, folder: &Path) -> String {
         match self {
             Self::Haproxy => haproxy(settings),
-            Self::Nginx => {
-                let module = MODULES.into_iter().find(|file| Path::new(file).exists());
-                nginx(settings, folder, module)
-            }
+            Self::Nginx => nginx(settings, folder, stream_module()),
         }
     }
 
@@ -86,6 +102,17 @@ impl Kind {
             ],
         }
     }
+}
+
+/// The file with nginx's module; none where it is built in, or missing.
+fn stream_module() -> Option<&'static str> {
+    MODULES.into_iter().find(|file| Path::new(file).exists())
+}
+
+/// Whether the module is built in, from what `nginx -V` says.
+fn has_streams(options: &str) -> bool {
+    let mut words = options.split_ascii_whitespace();
+    words.any(|word| word == "--with-stream")
 }
 
 /// What all kinds are told.
@@ -313,6 +340,15 @@ mod tests {
         }
         let text = nginx(&settings(&[]), Path::new("/run/x"), None);
         assert!(text.starts_with("user root;\n"), "{text}");
+    }
+
+    #[test]
+    fn a_module_that_is_built_in_is_found() {
+        assert!(has_streams(
+            "configure arguments: --with-stream --with-threads\n"
+        ));
+        assert!(!has_streams("configure arguments: --with-stream=dynamic"));
+        assert!(!has_streams(""));
     }
 
     #[test]
