@@ -42,6 +42,10 @@ const MORE_SOURCES: u8 = 8;
 const FIRST_SOURCE: u8 = 230;
 const FIRST_BALANCER: u8 = 200;
 
+/// How long the kernel's connection tracking remembers ends of connections, in seconds; it is there
+/// where a firewall uses it.
+const TRACKING: &str = "netfilter/nf_conntrack_tcp_timeout_time_wait";
+
 /// How the kernel chooses source ports of connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SourcePorts {
@@ -155,13 +159,20 @@ impl Cluster {
 
     /// The same for all who connect to replicas.
     pub(super) fn set_source_ports(&self, ports: SourcePorts) -> anyhow::Result<()> {
-        let (range, reuse) = match ports {
-            SourcePorts::Tuned => ("1024 65535", "1"),
-            SourcePorts::Kernel => ("32768 60999", "2"),
+        let (range, reuse, tracked) = match ports {
+            SourcePorts::Tuned => ("1024 65535", "1", "1"),
+            SourcePorts::Kernel => ("32768 60999", "2", "120"),
         };
         for netns in &self.namespaces {
             set_in(netns, "ipv4/ip_local_port_range", range)?;
             set_in(netns, "ipv4/tcp_tw_reuse", reuse)?;
+            if netns.run_in(|| {
+                std::path::Path::new("/proc/sys/net")
+                    .join(TRACKING)
+                    .exists()
+            })? {
+                set_in(netns, TRACKING, tracked)?;
+            }
         }
         Ok(())
     }
