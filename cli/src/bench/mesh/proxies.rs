@@ -106,7 +106,7 @@ impl Kind {
 
 /// The file with nginx's module; none where it is built in, or missing.
 fn stream_module() -> Option<&'static str> {
-    MODULES.into_iter().find(|file| Path::new(file).exists())
+    MODULES.into_iter().find(|file| Path::new(file).is_file())
 }
 
 /// Whether the module is built in, from what `nginx -V` says.
