@@ -74,4 +74,7 @@ pub struct EndpointRecord {
 pub struct LoadRecord {
     /// Open connections from the balancers of the owning node.
     pub active: u32,
+    /// The owning node has learnt that the replica is going, and sends it no new connections.
+    #[serde(default)]
+    pub draining: bool,
 }

@@ -11,14 +11,14 @@ use weft_dns::ClientView;
 use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config};
+use super::drain::Drain;
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};
 use crate::sandbox::Sandbox;
 use crate::sandbox::runner::RunningTask;
 
-/// Between the moment when a task is withdrawn from balancers and DNS, and SIGTERM: what gossip
-/// needs to reach every node.
-const WITHDRAW: Duration = Duration::from_millis(500);
+/// Between two looks at who still sends to a task that is going.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// What a lifecycle is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,9 +211,23 @@ impl Lifecycle {
         // Balancers and resolvers everywhere learn of it before the process does.
         tokio::select! {
             exit = ended(&mut end) => return Ok(End::Stopped(exit)),
-            () = tokio::time::sleep(WITHDRAW) => {}
+            () = self.drained() => {}
         }
         Ok(End::Stopped(self.end(process.clone()).await?))
+    }
+
+    /// Waits until nobody has a connection to the task any more, or has had time to end it.
+    async fn drained(&self) {
+        let endpoints = self.task.attachments.iter().map(|a| a.endpoint.clone());
+        let (mut drain, view) = (Drain::new(endpoints), self.running.gossip.view());
+        let begun = tokio::time::Instant::now();
+        loop {
+            let seen = Arc::clone(&view.borrow());
+            if drain.is_over(&seen, begun.elapsed()) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {

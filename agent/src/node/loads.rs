@@ -1,9 +1,10 @@
 //! Connection counts of replicas: kept across snapshots, fed by gossip, reported by gossip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_control::id::{EndpointId, ServiceId};
+use weft_control::records::LoadRecord;
 use weft_mesh::{ReplicaLoad, ServiceLoad};
 use weft_wire::Instant;
 
@@ -12,7 +13,9 @@ use weft_wire::Instant;
 pub(super) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
     services: BTreeMap<ServiceId, Arc<ServiceLoad>>,
-    reported: BTreeMap<EndpointId, u32>,
+    /// Replicas that took connections once and take no more.
+    draining: BTreeSet<EndpointId>,
+    reported: BTreeMap<EndpointId, LoadRecord>,
 }
 
 impl Loads {
@@ -27,11 +30,17 @@ impl Loads {
     }
 
     /// Notes which replicas take connections, and since when.
-    pub(super) fn set_ready(&self, ready: impl Fn(&EndpointId) -> bool, now: Instant) {
+    pub(super) fn set_ready(&mut self, ready: impl Fn(&EndpointId) -> bool, now: Instant) {
         for (endpoint, load) in &self.counters {
             match (ready(endpoint), load.ready_since()) {
-                (true, None) => load.set_ready_since(Some(now)),
-                (false, Some(_)) => load.set_ready_since(None),
+                (true, None) => {
+                    load.set_ready_since(Some(now));
+                    self.draining.remove(endpoint);
+                }
+                (false, Some(_)) => {
+                    load.set_ready_since(None);
+                    self.draining.insert(endpoint.clone());
+                }
                 _ => {}
             }
         }
@@ -54,17 +63,24 @@ impl Loads {
     pub(super) fn retain(&mut self, keep: impl Fn(&EndpointId) -> bool) {
         self.counters
             .retain(|endpoint, load| keep(endpoint) || load.own() > 0);
+        self.draining.retain(keep);
     }
 
     /// Own counts that differ from the last report: what gossip has to be told. `None` stands for
     /// an entry that is to be deleted.
-    pub(super) fn take_changes(&mut self) -> Vec<(EndpointId, Option<u32>)> {
+    pub(super) fn take_changes(&mut self) -> Vec<(EndpointId, Option<LoadRecord>)> {
         let mut changes = Vec::new();
         for (endpoint, load) in &self.counters {
             let own = load.own();
             load.note_reported(own);
-            if self.reported.get(endpoint).copied().unwrap_or(0) != own {
-                changes.push((endpoint.clone(), (own > 0).then_some(own)));
+            let draining = self.draining.contains(endpoint);
+            let record = LoadRecord {
+                active: own,
+                draining,
+            };
+            let record = (own > 0 || draining).then_some(record);
+            if self.reported.get(endpoint) != record.as_ref() {
+                changes.push((endpoint.clone(), record));
             }
         }
         for endpoint in self.reported.keys() {
@@ -92,7 +108,11 @@ mod tests {
         let (a, b) = (EndpointId::from("a"), EndpointId::from("b"));
         let flow = loads.of(&a).open();
         loads.of(&b);
-        assert_eq!(loads.take_changes(), [(a.clone(), Some(1))]);
+        let one = LoadRecord {
+            active: 1,
+            draining: false,
+        };
+        assert_eq!(loads.take_changes(), [(a.clone(), Some(one))]);
         assert_eq!(loads.take_changes(), []);
         loads.retain(|_| false);
         assert_eq!(loads.take_changes(), [], "an open flow keeps its counter");
@@ -108,7 +128,7 @@ mod tests {
     fn a_replica_that_was_not_ready_is_a_newcomer_again() {
         let mut loads = Loads::default();
         let load = loads.of(&EndpointId::from("a"));
-        let since = |ready, now| {
+        let mut since = |ready, now| {
             loads.set_ready(|_| ready, Instant(now));
             load.ready_since()
         };
@@ -117,5 +137,24 @@ mod tests {
         assert_eq!(since(true, 3), Some(Instant(2)));
         assert_eq!(since(false, 4), None);
         assert_eq!(since(true, 5), Some(Instant(5)));
+    }
+
+    #[test]
+    fn tells_that_a_replica_gets_nothing_new() {
+        let mut loads = Loads::default();
+        let a = EndpointId::from("a");
+        loads.of(&a);
+        loads.set_ready(|_| false, Instant(1));
+        assert_eq!(loads.take_changes(), [], "it starts");
+        loads.set_ready(|_| true, Instant(2));
+        let flow = loads.of(&a).open();
+        let record = |active, draining| Some(LoadRecord { active, draining });
+        assert_eq!(loads.take_changes(), [(a.clone(), record(1, false))]);
+        loads.set_ready(|_| false, Instant(3));
+        assert_eq!(loads.take_changes(), [(a.clone(), record(1, true))]);
+        drop(flow);
+        assert_eq!(loads.take_changes(), [(a.clone(), record(0, true))]);
+        loads.retain(|_| false);
+        assert_eq!(loads.take_changes(), [(a, None)]);
     }
 }

@@ -8,6 +8,7 @@ mod address;
 mod attach;
 mod compile;
 mod doctor;
+mod drain;
 mod endpoints;
 mod figures;
 mod gateway;

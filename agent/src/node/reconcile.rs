@@ -13,7 +13,7 @@ use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::TaskState;
-use weft_control::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
+use weft_control::records::{EndpointRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
 use super::loads::Loads;
@@ -457,13 +457,13 @@ impl Reconciler {
         let now = weft_sys::clock::monotonic_nanos();
         let counted = weft_wire::Instant(now.saturating_sub(tick));
         self.loads.set_others(&others, counted);
-        for (endpoint, active) in self.loads.take_changes() {
-            match active {
-                Some(active) => put(
+        for (endpoint, record) in self.loads.take_changes() {
+            match record {
+                Some(record) => put(
                     &self.running.gossip,
                     Table::Load,
                     endpoint.as_str(),
-                    &LoadRecord { active },
+                    &record,
                 ),
                 None => self
                     .running
