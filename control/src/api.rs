@@ -20,6 +20,7 @@
 //! | GET, POST /v1/services | `ServiceSpec` | `[ServiceDetail]`, `Service` |
 //! | GET, DELETE /v1/services/{ref} | | [`ServiceDetail`], `{}` |
 //! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
+//! | POST /v1/services/{ref}/update | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/drops?[`DropsQuery`] | | [`Drops`] |
 //! | GET /v1/doctor | | list of [`Check`] |
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeId};
 use crate::objects::{Availability, Mac, Network, Node, Role, Service, Task};
+use crate::objects::{Mac, Network, Node, PortSpec, Role, Service, Task};
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,6 +256,18 @@ pub struct ServiceDetail {
 pub struct Scale {
     /// Wanted number of tasks.
     pub replicas: u32,
+}
+
+/// `weft service update`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceUpdate {
+    /// Ports to publish; one that is published already stays as it is.
+    #[serde(default)]
+    pub publish_add: Vec<PortSpec>,
+    /// Ports to take back, by target and protocol; a published port of 0 and no address stand for
+    /// every one of that target.
+    #[serde(default)]
+    pub publish_rm: Vec<PortSpec>,
 }
 
 /// A row of `weft service ps`.

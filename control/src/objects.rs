@@ -290,6 +290,21 @@ pub struct PortSpec {
     pub mode: PublishMode,
 }
 
+impl std::fmt::Display for PortSpec {
+    /// `192.0.2.1:8000->80/tcp`; the target alone while no port is given.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host_ip {
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            None => {}
+        }
+        if self.published != 0 {
+            write!(f, "{}->", self.published)?;
+        }
+        write!(f, "{}/{}", self.target, self.protocol)
+    }
+}
+
 /// How many tasks a service has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,11 +5,12 @@ use super::draft::Draft;
 use super::ipam::{Exhausted, Ipam, wants_addresses};
 use super::state::ClusterState;
 use crate::id::{EndpointId, NetworkId};
-use crate::objects::{Attachment, Mac, PublishMode, Service, ServiceSpec, Task, TaskState, Vip};
+use crate::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
 
-/// True when the service is reached through the routing mesh.
+/// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to
+/// one task in place of all.
 pub(super) fn uses_ingress(spec: &ServiceSpec) -> bool {
-    spec.ports.iter().any(|p| p.mode == PublishMode::Ingress)
+    !spec.ports.is_empty()
 }
 
 /// Networks of a service's tasks in the order of their interfaces: the user's first, then ingress.
@@ -135,9 +136,22 @@ pub(super) fn vips(
     ipam: &mut Ipam,
     service: &Service,
 ) -> Result<Vec<Vip>, Exhausted> {
+    let networks: Vec<NetworkId> = networks_of(state, &service.spec)
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    vips_on(state, ipam, &networks)
+}
+
+/// Virtual addresses of a service on these networks, one of each family.
+pub(super) fn vips_on(
+    state: &ClusterState,
+    ipam: &mut Ipam,
+    networks: &[NetworkId],
+) -> Result<Vec<Vip>, Exhausted> {
     let mut vips = Vec::new();
-    for (id, _) in networks_of(state, &service.spec) {
-        if let Some(network) = state.networks.get(&id) {
+    for id in networks {
+        if let Some(network) = state.networks.get(id) {
             let ips = ipam.allocate_all(network)?;
             vips.extend(ips.into_iter().map(|ip| Vip {
                 network: id.clone(),

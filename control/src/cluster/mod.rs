@@ -36,7 +36,7 @@ pub use commands::{
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
     init_cluster, join, leave_node, remove_network, remove_node, remove_peer, remove_service,
     role_of_secret, rotate_token, scale_service, set_availability, set_node_state, update_node,
-    update_task_status,
+    update_service, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};

@@ -1,5 +1,7 @@
 //! Published ports: unique in the cluster, dynamic ones from 30000.
 
+use std::net::IpAddr;
+
 use super::error::CommandError;
 use super::state::ClusterState;
 use crate::id::ServiceId;
@@ -9,11 +11,14 @@ use crate::objects::{EndpointMode, PortSpec, PublishMode, ServiceSpec};
 pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
 /// Two ports that cannot both be bound on one node.
-fn collide(a: &PortSpec, b: &PortSpec) -> bool {
+pub(super) fn collide(a: &PortSpec, b: &PortSpec) -> bool {
+    // `::` takes IPv4 too, as a socket of both families does.
+    let covers =
+        |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
     a.published == b.published
         && a.protocol == b.protocol
         && match (a.host_ip, b.host_ip) {
-            (Some(a), Some(b)) => a == b,
+            (Some(a), Some(b)) => a == b || covers(a, b) || covers(b, a),
             _ => true,
         }
 }
@@ -42,12 +47,13 @@ pub(super) fn validate(spec: &ServiceSpec) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Fills dynamic ports in and checks explicit ones against all other services. Returns the ports
-/// and the last dynamic one.
+/// Fills dynamic ports in and checks explicit ones against all other services. A dynamic port that
+/// the service `had` stays its own. Returns the ports and the last dynamic one.
 pub(super) fn allocate(
     state: &ClusterState,
     service: &ServiceId,
     spec: &ServiceSpec,
+    had: &[PortSpec],
 ) -> Result<(Vec<PortSpec>, u16), CommandError> {
     let others = || state.services.values().filter(|s| s.id != *service);
     let mut ports = spec.ports.clone();
@@ -65,6 +71,21 @@ pub(super) fn allocate(
                     port.published, other.spec.name, other.id
                 )));
             }
+        }
+    }
+    for i in 0..ports.len() {
+        if ports[i].published != 0 {
+            continue;
+        }
+        let kept = had.iter().find(|had| {
+            let same = PortSpec {
+                published: had.published,
+                ..ports[i].clone()
+            };
+            same == **had && !ports.iter().any(|p| collide(p, had))
+        });
+        if let Some(kept) = kept {
+            ports[i].published = kept.published;
         }
     }
     let mut last = state.counters.last_port;

@@ -1,8 +1,9 @@
 //! Chooses nodes for pending tasks: spread, with Swarm's order of comparison.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::draft::Draft;
+use super::ports::collide;
 use super::state::ClusterState;
 use crate::id::{NodeId, TaskId};
 use crate::objects::{
@@ -55,7 +56,7 @@ fn plural(count: usize, one: &str, many: &str) -> String {
 struct Load {
     total: BTreeMap<NodeId, usize>,
     of_service: BTreeMap<(crate::id::ServiceId, NodeId), usize>,
-    ports: BTreeSet<(NodeId, u16, crate::objects::Protocol)>,
+    ports: BTreeMap<NodeId, Vec<PortSpec>>,
     /// What failed lately, by service and node.
     failed: BTreeMap<(crate::id::ServiceId, NodeId), Vec<ServiceSpec>>,
 }
@@ -87,8 +88,8 @@ impl Load {
         let key = (task.service.clone(), node.clone());
         *self.of_service.entry(key).or_default() += 1;
         for port in host_ports(state, task) {
-            self.ports
-                .insert((node.clone(), port.published, port.protocol));
+            let taken = self.ports.entry(node.clone()).or_default();
+            taken.push(port.clone());
         }
     }
 
@@ -153,8 +154,8 @@ fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, Stri
             continue;
         }
         if host_ports(state, task).any(|p| {
-            load.ports
-                .contains(&(node.id.clone(), p.published, p.protocol))
+            let taken = load.ports.get(&node.id);
+            taken.is_some_and(|taken| taken.iter().any(|t| collide(t, p)))
         }) {
             port_taken += 1;
             continue;

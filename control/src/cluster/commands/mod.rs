@@ -4,6 +4,7 @@
 mod endpoint;
 mod network;
 mod node;
+mod publish;
 mod service;
 mod swarm;
 mod task;
@@ -13,6 +14,7 @@ pub use network::{create_network, remove_network};
 pub use node::{
     NodeDescription, join, leave_node, remove_node, set_availability, set_node_state, update_node,
 };
+pub use publish::update_service;
 pub use service::{MAX_DELAY_MS, MAX_REPLICAS, create_service, remove_service, scale_service};
 pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
 pub use task::update_task_status;

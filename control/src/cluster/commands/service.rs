@@ -125,7 +125,7 @@ pub fn create_service(
     }
     resolve_networks(state, &mut spec)?;
     let id = ServiceId::from_entropy(entropy.next_u128());
-    let (ports, last_port) = ports::allocate(state, &id, &spec)?;
+    let (ports, last_port) = ports::allocate(state, &id, &spec, &[])?;
     let mut draft = Draft::new(state, now, entropy);
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();

@@ -4,6 +4,7 @@ mod allocation;
 mod commands;
 mod orchestration;
 mod placement;
+mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
