@@ -22,6 +22,8 @@
 //! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
 //! | POST /v1/services/{ref}/update | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/mesh/ports | | list of [`MeshPort`] |
+//! | GET /v1/mesh/why/{asked} | | [`Why`] |
 //! | GET /v1/drops?[`DropsQuery`] | | [`Drops`] |
 //! | GET /v1/doctor | | list of [`Check`] |
 //! | GET /v1/capture?[`CaptureQuery`] | | pcapng, as frames pass |
@@ -37,8 +39,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeId};
-use crate::objects::{Availability, Mac, Network, Node, Role, Service, Task};
-use crate::objects::{Mac, Network, Node, PortSpec, Role, Service, Task};
+use crate::objects::{
+    Availability, Mac, Network, Node, PortSpec, Protocol, PublishMode, Role, Service, Task,
+};
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -379,6 +382,101 @@ impl CaptureDir {
             Self::Drop => "drop",
         }
     }
+}
+
+/// A row of `weft mesh ls`: a published port on the node that answers, with its figures since it
+/// was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPort {
+    /// The published port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Every node, or this one for its own task.
+    pub mode: PublishMode,
+    /// Name of the service.
+    pub service: String,
+    /// The one address that it is accepted on; every address when absent.
+    pub host_ip: Option<IpAddr>,
+    /// What brings packets to the balancer.
+    pub front_end: String,
+    /// Whether it is accepted.
+    pub state: MeshPortState,
+    /// Who holds a busy port; empty otherwise.
+    pub held_by: String,
+    /// Replicas that take new connections, as this node knows.
+    pub healthy: u32,
+    /// Replicas that there are, or should be.
+    pub total: u32,
+    /// Connections accepted; for UDP, clients that began to send.
+    pub accepted: u64,
+    /// Connections open now.
+    pub active: u64,
+    /// Connections that found no replica.
+    pub failed: u64,
+    /// Refusals and silences of the service's replicas that clients of this node did not notice,
+    /// over all of its ports.
+    pub retried: u64,
+    /// Bytes from clients to replicas.
+    pub rx_bytes: u64,
+    /// Bytes from replicas to clients.
+    pub tx_bytes: u64,
+}
+
+/// Whether a published port is accepted on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeshPortState {
+    /// Connections are accepted.
+    Listening,
+    /// The port is reserved, and clients are refused: no replica takes connections.
+    NoReplica,
+    /// Somebody else holds the port.
+    Busy,
+    /// It is published on an address that the node does not have.
+    NoAddress,
+}
+
+/// A replica as one node sees it, on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshReplica {
+    /// Task name or given name.
+    pub name: String,
+    /// Host name of its node; empty before it has one.
+    pub node: String,
+    /// Name of the network; empty when nobody heard of an address.
+    pub network: String,
+    /// Its addresses there.
+    pub ips: Vec<IpAddr>,
+    /// Connections that this node has open to it.
+    pub active: u32,
+    /// The same over all nodes, as far as this one knows.
+    pub active_everywhere: u32,
+    /// Connections of this node that it answered.
+    pub accepted: u64,
+    /// Connections of this node that it refused or left unanswered.
+    pub refused: u64,
+    /// Why it takes no new connections; empty when it does.
+    pub why_not: String,
+}
+
+/// `weft why`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// Port or name.
+    pub asked: String,
+    /// Host name of the node that answers.
+    pub node: String,
+    /// Name of the service; empty when it is none.
+    pub service: String,
+    /// The table that the answer comes from.
+    pub source: String,
+    /// What was found, for people.
+    pub found: Vec<String>,
+    /// Published ports that it is about.
+    pub ports: Vec<MeshPort>,
+    /// Who answers.
+    pub replicas: Vec<MeshReplica>,
 }
 
 /// One line of `weft doctor`.

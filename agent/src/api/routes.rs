@@ -12,8 +12,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -65,7 +65,10 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
             get(service_detail::<S>).delete(service_remove::<S>),
         )
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
+        .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route("/v1/mesh/ports", get(mesh_ports::<S>))
+        .route("/v1/mesh/why/{asked}", get(why::<S>))
         .route("/v1/drops", get(drops::<S>))
         .route("/v1/doctor", get(doctor::<S>))
         .route("/v1/capture", get(capture::<S>))
@@ -318,11 +321,29 @@ async fn service_scale<S: NodeService>(
         .map(Json)
 }
 
+async fn service_update<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Body(body): Body<ServiceUpdate>,
+) -> Reply<Service> {
+    whole(async move { node.service_update(reference, body).await })
+        .await
+        .map(Json)
+}
+
 async fn service_tasks<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
 ) -> Reply<Vec<TaskRow>> {
     node.service_tasks(reference).await.map(Json)
+}
+
+async fn mesh_ports<S: NodeService>(State(node): Node<S>) -> Reply<Vec<MeshPort>> {
+    node.mesh_ports().await.map(Json)
+}
+
+async fn why<S: NodeService>(State(node): Node<S>, Params(asked): Params<String>) -> Reply<Why> {
+    node.why(asked).await.map(Json)
 }
 
 async fn drops<S: NodeService>(

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
@@ -120,9 +120,22 @@ pub trait NodeService: Send + Sync + 'static {
         body: Scale,
     ) -> impl Future<Output = Answer<Service>> + Send;
 
+    /// POST /v1/services/{ref}/update
+    fn service_update(
+        &self,
+        reference: String,
+        body: ServiceUpdate,
+    ) -> impl Future<Output = Answer<Service>> + Send;
+
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)
     -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
+    /// GET /v1/mesh/ports
+    fn mesh_ports(&self) -> impl Future<Output = Answer<Vec<MeshPort>>> + Send;
+
+    /// GET /v1/mesh/why/{asked}
+    fn why(&self, asked: String) -> impl Future<Output = Answer<Why>> + Send;
 
     /// GET /v1/drops
     fn drops(&self, query: DropsQuery) -> impl Future<Output = Answer<Drops>> + Send;

@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -166,8 +166,18 @@ impl NodeService for Fake {
     async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
         self.absent(format!("scale {reference} {}", body.replicas))
     }
+    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
+        self.absent(format!("update {reference} {}", body.publish_add.len()))
+    }
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
+    }
+    async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
+        self.note("mesh ports");
+        Ok(Vec::new())
+    }
+    async fn why(&self, asked: String) -> Answer<Why> {
+        self.absent(format!("why {asked}"))
     }
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
@@ -332,7 +342,16 @@ async fn every_route_reaches_its_method() {
             503,
             "scale web 2",
         ),
+        (
+            "POST",
+            "/v1/services/web/update",
+            &json!({"publish_add": [{"published": 0, "target": 80}]}),
+            503,
+            "update web 1",
+        ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
+        ("GET", "/v1/mesh/ports", &none, 200, "mesh ports"),
+        ("GET", "/v1/mesh/why/53%2Fudp", &none, 503, "why 53/udp"),
         ("GET", "/v1/drops", &none, 200, "drops"),
         ("GET", "/v1/doctor", &none, 200, "doctor"),
         ("GET", "/v1/drops?port=web.1", &none, 200, "drops web.1"),

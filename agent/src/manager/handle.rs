@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use weft_control::api::{JoinToken, NodeRow, PeerAdd, ServiceDetail, TaskRow};
+use weft_control::api::{JoinToken, NodeRow, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow};
 use weft_control::cluster::{
     Attach, ClusterState, CommandError, Detacher, Token, add_peer, attach_endpoint, create_network,
     create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
-    rotate_token, running_and_desired, scale_service, set_availability, usage,
+    rotate_token, running_and_desired, scale_service, set_availability, update_service, usage,
 };
 use weft_control::id::NodeId;
 use weft_control::objects::{
@@ -260,6 +260,20 @@ impl Manager {
     ) -> Result<Service, CommandError> {
         self.core
             .run(|s, now, e| scale_service(s, now, e, reference, replicas))
+            .await
+    }
+
+    /// `weft service update`
+    ///
+    /// # Errors
+    /// No such service, or a port that cannot be published or taken back.
+    pub async fn update_service(
+        &self,
+        reference: &str,
+        update: &ServiceUpdate,
+    ) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| update_service(s, now, e, reference, update))
             .await
     }
 

@@ -20,7 +20,14 @@ struct Busy {
     told: bool,
 }
 
+/// Said in place of a holder where a port is published on an address of another node.
+pub(crate) const NO_ADDRESS: &str = "nobody: this node does not have the address";
+
 impl BusyPorts {
+    pub(super) fn get(&self, key: &Key) -> Option<&BusyPort> {
+        self.0.get(key).map(|busy| &busy.port)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &BusyPort> {
         self.0.values().map(|busy| &busy.port)
     }
@@ -58,6 +65,10 @@ impl BusyPorts {
             return false;
         };
         busy.port.service.clone_from(&published.service);
+        if kind == io::ErrorKind::AddrNotAvailable {
+            // As it should be on every node but that of the address.
+            return false;
+        }
         if kind != io::ErrorKind::AddrInUse {
             busy.tell();
             return false;
@@ -103,7 +114,7 @@ fn unknown_holder() -> String {
 fn busy_port(published: &Published, error: &io::Error) -> BusyPort {
     let owner = match error.kind() {
         io::ErrorKind::AddrInUse => unknown_holder(),
-        io::ErrorKind::AddrNotAvailable => "nobody: this node does not have the address".to_owned(),
+        io::ErrorKind::AddrNotAvailable => NO_ADDRESS.to_owned(),
         io::ErrorKind::PermissionDenied => "nobody: weftd may not open this port".to_owned(),
         _ => format!("unknown: {error}"),
     };
@@ -129,6 +140,9 @@ mod tests {
             port: 80,
             protocol: Protocol::Tcp,
             service: "web".to_owned(),
+            mode: weft_control::objects::PublishMode::Ingress,
+            mesh_port: 80,
+            serving: true,
         };
         let key = (None, 80, Protocol::Tcp);
         let in_use = io::Error::from(io::ErrorKind::AddrInUse);

@@ -1,9 +1,9 @@
 //! Published ports, frame front end: the kernel sends their packets to the mesh address behind
 //! `weft0`, where a worker picks a replica. Nothing is terminated, and the replica sees the client.
 //!
-//! One chain and two sets in the table that the gateway bridge uses too. Only packets from
+//! One chain and two maps in the table that the gateway bridge uses too. Only packets from
 //! elsewhere take this way; what the host itself sends, to `localhost` above all, meets the
-//! listeners. Connections that were rewritten once stay so, whatever becomes of the sets: the
+//! listeners. Connections that were rewritten once stay so, whatever becomes of the maps: the
 //! kernel's connection tracking knows them.
 
 use std::collections::BTreeSet;
@@ -11,16 +11,18 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weft_control::objects::Protocol;
+use weft_control::objects::{Protocol, PublishMode};
 use weft_sys::nft;
 
+use super::Published;
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::TABLE;
 
-/// A port to send to the mesh: on one address of the host, or on all.
-pub(super) type Element = (Option<Ipv4Addr>, Protocol, u16);
+/// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
+/// there.
+pub(super) type Element = (Option<Ipv4Addr>, Protocol, u16, u16);
 
-/// Keeps the kernel's sets as they should be. No method waits.
+/// Keeps the kernel's maps as they should be. No method waits.
 #[derive(Debug, Clone)]
 pub(super) struct FrameFrontEnd {
     mesh_ip: Ipv4Addr,
@@ -104,62 +106,67 @@ pub(super) fn remove() -> Result<(), nft::NftError> {
     let mut text = rules(Ipv4Addr::UNSPECIFIED, &BTreeSet::new());
     for object in [
         "chain inet weft published_in",
-        "set inet weft published",
-        "set inet weft published_at",
+        "map inet weft published",
+        "map inet weft published_at",
     ] {
         let _infallible = writeln!(text, "delete {object}");
     }
     nft::apply(&text)
 }
 
-/// Elements of one address family only: the mesh address is one of IPv4.
-pub(super) fn element(host_ip: Option<IpAddr>, protocol: Protocol, port: u16) -> Option<Element> {
-    match host_ip {
-        None => Some((None, protocol, port)),
+/// Elements of one address family only: the mesh address is one of IPv4. A port in host mode is for
+/// one task, which the listener knows.
+pub(super) fn element(published: &Published) -> Option<Element> {
+    if published.mode == PublishMode::Host {
+        return None;
+    }
+    let to = |ip| (ip, published.protocol, published.port, published.mesh_port);
+    match published.host_ip {
+        None => Some(to(None)),
         // The host's own, which only the host sends to.
         Some(ip) if ip.is_loopback() => None,
-        Some(IpAddr::V4(ip)) => Some((Some(ip), protocol, port)),
+        Some(IpAddr::V4(ip)) => Some(to(Some(ip))),
         Some(IpAddr::V6(_)) => None,
     }
 }
 
-/// One transaction that makes chain and sets, or brings existing ones to this form.
+/// One transaction that makes chain and maps, or brings existing ones to this form.
 fn rules(mesh_ip: Ipv4Addr, wanted: &BTreeSet<Element>) -> String {
     let mut text = format!(
         "\
 table inet {TABLE} {{
-    set published {{
-        type inet_proto . inet_service
+    map published {{
+        type inet_proto . inet_service : ipv4_addr . inet_service
     }}
-    set published_at {{
-        type ipv4_addr . inet_proto . inet_service
+    map published_at {{
+        type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
     }}
     chain published_in {{
         type nat hook prerouting priority dstnat; policy accept;
     }}
 }}
 flush chain inet {TABLE} published_in
-flush set inet {TABLE} published
-flush set inet {TABLE} published_at
+flush map inet {TABLE} published
+flush map inet {TABLE} published_at
 table inet {TABLE} {{
     chain published_in {{
         iifname \"{MESH_IFNAME}\" return
         ip daddr 127.0.0.0/8 return
-        fib daddr type local ip daddr . meta l4proto . th dport @published_at dnat ip to {mesh_ip}
-        fib daddr type local meta nfproto ipv4 meta l4proto . th dport @published dnat ip to {mesh_ip}
+        fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
+        fib daddr type local dnat ip to meta l4proto . th dport map @published
     }}
 }}
 "
     );
-    for (ip, protocol, port) in wanted {
+    for (ip, protocol, port, mesh_port) in wanted {
         let _infallible = match ip {
             None => writeln!(
                 text,
-                "add element inet {TABLE} published {{ {protocol} . {port} }}"
+                "add element inet {TABLE} published {{ {protocol} . {port} : {mesh_ip} . {mesh_port} }}"
             ),
             Some(ip) => writeln!(
                 text,
-                "add element inet {TABLE} published_at {{ {ip} . {protocol} . {port} }}"
+                "add element inet {TABLE} published_at {{ {ip} . {protocol} . {port} : {mesh_ip} . {mesh_port} }}"
             ),
         };
     }
@@ -182,23 +189,23 @@ mod tests {
         let check = || {
             let mesh = Ipv4Addr::new(169, 254, 77, 2);
             let all = BTreeSet::from([
-                (None, Protocol::Tcp, 8000),
-                (None, Protocol::Udp, 53),
-                (Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80),
+                (None, Protocol::Tcp, 8000, 8000),
+                (None, Protocol::Udp, 53, 53),
+                (Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80, 49_152),
             ]);
             nft::apply(&rules(mesh, &all)).expect("first");
             let first = list();
-            for text in ["8000", "\"udp\"", "192.0.2.1", "169.254.77.2"] {
+            for text in ["8000", "\"udp\"", "192.0.2.1", "49152", "169.254.77.2"] {
                 assert!(first.contains(text), "{text}: {first}");
             }
-            let fewer = BTreeSet::from([(None, Protocol::Tcp, 8001)]);
+            let fewer = BTreeSet::from([(None, Protocol::Tcp, 8001, 8001)]);
             nft::apply(&rules(mesh, &fewer)).expect("second");
             let second = list();
             assert!(
                 second.contains("8001") && !second.contains("8000"),
                 "{second}"
             );
-            assert_eq!(second.matches("169.254.77.2").count(), 2, "{second}");
+            assert_eq!(second.matches("169.254.77.2").count(), 1, "{second}");
             remove().expect("removed");
             remove().expect("nothing there");
             assert!(!list().contains("published"), "{}", list());
@@ -208,15 +215,23 @@ mod tests {
 
     #[test]
     fn only_packets_from_elsewhere_over_ipv4_take_this_way() {
-        let of = |ip: &str| element(Some(ip.parse().expect("ip")), Protocol::Tcp, 80);
-        assert_eq!(
-            element(None, Protocol::Udp, 53),
-            Some((None, Protocol::Udp, 53))
-        );
-        assert_eq!(
-            of("192.0.2.1"),
-            Some((Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80))
-        );
+        let on = |host_ip, mode| {
+            element(&Published {
+                host_ip,
+                port: 80,
+                protocol: Protocol::Tcp,
+                service: "web".to_owned(),
+                mode,
+                mesh_port: 81,
+                serving: true,
+            })
+        };
+        let of = |ip: &str| on(Some(ip.parse().expect("ip")), PublishMode::Ingress);
+        let all = (None, Protocol::Tcp, 80, 81);
+        assert_eq!(on(None, PublishMode::Ingress), Some(all));
+        assert_eq!(on(None, PublishMode::Host), None);
+        let one = Some(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(of("192.0.2.1"), Some((one, Protocol::Tcp, 80, 81)));
         assert_eq!(of("127.0.0.1"), None);
         assert_eq!(of("::1"), None);
         assert_eq!(of("2001:db8::1"), None);

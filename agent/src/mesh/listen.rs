@@ -6,13 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that the kernel may hold for the accept loop; the kernel lowers it to its limit.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
-/// A TCP listener on one address, or on every address of both families.
-pub(crate) fn tcp(host_ip: Option<IpAddr>, port: u16) -> io::Result<tokio::net::TcpListener> {
+/// A TCP socket on one address, or on every address of both families, which does not block; it
+/// takes connections at once, or reserves the port until it is told to listen.
+pub(crate) fn tcp(
+    host_ip: Option<IpAddr>,
+    port: u16,
+    listens: bool,
+) -> io::Result<std::net::TcpListener> {
     let socket = bound(host_ip, port, Type::STREAM, Protocol::TCP)?;
-    socket.listen(BACKLOG)?;
-    tokio::net::TcpListener::from_std(socket.into())
+    if listens {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
 }
 
 /// A UDP socket on one address, or on every address of both families.
@@ -67,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_address_means_both_families() {
-        let listener = tcp(None, 0).unwrap();
+        let listener = tokio::net::TcpListener::from_std(tcp(None, 0, true).unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
         if listener.local_addr().unwrap().is_ipv6() {
@@ -82,11 +89,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_given_once() {
-        let first = tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let first = tcp(Some(Ipv4Addr::LOCALHOST.into()), 0, true).unwrap();
         let port = first.local_addr().unwrap().port();
         for host_ip in [None, Some(Ipv4Addr::LOCALHOST.into())] {
-            let error = tcp(host_ip, port).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            for listens in [true, false] {
+                let error = tcp(host_ip, port, listens).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            }
         }
         let first = udp(None, 0).unwrap();
         let port = first.local_addr().unwrap().port();

@@ -17,29 +17,33 @@
 //! opens.
 
 mod buffers;
-mod busy;
+pub(crate) mod busy;
 mod counters;
+mod entries;
 mod frame;
 mod listen;
 pub(crate) mod owner;
+mod route;
 mod tcp;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use weft_control::objects::Protocol;
+use weft_control::objects::{Protocol, PublishMode};
 
 use busy::BusyPorts;
 use counters::PortCounters;
 use frame::FrameFrontEnd;
 
 use crate::config::MeshFrontEnd;
+pub use entries::PortEntry;
+use route::Route;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +56,13 @@ pub struct Published {
     pub protocol: Protocol,
     /// Name of the service, for people.
     pub service: String,
+    /// On every node, or on this one for its own task.
+    pub mode: PublishMode,
+    /// Port at the mesh address that stands for it: its own number, unless several ports of the
+    /// node have that number (on different addresses).
+    pub mesh_port: u16,
+    /// A replica takes new connections. Without one, clients are refused at once.
+    pub serving: bool,
 }
 
 /// A published port that could not be opened.
@@ -162,12 +173,19 @@ type Key = (Option<IpAddr>, u16, Protocol);
 struct Listener {
     published: Published,
     counters: Arc<PortCounters>,
+    route: Arc<Route>,
+    /// The socket of a TCP port.
+    socket: Option<Arc<std::net::TcpListener>>,
     task: AbortHandle,
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(socket) = &self.socket {
+            // At once; the task ends some time later. One that did not listen has nothing to end.
+            drop(socket2::SockRef::from(&**socket).shutdown(std::net::Shutdown::Both));
+        }
     }
 }
 
@@ -201,13 +219,15 @@ impl MeshSockets {
             state.wanted.entry(key).or_insert_with(|| published.clone());
         }
         let State { wanted, open, busy } = &mut *state;
-        open.retain(|key, _| wanted.contains_key(key));
-        busy.retain(|key| wanted.contains_key(key));
-        for (key, listener) in open.iter_mut() {
-            if let Some(published) = wanted.get(key) {
+        open.retain(|key, listener| {
+            wanted.get(key).is_some_and(|published| {
                 listener.published.clone_from(published);
-            }
-        }
+                let socket = listener.socket.as_deref();
+                // One that cannot go on is opened again, or found busy.
+                listener.route.follow(published, socket).is_ok()
+            })
+        });
+        busy.retain(|key| wanted.contains_key(key));
         self.open_missing(&mut state);
         self.update_frame(&state);
     }
@@ -244,11 +264,8 @@ impl MeshSockets {
     /// A port that somebody else holds is his, also for packets from elsewhere.
     fn update_frame(&self, state: &State) {
         if let Some(frame) = &self.frame {
-            let open = state.open.keys();
-            frame.update(
-                open.filter_map(|(ip, port, protocol)| frame::element(*ip, *protocol, *port))
-                    .collect(),
-            );
+            let open = state.open.values();
+            frame.update(open.filter_map(|l| frame::element(&l.published)).collect());
         }
     }
 
@@ -309,20 +326,25 @@ impl MeshSockets {
     fn open(&self, published: &Published) -> io::Result<Listener> {
         let counters = Arc::<PortCounters>::default();
         let shared = Arc::clone(&self.shared);
-        let mesh = SocketAddr::new(shared.config.mesh_addr, published.port);
-        let task = match published.protocol {
+        let route = Route::new(shared.config.mesh_addr, published);
+        let to = (Arc::clone(&route), shared, Arc::clone(&counters));
+        let (socket, task) = match published.protocol {
             Protocol::Tcp => {
-                let listener = listen::tcp(published.host_ip, published.port)?;
-                tokio::spawn(tcp::accept(listener, mesh, shared, Arc::clone(&counters)))
+                let socket = listen::tcp(published.host_ip, published.port, published.serving)?;
+                let socket = Arc::new(socket);
+                let accept = tcp::accept(Arc::clone(&socket), to.0, to.1, to.2);
+                (Some(socket), tokio::spawn(accept))
             }
             Protocol::Udp => {
                 let socket = listen::udp(published.host_ip, published.port)?;
-                tokio::spawn(udp::serve(socket, mesh, shared, Arc::clone(&counters)))
+                (None, tokio::spawn(udp::serve(socket, to.0, to.1, to.2)))
             }
         };
         Ok(Listener {
             published: published.clone(),
             counters,
+            route,
+            socket,
             task: task.abort_handle(),
         })
     }

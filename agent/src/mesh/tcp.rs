@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Shared;
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};
+use super::route::Route;
 
 /// Pause after the kernel could not give out a connection (descriptors or memory used up).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -25,10 +26,34 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Accepts connections until the task is aborted. Those accepted are tasks of their own.
 pub(crate) async fn accept(
-    listener: TcpListener,
-    mesh: SocketAddr,
+    socket: Arc<std::net::TcpListener>,
+    route: Arc<Route>,
     shared: Arc<Shared>,
     counters: Arc<PortCounters>,
+) {
+    loop {
+        route.until_serving(true).await;
+        // Anew each time: the runtime keeps in mind for ever that a socket was shut down.
+        let listener = match socket.try_clone().and_then(TcpListener::from_std) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(port = route.to().port(), %error, "cannot accept connections for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        tokio::select! {
+            () = accept_from(&listener, &route, &shared, &counters) => {}
+            () = route.until_serving(false) => {}
+        }
+    }
+}
+
+async fn accept_from(
+    listener: &TcpListener,
+    route: &Route,
+    shared: &Arc<Shared>,
+    counters: &Arc<PortCounters>,
 ) {
     loop {
         let client = match listener.accept().await {
@@ -37,7 +62,7 @@ pub(crate) async fn accept(
                 if is_about_one_connection(&error) {
                     continue;
                 }
-                tracing::warn!(port = mesh.port(), %error, "cannot accept connections for now");
+                tracing::warn!(port = route.to().port(), %error, "cannot accept connections for now");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -49,7 +74,7 @@ pub(crate) async fn accept(
             reset(&client);
             continue;
         };
-        let timeout = shared.config.connect_timeout;
+        let (mesh, timeout) = (route.to(), shared.config.connect_timeout);
         tokio::spawn(async move {
             carry(client, mesh, timeout, &open).await;
             drop((open, slot));

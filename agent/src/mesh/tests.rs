@@ -22,6 +22,9 @@ fn published(port: u16, protocol: Protocol) -> Published {
         port,
         protocol,
         service: "web".into(),
+        mode: PublishMode::Ingress,
+        mesh_port: port,
+        serving: true,
     }
 }
 

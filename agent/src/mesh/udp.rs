@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Shared;
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};
+use super::route::Route;
 
 /// Pause after an error of the socket that clients send to.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
@@ -23,14 +24,14 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// Carries datagrams until the task is aborted; its clients are forgotten with it.
 pub(crate) async fn serve(
     socket: UdpSocket,
-    mesh: SocketAddr,
+    route: Arc<Route>,
     shared: Arc<Shared>,
     counters: Arc<PortCounters>,
 ) {
     let idle = shared.config.udp_idle;
     let mut clients = Clients {
         socket: Arc::new(socket),
-        mesh,
+        route,
         shared,
         counters,
         started: Instant::now(),
@@ -52,7 +53,8 @@ pub(crate) async fn serve(
                 });
                 match received {
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                        tracing::debug!(port = mesh.port(), %error, "cannot receive datagrams");
+                        let port = clients.route.to().port();
+                        tracing::debug!(port, %error, "cannot receive datagrams");
                         tokio::time::sleep(ERROR_PAUSE).await;
                     }
                     _ => {}
@@ -66,7 +68,7 @@ pub(crate) async fn serve(
 /// The clients of one port.
 struct Clients {
     socket: Arc<UdpSocket>,
-    mesh: SocketAddr,
+    route: Arc<Route>,
     shared: Arc<Shared>,
     counters: Arc<PortCounters>,
     started: Instant,
@@ -149,10 +151,10 @@ impl Clients {
             slot = Arc::clone(&self.shared.slots).try_acquire_owned();
         }
         let Ok(slot) = slot else { return false };
-        let to_mesh = match connect(self.mesh) {
+        let to_mesh = match connect(self.route.to()) {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
-                tracing::debug!(port = self.mesh.port(), %error, "no socket towards the mesh");
+                tracing::debug!(port = self.route.to().port(), %error, "no socket towards the mesh");
                 return false;
             }
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use weft_control::assignment::Assignment;
 use weft_control::id::{EndpointId, NetworkId, ServiceId};
-use weft_control::objects::{EndpointMode, Network, Protocol, PublishMode, Service};
+use weft_control::objects::{EndpointMode, Network, Protocol, Service};
 use weft_control::records::{EndpointRecord, NodeRecord};
 use weft_dataplane::{MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
@@ -18,6 +18,7 @@ use weft_wire::{Mac, Vni, mac_for_ip};
 use super::address;
 use super::loads::Loads;
 use super::local::LocalPort;
+use super::published::{PublishedPort, published_ports};
 use super::underlay::Mtus;
 use crate::mesh::Published;
 use crate::sandbox::MESH_HOST_IP;
@@ -57,9 +58,9 @@ pub(super) struct Compiled {
 }
 
 /// One endpoint, wherever it is.
-struct Member<'a> {
-    record: &'a EndpointRecord,
-    local: bool,
+pub(super) struct Member<'a> {
+    pub(super) record: &'a EndpointRecord,
+    pub(super) local: bool,
 }
 
 /// Does it.
@@ -95,24 +96,11 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     ));
     let mesh = mesh_port(inputs, &vnis);
     let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
-    let services = services(inputs, &vnis, &members, loads);
+    let ingress = ingress(&vnis).map(|(_, network)| &network.id);
+    let ports = published_ports(&assignment.services, &members, ingress);
+    let services = services(inputs, &vnis, &members, &ports, loads);
     let zone = zone(inputs, &vnis, &members, &mut problems);
-    let published = assignment
-        .services
-        .iter()
-        .flat_map(|service| {
-            service
-                .ports
-                .iter()
-                .filter(|p| p.mode == PublishMode::Ingress)
-                .map(|p| Published {
-                    host_ip: p.host_ip,
-                    port: p.published,
-                    protocol: p.protocol,
-                    service: service.spec.name.clone(),
-                })
-        })
-        .collect();
+    let published = ports.iter().map(PublishedPort::wanted).collect();
     let mut ports: weft_dataplane::PortMap = inputs
         .local
         .iter()
@@ -265,6 +253,7 @@ fn services(
     inputs: &Inputs<'_>,
     vnis: &Vnis<'_>,
     members: &[Member<'_>],
+    published: &[PublishedPort<'_>],
     loads: &mut Loads,
 ) -> weft_mesh::Services {
     let mut by_service: BTreeMap<(&ServiceId, &NetworkId), Vec<&Member<'_>>> = BTreeMap::new();
@@ -294,34 +283,46 @@ fn services(
                 .flatten()
                 .flat_map(|member| replicas_of(member, *vni, loads))
                 .collect();
-            let index = builder.service(weft_mesh::Service {
-                id: service.id.as_str().into(),
-                name: service.spec.name.as_str().into(),
-                local_first: false,
-                balancer: Balancer {
-                    load: loads.of_service(&service.id),
-                    ..Balancer::default()
-                },
-                replicas,
-            });
+            let index = builder.service(balanced(service, replicas, loads));
             for vip in vips {
                 builder.vip(*vni, vip, index);
             }
             if publishes {
-                for port in &service.ports {
-                    if port.mode == PublishMode::Ingress {
-                        builder.publish(
-                            protocol(port.protocol),
-                            port.published,
-                            index,
-                            port.target,
-                        );
-                    }
+                let of_all = published
+                    .iter()
+                    .filter(|p| p.service.id == service.id && p.task.is_none());
+                for entry in of_all {
+                    let port = entry.port;
+                    let protocol = protocol(port.protocol);
+                    builder.publish(protocol, entry.mesh_port, index, port.target);
                 }
             }
         }
     }
+    // A port of one task is a service of its own with one replica.
+    for entry in published {
+        let (Some(task), Some((vni, _))) = (entry.task, ingress(vnis)) else {
+            continue;
+        };
+        let replicas = replicas_of(task, vni, loads);
+        let index = builder.service(balanced(entry.service, replicas));
+        let protocol = protocol(entry.port.protocol);
+        builder.publish(protocol, entry.mesh_port, index, entry.port.target);
+    }
     builder.build()
+}
+
+fn balanced(service: &Service, replicas: Vec<Replica>, loads: &mut Loads) -> weft_mesh::Service {
+    weft_mesh::Service {
+        id: service.id.as_str().into(),
+        name: service.spec.name.as_str().into(),
+        local_first: false,
+        balancer: Balancer {
+            load: loads.of_service(&service.id),
+            ..Balancer::default()
+        },
+        replicas,
+    }
 }
 
 fn replicas_of(member: &Member<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {

@@ -16,8 +16,10 @@ mod lifecycle;
 mod loads;
 mod local;
 mod member;
+mod mesh;
 mod mtu;
 mod overlap;
+mod published;
 mod reconcile;
 mod remembered;
 mod running;
@@ -27,6 +29,7 @@ mod swarm;
 mod tasks;
 mod underlay;
 mod warnings;
+mod why;
 
 use std::sync::Arc;
 

@@ -24,6 +24,7 @@ use super::remembered::{Records, Remembered};
 use super::running::{MESH_IP, Running, blocking};
 use super::tasks::Tasks;
 use super::underlay::Mtus;
+use crate::mesh::busy::NO_ADDRESS;
 use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.
@@ -222,7 +223,9 @@ impl Reconciler {
             None if self.running.mesh_port.is_some() => self.member.warnings.clear("mesh"),
             None => {}
         }
-        let busy = self.running.mesh.busy();
+        let mut busy = self.running.mesh.busy();
+        // Somebody else may have the address.
+        busy.retain(|b| b.owner != NO_ADDRESS);
         if busy.is_empty() {
             self.member.warnings.clear("ports");
             return;

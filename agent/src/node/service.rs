@@ -1,5 +1,6 @@
 //! The node API: each route, on the node's membership.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,21 +8,25 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info,
-    JoinToken, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
-    SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow,
+    JoinToken, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
+    ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{
-    Network, NetworkSpec, Protocol, PublishMode, Role, Service, ServiceSpec, StaticPeer,
+    Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
 };
 
 use super::Node;
 use super::figures;
 use super::member::Member;
+use super::mesh::Seen;
 use super::running::Running;
 use super::swarm::not_member;
+use super::why;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
 use crate::manager::Manager;
+use crate::mesh::busy::NO_ADDRESS;
 use crate::metrics::Metrics;
 
 impl Node {
@@ -211,7 +216,7 @@ impl NodeService for Node {
 
     async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
-        check_ports(&member, &spec)?;
+        check_ports(&member, &spec.ports)?;
         Ok(manager.create_service(spec).await?)
     }
 
@@ -231,8 +236,26 @@ impl NodeService for Node {
         Ok(manager.scale_service(&reference, body.replicas).await?)
     }
 
+    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
+        let (member, manager) = self.manager().await?;
+        check_ports(&member, &body.publish_add)?;
+        Ok(manager.update_service(&reference, &body).await?)
+    }
+
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         Ok(self.manager().await?.1.tasks(&reference)?)
+    }
+
+    async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
+        let (member, running) = self.running().await?;
+        Ok(Seen::of(&member, &running).map_or_else(Vec::new, |seen| seen.ports()))
+    }
+
+    async fn why(&self, asked: String) -> Answer<Why> {
+        let (member, running) = self.running().await?;
+        let seen = Seen::of(&member, &running)
+            .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
+        why::why(&seen, &asked).await
     }
 
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
@@ -271,7 +294,7 @@ impl NodeService for Node {
 }
 
 /// Refuses ports that no node could open.
-fn check_ports(member: &Member, spec: &ServiceSpec) -> Answer<()> {
+fn check_ports(member: &Member, ports: &[PortSpec]) -> Answer<()> {
     let node = &member.membership.node;
     let data_path = member
         .session
@@ -280,13 +303,7 @@ fn check_ports(member: &Member, spec: &ServiceSpec) -> Answer<()> {
         .as_ref()
         .map_or(0, |orders| orders.data_path_port);
     let manager = node.manager_addr.map_or(0, |addr| addr.port());
-    for port in &spec.ports {
-        if port.mode == PublishMode::Host {
-            return Err(ApiError::bad_request(format!(
-                "port {}/{}: mode=host is not available; leave it out, and every node accepts the port (mode=ingress)",
-                port.target, port.protocol
-            )));
-        }
+    for port in ports {
         let own = match port.protocol {
             Protocol::Tcp => [(manager, "managers"), (node.gossip_port, "gossip")],
             Protocol::Udp => [(data_path, "VXLAN"), (node.gossip_port, "gossip")],
@@ -310,24 +327,35 @@ fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> V
     let view = running.gossip.view().borrow().clone();
     let state = manager.state();
     let mut errors = Vec::new();
+    // Ports on an address that is not there, and on how many nodes.
+    let mut absent: BTreeMap<String, usize> = BTreeMap::new();
+    let mut nodes = 0;
     for (owner, record) in view.nodes() {
+        nodes += 1;
         for (port, protocol, holder) in &record.busy_ports {
-            let ours = service
-                .service
-                .ports
-                .iter()
-                .any(|p| p.published == *port && p.protocol == *protocol);
-            if ours {
-                let node = state
-                    .nodes
-                    .get(owner)
-                    .map_or(record.hostname.as_str(), |n| n.hostname.as_str());
-                errors.push(format!(
+            let mut published = service.service.ports.iter();
+            let ours = published.find(|p| p.published == *port && p.protocol == *protocol);
+            let Some(ours) = ours else { continue };
+            let node = state
+                .nodes
+                .get(owner)
+                .map_or(record.hostname.as_str(), |n| n.hostname.as_str());
+            match ours.host_ip {
+                Some(ip) if holder == NO_ADDRESS => {
+                    *absent.entry(format!("port {port}/{protocol}: no node has the address {ip}")).or_default() += 1;
+                }
+                _ => errors.push(format!(
                     "port {port}/{protocol} on node {node} is held by {holder}: stop it there, or publish another port"
-                ));
+                )),
             }
         }
     }
+    errors.extend(
+        absent
+            .into_iter()
+            .filter(|(_, count)| *count == nodes)
+            .map(|(error, _)| format!("{error}: give it to one, or publish another address")),
+    );
     errors.sort();
     errors
 }

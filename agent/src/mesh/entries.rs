@@ -1,0 +1,34 @@
+//! What the listeners do, for people.
+
+use super::{BusyPort, MeshSockets, PortStats, Published};
+
+/// A published port of this node and how it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortEntry {
+    /// The port.
+    pub published: Published,
+    /// Its figures; none while it is not open.
+    pub stats: Option<PortStats>,
+    /// Why it is not open.
+    pub closed: Option<BusyPort>,
+}
+
+impl MeshSockets {
+    /// Every port that this node has to accept, by address and number.
+    #[must_use]
+    pub fn entries(&self) -> Vec<PortEntry> {
+        let state = self.lock();
+        state
+            .wanted
+            .iter()
+            .map(|(key, published)| PortEntry {
+                published: published.clone(),
+                stats: state
+                    .open
+                    .get(key)
+                    .map(|listener| listener.counters.stats(&listener.published)),
+                closed: state.busy.get(key).cloned(),
+            })
+            .collect()
+    }
+}

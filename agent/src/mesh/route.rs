@@ -1,0 +1,112 @@
+//! Where the connections of an open port go, and whether it takes any.
+//!
+//! A port of a service without replicas stays reserved, but does not listen: the kernel refuses
+//! its clients at once, and a check that only connects sees that nobody is there.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use socket2::SockRef;
+use tokio::sync::watch;
+
+use super::Published;
+use super::listen::BACKLOG;
+
+/// Shared by a listener and its accept loop; changed while the port stays open.
+#[derive(Debug)]
+pub(crate) struct Route {
+    mesh_addr: IpAddr,
+    mesh_port: AtomicU16,
+    serving: watch::Sender<bool>,
+}
+
+impl Route {
+    pub(crate) fn new(mesh_addr: IpAddr, published: &Published) -> Arc<Self> {
+        Arc::new(Self {
+            mesh_addr,
+            mesh_port: AtomicU16::new(published.mesh_port),
+            serving: watch::Sender::new(published.serving),
+        })
+    }
+
+    /// Where to connect for a new client.
+    pub(crate) fn to(&self) -> SocketAddr {
+        SocketAddr::new(self.mesh_addr, self.mesh_port.load(Ordering::Relaxed))
+    }
+
+    /// Waits until the port takes connections, or takes none any more.
+    pub(crate) async fn until_serving(&self, serving: bool) {
+        // The sender lives as long as this value.
+        drop(self.serving.subscribe().wait_for(|s| *s == serving).await);
+    }
+
+    /// Takes over what has changed; `listener` is that of a TCP port.
+    ///
+    /// # Errors
+    /// The port went to somebody else while it did not listen.
+    pub(crate) fn follow(
+        &self,
+        published: &Published,
+        listener: Option<&TcpListener>,
+    ) -> io::Result<()> {
+        self.mesh_port.store(published.mesh_port, Ordering::Relaxed);
+        let serving = published.serving;
+        if *self.serving.borrow() == serving {
+            return Ok(());
+        }
+        let Some(listener) = listener.map(SockRef::from) else {
+            self.serving.send_replace(serving);
+            return Ok(());
+        };
+        if serving {
+            listener.listen(BACKLOG)?;
+            self.serving.send_replace(true);
+        } else {
+            // First, so that the accept loop does not take the end for an error.
+            self.serving.send_replace(false);
+            listener.shutdown(std::net::Shutdown::Both)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use weft_control::objects::{Protocol, PublishMode};
+
+    use super::*;
+    use crate::mesh::listen;
+
+    #[test]
+    fn a_port_without_replicas_is_kept_and_refuses() {
+        let mut published = Published {
+            host_ip: Some(Ipv4Addr::LOCALHOST.into()),
+            port: 0,
+            protocol: Protocol::Tcp,
+            service: "web".to_owned(),
+            mode: PublishMode::Ingress,
+            mesh_port: 1,
+            serving: true,
+        };
+        let route = Route::new(Ipv4Addr::LOCALHOST.into(), &published);
+        let listener = listen::tcp(published.host_ip, 0, true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut waiting = TcpStream::connect(addr).unwrap();
+        published.serving = false;
+        published.mesh_port = 2;
+        route.follow(&published, Some(&listener)).unwrap();
+        assert_eq!(route.to().port(), 2);
+        // Who was not accepted yet learns it, too.
+        assert!(waiting.read(&mut [0]).is_err());
+        let refused = TcpStream::connect(addr).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        published.serving = true;
+        route.follow(&published, Some(&listener)).unwrap();
+        TcpStream::connect(addr).unwrap();
+    }
+}

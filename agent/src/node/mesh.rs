@@ -1,0 +1,247 @@
+//! Who answers a published port or a name on this node: `weft mesh ls`, `weft why`, metrics.
+
+use std::sync::Arc;
+
+use weft_control::api::{MeshPort, MeshPortState, MeshReplica};
+use weft_control::assignment::Assignment;
+use weft_control::gossip::NetdbView;
+use weft_control::id::NetworkId;
+use weft_control::objects::{PublishMode, Service, ServiceMode, Task, TaskState};
+use weft_control::records::EndpointRecord;
+use weft_dataplane::Snapshot;
+use weft_wire::Vni;
+
+use super::member::Member;
+use super::running::Running;
+use crate::manager::Manager;
+use crate::mesh::PortEntry;
+use crate::mesh::busy::NO_ADDRESS;
+
+/// What the node knows at one moment.
+pub(super) struct Seen {
+    pub(super) orders: Arc<Assignment>,
+    pub(super) view: Arc<NetdbView>,
+    pub(super) local: Vec<EndpointRecord>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) entries: Vec<PortEntry>,
+    pub(super) manager: Option<Arc<Manager>>,
+}
+
+impl Seen {
+    /// Nothing before the first orders.
+    pub(super) fn of(member: &Member, running: &Running) -> Option<Self> {
+        let orders = member.session.assignments().borrow().clone()?;
+        Some(Self {
+            orders,
+            view: running.gossip.view().borrow().clone(),
+            local: member.local.all().into_iter().map(|p| p.record).collect(),
+            snapshot: running.plane.snapshot(),
+            entries: running.mesh.entries(),
+            manager: member.manager.get().map(Arc::clone),
+        })
+    }
+
+    /// The service of that name, of a published port.
+    fn service(&self, name: &str) -> Option<&Service> {
+        self.orders.services.iter().find(|s| s.spec.name == name)
+    }
+
+    pub(super) fn ingress(&self) -> Option<&NetworkId> {
+        let networks = &mut self.orders.networks.iter();
+        networks.find(|n| n.spec.ingress).map(|n| &n.id)
+    }
+
+    fn network(&self, id: &NetworkId) -> String {
+        let network = self.orders.networks.iter().find(|n| n.id == *id);
+        network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
+    }
+
+    pub(super) fn hostname(&self, id: &weft_control::id::NodeId) -> String {
+        let node = self.orders.nodes.iter().find(|n| n.id == *id);
+        node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
+    }
+
+    /// Every endpoint that this node hears of, its own included.
+    pub(super) fn endpoints(&self) -> Vec<EndpointRecord> {
+        let own = &self.orders.node.id;
+        let remote = self.view.endpoints().filter(|(owner, _)| *owner != own);
+        let remote = remote.map(|(_, record)| record);
+        self.local.iter().cloned().chain(remote).collect()
+    }
+
+    /// Every published port of this node.
+    pub(super) fn ports(&self) -> Vec<MeshPort> {
+        let endpoints = self.endpoints();
+        let ports = self
+            .entries
+            .iter()
+            .map(|entry| self.port(entry, &endpoints));
+        ports.collect()
+    }
+
+    fn port(&self, entry: &PortEntry, endpoints: &[EndpointRecord]) -> MeshPort {
+        let published = &entry.published;
+        let (mut healthy, mut total, mut refused) = (0, 0, 0);
+        if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
+            let host = published.mode == PublishMode::Host;
+            let own = &self.orders.node.id;
+            let replicas = endpoints.iter().filter(|r| {
+                r.service.as_ref() == Some(&service.id)
+                    && r.network == *ingress
+                    && (!host || r.node == *own)
+            });
+            for record in replicas {
+                total += 1;
+                healthy += u32::from(record.ready);
+                refused += self.load(service, record).map_or(0, |(_, l)| l.refused());
+            }
+            if let (ServiceMode::Replicated { replicas }, false) = (service.spec.mode, host) {
+                total = total.max(replicas);
+            }
+        }
+        let (state, held_by) = match (&entry.closed, published.serving) {
+            (Some(closed), _) if closed.owner == NO_ADDRESS => {
+                (MeshPortState::NoAddress, String::new())
+            }
+            (Some(closed), _) => (MeshPortState::Busy, closed.owner.clone()),
+            (None, true) => (MeshPortState::Listening, String::new()),
+            (None, false) => (MeshPortState::NoReplica, String::new()),
+        };
+        let stats = entry.stats.as_ref();
+        let failed = stats.map_or(0, |s| s.refused);
+        MeshPort {
+            port: published.port,
+            protocol: published.protocol,
+            mode: published.mode,
+            service: published.service.clone(),
+            host_ip: published.host_ip,
+            front_end: "socket".to_owned(),
+            state,
+            held_by,
+            healthy,
+            total,
+            accepted: stats.map_or(0, |s| s.accepted),
+            active: stats.map_or(0, |s| s.open),
+            failed,
+            // Whoever failed was refused last by a replica, too.
+            retried: refused.saturating_sub(failed),
+            rx_bytes: stats.map_or(0, |s| s.rx_bytes),
+            tx_bytes: stats.map_or(0, |s| s.tx_bytes),
+        }
+    }
+
+    /// The counters of a replica, and whether the tables have it draining.
+    fn load(
+        &self,
+        service: &Service,
+        record: &EndpointRecord,
+    ) -> Option<(bool, Arc<weft_mesh::ReplicaLoad>)> {
+        let network = self
+            .orders
+            .networks
+            .iter()
+            .find(|n| n.id == record.network)?;
+        let vni = Vni::new(network.vni)?;
+        let services = self.snapshot.services.all().iter();
+        services
+            .filter(|s| *s.id == *service.id.as_str())
+            .flat_map(|s| &s.replicas)
+            .find(|r| r.vni == vni && record.ips.contains(&r.ip))
+            .map(|r| (r.draining, Arc::clone(&r.load)))
+    }
+
+    /// Replicas of a service as this node sees them; on a manager also those that nobody hears of.
+    pub(super) fn replicas(&self, service: &Service) -> Vec<MeshReplica> {
+        let mut rows = Vec::new();
+        let endpoints = self.endpoints();
+        let own: Vec<_> = endpoints
+            .iter()
+            .filter(|r| r.service.as_ref() == Some(&service.id))
+            .collect();
+        for record in &own {
+            let load = self.load(service, record);
+            let why_not = if !record.ready {
+                self.why_not_ready(record)
+            } else if load.as_ref().is_none_or(|(draining, _)| *draining) {
+                "this node has not taken it into its tables yet".to_owned()
+            } else {
+                String::new()
+            };
+            let load = load.map(|(_, load)| load);
+            rows.push(MeshReplica {
+                name: record.name.clone(),
+                node: self.hostname(&record.node),
+                network: self.network(&record.network),
+                ips: record.ips.clone(),
+                active: load.as_ref().map_or(0, |l| l.own()),
+                active_everywhere: load.as_ref().map_or(0, |l| l.total()),
+                accepted: load.as_ref().map_or(0, |l| l.accepted()),
+                refused: load.as_ref().map_or(0, |l| l.refused()),
+                why_not,
+            });
+        }
+        if let Some(manager) = &self.manager {
+            let state = manager.state();
+            let unheard = state.tasks_of(&service.id).filter(|task| {
+                task.desired <= TaskState::Running
+                    && !own.iter().any(|r| r.task.as_ref() == Some(&task.id))
+            });
+            for task in unheard {
+                let down = task.node.as_ref().is_some_and(|id| {
+                    let node = state.nodes.get(id);
+                    node.is_none_or(|n| n.state == weft_control::objects::NodeState::Down)
+                });
+                rows.push(MeshReplica {
+                    name: task.name(),
+                    node: task
+                        .node
+                        .as_ref()
+                        .map(|n| self.hostname(n))
+                        .unwrap_or_default(),
+                    why_not: if down {
+                        "node down".to_owned()
+                    } else {
+                        no_endpoint(task)
+                    },
+                    ..MeshReplica::default()
+                });
+            }
+        }
+        rows.sort_by(|a, b| (&a.name, &a.network).cmp(&(&b.name, &b.network)));
+        rows
+    }
+
+    fn why_not_ready(&self, record: &EndpointRecord) -> String {
+        let task = record.task.as_ref();
+        let local = self
+            .orders
+            .tasks
+            .iter()
+            .find(|t| Some(&t.id) == task)
+            .cloned();
+        let known = local.or_else(|| {
+            let state = self.manager.as_ref()?.state();
+            state.tasks.get(task?).cloned()
+        });
+        match known {
+            Some(task) if task.desired > TaskState::Running => {
+                "draining: it is being stopped, and keeps its open connections".to_owned()
+            }
+            Some(task) => format!("not ready: its task is {}", word(&task)),
+            None => "not ready: it starts or is being stopped".to_owned(),
+        }
+    }
+}
+
+fn word(task: &Task) -> String {
+    format!("{:?}", task.status.state).to_lowercase()
+}
+
+/// Why a task that is wanted has no endpoint.
+fn no_endpoint(task: &Task) -> String {
+    if task.status.err.is_empty() {
+        format!("no task runs: it is {}", word(task))
+    } else {
+        format!("no task runs: it is {}, {}", word(task), task.status.err)
+    }
+}
