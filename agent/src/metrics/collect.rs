@@ -9,7 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::sample::{MeshPortSample, MetricsSource, PortSample, Sample, WorkerEvents};
+use super::sample::{
+    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, WorkerEvents,
+};
 
 /// Reads the source at each scrape.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ impl Collector for Reader {
         encode_ports(out, &sample.ports)?;
         encode_workers(out, &sample)?;
         encode_mesh(out, &sample.mesh_ports)?;
+        encode_replicas(out, &sample.mesh_replicas)?;
         encode_dns(out, &sample)?;
         encode_gossip(out, &sample)?;
         gauge(
@@ -148,7 +151,7 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
             ),
         ]
     };
-    let counters: [(&str, &str, MeshValue); 4] = [
+    let counters: [(&str, &str, MeshValue); 5] = [
         (
             "mesh_accepted_connections",
             "Connections accepted on a published port",
@@ -158,6 +161,11 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
             "mesh_failed_connections",
             "Connections that found no replica",
             |p| p.failed,
+        ),
+        (
+            "mesh_retried_connections",
+            "Connections that went on to another replica, over all ports of the service",
+            |p| p.retried,
         ),
         ("mesh_rx_bytes", "Bytes from clients to replicas", |p| {
             p.rx_bytes
@@ -174,6 +182,53 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
         "mesh_open_connections",
         "Connections open on a published port",
         ports.iter().map(|p| (labels(p), p.open)),
+    )?;
+    gauge(
+        out,
+        "mesh_healthy_replicas",
+        "Replicas of a published port that take new connections",
+        ports.iter().map(|p| (labels(p), p.healthy)),
+    )?;
+    gauge(
+        out,
+        "mesh_port_open",
+        "1 while the node has the published port, 0 while somebody else holds it",
+        ports.iter().map(|p| (labels(p), p.accepted_here.into())),
+    )
+}
+
+fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSample]) -> fmt::Result {
+    let labels = |r: &MeshReplicaSample| {
+        [
+            ("service", r.service.clone()),
+            ("replica", r.replica.clone()),
+            ("node", r.node.clone()),
+            ("network", r.network.clone()),
+        ]
+    };
+    counter(
+        out,
+        "replica_accepted_connections",
+        "Connections of this node that the replica answered",
+        replicas.iter().map(|r| (labels(r), r.accepted)),
+    )?;
+    counter(
+        out,
+        "replica_refused_connections",
+        "Connections of this node that the replica refused or left unanswered",
+        replicas.iter().map(|r| (labels(r), r.refused)),
+    )?;
+    gauge(
+        out,
+        "replica_open_connections",
+        "Connections open from this node to the replica",
+        replicas.iter().map(|r| (labels(r), r.open)),
+    )?;
+    gauge(
+        out,
+        "replica_healthy",
+        "1 while the replica takes new connections",
+        replicas.iter().map(|r| (labels(r), r.healthy.into())),
     )
 }
 

@@ -26,6 +26,8 @@ pub struct Sample {
     pub worker_events: Vec<WorkerEvents>,
     /// Published ports of this node.
     pub mesh_ports: Vec<MeshPortSample>,
+    /// Replicas of every service, as this node sees them.
+    pub mesh_replicas: Vec<MeshReplicaSample>,
     /// DNS, over all sandboxes.
     pub dns: DnsSample,
     /// Gossip.
@@ -138,6 +140,33 @@ pub struct MeshPortSample {
     pub rx_bytes: u64,
     /// Bytes from replicas to clients.
     pub tx_bytes: u64,
+    /// Connections that went on to another replica, over all ports of the service.
+    pub retried: u64,
+    /// Replicas that take new connections.
+    pub healthy: u64,
+    /// True while the node has the port.
+    pub accepted_here: bool,
+}
+
+/// Figures of one replica on one network, from this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshReplicaSample {
+    /// Name of the service.
+    pub service: String,
+    /// Task name or given name.
+    pub replica: String,
+    /// Host name of its node.
+    pub node: String,
+    /// Name of the network.
+    pub network: String,
+    /// Takes new connections.
+    pub healthy: bool,
+    /// Connections open from this node.
+    pub open: u64,
+    /// Connections that it answered.
+    pub accepted: u64,
+    /// Connections that it refused or left unanswered.
+    pub refused: u64,
 }
 
 /// DNS counters.

@@ -4,8 +4,8 @@ use weft_control::objects::Protocol;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, GossipSample, MeshPortSample, Metrics, MetricsSource, PortSample, Sample,
-    WorkerEvents, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
+    Sample, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -63,6 +63,19 @@ fn every_figure_has_its_series() {
             open: 11,
             rx_bytes: 12,
             tx_bytes: 13,
+            retried: 29,
+            healthy: 30,
+            accepted_here: true,
+        }],
+        mesh_replicas: vec![MeshReplicaSample {
+            service: "web".into(),
+            replica: "web.1.x".into(),
+            node: "n1".into(),
+            network: "blue".into(),
+            healthy: true,
+            open: 31,
+            accepted: 32,
+            refused: 33,
         }],
         dns: DnsSample {
             queries: vec![("answered", 14)],
@@ -78,6 +91,7 @@ fn every_figure_has_its_series() {
     });
     let port = r#"port="web.1\"x",network="blue""#;
     let mesh = r#"service="web",published="8000",protocol="tcp",host_ip="""#;
+    let replica = r#"service="web",replica="web.1.x",node="n1",network="blue""#;
     for line in [
         format!("weft_port_rx_packets_total{{{port}}} 1"),
         format!("weft_port_rx_bytes_total{{{port}}} 2"),
@@ -106,6 +120,13 @@ fn every_figure_has_its_series() {
         format!("weft_mesh_open_connections{{{mesh}}} 11"),
         format!("weft_mesh_rx_bytes_total{{{mesh}}} 12"),
         format!("weft_mesh_tx_bytes_total{{{mesh}}} 13"),
+        format!("weft_mesh_retried_connections_total{{{mesh}}} 29"),
+        format!("weft_mesh_healthy_replicas{{{mesh}}} 30"),
+        format!("weft_mesh_port_open{{{mesh}}} 1"),
+        format!("weft_replica_open_connections{{{replica}}} 31"),
+        format!("weft_replica_accepted_connections_total{{{replica}}} 32"),
+        format!("weft_replica_refused_connections_total{{{replica}}} 33"),
+        format!("weft_replica_healthy{{{replica}}} 1"),
         r#"weft_dns_queries_total{outcome="answered"} 14"#.to_owned(),
         "weft_dns_cached 15".to_owned(),
         r#"weft_gossip_members{state="alive"} 16"#.to_owned(),

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_control::api::{DropCount, Drops, PortDrops};
+use weft_control::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
 use weft_control::gossip::MemberState;
 use weft_control::records::Table;
 use weft_dataplane::{DropCounters, Port, UNDERLAY};
 use weft_wire::DropReason;
 
 use super::member::Member;
+use super::mesh::Seen;
 use super::running::Running;
 use crate::api::{Answer, ApiError};
 use crate::metrics::{
-    DnsSample, GossipSample, MeshPortSample, MetricsSource, PortSample, Sample, WorkerEvents,
-    WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
+    WorkerEvents, WorkerSample,
 };
 
 /// A sample that was read already.
@@ -158,26 +159,57 @@ pub(super) fn sample(member: &Member) -> Sample {
             flows_active: w.flows.load(Ordering::Relaxed),
         })
         .collect();
-    sample.mesh_ports = running
-        .mesh
-        .stats()
-        .into_iter()
-        .map(|p| MeshPortSample {
-            service: p.published.service,
-            published: p.published.port,
-            protocol: p.published.protocol,
-            host_ip: p.published.host_ip,
-            accepted: p.accepted,
-            failed: p.refused,
-            open: p.open,
-            rx_bytes: p.rx_bytes,
-            tx_bytes: p.tx_bytes,
-        })
-        .collect();
+    if let Some(seen) = Seen::of(member, &running) {
+        sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
+        sample.mesh_replicas = mesh_replicas(&seen);
+    }
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&running);
     sample
+}
+
+fn mesh_port(port: MeshPort) -> MeshPortSample {
+    MeshPortSample {
+        service: port.service,
+        published: port.port,
+        protocol: port.protocol,
+        host_ip: port.host_ip,
+        accepted: port.accepted,
+        failed: port.failed,
+        open: port.active,
+        rx_bytes: port.rx_bytes,
+        tx_bytes: port.tx_bytes,
+        retried: port.retried,
+        healthy: port.healthy.into(),
+        accepted_here: matches!(
+            port.state,
+            MeshPortState::Listening | MeshPortState::NoReplica
+        ),
+    }
+}
+
+fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
+    let mut samples = Vec::new();
+    for service in &seen.orders.services {
+        // One that nobody heard of yet has no figures.
+        let heard = seen.replicas(service).into_iter();
+        samples.extend(
+            heard
+                .filter(|r| !r.network.is_empty())
+                .map(|replica| MeshReplicaSample {
+                    service: service.spec.name.clone(),
+                    replica: replica.name,
+                    node: replica.node,
+                    network: replica.network,
+                    healthy: replica.why_not.is_empty(),
+                    open: replica.active.into(),
+                    accepted: replica.accepted,
+                    refused: replica.refused,
+                }),
+        );
+    }
+    samples
 }
 
 fn dns(member: &Member) -> DnsSample {

@@ -54,6 +54,11 @@ pub enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Show how this node accepts published ports
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Tell who answers a published port or a name on this node, and why not
+    Why(WhyArgs),
     /// Show what this node is
     Info(FormatArgs),
     /// Show which packets were dropped on this node, and why
@@ -385,6 +390,8 @@ pub enum ServiceCommand {
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
+    /// Publish ports of a running service, or take them back
+    Update(ServiceUpdateArgs),
     /// Change the number of replicas
     Scale {
         /// Do not wait until the tasks run
@@ -451,6 +458,45 @@ pub struct ServiceCreateArgs {
         value_name = "IMAGE [COMMAND [ARG]…]"
     )]
     pub image_and_command: Vec<String>,
+}
+
+/// `weft service update`
+#[derive(Debug, Args)]
+pub struct ServiceUpdateArgs {
+    /// Port to publish, as for `service create`; may be repeated
+    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
+    pub publish_add: Vec<PortList>,
+    /// Published port to take back, by its target: TARGET[/tcp|udp], or as it was published; may
+    /// be repeated
+    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
+    pub publish_rm: Vec<PortList>,
+    /// Do not wait until the tasks run
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Id, name, or unique start of an id
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+}
+
+/// `weft mesh …`
+#[derive(Debug, Subcommand)]
+pub enum MeshCommand {
+    /// List the published ports of this node
+    Ls(FormatArgs),
+}
+
+/// `weft why`
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Published port, such as 8000 or 53/udp, or the name of a service or endpoint
+    #[arg(value_name = "PORT|NAME")]
+    pub asked: String,
+    /// How: `json`, or a template, has one row for each replica
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// The ports that one `-p` stands for.

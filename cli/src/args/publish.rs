@@ -88,6 +88,17 @@ fn parse_short(text: &str) -> Result<Vec<PortSpec>, String> {
     } else {
         Some(parse_range("hostPort", published)?)
     };
+    // A port of 0 by itself asks for a dynamic one; a range cannot begin with it.
+    if let Some(range) = &published
+        && *range.start() == 0
+        && range.len() > 1
+    {
+        return Err(format!(
+            "invalid hostPort: {}-{}",
+            range.start(),
+            range.end()
+        ));
+    }
     if *target.start() == 0 {
         return Err("invalid containerPort: 0".to_owned());
     }

@@ -7,12 +7,14 @@ mod drops;
 mod failures;
 mod info;
 mod lab;
+mod mesh;
 mod network;
 mod node;
 mod peer;
 mod rows;
 mod service;
 mod swarm;
+mod why;
 
 pub(crate) use lab::status as lab_status;
 
@@ -39,6 +41,8 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
+        Command::Why(args) => block_on(why::run(&client()?, &args, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
         Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use jiff::Timestamp;
-use weft_control::api::{Scale, ServiceDetail, TaskRow};
+use weft_control::api::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
 use weft_control::objects::{EndpointMode, RestartCondition, Service, ServiceMode, ServiceSpec};
 
 use crate::args::{
-    EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServicePsArgs,
+    EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
+    ServicePsArgs, ServiceUpdateArgs,
 };
 use crate::client::{Client, Refused, segment};
 use crate::commands::{converge, finish, rows, show, unique};
@@ -34,6 +35,7 @@ pub(super) async fn run(
             }
             return show(&args, found, out);
         }
+        ServiceCommand::Update(args) => update(client, args, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
         }
@@ -64,6 +66,25 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     out.flush()?;
     if !detach {
         converge::wait(client, &service.id.0, quiet, out).await?;
+    }
+    Ok(())
+}
+
+async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let ports = |lists: Vec<PortList>| lists.into_iter().flat_map(|list| list.0).collect();
+    let update = ServiceUpdate {
+        publish_add: ports(args.publish_add),
+        publish_rm: ports(args.publish_rm),
+    };
+    if update == ServiceUpdate::default() {
+        bail!("nothing to change: give --publish-add or --publish-rm");
+    }
+    let path = format!("{}/update", path(&args.service));
+    let service: Service = client.post(&path, &update).await?;
+    out.line(&args.service)?;
+    out.flush()?;
+    if !args.detach {
+        converge::wait(client, &service.id.0, args.quiet, out).await?;
     }
     Ok(())
 }
