@@ -293,6 +293,50 @@ verify: Service svc1 converged
 }
 
 #[test]
+fn ports_are_published_and_taken_back_and_busy_ones_told() {
+    let mut listed = service(1, 1);
+    listed["port_errors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);
+    let node = FakeNode::start(vec![
+        exchange(
+            "POST /v1/services/web/update",
+            json!({
+                "publish_add": [{"host_ip": "192.0.2.1", "published": 8000, "target": 80,
+                                 "protocol": "tcp", "mode": "ingress"}],
+                "publish_rm": [{"host_ip": null, "published": 0, "target": 53,
+                                "protocol": "udp", "mode": "ingress"}],
+            }),
+            200,
+            service(1, 1)["service"].clone(),
+        ),
+        get("GET /v1/services", json!([listed])),
+        exchange(
+            "GET /v1/mesh/why/53%2Fudp",
+            Value::Null,
+            200,
+            json!({"asked": "53/udp", "node": "n1", "service": "", "source": "",
+                   "found": ["no service publishes port 53/udp"], "ports": [], "replicas": []}),
+        ),
+    ]);
+    let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp web";
+    let (result, text) = node.run(line);
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "web\n");
+    let (result, text) = node.run("service ls");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(text.contains("web"), "{text}");
+    let (result, text) = node.run("why 53/udp");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "no service publishes port 53/udp\n");
+    let (result, _) = node.run("service update web");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "nothing to change: give --publish-add or --publish-rm"
+    );
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
 fn inspect_takes_templates_in_dockers_spelling() {
     let node = FakeNode::start(vec![
         get("GET /v1/services/web", service(2, 1)),

@@ -33,11 +33,25 @@ pub struct NodeRecord {
     pub vtep: IpAddr,
     /// Its own address on the ingress network.
     pub ingress_ip: Option<IpAddr>,
-    /// `(port, protocol, who holds it)` for published ports that it could not bind.
-    pub busy_ports: Vec<(u16, Protocol, String)>,
+    /// Published ports that it could not open.
+    #[serde(default)]
+    pub closed_ports: Vec<ClosedPort>,
     /// Largest outer IP packet that the device of its data path takes, in bytes; 0 when unknown.
     #[serde(default)]
     pub mtu: u32,
+}
+
+/// A published port that a node could not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedPort {
+    /// The one address that it is published on; every address when absent.
+    pub host_ip: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Who holds it; absent where the node does not have the address.
+    pub holder: Option<String>,
 }
 
 /// A live attachment of a sandbox; table [`Table::Endpoint`].

@@ -305,7 +305,7 @@ fn services(
             continue;
         };
         let replicas = replicas_of(task, vni, loads);
-        let index = builder.service(balanced(entry.service, replicas));
+        let index = builder.service(balanced(entry.service, replicas, loads));
         let protocol = protocol(entry.port.protocol);
         builder.publish(protocol, entry.mesh_port, index, entry.port.target);
     }

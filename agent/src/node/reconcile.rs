@@ -13,7 +13,7 @@ use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::TaskState;
-use weft_control::records::{EndpointRecord, NodeRecord, Table};
+use weft_control::records::{ClosedPort, EndpointRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
 use super::loads::Loads;
@@ -281,12 +281,17 @@ impl Reconciler {
             hostname: orders.node.hostname.clone(),
             vtep: orders.node.data_path_addr,
             ingress_ip: orders.node.ingress_ip,
-            busy_ports: self
+            closed_ports: self
                 .running
                 .mesh
                 .busy()
                 .into_iter()
-                .map(|b| (b.port, b.protocol, b.owner))
+                .map(|b| ClosedPort {
+                    host_ip: b.host_ip,
+                    port: b.port,
+                    protocol: b.protocol,
+                    holder: Some(b.owner).filter(|owner| owner != NO_ADDRESS),
+                })
                 .collect(),
             mtu: self.mtu.device(),
         };

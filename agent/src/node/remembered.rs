@@ -154,7 +154,7 @@ mod tests {
             hostname: id.to_owned(),
             vtep: [192, 0, 2, 1].into(),
             ingress_ip: None,
-            busy_ports: Vec::new(),
+            closed_ports: Vec::new(),
             mtu: 1500,
         }
     }

@@ -26,7 +26,6 @@ use super::why;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
 use crate::manager::Manager;
-use crate::mesh::busy::NO_ADDRESS;
 use crate::metrics::Metrics;
 
 impl Node {
@@ -332,20 +331,26 @@ fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> V
     let mut nodes = 0;
     for (owner, record) in view.nodes() {
         nodes += 1;
-        for (port, protocol, holder) in &record.busy_ports {
-            let mut published = service.service.ports.iter();
-            let ours = published.find(|p| p.published == *port && p.protocol == *protocol);
-            let Some(ours) = ours else { continue };
+        for closed in &record.closed_ports {
+            let (port, protocol) = (closed.port, closed.protocol);
+            let ours = service.service.ports.iter().any(|p| {
+                p.published == port && p.protocol == protocol && p.host_ip == closed.host_ip
+            });
+            if !ours {
+                continue;
+            }
             let node = state
                 .nodes
                 .get(owner)
                 .map_or(record.hostname.as_str(), |n| n.hostname.as_str());
-            match ours.host_ip {
-                Some(ip) if holder == NO_ADDRESS => {
-                    *absent.entry(format!("port {port}/{protocol}: no node has the address {ip}")).or_default() += 1;
+            match (&closed.holder, closed.host_ip) {
+                (None, Some(ip)) => {
+                    let error = format!("port {port}/{protocol}: no node has the address {ip}");
+                    *absent.entry(error).or_default() += 1;
                 }
-                _ => errors.push(format!(
-                    "port {port}/{protocol} on node {node} is held by {holder}: stop it there, or publish another port"
+                (holder, _) => errors.push(format!(
+                    "port {port}/{protocol} on node {node} is held by {}: stop it there, or publish another port",
+                    holder.as_deref().unwrap_or("somebody")
                 )),
             }
         }

@@ -74,6 +74,8 @@ fn port_errors_have_dockers_words() {
         refused("target=80,mode=invalid"),
         "invalid publish mode value (invalid): must be either 'ingress' or 'host'"
     );
+    assert_eq!(refused("0-2:80-82"), "invalid hostPort: 0-2");
+    assert_eq!(refused("8000:0"), "invalid containerPort: 0");
     assert_eq!(refused("80:bad"), "invalid containerPort: bad");
     assert_eq!(refused("x.y.z:80:80"), "invalid IP address: x.y.z");
     assert_eq!(refused("80:70000"), "invalid containerPort: 70000");

@@ -13,7 +13,7 @@ use crate::args::{
 };
 use crate::client::{Client, Refused, segment};
 use crate::commands::{converge, finish, rows, show, unique};
-use crate::output::{Printer, docker_case};
+use crate::output::{Printer, complain, docker_case};
 
 pub(super) async fn run(
     client: &Client,
@@ -24,7 +24,16 @@ pub(super) async fn run(
         ServiceCommand::Create(args) => create(client, args, out).await?,
         ServiceCommand::Ls(format) => {
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
+            let errors: Vec<String> = services
+                .iter()
+                .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
+                .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
+                .collect();
             out.raw(&rows::services(services).render(&format)?)?;
+            if format.format.is_none() && !format.quiet {
+                out.flush()?;
+                errors.iter().for_each(|error| complain(error));
+            }
         }
         ServiceCommand::Ps(args) => return ps(client, &args, out).await,
         ServiceCommand::Inspect(args) => {

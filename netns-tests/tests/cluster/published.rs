@@ -297,7 +297,17 @@ fn ports_come_and_go_while_connections_on_other_ports_go_on() {
     update(&[]).refused(&["--publish-add or --publish-rm"]);
 
     // The first published port of a service.
-    serve(&cluster, "late", &[], &[80]);
+    let words = [
+        "service",
+        "create",
+        "--name",
+        "late",
+        "host",
+        "sh",
+        "-c",
+        &format!("exec {PROGRAM} demo-http --port 80 --name late-80"),
+    ];
+    cluster.weft("node1", &words).done();
     let words = ["service", "update", "--publish-add", "8100:80", "late"];
     let said = cluster.weft("node1", &words).ok();
     assert!(said.contains("converged"), "{said}");

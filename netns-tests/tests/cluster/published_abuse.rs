@@ -30,7 +30,7 @@ fn a_reset_and_a_silent_replica_are_nobody_elses_affair() {
     let sandbox = cluster.netns(&tasks[0].node, Some(&tasks[0].netns));
     // Takes connections and never says a word.
     let silent = sandbox.run_in(|| TcpListener::bind("0.0.0.0:81"));
-    let _silent = silent.expect("a thread").expect("the port is free");
+    let silent = silent.expect("a thread").expect("the port is free");
     let client = cluster.outside();
     let (to, mute) = (cluster.at("node2", 8000), cluster.at("node2", 8001));
     eventually("the port answers", || get(&client, to));
@@ -74,6 +74,8 @@ fn a_reset_and_a_silent_replica_are_nobody_elses_affair() {
         .again()
         .expect("the other client's connection goes on");
     drop(waiting);
+    // They have only closed their side; the replica may still speak. Its end is theirs.
+    drop(silent);
     eventually("they are forgotten", || {
         match active(&cluster, "node2", 8001) {
             Some(0) => Ok(()),

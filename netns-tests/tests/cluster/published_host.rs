@@ -152,6 +152,10 @@ fn ports_and_names_say_who_answers_and_why_not() {
     });
     let state = busy["State"].as_str().expect("a text");
     assert!(state.starts_with("busy: weft-under-test (pid "), "{busy}");
+    let said = cluster.weft("node1", &["service", "ls"]);
+    let warning =
+        "weft: warning: service web: port 8000/tcp on node node2 is held by weft-under-test";
+    assert!(said.err.contains(warning), "{said:#?}");
     let quiet = cluster.weft("node1", &["mesh", "ls", "-q"]).ok();
     assert_eq!(quiet, "8000/tcp\n");
 
@@ -207,12 +211,11 @@ fn ports_and_names_say_who_answers_and_why_not() {
     ];
     create(&cluster, "tight", &words);
     eventually("the waiting task says why", || {
-        let rows = rows_at(&cluster, "node1", &["why", "tight"]);
-        let why = rows.iter().filter_map(|r| r["WhyNot"].as_str());
-        let told = why
-            .filter(|w| w.contains("host-mode port already in use"))
-            .count();
-        if told == 1 { Ok(()) } else { Err(rows) }
+        // Known to the node a moment after it was made.
+        let said = cluster.weft("node1", &["why", "tight", "--format", "{{.Takes}}"]);
+        let why = "host-mode port already in use";
+        let told = said.out.lines().filter(|l| l.contains(why)).count();
+        if told == 1 { Ok(()) } else { Err(said) }
     });
     let name = &names[0];
     let node = &tasks
