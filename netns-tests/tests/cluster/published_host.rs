@@ -233,8 +233,10 @@ fn ports_and_names_say_who_answers_and_why_not() {
         (cluster.metric("node1", open), cluster.metric("node2", open)),
         (1, 0)
     );
-    for stranger in &mut strangers {
-        stranger.kill().expect("it runs");
+    for (stranger, port) in strangers.iter_mut().zip(["8000", "9999"]) {
+        let pattern = format!("demo-http --port {port}");
+        let pid = cluster.run("node2", None, &["pgrep", "-f", &pattern]).ok();
+        cluster.run("node2", None, &["kill", pid.trim()]).done();
         stranger.wait().expect("it was started here");
     }
     eventually("the port heals", || match row(&cluster, "node2", 8000) {
