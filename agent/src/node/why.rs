@@ -56,7 +56,6 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
                 service.spec.name, service.spec.name
             ));
         }
-        let ingress = seen.ingress().map(|id| id.to_string());
         let network = seen.orders.networks.iter().find(|n| n.spec.ingress);
         let replicas = seen
             .replicas(service)
@@ -70,9 +69,9 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
         why.replicas
             .extend(replicas.filter(|r| !host_only || r.node == why.node));
         why.service.clone_from(&service.spec.name);
-        if ingress.is_some() {
-            why.source = "published ports of the swarm's services, as the manager ordered them; replicas from gossip on network ingress".to_owned();
-        }
+        why.source = "published ports of the swarm's services, as the manager ordered them; \
+                      replicas from gossip on network ingress"
+            .to_owned();
     }
     if services.is_empty() {
         let asked = protocol.map_or_else(|| port.to_string(), |p| format!("{port}/{p}"));

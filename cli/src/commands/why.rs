@@ -35,7 +35,7 @@ fn sentences(why: &Why) -> String {
         text.push('\n');
     }
     if !why.source.is_empty() {
-        text.push_str(&format!("known on {} from: {}\n", why.node, why.source));
+        text += &format!("known on {} from: {}\n", why.node, why.source);
     }
     text
 }
