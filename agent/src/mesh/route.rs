@@ -94,7 +94,11 @@ mod tests {
             serving: true,
         };
         let route = Route::new(Ipv4Addr::LOCALHOST.into(), &published);
-        let listener = listen::tcp(published.host_ip, 0, true).unwrap();
+        // By its number: a port that the kernel chose is not kept.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let listener = listen::tcp(published.host_ip, port, true).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut waiting = TcpStream::connect(addr).unwrap();
         published.serving = false;

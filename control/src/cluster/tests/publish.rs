@@ -117,7 +117,7 @@ fn wide_addresses_collide_with_narrow_ones() {
         host_ip: Some(ip.parse().unwrap()),
         ..port(53, 53)
     };
-    let collide = super::super::ports::collide;
+    let collide = ports::collide;
     for (a, b, expected) in [
         ("0.0.0.0", "192.0.2.1", true),
         ("192.0.2.1", "0.0.0.0", true),
