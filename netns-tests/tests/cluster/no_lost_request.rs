@@ -22,7 +22,6 @@ struct Failure {
     begun: Instant,
     ended: Instant,
     kind: ErrorKind,
-    text: String,
 }
 
 /// What all clients saw.
@@ -49,7 +48,6 @@ impl Seen {
                     begun,
                     ended: Instant::now(),
                     kind: error.kind(),
-                    text: error.to_string(),
                 }),
             }
         }
