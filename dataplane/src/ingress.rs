@@ -217,8 +217,8 @@ impl Worker {
                         // Its port's worker has to know where the answers go.
                         verdict = Reverse::ToOwner { worker };
                     } else {
-                        let bytes = &self.recv.arena()[inner.head.clone()];
-                        self.flows.arrived(&cx, vni, bytes, info);
+                        let bytes = &mut self.recv.arena_mut()[inner.head.clone()];
+                        self.flows.arrived(&cx, vni, bytes, info, partial);
                     }
                 }
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
@@ -423,7 +423,9 @@ impl Worker {
         if matches!(verdict, Reverse::NotAFlow)
             && mesh.is_some_and(|mesh| mesh.port != to && !mesh.contains(info.src))
         {
-            self.flows.arrived(&cx, vni, &handover.frame, &info);
+            let partial = vnet.needs_csum();
+            self.flows
+                .arrived(&cx, vni, &mut handover.frame, &info, partial);
         }
         let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
         let Some(to) = to else { return Ok(()) };

@@ -81,6 +81,9 @@ impl FlowTable {
             return Reverse::NotAFlow;
         };
         if flow.role == Role::Return {
+            if !rewrite_quoted(frame, info, &flow.forward.tuple, partial_csum) {
+                return Reverse::Drop(DropReason::BadIpHeader);
+            }
             set_macs(frame, flow.replica_mac, flow.client_mac);
             return Reverse::Return {
                 dst_mac: flow.client_mac,

@@ -227,6 +227,11 @@ impl Flow {
         }
     }
 
+    /// Whether frames of the client find the entry.
+    pub(crate) const fn has_forward(&self) -> bool {
+        !matches!(self.role, Role::Guest { .. })
+    }
+
     /// Takes note of what the client has sent and received, for a reset that it will believe.
     pub(crate) fn track_client(&mut self, frame: &[u8], info: &IpInfo) {
         if info.proto != TCP || frame.len() < info.len {

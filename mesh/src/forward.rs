@@ -11,6 +11,10 @@ use crate::table::{Context, FlowTable};
 
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
 const PORT_PROBES: u16 = 128;
+/// Turned over in a client's port on the way to a replica of this node. The same client may come to
+/// that replica by another node, from the same port; those flows are in the table of the worker that
+/// reads the replica's port, which may be another one.
+const LOCAL_PORT: u16 = 0x8000;
 /// Source ports that may stand in for the client's own: above what services listen on.
 const FIRST_PORT: u16 = 16_384;
 
@@ -290,6 +294,16 @@ impl FlowTable {
         } else {
             client_ip
         };
+        let kept = matches!(
+            origin,
+            Origin::Mesh {
+                keeps_client: true,
+                ..
+            }
+        );
+        if kept && replica.local && tuple.dport ^ LOCAL_PORT >= 1024 {
+            tuple.dport ^= LOCAL_PORT;
+        }
         let reverse = self
             .free_reverse(Key {
                 scope: origin.vni().get(),
@@ -301,7 +315,7 @@ impl FlowTable {
 
     /// The key itself, or one with another client port when a flow has it already: two services
     /// may lead to one replica, and the client may use one port towards both.
-    fn free_reverse(&mut self, mut key: Key) -> Option<Key> {
+    pub(crate) fn free_reverse(&mut self, mut key: Key) -> Option<Key> {
         if self.find_reverse(&key).is_none() {
             return Some(key);
         }

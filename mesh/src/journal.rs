@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use weft_wire::{FiveTuple, Mac, Vni};
 
 use crate::flow::{Flow, FlowState, Key, Origin, Role};
+use crate::returns::scope_of;
 use crate::table::{Context, FlowTable};
 
 /// Words of a record. The first one is zero in a record that holds nothing.
@@ -80,7 +81,7 @@ impl FlowTable {
                 flow.open = Some(replica.load.open());
             }
             let taken = self.find_reverse(&flow.reverse).is_some()
-                || (flow.role == Role::Owner && self.find_forward(&flow.forward).is_some());
+                || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
             if !taken && self.insert(flow).is_some() {
                 count += 1;
             }
@@ -174,7 +175,7 @@ impl FlowTable {
             }),
         }?;
         let scope = if role == Role::Return {
-            vni.get()
+            scope_of(mac(node))
         } else {
             origin.scope()
         };

@@ -5,71 +5,94 @@
 //! remembers which node the client came through, as the answers have to pass it on their way back.
 
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
-use weft_wire::{IpInfo, Mac, Vni};
+use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
+use weft_wire::{DropReason, IpInfo, Mac, Vni};
 
 use crate::flow::{Flow, FlowState, Key, Origin, Role};
+use crate::reverse::Reverse;
 use crate::table::{Context, FlowTable};
 
 impl FlowTable {
     /// Takes note of a client's frame, from the underlay and on network `vni`, for a replica of this
-    /// node. Its source address is none of the network's; its source Ethernet address is that of
-    /// the node which sent it. Any packet of a connection will do, not the first alone: a restarted
-    /// agent learns anew what it needs. O(1).
-    pub fn arrived(&mut self, cx: &Context<'_>, vni: Vni, frame: &[u8], info: &IpInfo) {
+    /// node, and gives it another source port where the replica has a connection from this one
+    /// already: a client may use one port towards two nodes. Its source address is none of the
+    /// network's; its source Ethernet address is that of the node which sent it. Any packet of a
+    /// connection will do, not the first alone: a restarted agent learns anew what it needs. O(1).
+    pub fn arrived(
+        &mut self,
+        cx: &Context<'_>,
+        vni: Vni,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) {
         let has_ports = info.proto == TCP || info.proto == UDP;
         if !has_ports || info.fragment == Fragment::Later || frame.len() < info.len {
             return;
         }
-        let via = frame::src_mac(frame);
-        let key = Self::key_of(vni.get(), info);
-        let reverse = Key {
-            scope: key.scope,
-            tuple: key.tuple.reversed(),
+        let forward = Key {
+            scope: scope_of(frame::src_mac(frame)),
+            tuple: info.five_tuple(),
         };
-        let Some(at) = self.find_reverse(&reverse) else {
-            self.first_arrived(cx, vni, via, (key, reverse), frame, info);
+        let at = match self.find_forward(&forward) {
+            Some(at) => self.next_arrived(cx, at, info),
+            None => self.first_arrived(cx, vni, forward, frame, info),
+        };
+        // Without room the answers are dropped and counted, and the client tries again.
+        let Some(flow) = at.and_then(|at| self.get(at)) else {
             return;
         };
-        let Some(flow) = self.get_mut(at).filter(|flow| flow.role == Role::Return) else {
-            return;
-        };
-        let is_syn = info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        let begins = is_syn && (flow.state.is_over() || flow.state.is_unanswered());
-        flow.last_seen = cx.now;
-        // A second connection of the same ports by another node may not take the first one over.
-        if (begins || !is_syn) && flow.client_mac != via {
-            flow.client_mac = via;
-            self.record(at, false);
+        let port = flow.reverse.tuple.dport;
+        if port != info.sport {
+            let ip = info.src;
+            rewrite_endpoint(frame, info, Side::Source, ip, Some(port), partial_csum);
         }
-        let Some(flow) = self.get(at) else { return };
+    }
+
+    fn next_arrived(&mut self, cx: &Context<'_>, at: u32, info: &IpInfo) -> Option<u32> {
+        let flow = self.get_mut(at)?;
+        flow.last_seen = cx.now;
+        let is_syn = info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
         let state = if info.proto == UDP {
             flow.state
-        } else if begins {
+        } else if is_syn && flow.state.is_over() {
             FlowState::SynSent
         } else {
             flow.state.after_client(info.tcp_flags)
         };
         self.set_state(at, state);
+        Some(at)
     }
 
     fn first_arrived(
         &mut self,
         cx: &Context<'_>,
         vni: Vni,
-        via: Mac,
-        (forward, reverse): (Key, Key),
+        forward: Key,
         frame: &[u8],
         info: &IpInfo,
-    ) {
+    ) -> Option<u32> {
         if info.proto == TCP && info.tcp_flags & TCP_RST != 0 {
-            return;
+            return None;
         }
+        let wanted = Key {
+            scope: vni.get(),
+            tuple: forward.tuple.reversed(),
+        };
+        if let Some(other) = self.find_reverse(&wanted)
+            && self
+                .get(other)
+                .is_some_and(|flow| flow.role == Role::Return && flow.state.is_over())
+        {
+            self.remove(other);
+        }
+        let reverse = self.free_reverse(wanted)?;
         let state = match info.proto {
             UDP => FlowState::Datagrams,
             _ if info.tcp_flags & TCP_SYN != 0 => FlowState::SynSent,
             _ => FlowState::Established.after_client(info.tcp_flags),
         };
-        let replica_mac = frame::dst_mac(frame);
+        let (via, replica_mac) = (frame::src_mac(frame), frame::dst_mac(frame));
         let flow = Flow {
             forward,
             reverse,
@@ -94,7 +117,38 @@ impl FlowTable {
             syn: None,
             open: None,
         };
-        // Without room the answers are dropped and counted, and the client tries again.
-        self.insert(flow);
+        self.insert(flow)
+    }
+}
+
+/// Scope of what comes from a node: the IPv4 address in its Ethernet address. No VNI is as large.
+pub(crate) const fn scope_of(via: Mac) -> u32 {
+    let [_, _, a, b, c, d] = via.0;
+    u32::from_be_bytes([a, b, c, d]) | 1 << 24
+}
+
+/// Sends an answer to the node that its client came through.
+pub(crate) fn rewrite_return(
+    flow: &Flow,
+    frame: &mut [u8],
+    info: &IpInfo,
+    partial_csum: bool,
+) -> Reverse {
+    let client = flow.forward.tuple;
+    if flow.reverse.tuple.dport != client.sport
+        && !rewrite_endpoint(
+            frame,
+            info,
+            Side::Destination,
+            client.src,
+            Some(client.sport),
+            partial_csum,
+        )
+    {
+        return Reverse::Drop(DropReason::BadIpHeader);
+    }
+    set_macs(frame, flow.replica_mac, flow.client_mac);
+    Reverse::Return {
+        dst_mac: flow.client_mac,
     }
 }

@@ -6,6 +6,7 @@ use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum, quoted};
 
 use crate::flow::{Flow, FlowState, Install, Role, Target};
 use crate::forward::{clamp, rewrite_forward};
+use crate::returns::rewrite_return;
 use crate::table::{Context, FlowTable};
 
 /// What becomes of a frame that may come from a replica.
@@ -126,10 +127,7 @@ impl FlowTable {
             return Reverse::NotAFlow;
         };
         if flow.role == Role::Return {
-            set_macs(frame, flow.replica_mac, flow.client_mac);
-            return Reverse::Return {
-                dst_mac: flow.client_mac,
-            };
+            return rewrite_return(flow, frame, info, partial_csum);
         }
         if !rewrite_reverse(flow, frame, info, partial_csum) {
             return Reverse::Drop(DropReason::BadIpHeader);

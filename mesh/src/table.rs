@@ -291,6 +291,7 @@ impl FlowTable {
         }
         self.tenants.add(&flow.origin);
         let owned = flow.role == Role::Owner;
+        let has_forward = flow.has_forward();
         if flow.open.is_some() {
             self.active += 1;
         }
@@ -307,6 +308,8 @@ impl FlowTable {
         }
         if owned {
             self.counters.created += 1;
+        }
+        if has_forward {
             self.link_forward(at, &forward);
         }
         self.link_reverse(at, &reverse);
@@ -322,7 +325,7 @@ impl FlowTable {
         self.forget_record(at, &flow);
         self.tenants.take(&flow.origin);
         unlink(&self.hasher, &mut self.by_reverse, &flow.reverse, at);
-        if flow.role == Role::Owner {
+        if flow.has_forward() {
             unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
         }
         let state = flow.state;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_mesh::{Context, FlowConfig, FlowTable, Forward, Journal, Origin, Record};
 use weft_mesh::{Reverse, SavedOrigin};
-use weft_wire::Mac;
+use weft_wire::{FiveTuple, Mac};
 
 use crate::bench::*;
 
@@ -145,13 +145,16 @@ fn a_replicas_node_sends_answers_back_by_the_node_that_the_client_came_through()
     let client = "198.51.100.7".parse().unwrap();
     let seen = tuple(client, 4000, v4(11), 80, 6);
     let arrive = |bench: &mut Bench, via: Mac, flags: u8| {
-        let frame = tcp((via, replica), seen, (flags, 1, 1), b"");
+        let mut frame = tcp((via, replica), seen, (flags, 1, 1), b"");
+        let parsed = info(&frame);
         let cx = Context {
             now: bench.now,
             epoch: bench.epoch,
             services: &bench.services,
         };
-        bench.table.arrived(&cx, vni(), &frame, &info(&frame));
+        bench.table.arrived(&cx, vni(), &mut frame, &parsed, false);
+        check(&frame);
+        info(&frame).sport
     };
     let back = |bench: &mut Bench, flags: u8| {
         let mut frame = tcp((replica, Mac([8; 6])), seen.reversed(), (flags, 1, 1), b"");
@@ -171,12 +174,30 @@ fn a_replicas_node_sends_answers_back_by_the_node_that_the_client_came_through()
         }
     };
     assert_eq!(back(&mut bench, ACK), None);
-    arrive(&mut bench, via, SYN);
+    assert_eq!(arrive(&mut bench, via, SYN), 4000);
     assert_eq!(back(&mut bench, SYN | ACK), Some(via));
     arrive(&mut bench, via, ACK);
     assert_eq!(bench.own(), [0], "counted where the client came in");
-    // A second connection of the same ports by another node does not take it over.
-    arrive(&mut bench, other, SYN);
+    // A second connection of the same ports by another node is another one for the replica.
+    let port = arrive(&mut bench, other, SYN);
+    assert_ne!(port, 4000);
+    let second = FiveTuple {
+        sport: port,
+        ..seen
+    };
+    let mut answered = tcp(
+        (replica, Mac([8; 6])),
+        second.reversed(),
+        (SYN | ACK, 1, 2),
+        b"",
+    );
+    assert!(matches!(
+        bench.reverse(&mut answered),
+        Reverse::Return { dst_mac } if dst_mac == other
+    ));
+    check(&answered);
+    assert_eq!(info(&answered).dport, 4000, "as its client knows it");
+    assert_eq!(arrive(&mut bench, other, RST), port);
     assert_eq!(back(&mut bench, ACK), Some(via));
     bench.pass(Duration::from_secs(100 * 3600));
     bench.table.expire(bench.now, 100);
