@@ -20,6 +20,10 @@ pub struct JournalConfig {
 /// First word of a file that this version wrote.
 const MAGIC: u64 = 0x7765_6674_666c_6f77;
 
+/// Word of the first record that says how many places were ever used: to look at a page of a file is
+/// to have it in memory.
+const USED: usize = RECORD_WORDS - 1;
+
 /// Records in a mapped file. The first one says what the others are.
 #[derive(Debug)]
 pub(crate) struct FileJournal {
@@ -44,9 +48,9 @@ impl FileJournal {
             capacity as u64,
         ];
         let known = words.iter().zip(header).all(|(w, h)| load(w) == h);
+        let used = usize::try_from(load(&words[USED])).unwrap_or(capacity);
         let mut records = Vec::new();
-        for record in words.chunks_exact(RECORD_WORDS).skip(1) {
-            // A record that was never written is not looked at further: its page is not there.
+        for record in words.chunks_exact(RECORD_WORDS).skip(1).take(used) {
             if load(&record[0]) == 0 {
                 continue;
             }
@@ -55,6 +59,7 @@ impl FileJournal {
             }
             record[0].store(0, Ordering::Relaxed);
         }
+        words[USED].store(0, Ordering::Relaxed);
         for (word, value) in words.iter().zip(header) {
             word.store(value, Ordering::Relaxed);
         }
@@ -74,6 +79,10 @@ impl Journal for FileJournal {
         };
         for (word, value) in words.iter().zip(record).skip(1) {
             word.store(*value, Ordering::Relaxed);
+        }
+        let used = &self.words[USED];
+        if load(used) <= u64::from(place) {
+            used.store(u64::from(place) + 1, Ordering::Relaxed);
         }
         words[0].store(record[0], Ordering::Release);
     }
