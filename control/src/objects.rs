@@ -274,6 +274,21 @@ pub enum PublishMode {
     Host,
 }
 
+/// What a replica learns of the clients of a published port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddress {
+    /// Connections come from the client's own address, where the node can do that.
+    #[default]
+    Keep,
+    /// Connections come from the node that the client connected to.
+    Node,
+    /// As `Node`, and each begins with a header of the PROXY protocol, version 1.
+    ProxyV1,
+    /// The same, version 2.
+    ProxyV2,
+}
+
 /// A published port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
@@ -290,6 +305,9 @@ pub struct PortSpec {
     /// Every node or the task's node.
     #[serde(default)]
     pub mode: PublishMode,
+    /// What replicas learn of their clients.
+    #[serde(default)]
+    pub client_address: ClientAddress,
 }
 
 impl std::fmt::Display for PortSpec {

@@ -141,6 +141,7 @@ mod tests {
             protocol: Protocol::Tcp,
             service: "web".to_owned(),
             mode: weft_control::objects::PublishMode::Ingress,
+            client_address: weft_control::objects::ClientAddress::Keep,
             mesh_port: 80,
             serving: true,
         };

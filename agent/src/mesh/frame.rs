@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weft_control::objects::{Protocol, PublishMode};
+use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
 use super::Published;
@@ -115,9 +115,10 @@ pub(super) fn remove() -> Result<(), nft::NftError> {
 }
 
 /// Elements of one address family only: the mesh address is one of IPv4. A port in host mode is for
-/// one task, which the listener knows.
+/// one task, which the listener knows, and where replicas are not to see the client's address, the
+/// listener speaks to them.
 pub(super) fn element(published: &Published) -> Option<Element> {
-    if published.mode == PublishMode::Host {
+    if published.mode == PublishMode::Host || published.client_address != ClientAddress::Keep {
         return None;
     }
     let to = |ip| (ip, published.protocol, published.port, published.mesh_port);
@@ -215,8 +216,9 @@ mod tests {
 
     #[test]
     fn only_packets_from_elsewhere_over_ipv4_take_this_way() {
-        let on = |host_ip, mode| {
+        let on_for = |host_ip, mode, client_address| {
             element(&Published {
+                client_address,
                 host_ip,
                 port: 80,
                 protocol: Protocol::Tcp,
@@ -226,10 +228,14 @@ mod tests {
                 serving: true,
             })
         };
+        let on = |host_ip, mode| on_for(host_ip, mode, ClientAddress::Keep);
         let of = |ip: &str| on(Some(ip.parse().expect("ip")), PublishMode::Ingress);
         let all = (None, Protocol::Tcp, 80, 81);
         assert_eq!(on(None, PublishMode::Ingress), Some(all));
         assert_eq!(on(None, PublishMode::Host), None);
+        for other in [ClientAddress::Node, ClientAddress::ProxyV2] {
+            assert_eq!(on_for(None, PublishMode::Ingress, other), None);
+        }
         let one = Some(Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(of("192.0.2.1"), Some((one, Protocol::Tcp, 80, 81)));
         assert_eq!(of("127.0.0.1"), None);

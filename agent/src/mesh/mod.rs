@@ -13,8 +13,8 @@
 //! and published ports are balanced by the same code. A real listener also reserves the port: one
 //! that is busy is reported with the program that holds it.
 //!
-//! The PROXY protocol is not built yet; it belongs at the head of the connection that `tcp::carry`
-//! opens.
+//! A port whose replicas are to see the node, or a header of the PROXY protocol (`proxy`), is left
+//! to the listeners on any node.
 
 mod buffers;
 pub(crate) mod busy;
@@ -23,6 +23,7 @@ mod entries;
 mod frame;
 mod listen;
 pub(crate) mod owner;
+mod proxy;
 mod route;
 mod tcp;
 mod udp;
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use weft_control::objects::{Protocol, PublishMode};
+use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 
 use busy::BusyPorts;
 use counters::PortCounters;
@@ -58,6 +59,8 @@ pub struct Published {
     pub service: String,
     /// On every node, or on this one for its own task.
     pub mode: PublishMode,
+    /// What replicas learn of their clients.
+    pub client_address: ClientAddress,
     /// Port at the mesh address that stands for it: its own number, unless several ports of the
     /// node have that number (on different addresses).
     pub mesh_port: u16,

@@ -8,8 +8,10 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::sync::watch;
+use weft_control::objects::ClientAddress;
 
 use super::Published;
 use super::listen::BACKLOG;
@@ -19,6 +21,7 @@ use super::listen::BACKLOG;
 pub(crate) struct Route {
     mesh_addr: IpAddr,
     mesh_port: AtomicU16,
+    client_address: ArcSwap<ClientAddress>,
     serving: watch::Sender<bool>,
 }
 
@@ -27,6 +30,7 @@ impl Route {
         Arc::new(Self {
             mesh_addr,
             mesh_port: AtomicU16::new(published.mesh_port),
+            client_address: ArcSwap::from_pointee(published.client_address),
             serving: watch::Sender::new(published.serving),
         })
     }
@@ -34,6 +38,11 @@ impl Route {
     /// Where to connect for a new client.
     pub(crate) fn to(&self) -> SocketAddr {
         SocketAddr::new(self.mesh_addr, self.mesh_port.load(Ordering::Relaxed))
+    }
+
+    /// What the replica of a new client learns of it.
+    pub(crate) fn client_address(&self) -> ClientAddress {
+        **self.client_address.load()
     }
 
     /// Waits until the port takes connections, or takes none any more.
@@ -52,6 +61,8 @@ impl Route {
         listener: Option<&TcpListener>,
     ) -> io::Result<()> {
         self.mesh_port.store(published.mesh_port, Ordering::Relaxed);
+        self.client_address
+            .store(Arc::new(published.client_address));
         let serving = published.serving;
         if *self.serving.borrow() == serving {
             return Ok(());
@@ -90,6 +101,7 @@ mod tests {
             protocol: Protocol::Tcp,
             service: "web".to_owned(),
             mode: PublishMode::Ingress,
+            client_address: ClientAddress::Keep,
             mesh_port: 1,
             serving: true,
         };

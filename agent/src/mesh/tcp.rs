@@ -10,11 +10,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use weft_control::objects::ClientAddress;
 
-use super::Shared;
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};
 use super::route::Route;
+use super::{Shared, proxy};
 
 /// Pause after the kernel could not give out a connection (descriptors or memory used up).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,8 +57,8 @@ async fn accept_from(
     counters: &Arc<PortCounters>,
 ) {
     loop {
-        let client = match listener.accept().await {
-            Ok((client, _)) => client,
+        let (client, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if is_about_one_connection(&error) {
                     continue;
@@ -74,18 +75,32 @@ async fn accept_from(
             reset(&client);
             continue;
         };
-        let (mesh, timeout) = (route.to(), shared.config.connect_timeout);
+        let (mesh, address) = (route.to(), route.client_address());
+        let timeout = shared.config.connect_timeout;
         tokio::spawn(async move {
-            carry(client, mesh, timeout, &open).await;
+            carry((client, from), mesh, address, timeout, &open).await;
             drop((open, slot));
         });
     }
 }
 
 /// Opens the other half of a connection and copies until both sides have closed.
-async fn carry(mut client: TcpStream, mesh: SocketAddr, timeout: Duration, open: &OpenConnection) {
+async fn carry(
+    (mut client, from): (TcpStream, SocketAddr),
+    mesh: SocketAddr,
+    address: ClientAddress,
+    timeout: Duration,
+    open: &OpenConnection,
+) {
     let counters = &open.0;
-    let connected = tokio::time::timeout(timeout, TcpStream::connect(mesh)).await;
+    let connect = async {
+        let mut replica = TcpStream::connect(mesh).await?;
+        let header = proxy::header(address, from, client.local_addr()?);
+        // A new connection has room for it.
+        replica.write_all(&header).await?;
+        io::Result::Ok(replica)
+    };
+    let connected = tokio::time::timeout(timeout, connect).await;
     let Ok(Ok(mut replica)) = connected else {
         counters.refuse();
         reset(&client);

@@ -23,6 +23,7 @@ fn published(port: u16, protocol: Protocol) -> Published {
         protocol,
         service: "web".into(),
         mode: PublishMode::Ingress,
+        client_address: ClientAddress::Keep,
         mesh_port: port,
         serving: true,
     }
@@ -89,6 +90,33 @@ async fn bytes_arrive_and_half_close_is_passed_on() {
     let stats = until(&s, |stats| stats.open == 0).await;
     assert_eq!((stats.accepted, stats.refused), (1, 0));
     assert_eq!((stats.rx_bytes, stats.tx_bytes), (1_000_000, 1_000_003));
+}
+
+#[tokio::test]
+async fn a_replica_gets_the_header_it_was_promised_and_then_the_bytes() {
+    let port = echo().await;
+    let s = sockets(|_| ());
+    for (address, begins) in [
+        (ClientAddress::Node, &b"hello"[..]),
+        (ClientAddress::ProxyV1, b"PROXY TCP4 127.0.0.1 127.0.0.1 "),
+        (ClientAddress::ProxyV2, b"\r\n\r\n\0\r\nQUIT\n"),
+    ] {
+        // Changed while the port stays open.
+        s.update(&want(&[&Published {
+            client_address: address,
+            ..published(port, Protocol::Tcp)
+        }]));
+        assert!(s.busy().is_empty(), "{:?}", s.busy());
+        let mut client = TcpStream::connect((NODE, port)).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert!(
+            got.starts_with(begins) && got.ends_with(b"hellobye"),
+            "{got:?}"
+        );
+    }
 }
 
 #[tokio::test]

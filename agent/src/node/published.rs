@@ -31,6 +31,7 @@ impl PublishedPort<'_> {
             protocol: self.port.protocol,
             service: self.service.spec.name.clone(),
             mode: self.port.mode,
+            client_address: self.port.client_address,
             mesh_port: self.mesh_port,
             serving: self.serving,
         }

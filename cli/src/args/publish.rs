@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use weft_control::objects::{PortSpec, Protocol, PublishMode};
+use weft_control::objects::{ClientAddress, PortSpec, Protocol, PublishMode};
 
 use super::PortList;
 
@@ -41,6 +41,19 @@ fn parse_long(text: &str) -> Result<PortSpec, String> {
                     _ => {
                         return Err(format!(
                             "invalid publish mode value ({value}): must be either 'ingress' or 'host'"
+                        ));
+                    }
+                }
+            }
+            "client_address" => {
+                spec.client_address = match value {
+                    "keep" => ClientAddress::Keep,
+                    "node" => ClientAddress::Node,
+                    "proxy-v1" => ClientAddress::ProxyV1,
+                    "proxy-v2" => ClientAddress::ProxyV2,
+                    _ => {
+                        return Err(format!(
+                            "invalid client_address ({value}): must be 'keep', 'node', 'proxy-v1' or 'proxy-v2'"
                         ));
                     }
                 }
@@ -121,6 +134,7 @@ fn parse_short(text: &str) -> Result<Vec<PortSpec>, String> {
             target,
             protocol,
             mode: PublishMode::Ingress,
+            client_address: ClientAddress::Keep,
         })
         .collect())
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::error::CommandError;
 use super::state::ClusterState;
 use crate::id::ServiceId;
-use crate::objects::{EndpointMode, PortSpec, PublishMode, ServiceSpec};
+use crate::objects::{ClientAddress, EndpointMode, PortSpec, Protocol, PublishMode, ServiceSpec};
 
 /// Range of dynamic ports (Swarm's choice).
 pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
@@ -36,6 +36,15 @@ pub(super) fn validate(spec: &ServiceSpec) -> Result<(), CommandError> {
             return Err(CommandError::bad(
                 "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
             ));
+        }
+        let proxied = matches!(
+            port.client_address,
+            ClientAddress::ProxyV1 | ClientAddress::ProxyV2
+        );
+        if proxied && port.protocol != Protocol::Tcp {
+            return Err(CommandError::bad(format!(
+                "port {port}: the PROXY protocol is for tcp; publish it with client_address=keep or client_address=node"
+            )));
         }
         let earlier = spec.ports.get(..i).unwrap_or_default();
         if port.published != 0 && earlier.iter().any(|p| collide(p, port)) {

@@ -53,6 +53,16 @@ fn ports_come_and_go_while_the_tasks_stay() {
         error.message,
         "service web publishes no port 99/tcp; it publishes 30000->82/tcp, 8001->81/tcp"
     );
+    let proxied = PortSpec {
+        protocol: crate::objects::Protocol::Udp,
+        client_address: crate::objects::ClientAddress::ProxyV2,
+        ..port(53, 53)
+    };
+    let error = update(&mut world, "web", &[proxied], &[]).unwrap_err();
+    assert!(
+        error.message.contains("PROXY protocol is for tcp"),
+        "{error}"
+    );
     let error = update(&mut world, "web", &[port(8001, 99)], &[]).unwrap_err();
     assert!(error.message.contains("duplicate published ports"));
 }
