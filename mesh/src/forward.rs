@@ -1,11 +1,14 @@
 //! Client to replica.
 
+use std::sync::Arc;
+
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::rewrite::{Side, clamp_mss, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
 
 use crate::balancer::Choice;
 use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
+use crate::load::PortLoad;
 use crate::services::{Protocol, Replica, Service};
 use crate::table::{Context, FlowTable};
 
@@ -149,6 +152,10 @@ impl FlowTable {
                     None => {
                         self.remove(at);
                         self.counters.refused += 1;
+                        let key = Self::key_of(origin.scope(), info);
+                        if let Some(port) = port_load(cx, origin, &key) {
+                            port.count_refused();
+                        }
                         return Forward::Refuse(Refusal::Reset(DropReason::NoReplica));
                     }
                 }
@@ -213,6 +220,9 @@ impl FlowTable {
             }
             Err(reason) => {
                 self.counters.refused += 1;
+                if let Some(port) = port_load(cx, origin, &key) {
+                    port.count_refused();
+                }
                 return refuse(info, reason);
             }
         };
@@ -243,7 +253,12 @@ impl FlowTable {
             client_end: 0,
             client_ack: 0,
             syn,
-            open: Some(replica.load.open_at(&service.balancer.load, cx.now)),
+            open: Some(
+                replica
+                    .load
+                    .open_at(&service.balancer.load, cx.now)
+                    .at_port(port_load(cx, origin, &key)),
+            ),
         };
         flow.track_client(frame, info);
         let install = flow.install(self.config.worker);
@@ -361,7 +376,9 @@ impl FlowTable {
         if let Some(open) = flow.open.take() {
             open.load().count_refused();
         }
-        flow.open = Some(replica.load.open_at(&service.balancer.load, cx.now));
+        let port = port_load(cx, &origin, &key);
+        let open = replica.load.open_at(&service.balancer.load, cx.now);
+        flow.open = Some(open.at_port(port));
         flow.replica_key = replica.key;
         flow.replica_mac = replica.mac;
         flow.replica_local = replica.local;
@@ -451,17 +468,38 @@ pub(crate) fn clamp(
     }
 }
 
+/// Where a connection is counted besides its replica: at its published port, unless a listener of the
+/// agent counted it already.
+pub(crate) fn port_load<'a>(
+    cx: &Context<'a>,
+    origin: &Origin,
+    key: &Key,
+) -> Option<&'a Arc<PortLoad>> {
+    match origin {
+        Origin::Mesh {
+            keeps_client: true, ..
+        } => {
+            let protocol = protocol_of(key);
+            Some(cx.services.published(protocol, key.tuple.dport)?.load)
+        }
+        _ => None,
+    }
+}
+
+const fn protocol_of(key: &Key) -> Protocol {
+    if key.tuple.proto == TCP {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    }
+}
+
 /// The service that a client means, and the port to give to its replica.
 fn service_of<'a>(cx: &Context<'a>, origin: &Origin, key: &Key) -> Option<(&'a Service, u16)> {
     match origin {
         Origin::Port { vni, .. } => Some((cx.services.vip(*vni, key.tuple.dst)?, key.tuple.dport)),
         Origin::Mesh { .. } => {
-            let protocol = if key.tuple.proto == TCP {
-                Protocol::Tcp
-            } else {
-                Protocol::Udp
-            };
-            let published = cx.services.published(protocol, key.tuple.dport)?;
+            let published = cx.services.published(protocol_of(key), key.tuple.dport)?;
             Some((published.service, published.target_port))
         }
     }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use weft_wire::{FiveTuple, Mac, Vni};
 
 use crate::flow::{Flow, FlowState, Key, Origin, Role};
+use crate::forward::port_load;
 use crate::returns::scope_of;
 use crate::table::{Context, FlowTable};
 
@@ -78,7 +79,8 @@ impl FlowTable {
                 let Some(replica) = cx.services.replica(flow.origin.vni(), flow.replica_key) else {
                     continue;
                 };
-                flow.open = Some(replica.load.open());
+                let port = port_load(cx, &flow.origin, &flow.forward);
+                flow.open = Some(replica.load.open().at_port(port));
             }
             let taken = self.find_reverse(&flow.reverse).is_some()
                 || (flow.has_forward() && self.find_forward(&flow.forward).is_some());

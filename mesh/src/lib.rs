@@ -43,7 +43,7 @@ pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
 pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
-pub use load::{OpenFlow, ReplicaLoad, ServiceLoad};
+pub use load::{OpenFlow, PortLoad, ReplicaLoad, ServiceLoad};
 pub use reverse::Reverse;
 pub use services::{
     Protocol, Published, Replica, Service, ServiceIndex, Services, ServicesBuilder,

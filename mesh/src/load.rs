@@ -51,6 +51,40 @@ impl ServiceLoad {
     }
 }
 
+/// What became of connections to one published port that reached the balancer with their client's own
+/// address, shared by all workers and by the agent across snapshots. Others were accepted by a
+/// listener of the agent, which counts them.
+#[derive(Debug, Default)]
+pub struct PortLoad {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    open: AtomicU64,
+}
+
+impl PortLoad {
+    /// Connections that a replica took.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections that no replica took.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open, or being opened.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Open connections of one replica and its health, shared by all workers and by the agent across
 /// snapshots.
 ///
@@ -199,6 +233,7 @@ impl ReplicaLoad {
         OpenFlow {
             load: Arc::clone(self),
             of,
+            port: None,
         }
     }
 
@@ -216,9 +251,33 @@ impl ReplicaLoad {
 pub struct OpenFlow {
     load: Arc<ReplicaLoad>,
     of: Option<(Arc<ServiceLoad>, Instant)>,
+    port: Option<Arc<PortLoad>>,
 }
 
 impl OpenFlow {
+    /// Counts it at a published port, too.
+    #[must_use]
+    pub fn at_port(mut self, port: Option<&Arc<PortLoad>>) -> Self {
+        if let Some(port) = port {
+            port.open.fetch_add(1, Ordering::Relaxed);
+        }
+        self.port = port.map(Arc::clone);
+        self
+    }
+
+    /// The published port that it is counted at.
+    #[must_use]
+    pub fn port(&self) -> Option<&Arc<PortLoad>> {
+        self.port.as_ref()
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.load.count_accepted();
+        if let Some(port) = &self.port {
+            port.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The counters that it is counted in.
     #[must_use]
     pub fn load(&self) -> &ReplicaLoad {
@@ -243,6 +302,9 @@ impl OpenFlow {
 impl Drop for OpenFlow {
     fn drop(&mut self) {
         self.load.own.fetch_sub(1, Ordering::Relaxed);
+        if let Some(port) = &self.port {
+            port.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -187,6 +187,9 @@ impl FlowTable {
             self.counters.refused += 1;
             if let Some(open) = self.get(at).and_then(|flow| flow.open.as_ref()) {
                 open.load().count_refused();
+                if let Some(port) = open.port() {
+                    port.count_refused();
+                }
             }
             self.set_state(at, FlowState::Reset);
             return None;

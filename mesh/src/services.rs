@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, Vni};
 
 use crate::balancer::Balancer;
-use crate::load::ReplicaLoad;
+use crate::load::{PortLoad, ReplicaLoad};
 
 /// Transport protocol of a published port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -61,6 +61,8 @@ pub struct Published<'a> {
     pub service: &'a Service,
     /// Port inside the replica's sandbox.
     pub target_port: u16,
+    /// Counters of the port.
+    pub load: &'a Arc<PortLoad>,
 }
 
 /// Names a service inside a [`ServicesBuilder`].
@@ -72,7 +74,7 @@ pub struct ServiceIndex(u32);
 pub struct Services {
     services: Vec<Service>,
     vips: HashMap<(Vni, IpAddr), ServiceIndex>,
-    published: HashMap<(Protocol, u16), (ServiceIndex, u16)>,
+    published: HashMap<(Protocol, u16), (ServiceIndex, u16, Arc<PortLoad>)>,
     replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
     addresses: HashSet<(Vni, IpAddr)>,
     mtus: HashMap<Vni, u16>,
@@ -95,11 +97,12 @@ impl Services {
     /// What is behind published port `port`. O(1).
     #[must_use]
     pub fn published(&self, protocol: Protocol, port: u16) -> Option<Published<'_>> {
-        let &(index, target_port) = self.published.get(&(protocol, port))?;
+        let (index, target_port, load) = self.published.get(&(protocol, port))?;
         let service = self.services.get(index.0 as usize)?;
         Some(Published {
             service,
-            target_port,
+            target_port: *target_port,
+            load,
         })
     }
 
@@ -185,9 +188,21 @@ impl ServicesBuilder {
         service: ServiceIndex,
         target_port: u16,
     ) -> &mut Self {
+        self.publish_counted(protocol, port, service, target_port, Arc::default())
+    }
+
+    /// As [`Self::publish`], with the counters of the port: the same ones as in the tables before.
+    pub fn publish_counted(
+        &mut self,
+        protocol: Protocol,
+        port: u16,
+        service: ServiceIndex,
+        target_port: u16,
+        load: Arc<PortLoad>,
+    ) -> &mut Self {
         self.built
             .published
-            .insert((protocol, port), (service, target_port));
+            .insert((protocol, port), (service, target_port, load));
         self
     }
 

@@ -380,7 +380,7 @@ impl FlowTable {
             && matches!(state, FlowState::Established | FlowState::FinClient)
             && let Some(open) = &flow.open
         {
-            open.load().count_accepted();
+            open.count_accepted();
         }
         note_answer(flow, before);
         if !state.is_unanswered() {

@@ -11,6 +11,16 @@ pub struct PortEntry {
     pub stats: Option<PortStats>,
     /// Why it is not open.
     pub closed: Option<BusyPort>,
+    /// Packets from elsewhere pass the listener by.
+    pub frame: bool,
+}
+
+impl PortEntry {
+    /// What takes connections from elsewhere, for people.
+    #[must_use]
+    pub const fn front_end(&self) -> &'static str {
+        if self.frame { "frame" } else { "socket" }
+    }
 }
 
 impl MeshSockets {
@@ -28,6 +38,9 @@ impl MeshSockets {
                     .get(key)
                     .map(|listener| listener.counters.stats(&listener.published)),
                 closed: state.busy.get(key).cloned(),
+                frame: self.frame.as_ref().is_some_and(|f| f.error().is_none())
+                    && state.open.contains_key(key)
+                    && super::frame::element(published).is_some(),
             })
             .collect()
     }

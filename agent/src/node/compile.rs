@@ -293,8 +293,9 @@ fn services(
                     .filter(|p| p.service.id == service.id && p.task.is_none());
                 for entry in of_all {
                     let port = entry.port;
+                    let load = loads.of_port(&service.id, port.protocol, entry.mesh_port);
                     let protocol = protocol(port.protocol);
-                    builder.publish(protocol, entry.mesh_port, index, port.target);
+                    builder.publish_counted(protocol, entry.mesh_port, index, port.target, load);
                 }
             }
         }

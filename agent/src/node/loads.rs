@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_control::id::{EndpointId, ServiceId};
+use weft_control::objects::Protocol;
 use weft_control::records::LoadRecord;
-use weft_mesh::{ReplicaLoad, ServiceLoad};
+use weft_mesh::{PortLoad, ReplicaLoad, ServiceLoad};
 use weft_wire::Instant;
 
 /// The counters that workers share, by endpoint of the replica.
@@ -13,6 +14,7 @@ use weft_wire::Instant;
 pub(super) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
     services: BTreeMap<ServiceId, Arc<ServiceLoad>>,
+    ports: BTreeMap<(ServiceId, Protocol, u16), Arc<PortLoad>>,
     /// Replicas that took connections once and take no more.
     draining: BTreeSet<EndpointId>,
     reported: BTreeMap<EndpointId, LoadRecord>,
@@ -27,6 +29,17 @@ impl Loads {
     /// The counters of a service, made on first use.
     pub(super) fn of_service(&mut self, service: &ServiceId) -> Arc<ServiceLoad> {
         Arc::clone(self.services.entry(service.clone()).or_default())
+    }
+
+    /// The counters of a port at the mesh address, made on first use.
+    pub(super) fn of_port(
+        &mut self,
+        service: &ServiceId,
+        protocol: Protocol,
+        mesh_port: u16,
+    ) -> Arc<PortLoad> {
+        let key = (service.clone(), protocol, mesh_port);
+        Arc::clone(self.ports.entry(key).or_default())
     }
 
     /// Notes which replicas take connections, and since when.
@@ -57,6 +70,7 @@ impl Loads {
     /// Forgets services that are not in `keep`.
     pub(super) fn retain_services(&mut self, keep: impl Fn(&ServiceId) -> bool) {
         self.services.retain(|service, _| keep(service));
+        self.ports.retain(|(service, _, _), _| keep(service));
     }
 
     /// Forgets replicas that are not in `keep` and have nothing open from here.

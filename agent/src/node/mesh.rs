@@ -6,7 +6,7 @@ use weft_control::api::{MeshPort, MeshPortState, MeshReplica};
 use weft_control::assignment::Assignment;
 use weft_control::gossip::NetdbView;
 use weft_control::id::NetworkId;
-use weft_control::objects::{PublishMode, Service, ServiceMode, Task, TaskState};
+use weft_control::objects::{Protocol, PublishMode, Service, ServiceMode, Task, TaskState};
 use weft_control::records::EndpointRecord;
 use weft_dataplane::Snapshot;
 use weft_wire::Vni;
@@ -108,20 +108,30 @@ impl Seen {
             (None, false) => (MeshPortState::NoReplica, String::new()),
         };
         let stats = entry.stats.as_ref();
-        let failed = stats.map_or(0, |s| s.refused);
+        // Packets from elsewhere pass the listener by.
+        let protocol = match published.protocol {
+            Protocol::Tcp => weft_mesh::Protocol::Tcp,
+            Protocol::Udp => weft_mesh::Protocol::Udp,
+        };
+        let behind = self
+            .snapshot
+            .services
+            .published(protocol, published.mesh_port);
+        let frame = behind.map(|p| p.load);
+        let failed = stats.map_or(0, |s| s.refused) + frame.map_or(0, |f| f.refused());
         MeshPort {
             port: published.port,
             protocol: published.protocol,
             mode: published.mode,
             service: published.service.clone(),
             host_ip: published.host_ip,
-            front_end: "socket".to_owned(),
+            front_end: entry.front_end().to_owned(),
             state,
             held_by,
             healthy,
             total,
-            accepted: stats.map_or(0, |s| s.accepted),
-            active: stats.map_or(0, |s| s.open),
+            accepted: stats.map_or(0, |s| s.accepted) + frame.map_or(0, |f| f.accepted()),
+            active: stats.map_or(0, |s| s.open) + frame.map_or(0, |f| f.open()),
             failed,
             // Whoever failed was refused last by a replica, too.
             retried: refused.saturating_sub(failed),

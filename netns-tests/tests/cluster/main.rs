@@ -19,6 +19,7 @@ mod restart;
 mod service;
 mod static_peer;
 mod swarm;
+mod syn_flood;
 
 use weft_netns_tests::{Cluster, Settings};
 

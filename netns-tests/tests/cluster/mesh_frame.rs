@@ -83,6 +83,15 @@ fn replicas_see_their_clients_whichever_node_these_came_through() {
     let ingress = |seen: &str| seen.starts_with("10.0.0.");
     all_tasks_see(&node1, [127, 0, 0, 1].into(), local, &tasks, ingress);
 
+    let row = &cluster.rows(&["mesh", "ls"])[0];
+    assert_eq!(row["FrontEnd"], "frame", "{row}");
+    let accepted: u64 = row["Accepted"]
+        .to_string()
+        .trim_matches('"')
+        .parse()
+        .expect("a number");
+    assert!(accepted >= 20, "{row}");
+
     // Much at once: whole super-frames, also back.
     let wanted = 20_000_000;
     for _ in &tasks {
