@@ -8,7 +8,7 @@ use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
 
 use crate::balancer::Choice;
 use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
-use crate::load::PortLoad;
+use crate::load::{OpenFlow, PortLoad};
 use crate::services::{Protocol, Replica, Service};
 use crate::table::{Context, FlowTable};
 
@@ -192,6 +192,9 @@ impl FlowTable {
             return Forward::Drop(DropReason::BadIpHeader);
         }
         clamp(cx, flow, frame, info, partial_csum);
+        if let Some(port) = flow.open.as_ref().and_then(OpenFlow::port) {
+            port.count_rx(payload_of(frame, info));
+        }
         Forward::Rewritten {
             vni: flow.origin.vni(),
             dst_mac: flow.replica_mac,
@@ -484,6 +487,16 @@ pub(crate) fn port_load<'a>(
         }
         _ => None,
     }
+}
+
+/// Bytes of data in a packet, which is one of IPv4 where they are counted. A run of segments has
+/// the length of all in its header, and `info` that of the first.
+pub(crate) fn payload_of(frame: &[u8], info: &IpInfo) -> u64 {
+    let total = frame
+        .get(info.l3 + 2..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |bytes| u64::from(u16::from_be_bytes(*bytes)));
+    total.saturating_sub((info.payload - info.l3) as u64)
 }
 
 const fn protocol_of(key: &Key) -> Protocol {

@@ -10,6 +10,8 @@ use crate::ejection::Health;
 
 /// Not known, in a counter whose other values are.
 const UNKNOWN: u32 = u32::MAX;
+/// How long a count has to last before it is taken for steady.
+const STEADY: Duration = Duration::from_secs(1);
 /// Lifetimes that the mean looks back on.
 const LIFETIMES: u64 = 64;
 
@@ -59,6 +61,8 @@ pub struct PortLoad {
     accepted: AtomicU64,
     refused: AtomicU64,
     open: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_bytes: AtomicU64,
 }
 
 impl PortLoad {
@@ -80,6 +84,26 @@ impl PortLoad {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Bytes from clients to replicas, headers left out.
+    #[must_use]
+    pub fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from replicas to clients, headers left out.
+    #[must_use]
+    pub fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_rx(&self, bytes: u64) {
+        self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_tx(&self, bytes: u64) {
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -97,6 +121,10 @@ pub struct ReplicaLoad {
     reported: AtomicU32,
     pressure: AtomicU32,
     others_at: AtomicU64,
+    /// Fewest connections of others in this window and in the one before.
+    least: AtomicU32,
+    least_before: AtomicU32,
+    window_at: AtomicU64,
     ready_since: AtomicU64,
     health: Health,
     accepted: AtomicU64,
@@ -111,6 +139,9 @@ impl Default for ReplicaLoad {
             reported: AtomicU32::new(UNKNOWN),
             pressure: AtomicU32::new(UNKNOWN),
             others_at: AtomicU64::new(0),
+            least: AtomicU32::new(UNKNOWN),
+            least_before: AtomicU32::new(UNKNOWN),
+            window_at: AtomicU64::new(0),
             ready_since: AtomicU64::new(0),
             health: Health::default(),
             accepted: AtomicU64::new(0),
@@ -141,7 +172,32 @@ impl ReplicaLoad {
     /// Sets what the other nodes said, summed up, and when it was true: the mean of their reports.
     pub fn set_others_at(&self, connections: u32, counted: Instant) {
         self.others.store(connections, Ordering::Relaxed);
-        self.others_at.store(counted.0.max(1), Ordering::Relaxed);
+        let last = Instant(self.others_at.swap(counted.0.max(1), Ordering::Relaxed));
+        let window = Instant(self.window_at.load(Ordering::Relaxed));
+        if counted.since(window) >= STEADY {
+            // Whoever reports seldom says nothing of the time between.
+            let often = counted.since(last) < STEADY;
+            let least = self.least.load(Ordering::Relaxed);
+            let before = if often { least } else { UNKNOWN };
+            self.least_before.store(before, Ordering::Relaxed);
+            self.least.store(connections, Ordering::Relaxed);
+            self.window_at.store(counted.0, Ordering::Relaxed);
+        } else {
+            self.least.fetch_min(connections, Ordering::Relaxed);
+        }
+    }
+
+    /// Connections that the other nodes have had open for a while, or others in their place: the
+    /// fewest that they told of in the last one or two seconds. They do not get old as reports do.
+    /// None where reports are rarer than that.
+    #[must_use]
+    pub fn steady(&self) -> u32 {
+        let least = self.least.load(Ordering::Relaxed);
+        let before = self.least_before.load(Ordering::Relaxed);
+        if before == UNKNOWN {
+            return 0;
+        }
+        least.min(before).min(self.others())
     }
 
     /// Age of [`Self::others`], where it was said.
@@ -323,6 +379,27 @@ mod tests {
         assert_eq!(b.load().own(), 1);
         drop(b);
         assert_eq!((load.own(), load.total()), (0, 3));
+    }
+
+    #[test]
+    fn what_others_hold_for_a_while_is_steady_where_they_report_often() {
+        let tick = |n: u64| Instant(1_000_000_000_000 + n * 250_000_000);
+        let load = ReplicaLoad::default();
+        for n in 0..4 {
+            load.set_others_at(7, tick(n));
+        }
+        assert_eq!(load.steady(), 0, "not yet");
+        for n in 4..12 {
+            load.set_others_at(if n % 2 == 0 { 9 } else { 7 }, tick(n));
+        }
+        assert_eq!(load.steady(), 7);
+        load.set_others_at(3, tick(12));
+        assert_eq!(load.steady(), 3, "gone at once");
+        let rare = ReplicaLoad::default();
+        for n in 0..20 {
+            rare.set_others_at(7, tick(n * 8));
+        }
+        assert_eq!(rare.steady(), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum, quoted};
 
 use crate::flow::{Flow, FlowState, Install, Role, Target};
-use crate::forward::{clamp, rewrite_forward};
+use crate::forward::{clamp, payload_of, port_load, rewrite_forward};
 use crate::returns::rewrite_return;
 use crate::table::{Context, FlowTable};
 
@@ -133,6 +133,14 @@ impl FlowTable {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
         clamp(cx, flow, frame, info, partial_csum);
+        // Of flows of other workers only the port is known.
+        let port = match &flow.open {
+            Some(open) => open.port(),
+            None => port_load(cx, &flow.origin, &flow.forward),
+        };
+        if let Some(port) = port {
+            port.count_tx(payload_of(frame, info));
+        }
         Reverse::Rewritten {
             to: flow.origin.target(),
         }

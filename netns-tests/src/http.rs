@@ -80,7 +80,9 @@ fn exchange(mut stream: &TcpStream, path: &str) -> io::Result<String> {
     let mut reader = BufReader::new(stream);
     let mut length = 0;
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    if reader.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     if line.split(' ').nth(1) != Some("200") {
         return Err(io::Error::other(format!("the answer begins with {line:?}")));
     }

@@ -144,7 +144,7 @@ impl Switch {
                         Some(Place::Virtual) => Egress::Virtual,
                         Some(Place::Gateway) => match self.at_gateway(vni, ip) {
                             Ok(answer) => Egress::Answer(answer),
-                            Err(DropReason::OtherNetwork) => Egress::Routed,
+                            Err(_) if !self.is_gateway(vni, ip.dst) => Egress::Routed,
                             Err(reason) => Egress::Drop(reason),
                         },
                         None => Egress::Drop(DropReason::UnknownMac),
@@ -283,11 +283,13 @@ impl Switch {
     }
 
     /// The gateway answers ping.
+    fn is_gateway(&self, vni: Vni, ip: IpAddr) -> bool {
+        self.network(vni)
+            .is_some_and(|network| network.gateways.contains(&ip))
+    }
+
     fn at_gateway(&self, vni: Vni, info: &IpInfo) -> Result<Answer, DropReason> {
-        let own = self
-            .network(vni)
-            .is_some_and(|network| network.gateways.contains(&info.dst));
-        if !own {
+        if !self.is_gateway(vni, info.dst) {
             Err(DropReason::OtherNetwork)
         } else if info.fragment != Fragment::None {
             Err(DropReason::Fragment)

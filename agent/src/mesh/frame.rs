@@ -116,9 +116,13 @@ pub(super) fn remove() -> Result<(), nft::NftError> {
 
 /// Elements of one address family only: the mesh address is one of IPv4. A port in host mode is for
 /// one task, which the listener knows, and where replicas are not to see the client's address, the
-/// listener speaks to them.
+/// listener speaks to them. So it does for datagrams: a server that answers on a socket without an
+/// address of its own sends by its main routes, which lead an answer to a stranger elsewhere.
 pub(super) fn element(published: &Published) -> Option<Element> {
-    if published.mode == PublishMode::Host || published.client_address != ClientAddress::Keep {
+    let as_they_are = published.mode == PublishMode::Ingress
+        && published.protocol == Protocol::Tcp
+        && published.client_address == ClientAddress::Keep;
+    if !as_they_are {
         return None;
     }
     let to = |ip| (ip, published.protocol, published.port, published.mesh_port);
@@ -216,18 +220,20 @@ mod tests {
 
     #[test]
     fn only_packets_from_elsewhere_over_ipv4_take_this_way() {
-        let on_for = |host_ip, mode, client_address| {
+        let tcp = Protocol::Tcp;
+        let of_protocol = |host_ip, mode, client_address, protocol| {
             element(&Published {
                 client_address,
                 host_ip,
                 port: 80,
-                protocol: Protocol::Tcp,
+                protocol,
                 service: "web".to_owned(),
                 mode,
                 mesh_port: 81,
                 serving: true,
             })
         };
+        let on_for = |ip, mode, address| of_protocol(ip, mode, address, tcp);
         let on = |host_ip, mode| on_for(host_ip, mode, ClientAddress::Keep);
         let of = |ip: &str| on(Some(ip.parse().expect("ip")), PublishMode::Ingress);
         let all = (None, Protocol::Tcp, 80, 81);
@@ -236,6 +242,13 @@ mod tests {
         for other in [ClientAddress::Node, ClientAddress::ProxyV2] {
             assert_eq!(on_for(None, PublishMode::Ingress, other), None);
         }
+        let datagrams = of_protocol(
+            None,
+            PublishMode::Ingress,
+            ClientAddress::Keep,
+            Protocol::Udp,
+        );
+        assert_eq!(datagrams, None);
         let one = Some(Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(of("192.0.2.1"), Some((one, Protocol::Tcp, 80, 81)));
         assert_eq!(of("127.0.0.1"), None);

@@ -135,8 +135,8 @@ impl Seen {
             failed,
             // Whoever failed was refused last by a replica, too.
             retried: refused.saturating_sub(failed),
-            rx_bytes: stats.map_or(0, |s| s.rx_bytes),
-            tx_bytes: stats.map_or(0, |s| s.tx_bytes),
+            rx_bytes: stats.map_or(0, |s| s.rx_bytes) + frame.map_or(0, |f| f.rx_bytes()),
+            tx_bytes: stats.map_or(0, |s| s.tx_bytes) + frame.map_or(0, |f| f.tx_bytes()),
         }
     }
 

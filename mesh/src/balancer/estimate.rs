@@ -79,8 +79,10 @@ impl Estimate {
             Policy::LeastConnections => (own + others) * ONE,
             Policy::Adaptive => {
                 let since = load.reported().map_or(0, |told| own - i64::from(told));
-                let others = others * ONE + since * self.mirrored;
-                own * ONE + others * self.meaning(load.age_of_others(self.now)) / ONE
+                let steady = i64::from(load.steady());
+                let others = (others - steady) * ONE + since * self.mirrored;
+                let others = others * self.meaning(load.age_of_others(self.now)) / ONE;
+                (own + steady) * ONE + others
             }
         }
     }

@@ -226,7 +226,7 @@ fn a_port_on_one_address_is_accepted_there_alone() {
         row.map(|r| r["State"].clone()).expect("a row")
     };
     assert_eq!(state(&rows, "narrow"), "no such address here");
-    assert_eq!(state(&rows, "other"), "listening (socket)");
+    assert_eq!(state(&rows, "other"), "listening (frame)");
     // … but that it is nowhere is one, until a node gets it.
     let nowhere = ["-p", "192.0.2.9:7009:80"];
     serve(&cluster, "nowhere", &nowhere, &[80]);
@@ -378,7 +378,7 @@ fn a_service_without_replicas_refuses_at_once() {
         eventually("the port is reserved", || {
             let rows = rows_at(&cluster, node, &["mesh", "ls"]);
             match rows.first() {
-                Some(row) if row["State"] == "refusing (socket): no replica" => Ok(()),
+                Some(row) if row["State"] == "refusing (frame): no replica" => Ok(()),
                 _ => Err(rows),
             }
         });

@@ -140,7 +140,7 @@ fn ports_and_names_say_who_answers_and_why_not() {
             other => Err(other),
         }
     });
-    assert_eq!(here["State"], "listening (socket)");
+    assert_eq!(here["State"], "listening (frame)");
     assert_eq!(here["Replicas"], "2/2");
     assert_eq!(here["Service"], "web");
     assert!(here["BytesIn"].as_u64() > Some(0) && here["BytesOut"].as_u64() > Some(0));
@@ -240,7 +240,7 @@ fn ports_and_names_say_who_answers_and_why_not() {
         stranger.wait().expect("it was started here");
     }
     eventually("the port heals", || match row(&cluster, "node2", 8000) {
-        Some(row) if row["State"] == "listening (socket)" => Ok(()),
+        Some(row) if row["State"] == "listening (frame)" => Ok(()),
         other => Err(other),
     });
 }

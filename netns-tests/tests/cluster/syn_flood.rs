@@ -1,6 +1,6 @@
 //! A hundred thousand connections that nobody means to open, at a published port.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,9 +13,7 @@ const SYNS: u32 = 100_000;
 
 /// Sends SYNs from so many forged addresses, as fast as one thread can.
 fn flood(from: &Netns, to: SocketAddr) {
-    let SocketAddr::V4(to) = to else {
-        panic!("an IPv4 lab")
-    };
+    let to: SocketAddrV4 = to.to_string().parse().expect("an IPv4 lab");
     let send = || {
         // IPPROTO_RAW: the packets have headers of their own.
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
@@ -30,7 +28,7 @@ fn flood(from: &Netns, to: SocketAddr) {
                 .write(&mut packet, &[])
                 .map_err(std::io::Error::other)?;
             // A full queue is part of a flood.
-            drop(socket.send_to(&packet, &to.into()));
+            drop(socket.send_to(&packet, &SocketAddr::V4(to).into()));
         }
         std::io::Result::Ok(())
     };

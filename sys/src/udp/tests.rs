@@ -2,6 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
+use weft_wire::mac_for_ip;
+
 use super::*;
 use crate::epoll::Epoll;
 use crate::netns::Netns;
@@ -37,15 +39,12 @@ fn wait_readable(socket: &VxlanSocket) {
     );
 }
 
-/// VXLAN header, Ethernet header, and the part of a packet that steering looks at.
-fn vxlan_frame(ethertype: u16, dest: IpAddr, dest_offset: usize) -> Vec<u8> {
+/// VXLAN header and Ethernet header, which is what steering looks at.
+fn vxlan_frame(ethertype: u16, dest: IpAddr) -> Vec<u8> {
     let mut frame = vec![0u8; 80];
     frame[0] = 0x08;
+    frame[8..14].copy_from_slice(&mac_for_ip(dest).0);
     frame[20..22].copy_from_slice(&ethertype.to_be_bytes());
-    match dest {
-        IpAddr::V4(v4) => frame[22 + dest_offset..][..4].copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => frame[22 + dest_offset..][..16].copy_from_slice(&v6.octets()),
-    }
     frame
 }
 
@@ -85,11 +84,11 @@ fn steered(host: &str) {
         for last in 0..7u8 {
             let v4 = IpAddr::from([10, 1, 2, last]);
             let v6: IpAddr = format!("fd00:1::10:{last}").parse().expect("ip");
-            expect_on(&vxlan_frame(0x0800, v4, 16), worker_for(v4, WORKERS));
-            expect_on(&vxlan_frame(0x0806, v4, 24), worker_for(v4, WORKERS));
-            expect_on(&vxlan_frame(0x86dd, v6, 24), worker_for(v6, WORKERS));
+            for ethertype in [0x0800, 0x0806, 0x88cc] {
+                expect_on(&vxlan_frame(ethertype, v4), worker_for(v4, WORKERS));
+            }
+            expect_on(&vxlan_frame(0x86dd, v6), worker_for(v6, WORKERS));
         }
-        expect_on(&vxlan_frame(0x88cc, IpAddr::from([10, 1, 2, 1]), 16), 0);
         expect_on(b"short", 0);
     });
 }

@@ -286,7 +286,8 @@ fn the_gateway_answers_ping_and_routes_nothing() {
     let ping = ping_to(macs, (OWN, GATEWAY));
     assert_eq!(egress(&ping), Egress::Answer(Answer::Echo));
     let beyond = ping_to(macs, (OWN, Ipv4Addr::new(10, 0, 2, 9)));
-    assert_eq!(egress(&beyond), dropped(DropReason::OtherNetwork));
+    assert_eq!(egress(&beyond), Egress::Routed, "whoever asks has to know");
+    assert_eq!(ingress(&beyond), Ingress::Drop(DropReason::OtherNetwork));
     let udp = udp_between(macs, (OWN, GATEWAY));
     assert_eq!(egress(&udp), dropped(DropReason::OtherNetwork));
     let mut fragment = ping;
