@@ -17,6 +17,7 @@ use weft_sys::nft;
 use super::Published;
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::TABLE;
+use crate::sandbox::sysctl;
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
@@ -73,7 +74,7 @@ impl FrameFrontEnd {
     fn apply(&self) {
         loop {
             let wanted = self.lock().wanted.clone();
-            let result = nft::apply(&rules(self.mesh_ip, &wanted));
+            let result = self.load(&wanted);
             let mut state = self.lock();
             match result {
                 Ok(()) => {
@@ -81,7 +82,7 @@ impl FrameFrontEnd {
                     state.applied = Some(wanted);
                 }
                 Err(error) => {
-                    state.error = Some(error.to_string());
+                    state.error = Some(error);
                     state.applied = None;
                 }
             }
@@ -90,6 +91,15 @@ impl FrameFrontEnd {
                 return;
             }
         }
+    }
+
+    fn load(&self, wanted: &BTreeSet<Element>) -> Result<(), String> {
+        // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
+        // too, and may be later.
+        if !wanted.is_empty() {
+            sysctl::set("net/ipv4/ip_forward", "1").map_err(|e| e.to_string())?;
+        }
+        nft::apply(&rules(self.mesh_ip, wanted)).map_err(|e| e.to_string())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

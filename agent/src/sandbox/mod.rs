@@ -19,7 +19,7 @@ pub mod gwbridge;
 mod mesh_tap;
 mod port;
 pub mod runner;
-mod sysctl;
+pub(crate) mod sysctl;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};

@@ -9,7 +9,7 @@ use super::SandboxError;
 ///
 /// # Errors
 /// [`SandboxError::Sysctl`].
-pub(super) fn set(name: &str, value: &str) -> Result<(), SandboxError> {
+pub(crate) fn set(name: &str, value: &str) -> Result<(), SandboxError> {
     let path = format!("/proc/sys/{name}");
     let failed = |source| SandboxError::Sysctl {
         name: name.to_owned(),
