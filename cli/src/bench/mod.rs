@@ -188,7 +188,8 @@ impl Bench {
             streams(1, control),
             "direct",
         );
-        let ways = (&weft.way_through(&replica, vip), &weft.way());
+        // To the same replica: another sandbox may belong to another worker.
+        let ways = (&weft.way_through(&replica, vip), &weft.way_to(&replica));
         self.measure(tests, test, ways)
     }
 }
