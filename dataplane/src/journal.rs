@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use weft_mesh::{Journal, Origin, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
 use weft_sys::shared_words::SharedWords;
@@ -19,6 +20,9 @@ pub struct JournalConfig {
 
 /// First word of a file that this version wrote.
 const MAGIC: u64 = 0x7765_6674_666c_6f77;
+
+/// How long the ends of a flow may take to appear.
+const AWAITED: Duration = Duration::from_secs(5);
 
 /// Word of the first record that says how many places were ever used: to look at a page of a file is
 /// to have it in memory.
@@ -99,22 +103,28 @@ fn load(word: &AtomicU64) -> u64 {
 }
 
 impl Worker {
-    /// Takes up the flows of an earlier process, with the first tables that say where they are.
+    /// Takes up the flows of an earlier process, with the first tables that say where they are: a
+    /// port may be there a moment later than the others.
     pub(crate) fn restore(&mut self, snapshot: &Snapshot) {
-        let records = std::mem::take(&mut self.saved);
-        if records.is_empty() {
+        if self.saved.is_empty() {
             return;
         }
+        let until = *self.saved_until.get_or_insert(self.now.after(AWAITED));
         let cx = context(self.now, snapshot);
-        let count = self
-            .flows
-            .restore(&cx, &records, |saved| origin(snapshot, saved));
-        tracing::info!(
-            worker = self.index,
-            count,
-            left_out = records.len() - count,
-            "flows of the last agent go on"
-        );
+        let origin = |saved| origin(snapshot, saved);
+        let count = self.flows.restore(&cx, &mut self.saved, origin);
+        let left_out = self.saved.len();
+        if count > 0 {
+            tracing::info!(
+                worker = self.index,
+                count,
+                left_out,
+                "flows of the last agent go on"
+            );
+        }
+        if self.now >= until {
+            self.saved = Vec::new();
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     sweeping: bool,
     /// Flows of an earlier process, until the first tables are there.
     pub(crate) saved: Vec<Record>,
+    /// When they are given up.
+    pub(crate) saved_until: Option<Instant>,
 }
 
 /// What is known of a run besides its bytes.
@@ -134,6 +136,7 @@ impl Worker {
             epoch: u64::MAX,
             sweeping: false,
             saved: parts.saved,
+            saved_until: None,
         })
     }
 

@@ -62,33 +62,34 @@ impl FlowTable {
     }
 
     /// Takes up flows of an earlier process, whose journal must be empty again by now. `origin`
-    /// says where a client is; flows without one, or without their replica, are left out. Returns
-    /// how many there are.
+    /// says where a client is; records of flows without one, or without their replica, stay in
+    /// `records`, as these may come later. Returns how many there are.
     pub fn restore(
         &mut self,
         cx: &Context<'_>,
-        records: &[Record],
+        records: &mut Vec<Record>,
         mut origin: impl FnMut(SavedOrigin) -> Option<Origin>,
     ) -> usize {
-        let mut count = 0;
-        for record in records {
-            let Some(mut flow) = self.decode(cx, record, &mut origin) else {
-                continue;
-            };
-            if flow.role == Role::Owner {
-                let Some(replica) = cx.services.replica(flow.origin.vni(), flow.replica_key) else {
-                    continue;
-                };
-                let port = port_load(cx, &flow.origin, &flow.forward);
-                flow.open = Some(replica.load.open().at_port(port));
-            }
-            let taken = self.find_reverse(&flow.reverse).is_some()
-                || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
-            if !taken && self.insert(flow).is_some() {
-                count += 1;
-            }
+        let before = records.len();
+        records.retain(|record| self.restore_one(cx, record, &mut origin).is_none());
+        before - records.len()
+    }
+
+    fn restore_one(
+        &mut self,
+        cx: &Context<'_>,
+        record: &Record,
+        origin: &mut impl FnMut(SavedOrigin) -> Option<Origin>,
+    ) -> Option<u32> {
+        let mut flow = self.decode(cx, record, origin)?;
+        if flow.role == Role::Owner {
+            let replica = cx.services.replica(flow.origin.vni(), flow.replica_key)?;
+            let port = port_load(cx, &flow.origin, &flow.forward);
+            flow.open = Some(replica.load.open().at_port(port));
         }
-        count
+        let taken = self.find_reverse(&flow.reverse).is_some()
+            || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
+        if taken { None } else { self.insert(flow) }
     }
 
     /// Brings the record of a flow up to date after it was `kept` before, or not.
