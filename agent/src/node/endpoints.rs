@@ -108,6 +108,10 @@ async fn check(
     .await
 }
 
+/// How long after the start orders may be those on disk, which a killed agent may have left a step
+/// behind: nothing is taken down because of them.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What an endpoint has in its sandbox.
 struct Made {
     tap: Tap,
@@ -391,6 +395,9 @@ impl Member {
             .iter()
             .map(|e| &e.attachment.endpoint)
             .collect();
+        if self.begun.elapsed() < FRESH {
+            return;
+        }
         for (id, place) in &known {
             // The allocation exists before the orders show it; only what was seen in them counts.
             let mut seen = self.seen_endpoints.lock().await;
