@@ -388,6 +388,19 @@ impl Lab {
         Ok(pid)
     }
 
+    /// Stops the agent of a node where it stands, or lets it go on.
+    ///
+    /// # Errors
+    /// No such machine; no agent runs there.
+    pub fn freeze_agent(&self, node: &str, frozen: bool) -> anyhow::Result<()> {
+        let pid = self
+            .agent_pid(node)?
+            .with_context(|| format!("no agent runs on {node}"))?;
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        ProcessRef::of(pid)?.signal(signal)?;
+        Ok(())
+    }
+
     /// Waits until the agent of every node that is up answers on its socket.
     ///
     /// # Errors

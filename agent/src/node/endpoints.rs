@@ -108,10 +108,6 @@ async fn check(
     .await
 }
 
-/// How long after the start orders may be those on disk, which a killed agent may have left a step
-/// behind: nothing is taken down because of them.
-const FRESH: std::time::Duration = std::time::Duration::from_secs(5);
-
 /// What an endpoint has in its sandbox.
 struct Made {
     tap: Tap,
@@ -395,7 +391,7 @@ impl Member {
             .iter()
             .map(|e| &e.attachment.endpoint)
             .collect();
-        if self.begun.elapsed() < FRESH {
+        if self.session.is_remembered(orders) {
             return;
         }
         for (id, place) in &known {

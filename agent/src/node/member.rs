@@ -47,7 +47,6 @@ pub(super) struct Member {
     pub(super) runner: Runner,
     pub(super) places: Mutex<Places>,
     pub(super) seen_endpoints: Mutex<BTreeSet<EndpointId>>,
-    pub(super) begun: std::time::Instant,
     pub(super) warnings: Arc<Warnings>,
     self_tests: Arc<SelfTests>,
     /// Outcome of the last attempt to start; nothing while the first orders are awaited.
@@ -108,7 +107,6 @@ impl Member {
             ),
             places: Mutex::new(places),
             seen_endpoints: Mutex::new(seen),
-            begun: std::time::Instant::now(),
             warnings,
             self_tests,
             config,

@@ -129,10 +129,7 @@ impl Reconciler {
     ) -> (Tasks, anyhow::Result<()>) {
         let mut orders = session.assignments();
         let mut view = self.running.gossip.view();
-        let first = orders.borrow().clone();
-        if let Some(first) = first {
-            self.tasks.end_strangers(&first).await;
-        }
+        let mut strangers_may_run = true;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let result = loop {
@@ -141,6 +138,10 @@ impl Reconciler {
             }
             let current = orders.borrow_and_update().clone();
             if let Some(current) = current {
+                if strangers_may_run && !session.is_remembered(&current) {
+                    strangers_may_run = false;
+                    self.tasks.end_strangers(&current).await;
+                }
                 let seen = Arc::clone(&view.borrow_and_update());
                 self.step(&current, &seen).await;
             }

@@ -103,10 +103,12 @@ impl Tasks {
         }
     }
 
-    /// Ends what an earlier agent ran and the orders no longer know, in the background. Call it
-    /// before the first [`Self::converge`].
+    /// Ends what an earlier agent ran and the orders no longer know, in the background. Once, with
+    /// the first orders that come from a manager.
     pub(super) async fn end_strangers(&self, orders: &Assignment) {
-        let listed: BTreeSet<TaskId> = orders.tasks.iter().map(|t| t.id.clone()).collect();
+        let mut listed: BTreeSet<TaskId> = orders.tasks.iter().map(|t| t.id.clone()).collect();
+        // What was taken up with older orders has a lifecycle, which ends it.
+        listed.extend(self.handles.keys().cloned());
         let member = Arc::clone(&self.member);
         let found = blocking(move || -> anyhow::Result<BTreeSet<TaskId>> {
             let mut found: BTreeSet<TaskId> = member.runner.known()?.into_iter().collect();

@@ -257,8 +257,18 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<(), IdentityError> {
         })
 }
 
-/// Replaces a file as a whole, mode 0600: readers see the old text or the new one.
+/// Replaces a file as a whole, mode 0600: readers see the old text or the new one, and it outlives
+/// the loss of power.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    replace(path, bytes, true)
+}
+
+/// The same without waiting for the disk: it outlives the process, not the loss of power.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: bool) -> Result<(), IdentityError> {
     let temporary = path.with_extension("new");
     let write = || {
         let mut file = std::fs::OpenOptions::new()
@@ -268,9 +278,11 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityErr
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         std::fs::rename(&temporary, path)?;
-        match path.parent() {
+        match path.parent().filter(|_| sync) {
             Some(dir) => std::fs::File::open(dir)?.sync_all(),
             None => Ok(()),
         }

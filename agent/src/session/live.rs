@@ -1,11 +1,11 @@
 //! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use rand::RngExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::transport::Channel;
@@ -15,9 +15,9 @@ use weft_control::id::TaskId;
 use weft_control::objects::{Endpoint, Role, TaskStatus};
 
 use super::convert::{SCHEMA, decode, encode, from_status};
-use super::identity::{Identity, write_private};
+use super::identity::Identity;
 use super::join::request_certificate;
-use super::membership::ASSIGNMENT_FILE;
+use super::orders::OrdersFile;
 use super::proto::ca_client::CaClient;
 use super::proto::control_client::ControlClient;
 use super::proto::dispatcher_client::DispatcherClient;
@@ -64,6 +64,8 @@ pub enum Farewell {
 pub struct Session {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    /// The orders that were on disk at the start.
+    remembered: Weak<Assignment>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,9 @@ struct Shared {
     config: SessionConfig,
     identity: Mutex<Arc<Identity>>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
+    orders_file: OrdersFile,
+    /// There are orders on disk that the loss of power would lose.
+    unsynced: Notify,
     channel: watch::Sender<Option<Channel>>,
     last_error: Mutex<Option<CommandError>>,
     reports: Reports,
@@ -86,10 +91,14 @@ impl Session {
     /// tokio runtime.
     #[must_use]
     pub fn start(identity: Identity, config: SessionConfig) -> Self {
-        let last = load_assignment(&config.data_dir, &identity).map(Arc::new);
+        let orders_file = OrdersFile::new(&config.data_dir);
+        let last = orders_file.load(&identity).map(Arc::new);
+        let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let shared = Arc::new(Shared {
             identity: Mutex::new(Arc::new(identity)),
             assignment: watch::Sender::new(last),
+            orders_file,
+            unsynced: Notify::new(),
             channel: watch::Sender::new(None),
             last_error: Mutex::new(None),
             reports: Reports::default(),
@@ -97,7 +106,18 @@ impl Session {
             config,
         });
         let task = tokio::spawn(Arc::clone(&shared).run());
-        Self { shared, task }
+        Self {
+            shared,
+            task,
+            remembered,
+        }
+    }
+
+    /// True of orders that an earlier agent left on disk and no manager has confirmed since. They
+    /// may be old: put up what they name, take nothing down that they do not.
+    #[must_use]
+    pub fn is_remembered(&self, orders: &Arc<Assignment>) -> bool {
+        std::ptr::eq(self.remembered.as_ptr(), Arc::as_ptr(orders))
     }
 
     /// The orders of this node, newest only; nothing before the first manager answered.
@@ -214,30 +234,12 @@ async fn rpc<T>(
     }
 }
 
-fn load_assignment(data_dir: &Path, identity: &Identity) -> Option<Assignment> {
-    let path = data_dir.join(ASSIGNMENT_FILE);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot read the last orders");
-            return None;
-        }
-    };
-    match serde_json::from_slice::<Assignment>(&text) {
-        Ok(a) if a.node_id() == identity.node_id() && a.cluster_id == identity.cluster_id() => {
-            Some(a)
-        }
-        Ok(_) => None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the last orders are damaged, ignored");
-            None
-        }
-    }
-}
-
 impl Shared {
     async fn run(self: Arc<Self>) {
+        tokio::join!(self.hold_sessions(), self.sync_orders());
+    }
+
+    async fn hold_sessions(&self) {
         let mut backoff = BACKOFF_MIN;
         for attempt in 0_usize.. {
             let managers = self.managers();
@@ -327,16 +329,31 @@ impl Shared {
     async fn take_orders(&self, message: &SessionMessage) -> Result<(), CommandError> {
         let orders: Assignment =
             decode(message.schema, &message.assignment_json).map_err(|s| from_status(&s))?;
-        let orders = Arc::new(orders);
-        self.assignment.send_replace(Some(Arc::clone(&orders)));
-        let path = self.config.data_dir.join(ASSIGNMENT_FILE);
-        let json = message.assignment_json.clone();
-        let written = self.writes.run(move || write_private(&path, &json)).await;
-        if let Ok(Err(error)) = written {
-            // The node works on; only a restart without managers would miss the file.
-            tracing::warn!(%error, "cannot keep the orders");
+        let (file, json) = (self.orders_file.clone(), message.assignment_json.clone());
+        // Before anybody acts on them: an agent that is killed in between must not come back with
+        // orders older than its deeds. The disk is not waited for: orders would queue behind it.
+        let written = self.writes.run(move || file.replace(&json)).await;
+        match written {
+            Ok(Err(error)) => {
+                // The node works on; only a restart without managers would miss the file.
+                tracing::warn!(%error, "cannot keep the orders");
+            }
+            _ => self.unsynced.notify_one(),
         }
+        self.assignment.send_replace(Some(Arc::new(orders)));
         Ok(())
+    }
+
+    /// Brings written orders to the disk, however many at once.
+    async fn sync_orders(&self) {
+        loop {
+            self.unsynced.notified().await;
+            let file = self.orders_file.clone();
+            let synced = tokio::task::spawn_blocking(move || file.sync()).await;
+            if let Ok(Err(error)) = synced {
+                tracing::warn!(%error, "the orders may not outlive a loss of power");
+            }
+        }
     }
 
     async fn beat(

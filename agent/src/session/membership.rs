@@ -12,7 +12,7 @@ use super::identity::{
 };
 
 const FILE: &str = "swarm.json";
-/// Last orders: `session` writes it.
+/// Last orders: [`super::orders`] writes it.
 pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";
 /// Desired state: managers only.
 pub(crate) const STORE_FILE: &str = "manager.redb";

@@ -11,6 +11,7 @@ mod identity;
 mod join;
 mod live;
 mod membership;
+mod orders;
 pub(crate) mod proto;
 mod reports;
 mod tls;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{eventually, figure};
+use weft_netns_tests::{ask, eventually, figure, get};
 use weft_sys::netns::Netns;
 
 use crate::swarm;
@@ -20,6 +20,9 @@ const PACE: Duration = Duration::from_millis(2);
 const BROKEN: Duration = Duration::from_secs(10);
 
 const PROBE: Duration = Duration::from_secs(1);
+
+/// More than the time between two looks at everything that an agent keeps up.
+const LOOKS: Duration = Duration::from_secs(4);
 
 /// What the receiver of one stream saw.
 #[derive(Default)]
@@ -167,4 +170,47 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
         .map(|s| s.bytes.load(Ordering::Relaxed))
         .collect();
     assert!(bytes.iter().all(|n| *n == bytes[0] && *n > 0), "{bytes:?}");
+}
+
+/// Power failed, or the disk was restored: what is on it is older than what runs.
+#[test]
+fn orders_on_disk_that_are_old_take_nothing_down() {
+    let cluster = swarm(2);
+    let orders = cluster.lab.dir().join("node2/data/assignment.json");
+    cluster.network("front");
+    let holding = |name: &str| {
+        eventually("the orders are on disk", || {
+            let text = std::fs::read_to_string(&orders).map_err(|e| e.to_string())?;
+            if text.contains(name) { Ok(text) } else { Err(text) }
+        })
+    };
+    let old = holding("front");
+    let tasks = cluster.serve_web(2);
+    let (guest, printed) = cluster.guest("node2", "guest", "front");
+    let own = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    let own = SocketAddr::new(own.expect("an address"), 9000);
+    let task = SocketAddr::new(tasks[1].ip, 80);
+    assert_eq!(tasks[1].node, "node2");
+    get(&guest, task).expect("the task of node2 answers");
+    let pids = cluster.task_pids("node2");
+    holding("guest");
+    cluster.lab.freeze_agent("node1", true).expect("a manager");
+    std::fs::write(&orders, old).expect("older orders");
+    let before = cluster.lab.kill_agent("node2").expect("an agent to kill");
+    eventually("the agent is back", || match cluster.lab.agent_pid("node2") {
+        Ok(Some(now)) if now != before => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    std::thread::sleep(LOOKS);
+    let has_interface = || {
+        let bound = guest.run_in(|| TcpListener::bind(own));
+        bound.expect("a thread").map(drop)
+    };
+    has_interface().expect("the sandbox has its interface without a manager");
+    assert_eq!(cluster.task_pids("node2"), pids);
+    cluster.lab.freeze_agent("node1", false).expect("a manager");
+    eventually("all is as it was", || ask(&guest, task, PROBE));
+    std::thread::sleep(LOOKS);
+    has_interface().expect("the sandbox has its interface with a manager");
+    assert_eq!(cluster.task_pids("node2"), pids);
 }
