@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use weft_mesh::{
-    Balancer, Context, FlowConfig, FlowTable, Forward, Origin, Replica, ReplicaLoad, Service,
-    Services, ServicesBuilder,
+    Balancer, Context, FlowConfig, FlowTable, Forward, Limits, Origin, Replica, ReplicaLoad,
+    Service, Services, ServicesBuilder,
 };
 use weft_wire::{Instant, IpInfo, PortId, mac_for_ip};
 
@@ -48,6 +48,7 @@ pub fn services(count: u32, replicas: u32) -> Services {
             name: format!("service{n}").into(),
             local_first: false,
             balancer: Balancer::default(),
+            limits: Limits::default(),
             replicas: (0..replicas).map(replica).collect(),
         });
         builder.vip(NET, IpAddr::V4(vip(n)), service);

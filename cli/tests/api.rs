@@ -261,6 +261,8 @@ fn create_waits_until_the_service_has_converged() {
                 "ports": [{"host_ip": null, "published": 8000, "target": 80, "protocol": "tcp",
                            "mode": "ingress",
                            "client_address": "keep"}],
+                "connections": {"affinity": "client", "local_first": true, "limit": 100,
+                                "limit_per_client": 0},
                 "restart_condition": "any", "restart_delay_ms": 5000, "stop_grace_ms": 10000,
                 "labels": {},
             }),
@@ -276,8 +278,10 @@ fn create_waits_until_the_service_has_converged() {
         script.push(get("GET /v1/services/svc1/tasks", json!([task("running")])));
     }
     let node = FakeNode::start(script);
-    let (result, text) =
-        node.run("service create --name web -p 8000:80 --network front,alias=www host server -x");
+    let (result, text) = node.run(
+        "service create --name web -p 8000:80 --network front,alias=www --affinity client \
+         --local-first --limit-connections 100 host server -x",
+    );
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(
         text,
@@ -307,6 +311,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
                 "publish_rm": [{"host_ip": null, "published": 0, "target": 53,
                                 "protocol": "udp", "mode": "ingress",
                            "client_address": "keep"}],
+                "affinity": null, "local_first": false, "limit_connections": null,
+                "limit_client_connections": 7,
             }),
             200,
             service(1, 1)["service"].clone(),
@@ -320,7 +326,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
                    "found": ["no service publishes port 53/udp"], "ports": [], "replicas": []}),
         ),
     ]);
-    let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp web";
+    let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp \
+                --local-first=false --limit-client-connections 7 web";
     let (result, text) = node.run(line);
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "web\n");
@@ -334,7 +341,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let error = result.unwrap_err().to_string();
     assert_eq!(
         error,
-        "nothing to change: give --publish-add or --publish-rm"
+        "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
+         --limit-connections or --limit-client-connections"
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

@@ -23,6 +23,7 @@
 //! | POST /v1/services/{ref}/update | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
+//! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
 //! | GET /v1/mesh/why/{asked} | | [`Why`] |
 //! | GET /v1/drops?[`DropsQuery`] | | [`Drops`] |
 //! | GET /v1/doctor | | list of [`Check`] |
@@ -33,14 +34,15 @@
 //! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
 //! 409 (conflict), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeId};
 use crate::objects::{
-    Availability, Mac, Network, Node, PortSpec, Protocol, PublishMode, Role, Service, Task,
+    Affinity, Availability, ConnectionPolicy, Mac, Network, Node, PortSpec, Protocol, PublishMode,
+    Role, Service, Task,
 };
 
 /// Every error of the API.
@@ -271,6 +273,34 @@ pub struct ServiceUpdate {
     /// every one of that target.
     #[serde(default)]
     pub publish_rm: Vec<PortSpec>,
+    /// [`ConnectionPolicy`](crate::objects::ConnectionPolicy), as the fields after it: what is absent
+    /// stays.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// Replicas on the node go first.
+    #[serde(default)]
+    pub local_first: Option<bool>,
+    /// Connections at most; 0 takes the limit away.
+    #[serde(default)]
+    pub limit_connections: Option<u32>,
+    /// Connections of one client at most; 0 takes the limit away.
+    #[serde(default)]
+    pub limit_client_connections: Option<u32>,
+}
+
+impl ServiceUpdate {
+    /// The policy after the update.
+    #[must_use]
+    pub fn connections(&self, before: ConnectionPolicy) -> ConnectionPolicy {
+        ConnectionPolicy {
+            affinity: self.affinity.unwrap_or(before.affinity),
+            local_first: self.local_first.unwrap_or(before.local_first),
+            limit: self.limit_connections.unwrap_or(before.limit),
+            limit_per_client: self
+                .limit_client_connections
+                .unwrap_or(before.limit_per_client),
+        }
+    }
 }
 
 /// A row of `weft service ps`.
@@ -382,6 +412,51 @@ impl CaptureDir {
             Self::Drop => "drop",
         }
     }
+}
+
+/// Parameters of the query of `weft mesh conns`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnsQuery {
+    /// Those of one service only: id, name, or unique prefix of an id.
+    pub service: Option<String>,
+    /// Connections at most; 10,000 when absent.
+    pub limit: Option<u32>,
+}
+
+/// `weft mesh conns`: connections that the node balances.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshConns {
+    /// As many as were asked for.
+    pub connections: Vec<MeshConn>,
+    /// There are no others.
+    pub complete: bool,
+}
+
+/// One connection, or one exchange of datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshConn {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The client.
+    pub client: SocketAddr,
+    /// Name of the endpoint that the client is; empty where it came by a published port.
+    pub client_name: String,
+    /// What the client connected to: `*:8000`, or a virtual address and a port.
+    pub address: String,
+    /// Name of the service; empty once it is gone.
+    pub service: String,
+    /// Network that the replica is reached on.
+    pub network: String,
+    /// The replica.
+    pub replica: SocketAddr,
+    /// Its name; empty once it is gone.
+    pub replica_name: String,
+    /// Host name of its node; empty once it is gone.
+    pub node: String,
+    /// How far it is, in conntrack's words.
+    pub state: String,
+    /// Milliseconds since the last packet of either side.
+    pub idle_ms: u64,
 }
 
 /// A row of `weft mesh ls`: a published port on the node that answers, with its figures since it

@@ -349,6 +349,37 @@ pub enum EndpointMode {
     Dnsrr,
 }
 
+/// Which connections of a client stay together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// None: each goes where the load is least.
+    #[default]
+    None,
+    /// All from one client address go to one replica, whatever node they come by.
+    Client,
+}
+
+/// How new connections to a service find a replica, and how many there may be. A change touches no
+/// connection that is open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionPolicy {
+    /// Which connections of a client stay together.
+    #[serde(default)]
+    pub affinity: Affinity,
+    /// Replicas on the client's node, or the node that the client came to, go first while they have
+    /// little more to do than the others.
+    #[serde(default)]
+    pub local_first: bool,
+    /// Connections at most that replicas have open on one network, cluster-wide as far as the node
+    /// that takes the next one knows; 0 is no limit.
+    #[serde(default)]
+    pub limit: u32,
+    /// Connections at most that one client address has open through one node; 0 is no limit.
+    #[serde(default)]
+    pub limit_per_client: u32,
+}
+
 /// When a finished task is replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -395,6 +426,9 @@ pub struct ServiceSpec {
     /// VIP or DNS round robin.
     #[serde(default)]
     pub endpoint_mode: EndpointMode,
+    /// How connections find a replica.
+    #[serde(default)]
+    pub connections: ConnectionPolicy,
     /// When finished tasks are replaced.
     #[serde(default)]
     pub restart_condition: RestartCondition,

@@ -5,6 +5,8 @@ use weft_mesh::{Install, Removal};
 use weft_sys::event::Wakeup;
 use weft_wire::{VnetHdr, Vni};
 
+use crate::listing::{QUESTIONS, Question};
+
 /// Entries of flows whose replica's frames another worker reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Entry {
@@ -34,6 +36,8 @@ pub(crate) struct Inbox {
     /// it read the answer always finds it.
     pub(crate) entries: ArrayQueue<Entry>,
     pub(crate) frames: ArrayQueue<Handover>,
+    /// Who wants to know the flows.
+    pub(crate) questions: ArrayQueue<Question>,
     pub(crate) wakeup: Wakeup,
 }
 
@@ -42,6 +46,7 @@ impl Inbox {
         Ok(Self {
             entries: ArrayQueue::new(8192),
             frames: ArrayQueue::new(1024),
+            questions: ArrayQueue::new(QUESTIONS),
             wakeup: Wakeup::new()?,
         })
     }

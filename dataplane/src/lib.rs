@@ -23,6 +23,7 @@ mod handover;
 mod ingress;
 mod inject;
 mod journal;
+mod listing;
 mod port;
 pub mod selftest;
 mod send_queue;
@@ -37,6 +38,7 @@ pub use capture::{CaptureBusy, CaptureFilter, CaptureReader, Fate, Record, UNDER
 pub use counters::{DropCounters, WorkerCounters};
 pub use inject::InjectError;
 pub use journal::JournalConfig;
+pub use listing::FlowListing;
 pub use port::{Port, PortCounters};
 pub use selftest::{SelfTest, Verdict};
 pub use snapshot::{MeshPort, PortMap, Snapshot};

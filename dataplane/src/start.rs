@@ -62,7 +62,7 @@ pub enum StartError {
 /// The running workers.
 #[derive(Debug)]
 pub struct Dataplane {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     self_test: Option<JoinHandle<()>>,
     local: SocketAddr,

@@ -22,6 +22,7 @@ use crate::capture::Capture;
 use crate::counters::WorkerCounters;
 use crate::handover::{Entry, Inbox};
 use crate::inject::Injector;
+use crate::listing::{PAUSE, Question};
 use crate::port::Port;
 use crate::send_queue::SendQueue;
 use crate::snapshot::Snapshot;
@@ -83,6 +84,8 @@ pub(crate) struct Worker {
     pub(crate) saved: Vec<Record>,
     /// When they are given up.
     pub(crate) saved_until: Option<Instant>,
+    /// Who is being told the flows.
+    pub(crate) question: Option<Question>,
 }
 
 /// What is known of a run besides its bytes.
@@ -137,6 +140,7 @@ impl Worker {
             sweeping: false,
             saved: parts.saved,
             saved_until: None,
+            question: None,
         })
     }
 
@@ -183,7 +187,12 @@ impl Worker {
         if self.sweeping {
             return Some(Duration::ZERO);
         }
-        self.flows.next_deadline().map(|at| at.since(self.now))
+        let pause = self.question.as_ref().map(|_| PAUSE);
+        let deadline = self.flows.next_deadline().map(|at| at.since(self.now));
+        match (pause, deadline) {
+            (Some(pause), Some(deadline)) => Some(pause.min(deadline)),
+            (pause, deadline) => pause.or(deadline),
+        }
     }
 
     /// One round: tables, letter box, everything that is ready, then one flush.
@@ -202,6 +211,7 @@ impl Worker {
             self.watch_ports(&snapshot);
             self.sweeping = true;
         }
+        let mut asked = self.question.is_some();
         for i in 0..self.ready.len() {
             let ready = self.ready[i];
             match ready.token {
@@ -209,6 +219,7 @@ impl Worker {
                 WAKEUP => {
                     self.shared.inboxes[self.index].wakeup.drain();
                     self.take_entries();
+                    asked = true;
                 }
                 token => self.port_ready(&snapshot, token, ready.closed),
             }
@@ -216,6 +227,9 @@ impl Worker {
         self.take_handovers(&snapshot);
         if self.sweeping {
             self.sweep(&snapshot);
+        }
+        if asked {
+            self.tell_flows();
         }
         self.flows.expire(self.now, EXPIRE_BUDGET);
         self.hand_removals(&snapshot);

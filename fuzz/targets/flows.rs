@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_mesh::{
-    Balancer, Context, FlowConfig, FlowTable, Forward, Install, Origin, Protocol, Replica,
+    Balancer, Context, FlowConfig, FlowTable, Limits, Forward, Install, Origin, Protocol, Replica,
     ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, TCP, UDP};
@@ -122,6 +122,7 @@ impl World {
             name: "name".into(),
             local_first: false,
             balancer: Balancer::default(),
+            limits: Limits::default(),
             replicas,
         });
         builder

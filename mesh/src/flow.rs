@@ -1,6 +1,7 @@
 //! One connection, or one exchange of datagrams, between a client and a replica.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
@@ -205,6 +206,8 @@ pub(crate) struct Flow {
     pub(crate) client_ack: u32,
     pub(crate) syn: Option<SynRef>,
     pub(crate) open: Option<OpenFlow>,
+    /// The service, where connections of one client are limited; then it is counted there.
+    pub(crate) limited: Option<NonZeroU64>,
 }
 
 impl Flow {
@@ -239,7 +242,8 @@ impl Flow {
         }
         let end = segment_end(frame, info);
         // Zero is what a flow of an earlier process begins with.
-        if info.tcp_flags & TCP_SYN != 0 || self.client_end == 0 || is_newer(end, self.client_end) {
+        let follows = is_newer(end, self.client_end) && is_near(end, self.client_end);
+        if info.tcp_flags & TCP_SYN != 0 || self.client_end == 0 || follows {
             self.client_end = end;
         }
         if info.tcp_flags & TCP_ACK != 0
@@ -247,6 +251,13 @@ impl Flow {
         {
             self.client_ack = ack;
         }
+    }
+
+    /// True when a client's reset may be the client's own. Whoever only guesses its port does not
+    /// know its sequence numbers, and must not end the flow; the replica answers as RFC 5961
+    /// section 3.2 has it. `frame` is a whole segment.
+    pub(crate) fn believes_reset(&self, frame: &[u8], info: &IpInfo) -> bool {
+        self.client_end == 0 || is_near(segment_end(frame, info), self.client_end)
     }
 
     /// True when a reset from the replica acknowledges the SYN that it answers (RFC 9293 section
@@ -341,6 +352,7 @@ impl Install {
             client_ack: 0,
             syn: None,
             open: None,
+            limited: None,
         }
     }
 }
@@ -371,6 +383,14 @@ impl Removal {
 fn is_newer(a: u32, b: u32) -> bool {
     let ahead = a.wrapping_sub(b);
     ahead != 0 && ahead < 0x8000_0000
+}
+
+/// Distance of sequence numbers that belong together: more than a client has in flight, and far less
+/// than all that somebody who guesses would have to try.
+const NEAR: u32 = 4 << 20;
+
+fn is_near(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= NEAR
 }
 
 fn read_u32(frame: &[u8], at: usize) -> Option<u32> {

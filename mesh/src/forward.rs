@@ -165,12 +165,16 @@ impl FlowTable {
             self.counters.lost_replica += 1;
             return refuse_stranger(info);
         }
-        let state = state.after_client(info.tcp_flags);
+        let next = state.after_client(info.tcp_flags);
         if let Some(flow) = self.get_mut(at) {
+            let forged = next == FlowState::Reset && !flow.believes_reset(frame, info);
+            if forged {
+                return self.forward_known(cx, at, install, frame, info, partial_csum);
+            }
             flow.track_client(frame, info);
             flow.last_seen = cx.now;
         }
-        self.set_state(at, state);
+        self.set_state(at, next);
         self.forward_known(cx, at, install, frame, info, partial_csum)
     }
 
@@ -215,7 +219,13 @@ impl FlowTable {
         if info.proto == TCP && !is_syn(info) {
             return refuse_stranger(info);
         }
-        let (reverse, replica, service) = match self.choose(cx, origin, &key, &[]) {
+        let admitted = match service_of(cx, origin, &key) {
+            Some((service, _)) if !self.is_admitted(origin, &key, service) => {
+                Err(DropReason::ConnectionLimit)
+            }
+            _ => self.choose(cx, origin, &key, &[]),
+        };
+        let (reverse, replica, service) = match admitted {
             Ok(chosen) => chosen,
             Err(DropReason::FlowTableFull) => {
                 self.counters.full += 1;
@@ -262,6 +272,7 @@ impl FlowTable {
                     .open_at(&service.balancer.load, cx.now)
                     .at_port(port_load(cx, origin, &key)),
             ),
+            limited: self.limited(origin, Role::Owner, service),
         };
         flow.track_client(frame, info);
         let install = flow.install(self.config.worker);

@@ -83,6 +83,10 @@ impl FlowTable {
     ) -> Option<u32> {
         let mut flow = self.decode(cx, record, origin)?;
         if flow.role == Role::Owner {
+            let service = cx
+                .services
+                .service_of_replica(flow.origin.vni(), flow.replica_key)?;
+            flow.limited = self.limited(&flow.origin, flow.role, service);
             let replica = cx.services.replica(flow.origin.vni(), flow.replica_key)?;
             let port = port_load(cx, &flow.origin, &flow.forward);
             flow.open = Some(replica.load.open().at_port(port));
@@ -206,6 +210,7 @@ impl FlowTable {
             client_ack: 0,
             syn: None,
             open: None,
+            limited: None,
         })
     }
 }

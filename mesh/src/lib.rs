@@ -26,6 +26,8 @@ mod flow;
 mod forward;
 mod fragments;
 mod journal;
+mod limits;
+mod listing;
 mod load;
 mod outcome;
 mod returns;
@@ -43,6 +45,8 @@ pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
 pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
+pub use limits::Limits;
+pub use listing::FlowRow;
 pub use load::{OpenFlow, PortLoad, ReplicaLoad, ServiceLoad};
 pub use reverse::Reverse;
 pub use services::{

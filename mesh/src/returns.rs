@@ -116,6 +116,7 @@ impl FlowTable {
             client_ack: 0,
             syn: None,
             open: None,
+            limited: None,
         };
         self.insert(flow)
     }

@@ -7,6 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, Vni};
 
 use crate::balancer::Balancer;
+use crate::limits::Limits;
 use crate::load::{PortLoad, ReplicaLoad};
 
 /// Transport protocol of a published port.
@@ -50,6 +51,8 @@ pub struct Service {
     pub local_first: bool,
     /// How a replica is chosen.
     pub balancer: Balancer,
+    /// How many connections there may be.
+    pub limits: Limits,
     /// Replicas on this network, both address families.
     pub replicas: Vec<Replica>,
 }
@@ -114,6 +117,13 @@ impl Services {
             .get(service.0 as usize)?
             .replicas
             .get(replica as usize)
+    }
+
+    /// The service that the replica with stable id `key` on network `vni` belongs to. O(1).
+    #[must_use]
+    pub fn service_of_replica(&self, vni: Vni, key: u64) -> Option<&Service> {
+        let (service, _) = self.replicas.get(&(vni, key))?;
+        self.services.get(service.0 as usize)
     }
 
     /// True when a replica of any service has address `ip` on network `vni`. O(1).
@@ -243,6 +253,7 @@ mod tests {
             name: "web".into(),
             local_first: false,
             balancer: Balancer::default(),
+            limits: Limits::default(),
             replicas: vec![replica(1), replica(2)],
         });
         b.vip(vni, vip, web)

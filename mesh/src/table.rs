@@ -14,6 +14,7 @@ use crate::evict::Evictions;
 use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
 use crate::fragments::Fragments;
 use crate::journal::{Journal, is_kept};
+use crate::limits::Clients;
 use crate::outcome::{close, note_answer};
 use crate::services::Services;
 use crate::sweep::Sweep;
@@ -95,6 +96,7 @@ pub struct FlowTable {
     by_reverse: HashTable<u32>,
     pub(crate) wheel: Wheel,
     pub(crate) tenants: Tenants,
+    pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
     active: usize,
     serial: u64,
@@ -134,6 +136,7 @@ impl FlowTable {
             by_reverse: HashTable::new(),
             wheel: Wheel::new(),
             tenants: Tenants::new(config.seed),
+            clients: Clients::new(config.seed),
             fragments: Fragments::new(config.seed),
             active: 0,
             serial: 0,
@@ -290,6 +293,7 @@ impl FlowTable {
             return None;
         }
         self.tenants.add(&flow.origin);
+        self.clients.enter(&flow);
         let owned = flow.role == Role::Owner;
         let has_forward = flow.has_forward();
         if flow.open.is_some() {
@@ -324,6 +328,7 @@ impl FlowTable {
         self.wheel.unlink(at);
         self.forget_record(at, &flow);
         self.tenants.take(&flow.origin);
+        self.clients.leave(&mut flow);
         unlink(&self.hasher, &mut self.by_reverse, &flow.reverse, at);
         if flow.has_forward() {
             unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
@@ -386,8 +391,11 @@ impl FlowTable {
         if !state.is_unanswered() {
             flow.syn = None;
         }
-        if state.is_over() && close(flow, before, &self.config) {
-            self.active -= 1;
+        if state.is_over() {
+            self.clients.leave(flow);
+            if close(flow, before, &self.config) {
+                self.active -= 1;
+            }
         }
         self.record(at, kept);
         self.reschedule(at);

@@ -56,6 +56,7 @@ drop_reasons! {
     UnderlayError => "underlay_error", "The kernel refused the datagram (no route, too big, …).";
     NoReplica => "no_replica", "The service has no replica that can take the flow.";
     NoService => "no_service", "To the mesh on a port that no service publishes, or to a VIP from outside the cluster.";
+    ConnectionLimit => "connection_limit", "The service, or the client at it, has as many connections as it may.";
     FlowTableFull => "flow_table_full", "The flow table is full and nothing could be evicted.";
     NotAFlow => "not_a_flow", "A TCP packet of no known connection.";
     Retried => "retried", "A refusal swallowed because the flow went to the next replica.";

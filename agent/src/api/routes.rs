@@ -11,9 +11,10 @@ use axum::{Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
-    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
+    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -68,6 +69,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
+        .route("/v1/mesh/conns", get(mesh_conns::<S>))
         .route("/v1/mesh/why/{asked}", get(why::<S>))
         .route("/v1/drops", get(drops::<S>))
         .route("/v1/doctor", get(doctor::<S>))
@@ -340,6 +342,13 @@ async fn service_tasks<S: NodeService>(
 
 async fn mesh_ports<S: NodeService>(State(node): Node<S>) -> Reply<Vec<MeshPort>> {
     node.mesh_ports().await.map(Json)
+}
+
+async fn mesh_conns<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<ConnsQuery>,
+) -> Reply<MeshConns> {
+    node.mesh_conns(query).await.map(Json)
 }
 
 async fn why<S: NodeService>(State(node): Node<S>, Params(asked): Params<String>) -> Reply<Why> {

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
-    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
+    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
@@ -133,6 +134,9 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// GET /v1/mesh/ports
     fn mesh_ports(&self) -> impl Future<Output = Answer<Vec<MeshPort>>> + Send;
+
+    /// GET /v1/mesh/conns
+    fn mesh_conns(&self, query: ConnsQuery) -> impl Future<Output = Answer<MeshConns>> + Send;
 
     /// GET /v1/mesh/why/{asked}
     fn why(&self, asked: String) -> impl Future<Output = Answer<Why>> + Send;

@@ -12,9 +12,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
-    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, Info, JoinToken,
-    MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
+    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    TaskRow, Why,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -171,6 +172,10 @@ impl NodeService for Fake {
     }
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
+    }
+    async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
+        self.note(format!("mesh conns {:?} {:?}", query.service, query.limit));
+        Ok(MeshConns::default())
     }
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
         self.note("mesh ports");
@@ -351,6 +356,13 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
         ("GET", "/v1/mesh/ports", &none, 200, "mesh ports"),
+        (
+            "GET",
+            "/v1/mesh/conns?service=web&limit=5",
+            &none,
+            200,
+            "mesh conns Some(\"web\") Some(5)",
+        ),
         ("GET", "/v1/mesh/why/53%2Fudp", &none, 503, "why 53/udp"),
         ("GET", "/v1/drops", &none, 200, "drops"),
         ("GET", "/v1/doctor", &none, 200, "doctor"),

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use weft_control::assignment::Assignment;
 use weft_control::cluster::{Attach, ErrorKind};
 use weft_control::objects::{
-    EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
-    ServiceMode, ServiceSpec, TaskState, TaskStatus,
+    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
+    RestartCondition, ServiceMode, ServiceSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -75,6 +75,7 @@ fn service(name: &str, replicas: u32) -> ServiceSpec {
         ports: Vec::new(),
         endpoint_mode: EndpointMode::Vip,
         restart_condition: RestartCondition::Any,
+        connections: ConnectionPolicy::default(),
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),

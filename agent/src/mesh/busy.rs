@@ -144,6 +144,7 @@ mod tests {
             client_address: weft_control::objects::ClientAddress::Keep,
             mesh_port: 80,
             serving: true,
+            limit_per_client: 0,
         };
         let key = (None, 80, Protocol::Tcp);
         let in_use = io::Error::from(io::ErrorKind::AddrInUse);

@@ -241,6 +241,7 @@ mod tests {
                 mode,
                 mesh_port: 81,
                 serving: true,
+                limit_per_client: 0,
             })
         };
         let on_for = |ip, mode, address| of_protocol(ip, mode, address, tcp);

@@ -18,6 +18,7 @@
 
 mod buffers;
 pub(crate) mod busy;
+mod clients;
 mod counters;
 mod entries;
 mod frame;
@@ -30,7 +31,7 @@ mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ use tokio::task::AbortHandle;
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 
 use busy::BusyPorts;
+use clients::Clients;
 use counters::PortCounters;
 use frame::FrameFrontEnd;
 
@@ -66,6 +68,8 @@ pub struct Published {
     pub mesh_port: u16,
     /// A replica takes new connections. Without one, clients are refused at once.
     pub serving: bool,
+    /// Connections of one client address at most; 0 is no limit.
+    pub limit_per_client: u32,
 }
 
 /// A published port that could not be opened.
@@ -161,6 +165,7 @@ pub struct MeshSockets {
 pub(crate) struct Shared {
     pub(crate) config: MeshConfig,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) clients: Arc<Clients>,
 }
 
 #[derive(Debug, Default)]
@@ -206,6 +211,7 @@ impl MeshSockets {
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
+                clients: Arc::default(),
             }),
             state: Arc::default(),
         }
@@ -277,6 +283,12 @@ impl MeshSockets {
     #[must_use]
     pub fn busy(&self) -> Vec<BusyPort> {
         self.lock().busy.iter().cloned().collect()
+    }
+
+    /// The client whose connection a listener carries on from this port of the node.
+    #[must_use]
+    pub fn client_behind(&self, protocol: Protocol, own_port: u16) -> Option<SocketAddr> {
+        self.shared.clients.behind(protocol, own_port)
     }
 
     /// Figures of every open port.

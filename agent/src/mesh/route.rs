@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 use socket2::SockRef;
@@ -22,6 +22,8 @@ pub(crate) struct Route {
     mesh_addr: IpAddr,
     mesh_port: AtomicU16,
     client_address: ArcSwap<ClientAddress>,
+    service: ArcSwap<String>,
+    limit_per_client: AtomicU32,
     serving: watch::Sender<bool>,
 }
 
@@ -31,6 +33,8 @@ impl Route {
             mesh_addr,
             mesh_port: AtomicU16::new(published.mesh_port),
             client_address: ArcSwap::from_pointee(published.client_address),
+            service: ArcSwap::from_pointee(published.service.clone()),
+            limit_per_client: AtomicU32::new(published.limit_per_client),
             serving: watch::Sender::new(published.serving),
         })
     }
@@ -43,6 +47,16 @@ impl Route {
     /// What the replica of a new client learns of it.
     pub(crate) fn client_address(&self) -> ClientAddress {
         **self.client_address.load()
+    }
+
+    /// Name of the service.
+    pub(crate) fn service(&self) -> Arc<String> {
+        self.service.load_full()
+    }
+
+    /// Connections of one client address at most; 0 is no limit.
+    pub(crate) fn limit_per_client(&self) -> u32 {
+        self.limit_per_client.load(Ordering::Relaxed)
     }
 
     /// Waits until the port takes connections, or takes none any more.
@@ -63,6 +77,11 @@ impl Route {
         self.mesh_port.store(published.mesh_port, Ordering::Relaxed);
         self.client_address
             .store(Arc::new(published.client_address));
+        if **self.service.load() != published.service {
+            self.service.store(Arc::new(published.service.clone()));
+        }
+        self.limit_per_client
+            .store(published.limit_per_client, Ordering::Relaxed);
         let serving = published.serving;
         if *self.serving.borrow() == serving {
             return Ok(());
@@ -104,6 +123,7 @@ mod tests {
             client_address: ClientAddress::Keep,
             mesh_port: 1,
             serving: true,
+            limit_per_client: 0,
         };
         let route = Route::new(Ipv4Addr::LOCALHOST.into(), &published);
         // By its number: a port that the kernel chose is not kept.

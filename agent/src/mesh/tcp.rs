@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use weft_control::objects::ClientAddress;
+use weft_control::objects::{ClientAddress, Protocol};
 
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};
@@ -75,11 +75,18 @@ async fn accept_from(
             reset(&client);
             continue;
         };
+        let clients = &shared.clients;
+        let limit = route.limit_per_client();
+        let Some(admitted) = clients.admit(route.service(), from.ip(), limit) else {
+            counters.refuse();
+            reset(&client);
+            continue;
+        };
         let (mesh, address) = (route.to(), route.client_address());
-        let timeout = shared.config.connect_timeout;
+        let shared = Arc::clone(shared);
         tokio::spawn(async move {
-            carry((client, from), mesh, address, timeout, &open).await;
-            drop((open, slot));
+            carry((client, from), mesh, address, &shared, &open).await;
+            drop((open, slot, admitted));
         });
     }
 }
@@ -89,7 +96,7 @@ async fn carry(
     (mut client, from): (TcpStream, SocketAddr),
     mesh: SocketAddr,
     address: ClientAddress,
-    timeout: Duration,
+    shared: &Shared,
     open: &OpenConnection,
 ) {
     let counters = &open.0;
@@ -100,12 +107,14 @@ async fn carry(
         replica.write_all(&header).await?;
         io::Result::Ok(replica)
     };
-    let connected = tokio::time::timeout(timeout, connect).await;
+    let connected = tokio::time::timeout(shared.config.connect_timeout, connect).await;
     let Ok(Ok(mut replica)) = connected else {
         counters.refuse();
         reset(&client);
         return;
     };
+    let own = replica.local_addr();
+    let _behind = own.map(|own| shared.clients.note(Protocol::Tcp, own.port(), from));
     for stream in [&client, &replica] {
         if let Err(error) = tune(stream) {
             // The connection works without.

@@ -26,6 +26,7 @@ fn published(port: u16, protocol: Protocol) -> Published {
         client_address: ClientAddress::Keep,
         mesh_port: port,
         serving: true,
+        limit_per_client: 0,
     }
 }
 

@@ -12,9 +12,11 @@ use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
+use weft_control::objects::Protocol;
 
 use super::Shared;
 use super::buffers::Buffer;
+use super::clients::{Admitted, Behind};
 use super::counters::{OpenConnection, PortCounters};
 use super::route::Route;
 
@@ -85,6 +87,8 @@ struct Client {
     replies: AbortHandle,
     _open: OpenConnection,
     _slot: OwnedSemaphorePermit,
+    _admitted: Admitted,
+    _behind: Option<Behind>,
 }
 
 impl Drop for Client {
@@ -151,6 +155,12 @@ impl Clients {
             slot = Arc::clone(&self.shared.slots).try_acquire_owned();
         }
         let Ok(slot) = slot else { return false };
+        let limit = self.route.limit_per_client();
+        let clients = &self.shared.clients;
+        let admitted = clients.admit(self.route.service(), client.ip(), limit);
+        let Some(admitted) = admitted else {
+            return false;
+        };
         let to_mesh = match connect(self.route.to()) {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
@@ -170,6 +180,8 @@ impl Clients {
             Arc::clone(&activity),
             Arc::clone(&self.counters),
         ));
+        let own = to_mesh.local_addr().ok();
+        let behind = own.map(|own| clients.note(Protocol::Udp, own.port(), client));
         self.uses += 1;
         self.by_use.insert(self.uses, client);
         self.by_address.insert(
@@ -181,6 +193,8 @@ impl Clients {
                 replies: replies.abort_handle(),
                 _open: open,
                 _slot: slot,
+                _admitted: admitted,
+                _behind: behind,
             },
         );
         true

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use weft_control::assignment::Assignment;
 use weft_control::id::{EndpointId, NetworkId, ServiceId};
-use weft_control::objects::{EndpointMode, Network, Protocol, Service};
+use weft_control::objects::{Affinity, EndpointMode, Network, Protocol, Service};
 use weft_control::records::{EndpointRecord, NodeRecord};
 use weft_dataplane::{MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
-use weft_mesh::{Balancer, Replica, ServicesBuilder};
+use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::{Mac, Vni, mac_for_ip};
 
@@ -314,13 +314,22 @@ fn services(
 }
 
 fn balanced(service: &Service, replicas: Vec<Replica>, loads: &mut Loads) -> weft_mesh::Service {
+    let policy = service.spec.connections;
     weft_mesh::Service {
         id: service.id.as_str().into(),
         name: service.spec.name.as_str().into(),
-        local_first: false,
+        local_first: policy.local_first,
         balancer: Balancer {
+            affinity: match policy.affinity {
+                Affinity::None => weft_mesh::Affinity::None,
+                Affinity::Client => weft_mesh::Affinity::ClientAddress,
+            },
             load: loads.of_service(&service.id),
             ..Balancer::default()
+        },
+        limits: Limits {
+            connections: policy.limit,
+            per_client: policy.limit_per_client,
         },
         replicas,
     }

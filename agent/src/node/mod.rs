@@ -7,6 +7,7 @@
 mod address;
 mod attach;
 mod compile;
+mod conns;
 mod doctor;
 mod drain;
 mod endpoints;
@@ -19,6 +20,7 @@ mod member;
 mod mesh;
 mod mtu;
 mod overlap;
+mod pressure;
 mod published;
 mod reconcile;
 mod remembered;

@@ -34,6 +34,7 @@ impl PublishedPort<'_> {
             client_address: self.port.client_address,
             mesh_port: self.mesh_port,
             serving: self.serving,
+            limit_per_client: self.service.spec.connections.limit_per_client,
         }
     }
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
-    CaptureQuery, Check, Connect, Connected, Disconnect, Drops, DropsQuery, EndpointRow, Info,
-    JoinToken, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
-    ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, TaskRow, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, PeerAdd, Scale, ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{
     Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
 };
 
 use super::Node;
+use super::conns;
 use super::figures;
 use super::member::Member;
 use super::mesh::Seen;
@@ -248,6 +249,13 @@ impl NodeService for Node {
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
         let (member, running) = self.running().await?;
         Ok(Seen::of(&member, &running).map_or_else(Vec::new, |seen| seen.ports()))
+    }
+
+    async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
+        let (member, running) = self.running().await?;
+        let seen = Seen::of(&member, &running)
+            .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
+        conns::conns(&running, &seen, &query).await
     }
 
     async fn why(&self, asked: String) -> Answer<Why> {

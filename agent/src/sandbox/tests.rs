@@ -8,8 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use weft_control::objects::{
-    Attachment, EndpointMode, Mac, Meta, RestartCondition, ServiceMode, ServiceSpec, Task,
-    TaskState, TaskStatus,
+    Attachment, ConnectionPolicy, EndpointMode, Mac, Meta, RestartCondition, ServiceMode,
+    ServiceSpec, Task, TaskState, TaskStatus,
 };
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
 use weft_sys::process::Exit;
@@ -441,6 +441,7 @@ fn task(id: &str, command: &[&str]) -> Task {
             ports: Vec::new(),
             endpoint_mode: EndpointMode::Vip,
             restart_condition: RestartCondition::Any,
+            connections: ConnectionPolicy::default(),
             restart_delay_ms: 0,
             stop_grace_ms: 0,
             labels: BTreeMap::new(),

@@ -2,12 +2,16 @@
 
 mod attachment;
 mod bench_mesh;
+mod connections;
 mod duration;
+mod mesh;
 mod publish;
 
 pub use attachment::parse_attachment;
 pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
+pub use connections::{AffinityArg, ConnectionArgs};
 pub use duration::parse_duration_ms;
+pub use mesh::{MeshCommand, MeshConnsArgs, WhyArgs};
 pub use publish::parse_publish;
 
 use std::net::{IpAddr, SocketAddr};
@@ -436,6 +440,9 @@ pub struct ServiceCreateArgs {
     /// How the name resolves: `vip` or `dnsrr`
     #[arg(long, default_value = "vip")]
     pub endpoint_mode: EndpointModeArg,
+    /// How connections find a replica.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
     /// When finished tasks are replaced
     #[arg(long, default_value = "any")]
     pub restart_condition: RestartArg,
@@ -470,6 +477,9 @@ pub struct ServiceUpdateArgs {
     /// be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
     pub publish_rm: Vec<PortList>,
+    /// How connections find a replica.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub detach: bool,
@@ -479,24 +489,6 @@ pub struct ServiceUpdateArgs {
     /// Id, name, or unique start of an id
     #[arg(value_name = "SERVICE")]
     pub service: String,
-}
-
-/// `weft mesh …`
-#[derive(Debug, Subcommand)]
-pub enum MeshCommand {
-    /// List the published ports of this node
-    Ls(FormatArgs),
-}
-
-/// `weft why`
-#[derive(Debug, Args)]
-pub struct WhyArgs {
-    /// Published port, such as 8000 or 53/udp, or the name of a service or endpoint
-    #[arg(value_name = "PORT|NAME")]
-    pub asked: String,
-    /// How: `json`, or a template, has one row for each replica
-    #[command(flatten)]
-    pub format: FormatArgs,
 }
 
 /// The ports that one `-p` stands for.

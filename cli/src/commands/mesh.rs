@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{MeshPort, MeshPortState};
+use weft_control::api::{MeshConn, MeshConns, MeshPort, MeshPortState};
 use weft_control::objects::PublishMode;
 
 use crate::args::MeshCommand;
-use crate::client::Client;
-use crate::output::{Listing, Printer};
+use crate::client::{Client, segment};
+use crate::output::{Listing, Printer, complain};
 
 pub(super) async fn run(
     client: &Client,
@@ -19,6 +19,22 @@ pub(super) async fn run(
         MeshCommand::Ls(format) => {
             let ports: Vec<MeshPort> = client.get("/v1/mesh/ports").await?;
             out.raw(&listing(&ports).render(&format)?)?;
+        }
+        MeshCommand::Conns(args) => {
+            let mut path = format!("/v1/mesh/conns?limit={}", args.limit);
+            if let Some(service) = &args.service {
+                path.push_str("&service=");
+                path.push_str(&segment(service));
+            }
+            let conns: MeshConns = client.get(&path).await?;
+            out.raw(&connections(&conns.connections).render(&args.format)?)?;
+            out.flush()?;
+            if !conns.complete {
+                complain(&format!(
+                    "there are more than {}: give a higher --limit, or one SERVICE",
+                    conns.connections.len()
+                ));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -78,6 +94,57 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
         }));
     }
     listing
+}
+
+/// As the node sorts them: by service, then by client.
+fn connections(conns: &[MeshConn]) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("ID", "ID"),
+            ("Protocol", "PROTOCOL"),
+            ("Client", "CLIENT"),
+            ("ClientName", "CLIENT NAME"),
+            ("Address", "ADDRESS"),
+            ("Service", "SERVICE"),
+            ("Network", "NETWORK"),
+            ("Replica", "REPLICA"),
+            ("ReplicaName", "REPLICA NAME"),
+            ("Node", "NODE"),
+            ("State", "STATE"),
+            ("Idle", "IDLE"),
+        ],
+        "{{.Protocol}}\t{{.Client}}\t{{.Address}}\t{{.Service}}\t{{.Replica}}\t{{.ReplicaName}}\t{{.Node}}\t{{.State}}\t{{.Idle}}",
+        "ID",
+    );
+    for conn in conns {
+        listing.push(json!({
+            "ID": format!("{}/{}/{}", conn.client, conn.address, conn.protocol),
+            "Protocol": conn.protocol,
+            "Client": conn.client,
+            "ClientName": conn.client_name,
+            "Address": conn.address,
+            "Service": conn.service,
+            "Network": conn.network,
+            "Replica": conn.replica,
+            "ReplicaName": conn.replica_name,
+            "Node": conn.node,
+            "State": conn.state,
+            "Idle": idle(conn.idle_ms),
+            "IdleMilliseconds": conn.idle_ms,
+        }));
+    }
+    listing
+}
+
+/// `0.3s`, `42s`, `1h2m`: short, two units at most.
+fn idle(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..10 => format!("{seconds}.{}s", ms % 1000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 #[cfg(test)]
@@ -153,5 +220,48 @@ mod tests {
         };
         let ids = listing(&ports).render(&quiet).unwrap();
         assert_eq!(ids, "8000/tcp\n8001/tcp\n");
+    }
+
+    #[test]
+    fn connections_are_listed_with_both_ends() {
+        let conn = MeshConn {
+            protocol: Protocol::Tcp,
+            client: "192.0.2.7:40000".parse().unwrap(),
+            client_name: String::new(),
+            address: "*:8000".to_owned(),
+            service: "web".to_owned(),
+            network: "ingress".to_owned(),
+            replica: "10.0.0.6:80".parse().unwrap(),
+            replica_name: "web.1.b9m4".to_owned(),
+            node: "node2".to_owned(),
+            state: "ESTABLISHED".to_owned(),
+            idle_ms: 340,
+        };
+        let table = connections(&[conn]).render(&FormatArgs::default()).unwrap();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|l| {
+                l.split("  ")
+                    .map(str::trim)
+                    .filter(|c| !c.is_empty())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(
+            rows[1],
+            [
+                "tcp",
+                "192.0.2.7:40000",
+                "*:8000",
+                "web",
+                "10.0.0.6:80",
+                "web.1.b9m4",
+                "node2",
+                "ESTABLISHED",
+                "0.3s"
+            ]
+        );
+        let texts: Vec<String> = [9_999, 59_000, 61_000, 3_720_000].map(idle).into();
+        assert_eq!(texts, ["9.9s", "59s", "1m1s", "1h2m"]);
     }
 }

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use anyhow::bail;
 use jiff::Timestamp;
 use weft_control::api::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
-use weft_control::objects::{EndpointMode, RestartCondition, Service, ServiceMode, ServiceSpec};
+use weft_control::objects::{
+    ConnectionPolicy, EndpointMode, RestartCondition, Service, ServiceMode, ServiceSpec,
+};
 
 use crate::args::{
-    EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
-    ServicePsArgs, ServiceUpdateArgs,
+    ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
+    ServiceCreateArgs, ServicePsArgs, ServiceUpdateArgs,
 };
 use crate::client::{Client, Refused, segment};
 use crate::commands::{converge, finish, rows, show, unique};
@@ -84,9 +86,16 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
     let update = ServiceUpdate {
         publish_add: ports(args.publish_add),
         publish_rm: ports(args.publish_rm),
+        affinity: args.connections.affinity.map(Into::into),
+        local_first: args.connections.local_first,
+        limit_connections: args.connections.limit_connections,
+        limit_client_connections: args.connections.limit_client_connections,
     };
     if update == ServiceUpdate::default() {
-        bail!("nothing to change: give --publish-add or --publish-rm");
+        bail!(
+            "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
+             --limit-connections or --limit-client-connections"
+        );
     }
     let path = format!("{}/update", path(&args.service));
     let service: Service = client.post(&path, &update).await?;
@@ -137,10 +146,20 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             RestartArg::OnFailure => RestartCondition::OnFailure,
             RestartArg::None => RestartCondition::None,
         },
+        connections: connections(&args.connections),
         restart_delay_ms: args.restart_delay,
         stop_grace_ms: args.stop_grace_period,
         labels: unique("label", args.labels)?,
     })
+}
+
+fn connections(args: &ConnectionArgs) -> ConnectionPolicy {
+    ConnectionPolicy {
+        affinity: args.affinity.map(Into::into).unwrap_or_default(),
+        local_first: args.local_first.unwrap_or_default(),
+        limit: args.limit_connections.unwrap_or_default(),
+        limit_per_client: args.limit_client_connections.unwrap_or_default(),
+    }
 }
 
 async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use weft_mesh::{
-    Balancer, Context, FlowConfig, FlowTable, Forward, Origin, Replica, ReplicaLoad, Reverse,
-    Service, Services, ServicesBuilder, Target,
+    Balancer, Context, FlowConfig, FlowTable, Forward, Limits, Origin, Replica, ReplicaLoad,
+    Reverse, Service, Services, ServicesBuilder, Target,
 };
 use weft_vxlan::{Destination, Egress, Ingress, NetworkEntry, PortSource, Switch, SwitchBuilder};
 use weft_wire::frame::parse;
@@ -84,6 +84,7 @@ impl Fast {
                 name: "name".into(),
                 local_first: false,
                 balancer: Balancer::default(),
+                limits: Limits::default(),
                 replicas,
             });
             for ipv6 in [false, true] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError};
-use weft_mesh::{Balancer, Replica, Service, ServicesBuilder};
+use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
@@ -254,6 +254,7 @@ pub(crate) fn publish(
         name: "web".into(),
         local_first: false,
         balancer: Balancer::default(),
+        limits: Limits::default(),
         replicas: vip
             .iter()
             .map(|s| Replica {

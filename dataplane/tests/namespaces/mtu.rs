@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_dataplane::Snapshot;
-use weft_mesh::{Balancer, Replica, Service, ServicesBuilder};
+use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
@@ -70,6 +70,7 @@ fn publish(node: &Node, here: &Sandbox, there: &Sandbox, peer: &Node, sizes: &Si
         name: "web".into(),
         local_first: false,
         balancer: Balancer::default(),
+        limits: Limits::default(),
         replicas: vec![Replica {
             key: 1,
             vni: vni(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use weft_mesh::{
-    Balancer, Context, FlowConfig, FlowTable, Forward, Origin, Protocol, Replica, ReplicaLoad,
-    Reverse, Service, Services, ServicesBuilder,
+    Balancer, Context, FlowConfig, FlowTable, Forward, Limits, Origin, Protocol, Replica,
+    ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, Frame};
 use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
@@ -81,6 +81,7 @@ pub(crate) struct Bench {
     pub(crate) now: Instant,
     pub(crate) epoch: u64,
     pub(crate) mtu: Option<u16>,
+    pub(crate) limits: Limits,
 }
 
 impl Bench {
@@ -119,6 +120,7 @@ impl Bench {
             now: Instant(1_000_000_000_000),
             epoch: 0,
             mtu: None,
+            limits: Limits::default(),
         };
         bench.publish();
         bench
@@ -132,6 +134,7 @@ impl Bench {
             name: "web".into(),
             local_first: false,
             balancer: Balancer::default(),
+            limits: self.limits,
             replicas: self.replicas.clone(),
         });
         builder

@@ -177,3 +177,20 @@ fn expiry_looks_at_no_more_than_its_budget() {
     assert_eq!(expire(&mut b), 70);
     assert_eq!(b.table.expire(Instant(u64::MAX), 30), 0);
 }
+
+#[test]
+fn a_reset_that_only_guesses_the_sequence_number_ends_nothing() {
+    let mut b = Bench::new(1);
+    b.open(1);
+    let far = 101 + (1 << 30);
+    // Nor does it help to prepare the ground.
+    b.forwarded(&port(), to_vip(1, ACK, far, 501, b"forged"));
+    for seq in [far, far + 6, 101_u32.wrapping_sub(1 << 30)] {
+        b.forwarded(&port(), to_vip(1, RST, seq, 0, b""));
+        assert_eq!(state(&b, 1), Some(FlowState::Established));
+    }
+    assert_eq!(b.own(), [1]);
+    b.forwarded(&port(), to_vip(1, ACK, 101, 501, b"data"));
+    b.forwarded(&port(), to_vip(1, RST, 105, 0, b""));
+    assert_eq!(state(&b, 1), Some(FlowState::Reset));
+}

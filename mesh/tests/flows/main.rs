@@ -14,6 +14,8 @@ mod fragments;
 mod health;
 mod journal;
 mod lifetime;
+mod limits;
+mod listing;
 mod nat;
 mod properties;
 mod retry;

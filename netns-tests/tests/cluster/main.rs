@@ -4,10 +4,12 @@
 mod bad_input;
 mod bench;
 mod capture;
+mod choice;
 mod connect;
 mod doctor;
 mod failure;
 mod ipv6;
+mod limits;
 mod mesh_frame;
 mod mtu;
 mod no_lost_request;

@@ -181,7 +181,11 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     let holding = |name: &str| {
         eventually("the orders are on disk", || {
             let text = std::fs::read_to_string(&orders).map_err(|e| e.to_string())?;
-            if text.contains(name) { Ok(text) } else { Err(text) }
+            if text.contains(name) {
+                Ok(text)
+            } else {
+                Err(text)
+            }
         })
     };
     let old = holding("front");
@@ -197,9 +201,11 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     cluster.lab.freeze_agent("node1", true).expect("a manager");
     std::fs::write(&orders, old).expect("older orders");
     let before = cluster.lab.kill_agent("node2").expect("an agent to kill");
-    eventually("the agent is back", || match cluster.lab.agent_pid("node2") {
-        Ok(Some(now)) if now != before => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the agent is back", || {
+        match cluster.lab.agent_pid("node2") {
+            Ok(Some(now)) if now != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     std::thread::sleep(LOOKS);
     let has_interface = || {

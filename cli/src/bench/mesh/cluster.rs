@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use tokio::runtime::Runtime;
 use weft_control::api::TaskRow;
 use weft_control::objects::{
-    EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service, ServiceMode,
-    ServiceSpec, TaskState,
+    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service,
+    ServiceMode, ServiceSpec, TaskState,
 };
 use weft_lab::{Lab, LabConfig, OUTSIDE};
 use weft_sys::netlink::Netlink;
@@ -228,6 +228,7 @@ impl Cluster {
             }],
             endpoint_mode: EndpointMode::Vip,
             restart_condition: RestartCondition::None,
+            connections: ConnectionPolicy::default(),
             restart_delay_ms: 5000,
             stop_grace_ms: 10_000,
             labels: BTreeMap::new(),

@@ -15,8 +15,8 @@ use weft_control::api::{
     Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
 use weft_control::objects::{
-    Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service, ServiceMode,
-    ServiceSpec,
+    ConnectionPolicy, Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service,
+    ServiceMode, ServiceSpec,
 };
 use weft_lab::{Lab, LabConfig, OUTSIDE};
 
@@ -288,6 +288,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         ports: Vec::new(),
         endpoint_mode: weft_control::objects::EndpointMode::Vip,
         restart_condition: RestartCondition::None,
+        connections: ConnectionPolicy::default(),
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),

@@ -71,7 +71,8 @@ fn host_ports(service: &Service) -> Vec<PortSpec> {
     ports
 }
 
-/// `weft service update`: publishes ports and takes them back. Tasks go on, and so does every
+/// `weft service update`: publishes ports and takes them back, and changes how connections find a
+/// replica. Tasks go on, and so does every
 /// connection on other ports; only a service that gets its first published port, or another port
 /// with `mode=host`, has its tasks replaced.
 ///
@@ -93,6 +94,7 @@ pub fn update_service(
             service.spec.ports.push(port.clone());
         }
     }
+    service.spec.connections = update.connections(before.spec.connections);
     ports::validate(&service.spec)?;
     if service.spec == before.spec {
         return Ok(Draft::new(state, now, entropy).plan(service));
@@ -135,6 +137,7 @@ pub fn update_service(
             task.desired = TaskState::Shutdown;
         } else {
             task.spec.ports.clone_from(&service.spec.ports);
+            task.spec.connections = service.spec.connections;
         }
         draft.put(task);
     }

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::*;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{
-    NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition, Role, Service,
-    ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
+    ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
+    Role, Service, ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
 };
 
 pub(super) struct World {
@@ -49,6 +49,7 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         ports: Vec::new(),
         endpoint_mode: crate::objects::EndpointMode::Vip,
         restart_condition: RestartCondition::Any,
+        connections: ConnectionPolicy::default(),
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),

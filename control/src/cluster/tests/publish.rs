@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::ServiceUpdate;
-use crate::objects::PublishMode;
+use crate::objects::{Affinity, PublishMode};
 
 fn port(published: u16, target: u16) -> PortSpec {
     PortSpec {
@@ -21,6 +21,7 @@ fn update(
     let update = ServiceUpdate {
         publish_add: add.to_vec(),
         publish_rm: rm.to_vec(),
+        ..ServiceUpdate::default()
     };
     world.run(|s, now, e| update_service(s, now, e, name, &update))
 }
@@ -139,4 +140,39 @@ fn wide_addresses_collide_with_narrow_ones() {
         assert_eq!(collide(&at(a), &at(b)), expected, "{a} {b}");
     }
     assert!(collide(&port(53, 53), &at("192.0.2.1")));
+}
+
+#[test]
+fn how_connections_find_a_replica_changes_while_the_tasks_stay() {
+    let mut world = World::new(2);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    world.run_tasks();
+    let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
+    let change = |world: &mut World, update: &ServiceUpdate| {
+        let web = world.run(|s, now, e| update_service(s, now, e, "web", update));
+        web.unwrap().spec.connections
+    };
+    let limited = ServiceUpdate {
+        affinity: Some(Affinity::Client),
+        limit_connections: Some(100),
+        limit_client_connections: Some(10),
+        ..ServiceUpdate::default()
+    };
+    change(&mut world, &limited);
+    let local = ServiceUpdate {
+        local_first: Some(true),
+        limit_connections: Some(0),
+        ..ServiceUpdate::default()
+    };
+    assert_eq!(
+        change(&mut world, &local),
+        ConnectionPolicy {
+            affinity: Affinity::Client,
+            local_first: true,
+            limit: 0,
+            limit_per_client: 10,
+        }
+    );
+    let after: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
+    assert_eq!(before, after);
 }

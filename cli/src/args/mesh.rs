@@ -1,0 +1,39 @@
+//! `weft mesh` and `weft why`.
+
+use clap::{Args, Subcommand};
+
+use super::FormatArgs;
+
+/// `weft mesh …`
+#[derive(Debug, Subcommand)]
+pub enum MeshCommand {
+    /// List the published ports of this node
+    Ls(FormatArgs),
+    /// List the connections that this node balances, to published ports and to services
+    Conns(MeshConnsArgs),
+}
+
+/// `weft mesh conns`
+#[derive(Debug, Args)]
+pub struct MeshConnsArgs {
+    /// Connections at most; the first that are found
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 10_000)]
+    pub limit: u32,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+    /// Only those of one service: id, name, or unique start of an id
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+}
+
+/// `weft why`
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Published port, such as 8000 or 53/udp, or the name of a service or endpoint
+    #[arg(value_name = "PORT|NAME")]
+    pub asked: String,
+    /// How: `json`, or a template, has one row for each replica
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
