@@ -704,6 +704,9 @@ pub enum BenchTest {
     Flood,
     /// TCP with iperf3 as the generator, one stream and eight; left out where it is not installed
     Iperf3,
+    /// TCP, UDP and round trips against Open vSwitch with its userspace datapath; left out where it
+    /// is not installed
+    Ovs,
     /// Every one of them
     All,
 }

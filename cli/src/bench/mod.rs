@@ -25,7 +25,7 @@ use load::Way;
 use measure::Work;
 use pairs::{Pace, Test};
 use plan::Plan;
-use side::{KernelSide, WeftSide};
+use side::{KernelSide, OvsSide, WeftSide};
 
 /// Bytes of data in the datagrams that are sent as fast as possible.
 const PAYLOADS: [usize; 3] = [64, 512, 1400];
@@ -44,6 +44,7 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
     };
     let mut tests = Vec::new();
     bench.against_kernel(&mut tests)?;
+    bench.against_ovs(&mut tests)?;
     bench.many(&mut tests)?;
     let flood = bench.flood(&mut tests)?;
     if let Some(file) = &args.svg {
@@ -108,6 +109,37 @@ impl Bench {
         }
         weft.down()?;
         kernel.down()
+    }
+
+    /// weft against another data plane in user space.
+    fn against_ovs(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
+        if !self.plan.has(BenchTest::Ovs) {
+            return Ok(());
+        }
+        if let Some(why) = OvsSide::missing() {
+            complain(&format!("{why}: its tests are left out"));
+            return Ok(());
+        }
+        let weft = WeftSide::create(&self.lab("weft"), &self.stop)?;
+        let ovs = OvsSide::create(&self.lab("ovs"), &self.stop)?;
+        let control = self.plan.first_control();
+        for (name, work) in [
+            (format!("TCP, one stream, {control}"), streams(1, control)),
+            (format!("TCP, 8 streams, {control}"), streams(8, control)),
+            (
+                "UDP 64 B, delivered".to_owned(),
+                Work::Datagrams { payload: 64 },
+            ),
+            (
+                "UDP 64 B there and back".to_owned(),
+                Work::RoundTrips { concurrent: 1 },
+            ),
+        ] {
+            let test = Test::new(name, work, "Open vSwitch");
+            self.measure(tests, test, (&weft.way(), &ovs.way()))?;
+        }
+        ovs.down()?;
+        weft.down()
     }
 
     fn two_nodes(&self, tests: &mut Vec<Test>, ways: (&Way<'_>, &Way<'_>)) -> anyhow::Result<()> {

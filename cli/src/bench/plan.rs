@@ -70,7 +70,12 @@ impl Plan {
 
     /// True when a test has the kernel on the other side, or runs in the same lab.
     pub(super) fn needs_kernel(&self) -> bool {
-        let alone = [BenchTest::Endpoints, BenchTest::Flows, BenchTest::Flood];
+        let alone = [
+            BenchTest::Endpoints,
+            BenchTest::Flows,
+            BenchTest::Flood,
+            BenchTest::Ovs,
+        ];
         !self.tests.iter().all(|test| alone.contains(test))
     }
 

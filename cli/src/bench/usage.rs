@@ -141,6 +141,19 @@ fn resident_of(pid: u32) -> anyhow::Result<u64> {
     Ok(resident * KIB)
 }
 
+/// Children of a process, and theirs, parents first.
+pub(super) fn descendants(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let mut all = Vec::new();
+    for child in children.unwrap_or_default().split_ascii_whitespace() {
+        if let Ok(child) = child.parse() {
+            all.push(child);
+            all.extend(descendants(child));
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use weft_lab::Lab;
 
+use crate::bench::usage::descendants;
 use crate::output::complain;
 
 /// How long one may take to end.
@@ -275,19 +276,6 @@ impl Drop for Proxy {
             complain(&format!("{name} could not be stopped: {error:#}"));
         }
     }
-}
-
-/// Children, and theirs.
-fn descendants(pid: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let mut all = Vec::new();
-    for child in children.unwrap_or_default().split_ascii_whitespace() {
-        if let Ok(child) = child.parse() {
-            all.push(child);
-            all.extend(descendants(child));
-        }
-    }
-    all
 }
 
 #[cfg(test)]

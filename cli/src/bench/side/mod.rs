@@ -1,9 +1,11 @@
-//! The two ways between two nodes: weft, and the kernel's veth, bridge and vxlan.
+//! The ways between two nodes: weft, the kernel's veth, bridge and vxlan, and Open vSwitch.
 
 mod kernel;
+mod ovs;
 mod weft;
 
 pub(super) use kernel::KernelSide;
+pub(super) use ovs::OvsSide;
 pub(super) use weft::{Dropped, WeftSide, api, attach, make_network};
 
 use std::net::IpAddr;
