@@ -45,6 +45,8 @@ struct Flow {
     fin_client: bool,
     fin_replica: bool,
     reset: bool,
+    /// Sequence number after the last byte of the client.
+    client_next: Option<u32>,
 }
 
 impl Flow {
@@ -219,6 +221,7 @@ impl Reference {
             fin_client: false,
             fin_replica: false,
             reset: false,
+            client_next: None,
         };
         note_client(&mut flow, packet);
         self.flows.push(flow);
@@ -264,6 +267,21 @@ impl Reference {
 fn note_client(flow: &mut Flow, packet: &Packet) {
     if packet.tuple.proto != TCP {
         return;
+    }
+    let controls = packet.flags & TCP_SYN != 0;
+    let fin = packet.flags & TCP_FIN != 0;
+    let len = packet.payload.len() as i64 + i64::from(controls) + i64::from(fin);
+    let next = packet.seq.wrapping_add(len as u32);
+    // How far ahead of what the client sent last, the shorter way round.
+    let ahead = flow
+        .client_next
+        .map(|last| next.wrapping_sub(last).cast_signed());
+    let near = ahead.is_none_or(|ahead| ahead.unsigned_abs() <= 4 << 20);
+    if packet.flags & TCP_RST != 0 && !near {
+        return;
+    }
+    if packet.flags & TCP_SYN != 0 || ahead.is_none_or(|ahead| near && ahead > 0) {
+        flow.client_next = Some(next);
     }
     flow.reset |= packet.flags & TCP_RST != 0;
     flow.fin_client |= packet.flags & TCP_FIN != 0;

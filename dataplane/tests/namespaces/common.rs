@@ -1,10 +1,10 @@
 //! Sandboxes, nodes and traffic, all in anonymous namespaces that end with the test.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError};
@@ -325,6 +325,19 @@ pub(crate) fn transfer(client: &Sandbox, server: &Sandbox, to: SocketAddr, total
     transfer_between(&client.ns, &server.ns, server.ip, to, total);
 }
 
+/// A child that another test starts holds copies of all sockets until it runs its program.
+fn listen(at: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match TcpListener::bind(at) {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.expect("bind"),
+        }
+    }
+}
+
 /// The same between two namespaces; `server_ip` is the server's own address.
 pub(crate) fn transfer_between(
     client: &Netns,
@@ -334,7 +347,7 @@ pub(crate) fn transfer_between(
     total: usize,
 ) {
     let listener = server
-        .run_in(|| TcpListener::bind((server_ip, to.port())).expect("bind"))
+        .run_in(|| listen((server_ip, to.port()).into()))
         .expect("thread");
     let stream = client
         .run_in(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("connect"))
