@@ -531,6 +531,12 @@ pub struct MeshReplica {
     pub accepted: u64,
     /// Connections of this node that it refused or left unanswered.
     pub refused: u64,
+    /// This node leaves it out, after failures in a row.
+    #[serde(default)]
+    pub ejected: bool,
+    /// How often this node left it out.
+    #[serde(default)]
+    pub ejections: u64,
     /// Why it takes no new connections; empty when it does.
     pub why_not: String,
 }

@@ -10,6 +10,7 @@ use weft_wire::frame::{Frame, parse};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, reply};
 
 use crate::capture::Fate;
+use crate::node_frames::keep_for_node;
 use crate::port::Port;
 use crate::snapshot::{MeshPort, Snapshot};
 use crate::worker::{PORT_BUDGET, Worker, context};
@@ -284,6 +285,12 @@ impl Worker {
                 let verdict = self
                     .flows
                     .reverse(&cx, vni, frame, info, held.vnet.needs_csum());
+                if matches!(verdict, Reverse::NotAFlow) {
+                    let frame = self.queue.bytes(held.frame.clone());
+                    if keep_for_node(&self.shared, snapshot, to, frame, info) {
+                        return Ok(Slot::Free);
+                    }
+                }
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()
                 })? {

@@ -6,6 +6,7 @@ use weft_sys::event::Wakeup;
 use weft_wire::{VnetHdr, Vni};
 
 use crate::listing::{QUESTIONS, Question};
+use crate::node_frames::{NODE_FRAMES, NodeFrame};
 
 /// Entries of flows whose replica's frames another worker reads.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +39,8 @@ pub(crate) struct Inbox {
     pub(crate) frames: ArrayQueue<Handover>,
     /// Who wants to know the flows.
     pub(crate) questions: ArrayQueue<Question>,
+    /// What the node itself sends into the ingress network.
+    pub(crate) from_node: ArrayQueue<NodeFrame>,
     pub(crate) wakeup: Wakeup,
 }
 
@@ -47,6 +50,7 @@ impl Inbox {
             entries: ArrayQueue::new(8192),
             frames: ArrayQueue::new(1024),
             questions: ArrayQueue::new(QUESTIONS),
+            from_node: ArrayQueue::new(NODE_FRAMES),
             wakeup: Wakeup::new()?,
         })
     }

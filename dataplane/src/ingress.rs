@@ -15,6 +15,7 @@ use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
 use crate::capture::Fate;
 use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
+use crate::node_frames::keep_for_node;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::{RunStart, UNDERLAY_BUDGET, Worker, context};
@@ -221,6 +222,12 @@ impl Worker {
                         self.flows.arrived(&cx, vni, bytes, info, partial);
                     }
                 }
+                let frame = &self.recv.arena()[inner.head.clone()];
+                if matches!(verdict, Reverse::NotAFlow)
+                    && keep_for_node(&self.shared, snapshot, to, frame, info)
+                {
+                    return Ok(());
+                }
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
                     w.gather(&inner.head, inner.tails)
                 })?;
@@ -417,6 +424,11 @@ impl Worker {
         let verdict = self
             .flows
             .reverse(&cx, vni, &mut handover.frame, &info, vnet.needs_csum());
+        if matches!(verdict, Reverse::NotAFlow)
+            && keep_for_node(&self.shared, snapshot, to, &handover.frame, &info)
+        {
+            return Ok(());
+        }
         if let Reverse::ToOwner { .. } = verdict {
             return Err(DropReason::NotAFlow);
         }
@@ -464,7 +476,12 @@ impl Worker {
     }
 
     /// Queues the frame in `scratch` for a VTEP.
-    fn send_scratch(&mut self, vni: Vni, vtep: SocketAddr, len: usize) -> Result<(), DropReason> {
+    pub(crate) fn send_scratch(
+        &mut self,
+        vni: Vni,
+        vtep: SocketAddr,
+        len: usize,
+    ) -> Result<(), DropReason> {
         let counters = &self.shared.counters[self.index];
         let slot = self.queue.free_slot(counters);
         let start = slot.start + VnetHdr::LEN;

@@ -72,3 +72,11 @@ pub struct Snapshot {
     /// Absent until the node has an address on the ingress network.
     pub mesh: Option<MeshPort>,
 }
+
+impl Snapshot {
+    /// The worker that reads `weft0`, and the answers to the node's own address.
+    pub(crate) fn mesh_worker(&self) -> Option<usize> {
+        let mesh = self.mesh.as_ref()?;
+        Some(self.ports.get(&mesh.port)?.worker)
+    }
+}

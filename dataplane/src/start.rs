@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
 use weft_mesh::{FlowConfig, FlowTable, ServicesBuilder};
 use weft_sys::udp::{BindError, VxlanSocket, worker_for};
@@ -17,6 +18,7 @@ use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
 use crate::journal::{FileJournal, JournalConfig};
+use crate::node_frames::{NODE_FRAME_LEN, NODE_FRAMES, NodeFrame};
 use crate::selftest::{self, SelfTest, Verdict};
 use crate::send_queue::TX_SOCKETS;
 use crate::snapshot::Snapshot;
@@ -125,6 +127,7 @@ impl Dataplane {
                 .collect::<Result<_, _>>()?,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             capture: ArcSwapOption::empty(),
+            for_node: ArrayQueue::new(NODE_FRAMES),
             stop: AtomicBool::new(false),
             injector: OnceLock::new(),
         });
@@ -310,6 +313,27 @@ impl Dataplane {
     /// [`CaptureBusy`].
     pub fn capture(&self, filter: CaptureFilter) -> Result<CaptureReader, CaptureBusy> {
         CaptureReader::start(Arc::clone(&self.shared), filter)
+    }
+
+    /// Sends a frame from the node's own address on the ingress network, as a replica's answer to
+    /// it comes back by [`Self::receive_for_node`]. False when it is too long or there is no room.
+    pub fn send_from_node(&self, frame: &[u8]) -> bool {
+        let worker = self.shared.snapshot.load().mesh_worker();
+        let inbox = worker.and_then(|worker| self.shared.inboxes.get(worker));
+        let (Some(inbox), Some(frame)) = (inbox, NodeFrame::new(frame)) else {
+            return false;
+        };
+        let sent = inbox.from_node.push(frame).is_ok();
+        inbox.wakeup.notify();
+        sent
+    }
+
+    /// The next answer to a frame that the node sent, read into `frame`; its length.
+    pub fn receive_for_node(&self, frame: &mut [u8; NODE_FRAME_LEN]) -> Option<usize> {
+        let received = self.shared.for_node.pop()?;
+        let bytes = received.bytes();
+        frame.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(bytes.len())
     }
 
     /// Counters, one of each worker.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_queue::ArrayQueue;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use weft_mesh::{Context, FlowTable, Record};
@@ -23,6 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::handover::{Entry, Inbox};
 use crate::inject::Injector;
 use crate::listing::{PAUSE, Question};
+use crate::node_frames::NodeFrame;
 use crate::port::Port;
 use crate::send_queue::SendQueue;
 use crate::snapshot::Snapshot;
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) counters: Vec<WorkerCounters>,
     pub(crate) capture: ArcSwapOption<Capture>,
+    /// Answers to what the node itself sent.
+    pub(crate) for_node: ArrayQueue<NodeFrame>,
     pub(crate) stop: AtomicBool,
     /// There once its self-test has passed.
     pub(crate) injector: OnceLock<Injector>,
@@ -225,6 +229,7 @@ impl Worker {
             }
         }
         self.take_handovers(&snapshot);
+        self.send_for_node(&snapshot);
         if self.sweeping {
             self.sweep(&snapshot);
         }

@@ -11,6 +11,31 @@ const FAILURES: u32 = 3;
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 /// The longest back-off.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// How long a replica whose back-off is over waits for its probe. Then connections try it after
+/// all: a prober that has too much to do, or is gone, keeps nobody out for ever.
+const PROBED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How a connection or a probe failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Refused with a reset.
+    Refused,
+    /// Not answered in time.
+    Silent,
+}
+
+/// A replica that is left out, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejection {
+    /// What is left of its back-off; zero while it waits for its probe.
+    pub remaining: Duration,
+    /// Connections and probes that it refused since it answered last.
+    pub refused: u32,
+    /// Connections and probes that it did not answer since it answered last.
+    pub silent: u32,
+    /// It comes back by a probe; else by a connection.
+    pub probed: bool,
+}
 
 /// What a replica's answers say of it, shared by all workers.
 ///
@@ -30,13 +55,23 @@ pub struct Health {
     probed: AtomicBool,
     /// TCP port that it answered on last; 0 for none.
     answered_on: AtomicU32,
+    /// TCP port where it failed last; 0 for none.
+    failed_on: AtomicU32,
+    /// Failures since the last success.
+    refused: AtomicU32,
+    silent: AtomicU32,
     ejections: AtomicU64,
 }
 
 impl Health {
     /// Notes a connection or a probe that was refused or not answered. `random` spreads the ends
     /// of back-offs, so that nodes do not come back at once.
-    pub fn note_failure(&self, now: Instant, random: u64) {
+    pub fn note_failure(&self, now: Instant, random: u64, failure: Failure) {
+        let kind = match failure {
+            Failure::Refused => &self.refused,
+            Failure::Silent => &self.silent,
+        };
+        kind.fetch_add(1, Ordering::Relaxed);
         let until = self.until.load(Ordering::Relaxed);
         if until == 0 {
             let failures = self.failures.fetch_add(1, Ordering::Relaxed);
@@ -52,8 +87,10 @@ impl Health {
     /// Notes a connection or a probe that was answered: the replica is as good as any other.
     pub fn note_success(&self) {
         // Shared with every worker: written only when there is something to change.
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+        for failures in [&self.failures, &self.refused, &self.silent] {
+            if failures.load(Ordering::Relaxed) != 0 {
+                failures.store(0, Ordering::Relaxed);
+            }
         }
         if self.until.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
@@ -62,9 +99,30 @@ impl Health {
         }
     }
 
-    /// Says whether somebody probes the replica: then it comes back by a successful probe alone.
+    /// Says whether somebody probes the replica: then no connection is its trial.
     pub fn set_probed(&self, probed: bool) {
         self.probed.store(probed, Ordering::Relaxed);
+    }
+
+    /// The TCP port to probe: where it answered last, or else where it failed.
+    #[must_use]
+    pub fn probe_port(&self) -> Option<u16> {
+        [&self.answered_on, &self.failed_on]
+            .into_iter()
+            .filter_map(|port| u16::try_from(port.load(Ordering::Relaxed)).ok())
+            .find(|port| *port != 0)
+    }
+
+    /// Whether it is left out and why; none when it is as good as any other.
+    #[must_use]
+    pub fn ejection(&self, now: Instant) -> Option<Ejection> {
+        let until = Instant(self.until.load(Ordering::Relaxed));
+        (until.0 != 0).then(|| Ejection {
+            remaining: until.since(now),
+            refused: self.refused.load(Ordering::Relaxed),
+            silent: self.silent.load(Ordering::Relaxed),
+            probed: self.probed.load(Ordering::Relaxed),
+        })
     }
 
     /// True when its back-off is over and a probe may bring it back.
@@ -92,14 +150,18 @@ impl Health {
         if until > now.0 {
             return Some(until);
         }
-        (until != 0 && self.probed.load(Ordering::Relaxed)).then(|| now.0.saturating_add(1))
+        (until != 0 && self.awaits_probe(until, now)).then(|| now.0.saturating_add(1))
+    }
+
+    fn awaits_probe(&self, until: u64, now: Instant) -> bool {
+        self.probed.load(Ordering::Relaxed) && now.since(Instant(until)) < PROBED_WITHIN
     }
 
     /// A connection is sent its way. The first one after the back-off is its trial: no other
     /// follows until it has an outcome, or another back-off has passed without one.
     pub(crate) fn begin_trial(&self, now: Instant) {
         let until = self.until.load(Ordering::Relaxed);
-        if until == 0 || now.0 < until {
+        if until == 0 || now.0 < until || self.awaits_probe(until, now) {
             return;
         }
         let again = now.after(back_off(self.in_a_row.load(Ordering::Relaxed), 0));
@@ -114,6 +176,11 @@ impl Health {
             self.answered_on.store(port.into(), Ordering::Relaxed);
         }
         self.note_success();
+    }
+
+    /// It has failed a connection to this port.
+    pub(crate) fn note_failure_on(&self, port: u16) {
+        self.failed_on.store(port.into(), Ordering::Relaxed);
     }
 
     /// True when this is where it has answered last: something listens there.
@@ -158,7 +225,7 @@ mod tests {
 
     fn fail(health: &Health, now: Instant, times: u32) {
         for _ in 0..times {
-            health.note_failure(now, 0);
+            health.note_failure(now, 0, Failure::Refused);
         }
     }
 
@@ -213,12 +280,53 @@ mod tests {
         let h = Health::default();
         h.set_probed(true);
         fail(&h, at(10), 3);
-        assert!(!h.needs_probe(at(10)) && h.needs_probe(at(500)));
-        assert!(h.is_ejected(at(500)));
-        h.note_failure(at(500), 0);
-        assert!(!h.needs_probe(at(501)) && h.needs_probe(at(502)));
+        assert!(!h.needs_probe(at(10)) && h.needs_probe(at(11)));
+        assert!(h.is_ejected(at(40)));
+        h.begin_trial(at(40));
+        assert!(h.needs_probe(at(40)), "a connection is no trial");
+        h.note_failure(at(40), 0, Failure::Silent);
+        assert!(!h.needs_probe(at(41)) && h.needs_probe(at(42)));
         h.note_success();
-        assert!(!h.is_ejected(at(502)) && !h.needs_probe(at(502)));
+        assert!(!h.is_ejected(at(42)) && !h.needs_probe(at(42)));
+        assert_eq!(h.ejection(at(42)), None);
+    }
+
+    #[test]
+    fn a_prober_that_does_not_come_keeps_nobody_out() {
+        let h = Health::default();
+        h.set_probed(true);
+        fail(&h, at(10), 3);
+        assert!(h.is_ejected(at(40)) && !h.is_ejected(at(41)));
+        h.begin_trial(at(41));
+        assert!(h.is_ejected(at(41)), "its trial is under way");
+    }
+
+    #[test]
+    fn an_ejection_says_for_how_long_and_why() {
+        let h = Health::default();
+        fail(&h, at(10), 1);
+        assert_eq!(h.ejection(at(10)), None);
+        h.note_success();
+        fail(&h, at(10), 2);
+        h.note_failure(at(10), 0, Failure::Silent);
+        let ejection = |seconds| Ejection {
+            remaining: Duration::from_secs(seconds),
+            refused: 2,
+            silent: 1,
+            probed: false,
+        };
+        assert_eq!(h.ejection(at(10)), Some(ejection(1)));
+        assert_eq!(h.ejection(at(20)), Some(ejection(0)));
+    }
+
+    #[test]
+    fn it_is_probed_where_it_answered_or_else_where_it_failed() {
+        let h = Health::default();
+        assert_eq!(h.probe_port(), None);
+        h.note_failure_on(81);
+        assert_eq!(h.probe_port(), Some(81));
+        h.note_answer_on(80);
+        assert_eq!(h.probe_port(), Some(80));
     }
 
     proptest! {
@@ -237,7 +345,7 @@ mod tests {
             for (event, seconds, random) in events {
                 now = now.after(Duration::from_secs(seconds));
                 match event {
-                    0 | 1 => h.note_failure(now, random),
+                    0 | 1 => h.note_failure(now, random, Failure::Refused),
                     2 => h.begin_trial(now),
                     _ => h.note_success(),
                 }

@@ -30,6 +30,7 @@ mod limits;
 mod listing;
 mod load;
 mod outcome;
+mod probe;
 mod returns;
 mod reverse;
 mod services;
@@ -40,7 +41,7 @@ mod tenants;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
-pub use ejection::Health;
+pub use ejection::{Ejection, Failure, Health};
 pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};
 pub use forward::{Forward, Refusal};
@@ -48,6 +49,7 @@ pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
 pub use limits::Limits;
 pub use listing::FlowRow;
 pub use load::{OpenFlow, PortLoad, ReplicaLoad, ServiceLoad};
+pub use probe::{NodeAddress, PROBE_PORTS, ProbeCounters, ProbeTarget, Prober};
 pub use reverse::Reverse;
 pub use services::{
     Protocol, Published, Replica, Service, ServiceIndex, Services, ServicesBuilder,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weft_wire::Instant;
 
+use crate::ejection::Failure;
 use crate::flow::{Flow, FlowState, Origin};
 use crate::load::OpenFlow;
 use crate::table::{FlowConfig, FlowTable};
@@ -15,10 +16,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 impl FlowTable {
     /// The replica has refused the connection.
     pub(crate) fn note_refusal(&mut self, now: Instant, at: u32) {
-        let random = self.rng.next_u64();
-        if let Some(open) = self.get(at).and_then(answerable) {
-            open.load().health().note_failure(now, random);
-        }
+        self.note_failure(now, at, Failure::Refused);
     }
 
     /// The client asks again, or has given up; if it is late enough, the replica is silent.
@@ -28,7 +26,17 @@ impl FlowTable {
             return;
         };
         if flow.open.as_ref().is_some_and(late) {
-            self.note_refusal(now, at);
+            self.note_failure(now, at, Failure::Silent);
+        }
+    }
+
+    fn note_failure(&mut self, now: Instant, at: u32, failure: Failure) {
+        let random = self.rng.next_u64();
+        let Some(flow) = self.get(at) else { return };
+        if let Some(open) = answerable(flow) {
+            let health = open.load().health();
+            health.note_failure_on(flow.reverse.tuple.sport);
+            health.note_failure(now, random, failure);
         }
     }
 }

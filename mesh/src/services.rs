@@ -109,6 +109,20 @@ impl Services {
         })
     }
 
+    /// Everything that is published, in no order.
+    pub fn all_published(&self) -> impl Iterator<Item = (Protocol, Published<'_>)> {
+        let ports = self.published.iter();
+        ports.filter_map(|((protocol, _), (index, target_port, load))| {
+            let service = self.services.get(index.0 as usize)?;
+            let published = Published {
+                service,
+                target_port: *target_port,
+                load,
+            };
+            Some((*protocol, published))
+        })
+    }
+
     /// The replica with stable id `key` on network `vni`; none once its endpoint is gone. O(1).
     #[must_use]
     pub fn replica(&self, vni: Vni, key: u64) -> Option<&Replica> {
@@ -265,6 +279,8 @@ mod tests {
         assert_eq!(&*s.vip(vni, vip).unwrap().name, "web");
         assert_eq!(s.published(Protocol::Tcp, 8000).unwrap().target_port, 80);
         assert!(s.published(Protocol::Udp, 8000).is_none());
+        let all: Vec<_> = s.all_published().collect();
+        assert_eq!((all.len(), all[0].1.target_port), (1, 80));
         assert_eq!(s.replica(vni, 2).unwrap().key, 2);
         assert!(s.replica(vni, 3).is_none());
         assert!(s.replica(other, 2).is_none());

@@ -9,6 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use weft_mesh::ProbeCounters;
+
 use super::sample::{
     MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, WorkerEvents,
 };
@@ -25,6 +27,7 @@ impl Collector for Reader {
         encode_workers(out, &sample)?;
         encode_mesh(out, &sample.mesh_ports)?;
         encode_replicas(out, &sample.mesh_replicas)?;
+        encode_probes(out, sample.probes)?;
         encode_dns(out, &sample)?;
         encode_gossip(out, &sample)?;
         gauge(
@@ -229,6 +232,33 @@ fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSampl
         "replica_healthy",
         "1 while the replica takes new connections",
         replicas.iter().map(|r| (labels(r), r.healthy.into())),
+    )?;
+    gauge(
+        out,
+        "replica_ejected",
+        "1 while this node leaves the replica out after failures",
+        replicas.iter().map(|r| (labels(r), r.ejected.into())),
+    )?;
+    counter(
+        out,
+        "replica_ejections",
+        "Times that this node left the replica out",
+        replicas.iter().map(|r| (labels(r), r.ejections)),
+    )
+}
+
+fn encode_probes(out: &mut DescriptorEncoder<'_>, probes: ProbeCounters) -> fmt::Result {
+    counter(
+        out,
+        "mesh_probes",
+        "Probes of replicas that were left out: sent, and what came of them",
+        [
+            ("sent", probes.sent),
+            ("passed", probes.passed),
+            ("refused", probes.refused),
+            ("silent", probes.silent),
+        ]
+        .map(|(outcome, n)| ([("outcome", outcome)], n)),
     )
 }
 

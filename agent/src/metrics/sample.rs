@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_control::objects::Protocol;
 use weft_dataplane::WorkerCounters;
+use weft_mesh::ProbeCounters;
 use weft_wire::DropReason;
 
 /// Where the figures come from: the node.
@@ -28,6 +29,8 @@ pub struct Sample {
     pub mesh_ports: Vec<MeshPortSample>,
     /// Replicas of every service, as this node sees them.
     pub mesh_replicas: Vec<MeshReplicaSample>,
+    /// Probes of ejected replicas.
+    pub probes: ProbeCounters,
     /// DNS, over all sandboxes.
     pub dns: DnsSample,
     /// Gossip.
@@ -167,6 +170,10 @@ pub struct MeshReplicaSample {
     pub accepted: u64,
     /// Connections that it refused or left unanswered.
     pub refused: u64,
+    /// This node leaves it out.
+    pub ejected: bool,
+    /// How often this node left it out.
+    pub ejections: u64,
 }
 
 /// DNS counters.

@@ -163,6 +163,7 @@ pub(super) fn sample(member: &Member) -> Sample {
         sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
         sample.mesh_replicas = mesh_replicas(&seen);
     }
+    sample.probes = running.probes.read();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&running);
@@ -206,6 +207,8 @@ fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
                     open: replica.active.into(),
                     accepted: replica.accepted,
                     refused: replica.refused,
+                    ejected: replica.ejected,
+                    ejections: replica.ejections,
                 }),
         );
     }

@@ -13,6 +13,7 @@ use weft_control::id::{EndpointId, NodeId};
 
 use super::endpoints::Places;
 use super::local::LocalPorts;
+use super::probe;
 use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
 use super::self_tests::SelfTests;
@@ -176,8 +177,16 @@ impl Member {
         self.running.store(Some(Arc::clone(&running)));
         self.started.send_replace(Some(Ok(())));
         tracing::info!(node = %self.node_id, "the node carries traffic");
+        let probing = tokio::spawn(probe::run(Arc::clone(&running), stop.clone()));
         let reconciler = Reconciler::new(Arc::clone(&self), running);
         let (tasks, result) = reconciler.run(&self.session, stop).await;
+        // It ends as the loop does; should that have failed, nobody told it.
+        probing.abort();
+        if let Err(error) = probing.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "replicas were not probed any more");
+        }
         if let Err(error) = result {
             self.fatal.send_replace(Some(format!("{error:#}")));
         }

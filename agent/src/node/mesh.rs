@@ -9,7 +9,8 @@ use weft_control::id::NetworkId;
 use weft_control::objects::{Protocol, PublishMode, Service, ServiceMode, Task, TaskState};
 use weft_control::records::EndpointRecord;
 use weft_dataplane::Snapshot;
-use weft_wire::Vni;
+use weft_mesh::Ejection;
+use weft_wire::{Instant, Vni};
 
 use super::member::Member;
 use super::running::Running;
@@ -25,6 +26,7 @@ pub(super) struct Seen {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) entries: Vec<PortEntry>,
     pub(super) manager: Option<Arc<Manager>>,
+    pub(super) now: Instant,
 }
 
 impl Seen {
@@ -38,6 +40,7 @@ impl Seen {
             snapshot: running.plane.snapshot(),
             entries: running.mesh.entries(),
             manager: member.manager.get().map(Arc::clone),
+            now: Instant(weft_sys::clock::monotonic_nanos()),
         })
     }
 
@@ -92,8 +95,10 @@ impl Seen {
             });
             for record in replicas {
                 total += 1;
-                healthy += u32::from(record.ready);
-                refused += self.load(service, record).map_or(0, |(_, l)| l.refused());
+                let load = self.load(service, record).map(|(_, load)| load);
+                let ejected = load.as_ref().and_then(|l| l.health().ejection(self.now));
+                healthy += u32::from(record.ready && ejected.is_none());
+                refused += load.map_or(0, |l| l.refused());
             }
             if let (ServiceMode::Replicated { replicas }, false) = (service.spec.mode, host) {
                 total = total.max(replicas);
@@ -175,9 +180,12 @@ impl Seen {
             } else if load.as_ref().is_none_or(|(draining, _)| *draining) {
                 "this node has not taken it into its tables yet".to_owned()
             } else {
-                String::new()
+                let health = load.as_ref().map(|(_, load)| load.health());
+                let ejection = health.and_then(|health| health.ejection(self.now));
+                ejection.map(said_of_ejection).unwrap_or_default()
             };
             let load = load.map(|(_, load)| load);
+            let health = load.as_ref().map(|load| load.health());
             rows.push(MeshReplica {
                 name: record.name.clone(),
                 node: self.hostname(&record.node),
@@ -187,6 +195,8 @@ impl Seen {
                 active_everywhere: load.as_ref().map_or(0, |l| l.total()),
                 accepted: load.as_ref().map_or(0, |l| l.accepted()),
                 refused: load.as_ref().map_or(0, |l| l.refused()),
+                ejected: health.is_some_and(|h| h.ejection(self.now).is_some()),
+                ejections: health.map_or(0, weft_mesh::Health::ejections),
                 why_not,
             });
         }
@@ -243,6 +253,22 @@ impl Seen {
     }
 }
 
+/// Why a replica that should take connections gets none from here.
+fn said_of_ejection(ejection: Ejection) -> String {
+    let all = ejection.refused.saturating_add(ejection.silent);
+    let did = match (ejection.refused, ejection.silent) {
+        (refused, 0) => format!("refused {refused} of {all}"),
+        (0, silent) => format!("did not answer {silent} of {all}"),
+        (refused, silent) => format!("refused {refused} and did not answer {silent} of {all}"),
+    };
+    let seconds = ejection.remaining.as_millis().div_ceil(1000);
+    match (seconds, ejection.probed) {
+        (0, true) => format!("ejected until it answers a probe: {did}"),
+        (0, false) => format!("ejected until it answers a connection: {did}"),
+        (seconds, _) => format!("ejected for {seconds} s more: {did}"),
+    }
+}
+
 fn word(task: &Task) -> String {
     format!("{:?}", task.status.state).to_lowercase()
 }
@@ -253,5 +279,40 @@ fn no_endpoint(task: &Task) -> String {
         format!("no task runs: it is {}", word(task))
     } else {
         format!("no task runs: it is {}, {}", word(task), task.status.err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_ejection_is_said_with_its_time_and_its_cause() {
+        let said = |ms, refused, silent, probed| {
+            said_of_ejection(Ejection {
+                remaining: Duration::from_millis(ms),
+                refused,
+                silent,
+                probed,
+            })
+        };
+        assert_eq!(
+            said(11_001, 5, 0, true),
+            "ejected for 12 s more: refused 5 of 5"
+        );
+        assert_eq!(
+            said(1, 0, 3, false),
+            "ejected for 1 s more: did not answer 3 of 3"
+        );
+        assert_eq!(
+            said(0, 2, 3, true),
+            "ejected until it answers a probe: refused 2 and did not answer 3 of 5"
+        );
+        assert_eq!(
+            said(0, 3, 0, false),
+            "ejected until it answers a connection: refused 3 of 3"
+        );
     }
 }

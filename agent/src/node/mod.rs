@@ -21,6 +21,7 @@ mod mesh;
 mod mtu;
 mod overlap;
 mod pressure;
+mod probe;
 mod published;
 mod reconcile;
 mod remembered;

@@ -19,6 +19,7 @@ use weft_wire::{Vni, mac_for_ip};
 
 use super::gateway::Gateway;
 use super::local::LocalPorts;
+use super::probe::ProbeStats;
 use super::underlay::{Mtus, Underlay};
 use super::warnings::Warnings;
 use crate::config::Config;
@@ -42,6 +43,8 @@ pub(super) struct Running {
     pub(super) gateway: Gateway,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
+    /// Of replicas that were left out.
+    pub(super) probes: ProbeStats,
 }
 
 impl Running {
@@ -93,6 +96,7 @@ impl Running {
         };
         Ok(Self {
             mtus: ArcSwap::from_pointee(mtus),
+            probes: ProbeStats::default(),
             mesh: MeshSockets::new(MeshConfig {
                 front_end: config.mesh,
                 udp_idle: config.udp_idle,

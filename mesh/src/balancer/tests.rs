@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use weft_wire::{Instant, Mac, Vni};
 
 use super::{Affinity, Balancer, Choice, Policy, Rng};
+use crate::ejection::Failure;
 use crate::services::Replica;
 
 fn replicas(loads: &[u32]) -> Vec<Replica> {
@@ -141,7 +142,7 @@ fn ago(d: Duration) -> Instant {
 
 fn eject(replica: &Replica, at: Instant) {
     for _ in 0..3 {
-        replica.load.health().note_failure(at, 0);
+        replica.load.health().note_failure(at, 0, Failure::Refused);
     }
 }
 
@@ -403,7 +404,8 @@ proptest! {
             r.local = flags & 1 == 1;
             r.load.health().set_probed(flags & 4 == 4);
             for _ in 0..failures {
-                r.load.health().note_failure(Instant(at[2]), at[0]);
+                let health = r.load.health();
+                health.note_failure(Instant(at[2]), at[0], Failure::Refused);
             }
         }
         let (policy, sticky, local_first, lifetime, spill_percent) = way;
