@@ -35,6 +35,7 @@
 //! 409 (conflict), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Add;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -489,13 +490,46 @@ pub struct MeshPort {
     pub active: u64,
     /// Connections that found no replica.
     pub failed: u64,
-    /// Refusals and silences of the service's replicas that clients of this node did not notice,
-    /// over all of its ports.
+    /// Times that a connection went on to another replica, which its client did not notice.
     pub retried: u64,
+    /// Replicas that this node leaves out, after failures in a row.
+    #[serde(default)]
+    pub ejected: u32,
     /// Bytes from clients to replicas.
     pub rx_bytes: u64,
     /// Bytes from replicas to clients.
     pub tx_bytes: u64,
+    /// How long connections to replicas took to open.
+    #[serde(default)]
+    pub connect: ConnectTime,
+}
+
+/// How long connections took to open, summed up since the agent started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectTime {
+    /// Connections.
+    pub count: u64,
+    /// Microseconds of all of them together.
+    pub total_us: u64,
+}
+
+impl Add for ConnectTime {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            total_us: self.total_us.saturating_add(other.total_us),
+        }
+    }
+}
+
+impl ConnectTime {
+    /// Mean, in microseconds; none without a connection.
+    #[must_use]
+    pub const fn mean_us(self) -> Option<u64> {
+        self.total_us.checked_div(self.count)
+    }
 }
 
 /// Whether a published port is accepted on a node.
@@ -531,6 +565,18 @@ pub struct MeshReplica {
     pub accepted: u64,
     /// Connections of this node that it refused or left unanswered.
     pub refused: u64,
+    /// Those of `refused` that went on to another replica; the others failed.
+    #[serde(default)]
+    pub retried: u64,
+    /// Bytes from clients of this node.
+    #[serde(default)]
+    pub rx_bytes: u64,
+    /// Bytes to clients of this node.
+    #[serde(default)]
+    pub tx_bytes: u64,
+    /// How long it took to answer connections of this node.
+    #[serde(default)]
+    pub connect: ConnectTime,
     /// This node leaves it out, after failures in a row.
     #[serde(default)]
     pub ejected: bool,

@@ -8,8 +8,8 @@ use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
 
 use crate::balancer::Choice;
 use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
-use crate::load::{OpenFlow, PortLoad};
-use crate::services::{Protocol, Replica, Service};
+use crate::load::PortLoad;
+use crate::services::{Protocol, Published, Replica, Service};
 use crate::table::{Context, FlowTable};
 
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
@@ -188,6 +188,7 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) -> Forward {
+        let worker = self.config.worker;
         let Some(flow) = self.get_mut(at) else {
             return Forward::Drop(DropReason::NotAFlow);
         };
@@ -196,8 +197,8 @@ impl FlowTable {
             return Forward::Drop(DropReason::BadIpHeader);
         }
         clamp(cx, flow, frame, info, partial_csum);
-        if let Some(port) = flow.open.as_ref().and_then(OpenFlow::port) {
-            port.count_rx(payload_of(frame, info));
+        if let Some(open) = &flow.open {
+            open.count_rx(worker, payload_of(frame, info));
         }
         Forward::Rewritten {
             vni: flow.origin.vni(),
@@ -388,7 +389,10 @@ impl FlowTable {
         let worker = self.config.worker;
         let flow = self.get_mut(at)?;
         if let Some(open) = flow.open.take() {
-            open.load().count_refused();
+            open.load().count_retried();
+        }
+        if let Some(published) = published(cx, &origin, &key) {
+            published.load.count_retried();
         }
         let port = port_load(cx, &origin, &key);
         let open = replica.load.open_at(&service.balancer.load, cx.now);
@@ -492,21 +496,28 @@ pub(crate) fn port_load<'a>(
     match origin {
         Origin::Mesh {
             keeps_client: true, ..
-        } => {
-            let protocol = protocol_of(key);
-            Some(cx.services.published(protocol, key.tuple.dport)?.load)
-        }
+        } => Some(published(cx, origin, key)?.load),
         _ => None,
     }
 }
 
-/// Bytes of data in a packet, which is one of IPv4 where they are counted. A run of segments has
-/// the length of all in its header, and `info` that of the first.
+/// The published port that a connection came by.
+fn published<'a>(cx: &Context<'a>, origin: &Origin, key: &Key) -> Option<Published<'a>> {
+    match origin {
+        Origin::Mesh { .. } => cx.services.published(protocol_of(key), key.tuple.dport),
+        Origin::Port { .. } => None,
+    }
+}
+
+/// Bytes of data in a packet. A run of segments has the length of all in its header, and `info`
+/// that of the first.
 pub(crate) fn payload_of(frame: &[u8], info: &IpInfo) -> u64 {
+    // RFC 791: the length of all; RFC 8200: of what follows the fixed header.
+    let (at, fixed) = if info.is_ipv4() { (2, 0) } else { (4, 40) };
     let total = frame
-        .get(info.l3 + 2..)
+        .get(info.l3 + at..)
         .and_then(|rest| rest.first_chunk())
-        .map_or(0, |bytes| u64::from(u16::from_be_bytes(*bytes)));
+        .map_or(0, |bytes| fixed + u64::from(u16::from_be_bytes(*bytes)));
     total.saturating_sub((info.payload - info.l3) as u64)
 }
 
@@ -523,7 +534,7 @@ fn service_of<'a>(cx: &Context<'a>, origin: &Origin, key: &Key) -> Option<(&'a S
     match origin {
         Origin::Port { vni, .. } => Some((cx.services.vip(*vni, key.tuple.dst)?, key.tuple.dport)),
         Origin::Mesh { .. } => {
-            let published = cx.services.published(protocol_of(key), key.tuple.dport)?;
+            let published = published(cx, origin, key)?;
             Some((published.service, published.target_port))
         }
     }

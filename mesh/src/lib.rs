@@ -38,6 +38,7 @@ mod sweep;
 mod syn_ring;
 mod table;
 mod tenants;
+mod traffic;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
@@ -56,3 +57,4 @@ pub use services::{
 };
 pub use sweep::{Reset, ResetTo};
 pub use table::{Context, FlowConfig, FlowCounters, FlowTable};
+pub use traffic::ConnectTime;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use crate::ejection::Health;
+use crate::traffic::{ConnectTime, Traffic};
 
 /// Not known, in a counter whose other values are.
 const UNKNOWN: u32 = u32::MAX;
@@ -56,16 +57,50 @@ impl ServiceLoad {
 /// What became of connections to one published port that reached the balancer with their client's own
 /// address, shared by all workers and by the agent across snapshots. Others were accepted by a
 /// listener of the agent, which counts them.
-#[derive(Debug, Default)]
+///
+/// Retries are counted here whoever accepted the connection.
+#[derive(Debug)]
 pub struct PortLoad {
     accepted: AtomicU64,
     refused: AtomicU64,
+    retried: AtomicU64,
     open: AtomicU64,
-    rx_bytes: AtomicU64,
-    tx_bytes: AtomicU64,
+    traffic: Traffic,
+    connect: ConnectTime,
+}
+
+impl Default for PortLoad {
+    fn default() -> Self {
+        Self::with_workers(1)
+    }
 }
 
 impl PortLoad {
+    /// Counters for so many workers.
+    #[must_use]
+    pub fn with_workers(workers: usize) -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            traffic: Traffic::new(workers),
+            connect: ConnectTime::default(),
+        }
+    }
+
+    /// Times that a connection went on to another replica.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// How long connections took to open.
+    #[must_use]
+    pub const fn connect(&self) -> &ConnectTime {
+        &self.connect
+    }
+
     /// Connections that a replica took.
     #[must_use]
     pub fn accepted(&self) -> u64 {
@@ -87,21 +122,25 @@ impl PortLoad {
     /// Bytes from clients to replicas, headers left out.
     #[must_use]
     pub fn rx_bytes(&self) -> u64 {
-        self.rx_bytes.load(Ordering::Relaxed)
+        self.traffic.rx()
     }
 
     /// Bytes from replicas to clients, headers left out.
     #[must_use]
     pub fn tx_bytes(&self) -> u64 {
-        self.tx_bytes.load(Ordering::Relaxed)
+        self.traffic.tx()
     }
 
-    pub(crate) fn count_rx(&self, bytes: u64) {
-        self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_rx(worker, bytes);
     }
 
-    pub(crate) fn count_tx(&self, bytes: u64) {
-        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn count_tx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_tx(worker, bytes);
+    }
+
+    pub(crate) fn count_retried(&self) {
+        self.retried.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refused(&self) {
@@ -129,10 +168,21 @@ pub struct ReplicaLoad {
     health: Health,
     accepted: AtomicU64,
     refused: AtomicU64,
+    retried: AtomicU64,
+    traffic: Traffic,
+    connect: ConnectTime,
 }
 
 impl Default for ReplicaLoad {
     fn default() -> Self {
+        Self::with_workers(1)
+    }
+}
+
+impl ReplicaLoad {
+    /// Counters for so many workers.
+    #[must_use]
+    pub fn with_workers(workers: usize) -> Self {
         Self {
             own: AtomicU32::new(0),
             others: AtomicU32::new(0),
@@ -146,11 +196,12 @@ impl Default for ReplicaLoad {
             health: Health::default(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            traffic: Traffic::new(workers),
+            connect: ConnectTime::default(),
         }
     }
-}
 
-impl ReplicaLoad {
     /// Connections that the balancers of this node have open to the replica.
     #[must_use]
     pub fn own(&self) -> u32 {
@@ -264,6 +315,30 @@ impl ReplicaLoad {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Those of [`Self::refused`] that went on to another replica; the others failed.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from clients of this node, headers left out.
+    #[must_use]
+    pub fn rx_bytes(&self) -> u64 {
+        self.traffic.rx()
+    }
+
+    /// Bytes to clients of this node, headers left out.
+    #[must_use]
+    pub fn tx_bytes(&self) -> u64 {
+        self.traffic.tx()
+    }
+
+    /// How long it takes to answer a SYN.
+    #[must_use]
+    pub const fn connect(&self) -> &ConnectTime {
+        &self.connect
+    }
+
     /// What its answers say of it.
     #[must_use]
     pub const fn health(&self) -> &Health {
@@ -300,6 +375,19 @@ impl ReplicaLoad {
     pub(crate) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
+
+    pub(crate) fn count_retried(&self) {
+        self.count_refused();
+        self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_rx(worker, bytes);
+    }
+
+    pub(crate) fn count_tx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_tx(worker, bytes);
+    }
 }
 
 /// One connection counted in [`ReplicaLoad::own`]; dropping it takes the count back, once.
@@ -325,6 +413,31 @@ impl OpenFlow {
     #[must_use]
     pub fn port(&self) -> Option<&Arc<PortLoad>> {
         self.port.as_ref()
+    }
+
+    /// Counts data from the client.
+    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
+        self.load.count_rx(worker, bytes);
+        if let Some(port) = &self.port {
+            port.count_rx(worker, bytes);
+        }
+    }
+
+    /// The replica has answered.
+    pub(crate) fn note_connected(&self, now: Instant) {
+        let Some(opened) = self.opened() else { return };
+        self.load.connect.add(now.since(opened));
+        if let Some(port) = &self.port {
+            port.connect.add(now.since(opened));
+        }
+    }
+
+    /// The replica did not take it, and no other one will.
+    pub(crate) fn count_failed(&self) {
+        self.load.count_refused();
+        if let Some(port) = &self.port {
+            port.count_refused();
+        }
     }
 
     pub(crate) fn count_accepted(&self) {

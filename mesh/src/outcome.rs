@@ -62,6 +62,7 @@ pub(crate) fn note_answer(flow: &Flow, before: FlowState) {
         open.load()
             .health()
             .note_answer_on(flow.reverse.tuple.sport);
+        open.note_connected(flow.last_seen);
     }
 }
 

@@ -133,13 +133,21 @@ impl FlowTable {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
         clamp(cx, flow, frame, info, partial_csum);
-        // Of flows of other workers only the port is known.
-        let port = match &flow.open {
-            Some(open) => open.port(),
-            None => port_load(cx, &flow.origin, &flow.forward),
+        let (worker, bytes) = (self.config.worker, payload_of(frame, info));
+        // What belongs to a flow of another worker is looked up.
+        let (port, load) = match &flow.open {
+            Some(open) => (open.port(), Some(open.load())),
+            None => {
+                let replica = cx.services.replica(flow.origin.vni(), flow.replica_key);
+                let port = port_load(cx, &flow.origin, &flow.forward);
+                (port, replica.map(|replica| &*replica.load))
+            }
         };
         if let Some(port) = port {
-            port.count_tx(payload_of(frame, info));
+            port.count_tx(worker, bytes);
+        }
+        if let Some(load) = load {
+            load.count_tx(worker, bytes);
         }
         Reverse::Rewritten {
             to: flow.origin.target(),
@@ -194,10 +202,7 @@ impl FlowTable {
         let Some((install, partial_csum)) = moved else {
             self.counters.refused += 1;
             if let Some(open) = self.get(at).and_then(|flow| flow.open.as_ref()) {
-                open.load().count_refused();
-                if let Some(port) = open.port() {
-                    port.count_refused();
-                }
+                open.count_failed();
             }
             self.set_state(at, FlowState::Reset);
             return None;

@@ -230,6 +230,7 @@ impl FlowTable {
             };
             if self.deadline(at).is_some_and(|deadline| deadline <= now) {
                 self.note_silence(now, at);
+                self.count_unanswered(at);
                 self.remove(at);
                 self.counters.expired += 1;
                 ended += 1;
@@ -238,6 +239,14 @@ impl FlowTable {
             }
         }
         ended
+    }
+
+    /// Counts a connection that was never answered.
+    fn count_unanswered(&self, at: u32) {
+        let flow = self.get(at).filter(|flow| flow.state.is_unanswered());
+        if let Some(open) = flow.and_then(|flow| flow.open.as_ref()) {
+            open.count_failed();
+        }
     }
 
     /// When [`FlowTable::expire`] may have something to do next.

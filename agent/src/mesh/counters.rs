@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use weft_control::api::ConnectTime;
 
 use super::{PortStats, Published};
 
@@ -13,11 +16,20 @@ pub(crate) struct PortCounters {
     open: AtomicU64,
     pub(crate) rx_bytes: AtomicU64,
     pub(crate) tx_bytes: AtomicU64,
+    connects: AtomicU64,
+    connect_us: AtomicU64,
 }
 
 impl PortCounters {
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A replica has taken a connection, after so long.
+    pub(crate) fn connected(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        self.connect_us.fetch_add(us, Ordering::Relaxed);
     }
 
     /// Counts one connection as accepted, and as open until the value is dropped.
@@ -35,6 +47,10 @@ impl PortCounters {
             open: self.open.load(Ordering::Relaxed),
             rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
             tx_bytes: self.tx_bytes.load(Ordering::Relaxed),
+            connect: ConnectTime {
+                count: self.connects.load(Ordering::Relaxed),
+                total_us: self.connect_us.load(Ordering::Relaxed),
+            },
         }
     }
 }

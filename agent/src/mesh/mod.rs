@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use weft_control::api::ConnectTime;
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 
 use busy::BusyPorts;
@@ -102,6 +103,8 @@ pub struct PortStats {
     pub rx_bytes: u64,
     /// Bytes from replicas to clients.
     pub tx_bytes: u64,
+    /// How long replicas took to answer; nothing for UDP.
+    pub connect: ConnectTime,
 }
 
 /// Settings and limits.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
@@ -101,7 +101,9 @@ async fn carry(
 ) {
     let counters = &open.0;
     let connect = async {
+        let begun = Instant::now();
         let mut replica = TcpStream::connect(mesh).await?;
+        counters.connected(begun.elapsed());
         let header = proxy::header(address, from, client.local_addr()?);
         // A new connection has room for it.
         replica.write_all(&header).await?;

@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use weft_control::api::ConnectTime;
 use weft_mesh::ProbeCounters;
 
 use super::sample::{
@@ -49,6 +50,7 @@ const NO_LABELS: [(&str, &str); 0] = [];
 
 type Value<'a> = fn(&'a PortSample) -> u64;
 type MeshValue = fn(&MeshPortSample) -> u64;
+type ReplicaValue = fn(&MeshReplicaSample) -> u64;
 
 fn encode_ports<'a>(out: &mut DescriptorEncoder<'_>, ports: &'a [PortSample]) -> fmt::Result {
     let families: [(&str, &str, Value<'a>); 4] = [
@@ -167,7 +169,7 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
         ),
         (
             "mesh_retried_connections",
-            "Connections that went on to another replica, over all ports of the service",
+            "Times that a connection went on to another replica",
             |p| p.retried,
         ),
         ("mesh_rx_bytes", "Bytes from clients to replicas", |p| {
@@ -185,6 +187,17 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
         "mesh_open_connections",
         "Connections open on a published port",
         ports.iter().map(|p| (labels(p), p.open)),
+    )?;
+    connect_time(
+        out,
+        ("mesh_connects", "mesh_connect_seconds"),
+        ports.iter().map(|p| (labels(p), p.connect)),
+    )?;
+    gauge(
+        out,
+        "mesh_ejected_replicas",
+        "Replicas of a published port that this node leaves out after failures",
+        ports.iter().map(|p| (labels(p), p.ejected)),
     )?;
     gauge(
         out,
@@ -209,17 +222,45 @@ fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSampl
             ("network", r.network.clone()),
         ]
     };
-    counter(
+    let counters: [(&str, &str, ReplicaValue); 5] = [
+        (
+            "replica_accepted_connections",
+            "Connections of this node that the replica answered",
+            |r| r.accepted,
+        ),
+        (
+            "replica_refused_connections",
+            "Connections of this node that the replica refused or left unanswered",
+            |r| r.refused,
+        ),
+        (
+            "replica_retried_connections",
+            "Those of the refused connections that went on to another replica",
+            |r| r.retried,
+        ),
+        (
+            "replica_rx_bytes",
+            "Bytes from clients of this node to the replica",
+            |r| r.rx_bytes,
+        ),
+        (
+            "replica_tx_bytes",
+            "Bytes from the replica to clients of this node",
+            |r| r.tx_bytes,
+        ),
+    ];
+    for (name, help, value) in counters {
+        counter(
+            out,
+            name,
+            help,
+            replicas.iter().map(|r| (labels(r), value(r))),
+        )?;
+    }
+    connect_time(
         out,
-        "replica_accepted_connections",
-        "Connections of this node that the replica answered",
-        replicas.iter().map(|r| (labels(r), r.accepted)),
-    )?;
-    counter(
-        out,
-        "replica_refused_connections",
-        "Connections of this node that the replica refused or left unanswered",
-        replicas.iter().map(|r| (labels(r), r.refused)),
+        ("replica_connects", "replica_connect_seconds"),
+        replicas.iter().map(|r| (labels(r), r.connect)),
     )?;
     gauge(
         out,
@@ -314,6 +355,27 @@ fn encode_gossip(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resul
         "Table entries that are visible but cannot be decoded",
         [(NO_LABELS, sample.gossip_undecodable)],
     )
+}
+
+/// Two counters whose quotient is the mean: how many, and how long all of them took.
+fn connect_time<const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    (count, seconds): (&str, &str),
+    series: impl Iterator<Item = ([(&'static str, String); N], ConnectTime)> + Clone,
+) -> fmt::Result {
+    counter(
+        out,
+        count,
+        "Connections that a replica answered, whose time is in the seconds",
+        series.clone().map(|(labels, time)| (labels, time.count)),
+    )?;
+    let help = "Seconds from the SYN to the replica's answer, over all connections";
+    let series = series.map(|(labels, time)| (labels, time.total_us));
+    family(out, seconds, help, MetricType::Counter, series, |us| {
+        Box::new(ConstCounter::new(
+            std::time::Duration::from_micros(us).as_secs_f64(),
+        ))
+    })
 }
 
 fn counter<L: AsRef<str>, const N: usize>(

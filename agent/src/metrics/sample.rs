@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use weft_control::api::ConnectTime;
 use weft_control::objects::Protocol;
 use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
@@ -143,8 +144,12 @@ pub struct MeshPortSample {
     pub rx_bytes: u64,
     /// Bytes from replicas to clients.
     pub tx_bytes: u64,
-    /// Connections that went on to another replica, over all ports of the service.
+    /// Times that a connection went on to another replica.
     pub retried: u64,
+    /// Replicas that this node leaves out.
+    pub ejected: u64,
+    /// How long connections to replicas took to open.
+    pub connect: ConnectTime,
     /// Replicas that take new connections.
     pub healthy: u64,
     /// True while the node has the port.
@@ -170,6 +175,14 @@ pub struct MeshReplicaSample {
     pub accepted: u64,
     /// Connections that it refused or left unanswered.
     pub refused: u64,
+    /// Those that went on to another replica.
+    pub retried: u64,
+    /// Bytes from clients of this node.
+    pub rx_bytes: u64,
+    /// Bytes to clients of this node.
+    pub tx_bytes: u64,
+    /// How long it took to answer.
+    pub connect: ConnectTime,
     /// This node leaves it out.
     pub ejected: bool,
     /// How often this node left it out.

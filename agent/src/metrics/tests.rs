@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use weft_control::api::ConnectTime;
 use weft_control::objects::Protocol;
 use weft_wire::DropReason;
 
@@ -64,6 +65,11 @@ fn every_figure_has_its_series() {
             rx_bytes: 12,
             tx_bytes: 13,
             retried: 29,
+            ejected: 39,
+            connect: ConnectTime {
+                count: 40,
+                total_us: 1_500_000,
+            },
             healthy: 30,
             accepted_here: true,
         }],
@@ -76,6 +82,13 @@ fn every_figure_has_its_series() {
             open: 31,
             accepted: 32,
             refused: 33,
+            retried: 41,
+            rx_bytes: 42,
+            tx_bytes: 43,
+            connect: ConnectTime {
+                count: 44,
+                total_us: 250_000,
+            },
             ejected: true,
             ejections: 34,
         }],
@@ -135,6 +148,14 @@ fn every_figure_has_its_series() {
         format!("weft_replica_accepted_connections_total{{{replica}}} 32"),
         format!("weft_replica_refused_connections_total{{{replica}}} 33"),
         format!("weft_replica_healthy{{{replica}}} 1"),
+        format!("weft_mesh_ejected_replicas{{{mesh}}} 39"),
+        format!("weft_mesh_connects_total{{{mesh}}} 40"),
+        format!("weft_mesh_connect_seconds_total{{{mesh}}} 1.5"),
+        format!("weft_replica_retried_connections_total{{{replica}}} 41"),
+        format!("weft_replica_rx_bytes_total{{{replica}}} 42"),
+        format!("weft_replica_tx_bytes_total{{{replica}}} 43"),
+        format!("weft_replica_connects_total{{{replica}}} 44"),
+        format!("weft_replica_connect_seconds_total{{{replica}}} 0.25"),
         format!("weft_replica_ejected{{{replica}}} 1"),
         format!("weft_replica_ejections_total{{{replica}}} 34"),
         r#"weft_mesh_probes_total{outcome="sent"} 35"#.to_owned(),

@@ -307,8 +307,9 @@ fn services(
         };
         let replicas = replicas_of(task, vni, loads);
         let index = builder.service(balanced(entry.service, replicas, loads));
-        let protocol = protocol(entry.port.protocol);
-        builder.publish(protocol, entry.mesh_port, index, entry.port.target);
+        let (port, mesh_port) = (entry.port, entry.mesh_port);
+        let load = loads.of_port(&entry.service.id, port.protocol, mesh_port);
+        builder.publish_counted(protocol(port.protocol), mesh_port, index, port.target, load);
     }
     builder.build()
 }

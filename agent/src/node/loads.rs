@@ -17,13 +17,24 @@ pub(super) struct Loads {
     ports: BTreeMap<(ServiceId, Protocol, u16), Arc<PortLoad>>,
     /// Replicas that took connections once and take no more.
     draining: BTreeSet<EndpointId>,
+    /// Workers that count.
+    workers: usize,
     reported: BTreeMap<EndpointId, LoadRecord>,
 }
 
 impl Loads {
+    /// Counters that so many workers share.
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
+    }
+
     /// The counter of a replica, made on first use.
     pub(super) fn of(&mut self, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
-        Arc::clone(self.counters.entry(endpoint.clone()).or_default())
+        let new = || Arc::new(ReplicaLoad::with_workers(self.workers));
+        Arc::clone(self.counters.entry(endpoint.clone()).or_insert_with(new))
     }
 
     /// The counters of a service, made on first use.
@@ -39,7 +50,8 @@ impl Loads {
         mesh_port: u16,
     ) -> Arc<PortLoad> {
         let key = (service.clone(), protocol, mesh_port);
-        Arc::clone(self.ports.entry(key).or_default())
+        let new = || Arc::new(PortLoad::with_workers(self.workers));
+        Arc::clone(self.ports.entry(key).or_insert_with(new))
     }
 
     /// Notes which replicas take connections, and since when.

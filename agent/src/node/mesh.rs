@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_control::api::{MeshPort, MeshPortState, MeshReplica};
+use weft_control::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_control::assignment::Assignment;
 use weft_control::gossip::NetdbView;
 use weft_control::id::NetworkId;
@@ -84,7 +84,7 @@ impl Seen {
 
     fn port(&self, entry: &PortEntry, endpoints: &[EndpointRecord]) -> MeshPort {
         let published = &entry.published;
-        let (mut healthy, mut total, mut refused) = (0, 0, 0);
+        let (mut healthy, mut total, mut ejected) = (0, 0, 0);
         if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
             let host = published.mode == PublishMode::Host;
             let own = &self.orders.node.id;
@@ -95,10 +95,10 @@ impl Seen {
             });
             for record in replicas {
                 total += 1;
-                let load = self.load(service, record).map(|(_, load)| load);
-                let ejected = load.as_ref().and_then(|l| l.health().ejection(self.now));
-                healthy += u32::from(record.ready && ejected.is_none());
-                refused += load.map_or(0, |l| l.refused());
+                let load = self.load(service, record);
+                let out = load.and_then(|(_, load)| load.health().ejection(self.now));
+                healthy += u32::from(record.ready && out.is_none());
+                ejected += u32::from(record.ready && out.is_some());
             }
             if let (ServiceMode::Replicated { replicas }, false) = (service.spec.mode, host) {
                 total = total.max(replicas);
@@ -138,10 +138,12 @@ impl Seen {
             accepted: stats.map_or(0, |s| s.accepted) + frame.map_or(0, |f| f.accepted()),
             active: stats.map_or(0, |s| s.open) + frame.map_or(0, |f| f.open()),
             failed,
-            // Whoever failed was refused last by a replica, too.
-            retried: refused.saturating_sub(failed),
+            retried: frame.map_or(0, |f| f.retried()),
+            ejected,
             rx_bytes: stats.map_or(0, |s| s.rx_bytes) + frame.map_or(0, |f| f.rx_bytes()),
             tx_bytes: stats.map_or(0, |s| s.tx_bytes) + frame.map_or(0, |f| f.tx_bytes()),
+            connect: stats.map(|s| s.connect).unwrap_or_default()
+                + frame.map_or_else(ConnectTime::default, |f| connect_time(f.connect())),
         }
     }
 
@@ -195,6 +197,12 @@ impl Seen {
                 active_everywhere: load.as_ref().map_or(0, |l| l.total()),
                 accepted: load.as_ref().map_or(0, |l| l.accepted()),
                 refused: load.as_ref().map_or(0, |l| l.refused()),
+                retried: load.as_ref().map_or(0, |l| l.retried()),
+                rx_bytes: load.as_ref().map_or(0, |l| l.rx_bytes()),
+                tx_bytes: load.as_ref().map_or(0, |l| l.tx_bytes()),
+                connect: load
+                    .as_ref()
+                    .map_or_else(ConnectTime::default, |l| connect_time(l.connect())),
                 ejected: health.is_some_and(|h| h.ejection(self.now).is_some()),
                 ejections: health.map_or(0, weft_mesh::Health::ejections),
                 why_not,
@@ -250,6 +258,13 @@ impl Seen {
             Some(task) => format!("not ready: its task is {}", word(&task)),
             None => "not ready: it starts or is being stopped".to_owned(),
         }
+    }
+}
+
+fn connect_time(time: &weft_mesh::ConnectTime) -> ConnectTime {
+    ConnectTime {
+        count: time.count(),
+        total_us: u64::try_from(time.total().as_micros()).unwrap_or(u64::MAX),
     }
 }
 

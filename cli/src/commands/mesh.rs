@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{MeshConn, MeshConns, MeshPort, MeshPortState};
+use weft_control::api::{ConnectTime, MeshConn, MeshConns, MeshPort, MeshPortState};
 use weft_control::objects::PublishMode;
 
 use crate::args::MeshCommand;
@@ -56,10 +56,12 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
             ("Active", "ACTIVE"),
             ("Failed", "FAILED"),
             ("Retried", "RETRIED"),
+            ("Ejected", "EJECTED"),
             ("BytesIn", "BYTES IN"),
             ("BytesOut", "BYTES OUT"),
+            ("Connect", "CONNECT"),
         ],
-        "{{.Port}}\t{{.Protocol}}\t{{.Mode}}\t{{.Service}}\t{{.Address}}\t{{.State}}\t{{.Replicas}}\t{{.Accepted}}\t{{.Active}}\t{{.Failed}}\t{{.Retried}}\t{{.BytesIn}}\t{{.BytesOut}}",
+        "{{.Port}}\t{{.Protocol}}\t{{.Mode}}\t{{.Service}}\t{{.Address}}\t{{.State}}\t{{.Replicas}}\t{{.Accepted}}\t{{.Active}}\t{{.Failed}}\t{{.Retried}}\t{{.Ejected}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}",
         "ID",
     );
     let mut ports: Vec<&MeshPort> = ports.iter().collect();
@@ -89,8 +91,10 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
             "Active": port.active,
             "Failed": port.failed,
             "Retried": port.retried,
+            "Ejected": port.ejected,
             "BytesIn": port.rx_bytes,
             "BytesOut": port.tx_bytes,
+            "Connect": mean(port.connect),
         }));
     }
     listing
@@ -147,6 +151,14 @@ fn idle(ms: u64) -> String {
     }
 }
 
+/// Mean time to open a connection, for people.
+pub(super) fn mean(connect: ConnectTime) -> String {
+    connect.mean_us().map_or_else(
+        || "-".to_owned(),
+        |us| format!("{}.{:02} ms", us / 1000, us % 1000 / 10),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use weft_control::objects::Protocol;
@@ -170,9 +182,22 @@ mod tests {
             active: 5,
             failed: 6,
             retried: 7,
+            ejected: 1,
             rx_bytes: 8,
             tx_bytes: 9,
+            connect: ConnectTime {
+                count: 2,
+                total_us: 2468,
+            },
         }
+    }
+
+    #[test]
+    fn a_mean_is_there_once_something_was_opened() {
+        assert_eq!(mean(ConnectTime::default()), "-");
+        let time = |count, total_us| mean(ConnectTime { count, total_us });
+        assert_eq!(time(3, 300), "0.10 ms");
+        assert_eq!(time(1, 1_000_059), "1000.05 ms");
     }
 
     #[test]
@@ -209,8 +234,10 @@ mod tests {
                 "5",
                 "6",
                 "7",
+                "1",
                 "8",
-                "9"
+                "9",
+                "1.23 ms"
             ]
         );
         assert_eq!(lines[2][5], "busy: nginx (pid 812)");

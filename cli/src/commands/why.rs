@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use weft_control::api::Why;
 
+use super::mesh::mean;
 use crate::args::WhyArgs;
 use crate::client::{Client, segment};
 use crate::output::{Listing, Printer};
@@ -51,9 +52,14 @@ fn listing(why: &Why) -> Listing {
             ("ActiveEverywhere", "OPEN EVERYWHERE"),
             ("Accepted", "ACCEPTED"),
             ("Refused", "REFUSED"),
+            ("Retried", "RETRIED"),
+            ("Ejections", "EJECTED"),
+            ("BytesIn", "BYTES IN"),
+            ("BytesOut", "BYTES OUT"),
+            ("Connect", "CONNECT"),
             ("Takes", "TAKES CONNECTIONS"),
         ],
-        "{{.Name}}\t{{.Node}}\t{{.Network}}\t{{.Address}}\t{{.Active}}\t{{.ActiveEverywhere}}\t{{.Accepted}}\t{{.Refused}}\t{{.Takes}}",
+        "{{.Name}}\t{{.Node}}\t{{.Network}}\t{{.Address}}\t{{.Active}}\t{{.ActiveEverywhere}}\t{{.Accepted}}\t{{.Refused}}\t{{.Retried}}\t{{.Ejections}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}\t{{.Takes}}",
         "Name",
     );
     for replica in &why.replicas {
@@ -68,6 +74,13 @@ fn listing(why: &Why) -> Listing {
             "ActiveEverywhere": replica.active_everywhere,
             "Accepted": replica.accepted,
             "Refused": replica.refused,
+            "Retried": replica.retried,
+            "Failed": replica.refused.saturating_sub(replica.retried),
+            "Ejected": replica.ejected,
+            "Ejections": replica.ejections,
+            "BytesIn": replica.rx_bytes,
+            "BytesOut": replica.tx_bytes,
+            "Connect": mean(replica.connect),
             "WhyNot": replica.why_not,
             "Takes": if replica.why_not.is_empty() {
                 "yes".to_owned()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_mesh::{FlowConfig, FlowState, Forward, Refusal, Reverse};
+use weft_mesh::{FlowConfig, FlowState, Forward, Protocol, Refusal, Reverse};
 use weft_wire::{DropReason, FiveTuple};
 
 use crate::bench::*;
@@ -57,6 +57,59 @@ fn a_moved_connection_works_and_its_first_replica_is_forgotten() {
     assert!(matches!(b.reverse(&mut late), Reverse::NotAFlow));
     let at = b.replica_at(second.dst);
     assert_eq!(b.loads[at].accepted(), 1);
+}
+
+#[test]
+fn what_a_moved_connection_does_is_counted_where_it_belongs() {
+    let mut b = Bench::new(2);
+    let first = b.half_open(40_000);
+    b.pass(Duration::from_millis(7));
+    let second = refuse(&mut b, first).unwrap();
+    b.pass(Duration::from_millis(3));
+    b.returned(&port(), answer(second, SYN | ACK, 9, 101, b""));
+    b.forwarded(&port(), to_vip(40_000, ACK, 101, 10, b"hello"));
+    b.returned(&port(), answer(second, ACK, 10, 106, b"good day"));
+    let figures = |ip| {
+        let load = &b.loads[b.replica_at(ip)];
+        let connect = load.connect();
+        (
+            (load.refused(), load.retried()),
+            (load.rx_bytes(), load.tx_bytes()),
+            (connect.count(), connect.total()),
+        )
+    };
+    let zero = Duration::ZERO;
+    assert_eq!(figures(first.dst), ((1, 1), (0, 0), (0, zero)));
+    let took = Duration::from_millis(3);
+    assert_eq!(figures(second.dst), ((0, 0), (5, 8), (1, took)));
+}
+
+#[test]
+fn a_retry_is_counted_at_its_port_whoever_accepted_the_connection() {
+    let mut b = Bench::new(2);
+    let sent = b.forwarded(&mesh(), to_mesh(40_000, 8001, SYN, 100));
+    let seen = info(&sent).five_tuple();
+    refuse(&mut b, seen).unwrap();
+    let retried = |port| {
+        let published = b.services.published(Protocol::Tcp, port).unwrap();
+        (published.load.retried(), published.load.accepted())
+    };
+    assert_eq!((retried(8000), retried(8001)), ((0, 0), (1, 0)));
+}
+
+#[test]
+fn a_connection_that_is_never_answered_has_failed() {
+    let mut b = Bench::new(1);
+    b.half_open(40_000);
+    b.pass(Duration::from_secs(80));
+    b.table.expire(b.now, 10);
+    assert_eq!((b.loads[0].refused(), b.loads[0].retried()), (1, 0));
+    // One that was answered, and then given up by its client, has not.
+    let seen = b.half_open(40_001);
+    b.returned(&port(), answer(seen, SYN | ACK, 9, 101, b""));
+    b.pass(Duration::from_secs(80));
+    b.table.expire(b.now, 10);
+    assert_eq!(b.loads[0].refused(), 1);
 }
 
 #[test]

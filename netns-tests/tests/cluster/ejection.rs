@@ -120,6 +120,11 @@ fn leaves_and_comes_back(cluster: &Cluster, client: &Netns, task: &Task) {
     assert!(of_replica(cluster, "ejections_total", task) >= 1);
     let ports = rows_at(cluster, "node1", &["mesh", "ls"]);
     assert_eq!(ports[0]["Replicas"], "1/2", "{ports:?}");
+    assert_eq!(ports[0]["Ejected"], 1, "{ports:?}");
+    let retried = of_replica(cluster, "retried_connections_total", task);
+    let all = of_replica(cluster, "refused_connections_total", task);
+    assert_eq!(retried, all, "each went on to the other replica");
+    assert!(retried >= 3, "{retried}");
 
     // Only probes from here on, though clients go on.
     let refused = of_replica(cluster, "refused_connections_total", task);
@@ -160,8 +165,26 @@ fn replicas_leave_and_come_back(front_end: &str) {
     for task in &tasks {
         leaves_and_comes_back(&cluster, &client, task);
     }
-    let retried = rows_at(&cluster, "node1", &["mesh", "ls"]);
-    assert_eq!(retried[0]["Failed"], 0, "{retried:?}");
+    let port = &rows_at(&cluster, "node1", &["mesh", "ls"])[0];
+    assert_eq!(
+        (&port["Failed"], &port["Ejected"]),
+        (&0.into(), &0.into()),
+        "{port}"
+    );
+    let sum = |figure| -> u64 {
+        let of_each = tasks.iter().map(|task| of_replica(&cluster, figure, task));
+        of_each.sum()
+    };
+    assert_eq!(port["Retried"], sum("retried_connections_total"), "{port}");
+    let connect = port["Connect"].as_str().unwrap_or_default();
+    assert!(connect.ends_with(" ms"), "{port}");
+    assert!(sum("rx_bytes_total") > 1000 && sum("tx_bytes_total") > 1000);
+    assert_eq!(sum("connects_total"), sum("accepted_connections_total"));
+    for task in &tasks {
+        let row = row(&cluster, task);
+        let connect = row["Connect"].as_str().unwrap_or_default();
+        assert!(connect.ends_with(" ms"), "{row}");
+    }
 }
 
 #[test]
