@@ -3,7 +3,7 @@
 //! Times are Unix milliseconds, given by the caller. `version` counts changes of one object.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -169,10 +169,22 @@ pub struct Node {
     pub state: NodeState,
     /// Why the state is what it is, for people.
     pub message: String,
-    /// The node's own address on the ingress network: source of mesh connections to replicas.
+    /// The node's own IPv4 address on the ingress network: source of mesh connections to replicas.
+    /// Its IPv6 address is the [`Network::twin`].
     pub ingress_ip: Option<IpAddr>,
     /// Control address, for managers only.
     pub manager_addr: Option<SocketAddr>,
+}
+
+impl Node {
+    /// The node's addresses on the ingress network: IPv4, and IPv6 where the network has it.
+    pub fn ips_on(&self, ingress: &Network) -> impl Iterator<Item = IpAddr> + use<> {
+        let twin = match self.ingress_ip {
+            Some(IpAddr::V4(ip)) => ingress.twin(ip).map(IpAddr::V6),
+            _ => None,
+        };
+        self.ingress_ip.into_iter().chain(twin)
+    }
 }
 
 /// What a user asks a network to be.
@@ -222,6 +234,21 @@ pub struct Network {
     pub vni: u32,
     /// Allocated subnets: the first is the primary one.
     pub subnets: Vec<Subnet>,
+}
+
+impl Network {
+    /// The IPv6 address of the holder of `ip` on a network with both families: the network's first
+    /// IPv6 subnet (never smaller than a /96), and `ip` in the last 32 bits.
+    #[must_use]
+    pub fn twin(&self, ip: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.subnets.iter().find_map(|s| match s.cidr {
+            IpNet::V6(cidr) => {
+                let high = u128::from(cidr.network());
+                Some(Ipv6Addr::from(high | u128::from(u32::from(ip))))
+            }
+            IpNet::V4(_) => None,
+        })
+    }
 }
 
 /// An endpoint outside the cluster: a plain Linux vxlan device, a hardware VTEP.

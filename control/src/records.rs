@@ -77,6 +77,10 @@ pub struct EndpointRecord {
     pub task: Option<TaskId>,
     /// False while it starts or drains: known to the switch, not given to new connections or DNS.
     pub ready: bool,
+    /// Published TCP ports, by their numbers inside the sandbox, that its program accepts over IPv4
+    /// and not over IPv6.
+    #[serde(default)]
+    pub ipv4_only: Vec<u16>,
     /// Ports that the task's node accepts for it (`mode=host`).
     pub host_ports: Vec<(u16, u16, Protocol, PublishMode)>,
 }

@@ -143,28 +143,35 @@ impl Worker {
     ) -> Result<Slot, DropReason> {
         let info = match parsed {
             Frame::Arp(arp) => {
-                let std::net::IpAddr::V4(ip) = mesh.mesh_ip else {
-                    return Err(DropReason::UnknownNeighbor);
-                };
-                if !arp.request || arp.target_ip != ip {
+                if !arp.request || mesh.at(arp.target_ip.into()).is_none() {
                     return Err(DropReason::UnknownNeighbor);
                 }
+                let ip = arp.target_ip;
                 let len = reply::arp_reply(arp, mesh.mesh_mac, ip, &mut self.scratch);
                 return self.answer(port, len);
             }
             Frame::Ip(info) => info,
         };
-        if info.dst != mesh.mesh_ip {
+        let frame = self.queue.bytes(held.frame.clone());
+        if let Some(ip) = reply::nd_target(frame, info) {
+            if mesh.at(ip.into()).is_none() {
+                return Err(DropReason::UnknownNeighbor);
+            }
+            let mac = mesh.mesh_mac;
+            let len = reply::nd_advertisement(frame, info, mac, ip, false, &mut self.scratch);
+            return self.answer(port, len);
+        }
+        let Some(addresses) = mesh.at(info.dst) else {
             return Err(if info.dst.is_multicast() {
                 DropReason::Multicast
             } else {
                 DropReason::OtherNetwork
             });
-        }
+        };
         if info.is_echo_request() {
             return self.echo(port, held, info);
         }
-        let origin = mesh.origin(mesh.keeps(info.src));
+        let origin = mesh.origin(addresses, mesh.keeps(info.src));
         self.service_frame(snapshot, port, &origin, held, info)
     }
 

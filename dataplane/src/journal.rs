@@ -135,9 +135,13 @@ fn origin(snapshot: &Snapshot, saved: SavedOrigin) -> Option<Origin> {
             let port = ports.find(|p| p.vni == vni && p.ips.contains(&ip))?;
             Some(Origin::Port { vni, port: port.id })
         }
-        SavedOrigin::Mesh { vni, keeps_client } => {
+        SavedOrigin::Mesh {
+            vni,
+            ipv4,
+            keeps_client,
+        } => {
             let mesh = snapshot.mesh.as_ref().filter(|m| m.vni == vni)?;
-            Some(mesh.origin(keeps_client))
+            Some(mesh.origin(mesh.family(ipv4)?, keeps_client))
         }
     }
 }

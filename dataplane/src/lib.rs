@@ -43,5 +43,5 @@ pub use listing::FlowListing;
 pub use node_frames::NODE_FRAME_LEN;
 pub use port::{Port, PortCounters};
 pub use selftest::{SelfTest, Verdict};
-pub use snapshot::{MeshPort, PortMap, Snapshot};
+pub use snapshot::{MeshAddresses, MeshPort, PortMap, Snapshot};
 pub use start::{Config, Dataplane, StartError};

@@ -17,34 +17,58 @@ use crate::port::Port;
 pub struct MeshPort {
     /// The port of `weft0`.
     pub port: PortId,
-    /// Address behind `weft0` that published ports are sent to.
-    pub mesh_ip: IpAddr,
-    /// Ethernet address that answers for `mesh_ip`.
+    /// Ethernet address that answers for the mesh addresses.
     pub mesh_mac: Mac,
     /// The ingress network.
     pub vni: Vni,
-    /// The node's own address on the ingress network: source of connections to replicas.
-    pub node_ip: IpAddr,
-    /// Ethernet address of `node_ip`.
+    /// Ethernet address of the node on the ingress network.
     pub node_mac: Mac,
-    /// The host's own address on `weft0`, which the socket front end connects from: only the node
-    /// can take the answers for it.
-    pub host_ip: IpAddr,
+    /// Addresses of IPv4.
+    pub v4: MeshAddresses,
+    /// Addresses of IPv6; none where the ingress network or the host has none.
+    pub v6: Option<MeshAddresses>,
     /// Ranges of the ingress network. A client from one of them would be looked for there.
     pub subnets: Vec<IpNet>,
 }
 
+/// What a node is called on both sides of `weft0`, in one address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeshAddresses {
+    /// Address behind `weft0` that published ports are sent to.
+    pub mesh_ip: IpAddr,
+    /// The node's own address on the ingress network: source of connections to replicas.
+    pub node_ip: IpAddr,
+    /// The host's own address on `weft0`, which the socket front end connects from: only the node
+    /// can take the answers for it.
+    pub host_ip: IpAddr,
+}
+
 impl MeshPort {
+    /// The addresses of one family.
+    pub(crate) fn family(&self, ipv4: bool) -> Option<&MeshAddresses> {
+        if ipv4 {
+            Some(&self.v4)
+        } else {
+            self.v6.as_ref()
+        }
+    }
+
+    /// The mesh address of either family, if `ip` is one.
+    pub(crate) fn at(&self, ip: IpAddr) -> Option<&MeshAddresses> {
+        self.family(ip.is_ipv4()).filter(|a| a.mesh_ip == ip)
+    }
+
     /// Whether replicas see a client at `ip` under that address: the frame front end's do.
     pub(crate) fn keeps(&self, ip: IpAddr) -> bool {
-        ip != self.host_ip && !self.contains(ip)
+        let own = self.family(ip.is_ipv4());
+        own.is_none_or(|own| ip != own.host_ip) && !self.contains(ip)
     }
 
     /// What the flow table has to know of frames from `weft0`.
-    pub(crate) const fn origin(&self, keeps_client: bool) -> Origin {
+    pub(crate) const fn origin(&self, of: &MeshAddresses, keeps_client: bool) -> Origin {
         Origin::Mesh {
             vni: self.vni,
-            node_ip: self.node_ip,
+            node_ip: of.node_ip,
             node_mac: self.node_mac,
             keeps_client,
         }

@@ -46,6 +46,8 @@ pub enum SavedOrigin {
     Mesh {
         /// The ingress network.
         vni: Vni,
+        /// Its client speaks IPv4.
+        ipv4: bool,
         /// As [`Origin::Mesh`] has it.
         keeps_client: bool,
     },
@@ -174,6 +176,7 @@ impl FlowTable {
             }),
             (_, true) => origin(SavedOrigin::Mesh {
                 vni,
+                ipv4: forward.src.is_ipv4(),
                 keeps_client: head & KEEPS_CLIENT != 0,
             }),
             (_, false) => origin(SavedOrigin::Port {

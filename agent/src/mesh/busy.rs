@@ -145,6 +145,7 @@ mod tests {
             mesh_port: 80,
             serving: true,
             limit_per_client: 0,
+            ipv6: true,
         };
         let key = (None, 80, Protocol::Tcp);
         let in_use = io::Error::from(io::ErrorKind::AddrInUse);

@@ -38,9 +38,8 @@ impl MeshSockets {
                     .get(key)
                     .map(|listener| listener.counters.stats(&listener.published)),
                 closed: state.busy.get(key).cloned(),
-                frame: self.frame.as_ref().is_some_and(|f| f.error().is_none())
-                    && state.open.contains_key(key)
-                    && super::frame::element(published).is_some(),
+                frame: state.open.contains_key(key)
+                    && self.frames.iter().any(|f| f.takes(published)),
             })
             .collect()
     }

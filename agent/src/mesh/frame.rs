@@ -1,32 +1,31 @@
 //! Published ports, frame front end: the kernel sends their packets to the mesh address behind
 //! `weft0`, where a worker picks a replica. Nothing is terminated, and the replica sees the client.
 //!
-//! One chain and two maps in the table that the gateway bridge uses too. Only packets from
-//! elsewhere take this way; what the host itself sends, to `localhost` above all, meets the
-//! listeners. Connections that were rewritten once stay so, whatever becomes of the maps: the
+//! One chain and two maps for each address family, in the table that the gateway bridge uses too.
+//! Only packets from elsewhere take this way; what the host itself sends, to `localhost` above all,
+//! meets the listeners. So does what has a link-local address, which no kernel forwards. Connections that were rewritten once stay so, whatever becomes of the maps: the
 //! kernel's connection tracking knows them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
-use super::Published;
+use super::{Published, forwarding};
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::TABLE;
-use crate::sandbox::sysctl;
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
-pub(super) type Element = (Option<Ipv4Addr>, Protocol, u16, u16);
+pub(super) type Element = (Option<IpAddr>, Protocol, u16, u16);
 
-/// Keeps the kernel's maps as they should be. No method waits.
+/// Keeps the kernel's maps of one address family as they should be. No method waits.
 #[derive(Debug, Clone)]
 pub(super) struct FrameFrontEnd {
-    mesh_ip: Ipv4Addr,
+    mesh_ip: IpAddr,
     state: Arc<Mutex<State>>,
 }
 
@@ -40,7 +39,8 @@ struct State {
 }
 
 impl FrameFrontEnd {
-    pub(super) fn new(mesh_ip: Ipv4Addr) -> Self {
+    /// Sends packets of its family to `mesh_ip`.
+    pub(super) fn new(mesh_ip: IpAddr) -> Self {
         Self {
             mesh_ip,
             state: Arc::default(),
@@ -48,7 +48,7 @@ impl FrameFrontEnd {
     }
 
     /// Takes in which ports there are, and tries again what failed before. Inside the runtime.
-    pub(super) fn update(&self, wanted: BTreeSet<Element>) {
+    fn update(&self, wanted: BTreeSet<Element>) {
         let mut state = self.lock();
         state.wanted = wanted;
         if state.working || state.applied.as_ref() == Some(&state.wanted) {
@@ -58,6 +58,20 @@ impl FrameFrontEnd {
         drop(state);
         let this = self.clone();
         tokio::task::spawn_blocking(move || this.apply());
+    }
+
+    /// Takes in all ports of the node; see [`FrameFrontEnd::update`].
+    pub(super) fn follow<'a>(&self, open: impl Iterator<Item = &'a Published>) {
+        self.update(open.filter_map(|p| self.element(p)).collect());
+    }
+
+    /// Whether packets to a port come this way.
+    pub(super) fn takes(&self, published: &Published) -> bool {
+        self.error().is_none() && self.element(published).is_some()
+    }
+
+    fn element(&self, published: &Published) -> Option<Element> {
+        element(published, self.mesh_ip.is_ipv6())
     }
 
     /// Why packets do not come this way.
@@ -82,7 +96,12 @@ impl FrameFrontEnd {
                     state.applied = Some(wanted);
                 }
                 Err(error) => {
-                    state.error = Some(error);
+                    let family = if self.mesh_ip.is_ipv6() {
+                        "IPv6"
+                    } else {
+                        "IPv4"
+                    };
+                    state.error = Some(format!("over {family}: {error}"));
                     state.applied = None;
                 }
             }
@@ -94,10 +113,15 @@ impl FrameFrontEnd {
     }
 
     fn load(&self, wanted: &BTreeSet<Element>) -> Result<(), String> {
+        if wanted.is_empty() {
+            return nft::apply(&removal(self.mesh_ip.is_ipv6())).map_err(|e| e.to_string());
+        }
         // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
         // too, and may be later.
-        if !wanted.is_empty() {
-            sysctl::set("net/ipv4/ip_forward", "1").map_err(|e| e.to_string())?;
+        if self.mesh_ip.is_ipv6() {
+            forwarding::enable_ipv6().map_err(|e| e.to_string())?;
+        } else {
+            forwarding::enable_ipv4().map_err(|e| e.to_string())?;
         }
         nft::apply(&rules(self.mesh_ip, wanted)).map_err(|e| e.to_string())
     }
@@ -113,79 +137,106 @@ impl FrameFrontEnd {
 /// # Errors
 /// See [`nft::NftError`].
 pub(super) fn remove() -> Result<(), nft::NftError> {
-    let mut text = rules(Ipv4Addr::UNSPECIFIED, &BTreeSet::new());
-    for object in [
-        "chain inet weft published_in",
-        "map inet weft published",
-        "map inet weft published_at",
-    ] {
-        let _infallible = writeln!(text, "delete {object}");
-    }
-    nft::apply(&text)
+    nft::apply(&[removal(false), removal(true)].concat())
 }
 
-/// Elements of one address family only: the mesh address is one of IPv4. A port in host mode is for
-/// one task, which the listener knows, and where replicas are not to see the client's address, the
-/// listener speaks to them. So it does for datagrams: a server that answers on a socket without an
-/// address of its own sends by its main routes, which lead an answer to a stranger elsewhere.
-pub(super) fn element(published: &Published) -> Option<Element> {
+/// Whether packets of one address family go to the mesh for a port, and how. A port in host mode is
+/// for one task, which the listener knows, and where replicas are not to see the client's address,
+/// the listener speaks to them. So it does for datagrams: a server that answers on a socket without
+/// an address of its own sends by its main routes, which lead an answer to a stranger elsewhere. And
+/// over IPv6 where a replica has only IPv4.
+fn element(published: &Published, ipv6: bool) -> Option<Element> {
     let as_they_are = published.mode == PublishMode::Ingress
         && published.protocol == Protocol::Tcp
-        && published.client_address == ClientAddress::Keep;
-    if !as_they_are {
-        return None;
-    }
-    let to = |ip| (ip, published.protocol, published.port, published.mesh_port);
-    match published.host_ip {
-        None => Some(to(None)),
-        // The host's own, which only the host sends to.
-        Some(ip) if ip.is_loopback() => None,
-        Some(IpAddr::V4(ip)) => Some(to(Some(ip))),
-        Some(IpAddr::V6(_)) => None,
+        && published.client_address == ClientAddress::Keep
+        && (published.ipv6 || !ipv6);
+    // What is the host's own only the host sends to.
+    let meant = published
+        .host_ip
+        .is_none_or(|ip| ip.is_ipv6() == ipv6 && !ip.is_loopback());
+    (as_they_are && meant).then_some((
+        published.host_ip,
+        published.protocol,
+        published.port,
+        published.mesh_port,
+    ))
+}
+
+/// Names of the maps and of the chain of an address family.
+const fn names(ipv6: bool) -> [&'static str; 3] {
+    if ipv6 {
+        ["published6", "published6_at", "published6_in"]
+    } else {
+        ["published", "published_at", "published_in"]
     }
 }
 
 /// One transaction that makes chain and maps, or brings existing ones to this form.
-fn rules(mesh_ip: Ipv4Addr, wanted: &BTreeSet<Element>) -> String {
-    let mut text = format!(
-        "\
-table inet {TABLE} {{
-    map published {{
-        type inet_proto . inet_service : ipv4_addr . inet_service
-    }}
-    map published_at {{
-        type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-    }}
-    chain published_in {{
-        type nat hook prerouting priority dstnat; policy accept;
-    }}
-}}
-flush chain inet {TABLE} published_in
-flush map inet {TABLE} published
-flush map inet {TABLE} published_at
-table inet {TABLE} {{
-    chain published_in {{
-        iifname \"{MESH_IFNAME}\" return
-        ip daddr 127.0.0.0/8 return
-        fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
-        fib daddr type local dnat ip to meta l4proto . th dport map @published
-    }}
-}}
-"
-    );
+fn rules(mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> String {
+    let ipv6 = mesh_ip.is_ipv6();
+    let mut text = frame(ipv6);
+    let [map, map_at, _] = names(ipv6);
     for (ip, protocol, port, mesh_port) in wanted {
+        let to = format!("{mesh_ip} . {mesh_port}");
         let _infallible = match ip {
             None => writeln!(
                 text,
-                "add element inet {TABLE} published {{ {protocol} . {port} : {mesh_ip} . {mesh_port} }}"
+                "add element inet {TABLE} {map} {{ {protocol} . {port} : {to} }}"
             ),
             Some(ip) => writeln!(
                 text,
-                "add element inet {TABLE} published_at {{ {ip} . {protocol} . {port} : {mesh_ip} . {mesh_port} }}"
+                "add element inet {TABLE} {map_at} {{ {ip} . {protocol} . {port} : {to} }}"
             ),
         };
     }
     text
+}
+
+/// Takes chain and maps away, there or not.
+fn removal(ipv6: bool) -> String {
+    let mut text = frame(ipv6);
+    let [map, map_at, chain] = names(ipv6);
+    for object in [("chain", chain), ("map", map), ("map", map_at)] {
+        let (kind, name) = object;
+        let _infallible = writeln!(text, "delete {kind} inet {TABLE} {name}");
+    }
+    text
+}
+
+/// Chain and maps without an element.
+fn frame(ipv6: bool) -> String {
+    let [map, map_at, chain] = names(ipv6);
+    let (ip, kind, left_out) = if ipv6 {
+        ("ip6", "ipv6_addr", "ip6 saddr fe80::/10")
+    } else {
+        ("ip", "ipv4_addr", "ip daddr 127.0.0.0/8")
+    };
+    format!(
+        "\
+table inet {TABLE} {{
+    map {map} {{
+        type inet_proto . inet_service : {kind} . inet_service
+    }}
+    map {map_at} {{
+        type {kind} . inet_proto . inet_service : {kind} . inet_service
+    }}
+    chain {chain} {{
+        type nat hook prerouting priority dstnat; policy accept;
+    }}
+}}
+flush chain inet {TABLE} {chain}
+flush map inet {TABLE} {map}
+flush map inet {TABLE} {map_at}
+table inet {TABLE} {{
+    chain {chain} {{
+        iifname \"{MESH_IFNAME}\" return
+        {left_out} return
+        fib daddr type local dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map_at}
+        fib daddr type local dnat {ip} to meta l4proto . th dport map @{map}
+    }}
+}}
+"
+    )
 }
 
 #[cfg(test)]
@@ -201,16 +252,17 @@ mod tests {
     #[test]
     fn the_kernel_takes_the_rules_again_and_again_and_forgets_them() {
         let netns = Netns::create_anonymous().expect("netns");
-        let check = || {
-            let mesh = Ipv4Addr::new(169, 254, 77, 2);
+        let check = |mesh: &str, one: &str| {
+            let mesh: IpAddr = mesh.parse().expect("an address");
             let all = BTreeSet::from([
                 (None, Protocol::Tcp, 8000, 8000),
                 (None, Protocol::Udp, 53, 53),
-                (Some(Ipv4Addr::new(192, 0, 2, 1)), Protocol::Tcp, 80, 49_152),
+                (one.parse().ok(), Protocol::Tcp, 80, 49_152),
             ]);
             nft::apply(&rules(mesh, &all)).expect("first");
             let first = list();
-            for text in ["8000", "\"udp\"", "192.0.2.1", "49152", "169.254.77.2"] {
+            let mesh_text = mesh.to_string();
+            for text in ["8000", "\"udp\"", one, "49152", &mesh_text] {
                 assert!(first.contains(text), "{text}: {first}");
             }
             let fewer = BTreeSet::from([(None, Protocol::Tcp, 8001, 8001)]);
@@ -220,50 +272,78 @@ mod tests {
                 second.contains("8001") && !second.contains("8000"),
                 "{second}"
             );
-            assert_eq!(second.matches("169.254.77.2").count(), 1, "{second}");
+            assert_eq!(second.matches(&mesh_text).count(), 1, "{second}");
+        };
+        let both = || {
+            check("169.254.77.2", "192.0.2.1");
+            nft::apply(&removal(false)).expect("IPv4 removed");
+            check("fd57:4546:5400::a9fe:4d02", "2001:db8::1");
+            nft::apply(&removal(false)).expect("IPv6 stays");
+            assert!(list().contains("published6"), "{}", list());
             remove().expect("removed");
             remove().expect("nothing there");
             assert!(!list().contains("published"), "{}", list());
         };
-        netns.run_in(check).expect("enter");
+        netns.run_in(both).expect("enter");
+    }
+
+    fn published(host_ip: Option<&str>) -> Published {
+        Published {
+            client_address: ClientAddress::Keep,
+            host_ip: host_ip.map(|ip| ip.parse().expect("an address")),
+            port: 80,
+            protocol: Protocol::Tcp,
+            service: "web".to_owned(),
+            mode: PublishMode::Ingress,
+            mesh_port: 81,
+            serving: true,
+            limit_per_client: 0,
+            ipv6: true,
+        }
     }
 
     #[test]
-    fn only_packets_from_elsewhere_over_ipv4_take_this_way() {
-        let tcp = Protocol::Tcp;
-        let of_protocol = |host_ip, mode, client_address, protocol| {
-            element(&Published {
-                client_address,
-                host_ip,
-                port: 80,
-                protocol,
-                service: "web".to_owned(),
-                mode,
-                mesh_port: 81,
-                serving: true,
-                limit_per_client: 0,
-            })
-        };
-        let on_for = |ip, mode, address| of_protocol(ip, mode, address, tcp);
-        let on = |host_ip, mode| on_for(host_ip, mode, ClientAddress::Keep);
-        let of = |ip: &str| on(Some(ip.parse().expect("ip")), PublishMode::Ingress);
-        let all = (None, Protocol::Tcp, 80, 81);
-        assert_eq!(on(None, PublishMode::Ingress), Some(all));
-        assert_eq!(on(None, PublishMode::Host), None);
-        for other in [ClientAddress::Node, ClientAddress::ProxyV2] {
-            assert_eq!(on_for(None, PublishMode::Ingress, other), None);
+    fn only_what_replicas_can_answer_themselves_takes_this_way() {
+        let all = published(None);
+        let to_all = (None, Protocol::Tcp, 80, 81);
+        for ipv6 in [false, true] {
+            assert_eq!(element(&all, ipv6), Some(to_all));
+            let host = Published {
+                mode: PublishMode::Host,
+                ..all.clone()
+            };
+            let datagrams = Published {
+                protocol: Protocol::Udp,
+                ..all.clone()
+            };
+            let [node, proxy] =
+                [ClientAddress::Node, ClientAddress::ProxyV2].map(|client_address| Published {
+                    client_address,
+                    ..all.clone()
+                });
+            for other in [host, datagrams, node, proxy] {
+                assert_eq!(element(&other, ipv6), None, "{other:?}");
+            }
         }
-        let datagrams = of_protocol(
-            None,
-            PublishMode::Ingress,
-            ClientAddress::Keep,
-            Protocol::Udp,
-        );
-        assert_eq!(datagrams, None);
-        let one = Some(Ipv4Addr::new(192, 0, 2, 1));
-        assert_eq!(of("192.0.2.1"), Some((one, Protocol::Tcp, 80, 81)));
-        assert_eq!(of("127.0.0.1"), None);
-        assert_eq!(of("::1"), None);
-        assert_eq!(of("2001:db8::1"), None);
+        let only_v4 = Published {
+            ipv6: false,
+            ..all.clone()
+        };
+        assert_eq!(element(&only_v4, false), Some(to_all));
+        assert_eq!(element(&only_v4, true), None);
+    }
+
+    #[test]
+    fn one_address_belongs_to_one_family() {
+        for (ip, families) in [
+            ("192.0.2.1", [true, false]),
+            ("2001:db8::1", [false, true]),
+            ("127.0.0.1", [false, false]),
+            ("::1", [false, false]),
+        ] {
+            let on_one = published(Some(ip));
+            let found = [false, true].map(|ipv6| element(&on_one, ipv6).is_some());
+            assert_eq!(found, families, "{ip}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Published ports: how connections from outside get to the balancer, by two front ends.
 //!
 //! [`frame`] sends packets from elsewhere straight to the balancer (`--mesh frame`, the default).
-//! The listeners of this module take what comes from the host itself and over IPv6, and everything
-//! with `--mesh socket`; in any case they reserve the port.
+//! The listeners of this module take what comes from the host itself, and everything with
+//! `--mesh socket`; in any case they reserve the port.
 //!
 //! ```text
 //! client ──► [::]:8000 ──► this module ──► 169.254.77.2:8000 ──weft0──► worker picks a replica
@@ -21,6 +21,7 @@ pub(crate) mod busy;
 mod clients;
 mod counters;
 mod entries;
+mod forwarding;
 mod frame;
 mod listen;
 pub(crate) mod owner;
@@ -31,7 +32,7 @@ mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,9 @@ pub struct Published {
     pub serving: bool,
     /// Connections of one client address at most; 0 is no limit.
     pub limit_per_client: u32,
+    /// Clients of IPv6 can go to any replica as they are; else the listener speaks to replicas for
+    /// them.
+    pub ipv6: bool,
 }
 
 /// A published port that could not be opened.
@@ -112,6 +116,8 @@ pub struct PortStats {
 pub struct MeshConfig {
     /// Address behind `weft0`.
     pub mesh_addr: IpAddr,
+    /// The same of IPv6, for the frame front end.
+    pub mesh_addr6: Ipv6Addr,
     /// What takes packets from elsewhere.
     pub front_end: MeshFrontEnd,
     /// How long a replica may take to answer before the client is refused. Long enough for the
@@ -129,7 +135,7 @@ impl MeshConfig {
     /// Defaults for a mesh address: half of the file descriptors that the process may open, less
     /// a reserve, at two descriptors for each connection.
     #[must_use]
-    pub fn new(mesh_addr: IpAddr) -> Self {
+    pub fn new(mesh_addr: IpAddr, mesh_addr6: Ipv6Addr) -> Self {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
             .map_or(MOST_CONNECTIONS * 2, |n| {
@@ -137,6 +143,7 @@ impl MeshConfig {
             });
         Self {
             mesh_addr,
+            mesh_addr6,
             front_end: MeshFrontEnd::Socket,
             connect_timeout: Duration::from_secs(5),
             max_connections: (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2)
@@ -160,7 +167,8 @@ const MOST_CONNECTIONS: usize = 100_000;
 pub struct MeshSockets {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
-    frame: Option<FrameFrontEnd>,
+    /// One for each address family; none with `--mesh socket`.
+    frames: Vec<FrameFrontEnd>,
 }
 
 /// What accept loops need.
@@ -205,12 +213,14 @@ impl MeshSockets {
     #[must_use]
     pub fn new(config: MeshConfig) -> Self {
         let slots = config.max_connections.min(Semaphore::MAX_PERMITS);
-        let frame = match (config.front_end, config.mesh_addr) {
-            (MeshFrontEnd::Frame, IpAddr::V4(ip)) => Some(FrameFrontEnd::new(ip)),
-            _ => None,
+        let frames = match config.front_end {
+            MeshFrontEnd::Frame => [config.mesh_addr, config.mesh_addr6.into()]
+                .map(FrameFrontEnd::new)
+                .to_vec(),
+            MeshFrontEnd::Socket => Vec::new(),
         };
         Self {
-            frame,
+            frames,
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
@@ -256,13 +266,13 @@ impl MeshSockets {
     /// accepted by the listeners then.
     #[must_use]
     pub fn frame_error(&self) -> Option<String> {
-        self.frame.as_ref()?.error()
+        self.frames.iter().find_map(FrameFrontEnd::error)
     }
 
     /// Whether the kernel knows all open ports of the frame front end; true without one.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.frame.as_ref().is_none_or(FrameFrontEnd::is_settled)
+        self.frames.iter().all(FrameFrontEnd::is_settled)
     }
 
     /// Takes away the rules of a frame front end that an earlier agent had. Blocks.
@@ -275,9 +285,8 @@ impl MeshSockets {
 
     /// A port that somebody else holds is his, also for packets from elsewhere.
     fn update_frame(&self, state: &State) {
-        if let Some(frame) = &self.frame {
-            let open = state.open.values();
-            frame.update(open.filter_map(|l| frame::element(&l.published)).collect());
+        for frame in &self.frames {
+            frame.follow(state.open.values().map(|l| &l.published));
         }
     }
 

@@ -124,6 +124,7 @@ mod tests {
             mesh_port: 1,
             serving: true,
             limit_per_client: 0,
+            ipv6: true,
         };
         let route = Route::new(Ipv4Addr::LOCALHOST.into(), &published);
         // By its number: a port that the kernel chose is not kept.

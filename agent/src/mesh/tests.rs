@@ -11,7 +11,7 @@ const NODE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const MESH: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 fn sockets(change: impl FnOnce(&mut MeshConfig)) -> MeshSockets {
-    let mut config = MeshConfig::new(MESH);
+    let mut config = MeshConfig::new(MESH, Ipv6Addr::LOCALHOST);
     change(&mut config);
     MeshSockets::new(config)
 }
@@ -27,6 +27,7 @@ fn published(port: u16, protocol: Protocol) -> Published {
         mesh_port: port,
         serving: true,
         limit_per_client: 0,
+        ipv6: true,
     }
 }
 

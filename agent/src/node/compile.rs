@@ -2,14 +2,14 @@
 //! sockets use. A pure function but for the shared load counters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use weft_control::assignment::Assignment;
 use weft_control::id::{EndpointId, NetworkId, ServiceId};
 use weft_control::objects::{Affinity, EndpointMode, Network, Protocol, Service};
 use weft_control::records::{EndpointRecord, NodeRecord};
-use weft_dataplane::{MeshPort, Port, Snapshot};
+use weft_dataplane::{MeshAddresses, MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
 use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
@@ -21,7 +21,7 @@ use super::local::LocalPort;
 use super::published::{PublishedPort, published_ports};
 use super::underlay::Mtus;
 use crate::mesh::Published;
-use crate::sandbox::MESH_HOST_IP;
+use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6};
 
 /// What a node knows at one moment.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct Inputs<'a> {
     pub(super) mesh_port: Option<&'a Arc<Port>>,
     /// Address behind `weft0`.
     pub(super) mesh_ip: IpAddr,
+    /// The same of IPv6, where published ports go to replicas over it.
+    pub(super) mesh_ip6: Option<Ipv6Addr>,
     /// What the underlay carries.
     pub(super) mtus: &'a Mtus,
     /// Number of the snapshot.
@@ -97,7 +99,8 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let mesh = mesh_port(inputs, &vnis);
     let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
     let ingress = ingress(&vnis).map(|(_, network)| &network.id);
-    let ports = published_ports(&assignment.services, &members, ingress);
+    let ipv6 = mesh.as_ref().is_some_and(|mesh| mesh.v6.is_some());
+    let ports = published_ports(&assignment.services, &members, ingress, ipv6);
     let services = services(inputs, &vnis, &members, &ports, loads);
     let zone = zone(inputs, &vnis, &members, &mut problems);
     let published = ports.iter().map(PublishedPort::wanted).collect();
@@ -137,8 +140,9 @@ fn credible<'a>(
     let mut taken: BTreeSet<(&NetworkId, IpAddr)> = BTreeSet::new();
     taken.extend(orders.peers.iter().map(|p| (&p.network, p.ip)));
     if let Some((_, network)) = ingress(vnis) {
-        let nodes = orders.nodes.iter().filter_map(|n| n.ingress_ip);
-        taken.extend(nodes.map(|ip| (&network.id, ip)));
+        let nodes = orders.nodes.iter();
+        let ips = nodes.flat_map(|n| n.ips_on(network));
+        taken.extend(ips.map(|ip| (&network.id, ip)));
     }
     let mut credible = Vec::with_capacity(inputs.remote.len());
     for (record, vtep) in inputs.remote {
@@ -173,15 +177,24 @@ fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
 fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
     let port = inputs.mesh_port?;
     let (vni, network) = ingress(vnis)?;
-    let node_ip = inputs.assignment.node.ingress_ip?;
+    let mut ips = inputs.assignment.node.ips_on(network);
+    let node_ip = ips.next()?;
+    let v6 = inputs.mesh_ip6.zip(ips.next());
     Some(MeshPort {
         port: port.id,
-        mesh_ip: inputs.mesh_ip,
         mesh_mac: mac_for_ip(inputs.mesh_ip),
         vni,
-        node_ip,
         node_mac: mac_for_ip(node_ip),
-        host_ip: MESH_HOST_IP.into(),
+        v4: MeshAddresses {
+            mesh_ip: inputs.mesh_ip,
+            node_ip,
+            host_ip: MESH_HOST_IP.into(),
+        },
+        v6: v6.map(|(mesh_ip, node_ip)| MeshAddresses {
+            mesh_ip: mesh_ip.into(),
+            node_ip,
+            host_ip: MESH_HOST_IP6.into(),
+        }),
         subnets: network.subnets.iter().map(|s| s.cidr).collect(),
     })
 }
@@ -218,8 +231,11 @@ fn switch(
         }
         let vtep = node.data_path_addr;
         switch.vtep(vtep);
-        if let (Some((vni, _)), Some(ip)) = (ingress(vnis), node.ingress_ip) {
-            switch.remote(vni, mac_for_ip(ip), &[ip], SocketAddr::new(vtep, port));
+        if let Some((vni, network)) = ingress(vnis) {
+            let ips: Vec<IpAddr> = node.ips_on(network).collect();
+            if let Some(ip) = ips.first() {
+                switch.remote(vni, mac_for_ip(*ip), &ips, SocketAddr::new(vtep, port));
+            }
         }
     }
     for (record, vtep) in remote {
@@ -237,7 +253,9 @@ fn switch(
         );
     }
     if let Some(mesh) = mesh {
-        switch.local(mesh.vni, mesh.node_mac, &[mesh.node_ip], mesh.port);
+        let ips = std::iter::once(&mesh.v4).chain(&mesh.v6);
+        let ips: Vec<IpAddr> = ips.map(|a| a.node_ip).collect();
+        switch.local(mesh.vni, mesh.node_mac, &ips, mesh.port);
     }
     for service in &assignment.services {
         for vip in &service.vips {

@@ -69,6 +69,7 @@ impl Node {
                     Some(running) => {
                         data_plane(&mut checks, &running);
                         ports(&mut checks, &member, &running);
+                        mesh(&mut checks, &running);
                         mtus(&mut checks, &running);
                         gossip(&mut checks, &member, &running);
                     }
@@ -245,6 +246,16 @@ fn ports(checks: &mut Checks, member: &Member, running: &Running) {
                 "its kernel hands over packets one by one, which costs throughput; Linux 6.2 has all of them",
             );
         }
+    }
+}
+
+/// Over which families published ports go to replicas. A front end that fails is a warning of its
+/// own.
+fn mesh(checks: &mut Checks, running: &Running) {
+    let name = "published ports over IPv6";
+    match &running.mesh_ipv6 {
+        Ok(()) => checks.ok(name, "they go to replicas as they are"),
+        Err(why) => checks.ok(name, format!("accepted by this node: {why}")),
     }
 }
 

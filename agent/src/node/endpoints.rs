@@ -294,6 +294,7 @@ impl Member {
             service: endpoint.service.clone(),
             task: None,
             ready: true,
+            ipv4_only: Vec::new(),
             host_ports: Vec::new(),
         };
         let port = local_port(self, running, made.tap, network.vni, record)?;

@@ -10,7 +10,7 @@ use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
 use weft_sys::process::Exit;
 
-use super::attach::{ifname, local_port, port_config};
+use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::drain::Drain;
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};
@@ -314,12 +314,13 @@ impl Lifecycle {
             network: attachment.network.clone(),
             node: self.member.node_id.clone(),
             name: self.task.name(),
-            ips: attachment.ips.clone(),
+            ips: usable_ips(attachment, network),
             mac: attachment.mac,
             aliases: attachment.aliases.clone(),
             service: Some(self.task.service.clone()),
             task: Some(self.task.id.clone()),
             ready: false,
+            ipv4_only: Vec::new(),
             host_ports: Vec::new(),
         };
         self.member.local.insert(local_port(

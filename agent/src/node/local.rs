@@ -57,6 +57,20 @@ impl LocalPorts {
         self.announce();
     }
 
+    /// Takes note of the published ports that the attachment's program accepts over IPv4 only.
+    pub(super) fn set_ipv4_only(&self, id: &EndpointId, ports: Vec<u16>) {
+        let changed = match self.lock().get_mut(id) {
+            Some(port) if port.record.ipv4_only != ports => {
+                port.record.ipv4_only = ports;
+                true
+            }
+            _ => false,
+        };
+        if changed {
+            self.announce();
+        }
+    }
+
     /// The attachment, if it exists.
     #[must_use]
     pub(super) fn get(&self, id: &EndpointId) -> Option<LocalPort> {

@@ -14,6 +14,7 @@ mod endpoints;
 mod figures;
 mod gateway;
 mod lifecycle;
+mod listening;
 mod loads;
 mod local;
 mod member;

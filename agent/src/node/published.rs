@@ -20,6 +20,8 @@ pub(super) struct PublishedPort<'a> {
     pub(super) serving: bool,
     /// Port at the mesh address that stands for it.
     pub(super) mesh_port: u16,
+    /// No replica that takes new connections is to be spoken to over IPv4 only.
+    pub(super) ipv6: bool,
 }
 
 impl PublishedPort<'_> {
@@ -35,6 +37,7 @@ impl PublishedPort<'_> {
             mesh_port: self.mesh_port,
             serving: self.serving,
             limit_per_client: self.service.spec.connections.limit_per_client,
+            ipv6: self.ipv6,
         }
     }
 }
@@ -44,11 +47,18 @@ pub(super) fn is_replica(record: &EndpointRecord, service: &Service, ingress: &N
     record.service.as_ref() == Some(&service.id) && record.network == *ingress
 }
 
+/// True where a client of IPv6 is answered at that port of the replica if one of IPv4 is.
+fn speaks_ipv6(record: &EndpointRecord, port: &PortSpec) -> bool {
+    record.ips.iter().any(IpAddr::is_ipv6) && !record.ipv4_only.contains(&port.target)
+}
+
 /// Every port of the services that this node accepts: those with `mode=host` while it has a task.
+/// `ipv6` says whether the mesh has an address of that family.
 pub(super) fn published_ports<'a>(
     services: &'a [Service],
     members: &'a [Member<'a>],
     ingress: Option<&NetworkId>,
+    ipv6: bool,
 ) -> Vec<PublishedPort<'a>> {
     let Some(ingress) = ingress else {
         return Vec::new();
@@ -80,6 +90,11 @@ pub(super) fn published_ports<'a>(
                 task,
                 serving,
                 mesh_port: port.published,
+                ipv6: ipv6
+                    && replicas
+                        .clone()
+                        .filter(|m| m.record.ready)
+                        .all(|m| speaks_ipv6(m.record, port)),
             });
         }
     }
@@ -121,4 +136,40 @@ fn spread(service: &str, host_ip: Option<IpAddr>, port: u16) -> u16 {
     }
     let [a, b, c, d] = hash.to_be_bytes();
     u16::from_be_bytes([a ^ c, b ^ d])
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_control::id::{EndpointId, NodeId};
+    use weft_control::objects::Mac;
+
+    use super::*;
+
+    #[test]
+    fn a_replica_speaks_ipv6_unless_it_has_no_address_or_its_program_does_not() {
+        let mut record = EndpointRecord {
+            id: EndpointId("e".to_owned()),
+            network: NetworkId("ingress".to_owned()),
+            node: NodeId("n".to_owned()),
+            name: "web.1".to_owned(),
+            ips: vec![[10, 0, 0, 5].into()],
+            mac: Mac([2, 0x42, 10, 0, 0, 5]),
+            aliases: Vec::new(),
+            service: None,
+            task: None,
+            ready: true,
+            ipv4_only: Vec::new(),
+            host_ports: Vec::new(),
+        };
+        let to = |target| PortSpec {
+            target,
+            ..PortSpec::default()
+        };
+        assert!(!speaks_ipv6(&record, &to(80)));
+        record.ips.extend("fd00::a00:5".parse::<IpAddr>());
+        assert!(speaks_ipv6(&record, &to(80)));
+        record.ipv4_only.push(80);
+        assert!(!speaks_ipv6(&record, &to(80)));
+        assert!(speaks_ipv6(&record, &to(81)));
+    }
 }

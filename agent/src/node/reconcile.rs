@@ -16,6 +16,7 @@ use weft_control::objects::TaskState;
 use weft_control::records::{ClosedPort, EndpointRecord, LoadRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
+use super::listening::Listening;
 use super::loads::Loads;
 use super::member::Member;
 use super::mtu::MtuKeeper;
@@ -84,6 +85,7 @@ pub(super) struct Reconciler {
     /// Networks that were compared with the host's routes, and when.
     compared: Option<(Vec<NetworkId>, Instant)>,
     mtu: MtuKeeper,
+    listening: Listening,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
@@ -115,6 +117,7 @@ impl Reconciler {
             tidied: Instant::now(),
             compared: None,
             mtu: MtuKeeper::default(),
+            listening: Listening::default(),
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
@@ -190,6 +193,7 @@ impl Reconciler {
         self.mtu
             .keep(&self.running, &member.local, &member.warnings, seen, slow)
             .await;
+        self.listening.keep(&self.member, orders).await;
         self.tell_gossip(orders);
         if let Some(manager) = self.member.manager.get() {
             for (node, member) in &view.members {
@@ -415,6 +419,7 @@ impl Reconciler {
                 local: &local,
                 mesh_port: self.running.mesh_port.as_ref(),
                 mesh_ip: MESH_IP,
+                mesh_ip6: self.running.mesh_ip6(),
                 mtus: &mtus,
                 epoch: self.epoch,
             },

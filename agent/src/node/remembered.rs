@@ -171,6 +171,7 @@ mod tests {
             service: None,
             task: None,
             ready: true,
+            ipv4_only: Vec::new(),
             host_ports: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The parts of a member that run once its first orders are known.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,10 +22,12 @@ use super::local::LocalPorts;
 use super::probe::ProbeStats;
 use super::underlay::{Mtus, Underlay};
 use super::warnings::Warnings;
-use crate::config::Config;
+use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::mesh::{MeshConfig, MeshSockets, owner};
-use crate::sandbox::{MESH_IP as MESH_IPV4, open_mesh_tap};
+use crate::sandbox::{
+    MESH_IP as MESH_IPV4, MESH_IP6, add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6,
+};
 
 /// Address behind `weft0` that published ports are sent to.
 pub(super) const MESH_IP: IpAddr = IpAddr::V4(MESH_IPV4);
@@ -40,6 +42,8 @@ pub(super) struct Running {
     pub(super) gossip: GossipHandle,
     pub(super) mesh: MeshSockets,
     pub(super) mesh_port: Option<Arc<Port>>,
+    /// Whether published ports go to replicas over IPv6, or why not.
+    pub(super) mesh_ipv6: Result<(), String>,
     pub(super) gateway: Gateway,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
@@ -94,13 +98,23 @@ impl Running {
                 None
             }
         };
+        let mesh_ipv6 = mesh_ipv6(config, orders, mesh_port.is_some());
+        if let Err(why) = &mesh_ipv6 {
+            tracing::info!(why, "published ports are not forwarded over IPv6");
+            if mesh_port.is_some()
+                && let Err(error) = remove_mesh_ipv6()
+            {
+                tracing::warn!(%error, "weft0 keeps its IPv6 address");
+            }
+        }
         Ok(Self {
+            mesh_ipv6,
             mtus: ArcSwap::from_pointee(mtus),
             probes: ProbeStats::default(),
             mesh: MeshSockets::new(MeshConfig {
                 front_end: config.mesh,
                 udp_idle: config.udp_idle,
-                ..MeshConfig::new(MESH_IP)
+                ..MeshConfig::new(MESH_IP, MESH_IP6)
             }),
             plane,
             gossip,
@@ -111,6 +125,11 @@ impl Running {
 }
 
 impl Running {
+    /// Address behind `weft0` that published ports are sent to over IPv6.
+    pub(super) fn mesh_ip6(&self) -> Option<Ipv6Addr> {
+        self.mesh_ipv6.is_ok().then_some(MESH_IP6)
+    }
+
     /// Inner MTU of ports at this moment, in bytes.
     pub(super) fn mtu(&self) -> u16 {
         self.mtus.load().port
@@ -155,6 +174,20 @@ fn mesh_port(tap: Tap, ingress_ip: IpAddr, plane: &Dataplane, local: &LocalPorts
         tap: Arc::new(tap),
         worker: plane.worker_for(ingress_ip),
         counters: Arc::new(PortCounters::default()),
+    }
+}
+
+/// Readies `weft0` for IPv6 where that is of use.
+fn mesh_ipv6(config: &Config, orders: &Assignment, mesh: bool) -> Result<(), String> {
+    let mut networks = orders.networks.iter().filter(|n| n.spec.ingress);
+    if !mesh {
+        Err("published ports are off".to_owned())
+    } else if config.mesh == MeshFrontEnd::Socket {
+        Err("this node accepts them itself (--mesh socket)".to_owned())
+    } else if !networks.any(|n| n.subnets.iter().any(|s| s.cidr.addr().is_ipv6())) {
+        Err("the ingress network of this swarm has no IPv6 subnet".to_owned())
+    } else {
+        add_mesh_ipv6()
     }
 }
 

@@ -1,11 +1,14 @@
 //! `weft0`: the TAP in the host's namespace behind which the routing mesh lives.
 //!
 //! Published-port connections go to [`MESH_IP`]; the workers that read the TAP choose a replica.
-//! The addresses are link-local (RFC 3927), so they are never routed off the node.
+//! The IPv4 addresses are link-local (RFC 3927), so they are never routed off the node. Those of
+//! IPv6 cannot be, as no packet from elsewhere is forwarded to a link-local one: they are of a
+//! unique local prefix (RFC 4193) that no network gets, and end with the IPv4 addresses, so that
+//! both have one Ethernet address.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_control::objects::Mac;
 use weft_sys::netlink::Netlink;
 use weft_sys::tap::{Tap, TapConfig};
@@ -22,10 +25,16 @@ pub const MESH_HOST_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 /// Where published ports are connected to; answered by the data plane.
 pub const MESH_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
 
+/// The host's own IPv6 address on [`MESH_IFNAME`], in a /126.
+pub const MESH_HOST_IP6: Ipv6Addr = Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d01);
+
+/// Where published ports are connected to over IPv6; answered by the data plane.
+pub const MESH_IP6: Ipv6Addr = Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d02);
+
 /// Ethernet address of the host on [`MESH_IFNAME`].
 pub const MESH_HOST_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 1]);
 
-/// Ethernet address that [`MESH_IP`] answers with.
+/// Ethernet address that [`MESH_IP`] and [`MESH_IP6`] answer with.
 pub const MESH_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 2]);
 
 /// Makes `weft0` in the calling thread's namespace, or takes up the one that an earlier agent left.
@@ -34,14 +43,18 @@ pub const MESH_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 2]);
 /// # Errors
 /// [`SandboxError::Tap`] when another agent in this namespace has it; see [`SandboxError`].
 pub fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
+    let mut netlink = Netlink::open()?;
+    let found = netlink.link(MESH_IFNAME)?.is_some();
     let tap = Tap::open(&TapConfig {
         mac: Some(MESH_HOST_MAC.0),
         mtu: Some(mtu),
         up: false,
         ..TapConfig::new(MESH_IFNAME)
     })?;
-    let mut netlink = Netlink::open()?;
-    sysctl::set_if_there(&format!("net/ipv6/conf/{MESH_IFNAME}/disable_ipv6"), "1")?;
+    if !found {
+        // Until it is given an address. One that is there may be in use.
+        remove_mesh_ipv6()?;
+    }
     sysctl::set(&format!("net/ipv4/conf/{MESH_IFNAME}/arp_announce"), "2")?;
     let net = Ipv4Net::new_assert(MESH_HOST_IP, 30);
     netlink.add_address(MESH_IFNAME, IpNet::V4(net))?;
@@ -50,6 +63,38 @@ pub fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
     // Fixed, so that the first connection does not wait for an answer.
     netlink.set_neighbour(MESH_IFNAME, MESH_IP.into(), MESH_MAC.0)?;
     Ok(tap)
+}
+
+/// Gives `weft0` its IPv6 address, where the host has that family.
+///
+/// # Errors
+/// Why it has not, in words; `weft0` serves IPv4 all the same.
+pub fn add_mesh_ipv6() -> Result<(), String> {
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    match off.as_deref().map(str::trim) {
+        Ok("0") => {}
+        Ok(_) => return Err("IPv6 is off on this host (net.ipv6.conf.all.disable_ipv6)".to_owned()),
+        Err(_) => return Err("the kernel of this host has no IPv6".to_owned()),
+    }
+    configure_ipv6().map_err(|e| e.to_string())
+}
+
+/// Takes IPv6 off `weft0`.
+///
+/// # Errors
+/// [`SandboxError::Sysctl`].
+pub fn remove_mesh_ipv6() -> Result<(), SandboxError> {
+    sysctl::set_if_there(&format!("net/ipv6/conf/{MESH_IFNAME}/disable_ipv6"), "1")
+}
+
+fn configure_ipv6() -> Result<(), SandboxError> {
+    sysctl::fixed_addresses(MESH_IFNAME)?;
+    sysctl::set(&format!("net/ipv6/conf/{MESH_IFNAME}/disable_ipv6"), "0")?;
+    let mut netlink = Netlink::open()?;
+    let net = Ipv6Net::new_assert(MESH_HOST_IP6, 126);
+    netlink.add_address(MESH_IFNAME, IpNet::V6(net))?;
+    netlink.set_neighbour(MESH_IFNAME, MESH_IP6.into(), MESH_MAC.0)?;
+    Ok(())
 }
 
 /// Removes `weft0`; when it is not there, that is success.

@@ -30,7 +30,8 @@ use weft_sys::netns::{Netns, NetnsError};
 use weft_sys::tap::TapError;
 
 pub use mesh_tap::{
-    MESH_HOST_IP, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_MAC, open_mesh_tap, remove_mesh_tap,
+    MESH_HOST_IP, MESH_HOST_IP6, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_IP6, MESH_MAC,
+    add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
 };
 pub use port::{PortConfig, set_port_mtu};
 

@@ -100,20 +100,9 @@ fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxEr
     let has_v6 = config.ips.iter().any(|ip| ip.addr().is_ipv6());
     // Nothing is learnt from the wire, and nothing is sent from addresses that are not the port's:
     // the data plane would drop it.
-    let v6 = format!("net/ipv6/conf/{ifname}");
-    // Every address is allocated, the link-local one follows from the Ethernet address: there is
-    // nothing to detect, and nobody to ask for a router.
-    for name in [
-        "accept_ra",
-        "autoconf",
-        "accept_dad",
-        "dad_transmits",
-        "router_solicitations",
-    ] {
-        sysctl::set_if_there(&format!("{v6}/{name}"), "0")?;
-    }
+    sysctl::fixed_addresses(ifname)?;
     sysctl::set_if_there(
-        &format!("{v6}/disable_ipv6"),
+        &format!("net/ipv6/conf/{ifname}/disable_ipv6"),
         if has_v6 { "0" } else { "1" },
     )?;
     let v4 = format!("net/ipv4/conf/{ifname}");

@@ -275,12 +275,25 @@ fn the_mesh_tap_is_made_once_and_taken_up() {
                 Err(SandboxError::Tap(TapError::Busy { .. }))
             ));
             drop(tap);
-            let _tap = open_mesh_tap(1400).expect("taken up");
+            let tap = open_mesh_tap(1400).expect("taken up");
             let mut netlink = Netlink::open().expect("nl");
             assert_eq!(
                 netlink.route_to(MESH_IP.into()).expect("route").dev,
                 MESH_IFNAME
             );
+            assert!(netlink.route_to(MESH_IP6.into()).is_err());
+            for _ in 0..2 {
+                add_mesh_ipv6().expect("IPv6");
+                let route = netlink.route_to(MESH_IP6.into()).expect("route");
+                assert_eq!(route.dev, MESH_IFNAME);
+            }
+            drop(tap);
+            let off = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+            std::fs::write(off, "1").expect("a setting");
+            let tap = open_mesh_tap(1400).expect("without IPv6");
+            let why = add_mesh_ipv6().expect_err("IPv6 is off");
+            assert!(why.contains("disable_ipv6"), "{why}");
+            drop(tap);
             remove_mesh_tap().expect("remove");
             remove_mesh_tap().expect("twice");
             assert!(netlink.link(MESH_IFNAME).expect("link").is_none());

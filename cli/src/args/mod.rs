@@ -720,6 +720,9 @@ pub struct DemoHttpArgs {
     /// Name to answer with, where no task is
     #[arg(long)]
     pub name: Option<String>,
+    /// Listen on IPv4 only
+    #[arg(long)]
+    pub ipv4: bool,
 }
 
 /// `weft demo-dns`

@@ -27,10 +27,15 @@ const CHUNK: usize = 256 * 1024;
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
     // Connections of both families; a kernel without IPv6 has one.
-    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, args.port)).await;
-    let listener = match both {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port)).await,
+    let every = if args.ipv4 {
+        None
+    } else {
+        let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, args.port)).await;
+        both.ok()
+    };
+    let listener = match every {
+        Some(listener) => Ok(listener),
+        None => TcpListener::bind((Ipv4Addr::UNSPECIFIED, args.port)).await,
     };
     let listener = listener.with_context(|| format!("cannot listen on port {}", args.port))?;
     let mut stop = signal(SignalKind::terminate())?;

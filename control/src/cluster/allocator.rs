@@ -57,7 +57,7 @@ pub(super) fn allocate(draft: &mut Draft<'_>) {
             break;
         };
         let mut node = node.clone();
-        match ipam.allocate_primary(ingress) {
+        match ipam.allocate_node(ingress) {
             Ok(ip) => {
                 node.ingress_ip = Some(ip);
                 draft.put(node);

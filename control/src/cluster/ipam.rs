@@ -27,18 +27,6 @@ pub struct Exhausted {
     pub usage: String,
 }
 
-/// The IPv6 address of the holder of `ip` on a network with both families: the network's first IPv6
-/// subnet (never smaller than a /96), and `ip` in the last 32 bits.
-pub(super) fn twin(network: &Network, ip: Ipv4Addr) -> Option<Ipv6Addr> {
-    network.subnets.iter().find_map(|s| match s.cidr {
-        IpNet::V6(cidr) => {
-            let high = u128::from(cidr.network());
-            Some(Ipv6Addr::from(high | u128::from(u32::from(ip))))
-        }
-        IpNet::V4(_) => None,
-    })
-}
-
 /// Addresses in use, by network.
 #[derive(Debug)]
 pub(super) struct Ipam {
@@ -63,12 +51,13 @@ fn holders<'a>(
         .get(network)
         .into_iter()
         .flat_map(|n| n.subnets.iter().map(|s| (s.gateway, Holder::Gateway)));
-    let ingress = state.networks.get(network).is_some_and(|n| n.spec.ingress);
-    let nodes = state
-        .nodes
-        .values()
-        .filter(move |_| ingress)
-        .filter_map(|n| n.ingress_ip.map(|ip| (ip, Holder::Node(&n.hostname))));
+    let ingress = state.networks.get(network).filter(|n| n.spec.ingress);
+    let nodes = ingress.into_iter().flat_map(move |ingress| {
+        state.nodes.values().flat_map(move |n| {
+            let ips = n.ips_on(ingress);
+            ips.map(|ip| (ip, Holder::Node(&n.hostname)))
+        })
+    });
     let vips = state.services.values().flat_map(move |s| {
         s.vips
             .iter()
@@ -203,7 +192,7 @@ impl Ipam {
     }
 
     /// The next free IPv4 address; later subnets are used when earlier ones are full. With `pair`
-    /// its IPv6 [`twin`] has to be free as well.
+    /// its IPv6 [twin](Network::twin) has to be free as well.
     fn next_v4(&mut self, network: &Network, pair: bool) -> Result<Ipv4Addr, Exhausted> {
         let used = self.used.entry(network.id.clone()).or_default();
         let cursor = self
@@ -227,7 +216,7 @@ impl Ipam {
                 _ => None,
             });
             let free = |ip: Ipv4Addr| {
-                let twin = twin(network, ip).filter(|_| pair);
+                let twin = network.twin(ip).filter(|_| pair);
                 subnet.gateway != ip
                     && !used.contains(&IpAddr::V4(ip))
                     && !twin.is_some_and(|ip| used.contains(&IpAddr::V6(ip)))
@@ -262,7 +251,7 @@ impl Ipam {
     pub(super) fn allocate_all(&mut self, network: &Network) -> Result<Vec<IpAddr>, Exhausted> {
         let ip = self.next_v4(network, true)?;
         let mut ips = vec![IpAddr::V4(ip)];
-        if let Some(twin) = twin(network, ip) {
+        if let Some(twin) = network.twin(ip) {
             self.reserve(&network.id, twin.into());
             ips.push(twin.into());
         }
@@ -272,6 +261,15 @@ impl Ipam {
     /// The address that others reach the network by: IPv4, which every network has.
     pub(super) fn allocate_primary(&mut self, network: &Network) -> Result<IpAddr, Exhausted> {
         self.next_v4(network, false).map(IpAddr::V4)
+    }
+
+    /// The address of a node on the ingress network; its twin is taken with it.
+    pub(super) fn allocate_node(&mut self, ingress: &Network) -> Result<IpAddr, Exhausted> {
+        let ip = self.next_v4(ingress, true)?;
+        if let Some(twin) = ingress.twin(ip) {
+            self.reserve(&ingress.id, twin.into());
+        }
+        Ok(ip.into())
     }
 
     /// Takes back addresses of an attempt that failed half-way.

@@ -1,11 +1,12 @@
 //! Flows that outlive their table.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use weft_mesh::{Context, FlowConfig, FlowTable, Forward, Journal, Origin, Record};
-use weft_mesh::{Reverse, SavedOrigin};
+use weft_mesh::{Protocol, Reverse, SavedOrigin};
 use weft_wire::{FiveTuple, Mac};
 
 use crate::bench::*;
@@ -137,14 +138,30 @@ fn what_is_over_or_lost_its_ends_is_left_out() {
     assert_eq!((restored, nonsense.len()), (0, 3), "they may fit later");
 }
 
+/// A client outside, a replica, the node and the mesh address of each family.
+fn families() -> [(IpAddr, IpAddr, IpAddr, IpAddr); 2] {
+    let outside = |ip: &str| ip.parse().unwrap();
+    [
+        (outside("198.51.100.7"), v4(11), v4(200), mesh_ip()),
+        (outside("2001:db8::7"), v6(11), v6(200), v6(0x4d02)),
+    ]
+}
+
 #[test]
 fn a_replicas_node_sends_answers_back_by_the_node_that_the_client_came_through() {
+    for (client, replica, ..) in families() {
+        answers_return(client, replica);
+    }
+}
+
+fn answers_return(client: IpAddr, replica_ip: IpAddr) {
     let mut bench = Bench::new(1);
+    bench.replicas[0].ip = replica_ip;
+    bench.publish();
     let memory = recorded(&mut bench);
     let (via, other) = (Mac([2, 0x42, 10, 0, 0, 201]), Mac([2, 0x42, 10, 0, 0, 202]));
     let replica = bench.replicas[0].mac;
-    let client = "198.51.100.7".parse().unwrap();
-    let seen = tuple(client, 4000, v4(11), 80, 6);
+    let seen = tuple(client, 4000, replica_ip, 80, 6);
     let arrive = |bench: &mut Bench, via: Mac, flags: u8| {
         let mut frame = tcp((via, replica), seen, (flags, 1, 1), b"");
         let parsed = info(&frame);
@@ -227,14 +244,16 @@ fn a_replicas_node_sends_answers_back_by_the_node_that_the_client_came_through()
 
 #[test]
 fn a_client_of_a_published_port_keeps_its_address_where_it_may() {
+    for (client, replica, node, mesh) in families() {
+        client_is_kept(client, replica, node, mesh);
+    }
+}
+
+fn client_is_kept(client: IpAddr, replica: IpAddr, node_ip: IpAddr, mesh_ip: IpAddr) {
     let mut bench = Bench::new(1);
-    let Origin::Mesh {
-        vni,
-        node_ip,
-        node_mac,
-        ..
-    } = mesh()
-    else {
+    bench.replicas[0].ip = replica;
+    bench.publish();
+    let Origin::Mesh { vni, node_mac, .. } = mesh() else {
         panic!("weft0")
     };
     let origin = Origin::Mesh {
@@ -243,22 +262,19 @@ fn a_client_of_a_published_port_keeps_its_address_where_it_may() {
         node_mac,
         keeps_client: true,
     };
-    let client = "198.51.100.7".parse().unwrap();
-    let syn = tcp(
-        (CLIENT, VIP_MAC),
-        tuple(client, 4000, mesh_ip(), 8000, 6),
-        (SYN, 1, 0),
-        b"",
-    );
+    let sent_as = tuple(client, 4000, mesh_ip, 8000, 6);
+    let syn = tcp((CLIENT, VIP_MAC), sent_as, (SYN, 1, 0), b"");
     let sent = bench.forwarded(&origin, syn);
     let seen = info(&sent).five_tuple();
-    assert_eq!(seen, tuple(client, 4000, v4(11), 80, 6));
+    assert_eq!(seen, tuple(client, 4000, replica, 80, 6));
     assert_eq!(weft_wire::frame::src_mac(&sent), node_mac);
     let back = bench.returned(&origin, answer(seen, SYN | ACK, 5, 2, b""));
-    assert_eq!(
-        info(&back).five_tuple(),
-        tuple(mesh_ip(), 8000, client, 4000, 6)
-    );
+    assert_eq!(info(&back).five_tuple(), sent_as.reversed());
+    let more = tcp((CLIENT, VIP_MAC), sent_as, (ACK, 2, 6), b"question");
+    bench.forwarded(&origin, more);
+    bench.returned(&origin, answer(seen, ACK, 6, 10, b"yes"));
+    let port = bench.services.published(Protocol::Tcp, 8000).unwrap().load;
+    assert_eq!((port.rx_bytes(), port.tx_bytes()), (8, 3));
     assert_eq!(
         bench.table.state_of(vni, seen),
         None,
@@ -266,7 +282,7 @@ fn a_client_of_a_published_port_keeps_its_address_where_it_may() {
     );
     let again = tcp(
         (CLIENT, VIP_MAC),
-        tuple(client, 4000, mesh_ip(), 8001, 6),
+        tuple(client, 4000, mesh_ip, 8001, 6),
         (SYN, 1, 0),
         b"",
     );

@@ -101,7 +101,7 @@ fn ipv6_has_its_own_replicas() {
     assert_eq!(seen, tuple(v6(5), 40_000, v6(11), 80, 6));
     let back = info(&b.returned(&port(), answer(seen, SYN | ACK, 1, 2, b"")));
     assert_eq!(back.five_tuple(), t.reversed());
-    // The node's ingress address is an IPv4 one: nobody to stand in for an IPv6 client.
+    // This node has an IPv4 address on the ingress network only: nobody to stand in for the client.
     let mut syn = tcp(
         (CLIENT, VIP_MAC),
         tuple(v6(7), 1, v6(8), 8000, 6),

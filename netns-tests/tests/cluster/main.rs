@@ -12,6 +12,7 @@ mod failure;
 mod ipv6;
 mod limits;
 mod mesh_frame;
+mod mesh_frame_ipv6;
 mod mtu;
 mod no_lost_request;
 mod outside;

@@ -1,9 +1,9 @@
 //! Published ports through the frame front end: replicas see their clients.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use weft_lab::{FAR_ADDRESS, OUTSIDE};
+use weft_lab::{FAR_ADDRESS, FAR_ADDRESS_V6, OUTSIDE};
 use weft_netns_tests::{Cluster, Settings, Task, ask_from, eventually, hold};
 use weft_sys::netns::Netns;
 
@@ -36,7 +36,7 @@ fn all_tasks_see(
 }
 
 /// The address that a namespace sends from.
-fn own_address(cluster: &Cluster) -> IpAddr {
+pub(crate) fn own_address(cluster: &Cluster) -> IpAddr {
     let said = cluster
         .run(
             OUTSIDE,
@@ -55,14 +55,32 @@ fn own_address(cluster: &Cluster) -> IpAddr {
     text.parse().expect("an address")
 }
 
+pub(crate) fn over_ipv6(nodes: u8) -> Cluster {
+    let settings = Settings {
+        nodes,
+        ipv6: true,
+        ..Settings::default()
+    };
+    Cluster::swarm(PROGRAM, &settings)
+}
+
 #[test]
 fn replicas_see_their_clients_whichever_node_these_came_through() {
-    let cluster = swarm(3);
+    replicas_see_their_clients(&swarm(3), FAR_ADDRESS.into());
+}
+
+#[test]
+fn replicas_see_their_clients_of_ipv6_whichever_node_these_came_through() {
+    replicas_see_their_clients(&over_ipv6(3), FAR_ADDRESS_V6.into());
+}
+
+/// `far` is an address of the machine outside that is on nobody's link.
+fn replicas_see_their_clients(cluster: &Cluster, far: IpAddr) {
     let tasks = cluster.web(3);
     let nodes: Vec<&str> = tasks.iter().map(|t| t.node.as_str()).collect();
     assert_eq!(nodes, NODES, "one on each node");
     let client = cluster.outside();
-    let own = own_address(&cluster);
+    let own = own_address(cluster);
     for node in NODES {
         let to = cluster.at(node, 8000);
         all_tasks_see(&client, own, to, &tasks, |seen| seen == own.to_string());
@@ -70,18 +88,23 @@ fn replicas_see_their_clients_whichever_node_these_came_through() {
 
     // A client of a network that two of the nodes have no way to: answers return by the first.
     for node in ["node2", "node3"] {
+        let family = if far.is_ipv6() { "-6" } else { "-4" };
         cluster
-            .run(node, None, &["ip", "route", "del", "default"])
+            .run(node, None, &["ip", family, "route", "del", "default"])
             .done();
     }
-    let far = IpAddr::from(FAR_ADDRESS);
     let to = cluster.at("node1", 8000);
     all_tasks_see(&client, far, to, &tasks, |seen| seen == far.to_string());
     // The nodes themselves come through the listeners, and are seen as one of them.
     let node1 = cluster.netns("node1", None);
-    let local = SocketAddr::from(([127, 0, 0, 1], 8000));
     let ingress = |seen: &str| seen.starts_with("10.0.0.");
-    all_tasks_see(&node1, [127, 0, 0, 1].into(), local, &tasks, ingress);
+    for local in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        let to = SocketAddr::new(local, 8000);
+        all_tasks_see(&node1, local, to, &tasks, ingress);
+    }
 
     let row = &cluster.rows(&["mesh", "ls"])[0];
     assert_eq!(row["FrontEnd"], "frame", "{row}");
@@ -107,7 +130,15 @@ fn replicas_see_their_clients_whichever_node_these_came_through() {
 
 #[test]
 fn connections_go_on_when_the_agent_of_the_replicas_node_is_killed() {
-    let cluster = swarm(2);
+    replicas_agent_is_killed(&swarm(2));
+}
+
+#[test]
+fn connections_of_ipv6_go_on_when_the_agent_of_the_replicas_node_is_killed() {
+    replicas_agent_is_killed(&over_ipv6(2));
+}
+
+fn replicas_agent_is_killed(cluster: &Cluster) {
     let tasks = cluster.web(2);
     let client = cluster.outside();
     let far_task = tasks.iter().find(|t| t.node == "node2").expect("on node2");
@@ -126,9 +157,8 @@ fn connections_go_on_when_the_agent_of_the_replicas_node_is_killed() {
     eventually("the connection goes on", || {
         held.again().map_err(|e| e.to_string())
     });
-    for round in 0..20 {
-        held.again()
-            .unwrap_or_else(|e| panic!("request {round}: {e}"));
+    for _ in 0..20 {
+        held.again().expect("it goes on and on");
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
-use super::super::ipam::{Ipam, holder, is_usable, twin};
+use super::super::ipam::{Ipam, holder, is_usable};
 use super::super::state::{Change, ClusterState, ObjectId};
 use super::network::check_name;
 use crate::api::PeerAdd;
@@ -59,7 +59,7 @@ fn chosen(
     let mut ips = vec![ip];
     match ip {
         IpAddr::V4(v4) => {
-            if let Some(twin) = twin(network, v4).map(IpAddr::V6) {
+            if let Some(twin) = network.twin(v4).map(IpAddr::V6) {
                 claim(state, network, twin).map_err(|mut e| {
                     e.message = format!("address {ip} comes with {twin}: {}", e.message);
                     e

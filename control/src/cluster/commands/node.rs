@@ -51,7 +51,7 @@ pub(super) fn build_node(
     let ingress_ip = draft
         .state
         .ingress()
-        .and_then(|n| ipam.allocate_primary(n).ok());
+        .and_then(|n| ipam.allocate_node(n).ok());
     ipam.store(draft);
     let mut node = Node {
         id,

@@ -109,10 +109,18 @@ pub fn init_cluster(
     draft.put(secrets);
     let ingress = NetworkSpec {
         name: "ingress".to_owned(),
+        ipv6: true,
         ingress: true,
         ..NetworkSpec::default()
     };
-    build(&mut draft, ingress, &cmd.reserved)?;
+    if build(&mut draft, ingress.clone(), &cmd.reserved).is_err() {
+        // A host whose routes cover every IPv6 prefix does without: listeners accept its clients.
+        let ingress = NetworkSpec {
+            ipv6: false,
+            ..ingress
+        };
+        build(&mut draft, ingress, &cmd.reserved)?;
+    }
     let node = build_node(&mut draft, cmd.node_id, Role::Manager, &cmd.node);
     Ok(draft.plan(node))
 }

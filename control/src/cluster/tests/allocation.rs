@@ -44,10 +44,10 @@ fn assert_unique(state: &ClusterState) {
     for p in state.peers.values() {
         claim(&p.network, p.ip);
     }
-    let ingress = state.ingress().unwrap().id.clone();
+    let ingress = state.ingress().unwrap();
     for n in state.nodes.values() {
-        if let Some(ip) = n.ingress_ip {
-            claim(&ingress, ip);
+        for ip in n.ips_on(ingress) {
+            claim(&ingress.id, ip);
         }
     }
     let mut macs: BTreeMap<_, String> = BTreeMap::new();
@@ -252,6 +252,62 @@ fn first_networks_follow_swarm() {
         world.state.nodes[&node(1)].ingress_ip,
         "10.0.0.2".parse().ok()
     );
+}
+
+#[test]
+fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
+    let mut world = World::new(2);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    let ingress = world.state.ingress().unwrap();
+    let v6 = ingress.subnets[1].cidr;
+    assert!(v6.addr().is_ipv6() && v6.prefix_len() == 64);
+    for task in world.wanted("web") {
+        let ips = &task.attachments[0].ips;
+        assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
+    }
+    let holder = |ip| ipam::holder(&world.state, &ingress.id, ip);
+    for node in world.state.nodes.values() {
+        let Some(IpAddr::V4(ip)) = node.ingress_ip else {
+            panic!("{:?}", node.ingress_ip)
+        };
+        let twin = ingress.twin(ip).unwrap();
+        assert_eq!(holder(twin.into()), Some(format!("node {}", node.hostname)));
+    }
+    assert_unique(&world.state);
+}
+
+#[test]
+fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
+    let init = InitCluster {
+        cluster_id: "c".into(),
+        node_id: node(1),
+        node: description(1),
+        default_address_pools: Vec::new(),
+        subnet_prefix_len: None,
+        data_path_port: None,
+        reserved: vec![("fc00::/7".parse().unwrap(), "dev wg0".into())],
+    };
+    let mut entropy = Entropy::from_seed([7; 32]);
+    let mut state = ClusterState::default();
+    let planned = init_cluster(&state, 1, &mut entropy, init).unwrap();
+    state.apply(&planned.changes);
+    let ingress = state.ingress().unwrap();
+    assert_eq!((ingress.subnets.len(), ingress.spec.ipv6), (1, false));
+    assert_eq!(planned.value.ips_on(ingress).count(), 1);
+}
+
+#[test]
+fn ingress_of_an_older_store_stays_as_it_is() {
+    let mut world = World::new(1);
+    let mut ingress = world.state.ingress().unwrap().clone();
+    ingress.spec.ipv6 = false;
+    ingress.subnets.truncate(1);
+    world.state.networks.insert(ingress.id.clone(), ingress);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    for task in world.wanted("web") {
+        assert_eq!(task.attachments[0].ips.len(), 1);
+    }
+    assert_unique(&world.state);
 }
 
 #[test]
@@ -472,7 +528,7 @@ fn ingress_is_the_last_interface() {
     let back = world.state.find_network("back").unwrap().id.clone();
     let ingress = world.state.ingress().unwrap().id.clone();
     let vips: Vec<_> = web.vips.iter().map(|v| v.network.clone()).collect();
-    assert_eq!(vips, [back.clone(), ingress.clone()]);
+    assert_eq!(vips, [back.clone(), ingress.clone(), ingress.clone()]);
     for task in world.wanted("web") {
         let order: Vec<_> = task.attachments.iter().map(|a| a.network.clone()).collect();
         assert_eq!(order, [back.clone(), ingress.clone()]);

@@ -88,7 +88,7 @@ fn tasks_without_an_address_for_published_ports_are_replaced() {
     world.run_tasks();
     let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     let web = update(&mut world, "web", &[port(8000, 80)], &[]).unwrap();
-    assert_eq!(web.vips.len(), 1);
+    assert_eq!(web.vips.len(), 2);
     world.run_tasks();
     let after = world.wanted("web");
     assert_eq!(after.len(), 2);
@@ -108,7 +108,7 @@ fn another_port_of_the_tasks_node_replaces_the_tasks() {
     let mut host = publish(spec("web", 2), 8000, 80);
     host.ports[0].mode = PublishMode::Host;
     let before = world.create(host).unwrap();
-    assert_eq!(before.vips.len(), 1);
+    assert_eq!(before.vips.len(), 2);
     world.run_tasks();
     let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     let more = PortSpec {
