@@ -54,7 +54,7 @@ pub(crate) fn keep_for_node(
     info.proto == TCP
         && info.fragment == Fragment::None
         && answers
-        && info.dst == mesh.node_ip
+        && info.dst == mesh.v4.node_ip
         && PROBE_PORTS.contains(&info.dport)
         && frame
             .get(..info.len)

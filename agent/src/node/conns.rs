@@ -127,11 +127,12 @@ fn connection(running: &Running, seen: &Seen, names: &Names, row: &FlowRow) -> M
         Target::Mesh => {
             let behind = running.mesh.client_behind(protocol, row.client.port());
             // Only a listener of this node has the node's own address towards the mesh.
-            let own = seen
-                .snapshot
-                .mesh
-                .as_ref()
-                .is_some_and(|m| m.host_ip == row.client.ip());
+            let own = seen.snapshot.mesh.as_ref().is_some_and(|mesh| {
+                let own = [Some(mesh.v4), mesh.v6];
+                own.iter()
+                    .flatten()
+                    .any(|own| own.host_ip == row.client.ip())
+            });
             let client = behind.filter(|_| own).unwrap_or(row.client);
             (client, String::new(), published(seen, protocol, row))
         }

@@ -67,7 +67,7 @@ fn step(running: &Running, prober: &mut Prober, now: Instant) {
     let plane = &running.plane;
     let snapshot = plane.snapshot();
     let own = snapshot.mesh.as_ref().map(|mesh| NodeAddress {
-        ip: mesh.node_ip,
+        ip: mesh.v4.node_ip,
         mac: mesh.node_mac,
     });
     prober.set_address(now, own);
@@ -106,7 +106,9 @@ fn targets<'a>(
                 let mut ports = tcp(snapshot).filter(|p| p.service.id == published.service.id);
                 ports.any(|p| p.target_port == *port)
             });
-            let takes = !replica.draining && replica.vni == mesh.vni;
+            // A replica has one health, whatever the family; it is asked by IPv4, which every one has.
+            let asked = replica.ip.is_ipv4();
+            let takes = asked && !replica.draining && replica.vni == mesh.vni;
             takes.then(|| ProbeTarget {
                 to: (replica.ip, port.unwrap_or(published.target_port)).into(),
                 load: Arc::clone(&replica.load),
