@@ -2,25 +2,34 @@
 
 mod attachment;
 mod bench_mesh;
+mod bench_overlay;
 mod connections;
 mod duration;
 mod mesh;
+mod network;
 mod publish;
+mod service;
 
 pub use attachment::parse_attachment;
 pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
+pub use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
 pub use connections::{AffinityArg, ConnectionArgs};
 pub use duration::parse_duration_ms;
 pub use mesh::{MeshCommand, MeshConnsArgs, WhyArgs};
+pub use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub use publish::parse_publish;
+pub use service::{
+    EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
+    ServicePsArgs, ServiceUpdateArgs,
+};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use weft_control::api::CaptureDir;
-use weft_control::objects::{Availability, Mac, NetworkAttachmentSpec, PortSpec};
+use weft_control::objects::Availability;
 
 /// Where `weftd` listens when nobody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
@@ -265,279 +274,6 @@ pub struct InspectArgs {
     pub format: FormatArgs,
 }
 
-/// `weft network …`
-#[derive(Debug, Subcommand)]
-pub enum NetworkCommand {
-    /// Make an overlay network
-    Create(NetworkCreateArgs),
-    /// List networks
-    Ls(FormatArgs),
-    /// Show everything known about networks
-    Inspect(InspectArgs),
-    /// Remove networks
-    Rm {
-        /// Id, name, or unique start of an id
-        #[arg(required = true, value_name = "NETWORK")]
-        refs: Vec<String>,
-    },
-    /// Attach a network namespace to a network
-    Connect(NetworkConnectArgs),
-    /// Detach an endpoint that `connect` attached
-    Disconnect {
-        /// Whatever node it is on; only on a manager
-        #[arg(short, long)]
-        force: bool,
-        /// Network
-        network: String,
-        /// Name or id of the endpoint
-        #[arg(value_name = "NAME|ID")]
-        endpoint: String,
-    },
-    /// Endpoints outside the cluster: plain Linux vxlan, hardware VTEPs
-    #[command(subcommand)]
-    Peer(PeerCommand),
-}
-
-/// `weft network create`
-#[derive(Debug, Args)]
-pub struct NetworkCreateArgs {
-    /// Subnet, instead of one from the pool; may be repeated
-    #[arg(long = "subnet", value_name = "CIDR")]
-    pub subnets: Vec<IpNet>,
-    /// Also give it an IPv6 subnet; not needed with an IPv6 --subnet
-    #[arg(long)]
-    pub ipv6: bool,
-    /// No way to the outside
-    #[arg(long)]
-    pub internal: bool,
-    /// Option of the network; may be repeated
-    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub options: Vec<(String, String)>,
-    /// Label; may be repeated
-    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub labels: Vec<(String, String)>,
-    /// Driver, as docker spells it; there is only `overlay`
-    #[arg(short, long, default_value = "overlay", value_parser = ["overlay"])]
-    pub driver: String,
-    /// Name of the network
-    pub name: String,
-}
-
-/// `weft network connect`
-#[derive(Debug, Args)]
-pub struct NetworkConnectArgs {
-    /// Wanted address
-    #[arg(long)]
-    pub ip: Option<IpAddr>,
-    /// One more name on this network; may be repeated
-    #[arg(long = "alias", value_name = "NAME")]
-    pub aliases: Vec<String>,
-    /// Count the endpoint as a replica of this service
-    #[arg(long)]
-    pub service: Option<String>,
-    /// Name on the network
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Interface inside the namespace (default: the first free of eth0, eth2, eth3, …)
-    #[arg(long)]
-    pub ifname: Option<String>,
-    /// Network
-    pub network: String,
-    /// Network namespace: a path such as /run/netns/x, or a process id
-    #[arg(value_name = "NETNS-PATH|PID")]
-    pub netns: String,
-}
-
-/// `weft network peer …`
-#[derive(Debug, Subcommand)]
-pub enum PeerCommand {
-    /// Add an endpoint outside the cluster
-    Add {
-        /// Its address inside the network
-        #[arg(long)]
-        ip: IpAddr,
-        /// Its Ethernet address
-        #[arg(long)]
-        mac: Mac,
-        /// Underlay address of its VTEP
-        #[arg(long)]
-        vtep: IpAddr,
-        /// Network
-        network: String,
-    },
-    /// List the static endpoints of a network
-    Ls {
-        /// How.
-        #[command(flatten)]
-        format: FormatArgs,
-        /// Network
-        network: String,
-    },
-    /// Remove a static endpoint
-    Rm {
-        /// Network
-        network: String,
-        /// Its address inside the network
-        #[arg(required = true)]
-        ips: Vec<IpAddr>,
-    },
-}
-
-/// `weft service …`
-#[derive(Debug, Subcommand)]
-pub enum ServiceCommand {
-    /// Start a service
-    Create(ServiceCreateArgs),
-    /// List services
-    Ls(FormatArgs),
-    /// List the tasks of services
-    Ps(ServicePsArgs),
-    /// Show everything known about services
-    Inspect(InspectArgs),
-    /// Publish ports of a running service, or take them back
-    Update(ServiceUpdateArgs),
-    /// Change the number of replicas
-    Scale {
-        /// Do not wait until the tasks run
-        #[arg(short, long)]
-        detach: bool,
-        /// Service and wanted number
-        #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_scale)]
-        targets: Vec<(String, u32)>,
-    },
-    /// Stop services and remove them
-    Rm {
-        /// Id, name, or unique start of an id
-        #[arg(required = true, value_name = "SERVICE")]
-        refs: Vec<String>,
-    },
-}
-
-/// `weft service create`
-#[derive(Debug, Args)]
-pub struct ServiceCreateArgs {
-    /// Name of the service, a DNS label
-    #[arg(long)]
-    pub name: String,
-    /// Number of tasks (default 1)
-    #[arg(long)]
-    pub replicas: Option<u32>,
-    /// `replicated` or `global`
-    #[arg(long, default_value = "replicated")]
-    pub mode: ModeArg,
-    /// Published ports, short or long syntax.
-    #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
-    pub publish: Vec<PortList>,
-    /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
-    #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
-    pub networks: Vec<NetworkAttachmentSpec>,
-    /// Environment variable KEY=VALUE; may be repeated
-    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
-    pub env: Vec<String>,
-    /// Label; may be repeated
-    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub labels: Vec<(String, String)>,
-    /// How the name resolves: `vip` or `dnsrr`
-    #[arg(long, default_value = "vip")]
-    pub endpoint_mode: EndpointModeArg,
-    /// How connections find a replica.
-    #[command(flatten)]
-    pub connections: ConnectionArgs,
-    /// When finished tasks are replaced
-    #[arg(long, default_value = "any")]
-    pub restart_condition: RestartArg,
-    /// Time between failure and replacement
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_ms)]
-    pub restart_delay: u64,
-    /// Time between SIGTERM and SIGKILL
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
-    pub stop_grace_period: u64,
-    /// Do not wait until the tasks run
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Print no progress
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// The word `host` (no image: COMMAND from the node's own file system), then the command
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        value_name = "IMAGE [COMMAND [ARG]…]"
-    )]
-    pub image_and_command: Vec<String>,
-}
-
-/// `weft service update`
-#[derive(Debug, Args)]
-pub struct ServiceUpdateArgs {
-    /// Port to publish, as for `service create`; may be repeated
-    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
-    pub publish_add: Vec<PortList>,
-    /// Published port to take back, by its target: TARGET[/tcp|udp], or as it was published; may
-    /// be repeated
-    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
-    pub publish_rm: Vec<PortList>,
-    /// How connections find a replica.
-    #[command(flatten)]
-    pub connections: ConnectionArgs,
-    /// Do not wait until the tasks run
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Print no progress
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Id, name, or unique start of an id
-    #[arg(value_name = "SERVICE")]
-    pub service: String,
-}
-
-/// The ports that one `-p` stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortList(pub Vec<PortSpec>);
-
-/// `--mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeArg {
-    /// A fixed number of tasks.
-    Replicated,
-    /// One task on each node.
-    Global,
-}
-
-/// `--endpoint-mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EndpointModeArg {
-    /// One virtual address.
-    Vip,
-    /// The addresses of the tasks.
-    Dnsrr,
-}
-
-/// `--restart-condition`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RestartArg {
-    /// Always.
-    Any,
-    /// When the task ended with an error.
-    OnFailure,
-    /// Never.
-    None,
-}
-
-/// `weft service ps`
-#[derive(Debug, Args)]
-pub struct ServicePsArgs {
-    /// Id, name, or unique start of an id
-    #[arg(required = true, value_name = "SERVICE")]
-    pub refs: Vec<String>,
-    /// Print whole ids and errors
-    #[arg(long)]
-    pub no_trunc: bool,
-    /// How.
-    #[command(flatten)]
-    pub format: FormatArgs,
-}
-
 /// `weft drops`
 #[derive(Debug, Args)]
 pub struct DropsArgs {
@@ -639,78 +375,6 @@ pub struct DemoArgs {
     pub log_dir: Option<PathBuf>,
 }
 
-/// `weft bench …`
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// TCP and UDP between two nodes: weft against kernel veth, bridge and vxlan
-    Overlay(BenchOverlayArgs),
-    /// A published port: weft against HAProxy and nginx, before the same replicas
-    Mesh(BenchMeshArgs),
-}
-
-/// `weft bench overlay`
-#[derive(Debug, Args)]
-pub struct BenchOverlayArgs {
-    /// Tests to run; may be repeated (default: all but `endpoints`, `flows`, `flood` and `iperf3`,
-    /// about five minutes)
-    #[arg(long, value_name = "TEST", value_delimiter = ',')]
-    pub only: Vec<BenchTest>,
-    /// Measured pairs, alternating
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub pairs: u8,
-    /// Seconds of each measurement
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub seconds: u8,
-    /// TCP congestion control; may be repeated (default: cubic, and bbr where the kernel has it).
-    /// Tests about something else use the first one
-    #[arg(long = "cc", value_name = "NAME", value_delimiter = ',')]
-    pub congestion: Vec<String>,
-    /// Also draw a picture of rates and of the distribution of round trip times
-    #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
-    /// Start of the names of its labs
-    #[arg(long, default_value = "bench")]
-    pub name: String,
-    /// How.
-    #[command(flatten)]
-    pub format: FormatArgs,
-}
-
-/// A test of `weft bench overlay`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchTest {
-    /// One TCP stream between two nodes
-    Tcp1,
-    /// Eight TCP streams at once
-    Tcp8,
-    /// Datagrams of 64, 512 and 1400 bytes from one thread that sends one with each send()
-    Udp,
-    /// 64 bytes there and back, one at a time
-    Rr,
-    /// 64 bytes there and back, 64 at once
-    Rr64,
-    /// Small requests over 16 kept TCP connections to tasks that sleep 1 ms before they answer
-    Tasks,
-    /// One TCP stream within one node, against veth and bridge
-    Local,
-    /// One TCP stream through a virtual address, against a direct one
-    Vip,
-    /// 100 and 1,000 endpoints on the client's node, against 1: at rest, TCP and UDP (some minutes)
-    Endpoints,
-    /// 100,000 flows through a virtual address, against 1: TCP and 64 bytes there and back
-    Flows,
-    /// One TCP stream while a machine that is no node floods the receiver's VXLAN port with garbage,
-    /// against the same without; says how much there was and where it ended
-    Flood,
-    /// TCP with iperf3 as the generator, one stream and eight; left out where it is not installed
-    Iperf3,
-    /// TCP, UDP and round trips against Open vSwitch with its userspace datapath; left out where it
-    /// is not installed
-    Ovs,
-    /// Every one of them
-    All,
-}
-
 /// `weft demo-http`
 #[derive(Debug, Args)]
 pub struct DemoHttpArgs {
@@ -794,33 +458,6 @@ fn parse_key_value(text: &str) -> Result<(String, String), String> {
         None if !text.is_empty() => Ok((text.to_owned(), String::new())),
         _ => Err(format!("invalid key=value pair {text:?}: the key is empty")),
     }
-}
-
-/// `KEY=VALUE`, or `KEY` for the value that this process has.
-fn parse_env(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
-        Some(_) => Ok(text.to_owned()),
-        None if text.is_empty() => Err("invalid environment variable: the name is empty".into()),
-        None => match std::env::var(text) {
-            Ok(value) => Ok(format!("{text}={value}")),
-            Err(_) => Err(format!(
-                "environment variable {text} is not set here; write {text}=VALUE"
-            )),
-        },
-    }
-}
-
-fn parse_scale(text: &str) -> Result<(String, u32), String> {
-    let bad = || format!("invalid scale specifier '{text}'; write SERVICE=REPLICAS, such as web=3");
-    let (service, count) = text.split_once('=').ok_or_else(bad)?;
-    if service.is_empty() {
-        return Err(bad());
-    }
-    let count = count
-        .parse()
-        .map_err(|_| format!("invalid replicas value {count}: expected a whole number"))?;
-    Ok((service.to_owned(), count))
 }
 
 #[cfg(test)]

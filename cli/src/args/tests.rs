@@ -1,5 +1,5 @@
 use clap::CommandFactory;
-use weft_control::objects::{Protocol, PublishMode};
+use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::*;
 

@@ -67,10 +67,11 @@ impl Seen {
     }
 }
 
-/// Kills the process of a task; when.
+/// Kills the process of a task; when it is gone. Until the kernel comes to it, on a busy machine some
+/// time after the signal, its sockets take connections and answer nothing.
 fn kill(cluster: &Cluster, task: &Task) -> Instant {
     let script = format!(
-        "for p in $(pgrep -f 'demo-http --port 80$'); do tr '\\0' '\\n' < /proc/$p/environ | grep -qx 'WEFT_TASK_NAME={}' && kill -9 $p && echo $p; done",
+        "for p in $(pgrep -f 'demo-http --port 80$'); do tr '\\0' '\\n' < /proc/$p/environ | grep -qx 'WEFT_TASK_NAME={}' && kill -9 $p && echo $p && while s=$(cut -d' ' -f3 /proc/$p/stat 2>/dev/null) && [ \"$s\" != Z ]; do sleep 0.01; done; done; true",
         task.name
     );
     let said = cluster.run(&task.node, None, &["sh", "-c", &script]);

@@ -1,0 +1,127 @@
+//! `weft network`.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use weft_control::objects::Mac;
+
+use super::{FormatArgs, InspectArgs, parse_key_value};
+
+/// `weft network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make an overlay network
+    Create(NetworkCreateArgs),
+    /// List networks
+    Ls(FormatArgs),
+    /// Show everything known about networks
+    Inspect(InspectArgs),
+    /// Remove networks
+    Rm {
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "NETWORK")]
+        refs: Vec<String>,
+    },
+    /// Attach a network namespace to a network
+    Connect(NetworkConnectArgs),
+    /// Detach an endpoint that `connect` attached
+    Disconnect {
+        /// Whatever node it is on; only on a manager
+        #[arg(short, long)]
+        force: bool,
+        /// Network
+        network: String,
+        /// Name or id of the endpoint
+        #[arg(value_name = "NAME|ID")]
+        endpoint: String,
+    },
+    /// Endpoints outside the cluster: plain Linux vxlan, hardware VTEPs
+    #[command(subcommand)]
+    Peer(PeerCommand),
+}
+
+/// `weft network create`
+#[derive(Debug, Args)]
+pub struct NetworkCreateArgs {
+    /// Subnet, instead of one from the pool; may be repeated
+    #[arg(long = "subnet", value_name = "CIDR")]
+    pub subnets: Vec<IpNet>,
+    /// Also give it an IPv6 subnet; not needed with an IPv6 --subnet
+    #[arg(long)]
+    pub ipv6: bool,
+    /// No way to the outside
+    #[arg(long)]
+    pub internal: bool,
+    /// Option of the network; may be repeated
+    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub options: Vec<(String, String)>,
+    /// Label; may be repeated
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Driver, as docker spells it; there is only `overlay`
+    #[arg(short, long, default_value = "overlay", value_parser = ["overlay"])]
+    pub driver: String,
+    /// Name of the network
+    pub name: String,
+}
+
+/// `weft network connect`
+#[derive(Debug, Args)]
+pub struct NetworkConnectArgs {
+    /// Wanted address
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
+    /// One more name on this network; may be repeated
+    #[arg(long = "alias", value_name = "NAME")]
+    pub aliases: Vec<String>,
+    /// Count the endpoint as a replica of this service
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Name on the network
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Interface inside the namespace (default: the first free of eth0, eth2, eth3, …)
+    #[arg(long)]
+    pub ifname: Option<String>,
+    /// Network
+    pub network: String,
+    /// Network namespace: a path such as /run/netns/x, or a process id
+    #[arg(value_name = "NETNS-PATH|PID")]
+    pub netns: String,
+}
+
+/// `weft network peer …`
+#[derive(Debug, Subcommand)]
+pub enum PeerCommand {
+    /// Add an endpoint outside the cluster
+    Add {
+        /// Its address inside the network
+        #[arg(long)]
+        ip: IpAddr,
+        /// Its Ethernet address
+        #[arg(long)]
+        mac: Mac,
+        /// Underlay address of its VTEP
+        #[arg(long)]
+        vtep: IpAddr,
+        /// Network
+        network: String,
+    },
+    /// List the static endpoints of a network
+    Ls {
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+        /// Network
+        network: String,
+    },
+    /// Remove a static endpoint
+    Rm {
+        /// Network
+        network: String,
+        /// Its address inside the network
+        #[arg(required = true)]
+        ips: Vec<IpAddr>,
+    },
+}

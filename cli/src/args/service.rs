@@ -1,0 +1,191 @@
+//! `weft service`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
+
+use super::{
+    ConnectionArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms, parse_key_value,
+    parse_publish,
+};
+
+/// `weft service …`
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Start a service
+    Create(ServiceCreateArgs),
+    /// List services
+    Ls(FormatArgs),
+    /// List the tasks of services
+    Ps(ServicePsArgs),
+    /// Show everything known about services
+    Inspect(InspectArgs),
+    /// Publish ports of a running service, or take them back
+    Update(ServiceUpdateArgs),
+    /// Change the number of replicas
+    Scale {
+        /// Do not wait until the tasks run
+        #[arg(short, long)]
+        detach: bool,
+        /// Service and wanted number
+        #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_scale)]
+        targets: Vec<(String, u32)>,
+    },
+    /// Stop services and remove them
+    Rm {
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "SERVICE")]
+        refs: Vec<String>,
+    },
+}
+
+/// `weft service create`
+#[derive(Debug, Args)]
+pub struct ServiceCreateArgs {
+    /// Name of the service, a DNS label
+    #[arg(long)]
+    pub name: String,
+    /// Number of tasks (default 1)
+    #[arg(long)]
+    pub replicas: Option<u32>,
+    /// `replicated` or `global`
+    #[arg(long, default_value = "replicated")]
+    pub mode: ModeArg,
+    /// Published ports, short or long syntax.
+    #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
+    pub publish: Vec<PortList>,
+    /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
+    #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
+    pub networks: Vec<NetworkAttachmentSpec>,
+    /// Environment variable KEY=VALUE; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
+    pub env: Vec<String>,
+    /// Label; may be repeated
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub labels: Vec<(String, String)>,
+    /// How the name resolves: `vip` or `dnsrr`
+    #[arg(long, default_value = "vip")]
+    pub endpoint_mode: EndpointModeArg,
+    /// How connections find a replica.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
+    /// When finished tasks are replaced
+    #[arg(long, default_value = "any")]
+    pub restart_condition: RestartArg,
+    /// Time between failure and replacement
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_ms)]
+    pub restart_delay: u64,
+    /// Time between SIGTERM and SIGKILL
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
+    pub stop_grace_period: u64,
+    /// Do not wait until the tasks run
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The word `host` (no image: COMMAND from the node's own file system), then the command
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND [ARG]…]"
+    )]
+    pub image_and_command: Vec<String>,
+}
+
+/// `weft service update`
+#[derive(Debug, Args)]
+pub struct ServiceUpdateArgs {
+    /// Port to publish, as for `service create`; may be repeated
+    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
+    pub publish_add: Vec<PortList>,
+    /// Published port to take back, by its target: TARGET[/tcp|udp], or as it was published; may
+    /// be repeated
+    #[arg(long, value_name = "PORT", value_parser = parse_publish)]
+    pub publish_rm: Vec<PortList>,
+    /// How connections find a replica.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
+    /// Do not wait until the tasks run
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Id, name, or unique start of an id
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+}
+
+/// The ports that one `-p` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortList(pub Vec<PortSpec>);
+
+/// `--mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// A fixed number of tasks.
+    Replicated,
+    /// One task on each node.
+    Global,
+}
+
+/// `--endpoint-mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EndpointModeArg {
+    /// One virtual address.
+    Vip,
+    /// The addresses of the tasks.
+    Dnsrr,
+}
+
+/// `--restart-condition`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartArg {
+    /// Always.
+    Any,
+    /// When the task ended with an error.
+    OnFailure,
+    /// Never.
+    None,
+}
+
+/// `weft service ps`
+#[derive(Debug, Args)]
+pub struct ServicePsArgs {
+    /// Id, name, or unique start of an id
+    #[arg(required = true, value_name = "SERVICE")]
+    pub refs: Vec<String>,
+    /// Print whole ids and errors
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// `KEY=VALUE`, or `KEY` for the value that this process has.
+fn parse_env(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
+        Some(_) => Ok(text.to_owned()),
+        None if text.is_empty() => Err("invalid environment variable: the name is empty".into()),
+        None => match std::env::var(text) {
+            Ok(value) => Ok(format!("{text}={value}")),
+            Err(_) => Err(format!(
+                "environment variable {text} is not set here; write {text}=VALUE"
+            )),
+        },
+    }
+}
+
+fn parse_scale(text: &str) -> Result<(String, u32), String> {
+    let bad = || format!("invalid scale specifier '{text}'; write SERVICE=REPLICAS, such as web=3");
+    let (service, count) = text.split_once('=').ok_or_else(bad)?;
+    if service.is_empty() {
+        return Err(bad());
+    }
+    let count = count
+        .parse()
+        .map_err(|_| format!("invalid replicas value {count}: expected a whole number"))?;
+    Ok((service.to_owned(), count))
+}
