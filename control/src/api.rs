@@ -274,8 +274,8 @@ pub struct ServiceUpdate {
     /// every one of that target.
     #[serde(default)]
     pub publish_rm: Vec<PortSpec>,
-    /// [`ConnectionPolicy`](crate::objects::ConnectionPolicy), as the fields after it: what is absent
-    /// stays.
+    /// Which connections stay together. This and the fields after it are a [`ConnectionPolicy`]:
+    /// what is absent stays.
     #[serde(default)]
     pub affinity: Option<Affinity>,
     /// Replicas on the node go first.
