@@ -88,15 +88,11 @@ pub struct EndpointRecord {
 /// Connections that one node has open to a replica; table [`Table::Load`].
 ///
 /// The load of a replica is the sum over all nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRecord {
     /// Open connections from the balancers of the owning node.
     pub active: u32,
     /// The owning node has learnt that the replica is going, and sends it no new connections.
     #[serde(default)]
     pub draining: bool,
-    /// Under the id of the owning node itself: how much its tasks wait for CPU, memory or I/O, in
-    /// hundredths of a percent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pressure: Option<u16>,
 }

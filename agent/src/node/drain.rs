@@ -118,14 +118,7 @@ mod tests {
 
         fn says(&mut self, node: &str, endpoint: &str, active: u32, draining: bool) {
             let key = (NodeId::from(node), endpoint.to_owned());
-            self.loads.insert(
-                key,
-                LoadRecord {
-                    active,
-                    draining,
-                    pressure: None,
-                },
-            );
+            self.loads.insert(key, LoadRecord { active, draining });
         }
 
         /// As gossip does with a node that is gone.

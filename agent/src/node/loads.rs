@@ -79,13 +79,6 @@ impl Loads {
         }
     }
 
-    /// Takes in the pressure of the nodes that replicas are on.
-    pub(super) fn set_pressures(&mut self, of: impl Fn(&EndpointId) -> Option<u16>) {
-        for (endpoint, load) in &self.counters {
-            load.set_pressure(of(endpoint));
-        }
-    }
-
     /// Forgets services that are not in `keep`.
     pub(super) fn retain_services(&mut self, keep: impl Fn(&ServiceId) -> bool) {
         self.services.retain(|service, _| keep(service));
@@ -110,7 +103,6 @@ impl Loads {
             let record = LoadRecord {
                 active: own,
                 draining,
-                pressure: None,
             };
             let record = (own > 0 || draining).then_some(record);
             if self.reported.get(endpoint) != record.as_ref() {
@@ -144,7 +136,7 @@ mod tests {
         loads.of(&b);
         let one = LoadRecord {
             active: 1,
-            ..LoadRecord::default()
+            draining: false,
         };
         assert_eq!(loads.take_changes(), [(a.clone(), Some(one))]);
         assert_eq!(loads.take_changes(), []);
@@ -182,13 +174,7 @@ mod tests {
         assert_eq!(loads.take_changes(), [], "it starts");
         loads.set_ready(|_| true, Instant(2));
         let flow = loads.of(&a).open();
-        let record = |active, draining| {
-            Some(LoadRecord {
-                active,
-                draining,
-                pressure: None,
-            })
-        };
+        let record = |active, draining| Some(LoadRecord { active, draining });
         assert_eq!(loads.take_changes(), [(a.clone(), record(1, false))]);
         loads.set_ready(|_| false, Instant(3));
         assert_eq!(loads.take_changes(), [(a.clone(), record(1, true))]);

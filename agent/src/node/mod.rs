@@ -21,7 +21,6 @@ mod member;
 mod mesh;
 mod mtu;
 mod overlap;
-mod pressure;
 mod probe;
 mod published;
 mod reconcile;

@@ -13,7 +13,7 @@ use weft_control::assignment::{Assignment, GossipKey};
 use weft_control::gossip::{MemberState, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::TaskState;
-use weft_control::records::{ClosedPort, EndpointRecord, LoadRecord, NodeRecord, Table};
+use weft_control::records::{ClosedPort, EndpointRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
 use super::listening::Listening;
@@ -21,7 +21,6 @@ use super::loads::Loads;
 use super::member::Member;
 use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
-use super::pressure::Pressure;
 use super::remembered::{Records, Remembered};
 use super::running::{MESH_IP, Running, blocking};
 use super::tasks::Tasks;
@@ -92,10 +91,6 @@ pub(super) struct Reconciler {
     told_node: Option<NodeRecord>,
     told_seeds: BTreeSet<SocketAddr>,
     told_keys: Vec<GossipKey>,
-    pressure: Pressure,
-    told_pressure: Option<u16>,
-    /// What the replicas were told last, and with which tables.
-    pressures: (u64, BTreeMap<NodeId, u16>),
 }
 
 impl Reconciler {
@@ -123,9 +118,6 @@ impl Reconciler {
             told_node: None,
             told_seeds: BTreeSet::new(),
             told_keys: Vec::new(),
-            pressure: Pressure::default(),
-            told_pressure: None,
-            pressures: (0, BTreeMap::new()),
         }
     }
 
@@ -468,11 +460,8 @@ impl Reconciler {
     fn report_loads(&mut self, view: &NetdbView) {
         let own = &self.member.node_id;
         let mut others: BTreeMap<EndpointId, u32> = BTreeMap::new();
-        let mut pressures: BTreeMap<NodeId, u16> = BTreeMap::new();
         for (owner, endpoint, load) in view.loads() {
-            if endpoint == owner.as_str() {
-                pressures.extend(load.pressure.map(|p| (owner.clone(), p)));
-            } else if owner != own {
+            if owner != own {
                 let sum = others.entry(EndpointId::from(endpoint)).or_default();
                 *sum = sum.saturating_add(load.active);
             }
@@ -482,8 +471,6 @@ impl Reconciler {
         let now = weft_sys::clock::monotonic_nanos();
         let counted = weft_wire::Instant(now.saturating_sub(tick));
         self.loads.set_others(&others, counted);
-        self.report_pressure();
-        self.take_pressures(pressures);
         for (endpoint, record) in self.loads.take_changes() {
             match record {
                 Some(record) => put(
@@ -498,40 +485,6 @@ impl Reconciler {
                     .delete(Table::Load, endpoint.as_str().to_owned()),
             }
         }
-    }
-}
-
-impl Reconciler {
-    fn report_pressure(&mut self) {
-        let pressure = self.pressure.at_time(Instant::now());
-        if pressure == self.told_pressure {
-            return;
-        }
-        self.told_pressure = pressure;
-        let (gossip, key) = (&self.running.gossip, self.member.node_id.as_str());
-        let record = LoadRecord {
-            pressure,
-            ..LoadRecord::default()
-        };
-        match pressure {
-            Some(_) => put(gossip, Table::Load, key, &record),
-            None => gossip.delete(Table::Load, key.to_owned()),
-        }
-    }
-
-    /// Passes on what the nodes say of themselves, when that or the replicas have changed.
-    fn take_pressures(&mut self, pressures: BTreeMap<NodeId, u16>) {
-        if self.pressures == (self.epoch, pressures.clone()) {
-            return;
-        }
-        let remote = self.seen.remote.iter().map(|(record, _)| record);
-        let nodes: BTreeMap<&EndpointId, &NodeId> = remote
-            .chain(&self.seen.local)
-            .map(|record| (&record.id, &record.node))
-            .collect();
-        self.loads
-            .set_pressures(|id| pressures.get(nodes.get(id)?).copied());
-        self.pressures = (self.epoch, pressures);
     }
 }
 
