@@ -115,7 +115,15 @@ fn a_second_agent_in_the_same_namespace_takes_nothing_from_the_first() {
             .run("node1", None, &["nft", "list", "table", "inet", "weft"])
             .ok()
     };
-    let before = rules();
+    // Its last rules come a moment after it is ready.
+    let before = eventually("the first agent has its rules", || {
+        let rules = rules();
+        if rules.contains("untracked_out") {
+            Ok(rules)
+        } else {
+            Err(rules)
+        }
+    });
     let token = cluster.token();
     let info = cluster
         .weft("node1", &["info", "--format", "{{.Pid}}"])
