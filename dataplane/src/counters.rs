@@ -54,6 +54,8 @@ pub struct WorkerCounters {
     pub flows: AtomicU64,
     /// Rounds of the event loop.
     pub rounds: AtomicU64,
+    /// Epoch of the tables in use.
+    pub(crate) epoch: AtomicU64,
     /// One more than the CPU that the worker is pinned to; 0 when it is not.
     pub(crate) cpu: AtomicU64,
     /// Segmented sends that the kernel refused (`UDP_SEGMENT`, `EIO`), sent again one by one.

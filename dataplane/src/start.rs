@@ -301,6 +301,15 @@ impl Dataplane {
         }
     }
 
+    /// True when every worker uses the tables that were published last: nothing is forwarded by
+    /// older ones any more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let epoch = self.shared.snapshot.load().epoch;
+        let mut counters = self.shared.counters.iter();
+        counters.all(|worker| worker.epoch.load(Ordering::Acquire) == epoch)
+    }
+
     /// The tables in use.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

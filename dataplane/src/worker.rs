@@ -209,6 +209,7 @@ impl Worker {
         self.capture = self.shared.capture.load_full();
         if snapshot.epoch != self.epoch {
             self.epoch = snapshot.epoch;
+            self.counters().epoch.store(self.epoch, Ordering::Release);
             if snapshot.epoch > 0 {
                 self.restore(&snapshot);
             }

@@ -471,6 +471,10 @@ impl Reconciler {
         let now = weft_sys::clock::monotonic_nanos();
         let counted = weft_wire::Instant(now.saturating_sub(tick));
         self.loads.set_others(&others, counted);
+        // Who says that a replica gets nothing new must not have a worker that still sends there.
+        if !self.running.plane.is_settled() {
+            return;
+        }
         for (endpoint, record) in self.loads.take_changes() {
             match record {
                 Some(record) => put(
