@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{Cluster, Task, ask, eventually, figure};
+use weft_netns_tests::{Cluster, Settings, Task, ask, eventually, figure};
 use weft_sys::netns::Netns;
 
-use crate::swarm;
+use crate::PROGRAM;
 
 const CLIENTS: usize = 200;
 
@@ -81,7 +81,15 @@ fn kill(cluster: &Cluster, task: &Task) -> Instant {
 
 #[test]
 fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
-    let cluster = swarm(3);
+    // Two hundred clients fill the machine. Beside other clusters one request in some hundred thousand
+    // is reset for a reason that is not found yet (CHANGELOG, known faults).
+    let cluster = Cluster::swarm(
+        PROGRAM,
+        &Settings {
+            alone: true,
+            ..Settings::default()
+        },
+    );
     cluster.web(9);
     let client = cluster.outside();
     let nodes = ["node1", "node2", "node3"].map(|node| cluster.at(node, 8000));
