@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
-use weft_mesh::{FlowConfig, FlowTable, ServicesBuilder};
+use weft_mesh::{Claims, FlowConfig, FlowTable, ServicesBuilder};
 use weft_sys::udp::{BindError, VxlanSocket, worker_for};
 use weft_vxlan::SwitchBuilder;
 
@@ -144,6 +144,7 @@ impl Dataplane {
             segment,
         };
         let cpus = weft_sys::affinity::allowed()?;
+        let claims = Arc::new(Claims::new(config.seed));
         for (index, underlay) in underlay.into_iter().enumerate() {
             let senders = (0..TX_SOCKETS)
                 .map(|_| VxlanSocket::bind(SocketAddr::new(config.underlay.ip(), 0)))
@@ -154,6 +155,7 @@ impl Dataplane {
                 seed: config.seed ^ index as u64,
                 udp_idle: config.udp_idle.min(UNANSWERED_IDLE),
                 udp_answered_idle: config.udp_idle,
+                claims: Arc::clone(&claims),
                 ..FlowConfig::default()
             });
             let mut saved = Vec::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_mesh::{
-    Balancer, Context, FlowConfig, FlowTable, Limits, Forward, Install, Origin, Protocol, Replica,
+    Balancer, Claims, Context, FlowConfig, FlowTable, Limits, Forward, Install, Origin, Protocol, Replica,
     ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, TCP, UDP};
@@ -74,12 +74,14 @@ fn origin(client: u8) -> Origin {
 
 impl World {
     fn new(capacity: usize) -> Self {
+        let claims = Arc::new(Claims::new(7));
         let table = |worker| {
             FlowTable::new(FlowConfig {
                 worker,
                 capacity,
                 syn_copies: 4,
                 seed: 7,
+                claims: Arc::clone(&claims),
                 ..FlowConfig::default()
             })
         };

@@ -196,6 +196,8 @@ pub(crate) struct Flow {
     pub(crate) replica_mac: Mac,
     pub(crate) replica_key: u64,
     pub(crate) replica_local: bool,
+    /// `reverse` is this flow's in [`crate::Claims`].
+    pub(crate) claimed: bool,
     /// Tells apart successive flows with the same addresses; new with every replica.
     pub(crate) serial: u64,
     pub(crate) epoch: u64,
@@ -345,6 +347,7 @@ impl Install {
             replica_mac: self.replica_mac,
             replica_key: self.replica_key,
             replica_local: false,
+            claimed: false,
             serial: self.serial,
             epoch,
             last_seen: now,

@@ -15,11 +15,19 @@ use crate::table::{Context, FlowTable};
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
 const PORT_PROBES: u16 = 128;
 /// Turned over in a client's port on the way to a replica of this node. The same client may come to
-/// that replica by another node, from the same port; those flows are in the table of the worker that
-/// reads the replica's port, which may be another one.
+/// that replica by another node, from the same port; that the two differ from the start spares the
+/// replica's kernel the port of a connection that it has just closed.
 const LOCAL_PORT: u16 = 0x8000;
 /// Source ports that may stand in for the client's own: above what services listen on.
 const FIRST_PORT: u16 = 16_384;
+
+/// Addresses and ports of a connection as its replica sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplicaSide {
+    pub(crate) key: Key,
+    /// In [`crate::Claims`].
+    pub(crate) claimed: bool,
+}
 
 /// What becomes of a client's frame.
 #[derive(Debug, Clone, Copy)]
@@ -248,7 +256,7 @@ impl FlowTable {
             .flatten();
         let mut flow = Flow {
             forward: key,
-            reverse,
+            reverse: reverse.key,
             role: Role::Owner,
             origin: *origin,
             state: if info.proto == TCP {
@@ -261,6 +269,7 @@ impl FlowTable {
             replica_mac: replica.mac,
             replica_key: replica.key,
             replica_local: replica.local,
+            claimed: reverse.claimed,
             serial: self.next_serial(),
             epoch: cx.epoch,
             last_seen: cx.now,
@@ -290,7 +299,7 @@ impl FlowTable {
         origin: &Origin,
         key: &Key,
         tried: &[u64],
-    ) -> Result<(Key, &'a Replica, &'a Service), DropReason> {
+    ) -> Result<(ReplicaSide, &'a Replica, &'a Service), DropReason> {
         let (service, target_port) = service_of(cx, origin, key).ok_or(DropReason::NoService)?;
         let client_ip = match origin {
             Origin::Port { .. } => key.tuple.src,
@@ -331,23 +340,30 @@ impl FlowTable {
                 ..
             }
         );
-        if kept && replica.local && tuple.dport ^ LOCAL_PORT >= 1024 {
+        let shared = kept && replica.local;
+        if shared && tuple.dport ^ LOCAL_PORT >= 1024 {
             tuple.dport ^= LOCAL_PORT;
         }
+        let wanted = Key {
+            scope: origin.vni().get(),
+            tuple,
+        };
         let reverse = self
-            .free_reverse(Key {
-                scope: origin.vni().get(),
-                tuple,
-            })
+            .free_reverse(wanted, shared)
             .ok_or(DropReason::FlowTableFull)?;
         Ok((reverse, replica, service))
     }
 
     /// The key itself, or one with another client port when a flow has it already: two services
-    /// may lead to one replica, and the client may use one port towards both.
-    pub(crate) fn free_reverse(&mut self, mut key: Key) -> Option<Key> {
-        if self.find_reverse(&key).is_none() {
-            return Some(key);
+    /// may lead to one replica, and the client may use one port towards both. `shared` is a client
+    /// outside at a replica of this node, whose connections other workers may keep as well.
+    /// [`FlowTable::insert`] or [`FlowTable::move_reverse`] must follow.
+    pub(crate) fn free_reverse(&mut self, mut key: Key, shared: bool) -> Option<ReplicaSide> {
+        if self.takes(&key, shared) {
+            return Some(ReplicaSide {
+                key,
+                claimed: shared,
+            });
         }
         let range = u16::MAX - FIRST_PORT;
         #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
@@ -357,11 +373,18 @@ impl FlowTable {
             #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
             let port = FIRST_PORT + offset as u16;
             key.tuple.dport = port;
-            if self.find_reverse(&key).is_none() {
-                return Some(key);
+            if self.takes(&key, shared) {
+                return Some(ReplicaSide {
+                    key,
+                    claimed: shared,
+                });
             }
         }
         None
+    }
+
+    fn takes(&self, key: &Key, shared: bool) -> bool {
+        self.find_reverse(key).is_none() && (!shared || self.config.claims.claim(key))
     }
 
     /// Moves an unanswered connection to a replica that was not tried yet. `None` when there is

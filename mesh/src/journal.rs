@@ -95,7 +95,12 @@ impl FlowTable {
         }
         let taken = self.find_reverse(&flow.reverse).is_some()
             || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
-        if taken { None } else { self.insert(flow) }
+        if taken {
+            return None;
+        }
+        // Without a claim, should two of them meet in one place by chance: they differed before.
+        flow.claimed = is_shared(&flow) && self.config.claims.claim(&flow.reverse);
+        self.insert(flow)
     }
 
     /// Brings the record of a flow up to date after it was `kept` before, or not.
@@ -206,6 +211,7 @@ impl FlowTable {
             replica_mac: mac(replica),
             replica_key,
             replica_local: head & REPLICA_LOCAL != 0,
+            claimed: false,
             serial: self.next_serial(),
             epoch: 0,
             last_seen: cx.now,
@@ -228,6 +234,18 @@ pub(crate) fn is_kept(flow: &Flow) -> bool {
                 && !matches!(flow.state, FlowState::SynSent | FlowState::Datagrams)
         }
     }
+}
+
+/// A client outside at a replica of this node, which other workers' connections must differ from.
+fn is_shared(flow: &Flow) -> bool {
+    let kept = matches!(
+        flow.origin,
+        Origin::Mesh {
+            keeps_client: true,
+            ..
+        }
+    );
+    flow.role == Role::Return || (flow.role == Role::Owner && kept && flow.replica_local)
 }
 
 fn head(flow: &Flow) -> u64 {

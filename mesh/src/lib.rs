@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
+mod claims;
 mod ejection;
 mod errors;
 mod evict;
@@ -42,6 +43,7 @@ mod traffic;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
+pub use claims::Claims;
 pub use ejection::{Ejection, Failure, Health};
 pub use evict::Evictions;
 pub use flow::{FlowState, Install, Origin, Removal, Target};

@@ -86,7 +86,7 @@ impl FlowTable {
         {
             self.remove(other);
         }
-        let reverse = self.free_reverse(wanted)?;
+        let reverse = self.free_reverse(wanted, true)?;
         let state = match info.proto {
             UDP => FlowState::Datagrams,
             _ if info.tcp_flags & TCP_SYN != 0 => FlowState::SynSent,
@@ -95,7 +95,7 @@ impl FlowTable {
         let (via, replica_mac) = (frame::src_mac(frame), frame::dst_mac(frame));
         let flow = Flow {
             forward,
-            reverse,
+            reverse: reverse.key,
             role: Role::Return,
             origin: Origin::Mesh {
                 vni,
@@ -109,6 +109,7 @@ impl FlowTable {
             replica_mac,
             replica_key: 0,
             replica_local: false,
+            claimed: reverse.claimed,
             serial: self.next_serial(),
             epoch: cx.epoch,
             last_seen: cx.now,

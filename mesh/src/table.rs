@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -10,8 +11,10 @@ use hashbrown::HashTable;
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use crate::balancer::Rng;
+use crate::claims::Claims;
 use crate::evict::Evictions;
 use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
+use crate::forward::ReplicaSide;
 use crate::fragments::Fragments;
 use crate::journal::{Journal, is_kept};
 use crate::limits::Clients;
@@ -37,6 +40,8 @@ pub struct FlowConfig {
     pub udp_idle: Duration,
     /// Idle time after which datagrams that were answered are forgotten.
     pub udp_answered_idle: Duration,
+    /// The same for all workers of a node.
+    pub claims: Arc<Claims>,
 }
 
 impl Default for FlowConfig {
@@ -48,6 +53,7 @@ impl Default for FlowConfig {
             seed: 0,
             udp_idle: Duration::from_secs(30),
             udp_answered_idle: Duration::from_secs(180),
+            claims: Arc::new(Claims::new(0)),
         }
     }
 }
@@ -298,6 +304,7 @@ impl FlowTable {
     /// Takes in a flow whose keys are not there yet; makes room where it can.
     pub(crate) fn insert(&mut self, flow: Flow) -> Option<u32> {
         if !self.make_room(flow.last_seen, &flow.origin) {
+            self.release(flow.claimed, &flow.reverse);
             self.counters.full += 1;
             return None;
         }
@@ -342,6 +349,7 @@ impl FlowTable {
         if flow.has_forward() {
             unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
         }
+        self.release(flow.claimed, &flow.reverse);
         let state = flow.state;
         if close(&mut flow, state, &self.config) {
             self.active -= 1;
@@ -365,19 +373,27 @@ impl FlowTable {
         self.serial
     }
 
+    fn release(&self, claimed: bool, reverse: &Key) {
+        if claimed {
+            self.config.claims.release(reverse);
+        }
+    }
+
     /// Gives a flow another replica side: from then on only `reverse` finds it.
-    pub(crate) fn move_reverse(&mut self, at: u32, reverse: Key) {
+    pub(crate) fn move_reverse(&mut self, at: u32, reverse: ReplicaSide) {
         let serial = self.next_serial();
         let worker = self.config.worker;
         let Some(flow) = self.get_mut(at) else {
             return;
         };
         let removal = flow.removal(worker);
-        let old = std::mem::replace(&mut flow.reverse, reverse);
+        let old = std::mem::replace(&mut flow.reverse, reverse.key);
+        let claimed = std::mem::replace(&mut flow.claimed, reverse.claimed);
         flow.serial = serial;
+        self.release(claimed, &old);
         self.push_removal(removal);
         unlink(&self.hasher, &mut self.by_reverse, &old, at);
-        self.link_reverse(at, &reverse);
+        self.link_reverse(at, &reverse.key);
     }
 
     /// Changes a flow's state and with it when it ends.

@@ -1,7 +1,7 @@
 //! A small HTTP client whose sockets are made in namespaces.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -26,7 +26,11 @@ impl Held {
     }
 }
 
-fn connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+/// Connects from inside a namespace; each later step on the connection has the same patience.
+///
+/// # Errors
+/// Nobody accepts in time.
+pub fn connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let stream = netns.run_in(|| TcpStream::connect_timeout(&to, patience))??;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
@@ -38,7 +42,15 @@ fn connect(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<TcpS
 /// # Errors
 /// No connection, no whole answer, or not `200`, each step within `patience`.
 pub fn ask(netns: &Netns, to: SocketAddr, patience: Duration) -> io::Result<String> {
-    exchange(&connect(netns, to, patience)?, "/")
+    ask_on(&connect(netns, to, patience)?)
+}
+
+/// Asks for `/` on a connection.
+///
+/// # Errors
+/// No whole answer, or not `200`.
+pub fn ask_on(stream: &TcpStream) -> io::Result<String> {
+    exchange(stream, "/")
 }
 
 /// Asks for `path`, from an address of the namespace.
@@ -71,6 +83,28 @@ pub fn get(netns: &Netns, to: SocketAddr) -> io::Result<String> {
 /// As [`ask`].
 pub fn hold(netns: &Netns, to: SocketAddr) -> io::Result<Held> {
     let stream = connect(netns, to, Duration::from_secs(5))?;
+    let answer = exchange(&stream, "/")?;
+    Ok(Held { stream, answer })
+}
+
+/// As [`hold`], from a port of the client that other connections may have too.
+///
+/// # Errors
+/// As [`ask`].
+pub fn hold_from(netns: &Netns, port: u16, to: SocketAddr) -> io::Result<Held> {
+    let patience = Duration::from_secs(5);
+    let any = match to.ip() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let stream = netns.run_in(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect_timeout(&to.into(), patience)?;
+        Ok::<_, io::Error>(TcpStream::from(socket))
+    })??;
+    stream.set_read_timeout(Some(patience))?;
     let answer = exchange(&stream, "/")?;
     Ok(Held { stream, answer })
 }

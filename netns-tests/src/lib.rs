@@ -13,7 +13,7 @@ mod stream;
 mod wait;
 
 pub use cluster::{Cluster, Settings, Task, beside_others};
-pub use http::{Held, ask, ask_from, get, hold};
+pub use http::{Held, ask, ask_from, ask_on, connect, get, hold, hold_from};
 pub use said::Said;
 pub use stream::{receive_pattern, send_pattern, transfer};
 

@@ -8,6 +8,7 @@
 
 mod backends;
 mod bench;
+mod claims;
 mod errors;
 mod fairness;
 mod fragments;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weft_lab::{FAR_ADDRESS, FAR_ADDRESS_V6, OUTSIDE};
-use weft_netns_tests::{Cluster, Settings, Task, ask_from, eventually, hold};
+use weft_netns_tests::{Cluster, Settings, Task, ask_from, eventually, get, hold, hold_from};
 use weft_sys::netns::Netns;
 
 use crate::{PROGRAM, swarm};
@@ -222,5 +222,41 @@ fn connections_outlive_the_agent_that_their_clients_came_through() {
             let said = cluster.weft("node1", &["service", "ls"]);
             if said.code == 0 { Ok(()) } else { Err(said) }
         });
+    }
+}
+
+#[test]
+fn a_client_may_use_one_port_towards_every_node() {
+    let cluster = swarm(3);
+    let task = cluster.web(1).remove(0);
+    let client = cluster.outside();
+    let nodes = NODES.map(|node| cluster.at(node, 8000));
+    for to in nodes {
+        eventually("the node answers", || get(&client, to));
+    }
+    let here = cluster.at(&task.node, 8000);
+    let there: Vec<_> = nodes.into_iter().filter(|to| *to != here).collect();
+    // The node of the replica turns over the highest bit, but for ports that would be privileged.
+    for (at_replica, elsewhere) in [(33_000, 33_000), (40_000, 40_000 ^ 0x8000), (1200, 33_968)] {
+        // Ports that are not waiting for their last segments yet.
+        for (shift, first) in [(0u16, true), (1, false)] {
+            let mut held = Vec::new();
+            let mut connect = |port, to| {
+                let connection = hold_from(&client, port + shift, to);
+                held.push(connection.unwrap_or_else(|e| panic!("{port} to {to}: {e}")));
+            };
+            if first {
+                connect(at_replica, here);
+            }
+            for to in &there {
+                connect(elsewhere, *to);
+            }
+            if !first {
+                connect(at_replica, here);
+            }
+            for connection in &mut held {
+                connection.again().expect("an answer on every connection");
+            }
+        }
     }
 }

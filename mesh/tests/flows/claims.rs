@@ -1,0 +1,137 @@
+//! Clients outside that use one port towards two nodes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_mesh::{Context, FlowConfig, FlowTable, Forward, Install, Origin, Replica, Reverse};
+use weft_wire::Mac;
+
+use crate::bench::*;
+
+/// Two workers of one node.
+fn workers() -> (Bench, FlowTable) {
+    let config = FlowConfig {
+        seed: 7,
+        ..FlowConfig::default()
+    };
+    let other = FlowTable::new(FlowConfig {
+        worker: 1,
+        ..config.clone()
+    });
+    let mut b = Bench::with(1, config);
+    b.replicas[0].local = true;
+    b.publish();
+    (b, other)
+}
+
+const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+
+fn keeps_client() -> Origin {
+    Origin::Mesh {
+        vni: vni(),
+        node_ip: v4(200),
+        node_mac: NODE_MAC,
+        keeps_client: true,
+    }
+}
+
+/// A client's SYN to this node, and the port that the replica sees.
+fn to_this_node(b: &mut Bench, sport: u16) -> (u16, Install) {
+    let seen = tuple(OUTSIDE, sport, mesh_ip(), 8000, 6);
+    let mut syn = tcp((CLIENT, NODE_MAC), seen, (SYN, 1, 0), b"");
+    let Forward::Rewritten {
+        install: Some(install),
+        ..
+    } = b.forward(&keeps_client(), &mut syn)
+    else {
+        panic!("no install");
+    };
+    check(&syn);
+    (info(&syn).sport, install)
+}
+
+/// A segment of a client that came to another node, and the port that the replica sees.
+fn by_another_node(b: &Bench, table: &mut FlowTable, sport: u16, flags: u8) -> u16 {
+    to_replica(b, table, v4(11), sport, flags)
+}
+
+fn to_replica(b: &Bench, table: &mut FlowTable, replica: IpAddr, sport: u16, flags: u8) -> u16 {
+    let via = Mac([2, 0x42, 10, 0, 0, 201]);
+    let seen = tuple(OUTSIDE, sport, replica, 80, 6);
+    let mut frame = tcp((via, b.replicas[0].mac), seen, (flags, 1, 1), b"");
+    let parsed = info(&frame);
+    let cx = Context {
+        now: b.now,
+        epoch: b.epoch,
+        services: &b.services,
+    };
+    table.arrived(&cx, vni(), &mut frame, &parsed, false);
+    check(&frame);
+    info(&frame).sport
+}
+
+#[test]
+fn one_port_towards_two_nodes_is_two_connections_for_the_replica() {
+    // Ports that are the same for the replica whichever way they came, or would be without care.
+    for (here, there) in [(33_000, 33_000), (40_000, 40_000 ^ 0x8000), (1200, 33_968)] {
+        let (mut b, mut other) = workers();
+        let first = by_another_node(&b, &mut other, there, SYN);
+        assert_eq!(first, there);
+        let (second, install) = to_this_node(&mut b, here);
+        assert_ne!(second, first);
+        assert!(other.install(b.now, install));
+        assert_eq!(other.len(), 2);
+        assert_eq!(by_another_node(&b, &mut other, there, ACK), first);
+
+        let (mut b, mut other) = workers();
+        let (first, install) = to_this_node(&mut b, here);
+        let second = by_another_node(&b, &mut other, there, SYN);
+        assert_ne!(second, first, "before the other worker has the entry");
+        assert!(other.install(b.now, install));
+        assert_eq!(other.len(), 2);
+        assert_eq!(by_another_node(&b, &mut other, there, ACK), second);
+    }
+}
+
+#[test]
+fn a_port_is_free_again_after_its_connection() {
+    let (mut b, mut other) = workers();
+    assert_eq!(by_another_node(&b, &mut other, 33_000, SYN), 33_000);
+    by_another_node(&b, &mut other, 33_000, RST);
+    b.pass(Duration::from_secs(11));
+    assert_eq!(other.expire(b.now, 10), 1);
+    for _ in 0..3 {
+        let (port, _) = to_this_node(&mut b, 33_000);
+        assert_eq!(port, 33_000);
+        let seen = tuple(OUTSIDE, 33_000, mesh_ip(), 8000, 6);
+        b.forwarded(
+            &keeps_client(),
+            tcp((CLIENT, NODE_MAC), seen, (RST, 2, 0), b""),
+        );
+        b.pass(Duration::from_secs(11));
+        b.table.expire(b.now, 10);
+        assert!(b.table.is_empty());
+    }
+    assert_eq!(by_another_node(&b, &mut other, 33_000, SYN), 33_000);
+}
+
+#[test]
+fn a_refused_connection_gives_its_port_at_the_first_replica_back() {
+    let (mut b, mut other) = workers();
+    let second = b.replicas[0].clone();
+    b.replicas.push(Replica {
+        key: 101,
+        ip: v4(12),
+        mac: Mac([2, 0x42, 10, 0, 0, 12]),
+        load: Arc::default(),
+        ..second
+    });
+    b.publish();
+    let (port, install) = to_this_node(&mut b, 33_000);
+    let refused = install.replica_ip();
+    let seen = tuple(refused, 80, OUTSIDE, port, 6);
+    let mut refusal = tcp((b.replicas[0].mac, NODE_MAC), seen, (RST | ACK, 0, 2), b"");
+    assert!(matches!(b.reverse(&mut refusal), Reverse::Retry { .. }));
+    assert_eq!(to_replica(&b, &mut other, refused, port, SYN), port);
+}
