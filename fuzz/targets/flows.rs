@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_mesh::{
-    Balancer, Claims, Context, FlowConfig, FlowTable, Limits, Forward, Install, Origin, Protocol, Replica,
-    ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
+    Balancer, Claims, Context, FlowConfig, FlowTable, Forward, Install, Limits, Origin, Protocol,
+    Replica, ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, TCP, UDP};
 use weft_wire::reply::{self, MAX_LEN};
@@ -182,8 +182,11 @@ impl World {
         };
         match self.tables[worker].reverse(&cx, vni(), &mut copy, &info, false) {
             Reverse::NotAFlow | Reverse::ToOwner { .. } => assert_eq!(copy, bytes),
-            // Ethernet addresses only.
-            Reverse::Return { .. } => assert_eq!(copy[12..], bytes[12..]),
+            // No address, at most the client's port.
+            Reverse::Return { .. } => {
+                let now = rewritten(&copy, &info, right);
+                assert_eq!((now.src, now.dst), (info.src, info.dst));
+            }
             Reverse::Rewritten { .. } => {
                 rewritten(&copy, &info, right);
                 self.at_client = copy;
@@ -196,6 +199,24 @@ impl World {
             }
             Reverse::Drop(_) => {}
         }
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) {
+        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+            return;
+        };
+        let mut copy = bytes.to_vec();
+        let right = checksum::verify_transport(bytes, &info);
+        let (now, epoch) = self.context();
+        let cx = Context {
+            now,
+            epoch,
+            services: &self.services,
+        };
+        self.tables[1].arrived(&cx, vni(), &mut copy, &info, false);
+        let now = rewritten(&copy, &info, right);
+        assert_eq!((now.src, now.dst), (info.src, info.dst));
+        self.at_replica = copy;
     }
 
     fn check(&self) {
@@ -312,7 +333,7 @@ fn error_about(bytes: &[u8], kind: u8) -> Option<Vec<u8>> {
 
 fn step(world: &mut World, input: &mut Input<'_>) {
     let (kind, a, b, changes) = (input.byte(), input.byte(), input.byte(), input.byte());
-    match kind % 10 {
+    match kind % 11 {
         0 | 1 => {
             let ipv6 = a & 0x80 != 0 && a % 4 != 0;
             let (src, dst) = if a % 4 == 0 {
@@ -323,7 +344,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
             } else {
                 (ip(ipv6, 20 + a % 4), ip(ipv6, 2))
             };
-            let udp = kind % 10 == 1;
+            let udp = kind % 11 == 1;
             let ports = (u16::from(b % 16) + 1, 80);
             let mut frame = build(
                 src,
@@ -398,6 +419,18 @@ fn step(world: &mut World, input: &mut Input<'_>) {
             while let Some(removal) = world.tables[0].poll_removal() {
                 world.tables[1].uninstall(removal);
             }
+        }
+        9 => {
+            // The same client, by way of another node.
+            let client = IpAddr::from([169, 254, 77, 1]);
+            let replica = ip(false, 11 + a % 4);
+            let port = (u16::from(b % 16) + 1) ^ u16::from(b >> 7) << 15;
+            let len = usize::from(a >> 2 & 15) * 8;
+            let udp = b & 0x40 != 0;
+            let mut frame = build(client, replica, (port, 8080), udp, changes >> 3, len);
+            frame[6..12].copy_from_slice(&mac_for_ip(ip(false, 201 + a % 2)).0);
+            mutate(&mut frame, input, changes);
+            world.arrived(&frame);
         }
         _ => {
             world.tables[0].close_port(PortId(u32::from(a % 4)), |reset| {
