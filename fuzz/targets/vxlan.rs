@@ -118,7 +118,7 @@ fn egress(world: &World, bytes: &[u8]) {
         assert_eq!(frame::src_mac(bytes), world.mac);
     }
     match verdict {
-        Egress::Local(_) | Egress::Remote(_) | Egress::Virtual => {
+        Egress::Local(_) | Egress::Remote(_) | Egress::Virtual | Egress::Routed => {
             assert!(matches!(parsed, Frame::Ip(_)), "ARP is never delivered");
             assert!(!frame::dst_mac(bytes).is_multicast());
         }
