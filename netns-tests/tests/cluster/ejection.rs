@@ -196,3 +196,67 @@ fn a_replica_that_refuses_comes_back_by_a_probe() {
 fn a_replica_that_refuses_comes_back_by_a_probe_behind_the_socket_front_end() {
     replicas_leave_and_come_back("socket");
 }
+
+/// Runs nft inside a task's sandbox.
+fn nft(cluster: &Cluster, task: &Task, words: &[&str]) {
+    let said = cluster.run(&task.node, Some(&task.netns), &[&["nft"], words].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// What happens to a replica whose machine swallows packets, as one does that is cut off or frozen.
+#[test]
+fn a_replica_that_is_silent_comes_back_by_a_probe() {
+    let (cluster, tasks) = cluster("frame");
+    let client = cluster.outside();
+    let to = cluster.at("node1", 8000);
+    for task in &tasks {
+        answers(&client, to, task);
+        nft(&cluster, task, &["add table inet silent"]);
+        let chain = "add chain inet silent in { type filter hook input priority 0; }";
+        nft(&cluster, task, &[chain]);
+        let rule = "add rule inet silent in tcp dport 80 drop";
+        nft(&cluster, task, &[rule]);
+        let (passed, probed) = (probes(&cluster, "passed"), probes(&cluster, "silent"));
+        // A SYN that nobody answers costs its client a second; many ask at once.
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    eventually("the replica is ejected", || {
+                        get(&client, to).expect("another replica takes the connection");
+                        let row = row(&cluster, task);
+                        let why_not = row["WhyNot"].as_str().unwrap_or_default();
+                        if why_not.starts_with("ejected") && why_not.contains("did not answer") {
+                            Ok(())
+                        } else {
+                            Err(row)
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!(of_replica(&cluster, "ejected", task), 1);
+        let retried = of_replica(&cluster, "retried_connections_total", task);
+        eventually("it answers no probe", || {
+            get(&client, to).expect("another replica takes the connection");
+            match probes(&cluster, "silent") - probed {
+                0 => Err(()),
+                _ => Ok(()),
+            }
+        });
+        let after = of_replica(&cluster, "retried_connections_total", task);
+        assert_eq!(after, retried, "no client was its trial");
+        nft(&cluster, task, &["delete table inet silent"]);
+        eventually("it is back", || {
+            let row = row(&cluster, task);
+            if row["Takes"] == "yes" {
+                Ok(())
+            } else {
+                Err(row)
+            }
+        });
+        assert_eq!(probes(&cluster, "passed"), passed + 1);
+        answers(&client, to, task);
+    }
+    let port = &rows_at(&cluster, "node1", &["mesh", "ls"])[0];
+    assert_eq!(port["Failed"], 0, "{port}");
+}
