@@ -87,10 +87,13 @@ impl Worker {
             ips: &port.ips,
         };
         match snapshot.switch.egress(port.vni, source, frame, &parsed) {
-            Egress::Local(to) => self.local_frame(snapshot, port.vni, to, &held, &parsed),
+            Egress::Local(to) => {
+                self.check_mtu(snapshot, port, None, &held, as_ip(&parsed))?;
+                self.local_frame(snapshot, port.vni, to, &held, &parsed)
+            }
             Egress::Remote(vtep) => {
                 let info = as_ip(&parsed);
-                self.check_mtu(snapshot, port, vtep, &held, info)?;
+                self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -196,7 +199,7 @@ impl Worker {
                 else {
                     return Err(DropReason::UnknownMac);
                 };
-                self.check_mtu(snapshot, port, vtep, held, Some(info))?;
+                self.check_mtu(snapshot, port, Some(vtep.ip()), held, Some(info))?;
                 let counters = &self.shared.counters[self.index];
                 let frame = held.frame.clone();
                 self.queue
@@ -241,11 +244,16 @@ impl Worker {
                 }
                 match destination {
                     Destination::Local(to) => {
+                        // What comes from outside was as long there, and arrives.
+                        if let Origin::Port { .. } = origin {
+                            self.check_service_mtu(snapshot, port, (vni, None), held, info)?;
+                        }
                         self.write_held(snapshot, to, held)?;
                         Ok(Slot::Free)
                     }
                     Destination::Remote(vtep) => {
-                        self.check_service_mtu(snapshot, port, (vni, vtep), held, info)?;
+                        let way = (vni, Some(vtep.ip()));
+                        self.check_service_mtu(snapshot, port, way, held, info)?;
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue

@@ -1,6 +1,6 @@
 //! Packets for a replica that do not fit in its network.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_mesh::Reverse;
@@ -14,7 +14,7 @@ use crate::worker::{Worker, context};
 
 impl Worker {
     /// Tells the sender of a packet that does not fit, after the balancer has rewritten it for its
-    /// replica on network `vni` behind `vtep`. The answer speaks of the packet as it was sent: it takes the way
+    /// replica on network `vni` behind `vtep`, or on this node. The answer speaks of the packet as it was sent: it takes the way
     /// back that a router's would take.
     ///
     /// # Errors
@@ -23,11 +23,11 @@ impl Worker {
         &mut self,
         snapshot: &Snapshot,
         port: &Arc<Port>,
-        (vni, vtep): (Vni, SocketAddr),
+        (vni, vtep): (Vni, Option<IpAddr>),
         held: &Held,
         info: &IpInfo,
     ) -> Result<(), DropReason> {
-        let too_big = |info| snapshot.switch.too_big(vni, vtep.ip(), info, &held.vnet);
+        let too_big = |info| snapshot.switch.too_big(vni, vtep, info, &held.vnet);
         if too_big(info).is_none() {
             return Ok(());
         }

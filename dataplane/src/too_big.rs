@@ -1,6 +1,6 @@
-//! Senders of packets that the way to a VTEP does not carry learn what it does.
+//! Senders of packets that the way to their receiver does not carry learn what it does.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_wire::{DropReason, IpInfo};
@@ -11,7 +11,8 @@ use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
 impl Worker {
-    /// Refuses a frame that is too big for the way to `vtep`, and tells its sender.
+    /// Refuses a frame that is too big for the way to `vtep`, or for the network where the receiver is
+    /// on this node, and tells its sender.
     ///
     /// # Errors
     /// `Oversized` when it does not fit, whether the sender could be told or not.
@@ -19,15 +20,12 @@ impl Worker {
         &mut self,
         snapshot: &Snapshot,
         port: &Arc<Port>,
-        vtep: SocketAddr,
+        vtep: Option<IpAddr>,
         held: &Held,
         info: Option<&IpInfo>,
     ) -> Result<(), DropReason> {
-        let too_big = info.and_then(|info| {
-            snapshot
-                .switch
-                .too_big(port.vni, vtep.ip(), info, &held.vnet)
-        });
+        let too_big =
+            info.and_then(|info| snapshot.switch.too_big(port.vni, vtep, info, &held.vnet));
         let Some(too_big) = too_big else {
             return Ok(());
         };

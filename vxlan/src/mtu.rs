@@ -59,15 +59,25 @@ impl Switch {
         })
     }
 
-    /// Whether a packet, or a segment of a super-frame, is larger than the way to `vtep` carries:
-    /// then it is dropped as `Oversized`, and the answer goes to its sender.
+    /// Whether a packet, or a segment of a super-frame, is larger than the way to `vtep` carries, or
+    /// than the network does where both ends are on this node: then it is dropped as `Oversized`,
+    /// and the answer goes to its sender.
     ///
     /// The answer does not depend on the DF bit of IPv4: nothing is fragmented here, and a sender
     /// that learns the MTU does it itself (RFC 791 leaves it to any hop, RFC 1191 section 6.1 to
     /// the sender).
     #[must_use]
-    pub fn too_big(&self, vni: Vni, vtep: IpAddr, info: &IpInfo, vnet: &VnetHdr) -> Option<TooBig> {
-        let mtu = self.mtu_to(vni, vtep)?;
+    pub fn too_big(
+        &self,
+        vni: Vni,
+        vtep: Option<IpAddr>,
+        info: &IpInfo,
+        vnet: &VnetHdr,
+    ) -> Option<TooBig> {
+        let mtu = match vtep {
+            Some(vtep) => self.mtu_to(vni, vtep)?,
+            None => self.networks.get(&vni)?.mtu,
+        };
         if largest_packet(info, vnet) <= usize::from(mtu) {
             return None;
         }

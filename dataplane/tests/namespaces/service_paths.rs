@@ -111,17 +111,36 @@ fn a_client_learns_the_path_mtu_through_the_service() {
     let far = sandbox(3, "10.0.1.4", 0, true);
     publish(&a, 1, &[&client], &[&far], &b, &[&far]);
     publish(&b, 1, &[&far], &[&client], &a, &[]);
+    learns_the_path_mtu(&client, &far, SERVICE);
+}
+
+#[test]
+fn a_client_learns_the_mtu_of_its_network_on_its_own_node_too() {
+    let [a, b] = nodes(2);
+    let client = sandbox(1, "10.0.1.2", 0, true);
+    let near = sandbox(2, "10.0.1.3", 1, true);
+    publish(&a, 1, &[&client, &near], &[], &b, &[&near]);
+    learns_the_path_mtu(&client, &near, SERVICE);
+    // And without the service. What the kernel knows, it knows of each address.
+    learns_the_path_mtu(&client, &near, SocketAddr::new(near.ip, SERVICE.port()));
+}
+
+fn learns_the_path_mtu(client: &Sandbox, replica: &Sandbox, to: SocketAddr) {
     // The interface believes in more than the network carries.
-    set_mtu(&client, 1500);
-    let server = socket(&far, SERVICE.port());
-    let asking = socket(&client, 0);
-    asking.connect(SERVICE).expect("connect");
+    set_mtu(client, 1500);
+    let server = socket(replica, SERVICE.port());
+    let asking = socket(client, 0);
+    asking.connect(to).expect("connect");
     // Linux sends what fits its interface with DF set. The first is lost and answered with
     // "fragmentation needed"; once the kernel believes that, it sends fragments.
     let question = [0x5a; 1472];
-    until("the path MTU", || exchange(&asking, &server, &question));
     let drops = &client.port.counters.drops;
-    assert!(drops.get(DropReason::Oversized) > 0, "nothing was too long");
+    let before = drops.get(DropReason::Oversized);
+    until("the path MTU", || exchange(&asking, &server, &question));
+    assert!(
+        drops.get(DropReason::Oversized) > before,
+        "nothing was too long"
+    );
     let before = drops.get(DropReason::Oversized);
     assert!(exchange(&asking, &server, &question).is_some());
     assert_eq!(drops.get(DropReason::Oversized), before);

@@ -66,7 +66,7 @@ fn info(frame: &[u8]) -> IpInfo {
 }
 
 fn ask(frame: &[u8], vtep: IpAddr, vnet: &VnetHdr) -> Option<TooBig> {
-    switch().too_big(NET, vtep, &info(frame), vnet)
+    switch().too_big(NET, Some(vtep), &info(frame), vnet)
 }
 
 fn told(mtu: u16, ip: IpAddr) -> Option<TooBig> {
@@ -123,7 +123,7 @@ fn a_network_without_a_gateway_says_nothing_and_an_unknown_one_has_no_limit() {
         gateways: vec![GATEWAY.into()],
     });
     let switch = builder.build();
-    let ask = |vni, frame: &[u8]| switch.too_big(vni, wide(), &info(frame), &VnetHdr::NONE);
+    let ask = |vni, frame: &[u8]| switch.too_big(vni, Some(wide()), &info(frame), &VnetHdr::NONE);
     let mute = TooBig {
         mtu: 1450,
         answer: None,
@@ -169,7 +169,7 @@ proptest! {
             builder.path_mtu(wide(), way);
         }
         let limit = usize::from(network.min(way.unwrap_or(u16::MAX)));
-        let found = builder.build().too_big(NET, wide(), &info(&packet(len, true)), &VnetHdr::NONE);
+        let found = builder.build().too_big(NET, Some(wide()), &info(&packet(len, true)), &VnetHdr::NONE);
         prop_assert_eq!(found.is_some(), len > limit);
     }
 }
