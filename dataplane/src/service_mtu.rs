@@ -14,8 +14,8 @@ use crate::worker::{Worker, context};
 
 impl Worker {
     /// Tells the sender of a packet that does not fit, after the balancer has rewritten it for its
-    /// replica on network `vni` behind `vtep`, or on this node. The answer speaks of the packet as it was sent: it takes the way
-    /// back that a router's would take.
+    /// replica on network `vni` behind `vtep`, or on this node. The answer speaks of the packet as
+    /// it was sent: it takes the way back that a router's would take.
     ///
     /// # Errors
     /// `Oversized` when it does not fit, whether the sender could be told or not.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One [`FlowTable`] belongs to one worker; nothing in it is shared but the [`ReplicaLoad`]
-//! counters. Two kinds of client bring frames ([`Origin`]): a sandbox on an overlay network that
+//! counters and [`Claims`]. Two kinds of client bring frames ([`Origin`]): a sandbox on an overlay network that
 //! talks to a VIP, and the node's own `weft0` (routing mesh), whose frames are also given the
 //! node's ingress address as source. Both use the same balancer and the same flows.
 //!
