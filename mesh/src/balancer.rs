@@ -96,7 +96,7 @@ impl Balancer {
     /// and some 36 times that while more than half of them are ejected.
     #[must_use]
     pub fn pick(&self, replicas: &[Replica], choice: Choice<'_>, rng: &mut Rng) -> Option<usize> {
-        let view = View::new(self, replicas, choice);
+        let view = View::new(self, replicas, choice, rng);
         self.pick_among(&view.healthy(), rng).or_else(|| {
             // One that failed before is still better than none.
             self.pick_among(&view.everyone(), rng)

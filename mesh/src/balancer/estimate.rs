@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_wire::Instant;
 
-use super::{Balancer, Policy};
+use super::{Balancer, Policy, Rng};
 use crate::services::Replica;
 
 /// One connection, in the unit of estimates.
@@ -13,8 +13,10 @@ const ONE: i64 = 256;
 /// A report has lost half its meaning after so many mean lifetimes: the queue of a busy replica
 /// outlives its connections.
 const HALF_LIFE: u128 = 4;
-/// Least part of a full share, of [`ONE`], in a slow start.
+/// Least part of a full share, of [`ONE`], in a slow start, and by what it grows.
 const FIRST_SHARE: u64 = 16;
+/// Loads are compared by quarters of a connection.
+const QUARTER: i64 = ONE / 4;
 /// The others are believed to have so much more traffic than this node at most.
 const MOST_MIRRORED: u64 = 64;
 
@@ -29,6 +31,10 @@ pub(super) struct Estimate {
     /// it reported last, they have done as well, so many times, and said nothing yet. Without it
     /// all would follow one report to the same replica.
     mirrored: i64,
+    /// Added before loads and shares are rounded down, the same for all replicas: below [`ONE`].
+    /// What an old report still says, a 256th of a connection maybe, would else send everything to
+    /// one of two replicas that have nothing to do; so it tells them apart once in 64 choices.
+    dither: i64,
 }
 
 impl Estimate {
@@ -36,6 +42,7 @@ impl Estimate {
         balancer: &Balancer,
         replicas: impl Iterator<Item = &'a Replica>,
         now: Instant,
+        rng: &mut Rng,
     ) -> Self {
         let mut mirrored = 0;
         if balancer.policy == Policy::Adaptive {
@@ -57,13 +64,16 @@ impl Estimate {
             slow_start: balancer.slow_start,
             lifetime: balancer.load.mean_lifetime(),
             mirrored,
+            dither: i64::from(rng.below(256)),
         }
     }
 
     pub(super) fn score(&self, replica: &Replica) -> Score {
+        let load = self.load(replica) + self.dither * QUARTER / ONE;
+        let share = self.share(replica) + self.dither.cast_unsigned() / FIRST_SHARE;
         Score {
-            load: self.load(replica),
-            weight: u64::from(replica.weight) * self.share(replica),
+            load: load - load.rem_euclid(QUARTER),
+            weight: u64::from(replica.weight) * (share - share % FIRST_SHARE),
             pressure: replica.load.pressure().map_or(0, step_of),
         }
     }

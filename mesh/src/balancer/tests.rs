@@ -199,6 +199,27 @@ fn newcomers_among_themselves_share_evenly() {
 }
 
 #[test]
+fn next_to_nothing_does_not_send_all_to_one_of_two_idle_replicas() {
+    let b = Balancer::default();
+    b.load.note_lifetime(Duration::from_millis(1));
+    let rs = replicas(&[0, 0]);
+    // What it still says of now is less than a hundredth of a connection.
+    rs[0].load.set_others_at(1, ago(Duration::from_secs(1)));
+    let idle = hits(&b, &rs, now(), 1000);
+    assert!(idle.iter().all(|n| *n > 400), "{idle:?}");
+    // One began a moment before the other.
+    for milliseconds in [2990, 2970, 2950] {
+        let rs = replicas(&[0, 0]);
+        for (r, ready) in rs.iter().zip([3000, milliseconds]) {
+            let since = ago(Duration::from_millis(ready));
+            r.load.set_ready_since(Some(since));
+        }
+        let began = hits(&b, &rs, now(), 1000);
+        assert!(began.iter().all(|n| *n > 350), "{began:?}");
+    }
+}
+
+#[test]
 fn local_replicas_spill_over_beyond_the_limit_and_no_sooner() {
     let picked = |local: u32, remote: u32, percent| {
         let mut rs = replicas(&[local, remote]);

@@ -18,12 +18,17 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(balancer: &Balancer, replicas: &'a [Replica], choice: Choice<'a>) -> Self {
+    pub(super) fn new(
+        balancer: &Balancer,
+        replicas: &'a [Replica],
+        choice: Choice<'a>,
+        rng: &mut Rng,
+    ) -> Self {
         let able = replicas.iter().filter(|r| can_take(r, choice));
         Self {
             replicas,
             choice,
-            estimate: Estimate::new(balancer, able, choice.now),
+            estimate: Estimate::new(balancer, able, choice.now, rng),
             cutoff: u64::MAX,
         }
     }
