@@ -137,22 +137,12 @@ impl World {
         self.epoch += 1;
     }
 
-    fn context(&self) -> (Instant, u64) {
-        (self.now, self.epoch)
-    }
-
     fn forward(&mut self, client: u8, bytes: &[u8]) {
-        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+        let Some((info, right)) = parsed(bytes) else {
             return;
         };
         let mut copy = bytes.to_vec();
-        let right = checksum::verify_transport(bytes, &info);
-        let (now, epoch) = self.context();
-        let cx = Context {
-            now,
-            epoch,
-            services: &self.services,
-        };
+        let cx = context(self.now, self.epoch, &self.services);
         match self.tables[0].forward(&cx, &origin(client), &mut copy, &info, false) {
             Forward::Rewritten {
                 dst_mac, install, ..
@@ -169,17 +159,11 @@ impl World {
     }
 
     fn reverse(&mut self, worker: usize, bytes: &[u8]) {
-        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+        let Some((info, right)) = parsed(bytes) else {
             return;
         };
         let mut copy = bytes.to_vec();
-        let right = checksum::verify_transport(bytes, &info);
-        let (now, epoch) = self.context();
-        let cx = Context {
-            now,
-            epoch,
-            services: &self.services,
-        };
+        let cx = context(self.now, self.epoch, &self.services);
         match self.tables[worker].reverse(&cx, vni(), &mut copy, &info, false) {
             Reverse::NotAFlow | Reverse::ToOwner { .. } => assert_eq!(copy, bytes),
             // No address, at most the client's port.
@@ -202,17 +186,11 @@ impl World {
     }
 
     fn arrived(&mut self, bytes: &[u8]) {
-        let Ok(Frame::Ip(info)) = frame::parse(bytes) else {
+        let Some((info, right)) = parsed(bytes) else {
             return;
         };
         let mut copy = bytes.to_vec();
-        let right = checksum::verify_transport(bytes, &info);
-        let (now, epoch) = self.context();
-        let cx = Context {
-            now,
-            epoch,
-            services: &self.services,
-        };
+        let cx = context(self.now, self.epoch, &self.services);
         self.tables[1].arrived(&cx, vni(), &mut copy, &info, false);
         let now = rewritten(&copy, &info, right);
         assert_eq!((now.src, now.dst), (info.src, info.dst));
@@ -227,6 +205,22 @@ impl World {
         let own: u32 = self.loads.iter().map(|load| load.own()).sum();
         assert_eq!(own as usize, self.tables[0].active());
         assert_eq!(self.tables[1].active(), 0);
+    }
+}
+
+/// An IP packet, and whether its checksum is right.
+fn parsed(bytes: &[u8]) -> Option<(IpInfo, bool)> {
+    match frame::parse(bytes) {
+        Ok(Frame::Ip(info)) => Some((info, checksum::verify_transport(bytes, &info))),
+        _ => None,
+    }
+}
+
+fn context(now: Instant, epoch: u64, services: &Services) -> Context<'_> {
+    Context {
+        now,
+        epoch,
+        services,
     }
 }
 
@@ -399,12 +393,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         }
         6 => world.publish(a),
         7 => {
-            let (now, epoch) = world.context();
-            let cx = Context {
-                now,
-                epoch,
-                services: &world.services,
-            };
+            let cx = context(world.now, world.epoch, &world.services);
             for table in &mut world.tables {
                 table.sweep(&cx, usize::from(a) + 1, |reset| {
                     assert!(frame::parse(reset.frame).is_ok());
@@ -452,12 +441,7 @@ fuzz_target!(|data: &[u8]| {
         world.tables[0].close_port(PortId(port), |_| ());
     }
     world.publish(0);
-    let (now, epoch) = world.context();
-    let cx = Context {
-        now,
-        epoch,
-        services: &world.services,
-    };
+    let cx = context(world.now, world.epoch, &world.services);
     while !world.tables[0].sweep(&cx, 64, |_| ()) {}
     for _ in 0..4 {
         world.now = world.now.after(Duration::from_secs(4000));

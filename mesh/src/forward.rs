@@ -359,11 +359,8 @@ impl FlowTable {
     /// outside at a replica of this node, whose connections other workers may keep as well.
     /// [`FlowTable::insert`] or [`FlowTable::move_reverse`] must follow.
     pub(crate) fn free_reverse(&mut self, mut key: Key, shared: bool) -> Option<ReplicaSide> {
-        if self.takes(&key, shared) {
-            return Some(ReplicaSide {
-                key,
-                claimed: shared,
-            });
+        if let Some(side) = self.take(key, shared) {
+            return Some(side);
         }
         let range = u16::MAX - FIRST_PORT;
         #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
@@ -373,18 +370,20 @@ impl FlowTable {
             #[expect(clippy::cast_possible_truncation, reason = "below a 16-bit bound")]
             let port = FIRST_PORT + offset as u16;
             key.tuple.dport = port;
-            if self.takes(&key, shared) {
-                return Some(ReplicaSide {
-                    key,
-                    claimed: shared,
-                });
+            if let Some(side) = self.take(key, shared) {
+                return Some(side);
             }
         }
         None
     }
 
-    fn takes(&self, key: &Key, shared: bool) -> bool {
-        self.find_reverse(key).is_none() && (!shared || self.config.claims.claim(key))
+    /// The key, when nobody has it.
+    fn take(&self, key: Key, shared: bool) -> Option<ReplicaSide> {
+        let free = self.find_reverse(&key).is_none() && (!shared || self.config.claims.claim(&key));
+        free.then_some(ReplicaSide {
+            key,
+            claimed: shared,
+        })
     }
 
     /// Moves an unanswered connection to a replica that was not tried yet. `None` when there is

@@ -58,15 +58,7 @@ pub fn ask_on(stream: &TcpStream) -> io::Result<String> {
 /// # Errors
 /// As [`ask`].
 pub fn ask_from(netns: &Netns, from: IpAddr, to: SocketAddr, path: &str) -> io::Result<String> {
-    let patience = Duration::from_secs(5);
-    let stream = netns.run_in(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-        socket.bind(&SocketAddr::new(from, 0).into())?;
-        socket.connect_timeout(&to.into(), patience)?;
-        Ok::<_, io::Error>(TcpStream::from(socket))
-    })??;
-    stream.set_read_timeout(Some(patience))?;
-    exchange(&stream, path)
+    exchange(&connect_from(netns, SocketAddr::new(from, 0), to)?, path)
 }
 
 /// As [`ask`], with the patience of a person: 5 s.
@@ -92,21 +84,27 @@ pub fn hold(netns: &Netns, to: SocketAddr) -> io::Result<Held> {
 /// # Errors
 /// As [`ask`].
 pub fn hold_from(netns: &Netns, port: u16, to: SocketAddr) -> io::Result<Held> {
-    let patience = Duration::from_secs(5);
     let any = match to.ip() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
+    let stream = connect_from(netns, SocketAddr::new(any, port), to)?;
+    let answer = exchange(&stream, "/")?;
+    Ok(Held { stream, answer })
+}
+
+/// Connects from an address, and from a port that other connections may have too.
+fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let patience = Duration::from_secs(5);
     let stream = netns.run_in(|| {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.bind(&from.into())?;
         socket.connect_timeout(&to.into(), patience)?;
         Ok::<_, io::Error>(TcpStream::from(socket))
     })??;
     stream.set_read_timeout(Some(patience))?;
-    let answer = exchange(&stream, "/")?;
-    Ok(Held { stream, answer })
+    Ok(stream)
 }
 
 fn exchange(mut stream: &TcpStream, path: &str) -> io::Result<String> {

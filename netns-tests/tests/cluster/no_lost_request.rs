@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{Cluster, Settings, Task, ask, ask_on, connect, eventually, figure};
+use weft_netns_tests::{Cluster, Task, ask, ask_on, connect, eventually, figure};
 use weft_sys::netns::Netns;
 
-use crate::PROGRAM;
+use crate::swarm;
 
 const CLIENTS: usize = 200;
 
@@ -90,7 +90,7 @@ fn kill(cluster: &Cluster, task: &Task) -> Instant {
 
 #[test]
 fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
-    let cluster = Cluster::swarm(PROGRAM, &Settings::default());
+    let cluster = swarm(3);
     cluster.web(9);
     let client = cluster.outside();
     let nodes = ["node1", "node2", "node3"].map(|node| cluster.at(node, 8000));
