@@ -45,6 +45,8 @@ pub struct Config {
     pub inject: bool,
     /// Where flows outlive the process; nowhere when absent.
     pub journal: Option<JournalConfig>,
+    /// Numbers of interfaces that nothing of the underlay comes by: what does is not received.
+    pub refused_interfaces: Vec<u32>,
     /// Seed of hashes and random choices; drawn at random by the caller.
     pub seed: u64,
 }
@@ -113,6 +115,9 @@ impl Dataplane {
         let udp_coalesce = !selftest::failed(&self_tests, selftest::TAP_UDP);
         let workers = config.workers.max(1);
         let underlay = VxlanSocket::bind_group(config.underlay, workers)?;
+        for socket in &underlay {
+            socket.refuse_from(&config.refused_interfaces)?;
+        }
         let local = underlay[0].local_addr();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot {

@@ -4,6 +4,7 @@
 //! One [`VxlanSocket`] per worker, all bound to the same address, in the order of the workers.
 
 mod fixed;
+mod origin;
 mod recv;
 mod send;
 mod steering;
@@ -175,6 +176,15 @@ impl VxlanSocket {
     /// When the kernel refuses the program; not seen in practice.
     pub fn attach_steering(&self, workers: usize) -> io::Result<()> {
         steering::attach(&self.socket, workers)
+    }
+
+    /// Refuses what comes by these interfaces, and what is not addressed to this host below IP: the
+    /// data path is for the underlay, whatever its firewall lets through. At most 64 interfaces.
+    ///
+    /// # Errors
+    /// When the kernel refuses the program; not seen in practice.
+    pub fn refuse_from(&self, interfaces: &[u32]) -> io::Result<()> {
+        origin::attach(&self.socket, interfaces)
     }
 
     /// Bytes of receive buffer that the kernel granted (it doubles what was asked).

@@ -3,20 +3,21 @@
 //!
 //! One chain and two maps for each address family, in the table that the gateway bridge uses too.
 //! Only packets from elsewhere take this way; what the host itself sends, to `localhost` above all,
-//! meets the listeners. So does what has a link-local address, which no kernel forwards. Connections that were rewritten once stay so, whatever becomes of the maps: the
-//! kernel's connection tracking knows them.
+//! meets the listeners. So does what has a link-local address, which no kernel forwards. Connections
+//! that were rewritten once stay so, whatever becomes of the maps: the kernel's connection tracking
+//! knows them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
+use super::rule_set::RuleSet;
 use super::{Published, forwarding};
 use crate::sandbox::MESH_IFNAME;
-use crate::sandbox::gwbridge::TABLE;
+use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
@@ -25,111 +26,55 @@ pub(super) type Element = (Option<IpAddr>, Protocol, u16, u16);
 /// Keeps the kernel's maps of one address family as they should be. No method waits.
 #[derive(Debug, Clone)]
 pub(super) struct FrameFrontEnd {
-    mesh_ip: IpAddr,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    wanted: BTreeSet<Element>,
-    applied: Option<BTreeSet<Element>>,
-    /// Somebody is bringing the kernel up to date, and looks at `wanted` again before he goes.
-    working: bool,
-    error: Option<String>,
+    ipv6: bool,
+    rules: RuleSet<Element>,
 }
 
 impl FrameFrontEnd {
     /// Sends packets of its family to `mesh_ip`.
     pub(super) fn new(mesh_ip: IpAddr) -> Self {
         Self {
-            mesh_ip,
-            state: Arc::default(),
+            ipv6: mesh_ip.is_ipv6(),
+            rules: RuleSet::new(move |wanted| load(mesh_ip, wanted)),
         }
     }
 
-    /// Takes in which ports there are, and tries again what failed before. Inside the runtime.
-    fn update(&self, wanted: BTreeSet<Element>) {
-        let mut state = self.lock();
-        state.wanted = wanted;
-        if state.working || state.applied.as_ref() == Some(&state.wanted) {
-            return;
-        }
-        state.working = true;
-        drop(state);
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || this.apply());
-    }
-
-    /// Takes in all ports of the node; see [`FrameFrontEnd::update`].
+    /// Takes in all ports of the node, and tries again what failed before. Inside the runtime.
     pub(super) fn follow<'a>(&self, open: impl Iterator<Item = &'a Published>) {
-        self.update(open.filter_map(|p| self.element(p)).collect());
+        self.rules
+            .update(open.filter_map(|p| element(p, self.ipv6)).collect());
     }
 
     /// Whether packets to a port come this way.
     pub(super) fn takes(&self, published: &Published) -> bool {
-        self.error().is_none() && self.element(published).is_some()
-    }
-
-    fn element(&self, published: &Published) -> Option<Element> {
-        element(published, self.mesh_ip.is_ipv6())
+        self.rules.error().is_none() && element(published, self.ipv6).is_some()
     }
 
     /// Why packets do not come this way.
     pub(super) fn error(&self) -> Option<String> {
-        self.lock().error.clone()
+        let family = if self.ipv6 { "IPv6" } else { "IPv4" };
+        let error = self.rules.error()?;
+        Some(format!("over {family}: {error}"))
     }
 
     /// Whether the kernel has what was wanted last.
     pub(super) fn is_settled(&self) -> bool {
-        let state = self.lock();
-        state.applied.as_ref() == Some(&state.wanted)
+        self.rules.is_settled()
     }
+}
 
-    fn apply(&self) {
-        loop {
-            let wanted = self.lock().wanted.clone();
-            let result = self.load(&wanted);
-            let mut state = self.lock();
-            match result {
-                Ok(()) => {
-                    state.error = None;
-                    state.applied = Some(wanted);
-                }
-                Err(error) => {
-                    let family = if self.mesh_ip.is_ipv6() {
-                        "IPv6"
-                    } else {
-                        "IPv4"
-                    };
-                    state.error = Some(format!("over {family}: {error}"));
-                    state.applied = None;
-                }
-            }
-            if state.error.is_some() || state.applied.as_ref() == Some(&state.wanted) {
-                state.working = false;
-                return;
-            }
-        }
+fn load(mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result<(), String> {
+    if wanted.is_empty() {
+        return nft::apply(&removal(mesh_ip.is_ipv6())).map_err(|e| e.to_string());
     }
-
-    fn load(&self, wanted: &BTreeSet<Element>) -> Result<(), String> {
-        if wanted.is_empty() {
-            return nft::apply(&removal(self.mesh_ip.is_ipv6())).map_err(|e| e.to_string());
-        }
-        // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
-        // too, and may be later.
-        if self.mesh_ip.is_ipv6() {
-            forwarding::enable_ipv6().map_err(|e| e.to_string())?;
-        } else {
-            forwarding::enable_ipv4().map_err(|e| e.to_string())?;
-        }
-        nft::apply(&rules(self.mesh_ip, wanted)).map_err(|e| e.to_string())
+    // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
+    // too, and may be later.
+    if mesh_ip.is_ipv6() {
+        forwarding::enable_ipv6().map_err(|e| e.to_string())?;
+    } else {
+        forwarding::enable_ipv4().map_err(|e| e.to_string())?;
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock leaves the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    nft::apply(&rules(mesh_ip, wanted)).map_err(|e| e.to_string())
 }
 
 /// Takes away what an agent with the frame front end left. Blocks.
@@ -174,7 +119,8 @@ const fn names(ipv6: bool) -> [&'static str; 3] {
 /// One transaction that makes chain and maps, or brings existing ones to this form.
 fn rules(mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> String {
     let ipv6 = mesh_ip.is_ipv6();
-    let mut text = frame(ipv6);
+    // Whoever may send to the mesh address is a client, so the wall around it comes first.
+    let mut text = [mesh_wall(), frame(ipv6)].concat();
     let [map, map_at, _] = names(ipv6);
     for (ip, protocol, port, mesh_port) in wanted {
         let to = format!("{mesh_ip} . {mesh_port}");

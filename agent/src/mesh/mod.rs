@@ -24,15 +24,17 @@ mod entries;
 mod forwarding;
 mod frame;
 mod listen;
+mod open_ports;
 pub(crate) mod owner;
 mod proxy;
 mod route;
+mod rule_set;
 mod tcp;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,7 @@ use frame::FrameFrontEnd;
 use crate::config::MeshFrontEnd;
 pub use entries::PortEntry;
 use route::Route;
+use rule_set::RuleSet;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +172,7 @@ pub struct MeshSockets {
     state: Arc<Mutex<State>>,
     /// One for each address family; none with `--mesh socket`.
     frames: Vec<FrameFrontEnd>,
+    open: RuleSet<(Option<Ipv4Addr>, Protocol, u16)>,
 }
 
 /// What accept loops need.
@@ -221,6 +225,7 @@ impl MeshSockets {
         };
         Self {
             frames,
+            open: open_ports::open_ports(),
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
@@ -269,6 +274,13 @@ impl MeshSockets {
         self.frames.iter().find_map(FrameFrontEnd::error)
     }
 
+    /// Why the mesh address is open to more than the front ends, or sandboxes do not reach the ports
+    /// of this node's listeners.
+    #[must_use]
+    pub fn wall_error(&self) -> Option<String> {
+        self.open.error()
+    }
+
     /// Whether the kernel knows all open ports of the frame front end; true without one.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -288,6 +300,8 @@ impl MeshSockets {
         for frame in &self.frames {
             frame.follow(state.open.values().map(|l| &l.published));
         }
+        let open = state.open.values().map(|l| &l.published);
+        self.open.update(open_ports::elements(open));
     }
 
     /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it

@@ -1,14 +1,19 @@
 //! The node's gateway bridge, set up beside the rest: to load its rules takes as long as everything
 //! else of a start together, and ports that are taken up again can do without.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use weft_control::assignment::Assignment;
+use weft_control::objects::Protocol;
 
+use super::running::{Running, blocking};
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::mesh::MeshSockets;
-use crate::sandbox::gwbridge::{Egress, GatewayBridge};
+use crate::sandbox::gwbridge::{ClusterPort, Egress, GatewayBridge};
 
 /// The bridge, or the lack of one, once that is known.
 #[derive(Debug, Clone)]
@@ -18,12 +23,13 @@ impl Gateway {
     /// Starts to set it up. What goes wrong is warned of.
     pub(super) fn start(
         config: &Config,
-        data_path_port: u16,
+        orders: &Assignment,
         warnings: &Arc<Warnings>,
     ) -> anyhow::Result<Self> {
         let this = Self(Arc::default());
         let (cell, warnings) = (Arc::clone(&this.0), Arc::clone(warnings));
         let (subnet, front_end) = (config.gwbridge_subnet, config.mesh);
+        let (data_path_port, closed) = (orders.data_path_port, cluster_ports(orders));
         std::thread::Builder::new()
             .name("weft-gateway".to_owned())
             .spawn(move || {
@@ -40,6 +46,9 @@ impl Gateway {
                         if let Err(error) = gateway.spare_tracking(data_path_port) {
                             tracing::info!(%error, "the data path passes through connection tracking");
                         }
+                        if let Err(error) = gateway.close(&closed) {
+                            warnings.set("wall", open_to_sandboxes(&error));
+                        }
                         Some(Arc::new(gateway))
                     }
                     Err(error) => {
@@ -52,9 +61,79 @@ impl Gateway {
         Ok(this)
     }
 
+    /// The bridge, if it is there already.
+    pub(super) fn get(&self) -> Option<Arc<GatewayBridge>> {
+        self.0.get().cloned().flatten()
+    }
+
     /// Waits for it; nothing where it could not be made. Blocks, for some ten milliseconds after
     /// the start.
     pub(super) fn wait(&self) -> Option<Arc<GatewayBridge>> {
         self.0.wait().clone()
     }
+}
+
+/// Ports of all nodes that only nodes may speak to: the data path, gossip, the managers.
+pub(super) fn cluster_ports(orders: &Assignment) -> BTreeSet<ClusterPort> {
+    let ports = orders.nodes.iter().flat_map(|node| {
+        let manager = node
+            .manager_addr
+            .map(|at| SocketAddr::new(node.addr, at.port()));
+        let gossip = SocketAddr::new(node.addr, node.gossip_port);
+        let data_path = SocketAddr::new(node.data_path_addr, orders.data_path_port);
+        [
+            Some((data_path, Protocol::Udp)),
+            Some((gossip, Protocol::Udp)),
+            Some((gossip, Protocol::Tcp)),
+            manager.map(|at| (at, Protocol::Tcp)),
+            node.manager_addr.map(|at| (at, Protocol::Tcp)),
+        ]
+    });
+    let v4 = |(at, protocol): (SocketAddr, Protocol)| match at.ip() {
+        IpAddr::V4(ip) => Some(ClusterPort {
+            ip,
+            protocol,
+            port: at.port(),
+        }),
+        // The bridge carries IPv4 only.
+        IpAddr::V6(_) => None,
+    };
+    ports.flatten().filter_map(v4).collect()
+}
+
+/// Keeps [`cluster_ports`] closed as nodes come and go.
+#[derive(Debug, Default)]
+pub(super) struct Wall {
+    closed: Option<BTreeSet<ClusterPort>>,
+}
+
+impl Wall {
+    /// Takes in the orders. What could not be closed is tried again by the next call.
+    pub(super) async fn keep(
+        &mut self,
+        running: &Running,
+        orders: &Assignment,
+        warnings: &Warnings,
+    ) {
+        let ports = cluster_ports(orders);
+        let Some(gateway) = running.gateway.get() else {
+            return;
+        };
+        if self.closed.as_ref() == Some(&ports) {
+            return;
+        }
+        let closing = ports.clone();
+        let closed = blocking(move || gateway.close(&closing)).await;
+        match closed.map_err(anyhow::Error::from).and_then(|r| Ok(r?)) {
+            Ok(()) => {
+                self.closed = Some(ports);
+                warnings.clear("wall");
+            }
+            Err(error) => warnings.set("wall", open_to_sandboxes(&error)),
+        }
+    }
+}
+
+fn open_to_sandboxes(error: &dyn std::fmt::Display) -> String {
+    format!("sandboxes reach ports of the cluster's nodes: {error}; it is tried again")
 }

@@ -16,6 +16,7 @@ use weft_control::objects::TaskState;
 use weft_control::records::{ClosedPort, EndpointRecord, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
+use super::gateway::Wall;
 use super::listening::Listening;
 use super::loads::Loads;
 use super::member::Member;
@@ -85,6 +86,7 @@ pub(super) struct Reconciler {
     compared: Option<(Vec<NetworkId>, Instant)>,
     mtu: MtuKeeper,
     listening: Listening,
+    wall: Wall,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
@@ -113,6 +115,7 @@ impl Reconciler {
             compared: None,
             mtu: MtuKeeper::default(),
             listening: Listening::default(),
+            wall: Wall::default(),
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
@@ -172,6 +175,9 @@ impl Reconciler {
             self.member.endpoints_converge(&self.running, orders).await;
             self.running.mesh.tick();
             self.warn_of_busy_ports();
+            self.wall
+                .keep(&self.running, orders, &self.member.warnings)
+                .await;
             self.warn_of_overlaps(orders).await;
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
@@ -227,6 +233,13 @@ impl Reconciler {
             ),
             None if self.running.mesh_port.is_some() => self.member.warnings.clear("mesh"),
             None => {}
+        }
+        match self.running.mesh.wall_error() {
+            Some(error) => self.member.warnings.set(
+                "mesh wall",
+                format!("published ports may be reached past the addresses that they were published on: {error}"),
+            ),
+            None => self.member.warnings.clear("mesh wall"),
         }
         let mut busy = self.running.mesh.busy();
         // Somebody else may have the address.

@@ -25,6 +25,7 @@ use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::mesh::{MeshConfig, MeshSockets, owner};
+use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::{
     MESH_IP as MESH_IPV4, MESH_IP6, add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6,
 };
@@ -79,6 +80,7 @@ impl Running {
             inject: config.tunnel_offload,
             spin: config.poll,
             journal: journal(config),
+            refused_interfaces: sandbox_side(),
             seed: rand::random(),
         };
         let started = Dataplane::start_tested(&plane_config, found.to_vec());
@@ -119,7 +121,7 @@ impl Running {
             plane,
             gossip,
             mesh_port,
-            gateway: Gateway::start(config, orders.data_path_port, warnings)?,
+            gateway: Gateway::start(config, orders, warnings)?,
         })
     }
 }
@@ -134,6 +136,12 @@ impl Running {
     pub(super) fn mtu(&self) -> u16 {
         self.mtus.load().port
     }
+}
+
+/// The bridge that sandboxes are on. Without one there is nothing to refuse, and a warning by those
+/// who need it.
+fn sandbox_side() -> Vec<u32> {
+    GatewayBridge::prepare().into_iter().collect()
 }
 
 /// Flows are of no use to another boot, and neither is the folder.

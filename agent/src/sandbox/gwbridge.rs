@@ -1,28 +1,38 @@
 //! The gateway bridge `weft_gwbridge`: the way from sandboxes to the outside of the cluster.
 //!
-//! A Linux bridge in the host's namespace, a veth into it from each sandbox (isolated from each
-//! other), the kernel's own forwarding and one nftables table named `weft` that masquerades. So
-//! egress goes on while the agent restarts.
+//! A Linux bridge in the host's namespace, a veth into it from each sandbox, the kernel's own
+//! forwarding and one nftables table named `weft` that masquerades. So egress goes on while the
+//! agent restarts.
+//!
+//! The bridge is a wall as well. Whoever is in a sandbox may send what he likes; the outside and
+//! published ports are all that he reaches. His port is locked to the address that he was given and
+//! to the bridge itself, addresses are not resolved but fixed by the agent, nothing here speaks IPv6,
+//! and the rules of `rules.rs` decide the rest. Without them no sandbox is put on the bridge.
 
 mod pool;
 mod rules;
 mod subnet;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
+use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
 use weft_sys::nft::{self, NftError};
 
 use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
 
 pub use pool::AddressPool;
-pub use rules::TABLE;
+pub use rules::{ClusterPort, TABLE, WALL, mesh_wall};
 pub use subnet::{SubnetError, choose_subnet};
 
 /// Name of the bridge.
 pub const BRIDGE: &str = "weft_gwbridge";
+
+/// What names of its ports begin with.
+pub const PORT_PREFIX: &str = "wgw";
 
 /// Why the bridge is not there, or a sandbox not on it.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +55,8 @@ pub enum GwBridgeError {
     /// Inside the sandbox, or a kernel setting.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The rules could not be removed.
-    #[error("cannot remove the nftables table {TABLE}: {0}")]
+    /// The rules could not be changed.
+    #[error("cannot change the nftables table {TABLE}: {0}")]
     Rules(#[source] NftError),
 }
 
@@ -65,7 +75,11 @@ pub struct GatewayBridge {
     subnet: Ipv4Net,
     mtu: u32,
     egress: Egress,
+    /// The rules are in place.
+    walled: bool,
     pool: Mutex<AddressPool>,
+    /// Addresses that sandboxes may send from, as the rules have them.
+    sources: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
 impl GatewayBridge {
@@ -91,30 +105,57 @@ impl GatewayBridge {
         let mtu = netlink
             .route_to(outside)
             .map_or(1500, |path| path.mtu.clamp(576, 65_535));
-        netlink.add_bridge(BRIDGE)?;
+        Self::prepare()?;
         if let Some(stale) = existing.filter(|found| *found != subnet) {
             netlink.delete_address(BRIDGE, IpNet::V4(stale))?;
         }
+        // A bridge without an address of its own takes that of any port.
+        netlink.set_mac(BRIDGE, Mac::for_ip(subnet.addr().into()).0)?;
         netlink.add_address(BRIDGE, IpNet::V4(subnet))?;
         netlink.set_mtu(BRIDGE, mtu)?;
-        netlink.set_up(BRIDGE, true)?;
 
         let mut pool = AddressPool::new(subnet);
+        let mut sources = BTreeSet::new();
         for port in ports(&mut netlink)? {
-            if let Some(ip) = port.alias.as_deref().and_then(address_in_alias) {
-                pool.reserve(ip);
+            if let Some(ip) = port.alias.as_deref().and_then(address_in_alias)
+                && pool.reserve(ip)
+            {
+                sources.insert(ip);
+                guard(&mut netlink, &port.name, ip)?;
             }
         }
-        let egress = enable_egress(subnet);
+        let rules = nft::apply(&rules::setup(subnet, &sources));
+        let walled = rules.is_ok();
+        let egress = match rules {
+            Ok(()) => forward(),
+            Err(error) => Egress::Off(error.to_string()),
+        };
         if let Egress::Off(reason) = &egress {
             tracing::warn!(reason, "tasks cannot reach addresses outside the cluster");
         }
+        // What is on it from earlier has the rules of then.
+        netlink.set_up(BRIDGE, true)?;
         Ok(Self {
             subnet,
             mtu,
             egress,
+            walled,
             pool: Mutex::new(pool),
+            sources: Mutex::new(sources),
         })
+    }
+
+    /// Makes the bridge, closed and without an address, where it is not there yet. Returns its
+    /// number: the data path refuses what comes by it.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Netlink`].
+    pub fn prepare() -> Result<u32, GwBridgeError> {
+        let mut netlink = Netlink::open()?;
+        netlink.add_bridge(BRIDGE)?;
+        netlink.set_arp(BRIDGE, false)?;
+        deaf(BRIDGE);
+        Ok(netlink.link_index(BRIDGE)?)
     }
 
     /// Spares the data path's datagrams, on UDP `port`, the host's connection tracking. Only speed
@@ -123,8 +164,19 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Rules`]: a kernel without `notrack`.
     pub fn spare_tracking(&self, port: u16) -> Result<(), GwBridgeError> {
-        if self.egress == Egress::On {
+        if self.walled {
             nft::apply(&rules::untracked(port)).map_err(GwBridgeError::Rules)?;
+        }
+        Ok(())
+    }
+
+    /// Forbids sandboxes to speak to these ports of nodes. Those of this node are closed anyway.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Rules`]: what was forbidden before still is.
+    pub fn close(&self, ports: &BTreeSet<ClusterPort>) -> Result<(), GwBridgeError> {
+        if self.walled {
+            nft::apply(&rules::cluster(ports)).map_err(GwBridgeError::Rules)?;
         }
         Ok(())
     }
@@ -142,13 +194,17 @@ impl GatewayBridge {
     }
 
     /// Puts a sandbox on the bridge: `eth1` with an address and the default route through it.
-    /// A sandbox that is on it already keeps its address. Returns that address. Call it in the
-    /// host's namespace, as everything here.
+    /// A sandbox that is on it already keeps its address. Returns that address; nothing where there
+    /// is no wall, which [`GatewayBridge::egress`] has told. Call it in the host's namespace, as
+    /// everything here.
     ///
     /// # Errors
-    /// [`GwBridgeError::Full`], [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`]; nothing is
-    /// left behind.
-    pub fn connect(&self, sandbox: &Sandbox) -> Result<Ipv4Addr, GwBridgeError> {
+    /// [`GwBridgeError::Full`], [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`],
+    /// [`GwBridgeError::Rules`]; nothing is left behind.
+    pub fn connect(&self, sandbox: &Sandbox) -> Result<Option<Ipv4Addr>, GwBridgeError> {
+        if !self.walled {
+            return Ok(None);
+        }
         let mut host = Netlink::open()?;
         let mut inside = sandbox.netlink()?;
         let port = port_name(sandbox)?;
@@ -176,9 +232,10 @@ impl GatewayBridge {
                 tracing::warn!(port, error = %left, "gateway interface left behind");
             }
             pool.release(ip);
+            self.silence(&mut host, [ip]);
             return Err(error);
         }
-        Ok(ip)
+        Ok(Some(ip))
     }
 
     /// Takes a sandbox off the bridge and frees its address; one that is not on it is success.
@@ -192,7 +249,9 @@ impl GatewayBridge {
         if let Some(link) = host.link(&port)? {
             host.delete_link(&port)?;
             if let Some(ip) = link.alias.as_deref().and_then(address_in_alias) {
-                self.pool().release(ip);
+                let mut pool = self.pool();
+                self.silence(&mut host, [ip]);
+                pool.release(ip);
             }
         }
         Ok(())
@@ -205,12 +264,17 @@ impl GatewayBridge {
     /// [`GwBridgeError::Netlink`].
     pub fn forget_gone(&self) -> Result<(), GwBridgeError> {
         let mut pool = self.pool();
+        let mut netlink = Netlink::open()?;
         let mut fresh = AddressPool::new(self.subnet);
-        for port in ports(&mut Netlink::open()?)? {
+        let mut there = BTreeSet::new();
+        for port in ports(&mut netlink)? {
             if let Some(ip) = port.alias.as_deref().and_then(address_in_alias) {
                 fresh.reserve(ip);
+                there.insert(ip);
             }
         }
+        let gone: Vec<Ipv4Addr> = self.sources().difference(&there).copied().collect();
+        self.silence(&mut netlink, gone);
         pool.retain(&fresh);
         Ok(())
     }
@@ -244,14 +308,41 @@ impl GatewayBridge {
             name: port,
             peer: GATEWAY_IFNAME,
             peer_netns: Some(sandbox.netns()),
-            peer_mac: Some(weft_control::objects::Mac::for_ip(ip.into()).0),
+            peer_mac: Some(Mac::for_ip(ip.into()).0),
             mtu: Some(self.mtu),
         })?;
         // Written first: it is what a restarted agent knows the address from.
         host.set_alias(port, &alias(ip))?;
         host.set_master(port, Some(BRIDGE))?;
-        host.set_isolated(port, true)?;
+        guard(host, port, ip)?;
+        let mut sources = self.sources();
+        if !sources.contains(&ip) {
+            nft::apply(&rules::source(ip, true)).map_err(GwBridgeError::Rules)?;
+            sources.insert(ip);
+        }
         Ok(host.set_up(port, true)?)
+    }
+
+    /// Takes away the right to send from these addresses, and what the host knows of them.
+    fn silence(&self, host: &mut Netlink, gone: impl IntoIterator<Item = Ipv4Addr>) {
+        let mut sources = self.sources();
+        for ip in gone {
+            if let Err(error) = host.delete_neighbour(BRIDGE, ip.into()) {
+                tracing::debug!(%ip, %error, "a neighbour is left");
+            }
+            if !sources.contains(&ip) {
+                continue;
+            }
+            match nft::apply(&rules::source(ip, false)) {
+                Ok(()) => _ = sources.remove(&ip),
+                // Harmless: no port has the address. The next one to get it needs no rule.
+                Err(error) => tracing::debug!(%ip, %error, "a source is left in the rules"),
+            }
+        }
+    }
+
+    fn sources(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self) -> MutexGuard<'_, AddressPool> {
@@ -272,6 +363,11 @@ fn configure_inside(
     }
     inside.add_address(GATEWAY_IFNAME, IpNet::V4(net))?;
     inside.set_up(GATEWAY_IFNAME, true)?;
+    inside.set_neighbour(
+        GATEWAY_IFNAME,
+        gateway.into(),
+        Mac::for_ip(gateway.into()).0,
+    )?;
     inside.set_route(&Route {
         dest: IpNet::V4(Ipv4Net::default()),
         gateway: Some(gateway.into()),
@@ -282,20 +378,47 @@ fn configure_inside(
     Ok(())
 }
 
-fn enable_egress(subnet: Ipv4Net) -> Egress {
-    if let Err(error) = sysctl::set("net/ipv4/ip_forward", "1") {
-        return Egress::Off(format!("{error}; set net.ipv4.ip_forward=1 on the host"));
+/// Fixes a port to the address of its sandbox: what comes from another one is dropped, and the host
+/// asks nobody where the sandbox is.
+fn guard(host: &mut Netlink, port: &str, ip: Ipv4Addr) -> Result<(), GwBridgeError> {
+    let mac = Mac::for_ip(ip.into()).0;
+    host.set_arp(port, false)?;
+    deaf(port);
+    host.lock_port(port)?;
+    host.set_bridge_fdb(port, mac)?;
+    Ok(host.set_neighbour(BRIDGE, ip.into(), mac)?)
+}
+
+/// Takes from an interface what the rules forbid as well, so that one holds where the other does
+/// not: IPv6 with its router advertisements (CVE-2020-13401), redirects, IP in group frames.
+fn deaf(ifname: &str) {
+    let settings = [
+        (format!("net/ipv6/conf/{ifname}/disable_ipv6"), "1"),
+        (format!("net/ipv4/conf/{ifname}/accept_redirects"), "0"),
+        (format!("net/ipv4/conf/{ifname}/send_redirects"), "0"),
+        (
+            format!("net/ipv4/conf/{ifname}/drop_unicast_in_l2_multicast"),
+            "1",
+        ),
+    ];
+    for (name, value) in settings {
+        if let Err(error) = sysctl::set_if_there(&name, value) {
+            tracing::warn!(%error, "only the rules of nftables keep this from sandboxes");
+        }
     }
-    match nft::apply(&rules::setup(subnet)) {
+}
+
+fn forward() -> Egress {
+    match sysctl::set("net/ipv4/ip_forward", "1") {
         Ok(()) => Egress::On,
-        Err(error) => Egress::Off(error.to_string()),
+        Err(error) => Egress::Off(format!("{error}; set net.ipv4.ip_forward=1 on the host")),
     }
 }
 
 /// Unique on the host and the same after a restart: the inode of the namespace, at most ten digits.
 fn port_name(sandbox: &Sandbox) -> Result<String, GwBridgeError> {
     let inode = sandbox.netns().inode().map_err(SandboxError::Enter)?;
-    Ok(format!("wgw{inode}"))
+    Ok(format!("{PORT_PREFIX}{inode}"))
 }
 
 fn alias(ip: Ipv4Addr) -> String {
@@ -311,7 +434,7 @@ fn ports(netlink: &mut Netlink) -> Result<Vec<weft_sys::netlink::Link>, NetlinkE
         return Ok(Vec::new());
     };
     let mut links = netlink.links()?;
-    links.retain(|link| link.master == Some(bridge.index) && link.name.starts_with("wgw"));
+    links.retain(|link| link.master == Some(bridge.index) && link.name.starts_with(PORT_PREFIX));
     Ok(links)
 }
 

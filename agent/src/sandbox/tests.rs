@@ -347,22 +347,39 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
             bridge.spare_tracking(4789).expect("notrack");
             assert_eq!(bridge.egress(), &Egress::On);
             assert_eq!(bridge.subnet().to_string(), "172.18.0.1/16");
-            assert_eq!(bridge.connect(&a).expect("a").to_string(), "172.18.0.2");
-            assert_eq!(bridge.connect(&b).expect("b").to_string(), "172.18.0.3");
             assert_eq!(
-                bridge.connect(&a).expect("a again").to_string(),
+                bridge.connect(&a).expect("a").expect("a wall").to_string(),
+                "172.18.0.2"
+            );
+            assert_eq!(
+                bridge.connect(&b).expect("b").expect("a wall").to_string(),
+                "172.18.0.3"
+            );
+            assert_eq!(
+                bridge
+                    .connect(&a)
+                    .expect("a again")
+                    .expect("a wall")
+                    .to_string(),
                 "172.18.0.2"
             );
 
             // The next agent takes up what is there.
             let bridge = GatewayBridge::ensure(None).expect("again");
             let c = anonymous();
-            assert_eq!(bridge.connect(&c).expect("c").to_string(), "172.18.0.4");
+            assert_eq!(
+                bridge.connect(&c).expect("c").expect("a wall").to_string(),
+                "172.18.0.4"
+            );
             bridge.disconnect(&c).expect("disconnect");
             bridge.disconnect(&c).expect("twice");
             bridge.forget_gone().expect("forget");
             assert_eq!(
-                bridge.connect(&b).expect("b again").to_string(),
+                bridge
+                    .connect(&b)
+                    .expect("b again")
+                    .expect("a wall")
+                    .to_string(),
                 "172.18.0.3"
             );
         })

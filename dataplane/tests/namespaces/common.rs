@@ -175,6 +175,7 @@ fn start_nodes(
                     underlay: SocketAddr::new(underlay, VXLAN),
                     flows: 10_000,
                     udp_idle: Duration::from_secs(30),
+                    refused_interfaces: Vec::new(),
                     spin: Duration::from_micros(50),
                     journal: None,
                     inject: true,

@@ -33,6 +33,10 @@ pub struct Link {
     pub master: Option<u32>,
     /// Free text that is kept with the interface.
     pub alias: Option<String>,
+    /// It resolves addresses; see [`Netlink::set_arp`].
+    pub arp: bool,
+    /// A bridge port that is all that [`Netlink::lock_port`] makes it.
+    pub locked: bool,
 }
 
 /// A pair of veth devices to be made.
@@ -307,19 +311,40 @@ impl Netlink {
         self.set_attribute(name, "move", attribute)
     }
 
-    /// Isolates a bridge port: it exchanges frames with the bridge itself and with ports that are
-    /// not isolated only.
+    /// Gives a bridge port to a stranger: it exchanges frames with the bridge itself only, nothing
+    /// is learnt from it nor flooded to it, and it may only send from addresses that
+    /// [`Netlink::set_bridge_fdb`] fixes to it (Linux 5.18).
     ///
     /// # Errors
     /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`] when it is no bridge port.
-    pub fn set_isolated(&mut self, name: &str, isolated: bool) -> Result<(), NetlinkError> {
+    pub fn lock_port(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let options = vec![
+            InfoBridgePort::Isolated(true),
+            InfoBridgePort::Locked(true),
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::MulticastFlood(false),
+            InfoBridgePort::BroadcastFlood(false),
+        ];
         let attribute = LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(
-                isolated,
-            )])),
+            LinkInfo::PortData(InfoPortData::BridgePort(options)),
         ]);
-        self.set_attribute(name, "isolate", attribute)
+        self.set_attribute(name, "lock", attribute)
+    }
+
+    /// Switches address resolution on or off: without it no ARP is answered, sent or believed
+    /// (`ip link set NAME arp on|off`).
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn set_arp(&mut self, name: &str, on: bool) -> Result<(), NetlinkError> {
+        let mut message = named(name);
+        message.header.change_mask = LinkFlags::Noarp;
+        if !on {
+            message.header.flags = LinkFlags::Noarp;
+        }
+        self.set(name, "set address resolution of", message)
     }
 
     fn set_attribute(
@@ -371,6 +396,8 @@ fn parse(message: LinkMessage) -> Option<Link> {
         kind: None,
         master: None,
         alias: None,
+        arp: !message.header.flags.contains(LinkFlags::Noarp),
+        locked: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -380,13 +407,34 @@ fn parse(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
+                            link.locked = is_locked(&options);
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn is_locked(options: &[InfoBridgePort]) -> bool {
+    let (mut isolated, mut locked, mut open) = (false, false, false);
+    for option in options {
+        match option {
+            InfoBridgePort::Isolated(on) => isolated = *on,
+            InfoBridgePort::Locked(on) => locked = *on,
+            InfoBridgePort::Learning(on)
+            | InfoBridgePort::UnicastFlood(on)
+            | InfoBridgePort::MulticastFlood(on)
+            | InfoBridgePort::BroadcastFlood(on) => open |= *on,
+            _ => {}
+        }
+    }
+    isolated && locked && !open
 }

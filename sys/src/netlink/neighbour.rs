@@ -1,4 +1,5 @@
-//! Fixed neighbours, and forwarding entries of the kernel's own VXLAN devices (peers in tests).
+//! Fixed neighbours, and forwarding entries of bridges and of the kernel's own VXLAN devices (peers
+//! in tests).
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use super::address::family;
-use super::{Netlink, NetlinkError};
+use super::{Netlink, NetlinkError, accept};
 
 impl Netlink {
     /// Fixes the Ethernet address of a neighbour, replacing what was known
@@ -32,6 +33,42 @@ impl Netlink {
             .map_err(NetlinkError::kernel(
                 "set",
                 format!("neighbour {ip} of {dev}"),
+            ))
+    }
+
+    /// Forgets a neighbour; one that is not known is success.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
+    pub fn delete_neighbour(&mut self, dev: &str, ip: IpAddr) -> Result<(), NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = self.link_index(dev)?;
+        message.header.family = family(ip);
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(ip.into()));
+        let gone = self.change(Message::DelNeighbour(message), 0);
+        accept(libc::ENOENT, gone).map_err(NetlinkError::kernel(
+            "delete",
+            format!("neighbour {ip} of {dev}"),
+        ))
+    }
+
+    /// Fixes an Ethernet address to a bridge port (`bridge fdb replace MAC dev PORT master static`).
+    /// It goes with the port.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`] when it is no bridge port.
+    pub fn set_bridge_fdb(&mut self, port: &str, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let mut message = self.permanent(port, mac)?;
+        message.header.family = AddressFamily::Bridge;
+        message.header.flags = NeighbourFlags::Controller;
+        // "Permanent" is an address of the bridge's own.
+        message.header.state = NeighbourState::Noarp;
+        self.change(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(NetlinkError::kernel(
+                "set",
+                format!("forwarding entry of {port}"),
             ))
     }
 

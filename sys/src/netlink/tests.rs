@@ -153,12 +153,15 @@ fn isolated_bridge_ports_reach_the_bridge_but_not_each_other() {
                 name: &name,
                 peer: "eth1",
                 peer_netns: Some(&leaf),
-                peer_mac: None,
+                peer_mac: Some([2, 0, 0, 0, 0, n]),
                 mtu: None,
             };
             nl.add_veth(&veth).expect("veth");
             nl.set_master(&name, Some("br0")).expect("master");
-            nl.set_isolated(&name, true).expect("isolated");
+            nl.lock_port(&name).expect("locked");
+            let mac = [2, 0, 0, 0, 0, n];
+            nl.set_bridge_fdb(&name, mac).expect("fdb");
+            assert!(nl.link(&name).expect("link").expect("port").locked);
             nl.set_up(&name, true).expect("up");
             let mut inside = Netlink::open_in(&leaf).expect("netlink");
             inside

@@ -247,3 +247,29 @@ fn a_second_group_is_refused_and_the_first_undisturbed() {
         assert!(free.iter().all(|s| s.local_addr() == free[0].local_addr()));
     });
 }
+
+#[test]
+fn what_comes_by_a_refused_interface_does_not_arrive() {
+    let netns = Netns::create_anonymous().expect("netns");
+    let arrives = |refused: &[u32]| {
+        let socket = VxlanSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+        socket.refuse_from(refused).expect("a filter");
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        sender.send_to(b"x", socket.local_addr()).expect("send");
+        // Loopback delivers before the call returns.
+        socket
+            .socket
+            .recv(&mut [std::mem::MaybeUninit::uninit(); 8])
+            .is_ok()
+    };
+    let check = || {
+        let mut links = crate::netlink::Netlink::open().expect("netlink");
+        links.set_up("lo", true).expect("up");
+        let lo = links.link_index("lo").expect("lo");
+        assert!(arrives(&[]));
+        assert!(arrives(&[lo + 1, lo + 2]));
+        assert!(!arrives(&[lo]));
+        assert!(!arrives(&[lo + 1, lo, lo + 2]));
+    };
+    netns.run_in(check).expect("enter");
+}

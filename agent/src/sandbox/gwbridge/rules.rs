@@ -1,39 +1,195 @@
-//! The text of the one nftables table. Chains are static; what changes are elements of sets.
+//! Text of the one nftables table: the way out, and the wall around it. Chains are static; what
+//! changes are elements of sets.
+//!
+//! A drop is final whatever chains of others accept, so the wall consists of drops; what it lets
+//! through may still be dropped elsewhere. Chains at the priority `raw` come before connection
+//! tracking and every rewrite: they see the addresses that a packet was sent with.
 
-use ipnet::Ipv4Net;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
 
-use super::BRIDGE;
+use ipnet::{Ipv4Net, Ipv6Net};
+use weft_control::objects::{Mac, Protocol};
+
+use super::{BRIDGE, PORT_PREFIX};
+use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};
 
 /// Name of the table, family `inet`.
 pub const TABLE: &str = "weft";
 
+/// Chains without which a part of the wall is missing, with how many rules each has at least.
+pub const WALL: [(&str, usize); 6] = [
+    ("mesh_in", 4),
+    ("mesh_out", 2),
+    ("mesh_forward", 2),
+    ("sandbox_in", 5),
+    ("sandbox_forward", 7),
+    ("sandbox_input", 6),
+];
+
+/// A port of a node of the cluster that its peers alone may speak to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterPort {
+    /// Address of the node.
+    pub ip: Ipv4Addr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
 /// One transaction that makes the table, or brings an existing one to this form. Chains and sets of
-/// others in it stay.
-pub(super) fn setup(subnet: Ipv4Net) -> String {
+/// others in it stay, and so do elements of the sets but for `sources`, the sandboxes on the bridge.
+pub(super) fn setup(subnet: Ipv4Net, sources: &BTreeSet<Ipv4Addr>) -> String {
     let range = subnet.trunc();
-    format!(
+    let mut text = format!(
         "\
+{mesh}
 table inet {TABLE} {{
+    set gateway_sources {{
+        type ether_addr . ipv4_addr
+    }}
+    set cluster_ports {{
+        type ipv4_addr . inet_proto . inet_service
+    }}
+    counter refused_sandbox {{ }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
     }}
-    chain forward {{
+    chain sandbox_in {{
+        type filter hook prerouting priority raw; policy accept;
+    }}
+    chain sandbox_forward {{
         type filter hook forward priority filter; policy accept;
     }}
+    chain sandbox_input {{
+        type filter hook input priority filter; policy accept;
+    }}
 }}
+flush set inet {TABLE} gateway_sources
 flush chain inet {TABLE} postrouting
-flush chain inet {TABLE} forward
+flush chain inet {TABLE} sandbox_in
+flush chain inet {TABLE} sandbox_forward
+flush chain inet {TABLE} sandbox_input
 table inet {TABLE} {{
     chain postrouting {{
         ip saddr {range} oifname != \"{BRIDGE}\" masquerade
     }}
-    chain forward {{
+    # A frame for a reserved group address (IEEE 802.1D table 7-10) passes the bridge by and is
+    # received on the port itself.
+    chain sandbox_in {{
+        iifname \"{PORT_PREFIX}*\" counter name refused_sandbox drop
+        iifname != \"{BRIDGE}\" return
+        meta nfproto ipv6 counter name refused_sandbox drop
+        meta pkttype != host counter name refused_sandbox drop
+        ether saddr . ip saddr != @gateway_sources counter name refused_sandbox drop
+    }}
+    # An ICMP error of a sandbox would be believed by the flow that it quotes, whoever's that is.
+    chain sandbox_forward {{
+        iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" counter name refused_sandbox drop
+        iifname \"{BRIDGE}\" meta l4proto icmp ct state related counter name refused_sandbox drop
+        iifname \"{BRIDGE}\" ct state invalid counter name refused_sandbox drop
+        iifname \"{BRIDGE}\" ip daddr . meta l4proto . th dport @cluster_ports counter name refused_sandbox drop
         iifname \"{BRIDGE}\" accept
-        oifname \"{BRIDGE}\" accept
+        oifname \"{BRIDGE}\" ct state established,related accept
+        oifname \"{BRIDGE}\" counter name refused_sandbox drop
+    }}
+    chain sandbox_input {{
+        iifname != \"{BRIDGE}\" return
+        ct state established accept
+        icmp type echo-request accept
+        meta l4proto . th dport @listening accept
+        ip daddr . meta l4proto . th dport @listening_at accept
+        counter name refused_sandbox drop
+    }}
+}}
+",
+        mesh = mesh_wall(),
+    );
+    for ip in sources {
+        text.push_str(&source(*ip, true));
+    }
+    text
+}
+
+/// Makes the wall around the mesh address, or brings it to this form: the address knows ports, not
+/// the addresses that they were published on, so only what a front end sends may reach it. With it
+/// come the sets of ports that the node's listeners have.
+pub fn mesh_wall() -> String {
+    let v4 = Ipv4Net::new_assert(MESH_HOST_IP, 30).trunc();
+    let v6 = Ipv6Net::new_assert(MESH_HOST_IP6, 126).trunc();
+    let own = rustix::process::geteuid().as_raw();
+    format!(
+        "\
+table inet {TABLE} {{
+    set listening {{
+        type inet_proto . inet_service
+    }}
+    set listening_at {{
+        type ipv4_addr . inet_proto . inet_service
+    }}
+    counter refused_mesh {{ }}
+    chain mesh_in {{
+        type filter hook prerouting priority raw; policy accept;
+    }}
+    chain mesh_out {{
+        type filter hook output priority raw; policy accept;
+    }}
+    chain mesh_forward {{
+        type filter hook forward priority filter; policy accept;
+    }}
+}}
+flush chain inet {TABLE} mesh_in
+flush chain inet {TABLE} mesh_out
+flush chain inet {TABLE} mesh_forward
+table inet {TABLE} {{
+    chain mesh_in {{
+        iifname {{ \"lo\", \"{MESH_IFNAME}\" }} return
+        ip daddr {v4} counter name refused_mesh drop
+        ip6 daddr {v6} counter name refused_mesh drop
+        ip daddr 127.0.0.0/8 counter name refused_mesh drop
+    }}
+    # The agent's listeners; programs of others on this host have the listeners.
+    chain mesh_out {{
+        meta skuid != {own} ip daddr {v4} counter name refused_mesh drop
+        meta skuid != {own} ip6 daddr {v6} counter name refused_mesh drop
+    }}
+    chain mesh_forward {{
+        oifname \"{MESH_IFNAME}\" ct status dnat accept
+        oifname \"{MESH_IFNAME}\" counter name refused_mesh drop
     }}
 }}
 "
     )
+}
+
+/// Lets a sandbox send from its address, or no longer.
+pub(super) fn source(ip: Ipv4Addr, may: bool) -> String {
+    let verb = if may { "add" } else { "delete" };
+    let mac = Mac::for_ip(ip.into());
+    format!("{verb} element inet {TABLE} gateway_sources {{ {mac} . {ip} }}\n")
+}
+
+/// Says which ports of the cluster's nodes no sandbox may speak to.
+pub(super) fn cluster(ports: &BTreeSet<ClusterPort>) -> String {
+    let mut text = format!(
+        "\
+table inet {TABLE} {{
+    set cluster_ports {{
+        type ipv4_addr . inet_proto . inet_service
+    }}
+}}
+flush set inet {TABLE} cluster_ports
+"
+    );
+    for ClusterPort { ip, protocol, port } in ports {
+        let _infallible = writeln!(
+            text,
+            "add element inet {TABLE} cluster_ports {{ {ip} . {protocol} . {port} }}"
+        );
+    }
+    text
 }
 
 /// One transaction that takes the data path's own datagrams out of connection tracking, which the
@@ -53,7 +209,7 @@ flush chain inet {TABLE} untracked_in
 flush chain inet {TABLE} untracked_out
 table inet {TABLE} {{
     chain untracked_in {{
-        udp dport {data_path_port} notrack
+        iifname != \"{BRIDGE}\" udp dport {data_path_port} notrack
     }}
     chain untracked_out {{
         udp dport {data_path_port} notrack
