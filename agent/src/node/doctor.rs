@@ -1,5 +1,7 @@
 //! `weft doctor`: what the node has, uses and lacks.
 
+mod walls;
+
 use weft_control::api::{Check, Health};
 use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
@@ -72,6 +74,11 @@ impl Node {
                         mesh(&mut checks, &running);
                         mtus(&mut checks, &running);
                         gossip(&mut checks, &member, &running);
+                        checks = blocking(move || {
+                            walls::gateway(&mut checks);
+                            checks
+                        })
+                        .await?;
                     }
                     None => checks.fail(
                         "data plane",

@@ -9,6 +9,7 @@
 //! to the bridge itself, addresses are not resolved but fixed by the agent, nothing here speaks IPv6,
 //! and the rules of `rules.rs` decide the rest. Without them no sandbox is put on the bridge.
 
+mod inspect;
 mod pool;
 mod rules;
 mod subnet;
@@ -24,6 +25,7 @@ use weft_sys::nft::{self, NftError};
 
 use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
 
+pub use inspect::Wall;
 pub use pool::AddressPool;
 pub use rules::{ClusterPort, TABLE, WALL, mesh_wall};
 pub use subnet::{SubnetError, choose_subnet};

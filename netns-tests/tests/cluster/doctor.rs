@@ -41,6 +41,7 @@ fn the_doctor_looks_at_everything_and_names_what_is_wrong() {
         "mtu",
         "mtu to 10.77.0.2",
         "node node2",
+        "gateway wall",
     ] {
         let check = find(&seen, name).unwrap_or_else(|| panic!("no check {name}: {seen:#?}"));
         assert_eq!(check["Health"], "ok", "{check}");

@@ -1,0 +1,82 @@
+//! Whether the wall stands: what the kernel has of it.
+
+use serde_json::Value;
+use weft_sys::netlink::Netlink;
+use weft_sys::nft;
+
+use super::{BRIDGE, GatewayBridge, GwBridgeError, TABLE, WALL, ports};
+use crate::sandbox::sysctl;
+
+/// The wall around the gateway bridge and the mesh address, as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wall {
+    /// What is missing, in words; nothing when it stands.
+    pub gaps: Vec<String>,
+    /// Ports of sandboxes on the bridge.
+    pub ports: usize,
+    /// Packets of sandboxes that were refused since the rules were made.
+    pub refused_sandbox: u64,
+    /// Packets to the mesh address that came past the published ports, and were refused.
+    pub refused_mesh: u64,
+}
+
+impl GatewayBridge {
+    /// Looks at rules, bridge and ports in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// [`GwBridgeError::Rules`], [`GwBridgeError::Netlink`]: they cannot be looked at.
+    pub fn inspect() -> Result<Wall, GwBridgeError> {
+        let table = nft::list_table("inet", TABLE).map_err(GwBridgeError::Rules)?;
+        let mut wall = match table {
+            Some(table) => rules(&table),
+            None => Wall {
+                gaps: vec![format!("no table {TABLE} of nftables")],
+                ..Wall::default()
+            },
+        };
+        let mut netlink = Netlink::open()?;
+        if let Some(bridge) = netlink.link(BRIDGE)? {
+            if bridge.arp {
+                wall.gaps.push(format!("{BRIDGE} believes ARP"));
+            }
+            let disabled = sysctl::get(&format!("net/ipv6/conf/{BRIDGE}/disable_ipv6"));
+            if disabled.is_ok_and(|value| value == "0") {
+                wall.gaps.push(format!("{BRIDGE} speaks IPv6"));
+            }
+        }
+        for port in ports(&mut netlink)? {
+            wall.ports += 1;
+            if !port.locked || port.arp {
+                wall.gaps.push(format!("port {} is not locked", port.name));
+            }
+        }
+        Ok(wall)
+    }
+}
+
+/// What nft says of the table.
+fn rules(table: &Value) -> Wall {
+    let mut wall = Wall::default();
+    let empty = Vec::new();
+    let objects = table["nftables"].as_array().unwrap_or(&empty);
+    for (chain, least) in WALL {
+        let hooked = objects
+            .iter()
+            .any(|o| o["chain"]["name"] == chain && o["chain"]["hook"].is_string());
+        let rules = objects.iter().filter(|o| o["rule"]["chain"] == chain);
+        let rules = rules.count();
+        if !hooked {
+            wall.gaps.push(format!("no chain {chain}"));
+        } else if rules < least {
+            wall.gaps
+                .push(format!("chain {chain} has {rules} of {least} rules"));
+        }
+    }
+    let refused = |name: &str| {
+        let counter = objects.iter().find(|o| o["counter"]["name"] == name);
+        counter.and_then(|o| o["counter"]["packets"].as_u64())
+    };
+    wall.refused_sandbox = refused("refused_sandbox").unwrap_or(0);
+    wall.refused_mesh = refused("refused_mesh").unwrap_or(0);
+    wall
+}
