@@ -6,6 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .skip_debug(["."])
+        // One copy of it for all sessions.
+        .bytes(".weft.v1.SessionMessage.shared_json")
         .compile_fds(files)?;
     Ok(())
 }

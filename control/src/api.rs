@@ -287,6 +287,9 @@ pub struct ServiceUpdate {
     /// Connections of one client at most; 0 takes the limit away.
     #[serde(default)]
     pub limit_client_connections: Option<u32>,
+    /// Whether `network connect` on a worker may make replicas; absent, it stays.
+    #[serde(default)]
+    pub attach: Option<bool>,
 }
 
 impl ServiceUpdate {

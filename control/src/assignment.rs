@@ -1,45 +1,249 @@
-//! What a manager streams to a node: everything that the node needs to do its part, as one value.
+//! What a manager streams to a node: everything that the node needs to do its part.
 //!
-//! The node compares it with what it runs and repairs the difference (level-triggered), and keeps
-//! the last one on disk so that a restart without managers changes nothing.
+//! Two halves, each with a version of its own. [`Shared`] is the same for every node: who there is,
+//! the networks, the names and addresses of services and endpoints. A manager encodes it once,
+//! however many nodes there are. [`Own`] is of one node: its tasks, with everything that they need
+//! to run, environment included. What a service's tasks are made of goes to the nodes that run them
+//! and to no other.
+//!
+//! The node compares both with what it runs and repairs the difference (level-triggered), and keeps
+//! the last ones on disk so that a restart without managers changes nothing.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::NodeId;
-use crate::objects::{Endpoint, Network, Node, Service, StaticPeer, Task};
+use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::objects::{
+    ConnectionPolicy, Endpoint, EndpointMode, Mac, Network, NetworkAttachmentSpec, Node, PortSpec,
+    Role, Service, ServiceMode, StaticPeer, Task, Vip, ips_on,
+};
 
-/// The whole of a node's orders at one version of the desired state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The orders of a node: both halves.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Grows with every change.
-    pub version: u64,
-    /// Cluster id.
-    pub cluster_id: String,
-    /// UDP port of the data path.
-    pub data_path_port: u16,
-    /// The node itself.
-    pub node: Node,
-    /// Every node of the cluster (addresses for gossip and the data path).
-    pub nodes: Vec<Node>,
-    /// Every network.
-    pub networks: Vec<Network>,
-    /// Every service: names, VIPs and published ports are known on every node.
-    pub services: Vec<Service>,
-    /// Tasks of this node, wanted and not yet forgotten.
-    pub tasks: Vec<Task>,
-    /// Endpoints of this node made by `network connect`.
-    pub endpoints: Vec<Endpoint>,
-    /// Static peers of every network.
-    pub peers: Vec<StaticPeer>,
-    /// Gossip keys: the first seals, all open. Never logged.
-    pub gossip_keys: Vec<GossipKey>,
+    /// What every node is told.
+    pub shared: Arc<Shared>,
+    /// What this node alone is told.
+    pub own: Arc<Own>,
 }
 
 impl Assignment {
     /// Id of the node that this is for.
     #[must_use]
     pub fn node_id(&self) -> &NodeId {
-        &self.node.id
+        &self.own.node.id
+    }
+
+    /// True when both are the very same orders, not only equal ones.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && Arc::ptr_eq(&self.own, &other.own)
+    }
+}
+
+/// What every node of the cluster is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Version of the desired state that this half changed with last.
+    pub version: u64,
+    /// Cluster id.
+    pub cluster_id: String,
+    /// UDP port of the data path.
+    pub data_path_port: u16,
+    /// Every node of the cluster (addresses for gossip and the data path).
+    pub nodes: Vec<NodeView>,
+    /// Every network.
+    pub networks: Vec<Network>,
+    /// Every service: names, VIPs and published ports are known on every node.
+    pub services: Vec<ServiceView>,
+    /// Every endpoint on every network. Whether it takes connections its node says by gossip.
+    pub endpoints: Vec<EndpointView>,
+    /// Static peers of every network.
+    pub peers: Vec<StaticPeer>,
+    /// Gossip keys: the first seals, all open. Never logged.
+    pub gossip_keys: Vec<GossipKey>,
+}
+
+impl Shared {
+    /// True when nothing but the version differs.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            version: _,
+            cluster_id,
+            data_path_port,
+            nodes,
+            networks,
+            services,
+            endpoints,
+            peers,
+            gossip_keys,
+        } = self;
+        *cluster_id == other.cluster_id
+            && *data_path_port == other.data_path_port
+            && *nodes == other.nodes
+            && *networks == other.networks
+            && *services == other.services
+            && *endpoints == other.endpoints
+            && *peers == other.peers
+            && *gossip_keys == other.gossip_keys
+    }
+}
+
+/// What one node is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// Version of the desired state that this half changed with last.
+    pub version: u64,
+    /// The node itself.
+    pub node: Node,
+    /// Tasks of this node, wanted and not yet forgotten.
+    pub tasks: Vec<Task>,
+    /// Endpoints of this node made by `network connect`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What nodes need to know of each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Also the `CN` of its certificate.
+    pub id: NodeId,
+    /// For people.
+    pub hostname: String,
+    /// Where managers are: nodes open their sessions with them.
+    pub role: Role,
+    /// Address that others reach the node at (gossip and control).
+    pub addr: IpAddr,
+    /// Source and destination of its VXLAN datagrams.
+    pub data_path_addr: IpAddr,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// The node's own IPv4 address on the ingress network.
+    pub ingress_ip: Option<IpAddr>,
+    /// Control address, of managers only.
+    pub manager_addr: Option<SocketAddr>,
+}
+
+impl NodeView {
+    /// The node's addresses on the ingress network: IPv4, and IPv6 where the network has it.
+    pub fn ips_on(&self, ingress: &Network) -> impl Iterator<Item = IpAddr> + use<> {
+        ips_on(self.ingress_ip, ingress)
+    }
+}
+
+impl From<&Node> for NodeView {
+    fn from(node: &Node) -> Self {
+        Self {
+            id: node.id.clone(),
+            hostname: node.hostname.clone(),
+            role: node.role,
+            addr: node.addr,
+            data_path_addr: node.data_path_addr,
+            gossip_port: node.gossip_port,
+            ingress_ip: node.ingress_ip,
+            manager_addr: node.manager_addr,
+        }
+    }
+}
+
+/// What packets and names need of a service: nothing of what its tasks are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Unique.
+    pub id: ServiceId,
+    /// Unique, a DNS label.
+    pub name: String,
+    /// How many replicas it wants.
+    pub mode: ServiceMode,
+    /// Networks by id, with its other names there.
+    pub networks: Vec<NetworkAttachmentSpec>,
+    /// VIP or DNS round robin.
+    pub endpoint_mode: EndpointMode,
+    /// How connections find a replica.
+    pub connections: ConnectionPolicy,
+    /// One of each address family per network.
+    pub vips: Vec<Vip>,
+    /// Published ports, dynamic ones filled in.
+    pub ports: Vec<PortSpec>,
+}
+
+impl From<&Service> for ServiceView {
+    fn from(service: &Service) -> Self {
+        Self {
+            id: service.id.clone(),
+            name: service.spec.name.clone(),
+            mode: service.spec.mode,
+            networks: service.spec.networks.clone(),
+            endpoint_mode: service.spec.endpoint_mode,
+            connections: service.spec.connections,
+            vips: service.vips.clone(),
+            ports: service.ports.clone(),
+        }
+    }
+}
+
+/// Who has which address on a network, and what it is part of: a task's attachment, or an endpoint
+/// made by `network connect`. Of this the managers alone speak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Unique.
+    pub id: EndpointId,
+    /// On which network.
+    pub network: NetworkId,
+    /// Node that holds the sandbox.
+    pub node: NodeId,
+    /// Name: task name, or the name given to `network connect`.
+    pub name: String,
+    /// Addresses: IPv4 first.
+    pub ips: Vec<IpAddr>,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Names of this endpoint alone.
+    pub aliases: Vec<String>,
+    /// Replica of which service.
+    pub service: Option<ServiceId>,
+    /// Task, when it is one.
+    pub task: Option<TaskId>,
+}
+
+impl EndpointView {
+    /// Every endpoint of a task that was given to a node.
+    pub fn of_task(task: &Task) -> impl Iterator<Item = Self> + '_ {
+        let node = task.node.as_ref();
+        let name = task.name();
+        node.into_iter().flat_map(move |node| {
+            let name = name.clone();
+            task.attachments.iter().map(move |a| Self {
+                id: a.endpoint.clone(),
+                network: a.network.clone(),
+                node: node.clone(),
+                name: name.clone(),
+                ips: a.ips.clone(),
+                mac: a.mac,
+                aliases: a.aliases.clone(),
+                service: Some(task.service.clone()),
+                task: Some(task.id.clone()),
+            })
+        })
+    }
+}
+
+impl From<&Endpoint> for EndpointView {
+    fn from(endpoint: &Endpoint) -> Self {
+        let attachment = &endpoint.attachment;
+        Self {
+            id: attachment.endpoint.clone(),
+            network: attachment.network.clone(),
+            node: endpoint.node.clone(),
+            name: endpoint.name.clone(),
+            ips: attachment.ips.clone(),
+            mac: attachment.mac,
+            aliases: attachment.aliases.clone(),
+            service: endpoint.service.clone(),
+            task: None,
+        }
     }
 }
 

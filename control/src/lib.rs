@@ -13,3 +13,4 @@ pub mod gossip;
 pub mod id;
 pub mod objects;
 pub mod records;
+pub mod text;

@@ -179,16 +179,24 @@ pub struct Node {
 impl Node {
     /// The node's addresses on the ingress network: IPv4, and IPv6 where the network has it.
     pub fn ips_on(&self, ingress: &Network) -> impl Iterator<Item = IpAddr> + use<> {
-        let twin = match self.ingress_ip {
-            Some(IpAddr::V4(ip)) => ingress.twin(ip).map(IpAddr::V6),
-            _ => None,
-        };
-        self.ingress_ip.into_iter().chain(twin)
+        ips_on(self.ingress_ip, ingress)
     }
 }
 
+/// Addresses on the ingress network of the node that has `ip` there.
+pub(crate) fn ips_on(
+    ip: Option<IpAddr>,
+    ingress: &Network,
+) -> impl Iterator<Item = IpAddr> + use<> {
+    let twin = match ip {
+        Some(IpAddr::V4(ip)) => ingress.twin(ip).map(IpAddr::V6),
+        _ => None,
+    };
+    ip.into_iter().chain(twin)
+}
+
 /// What a user asks a network to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSpec {
     /// Unique name.
     pub name: String,
@@ -204,12 +212,34 @@ pub struct NetworkSpec {
     /// The network that published ports travel on; there is one.
     #[serde(default)]
     pub ingress: bool,
+    /// `network connect` may join it, on any node; services may in any case.
+    #[serde(default = "yes")]
+    pub attachable: bool,
     /// `--opt k=v`.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
     /// `--label k=v`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            subnets: Vec::new(),
+            ipv6: false,
+            internal: false,
+            ingress: false,
+            attachable: true,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// One subnet of a network.
@@ -456,6 +486,10 @@ pub struct ServiceSpec {
     /// How connections find a replica.
     #[serde(default)]
     pub connections: ConnectionPolicy,
+    /// `network connect` on a worker may make endpoints that are its replicas or have its names; on
+    /// a manager it may in any case.
+    #[serde(default)]
+    pub attach: bool,
     /// When finished tasks are replaced.
     #[serde(default)]
     pub restart_condition: RestartCondition,

@@ -1,14 +1,15 @@
 //! What nodes tell each other by gossip: the values of the netdb tables.
 //!
-//! Every entry is owned by the node that wrote it; when that node fails the entries are hidden,
-//! when it leaves they are gone.
+//! A node speaks for itself only: what it is, has and runs the managers say, by the orders. Every
+//! entry is owned by the node that wrote it; when that node fails the entries are hidden, when it
+//! leaves they are gone.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
-use crate::objects::{Mac, Protocol, PublishMode};
+use crate::id::EndpointId;
+use crate::objects::Protocol;
 
 /// The netdb tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,17 +23,10 @@ pub enum Table {
     Load,
 }
 
-/// A node's own description; table [`Table::Node`].
+/// What a node says of itself, by its id; table [`Table::Node`]. Its name and addresses are in the
+/// orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// Owner.
-    pub node: NodeId,
-    /// For people.
-    pub hostname: String,
-    /// Source and destination of its VXLAN datagrams.
-    pub vtep: IpAddr,
-    /// Its own address on the ingress network.
-    pub ingress_ip: Option<IpAddr>,
     /// Published ports that it could not open.
     #[serde(default)]
     pub closed_ports: Vec<ClosedPort>,
@@ -54,35 +48,22 @@ pub struct ClosedPort {
     pub holder: Option<String>,
 }
 
-/// A live attachment of a sandbox; table [`Table::Endpoint`].
+/// What a node says of a live endpoint of its own; table [`Table::Endpoint`]. Where the endpoint is,
+/// its addresses and what it is part of are in the orders: nobody believes a node about those, nor
+/// about an endpoint that the orders give to another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRecord {
     /// Key.
     pub id: EndpointId,
-    /// On which network.
-    pub network: NetworkId,
-    /// Owner of the sandbox.
-    pub node: NodeId,
-    /// Name: task name, or the name given to `network connect`.
-    pub name: String,
-    /// Addresses: IPv4 first.
-    pub ips: Vec<IpAddr>,
-    /// Ethernet address.
-    pub mac: Mac,
-    /// Names of this endpoint alone.
-    pub aliases: Vec<String>,
-    /// Replica of which service.
-    pub service: Option<ServiceId>,
-    /// Task, when it is one.
-    pub task: Option<TaskId>,
     /// False while it starts or drains: known to the switch, not given to new connections or DNS.
     pub ready: bool,
     /// Published TCP ports, by their numbers inside the sandbox, that its program accepts over IPv4
     /// and not over IPv6.
     #[serde(default)]
     pub ipv4_only: Vec<u16>,
-    /// Ports that the task's node accepts for it (`mode=host`).
-    pub host_ports: Vec<(u16, u16, Protocol, PublishMode)>,
+    /// The sandbox has the IPv4 address only: the kernel there knows no IPv6.
+    #[serde(default)]
+    pub without_ipv6: bool,
 }
 
 /// Connections that one node has open to a replica; table [`Table::Load`].

@@ -15,6 +15,7 @@ use weft_control::objects::NodeState;
 
 use super::ca::Authority;
 use super::health::{Health, Timing};
+use super::orders::Orders;
 use super::store::RedbStore;
 
 /// Commands that lose against other writers this often have met a defect.
@@ -30,6 +31,8 @@ pub(super) struct Engine {
     pub(super) authority: Authority,
     pub(super) timing: Timing,
     pub(super) health: Health,
+    /// Orders of all nodes.
+    pub(super) orders: Orders,
     /// Open session of each node; dropping a sender ends the session.
     pub(super) sessions: Mutex<BTreeMap<NodeId, oneshot::Sender<()>>>,
     pub(super) stop: watch::Sender<bool>,

@@ -9,6 +9,7 @@ mod engine;
 mod handle;
 mod health;
 mod listener;
+mod orders;
 mod rpc;
 mod store;
 
@@ -304,6 +305,7 @@ impl Manager {
             authority,
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
+            orders: orders::Orders::default(),
             sessions: Mutex::default(),
             stop: watch::Sender::new(false),
         });

@@ -7,9 +7,8 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use weft_control::assignment::Assignment;
 use weft_control::cluster::{
-    Attach, ClusterState, CommandError, Detacher, NodeDescription, Token, assignment_for,
+    Attach, ClusterState, CommandError, Detacher, MAX_REPLICAS, NodeDescription, Token,
     attach_endpoint, detach_endpoint, join, leave_node, remove_node, role_of_secret,
     set_node_state, update_node, update_task_status,
 };
@@ -18,6 +17,7 @@ use weft_control::objects::{NodeState, Role, TaskStatus};
 
 use super::engine::{Engine, stopped};
 use super::listener::Peer;
+use super::orders::{News, Sent};
 use crate::session::convert::{SCHEMA, decode, encode, to_status};
 use crate::session::proto::ca_server::Ca;
 use crate::session::proto::control_server::Control;
@@ -30,6 +30,15 @@ use crate::session::proto::{
     UpdateTaskStatusRequest, UpdateTaskStatusResponse,
 };
 use crate::session::{IdentityError, Member};
+
+/// Longest text of a node about itself, of an endpoint that it asks for and of a task's status, in
+/// bytes. The longest that mean anything have a tenth of it.
+const MAX_DESCRIPTION: usize = 16 << 10;
+const MAX_ATTACH: usize = 16 << 10;
+const MAX_STATUS_JSON: usize = 256 << 10;
+
+/// Statuses in one message at most: as many as a service may have tasks.
+const MAX_UPDATES: usize = MAX_REPLICAS as usize;
 
 /// All services; cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,20 +56,17 @@ fn internal(error: IdentityError) -> Status {
     Status::internal(error.to_string())
 }
 
-fn check_description(node: &NodeDescription) -> Result<(), Status> {
-    let hostname_fits = !node.hostname.is_empty() && node.hostname.len() <= 253;
-    if !hostname_fits || node.hostname.chars().any(char::is_control) {
-        return Err(Status::invalid_argument(
-            "the name of the node must have 1 to 253 printable characters; set --name",
-        ));
+/// A description of a node, before anything is done with it.
+fn description(schema: u32, json: &[u8]) -> Result<NodeDescription, Status> {
+    if json.len() > MAX_DESCRIPTION {
+        return Err(Status::invalid_argument(format!(
+            "the description of the node has {} bytes, and may have {MAX_DESCRIPTION}",
+            json.len()
+        )));
     }
-    if node.addr.is_unspecified() || node.data_path_addr.is_unspecified() {
-        return Err(Status::invalid_argument(
-            "advertise address must be a non-zero IP address or network interface (with optional \
-             port number)",
-        ));
-    }
-    Ok(())
+    let node: NodeDescription = decode(schema, json)?;
+    node.check().map_err(to_status)?;
+    Ok(node)
 }
 
 impl Rpc {
@@ -137,8 +143,7 @@ impl Ca for Rpc {
                  used yet; join with the token of `weft swarm join-token worker`",
             ));
         }
-        let node: NodeDescription = decode(request.schema, &request.node_json)?;
-        check_description(&node)?;
+        let node = description(request.schema, &request.node_json)?;
         let id = NodeId::from_entropy(super::engine::entropy().next_u128());
         // First the certificate: a request that cannot be signed must not leave a node behind.
         let certificate_pem = self
@@ -195,7 +200,7 @@ async fn stream_orders(
 ) {
     let mut states = core.store.subscribe();
     let mut stop = core.stop.subscribe();
-    let mut sent: Option<Assignment> = None;
+    let mut sent = Sent::default();
     let heartbeat_ms = u32::try_from(core.timing.heartbeat.as_millis()).unwrap_or(u32::MAX);
     loop {
         let permit = tokio::select! {
@@ -206,18 +211,17 @@ async fn stream_orders(
         // The channel holds one message: whoever reads slowly gets the newest orders, not all.
         let Ok(permit) = permit else { return };
         let state = Arc::clone(&states.borrow_and_update());
-        let Some(orders) = assignment_for(&state, &node) else {
-            permit.send(Err(removed(&node)));
-            return;
-        };
-        if !same_orders(sent.as_ref(), &orders) {
-            let message = encode(&orders).map(|assignment_json| SessionMessage {
-                schema: SCHEMA,
-                assignment_json,
-                heartbeat_ms,
-            });
-            permit.send(message);
-            sent = Some(orders);
+        match core.orders.news(&state, &node, &mut sent, heartbeat_ms) {
+            Ok(News::Message(message)) => permit.send(Ok(message)),
+            Ok(News::Nothing) => drop(permit),
+            Ok(News::Removed) => {
+                permit.send(Err(removed(&node)));
+                return;
+            }
+            Err(error) => {
+                permit.send(Err(error));
+                return;
+            }
         }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
@@ -227,34 +231,6 @@ async fn stream_orders(
         }
         tokio::time::sleep(core.timing.debounce).await;
     }
-}
-
-/// True when nothing but the version differs.
-fn same_orders(sent: Option<&Assignment>, new: &Assignment) -> bool {
-    let Some(sent) = sent else { return false };
-    let Assignment {
-        version: _,
-        cluster_id,
-        data_path_port,
-        node,
-        nodes,
-        networks,
-        services,
-        tasks,
-        endpoints,
-        peers,
-        gossip_keys,
-    } = new;
-    sent.cluster_id == *cluster_id
-        && sent.data_path_port == *data_path_port
-        && sent.node == *node
-        && sent.nodes == *nodes
-        && sent.networks == *networks
-        && sent.services == *services
-        && sent.tasks == *tasks
-        && sent.endpoints == *endpoints
-        && sent.peers == *peers
-        && sent.gossip_keys == *gossip_keys
 }
 
 #[tonic::async_trait]
@@ -267,8 +243,7 @@ impl Dispatcher for Rpc {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let member = self.member(&request)?;
         let request = request.into_inner();
-        let description: NodeDescription = decode(request.schema, &request.node_json)?;
-        check_description(&description)?;
+        let description = description(request.schema, &request.node_json)?;
         // First: a manager that has just started takes nodes without a session for unknown.
         let (cancel, replaced) = oneshot::channel();
         self.0.sessions().insert(member.node.clone(), cancel);
@@ -308,8 +283,18 @@ impl Dispatcher for Rpc {
     ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
         let member = self.member(&request)?;
         let request = request.into_inner();
+        if request.updates.len() > MAX_UPDATES {
+            return Err(Status::invalid_argument(format!(
+                "{} statuses in one message are too many: there may be {MAX_UPDATES}",
+                request.updates.len()
+            )));
+        }
         let mut updates: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
         for update in &request.updates {
+            if update.status_json.len() > MAX_STATUS_JSON {
+                tracing::warn!(node = %member.node, "ignored a report that is too long");
+                continue;
+            }
             let status = decode(request.schema, &update.status_json)?;
             updates.push((TaskId(update.task.clone()), status));
         }
@@ -358,6 +343,9 @@ impl Control for Rpc {
     ) -> Result<Response<AttachEndpointResponse>, Status> {
         let member = self.member(&request)?;
         let request = request.into_inner();
+        if request.attach_json.len() > MAX_ATTACH {
+            return Err(Status::invalid_argument("the request is too long"));
+        }
         let attach: Attach = decode(request.schema, &request.attach_json)?;
         let endpoint = self
             .0

@@ -30,12 +30,18 @@ fn quick() -> Timing {
     }
 }
 
+/// Each name has an address of its own.
 fn description(name: &str) -> NodeDescription {
+    let number = name
+        .bytes()
+        .fold(0, |sum: u16, b| sum.wrapping_mul(31) ^ u16::from(b));
+    let [high, low] = number.to_be_bytes();
+    let addr = IpAddr::V4(Ipv4Addr::new(127, 1, high, low));
     NodeDescription {
         hostname: name.to_owned(),
         engine_version: "0.1.0".to_owned(),
-        addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        data_path_addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        addr,
+        data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
     }
@@ -74,6 +80,7 @@ fn service(name: &str, replicas: u32) -> ServiceSpec {
         networks: Vec::new(),
         ports: Vec::new(),
         endpoint_mode: EndpointMode::Vip,
+        attach: false,
         restart_condition: RestartCondition::Any,
         connections: ConnectionPolicy::default(),
         restart_delay_ms: 5000,
@@ -199,13 +206,13 @@ async fn a_worker_joins_and_gets_orders() {
         ..PortSpec::default()
     }];
     manager.create_service(web).await.unwrap();
-    let orders = worker.orders(|o| o.tasks.len() == 1).await;
-    assert_eq!(orders.tasks[0].attachments[0].network, network.id);
-    assert_eq!(orders.tasks[0].attachments.len(), 2, "back and ingress");
-    assert!(!orders.gossip_keys.is_empty());
-    first.orders(|o| o.tasks.len() == 1).await;
+    let orders = worker.orders(|o| o.own.tasks.len() == 1).await;
+    assert_eq!(orders.own.tasks[0].attachments[0].network, network.id);
+    assert_eq!(orders.own.tasks[0].attachments.len(), 2, "back and ingress");
+    assert!(!orders.shared.gossip_keys.is_empty());
+    first.orders(|o| o.own.tasks.len() == 1).await;
 
-    let task = orders.tasks[0].id.clone();
+    let task = orders.own.tasks[0].id.clone();
     let status = TaskStatus {
         state: TaskState::Running,
         ..TaskStatus::default()
@@ -220,7 +227,7 @@ async fn a_worker_joins_and_gets_orders() {
     assert_eq!(manager.tasks("web").unwrap().len(), 2);
 
     // A report about somebody else's task changes nothing, and does not stop the others.
-    let foreign = first.orders(|o| !o.tasks.is_empty()).await.tasks[0]
+    let foreign = first.orders(|o| !o.own.tasks.is_empty()).await.own.tasks[0]
         .id
         .clone();
     let failed = TaskStatus {
@@ -339,14 +346,18 @@ async fn silent_nodes_go_down_and_their_tasks_move() {
     let worker = Node::join(&manager, "w1").await;
     worker.connected().await;
     manager.create_service(service("web", 2)).await.unwrap();
-    worker.orders(|o| o.tasks.len() == 1).await;
+    worker.orders(|o| o.own.tasks.len() == 1).await;
     let Node { dir, session } = worker;
     let identity = Identity::clone(&session.identity());
     drop(session);
     state(&manager, |s| health(s, "w1") == NodeState::Down).await;
     first
         .orders(|o| {
-            let wanted = o.tasks.iter().filter(|t| t.desired == TaskState::Running);
+            let wanted = o
+                .own
+                .tasks
+                .iter()
+                .filter(|t| t.desired == TaskState::Running);
             wanted.count() == 2
         })
         .await;
@@ -361,7 +372,7 @@ async fn silent_nodes_go_down_and_their_tasks_move() {
         "the last orders are kept"
     );
     worker
-        .orders(|o| o.tasks.len() == 1 && o.tasks[0].desired == TaskState::Shutdown)
+        .orders(|o| o.own.tasks.len() == 1 && o.own.tasks[0].desired == TaskState::Shutdown)
         .await;
     state(&manager, |s| health(s, "w1") == NodeState::Ready).await;
 
@@ -408,8 +419,8 @@ async fn a_restarted_manager_remembers() {
     let worker = Node::join(&manager, "w1").await;
     worker.connected().await;
     manager.create_service(service("web", 2)).await.unwrap();
-    let orders = worker.orders(|o| o.tasks.len() == 1).await;
-    let task = orders.tasks[0].id.clone();
+    let orders = worker.orders(|o| o.own.tasks.len() == 1).await;
+    let task = orders.own.tasks[0].id.clone();
     let token = manager.join_token(Role::Worker).unwrap();
     let listen = manager.local_addr();
     manager.stop().await;
@@ -471,7 +482,7 @@ async fn workers_attach_endpoints() {
     };
     let endpoint = worker.session.attach(&attach("box", None)).await.unwrap();
     assert_eq!(endpoint.attachment.ips[0].to_string(), "10.0.1.2");
-    worker.orders(|o| o.endpoints.len() == 1).await;
+    worker.orders(|o| o.own.endpoints.len() == 1).await;
     let error = first
         .session
         .attach(&attach("other", Some("10.0.1.2")))
@@ -484,8 +495,25 @@ async fn workers_attach_endpoints() {
     );
     let error = first.session.detach("n", "box").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Forbidden);
+
+    // A replica, and the name of a service, are the word of a manager and its user.
+    let mut web = service("web", 0);
+    web.networks = vec![NetworkAttachmentSpec {
+        target: "n".into(),
+        aliases: Vec::new(),
+    }];
+    manager.create_service(web).await.unwrap();
+    let replica = |name: &str| Attach {
+        service: Some("web".to_owned()),
+        aliases: vec!["web".to_owned()],
+        ..attach(name, None)
+    };
+    let error = worker.session.attach(&replica("evil")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Forbidden, "{error}");
+    let made = first.session.attach(&replica("good")).await.unwrap();
+    first.session.detach("n", &made.name).await.unwrap();
     worker.session.detach("n", "box").await.unwrap();
-    worker.orders(|o| o.endpoints.is_empty()).await;
+    worker.orders(|o| o.own.endpoints.is_empty()).await;
 
     let overlap = NetworkSpec {
         name: "o".into(),
@@ -499,6 +527,108 @@ async fn workers_attach_endpoints() {
             .contains("host route 10.200.0.0/16 (dev eth9)"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_sent_what_changed_and_nothing_of_others() {
+    let (manager, first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    let mut secret = service("secret", 1);
+    secret.command.push("--key=s3cret".to_owned());
+    secret.env = vec!["DB_PASSWORD=hunter2".to_owned()];
+    manager.create_service(secret).await.unwrap();
+    // It is placed on one of the two; both are told of it.
+    let named = |o: &Assignment| o.shared.services.len() == 1;
+    worker.orders(named).await;
+    let placed = state(&manager, |s| s.tasks.values().any(|t| t.node.is_some())).await;
+    let on = placed.tasks.values().next().unwrap().node.clone();
+    let (with, without) = if on.as_ref() == Some(worker.session.identity().node_id()) {
+        (&worker, &first)
+    } else {
+        (&first, &worker)
+    };
+    let before = with.orders(|o| o.own.tasks.len() == 1).await;
+    let others_before = without.orders(named).await;
+    // Orders are on disk before anybody is told of them.
+    for file in ["assignment.json", "shared.json"] {
+        let text = std::fs::read_to_string(without.dir.path().join(file)).unwrap();
+        for word in ["hunter2", "s3cret", "/bin/true"] {
+            assert!(!text.contains(word), "{word} is in {file}");
+        }
+    }
+    let text = std::fs::read_to_string(with.dir.path().join("assignment.json")).unwrap();
+    assert!(text.contains("hunter2") && text.contains("s3cret"));
+    // A report comes back in the node's own half; the other one is not sent again.
+    let status = TaskStatus {
+        state: TaskState::Running,
+        ..TaskStatus::default()
+    };
+    with.session.report(before.own.tasks[0].id.clone(), status);
+    let running = |o: &Assignment| o.own.tasks[0].status.state == TaskState::Running;
+    let after = with.orders(running).await;
+    assert!(Arc::ptr_eq(&before.shared, &after.shared));
+    // And who is told nothing new keeps what he has.
+    manager.remove_service("secret").await.unwrap();
+    let later = without.orders(|o| o.shared.services.is_empty()).await;
+    assert!(Arc::ptr_eq(&later.own, &others_before.own));
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_and_hostile_words_of_nodes_stay_outside() {
+    let (manager, first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    let token = manager.join_token(Role::Worker).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let attempt = |change: &dyn Fn(&mut NodeDescription)| {
+        let mut params = join_params(dir.path(), "w2", &token.token, &token.manager_addr);
+        change(&mut params.node);
+        join(params)
+    };
+    let says = [
+        attempt(&|node| node.engine_version = "9".repeat(3_900_000)).await,
+        attempt(&|node| node.hostname = "n".repeat(65)).await,
+        attempt(&|node| node.hostname = "\u{1b}]0;x\u{7}".to_owned()).await,
+        attempt(&|node| node.data_path_addr = description("w1").data_path_addr).await,
+        attempt(&|node| *node = description("w1")).await,
+    ];
+    let expected = [
+        "the description of the node has 3900",
+        "1 to 64 printable characters",
+        "1 to 64 printable characters",
+        "is that of node w1",
+        "is that of node w1",
+    ];
+    for (said, expected) in says.into_iter().zip(expected) {
+        let error = said.unwrap_err();
+        assert!(error.message.contains(expected), "{error}");
+    }
+    assert_eq!(manager.nodes().len(), 2, "nobody came in");
+
+    // A member's session: the same, and the orders of the others do not grow.
+    let (_, identity) = Membership::load(worker.dir.path()).unwrap().unwrap();
+    drop(worker);
+    let mut lying = description("w1");
+    lying.engine_version = "9".repeat(15_000_000);
+    let config = SessionConfig {
+        data_dir: tempfile::tempdir().unwrap().path().to_owned(),
+        managers: vec![manager.local_addr().to_string()],
+        node: lying,
+    };
+    let session = Session::start(identity, config);
+    timeout(LIMIT, async {
+        while session.last_error().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(!session.connected());
+    let orders = first.orders(|_| true).await;
+    assert!(serde_json::to_vec(&*orders.shared).unwrap().len() < 8192);
+    manager.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_control::objects::{Attachment, Network};
-use weft_control::records::EndpointRecord;
 use weft_dataplane::{Port, PortCounters};
 use weft_sys::tap::Tap;
 use weft_wire::{Mac, Vni};
 
+use super::known::KnownEndpoint;
 use super::local::LocalPort;
 use super::member::Member;
 use super::running::Running;
@@ -59,7 +59,7 @@ pub(super) fn local_port(
     running: &Running,
     tap: Tap,
     vni: u32,
-    record: EndpointRecord,
+    record: KnownEndpoint,
 ) -> anyhow::Result<LocalPort> {
     let first = record
         .ips

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use weft_control::assignment::Assignment;
-use weft_control::id::{EndpointId, NetworkId, ServiceId};
-use weft_control::objects::{Affinity, EndpointMode, Network, Protocol, Service};
-use weft_control::records::{EndpointRecord, NodeRecord};
+use weft_control::assignment::{Assignment, ServiceView};
+use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_control::objects::{Affinity, EndpointMode, Network, Protocol};
 use weft_dataplane::{MeshAddresses, MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
 use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
@@ -16,6 +15,7 @@ use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::{Mac, Vni, mac_for_ip};
 
 use super::address;
+use super::known::KnownEndpoint;
 use super::loads::Loads;
 use super::local::LocalPort;
 use super::published::{PublishedPort, published_ports};
@@ -28,10 +28,10 @@ use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6};
 pub(super) struct Inputs<'a> {
     /// Orders of the manager.
     pub(super) assignment: &'a Assignment,
-    /// Endpoints of other nodes that gossip shows, with the VTEP of their node.
-    pub(super) remote: &'a [(EndpointRecord, IpAddr)],
-    /// Nodes that gossip shows, this one left out.
-    pub(super) nodes: &'a [NodeRecord],
+    /// Endpoints of other nodes.
+    pub(super) remote: &'a [KnownEndpoint],
+    /// Nodes that gossip shows.
+    pub(super) nodes: &'a BTreeSet<&'a NodeId>,
     /// Own attachments.
     pub(super) local: &'a [LocalPort],
     /// The port of `weft0`.
@@ -61,7 +61,7 @@ pub(super) struct Compiled {
 
 /// One endpoint, wherever it is.
 pub(super) struct Member<'a> {
-    pub(super) record: &'a EndpointRecord,
+    pub(super) record: &'a KnownEndpoint,
     pub(super) local: bool,
 }
 
@@ -71,13 +71,15 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let assignment = inputs.assignment;
     let mut problems = Vec::new();
     let vnis: BTreeMap<&NetworkId, (Vni, &Network)> = assignment
+        .shared
         .networks
         .iter()
         .filter_map(|n| Vni::new(n.vni).map(|vni| (&n.id, (vni, n))))
         .collect();
     // An endpoint that moved here is not also remote, whatever gossip still says.
     let own: BTreeSet<&EndpointId> = inputs.local.iter().map(|p| &p.record.id).collect();
-    let remote = credible(inputs, &vnis, &own, &mut problems);
+    let elsewhere = inputs.remote.iter().filter(|r| !own.contains(&r.id));
+    let remote: Vec<&KnownEndpoint> = elsewhere.collect();
     let members: Vec<Member<'_>> = inputs
         .local
         .iter()
@@ -85,22 +87,22 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
             record: &p.record,
             local: true,
         })
-        .chain(remote.iter().map(|(record, _)| Member {
+        .chain(remote.iter().map(|record| Member {
             record,
             local: false,
         }))
         .collect();
 
-    let paths = assignment.nodes.iter();
+    let paths = assignment.shared.nodes.iter();
     problems.extend(address::out_of_reach(
-        assignment.node.data_path_addr,
+        assignment.own.node.data_path_addr,
         paths.map(|n| (n.hostname.as_str(), n.data_path_addr)),
     ));
     let mesh = mesh_port(inputs, &vnis);
     let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
     let ingress = ingress(&vnis).map(|(_, network)| &network.id);
     let ipv6 = mesh.as_ref().is_some_and(|mesh| mesh.v6.is_some());
-    let ports = published_ports(&assignment.services, &members, ingress, ipv6);
+    let ports = published_ports(&assignment.shared.services, &members, ingress, ipv6);
     let services = services(inputs, &vnis, &members, &ports, loads);
     let zone = zone(inputs, &vnis, &members, &mut problems);
     let published = ports.iter().map(PublishedPort::wanted).collect();
@@ -128,48 +130,6 @@ pub(super) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
 
 type Vnis<'a> = BTreeMap<&'a NetworkId, (Vni, &'a Network)>;
 
-/// Endpoints of other nodes that may be what they say. A node cannot take an address that the
-/// orders gave to somebody else, nor one that another node told of first.
-fn credible<'a>(
-    inputs: &Inputs<'a>,
-    vnis: &Vnis<'a>,
-    own: &BTreeSet<&EndpointId>,
-    problems: &mut Vec<String>,
-) -> Vec<(&'a EndpointRecord, IpAddr)> {
-    let orders = inputs.assignment;
-    let mut taken: BTreeSet<(&NetworkId, IpAddr)> = BTreeSet::new();
-    taken.extend(orders.peers.iter().map(|p| (&p.network, p.ip)));
-    if let Some((_, network)) = ingress(vnis) {
-        let nodes = orders.nodes.iter();
-        let ips = nodes.flat_map(|n| n.ips_on(network));
-        taken.extend(ips.map(|ip| (&network.id, ip)));
-    }
-    let mut credible = Vec::with_capacity(inputs.remote.len());
-    for (record, vtep) in inputs.remote {
-        if own.contains(&record.id) {
-            continue;
-        }
-        let Some((_, network)) = vnis.get(&record.network) else {
-            continue;
-        };
-        let derived = record.ips.first().map(|ip| mac_for_ip(*ip)) == Some(Mac(record.mac.0));
-        let fits = record.ips.iter().all(|ip| {
-            network.subnets.iter().any(|s| s.cidr.contains(ip))
-                && !taken.contains(&(&network.id, *ip))
-        });
-        if !derived || !fits {
-            problems.push(format!(
-                "node {} claims {:?} on network {} for {}, which is not its own: ignored",
-                record.node, record.ips, network.spec.name, record.name
-            ));
-            continue;
-        }
-        taken.extend(record.ips.iter().map(|ip| (&network.id, *ip)));
-        credible.push((record, *vtep));
-    }
-    credible
-}
-
 fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
     vnis.values().find(|(_, n)| n.spec.ingress).copied()
 }
@@ -177,7 +137,7 @@ fn ingress<'a>(vnis: &Vnis<'a>) -> Option<(Vni, &'a Network)> {
 fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
     let port = inputs.mesh_port?;
     let (vni, network) = ingress(vnis)?;
-    let mut ips = inputs.assignment.node.ips_on(network);
+    let mut ips = inputs.assignment.own.node.ips_on(network);
     let node_ip = ips.next()?;
     let v6 = inputs.mesh_ip6.zip(ips.next());
     Some(MeshPort {
@@ -202,11 +162,11 @@ fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
 fn switch(
     inputs: &Inputs<'_>,
     vnis: &Vnis<'_>,
-    remote: &[(&EndpointRecord, IpAddr)],
+    remote: &[&KnownEndpoint],
     mesh: Option<&MeshPort>,
 ) -> weft_vxlan::Switch {
     let assignment = inputs.assignment;
-    let port = assignment.data_path_port;
+    let port = assignment.shared.data_path_port;
     let mut switch = SwitchBuilder::new();
     for (vni, network) in vnis.values() {
         switch.network(NetworkEntry {
@@ -219,14 +179,14 @@ fn switch(
     for (vtep, mtu) in &inputs.mtus.paths {
         switch.path_mtu(*vtep, *mtu);
     }
-    for peer in &assignment.peers {
+    for peer in &assignment.shared.peers {
         if let Some((vni, _)) = vnis.get(&peer.network) {
             let vtep = SocketAddr::new(peer.vtep, port);
             switch.remote(*vni, Mac(peer.mac.0), &[peer.ip], vtep);
         }
     }
-    for node in &assignment.nodes {
-        if node.id == assignment.node.id || !inputs.nodes.iter().any(|n| n.node == node.id) {
+    for node in &assignment.shared.nodes {
+        if node.id == assignment.own.node.id || !inputs.nodes.contains(&node.id) {
             continue;
         }
         let vtep = node.data_path_addr;
@@ -238,8 +198,15 @@ fn switch(
             }
         }
     }
-    for (record, vtep) in remote {
-        if let Some((vni, _)) = vnis.get(&record.network) {
+    let vteps: BTreeMap<&NodeId, IpAddr> = assignment
+        .shared
+        .nodes
+        .iter()
+        .map(|n| (&n.id, n.data_path_addr))
+        .collect();
+    for record in remote {
+        let place = vnis.get(&record.network).zip(vteps.get(&record.node));
+        if let Some(((vni, _), vtep)) = place {
             let vtep = SocketAddr::new(*vtep, port);
             switch.remote(*vni, Mac(record.mac.0), &record.ips, vtep);
         }
@@ -257,7 +224,7 @@ fn switch(
         let ips: Vec<IpAddr> = ips.map(|a| a.node_ip).collect();
         switch.local(mesh.vni, mesh.node_mac, &ips, mesh.port);
     }
-    for service in &assignment.services {
+    for service in &assignment.shared.services {
         for vip in &service.vips {
             if let Some((vni, _)) = vnis.get(&vip.network) {
                 switch.virtual_ip(*vni, vip.ip);
@@ -287,7 +254,7 @@ fn services(
     for (vni, _) in vnis.values() {
         builder.mtu(*vni, inputs.mtus.port);
     }
-    for service in &inputs.assignment.services {
+    for service in &inputs.assignment.shared.services {
         for (id, (vni, network)) in vnis {
             let vips = service.vips.iter().filter(|v| &v.network == *id);
             let publishes = network.spec.ingress && !service.ports.is_empty();
@@ -332,11 +299,15 @@ fn services(
     builder.build()
 }
 
-fn balanced(service: &Service, replicas: Vec<Replica>, loads: &mut Loads) -> weft_mesh::Service {
-    let policy = service.spec.connections;
+fn balanced(
+    service: &ServiceView,
+    replicas: Vec<Replica>,
+    loads: &mut Loads,
+) -> weft_mesh::Service {
+    let policy = service.connections;
     weft_mesh::Service {
         id: service.id.as_str().into(),
-        name: service.spec.name.as_str().into(),
+        name: service.name.as_str().into(),
         local_first: policy.local_first,
         balancer: Balancer {
             affinity: match policy.affinity {
@@ -410,12 +381,8 @@ fn zone(
             refused(error);
             continue;
         }
-        for service in &inputs.assignment.services {
-            let attached = service
-                .spec
-                .networks
-                .iter()
-                .find(|n| n.target == id.as_str());
+        for service in &inputs.assignment.shared.services {
+            let attached = service.networks.iter().find(|n| n.target == id.as_str());
             let Some(attached) = attached else { continue };
             let names = service_names(service, id, &attached.aliases, members);
             if let Err(error) = zone.service(id.as_str(), &names) {
@@ -448,16 +415,16 @@ fn zone(
 }
 
 fn service_names(
-    service: &Service,
+    service: &ServiceView,
     network: &NetworkId,
     aliases: &[String],
     members: &[Member<'_>],
 ) -> ServiceNames {
     ServiceNames {
-        name: service.spec.name.clone(),
+        name: service.name.clone(),
         stack: None,
         aliases: aliases.to_vec(),
-        mode: match service.spec.endpoint_mode {
+        mode: match service.endpoint_mode {
             EndpointMode::Vip => ResolutionMode::Vip,
             EndpointMode::Dnsrr => ResolutionMode::Dnsrr,
         },
@@ -482,5 +449,167 @@ fn service_names(
                 protocol: p.protocol.to_string(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_control::assignment::{NodeView, Own, Shared};
+    use weft_control::objects::{
+        Availability, ConnectionPolicy, Meta, NetworkAttachmentSpec, NetworkSpec, Node, NodeState,
+        Role, ServiceMode, Subnet, Vip,
+    };
+
+    use super::super::known;
+    use super::*;
+
+    fn node(n: u8) -> Node {
+        Node {
+            id: NodeId(format!("n{n}")),
+            meta: Meta::default(),
+            role: Role::Worker,
+            availability: Availability::Active,
+            labels: BTreeMap::new(),
+            hostname: format!("node{n}"),
+            engine_version: "1".to_owned(),
+            addr: [192, 0, 2, n].into(),
+            data_path_addr: [192, 0, 2, n].into(),
+            gossip_port: 7946,
+            state: NodeState::Ready,
+            message: String::new(),
+            ingress_ip: None,
+            manager_addr: None,
+        }
+    }
+
+    /// Three nodes, the first one this; the third has the only replica of `web`.
+    fn orders() -> Assignment {
+        let network = Network {
+            id: NetworkId::from("back"),
+            meta: Meta::default(),
+            spec: NetworkSpec {
+                name: "back".to_owned(),
+                ..NetworkSpec::default()
+            },
+            vni: 4097,
+            subnets: vec![Subnet {
+                cidr: "10.0.1.0/24".parse().unwrap(),
+                gateway: [10, 0, 1, 1].into(),
+            }],
+        };
+        let web = ServiceView {
+            id: ServiceId::from("web"),
+            name: "web".to_owned(),
+            mode: ServiceMode::Replicated { replicas: 1 },
+            networks: vec![NetworkAttachmentSpec {
+                target: "back".to_owned(),
+                aliases: Vec::new(),
+            }],
+            endpoint_mode: EndpointMode::Vip,
+            connections: ConnectionPolicy::default(),
+            vips: vec![Vip {
+                network: network.id.clone(),
+                ip: [10, 0, 1, 2].into(),
+            }],
+            ports: Vec::new(),
+        };
+        let endpoint = weft_control::assignment::EndpointView {
+            id: EndpointId::from("d"),
+            network: network.id.clone(),
+            node: NodeId::from("n3"),
+            name: "web.1.d".to_owned(),
+            ips: vec![[10, 0, 1, 3].into()],
+            mac: weft_control::objects::Mac::for_ip([10, 0, 1, 3].into()),
+            aliases: Vec::new(),
+            service: Some(web.id.clone()),
+            task: None,
+        };
+        Assignment {
+            shared: Arc::new(Shared {
+                version: 1,
+                cluster_id: "c".to_owned(),
+                data_path_port: 4789,
+                nodes: [1, 2, 3].map(|n| NodeView::from(&node(n))).to_vec(),
+                networks: vec![network],
+                services: vec![web],
+                endpoints: vec![endpoint],
+                peers: Vec::new(),
+                gossip_keys: Vec::new(),
+            }),
+            own: Arc::new(Own {
+                version: 1,
+                node: node(1),
+                tasks: Vec::new(),
+                endpoints: Vec::new(),
+            }),
+        }
+    }
+
+    /// Tables of the first node after the others said this.
+    fn tables(said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
+        let orders = orders();
+        let heard = said.iter().map(|(owner, text)| {
+            let record = serde_json::from_str(text).unwrap();
+            (NodeId::from(*owner), record)
+        });
+        let mut problems = Vec::new();
+        let heard = heard.collect();
+        let remote = known::of_others(&orders.shared, orders.node_id(), &heard, &mut problems);
+        let ids: Vec<NodeId> = ["n2", "n3"].map(NodeId::from).to_vec();
+        let compiled = compile(
+            &Inputs {
+                assignment: &orders,
+                remote: &remote,
+                nodes: &ids.iter().collect(),
+                local: &[],
+                mesh_port: None,
+                mesh_ip: [169, 254, 77, 2].into(),
+                mesh_ip6: None,
+                mtus: &Mtus {
+                    port: 1450,
+                    receives: 1450,
+                    paths: BTreeMap::new(),
+                },
+                epoch: 1,
+            },
+            &mut Loads::default(),
+        );
+        (compiled, problems)
+    }
+
+    /// Replicas that connections to the service go to, and those in DNS.
+    fn replicas(compiled: &Compiled) -> Vec<(IpAddr, bool)> {
+        let services = compiled.snapshot.services.all().iter();
+        services
+            .flat_map(|s| &s.replicas)
+            .map(|r| (r.ip, r.draining))
+            .collect()
+    }
+
+    #[test]
+    fn a_record_of_another_node_moves_no_address_and_makes_no_replica() {
+        let honest = [("n3", r#"{"id": "d", "ready": true}"#)];
+        let (truth, problems) = tables(&honest);
+        assert_eq!(replicas(&truth), [([10, 0, 1, 3].into(), false)]);
+        assert!(problems.is_empty());
+        let all = r#""network": "back", "node": "n2", "name": "x", "mac": "02:42:0a:00:01:03",
+            "aliases": ["web"], "service": "web", "host_ports": [], "ready": true"#;
+        let moved = format!(r#"{{"id": "d", "ips": ["10.0.1.3"], {all}}}"#);
+        let evil = format!(r#"{{"id": "evil", "ips": ["10.0.1.9"], {all}}}"#);
+        let vip = format!(r#"{{"id": "vip", "ips": ["10.0.1.2"], {all}}}"#);
+        for forged in [&moved, &evil, &vip] {
+            for order in [[honest[0], ("n2", forged)], [("n2", forged), honest[0]]] {
+                let (lied, _) = tables(&order);
+                assert_eq!(replicas(&lied), replicas(&truth), "{forged}");
+                assert_eq!(format!("{:?}", lied.zone), format!("{:?}", truth.zone));
+                let switch = |c: &Compiled| format!("{:?}", c.snapshot.switch);
+                assert_eq!(switch(&lied), switch(&truth));
+            }
+        }
+        let (_, problems) = tables(&[honest[0], ("n2", &moved)]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        // Who owns it may take it away.
+        let (gone, _) = tables(&[("n3", r#"{"id": "d", "ready": false}"#)]);
+        assert_eq!(replicas(&gone), [([10, 0, 1, 3].into(), true)]);
     }
 }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_control::api::{ConnsQuery, MeshConn, MeshConns};
-use weft_control::objects::Protocol;
-use weft_control::records::EndpointRecord;
+use weft_control::id::NetworkId;
+use weft_control::objects::{Network, Protocol};
 use weft_dataplane::FlowListing;
 use weft_mesh::{FlowRow, FlowState, Target};
 use weft_wire::Vni;
 
+use super::known::KnownEndpoint;
 use super::mesh::Seen;
 use super::running::{Running, blocking};
 use crate::api::ApiError;
@@ -53,10 +54,10 @@ pub(super) async fn conns(
 
 /// Full id of a service, by id, name, or unique start of an id.
 fn id_of(seen: &Seen, reference: &str) -> Result<String, ApiError> {
-    let services = &seen.orders.services;
+    let services = &seen.orders.shared.services;
     let exact = services
         .iter()
-        .find(|s| s.spec.name == reference || s.id.as_str() == reference);
+        .find(|s| s.name == reference || s.id.as_str() == reference);
     if let Some(service) = exact {
         return Ok(service.id.to_string());
     }
@@ -87,36 +88,33 @@ fn service_of<'a>(
 }
 
 /// Endpoints by network and address.
-struct Names {
-    endpoints: HashMap<(String, IpAddr), EndpointRecord>,
-    networks: HashMap<Vni, (String, String)>,
+struct Names<'a> {
+    endpoints: HashMap<(&'a NetworkId, IpAddr), &'a KnownEndpoint>,
+    networks: HashMap<Vni, &'a Network>,
 }
 
-impl Names {
-    fn of(seen: &Seen) -> Self {
-        let endpoints = seen.endpoints().into_iter().flat_map(|record| {
-            let network = record.network.to_string();
-            let ips = record.ips.clone();
-            ips.into_iter()
-                .map(move |ip| ((network.clone(), ip), record.clone()))
+impl<'a> Names<'a> {
+    fn of(seen: &'a Seen) -> Self {
+        let endpoints = seen.endpoints.iter().flat_map(|record| {
+            let ips = record.ips.iter();
+            ips.map(move |ip| ((&record.network, *ip), record))
         });
-        let networks = seen.orders.networks.iter().filter_map(|network| {
-            let names = (network.id.to_string(), network.spec.name.clone());
-            Some((Vni::new(network.vni)?, names))
-        });
+        let networks = seen.orders.shared.networks.iter();
         Self {
             endpoints: endpoints.collect(),
-            networks: networks.collect(),
+            networks: networks
+                .filter_map(|network| Some((Vni::new(network.vni)?, network)))
+                .collect(),
         }
     }
 
-    fn endpoint(&self, vni: Vni, ip: IpAddr) -> Option<&EndpointRecord> {
-        let (network, _) = self.networks.get(&vni)?;
-        self.endpoints.get(&(network.clone(), ip))
+    fn endpoint(&self, vni: Vni, ip: IpAddr) -> Option<&'a KnownEndpoint> {
+        let network = self.networks.get(&vni)?;
+        self.endpoints.get(&(&network.id, ip)).copied()
     }
 }
 
-fn connection(running: &Running, seen: &Seen, names: &Names, row: &FlowRow) -> MeshConn {
+fn connection(running: &Running, seen: &Seen, names: &Names<'_>, row: &FlowRow) -> MeshConn {
     let protocol = match row.protocol {
         weft_mesh::Protocol::Tcp => Protocol::Tcp,
         weft_mesh::Protocol::Udp => Protocol::Udp,
@@ -151,7 +149,7 @@ fn connection(running: &Running, seen: &Seen, names: &Names, row: &FlowRow) -> M
         network: names
             .networks
             .get(&row.vni)
-            .map_or_else(String::new, |(_, name)| name.clone()),
+            .map_or_else(String::new, |network| network.spec.name.clone()),
         replica: row.replica,
         replica_name: replica.map_or_else(String::new, |e| e.name.clone()),
         node: replica.map_or_else(String::new, |e| seen.hostname(&e.node)),

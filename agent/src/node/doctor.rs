@@ -290,10 +290,10 @@ fn gossip(checks: &mut Checks, member: &Member, running: &Running) {
         if *node == member.node_id {
             continue;
         }
-        let name = view
-            .nodes()
-            .find(|(owner, _)| *owner == node)
-            .map_or_else(|| node.short().to_owned(), |(_, record)| record.hostname);
+        let mut nodes = orders.iter().flat_map(|o| &o.shared.nodes);
+        let name = nodes
+            .find(|n| n.id == *node)
+            .map_or_else(|| node.short().to_owned(), |n| n.hostname.clone());
         let name = format!("node {name}");
         match state.state {
             MemberState::Alive => checks.ok(name, "it answers gossip"),
@@ -310,7 +310,7 @@ fn gossip(checks: &mut Checks, member: &Member, running: &Running) {
             MemberState::Left => {}
         }
     }
-    let routeless = orders.iter().flat_map(|o| &o.nodes).filter(|n| {
+    let routeless = orders.iter().flat_map(|o| &o.shared.nodes).filter(|n| {
         n.id != member.node_id && !running.mtus.load().paths.contains_key(&n.data_path_addr)
     });
     for node in routeless {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_control::api::{Connect, Connected, Disconnect};
-use weft_control::assignment::Assignment;
+use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::cluster::{Attach, Detacher};
 use weft_control::id::EndpointId;
 use weft_control::objects::{Endpoint, Network};
@@ -17,6 +17,7 @@ use weft_sys::netns::Netns;
 use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
+use super::known::KnownEndpoint;
 use super::member::Member;
 use super::running::{Running, blocking};
 use crate::api::ApiError;
@@ -227,7 +228,7 @@ impl Member {
             loop {
                 let network = orders.borrow_and_update().as_ref().and_then(|o| {
                     let id = &endpoint.attachment.network;
-                    o.networks.iter().find(|n| &n.id == id).cloned()
+                    o.shared.networks.iter().find(|n| &n.id == id).cloned()
                 });
                 if network.is_some() {
                     return network;
@@ -283,20 +284,13 @@ impl Member {
         place: &Place,
     ) -> anyhow::Result<()> {
         let attachment = &endpoint.attachment;
-        let record = EndpointRecord {
+        let said = EndpointRecord {
             id: attachment.endpoint.clone(),
-            network: attachment.network.clone(),
-            node: self.node_id.clone(),
-            name: endpoint.name.clone(),
-            ips: attachment.ips.clone(),
-            mac: attachment.mac,
-            aliases: attachment.aliases.clone(),
-            service: endpoint.service.clone(),
-            task: None,
             ready: true,
             ipv4_only: Vec::new(),
-            host_ports: Vec::new(),
+            without_ipv6: false,
         };
+        let record = KnownEndpoint::new(EndpointView::from(endpoint), said);
         let port = local_port(self, running, made.tap, network.vni, record)?;
         {
             let mut places = self.places.lock().await;
@@ -332,7 +326,8 @@ impl Member {
         let orders = self.session.assignments().borrow().clone();
         let internal_only = orders.is_some_and(|o| {
             networks.iter().all(|id| {
-                o.networks
+                o.shared
+                    .networks
                     .iter()
                     .any(|n| n.id.as_str() == id && n.spec.internal)
             })
@@ -359,7 +354,7 @@ impl Member {
                 return;
             }
         };
-        for endpoint in &orders.endpoints {
+        for endpoint in &orders.own.endpoints {
             let id = &endpoint.attachment.endpoint;
             let (Some(place), Some(checked)) = (known.get(id), checked.remove(id)) else {
                 continue;
@@ -388,6 +383,7 @@ impl Member {
             }
         }
         let ordered: HashSet<&EndpointId> = orders
+            .own
             .endpoints
             .iter()
             .map(|e| &e.attachment.endpoint)
@@ -417,6 +413,7 @@ impl Member {
         place: &Place,
     ) -> anyhow::Result<()> {
         let network = orders
+            .shared
             .networks
             .iter()
             .find(|n| n.id == endpoint.attachment.network)

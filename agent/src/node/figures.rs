@@ -35,7 +35,7 @@ fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
     let network = |id: &weft_control::id::NetworkId| {
         orders
             .as_ref()
-            .and_then(|o| o.networks.iter().find(|n| &n.id == id))
+            .and_then(|o| o.shared.networks.iter().find(|n| &n.id == id))
             .map_or_else(|| id.as_str().to_owned(), |n| n.spec.name.clone())
     };
     let mut ports: Vec<(Arc<Port>, String)> = member
@@ -194,14 +194,14 @@ fn mesh_port(port: MeshPort) -> MeshPortSample {
 
 fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
     let mut samples = Vec::new();
-    for service in &seen.orders.services {
+    for service in &seen.orders.shared.services {
         // One that nobody heard of yet has no figures.
         let heard = seen.replicas(service).into_iter();
         samples.extend(
             heard
                 .filter(|r| !r.network.is_empty())
                 .map(|replica| MeshReplicaSample {
-                    service: service.spec.name.clone(),
+                    service: service.name.clone(),
                     replica: replica.name,
                     node: replica.node,
                     network: replica.network,

@@ -29,7 +29,7 @@ impl Gateway {
         let this = Self(Arc::default());
         let (cell, warnings) = (Arc::clone(&this.0), Arc::clone(warnings));
         let (subnet, front_end) = (config.gwbridge_subnet, config.mesh);
-        let (data_path_port, closed) = (orders.data_path_port, cluster_ports(orders));
+        let (data_path_port, closed) = (orders.shared.data_path_port, cluster_ports(orders));
         std::thread::Builder::new()
             .name("weft-gateway".to_owned())
             .spawn(move || {
@@ -75,12 +75,12 @@ impl Gateway {
 
 /// Ports of all nodes that only nodes may speak to: the data path, gossip, the managers.
 pub(super) fn cluster_ports(orders: &Assignment) -> BTreeSet<ClusterPort> {
-    let ports = orders.nodes.iter().flat_map(|node| {
+    let ports = orders.shared.nodes.iter().flat_map(|node| {
         let manager = node
             .manager_addr
             .map(|at| SocketAddr::new(node.addr, at.port()));
         let gossip = SocketAddr::new(node.addr, node.gossip_port);
-        let data_path = SocketAddr::new(node.data_path_addr, orders.data_path_port);
+        let data_path = SocketAddr::new(node.data_path_addr, orders.shared.data_path_port);
         [
             Some((data_path, Protocol::Udp)),
             Some((gossip, Protocol::Udp)),

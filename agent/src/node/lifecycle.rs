@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use weft_control::assignment::Assignment;
+use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
@@ -12,6 +12,7 @@ use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::drain::Drain;
+use super::known::KnownEndpoint;
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};
 use crate::sandbox::Sandbox;
@@ -289,6 +290,7 @@ impl Lifecycle {
 
     fn network(&self, attachment: &Attachment) -> Option<&Network> {
         self.orders
+            .shared
             .networks
             .iter()
             .find(|n| n.id == attachment.network)
@@ -309,20 +311,16 @@ impl Lifecycle {
             (sandbox, tap)
         })
         .await?;
-        let record = EndpointRecord {
+        let view = EndpointView::of_task(&self.task)
+            .find(|view| view.id == attachment.endpoint)
+            .ok_or_else(|| anyhow::anyhow!("the task is on no node"))?;
+        let said = EndpointRecord {
             id: attachment.endpoint.clone(),
-            network: attachment.network.clone(),
-            node: self.member.node_id.clone(),
-            name: self.task.name(),
-            ips: usable_ips(attachment, network),
-            mac: attachment.mac,
-            aliases: attachment.aliases.clone(),
-            service: Some(self.task.service.clone()),
-            task: Some(self.task.id.clone()),
             ready: false,
             ipv4_only: Vec::new(),
-            host_ports: Vec::new(),
+            without_ipv6: usable_ips(attachment, network) != attachment.ips,
         };
+        let record = KnownEndpoint::new(view, said);
         self.member.local.insert(local_port(
             &self.member,
             &self.running,

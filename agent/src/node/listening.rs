@@ -70,11 +70,12 @@ impl Listening {
     }
 
     fn due(&mut self, local: &LocalPorts, orders: &Assignment, now: Instant) -> Vec<Look> {
-        let ingress = orders.networks.iter().find(|n| n.spec.ingress);
+        let ingress = orders.shared.networks.iter().find(|n| n.spec.ingress);
         let Some(ingress) = ingress.filter(|n| has_ipv6(n)) else {
             return Vec::new();
         };
         let all: BTreeMap<&ServiceId, BTreeSet<u16>> = orders
+            .shared
             .services
             .iter()
             .map(|s| {

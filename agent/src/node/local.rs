@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use weft_control::id::EndpointId;
-use weft_control::records::EndpointRecord;
 use weft_dataplane::Port;
 use weft_wire::PortId;
+
+use super::known::KnownEndpoint;
 
 /// One attachment of a sandbox on this node.
 #[derive(Debug, Clone)]
 pub(super) struct LocalPort {
     /// The port in the data plane.
     pub(super) port: Arc<Port>,
-    /// What the others are told; `ready` says whether new connections may come.
-    pub(super) record: EndpointRecord,
+    /// What is known of it; `ready` says whether new connections may come.
+    pub(super) record: KnownEndpoint,
 }
 
 /// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use weft_control::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
-use weft_control::assignment::Assignment;
-use weft_control::gossip::NetdbView;
+use weft_control::assignment::{Assignment, ServiceView};
 use weft_control::id::NetworkId;
-use weft_control::objects::{Protocol, PublishMode, Service, ServiceMode, Task, TaskState};
-use weft_control::records::EndpointRecord;
+use weft_control::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_dataplane::Snapshot;
 use weft_mesh::Ejection;
 use weft_wire::{Instant, Vni};
 
+use super::known::{self, KnownEndpoint};
 use super::member::Member;
 use super::running::Running;
 use crate::manager::Manager;
@@ -21,8 +20,8 @@ use crate::mesh::busy::NO_ADDRESS;
 /// What the node knows at one moment.
 pub(super) struct Seen {
     pub(super) orders: Arc<Assignment>,
-    pub(super) view: Arc<NetdbView>,
-    pub(super) local: Vec<EndpointRecord>,
+    /// Every endpoint that is there, this node's first.
+    pub(super) endpoints: Vec<KnownEndpoint>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) entries: Vec<PortEntry>,
     pub(super) manager: Option<Arc<Manager>>,
@@ -33,10 +32,16 @@ impl Seen {
     /// Nothing before the first orders.
     pub(super) fn of(member: &Member, running: &Running) -> Option<Self> {
         let orders = member.session.assignments().borrow().clone()?;
+        let view = running.gossip.view().borrow().clone();
+        let heard = view.endpoints();
+        let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
+        let local = member.local.all().into_iter().map(|p| p.record);
+        // Who lies is told by the loop.
+        let mut lies = Vec::new();
+        let others = known::of_others(&orders.shared, orders.node_id(), &heard, &mut lies);
         Some(Self {
+            endpoints: local.chain(others).collect(),
             orders,
-            view: running.gossip.view().borrow().clone(),
-            local: member.local.all().into_iter().map(|p| p.record).collect(),
             snapshot: running.plane.snapshot(),
             entries: running.mesh.entries(),
             manager: member.manager.get().map(Arc::clone),
@@ -45,50 +50,37 @@ impl Seen {
     }
 
     /// The service of that name, of a published port.
-    fn service(&self, name: &str) -> Option<&Service> {
-        self.orders.services.iter().find(|s| s.spec.name == name)
+    fn service(&self, name: &str) -> Option<&ServiceView> {
+        self.orders.shared.services.iter().find(|s| s.name == name)
     }
 
     pub(super) fn ingress(&self) -> Option<&NetworkId> {
-        let networks = &mut self.orders.networks.iter();
+        let networks = &mut self.orders.shared.networks.iter();
         networks.find(|n| n.spec.ingress).map(|n| &n.id)
     }
 
     fn network(&self, id: &NetworkId) -> String {
-        let network = self.orders.networks.iter().find(|n| n.id == *id);
+        let network = self.orders.shared.networks.iter().find(|n| n.id == *id);
         network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
     }
 
     pub(super) fn hostname(&self, id: &weft_control::id::NodeId) -> String {
-        let node = self.orders.nodes.iter().find(|n| n.id == *id);
+        let node = self.orders.shared.nodes.iter().find(|n| n.id == *id);
         node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
-    }
-
-    /// Every endpoint that this node hears of, its own included.
-    pub(super) fn endpoints(&self) -> Vec<EndpointRecord> {
-        let own = &self.orders.node.id;
-        let remote = self.view.endpoints().filter(|(owner, _)| *owner != own);
-        let remote = remote.map(|(_, record)| record);
-        self.local.iter().cloned().chain(remote).collect()
     }
 
     /// Every published port of this node.
     pub(super) fn ports(&self) -> Vec<MeshPort> {
-        let endpoints = self.endpoints();
-        let ports = self
-            .entries
-            .iter()
-            .map(|entry| self.port(entry, &endpoints));
-        ports.collect()
+        self.entries.iter().map(|entry| self.port(entry)).collect()
     }
 
-    fn port(&self, entry: &PortEntry, endpoints: &[EndpointRecord]) -> MeshPort {
+    fn port(&self, entry: &PortEntry) -> MeshPort {
         let published = &entry.published;
         let (mut healthy, mut total, mut ejected) = (0, 0, 0);
         if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
             let host = published.mode == PublishMode::Host;
-            let own = &self.orders.node.id;
-            let replicas = endpoints.iter().filter(|r| {
+            let own = &self.orders.own.node.id;
+            let replicas = self.endpoints.iter().filter(|r| {
                 r.service.as_ref() == Some(&service.id)
                     && r.network == *ingress
                     && (!host || r.node == *own)
@@ -100,7 +92,7 @@ impl Seen {
                 healthy += u32::from(record.ready && out.is_none());
                 ejected += u32::from(record.ready && out.is_some());
             }
-            if let (ServiceMode::Replicated { replicas }, false) = (service.spec.mode, host) {
+            if let (ServiceMode::Replicated { replicas }, false) = (service.mode, host) {
                 total = total.max(replicas);
             }
         }
@@ -150,11 +142,12 @@ impl Seen {
     /// The counters of a replica, and whether the tables have it draining.
     fn load(
         &self,
-        service: &Service,
-        record: &EndpointRecord,
+        service: &ServiceView,
+        record: &KnownEndpoint,
     ) -> Option<(bool, Arc<weft_mesh::ReplicaLoad>)> {
         let network = self
             .orders
+            .shared
             .networks
             .iter()
             .find(|n| n.id == record.network)?;
@@ -168,10 +161,10 @@ impl Seen {
     }
 
     /// Replicas of a service as this node sees them; on a manager also those that nobody hears of.
-    pub(super) fn replicas(&self, service: &Service) -> Vec<MeshReplica> {
+    pub(super) fn replicas(&self, service: &ServiceView) -> Vec<MeshReplica> {
         let mut rows = Vec::new();
-        let endpoints = self.endpoints();
-        let own: Vec<_> = endpoints
+        let own: Vec<_> = self
+            .endpoints
             .iter()
             .filter(|r| r.service.as_ref() == Some(&service.id))
             .collect();
@@ -239,10 +232,11 @@ impl Seen {
         rows
     }
 
-    fn why_not_ready(&self, record: &EndpointRecord) -> String {
+    fn why_not_ready(&self, record: &KnownEndpoint) -> String {
         let task = record.task.as_ref();
         let local = self
             .orders
+            .own
             .tasks
             .iter()
             .find(|t| Some(&t.id) == task)

@@ -13,6 +13,7 @@ mod drain;
 mod endpoints;
 mod figures;
 mod gateway;
+mod known;
 mod lifecycle;
 mod listening;
 mod loads;

@@ -60,7 +60,7 @@ impl MtuKeeper {
     ) {
         let vteps = vteps(orders);
         if look || self.underlay.is_none() || vteps != self.vteps {
-            let (own, ask) = (orders.node.data_path_addr, vteps.clone());
+            let (own, ask) = (orders.own.node.data_path_addr, vteps.clone());
             let read = blocking(move || Underlay::read(own, ask)).await;
             match read.and_then(|r| Ok(r?)) {
                 Ok(underlay) => {
@@ -76,7 +76,7 @@ impl MtuKeeper {
         }
         if let Some(underlay) = &self.underlay {
             let mtus = underlay.mtus(
-                orders.node.data_path_addr.is_ipv6(),
+                orders.own.node.data_path_addr.is_ipv6(),
                 &announced(orders, view),
             );
             if **running.mtus.load() != mtus {
@@ -132,19 +132,22 @@ impl MtuKeeper {
 
 /// Other nodes' and static peers' underlay addresses.
 fn vteps(orders: &Assignment) -> BTreeSet<IpAddr> {
-    let nodes = orders.nodes.iter().filter(|n| n.id != orders.node.id);
+    let nodes = orders
+        .shared
+        .nodes
+        .iter()
+        .filter(|n| n.id != orders.own.node.id);
     nodes
         .map(|n| n.data_path_addr)
-        .chain(orders.peers.iter().map(|p| p.vtep))
+        .chain(orders.shared.peers.iter().map(|p| p.vtep))
         .collect()
 }
 
 /// What nodes say of their own devices. Where a node is, the orders say.
 fn announced(orders: &Assignment, view: &NetdbView) -> BTreeMap<IpAddr, u32> {
     view.nodes()
-        .filter(|(owner, record)| record.node == **owner)
         .filter_map(|(owner, record)| {
-            let node = orders.nodes.iter().find(|n| n.id == *owner)?;
+            let node = orders.shared.nodes.iter().find(|n| n.id == *owner)?;
             Some((node.data_path_addr, record.mtu))
         })
         .collect()

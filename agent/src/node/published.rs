@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use weft_control::assignment::ServiceView;
 use weft_control::id::NetworkId;
-use weft_control::objects::{PortSpec, Protocol, PublishMode, Service};
-use weft_control::records::EndpointRecord;
+use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::compile::Member;
+use super::known::KnownEndpoint;
 use crate::mesh::Published;
 
 /// A port that this node accepts.
 pub(super) struct PublishedPort<'a> {
-    pub(super) service: &'a Service,
+    pub(super) service: &'a ServiceView,
     pub(super) port: &'a PortSpec,
     /// With `mode=host`: the only replica.
     pub(super) task: Option<&'a Member<'a>>,
@@ -31,31 +32,35 @@ impl PublishedPort<'_> {
             host_ip: self.port.host_ip,
             port: self.port.published,
             protocol: self.port.protocol,
-            service: self.service.spec.name.clone(),
+            service: self.service.name.clone(),
             mode: self.port.mode,
             client_address: self.port.client_address,
             mesh_port: self.mesh_port,
             serving: self.serving,
-            limit_per_client: self.service.spec.connections.limit_per_client,
+            limit_per_client: self.service.connections.limit_per_client,
             ipv6: self.ipv6,
         }
     }
 }
 
 /// True for a replica of the service that published ports reach.
-pub(super) fn is_replica(record: &EndpointRecord, service: &Service, ingress: &NetworkId) -> bool {
+pub(super) fn is_replica(
+    record: &KnownEndpoint,
+    service: &ServiceView,
+    ingress: &NetworkId,
+) -> bool {
     record.service.as_ref() == Some(&service.id) && record.network == *ingress
 }
 
 /// True where a client of IPv6 is answered at that port of the replica if one of IPv4 is.
-fn speaks_ipv6(record: &EndpointRecord, port: &PortSpec) -> bool {
+fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
     record.ips.iter().any(IpAddr::is_ipv6) && !record.ipv4_only.contains(&port.target)
 }
 
 /// Every port of the services that this node accepts: those with `mode=host` while it has a task.
 /// `ipv6` says whether the mesh has an address of that family.
 pub(super) fn published_ports<'a>(
-    services: &'a [Service],
+    services: &'a [ServiceView],
     members: &'a [Member<'a>],
     ingress: Option<&NetworkId>,
     ipv6: bool,
@@ -140,14 +145,16 @@ fn spread(service: &str, host_ip: Option<IpAddr>, port: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use weft_control::assignment::EndpointView;
     use weft_control::id::{EndpointId, NodeId};
     use weft_control::objects::Mac;
+    use weft_control::records::EndpointRecord;
 
     use super::*;
 
     #[test]
     fn a_replica_speaks_ipv6_unless_it_has_no_address_or_its_program_does_not() {
-        let mut record = EndpointRecord {
+        let view = EndpointView {
             id: EndpointId("e".to_owned()),
             network: NetworkId("ingress".to_owned()),
             node: NodeId("n".to_owned()),
@@ -157,10 +164,14 @@ mod tests {
             aliases: Vec::new(),
             service: None,
             task: None,
+        };
+        let said = EndpointRecord {
+            id: view.id.clone(),
             ready: true,
             ipv4_only: Vec::new(),
-            host_ports: Vec::new(),
+            without_ipv6: false,
         };
+        let mut record = KnownEndpoint::new(view, said);
         let to = |target| PortSpec {
             target,
             ..PortSpec::default()

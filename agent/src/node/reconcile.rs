@@ -4,19 +4,20 @@
 //! most one tick.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_control::assignment::{Assignment, GossipKey};
+use weft_control::assignment::{Assignment, GossipKey, Shared};
 use weft_control::gossip::{MemberState, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
-use weft_control::objects::TaskState;
-use weft_control::records::{ClosedPort, EndpointRecord, NodeRecord, Table};
+use weft_control::objects::{Node, TaskState};
+use weft_control::records::{ClosedPort, NodeRecord, Table};
 
 use super::compile::{Inputs, compile};
 use super::gateway::Wall;
+use super::known::{self, Heard, KnownEndpoint};
 use super::listening::Listening;
 use super::loads::Loads;
 use super::member::Member;
@@ -46,10 +47,11 @@ const ADOPTION: Duration = Duration::from_secs(3);
 /// What the last compiled tables were made from.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
-    orders: u64,
-    remote: Vec<(EndpointRecord, IpAddr)>,
-    nodes: Vec<NodeRecord>,
-    local: Vec<EndpointRecord>,
+    shared: Option<Arc<Shared>>,
+    node: Option<Node>,
+    heard: Heard,
+    nodes: Vec<(NodeId, NodeRecord)>,
+    local: Vec<KnownEndpoint>,
     mtus: Option<Arc<Mtus>>,
 }
 
@@ -57,7 +59,7 @@ impl Seen {
     fn records(&self) -> Records {
         Records {
             nodes: self.nodes.clone(),
-            endpoints: self.remote.iter().map(|(r, _)| r.clone()).collect(),
+            endpoints: self.heard.clone(),
         }
     }
 }
@@ -73,7 +75,7 @@ pub(super) struct Reconciler {
     loads: Loads,
     seen: Seen,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
-    compiled_from: Option<(u64, u64, Arc<NetdbView>, Arc<Mtus>)>,
+    compiled_from: Option<(Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>)>,
     remembered: Remembered,
     /// The last tables hold nodes that only the disk speaks of.
     borrowed: bool,
@@ -207,12 +209,12 @@ impl Reconciler {
     /// Whether everything that ran here before is attached again, or had its time.
     fn has_adopted(&mut self, orders: &Assignment) -> bool {
         if !self.adopted {
-            let running = orders.tasks.iter().filter(|t| {
+            let running = orders.own.tasks.iter().filter(|t| {
                 t.status.state == TaskState::Running && t.desired <= TaskState::Running
             });
             let missing = running
                 .flat_map(|t| &t.attachments)
-                .chain(orders.endpoints.iter().map(|e| &e.attachment))
+                .chain(orders.own.endpoints.iter().map(|e| &e.attachment))
                 .any(|a| {
                     !self
                         .member
@@ -261,13 +263,18 @@ impl Reconciler {
     }
 
     async fn warn_of_overlaps(&mut self, orders: &Arc<Assignment>) {
-        let ids: Vec<NetworkId> = orders.networks.iter().map(|n| n.id.clone()).collect();
+        let ids: Vec<NetworkId> = orders
+            .shared
+            .networks
+            .iter()
+            .map(|n| n.id.clone())
+            .collect();
         let known = self.compared.as_ref();
         if known.is_some_and(|(seen, at)| *seen == ids && at.elapsed() < LOOK_AT_ROUTES) {
             return;
         }
         self.compared = Some((ids, Instant::now()));
-        let networks = orders.networks.clone();
+        let networks = orders.shared.networks.clone();
         match blocking(move || overlaps(&networks, &host_routes())).await {
             Ok(Some(text)) => self.member.warnings.set("routes", text),
             Ok(None) => self.member.warnings.clear("routes"),
@@ -279,26 +286,23 @@ impl Reconciler {
     fn tell_gossip(&mut self, orders: &Assignment) {
         let gossip = &self.running.gossip;
         let seeds: BTreeSet<SocketAddr> = orders
+            .shared
             .nodes
             .iter()
-            .filter(|n| n.id != orders.node.id)
+            .filter(|n| n.id != orders.own.node.id)
             .map(|n| SocketAddr::new(n.addr, n.gossip_port))
             .collect();
         if seeds != self.told_seeds {
             gossip.join(seeds.iter().copied().collect());
             self.told_seeds = seeds;
         }
-        if self.told_keys != orders.gossip_keys {
-            match gossip.set_keys(orders.gossip_keys.clone()) {
-                Ok(()) => self.told_keys.clone_from(&orders.gossip_keys),
+        if self.told_keys != orders.shared.gossip_keys {
+            match gossip.set_keys(orders.shared.gossip_keys.clone()) {
+                Ok(()) => self.told_keys.clone_from(&orders.shared.gossip_keys),
                 Err(error) => tracing::error!(%error, "the orders hold no gossip key"),
             }
         }
         let node = NodeRecord {
-            node: orders.node.id.clone(),
-            hostname: orders.node.hostname.clone(),
-            vtep: orders.node.data_path_addr,
-            ingress_ip: orders.node.ingress_ip,
             closed_ports: self
                 .running
                 .mesh
@@ -320,7 +324,8 @@ impl Reconciler {
         }
         // Last: with it the others believe that they have heard all.
         if self.told_node.as_ref() != Some(&node) {
-            put(&self.running.gossip, Table::Node, node.node.as_str(), &node);
+            let own = orders.node_id().as_str();
+            put(&self.running.gossip, Table::Node, own, &node);
             self.told_node = Some(node);
         }
     }
@@ -335,7 +340,7 @@ impl Reconciler {
                 gossip,
                 Table::Endpoint,
                 port.record.id.as_str(),
-                &port.record,
+                &port.record.said(),
             );
             told.insert(port.record.id.clone());
         }
@@ -352,8 +357,8 @@ impl Reconciler {
         if self
             .compiled_from
             .as_ref()
-            .is_some_and(|(version, local, seen, with)| {
-                *version == orders.version
+            .is_some_and(|(from, local, seen, with)| {
+                from.is(orders)
                     && *local == generation
                     && Arc::ptr_eq(seen, view)
                     && Arc::ptr_eq(with, &mtus)
@@ -366,24 +371,23 @@ impl Reconciler {
             return;
         }
         self.compiled_from = Some((
-            orders.version,
+            Arc::clone(orders),
             generation,
             Arc::clone(view),
             Arc::clone(&mtus),
         ));
-        let own = &orders.node.id;
-        // Gossip says who is there; where a node is, the orders say: one node cannot speak for
-        // another, nor a removed one for itself.
+        let own = orders.node_id();
+        // Gossip says who is there and which endpoints take connections; all else the orders say.
         let mut heard = Records {
             nodes: view
                 .nodes()
-                .filter(|(owner, record)| *owner != own && record.node == **owner)
-                .map(|(_, record)| record)
+                .filter(|(owner, _)| *owner != own)
+                .map(|(owner, record)| (owner.clone(), record))
                 .collect(),
             endpoints: view
                 .endpoints()
-                .filter(|(owner, record)| *owner != own && record.node == **owner)
-                .map(|(_, record)| record)
+                .filter(|(owner, _)| *owner != own)
+                .map(|(owner, record)| (owner.clone(), record))
                 .collect(),
         };
         // A member that nobody knows yet is not known to be gone.
@@ -393,34 +397,26 @@ impl Reconciler {
         };
         let now = Instant::now();
         self.borrowed = self.remembered.complete(&mut heard, gone, now);
-        let ordered = |id: &NodeId| orders.nodes.iter().find(|n| n.id == *id);
-        heard.nodes.retain(|n| ordered(&n.node).is_some());
-        let remote: Vec<(EndpointRecord, IpAddr)> = heard
-            .endpoints
-            .into_iter()
-            .filter_map(|record| {
-                let node = ordered(&record.node)?;
-                Some((record, node.data_path_addr))
-            })
-            .collect();
-        let nodes = heard.nodes;
         let local = self.member.local.all();
         let seen = Seen {
-            orders: orders.version,
-            remote,
-            nodes,
+            shared: Some(Arc::clone(&orders.shared)),
+            node: Some(orders.own.node.clone()),
+            heard: heard.endpoints,
+            nodes: heard.nodes,
             local: local.iter().map(|p| p.record.clone()).collect(),
             mtus: Some(Arc::clone(&mtus)),
         };
         if seen == self.seen && self.epoch > 0 {
             return;
         }
+        let mut problems = Vec::new();
+        let remote = known::of_others(&orders.shared, own, &seen.heard, &mut problems);
         self.epoch += 1;
         let compiled = compile(
             &Inputs {
                 assignment: orders,
-                remote: &seen.remote,
-                nodes: &seen.nodes,
+                remote: &remote,
+                nodes: &known::speaking(&seen.nodes),
                 local: &local,
                 mesh_port: self.running.mesh_port.as_ref(),
                 mesh_ip: MESH_IP,
@@ -430,39 +426,28 @@ impl Reconciler {
             },
             &mut self.loads,
         );
-        let known: BTreeSet<&EndpointId> = seen
-            .remote
-            .iter()
-            .map(|(r, _)| &r.id)
-            .chain(seen.local.iter().map(|r| &r.id))
-            .collect();
+        problems.extend(compiled.problems);
+        let there = || remote.iter().chain(&seen.local);
+        let known: BTreeSet<&EndpointId> = there().map(|r| &r.id).collect();
         self.loads.retain(|id| known.contains(id));
-        let ready: BTreeSet<&EndpointId> = seen
-            .remote
-            .iter()
-            .map(|(r, _)| r)
-            .chain(&seen.local)
-            .filter(|r| r.ready)
-            .map(|r| &r.id)
-            .collect();
+        let ready = there().filter(|r| r.ready).map(|r| &r.id);
+        let ready: BTreeSet<&EndpointId> = ready.collect();
         let now = weft_wire::Instant(weft_sys::clock::monotonic_nanos());
         self.loads.set_ready(|id| ready.contains(id), now);
-        let services: BTreeSet<_> = orders.services.iter().map(|s| &s.id).collect();
+        let services: BTreeSet<_> = orders.shared.services.iter().map(|s| &s.id).collect();
         self.loads.retain_services(|id| services.contains(id));
         self.running.plane.publish(Arc::new(compiled.snapshot));
         self.member.dns.set_zone(Arc::new(compiled.zone));
         self.running.mesh.update(&compiled.published);
-        if compiled.problems.is_empty() {
+        if problems.is_empty() {
             self.member.warnings.clear("names");
         } else {
-            self.member
-                .warnings
-                .set("names", compiled.problems.join("; "));
+            self.member.warnings.set("names", problems.join("; "));
         }
         tracing::debug!(
             epoch = self.epoch,
-            orders = seen.orders,
-            remote = seen.remote.len(),
+            orders = orders.shared.version,
+            remote = remote.len(),
             local = seen.local.len(),
             "new tables"
         );

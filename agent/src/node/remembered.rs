@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use weft_control::id::NodeId;
 use weft_control::records::{EndpointRecord, NodeRecord};
 
+use super::known::Heard;
 use super::running::blocking;
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new
@@ -26,8 +27,9 @@ const PACE: Duration = Duration::from_millis(200);
 /// Records of other nodes.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Records {
-    pub(super) nodes: Vec<NodeRecord>,
-    pub(super) endpoints: Vec<EndpointRecord>,
+    /// Who speaks, and what of himself.
+    pub(super) nodes: Vec<(NodeId, NodeRecord)>,
+    pub(super) endpoints: Heard,
 }
 
 /// The file, and what each node said last.
@@ -83,7 +85,7 @@ impl Remembered {
         now: Instant,
     ) -> bool {
         self.take(records);
-        let heard: BTreeSet<NodeId> = records.nodes.iter().map(|n| n.node.clone()).collect();
+        let heard: BTreeSet<NodeId> = records.nodes.iter().map(|(id, _)| id.clone()).collect();
         self.nodes.retain(|id, last| {
             let until = *last.until.get_or_insert(now + RESTARTING);
             heard.contains(id) || (!gone(id) && now < until)
@@ -96,22 +98,28 @@ impl Remembered {
             }
             added = true;
             // What it has said again so far is there already.
-            records.endpoints.retain(|e| e.node != *id);
-            records.endpoints.extend(last.endpoints.iter().cloned());
-            records.nodes.push(last.node.clone());
+            records.endpoints.retain(|(owner, _)| owner != id);
+            let endpoints = last.endpoints.iter();
+            records
+                .endpoints
+                .extend(endpoints.map(|e| (id.clone(), e.clone())));
+            records.nodes.push((id.clone(), last.node.clone()));
         }
         added
     }
 
     fn take(&mut self, records: &Records) {
-        for node in &records.nodes {
-            let of_node = |e: &&EndpointRecord| e.node == node.node;
+        let mut endpoints: BTreeMap<&NodeId, Vec<EndpointRecord>> = BTreeMap::new();
+        for (owner, said) in &records.endpoints {
+            endpoints.entry(owner).or_default().push(said.clone());
+        }
+        for (id, node) in &records.nodes {
             let last = Last {
                 node: node.clone(),
-                endpoints: records.endpoints.iter().filter(of_node).cloned().collect(),
+                endpoints: endpoints.remove(id).unwrap_or_default(),
                 until: None,
             };
-            self.nodes.insert(node.node.clone(), last);
+            self.nodes.insert(id.clone(), last);
         }
     }
 
@@ -145,35 +153,24 @@ fn write(path: &Path, records: &Records) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_control::id::{EndpointId, NetworkId};
-    use weft_control::objects::Mac;
+    use weft_control::id::EndpointId;
 
-    fn node(id: &str) -> NodeRecord {
-        NodeRecord {
-            node: NodeId(id.to_owned()),
-            hostname: id.to_owned(),
-            vtep: [192, 0, 2, 1].into(),
-            ingress_ip: None,
+    fn node(id: &str) -> (NodeId, NodeRecord) {
+        let record = NodeRecord {
             closed_ports: Vec::new(),
             mtu: 1500,
-        }
+        };
+        (NodeId(id.to_owned()), record)
     }
 
-    fn endpoint(id: &str, of: &str) -> EndpointRecord {
-        EndpointRecord {
+    fn endpoint(id: &str, of: &str) -> (NodeId, EndpointRecord) {
+        let record = EndpointRecord {
             id: EndpointId(id.to_owned()),
-            network: NetworkId("n".to_owned()),
-            node: NodeId(of.to_owned()),
-            name: id.to_owned(),
-            ips: vec![[10, 0, 1, 2].into()],
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            aliases: Vec::new(),
-            service: None,
-            task: None,
             ready: true,
             ipv4_only: Vec::new(),
-            host_ports: Vec::new(),
-        }
+            without_ipv6: false,
+        };
+        (NodeId(of.to_owned()), record)
     }
 
     fn records(nodes: &[&str], endpoints: &[(&str, &str)]) -> Records {

@@ -61,20 +61,20 @@ impl Running {
         local: &LocalPorts,
         warnings: &Arc<Warnings>,
     ) -> anyhow::Result<Self> {
-        let node = &orders.node;
+        let node = &orders.own.node;
         let gossip_addr = SocketAddr::new(node.addr, node.gossip_port);
         let gossip = GossipHandle::start(GossipConfig {
             node: node.id.clone(),
-            cluster_id: orders.cluster_id.clone(),
+            cluster_id: orders.shared.cluster_id.clone(),
             bind: gossip_addr,
             advertise: gossip_addr,
-            keys: orders.gossip_keys.clone(),
+            keys: orders.shared.gossip_keys.clone(),
             incarnation: unix_ms(),
             seed: rand::random(),
         })?;
         let plane_config = PlaneConfig {
             workers: config.workers.get(),
-            underlay: SocketAddr::new(node.data_path_addr, orders.data_path_port),
+            underlay: SocketAddr::new(node.data_path_addr, orders.shared.data_path_port),
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
             inject: config.tunnel_offload,
@@ -187,7 +187,7 @@ fn mesh_port(tap: Tap, ingress_ip: IpAddr, plane: &Dataplane, local: &LocalPorts
 
 /// Readies `weft0` for IPv6 where that is of use.
 fn mesh_ipv6(config: &Config, orders: &Assignment, mesh: bool) -> Result<(), String> {
-    let mut networks = orders.networks.iter().filter(|n| n.spec.ingress);
+    let mut networks = orders.shared.networks.iter().filter(|n| n.spec.ingress);
     if !mesh {
         Err("published ports are off".to_owned())
     } else if config.mesh == MeshFrontEnd::Socket {

@@ -15,6 +15,7 @@ use weft_control::api::{
 use weft_control::objects::{
     Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
 };
+use weft_control::text::cleaned;
 
 use super::Node;
 use super::conns;
@@ -146,21 +147,16 @@ impl NodeService for Node {
                 .map_or_else(|| id.as_str().to_owned(), |n| n.hostname.clone())
         };
         let running = member.running.load_full();
-        let mut endpoints: Vec<EndpointRow> = running
-            .as_ref()
-            .map(|r| r.gossip.view().borrow().clone())
-            .iter()
-            .flat_map(|view| {
-                view.endpoints()
-                    .filter(|(_, record)| record.network == network.id)
-                    .map(|(owner, record)| EndpointRow {
-                        id: record.id,
-                        name: record.name,
-                        ips: record.ips,
-                        mac: record.mac,
-                        node: hostname(owner),
-                    })
-                    .collect::<Vec<_>>()
+        let seen = running.as_ref().and_then(|r| Seen::of(&member, r));
+        let there = seen.into_iter().flat_map(|seen| seen.endpoints);
+        let mut endpoints: Vec<EndpointRow> = there
+            .filter(|e| e.network == network.id)
+            .map(|e| EndpointRow {
+                node: hostname(&e.node),
+                id: e.id,
+                name: e.name,
+                ips: e.ips,
+                mac: e.mac,
             })
             .collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
@@ -308,7 +304,7 @@ fn check_ports(member: &Member, ports: &[PortSpec]) -> Answer<()> {
         .assignments()
         .borrow()
         .as_ref()
-        .map_or(0, |orders| orders.data_path_port);
+        .map_or(0, |orders| orders.shared.data_path_port);
     let manager = node.manager_addr.map_or(0, |addr| addr.port());
     for port in ports {
         let own = match port.protocol {
@@ -325,6 +321,9 @@ fn check_ports(member: &Member, ports: &[PortSpec]) -> Answer<()> {
     }
     Ok(())
 }
+
+/// Longest name of a program that holds a port, in bytes.
+const MAX_HOLDER: usize = 128;
 
 /// Published ports of a service that some node could not open, as gossip tells it.
 fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
@@ -350,7 +349,7 @@ fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> V
             let node = state
                 .nodes
                 .get(owner)
-                .map_or(record.hostname.as_str(), |n| n.hostname.as_str());
+                .map_or(owner.as_str(), |n| n.hostname.as_str());
             match (&closed.holder, closed.host_ip) {
                 (None, Some(ip)) => {
                     let error = format!("port {port}/{protocol}: no node has the address {ip}");
@@ -358,7 +357,7 @@ fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> V
                 }
                 (holder, _) => errors.push(format!(
                     "port {port}/{protocol} on node {node} is held by {}: stop it there, or publish another port",
-                    holder.as_deref().unwrap_or("somebody")
+                    cleaned(holder.as_deref().unwrap_or("somebody"), MAX_HOLDER)
                 )),
             }
         }

@@ -46,7 +46,7 @@ impl Tasks {
     /// Starts what is wanted and not there, stops what is there and not wanted.
     pub(super) async fn converge(&mut self, orders: &Arc<Assignment>) {
         let mut listed = BTreeSet::new();
-        for task in &orders.tasks {
+        for task in &orders.own.tasks {
             listed.insert(&task.id);
             let wanted = task.desired <= TaskState::Running;
             match self.handles.get(&task.id) {
@@ -106,7 +106,7 @@ impl Tasks {
     /// Ends what an earlier agent ran and the orders no longer know, in the background. Once, with
     /// the first orders that come from a manager.
     pub(super) async fn end_strangers(&self, orders: &Assignment) {
-        let mut listed: BTreeSet<TaskId> = orders.tasks.iter().map(|t| t.id.clone()).collect();
+        let mut listed: BTreeSet<TaskId> = orders.own.tasks.iter().map(|t| t.id.clone()).collect();
         // What was taken up with older orders has a lifecycle, which ends it.
         listed.extend(self.handles.keys().cloned());
         let member = Arc::clone(&self.member);

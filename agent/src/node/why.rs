@@ -1,7 +1,8 @@
 //! `weft why`: who answers a published port or a name, and why not.
 
 use weft_control::api::{MeshPort, MeshPortState, Why};
-use weft_control::objects::{PortSpec, Protocol, PublishMode, Service};
+use weft_control::assignment::ServiceView;
+use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::mesh::Seen;
 use super::running::blocking;
@@ -27,7 +28,7 @@ fn port_of(asked: &str) -> Option<(u16, Option<Protocol>)> {
 pub(super) async fn why(seen: &Seen, asked: &str) -> Answer<Why> {
     let empty = Why {
         asked: asked.to_owned(),
-        node: seen.orders.node.hostname.clone(),
+        node: seen.orders.own.node.hostname.clone(),
         ..Why::default()
     };
     match port_of(asked) {
@@ -43,20 +44,26 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
     for row in why.ports.clone() {
         why.found.push(said_of_port(&row, &why.node));
     }
-    let publishes = |s: &&Service| {
+    let publishes = |s: &&ServiceView| {
         let mut ports = s.ports.iter();
         ports.any(|p: &PortSpec| p.published == port && wanted(p.protocol))
     };
-    let services: Vec<&Service> = seen.orders.services.iter().filter(publishes).collect();
+    let services: Vec<&ServiceView> = seen
+        .orders
+        .shared
+        .services
+        .iter()
+        .filter(publishes)
+        .collect();
     for service in &services {
-        let here = why.ports.iter().any(|p| p.service == service.spec.name);
+        let here = why.ports.iter().any(|p| p.service == service.name);
         if !here {
             why.found.push(format!(
                 "service {} publishes port {port} with mode=host, and has no task on this node: ask a node of its tasks (weft service ps {})",
-                service.spec.name, service.spec.name
+                service.name, service.name
             ));
         }
-        let network = seen.orders.networks.iter().find(|n| n.spec.ingress);
+        let network = seen.orders.shared.networks.iter().find(|n| n.spec.ingress);
         let replicas = seen
             .replicas(service)
             .into_iter()
@@ -68,9 +75,9 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
             .all(|p| p.mode == PublishMode::Host);
         why.replicas
             .extend(replicas.filter(|r| !host_only || r.node == why.node));
-        why.service.clone_from(&service.spec.name);
+        why.service.clone_from(&service.name);
         why.source = "published ports of the swarm's services, as the manager ordered them; \
-                      replicas from gossip on network ingress"
+                      which of them take connections, from gossip"
             .to_owned();
     }
     if services.is_empty() {
@@ -133,29 +140,34 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
 
 fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
     let name = why.asked.clone();
-    let services = &seen.orders.services;
-    let named = services.iter().find(|s| s.spec.name == name);
+    let services = &seen.orders.shared.services;
+    let named = services.iter().find(|s| s.name == name);
     let by_id = || {
         let mut with = services.iter().filter(|s| s.id.as_str().starts_with(&name));
         with.next()
             .filter(|_| name.len() >= 4 && with.next().is_none())
     };
     if let Some(service) = named.or_else(by_id) {
-        why.service.clone_from(&service.spec.name);
+        why.service.clone_from(&service.name);
         why.source =
-            "services of the swarm, as the manager ordered them; replicas from gossip".to_owned();
+            "services of the swarm, as the manager ordered them; which replicas take connections, from gossip".to_owned();
         for vip in &service.vips {
-            let network = seen.orders.networks.iter().find(|n| n.id == vip.network);
+            let network = seen
+                .orders
+                .shared
+                .networks
+                .iter()
+                .find(|n| n.id == vip.network);
             let network = network.filter(|n| !n.spec.ingress);
             if let Some(network) = network {
                 why.found.push(format!(
                     "{} is {} on network {}: the data plane of the client's node picks a replica",
-                    service.spec.name, vip.ip, network.spec.name
+                    service.name, vip.ip, network.spec.name
                 ));
             }
         }
         why.ports = seen.ports();
-        why.ports.retain(|p| p.service == service.spec.name);
+        why.ports.retain(|p| p.service == service.name);
         why.replicas = seen.replicas(service);
         let found: Vec<String> = why
             .ports
@@ -167,18 +179,22 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         if taking == 0 {
             why.found.push(format!(
                 "no replica takes connections: they are refused; see weft service ps {}",
-                service.spec.name
+                service.name
             ));
         }
         return Ok(why);
     }
-    let endpoints = seen.endpoints();
-    let with_name =
-        |r: &&weft_control::records::EndpointRecord| r.name == name || r.aliases.contains(&name);
-    for record in endpoints.iter().filter(with_name) {
+    let with_name = |r: &&super::known::KnownEndpoint| r.name == name || r.aliases.contains(&name);
+    for record in seen.endpoints.iter().filter(with_name) {
         let ips: Vec<String> = record.ips.iter().map(ToString::to_string).collect();
-        let network = seen.orders.networks.iter().find(|n| n.id == record.network);
-        why.source = "endpoints, from gossip".to_owned();
+        let network = seen
+            .orders
+            .shared
+            .networks
+            .iter()
+            .find(|n| n.id == record.network);
+        why.source = "endpoints, as the manager ordered them, that their nodes speak of in gossip"
+            .to_owned();
         why.found.push(format!(
             "{name} is one endpoint, {}, on network {} at node {}{}",
             ips.join(" and "),

@@ -470,6 +470,7 @@ fn task(id: &str, command: &[&str]) -> Task {
             networks: Vec::new(),
             ports: Vec::new(),
             endpoint_mode: EndpointMode::Vip,
+            attach: false,
             restart_condition: RestartCondition::Any,
             connections: ConnectionPolicy::default(),
             restart_delay_ms: 0,

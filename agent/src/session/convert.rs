@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use weft_control::cluster::{CommandError, ErrorKind};
 
 /// Number of the JSON schema that this version speaks.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 
 /// The status of a refused command; the text travels unchanged.
 pub(crate) fn to_status(error: CommandError) -> Status {

@@ -9,10 +9,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::transport::Channel;
-use weft_control::assignment::Assignment;
+use weft_control::assignment::{self, Assignment, Own};
 use weft_control::cluster::{Attach, CommandError, NodeDescription};
 use weft_control::id::TaskId;
 use weft_control::objects::{Endpoint, Role, TaskStatus};
+use weft_control::text::{MAX_STATUS, cleaned};
 
 use super::convert::{SCHEMA, decode, encode, from_status};
 use super::identity::Identity;
@@ -145,7 +146,8 @@ impl Session {
     }
 
     /// Queues a status; it is sent until a manager has stored it. The latest of a task wins.
-    pub fn report(&self, task: TaskId, status: TaskStatus) {
+    pub fn report(&self, task: TaskId, mut status: TaskStatus) {
+        status.err = cleaned(&status.err, MAX_STATUS);
         self.shared.reports.add(task, status);
     }
 
@@ -262,7 +264,7 @@ impl Shared {
             .assignment
             .borrow()
             .iter()
-            .flat_map(|a| &a.nodes)
+            .flat_map(|a| &a.shared.nodes)
             .filter(|n| n.role == Role::Manager)
             .filter_map(|n| n.manager_addr.map(|a| a.to_string()))
             .collect();
@@ -302,7 +304,7 @@ impl Shared {
             .map_err(|s| from_status(&s))?
             .ok_or_else(|| CommandError::unavailable("the manager closed the session"))?;
         let period = Duration::from_millis(u64::from(first.heartbeat_ms.clamp(20, 60_000)));
-        self.take_orders(&first).await?;
+        let mut held = self.take_orders(&first, None).await?;
         *backoff = BACKOFF_MIN;
         *lock(&self.last_error) = None;
         self.channel.send_replace(Some(channel.clone()));
@@ -310,7 +312,7 @@ impl Shared {
         let orders = async {
             loop {
                 match stream.message().await {
-                    Ok(Some(message)) => self.take_orders(&message).await?,
+                    Ok(Some(message)) => held = self.take_orders(&message, Some(&held)).await?,
                     Ok(None) => {
                         return Err(CommandError::unavailable("the manager closed the session"));
                     }
@@ -326,13 +328,31 @@ impl Shared {
         }
     }
 
-    async fn take_orders(&self, message: &SessionMessage) -> Result<(), CommandError> {
-        let orders: Assignment =
-            decode(message.schema, &message.assignment_json).map_err(|s| from_status(&s))?;
-        let (file, json) = (self.orders_file.clone(), message.assignment_json.clone());
+    /// Takes over a message; a half that it does not bring is the one that was `held`.
+    async fn take_orders(
+        &self,
+        message: &SessionMessage,
+        held: Option<&Assignment>,
+    ) -> Result<Assignment, CommandError> {
+        let missing = || CommandError::unavailable("the manager sent half of the orders");
+        let schema = message.schema;
+        let shared: Arc<assignment::Shared> = match &message.shared_json {
+            Some(json) => Arc::new(decode(schema, json).map_err(|s| from_status(&s))?),
+            None => held.map(|h| Arc::clone(&h.shared)).ok_or_else(missing)?,
+        };
+        let own: Arc<Own> = match &message.own_json {
+            Some(json) => Arc::new(decode(schema, json).map_err(|s| from_status(&s))?),
+            None => held.map(|h| Arc::clone(&h.own)).ok_or_else(missing)?,
+        };
+        let orders = Assignment { shared, own };
+        let file = self.orders_file.clone();
+        let (shared_json, own_json) = (message.shared_json.clone(), message.own_json.clone());
         // Before anybody acts on them: an agent that is killed in between must not come back with
         // orders older than its deeds. The disk is not waited for: orders would queue behind it.
-        let written = self.writes.run(move || file.replace(&json)).await;
+        let written = self
+            .writes
+            .run(move || file.replace(shared_json.as_deref(), own_json.as_deref()))
+            .await;
         match written {
             Ok(Err(error)) => {
                 // The node works on; only a restart without managers would miss the file.
@@ -340,8 +360,8 @@ impl Shared {
             }
             _ => self.unsynced.notify_one(),
         }
-        self.assignment.send_replace(Some(Arc::new(orders)));
-        Ok(())
+        self.assignment.send_replace(Some(Arc::new(orders.clone())));
+        Ok(orders)
     }
 
     /// Brings written orders to the disk, however many at once.

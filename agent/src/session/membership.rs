@@ -12,8 +12,9 @@ use super::identity::{
 };
 
 const FILE: &str = "swarm.json";
-/// Last orders: [`super::orders`] writes it.
+/// Last orders, the node's own and those of all nodes: [`super::orders`] writes them.
 pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";
+pub(super) const SHARED_FILE: &str = "shared.json";
 /// Desired state: managers only.
 pub(crate) const STORE_FILE: &str = "manager.redb";
 
@@ -77,6 +78,7 @@ impl Membership {
             certs.join(ROOT_KEY_FILE),
             data_dir.join(FILE),
             data_dir.join(ASSIGNMENT_FILE),
+            data_dir.join(SHARED_FILE),
             data_dir.join(STORE_FILE),
         ];
         let mut result = Ok(());

@@ -1,62 +1,84 @@
-//! The file that holds a node's last orders, so that a restart without managers changes nothing.
+//! The files that hold a node's last orders, so that a restart without managers changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use weft_control::assignment::Assignment;
+use serde::de::DeserializeOwned;
+use weft_control::assignment::{Assignment, Own, Shared};
 
 use super::identity::{Identity, IdentityError, replace_private};
-use super::membership::ASSIGNMENT_FILE;
+use super::membership::{ASSIGNMENT_FILE, SHARED_FILE};
 
 /// Where the last orders are.
 #[derive(Debug, Clone)]
-pub(super) struct OrdersFile(PathBuf);
+pub(super) struct OrdersFile {
+    shared: PathBuf,
+    own: PathBuf,
+}
 
 impl OrdersFile {
     pub(super) fn new(data_dir: &Path) -> Self {
-        Self(data_dir.join(ASSIGNMENT_FILE))
+        Self {
+            shared: data_dir.join(SHARED_FILE),
+            own: data_dir.join(ASSIGNMENT_FILE),
+        }
     }
 
     /// Orders for this identity; nothing when there are none, or none that can be read.
     pub(super) fn load(&self, identity: &Identity) -> Option<Assignment> {
-        let path = self.0.display();
-        let text = match std::fs::read(&self.0) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(%path, %error, "cannot read the last orders");
-                return None;
-            }
-        };
-        match serde_json::from_slice::<Assignment>(&text) {
-            Ok(a) if a.node_id() == identity.node_id() && a.cluster_id == identity.cluster_id() => {
-                Some(a)
-            }
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(%path, %error, "the last orders are damaged, ignored");
-                None
-            }
-        }
+        let shared: Arc<Shared> = Arc::new(read(&self.shared)?);
+        let own: Arc<Own> = Arc::new(read(&self.own)?);
+        let mine = own.node.id == *identity.node_id() && shared.cluster_id == identity.cluster_id();
+        mine.then_some(Assignment { shared, own })
     }
 
-    /// Replaces the orders. Who is killed after this finds them again; who loses power may not
-    /// before [`Self::sync`].
-    pub(super) fn replace(&self, json: &[u8]) -> Result<(), IdentityError> {
-        replace_private(&self.0, json)
+    /// Replaces what there is of the orders: first the half that the other one refers to. Who is
+    /// killed after this finds them again; who loses power may not before [`Self::sync`].
+    pub(super) fn replace(
+        &self,
+        shared: Option<&[u8]>,
+        own: Option<&[u8]>,
+    ) -> Result<(), IdentityError> {
+        for (path, json) in [(&self.shared, shared), (&self.own, own)] {
+            if let Some(json) = json {
+                replace_private(path, json)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes what was written last outlive the loss of power. Takes as long as the disk is busy;
-    /// nothing to do when the file is gone.
+    /// nothing to do when the files are gone.
     pub(super) fn sync(&self) -> io::Result<()> {
-        match std::fs::File::open(&self.0) {
-            Ok(file) => file.sync_all()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        for path in [&self.shared, &self.own] {
+            match std::fs::File::open(path) {
+                Ok(file) => file.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
-        match self.0.parent() {
+        match self.own.parent() {
             Some(dir) => std::fs::File::open(dir)?.sync_all(),
             None => Ok(()),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read the last orders");
+            return None;
+        }
+    };
+    match serde_json::from_slice(&text) {
+        Ok(half) => Some(half),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the last orders are damaged, ignored");
+            None
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
 use weft_control::objects::Mac;
 
@@ -53,6 +53,10 @@ pub struct NetworkCreateArgs {
     /// No way to the outside
     #[arg(long)]
     pub internal: bool,
+    /// Let `network connect` join it, on any node (`--attachable=false`: services only)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub attachable: bool,
     /// Option of the network; may be repeated
     #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub options: Vec<(String, String)>,
@@ -75,7 +79,7 @@ pub struct NetworkConnectArgs {
     /// One more name on this network; may be repeated
     #[arg(long = "alias", value_name = "NAME")]
     pub aliases: Vec<String>,
-    /// Count the endpoint as a replica of this service
+    /// Count the endpoint as a replica of this service; on a worker only if it has `--attach`
     #[arg(long)]
     pub service: Option<String>,
     /// Name on the network

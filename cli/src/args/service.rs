@@ -68,6 +68,9 @@ pub struct ServiceCreateArgs {
     /// How connections find a replica.
     #[command(flatten)]
     pub connections: ConnectionArgs,
+    /// Let `network connect` on workers make replicas and take its names; managers may anyway
+    #[arg(long)]
+    pub attach: bool,
     /// When finished tasks are replaced
     #[arg(long, default_value = "any")]
     pub restart_condition: RestartArg,
@@ -105,6 +108,10 @@ pub struct ServiceUpdateArgs {
     /// How connections find a replica.
     #[command(flatten)]
     pub connections: ConnectionArgs,
+    /// Let `network connect` on workers make replicas and take its names
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub attach: Option<bool>,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub detach: bool,

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
     if let Some(file) = &args.svg {
         picture::draw(&tests, file)?;
     }
-    out.raw(&report::render(&tests, &args.format, report::OVERLAY)?)?;
+    out.text(&report::render(&tests, &args.format, report::OVERLAY)?)?;
     if args.format.format.is_none() && !args.format.quiet {
         out.line(&format!(
             "Medians of {} alternating pairs of {} s.",

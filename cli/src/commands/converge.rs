@@ -11,7 +11,7 @@ use weft_control::objects::{ServiceMode, TaskState};
 use crate::client::Client;
 use crate::commands::failures::{Failures, all_over};
 use crate::commands::{rows, service};
-use crate::output::{Printer, complain};
+use crate::output::{Printer, complain, shown};
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
@@ -160,7 +160,7 @@ impl Progress {
                 Some((_, error)) => (*error).to_owned(),
                 None => rows::state_word(status.state),
             };
-            progress.slots.insert(slot, text);
+            progress.slots.insert(slot, shown(&text).into_owned());
         }
         progress
     }
@@ -195,17 +195,16 @@ impl Screen {
             return Ok(());
         }
         if out.is_terminal() {
-            let mut text = String::new();
             if self.drawn > 0 {
-                text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
+                out.redraw(self.drawn)?;
             }
-            text.push_str(&format!("{overall}\n"));
+            let mut text = format!("{overall}\n");
             let bars = progress.slots.iter().take(MAX_BARS);
             self.drawn = 1 + bars.len();
             for (slot, state) in bars {
                 text.push_str(&format!("{slot}: {}\n", bar(state)));
             }
-            out.raw(&text)?;
+            out.text(&text)?;
         } else {
             if self.overall != overall {
                 out.line(&overall)?;

@@ -15,7 +15,7 @@ pub(super) async fn run(
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     let checks: Vec<Check> = client.get("/v1/doctor").await?;
-    out.raw(&listing(&checks).render(args)?)?;
+    out.text(&listing(&checks).render(args)?)?;
     let failed = checks.iter().any(|check| check.health == Health::Fail);
     Ok(if failed {
         ExitCode::FAILURE

@@ -19,6 +19,6 @@ pub(super) async fn run(
         format: args.format.clone().or_else(|| Some("table".to_owned())),
         quiet: args.quiet,
     };
-    out.raw(&render_inspect(&[info], &table)?)?;
+    out.text(&render_inspect(&[info], &table)?)?;
     Ok(ExitCode::SUCCESS)
 }

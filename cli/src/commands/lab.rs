@@ -36,7 +36,7 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
             command,
         } => return exec(&name, &node, &command),
         LabCommand::Status { name, format } => {
-            out.raw(&status(&Lab::open(&default_dir().join(name))?).render(&format)?)?;
+            out.text(&status(&Lab::open(&default_dir().join(name))?).render(&format)?)?;
         }
         LabCommand::Down { name } => {
             Lab::open(&default_dir().join(&name))?.down()?;
@@ -50,7 +50,7 @@ fn up(config: LabConfig, out: &mut Printer) -> anyhow::Result<()> {
     let mut lab = Lab::create(&config)?;
     let name = &config.name;
     lab.wait_ready(READY_LIMIT)?;
-    out.raw(&status(&lab).render(&FormatArgs::default())?)?;
+    out.text(&status(&lab).render(&FormatArgs::default())?)?;
     let first = lab.socket("node1")?;
     out.line(&format!(
         "\nTalk to a node:    weft -H unix://{} info\nRun on a node:     weft lab exec --name {name} node1 -- ip address\nTake it all down:  weft lab down --name {name}",

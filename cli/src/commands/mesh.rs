@@ -18,7 +18,7 @@ pub(super) async fn run(
     match command {
         MeshCommand::Ls(format) => {
             let ports: Vec<MeshPort> = client.get("/v1/mesh/ports").await?;
-            out.raw(&listing(&ports).render(&format)?)?;
+            out.text(&listing(&ports).render(&format)?)?;
         }
         MeshCommand::Conns(args) => {
             let mut path = format!("/v1/mesh/conns?limit={}", args.limit);
@@ -27,7 +27,7 @@ pub(super) async fn run(
                 path.push_str(&segment(service));
             }
             let conns: MeshConns = client.get(&path).await?;
-            out.raw(&connections(&conns.connections).render(&args.format)?)?;
+            out.text(&connections(&conns.connections).render(&args.format)?)?;
             out.flush()?;
             if !conns.complete {
                 complain(&format!(

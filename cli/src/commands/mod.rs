@@ -91,7 +91,7 @@ fn show(
             Err(error) => return Err(error),
         }
     }
-    out.raw(&render_inspect(&objects, &args.format)?)?;
+    out.text(&render_inspect(&objects, &args.format)?)?;
     finish(&missing)
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn run(
         NetworkCommand::Create(args) => create(client, args, out).await?,
         NetworkCommand::Ls(format) => {
             let networks: Vec<Network> = client.get("/v1/networks").await?;
-            out.raw(&rows::networks(networks).render(&format)?)?;
+            out.text(&rows::networks(networks).render(&format)?)?;
         }
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();
@@ -67,6 +67,7 @@ async fn create(client: &Client, args: NetworkCreateArgs, out: &mut Printer) -> 
         ipv6: args.ipv6,
         internal: args.internal,
         ingress: false,
+        attachable: args.attachable,
         options: unique("option", args.options)?,
         labels: unique("label", args.labels)?,
     };

@@ -19,7 +19,7 @@ pub(super) async fn run(
     match command {
         NodeCommand::Ls(format) => {
             let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
-            out.raw(&rows::nodes(nodes).render(&format)?)?;
+            out.text(&rows::nodes(nodes).render(&format)?)?;
             Ok(ExitCode::SUCCESS)
         }
         NodeCommand::Inspect(args) => {

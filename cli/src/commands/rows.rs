@@ -78,6 +78,7 @@ pub(super) fn networks(mut networks: Vec<Network>) -> Listing {
             "Driver": "overlay",
             "Scope": "swarm",
             "Internal": network.spec.internal,
+            "Attachable": network.spec.attachable,
             "IPv6": network.spec.ipv6,
             "Ingress": network.spec.ingress,
             "Subnets": subnets.join(","),

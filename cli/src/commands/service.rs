@@ -31,7 +31,7 @@ pub(super) async fn run(
                 .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
-            out.raw(&rows::services(services).render(&format)?)?;
+            out.text(&rows::services(services).render(&format)?)?;
             if format.format.is_none() && !format.quiet {
                 out.flush()?;
                 errors.iter().for_each(|error| complain(error));
@@ -90,11 +90,12 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
         local_first: args.connections.local_first,
         limit_connections: args.connections.limit_connections,
         limit_client_connections: args.connections.limit_client_connections,
+        attach: args.attach,
     };
     if update == ServiceUpdate::default() {
         bail!(
             "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
-             --limit-connections or --limit-client-connections"
+             --limit-connections, --limit-client-connections or --attach"
         );
     }
     let path = format!("{}/update", path(&args.service));
@@ -147,6 +148,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             RestartArg::None => RestartCondition::None,
         },
         connections: connections(&args.connections),
+        attach: args.attach,
         restart_delay_ms: args.restart_delay,
         stop_grace_ms: args.stop_grace_period,
         labels: unique("label", args.labels)?,
@@ -174,7 +176,7 @@ async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow:
     }
     if !tasks.is_empty() || refused.is_empty() {
         let listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
-        out.raw(&listing.render(&args.format)?)?;
+        out.text(&listing.render(&args.format)?)?;
     }
     finish(&refused)
 }

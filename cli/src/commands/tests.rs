@@ -47,6 +47,7 @@ fn spec(replicas: u32) -> ServiceSpec {
         endpoint_mode: EndpointMode::Vip,
         restart_condition: RestartCondition::Any,
         connections: ConnectionPolicy::default(),
+        attach: false,
         restart_delay_ms: 5_000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),

@@ -21,10 +21,10 @@ pub(super) async fn run(
     // Sentences are for people; rows are for programs, too.
     let plain = args.format.format.is_none() && !args.format.quiet;
     if plain {
-        out.raw(&sentences(&why))?;
+        out.text(&sentences(&why))?;
     }
     if !plain || !why.replicas.is_empty() {
-        out.raw(&listing(&why).render(&args.format)?)?;
+        out.text(&listing(&why).render(&args.format)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

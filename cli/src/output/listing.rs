@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::template::Format;
+use super::terminal::{json as json_text, value};
 use crate::args::FormatArgs;
 
 /// Spaces between columns, as docker has it.
@@ -51,14 +52,14 @@ impl Listing {
         match args.format.as_deref() {
             _ if args.quiet && args.format.is_none() => {
                 for row in &self.rows {
-                    out.push_str(row[self.quiet].as_str().unwrap_or_default());
+                    out.push_str(&value(row[self.quiet].as_str().unwrap_or_default()));
                     out.push('\n');
                 }
             }
             None | Some("" | "table") => out = self.render_table(self.table)?,
             Some("json") => {
                 for row in &self.rows {
-                    out.push_str(&row.to_string());
+                    out.push_str(&json_text(&row.to_string()));
                     out.push('\n');
                 }
             }
@@ -127,7 +128,7 @@ pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<St
     match args.format.as_deref() {
         None if args.quiet => {
             for object in objects {
-                out.push_str(object["ID"].as_str().unwrap_or_default());
+                out.push_str(&value(object["ID"].as_str().unwrap_or_default()));
                 out.push('\n');
             }
         }
@@ -136,7 +137,7 @@ pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<St
             let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
             let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
             serde::Serialize::serialize(objects, &mut serializer)?;
-            out = String::from_utf8(bytes)?;
+            out = json_text(&String::from_utf8(bytes)?).into_owned();
             out.push('\n');
         }
         Some("table") => {
@@ -157,18 +158,18 @@ pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<St
     Ok(out)
 }
 
-fn flatten(path: &str, value: &Value, lines: &mut Vec<String>) {
+fn flatten(path: &str, found: &Value, lines: &mut Vec<String>) {
     let below = |key: &str| match path {
-        "" => key.to_owned(),
-        path => format!("{path}.{key}"),
+        "" => value(key).into_owned(),
+        path => format!("{path}.{}", value(key)),
     };
-    match value {
+    match found {
         Value::Object(map) => map.iter().for_each(|(k, v)| flatten(&below(k), v, lines)),
         Value::Array(items) => items
             .iter()
             .enumerate()
             .for_each(|(i, v)| flatten(&below(&i.to_string()), v, lines)),
-        Value::String(text) => lines.push(format!("{path}\t{text}")),
+        Value::String(text) => lines.push(format!("{path}\t{}", value(text))),
         Value::Null => {}
         other => lines.push(format!("{path}\t{other}")),
     }
@@ -231,6 +232,50 @@ bbb     a-longer-name
             render(Some("{{json .}}"), false).unwrap().lines().next(),
             Some(r#"{"ID":"aaa","Name":"node1","Self":true,"State":"Ready"}"#)
         );
+    }
+
+    #[test]
+    fn words_of_others_do_not_steer_the_terminal() {
+        let hostile = "a\u{1b}]0;x\u{7}\nbbb\tc\u{9b}1m\u{202e}";
+        let mut listing = sample();
+        listing.push(json!({"ID": hostile, "Self": false, "Name": hostile, "State": "Ready"}));
+        let inspected = [json!({"ID": hostile, hostile: [hostile]})];
+        let steers = |text: &str| text.contains(|c| c != '\n' && weft_control::text::is_unsafe(c));
+        for format in [
+            None,
+            Some("table"),
+            Some("json"),
+            Some("{{.Name}}"),
+            Some("{{json .}}"),
+        ] {
+            for quiet in [false, true] {
+                let args = FormatArgs {
+                    format: format.map(str::to_owned),
+                    quiet,
+                };
+                let text = listing.render(&args).unwrap();
+                assert!(!steers(&text), "{text:?}");
+                let lines = text.lines().count();
+                let heading = usize::from(!quiet && format.is_none() || format == Some("table"));
+                assert_eq!(lines, 3 + heading, "a row is one line: {text}");
+                let args = FormatArgs {
+                    format: format.map(|f| f.replace(".Name", ".ID")),
+                    quiet,
+                };
+                let text = render_inspect(&inspected, &args).unwrap();
+                assert!(!steers(&text), "{text:?}");
+            }
+        }
+        // Programs get what was said.
+        for format in ["json", "{{json .}}"] {
+            let args = FormatArgs {
+                format: Some(format.to_owned()),
+                quiet: false,
+            };
+            let text = listing.render(&args).unwrap();
+            let row: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            assert_eq!(row["Name"], hostile);
+        }
     }
 
     #[test]

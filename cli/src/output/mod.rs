@@ -4,10 +4,12 @@ mod ago;
 mod case;
 mod listing;
 mod template;
+mod terminal;
 
 pub use ago::{ago, human_duration};
 pub use case::docker_case;
 pub use listing::{Listing, render_inspect};
+pub use terminal::value as shown;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -52,22 +54,31 @@ impl Printer {
         self.terminal
     }
 
-    /// Writes text and a line feed.
+    /// Writes text and a line feed. What a terminal would obey is escaped, but for line ends and
+    /// tabs.
     ///
     /// # Errors
     /// The writer's, a closed pipe among them.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(text.as_bytes())?;
+        self.out.write_all(terminal::lines(text).as_bytes())?;
         self.out.write_all(b"\n")
     }
 
-    /// Writes text as it is and makes it visible at once.
+    /// Writes text, escaped as [`Printer::line`] does, and makes it visible at once.
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub fn raw(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(text.as_bytes())?;
+    pub fn text(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(terminal::lines(text).as_bytes())?;
         self.out.flush()
+    }
+
+    /// Goes so many lines up and empties the screen from there.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub fn redraw(&mut self, lines: usize) -> io::Result<()> {
+        write!(self.out, "\x1b[{lines}A\x1b[J")
     }
 
     /// Makes everything visible.
@@ -81,5 +92,5 @@ impl Printer {
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.
 pub fn complain(text: &str) {
-    drop(writeln!(io::stderr(), "{text}"));
+    drop(writeln!(io::stderr(), "{}", terminal::lines(text)));
 }

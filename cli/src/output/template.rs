@@ -5,6 +5,13 @@ use std::collections::HashMap;
 use anyhow::anyhow;
 use gtmpl::{Context, Func, FuncError, Template, Value};
 
+use super::terminal;
+
+/// Stand for a line end and a tab of a value while a template is rendered, so that they can be told
+/// from those of the template. Noncharacters, which no text is meant to have.
+const LINE_END: char = '\u{fdd0}';
+const TAB: char = '\u{fdd1}';
+
 /// A template that was read once and is rendered for each row.
 pub(super) struct Format(Template);
 
@@ -31,6 +38,11 @@ impl Format {
     pub(super) fn render(&self, object: &serde_json::Value) -> anyhow::Result<String> {
         self.0
             .render(&Context::from(to_template(object)))
+            .map(|text| {
+                terminal::lines(&text)
+                    .replace(LINE_END, &terminal::value("\n"))
+                    .replace(TAB, &terminal::value("\t"))
+            })
             .map_err(|e| {
                 let text = e.to_string();
                 // The library prints the whole object; its fields are what helps.
@@ -53,7 +65,10 @@ fn to_template(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Nil,
         serde_json::Value::Bool(b) => Value::Bool(*b),
-        serde_json::Value::String(s) => Value::String(s.clone()),
+        serde_json::Value::String(s) => Value::String(
+            s.replace('\n', LINE_END.encode_utf8(&mut [0; 4]))
+                .replace('\t', TAB.encode_utf8(&mut [0; 4])),
+        ),
         serde_json::Value::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
             (Some(n), _, _) => Value::from(n),
             (_, Some(n), _) => Value::from(n),
@@ -73,7 +88,7 @@ fn to_json(value: &Value) -> serde_json::Value {
     match value {
         Value::NoValue | Value::Nil | Value::Function(_) => serde_json::Value::Null,
         Value::Bool(b) => (*b).into(),
-        Value::String(s) => s.clone().into(),
+        Value::String(s) => s.replace(LINE_END, "\n").replace(TAB, "\t").into(),
         Value::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
             (Some(n), _, _) => n.into(),
             (_, Some(n), _) => n.into(),
@@ -107,7 +122,8 @@ fn arg<'a>(
 }
 
 fn json(args: &[Value]) -> Result<Value, FuncError> {
-    Ok(to_json(arg("json", args, 0, 1)?).to_string().into())
+    let text = to_json(arg("json", args, 0, 1)?).to_string();
+    Ok(terminal::json(&text).into_owned().into())
 }
 
 fn lower(args: &[Value]) -> Result<Value, FuncError> {

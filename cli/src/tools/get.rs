@@ -119,7 +119,7 @@ pub(crate) fn run(args: &DemoGetArgs, out: &mut Printer) -> anyhow::Result<ExitC
                 answer.length as f64 * 8.0 / seconds / 1e9
             ))?;
         } else {
-            out.raw(&String::from_utf8_lossy(&answer.body))?;
+            out.text(&String::from_utf8_lossy(&answer.body))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@
 //!                                                                   │
 //! reconcile(&ClusterState, now, entropy) ◄── on every new state ◄───┤
 //!                                                                   ▼
-//! assignment_for(&ClusterState, node) ──► the node's session
+//! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
 
 mod allocator;
@@ -30,7 +30,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use assign::assignment_for;
+pub use assign::OrderBook;
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,

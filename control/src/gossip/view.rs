@@ -81,19 +81,18 @@ impl NetdbView {
     }
 
     /// What active nodes say of themselves. Values that do not decode are skipped
-    /// (see [`Self::undecodable`]), and so are records that name another node than their owner.
+    /// (see [`Self::undecodable`]), and so are records under another key than their owner's.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, NodeRecord)> {
         self.decoded(Table::Node)
-            .filter(|(owner, _, r): &(_, _, NodeRecord)| **owner == r.node)
+            .filter(|(owner, key, _)| owner.as_str() == *key)
             .map(|(owner, _, r)| (owner, r))
     }
 
-    /// Endpoints of active nodes, with their owners; skips as [`Self::nodes`] does.
+    /// What active nodes say of endpoints, with who says it; skips as [`Self::nodes`] does. Whether
+    /// the endpoint is the speaker's own only the orders tell.
     pub fn endpoints(&self) -> impl Iterator<Item = (&NodeId, EndpointRecord)> {
         self.decoded(Table::Endpoint)
-            .filter(|(owner, key, r): &(_, _, EndpointRecord)| {
-                **owner == r.node && *key == r.id.as_str()
-            })
+            .filter(|(_, key, r): &(_, _, EndpointRecord)| *key == r.id.as_str())
             .map(|(owner, _, r)| (owner, r))
     }
 

@@ -11,6 +11,7 @@ mod ejection;
 mod failure;
 mod ipv6;
 mod limits;
+mod members;
 mod mesh_frame;
 mod mesh_frame_ipv6;
 mod mtu;

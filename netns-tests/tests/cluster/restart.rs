@@ -176,11 +176,11 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
 #[test]
 fn orders_on_disk_that_are_old_take_nothing_down() {
     let cluster = swarm(2);
-    let orders = cluster.lab.dir().join("node2/data/assignment.json");
+    let data = cluster.lab.dir().join("node2/data");
     cluster.network("front");
-    let holding = |name: &str| {
+    let holding = |file: &str, name: &str| {
         eventually("the orders are on disk", || {
-            let text = std::fs::read_to_string(&orders).map_err(|e| e.to_string())?;
+            let text = std::fs::read_to_string(data.join(file)).map_err(|e| e.to_string())?;
             if text.contains(name) {
                 Ok(text)
             } else {
@@ -188,7 +188,8 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
             }
         })
     };
-    let old = holding("front");
+    let old = holding("shared.json", "front");
+    let old_own = holding("assignment.json", "node2");
     let tasks = cluster.serve_web(2);
     let (guest, printed) = cluster.guest("node2", "guest", "front");
     let own = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
@@ -197,9 +198,11 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     assert_eq!(tasks[1].node, "node2");
     get(&guest, task).expect("the task of node2 answers");
     let pids = cluster.task_pids("node2");
-    holding("guest");
+    holding("assignment.json", "guest");
+    holding("shared.json", "guest");
     cluster.lab.freeze_agent("node1", true).expect("a manager");
-    std::fs::write(&orders, old).expect("older orders");
+    std::fs::write(data.join("shared.json"), old).expect("older orders");
+    std::fs::write(data.join("assignment.json"), old_own).expect("older orders");
     let before = cluster.lab.kill_agent("node2").expect("an agent to kill");
     eventually("the agent is back", || {
         match cluster.lab.agent_pid("node2") {

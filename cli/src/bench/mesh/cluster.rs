@@ -229,6 +229,7 @@ impl Cluster {
             endpoint_mode: EndpointMode::Vip,
             restart_condition: RestartCondition::None,
             connections: ConnectionPolicy::default(),
+            attach: false,
             restart_delay_ms: 5000,
             stop_grace_ms: 10_000,
             labels: BTreeMap::new(),

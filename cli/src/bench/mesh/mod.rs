@@ -70,7 +70,7 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
     if let Some(file) = &args.svg {
         picture::draw(&tests, file)?;
     }
-    out.raw(&report::render(&tests, &args.format, report::MESH)?)?;
+    out.text(&report::render(&tests, &args.format, report::MESH)?)?;
     if args.format.format.is_none() && !args.format.quiet {
         out.line(&format!(
             "Medians of {} alternating pairs of {} s.",

@@ -289,6 +289,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         endpoint_mode: weft_control::objects::EndpointMode::Vip,
         restart_condition: RestartCondition::None,
         connections: ConnectionPolicy::default(),
+        attach: true,
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),

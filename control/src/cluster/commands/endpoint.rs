@@ -11,7 +11,14 @@ use super::super::state::{Change, ClusterState, ObjectId};
 use super::network::check_name;
 use crate::api::PeerAdd;
 use crate::id::{EndpointId, NodeId, PeerId};
-use crate::objects::{Attachment, Endpoint, Mac, Network, NodeState, StaticPeer};
+use crate::objects::{
+    Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
+};
+
+/// Endpoints of `network connect` on one node, and further names of one endpoint: everybody's
+/// orders hold them.
+const MAX_ENDPOINTS: usize = 4096;
+pub(super) const MAX_ALIASES: usize = 32;
 
 /// `weft network connect`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,10 +85,108 @@ fn chosen(
     Ok(ips)
 }
 
+/// A service on the network with that name, its own or another one of its names there.
+fn named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&'a Service> {
+    state.services.values().find(|service| {
+        let mut networks = service.spec.networks.iter();
+        let here = networks.find(|n| n.target == network.id.0);
+        here.is_some_and(|here| {
+            let mut names = std::iter::once(&service.spec.name).chain(&here.aliases);
+            names.any(|n| n.eq_ignore_ascii_case(name))
+        })
+    })
+}
+
+/// A task on the network with that name.
+fn task_named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&'a Task> {
+    state.tasks.values().find(|t| {
+        !t.status.state.is_terminal()
+            && t.attachments.iter().any(|a| a.network == network.id)
+            && t.name().eq_ignore_ascii_case(name)
+    })
+}
+
+/// Whether an endpoint of `node` may stand for a service. Who is a replica is the managers' word: a
+/// worker would else take what is not meant for it, by its own.
+fn may_stand_for(
+    state: &ClusterState,
+    node: &NodeId,
+    service: &Service,
+    what: &str,
+) -> Result<(), CommandError> {
+    let role = state.nodes.get(node).map(|n| n.role);
+    if role == Some(Role::Manager) || service.spec.attach {
+        return Ok(());
+    }
+    let name = &service.spec.name;
+    Err(CommandError::forbidden(format!(
+        "{what} service {name}, which takes no endpoints of worker nodes: connect on a manager, or \
+         allow it there with \"weft service update --attach=true {name}\""
+    )))
+}
+
+/// Names of an endpoint that is to be made: valid, not too many, and nobody else's.
+fn check_names(
+    state: &ClusterState,
+    node: &NodeId,
+    network: &Network,
+    name: &str,
+    aliases: &[String],
+) -> Result<(), CommandError> {
+    check_name("endpoint", name)?;
+    if aliases.len() > MAX_ALIASES {
+        return Err(CommandError::bad(format!(
+            "{} aliases are too many: an endpoint may have {MAX_ALIASES}",
+            aliases.len()
+        )));
+    }
+    for alias in aliases {
+        check_name("alias", alias)?;
+    }
+    let on = &network.spec.name;
+    for name in std::iter::once(name).chain(aliases.iter().map(String::as_str)) {
+        if let Some(service) = named(state, network, name) {
+            may_stand_for(state, node, service, &format!("{name} is a name of"))?;
+        }
+        if task_named(state, network, name).is_some() {
+            return Err(CommandError::conflict(format!(
+                "{name} is a task on network {on}; choose another name"
+            )));
+        }
+    }
+    let held = |wanted: &str| {
+        let mut others = state.endpoints.values();
+        others.find(|e| e.attachment.network == network.id && e.name.eq_ignore_ascii_case(wanted))
+    };
+    let at = |other: &Endpoint| {
+        let node = state.nodes.get(&other.node);
+        node.map_or(other.node.to_string(), |n| n.hostname.clone())
+    };
+    if let Some(other) = held(name) {
+        return Err(CommandError::conflict(format!(
+            "endpoint with name {name} already exists in network {on} (on node {}); choose \
+             another --name",
+            at(other)
+        )));
+    }
+    for alias in aliases {
+        if let Some(other) = held(alias).filter(|other| other.node != *node) {
+            return Err(CommandError::conflict(format!(
+                "alias {alias} is the name of an endpoint in network {on} (on node {}); choose \
+                 another --alias",
+                at(other)
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Makes an endpoint on `node`.
 ///
 /// # Errors
-/// Unknown network or service, a name or address in use (the text says by whom), no address left.
+/// Unknown network or service, a network that is not to be joined this way, a service or a name of
+/// one that is not the node's to take, a name or address in use (the text says by whom), no address
+/// left.
 pub fn attach_endpoint(
     state: &ClusterState,
     now: u64,
@@ -94,6 +199,19 @@ pub fn attach_endpoint(
         return Err(CommandError::bad(format!(
             "network {} cannot be attached to: ingress network cannot be attachable",
             network.spec.name
+        )));
+    }
+    if !network.spec.attachable {
+        return Err(CommandError::forbidden(format!(
+            "Could not attach to network {name}: network {name} not manually attachable; it was \
+             made with --attachable=false, for services only",
+            name = network.spec.name
+        )));
+    }
+    let mine = state.endpoints.values().filter(|e| e.node == *node).count();
+    if mine >= MAX_ENDPOINTS {
+        return Err(CommandError::conflict(format!(
+            "this node has {mine} endpoints, and may have {MAX_ENDPOINTS}; disconnect some"
         )));
     }
     let service = match &cmd.service {
@@ -111,31 +229,14 @@ pub fn attach_endpoint(
                     service.spec.name, network.spec.name
                 )));
             }
+            may_stand_for(state, node, service, "the endpoint cannot be a replica of")?;
             Some(service.id.clone())
         }
     };
     let mut draft = Draft::new(state, now, entropy);
     let id = EndpointId::from_entropy(draft.entropy.next_u128());
     let name = cmd.name.unwrap_or_else(|| id.short().to_owned());
-    check_name("endpoint", &name)?;
-    for alias in &cmd.aliases {
-        check_name("alias", alias)?;
-    }
-    let same_name = state
-        .endpoints
-        .values()
-        .find(|e| e.attachment.network == network.id && e.name == name);
-    if let Some(other) = same_name {
-        let node = state
-            .nodes
-            .get(&other.node)
-            .map_or(other.node.as_str(), |n| &n.hostname);
-        return Err(CommandError::conflict(format!(
-            "endpoint with name {name} already exists in network {} (on node {node}); choose \
-             another --name",
-            network.spec.name
-        )));
-    }
+    check_names(state, node, network, &name, &cmd.aliases)?;
     let mut ipam = Ipam::new(state);
     let ips = match cmd.ip {
         Some(ip) => chosen(state, &mut ipam, network, ip)?,

@@ -10,6 +10,7 @@ use super::super::ipam::Ipam;
 use super::super::state::{Change, ClusterState, ObjectId};
 use crate::id::NodeId;
 use crate::objects::{Availability, Meta, Node, NodeState, Role, TaskState};
+use crate::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,68 @@ pub struct NodeDescription {
     pub gossip_port: u16,
     /// Control address, of managers only.
     pub manager_addr: Option<SocketAddr>,
+}
+
+impl NodeDescription {
+    /// Whether others can live with it: texts that are short and read as they are, addresses that
+    /// can be a machine's.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check(&self) -> Result<(), CommandError> {
+        if !text::is_plain(&self.hostname, MAX_HOSTNAME) {
+            return Err(CommandError::bad(format!(
+                "the name of the node must have 1 to {MAX_HOSTNAME} printable characters; set --name"
+            )));
+        }
+        if !text::is_plain(&self.engine_version, MAX_VERSION) {
+            return Err(CommandError::bad(format!(
+                "the version of weftd must have 1 to {MAX_VERSION} printable characters"
+            )));
+        }
+        let nobodys = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast();
+        if nobodys(self.addr) || nobodys(self.data_path_addr) {
+            return Err(CommandError::bad(
+                "advertise address must be a non-zero IP address or network interface (with \
+                 optional port number)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether its addresses are nobody else's: packets and words for another node would go to this
+    /// one. A node that is down may have been replaced by this one.
+    fn check_addresses(&self, state: &ClusterState, id: &NodeId) -> Result<(), CommandError> {
+        let there = state.nodes.values();
+        let mut others = there.filter(|n| n.id != *id && n.state != NodeState::Down);
+        let taken = others.find_map(|n| {
+            if n.data_path_addr == self.data_path_addr {
+                Some((n, format!("data path address {}", n.data_path_addr)))
+            } else if (n.addr, n.gossip_port) == (self.addr, self.gossip_port) {
+                let addr = SocketAddr::new(n.addr, n.gossip_port);
+                Some((n, format!("gossip address {addr}")))
+            } else {
+                None
+            }
+        });
+        if let Some((other, what)) = taken {
+            return Err(CommandError::conflict(format!(
+                "{what} is that of node {} ({}), which is not down: give this node another one \
+                 (--advertise-addr, --data-path-addr), or remove the other one with \"weft node rm \
+                 --force {}\" on a manager",
+                other.hostname, other.id, other.id
+            )));
+        }
+        let mut peers = state.peers.values();
+        if peers.any(|p| p.vtep == self.data_path_addr) {
+            return Err(CommandError::conflict(format!(
+                "data path address {} is that of a static peer; remove the peer on a manager, or \
+                 give this node another one (--data-path-addr)",
+                self.data_path_addr
+            )));
+        }
+        Ok(())
+    }
 }
 
 fn describe(node: &mut Node, description: &NodeDescription) {
@@ -77,7 +140,7 @@ pub(super) fn build_node(
 /// Adds a node that proved to know a join secret.
 ///
 /// # Errors
-/// The id is taken, or there is no cluster.
+/// The id or an address is taken, the description is not to be lived with, or there is no cluster.
 pub fn join(
     state: &ClusterState,
     now: u64,
@@ -94,6 +157,8 @@ pub fn join(
     if state.nodes.contains_key(&id) {
         return Err(CommandError::conflict(format!("node {id} already exists")));
     }
+    description.check()?;
+    description.check_addresses(state, &id)?;
     let mut draft = Draft::new(state, now, entropy);
     let node = build_node(&mut draft, id, role, description);
     Ok(draft.plan(node))
@@ -111,7 +176,7 @@ fn member<'a>(state: &'a ClusterState, id: &NodeId) -> Result<&'a Node, CommandE
 /// Takes over what a node says about itself; no change when nothing differs.
 ///
 /// # Errors
-/// The node is not a member (any more).
+/// The node is not a member (any more), or says what [`join`] refuses too.
 pub fn update_node(
     state: &ClusterState,
     now: u64,
@@ -120,6 +185,8 @@ pub fn update_node(
     description: &NodeDescription,
 ) -> Result<Vec<Change>, CommandError> {
     let before = member(state, id)?;
+    description.check()?;
+    description.check_addresses(state, id)?;
     let mut node = before.clone();
     describe(&mut node, description);
     let mut draft = Draft::new(state, now, entropy);

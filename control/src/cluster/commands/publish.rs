@@ -95,6 +95,7 @@ pub fn update_service(
         }
     }
     service.spec.connections = update.connections(before.spec.connections);
+    service.spec.attach = update.attach.unwrap_or(before.spec.attach);
     ports::validate(&service.spec)?;
     if service.spec == before.spec {
         return Ok(Draft::new(state, now, entropy).plan(service));
@@ -138,6 +139,7 @@ pub fn update_service(
         } else {
             task.spec.ports.clone_from(&service.spec.ports);
             task.spec.connections = service.spec.connections;
+            task.spec.attach = service.spec.attach;
         }
         draft.put(task);
     }

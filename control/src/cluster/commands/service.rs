@@ -5,6 +5,7 @@ use super::super::error::CommandError;
 use super::super::ipam::Ipam;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{allocator, ports};
+use super::endpoint::MAX_ALIASES;
 use crate::id::ServiceId;
 use crate::objects::{EndpointMode, Meta, Service, ServiceMode, ServiceSpec, TaskState};
 
@@ -78,6 +79,16 @@ fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), 
                 "network {} is given twice",
                 network.spec.name
             )));
+        }
+        if attachment.aliases.len() > MAX_ALIASES {
+            return Err(CommandError::bad(format!(
+                "{} aliases on network {} are too many: there may be {MAX_ALIASES}",
+                attachment.aliases.len(),
+                network.spec.name
+            )));
+        }
+        for alias in &attachment.aliases {
+            super::network::check_name("alias", alias)?;
         }
         attachment.target.clone_from(&network.id.0);
     }

@@ -50,6 +50,7 @@ pub fn init_cluster(
              and join another one.",
         ));
     }
+    cmd.node.check()?;
     let prefix_len = cmd.subnet_prefix_len.unwrap_or(DEFAULT_SUBNET_PREFIX_LEN);
     if !(1..=29).contains(&prefix_len) {
         return Err(CommandError::bad(format!(

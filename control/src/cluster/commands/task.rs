@@ -5,9 +5,10 @@ use super::super::error::CommandError;
 use super::super::state::{Change, ClusterState};
 use crate::id::{NodeId, TaskId};
 use crate::objects::{TaskState, TaskStatus};
+use crate::text::{MAX_STATUS, cleaned};
 
-/// Takes over a status. A state never goes backwards, and a forgotten task is no error: both are
-/// ignored.
+/// Takes over a status, with its texts cleaned and cut to [`MAX_STATUS`]. A state never goes
+/// backwards, and a forgotten task is no error: both are ignored.
 ///
 /// # Errors
 /// The task is not the node's, or the state is not one that nodes report.
@@ -34,6 +35,11 @@ pub fn update_task_status(
             task.id, status.state
         )));
     }
+    let status = TaskStatus {
+        message: cleaned(&status.message, MAX_STATUS),
+        err: cleaned(&status.err, MAX_STATUS),
+        ..status.clone()
+    };
     let newer = status.state > task.status.state
         || (status.state == task.status.state
             && !status.state.is_terminal()
@@ -41,7 +47,7 @@ pub fn update_task_status(
     let mut draft = Draft::new(state, now, entropy);
     if newer {
         let mut task = task.clone();
-        task.status = status.clone();
+        task.status = status;
         draft.put(task);
     }
     Ok(draft.into_changes())

@@ -3,7 +3,11 @@ use crate::api::PeerAdd;
 use crate::objects::{EndpointMode, Protocol, PublishMode};
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, CommandError>, kind: ErrorKind, text: &str) {
+pub(super) fn refused<T: std::fmt::Debug>(
+    result: Result<T, CommandError>,
+    kind: ErrorKind,
+    text: &str,
+) {
     let error = result.unwrap_err();
     assert!(error.message.contains(text), "{error}");
     assert_eq!(error.kind, kind, "{error}");
@@ -545,11 +549,12 @@ fn the_state_survives_serialisation() {
         serde_json::from_str::<ClusterState>(&text).unwrap(),
         world.state
     );
-    let orders = assignment_for(&world.state, &node(1)).unwrap();
-    assert_eq!(orders.nodes.len(), 2);
-    assert_eq!(orders.tasks.len(), 1);
-    assert_eq!(orders.version, world.state.version);
-    assert!(assignment_for(&world.state, &node(9)).is_none());
+    let orders = super::orders(&world.state, &node(1)).unwrap();
+    assert_eq!(orders.shared.nodes.len(), 2);
+    assert_eq!(orders.own.tasks.len(), 1);
+    let versions = (orders.shared.version, orders.own.version);
+    assert_eq!(versions, (world.state.version, world.state.version));
+    assert!(super::orders(&world.state, &node(9)).is_none());
 }
 
 #[test]

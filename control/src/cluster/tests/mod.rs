@@ -2,6 +2,7 @@
 
 mod allocation;
 mod commands;
+mod members;
 mod orchestration;
 mod placement;
 mod publish;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
+use crate::assignment::Assignment;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{
     ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
@@ -38,6 +40,13 @@ pub(super) fn node(n: u8) -> NodeId {
     NodeId(format!("node{n}"))
 }
 
+/// Orders of a node, made from nothing.
+pub(super) fn orders(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
+    let mut book = OrderBook::default();
+    book.update(state);
+    book.of(node)
+}
+
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
@@ -48,6 +57,7 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         networks: Vec::new(),
         ports: Vec::new(),
         endpoint_mode: crate::objects::EndpointMode::Vip,
+        attach: false,
         restart_condition: RestartCondition::Any,
         connections: ConnectionPolicy::default(),
         restart_delay_ms: 5000,

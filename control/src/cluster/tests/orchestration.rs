@@ -106,18 +106,20 @@ fn a_dead_nodes_tasks_move_at_once() {
     }
     // The node is back: it is told to stop them, and running tasks are not moved again.
     world.health(2, NodeState::Ready);
-    let orders = assignment_for(&world.state, &node(2)).unwrap();
-    assert_eq!(orders.tasks.len(), 2);
+    let orders = super::orders(&world.state, &node(2)).unwrap();
+    assert_eq!(orders.own.tasks.len(), 2);
     assert!(
         orders
+            .own
             .tasks
             .iter()
             .all(|t| t.desired == TaskState::Shutdown)
     );
     world.run_tasks();
     assert!(
-        assignment_for(&world.state, &node(2))
+        super::orders(&world.state, &node(2))
             .unwrap()
+            .own
             .tasks
             .is_empty()
     );
