@@ -15,6 +15,7 @@ fn key(epoch: u32) -> GossipKey {
     GossipKey {
         epoch,
         key: [u8::try_from(epoch).unwrap(); 32],
+        sealing_since: 0,
     }
 }
 
@@ -28,6 +29,7 @@ fn config(name: &str, keys: &[GossipKey]) -> GossipConfig {
         bind: any,
         advertise: any,
         keys: keys.to_vec(),
+        members: None,
         incarnation: 1,
         seed,
     }
@@ -133,6 +135,7 @@ async fn another_key_is_counted_and_gets_nowhere() {
         &[GossipKey {
             epoch: 1,
             key: [9; 32],
+            sealing_since: 0,
         }],
     );
     unknown.join(vec![a.addr()]);

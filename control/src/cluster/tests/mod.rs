@@ -2,6 +2,7 @@
 
 mod allocation;
 mod commands;
+mod keys;
 mod orchestration;
 mod placement;
 mod publish;
