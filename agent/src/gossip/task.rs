@@ -232,7 +232,10 @@ impl Core {
 
     fn stream_message(&mut self, incoming: Incoming) {
         let now = self.now();
-        let answer = match self.gossip.handle_stream_message(now, incoming.peer, &incoming.bytes) {
+        let answer = match self
+            .gossip
+            .handle_stream_message(now, incoming.peer, &incoming.bytes)
+        {
             Ok(answer) => answer,
             Err(error) => {
                 self.shared.counters.not_accepted(&error);

@@ -13,6 +13,7 @@ mod drain;
 mod endpoints;
 mod figures;
 mod gateway;
+mod liars;
 mod lifecycle;
 mod listening;
 mod loads;
