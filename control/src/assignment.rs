@@ -62,7 +62,8 @@ pub struct Shared {
     pub endpoints: Vec<EndpointView>,
     /// Static peers of every network.
     pub peers: Vec<StaticPeer>,
-    /// Gossip keys: the first seals, all open. Never logged.
+    /// Gossip keys: the first seals, all open; the next one, and the one before, if any. Never
+    /// logged.
     pub gossip_keys: Vec<GossipKey>,
 }
 
@@ -256,6 +257,9 @@ pub struct GossipKey {
     pub epoch: u32,
     /// The key.
     pub key: [u8; 32],
+    /// Since when it seals, in Unix milliseconds by the managers' clock; 0 while it never has.
+    #[serde(default)]
+    pub sealing_since: u64,
 }
 
 impl std::fmt::Debug for GossipKey {

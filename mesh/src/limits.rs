@@ -14,7 +14,8 @@ use crate::table::FlowTable;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Connections of all clients to all replicas, cluster-wide as far as this node knows: several
-    /// nodes may pass it together by what they take between two reports.
+    /// nodes may pass it together by what they take between two reports, and by the share that each
+    /// always has ([`crate::ServiceLoad::share`]), so that no report closes a service.
     pub connections: u32,
     /// Connections of one client address through one worker, which is all of the client's on this
     /// node. Clients whose address the balancer does not see are the business of who does.
@@ -73,7 +74,7 @@ impl FlowTable {
     /// Whether a service takes one more connection.
     pub(crate) fn is_admitted(&self, origin: &Origin, key: &Key, service: &Service) -> bool {
         let limits = service.limits;
-        if limits.connections > 0 && service.open(key.tuple.src.is_ipv6()) >= limits.connections {
+        if limits.connections > 0 && !service.has_room(key.tuple.src.is_ipv6()) {
             return false;
         }
         match self.limited(origin, Role::Owner, service) {
@@ -99,9 +100,15 @@ impl FlowTable {
 }
 
 impl Service {
-    /// Connections open to all replicas with such an address.
-    fn open(&self, ipv6: bool) -> u32 {
-        let replicas = self.replicas.iter().filter(|r| r.ip.is_ipv6() == ipv6);
-        replicas.fold(0, |sum, r| sum.saturating_add(r.load.total()))
+    /// Whether the limit, or this node's share of it, is not yet reached by the connections open to
+    /// all replicas with such an address.
+    fn has_room(&self, ipv6: bool) -> bool {
+        let (mut own, mut all) = (0_u32, 0_u32);
+        for replica in self.replicas.iter().filter(|r| r.ip.is_ipv6() == ipv6) {
+            let mine = replica.load.own();
+            own = own.saturating_add(mine);
+            all = all.saturating_add(mine.saturating_add(replica.load.claimed()));
+        }
+        all < self.limits.connections || own < self.balancer.load.share()
     }
 }

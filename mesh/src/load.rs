@@ -22,9 +22,22 @@ const LIFETIMES: u64 = 64;
 pub struct ServiceLoad {
     mean_nanos: AtomicU64,
     ended: AtomicU64,
+    share: AtomicU32,
 }
 
 impl ServiceLoad {
+    /// Connections of this node that the service's limit never refuses, whatever other nodes
+    /// report; 0 before anybody said.
+    #[must_use]
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Self::share`].
+    pub fn set_share(&self, connections: u32) {
+        self.share.store(connections, Ordering::Relaxed);
+    }
+
     /// How long a connection lives, from its first packet to its last: a moving average.
     /// None before one has ended.
     #[must_use]
@@ -157,6 +170,7 @@ impl PortLoad {
 pub struct ReplicaLoad {
     own: AtomicU32,
     others: AtomicU32,
+    claimed: AtomicU32,
     reported: AtomicU32,
     pressure: AtomicU32,
     others_at: AtomicU64,
@@ -186,6 +200,7 @@ impl ReplicaLoad {
         Self {
             own: AtomicU32::new(0),
             others: AtomicU32::new(0),
+            claimed: AtomicU32::new(0),
             reported: AtomicU32::new(UNKNOWN),
             pressure: AtomicU32::new(UNKNOWN),
             others_at: AtomicU64::new(0),
@@ -214,14 +229,28 @@ impl ReplicaLoad {
         self.others.load(Ordering::Relaxed)
     }
 
+    /// Connections that other nodes said they have open to it, for the limit of the service: what
+    /// the choice among replicas does not believe may count there.
+    #[must_use]
+    pub fn claimed(&self) -> u32 {
+        self.claimed.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Self::claimed`] apart from [`Self::others`], which sets both.
+    pub fn set_claimed(&self, connections: u32) {
+        self.claimed.store(connections, Ordering::Relaxed);
+    }
+
     /// Sets what the other nodes said, summed up; of unknown age, taken for fresh.
     pub fn set_others(&self, connections: u32) {
+        self.claimed.store(connections, Ordering::Relaxed);
         self.others.store(connections, Ordering::Relaxed);
         self.others_at.store(0, Ordering::Relaxed);
     }
 
     /// Sets what the other nodes said, summed up, and when it was true: the mean of their reports.
     pub fn set_others_at(&self, connections: u32, counted: Instant) {
+        self.claimed.store(connections, Ordering::Relaxed);
         self.others.store(connections, Ordering::Relaxed);
         let last = Instant(self.others_at.swap(counted.0.max(1), Ordering::Relaxed));
         let window = Instant(self.window_at.load(Ordering::Relaxed));

@@ -10,12 +10,13 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_control::assignment::GossipKey;
-use weft_control::gossip::{Config, Gossip, Identity, NetdbView};
+use weft_control::gossip::{Config, Forgery, Gossip, Identity, Members, NetdbView};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
 
@@ -37,10 +38,23 @@ pub struct GossipConfig {
     pub advertise: SocketAddr,
     /// The first seals, all open.
     pub keys: Vec<GossipKey>,
+    /// Who is a member; everybody with a key when absent.
+    pub members: Option<Members>,
     /// Milliseconds since 1970 at the start of this process: later lives win over earlier ones.
     pub incarnation: u64,
     /// For everything random.
     pub seed: [u8; 32],
+}
+
+/// The gossip keys of a node, without the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeysHeld {
+    /// Number of the key that seals.
+    pub sealing_epoch: u32,
+    /// Since when it does, in Unix milliseconds by the managers' clock; 0 where they never said.
+    pub sealing_since_ms: u64,
+    /// Keys that open: two or three.
+    pub held: usize,
 }
 
 /// Gossip of this node. Dropping it ends it without a word, as if the node had died.
@@ -68,10 +82,17 @@ impl GossipHandle {
         let shared = Arc::new(Shared::new(sealer));
         let (publish, view) = watch::channel(Arc::default());
         let (core, _) = Core::new(
-            |now| Gossip::new(Config::default(), identity, config.seed, now),
+            |now| {
+                let mut gossip = Gossip::new(Config::default(), identity, config.seed, now);
+                if let Some(members) = config.members {
+                    gossip.set_members(now, members);
+                }
+                gossip
+            },
             udp,
             Arc::clone(&shared),
             publish,
+            addr.ip(),
         );
         let task = tokio::spawn(core.run(listener));
         Ok(Self {
@@ -94,6 +115,29 @@ impl GossipHandle {
     /// When `keys` is empty; the ring stays as it was.
     pub fn set_keys(&self, keys: Vec<GossipKey>) -> anyhow::Result<()> {
         self.shared.sealer.set_keys(keys)
+    }
+
+    /// The gossip keys that this node holds.
+    #[must_use]
+    pub fn keys(&self) -> KeysHeld {
+        let (sealing_epoch, sealing_since_ms, held) = self.shared.sealer.held();
+        KeysHeld {
+            sealing_epoch,
+            sealing_since_ms,
+            held,
+        }
+    }
+
+    /// Says who is a member and where: from now on nobody else is heard or heard of.
+    pub fn set_members(&self, members: Members) {
+        self.shared.wish(|w| w.members = Some(members));
+    }
+
+    /// What members, or others with the key, said in the last `span` that cannot be so. A few of
+    /// them, where there are many; all are counted.
+    #[must_use]
+    pub fn lies(&self, span: Duration) -> Vec<Forgery> {
+        self.shared.lies(span)
     }
 
     /// Greets these addresses until members answer there, and again whenever none is there.

@@ -111,6 +111,14 @@ impl Sealer {
         Ok(())
     }
 
+    /// The key that seals: its epoch, and since when it does by the managers' clock, in Unix
+    /// milliseconds; and how many open.
+    pub(crate) fn held(&self) -> (u32, u64, usize) {
+        let ring = self.ring.load();
+        let since = ring.keys.first().map_or(0, |key| key.sealing_since);
+        (ring.seal_epoch, since, ring.keys.len())
+    }
+
     fn aad(&self, channel: Channel, head: &[u8]) -> Vec<u8> {
         let mut aad = Vec::with_capacity(head.len() + 1 + self.cluster_id.len());
         aad.extend_from_slice(head);
@@ -202,6 +210,7 @@ mod tests {
         GossipKey {
             epoch,
             key: [byte; 32],
+            sealing_since: 0,
         }
     }
 

@@ -50,6 +50,10 @@ counters! {
     forged,
     /// Dropped: well-formed but against the protocol.
     refused,
+    /// Dropped: not from a member, or not from where that member is.
+    strangers,
+    /// Claims that no node can have made of itself, and what others said in this node's name.
+    lies,
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {
@@ -70,6 +74,7 @@ impl Counters {
         let counter = match error {
             InputError::TooLong { .. } | InputError::Malformed(_) => &self.malformed,
             InputError::Refused(_) => &self.refused,
+            InputError::Stranger { .. } => &self.strangers,
         };
         add(counter, 1);
     }

@@ -1,12 +1,12 @@
 //! Conversations over TCP: sealed messages with a length in front.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use weft_control::gossip::MAX_STREAM_MESSAGE;
@@ -22,6 +22,8 @@ const MAX_MESSAGES: usize = 4;
 /// A message for the task that owns the state machine, and where the answer goes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
+    /// Other end of the stream.
+    pub(crate) peer: SocketAddr,
     pub(crate) bytes: Vec<u8>,
     pub(crate) reply: oneshot::Sender<Option<Bytes>>,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Conversations {
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) core: mpsc::Sender<Incoming>,
+    /// Calls come from the address that others know this node by.
+    pub(crate) source: IpAddr,
 }
 
 async fn in_time<T>(step: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
@@ -43,13 +47,24 @@ async fn in_time<T>(step: impl Future<Output = std::io::Result<T>>) -> std::io::
 impl Conversations {
     /// Opens a conversation with `first`.
     pub(crate) async fn call(&self, to: SocketAddr, first: Bytes) -> std::io::Result<()> {
-        let mut stream = in_time(TcpStream::connect(to)).await?;
+        let socket = match to {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if self.source.is_ipv4() == to.is_ipv4() {
+            socket.bind(SocketAddr::new(self.source, 0))?;
+        }
+        let mut stream = in_time(socket.connect(to)).await?;
         self.send(&mut stream, &first).await?;
-        self.converse(&mut stream).await
+        self.converse(&mut stream, to).await
     }
 
-    /// Answers until there is nothing left to say.
-    pub(crate) async fn converse(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+    /// Answers `peer` until there is nothing left to say.
+    pub(crate) async fn converse(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> std::io::Result<()> {
         for _ in 0..MAX_MESSAGES {
             let Some(bytes) = self.receive(stream).await? else {
                 return Ok(());
@@ -57,7 +72,7 @@ impl Conversations {
             let (reply, answer) = oneshot::channel();
             let gone = || std::io::Error::other("gossip has stopped");
             self.core
-                .send(Incoming { bytes, reply })
+                .send(Incoming { peer, bytes, reply })
                 .await
                 .map_err(|_| gone())?;
             let Some(answer) = answer.await.map_err(|_| gone())? else {

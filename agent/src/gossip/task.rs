@@ -1,7 +1,7 @@
 //! The task that owns the state machine and its sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use weft_control::gossip::{Event, Gossip, MAX_DATAGRAM, NetdbView};
+use weft_control::gossip::{Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
 
@@ -33,6 +33,7 @@ pub(crate) struct Wishes {
     pub(crate) writes: BTreeMap<(Table, String), Option<Bytes>>,
     pub(crate) seeds: BTreeSet<SocketAddr>,
     pub(crate) unreachable: BTreeSet<NodeId>,
+    pub(crate) members: Option<Members>,
     pub(crate) leave: Option<oneshot::Sender<()>>,
 }
 
@@ -43,7 +44,15 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sealer: Arc<Sealer>,
+    /// The last one of each kind, and when.
+    lies: Mutex<BTreeMap<LieKey, Instant>>,
 }
+
+/// Of what kind, about whom, from where.
+type LieKey = (bool, NodeId, SocketAddr);
+
+/// Lies that are told apart; more come from one hand.
+const MAX_LIES: usize = 8;
 
 impl Shared {
     pub(crate) fn new(sealer: Sealer) -> Self {
@@ -52,7 +61,34 @@ impl Shared {
             wake: Notify::new(),
             counters: Arc::default(),
             sealer: Arc::new(sealer),
+            lies: Mutex::default(),
         }
+    }
+
+    fn note_lie(&self, lie: &Forgery) {
+        add(&self.counters.lies, 1);
+        let own = lie.kind == ForgeryKind::Own;
+        let key = (own, lie.about.clone(), lie.from);
+        let mut lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        if lies.len() < MAX_LIES || lies.contains_key(&key) {
+            lies.insert(key, Instant::now());
+        }
+    }
+
+    /// Lies of the last `span`, older ones are forgotten.
+    pub(crate) fn lies(&self, span: Duration) -> Vec<Forgery> {
+        let mut lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        lies.retain(|_, at| at.elapsed() < span);
+        let told = lies.keys().map(|(own, about, from)| Forgery {
+            about: about.clone(),
+            from: *from,
+            kind: if *own {
+                ForgeryKind::Own
+            } else {
+                ForgeryKind::Absurd
+            },
+        });
+        told.collect()
     }
 
     /// Changes the wishes and wakes the task.
@@ -87,12 +123,14 @@ impl Core {
         udp: UdpSocket,
         shared: Arc<Shared>,
         view: watch::Sender<Arc<NetdbView>>,
+        source: IpAddr,
     ) -> (Self, Conversations) {
         let (core, incoming) = mpsc::channel(MAX_ANSWERS);
         let conversations = Conversations {
             sealer: Arc::clone(&shared.sealer),
             counters: Arc::clone(&shared.counters),
             core,
+            source,
         };
         let this = Self {
             gossip: gossip(Duration::ZERO),
@@ -194,7 +232,10 @@ impl Core {
 
     fn stream_message(&mut self, incoming: Incoming) {
         let now = self.now();
-        let answer = match self.gossip.handle_stream_message(now, &incoming.bytes) {
+        let answer = match self
+            .gossip
+            .handle_stream_message(now, incoming.peer, &incoming.bytes)
+        {
             Ok(answer) => answer,
             Err(error) => {
                 self.shared.counters.not_accepted(&error);
@@ -210,6 +251,10 @@ impl Core {
     async fn wishes(&mut self) -> bool {
         let wishes = std::mem::take(&mut *self.shared.lock());
         let now = self.now();
+        if let Some(members) = wishes.members {
+            self.gossip.set_members(now, members);
+            self.publish_soon(now);
+        }
         for seed in wishes.seeds {
             self.gossip.join(now, seed);
         }
@@ -315,6 +360,10 @@ impl Core {
                     self.publish_soon(now);
                 }
                 Event::EntryChanged { .. } => self.publish_soon(now),
+                Event::Forged(lie) => {
+                    tracing::debug!(?lie, "gossip lies");
+                    self.shared.note_lie(&lie);
+                }
             }
         }
         if self.publish_at.is_some_and(|at| at <= now) {
@@ -334,8 +383,8 @@ async fn accept(listener: TcpListener, conversations: Conversations) {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (mut stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "gossip listener");
                 tokio::time::sleep(DEBOUNCE).await;
@@ -344,7 +393,7 @@ async fn accept(listener: TcpListener, conversations: Conversations) {
         };
         let conversations = conversations.clone();
         answers.spawn(async move {
-            let counter = match conversations.converse(&mut stream).await {
+            let counter = match conversations.converse(&mut stream, peer).await {
                 Ok(()) => &conversations.counters.streams,
                 Err(_) => &conversations.counters.streams_failed,
             };

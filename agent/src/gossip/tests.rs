@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use weft_control::assignment::GossipKey;
-use weft_control::gossip::{MemberState, NetdbView};
+use weft_control::gossip::{MemberState, Members, NetdbView};
 use weft_control::records::Table;
 
 use super::{GossipConfig, GossipHandle, GossipStats};
@@ -15,6 +15,7 @@ fn key(epoch: u32) -> GossipKey {
     GossipKey {
         epoch,
         key: [u8::try_from(epoch).unwrap(); 32],
+        sealing_since: 0,
     }
 }
 
@@ -28,6 +29,7 @@ fn config(name: &str, keys: &[GossipKey]) -> GossipConfig {
         bind: any,
         advertise: any,
         keys: keys.to_vec(),
+        members: None,
         incarnation: 1,
         seed,
     }
@@ -133,6 +135,7 @@ async fn another_key_is_counted_and_gets_nowhere() {
         &[GossipKey {
             epoch: 1,
             key: [9; 32],
+            sealing_since: 0,
         }],
     );
     unknown.join(vec![a.addr()]);
@@ -194,4 +197,85 @@ async fn a_busy_port_names_the_way_out() {
     second.keys.clear();
     let error = GossipHandle::start(second).unwrap_err().to_string();
     assert!(error.contains("no gossip key"), "{error}");
+}
+
+fn ring(epochs: &[u32]) -> Vec<GossipKey> {
+    epochs.iter().map(|e| key(*e)).collect()
+}
+
+fn alive(view: &NetdbView) -> usize {
+    view.members
+        .values()
+        .filter(|m| m.state.is_active())
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_turn_while_nodes_talk_and_who_missed_too_much_comes_back_with_the_ring() {
+    let handles: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|n| start(n, &ring(&[1, 2])))
+        .collect();
+    for handle in &handles {
+        handle.join(vec![handles[0].addr()]);
+    }
+    for handle in &handles {
+        sees(handle, "all entries", |v| entries(v) == 3).await;
+    }
+    // c is away from the managers for one rotation.
+    for handle in &handles[..2] {
+        handle.set_keys(ring(&[2, 3, 1])).unwrap();
+    }
+    for (i, handle) in handles.iter().enumerate() {
+        handle.put(Table::Endpoint, format!("after-{i}"), b"2".to_vec());
+    }
+    for handle in &handles {
+        sees(handle, "what came after", |v| {
+            entries(v) == 6 && alive(v) == 3
+        })
+        .await;
+        assert_eq!(handle.stats().unknown_key, 0);
+    }
+    let keys = handles[0].keys();
+    assert_eq!((keys.sealing_epoch, keys.held), (2, 3));
+    // For a second one it is one too many.
+    for handle in &handles[..2] {
+        handle.set_keys(ring(&[3, 4, 2])).unwrap();
+    }
+    counts(&handles[0], "an old key", |s| s.unknown_key > 0).await;
+    sees(&handles[0], "that c is not heard", |v| alive(v) == 2).await;
+    handles[2].set_keys(ring(&[3, 4, 2])).unwrap();
+    for handle in &handles {
+        sees(handle, "c again", |v| entries(v) == 6 && alive(v) == 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_member_is_not_heard_although_he_has_the_key() {
+    let handles = cluster(&["a", "b", "c"]).await;
+    let members = |of: &[(&str, &GossipHandle)]| Members {
+        addrs: of.iter().map(|(n, h)| ((*n).into(), h.addr())).collect(),
+        time_ms: 1,
+    };
+    let (a, b) = (("a", &handles[0]), ("b", &handles[1]));
+    for (_, handle) in [a, b] {
+        handle.set_members(members(&[a, b]));
+    }
+    for (_, handle) in [a, b] {
+        sees(handle, "that c is gone", |v| {
+            entries(v) == 2 && !v.members.contains_key(&"c".into())
+        })
+        .await;
+    }
+    // It has not heard of it and goes on.
+    handles[2].put(Table::Endpoint, "more".to_owned(), b"1".to_vec());
+    counts(a.1, "a stranger", |s| s.strangers > 0).await;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let sealer = super::Sealer::new("cluster".to_owned(), vec![key(1)]).unwrap();
+    let sealed = sealer.seal(super::seal::Channel::Datagram, b"").unwrap();
+    let before = b.1.stats().strangers;
+    socket.send_to(&sealed, b.1.addr()).await.unwrap();
+    counts(b.1, "another stranger", |s| s.strangers > before).await;
+    b.1.put(Table::Endpoint, "more".to_owned(), b"1".to_vec());
+    sees(a.1, "b as before", |v| entries(v) == 3 && alive(v) == 2).await;
 }

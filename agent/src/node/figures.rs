@@ -264,6 +264,8 @@ fn gossip(running: &Running) -> GossipSample {
             ("unknown_key", s.unknown_key),
             ("forged", s.forged),
             ("refused", s.refused),
+            ("stranger", s.strangers),
+            ("lie", s.lies),
         ],
         entries,
     }

@@ -14,6 +14,7 @@ mod endpoints;
 mod figures;
 mod gateway;
 mod known;
+mod liars;
 mod lifecycle;
 mod listening;
 mod loads;

@@ -3,14 +3,14 @@
 //! Level-triggered: a step looks at whole states, never at events, so a lost wake-up costs at
 //! most one tick.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_control::assignment::{Assignment, GossipKey, Shared};
-use weft_control::gossip::{MemberState, NetdbView};
+use weft_control::gossip::{MemberState, Members, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::{Node, TaskState};
 use weft_control::records::{ClosedPort, NodeRecord, Table};
@@ -18,13 +18,14 @@ use weft_control::records::{ClosedPort, NodeRecord, Table};
 use super::compile::{Inputs, compile};
 use super::gateway::Wall;
 use super::known::{self, Heard, KnownEndpoint};
+use super::liars;
 use super::listening::Listening;
-use super::loads::Loads;
+use super::loads::{Balanced, Loads, Reported};
 use super::member::Member;
 use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
 use super::remembered::{Records, Remembered};
-use super::running::{MESH_IP, Running, blocking};
+use super::running::{MESH_IP, Running, blocking, gossip_members};
 use super::tasks::Tasks;
 use super::underlay::Mtus;
 use crate::mesh::busy::NO_ADDRESS;
@@ -74,6 +75,8 @@ pub(super) struct Reconciler {
     tasks: Tasks,
     loads: Loads,
     seen: Seen,
+    /// Endpoints of other nodes, as the last tables have them.
+    remote: Vec<KnownEndpoint>,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
     compiled_from: Option<(Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>)>,
     remembered: Remembered,
@@ -95,6 +98,7 @@ pub(super) struct Reconciler {
     told_node: Option<NodeRecord>,
     told_seeds: BTreeSet<SocketAddr>,
     told_keys: Vec<GossipKey>,
+    told_members: Members,
 }
 
 impl Reconciler {
@@ -108,6 +112,7 @@ impl Reconciler {
             loads: Loads::new(running.plane.counters().len()),
             running,
             seen: Seen::default(),
+            remote: Vec::new(),
             compiled_from: None,
             epoch: 0,
             started: Instant::now(),
@@ -123,6 +128,7 @@ impl Reconciler {
             told_node: None,
             told_seeds: BTreeSet::new(),
             told_keys: Vec::new(),
+            told_members: Members::default(),
         }
     }
 
@@ -181,6 +187,7 @@ impl Reconciler {
                 .keep(&self.running, orders, &self.member.warnings)
                 .await;
             self.warn_of_overlaps(orders).await;
+            liars::warn(&self.member, &self.running, orders);
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
                 self.tasks.tidy();
@@ -203,7 +210,7 @@ impl Reconciler {
             }
         }
         self.compile(orders, view);
-        self.report_loads(view);
+        self.report_loads(orders, view);
     }
 
     /// Whether everything that ran here before is attached again, or had its time.
@@ -285,6 +292,11 @@ impl Reconciler {
     /// Own records out, own stale ones back.
     fn tell_gossip(&mut self, orders: &Assignment) {
         let gossip = &self.running.gossip;
+        let members = gossip_members(orders);
+        if members != self.told_members {
+            gossip.set_members(members.clone());
+            self.told_members = members;
+        }
         let seeds: BTreeSet<SocketAddr> = orders
             .shared
             .nodes
@@ -452,23 +464,44 @@ impl Reconciler {
             "new tables"
         );
         self.seen = seen;
+        self.remote = remote;
     }
 
     /// Counts of open connections, both ways.
-    fn report_loads(&mut self, view: &NetdbView) {
+    fn report_loads(&mut self, orders: &Assignment, view: &NetdbView) {
         let own = &self.member.node_id;
-        let mut others: BTreeMap<EndpointId, u32> = BTreeMap::new();
-        for (owner, endpoint, load) in view.loads() {
-            if owner != own {
-                let sum = others.entry(EndpointId::from(endpoint)).or_default();
-                *sum = sum.saturating_add(load.active);
-            }
-        }
+        let reported: Vec<Reported> = view
+            .loads()
+            .filter(|(owner, ..)| {
+                *owner != own && orders.shared.nodes.iter().any(|n| n.id == **owner)
+            })
+            .map(|(owner, endpoint, load)| Reported {
+                by: owner.clone(),
+                replica: EndpointId::from(endpoint),
+                active: load.active,
+            })
+            .collect();
+        let limits = orders.shared.services.iter();
+        let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
+        let replicas: Vec<Balanced<'_>> = self
+            .remote
+            .iter()
+            .chain(&self.seen.local)
+            .filter_map(|record| {
+                Some(Balanced {
+                    ready: record.ready,
+                    replica: &record.id,
+                    group: (record.service.as_ref()?, &record.network),
+                })
+            })
+            .collect();
+        self.loads.set_shares(&limits, orders.shared.nodes.len());
         // Every node says what has changed once in a tick; what it does not say is as it was.
         let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
         let now = weft_sys::clock::monotonic_nanos();
         let counted = weft_wire::Instant(now.saturating_sub(tick));
-        self.loads.set_others(&others, counted);
+        self.loads
+            .set_others(&reported, &replicas, &limits, counted);
         // Who says that a replica gets nothing new must not have a worker that still sends there.
         if !self.running.plane.is_settled() {
             return;

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
+use weft_control::gossip::Members;
 use weft_control::objects::Protocol;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
@@ -32,6 +33,10 @@ use crate::sandbox::{
 
 /// Address behind `weft0` that published ports are sent to.
 pub(super) const MESH_IP: IpAddr = IpAddr::V4(MESH_IPV4);
+
+/// A clock that is further ahead of the managers' than a century is no clock; others would not
+/// believe it.
+const CLOCK_AHEAD_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 
 /// Flows of one worker, at most; about 300 bytes each, allocated as they come.
 const FLOWS_PER_WORKER: usize = 200_000;
@@ -63,13 +68,15 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let node = &orders.own.node;
         let gossip_addr = SocketAddr::new(node.addr, node.gossip_port);
+        let members = gossip_members(orders);
         let gossip = GossipHandle::start(GossipConfig {
             node: node.id.clone(),
             cluster_id: orders.shared.cluster_id.clone(),
             bind: gossip_addr,
             advertise: gossip_addr,
             keys: orders.shared.gossip_keys.clone(),
-            incarnation: unix_ms(),
+            incarnation: unix_ms().min(members.time_ms.saturating_add(CLOCK_AHEAD_MS)),
+            members: Some(members),
             seed: rand::random(),
         })?;
         let plane_config = PlaneConfig {
@@ -196,6 +203,28 @@ fn mesh_ipv6(config: &Config, orders: &Assignment, mesh: bool) -> Result<(), Str
         Err("the ingress network of this swarm has no IPv6 subnet".to_owned())
     } else {
         add_mesh_ipv6()
+    }
+}
+
+/// Who takes part in gossip, by the orders.
+pub(super) fn gossip_members(orders: &Assignment) -> Members {
+    let shared = &orders.shared;
+    let own = &orders.own.node;
+    let others = shared.nodes.iter();
+    // Shared orders hold no time of their own, which would change them all the time: what they
+    // hold of the managers' clock is at most as old as the newest key.
+    let keys = shared.gossip_keys.iter().map(|key| key.sealing_since);
+    let networks = shared.networks.iter().map(|n| n.meta.updated_at);
+    Members {
+        addrs: others
+            .map(|n| (n.id.clone(), SocketAddr::new(n.addr, n.gossip_port)))
+            .chain([(own.id.clone(), SocketAddr::new(own.addr, own.gossip_port))])
+            .collect(),
+        time_ms: keys
+            .chain(networks)
+            .chain([own.meta.updated_at])
+            .max()
+            .unwrap_or(0),
     }
 }
 

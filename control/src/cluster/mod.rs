@@ -18,6 +18,7 @@ mod commands;
 mod draft;
 mod error;
 mod ipam;
+mod keys;
 mod lookup;
 mod orchestrator;
 mod ports;
@@ -41,6 +42,7 @@ pub use commands::{
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
+pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
 pub use orchestrator::{
     ORPHAN_AFTER_MS, TASK_HISTORY, next_deadline, reconcile, running_and_desired,
 };

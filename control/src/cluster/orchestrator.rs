@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::draft::{Draft, Entropy};
 use super::scheduler::{is_eligible, is_global, same_program};
 use super::state::{Change, ClusterState, ObjectId};
-use super::{allocator, scheduler};
+use super::{allocator, keys, scheduler};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{
     Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
@@ -39,6 +39,7 @@ pub fn reconcile(state: &ClusterState, now: u64, entropy: &mut Entropy) -> Vec<C
         }
     }
     start_delayed(&mut draft);
+    keys::turn(&mut draft);
     reap(&mut draft);
     allocator::allocate(&mut draft);
     scheduler::schedule(&mut draft);
@@ -52,6 +53,14 @@ pub fn reconcile(state: &ClusterState, now: u64, entropy: &mut Entropy) -> Vec<C
 /// Unix milliseconds at which [`reconcile`] has something to do although nothing changed.
 #[must_use]
 pub fn next_deadline(state: &ClusterState) -> Option<u64> {
+    [next_task(state), keys::next_turn(state)]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+/// The same of tasks alone.
+pub(super) fn next_task(state: &ClusterState) -> Option<u64> {
     let restarts = state
         .tasks
         .values()

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::keys::RingState;
 use crate::assignment::GossipKey;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
 use crate::objects::{Cluster, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task};
@@ -18,8 +19,11 @@ pub struct Secrets {
     pub worker: [u8; 16],
     /// Last part of the manager join token.
     pub manager: [u8; 16],
-    /// The first seals, all open.
+    /// The first seals, all open. The next one comes second, the one before last.
     pub gossip_keys: Vec<GossipKey>,
+    /// Where their rotation is.
+    #[serde(default)]
+    pub gossip_ring: RingState,
 }
 
 impl Secrets {

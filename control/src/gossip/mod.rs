@@ -15,6 +15,7 @@ mod message;
 mod netdb;
 mod protocol;
 mod queue;
+mod register;
 #[cfg(test)]
 mod sim;
 mod view;
@@ -23,7 +24,8 @@ use std::time::Duration;
 
 pub use identity::Identity;
 pub use netdb::{MAX_KEY, MAX_VALUE, PutError};
-pub use protocol::{Event, Gossip, StreamRequest, Transmit};
+pub use protocol::{Event, Forgery, ForgeryKind, Gossip, StreamRequest, Transmit};
+pub use register::Members;
 pub use view::{Member, MemberState, NetdbView};
 
 /// Largest datagram that [`Gossip`] hands out, in bytes, before it is sealed.
@@ -89,6 +91,12 @@ pub enum InputError {
     /// Decodes, but SWIM does not accept it.
     #[error("membership message was refused: {0}")]
     Refused(String),
+    /// Not from a member's address, or in the name of who is not there.
+    #[error("gossip message from {from} is not a member's")]
+    Stranger {
+        /// Where it came from.
+        from: std::net::SocketAddr,
+    },
 }
 
 impl From<prost::DecodeError> for InputError {

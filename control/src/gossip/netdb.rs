@@ -295,6 +295,24 @@ impl Netdb {
         (self.me.clone(), (0, String::new()))
     }
 
+    /// Takes all entries of an owner away, as if it had left.
+    pub(crate) fn expel(&mut self, node: &NodeId, incarnation: u64) {
+        if *node == self.me {
+            return;
+        }
+        let known = self.owners.get(node).map_or(0, |o| o.incarnation);
+        let mut gone = Owner::at(known.max(incarnation));
+        gone.left = true;
+        self.owners.insert(node.clone(), gone);
+    }
+
+    /// Forgets that there was such an owner.
+    pub(crate) fn forget(&mut self, node: &NodeId) {
+        if *node != self.me {
+            self.owners.remove(node);
+        }
+    }
+
     /// The content of a change to be sent, if there still is one.
     pub(crate) fn update(&self, (owner, key): &ChangeKey) -> Option<Update> {
         let state = self.owners.get(owner)?;
@@ -523,11 +541,30 @@ impl Netdb {
         (mine.hash != theirs.hash && *id == self.me && known <= mine.complete).then_some(0)
     }
 
-    /// Merges what a peer sent after a comparison; what was new goes to `news`.
+    /// An owner of whom this node and the peer claim to have heard all, and do not hold the same.
+    pub(crate) fn disputed(&self, theirs: &[OwnerDigest]) -> Option<NodeId> {
+        let all = |complete, highest| complete == highest;
+        theirs.iter().find_map(|d| {
+            let id = NodeId::from(d.owner.as_str());
+            let mine = self.owners.get(&id)?;
+            let same_life = d.incarnation == mine.incarnation && !d.left && !mine.left;
+            let disputed = id != self.me
+                && same_life
+                && all(d.complete, d.highest)
+                && all(mine.complete, mine.highest)
+                && d.complete == mine.complete
+                && d.hash != mine.hash;
+            disputed.then_some(id)
+        })
+    }
+
+    /// Merges what a peer sent after a comparison; what was new goes to `news`. What the owner
+    /// itself lists from the beginning replaces what others made of it.
     pub(crate) fn apply_delta(
         &mut self,
         now: Duration,
         delta: OwnerDelta,
+        by_owner: bool,
         news: &mut Vec<ChangeKey>,
     ) -> Applied {
         let head = Update {
@@ -551,6 +588,14 @@ impl Netdb {
             return applied;
         }
         let id = NodeId(delta.owner);
+        if by_owner
+            && delta.from == 0
+            && let Some(owner) = self.owners.get_mut(&id)
+            && owner.incarnation == delta.incarnation
+            && !owner.left
+        {
+            owner.complete = 0;
+        }
         let mut result = Applied::Same;
         let mut named = BTreeSet::new();
         for mut entry in delta.entries {
@@ -658,10 +703,10 @@ mod tests {
     fn sync(now: Duration, a: &mut Netdb, b: &mut Netdb) {
         let mut news = Vec::new();
         for delta in b.deltas(&a.digest(), false, usize::MAX) {
-            a.apply_delta(now, delta, &mut news);
+            a.apply_delta(now, delta, false, &mut news);
         }
         for delta in a.deltas(&b.digest(), false, usize::MAX) {
-            b.apply_delta(now, delta, &mut news);
+            b.apply_delta(now, delta, false, &mut news);
         }
     }
 
@@ -798,7 +843,7 @@ mod tests {
                 break;
             }
             for delta in deltas {
-                b.apply_delta(T0, delta, &mut news);
+                b.apply_delta(T0, delta, false, &mut news);
             }
             rounds += 1;
             assert!(rounds < 50);

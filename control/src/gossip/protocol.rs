@@ -1,5 +1,6 @@
 //! The state machine: membership, tables, and what travels between nodes.
 
+mod belief;
 mod members;
 mod tables;
 
@@ -19,6 +20,7 @@ use super::membership::Membership;
 use super::message::{Body, Datagram, Hello, StreamBody, StreamMessage, Update, Updates};
 use super::netdb::{Netdb, PutError};
 use super::queue::{ChangeKey, Queue};
+use super::register::{Members, Register};
 use super::view::{Member, MemberState, NetdbView};
 use super::{Config, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE};
 use crate::id::NodeId;
@@ -51,6 +53,11 @@ const ISOLATION_LIMIT: Duration = Duration::from_secs(5);
 const ACCUSATIONS_PER_SYNC: usize = 32;
 const FAREWELLS: usize = 64;
 const RELAYED_FROM_SYNC: usize = 256;
+/// Between two comparisons with owners of whom two others hold different things.
+const ARBITER_PERIOD: Duration = Duration::from_millis(500);
+/// A node hears within this time of a life that its clock has forgotten; who speaks of one later
+/// has made it up.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
 
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +98,30 @@ pub enum Event {
         /// Under which key.
         key: String,
     },
+    /// Somebody who holds the key of gossip says what is not so. Nothing came of it, or nothing
+    /// that lasts.
+    Forged(Forgery),
+}
+
+/// A claim that its subject cannot have made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgery {
+    /// Of whom.
+    pub about: NodeId,
+    /// Where the message came from: who forged it, who passed it on, or somebody whose address was
+    /// forged as well.
+    pub from: SocketAddr,
+    /// What was claimed.
+    pub kind: ForgeryKind,
+}
+
+/// What kind of claim it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForgeryKind {
+    /// A number that no node can have reached: refused.
+    Absurd,
+    /// It speaks for this node, which did not: this node has outbid it.
+    Own,
 }
 
 #[derive(Debug)]
@@ -128,6 +159,10 @@ pub struct Gossip {
     was_down: BTreeSet<NodeId>,
     deaf_until: Duration,
     last_heard: Duration,
+    register: Register,
+    started: Duration,
+    /// No owner is asked who is right before this.
+    arbiter_at: Duration,
     left: bool,
     transmits: VecDeque<Transmit>,
     streams: VecDeque<StreamRequest>,
@@ -139,6 +174,7 @@ impl Gossip {
     #[must_use]
     pub fn new(config: Config, identity: Identity, seed: [u8; 32], now: Duration) -> Self {
         let mut rng = StdRng::from_seed(seed);
+        let register = Register::new(identity.incarnation, now);
         let mut foca_seed = [0; 32];
         rng.fill(&mut foca_seed);
         Self {
@@ -160,6 +196,9 @@ impl Gossip {
             was_down: BTreeSet::new(),
             deaf_until: Duration::ZERO,
             last_heard: now,
+            register,
+            started: now,
+            arbiter_at: now,
             left: false,
             transmits: VecDeque::new(),
             streams: VecDeque::new(),
@@ -171,6 +210,15 @@ impl Gossip {
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         self.membership.identity()
+    }
+
+    /// Says who is a member and where: from now on nobody else is heard or heard of.
+    pub fn set_members(&mut self, now: Duration, members: Members) {
+        self.register.set(now, members);
+        let register = &self.register;
+        self.seeds.retain(|addr| register.is_place(*addr));
+        self.drop_strangers(now);
+        self.drain(now);
     }
 
     /// Greets `addr` until a member answers there, and again whenever none is there.
@@ -235,16 +283,19 @@ impl Gossip {
         self.left = true;
     }
 
-    /// Takes a datagram, opened and verified. `_from` only serves the caller's logs.
+    /// Takes a datagram, opened and verified.
     ///
     /// # Errors
-    /// When it is malformed or refused; nothing else happens then.
+    /// When it is malformed, refused, or no member's; nothing else happens then.
     pub fn handle_datagram(
         &mut self,
         now: Duration,
-        _from: SocketAddr,
+        from: SocketAddr,
         bytes: &[u8],
     ) -> Result<(), InputError> {
+        if !self.register.is_place(from) {
+            return Err(InputError::Stranger { from });
+        }
         if bytes.len() > MAX_DATAGRAM {
             return Err(InputError::TooLong {
                 got: bytes.len(),
@@ -257,10 +308,10 @@ impl Gossip {
         let body = Datagram::decode(bytes)?.body;
         self.last_heard = now;
         let result = match body {
-            Some(Body::Swim(packet)) => self.swim(now, &packet),
-            Some(Body::Updates(u)) => self.updates(now, &u.updates),
-            Some(Body::Hello(hello)) => self.hello(&hello),
-            Some(Body::Accuse(accuse)) => self.accused(now, accuse),
+            Some(Body::Swim(packet)) => self.swim(now, from, &packet),
+            Some(Body::Updates(u)) => self.updates(now, from, &u.updates),
+            Some(Body::Hello(hello)) => self.hello(now, from, &hello),
+            Some(Body::Accuse(accuse)) => self.accused(now, from, accuse),
             // A kind that a later version sends.
             None => Ok(()),
         };
@@ -268,15 +319,20 @@ impl Gossip {
         result
     }
 
-    /// Takes a message from a stream, opened and verified, and returns the answer, if any.
+    /// Takes a message from a stream with `from`, opened and verified, and returns the answer, if
+    /// any. Of the address the port does not count.
     ///
     /// # Errors
-    /// When it is malformed or refused.
+    /// When it is malformed, refused, or no member's.
     pub fn handle_stream_message(
         &mut self,
         now: Duration,
+        from: SocketAddr,
         bytes: &[u8],
     ) -> Result<Option<Bytes>, InputError> {
+        if !self.register.is_home(from.ip()) {
+            return Err(InputError::Stranger { from });
+        }
         if bytes.len() > MAX_STREAM_MESSAGE {
             return Err(InputError::TooLong {
                 got: bytes.len(),
@@ -287,16 +343,16 @@ impl Gossip {
             return Ok(None);
         }
         let reply = match StreamMessage::decode(bytes)?.body {
-            Some(StreamBody::Request(r)) => Some(self.sync_request(now, r)?),
+            Some(StreamBody::Request(r)) => Some(self.sync_request(now, from, r)?),
             Some(StreamBody::Reply(r)) => {
                 if bytes.len() > SYNC_AGAIN_ABOVE {
                     self.sync_at = now;
                 }
-                self.sync_reply(now, r)?
+                self.sync_reply(now, from, r)?
             }
             Some(StreamBody::Push(p)) => {
-                self.apply_deltas(now, p.deltas)?;
-                self.updates(now, &p.updates)?;
+                self.apply_deltas(now, from, p.deltas)?;
+                self.updates(now, from, &p.updates)?;
                 None
             }
             None => None,
@@ -413,6 +469,9 @@ impl Gossip {
         );
         for member in self.membership.members() {
             let id = member.id();
+            if !self.register.is_member(&id.node) {
+                continue;
+            }
             let state = match member.state() {
                 _ if self.has_left(id) => MemberState::Left,
                 State::Alive => MemberState::Alive,

@@ -14,9 +14,11 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::{Config, Event, Gossip, Identity, MemberState};
+use super::{Config, Event, Forgery, Gossip, Identity, InputError, MemberState, Members};
 use crate::id::NodeId;
 use crate::records::Table;
+
+mod forgery;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,6 +43,7 @@ struct Sim {
     island: BTreeSet<usize>,
     sent_bytes: u64,
     downs: Vec<(Duration, usize, NodeId)>,
+    forged: Vec<(usize, Forgery)>,
 }
 
 fn addr(index: usize) -> SocketAddr {
@@ -60,6 +63,14 @@ fn name(index: usize) -> NodeId {
     NodeId(format!("node{index:021}"))
 }
 
+/// Strangers are refused; nothing else that nodes say to each other is.
+fn heard<T>(result: Result<T, InputError>) -> Option<T> {
+    match result {
+        Err(InputError::Stranger { .. }) => None,
+        result => Some(result.expect("well-formed")),
+    }
+}
+
 impl Sim {
     fn new(seed: u64, loss: f64) -> Self {
         Self {
@@ -73,6 +84,7 @@ impl Sim {
             island: BTreeSet::new(),
             sent_bytes: 0,
             downs: Vec::new(),
+            forged: Vec::new(),
         }
     }
 
@@ -168,8 +180,10 @@ impl Sim {
             self.stream(i, index(s.to), s.bytes);
         }
         while let Some(event) = gossip.poll_event() {
-            if let Event::MemberDown(who) = event {
-                self.downs.push((self.now, i, who));
+            match event {
+                Event::MemberDown(who) => self.downs.push((self.now, i, who)),
+                Event::Forged(forgery) => self.forged.push((i, forgery)),
+                _ => {}
             }
         }
         let next = gossip.next_deadline();
@@ -197,9 +211,12 @@ impl Sim {
             return;
         };
         match packet {
-            Packet::Datagram(bytes) => gossip.handle_datagram(now, addr(from), &bytes).unwrap(),
+            Packet::Datagram(bytes) => {
+                heard(gossip.handle_datagram(now, addr(from), &bytes));
+            }
             Packet::Stream(bytes) => {
-                if let Some(reply) = gossip.handle_stream_message(now, &bytes).unwrap() {
+                let reply = gossip.handle_stream_message(now, addr(from), &bytes);
+                if let Some(reply) = heard(reply).flatten() {
                     self.stream(to, from, reply);
                 }
             }
@@ -546,14 +563,14 @@ proptest! {
         let mut errors = 0;
         for bytes in &noise {
             errors += usize::from(node.handle_datagram(now, addr(9), bytes).is_err());
-            errors += usize::from(node.handle_stream_message(now, bytes).is_err());
+            errors += usize::from(node.handle_stream_message(now, addr(9), bytes).is_err());
         }
         for (at, bit) in flips {
             let mut bytes = seen[at % seen.len()].to_vec();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             errors += usize::from(node.handle_datagram(now, addr(1), &bytes).is_err());
-            errors += usize::from(node.handle_stream_message(now, &bytes).is_err());
+            errors += usize::from(node.handle_stream_message(now, addr(1), &bytes).is_err());
         }
         prop_assert!(errors <= 2 * 60);
         for _ in 0..50 {

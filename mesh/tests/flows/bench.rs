@@ -7,7 +7,7 @@ use std::time::Duration;
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use weft_mesh::{
     Balancer, Context, FlowConfig, FlowTable, Forward, Limits, Origin, Protocol, Replica,
-    ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
+    ReplicaLoad, Reverse, Service, ServiceLoad, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, Frame};
 use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
@@ -82,6 +82,7 @@ pub(crate) struct Bench {
     pub(crate) epoch: u64,
     pub(crate) mtu: Option<u16>,
     pub(crate) limits: Limits,
+    pub(crate) service: Arc<ServiceLoad>,
 }
 
 impl Bench {
@@ -121,6 +122,7 @@ impl Bench {
             epoch: 0,
             mtu: None,
             limits: Limits::default(),
+            service: Arc::default(),
         };
         bench.publish();
         bench
@@ -133,7 +135,10 @@ impl Bench {
             id: "web-id".into(),
             name: "web".into(),
             local_first: false,
-            balancer: Balancer::default(),
+            balancer: Balancer {
+                load: Arc::clone(&self.service),
+                ..Balancer::default()
+            },
             limits: self.limits,
             replicas: self.replicas.clone(),
         });

@@ -79,3 +79,28 @@ fn connections_by_other_nodes_count_for_the_service() {
     b.loads[0].set_others(3);
     assert!(!is_refused(&mut b, syn(2)));
 }
+
+#[test]
+fn no_report_takes_a_nodes_own_share_of_a_limit() {
+    let mut b = Bench::new(3);
+    b.limits.connections = 9;
+    b.service.set_share(3);
+    b.publish();
+    for load in &b.loads {
+        load.set_others(u32::MAX);
+    }
+    for sport in 1..=3 {
+        assert!(!is_refused(&mut b, syn(sport)), "connection {sport}");
+    }
+    assert!(is_refused(&mut b, syn(4)), "the share is used up");
+    for load in &b.loads {
+        load.set_others(0);
+    }
+    for sport in 4..=9 {
+        assert!(!is_refused(&mut b, syn(sport)), "the others need none");
+    }
+    assert!(is_refused(&mut b, syn(10)));
+    // What counts for the limit need not count for the choice.
+    b.loads[0].set_claimed(1);
+    assert_eq!((b.loads[0].others(), b.loads[0].claimed()), (0, 1));
+}

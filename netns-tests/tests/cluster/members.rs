@@ -32,7 +32,14 @@ fn a_member_is_told_of_its_own_and_believed_for_itself_only() {
     cluster.network("back");
     let weft = |words: &[&str]| cluster.weft("node1", words);
     weft(&["node", "update", "--availability", "drain", "node2"]).done();
-    let create = ["service", "create", "--name", "api", "--network", "name=back,alias=gate"];
+    let create = [
+        "service",
+        "create",
+        "--name",
+        "api",
+        "--network",
+        "name=back,alias=gate",
+    ];
     let program = ["--env", "DB_PASSWORD=hunter2", "host", "sleep", "86417"];
     weft(&[&create[..], &program].concat()).ok();
     let task = cluster.tasks("api").remove(0);
@@ -74,12 +81,30 @@ fn a_member_is_told_of_its_own_and_believed_for_itself_only() {
         &["--name", "api", "back"],
     ] {
         let error = connect(&cluster, "node2", &on2, words).refused();
-        assert!(error.contains("takes no endpoints of worker nodes"), "{error}");
-        assert!(error.contains("service update --attach=true api"), "{error}");
+        assert!(
+            error.contains("takes no endpoints of worker nodes"),
+            "{error}"
+        );
+        assert!(
+            error.contains("service update --attach=true api"),
+            "{error}"
+        );
     }
-    connect(&cluster, "node1", &on1, &["--name", "mine", "--service", "api", "back"]).ok();
+    connect(
+        &cluster,
+        "node1",
+        &on1,
+        &["--name", "mine", "--service", "api", "back"],
+    )
+    .ok();
     weft(&["service", "update", "--attach=true", "--detach", "api"]).ok();
-    connect(&cluster, "node2", &on2, &["--name", "yours", "--service", "api", "back"]).ok();
+    connect(
+        &cluster,
+        "node2",
+        &on2,
+        &["--name", "yours", "--service", "api", "back"],
+    )
+    .ok();
     eventually("all three are replicas on every node", || {
         let names = |node: &str| {
             let said = cluster.weft(node, &["why", "--format", "{{.Name}}", "api"]);
@@ -97,7 +122,9 @@ fn a_member_is_told_of_its_own_and_believed_for_itself_only() {
         let more = spare(node, "more");
         let error = connect(&cluster, node, &more, &["closed"]).refused();
         assert!(
-            error.contains("Could not attach to network closed: network closed not manually attachable"),
+            error.contains(
+                "Could not attach to network closed: network closed not manually attachable"
+            ),
             "{error}"
         );
     }

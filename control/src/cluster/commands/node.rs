@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
+use super::super::keys;
 use super::super::state::{Change, ClusterState, ObjectId};
 use crate::id::NodeId;
 use crate::objects::{Availability, Meta, Node, NodeState, Role, TaskState};
@@ -254,6 +255,7 @@ pub fn leave_node(
     "the node left the swarm".clone_into(&mut node.message);
     draft.put(node);
     give_up(&mut draft, state, id, "the node of the task left the swarm");
+    keys::expel(&mut draft);
     Ok(draft.into_changes())
 }
 
@@ -274,7 +276,8 @@ fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) 
     }
 }
 
-/// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere.
+/// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere, and so
+/// are the gossip keys that it knows.
 ///
 /// # Errors
 /// It does not exist, is a manager, or is not down and `force` is false.
@@ -304,5 +307,6 @@ pub fn remove_node(
     draft.delete(ObjectId::Node(node.id.clone()));
     let why = "Task belonged to a node that has been deleted";
     give_up(&mut draft, state, &node.id, why);
+    keys::expel(&mut draft);
     Ok(draft.plan(node))
 }

@@ -4,11 +4,11 @@ use ipnet::IpNet;
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::keys::first_ring;
 use super::super::state::{ClusterState, Secrets};
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::network::build;
 use super::node::{NodeDescription, build_node};
-use crate::assignment::GossipKey;
 use crate::id::NodeId;
 use crate::objects::{Cluster, Meta, NetworkSpec, Node, Role};
 
@@ -99,13 +99,12 @@ pub fn init_cluster(
         subnet_prefix_len: prefix_len,
         data_path_port,
     });
+    let (gossip_keys, gossip_ring) = first_ring(&mut draft);
     let secrets = Secrets {
         worker: draft.entropy.bytes(),
         manager: draft.entropy.bytes(),
-        gossip_keys: vec![GossipKey {
-            epoch: 1,
-            key: draft.entropy.bytes(),
-        }],
+        gossip_keys,
+        gossip_ring,
     };
     draft.put(secrets);
     let ingress = NetworkSpec {

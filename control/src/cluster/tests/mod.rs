@@ -2,6 +2,7 @@
 
 mod allocation;
 mod commands;
+mod keys;
 mod members;
 mod orchestration;
 mod placement;

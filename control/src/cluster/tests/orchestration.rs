@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::super::orchestrator::next_task;
 use super::*;
 use crate::objects::Availability;
 
@@ -57,9 +58,9 @@ fn a_delay_that_reaches_beyond_time_is_no_overflow() {
     task.desired = TaskState::Ready;
     task.spec.restart_delay_ms = u64::MAX;
     world.state.apply(&[Change::Put(task.into())]);
-    assert_eq!(next_deadline(&world.state), Some(u64::MAX));
+    assert_eq!(next_task(&world.state), Some(u64::MAX));
     world.settle();
-    assert_eq!(next_deadline(&world.state), Some(u64::MAX));
+    assert_eq!(next_task(&world.state), Some(u64::MAX));
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_node_down_for_a_day_loses_its_tasks() {
     world.create(on(spec("web", 2), "n")).unwrap();
     world.run_tasks();
     world.health(2, NodeState::Down);
-    let deadline = next_deadline(&world.state).unwrap();
+    let deadline = next_task(&world.state).unwrap();
     assert_eq!(deadline, world.now + ORPHAN_AFTER_MS);
     world.advance(ORPHAN_AFTER_MS);
     let orphans: Vec<_> = world
@@ -143,7 +144,7 @@ fn a_node_down_for_a_day_loses_its_tasks() {
         .filter(|t| t.status.state == TaskState::Orphaned)
         .collect();
     assert_eq!(orphans.len(), 1);
-    assert_eq!(next_deadline(&world.state), None);
+    assert_eq!(next_task(&world.state), None);
     let network = world.state.find_network("n").unwrap();
     assert_eq!(usage(&world.state, network).0, 3, "VIP and two tasks");
 }
@@ -184,7 +185,7 @@ fn failed_tasks_restart_after_the_delay() {
     assert_eq!(world.state.tasks[&first.id].desired, TaskState::Shutdown);
     let second = world.wanted("web").remove(0);
     assert_eq!((second.slot, second.desired), (1, TaskState::Ready));
-    assert_eq!(next_deadline(&world.state), Some(world.now + 5000));
+    assert_eq!(next_task(&world.state), Some(world.now + 5000));
     world.advance(4999);
     assert_eq!(world.wanted("web")[0].node, None, "not yet");
     world.advance(1);
@@ -193,7 +194,7 @@ fn failed_tasks_restart_after_the_delay() {
         (second.desired, second.status.state),
         (TaskState::Running, TaskState::Assigned)
     );
-    assert_eq!(next_deadline(&world.state), None);
+    assert_eq!(next_task(&world.state), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who is there: what SWIM notices, and what this node makes of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use foca::{OwnedNotification, State, Timer};
@@ -13,6 +14,7 @@ use crate::gossip::InputError;
 use crate::gossip::identity::{Identity, IdentityCodec, member_from_pb, member_to_pb};
 use crate::gossip::membership::Note;
 use crate::gossip::message::{Accuse, Body, Hello};
+use crate::gossip::register::By;
 use crate::id::NodeId;
 use crate::records::Table;
 
@@ -26,6 +28,9 @@ impl Gossip {
                 break;
             }
             for (to, packet) in sends {
+                if !self.register.is_place(to.addr) {
+                    continue;
+                }
                 self.send(to.addr, Body::Swim(packet.into()));
             }
             for (after, timer) in timers {
@@ -238,7 +243,13 @@ impl Gossip {
         self.send(target.id().addr, body);
     }
 
-    pub(super) fn swim(&mut self, now: Duration, packet: &[u8]) -> Result<(), InputError> {
+    pub(super) fn swim(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        packet: &[u8],
+    ) -> Result<(), InputError> {
+        let packet = &*self.sift(now, from, packet)?;
         if now < self.deaf_until {
             use foca::Codec as _;
             let header = IdentityCodec
@@ -251,8 +262,15 @@ impl Gossip {
         self.membership.handle_packet(packet)
     }
 
-    pub(super) fn hello(&mut self, hello: &Hello) -> Result<(), InputError> {
+    pub(super) fn hello(
+        &mut self,
+        now: Duration,
+        sender: SocketAddr,
+        hello: &Hello,
+    ) -> Result<(), InputError> {
         let from = identity(hello.from.clone())?;
+        // The address of a datagram is easily forged.
+        self.speaks(now, &from, sender, By::Anybody)?;
         if from.node == self.identity().node {
             return Ok(());
         }
@@ -272,8 +290,15 @@ impl Gossip {
         self.membership.announce(from)
     }
 
-    pub(super) fn accused(&mut self, now: Duration, accuse: Accuse) -> Result<(), InputError> {
+    pub(super) fn accused(
+        &mut self,
+        now: Duration,
+        sender: SocketAddr,
+        accuse: Accuse,
+    ) -> Result<(), InputError> {
         let from = identity(accuse.from)?;
+        // The address of a datagram is easily forged.
+        self.speaks(now, &from, sender, By::Anybody)?;
         let target = accuse
             .target
             .ok_or_else(|| InputError::Malformed("accusation of nobody".to_owned()))
@@ -289,7 +314,10 @@ impl Gossip {
             self.membership.apply(std::iter::once(target))?;
         } else if (target.id().incarnation, target.id().renewal) > (me.incarnation, me.renewal) {
             let above = target.id().incarnation;
-            self.rebase(now, above);
+            if self.doubts(now, sender, target.id()) {
+                return Ok(());
+            }
+            self.outbid(now, sender, above);
         } else {
             return Ok(());
         }

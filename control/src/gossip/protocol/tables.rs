@@ -1,6 +1,7 @@
 //! Table entries: changes on gossip, and whole tables compared over streams.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use foca::State;
@@ -8,14 +9,15 @@ use prost::Message as _;
 use rand::RngExt as _;
 
 use super::{
-    ACCUSATIONS_PER_SYNC, DATAGRAM_SLACK, DATAGRAMS_PER_FLUSH, DELTA_BUDGET, Deadline, Event,
-    FIRST_FLUSH, FRESH_FLUSH, Gossip, RELAYED_FROM_SYNC, StreamRequest, VERIFY_AFTER,
-    encode_stream, identity,
+    ACCUSATIONS_PER_SYNC, ARBITER_PERIOD, DATAGRAM_SLACK, DATAGRAMS_PER_FLUSH, DELTA_BUDGET,
+    Deadline, Event, FIRST_FLUSH, FRESH_FLUSH, Gossip, RELAYED_FROM_SYNC, StreamRequest,
+    VERIFY_AFTER, encode_stream, identity,
 };
 use crate::gossip::identity::{Identity, member_from_pb, member_to_pb};
 use crate::gossip::message::{StreamBody, SyncPush, SyncReply, SyncRequest, Update};
 use crate::gossip::netdb::{Applied, table_of};
 use crate::gossip::queue::{ChangeKey, retransmit_limit};
+use crate::gossip::register::By;
 use crate::gossip::{InputError, MAX_DATAGRAM};
 use crate::id::NodeId;
 
@@ -38,8 +40,16 @@ impl Gossip {
         }
     }
 
-    pub(super) fn updates(&mut self, now: Duration, updates: &[Update]) -> Result<(), InputError> {
+    pub(super) fn updates(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        updates: &[Update],
+    ) -> Result<(), InputError> {
         for update in updates {
+            if self.doubts_update(now, from, update) {
+                continue;
+            }
             match self.netdb.apply(now, update) {
                 Applied::Newer => {
                     let key = (
@@ -53,7 +63,7 @@ impl Gossip {
                     self.learnt(&key);
                     self.tell(now, key);
                 }
-                Applied::OwnAhead(incarnation) => self.rebase(now, incarnation),
+                Applied::OwnAhead(incarnation) => self.outbid(now, from, incarnation),
                 Applied::Same | Applied::Older => {}
                 Applied::Invalid => {
                     return Err(InputError::Refused("entry out of bounds".to_owned()));
@@ -139,12 +149,7 @@ impl Gossip {
     /// Starts a comparison with a random member.
     pub(super) fn sync(&mut self, now: Duration) {
         if let Some(to) = self.random_peers(1).first().copied() {
-            let bytes = encode_stream(StreamBody::Request(SyncRequest {
-                from: Some(self.identity().into()),
-                members: self.members_pb(),
-                digest: self.netdb.digest(),
-            }));
-            self.streams.push_back(StreamRequest { to, bytes });
+            self.compare_with(to);
         }
         let period = if self.quick_syncs > 0 {
             self.quick_syncs -= 1;
@@ -158,31 +163,61 @@ impl Gossip {
         self.sync_at = now + period.mul_f64(self.rng.random_range(0.75..1.25));
     }
 
+    fn compare_with(&mut self, to: SocketAddr) {
+        let bytes = encode_stream(StreamBody::Request(SyncRequest {
+            from: Some(self.identity().into()),
+            members: self.members_pb(),
+            digest: self.netdb.digest(),
+        }));
+        self.streams.push_back(StreamRequest { to, bytes });
+    }
+
     pub(super) fn sync_request(
         &mut self,
         now: Duration,
+        sender: SocketAddr,
         request: SyncRequest,
     ) -> Result<StreamBody, InputError> {
-        self.meet(now, request.from, request.members)?;
-        if let Some(incarnation) = self.netdb.own_ahead(&request.digest) {
-            self.rebase(now, incarnation);
+        self.meet(now, sender, request.from, request.members)?;
+        let digest = self.credible(now, sender, request.digest);
+        if let Some(incarnation) = self.netdb.own_ahead(&digest) {
+            self.outbid(now, sender, incarnation);
         }
+        self.ask_arbiter(now, &digest);
         Ok(StreamBody::Reply(SyncReply {
             from: Some(self.identity().into()),
             members: self.members_pb(),
-            deltas: self.netdb.deltas(&request.digest, false, DELTA_BUDGET),
-            wanted: self.netdb.wanted(&request.digest),
+            deltas: self.netdb.deltas(&digest, false, DELTA_BUDGET),
+            wanted: self.netdb.wanted(&digest),
         }))
+    }
+
+    /// Where this node and another differ on what a third one said, that one knows.
+    fn ask_arbiter(&mut self, now: Duration, digest: &[crate::gossip::message::OwnerDigest]) {
+        if now < self.arbiter_at {
+            return;
+        }
+        let owner = self.netdb.disputed(digest);
+        let member = owner.and_then(|owner| self.membership.get(&owner));
+        if let Some(addr) = member
+            .filter(|m| m.state() != State::Down)
+            .map(|m| m.id().addr)
+        {
+            self.arbiter_at = now + ARBITER_PERIOD;
+            self.compare_with(addr);
+        }
     }
 
     pub(super) fn sync_reply(
         &mut self,
         now: Duration,
+        sender: SocketAddr,
         reply: SyncReply,
     ) -> Result<Option<StreamBody>, InputError> {
-        self.meet(now, reply.from, reply.members)?;
-        self.apply_deltas(now, reply.deltas)?;
-        let deltas = self.netdb.deltas(&reply.wanted, true, DELTA_BUDGET);
+        self.meet(now, sender, reply.from, reply.members)?;
+        self.apply_deltas(now, sender, reply.deltas)?;
+        let wanted = self.credible(now, sender, reply.wanted);
+        let deltas = self.netdb.deltas(&wanted, true, DELTA_BUDGET);
         Ok((!deltas.is_empty()).then_some(StreamBody::Push(SyncPush {
             deltas,
             updates: Vec::new(),
@@ -193,10 +228,12 @@ impl Gossip {
     pub(super) fn meet(
         &mut self,
         now: Duration,
+        sender: SocketAddr,
         from: Option<crate::gossip::message::PbIdentity>,
         members: Vec<crate::gossip::message::PbMember>,
     ) -> Result<(), InputError> {
         let from = identity(from)?;
+        self.speaks(now, &from, sender, By::Itself)?;
         let mut alive = vec![foca::Member::alive(from)];
         let mut accused = 0;
         // Most of the list is known: foca, which searches linearly, need not see that part.
@@ -207,6 +244,9 @@ impl Gossip {
             .collect();
         for pb in members {
             let member = member_from_pb(pb).map_err(|e| InputError::Malformed(e.to_string()))?;
+            if self.doubts(now, sender, member.id()) {
+                continue;
+            }
             let me = self.identity();
             if member.id().node == me.node {
                 if member.id() == me {
@@ -215,7 +255,7 @@ impl Gossip {
                     }
                 } else if member.id().incarnation > me.incarnation {
                     let above = member.id().incarnation;
-                    self.rebase(now, above);
+                    self.outbid(now, sender, above);
                 }
                 continue;
             }
@@ -253,13 +293,18 @@ impl Gossip {
     pub(super) fn apply_deltas(
         &mut self,
         now: Duration,
+        from: SocketAddr,
         deltas: Vec<crate::gossip::message::OwnerDelta>,
     ) -> Result<(), InputError> {
         let mut news = Vec::new();
         let mut result = Ok(());
         for delta in deltas {
-            match self.netdb.apply_delta(now, delta, &mut news) {
-                Applied::OwnAhead(incarnation) => self.rebase(now, incarnation),
+            if self.doubts_delta(now, from, &delta) {
+                continue;
+            }
+            let by_owner = self.is_of(&delta.owner, from);
+            match self.netdb.apply_delta(now, delta, by_owner, &mut news) {
+                Applied::OwnAhead(incarnation) => self.outbid(now, from, incarnation),
                 Applied::Invalid => {
                     result = Err(InputError::Refused("entry out of bounds".to_owned()));
                     break;
