@@ -25,6 +25,7 @@ pub mod offload;
 pub mod open_files;
 pub mod privileges;
 pub mod process;
+pub mod replace_file;
 pub mod shared_words;
 pub mod tap;
 pub mod udp;
