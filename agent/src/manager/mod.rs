@@ -337,6 +337,7 @@ impl Manager {
             tokio::spawn(serve),
             tokio::spawn(Arc::clone(&core).reconcile_loop()),
             tokio::spawn(Arc::clone(&core).health_loop()),
+            tokio::spawn(Arc::clone(&core).mend_loop()),
             tokio::spawn(renew_server_certificate(Arc::clone(&core), tls)),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,6 +42,10 @@ pub(super) struct Member {
     pub(super) session: Session,
     /// On a manager. After a restart the ports come first and this later: traffic waits for nobody.
     pub(super) manager: OnceLock<Arc<Manager>>,
+    /// Why that is absent on a manager.
+    manager_off: std::sync::Mutex<Option<String>>,
+    /// Tries to open it.
+    pub(super) opening: Mutex<Option<JoinHandle<()>>>,
     pub(super) running: ArcSwapOption<Running>,
     pub(super) local: LocalPorts,
     pub(super) dns: DnsServer,
@@ -98,6 +102,8 @@ impl Member {
             membership,
             session,
             manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
+            manager_off: std::sync::Mutex::default(),
+            opening: Mutex::default(),
             running: ArcSwapOption::empty(),
             local: LocalPorts::default(),
             dns,
@@ -193,8 +199,24 @@ impl Member {
         Some(tasks)
     }
 
+    /// Becomes true when the node stops or leaves.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(super) fn manager_off(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.manager_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn end_main(&self) -> Option<Tasks> {
         self.stop.send_replace(true);
+        if let Some(opening) = self.opening.lock().await.take() {
+            opening.abort();
+            // Cancelled, most likely: nothing opens the manager any more, that is all that counts.
+            drop(opening.await);
+        }
         let main = self.main.lock().await.take()?;
         match main.await {
             Ok(tasks) => tasks,

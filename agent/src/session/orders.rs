@@ -7,6 +7,7 @@ use weft_control::assignment::Assignment;
 
 use super::identity::{Identity, IdentityError, replace_private};
 use super::membership::ASSIGNMENT_FILE;
+use crate::state_file::{self, Found};
 
 /// Where the last orders are.
 #[derive(Debug, Clone)]
@@ -17,24 +18,20 @@ impl OrdersFile {
         Self(data_dir.join(ASSIGNMENT_FILE))
     }
 
-    /// Orders for this identity; nothing when there are none, or none that can be read.
+    /// Orders for this identity; nothing when there are none, or none that can be read. A manager
+    /// sends them again.
     pub(super) fn load(&self, identity: &Identity) -> Option<Assignment> {
-        let path = self.0.display();
-        let text = match std::fs::read(&self.0) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(%path, %error, "cannot read the last orders");
-                return None;
-            }
-        };
-        match serde_json::from_slice::<Assignment>(&text) {
-            Ok(a) if a.node_id() == identity.node_id() && a.cluster_id == identity.cluster_id() => {
+        match state_file::read::<Assignment>(&self.0) {
+            Ok(Found::Value(a))
+                if a.node_id() == identity.node_id() && a.cluster_id == identity.cluster_id() =>
+            {
                 Some(a)
             }
+            // A damaged file is in the log already.
             Ok(_) => None,
             Err(error) => {
-                tracing::warn!(%path, %error, "the last orders are damaged, ignored");
+                let path = self.0.display();
+                tracing::warn!(%path, %error, "cannot read the last orders");
                 None
             }
         }

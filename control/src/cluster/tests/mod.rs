@@ -8,6 +8,7 @@ mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::*;
 use crate::id::{NodeId, ServiceId, TaskId};
@@ -18,7 +19,11 @@ use crate::objects::{
 
 pub(super) struct World {
     pub(super) state: ClusterState,
+    /// Time of day.
     pub(super) now: u64,
+    /// The clock that is never set.
+    pub(super) steady: Duration,
+    pub(super) waits: Waits,
     pub(super) entropy: Entropy,
 }
 
@@ -79,6 +84,8 @@ impl World {
         let mut world = Self {
             state: ClusterState::default(),
             now: 1_000_000,
+            steady: Duration::from_secs(7),
+            waits: Waits::default(),
             entropy: Entropy::from_seed([42; 32]),
         };
         let init = InitCluster {
@@ -129,7 +136,7 @@ impl World {
     /// Reconciles to the fixpoint, which must come soon.
     pub(super) fn settle(&mut self) {
         for _ in 0..8 {
-            let changes = reconcile(&self.state, self.now, &mut self.entropy);
+            let changes = self.reconcile();
             if changes.is_empty() {
                 return;
             }
@@ -138,8 +145,21 @@ impl World {
         panic!("no fixpoint");
     }
 
+    pub(super) fn reconcile(&mut self) -> Vec<Change> {
+        self.waits.look(&self.state, self.now, self.steady);
+        reconcile(&self.state, self.now, &self.waits, &mut self.entropy)
+    }
+
+    /// How long until something is due.
+    pub(super) fn next_wait(&mut self) -> Option<Duration> {
+        self.waits.look(&self.state, self.now, self.steady);
+        let deadline = self.waits.next_deadline(&self.state)?;
+        Some(deadline.saturating_sub(self.steady))
+    }
+
     pub(super) fn advance(&mut self, ms: u64) {
         self.now += ms;
+        self.steady += Duration::from_millis(ms);
         self.settle();
     }
 
