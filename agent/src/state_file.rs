@@ -61,6 +61,14 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
         Err(error) if is_damage(&error) => error.to_string(),
         Err(error) => return Err(error),
     };
+    set_aside(path, why).map(Found::Damaged)
+}
+
+/// Renames a damaged file, and tells it in the log.
+///
+/// # Errors
+/// The disk's; the file is where it was.
+pub(crate) fn set_aside(path: &Path, why: String) -> io::Result<Damage> {
     let aside = name_aside(path);
     std::fs::rename(path, &aside)?;
     if let Err(error) = sync_folder_of(path) {
@@ -72,7 +80,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
         why,
     };
     tracing::warn!("{damage}");
-    Ok(Found::Damaged(damage))
+    Ok(damage)
 }
 
 /// Errors that are still there at the next attempt: the disk's, or something else has the name.
@@ -135,7 +143,7 @@ mod tests {
     fn what_cannot_be_read_is_set_aside_and_a_few_are_kept() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("state.json");
-        let read = || super::read::<Vec<u8>>(&path).expect("readable or set aside");
+        let read = || read::<Vec<u8>>(&path).expect("readable or set aside");
         assert!(matches!(read(), Found::Nothing));
         std::fs::write(&path, "[1,2]").expect("written");
         assert!(matches!(read(), Found::Value(v) if v == [1, 2]));

@@ -43,7 +43,7 @@ pub(crate) struct FileJournal {
     words: SharedWords,
     /// Records that may still be left out before room is asked for again; zero while there is room.
     patience: u32,
-    /// Shared with whoever tells people.
+    /// Records left out since there was room; of all workers, for whoever tells people.
     left_out: Arc<AtomicU64>,
 }
 
@@ -108,7 +108,10 @@ impl FileJournal {
         }
         if self.patience == 0 {
             match self.words.reserve(wanted + STEP * RECORD_WORDS) {
-                Ok(()) => return true,
+                Ok(()) => {
+                    self.left_out.store(0, Ordering::Relaxed);
+                    return true;
+                }
                 Err(_) => self.patience = LEFT_OUT,
             }
         }

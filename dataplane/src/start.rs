@@ -305,7 +305,7 @@ impl Dataplane {
         let left_out = self.journal.left_out.load(Ordering::Relaxed);
         match &self.journal.failed {
             Some(error) => Some(error.to_string()),
-            None if left_out > 0 => Some(format!("there was no room for {left_out} records")),
+            None if left_out > 0 => Some("there is no room for more of them".to_owned()),
             None => None,
         }
     }

@@ -101,7 +101,7 @@ mod tests {
     fn a_full_disk_is_no_reason_not_to_start() {
         use std::os::fd::AsRawFd;
         let disk = crate::namespaces::unmounted_tmpfs(64 << 10).expect("a small disk");
-        let dir = std::path::PathBuf::from(format!("/proc/self/fd/{}", disk.as_raw_fd()));
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", disk.as_raw_fd()));
         std::fs::write(dir.join("filler"), vec![0; 1 << 20]).expect_err("it does not fit");
         let path = dir.join("weftd.lock");
         let lock = InstanceLock::acquire(&path).expect("first");

@@ -23,6 +23,7 @@ pub mod netns_lock;
 pub mod nft;
 pub mod offload;
 pub mod open_files;
+pub mod private_folder;
 pub mod privileges;
 pub mod process;
 pub mod replace_file;

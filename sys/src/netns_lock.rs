@@ -6,11 +6,11 @@
 //! have a `/run` of their own each, do not see each other.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::instance_lock::{InstanceLock, LockError};
 use crate::netns::{Netns, NetnsError};
+use crate::private_folder::{PrivateError, make_private};
 
 /// Where agents keep their locks: one place whatever their settings are.
 pub const FOLDER: &str = "/run/weft/locks";
@@ -29,17 +29,11 @@ pub enum NetnsLockError {
         /// here.
         pid: Option<u32>,
     },
-    /// Local: the folder belongs to somebody else, who could keep every agent from starting.
-    #[error(
-        "{path} belongs to user {owner}: remove it, as whoever owns it decides which weftd may start"
-    )]
-    Foreign {
-        /// The folder.
-        path: PathBuf,
-        /// Who owns it.
-        owner: u32,
-    },
-    /// Local: no folder, or no namespace to name.
+    /// Local: the folder is not this user's alone, or cannot be made: others could keep every agent
+    /// from starting.
+    #[error(transparent)]
+    Folder(#[from] PrivateError),
+    /// Local: no file in the folder, or no namespace to name.
     #[error("cannot lock the network namespace by a file in {path}: {source}")]
     Kernel {
         /// The folder.
@@ -75,6 +69,10 @@ impl NetnsLock {
             path: folder.to_owned(),
             source,
         };
+        // Its parent is everybody's to look into.
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
         make_private(folder)?;
         let inode = Netns::current()?.inode().map_err(failed)?;
         match InstanceLock::acquire(folder.join(format!("netns-{inode}"))) {
@@ -83,37 +81,6 @@ impl NetnsLock {
             Err(LockError::Io { source, .. }) => Err(failed(source)),
         }
     }
-}
-
-/// Makes the folder, or checks that it is this user's and shuts the others out of it.
-fn make_private(folder: &Path) -> Result<(), NetnsLockError> {
-    let failed = |source| NetnsLockError::Kernel {
-        path: folder.to_owned(),
-        source,
-    };
-    if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent).map_err(failed)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
-    // The folder itself, not where a link leads.
-    let found = std::fs::symlink_metadata(folder).map_err(failed)?;
-    if !found.is_dir() {
-        return Err(failed(io::ErrorKind::NotADirectory.into()));
-    }
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(NetnsLockError::Foreign {
-            path: folder.to_owned(),
-            owner: found.uid(),
-        });
-    }
-    if found.mode() & 0o077 != 0 {
-        let mode = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(folder, mode).map_err(failed)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -151,32 +118,11 @@ mod tests {
         drop(first);
         let again = acquire(&here).expect("after the first let go");
         drop((other, again));
-        let mode = std::fs::metadata(&folder).expect("there").mode();
-        assert_eq!(mode & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_folder_is_ours_alone_or_refused() {
-        let dir = tempfile::tempdir().expect("dir");
-        let folder = dir.path().join("locks");
-        std::fs::create_dir(&folder).expect("made");
-        let mode = |mode| {
-            let mode = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(&folder, mode).expect("a mode");
-        };
-        mode(0o777);
-        drop(NetnsLock::acquire(&folder).expect("ours"));
-        let now = std::fs::metadata(&folder).expect("there").mode();
-        assert_eq!(now & 0o777, 0o700);
         std::os::unix::fs::chown(&folder, Some(65534), None).expect("given away");
-        let error = NetnsLock::acquire(&folder).expect_err("somebody else's");
+        let error = acquire(&here).expect_err("somebody else's");
         assert!(
             error.to_string().contains("belongs to user 65534"),
             "{error}"
         );
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(dir.path(), &link).expect("a link");
-        let error = NetnsLock::acquire(&link).expect_err("a link");
-        assert!(matches!(error, NetnsLockError::Kernel { .. }), "{error}");
     }
 }

@@ -253,6 +253,10 @@ impl Shared {
     /// Writes what there is once more; true when the disk took it.
     fn mend(&self) -> bool {
         let mut file = lock(&self.file);
+        if let StoreFile::Lost { next, .. } = &mut *file {
+            // Whoever calls this has waited.
+            *next = Instant::now();
+        }
         let state = Arc::clone(&self.state.borrow());
         self.store(&mut file, &state, &state, &[]).is_ok()
     }
@@ -354,24 +358,15 @@ impl Shared {
             .create(&self.path)
             .map_err(|error| open_error(&self.path, error))?;
         // What cannot be read is written anew as well.
-        if !matches!(version(&database), Ok(Some(found)) if found == state.version) {
-            commit_all(&database, state).map_err(|error| match error {
-                redb::Error::Io(source) => self.disk_error(source),
-                error => StoreError::Damaged {
-                    path: self.path.clone(),
-                    why: error.to_string(),
-                },
-            })?;
+        if !matches!(version(&database), Ok(found) if found.unwrap_or(0) == state.version) {
+            commit_all(&database, state).map_err(|error| self.store_error(&error))?;
         }
         Ok(database)
     }
 
-    /// Sets the damaged file aside and writes a new one; the path leads to one of them all the time.
+    /// Writes a new file and sets the damaged one aside; the path leads to one of them all the time.
     fn rebuild(&self, state: &ClusterState) -> Result<Database, StoreError> {
         let failed = |source| self.disk_error(source);
-        let aside = state_file::name_aside(&self.path);
-        std::fs::hard_link(&self.path, &aside).map_err(failed)?;
-        tracing::error!(aside = %aside.display(), "the damaged state is kept");
         let fresh = self.path.with_extension("rebuilt");
         match std::fs::remove_file(&fresh) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -383,12 +378,33 @@ impl Shared {
         let database = Database::builder()
             .create(&fresh)
             .map_err(|error| open_error(&fresh, error))?;
-        commit_all(&database, state)
-            .map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+        commit_all(&database, state).map_err(|error| self.store_error(&error))?;
+        let aside = state_file::name_aside(&self.path);
+        match std::fs::hard_link(&self.path, &aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
         std::fs::rename(&fresh, &self.path)
             .and_then(|()| sync_folder_of(&self.path))
             .map_err(failed)?;
+        tracing::error!(aside = %aside.display(), "the damaged state is kept there");
         Ok(database)
+    }
+
+    fn store_error(&self, error: &redb::Error) -> StoreError {
+        match error {
+            redb::Error::Io(source) => {
+                let source = std::io::Error::new(source.kind(), source.to_string());
+                self.disk_error(source)
+            }
+            redb::Error::PreviousIo => self.disk_error(std::io::Error::other(error.to_string())),
+            error => StoreError::Damaged {
+                path: self.path.clone(),
+                why: error.to_string(),
+            },
+        }
     }
 
     fn disk_error(&self, source: std::io::Error) -> StoreError {
@@ -508,3 +524,6 @@ impl DesiredStore for RedbStore {
         vec![self.shared.node.clone()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_control::id::{EndpointId, NodeId};
 
-use super::endpoints::Places;
 use super::local::LocalPorts;
+use super::places::Places;
 use super::probe;
 use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
@@ -33,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// How long init and join wait for the first orders to be carried out.
 const FIRST_START: Duration = Duration::from_secs(20);
+
+/// In the data directory; also the subject of a warning about it.
+pub(super) const FILE_OF_PLACES: &str = "endpoints.json";
 
 /// Everything that a member has, running or not yet.
 pub(super) struct Member {
@@ -82,7 +85,10 @@ impl Member {
         self_tests: Arc<SelfTests>,
         fatal: Arc<watch::Sender<Option<String>>>,
     ) -> anyhow::Result<Arc<Self>> {
-        let places = Places::load(config.data_dir.join("endpoints.json"))?;
+        let places = Places::load(config.data_dir.join(FILE_OF_PLACES))?;
+        if let Some(damage) = places.damage() {
+            warnings.set(FILE_OF_PLACES, damage.to_string());
+        }
         let seen = places.ids();
         let session = Session::start(
             identity.clone(),
@@ -269,7 +275,7 @@ impl Member {
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
                 remove_dir(&config.data_dir.join("tasks")),
-                remove_file(&config.data_dir.join("endpoints.json")),
+                remove_file(&config.data_dir.join(FILE_OF_PLACES)),
                 remove_file(&config.data_dir.join("heard.json")),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()

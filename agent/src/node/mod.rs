@@ -22,6 +22,7 @@ mod member;
 mod mesh;
 mod mtu;
 mod overlap;
+mod places;
 mod probe;
 mod published;
 mod reconcile;
