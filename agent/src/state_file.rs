@@ -89,18 +89,46 @@ fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::IsADirectory || error.raw_os_error() == of_the_disk
 }
 
-/// A free name for a damaged file, beside it. Of earlier ones the newest stay.
-pub(crate) fn name_aside(path: &Path) -> PathBuf {
+/// Removes a file with all that was set aside or not finished of it; none is success.
+///
+/// # Errors
+/// The first file that cannot be removed; the others are removed all the same.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let gone = |path: &Path| match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let mut result = gone(path).and(remove_unfinished(path));
+    for aside in set_aside_of(path) {
+        result = result.and(gone(&aside));
+    }
+    result
+}
+
+/// How the names of damaged files begin that were `path`.
+fn start_of_aside(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let start = format!("{name}.damaged-");
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut earlier: Vec<PathBuf> = std::fs::read_dir(folder)
+    format!("{name}.damaged-")
+}
+
+fn set_aside_of(path: &Path) -> Vec<PathBuf> {
+    let start = start_of_aside(path);
+    std::fs::read_dir(path.parent().unwrap_or(Path::new(".")))
         .into_iter()
         .flatten()
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(&start))
         .map(|entry| entry.path())
-        .collect();
+        .collect()
+}
+
+/// A free name for a damaged file, beside it. Of earlier ones the newest stay.
+pub(crate) fn name_aside(path: &Path) -> PathBuf {
+    let (start, folder) = (
+        start_of_aside(path),
+        path.parent().unwrap_or(Path::new(".")),
+    );
+    let mut earlier = set_aside_of(path);
     earlier.sort_by_key(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok());
     let surplus = (earlier.len() + 1).saturating_sub(KEPT);
     for old in earlier.drain(..surplus) {
@@ -164,6 +192,11 @@ mod tests {
         }
         assert_eq!(aside(&path).len(), KEPT);
         assert!(last.last().expect("one").exists());
+        std::fs::write(&path, "[]").expect("written");
+        std::fs::write(dir.path().join("other.damaged-1"), "").expect("written");
+        remove(&path).expect("removed with what was set aside");
+        remove(&path).expect("nothing there");
+        assert_eq!(aside(&path), ["other.damaged-1"]);
         std::fs::create_dir(&path).expect("a folder of that name");
         assert!(matches!(read(), Found::Damaged(_)));
     }

@@ -281,7 +281,7 @@ pub fn bound_namespaces() -> Vec<(u64, PathBuf)> {
     let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let mut bound = bound_in(&text);
     bound.retain(|(inode, path)| {
-        let netns = Netns::open(path).and_then(|netns| Ok(netns.inode().unwrap_or_default()));
+        let netns = Netns::open(path).map(|netns| netns.inode().unwrap_or_default());
         netns.is_ok_and(|found| found == *inode)
     });
     bound

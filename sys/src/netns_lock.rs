@@ -46,6 +46,27 @@ pub enum NetnsLockError {
     Netns(#[from] NetnsError),
 }
 
+/// Owner, as this user namespace shows it, of what belongs to nobody in it.
+const UNMAPPED: u32 = 65534;
+
+impl NetnsLockError {
+    /// True when the folder is for the user of the whole machine, who this process is not: it has no
+    /// right to it, or its user namespace does not know the owner.
+    #[must_use]
+    pub fn is_for_another_user(&self) -> bool {
+        match self {
+            Self::Folder(PrivateError::Foreign { owner, .. }) => *owner == UNMAPPED,
+            Self::Folder(PrivateError::Io { source, .. }) | Self::Kernel { source, .. } => {
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                )
+            }
+            _ => false,
+        }
+    }
+}
+
 fn holder(pid: &Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})"))
         .unwrap_or_default()
@@ -120,9 +141,8 @@ mod tests {
         drop((other, again));
         std::os::unix::fs::chown(&folder, Some(65534), None).expect("given away");
         let error = acquire(&here).expect_err("somebody else's");
-        assert!(
-            error.to_string().contains("belongs to user 65534"),
-            "{error}"
-        );
+        let text = error.to_string();
+        assert!(text.contains("belongs to user 65534"), "{text}");
+        assert!(error.is_for_another_user());
     }
 }

@@ -27,6 +27,7 @@ use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::Runner;
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
+use crate::state_file;
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);
@@ -302,12 +303,7 @@ fn remove_namespaces(dir: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn remove_file(path: &std::path::Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    state_file::remove(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 fn remove_dir(dir: &std::path::Path) -> anyhow::Result<()> {

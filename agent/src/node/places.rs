@@ -144,7 +144,7 @@ impl Places {
 /// claimed in two namespaces is left out, as anybody who is root in his own can claim it.
 pub(super) fn find(wanted: &BTreeSet<EndpointId>) -> BTreeMap<EndpointId, Place> {
     let mut found: BTreeMap<EndpointId, Option<Place>> = BTreeMap::new();
-    let own = Netns::current().and_then(|own| Ok(own.inode().unwrap_or_default()));
+    let own = Netns::current().map(|own| own.inode().unwrap_or_default());
     let mut seen: BTreeSet<u64> = own.into_iter().collect();
     // A path outlives the processes in its namespace, and leads to the next one of that name.
     let paths = bound_namespaces().into_iter();

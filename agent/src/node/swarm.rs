@@ -1,6 +1,5 @@
 //! Becoming part of a swarm, being it again after a restart, and leaving.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -228,13 +227,8 @@ impl Node {
 /// Another agent has the namespace, or the kernel refuses.
 pub(super) fn lock_namespace(config: &Config) -> Result<NetnsLock, NetnsLockError> {
     match NetnsLock::acquire(netns_lock::FOLDER.as_ref()) {
-        // An ordinary user in a user namespace: agents of the same `--run-dir` see each other.
-        Err(NetnsLockError::Kernel { source, .. })
-            if matches!(
-                source.kind(),
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
+        // An ordinary user, in a user namespace perhaps: agents of one `--run-dir` see each other.
+        Err(error) if error.is_for_another_user() => {
             NetnsLock::acquire(&config.run_dir.join("locks"))
         }
         locked => locked,

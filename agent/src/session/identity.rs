@@ -11,6 +11,8 @@ use weft_control::objects::Role;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use zeroize::Zeroizing;
 
+use crate::state_file;
+
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
 /// Organisational unit in the certificate of a worker.
@@ -277,14 +279,11 @@ fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> Result<(), Identity
     })
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file that may be gone already, with damaged copies of it: they hold the same secrets.
 pub(crate) fn remove_file(path: &Path) -> Result<(), IdentityError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(IdentityError::File {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+    state_file::remove(path).map_err(|source| IdentityError::File {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }
