@@ -1,8 +1,6 @@
 //! `weftd`'s main: command line, logging, privileges, the instance lock, signals.
 
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_sys::instance_lock::InstanceLock;
+use weft_sys::private_folder::make_private;
 use weft_sys::{open_files, privileges};
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
@@ -64,12 +63,13 @@ fn complain(message: &str) {
 fn run(config: Config) -> anyhow::Result<()> {
     start_logging(&config)?;
     privileges::check()?;
-    create_private(&config.data_dir).with_context(|| {
-        format!(
-            "cannot create the data directory {}",
-            config.data_dir.display()
-        )
-    })?;
+    // Keys lie in it, and what tasks are started: of this user alone, whatever it was before.
+    if make_private(&config.data_dir).context("the data directory")? {
+        tracing::warn!(
+            data_dir = %config.data_dir.display(),
+            "others could enter the data directory; it has mode 0700 now"
+        );
+    }
     let lock = InstanceLock::acquire(config.data_dir.join(LOCK_FILE))?;
     // Every TAP, socket of a sandbox and mesh connection is a descriptor; 1024 are few.
     if let Err(error) = open_files::raise() {
@@ -100,15 +100,6 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     drop(lock);
     result
-}
-
-/// Makes the directory and its parents, for this user only: keys will lie in it. One that is there
-/// already keeps its mode.
-fn create_private(directory: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {

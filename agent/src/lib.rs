@@ -6,6 +6,7 @@ pub mod api;
 pub mod capture;
 pub mod config;
 mod daemon;
+mod disk_thread;
 pub mod dns;
 pub mod gossip;
 pub mod manager;
@@ -15,5 +16,6 @@ pub mod node;
 pub mod notify;
 pub mod sandbox;
 pub mod session;
+mod state_file;
 
 pub use daemon::main;

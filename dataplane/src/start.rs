@@ -1,7 +1,7 @@
 //! Starting, feeding and stopping the workers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,6 +74,16 @@ pub struct Dataplane {
     self_tests: Vec<SelfTest>,
     receive_buffer: usize,
     segment: bool,
+    journal: JournalTrouble,
+}
+
+/// What went wrong with the records of flows.
+#[derive(Debug, Default)]
+struct JournalTrouble {
+    /// A worker has no file.
+    failed: Option<std::io::Error>,
+    /// Records that there was no room for.
+    left_out: Arc<AtomicU64>,
 }
 
 impl Dataplane {
@@ -147,6 +157,7 @@ impl Dataplane {
             self_tests,
             receive_buffer: receive_buffer.unwrap_or(0),
             segment,
+            journal: JournalTrouble::default(),
         };
         let cpus = weft_sys::affinity::allowed()?;
         let claims = Arc::new(Claims::new(config.seed));
@@ -165,14 +176,13 @@ impl Dataplane {
             });
             let mut saved = Vec::new();
             if let Some(place) = &config.journal {
-                match FileJournal::open(place, (index, workers), config.flows) {
+                let left_out = Arc::clone(&plane.journal.left_out);
+                match FileJournal::open(place, (index, workers), config.flows, left_out) {
                     Ok((journal, records)) => {
                         saved = records;
                         flows.set_journal(Box::new(journal));
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "flows will not outlive this process");
-                    }
+                    Err(error) => plane.journal.failed = Some(error),
                 }
             }
             let worker = Worker::new(Parts {
@@ -291,6 +301,18 @@ impl Dataplane {
     #[must_use]
     pub fn receive_buffer(&self) -> usize {
         self.receive_buffer
+    }
+
+    /// Why flows do not outlive this process, or not all of them; nothing when they do, or were not
+    /// meant to.
+    #[must_use]
+    pub fn journal_trouble(&self) -> Option<String> {
+        let left_out = self.journal.left_out.load(Ordering::Relaxed);
+        match &self.journal.failed {
+            Some(error) => Some(error.to_string()),
+            None if left_out > 0 => Some("there is no room for more of them".to_owned()),
+            None => None,
+        }
     }
 
     /// False when a worker thread has ended: its epoll set failed, or it panicked. Its ports forward

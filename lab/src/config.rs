@@ -22,22 +22,27 @@ pub const FAR_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0,
 /// Number of [`OUTSIDE`] on an underlay of IPv6.
 const OUTSIDE_V6: u8 = 0xfe;
 
-/// Where labs of this user live: `/run/weft-lab` for who may write there, else below the user's
-/// runtime folder.
-#[must_use]
-pub fn default_dir() -> PathBuf {
+/// Where labs of this user live: `/run/weft-lab` for who may write there, else the user's runtime
+/// folder, else his cache. Never a folder that is everybody's: whoever came first would own the name.
+///
+/// # Errors
+/// Neither `XDG_RUNTIME_DIR` nor `HOME` names a folder.
+pub fn default_dir() -> anyhow::Result<PathBuf> {
     let writable = |dir: &str| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
     if writable("/run/weft-lab") || (!Path::new("/run/weft-lab").exists() && writable("/run")) {
-        return PathBuf::from("/run/weft-lab");
+        return Ok(PathBuf::from("/run/weft-lab"));
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    match runtime.filter(|dir| dir.is_absolute()) {
-        Some(dir) => dir.join("weft-lab"),
-        None => {
-            let user = std::env::var("USER").unwrap_or_else(|_| "user".to_owned());
-            std::env::temp_dir().join(format!("weft-lab-{user}"))
-        }
-    }
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    own_dir(variable("XDG_RUNTIME_DIR"), variable("HOME"))
+}
+
+fn own_dir(runtime: Option<PathBuf>, home: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let absolute = |dir: &PathBuf| dir.is_absolute();
+    let dir = runtime
+        .filter(absolute)
+        .or_else(|| home.filter(absolute).map(|home| home.join(".cache")));
+    dir.map(|dir| dir.join("weft-lab"))
+        .context("there is no place for labs: set HOME or XDG_RUNTIME_DIR to a folder of yours")
 }
 
 /// Settings of a lab.
@@ -80,7 +85,7 @@ impl LabConfig {
         Ok(Self {
             name: name.to_owned(),
             nodes: 3,
-            dir: default_dir().join(name),
+            dir: default_dir()?.join(name),
             program: std::env::current_exe().context("cannot find the path of this program")?,
             agents: true,
             agent_args: Vec::new(),
@@ -193,6 +198,18 @@ impl LabConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labs_are_in_a_folder_of_the_user() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let runtime = own_dir(path("/run/user/7"), path("/home/x")).unwrap();
+        assert_eq!(runtime, Path::new("/run/user/7/weft-lab"));
+        for none in [None, path(""), path("relative")] {
+            let cache = own_dir(none.clone(), path("/home/x")).unwrap();
+            assert_eq!(cache, Path::new("/home/x/.cache/weft-lab"));
+            assert!(own_dir(none.clone(), none).is_err());
+        }
+    }
 
     #[test]
     fn addresses_follow_the_numbers() {

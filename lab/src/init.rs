@@ -30,6 +30,8 @@ pub fn run_init(spec_path: &Path) -> anyhow::Result<ExitCode> {
     // `lab-node` is the plug: when it is pulled, everything here goes dark.
     namespaces::set_parent_death_signal(Signal::KILL)?;
     let spec = NodeSpec::read(spec_path)?;
+    // Once: a program that was built anew meanwhile has its old path.
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     // A container may have masked parts of `/proc`; then the kernel refuses a new one.
     if let Err(error) = namespaces::mount_proc() {
         note(&format!(
@@ -43,14 +45,14 @@ pub fn run_init(spec_path: &Path) -> anyhow::Result<ExitCode> {
     let mut quick_ends = 0;
     loop {
         let started = Instant::now();
-        let service = Command::new(&spec.program)
+        let service = Command::new(&program)
             .arg0(arg0)
             .args(args)
             .envs(spec.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(std::io::stderr())
             .spawn()
-            .with_context(|| format!("cannot start {arg0} ({})", spec.program.display()))?;
+            .with_context(|| format!("cannot start {arg0} ({})", program.display()))?;
         let status = reap_until(&service)?;
         note(&format!("{}: {arg0} ended: {status}", spec.name));
         match status {

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use weft_sys::netns::Netns;
+use weft_sys::private_folder::{PrivateError, make_private};
 use weft_sys::process::Signal;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::config::{LabConfig, OUTSIDE, SWITCH};
 use crate::node::NodeSpec;
@@ -36,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Lab {
     state: State,
+    /// The multi-call program that commands on machines go through. Never what a file says.
+    program: PathBuf,
     /// Processes that are children of this one, to be waited for.
     plugs: Vec<Child>,
     owned: bool,
@@ -69,11 +72,11 @@ impl Lab {
         let state = State {
             name: config.name.clone(),
             dir: config.dir.clone(),
-            program: config.program.clone(),
             machines: Vec::new(),
         };
         let mut lab = Self {
             state,
+            program: config.program.clone(),
             plugs: Vec::new(),
             owned: true,
         };
@@ -139,13 +142,13 @@ impl Lab {
         let spec = NodeSpec {
             name: name.to_owned(),
             lab_dir: config.dir.clone(),
-            program: config.program.clone(),
             service,
             env: config.env.clone(),
             parent: config.dies_with_parent.then(std::process::id),
         };
         let spec_path = dir.join("spec.json");
-        fs::write(&spec_path, serde_json::to_vec_pretty(&spec)?)
+        let text = serde_json::to_vec_pretty(&spec)?;
+        replace_file(&spec_path, &text, PRIVATE, Outlives::Process)
             .with_context(|| format!("cannot write {}", spec_path.display()))?;
         let mut birth = Birth::begin(config, &spec_path, &log)?;
         let started = birth.finish(wire);
@@ -165,13 +168,15 @@ impl Lab {
         Ok(netns)
     }
 
-    /// Finds the lab whose folder is `dir`; it goes on when the value is dropped.
+    /// Finds the lab whose folder is `dir`; it goes on when the value is dropped. Commands go through
+    /// this very program.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it is another user's.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             state: State::load(dir)?,
+            program: std::env::current_exe().context("cannot find the path of this program")?,
             plugs: Vec::new(),
             owned: false,
         })
@@ -255,7 +260,7 @@ impl Lab {
         if !machine.init.is_alive() {
             bail!("{node} is down");
         }
-        let mut enter = Command::new(&self.state.program);
+        let mut enter = Command::new(&self.program);
         enter
             .arg("lab-enter")
             .args(how)
@@ -295,7 +300,7 @@ impl Lab {
         names: &[impl AsRef<str>],
     ) -> anyhow::Result<Vec<PathBuf>> {
         let paths: Vec<PathBuf> = names.iter().map(|n| netns_path(n.as_ref())).collect();
-        let program = self.state.program.display().to_string();
+        let program = self.program.display().to_string();
         let texts: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
         let mut command = vec![program.as_str(), "lab-netns"];
         command.extend(texts.iter().map(String::as_str));
@@ -578,7 +583,8 @@ impl Birth {
     }
 }
 
-/// Makes the folder of a new lab, after removing what a lab that was killed left there.
+/// Makes the folder of a new lab, after removing what a lab that was killed left there. Nobody else
+/// may enter it: sockets, specs and keys of agents lie in it.
 fn make_room(dir: &Path) -> anyhow::Result<()> {
     match State::load(dir) {
         Ok(old) if old.machines.iter().any(|m| m.plug.is_alive()) => bail!(
@@ -590,6 +596,7 @@ fn make_room(dir: &Path) -> anyhow::Result<()> {
         Ok(_) => {
             fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?
         }
+        Err(error) if error.is::<PrivateError>() => return Err(error),
         Err(_) => {
             let in_use = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
             if in_use {
@@ -600,11 +607,8 @@ fn make_room(dir: &Path) -> anyhow::Result<()> {
             }
         }
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .with_context(|| format!("cannot make {}", dir.display()))
+    make_private(dir)?;
+    Ok(())
 }
 
 /// Where `ip netns` looks for it.

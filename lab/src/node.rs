@@ -32,9 +32,7 @@ pub(crate) struct NodeSpec {
     pub(crate) name: String,
     /// Folder of the lab: stays visible although `/run` becomes the machine's own.
     pub(crate) lab_dir: PathBuf,
-    /// The multi-call program.
-    pub(crate) program: PathBuf,
-    /// What process 1 starts and keeps running: `arg0` and arguments for `program`.
+    /// What process 1 starts and keeps running: `arg0` and arguments for this very program.
     pub(crate) service: Option<(String, Vec<String>)>,
     pub(crate) env: Vec<(String, String)>,
     /// Process that the machine dies with.
@@ -73,7 +71,8 @@ pub fn run_node(spec_path: &Path) -> anyhow::Result<ExitCode> {
         _ => bail!("the lab went away"),
     }
     // The first child after the unshare is process 1 of the new PID namespace.
-    let mut init = Command::new(&spec.program)
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    let mut init = Command::new(program)
         .arg("lab-init")
         .arg(spec_path)
         .stdin(Stdio::null())

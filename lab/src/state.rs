@@ -1,10 +1,13 @@
 //! What a lab leaves on disk, so that other processes find it again: `state.json`.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use weft_sys::private_folder::{check_folder, open_own};
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::process::ProcessRef;
 
@@ -13,7 +16,6 @@ use crate::process::ProcessRef;
 pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
-    pub(crate) program: PathBuf,
     pub(crate) machines: Vec<Machine>,
 }
 
@@ -40,28 +42,32 @@ impl State {
     pub(crate) fn save(&self) -> anyhow::Result<()> {
         let path = Self::path(&self.dir);
         let text = serde_json::to_vec_pretty(self)?;
-        let fresh = path.with_extension("new");
-        std::fs::write(&fresh, text)
-            .and_then(|()| std::fs::rename(&fresh, &path))
+        // A lab does not outlive the machine.
+        replace_file(&path, &text, PRIVATE, Outlives::Process)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads the state of the lab in `dir`.
+    /// Reads the state of the lab in `dir`, which has to be this user's: it says which processes are
+    /// entered and ended.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Self> {
         let path = Self::path(dir);
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| {
-                format!(
-                    "{} cannot be read: was it written by another version? `weft lab down` removes the lab",
-                    path.display()
-                )
-            }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!(
+        if !path.try_exists().unwrap_or(true) {
+            bail!(
                 "there is no lab in {}: start one with `weft lab up`",
                 dir.display()
-            ),
-            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+            );
         }
+        check_folder(dir)?;
+        let mut text = String::new();
+        open_own(&path)?
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| {
+            format!(
+                "{} cannot be read: was it written by another version? `weft lab down` removes the lab",
+                path.display()
+            )
+        })
     }
 
     pub(crate) fn machine(&self, name: &str) -> anyhow::Result<&Machine> {

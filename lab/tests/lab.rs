@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 5] = [
+const TESTS: [Test; 6] = [
     (
         "machines_reach_each_other_and_nobody_else",
         machines_reach_each_other_and_nobody_else,
@@ -31,6 +31,10 @@ const TESTS: [Test; 5] = [
         a_killed_node_is_gone_at_once,
     ),
     ("a_lab_dies_with_its_maker", a_lab_dies_with_its_maker),
+    (
+        "a_lab_of_another_user_is_not_entered",
+        a_lab_of_another_user_is_not_entered,
+    ),
     (
         "a_failed_start_leaves_nothing",
         a_failed_start_leaves_nothing,
@@ -352,6 +356,53 @@ fn a_lab_dies_with_its_maker() {
     .unwrap();
     next.wait_ready(LIMIT).unwrap();
     next.down().unwrap();
+}
+
+/// Who makes the folder of a lab beforehand, and names a program there, has nothing of it.
+fn a_lab_of_another_user_is_not_entered() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&dir, 1);
+    let mut lab = Lab::create(&config).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let mode = std::fs::metadata(lab.dir()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // What a lab says of itself names no program, and one that is named is not run.
+    let mark = dir.path().join("mark");
+    let program = dir.path().join("program");
+    let script = format!("#!/bin/sh\ntouch {}\n", mark.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = lab.dir().join("state.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("\"program\""), "{text}");
+    let named = format!("{{\"program\": {:?},", program.display().to_string());
+    std::fs::write(&path, text.replacen('{', &named, 1)).unwrap();
+    let found = Lab::open(lab.dir()).unwrap();
+    assert_eq!(says(&found, "node1", &["echo", "inside"]).trim(), "inside");
+    assert!(!mark.exists(), "a file named the program");
+
+    for foreign in [path.clone(), lab.dir().to_owned()] {
+        chown(&foreign, Some(60001), None).unwrap();
+        let opened = Lab::open(lab.dir()).unwrap_err().to_string();
+        assert!(opened.contains("belongs to user 60001"), "{opened}");
+        let made = Lab::create(&config).unwrap_err().to_string();
+        assert!(made.contains("belongs to user 60001"), "{made}");
+        chown(&foreign, Some(0), None).unwrap();
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let opened = Lab::open(lab.dir()).unwrap_err().to_string();
+    assert!(opened.contains("others may write"), "{opened}");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    lab.kill_node("node1").unwrap();
+    lab.down().unwrap();
+
+    // A folder that waits for its lab, empty.
+    let prepared = dir.path().join("lab");
+    std::fs::create_dir(&prepared).unwrap();
+    chown(&prepared, Some(60001), None).unwrap();
+    let made = Lab::create(&config).unwrap_err().to_string();
+    assert!(made.contains("belongs to user 60001"), "{made}");
 }
 
 fn a_failed_start_leaves_nothing() {

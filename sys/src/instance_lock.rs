@@ -2,9 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::replace_file::PRIVATE;
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,7 @@ pub struct InstanceLock {
 
 impl InstanceLock {
     /// Takes the lock, making the file (not its folder) when needed, and writes this process's id
-    /// into it.
+    /// into it where there is room. Nobody else may read the file, as that is enough to lock it.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -56,7 +59,12 @@ impl InstanceLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(PRIVATE)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
+            .map_err(failed)?;
+        // flock(2) asks for no right to write: whoever may read the file could keep everybody out.
+        file.set_permissions(std::fs::Permissions::from_mode(PRIVATE))
             .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -73,10 +81,14 @@ impl InstanceLock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        file.set_len(0)
+        let written = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(failed)?;
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = written {
+            // A full disk: the lock holds all the same, it only cannot say whose it is.
+            tracing::warn!(path = %path.display(), %error, "the lock does not name its holder");
+        }
         Ok(Self { _file: file })
     }
 }
@@ -86,10 +98,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_is_no_reason_not_to_start() {
+        use std::os::fd::AsRawFd;
+        let disk = crate::namespaces::unmounted_tmpfs(64 << 10).expect("a small disk");
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", disk.as_raw_fd()));
+        std::fs::write(dir.join("filler"), vec![0; 1 << 20]).expect_err("it does not fit");
+        let path = dir.join("weftd.lock");
+        let lock = InstanceLock::acquire(&path).expect("first");
+        let error = InstanceLock::acquire(&path).expect_err("second");
+        assert!(
+            matches!(error, LockError::Held { pid: None, .. }),
+            "{error}"
+        );
+        drop(lock);
+    }
+
+    #[test]
     fn the_second_instance_learns_who_is_first() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("weftd.lock");
+        // Of an earlier version, for everybody to read and so to lock.
+        std::fs::write(&path, "").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
         let lock = InstanceLock::acquire(&path).expect("first");
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, PRIVATE);
         let error = InstanceLock::acquire(&path).expect_err("second");
         let text = error.to_string();
         assert!(

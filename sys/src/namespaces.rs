@@ -9,11 +9,12 @@
 //! 4. later commands enter with [`enter_process`] and spawn.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
@@ -142,6 +143,23 @@ pub fn mount_tmpfs(target: &Path) -> io::Result<()> {
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV,
         None,
+    )?)
+}
+
+/// An empty memory file system of so many bytes that is mounted nowhere: it is reached by
+/// `/proc/self/fd/N` alone, and goes with the descriptor. A disk that can be full without harm.
+///
+/// # Errors
+/// `EPERM`.
+pub fn unmounted_tmpfs(size_bytes: u64) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "size", size_bytes.to_string())?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
     )?)
 }
 

@@ -3,9 +3,12 @@
 //! `setns(2)` moves one thread for good, so nothing here ever moves the caller: work inside a
 //! namespace runs on a fresh thread that ends with it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -271,6 +274,70 @@ impl AsFd for Netns {
     }
 }
 
+/// Network namespaces that are bound to a path in this mount namespace, by inode; a path that is
+/// covered by another mount is left out.
+#[must_use]
+pub fn bound_namespaces() -> Vec<(u64, PathBuf)> {
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let mut bound = bound_in(&text);
+    bound.retain(|(inode, path)| {
+        let netns = Netns::open(path).map(|netns| netns.inode().unwrap_or_default());
+        netns.is_ok_and(|found| found == *inode)
+    });
+    bound
+}
+
+/// Reads mounts of network namespaces from a text as proc_pid_mountinfo(5) has it.
+fn bound_in(mountinfo: &str) -> Vec<(u64, PathBuf)> {
+    let parse = |line: &str| {
+        let mut words = line.split(' ');
+        let inode = namespace_inode(words.nth(3)?)?;
+        Some((inode, unescape(words.next()?)))
+    };
+    mountinfo.lines().filter_map(parse).collect()
+}
+
+/// Network namespaces of all processes that this one sees, by inode, with one process of each.
+#[must_use]
+pub fn namespaces_of_processes() -> Vec<(u64, u32)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found = BTreeMap::new();
+    for pid in pids {
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap_or_default();
+        if let Some(inode) = link.to_str().and_then(namespace_inode) {
+            found.entry(inode).or_insert(pid);
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The number in `net:[4026531840]`.
+fn namespace_inode(text: &str) -> Option<u64> {
+    text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Blanks and a few more characters of a path are `\` and three octal digits there.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
 fn on_fresh_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -302,6 +369,26 @@ fn is_network_namespace(fd: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn namespaces_are_found_by_path_and_by_process() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("a \\name");
+        let netns = Netns::create_at(&path).expect("create");
+        let inode = netns.inode().expect("inode");
+        assert!(bound_namespaces().contains(&(inode, path.clone())));
+        Netns::remove(&path).expect("remove");
+        assert!(!bound_namespaces().iter().any(|(found, _)| *found == inode));
+        let own = Netns::current().expect("own").inode().expect("inode");
+        let found = namespaces_of_processes();
+        assert!(found.iter().any(|(found, _)| *found == own));
+        let text = "36 35 0:4 net:[4026532281] /run/netns/a\\040b rw shared:1 - nsfs nsfs rw\n\
+                    37 35 0:5 / /run rw - tmpfs tmpfs rw\n36 35 0:4 net:[x] /y rw - nsfs\nodd\n";
+        assert_eq!(
+            bound_in(text),
+            [(4_026_532_281, PathBuf::from("/run/netns/a b"))]
+        );
+    }
 
     #[test]
     fn named_namespace_is_made_entered_and_removed() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rand::RngExt as _;
 use tokio::sync::{oneshot, watch};
 use weft_control::cluster::{
-    Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError,
-    next_deadline, reconcile, set_node_state,
+    Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError, Waits,
+    reconcile, set_node_state,
 };
 use weft_control::id::NodeId;
 use weft_control::objects::NodeState;
@@ -22,6 +22,10 @@ use super::store::RedbStore;
 const MAX_ATTEMPTS: usize = 64;
 /// Pause after a reconciliation that could not be stored.
 const STORAGE_RETRY: Duration = Duration::from_secs(1);
+
+/// Between two attempts to store again after the disk failed: the first pause, and the longest.
+const MEND_MIN: Duration = Duration::from_millis(500);
+const MEND_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -103,14 +107,18 @@ impl Engine {
     /// Brings tasks in line with services and nodes, at every change and deadline, until stopped.
     pub(super) async fn reconcile_loop(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
+        // Nobody sets this clock.
+        let started = Instant::now();
+        let mut waits = Waits::default();
         let work = async {
             loop {
                 let state = self.state();
-                let now = unix_ms();
-                let changes = reconcile(&state, now, &mut entropy());
+                let (now, steady) = (unix_ms(), started.elapsed());
+                waits.look(&state, now, steady);
+                let changes = reconcile(&state, now, &waits, &mut entropy());
                 if changes.is_empty() {
-                    let wait = match next_deadline(&state) {
-                        Some(at) => Duration::from_millis(at.saturating_sub(now).max(1)),
+                    let wait = match waits.next_deadline(&state) {
+                        Some(at) => at.saturating_sub(steady).max(Duration::from_millis(1)),
                         None => Duration::from_secs(3600),
                     };
                     // Both ends are fine: a newer state, or the deadline.
@@ -119,10 +127,33 @@ impl Engine {
                     match self.store.propose(state.version, changes).await {
                         Ok(_) | Err(ProposeError::Stale { .. }) => {}
                         Err(error) => {
-                            tracing::error!(%error, "cannot store what the orchestrator decided");
+                            // The store says it in the log, once.
+                            tracing::debug!(%error, "what the orchestrator decided is not stored");
                             tokio::time::sleep(STORAGE_RETRY).await;
                         }
                     }
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped(&mut stop) => {}
+        }
+    }
+
+    /// Tries the disk again after it failed, until it stores again; until stopped.
+    pub(super) async fn mend_loop(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let mut trouble = self.store.trouble();
+        let work = async {
+            while trouble.wait_for(Option::is_some).await.is_ok() {
+                let mut pause = MEND_MIN;
+                loop {
+                    tokio::time::sleep(pause).await;
+                    if self.store.mend().await {
+                        break;
+                    }
+                    pause = (pause * 2).min(MEND_MAX);
                 }
             }
         };

@@ -32,6 +32,12 @@ impl Manager {
         self.core.store.subscribe()
     }
 
+    /// Why changes of the desired state are not stored, while they are not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.core.store.trouble().borrow().clone()
+    }
+
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
     pub async fn report_node_down(&self, node: &NodeId) {
         self.core.health.hint(node);

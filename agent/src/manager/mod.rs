@@ -53,6 +53,9 @@ pub use store::{RedbStore, StoreError};
 /// Routes of this host with words that name them; asked when a network is made.
 pub type HostRoutes = Arc<dyn Fn() -> Vec<(IpNet, String)> + Send + Sync>;
 
+/// How often the time of day is compared with the life of the server's certificate.
+const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Task statuses come in batches of a whole node.
 const MAX_REQUEST: usize = 16 << 20;
 
@@ -339,6 +342,7 @@ impl Manager {
             tokio::spawn(serve),
             tokio::spawn(Arc::clone(&core).reconcile_loop()),
             tokio::spawn(Arc::clone(&core).health_loop()),
+            tokio::spawn(Arc::clone(&core).mend_loop()),
             tokio::spawn(renew_server_certificate(Arc::clone(&core), tls)),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
@@ -399,13 +403,22 @@ fn server_certificate(core: &Engine) -> Result<Arc<ServerConfig>, CommandError> 
 /// The manager certifies its own server key anew at each start, and a few times in a long life.
 async fn renew_server_certificate(core: Arc<Engine>, tls: Arc<ArcSwap<ServerConfig>>) {
     let mut stop = core.stop.subscribe();
+    let mut made = SystemTime::now();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => return,
-            () = tokio::time::sleep(NODE_LIFE / 3) => {}
+            () = tokio::time::sleep(RENEWAL_LOOK) => {}
+        }
+        // The time of day decides whether it counts; a clock that was set back may make it too new.
+        let age = SystemTime::now().duration_since(made);
+        if age.is_ok_and(|age| age < NODE_LIFE / 3) {
+            continue;
         }
         match server_certificate(&core) {
-            Ok(config) => tls.store(config),
+            Ok(config) => {
+                made = SystemTime::now();
+                tls.store(config);
+            }
             Err(error) => tracing::error!(%error, "cannot renew the manager's certificate"),
         }
     }

@@ -721,3 +721,38 @@ async fn bad_starts_leave_nothing_and_say_why() {
     Membership::forget(dir.path()).unwrap();
     assert!(Membership::load(dir.path()).unwrap().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_membership_is_made_anew_from_the_orders_or_refused() {
+    let (manager, node) = cluster().await;
+    node.orders(|_| true).await;
+    let dir = node.dir.path();
+    let path = dir.join("swarm.json");
+    let (whole, _) = Membership::load(dir).unwrap().unwrap();
+    for text in [Some(""), Some("{\"node\""), None] {
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let (again, _) = Membership::load(dir).unwrap().unwrap();
+        assert_eq!(
+            (&again.node, &again.managers),
+            (&whole.node, &whole.managers)
+        );
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, manager.local_addr().port()));
+        assert_eq!(again.listen, Some(listen));
+        assert!(path.exists(), "written again");
+    }
+    manager.stop().await;
+    node.session.leave(Farewell::Left).await.unwrap_err();
+    std::fs::remove_file(dir.join("assignment.json")).unwrap();
+    std::fs::write(&path, "{").unwrap();
+    let error = Membership::load(dir).unwrap_err().to_string();
+    assert!(error.contains("swarm.json is damaged"), "{error}");
+    assert!(error.contains("restore it from a backup"), "{error}");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "{",
+        "left as it is"
+    );
+}

@@ -1,11 +1,9 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use weft_control::api::{Connect, Connected, Disconnect};
 use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::cluster::{Attach, Detacher};
@@ -18,81 +16,11 @@ use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
 use super::known::KnownEndpoint;
-use super::member::Member;
+use super::member::{FILE_OF_PLACES, Member};
+use super::places::{Place, find};
 use super::running::{Running, blocking};
 use crate::api::ApiError;
 use crate::sandbox::{Sandbox, SandboxError};
-
-/// Where an endpoint's sandbox is; kept on disk so that a restarted agent finds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// Path of the namespace, or a process id.
-    netns: String,
-    /// Interface inside it.
-    ifname: String,
-    /// Inode of the namespace: paths and process ids are used again for others.
-    inode: u64,
-}
-
-impl Place {
-    /// Opens the namespace, if it still is the same one.
-    fn open(&self) -> anyhow::Result<Sandbox> {
-        let sandbox = Sandbox::open(&self.netns)?;
-        anyhow::ensure!(
-            sandbox.netns().inode()? == self.inode,
-            "{} is another namespace now",
-            self.netns
-        );
-        Ok(sandbox)
-    }
-
-    /// Opens what the path leads to now: whoever made a new namespace there wants it attached. A
-    /// process id says nothing of the kind.
-    fn open_again(&self) -> anyhow::Result<Sandbox> {
-        if self.netns.parse::<u32>().is_ok() {
-            return self.open();
-        }
-        Ok(Sandbox::open(&self.netns)?)
-    }
-
-    /// Names the sandbox's resolver, whatever way leads to the namespace.
-    fn resolver(&self) -> String {
-        format!("netns-{}", self.inode)
-    }
-}
-
-/// The places, by endpoint, and the file that they are in.
-#[derive(Debug)]
-pub(super) struct Places {
-    path: PathBuf,
-    known: BTreeMap<EndpointId, Place>,
-}
-
-impl Places {
-    /// Reads the file; a missing one is an empty one.
-    pub(super) fn load(path: PathBuf) -> anyhow::Result<Self> {
-        let known = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|e| anyhow::anyhow!("{} is damaged: {e}; remove it", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => anyhow::bail!("cannot read {}: {error}", path.display()),
-        };
-        Ok(Self { path, known })
-    }
-
-    /// Ids of all endpoints in it.
-    pub(super) fn ids(&self) -> BTreeSet<EndpointId> {
-        self.known.keys().cloned().collect()
-    }
-
-    fn save(&self) -> anyhow::Result<()> {
-        let text = serde_json::to_vec_pretty(&self.known)?;
-        let fresh = self.path.with_extension("new");
-        std::fs::write(&fresh, text)?;
-        std::fs::rename(&fresh, &self.path)?;
-        Ok(())
-    }
-}
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
 /// to another thread would cost more than the looks.
@@ -151,6 +79,7 @@ impl Member {
                 body.netns
             )));
         }
+        self.manager_is_on()?;
         let endpoint = self
             .session
             .attach(&Attach {
@@ -189,10 +118,14 @@ impl Member {
                 return Err(failed(error));
             }
         };
-        if let Err(error) = self
-            .take_local(running, made, &endpoint, &network, &place)
-            .await
-        {
+        let taken = match self.keep_place(&endpoint, &place).await {
+            Ok(()) => {
+                self.take_local(running, made, &endpoint, &network, &place)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
             let id = &endpoint.attachment.endpoint;
             self.forget_place(id).await;
             self.remove_local(running, id, &place).await;
@@ -251,10 +184,16 @@ impl Member {
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
+        let id = attachment.endpoint.clone();
         let gateway = running.gateway.clone();
         let internal = network.spec.internal;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
+            if tap.is_ok()
+                && let Err(error) = sandbox.claim_port(&config.ifname, &id)
+            {
+                tracing::warn!(%error, "the interface does not say whose it is");
+            }
             // A foreign sandbox with a way out of its own keeps it.
             let has_own = || sandbox.has_default_route().unwrap_or(true);
             let egress = if tap.is_err() || internal || has_own() {
@@ -274,7 +213,7 @@ impl Member {
         Ok(Made { tap: tap?, sockets })
     }
 
-    /// Puts a port that was made into the tables, the list of places and the resolver.
+    /// Puts a port that was made, and whose place is kept, into the tables and the resolver.
     async fn take_local(
         self: &Arc<Self>,
         running: &Arc<Running>,
@@ -292,13 +231,6 @@ impl Member {
         };
         let record = KnownEndpoint::new(EndpointView::from(endpoint), said);
         let port = local_port(self, running, made.tap, network.vni, record)?;
-        {
-            let mut places = self.places.lock().await;
-            places
-                .known
-                .insert(attachment.endpoint.clone(), place.clone());
-            places.save()?;
-        }
         self.local.insert(port);
         let view = self.client_view(place).await;
         match made.sockets {
@@ -346,6 +278,7 @@ impl Member {
         running: &Arc<Running>,
         orders: &Arc<Assignment>,
     ) {
+        self.find_lost_places(orders).await;
         let known = self.places.lock().await.known.clone();
         let mut checked = match check(&known).await {
             Ok(checked) => checked,
@@ -405,6 +338,58 @@ impl Member {
         }
     }
 
+    /// Finds the sandboxes of endpoints again that the list of places does not have, when it was lost.
+    async fn find_lost_places(&self, orders: &Arc<Assignment>) {
+        let remembered = self.session.is_remembered(orders);
+        let mut places = self.places.lock().await;
+        let ordered = orders.own.endpoints.iter();
+        let ordered = ordered.map(|e| e.attachment.endpoint.clone());
+        let mut wanted = places.to_find(ordered, remembered);
+        if !wanted.is_empty() {
+            let searched = wanted.clone();
+            let found = match blocking(move || find(&searched)).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "lost endpoints were not searched for");
+                    return;
+                }
+            };
+            wanted.retain(|id| !found.contains_key(id));
+            if !found.is_empty() {
+                tracing::warn!(
+                    count = found.len(),
+                    "sandboxes of endpoints were found again"
+                );
+                places.take(found);
+                if let Err(error) = places.save() {
+                    tracing::warn!(%error, "the list of endpoints was not saved");
+                }
+            }
+        }
+        if remembered {
+            return;
+        }
+        if wanted.is_empty() {
+            if places.damage().is_some() {
+                places.forget_damage();
+                self.warnings.clear(FILE_OF_PLACES);
+            }
+            return;
+        }
+        let lost = orders.own.endpoints.iter();
+        for endpoint in lost.filter(|e| wanted.contains(&e.attachment.endpoint)) {
+            let name = &endpoint.name;
+            self.warnings.set(
+                &format!("endpoint {name}"),
+                format!(
+                    "endpoint {name} is not attached: nobody knows any more where its sandbox is, and none says it has it; `weft network disconnect NETWORK {name}` gives its address back, then connect it again"
+                ),
+            );
+        }
+        // Of what is missing each has its own warning now, which ends with it.
+        places.forget_damage();
+    }
+
     async fn reattach(
         self: &Arc<Self>,
         running: &Arc<Running>,
@@ -432,8 +417,22 @@ impl Member {
         let made = self
             .make_local(running, sandbox, endpoint, network, &place)
             .await?;
+        if let Err(error) = self.keep_place(endpoint, &place).await {
+            // What was attached stays so, on a full disk too.
+            tracing::warn!(endpoint = %endpoint.name, %error, "its new place was not written down");
+        }
         self.take_local(running, made, endpoint, network, &place)
             .await
+    }
+
+    /// Writes down where an endpoint is, unless that is known.
+    async fn keep_place(&self, endpoint: &Endpoint, place: &Place) -> anyhow::Result<()> {
+        let mut places = self.places.lock().await;
+        let id = endpoint.attachment.endpoint.clone();
+        if places.known.insert(id, place.clone()).as_ref() == Some(place) {
+            return Ok(());
+        }
+        places.save()
     }
 
     /// `weft network disconnect`.
@@ -443,6 +442,7 @@ impl Member {
         network: &str,
         body: &Disconnect,
     ) -> Result<(), ApiError> {
+        self.manager_is_on()?;
         let gone = match self.manager.get() {
             Some(manager) => {
                 let who = if body.force {

@@ -8,7 +8,7 @@ use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
-use weft_sys::process::Exit;
+use weft_sys::process::{Exit, Signal};
 
 use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::drain::Drain;
@@ -233,7 +233,16 @@ impl Lifecycle {
 
     async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
         let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
-        Ok(blocking(move || process.stop(grace)).await??)
+        // A thread of its own waits: hundreds that stop slowly would take all of the runtime's.
+        let Ok(mut end) = watch_end(&process) else {
+            return Ok(blocking(move || process.stop(grace)).await??);
+        };
+        process.process().signal_group(Signal::TERM)?;
+        if let Ok(exit) = tokio::time::timeout(grace, ended(&mut end)).await {
+            return Ok(exit);
+        }
+        process.process().signal_group(Signal::KILL)?;
+        Ok(ended(&mut end).await)
     }
 
     fn set_ready(&self, ready: bool) {

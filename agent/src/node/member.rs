@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_control::id::{EndpointId, NodeId};
 
-use super::endpoints::Places;
 use super::local::LocalPorts;
+use super::places::Places;
 use super::probe;
 use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
@@ -27,12 +27,16 @@ use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::Runner;
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
+use crate::state_file;
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// How long init and join wait for the first orders to be carried out.
 const FIRST_START: Duration = Duration::from_secs(20);
+
+/// In the data directory; also the subject of a warning about it.
+pub(super) const FILE_OF_PLACES: &str = "endpoints.json";
 
 /// Everything that a member has, running or not yet.
 pub(super) struct Member {
@@ -42,6 +46,10 @@ pub(super) struct Member {
     pub(super) session: Session,
     /// On a manager. After a restart the ports come first and this later: traffic waits for nobody.
     pub(super) manager: OnceLock<Arc<Manager>>,
+    /// Why that is absent on a manager.
+    manager_off: std::sync::Mutex<Option<String>>,
+    /// Tries to open it.
+    pub(super) opening: Mutex<Option<JoinHandle<()>>>,
     pub(super) running: ArcSwapOption<Running>,
     pub(super) local: LocalPorts,
     pub(super) dns: DnsServer,
@@ -78,7 +86,10 @@ impl Member {
         self_tests: Arc<SelfTests>,
         fatal: Arc<watch::Sender<Option<String>>>,
     ) -> anyhow::Result<Arc<Self>> {
-        let places = Places::load(config.data_dir.join("endpoints.json"))?;
+        let places = Places::load(config.data_dir.join(FILE_OF_PLACES))?;
+        if let Some(damage) = places.damage() {
+            warnings.set(FILE_OF_PLACES, damage.to_string());
+        }
         let seen = places.ids();
         let session = Session::start(
             identity.clone(),
@@ -98,6 +109,8 @@ impl Member {
             membership,
             session,
             manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
+            manager_off: std::sync::Mutex::default(),
+            opening: Mutex::default(),
             running: ArcSwapOption::empty(),
             local: LocalPorts::default(),
             dns,
@@ -193,8 +206,24 @@ impl Member {
         Some(tasks)
     }
 
+    /// Becomes true when the node stops or leaves.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(super) fn manager_off(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.manager_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn end_main(&self) -> Option<Tasks> {
         self.stop.send_replace(true);
+        if let Some(opening) = self.opening.lock().await.take() {
+            opening.abort();
+            // Cancelled, most likely: nothing opens the manager any more, that is all that counts.
+            drop(opening.await);
+        }
         let main = self.main.lock().await.take()?;
         match main.await {
             Ok(tasks) => tasks,
@@ -247,7 +276,7 @@ impl Member {
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
                 remove_dir(&config.data_dir.join("tasks")),
-                remove_file(&config.data_dir.join("endpoints.json")),
+                remove_file(&config.data_dir.join(FILE_OF_PLACES)),
                 remove_file(&config.data_dir.join("heard.json")),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()
@@ -274,12 +303,7 @@ fn remove_namespaces(dir: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn remove_file(path: &std::path::Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    state_file::remove(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 fn remove_dir(dir: &std::path::Path) -> anyhow::Result<()> {

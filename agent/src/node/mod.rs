@@ -19,10 +19,12 @@ mod lifecycle;
 mod listening;
 mod loads;
 mod local;
+mod manager_part;
 mod member;
 mod mesh;
 mod mtu;
 mod overlap;
+mod places;
 mod probe;
 mod published;
 mod reconcile;
@@ -84,7 +86,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
         stopping: shutdown.clone(),
     });
     if let Some((membership, identity)) = Membership::load(&node.config.data_dir)? {
-        let lock = NetnsLock::acquire()?;
+        let lock = swarm::lock_namespace(&node.config)?;
         let member = node.rejoin(membership, identity).await?;
         *node.transition.lock().await = Some(lock);
         *node.member.write().await = Some(member);

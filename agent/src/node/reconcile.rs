@@ -186,6 +186,7 @@ impl Reconciler {
             self.wall
                 .keep(&self.running, orders, &self.member.warnings)
                 .await;
+            self.warn_of_full_disks();
             self.warn_of_overlaps(orders).await;
             liars::warn(&self.member, &self.running, orders);
             if self.tidied.elapsed() > TIDY {
@@ -267,6 +268,25 @@ impl Reconciler {
             })
             .collect();
         self.member.warnings.set("ports", list.join("; "));
+    }
+
+    fn warn_of_full_disks(&self) {
+        let warnings = &self.member.warnings;
+        match self.running.journal_trouble() {
+            Some(why) => warnings.set(
+                "journal",
+                format!(
+                    "connections through virtual addresses and published ports will not all outlive this agent: {why} (in {}); make room there",
+                    self.member.config.run_dir.join("flows").display()
+                ),
+            ),
+            None => warnings.clear("journal"),
+        }
+        let manager = self.member.manager.get();
+        match manager.and_then(|manager| manager.trouble()) {
+            Some(why) => warnings.set("store", format!("the manager cannot store changes: {why}")),
+            None => warnings.clear("store"),
+        }
     }
 
     async fn warn_of_overlaps(&mut self, orders: &Arc<Assignment>) {

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use weft_control::id::NodeId;
 use weft_control::records::{EndpointRecord, NodeRecord};
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::known::Heard;
 use super::running::blocking;
+use crate::state_file::{self, Found};
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new
 /// life. Nodes that are known to be down do not count.
@@ -51,15 +53,12 @@ struct Last {
 impl Remembered {
     /// Reads the file. It only spares a moment of silence, so a missing or damaged one is empty.
     pub(super) fn load(path: PathBuf, now: Instant) -> Self {
-        let records = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "ignored a damaged file");
-                Records::default()
-            }),
+        let records = match state_file::read(&path) {
+            Ok(Found::Value(records)) => records,
+            // A damaged file is in the log already.
+            Ok(_) => Records::default(),
             Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "cannot read what was known");
-                }
+                tracing::warn!(path = %path.display(), %error, "cannot read what was known");
                 Records::default()
             }
         };
@@ -144,10 +143,9 @@ impl Remembered {
 }
 
 fn write(path: &Path, records: &Records) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, serde_json::to_vec(records)?)?;
-    std::fs::rename(&fresh, path)?;
-    Ok(())
+    // Often, and good for a moment only: the disk is not waited for.
+    let text = serde_json::to_vec(records)?;
+    Ok(replace_file(path, &text, PRIVATE, Outlives::Process)?)
 }
 
 #[cfg(test)]

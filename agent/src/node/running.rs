@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use weft_control::objects::Protocol;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
 };
+use weft_sys::private_folder::make_private;
 use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
 use weft_wire::{Vni, mac_for_ip};
@@ -48,6 +48,8 @@ pub(super) struct Running {
     pub(super) gossip: GossipHandle,
     pub(super) mesh: MeshSockets,
     pub(super) mesh_port: Option<Arc<Port>>,
+    /// Why flows have no folder to be written down in.
+    no_journal: Option<String>,
     /// Whether published ports go to replicas over IPv6, or why not.
     pub(super) mesh_ipv6: Result<(), String>,
     pub(super) gateway: Gateway,
@@ -79,6 +81,7 @@ impl Running {
             members: Some(members),
             seed: rand::random(),
         })?;
+        let journal = journal(config);
         let plane_config = PlaneConfig {
             workers: config.workers.get(),
             underlay: SocketAddr::new(node.data_path_addr, orders.shared.data_path_port),
@@ -86,8 +89,8 @@ impl Running {
             udp_idle: config.udp_idle,
             inject: config.tunnel_offload,
             spin: config.poll,
-            journal: journal(config),
             refused_interfaces: sandbox_side(),
+            journal: journal.as_ref().ok().cloned(),
             seed: rand::random(),
         };
         let started = Dataplane::start_tested(&plane_config, found.to_vec());
@@ -117,6 +120,7 @@ impl Running {
             }
         }
         Ok(Self {
+            no_journal: journal.err(),
             mesh_ipv6,
             mtus: ArcSwap::from_pointee(mtus),
             probes: ProbeStats::default(),
@@ -139,6 +143,13 @@ impl Running {
         self.mesh_ipv6.is_ok().then_some(MESH_IP6)
     }
 
+    /// Why connections do not outlive this agent, while they do not.
+    pub(super) fn journal_trouble(&self) -> Option<String> {
+        self.no_journal
+            .clone()
+            .or_else(|| self.plane.journal_trouble())
+    }
+
     /// Inner MTU of ports at this moment, in bytes.
     pub(super) fn mtu(&self) -> u16 {
         self.mtus.load().port
@@ -152,19 +163,10 @@ fn sandbox_side() -> Vec<u32> {
 }
 
 /// Flows are of no use to another boot, and neither is the folder.
-fn journal(config: &Config) -> Option<JournalConfig> {
+fn journal(config: &Config) -> Result<JournalConfig, String> {
     let folder = config.run_dir.join("flows");
-    match std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-    {
-        Ok(()) => Some(JournalConfig { folder }),
-        Err(error) => {
-            tracing::warn!(path = %folder.display(), %error, "connections through virtual addresses and published ports will not outlive this agent");
-            None
-        }
-    }
+    make_private(&folder).map_err(|e| e.to_string())?;
+    Ok(JournalConfig { folder })
 }
 
 /// Says who has the port of the data path. It is the same on every node, so no node can choose.

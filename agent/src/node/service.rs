@@ -52,11 +52,7 @@ impl Node {
 
     async fn manager(&self) -> Answer<(Arc<Member>, Arc<Manager>)> {
         let member = self.current().await?;
-        let manager = member.manager.get().map(Arc::clone).ok_or_else(|| {
-            ApiError::unavailable(
-                "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
-            )
-        })?;
+        let manager = member.need_manager()?;
         Ok((member, manager))
     }
 }

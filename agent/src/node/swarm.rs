@@ -6,13 +6,14 @@ use std::sync::Arc;
 use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
-use weft_sys::netns_lock::{NetnsLock, NetnsLockError};
+use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::Node;
 use super::address::{AddressError, HostAddresses};
 use super::member::Member;
 use super::overlap::host_routes;
 use crate::api::ApiError;
+use crate::config::Config;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
 use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
@@ -73,7 +74,7 @@ impl Node {
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
-        let lock = lock_namespace()?;
+        let lock = lock_namespace(&self.config)?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -111,7 +112,7 @@ impl Node {
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
-        let lock = lock_namespace()?;
+        let lock = lock_namespace(&self.config)?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -193,15 +194,8 @@ impl Node {
         )
         .await?;
         if let (Some(listen), Some(advertise)) = (listen, advertise) {
-            match Manager::open(self.manager_config(listen, advertise), &identity).await {
-                Ok(manager) => {
-                    member.manager.get_or_init(|| Arc::new(manager));
-                }
-                Err(error) => {
-                    member.shut_down().await;
-                    return Err(error.into());
-                }
-            }
+            let config = self.manager_config(listen, advertise);
+            member.open_manager(config, identity).await;
         }
         Ok(member)
     }
@@ -211,7 +205,7 @@ impl Node {
         let mut held = self.transition.lock().await;
         let member = self.member.read().await.as_ref().map(Arc::clone);
         let member = member.ok_or_else(not_member)?;
-        if member.manager.get().is_some() && !body.force {
+        if member.session.identity().role() == Role::Manager && !body.force {
             return Err(ApiError::unavailable(
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
             ));
@@ -228,11 +222,26 @@ impl Node {
 }
 
 /// Before anything else is touched: what an agent undoes has to be its own.
-fn lock_namespace() -> Result<NetnsLock, ApiError> {
-    NetnsLock::acquire().map_err(|error| match error {
-        NetnsLockError::Held { .. } => ApiError::conflict(error.to_string()),
-        error => ApiError::internal(error.to_string()),
-    })
+///
+/// # Errors
+/// Another agent has the namespace, or the kernel refuses.
+pub(super) fn lock_namespace(config: &Config) -> Result<NetnsLock, NetnsLockError> {
+    match NetnsLock::acquire(netns_lock::FOLDER.as_ref()) {
+        // An ordinary user, in a user namespace perhaps: agents of one `--run-dir` see each other.
+        Err(error) if error.is_for_another_user() => {
+            NetnsLock::acquire(&config.run_dir.join("locks"))
+        }
+        locked => locked,
+    }
+}
+
+impl From<NetnsLockError> for ApiError {
+    fn from(error: NetnsLockError) -> Self {
+        match error {
+            NetnsLockError::Held { .. } => Self::conflict(error.to_string()),
+            error => Self::internal(error.to_string()),
+        }
+    }
 }
 
 pub(super) fn not_member() -> ApiError {

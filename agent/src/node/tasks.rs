@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use weft_control::assignment::Assignment;
 use weft_control::id::TaskId;
@@ -17,6 +17,9 @@ use crate::sandbox::Sandbox;
 
 /// How long a process that nobody wants any more may take to end.
 const STRANGER_GRACE: Duration = Duration::from_secs(10);
+
+/// Strangers that are ended at the same time: each takes one of the runtime's threads meanwhile.
+const STRANGERS_AT_ONCE: usize = 32;
 
 /// A lifecycle, kept until the orders forget its task: a task that is over must not start again.
 #[derive(Debug)]
@@ -128,9 +131,13 @@ impl Tasks {
                 return;
             }
         };
+        let at_once = Arc::new(Semaphore::new(STRANGERS_AT_ONCE));
         for id in strangers {
             let (member, running) = (Arc::clone(&self.member), Arc::clone(&self.running));
+            let at_once = Arc::clone(&at_once);
             tokio::spawn(async move {
+                // Never closed, so there is one.
+                let _permit = at_once.acquire().await;
                 let stranger = id.clone();
                 let ended = blocking(move || end_stranger(&member, &running, &stranger)).await;
                 if let Err(error) = ended.and_then(|r| r) {

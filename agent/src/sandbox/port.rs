@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{Netlink, Route, Rule};
 use weft_sys::tap::{Tap, TapConfig};
@@ -79,6 +80,35 @@ impl Sandbox {
             netlink.delete_rule(&rule)?;
         }
         Ok(netlink.delete_link(ifname)?)
+    }
+}
+
+/// Begins the alias of an interface that belongs to an endpoint; its id follows.
+const CLAIM: &str = "weft endpoint ";
+
+impl Sandbox {
+    /// Writes onto the interface whose endpoint it is, for an agent that has lost its own list.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netlink`].
+    pub fn claim_port(&self, ifname: &str, endpoint: &EndpointId) -> Result<(), SandboxError> {
+        let alias = format!("{CLAIM}{endpoint}");
+        Ok(self.netlink()?.set_alias(ifname, &alias)?)
+    }
+
+    /// TAPs that say whose they are. Whoever is root in the sandbox may have written it.
+    ///
+    /// # Errors
+    /// [`SandboxError::Netlink`].
+    pub fn claimed_ports(&self) -> Result<Vec<(String, EndpointId)>, SandboxError> {
+        let taps = self.netlink()?.links()?.into_iter();
+        let taps = taps.filter(|link| link.kind.as_deref() == Some("tun"));
+        Ok(taps
+            .filter_map(|link| {
+                let id = link.alias.as_deref()?.strip_prefix(CLAIM)?;
+                Some((link.name, EndpointId::from(id)))
+            })
+            .collect())
     }
 }
 

@@ -17,6 +17,7 @@ mod program;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::Task;
 use weft_sys::process::{Bind, Exit, Process, Signal, Spawn, SpawnError};
+use weft_sys::replace_file::PRIVATE;
 
 use super::Sandbox;
 use files::ProcessRecord;
@@ -157,7 +159,11 @@ impl Runner {
         logs::trim_all(&dir)?;
         let log = |name| {
             let path = dir.join(name);
-            let file = OpenOptions::new().create(true).append(true).open(&path);
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(PRIVATE)
+                .open(&path);
             file.map_err(|source| RunError::File { path, source })
         };
         let args: Vec<OsString> = task

@@ -1,7 +1,5 @@
 //! Who this node is: its certificate, its key and the root that it trusts.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +8,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use weft_control::cluster::CommandError;
 use weft_control::id::NodeId;
 use weft_control::objects::Role;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use zeroize::Zeroizing;
+
+use crate::state_file;
 
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
@@ -28,7 +29,7 @@ pub(super) const NODE_FILE: &str = "node.pem";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// The disk's fault; a file may be half-written, under a temporary name.
+    /// The disk's fault.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
         /// read, write, …
@@ -39,7 +40,9 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// A file or message that is no certificate, or not one of ours.
-    #[error("{what} is damaged: {why}; leave the swarm with --force and join again")]
+    #[error(
+        "{what} is damaged: {why}; restore it from a backup, or stop weftd, remove the folder certs of its data directory, start it, and join again"
+    )]
     Damaged {
         /// Which certificate or key.
         what: String,
@@ -260,48 +263,27 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<(), IdentityError> {
 /// Replaces a file as a whole, mode 0600: readers see the old text or the new one, and it outlives
 /// the loss of power.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    replace(path, bytes, true)
+    replace(path, bytes, Outlives::Power)
 }
 
 /// The same without waiting for the disk: it outlives the process, not the loss of power.
 pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    replace(path, bytes, false)
+    replace(path, bytes, Outlives::Process)
 }
 
-fn replace(path: &Path, bytes: &[u8], sync: bool) -> Result<(), IdentityError> {
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        if sync {
-            file.sync_all()?;
-        }
-        std::fs::rename(&temporary, path)?;
-        match path.parent().filter(|_| sync) {
-            Some(dir) => std::fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|source| IdentityError::File {
+fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> Result<(), IdentityError> {
+    replace_file(path, bytes, PRIVATE, outlives).map_err(|source| IdentityError::File {
         action: "write",
         path: path.to_owned(),
         source,
     })
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file that may be gone already, with damaged copies of it: they hold the same secrets.
 pub(crate) fn remove_file(path: &Path) -> Result<(), IdentityError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(IdentityError::File {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+    state_file::remove(path).map_err(|source| IdentityError::File {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -37,6 +37,8 @@ const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 const SESSION_WAIT: Duration = Duration::from_secs(2);
 /// A renewal that failed is tried again after this time, or with the next session.
 const RENEWAL_RETRY: Duration = Duration::from_secs(3600);
+/// How often the time of day is compared with the life of the certificate.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 /// The orders of a large cluster are larger than gRPC's default of 4 MiB.
 const MAX_MESSAGE: usize = 256 << 20;
 
@@ -435,6 +437,11 @@ impl Shared {
             let life = until.duration_since(from).unwrap_or_default();
             let due = from + life.mul_f64(share);
             let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
+            if wait > RENEWAL_LOOK {
+                // Somebody may set the clock, or send the machine to sleep.
+                sleep(RENEWAL_LOOK).await;
+                continue;
+            }
             sleep_until(Instant::now() + wait.max(retry)).await;
             retry = match self.renew_now(&mut ca, &identity).await {
                 Ok(()) => {

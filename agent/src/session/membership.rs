@@ -1,15 +1,19 @@
 //! What a node remembers of the swarm that it is part of, besides its identity and its orders.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use weft_control::assignment::Assignment;
 use weft_control::cluster::NodeDescription;
+use weft_control::objects::Role;
 
 use super::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
+use super::orders::OrdersFile;
+use crate::state_file;
 
 const FILE: &str = "swarm.json";
 /// Last orders, the node's own and those of all nodes: [`super::orders`] writes them.
@@ -34,20 +38,78 @@ impl Membership {
     /// a swarm.
     ///
     /// # Errors
-    /// Files that cannot be read or are damaged.
+    /// Files that cannot be read or are damaged; a damaged `swarm.json` is made anew where there are
+    /// orders.
     pub fn load(data_dir: &Path) -> Result<Option<(Self, Identity)>, IdentityError> {
         let Some(identity) = Identity::load(data_dir)? else {
             return Ok(None);
         };
         let path = data_dir.join(FILE);
-        let text = std::fs::read(&path).map_err(|source| IdentityError::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        let membership =
-            serde_json::from_slice(&text).map_err(|e| damaged(&path.display().to_string(), e))?;
+        let failed = |action| {
+            let path = path.clone();
+            move |source| IdentityError::File {
+                action,
+                path,
+                source,
+            }
+        };
+        let why = match std::fs::read(&path) {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(membership) => return Ok(Some((membership, identity))),
+                Err(error) => error.to_string(),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "it is missing".into(),
+            Err(error) => return Err(failed("read")(error)),
+        };
+        // The orders say all of it; without them the file stays as it is.
+        let Some(orders) = OrdersFile::new(data_dir).load(&identity) else {
+            return Err(damaged(&path.display().to_string(), why));
+        };
+        if path.exists() {
+            state_file::set_aside(&path, why).map_err(failed("set aside"))?;
+        }
+        let membership = Self::from_orders(&orders, identity.role());
+        membership.write(data_dir)?;
+        tracing::warn!(path = %path.display(), "made anew from the last orders");
         Ok(Some((membership, identity)))
+    }
+
+    /// What the orders of a member say of its membership. They do not say where a manager listens:
+    /// on all of its addresses, as by default.
+    fn from_orders(orders: &Assignment, role: Role) -> Self {
+        let node = &orders.own.node;
+        let managers = orders
+            .shared
+            .nodes
+            .iter()
+            .filter(|n| n.role == Role::Manager);
+        let listen = node.manager_addr.filter(|_| role == Role::Manager);
+        Self {
+            node: NodeDescription {
+                hostname: node.hostname.clone(),
+                engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+                addr: node.addr,
+                data_path_addr: node.data_path_addr,
+                gossip_port: node.gossip_port,
+                manager_addr: node.manager_addr,
+            },
+            managers: managers
+                .filter_map(|n| n.manager_addr)
+                .map(|addr| addr.to_string())
+                .collect(),
+            listen: listen.map(|addr| {
+                let any = match addr {
+                    SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                };
+                SocketAddr::new(any, addr.port())
+            }),
+        }
+    }
+
+    fn write(&self, data_dir: &Path) -> Result<(), IdentityError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| damaged(FILE, e))?;
+        write_private(&data_dir.join(FILE), &text)
     }
 
     /// Writes the membership, then the identity that makes it count.
@@ -55,9 +117,7 @@ impl Membership {
     /// # Errors
     /// The disk's; nothing is left behind then.
     pub fn save(&self, data_dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|e| damaged(FILE, e))?;
-        let written =
-            write_private(&data_dir.join(FILE), &text).and_then(|()| identity.save(data_dir));
+        let written = self.write(data_dir).and_then(|()| identity.save(data_dir));
         written.inspect_err(|_| {
             if let Err(error) = Self::forget(data_dir) {
                 tracing::warn!(%error, "cannot remove a half-made membership");

@@ -9,6 +9,7 @@ use weft_control::assignment::{Assignment, Own, Shared};
 
 use super::identity::{Identity, IdentityError, replace_private};
 use super::membership::{ASSIGNMENT_FILE, SHARED_FILE};
+use crate::state_file::{self, Found};
 
 /// Where the last orders are.
 #[derive(Debug, Clone)]
@@ -25,7 +26,8 @@ impl OrdersFile {
         }
     }
 
-    /// Orders for this identity; nothing when there are none, or none that can be read.
+    /// Orders for this identity; nothing when there are none, or none that can be read. A manager
+    /// sends them again.
     pub(super) fn load(&self, identity: &Identity) -> Option<Assignment> {
         let shared: Arc<Shared> = Arc::new(read(&self.shared)?);
         let own: Arc<Own> = Arc::new(read(&self.own)?);
@@ -65,19 +67,14 @@ impl OrdersFile {
     }
 }
 
+/// One half; nothing when there is none, or none that can be read. A damaged one is set aside and
+/// in the log.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+    match state_file::read(path) {
+        Ok(Found::Value(half)) => Some(half),
+        Ok(_) => None,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "cannot read the last orders");
-            return None;
-        }
-    };
-    match serde_json::from_slice(&text) {
-        Ok(half) => Some(half),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the last orders are damaged, ignored");
             None
         }
     }

@@ -1,36 +1,49 @@
 //! The files that a session writes in the background, until it has ended for good.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::disk_thread::{DiskThread, Panicked};
 
 /// Lets writes through until it is closed. Aborting an async task does not stop a write that it
 /// has handed to another thread; this does.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Writes(Arc<Mutex<Closed>>);
+#[derive(Debug, Clone)]
+pub(super) struct Writes {
+    /// One thread, so that one write comes after the other.
+    thread: Arc<DiskThread>,
+    closed: Arc<AtomicBool>,
+}
 
-#[derive(Debug, Default)]
-struct Closed(bool);
+impl Default for Writes {
+    fn default() -> Self {
+        Self {
+            thread: Arc::new(DiskThread::start("weft-orders")),
+            closed: Arc::default(),
+        }
+    }
+}
 
 impl Writes {
     /// Writes on a thread that may block; does nothing, successfully, once closed.
     pub(super) async fn run<E: Send + 'static>(
         &self,
         write: impl FnOnce() -> Result<(), E> + Send + 'static,
-    ) -> Result<Result<(), E>, tokio::task::JoinError> {
-        let gate = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || {
-            let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
-            if closed.0 { Ok(()) } else { write() }
-        })
-        .await
+    ) -> Result<Result<(), E>, Panicked> {
+        let closed = Arc::clone(&self.closed);
+        let write = move || {
+            if closed.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            write()
+        };
+        self.thread.run(write).await
     }
 
     /// Waits for a write that is under way; none begins after that.
     pub(super) async fn close(&self) {
-        let gate = Arc::clone(&self.0);
-        let closed = tokio::task::spawn_blocking(move || {
-            gate.lock().unwrap_or_else(PoisonError::into_inner).0 = true;
-        });
-        if let Err(error) = closed.await {
+        self.closed.store(true, Ordering::SeqCst);
+        // Whatever was begun before is over when the thread comes to this.
+        if let Err(error) = self.thread.run(|| ()).await {
             tracing::error!(%error, "cannot wait for the session's files");
         }
     }
@@ -38,7 +51,6 @@ impl Writes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
 
     use super::*;

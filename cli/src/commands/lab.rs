@@ -36,10 +36,10 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
             command,
         } => return exec(&name, &node, &command),
         LabCommand::Status { name, format } => {
-            out.text(&status(&Lab::open(&default_dir().join(name))?).render(&format)?)?;
+            out.text(&status(&Lab::open(&default_dir()?.join(name))?).render(&format)?)?;
         }
         LabCommand::Down { name } => {
-            Lab::open(&default_dir().join(&name))?.down()?;
+            Lab::open(&default_dir()?.join(&name))?.down()?;
             out.line(&name)?;
         }
     }
@@ -61,7 +61,7 @@ fn up(config: LabConfig, out: &mut Printer) -> anyhow::Result<()> {
 }
 
 fn exec(name: &str, node: &str, command: &[String]) -> anyhow::Result<ExitCode> {
-    let lab = Lab::open(&default_dir().join(name))?;
+    let lab = Lab::open(&default_dir()?.join(name))?;
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let status = lab
         .command(node, &words)?

@@ -9,10 +9,13 @@
 //! A node that goes for good knows all three, so they go too, in three steps of [`SPREAD`]: a new
 //! key is announced, seals, and opens alone.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::draft::Draft;
-use super::state::{ClusterState, Secrets};
+use super::state::{ObjectId, Secrets};
+use super::waits::Waits;
 use crate::assignment::GossipKey;
 
 /// How long one key seals, in milliseconds (Swarm's choice).
@@ -56,31 +59,21 @@ impl zeroize::Zeroize for RingState {
     }
 }
 
-/// Milliseconds since `then`. A clock that went back says nothing, so it is long ago.
-const fn since(then: u64, now: u64) -> u64 {
-    match now.checked_sub(then) {
-        Some(span) => span,
-        None => u64::MAX,
-    }
-}
-
 impl Secrets {
-    fn key_life_is_over(&self, now: u64) -> bool {
-        self.gossip_keys
-            .first()
-            .is_none_or(|key| since(key.sealing_since, now) >= GOSSIP_KEY_LIFE_MS)
+    /// Time of day at which the ring began to wait for its next step, in Unix milliseconds.
+    pub(super) fn ring_since(&self) -> u64 {
+        match self.gossip_ring.step {
+            RingStep::Announced | RingStep::Replaced => self.gossip_ring.changed_at,
+            RingStep::Settled => self.gossip_keys.first().map_or(0, |key| key.sealing_since),
+        }
     }
 
-    /// When the ring is due, in Unix milliseconds.
-    fn ring_due(&self) -> u64 {
+    /// How long it waits for that step, in milliseconds.
+    pub(super) fn ring_wait_ms(&self) -> u64 {
         match self.gossip_ring.step {
-            RingStep::Announced | RingStep::Replaced => {
-                self.gossip_ring.changed_at.saturating_add(SPREAD_MS)
-            }
-            RingStep::Settled => {
-                let sealing = self.gossip_keys.first().map_or(0, |key| key.sealing_since);
-                sealing.saturating_add(GOSSIP_KEY_LIFE_MS)
-            }
+            RingStep::Announced | RingStep::Replaced => SPREAD_MS,
+            RingStep::Settled if self.gossip_keys.is_empty() => 0,
+            RingStep::Settled => GOSSIP_KEY_LIFE_MS,
         }
     }
 
@@ -153,22 +146,25 @@ pub(super) fn expel(draft: &mut Draft<'_>) {
 }
 
 /// Does what is due to the ring by now.
-pub(super) fn turn(draft: &mut Draft<'_>) {
+pub(super) fn turn(draft: &mut Draft<'_>, waits: &Waits) {
     let Some(mut secrets) = draft.state.secrets.clone() else {
         return;
     };
     let now = draft.now;
-    let waited = since(secrets.gossip_ring.changed_at, now) >= SPREAD_MS;
+    let wait = Duration::from_millis(secrets.ring_wait_ms());
+    if waits.waited(&ObjectId::Secrets) < wait {
+        return;
+    }
     let step = match secrets.gossip_ring.step {
-        RingStep::Announced if waited => {
+        RingStep::Announced => {
             secrets.seal_with_next(draft);
             RingStep::Replaced
         }
-        RingStep::Replaced if waited => {
+        RingStep::Replaced => {
             secrets.gossip_keys.truncate(2);
             RingStep::Settled
         }
-        RingStep::Settled if secrets.key_life_is_over(now) => {
+        RingStep::Settled => {
             if secrets.gossip_keys.len() > 1 {
                 secrets.seal_with_next(draft);
                 RingStep::Settled
@@ -179,7 +175,6 @@ pub(super) fn turn(draft: &mut Draft<'_>) {
                 RingStep::Announced
             }
         }
-        _ => return,
     };
     secrets.gossip_ring = RingState {
         changed_at: now,
@@ -187,9 +182,4 @@ pub(super) fn turn(draft: &mut Draft<'_>) {
         announced_at: now,
     };
     draft.put(secrets);
-}
-
-/// Unix milliseconds at which [`turn`] has something to do.
-pub(super) fn next_turn(state: &ClusterState) -> Option<u64> {
-    state.secrets.as_ref().map(Secrets::ring_due)
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
 //!                                                                   │
-//! reconcile(&ClusterState, now, entropy) ◄── on every new state ◄───┤
+//! reconcile(&ClusterState, now, waits, entropy) ◄─ every new state ◄─┤
 //!                                                                   ▼
 //! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
@@ -27,6 +27,7 @@ mod state;
 mod store;
 mod subnets;
 mod token;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -43,11 +44,10 @@ pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
-pub use orchestrator::{
-    ORPHAN_AFTER_MS, TASK_HISTORY, next_deadline, reconcile, running_and_desired,
-};
+pub use orchestrator::{ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
 pub use store::{BoxFuture, DesiredStore, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
+pub use waits::Waits;

@@ -2,10 +2,12 @@
 //! never at what just happened, and changes what does not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::draft::{Draft, Entropy};
 use super::scheduler::{is_eligible, is_global, same_program};
 use super::state::{Change, ClusterState, ObjectId};
+use super::waits::Waits;
 use super::{allocator, keys, scheduler};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{
@@ -23,13 +25,20 @@ const TASKS_PER_PASS: usize = 1000;
 
 /// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
 ///
-/// `now` in Unix milliseconds. Call again at [`next_deadline`] and after every change.
+/// `now` in Unix milliseconds, for what is written down; how long something has waited is in `waits`,
+/// which have looked at this very state. Call again at [`Waits::next_deadline`] and after every
+/// change.
 #[must_use]
-pub fn reconcile(state: &ClusterState, now: u64, entropy: &mut Entropy) -> Vec<Change> {
+pub fn reconcile(
+    state: &ClusterState,
+    now: u64,
+    waits: &Waits,
+    entropy: &mut Entropy,
+) -> Vec<Change> {
     let mut draft = Draft::new(state, now, entropy);
     remove_unwanted(&mut draft);
     leave_lost_nodes(&mut draft);
-    orphan(&mut draft);
+    orphan(&mut draft, waits);
     restart(&mut draft);
     let services: Vec<Service> = draft.state.services.values().cloned().collect();
     for service in &services {
@@ -38,8 +47,8 @@ pub fn reconcile(state: &ClusterState, now: u64, entropy: &mut Entropy) -> Vec<C
             ServiceMode::Global => globalise(&mut draft, service),
         }
     }
-    start_delayed(&mut draft);
-    keys::turn(&mut draft);
+    start_delayed(&mut draft, waits);
+    keys::turn(&mut draft, waits);
     reap(&mut draft);
     allocator::allocate(&mut draft);
     scheduler::schedule(&mut draft);
@@ -48,39 +57,6 @@ pub fn reconcile(state: &ClusterState, now: u64, entropy: &mut Entropy) -> Vec<C
     } else {
         Vec::new()
     }
-}
-
-/// Unix milliseconds at which [`reconcile`] has something to do although nothing changed.
-#[must_use]
-pub fn next_deadline(state: &ClusterState) -> Option<u64> {
-    [next_task(state), keys::next_turn(state)]
-        .into_iter()
-        .flatten()
-        .min()
-}
-
-/// The same of tasks alone.
-pub(super) fn next_task(state: &ClusterState) -> Option<u64> {
-    let restarts = state
-        .tasks
-        .values()
-        .filter(|t| t.desired == TaskState::Ready)
-        .map(start_time);
-    let orphans = state
-        .tasks
-        .values()
-        .filter(|t| !t.status.state.is_terminal())
-        .filter_map(|t| state.nodes.get(t.node.as_ref()?))
-        .filter(|n| n.state == NodeState::Down)
-        .map(|n| n.meta.updated_at.saturating_add(ORPHAN_AFTER_MS));
-    restarts.chain(orphans).min()
-}
-
-/// A task that waits for its restart delay is wanted `Ready`, and started at this time.
-fn start_time(task: &Task) -> u64 {
-    task.meta
-        .created_at
-        .saturating_add(task.spec.restart_delay_ms)
 }
 
 /// True while the cluster wants the task in its slot.
@@ -142,14 +118,15 @@ fn leave_lost_nodes(draft: &mut Draft<'_>) {
 }
 
 /// Tasks whose node was removed, or is down for a day, will never report again.
-fn orphan(draft: &mut Draft<'_>) {
+fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
     let (state, now) = (&draft.state, draft.now);
+    let limit = Duration::from_millis(ORPHAN_AFTER_MS);
     let gone = ids(state, |t| {
         !t.status.state.is_terminal()
             && t.node.as_ref().is_some_and(|id| {
                 state.nodes.get(id).is_none_or(|n| {
                     n.state == NodeState::Down
-                        && now.saturating_sub(n.meta.updated_at) >= ORPHAN_AFTER_MS
+                        && waits.waited(&ObjectId::Node(n.id.clone())) >= limit
                 })
             })
     });
@@ -309,10 +286,11 @@ fn globalise(draft: &mut Draft<'_>, service: &Service) {
     }
 }
 
-fn start_delayed(draft: &mut Draft<'_>) {
-    let now = draft.now;
+/// A task that waits for its restart delay is wanted `Ready`.
+fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
     let due = ids(&draft.state, |t| {
-        t.desired == TaskState::Ready && start_time(t) <= now
+        let delay = Duration::from_millis(t.spec.restart_delay_ms);
+        t.desired == TaskState::Ready && waits.waited(&ObjectId::Task(t.id.clone())) >= delay
     });
     set_desired(draft, due, TaskState::Running);
 }

@@ -301,6 +301,36 @@ impl ClusterState {
         }
     }
 
+    /// Ids of all objects, for writing the whole state.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ObjectId> {
+        // Every field by its name: a new one has to come in here too.
+        let Self {
+            version: _,
+            cluster,
+            secrets,
+            counters: _,
+            cursors,
+            nodes,
+            networks,
+            services,
+            tasks,
+            endpoints,
+            peers,
+        } = self;
+        let mut ids = vec![ObjectId::Counters];
+        ids.extend(cluster.is_some().then_some(ObjectId::Cluster));
+        ids.extend(secrets.is_some().then_some(ObjectId::Secrets));
+        ids.extend(cursors.keys().cloned().map(ObjectId::Cursor));
+        ids.extend(nodes.keys().cloned().map(ObjectId::Node));
+        ids.extend(networks.keys().cloned().map(ObjectId::Network));
+        ids.extend(services.keys().cloned().map(ObjectId::Service));
+        ids.extend(tasks.keys().cloned().map(ObjectId::Task));
+        ids.extend(endpoints.keys().cloned().map(ObjectId::Endpoint));
+        ids.extend(peers.keys().cloned().map(ObjectId::Peer));
+        ids
+    }
+
     /// The network that published ports travel on.
     #[must_use]
     pub fn ingress(&self) -> Option<&Network> {

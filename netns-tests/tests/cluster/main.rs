@@ -6,6 +6,7 @@ mod bench;
 mod capture;
 mod choice;
 mod connect;
+mod disks;
 mod doctor;
 mod ejection;
 mod failure;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use weft_sys::process::Process;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::RunError;
 use crate::sandbox::DNS_ADDR;
@@ -87,10 +88,10 @@ impl ProcessRecord {
 
 /// In one step, so that a reader never sees half of it.
 pub(super) fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), RunError> {
-    let (path, temporary) = (dir.join(name), dir.join(format!("{name}.new")));
+    let path = dir.join(name);
     let text = serde_json::to_vec(value).map_err(io::Error::from);
-    text.and_then(|text| std::fs::write(&temporary, text))
-        .and_then(|()| std::fs::rename(&temporary, &path))
+    // Of no use to another boot but for the status, which the manager has as well.
+    text.and_then(|text| replace_file(&path, &text, PRIVATE, Outlives::Process))
         .map_err(|source| RunError::File { path, source })
 }
 

@@ -36,7 +36,7 @@ fn opens(by: &[GossipKey], sealed_by: &[GossipKey]) -> bool {
 fn every_twelve_hours_the_next_key_seals_and_three_are_held() {
     let mut world = World::new(3);
     assert_eq!(world.epochs(), [1, 2]);
-    assert_eq!(next_deadline(&world.state), Some(1_000_000 + 12 * HOUR));
+    assert_eq!(world.next_due(), Some(12 * HOUR));
     world.advance(12 * HOUR - 1);
     assert_eq!(world.epochs(), [1, 2]);
     world.advance(1);
@@ -44,8 +44,8 @@ fn every_twelve_hours_the_next_key_seals_and_three_are_held() {
     assert_eq!(world.ring()[0].sealing_since, world.now);
     world.advance(12 * HOUR);
     assert_eq!(world.epochs(), [3, 4, 2]);
-    let orders = assignment_for(&world.state, &node(2)).unwrap();
-    assert_eq!(orders.gossip_keys, world.ring());
+    let orders = orders(&world.state, &node(2)).unwrap();
+    assert_eq!(orders.shared.gossip_keys, world.ring());
     // A manager that was off for a week rotates once, as the others only know what it told them.
     world.advance(7 * 24 * HOUR);
     assert_eq!(world.epochs(), [4, 5, 3]);
@@ -75,7 +75,7 @@ fn a_clock_that_goes_back_holds_no_step_up() {
     let mut world = World::new(2);
     world.remove(2);
     world.now -= 500_000;
-    world.settle();
+    world.advance(SPREAD_MS);
     assert_eq!(world.epochs(), [3, 4, 1]);
     let ring = world.state.secrets.as_ref().unwrap().gossip_ring;
     assert_eq!(ring.step, RingStep::Replaced);
@@ -98,8 +98,8 @@ fn nothing_that_a_removed_node_knows_opens_or_seals_after_seconds() {
         let at = world.now;
         while world.ring().iter().any(|k| known.contains(&k.key)) {
             let before = world.ring();
-            world.now = next_deadline(&world.state).unwrap();
-            world.settle();
+            let due = world.next_due().unwrap();
+            world.advance(due);
             assert!(opens(&before, &world.ring()) && opens(&world.ring(), &before));
             assert!(world.now - at <= 2 * SPREAD_MS, "{:?}", world.epochs());
         }
@@ -152,12 +152,11 @@ proptest! {
             };
             history.push((world.now, world.ring()));
             while let Some(stop) = (!stops.is_empty()).then(|| stops.remove(0)) {
-                while let Some(due) = next_deadline(&world.state).filter(|at| *at <= stop) {
-                    world.now = due.max(world.now);
-                    world.settle();
+                while let Some(due) = world.next_due().filter(|wait| world.now + wait <= stop) {
+                    world.advance(due);
                     history.push((world.now, world.ring()));
                 }
-                world.now = stop;
+                world.advance(stop.saturating_sub(world.now));
                 for late in [late_a, late_b] {
                     let as_of = |late: u64| {
                         let heard = world.now.saturating_sub(late);
@@ -175,7 +174,7 @@ proptest! {
         prop_assert!(opens(&away, &world.ring()) && opens(&world.ring(), &away));
         world.advance(GOSSIP_KEY_LIFE_MS);
         prop_assert!(!opens(&world.ring(), &away), "two are one too many");
-        let orders = assignment_for(&world.state, &node(1)).unwrap();
-        prop_assert!(opens(&orders.gossip_keys, &world.ring()));
+        let orders = orders(&world.state, &node(1)).unwrap();
+        prop_assert!(opens(&orders.shared.gossip_keys, &world.ring()));
     }
 }

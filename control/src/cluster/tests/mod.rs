@@ -10,6 +10,7 @@ mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::*;
 use crate::assignment::Assignment;
@@ -21,7 +22,11 @@ use crate::objects::{
 
 pub(super) struct World {
     pub(super) state: ClusterState,
+    /// Time of day.
     pub(super) now: u64,
+    /// The clock that is never set.
+    pub(super) steady: Duration,
+    pub(super) waits: Waits,
     pub(super) entropy: Entropy,
 }
 
@@ -90,6 +95,8 @@ impl World {
         let mut world = Self {
             state: ClusterState::default(),
             now: 1_000_000,
+            steady: Duration::from_secs(7),
+            waits: Waits::default(),
             entropy: Entropy::from_seed([42; 32]),
         };
         let init = InitCluster {
@@ -140,7 +147,7 @@ impl World {
     /// Reconciles to the fixpoint, which must come soon.
     pub(super) fn settle(&mut self) {
         for _ in 0..8 {
-            let changes = reconcile(&self.state, self.now, &mut self.entropy);
+            let changes = self.reconcile();
             if changes.is_empty() {
                 return;
             }
@@ -149,8 +156,28 @@ impl World {
         panic!("no fixpoint");
     }
 
+    pub(super) fn reconcile(&mut self) -> Vec<Change> {
+        self.waits.look(&self.state, self.now, self.steady);
+        reconcile(&self.state, self.now, &self.waits, &mut self.entropy)
+    }
+
+    /// How long until something of tasks is due.
+    pub(super) fn next_wait(&mut self) -> Option<Duration> {
+        self.waits.look(&self.state, self.now, self.steady);
+        let deadline = self.waits.next_of_tasks(&self.state)?;
+        Some(deadline.saturating_sub(self.steady))
+    }
+
+    /// How long until anything is due, in milliseconds.
+    pub(super) fn next_due(&mut self) -> Option<u64> {
+        self.waits.look(&self.state, self.now, self.steady);
+        let deadline = self.waits.next_deadline(&self.state)?;
+        u64::try_from(deadline.saturating_sub(self.steady).as_millis()).ok()
+    }
+
     pub(super) fn advance(&mut self, ms: u64) {
         self.now += ms;
+        self.steady += Duration::from_millis(ms);
         self.settle();
     }
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
-use super::super::orchestrator::next_task;
+use std::time::Duration;
+
 use super::*;
 use crate::objects::Availability;
 
@@ -38,7 +39,7 @@ fn many_replicas_are_made_in_several_passes() {
     world.state.apply(&planned.changes);
     let mut made = Vec::new();
     loop {
-        let changes = reconcile(&world.state, world.now, &mut world.entropy);
+        let changes = world.reconcile();
         if changes.is_empty() {
             break;
         }
@@ -58,9 +59,10 @@ fn a_delay_that_reaches_beyond_time_is_no_overflow() {
     task.desired = TaskState::Ready;
     task.spec.restart_delay_ms = u64::MAX;
     world.state.apply(&[Change::Put(task.into())]);
-    assert_eq!(next_task(&world.state), Some(u64::MAX));
+    let for_ever = Some(Duration::from_millis(u64::MAX));
+    assert_eq!(world.next_wait(), for_ever);
     world.settle();
-    assert_eq!(next_task(&world.state), Some(u64::MAX));
+    assert_eq!(world.next_wait(), for_ever);
 }
 
 #[test]
@@ -107,8 +109,8 @@ fn a_dead_nodes_tasks_move_at_once() {
     }
     // The node is back: it is told to stop them, and running tasks are not moved again.
     world.health(2, NodeState::Ready);
-    let orders = super::orders(&world.state, &node(2)).unwrap();
-    assert_eq!(orders.own.tasks.len(), 2);
+    let told = orders(&world.state, &node(2)).unwrap();
+    assert_eq!(told.own.tasks.len(), 2);
     assert!(
         orders
             .own
@@ -117,13 +119,7 @@ fn a_dead_nodes_tasks_move_at_once() {
             .all(|t| t.desired == TaskState::Shutdown)
     );
     world.run_tasks();
-    assert!(
-        super::orders(&world.state, &node(2))
-            .unwrap()
-            .own
-            .tasks
-            .is_empty()
-    );
+    assert!(orders(&world.state, &node(2)).unwrap().own.tasks.is_empty());
     assert_eq!(world.spread("web").get("node2"), None);
 }
 
@@ -134,8 +130,8 @@ fn a_node_down_for_a_day_loses_its_tasks() {
     world.create(on(spec("web", 2), "n")).unwrap();
     world.run_tasks();
     world.health(2, NodeState::Down);
-    let deadline = next_task(&world.state).unwrap();
-    assert_eq!(deadline, world.now + ORPHAN_AFTER_MS);
+    let day = Duration::from_millis(ORPHAN_AFTER_MS);
+    assert_eq!(world.next_wait(), Some(day));
     world.advance(ORPHAN_AFTER_MS);
     let orphans: Vec<_> = world
         .state
@@ -144,7 +140,7 @@ fn a_node_down_for_a_day_loses_its_tasks() {
         .filter(|t| t.status.state == TaskState::Orphaned)
         .collect();
     assert_eq!(orphans.len(), 1);
-    assert_eq!(next_task(&world.state), None);
+    assert_eq!(world.next_wait(), None);
     let network = world.state.find_network("n").unwrap();
     assert_eq!(usage(&world.state, network).0, 3, "VIP and two tasks");
 }
@@ -185,7 +181,7 @@ fn failed_tasks_restart_after_the_delay() {
     assert_eq!(world.state.tasks[&first.id].desired, TaskState::Shutdown);
     let second = world.wanted("web").remove(0);
     assert_eq!((second.slot, second.desired), (1, TaskState::Ready));
-    assert_eq!(next_task(&world.state), Some(world.now + 5000));
+    assert_eq!(world.next_wait(), Some(Duration::from_millis(5000)));
     world.advance(4999);
     assert_eq!(world.wanted("web")[0].node, None, "not yet");
     world.advance(1);
@@ -194,7 +190,61 @@ fn failed_tasks_restart_after_the_delay() {
         (second.desired, second.status.state),
         (TaskState::Running, TaskState::Assigned)
     );
-    assert_eq!(next_task(&world.state), None);
+    assert_eq!(world.next_wait(), None);
+}
+
+/// A clock that is set neither lengthens nor shortens a wait.
+#[test]
+fn a_restart_waits_its_delay_whatever_the_time_of_day_does() {
+    const HOUR: u64 = 60 * 60 * 1000;
+    let back: fn(&mut u64) = |now| *now -= HOUR;
+    let ahead: fn(&mut u64) = |now| *now += HOUR;
+    for set in [back, ahead] {
+        let mut world = World::new(1);
+        world.now = 100 * HOUR;
+        world.create(spec("web", 1)).unwrap();
+        world.run_tasks();
+        let first = world.wanted("web").remove(0);
+        world.report(&first.id, TaskState::Failed);
+        world.advance(1000);
+        set(&mut world.now);
+        world.settle();
+        assert_eq!(world.next_wait(), Some(Duration::from_millis(4000)));
+        world.advance(3999);
+        assert_eq!(world.wanted("web")[0].desired, TaskState::Ready, "not yet");
+        world.advance(1);
+        assert_eq!(world.wanted("web")[0].desired, TaskState::Running);
+    }
+    // Set back while no manager ran: the whole delay once more, and no more.
+    let mut world = World::new(1);
+    world.now = 100 * HOUR;
+    world.create(spec("web", 1)).unwrap();
+    world.run_tasks();
+    let first = world.wanted("web").remove(0);
+    world.report(&first.id, TaskState::Failed);
+    world.now -= HOUR;
+    world.waits = Waits::default();
+    assert_eq!(world.next_wait(), Some(Duration::from_millis(5000)));
+    world.advance(5000);
+    assert_eq!(world.wanted("web")[0].desired, TaskState::Running);
+}
+
+/// What a lost node runs keeps its addresses for a day, not until NTP answers.
+#[test]
+fn a_clock_that_is_set_ahead_gives_up_no_node() {
+    let mut world = World::new(2);
+    world.create(spec("web", 2)).unwrap();
+    world.run_tasks();
+    world.health(2, NodeState::Down);
+    world.now += 2 * ORPHAN_AFTER_MS;
+    world.settle();
+    let orphaned = |world: &World| {
+        let mut tasks = world.state.tasks.values();
+        tasks.any(|t| t.status.state == TaskState::Orphaned)
+    };
+    assert!(!orphaned(&world));
+    world.advance(ORPHAN_AFTER_MS);
+    assert!(orphaned(&world));
 }
 
 #[test]

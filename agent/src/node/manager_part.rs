@@ -1,0 +1,87 @@
+//! The manager of a node after a restart. The node carries traffic by its last orders meanwhile,
+//! and also while its manager cannot be opened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::member::Member;
+use crate::api::ApiError;
+use crate::manager::{Manager, ManagerConfig};
+use crate::session::Identity;
+
+/// Between two attempts to open the manager: the first pause, and the longest.
+const REOPEN_MIN: Duration = Duration::from_secs(1);
+const REOPEN_MAX: Duration = Duration::from_secs(30);
+
+/// Subject of the warning.
+const SUBJECT: &str = "manager";
+
+impl Member {
+    /// Opens the manager; where that fails the node is without one, says so, and tries again: state
+    /// may be restored, a port become free, a disk get room.
+    pub(super) async fn open_manager(self: &Arc<Self>, config: ManagerConfig, identity: Identity) {
+        if self.try_manager(&config, &identity).await {
+            return;
+        }
+        let (this, mut stop) = (Arc::downgrade(self), self.stopping());
+        let opening = tokio::spawn(async move {
+            let mut pause = REOPEN_MIN;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.wait_for(|s| *s) => return,
+                }
+                let Some(this) = this.upgrade() else { return };
+                if this.try_manager(&config, &identity).await {
+                    return;
+                }
+                pause = (pause * 2).min(REOPEN_MAX);
+            }
+        });
+        *self.opening.lock().await = Some(opening);
+    }
+
+    async fn try_manager(&self, config: &ManagerConfig, identity: &Identity) -> bool {
+        match Manager::open(config.clone(), identity).await {
+            Ok(manager) => {
+                self.manager.get_or_init(|| Arc::new(manager));
+                *self.manager_off() = None;
+                self.warnings.clear(SUBJECT);
+                true
+            }
+            Err(error) => {
+                let why = format!(
+                    "the manager of this node is off: {error}. What runs goes on by the last orders, and nothing can be changed; weftd tries again by itself"
+                );
+                *self.manager_off() = Some(why.clone());
+                self.warnings.set(SUBJECT, why);
+                false
+            }
+        }
+    }
+
+    /// The manager, for a command that needs one.
+    ///
+    /// # Errors
+    /// The node has none, or it is off: the text says why and what to do.
+    pub(super) fn need_manager(&self) -> Result<Arc<Manager>, ApiError> {
+        if let Some(manager) = self.manager.get() {
+            return Ok(Arc::clone(manager));
+        }
+        self.manager_is_on()?;
+        Err(ApiError::unavailable(
+            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
+        ))
+    }
+
+    /// Refuses what only a manager can do while this node's own is off.
+    ///
+    /// # Errors
+    /// It is off: the text says why and what to do.
+    pub(super) fn manager_is_on(&self) -> Result<(), ApiError> {
+        match &*self.manager_off() {
+            Some(why) => Err(ApiError::unavailable(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
