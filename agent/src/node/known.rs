@@ -108,7 +108,7 @@ pub(super) fn of_others(
 }
 
 /// Nodes that speak for themselves.
-pub(super) fn speaking<'a, T>(nodes: &'a [(NodeId, T)]) -> BTreeSet<&'a NodeId> {
+pub(super) fn speaking<T>(nodes: &[(NodeId, T)]) -> BTreeSet<&NodeId> {
     nodes.iter().map(|(id, _)| id).collect()
 }
 

@@ -68,6 +68,9 @@ impl Seen {
 /// Between two looks at the host's routes when no network changes.
 const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
 
+/// Orders, generation of the own ports, gossip, underlay.
+type CompiledFrom = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
+
 /// State of the loop.
 pub(super) struct Reconciler {
     member: Arc<Member>,
@@ -78,7 +81,7 @@ pub(super) struct Reconciler {
     /// Endpoints of other nodes, as the last tables have them.
     remote: Vec<KnownEndpoint>,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
-    compiled_from: Option<(Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>)>,
+    compiled_from: Option<CompiledFrom>,
     remembered: Remembered,
     /// The last tables hold nodes that only the disk speaks of.
     borrowed: bool,

@@ -38,6 +38,8 @@ pub fn update_task_status(
     let status = TaskStatus {
         message: cleaned(&status.message, MAX_STATUS),
         err: cleaned(&status.err, MAX_STATUS),
+        // A clock that runs ahead does not put things into the future.
+        since: status.since.min(now),
         ..status.clone()
     };
     let newer = status.state > task.status.state

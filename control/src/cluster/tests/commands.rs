@@ -552,7 +552,7 @@ fn the_state_survives_serialisation() {
     let told = orders(&world.state, &node(1)).unwrap();
     assert_eq!(told.shared.nodes.len(), 2);
     assert_eq!(told.own.tasks.len(), 1);
-    let versions = (told.shared.version, orders.own.version);
+    let versions = (told.shared.version, told.own.version);
     assert_eq!(versions, (world.state.version, world.state.version));
     assert!(orders(&world.state, &node(9)).is_none());
 }

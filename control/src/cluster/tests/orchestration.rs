@@ -112,8 +112,7 @@ fn a_dead_nodes_tasks_move_at_once() {
     let told = orders(&world.state, &node(2)).unwrap();
     assert_eq!(told.own.tasks.len(), 2);
     assert!(
-        orders
-            .own
+        told.own
             .tasks
             .iter()
             .all(|t| t.desired == TaskState::Shutdown)
