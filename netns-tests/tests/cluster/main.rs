@@ -9,6 +9,7 @@ mod connect;
 mod doctor;
 mod ejection;
 mod failure;
+mod gossip_forgery;
 mod ipv6;
 mod limits;
 mod mesh_frame;
