@@ -1,6 +1,10 @@
 //! Opened gossip messages, against a node that has one honest peer. Input: steps of one byte for
 //! the kind (datagram, stream message, time), two bytes of length, and that many bytes; for time
 //! the length is milliseconds. Whatever the node answers goes to the peer, and back.
+//!
+//! The upper bits of a kind say whether both know who is a member before that step (64), and whether
+//! the message comes from the peer's own address (128). Once they know, no stranger is heard, and
+//! once the liar is silent both hold what the other says of itself.
 
 #![no_main]
 
@@ -9,7 +13,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_control::gossip::{
-    Config, Gossip, Identity, MAX_DATAGRAM, MAX_STREAM_MESSAGE, MemberState,
+    Config, Gossip, Identity, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE, MemberState, Members,
 };
 use weft_control::id::NodeId;
 use weft_control::records::Table;
@@ -17,9 +21,13 @@ use weft_control::records::Table;
 const MAX_STEPS: usize = 16;
 const MAX_EXCHANGES: usize = 64;
 
+const KNOWN: u8 = 64;
+const AS_PEER: u8 = 128;
+
 struct Pair {
     now: Duration,
     nodes: [Gossip; 2],
+    enrolled: bool,
 }
 
 fn addr(index: u8) -> SocketAddr {
@@ -36,6 +44,7 @@ impl Pair {
         let mut pair = Self {
             now: Duration::ZERO,
             nodes: [node(0), node(1)],
+            enrolled: false,
         };
         for (index, gossip) in pair.nodes.iter_mut().enumerate() {
             let value = vec![u8::try_from(index).expect("0 or 1")].into();
@@ -47,6 +56,18 @@ impl Pair {
         pair.exchange();
         pair.advance(Duration::from_millis(10));
         pair
+    }
+
+    fn enrol(&mut self) {
+        let addrs = (0..2).map(|i| (NodeId(format!("node{i}")), addr(i)));
+        let members = Members {
+            addrs: addrs.collect(),
+            time_ms: 1_800_000_000_000,
+        };
+        self.enrolled = true;
+        for gossip in &mut self.nodes {
+            gossip.set_members(self.now, members.clone());
+        }
     }
 
     /// Delivers what both have to say to each other, for a while.
@@ -85,7 +106,11 @@ impl Pair {
             };
             assert!(bytes.len() <= MAX_STREAM_MESSAGE);
             message = self.nodes[to]
-                .handle_stream_message(self.now, &bytes)
+                .handle_stream_message(
+                    self.now,
+                    addr(u8::try_from(1 - to).expect("0 or 1")),
+                    &bytes,
+                )
                 .unwrap_or(None);
             to = 1 - to;
         }
@@ -118,17 +143,28 @@ fuzz_target!(|data: &[u8]| {
             break;
         };
         let len = usize::from(u16::from_be_bytes([*hi, *lo]));
+        if kind & KNOWN != 0 {
+            pair.enrol();
+        }
+        let from = addr(if kind & AS_PEER == 0 { 9 } else { 1 });
+        let kind = kind & !(KNOWN | AS_PEER);
         if kind % 3 == 2 {
             pair.advance(Duration::from_millis(u64::try_from(len).expect("16 bits")));
             rest = tail;
         } else {
             let (bytes, after) = tail.split_at(len.min(tail.len()));
             rest = after;
-            if kind % 3 == 0 {
-                drop(pair.nodes[0].handle_datagram(pair.now, addr(9), bytes));
-            } else if let Ok(Some(reply)) = pair.nodes[0].handle_stream_message(pair.now, bytes) {
-                assert!(reply.len() <= MAX_STREAM_MESSAGE);
-            }
+            let heard = if kind % 3 == 0 {
+                pair.nodes[0].handle_datagram(pair.now, from, bytes)
+            } else {
+                let reply = pair.nodes[0].handle_stream_message(pair.now, from, bytes);
+                reply.map(|reply| {
+                    let len = reply.map_or(0, |r| r.len());
+                    assert!(len <= MAX_STREAM_MESSAGE);
+                })
+            };
+            let stranger = matches!(heard, Err(InputError::Stranger { .. }));
+            assert!(stranger || !pair.enrolled || from == addr(1));
             pair.exchange();
         }
     }
@@ -139,4 +175,24 @@ fuzz_target!(|data: &[u8]| {
     let own = view.get(Table::Endpoint, &me.identity().node, "own");
     assert_eq!(own.map(|v| &v[..]), Some(&[0][..]), "nobody else writes it");
     assert!(view.nodes().count() + view.endpoints().count() < 10_000);
+    if !pair.enrolled {
+        return;
+    }
+    assert!(view.members.len() <= 2, "strangers are not there");
+    // Nobody lies any more: both come to know the other as it is.
+    let agree = |pair: &Pair| {
+        (0..2).all(|i| {
+            let other = pair.nodes[1 - i].identity().node.clone();
+            let seen = pair.nodes[i].view();
+            let own = u8::try_from(1 - i).expect("0 or 1");
+            seen.get(Table::Endpoint, &other, "own").map(|v| &v[..]) == Some(&[own][..])
+        })
+    };
+    for _ in 0..1200 {
+        if agree(&pair) {
+            return;
+        }
+        pair.advance(Duration::from_millis(50));
+    }
+    panic!("a lie lasts");
 });

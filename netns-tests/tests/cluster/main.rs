@@ -10,6 +10,7 @@ mod disks;
 mod doctor;
 mod ejection;
 mod failure;
+mod gossip_forgery;
 mod ipv6;
 mod limits;
 mod members;
