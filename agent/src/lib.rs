@@ -7,6 +7,7 @@ pub mod capture;
 pub mod config;
 mod daemon;
 pub mod dns;
+mod door;
 pub mod gossip;
 pub mod manager;
 pub mod mesh;
