@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .skip_debug(["."])
+        .codec_path("crate::session::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())
 }

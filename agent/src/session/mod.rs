@@ -6,6 +6,7 @@
 //!
 //! [`Assignment`]: weft_control::assignment::Assignment
 
+pub(crate) mod codec;
 pub(crate) mod convert;
 mod identity;
 mod join;
