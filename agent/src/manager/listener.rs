@@ -27,10 +27,7 @@ use super::gate::{self, Gate, Visit};
 use crate::door::{BACKLOG, FLUSH, Limits, Place, by_descriptors, count};
 use crate::session::{Identity, IdentityError, Member, damaged, provider};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection without a certificate lasts.
-const STRANGER_LIFE: Duration = Duration::from_secs(30);
-/// More of it, when somebody is just being made a member.
+/// More time for a connection without a certificate, when somebody is just being made a member.
 const JOIN_GRACE: Duration = Duration::from_secs(10);
 /// How long a connection that is to end may take for its last answers.
 const END_GRACE: Duration = Duration::from_secs(2);
@@ -174,7 +171,8 @@ struct Guest {
 
 impl Guest {
     async fn visit(self, acceptor: TlsAcceptor, stream: TcpStream, addr: SocketAddr) {
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, stream));
+        let handshake =
+            tokio::time::timeout(self.core.timing.handshake, handshake(acceptor, stream));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = self.place.turned_out() => return,
@@ -208,8 +206,8 @@ impl Guest {
         let mut connection = pin!(connection);
         let mut stop = self.core.stop.subscribe();
         let mut ending = false;
-        let begun = Instant::now();
-        let mut until = member.is_none().then(|| begun + STRANGER_LIFE);
+        let life = Instant::now() + self.core.timing.stranger_life;
+        let mut until = member.is_none().then_some(life);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -220,7 +218,7 @@ impl Guest {
                 }
                 () = self.place.turned_out() => return,
                 () = expired(until) => {
-                    let longest = begun + STRANGER_LIFE + JOIN_GRACE;
+                    let longest = life + JOIN_GRACE;
                     if !ending && visit.joining() && Instant::now() < longest {
                         until = Some(longest);
                         continue;
