@@ -7,6 +7,7 @@ mod capture;
 mod choice;
 mod connect;
 mod doctor;
+mod door;
 mod ejection;
 mod failure;
 mod ipv6;
