@@ -359,7 +359,7 @@ async fn a_node_that_is_turned_away_tries_again_in_time() {
     let count = Arc::clone(&seen);
     let crowded = tokio::spawn(async move {
         while let Ok((mut near, _)) = front.accept().await {
-            if count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 socket2::SockRef::from(&near)
                     .set_linger(Some(Duration::ZERO))
                     .unwrap();
