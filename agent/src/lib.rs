@@ -8,6 +8,7 @@ pub mod config;
 mod daemon;
 mod disk_thread;
 pub mod dns;
+mod door;
 pub mod gossip;
 pub mod manager;
 pub mod mesh;

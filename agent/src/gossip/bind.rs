@@ -8,11 +8,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use weft_control::objects::Protocol as Port;
 
+use crate::door::BACKLOG;
 use crate::mesh::owner;
 
 /// A burst of news from many nodes fits.
 const RECEIVE_BUFFER: usize = 1 << 20;
-const BACKLOG: i32 = 128;
 /// With port 0 the port that UDP got may be taken on TCP.
 const ATTEMPTS: usize = 16;
 
@@ -66,6 +66,6 @@ fn tcp(addr: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
 }

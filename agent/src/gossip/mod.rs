@@ -1,5 +1,6 @@
 //! Gossip on real sockets: UDP for datagrams, TCP for comparisons, both sealed.
 
+mod answer;
 mod bind;
 mod seal;
 mod stats;
@@ -8,7 +9,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use weft_control::assignment::GossipKey;
 use weft_control::gossip::{Config, Forgery, Gossip, Identity, Members, NetdbView};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
+
+use crate::metrics::DoorSample;
 
 pub use stats::GossipStats;
 
@@ -145,6 +149,18 @@ impl GossipHandle {
     /// Addresses add up; this node's own is ignored, so the whole cluster can be given.
     pub fn join(&self, seeds: Vec<SocketAddr>) {
         self.shared.wish(|w| w.seeds.extend(seeds));
+    }
+
+    /// Nodes of the cluster, and the addresses that they speak from: strangers cannot take their
+    /// places at this node's TCP port. Replaces what was said before.
+    pub fn expect(&self, nodes: BTreeMap<NodeId, BTreeSet<IpAddr>>) {
+        self.shared.door.set_known(nodes);
+    }
+
+    /// Counters of the TCP port.
+    #[must_use]
+    pub fn door(&self) -> DoorSample {
+        self.shared.door.sample()
     }
 
     /// Publishes an entry of this node; a value that did not change costs nothing.

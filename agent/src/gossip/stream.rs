@@ -56,19 +56,24 @@ impl Conversations {
         }
         let mut stream = in_time(socket.connect(to)).await?;
         self.send(&mut stream, &first).await?;
-        self.converse(&mut stream, to).await
+        self.converse(&mut stream, to, MAX_STREAM_MESSAGE).await
     }
 
-    /// Answers `peer` until there is nothing left to say.
+    /// Answers `peer` until there is nothing left to say. The first message that arrives is at most
+    /// `first` bytes long, before it was sealed.
     pub(crate) async fn converse(
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
+        first: usize,
     ) -> std::io::Result<()> {
+        let mut limit = first;
         for _ in 0..MAX_MESSAGES {
-            let Some(bytes) = self.receive(stream).await? else {
+            let Some(bytes) = self.receive(stream, limit).await? else {
                 return Ok(());
             };
+            // Whoever sealed that holds the key.
+            limit = MAX_STREAM_MESSAGE;
             let (reply, answer) = oneshot::channel();
             let gone = || std::io::Error::other("gossip has stopped");
             self.core
@@ -97,8 +102,12 @@ impl Conversations {
         .await
     }
 
-    /// Next message; `None` when the peer closed instead.
-    async fn receive(&self, stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    /// Next message, of at most `limit` bytes; `None` when the peer closed instead.
+    async fn receive(
+        &self,
+        stream: &mut TcpStream,
+        limit: usize,
+    ) -> std::io::Result<Option<Vec<u8>>> {
         let mut sealed = Vec::new();
         let complete = in_time(async {
             let mut len = [0; 4];
@@ -107,7 +116,7 @@ impl Conversations {
             }
             stream.read_exact(&mut len[1..]).await?;
             let len = u64::from(u32::from_be_bytes(len));
-            if len > (MAX_STREAM_MESSAGE + OVERHEAD) as u64 {
+            if len > (limit + OVERHEAD) as u64 {
                 super::stats::add(&self.counters.malformed, 1);
                 return Err(std::io::ErrorKind::InvalidData.into());
             }

@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use weft_control::gossip::{Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
 
+use super::answer::{LIMITS, answer};
 use super::seal::{Channel, OVERHEAD, Sealer};
 use super::stats::{Counters, add};
 use super::stream::{Conversations, Incoming};
+use crate::door::{Door, Quiet};
 
 /// Readers of the view get changes in batches of this length.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 const DATAGRAMS_PER_ROUND: usize = 64;
 const MAX_CALLS: usize = 32;
-pub(crate) const MAX_ANSWERS: usize = 64;
+/// Messages of conversations that wait for the task.
+const MAX_INCOMING: usize = 64;
 /// The farewell goes out this often, as nobody answers it.
 const FAREWELLS: usize = 3;
 const FAREWELL_PERIOD: Duration = Duration::from_millis(30);
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) sealer: Arc<Sealer>,
     /// The last one of each kind, and when.
     lies: Mutex<BTreeMap<LieKey, Instant>>,
+    pub(crate) door: Arc<Door>,
 }
 
 /// Of what kind, about whom, from where.
@@ -62,6 +66,7 @@ impl Shared {
             counters: Arc::default(),
             sealer: Arc::new(sealer),
             lies: Mutex::default(),
+            door: Door::new("gossip", LIMITS),
         }
     }
 
@@ -115,6 +120,8 @@ pub(crate) struct Core {
     /// The view is to be published at this time.
     publish_at: Option<Duration>,
     published: Duration,
+    /// Errors of the socket.
+    trouble: Quiet,
 }
 
 impl Core {
@@ -125,7 +132,7 @@ impl Core {
         view: watch::Sender<Arc<NetdbView>>,
         source: IpAddr,
     ) -> (Self, Conversations) {
-        let (core, incoming) = mpsc::channel(MAX_ANSWERS);
+        let (core, incoming) = mpsc::channel(MAX_INCOMING);
         let conversations = Conversations {
             sealer: Arc::clone(&shared.sealer),
             counters: Arc::clone(&shared.counters),
@@ -143,6 +150,7 @@ impl Core {
             calls: JoinSet::new(),
             publish_at: Some(Duration::ZERO),
             published: Duration::ZERO,
+            trouble: Quiet::new("errors of the gossip socket"),
         };
         (this, conversations)
     }
@@ -154,7 +162,8 @@ impl Core {
     /// Runs until the handle is dropped or leaves.
     pub(crate) async fn run(mut self, listener: TcpListener) {
         let mut listening = JoinSet::new();
-        listening.spawn(accept(listener, self.conversations.clone()));
+        let door = Arc::clone(&self.shared.door);
+        listening.spawn(answer(listener, door, self.conversations.clone()));
         let mut buf = vec![0; MAX_DATAGRAM + OVERHEAD + 1];
         loop {
             self.drain().await;
@@ -170,7 +179,7 @@ impl Core {
                         self.more_datagrams(&mut buf);
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "gossip socket");
+                        self.trouble.say(|| tracing::warn!(%error, "gossip socket"));
                         tokio::time::sleep(DEBOUNCE).await;
                     }
                 },
@@ -371,34 +380,5 @@ impl Core {
             self.published = now;
             self.view.send_replace(Arc::new(self.gossip.view()));
         }
-    }
-}
-
-/// Answers conversations until dropped.
-async fn accept(listener: TcpListener, conversations: Conversations) {
-    let slots = Arc::new(Semaphore::new(MAX_ANSWERS));
-    let mut answers = JoinSet::new();
-    loop {
-        while answers.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let (mut stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "gossip listener");
-                tokio::time::sleep(DEBOUNCE).await;
-                continue;
-            }
-        };
-        let conversations = conversations.clone();
-        answers.spawn(async move {
-            let counter = match conversations.converse(&mut stream, peer).await {
-                Ok(()) => &conversations.counters.streams,
-                Err(_) => &conversations.counters.streams_failed,
-            };
-            add(counter, 1);
-            drop(slot);
-        });
     }
 }

@@ -1,7 +1,9 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use weft_control::assignment::GossipKey;
 use weft_control::gossip::{MemberState, Members, NetdbView};
@@ -154,8 +156,6 @@ async fn another_key_is_counted_and_gets_nowhere() {
 
 #[tokio::test]
 async fn malformed_datagrams_and_streams_are_counted_and_harm_nobody() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     let handles = cluster(&["a", "b"]).await;
     let (a, target) = (&handles[0], handles[0].addr());
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -167,7 +167,7 @@ async fn malformed_datagrams_and_streams_are_counted_and_harm_nobody() {
 
     for junk in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x04junk"] {
         let before = a.stats().malformed;
-        let mut stream = tokio::net::TcpStream::connect(target).await.unwrap();
+        let mut stream = TcpStream::connect(target).await.unwrap();
         stream.write_all(junk).await.unwrap();
         // It hangs up, with or without reading the rest.
         let hung_up = timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap();
@@ -179,6 +179,77 @@ async fn malformed_datagrams_and_streams_are_counted_and_harm_nobody() {
         v.get(Table::Load, &"b".into(), "k").is_some()
     })
     .await;
+}
+
+/// Connections from an address that no node has.
+async fn strange(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        let from = Ipv4Addr::new(127, 0, 0, 78);
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        // One that is refused at once may end before it is whole.
+        streams.extend(socket.connect(to).await.ok());
+    }
+    streams
+}
+
+fn refused(handle: &GossipHandle) -> u64 {
+    let events = handle.door().events.into_iter();
+    let refused = events.filter(|(event, _)| event.starts_with("refused"));
+    refused.map(|(_, n)| n).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_take_no_place_of_a_new_member() {
+    let a = start("a", &[key(1)]);
+    // So the orders say, before b speaks.
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    a.expect(BTreeMap::from([("b".into(), BTreeSet::from([here]))]));
+    let held = strange(a.addr(), 400).await;
+    let start_of_b = Instant::now();
+    let b = start("b", &[key(1)]);
+    // Too large for datagrams: it comes in a conversation.
+    b.put(Table::Endpoint, "large".to_owned(), vec![7; 60_000]);
+    b.join(vec![a.addr()]);
+    sees(&a, "the large entry of b", |v| {
+        v.get(Table::Endpoint, &"b".into(), "large").is_some()
+    })
+    .await;
+    let took = start_of_b.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(refused(&a) >= 300, "{:?}", a.door());
+    let strangers = a.door().open[0];
+    assert!(strangers.1 <= 8, "{strangers:?}");
+    // Silence is over after a while.
+    timeout(PATIENCE, async {
+        while a.door().open[0].1 > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_begin_with_a_long_message() {
+    let a = start("a", &[key(1)]);
+    for len in [300_u32 << 10, 4 << 20] {
+        let before = a.stats().malformed;
+        let mut stream = strange(a.addr(), 1).await.pop().unwrap();
+        stream.write_all(&len.to_be_bytes()).await.unwrap();
+        let hung_up = timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap();
+        assert!(hung_up.is_err() || hung_up.is_ok_and(|n| n == 0));
+        counts(&a, "too long", |s| s.malformed == before + 1).await;
+    }
+    // A node of the orders may.
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    a.expect(BTreeMap::from([("b".into(), BTreeSet::from([here]))]));
+    let mut stream = TcpStream::connect(a.addr()).await.unwrap();
+    let message = [&(300_u32 << 10).to_be_bytes()[..], &vec![1; 300 << 10]].concat();
+    stream.write_all(&message).await.unwrap();
+    counts(&a, "read, and not opened", |s| s.unknown_key == 1).await;
 }
 
 #[tokio::test]

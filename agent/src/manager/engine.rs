@@ -17,6 +17,7 @@ use super::ca::Authority;
 use super::health::{Health, Timing};
 use super::orders::Orders;
 use super::store::RedbStore;
+use crate::door::{Door, Quiet};
 
 /// Commands that lose against other writers this often have met a defect.
 const MAX_ATTEMPTS: usize = 64;
@@ -40,6 +41,35 @@ pub(super) struct Engine {
     /// Open session of each node; dropping a sender ends the session.
     pub(super) sessions: Mutex<BTreeMap<NodeId, oneshot::Sender<()>>>,
     pub(super) stop: watch::Sender<bool>,
+    pub(super) door: Arc<Door>,
+    pub(super) quiet: Lines,
+}
+
+/// Log lines that others can provoke as often as they like.
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) calls: Quiet,
+    pub(super) joins: Quiet,
+    pub(super) reports: Quiet,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            calls: Quiet::new("refused calls to the manager"),
+            joins: Quiet::new("attempts to join without a valid token"),
+            reports: Quiet::new("ignored reports of nodes"),
+        }
+    }
+}
+
+impl Lines {
+    /// Tells of lines that were suppressed.
+    pub(super) fn flush(&self) {
+        for lines in [&self.calls, &self.joins, &self.reports] {
+            lines.flush();
+        }
+    }
 }
 
 /// Unix milliseconds.

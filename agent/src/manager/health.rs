@@ -24,6 +24,10 @@ pub struct Timing {
     pub debounce: Duration,
     /// How often silence is looked for.
     pub tick: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a connection without a node certificate lasts.
+    pub stranger_life: Duration,
 }
 
 impl Default for Timing {
@@ -35,6 +39,8 @@ impl Default for Timing {
             first_grace: Duration::from_secs(20),
             debounce: Duration::from_millis(20),
             tick: Duration::from_millis(100),
+            handshake: Duration::from_secs(5),
+            stranger_life: Duration::from_secs(30),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod ca;
 mod engine;
+mod gate;
 mod handle;
 mod health;
 mod listener;
@@ -25,10 +26,9 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use weft_control::cluster::{
     ClusterState, CommandError, DesiredStore as _, InitCluster, NodeDescription, init_cluster,
     set_node_state,
@@ -37,11 +37,13 @@ use weft_control::id::{NodeId, base36};
 use weft_control::objects::{NodeState, Protocol, Role};
 
 use self::ca::{Authority, NODE_LIFE};
-use self::engine::{Engine, entropy, stopped, unix_ms};
+use self::engine::{Engine, Lines, entropy, stopped, unix_ms};
 use self::health::Health;
 use self::rpc::Rpc;
 use crate::api;
+use crate::door::Door;
 use crate::mesh::owner;
+use crate::metrics::DoorSample;
 use crate::session::proto::ca_server::CaServer;
 use crate::session::proto::control_server::ControlServer;
 use crate::session::proto::dispatcher_server::DispatcherServer;
@@ -56,8 +58,12 @@ pub type HostRoutes = Arc<dyn Fn() -> Vec<(IpNet, String)> + Send + Sync>;
 /// How often the time of day is compared with the life of the server's certificate.
 const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// Task statuses come in batches of a whole node.
-const MAX_REQUEST: usize = 16 << 20;
+/// Bytes of a request to join: a key, a token, and what a node says about itself.
+const MAX_CA_REQUEST: usize = 32 << 10;
+/// Bytes of what a node reports: task statuses come in batches. It is etcd's limit.
+const MAX_REPORT: usize = 3 << 19;
+/// Bytes of a command that a node sends on behalf of its users.
+const MAX_COMMAND: usize = 256 << 10;
 
 /// What a manager needs.
 #[derive(Clone)]
@@ -155,7 +161,7 @@ async fn bind(
             "cannot listen on {listen} for nodes: {e}; choose another --listen-addr"
         ))
     };
-    let listener = match TcpListener::bind(listen).await {
+    let listener = match listener::listen(listen) {
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
             // All of /proc is read for it.
             let holder = move || owner::named(Protocol::Tcp, listen.port());
@@ -311,35 +317,23 @@ impl Manager {
             orders: orders::Orders::default(),
             sessions: Mutex::default(),
             stop: watch::Sender::new(false),
+            door: Door::new("manager", listener::limits()),
+            quiet: Lines::default(),
         });
         let tls = Arc::new(ArcSwap::new(server_certificate(&core)?));
-        let (connected, connections) = mpsc::channel(16);
         let rpc = Rpc(Arc::clone(&core));
-        let server = Server::builder()
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
-            .add_service(CaServer::new(rpc.clone()))
-            .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REQUEST))
-            .add_service(ControlServer::new(rpc));
-        let mut stop = core.stop.subscribe();
-        let serve = async move {
-            let stopped = async move { stopped(&mut stop).await };
-            let connections = ReceiverStream::new(connections);
-            if let Err(error) = server
-                .serve_with_incoming_shutdown(connections, stopped)
-                .await
-            {
-                tracing::error!(%error, "the manager's server ended");
-            }
-        };
+        let routes = Routes::default()
+            .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
+            .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
+            .add_service(ControlServer::new(rpc).max_decoding_message_size(MAX_COMMAND))
+            .prepare();
         let tasks = vec![
             tokio::spawn(listener::accept(
                 listener,
                 Arc::clone(&tls),
-                connected,
-                core.stop.subscribe(),
+                Arc::clone(&core),
+                routes,
             )),
-            tokio::spawn(serve),
             tokio::spawn(Arc::clone(&core).reconcile_loop()),
             tokio::spawn(Arc::clone(&core).health_loop()),
             tokio::spawn(Arc::clone(&core).mend_loop()),
@@ -365,6 +359,12 @@ impl Manager {
     #[must_use]
     pub fn advertise_addr(&self) -> SocketAddr {
         self.advertise
+    }
+
+    /// Counters of the port that nodes connect to.
+    #[must_use]
+    pub fn door(&self) -> DoorSample {
+        self.core.door.sample()
     }
 
     /// Ends all sessions and closes the state file.

@@ -16,6 +16,7 @@ use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::{NodeState, Role, TaskStatus};
 
 use super::engine::{Engine, stopped};
+use super::gate;
 use super::listener::Peer;
 use super::orders::{News, Sent};
 use crate::session::convert::{SCHEMA, decode, encode, to_status};
@@ -70,25 +71,10 @@ fn description(schema: u32, json: &[u8]) -> Result<NodeDescription, Status> {
 }
 
 impl Rpc {
-    /// The member that sent a request, if it still is one.
+    /// The member that sent a request, if it still is one: the [`gate`] has asked before, but that
+    /// was before the body came.
     fn member<T>(&self, request: &Request<T>) -> Result<Arc<Member>, Status> {
-        let peer = peer(request)?;
-        let member = peer.member.clone().ok_or_else(|| {
-            Status::permission_denied(format!(
-                "Permission denied: {} has no node certificate; join the swarm first",
-                peer.addr
-            ))
-        })?;
-        if member.cluster != self.0.cluster {
-            return Err(Status::permission_denied(format!(
-                "Permission denied: node {} belongs to another swarm",
-                member.node
-            )));
-        }
-        if !self.0.state().nodes.contains_key(&member.node) {
-            return Err(removed(&member.node));
-        }
-        Ok(member)
+        gate::member(&self.0, peer(request)?)
     }
 
     async fn set_state(
@@ -103,7 +89,7 @@ impl Rpc {
     }
 }
 
-fn removed(node: &NodeId) -> Status {
+pub(super) fn removed(node: &NodeId) -> Status {
     Status::permission_denied(format!(
         "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there and \
          join again"
@@ -131,7 +117,10 @@ impl Ca for Rpc {
             role_of_secret(&self.0.state(), &token.secret, |a, b| a.ct_eq(b).into())
         });
         let Some(role) = role else {
-            tracing::warn!(%addr, "a machine tried to join without a valid token");
+            self.0
+                .quiet
+                .joins
+                .say(|| tracing::warn!(%addr, "a machine tried to join without a valid token"));
             return Err(Status::permission_denied(
                 "A valid join token is necessary to join this cluster. The token may have been \
                  rotated: run `weft swarm join-token worker` on a manager and use what it prints.",
@@ -298,17 +287,20 @@ impl Dispatcher for Rpc {
             let status = decode(request.schema, &update.status_json)?;
             updates.push((TaskId(update.task.clone()), status));
         }
-        let plan = |s: &ClusterState, now, e: &mut weft_control::cluster::Entropy| {
-            let mut changes = Vec::new();
-            for (task, status) in &updates {
-                match update_task_status(s, now, e, &member.node, task, status) {
-                    Ok(more) => changes.extend(more),
-                    // One bad report must not hold the others up for ever.
-                    Err(error) => tracing::warn!(node = %member.node, %error, "ignored a report"),
+        let plan =
+            |s: &ClusterState, now, e: &mut weft_control::cluster::Entropy| {
+                let mut changes = Vec::new();
+                for (task, status) in &updates {
+                    match update_task_status(s, now, e, &member.node, task, status) {
+                        Ok(more) => changes.extend(more),
+                        // One bad report must not hold the others up for ever.
+                        Err(error) => self.0.quiet.reports.say(
+                            || tracing::warn!(node = %member.node, %error, "ignored a report"),
+                        ),
+                    }
                 }
-            }
-            Ok(changes)
-        };
+                Ok(changes)
+            };
         self.0.change(plan).await.map_err(to_status)?;
         Ok(Response::new(UpdateTaskStatusResponse {}))
     }

@@ -1,5 +1,6 @@
 //! Managers and nodes over real sockets on the loopback, with short periods.
 
+mod door;
 mod members;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ fn quick() -> Timing {
         first_grace: Duration::from_secs(20),
         debounce: Duration::from_millis(5),
         tick: Duration::from_millis(20),
+        handshake: Duration::from_secs(1),
+        stranger_life: Duration::from_secs(2),
     }
 }
 

@@ -13,7 +13,7 @@ use weft_control::api::ConnectTime;
 use weft_mesh::ProbeCounters;
 
 use super::sample::{
-    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, WorkerEvents,
+    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, WorkerEvents,
 };
 
 /// Reads the source at each scrape.
@@ -31,6 +31,7 @@ impl Collector for Reader {
         encode_probes(out, sample.probes)?;
         encode_dns(out, &sample)?;
         encode_gossip(out, &sample)?;
+        encode_doors(out, &sample.doors)?;
         gauge(
             out,
             "snapshot_epoch",
@@ -354,6 +355,27 @@ fn encode_gossip(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resul
         "gossip_undecodable_entries",
         "Table entries that are visible but cannot be decoded",
         [(NO_LABELS, sample.gossip_undecodable)],
+    )
+}
+
+fn encode_doors(out: &mut DescriptorEncoder<'_>, doors: &[DoorSample]) -> fmt::Result {
+    let each = |figures: fn(&DoorSample) -> &[(&'static str, u64)], label: &'static str| {
+        doors.iter().flat_map(move |door| {
+            let figures = figures(door).iter();
+            figures.map(move |(kind, n)| ([("door", door.door), (label, *kind)], *n))
+        })
+    };
+    counter(
+        out,
+        "door_events",
+        "Connections and calls at the TCP ports for other nodes, by what happened to them",
+        each(|door| &door.events, "event"),
+    )?;
+    gauge(
+        out,
+        "door_open_connections",
+        "Connections open at the TCP ports for other nodes, by whose they are",
+        each(|door| &door.open, "kind"),
     )
 }
 

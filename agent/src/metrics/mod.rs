@@ -13,8 +13,8 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 pub use sample::{
-    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    WorkerEvents, WorkerSample,
+    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
+    PortSample, Sample, WorkerEvents, WorkerSample,
 };
 
 /// All metrics of one node.

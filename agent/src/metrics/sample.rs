@@ -34,6 +34,8 @@ pub struct Sample {
     pub probes: ProbeCounters,
     /// DNS, over all sandboxes.
     pub dns: DnsSample,
+    /// TCP ports for other nodes.
+    pub doors: Vec<DoorSample>,
     /// Gossip.
     pub gossip: GossipSample,
     /// Table entries that are visible but cannot be decoded: another version wrote them, or a node
@@ -208,4 +210,15 @@ pub struct GossipSample {
     pub events: Vec<(&'static str, u64)>,
     /// Table entries that are visible now.
     pub entries: u64,
+}
+
+/// Counters of a TCP port for other nodes, which strangers can reach too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DoorSample {
+    /// `manager` or `gossip`.
+    pub door: &'static str,
+    /// What happened to connections and calls, by kind (`admitted`, `refused_crowded`, …).
+    pub events: Vec<(&'static str, u64)>,
+    /// Connections open now, by whose they are (`stranger`, `known`, `member`).
+    pub open: Vec<(&'static str, u64)>,
 }

@@ -5,8 +5,8 @@ use weft_control::objects::Protocol;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
-    Sample, WorkerEvents, WorkerSample,
+    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource,
+    PortSample, Sample, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -107,6 +107,11 @@ fn every_figure_has_its_series() {
             events: vec![("bad_seal", 17)],
             entries: 18,
         },
+        doors: vec![DoorSample {
+            door: "manager",
+            events: vec![("refused_crowded", 45)],
+            open: vec![("stranger", 46)],
+        }],
         epoch: 19,
         session_connected: true,
     });
@@ -167,6 +172,8 @@ fn every_figure_has_its_series() {
         r#"weft_gossip_members{state="alive"} 16"#.to_owned(),
         r#"weft_gossip_events_total{event="bad_seal"} 17"#.to_owned(),
         "weft_gossip_entries 18".to_owned(),
+        r#"weft_door_events_total{door="manager",event="refused_crowded"} 45"#.to_owned(),
+        r#"weft_door_open_connections{door="manager",kind="stranger"} 46"#.to_owned(),
         "weft_snapshot_epoch 19".to_owned(),
         "weft_session_connected 1".to_owned(),
         "# EOF".to_owned(),

@@ -122,6 +122,7 @@ pub(super) fn sample(member: &Member) -> Sample {
     let mut sample = Sample {
         session_connected: member.session.connected(),
         dns: dns(member),
+        doors: member.manager.get().map(|m| m.door()).into_iter().collect(),
         ..Sample::default()
     };
     let Some(running) = member.running.load_full() else {
@@ -167,6 +168,7 @@ pub(super) fn sample(member: &Member) -> Sample {
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&running);
+    sample.doors.push(running.gossip.door());
     sample
 }
 

@@ -42,6 +42,10 @@ const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 /// The orders of a large cluster are larger than gRPC's default of 4 MiB.
 const MAX_MESSAGE: usize = 256 << 20;
 
+/// Statuses in one report, and bytes of them: less than a manager reads.
+const MAX_REPORTS: usize = 1000;
+const MAX_REPORT_BYTES: usize = 1 << 20;
+
 /// What a session needs besides the identity.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -406,17 +410,20 @@ impl Shared {
     ) -> Result<std::convert::Infallible, CommandError> {
         let mut dispatcher = DispatcherClient::new(channel);
         loop {
-            let batch = self.reports.wait().await;
-            let updates = batch
-                .iter()
-                .map(|(task, status)| {
-                    Ok(TaskUpdate {
-                        task: task.0.clone(),
-                        status_json: encode(status)?,
-                    })
-                })
-                .collect::<Result<_, tonic::Status>>()
-                .map_err(|s| from_status(&s))?;
+            let mut batch = self.reports.wait().await;
+            let mut updates = Vec::new();
+            let mut bytes = 0;
+            for (task, status) in batch.iter().take(MAX_REPORTS) {
+                let status_json = encode(status).map_err(|s| from_status(&s))?;
+                bytes += status_json.len();
+                if bytes > MAX_REPORT_BYTES && !updates.is_empty() {
+                    break;
+                }
+                let task = task.0.clone();
+                updates.push(TaskUpdate { task, status_json });
+            }
+            // The rest is still pending, and next.
+            batch.truncate(updates.len());
             let request = UpdateTaskStatusRequest {
                 schema: SCHEMA,
                 updates,

@@ -6,6 +6,7 @@
 //!
 //! [`Assignment`]: weft_control::assignment::Assignment
 
+pub(crate) mod codec;
 pub(crate) mod convert;
 mod identity;
 mod join;
@@ -26,6 +27,8 @@ pub(crate) use join::digest;
 pub(crate) use join::request_certificate;
 pub(crate) use membership::STORE_FILE;
 pub(crate) use tls::provider;
+#[cfg(test)]
+pub(crate) use tls::{member_config, unverified_config};
 
 pub use identity::{Identity, IdentityError};
 pub use join::{JoinParams, join};

@@ -1,5 +1,6 @@
 //! TLS towards managers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::http::Uri;
@@ -20,6 +22,8 @@ use super::identity::{Identity, IdentityError, MANAGER_UNIT, damaged};
 
 /// A manager that does not answer in this time is unreachable.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before another attempt at a manager that had no place.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(250);
 /// TCP port of managers.
 pub const DEFAULT_MANAGER_PORT: u16 = 2377;
 
@@ -122,6 +126,25 @@ struct Connector {
     tls: TlsConnector,
 }
 
+impl Connector {
+    async fn dial(&self, addresses: &[SocketAddr]) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(addresses).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from(MANAGER_UNIT).map_err(std::io::Error::other)?;
+        self.tls.connect(name, tcp).await
+    }
+}
+
+/// A manager with more company than it has places for closes the connection before it has said a
+/// word. Soon there may be a place.
+fn turned_away(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionReset | Kind::BrokenPipe | Kind::UnexpectedEof
+    )
+}
+
 impl Service<Uri> for Connector {
     type Response = TokioIo<TlsStream<TcpStream>>;
     type Error = std::io::Error;
@@ -150,10 +173,12 @@ impl Service<Uri> for Connector {
                 }
             };
             let connected = async {
-                let tcp = TcpStream::connect(addresses.as_slice()).await?;
-                tcp.set_nodelay(true)?;
-                let name = ServerName::try_from(MANAGER_UNIT).map_err(std::io::Error::other)?;
-                this.tls.connect(name, tcp).await
+                loop {
+                    match this.dial(&addresses).await {
+                        Err(error) if turned_away(&error) => sleep(TURNED_AWAY_PAUSE).await,
+                        dialled => return dialled,
+                    }
+                }
             };
             match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
                 Ok(stream) => Ok(TokioIo::new(stream?)),
@@ -167,14 +192,14 @@ impl Service<Uri> for Connector {
 
 /// `host:port`; without a port, the default one of managers.
 pub(crate) fn with_port(remote: &str) -> String {
-    let has_port = remote.parse::<std::net::SocketAddr>().is_ok()
+    let has_port = remote.parse::<SocketAddr>().is_ok()
         || (remote.parse::<std::net::IpAddr>().is_err()
             && remote
                 .rsplit_once(':')
                 .is_some_and(|(_, port)| port.parse::<u16>().is_ok()));
     match remote.parse::<std::net::IpAddr>() {
         _ if has_port => remote.to_owned(),
-        Ok(ip) => std::net::SocketAddr::new(ip, DEFAULT_MANAGER_PORT).to_string(),
+        Ok(ip) => SocketAddr::new(ip, DEFAULT_MANAGER_PORT).to_string(),
         Err(_) => format!("{remote}:{DEFAULT_MANAGER_PORT}"),
     }
 }

@@ -8,6 +8,7 @@ mod choice;
 mod connect;
 mod disks;
 mod doctor;
+mod door;
 mod ejection;
 mod failure;
 mod gossip_forgery;
