@@ -11,11 +11,14 @@
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel")]
 
 pub mod affinity;
+pub mod capabilities;
 pub mod clock;
+pub mod descriptors;
 pub mod epoll;
 pub mod event;
 pub mod instance_lock;
 mod ioctl;
+pub mod mounts;
 pub mod namespaces;
 pub mod netlink;
 pub mod netns;
@@ -26,5 +29,6 @@ pub mod open_files;
 pub mod privileges;
 pub mod process;
 pub mod shared_words;
+pub mod signals;
 pub mod tap;
 pub mod udp;
