@@ -24,6 +24,7 @@ mod service;
 mod static_peer;
 mod swarm;
 mod syn_flood;
+mod tasks;
 
 use weft_netns_tests::{Cluster, Settings};
 
