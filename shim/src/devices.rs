@@ -1,8 +1,8 @@
 //! The task's `/dev`: what every user of the node may use, and nothing that leads to its disks.
 //!
-//! Root may make device nodes (`CAP_MKNOD` is among Docker's capabilities) and read those of the
-//! node, so permissions are no wall. Devices cannot be opened on any mount that the task sees
-//! ([`crate::view`]) but on the ones made here, one for each device.
+//! Root opens any device of the node, so permissions are no wall. Devices cannot be opened on any
+//! mount that the task sees ([`crate::view`]) but on the ones made here, one for each device; and
+//! `CAP_MKNOD`, which is among Docker's capabilities, makes none (`weft_sys::seccomp`).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -9,10 +9,13 @@ use std::process::Command;
 use rustix::process::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use weft_sys::{capabilities, descriptors, signals};
+use weft_sys::{capabilities, descriptors, seccomp, signals};
 
 use crate::spec::{Failure, Spec};
 use crate::user::User;
+
+/// `CAP_SYS_ADMIN`: no wall stands against it.
+const SYS_ADMIN: u64 = 1 << 21;
 
 /// Becomes the program. Returns only when that failed.
 pub(crate) fn become_it(
@@ -66,6 +69,10 @@ fn enter_session(user: Option<&User>, stdout: &OwnedFd, stderr: &OwnedFd) -> io:
 
 /// The order matters: each step needs what the next ones take away.
 fn give_up(spec: &Spec, user: Option<&User>) -> io::Result<()> {
+    // What the node mounts later appears to the task as it is there, perhaps open for devices.
+    if spec.capabilities & SYS_ADMIN == 0 {
+        seccomp::refuse_device_nodes()?;
+    }
     capabilities::bound(spec.capabilities)?;
     if let Some(user) = user {
         set_thread_groups(&user.groups)?;

@@ -28,6 +28,7 @@ pub mod offload;
 pub mod open_files;
 pub mod privileges;
 pub mod process;
+pub mod seccomp;
 pub mod shared_words;
 pub mod signals;
 pub mod tap;

@@ -19,7 +19,7 @@ fn shell(cluster: &Cluster, name: &str, flags: &[&str], script: &str) -> PathBuf
     words.extend(["--restart-condition", "none", "--network", "front"]);
     words.extend(flags);
     words.extend(["host", "/bin/sh", "-c", script]);
-    cluster.weft("node1", &words).ok();
+    cluster.weft("node1", &words).done();
     let task = eventually(&format!("{name} has a task"), || {
         let rows = cluster.rows(&["service", "ps", name]);
         rows.first().cloned().ok_or(())
@@ -201,6 +201,17 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
         }
     });
 
+    // One that outlives the agent, and asks the next one, whose socket is a new file.
+    let ask = cluster.dir().join("ask");
+    let socket = cluster.lab.socket("node1").expect("an agent");
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.02; done; \
+         {PROGRAM} -H unix://{} swarm join-token -q manager 2>&1; echo over; sleep 1000",
+        ask.display(),
+        socket.display()
+    );
+    let spy = shell(&cluster, "spy", &[], &script);
+
     // The agent is killed; the task ends before it is back.
     let seen = cluster.dir().join("go");
     let wait = format!(
@@ -221,6 +232,19 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
             other => Err(format!("{other:?}")),
         }
     });
+    std::fs::write(&ask, "").expect("write");
+    let said = eventually("the socket was asked", || {
+        let text = std::fs::read_to_string(spy.join("stdout.log")).unwrap_or_default();
+        if text.ends_with("over\n") {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    });
+    assert!(
+        said.contains("tasks and containers may not use this socket"),
+        "{said}"
+    );
     let row = ended(&cluster, "away", "Failed");
     assert_eq!(row["Error"], "\"task: exit code 9\"", "{row}");
 
