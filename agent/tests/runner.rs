@@ -244,6 +244,9 @@ fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
         running.stop(Duration::ZERO).expect("stopping twice"),
         Exit::Signal(9)
     );
+    for task in [&polite.id, &stubborn.id] {
+        runner.remove(task).expect("remove");
+    }
 }
 
 fn a_running_task_is_adopted_by_the_next_agent() {

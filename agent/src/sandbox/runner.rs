@@ -27,6 +27,7 @@ use std::time::Duration;
 use weft_control::capability::{self, UnknownCapability};
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::Task;
+use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError};
 use weft_shim::spec::{self, Bind, Ended, Spec};
 use weft_sys::process::{Exit, Process, Signal};
@@ -286,12 +287,18 @@ impl Runner {
     /// [`RunError::BadId`], [`RunError::File`].
     pub fn remove(&self, task: &TaskId) -> Result<(), RunError> {
         let path = self.task_dir(task)?;
+        self.remove_group(task);
         match std::fs::remove_dir_all(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(RunError::File { path, source })
             }
             _ => Ok(()),
         }
+    }
+
+    fn remove_group(&self, task: &TaskId) {
+        let (name, node) = (&self.node_name, &self.node_id);
+        cgroup::remove(&walls::control_group(name, node, task));
     }
 
     /// Folder of a task's files.

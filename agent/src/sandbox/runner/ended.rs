@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use weft_control::id::TaskId;
 use weft_control::objects::TaskStatus;
-use weft_shim::{cgroup, spec};
+use weft_shim::spec;
 
 use super::files::{self, write_json};
-use super::walls::control_group;
 use super::{RunError, Runner};
 
 /// Present once the task has ended: its final status.
@@ -49,7 +48,7 @@ impl Runner {
         if std::fs::metadata(&said).is_ok_and(|file| file.len() == 0) {
             remove_file(said)?;
         }
-        cgroup::remove(&control_group(&self.node_name, &self.node_id, task));
+        self.remove_group(task);
         Ok(())
     }
 
