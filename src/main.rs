@@ -1,7 +1,7 @@
-//! `weft`, and `weftd` when it is called by that name: wiring only.
+//! `weft`, `weftd` when it is called by that name, and the shim of a task: wiring only.
 //!
-//! One executable can be both, so that `weft lab` and `weft demo` can start real agents from
-//! their own file, whatever folder it is in.
+//! One executable can be all of them, so that `weft lab` and `weft demo` can start real agents from
+//! their own file, whatever folder it is in, and agents the shims of their tasks.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,9 @@ fn main() -> ExitCode {
         .as_deref()
         .and_then(|name| Path::new(name).file_name())
         .is_some_and(|name| name == "weftd");
-    if is_agent {
+    if weft_shim::is_called() {
+        weft_shim::main()
+    } else if is_agent {
         weft_agent::main()
     } else {
         weft_cli::main()

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_sys::instance_lock::InstanceLock;
 use weft_sys::private_folder::make_private;
-use weft_sys::{open_files, privileges};
+use weft_sys::{descriptors, open_files, privileges};
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
 use crate::{node, notify};
@@ -61,6 +61,9 @@ fn complain(message: &str) {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    // Whatever started this process may have left something open in it: none of it is for `nft`, a
+    // task or anything else that is started from here.
+    descriptors::close_on_exec_from(3).context("cannot keep inherited descriptors to itself")?;
     start_logging(&config)?;
     privileges::check()?;
     // Keys lie in it, and what tasks are started: of this user alone, whatever it was before.

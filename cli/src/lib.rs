@@ -29,6 +29,9 @@ use output::Printer;
 /// failure.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Nodes of a lab, and what runs on them, are not to have what this process inherited. A kernel
+    // that cannot do it runs no agent either.
+    drop(weft_sys::descriptors::close_on_exec_from(3));
     main_from(std::env::args_os())
 }
 

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod assignment;
+pub mod capability;
 pub mod cluster;
 pub mod gossip;
 pub mod id;

@@ -500,6 +500,29 @@ pub struct ServiceSpec {
     /// `--label k=v`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Who its tasks are, and what they may do on their nodes.
+    #[serde(default, skip_serializing_if = "Privileges::is_default")]
+    pub privileges: Privileges,
+}
+
+/// What tasks may do on their nodes; by default what root in a container of Docker may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Privileges {
+    /// `NAME|UID[:GROUP|GID]`, looked up on the node; root when empty.
+    pub user: String,
+    /// Capabilities beyond Docker's default, as [`crate::capability::canonical`] spells them.
+    pub cap_add: Vec<String>,
+    /// Capabilities of the default that they do not have.
+    pub cap_drop: Vec<String>,
+    /// Nothing that they execute gains rights by its file.
+    pub no_new_privileges: bool,
+}
+
+impl Privileges {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A virtual address of a service on one network.

@@ -11,11 +11,14 @@
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel")]
 
 pub mod affinity;
+pub mod capabilities;
 pub mod clock;
+pub mod descriptors;
 pub mod epoll;
 pub mod event;
 pub mod instance_lock;
 mod ioctl;
+pub mod mounts;
 pub mod namespaces;
 pub mod netlink;
 pub mod netns;
@@ -27,6 +30,8 @@ pub mod private_folder;
 pub mod privileges;
 pub mod process;
 pub mod replace_file;
+pub mod seccomp;
 pub mod shared_words;
+pub mod signals;
 pub mod tap;
 pub mod udp;

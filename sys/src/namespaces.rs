@@ -34,10 +34,14 @@ pub struct Kinds {
     pub pid: bool,
     /// Host name.
     pub uts: bool,
+    /// Message queues and shared memory of System V and POSIX.
+    pub ipc: bool,
+    /// The calling process's control group looks like the root of the tree.
+    pub cgroup: bool,
 }
 
 impl Kinds {
-    /// Everything but `user`.
+    /// What makes a machine: all but `user`, `ipc` and `cgroup`.
     #[must_use]
     pub fn machine() -> Self {
         Self {
@@ -46,6 +50,8 @@ impl Kinds {
             mount: true,
             pid: true,
             uts: true,
+            ipc: false,
+            cgroup: false,
         }
     }
 }
@@ -65,6 +71,8 @@ pub fn unshare(kinds: Kinds) -> io::Result<()> {
     flags.set(UnshareFlags::NEWNS, kinds.mount);
     flags.set(UnshareFlags::NEWPID, kinds.pid);
     flags.set(UnshareFlags::NEWUTS, kinds.uts);
+    flags.set(UnshareFlags::NEWIPC, kinds.ipc);
+    flags.set(UnshareFlags::NEWCGROUP, kinds.cgroup);
     // SAFETY: no descriptor table is unshared, and there is no other thread to be surprised.
     unsafe { rustix::thread::unshare_unsafe(flags)? };
     if kinds.user {
@@ -99,6 +107,8 @@ pub fn enter_process(pid: u32, kinds: Kinds) -> io::Result<()> {
         ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
         kinds.uts,
     );
+    flags.set(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, kinds.ipc);
+    flags.set(ThreadNameSpaceType::CONTROL_GROUP, kinds.cgroup);
     move_into_thread_name_spaces(pidfd.as_fd(), flags)?;
     Ok(())
 }
@@ -215,6 +225,19 @@ pub fn wait_any() -> io::Result<Option<(u32, Exit)>> {
             Err(rustix::io::Errno::CHILD) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
+        // None when another thread was faster.
+        if let Some(end) = reap()? {
+            return Ok(Some(end));
+        }
+    }
+}
+
+/// The end of any child that has ended already; `None` when there is none.
+///
+/// # Errors
+/// Not seen in practice.
+pub fn reap() -> io::Result<Option<(u32, Exit)>> {
+    loop {
         match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
                 let exit = match (status.exit_status(), status.terminating_signal()) {
@@ -224,15 +247,14 @@ pub fn wait_any() -> io::Result<Option<(u32, Exit)>> {
                 };
                 return Ok(Some((pid.as_raw_nonzero().get().unsigned_abs(), exit)));
             }
-            // Another thread was faster.
-            Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Ok(None),
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn single_threaded(action: &str) -> io::Result<()> {
+pub(crate) fn single_threaded(action: &str) -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads == 1 {
         return Ok(());

@@ -1,6 +1,7 @@
 //! Child processes in namespaces, held by pidfd: no signal and no wait can hit another process
 //! that got the same id.
 
+mod fork;
 mod spawn;
 
 use std::io;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
+pub use fork::{Fork, fork, leave};
 pub use rustix::process::Signal;
-pub use spawn::{Bind, Spawn, SpawnError};
+pub use spawn::{Spawn, SpawnError};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,11 +96,7 @@ impl Process {
     }
 
     /// Takes ownership of a child that was just spawned and not waited for.
-    fn of_child(child: &std::process::Child) -> io::Result<Self> {
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| io::Error::other("process id out of range"))?;
+    fn of_child(pid: Pid) -> io::Result<Self> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let start_time = stat_of(pid)?.map_or(0, |stat| stat.start_time);
         Ok(Self {

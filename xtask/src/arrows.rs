@@ -13,6 +13,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-control", 1),
     ("weft-sys", 2),
     ("weft-dataplane", 2),
+    ("weft-shim", 2),
     ("weft-agent", 3),
     ("weft-cli", 3),
     ("weft-lab", 3),
@@ -23,7 +24,11 @@ const RINGS: &[(&str, u8)] = &[
 ];
 
 /// Arrows inside one ring that are wanted.
-const SIBLINGS: &[(&str, &str)] = &[("weft-dataplane", "weft-sys"), ("weft-cli", "weft-lab")];
+const SIBLINGS: &[(&str, &str)] = &[
+    ("weft-dataplane", "weft-sys"),
+    ("weft-shim", "weft-sys"),
+    ("weft-cli", "weft-lab"),
+];
 
 /// The library of test clusters: any crate that does I/O may use it in its tests.
 const TEST_CLUSTERS: &str = "weft-lab";

@@ -59,7 +59,7 @@ const RULES: &[(&[&str], &[&str])] = &[
         ],
         IO_CRATES,
     ),
-    (&["weft-sys", "weft-dataplane"], ASYNC_CRATES),
+    (&["weft-sys", "weft-dataplane", "weft-shim"], ASYNC_CRATES),
 ];
 
 /// Crates that come along unused, each with the reason why that is harmless. An entry that is no

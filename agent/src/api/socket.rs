@@ -121,7 +121,7 @@ impl ApiSocket {
                 rustix::process::geteuid().as_raw(),
                 only_owner,
             ))
-            .into_make_service_with_connect_info::<PeerUid>();
+            .into_make_service_with_connect_info::<Peer>();
         let mut stop = shutdown.clone();
         let server = axum::serve(listener, app).with_graceful_shutdown(async move {
             stopped(&mut stop).await;
@@ -209,24 +209,56 @@ impl Drop for SocketFile {
     }
 }
 
-/// User id of the process at the other end; `None` when the kernel does not tell.
+/// The process at the other end.
 #[derive(Debug, Clone, Copy)]
-struct PeerUid(Option<u32>);
+struct Peer {
+    /// `None` when the kernel does not tell.
+    uid: Option<u32>,
+    /// It is in a PID namespace below this one's.
+    nested: bool,
+}
 
-impl Connected<IncomingStream<'_, UnixListener>> for PeerUid {
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(stream.io().peer_cred().ok().map(|cred| cred.uid()))
+        let peer = stream.io().peer_cred().ok();
+        Self {
+            uid: peer.map(|peer| peer.uid()),
+            nested: peer.and_then(|peer| peer.pid()).is_some_and(is_nested),
+        }
     }
 }
 
-/// Lets root and the user that weftd runs as through.
+/// Whether a process is in a container or a task. One that this process cannot see, which the
+/// kernel calls 0, is in a namespace above or beside; one that is gone needs no answer.
+fn is_nested(pid: i32) -> bool {
+    let namespace = |process: &str| {
+        let path = format!("/proc/{process}/ns/pid");
+        std::fs::metadata(path).ok().map(|file| file.ino())
+    };
+    // A `/proc` of another namespace would name another process by that number.
+    let own = std::process::id().to_string();
+    let ours = std::fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&own));
+    pid > 0 && ours && namespace(&pid.to_string()) != namespace("self")
+}
+
+/// Lets root and the user that weftd runs as through, unless a task is root.
 async fn only_owner(
     State(own): State<u32>,
-    ConnectInfo(peer): ConnectInfo<PeerUid>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    match check_peer(own, peer.0) {
+    let checked = check_peer(own, peer.uid).and_then(|()| {
+        if peer.nested {
+            // A mask over the socket's path is gone with the next agent, which makes it anew.
+            return Err(ApiError::forbidden(
+                "processes of tasks and containers may not use this socket. Run the command on \
+                 the node itself.",
+            ));
+        }
+        Ok(())
+    });
+    match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

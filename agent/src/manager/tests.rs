@@ -91,6 +91,7 @@ fn service(name: &str, replicas: u32) -> ServiceSpec {
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),
+        privileges: Default::default(),
     }
 }
 

@@ -8,7 +8,8 @@ use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
-use weft_sys::process::{Exit, Signal};
+use weft_shim::spec::Ended;
+use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::drain::Drain;
@@ -16,7 +17,7 @@ use super::known::KnownEndpoint;
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};
 use crate::sandbox::Sandbox;
-use crate::sandbox::runner::RunningTask;
+use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
 
 /// Between two looks at who still sends to a task that is going.
 const LOOK: Duration = Duration::from_millis(25);
@@ -45,6 +46,16 @@ enum End {
     /// It ended before, and its end may not have been reported.
     Known(TaskStatus),
     Rejected(anyhow::Error),
+}
+
+/// What there is of a task before anything is done.
+enum Found {
+    /// Its final status.
+    Ended(TaskStatus),
+    Running(RunningTask),
+    /// It ended while no agent looked.
+    EndedUnseen(Ended),
+    Nothing,
 }
 
 impl Lifecycle {
@@ -135,17 +146,17 @@ impl Lifecycle {
     }
 
     async fn live(&mut self) -> anyhow::Result<End> {
-        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
-        let found = blocking(move || match runner.ended(&id)? {
-            Some(status) => Ok((Some(status), None)),
-            None => runner.adopt(&id).map(|process| (None, process)),
-        });
-        let (known, adopted) = found.await??;
-        if let Some(status) = known {
-            return Ok(End::Known(status));
-        }
-        let process = match adopted {
-            Some(process) => {
+        let process = match self.found().await? {
+            Found::Ended(status) => return Ok(End::Known(status)),
+            Found::EndedUnseen(Ended {
+                failure: Some(failure),
+                ..
+            }) => return Err(failure.into()),
+            Found::EndedUnseen(ended) if *self.wish.borrow() == Wish::Stop => {
+                return Ok(End::Stopped(ended.exit()));
+            }
+            Found::EndedUnseen(ended) => return Ok(End::Exited(ended.exit())),
+            Found::Running(process) => {
                 let taken_over = self.take_over(&process).await;
                 if let Err(error) = taken_over {
                     // Nobody could find it again: it must not go on unseen.
@@ -154,13 +165,13 @@ impl Lifecycle {
                 }
                 process
             }
-            None if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
-            // It ran before, and ended while no agent looked: whether it runs again is for the
-            // manager to say.
-            None if self.task.status.state >= TaskState::Starting => {
+            Found::Nothing if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
+            // It ran before, and nobody wrote down its end: whether it runs again is for the manager
+            // to say.
+            Found::Nothing if self.task.status.state >= TaskState::Starting => {
                 return Ok(End::Exited(Exit::Unknown));
             }
-            None => self.start().await?,
+            Found::Nothing => self.start().await?,
         };
         match self.follow(&process).await {
             Ok(end) => Ok(end),
@@ -169,6 +180,23 @@ impl Lifecycle {
                 Err(error)
             }
         }
+    }
+
+    /// What an earlier agent, or the shim that it started, left of the task.
+    async fn found(&self) -> anyhow::Result<Found> {
+        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let found = blocking(move || {
+            if let Some(status) = runner.ended(&id)? {
+                return Ok(Found::Ended(status));
+            }
+            // In this order: between the two looks it may end, but not come back.
+            let running = runner.adopt(&id)?.map(Found::Running);
+            let ended = || Ok(runner.end_of(&id)?.map(Found::EndedUnseen));
+            running
+                .map_or_else(ended, |running| Ok(Some(running)))
+                .map(|found| found.unwrap_or(Found::Nothing))
+        });
+        found.await?
     }
 
     async fn start(&self) -> anyhow::Result<RunningTask> {
@@ -237,11 +265,15 @@ impl Lifecycle {
         let Ok(mut end) = watch_end(&process) else {
             return Ok(blocking(move || process.stop(grace)).await??);
         };
-        process.process().signal_group(Signal::TERM)?;
+        process.terminate()?;
         if let Ok(exit) = tokio::time::timeout(grace, ended(&mut end)).await {
             return Ok(exit);
         }
-        process.process().signal_group(Signal::KILL)?;
+        process.kill()?;
+        if let Ok(exit) = tokio::time::timeout(SHIM_LIMIT, ended(&mut end)).await {
+            return Ok(exit);
+        }
+        process.kill_shim()?;
         Ok(ended(&mut end).await)
     }
 

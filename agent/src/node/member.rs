@@ -24,7 +24,7 @@ use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
 use crate::sandbox::gwbridge::GatewayBridge;
-use crate::sandbox::runner::Runner;
+use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
 use crate::state_file;
@@ -118,7 +118,12 @@ impl Member {
                 config.data_dir.join("tasks"),
                 config.name.as_str(),
                 identity.node_id().clone(),
-            ),
+            )
+            .hiding(runner::hidden(
+                &config.data_dir,
+                &config.run_dir,
+                &config.socket,
+            )),
             places: Mutex::new(places),
             seen_endpoints: Mutex::new(seen),
             warnings,

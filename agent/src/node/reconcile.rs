@@ -329,7 +329,11 @@ impl Reconciler {
             .collect();
         if seeds != self.told_seeds {
             // Before they speak to this node.
-            let others = orders.shared.nodes.iter().filter(|n| n.id != orders.own.node.id);
+            let others = orders
+                .shared
+                .nodes
+                .iter()
+                .filter(|n| n.id != orders.own.node.id);
             gossip.expect(others.map(|n| (n.id.clone(), [n.addr].into())).collect());
             gossip.join(seeds.iter().copied().collect());
             self.told_seeds = seeds;

@@ -148,14 +148,14 @@ impl Tasks {
         }
     }
 
-    /// Keeps the output of tasks within bounds, in the background.
+    /// Removes what is left of tasks that ended long ago, in the background.
     pub(super) fn tidy(&self) {
         let keep: BTreeSet<TaskId> = self.handles.keys().cloned().collect();
         let member = Arc::clone(&self.member);
         tokio::task::spawn_blocking(move || {
             let runner = &member.runner;
-            if let Err(error) = runner.trim_logs().and_then(|()| runner.prune(&keep)) {
-                tracing::warn!(%error, "output of tasks was not tidied");
+            if let Err(error) = runner.prune(&keep) {
+                tracing::warn!(%error, "output of earlier tasks was not removed");
             }
         });
     }

@@ -1,36 +1,51 @@
-//! Host tasks: programs of the node itself, each in its sandbox.
+//! Host tasks: programs of the node itself, each in its sandbox, with a shim beside it that starts
+//! it behind its walls and keeps its output and its end (`weft_shim`).
 //!
 //! ```text
 //!   DIR/TASK-ID/resolv.conf   shown to the task as /etc/resolv.conf
 //!               hosts         shown to the task as /etc/hosts
-//!               process.json  id and start time of the process, for adoption after a restart
-//!               stdout.log    appended, one file for all attempts to start, about 10 MiB at most
-//!               stderr.log
-//!               ended.json    final status; the first three are gone then
+//!               process.json  id and start time of the shim, for adoption after a restart
+//!               init.json     the same of process 1 of the task
+//!               stdout.log    appended, the same files for all attempts to start; with stdout.log.1,
+//!               stderr.log    which is what came before, 10 MiB at most
+//!               shim.log      what the shim itself had to say
+//!               exit.json     how the task ended, also while no agent looked
+//!               ended.json    final status; only the logs stay beside it then
 //! ```
 
 mod ended;
 mod files;
-mod logs;
 mod program;
+mod walls;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_control::capability::{self, UnknownCapability};
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::Task;
-use weft_sys::process::{Bind, Exit, Process, Signal, Spawn, SpawnError};
-use weft_sys::replace_file::PRIVATE;
+use weft_shim::cgroup;
+use weft_shim::launch::{Launch, LaunchError};
+use weft_shim::spec::{self, Bind, Ended, Spec};
+use weft_sys::process::{Exit, Process, Signal};
 
 use super::Sandbox;
 use files::ProcessRecord;
 
 pub use program::find_program;
+pub use walls::hidden;
+
+/// The program that is a shim when it is called so: this one, also when its file was replaced since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Bytes of output that are kept of each stream of a task.
+const LOG_LIMIT_BYTES: u64 = 10 << 20;
+
+/// How long a shim may take to write down the end of its task.
+pub const SHIM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a task was not started. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +97,12 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Config: a capability that this version does not know.
+    #[error(transparent)]
+    Capability(#[from] UnknownCapability),
     /// Local or Config: the process.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    Launch(#[from] LaunchError),
 }
 
 impl RunError {
@@ -96,14 +114,10 @@ impl RunError {
             | Self::NoCommand
             | Self::NoProgram { .. }
             | Self::NotExecutable { .. }
-            | Self::BadId(_) => true,
-            Self::Spawn(error) => {
-                matches!(
-                    error,
-                    SpawnError::NotFound { .. } | SpawnError::NotExecutable { .. }
-                )
-            }
-            Self::File { .. } => false,
+            | Self::BadId(_)
+            | Self::Capability(_) => true,
+            Self::Launch(LaunchError::Failed(failure)) => failure.permanent,
+            Self::Launch(_) | Self::File { .. } => false,
         }
     }
 }
@@ -114,12 +128,15 @@ pub struct Runner {
     dir: PathBuf,
     node_name: String,
     node_id: NodeId,
+    shim: PathBuf,
+    hidden: Vec<PathBuf>,
 }
 
-/// A task's process. Clones are the same process; any number of threads may wait for it.
+/// A task that runs, by its shim. Clones are the same task; any number of threads may wait for it.
 #[derive(Debug, Clone)]
 pub struct RunningTask {
-    process: Arc<Process>,
+    shim: Arc<Process>,
+    dir: PathBuf,
 }
 
 impl Runner {
@@ -130,7 +147,15 @@ impl Runner {
             dir: dir.into(),
             node_name: node_name.into(),
             node_id,
+            shim: THIS_PROGRAM.into(),
+            hidden: Vec::new(),
         }
+    }
+
+    /// The same for tasks that must not see these folders and files of the node.
+    #[must_use]
+    pub fn hiding(self, hidden: Vec<PathBuf>) -> Self {
+        Self { hidden, ..self }
     }
 
     /// Checks that the task can be run here, before its sandbox is made, and returns the full path of
@@ -147,7 +172,7 @@ impl Runner {
         find_program(program, &self.node_name)
     }
 
-    /// Starts the task in its sandbox and writes down its process.
+    /// Starts the task in its sandbox. Its shim is written down before.
     ///
     /// # Errors
     /// See [`RunError`].
@@ -156,50 +181,50 @@ impl Runner {
         let dir = self.task_dir(&task.id)?;
         let binds = self.write_files(task, &dir)?;
         ended::forget_end(&dir)?;
-        logs::trim_all(&dir)?;
-        let log = |name| {
-            let path = dir.join(name);
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(PRIVATE)
-                .open(&path);
-            file.map_err(|source| RunError::File { path, source })
-        };
-        let args: Vec<OsString> = task
-            .spec
-            .command
-            .iter()
-            .skip(1)
-            .map(OsString::from)
-            .collect();
-        let process = Spawn {
-            program: &program,
-            args: &args,
-            env: &self.environment(task),
+        let spec = self.spec(task, program, binds)?;
+        let launched = Launch {
+            program: &self.shim,
+            dir: &dir,
+            spec: &spec,
             netns: Some(sandbox.netns()),
-            binds: &binds,
-            cwd: None,
-            stdout: Some(log(logs::LOGS[0])?),
-            stderr: Some(log(logs::LOGS[1])?),
-            parent_death_signal: None,
         }
-        .start()?;
-        let record = ProcessRecord::of(&process);
-        if let Err(error) = record.write(&dir) {
+        .start(|shim| {
             // Without the record a restarted agent would start a second one beside it.
-            if let Err(left) = process.signal_group(Signal::KILL) {
-                tracing::warn!(task = %task.id, error = %left, "process left behind");
-            }
-            return Err(error);
+            let written = ProcessRecord::of(shim).write(&dir);
+            written.map_err(io::Error::other)
+        })?;
+        for warning in launched.warnings {
+            tracing::warn!(task = %task.id, warning, "a wall of the task does not stand");
         }
         Ok(RunningTask {
-            process: Arc::new(process),
+            shim: Arc::new(launched.shim),
+            dir,
         })
     }
 
-    /// The process that an earlier agent started for the task, if it still runs. Its exit status
-    /// will be unknown: it is no child of this agent.
+    fn spec(&self, task: &Task, program: PathBuf, binds: Vec<Bind>) -> Result<Spec, RunError> {
+        let privileges = &task.spec.privileges;
+        let user = Some(privileges.user.clone()).filter(|user| !user.is_empty());
+        let args = task.spec.command.iter().skip(1).map(OsString::from);
+        Ok(Spec {
+            program,
+            args: args.collect(),
+            env: self.environment(task),
+            user,
+            capabilities: capability::granted(&privileges.cap_add, &privileges.cap_drop)?.0,
+            no_new_privileges: privileges.no_new_privileges,
+            binds,
+            hidden: self.hidden.clone(),
+            cgroup: Some(walls::control_group(
+                &self.node_name,
+                &self.node_id,
+                &task.id,
+            )),
+            log_limit_bytes: LOG_LIMIT_BYTES,
+        })
+    }
+
+    /// The task that an earlier agent started, if it still runs.
     ///
     /// # Errors
     /// [`RunError::BadId`], [`RunError::File`].
@@ -208,13 +233,22 @@ impl Runner {
         let Some(record) = ProcessRecord::read(&dir) else {
             return Ok(None);
         };
-        let process = record.adopt().map_err(|source| RunError::File {
+        let shim = record.adopt().map_err(|source| RunError::File {
             path: dir.join(files::RECORD),
             source,
         })?;
-        Ok(process.map(|process| RunningTask {
-            process: Arc::new(process),
+        Ok(shim.map(|shim| RunningTask {
+            shim: Arc::new(shim),
+            dir,
         }))
+    }
+
+    /// How a task ended that no agent has looked at since; `None` when nobody wrote it down.
+    ///
+    /// # Errors
+    /// [`RunError::BadId`].
+    pub fn end_of(&self, task: &TaskId) -> Result<Option<Ended>, RunError> {
+        Ok(read_end(&self.task_dir(task)?))
     }
 
     /// Tasks that have files here and have not ended: after a restart, those that are not assigned any
@@ -253,12 +287,18 @@ impl Runner {
     /// [`RunError::BadId`], [`RunError::File`].
     pub fn remove(&self, task: &TaskId) -> Result<(), RunError> {
         let path = self.task_dir(task)?;
+        self.remove_group(task);
         match std::fs::remove_dir_all(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(RunError::File { path, source })
             }
             _ => Ok(()),
         }
+    }
+
+    fn remove_group(&self, task: &TaskId) {
+        let (name, node) = (&self.node_name, &self.node_id);
+        cgroup::remove(&walls::control_group(name, node, task));
     }
 
     /// Folder of a task's files.
@@ -274,10 +314,12 @@ impl Runner {
     }
 
     fn write_files(&self, task: &Task, dir: &Path) -> Result<Vec<Bind>, RunError> {
-        std::fs::create_dir_all(dir).map_err(|source| RunError::File {
-            path: dir.to_owned(),
-            source,
-        })?;
+        std::fs::create_dir_all(dir)
+            .and_then(|()| spec::forget(dir))
+            .map_err(|source| RunError::File {
+                path: dir.to_owned(),
+                source,
+            })?;
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let ips: Vec<_> = task
             .attachments
@@ -339,26 +381,25 @@ impl Runner {
 }
 
 impl RunningTask {
-    /// Process id on this node.
+    /// Process id of the shim on this node: it is in the task's network namespace.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.shim.pid()
     }
 
-    /// Waits for the end, blocking the thread; what is left of its process group is killed then.
+    /// Waits for the end, blocking the thread. Nothing of the task is left then.
     ///
     /// # Errors
     /// Not seen in practice.
     pub fn wait(&self) -> io::Result<Exit> {
-        self.process.wait()
-    }
-
-    /// The end, when it is there already.
-    ///
-    /// # Errors
-    /// Not seen in practice.
-    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
-        self.process.try_wait()
+        let of_shim = self.shim.wait()?;
+        Ok(match (read_end(&self.dir), of_shim) {
+            (Some(ended), _) => ended.exit(),
+            // It could not write it down, and passes it on.
+            (None, Exit::Code(code)) => Exit::Code(code),
+            // Killed, and the task with it.
+            (None, _) => Exit::Unknown,
+        })
     }
 
     /// Asks the task to end (SIGTERM to its process group), kills it after `grace`, and waits. Blocks
@@ -367,19 +408,64 @@ impl RunningTask {
     /// # Errors
     /// `EPERM`; not seen in practice.
     pub fn stop(&self, grace: Duration) -> io::Result<Exit> {
-        self.process.signal_group(Signal::TERM)?;
-        if let Some(exit) = self.process.wait_timeout(grace)? {
-            return Ok(exit);
+        self.terminate()?;
+        if self.shim.wait_timeout(grace)?.is_none() {
+            self.kill()?;
         }
-        self.process.signal_group(Signal::KILL)?;
-        self.process.wait()
+        if self.shim.wait_timeout(SHIM_LIMIT)?.is_none() {
+            self.kill_shim()?;
+        }
+        self.wait()
     }
 
-    /// The process: its descriptor becomes readable when it has ended, for waiting without a thread.
-    #[must_use]
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
+    /// Asks the task to end (SIGTERM), without waiting.
+    ///
+    /// # Errors
+    /// `EPERM`; not seen in practice.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
     }
+
+    /// Kills the task, without waiting. Its shim writes the end down, within [`SHIM_LIMIT`].
+    ///
+    /// # Errors
+    /// `EPERM`; not seen in practice.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Kills a shim that does not end by itself, and with it whatever is left.
+    ///
+    /// # Errors
+    /// `EPERM`; not seen in practice.
+    pub fn kill_shim(&self) -> io::Result<()> {
+        tracing::warn!(
+            pid = self.pid(),
+            "the shim of a task does not end: it is killed"
+        );
+        self.shim.signal(Signal::KILL)
+    }
+
+    /// Process 1 passes a signal on to the program, and takes everything with it when it is killed.
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match spec::read_init(&self.dir)? {
+            Some(init) => match Process::adopt(init.pid, init.start_time)? {
+                Some(init) => init.signal(signal),
+                // The shim is about to write that down.
+                None => Ok(()),
+            },
+            // Not started yet: what ends the shim ends all.
+            None => self.shim.signal_group(signal),
+        }
+    }
+}
+
+/// `None` also when it cannot be read, which is logged.
+fn read_end(dir: &Path) -> Option<Ended> {
+    Ended::read(dir).unwrap_or_else(|error| {
+        tracing::warn!(dir = %dir.display(), %error, "the end of a task cannot be read");
+        None
+    })
 }
 
 fn is_id(text: &str) -> bool {

@@ -1,6 +1,7 @@
 //! `weft service`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use weft_control::capability;
 use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
 
 use super::{
@@ -80,6 +81,18 @@ pub struct ServiceCreateArgs {
     /// Time between SIGTERM and SIGKILL
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
     pub stop_grace_period: u64,
+    /// Who the tasks are on their nodes: NAME|UID[:GROUP|GID] (default root)
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Capability that the tasks have beyond Docker's default, or ALL; may be repeated
+    #[arg(long, value_name = "CAPABILITY", value_parser = parse_capability)]
+    pub cap_add: Vec<String>,
+    /// Capability of Docker's default that the tasks do not have, or ALL; may be repeated
+    #[arg(long, value_name = "CAPABILITY", value_parser = parse_capability)]
+    pub cap_drop: Vec<String>,
+    /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
+    #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
+    pub no_new_privileges: Option<bool>,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub detach: bool,
@@ -182,6 +195,22 @@ fn parse_env(text: &str) -> Result<String, String> {
                 "environment variable {text} is not set here; write {text}=VALUE"
             )),
         },
+    }
+}
+
+fn parse_capability(text: &str) -> Result<String, String> {
+    capability::canonical(text).map_err(|error| error.to_string())
+}
+
+/// As `docker run` spells it: alone, or with `=` or `:` and a truth value.
+fn parse_no_new_privileges(text: &str) -> Result<bool, String> {
+    let value = text.strip_prefix("no-new-privileges");
+    match value.map(|value| value.trim_start_matches(['=', ':'])) {
+        Some("" | "true") => Ok(true),
+        Some("false") => Ok(false),
+        _ => Err(format!(
+            "invalid security option {text:?}: there is no-new-privileges, no-new-privileges=true and no-new-privileges=false"
+        )),
     }
 }
 

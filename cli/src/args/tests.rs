@@ -138,6 +138,43 @@ fn options_after_the_image_belong_to_the_command() {
 }
 
 #[test]
+fn what_tasks_may_do_is_spelled_as_docker_does() {
+    let create = |words: &str| {
+        let line = format!("weft service create --name web {words} host server -u x");
+        let cli = Cli::try_parse_from(line.split_ascii_whitespace());
+        cli.map(|cli| match cli.command {
+            Command::Service(ServiceCommand::Create(args)) => args,
+            other => panic!("{other:?}"),
+        })
+    };
+    let args = create(
+        "-u www:33 --cap-add net_admin --cap-drop ALL --cap-drop cap_kill \
+                       --security-opt no-new-privileges",
+    )
+    .unwrap();
+    assert_eq!(args.user.as_deref(), Some("www:33"));
+    assert_eq!(args.cap_add, ["CAP_NET_ADMIN"]);
+    assert_eq!(args.cap_drop, ["ALL", "CAP_KILL"]);
+    assert_eq!(args.no_new_privileges, Some(true));
+    for (option, value) in [
+        ("no-new-privileges:false", false),
+        ("no-new-privileges=true", true),
+    ] {
+        let args = create(&format!("--security-opt {option}")).unwrap();
+        assert_eq!(args.no_new_privileges, Some(value));
+    }
+    let wrong = create("--cap-add NET").unwrap_err().to_string();
+    assert!(
+        wrong.contains("unknown capability \"NET\": write ALL or one of CHOWN"),
+        "{wrong}"
+    );
+    let wrong = create("--security-opt seccomp=unconfined")
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.contains("there is no-new-privileges"), "{wrong}");
+}
+
+#[test]
 fn wrong_usage_is_told_apart() {
     for (line, expected) in [
         (

@@ -6,7 +6,7 @@ use anyhow::bail;
 use jiff::Timestamp;
 use weft_control::api::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
 use weft_control::objects::{
-    ConnectionPolicy, EndpointMode, RestartCondition, Service, ServiceMode, ServiceSpec,
+    ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
 };
 
 use crate::args::{
@@ -152,6 +152,12 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         restart_delay_ms: args.restart_delay,
         stop_grace_ms: args.stop_grace_period,
         labels: unique("label", args.labels)?,
+        privileges: Privileges {
+            user: args.user.unwrap_or_default(),
+            cap_add: args.cap_add,
+            cap_drop: args.cap_drop,
+            no_new_privileges: args.no_new_privileges.unwrap_or_default(),
+        },
     })
 }
 

@@ -51,6 +51,7 @@ fn spec(replicas: u32) -> ServiceSpec {
         restart_delay_ms: 5_000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),
+        privileges: Default::default(),
     }
 }
 

@@ -28,6 +28,7 @@ mod service;
 mod static_peer;
 mod swarm;
 mod syn_flood;
+mod tasks;
 mod wall;
 
 use weft_netns_tests::{Cluster, Settings};

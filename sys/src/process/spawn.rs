@@ -1,48 +1,39 @@
-//! Starting a program in a network namespace and a mount namespace of its own.
+//! Starting a program in a network namespace.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::process::{
-    Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit, setsid,
+    Pid, Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit, setsid,
 };
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Process;
 use crate::netns::Netns;
-use crate::open_files;
-
-/// A file of the host that the program sees at another place.
-#[derive(Debug, Clone)]
-pub struct Bind {
-    /// What is shown.
-    pub source: PathBuf,
-    /// Where; must exist. A symbolic link is followed.
-    pub target: PathBuf,
-}
+use crate::{descriptors, open_files};
 
 /// A program to be started.
 #[derive(Debug)]
 pub struct Spawn<'a> {
     /// Path of the program; a bare name is looked up in `PATH` of this process.
     pub program: &'a Path,
+    /// The name that it is told it was called by; its path when absent.
+    pub arg0: Option<&'a str>,
     /// Arguments, without the program's name.
     pub args: &'a [OsString],
     /// The whole environment.
     pub env: &'a [(OsString, OsString)],
     /// Network namespace; this thread's when absent.
     pub netns: Option<&'a Netns>,
-    /// Shown in a mount namespace of its own; none is made when this is empty.
-    pub binds: &'a [Bind],
     /// Working directory; `/` when absent.
     pub cwd: Option<&'a Path>,
+    /// Standard input; empty when absent.
+    pub stdin: Option<File>,
     /// Standard output; discarded when absent.
     pub stdout: Option<File>,
     /// Standard error; discarded when absent.
@@ -70,14 +61,6 @@ pub enum SpawnError {
         /// As given.
         program: PathBuf,
     },
-    /// Config: a place to show a file at is missing.
-    #[error("cannot show {source_path} as {target}: {source}; create an empty file there", source_path = .bind.source.display(), target = .bind.target.display())]
-    Bind {
-        /// Which one.
-        bind: Bind,
-        /// What the kernel said.
-        source: io::Error,
-    },
     /// Local: the kernel refused.
     #[error("cannot start {program} in its namespaces: {source}")]
     Kernel {
@@ -89,9 +72,9 @@ pub enum SpawnError {
 }
 
 impl Spawn<'_> {
-    /// Starts the program as leader of a new session and process group, with standard input closed
-    /// (`/dev/null`). Every other descriptor of this process is closed in it, and its limit of open
-    /// files is the one from before [`open_files::raise`].
+    /// Starts the program as leader of a new session and process group. It has its three standard
+    /// descriptors and no other, whatever this process inherited, and its limit of open files is the
+    /// one from before [`open_files::raise`].
     ///
     /// # Errors
     /// See [`SpawnError`].
@@ -101,28 +84,20 @@ impl Spawn<'_> {
             program: program.clone(),
             source,
         };
-        let mut mounts = Vec::with_capacity(self.binds.len());
-        for bind in self.binds {
-            for path in [&bind.source, &bind.target] {
-                std::fs::metadata(path).map_err(|source| SpawnError::Bind {
-                    bind: bind.clone(),
-                    source,
-                })?;
-            }
-            let (source, target) = (c_path(&bind.source), c_path(&bind.target));
-            mounts.push((source.map_err(failed)?, target.map_err(failed)?));
-        }
         let netns = match self.netns {
             Some(netns) => Some(netns.as_fd().try_clone_to_owned().map_err(failed)?),
             None => None,
         };
         let mut command = Command::new(self.program);
+        if let Some(arg0) = self.arg0 {
+            command.arg0(arg0);
+        }
         command
             .args(self.args)
             .env_clear()
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .current_dir(self.cwd.unwrap_or(Path::new("/")))
-            .stdin(Stdio::null())
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(self.stdout.map_or_else(Stdio::null, Stdio::from))
             .stderr(self.stderr.map_or_else(Stdio::null, Stdio::from));
         let death = self.parent_death_signal;
@@ -130,7 +105,7 @@ impl Spawn<'_> {
         // SAFETY: the closure runs in the forked child before exec. It makes system calls only, on
         // values prepared before the fork: no allocation, no lock, no memory of other threads.
         unsafe {
-            command.pre_exec(move || enter(netns.as_ref(), &mounts, death, open_files.as_ref()));
+            command.pre_exec(move || enter(netns.as_ref(), death, open_files.as_ref()));
         }
         let mut child = command.spawn().map_err(|source| match source.kind() {
             // A script whose interpreter is missing exists itself.
@@ -145,7 +120,9 @@ impl Spawn<'_> {
             },
             _ => failed(source),
         })?;
-        Process::of_child(&child).map_err(|source| {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| failed(io::Error::other("process id out of range")))?;
+        Process::of_child(pid).map_err(|source| {
             // Out of descriptors: without a pidfd nobody could end it later, so it ends here.
             if let Err(error) = child.kill().and_then(|()| child.wait()) {
                 tracing::error!(pid = child.id(), %error, "a program was left running");
@@ -157,7 +134,6 @@ impl Spawn<'_> {
 
 fn enter(
     netns: Option<&OwnedFd>,
-    mounts: &[(CString, CString)],
     death: Option<Signal>,
     open_files: Option<&Rlimit>,
 ) -> io::Result<()> {
@@ -168,24 +144,11 @@ fn enter(
     if let Some(netns) = netns {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
     }
-    if !mounts.is_empty() {
-        // SAFETY: the forked child has one thread; nothing shares its file system state.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
-        // Mounts of the host go on to appear inside, none of ours outside.
-        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change(c"/", downstream)?;
-        for (source, target) in mounts {
-            mount_bind(source.as_c_str(), target.as_c_str())?;
-        }
-    }
     if death.is_some() {
         set_parent_process_death_signal(death)?;
     }
-    Ok(())
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    Ok(CString::new(path.as_os_str().as_bytes())?)
+    // Those of ours have the mark already; those that we inherited may not.
+    descriptors::close_on_exec_from(3)
 }
 
 fn executable(program: &Path) -> bool {

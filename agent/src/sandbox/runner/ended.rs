@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use weft_control::id::TaskId;
 use weft_control::objects::TaskStatus;
+use weft_shim::spec;
 
 use super::files::{self, write_json};
 use super::{RunError, Runner};
@@ -15,6 +16,8 @@ use super::{RunError, Runner};
 const ENDED: &str = "ended.json";
 /// What an ended task needs no more.
 const WORKING_FILES: [&str; 3] = [files::RECORD, "hosts", "resolv.conf"];
+/// What the shim had to say, mostly nothing.
+const SHIM_LOG: &str = "shim.log";
 /// Folders of ended tasks that are kept at most, besides those asked for.
 const KEPT_FOLDERS: usize = 50;
 /// … and for so long at most.
@@ -37,6 +40,15 @@ impl Runner {
         for name in WORKING_FILES {
             remove_file(dir.join(name))?;
         }
+        spec::forget(&dir).map_err(|source| RunError::File {
+            path: dir.clone(),
+            source,
+        })?;
+        let said = dir.join(SHIM_LOG);
+        if std::fs::metadata(&said).is_ok_and(|file| file.len() == 0) {
+            remove_file(said)?;
+        }
+        self.remove_group(task);
         Ok(())
     }
 
@@ -142,7 +154,7 @@ mod tests {
         assert_eq!(runner.ended(&task).expect("none"), None);
         let files = runner.task_dir(&task).expect("dir");
         std::fs::create_dir_all(&files).expect("dir");
-        for name in WORKING_FILES.iter().chain(&super::super::logs::LOGS) {
+        for name in WORKING_FILES.iter().chain(&weft_shim::output::NAMES) {
             std::fs::write(files.join(name), "{}").expect("write");
         }
         assert_eq!(runner.known().expect("known"), std::slice::from_ref(&task));

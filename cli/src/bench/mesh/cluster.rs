@@ -233,6 +233,7 @@ impl Cluster {
             restart_delay_ms: 5000,
             stop_grace_ms: 10_000,
             labels: BTreeMap::new(),
+            privileges: Default::default(),
         };
         let manager = api(&self.lab, NODE)?;
         let service: Service = manager.post("/v1/services", &spec).await?;

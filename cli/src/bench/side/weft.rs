@@ -293,6 +293,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),
+        privileges: Default::default(),
     };
     let first = api(lab, "node1")?;
     let service: Service = first.post("/v1/services", &spec).await?;

@@ -6,8 +6,11 @@ use super::super::ipam::Ipam;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
+use crate::capability;
 use crate::id::ServiceId;
-use crate::objects::{EndpointMode, Meta, Service, ServiceMode, ServiceSpec, TaskState};
+use crate::objects::{
+    EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
+};
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -38,6 +41,31 @@ fn check_delays(spec: &ServiceSpec) -> Result<(), CommandError> {
                 "{name} of {ms} ms is too long: it may be {MAX_DELAY_MS} ms (24 hours) at most"
             )));
         }
+    }
+    Ok(())
+}
+
+/// Longest user of a task, in bytes: two names of 32 and what is between them leave room.
+const MAX_USER_LEN: usize = 128;
+
+/// Puts the names of capabilities into the form in which they are stored, each once.
+fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
+    let user = &privileges.user;
+    let plain = user.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    let named = user.split(':').all(|part| !part.is_empty()) && user.split(':').count() <= 2;
+    if user.len() > MAX_USER_LEN || !plain || !(user.is_empty() || named) {
+        return Err(CommandError::bad(format!(
+            "invalid user {:?}: write NAME or UID, and perhaps a group: www-data, 33, 33:33",
+            user.chars().take(MAX_USER_LEN).collect::<String>()
+        )));
+    }
+    for names in [&mut privileges.cap_add, &mut privileges.cap_drop] {
+        let canonical: Result<std::collections::BTreeSet<String>, _> = names
+            .iter()
+            .map(|name| capability::canonical(name))
+            .collect();
+        let canonical = canonical.map_err(|error| CommandError::bad(error.to_string()))?;
+        *names = canonical.into_iter().collect();
     }
     Ok(())
 }
@@ -127,6 +155,7 @@ pub fn create_service(
     }
     check_replicas(spec.mode)?;
     check_delays(&spec)?;
+    check_privileges(&mut spec.privileges)?;
     ports::validate(&spec)?;
     if let Some(other) = state.services.values().find(|s| s.spec.name == spec.name) {
         return Err(CommandError::conflict(format!(

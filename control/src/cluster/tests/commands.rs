@@ -155,6 +155,48 @@ fn more_replicas_or_longer_delays_than_allowed() {
 }
 
 #[test]
+fn what_tasks_may_do_is_checked_and_spelled_in_one_way() {
+    let mut world = World::new(1);
+    let mut web = spec("web", 1);
+    web.privileges.cap_add = ["net_admin", "CAP_NET_ADMIN", "sys_time"]
+        .map(Into::into)
+        .into();
+    web.privileges.cap_drop = vec!["all".to_owned()];
+    web.privileges.user = "www-data:33".to_owned();
+    let service = world.create(web.clone()).unwrap();
+    let stored = &service.spec.privileges;
+    assert_eq!(stored.cap_add, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+    assert_eq!(stored.cap_drop, ["ALL"]);
+    // A store from before has no such field.
+    let mut old = serde_json::to_value(spec("old", 1)).unwrap();
+    assert!(old.as_object_mut().unwrap().get("privileges").is_none());
+    let old: ServiceSpec = serde_json::from_value(old).unwrap();
+    assert_eq!(old, spec("old", 1));
+
+    let bad = ErrorKind::BadRequest;
+    let mut wrong = spec("wrong", 1);
+    wrong.privileges.cap_drop = vec!["NET".to_owned()];
+    refused(
+        world.create(wrong),
+        bad,
+        "unknown capability \"NET\": write ALL or one of CHOWN",
+    );
+    for user in [
+        "a b",
+        ":",
+        "www:",
+        ":33",
+        "a:b:c",
+        "a\u{1b}b",
+        &"x".repeat(129),
+    ] {
+        let mut wrong = spec("wrong", 1);
+        wrong.privileges.user = user.to_owned();
+        refused(world.create(wrong), bad, "invalid user \"");
+    }
+}
+
+#[test]
 fn subnets_that_collide() {
     let mut world = World::new(1);
     world.network("a", &["10.5.0.0/16"]).unwrap();

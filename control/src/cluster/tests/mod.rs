@@ -69,6 +69,7 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         restart_delay_ms: 5000,
         stop_grace_ms: 10_000,
         labels: BTreeMap::new(),
+        privileges: Default::default(),
     }
 }
 

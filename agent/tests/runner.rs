@@ -1,0 +1,305 @@
+//! Host tasks with their shims, without a node around them.
+//!
+//! The runner starts its own program as the shim, so this test has no harness: called by that name
+//! it is one.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "there is no harness to say what is tested"
+)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use weft_agent::sandbox::Sandbox;
+use weft_agent::sandbox::runner::{RunError, Runner, hidden};
+use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_control::objects::{
+    Attachment, ConnectionPolicy, EndpointMode, Mac, Meta, Privileges, RestartCondition,
+    ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
+};
+use weft_sys::process::Exit;
+
+const TESTS: &[(&str, fn())] = &[
+    (
+        "a_task_runs_in_its_sandbox_with_its_files_and_names",
+        a_task_runs_in_its_sandbox_with_its_files_and_names,
+    ),
+    (
+        "a_task_is_asked_to_end_and_killed_when_it_does_not",
+        a_task_is_asked_to_end_and_killed_when_it_does_not,
+    ),
+    (
+        "a_running_task_is_adopted_by_the_next_agent",
+        a_running_task_is_adopted_by_the_next_agent,
+    ),
+    (
+        "what_cannot_run_is_rejected_before_anything_is_made",
+        what_cannot_run_is_rejected_before_anything_is_made,
+    ),
+];
+
+fn main() -> ExitCode {
+    if weft_shim::is_called() {
+        return weft_shim::main();
+    }
+    let filters: Vec<String> = std::env::args().skip(1).collect();
+    if filters.iter().any(|word| word == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let words = filters.iter().filter(|word| !word.starts_with('-'));
+    let words: Vec<&String> = words.collect();
+    for (name, test) in TESTS {
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// The namespace of a task, removed with this value.
+struct Netns(tempfile::TempDir, Sandbox);
+
+impl Netns {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let sandbox = Sandbox::create(dir.path().join("ns")).expect("sandbox");
+        Self(dir, sandbox)
+    }
+}
+
+impl std::ops::Deref for Netns {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.1
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Err(error) = Sandbox::remove(self.0.path().join("ns")) {
+            println!("left behind: {error}");
+        }
+    }
+}
+
+fn task(id: &str, command: &[&str]) -> Task {
+    Task {
+        id: TaskId::from(id),
+        meta: Meta::default(),
+        service: ServiceId::from("s1"),
+        service_name: "web".to_owned(),
+        slot: 1,
+        node: Some(NodeId::from("n1")),
+        spec_version: 1,
+        spec: ServiceSpec {
+            name: "web".to_owned(),
+            mode: ServiceMode::Replicated { replicas: 1 },
+            image: "host".to_owned(),
+            command: command.iter().map(|&c| c.to_owned()).collect(),
+            env: vec![
+                "COLOUR=blue=green".to_owned(),
+                "WEFT_TASK_ID=forged".to_owned(),
+            ],
+            networks: Vec::new(),
+            ports: Vec::new(),
+            endpoint_mode: EndpointMode::Vip,
+            attach: false,
+            restart_condition: RestartCondition::Any,
+            connections: ConnectionPolicy::default(),
+            restart_delay_ms: 0,
+            stop_grace_ms: 0,
+            labels: BTreeMap::new(),
+            privileges: Privileges::default(),
+        },
+        attachments: vec![Attachment {
+            endpoint: EndpointId::from("e1"),
+            network: NetworkId::from("w1"),
+            ips: vec![ip("10.0.1.5")],
+            mac: Mac::for_ip(ip("10.0.1.5")),
+            aliases: Vec::new(),
+        }],
+        desired: TaskState::Running,
+        status: TaskStatus::default(),
+    }
+}
+
+fn runner(dir: &tempfile::TempDir) -> Runner {
+    Runner::new(dir.path().join("tasks"), "node-1", NodeId::from("n1")).hiding(hidden(
+        dir.path(),
+        Path::new("/run/none"),
+        Path::new("none.sock"),
+    ))
+}
+
+fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let runner = runner(&dir);
+    let script = "cat /etc/resolv.conf /etc/hosts; echo $COLOUR $WEFT_TASK_ID $WEFT_TASK_NAME \
+                  $WEFT_TASK_SLOT $WEFT_SERVICE_NAME $WEFT_NODE_NAME $WEFT_NODE_ID; \
+                  readlink /proc/self/ns/net; echo oops >&2; exit 3";
+    let task = task("t1", &["sh", "-c", script]);
+    let running = runner.start(&task, &sandbox).expect("start");
+    assert_eq!(running.wait().expect("wait"), Exit::Code(3));
+    let files = runner.task_dir(&task.id).expect("dir");
+    let out = std::fs::read_to_string(files.join("stdout.log")).expect("stdout");
+    assert!(out.starts_with("nameserver 127.0.0.11\n"), "{out}");
+    assert!(out.contains("\n10.0.1.5 web.1.t1\n"), "{out}");
+    assert!(
+        out.contains("\nblue=green t1 web.1.t1 1 web node-1 n1\n"),
+        "{out}"
+    );
+    let inode = sandbox.netns().inode().expect("inode");
+    assert!(out.ends_with(&format!("net:[{inode}]\n")), "{out}");
+    assert_eq!(
+        std::fs::read_to_string(files.join("stderr.log")).expect("stderr"),
+        "oops\n"
+    );
+
+    // A second attempt appends.
+    runner
+        .start(&task, &sandbox)
+        .expect("start")
+        .wait()
+        .expect("wait");
+    assert_eq!(
+        std::fs::read_to_string(files.join("stderr.log")).expect("stderr"),
+        "oops\noops\n"
+    );
+    assert_eq!(runner.known().expect("known"), [TaskId::from("t1")]);
+    assert!(
+        runner.adopt(&task.id).expect("adopt").is_none(),
+        "it has ended"
+    );
+    runner.remove(&task.id).expect("remove");
+    runner.remove(&task.id).expect("twice");
+    assert!(runner.known().expect("known").is_empty());
+}
+
+/// Waits until the task has printed a line.
+fn wait_for_line(path: &Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no line in {}",
+            path.display()
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let runner = runner(&dir);
+    let polite = task(
+        "polite",
+        &[
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait; done",
+        ],
+    );
+    let running = runner.start(&polite, &sandbox).expect("start");
+    wait_for_line(&runner.task_dir(&polite.id).expect("dir").join("stdout.log"));
+    assert_eq!(
+        running.stop(Duration::from_secs(10)).expect("stop"),
+        Exit::Code(0)
+    );
+
+    let stubborn = task(
+        "stubborn",
+        &[
+            "sh",
+            "-c",
+            "trap '' TERM; echo up; while :; do sleep 1000; done",
+        ],
+    );
+    let running = runner.start(&stubborn, &sandbox).expect("start");
+    wait_for_line(
+        &runner
+            .task_dir(&stubborn.id)
+            .expect("dir")
+            .join("stdout.log"),
+    );
+    let waiting = running.clone();
+    let waiter = std::thread::spawn(move || waiting.wait());
+    assert_eq!(
+        running.stop(Duration::from_millis(50)).expect("stop"),
+        Exit::Signal(9)
+    );
+    assert_eq!(
+        waiter.join().expect("thread").expect("wait"),
+        Exit::Signal(9)
+    );
+    assert_eq!(
+        running.stop(Duration::ZERO).expect("stopping twice"),
+        Exit::Signal(9)
+    );
+    for task in [&polite.id, &stubborn.id] {
+        runner.remove(task).expect("remove");
+    }
+}
+
+fn a_running_task_is_adopted_by_the_next_agent() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let task = task("t2", &["sleep", "1000"]);
+    let first = runner(&dir).start(&task, &sandbox).expect("start");
+    let adopted = runner(&dir)
+        .adopt(&task.id)
+        .expect("adopt")
+        .expect("it runs");
+    assert_eq!(adopted.pid(), first.pid());
+    // It is no child of this agent, and yet its end is known.
+    assert_eq!(
+        adopted.stop(Duration::from_secs(10)).expect("stop"),
+        Exit::Signal(15)
+    );
+    assert_eq!(first.wait().expect("wait"), Exit::Signal(15));
+    let end = runner(&dir).end_of(&task.id).expect("readable");
+    assert_eq!(end.expect("written down").exit(), Exit::Signal(15));
+    let folder = runner(&dir).task_dir(&task.id).expect("dir");
+    runner(&dir)
+        .finish(&task.id, &TaskStatus::default())
+        .expect("finish");
+    let left = std::fs::read_dir(folder).expect("list");
+    let mut left: Vec<_> = left.map(|e| e.expect("entry").file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["ended.json", "stderr.log", "stdout.log"]);
+}
+
+fn what_cannot_run_is_rejected_before_anything_is_made() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let runner = runner(&dir);
+    let mut image = task("t3", &["sh"]);
+    image.spec.image = "nginx".to_owned();
+    let cases = [
+        (image, "image \"nginx\" cannot be run on node node-1"),
+        (task("t3", &[]), "no command"),
+        (
+            task("t3", &["no-such-program"]),
+            "program \"no-such-program\" was not found on node node-1",
+        ),
+        (
+            task("t3", &["/etc/passwd"]),
+            "/etc/passwd on node node-1 is not an executable file",
+        ),
+        (task("../t3", &["sh"]), "task id \"../t3\""),
+    ];
+    for (task, text) in cases {
+        let error = runner.start(&task, &sandbox).expect_err("rejected");
+        assert!(error.rejects(), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
+        assert!(!matches!(error, RunError::Launch(_)));
+    }
+    assert!(!dir.path().join("tasks").exists());
+}

@@ -1,0 +1,80 @@
+//! The shim: one small process beside each task. It starts the task behind its walls, keeps its
+//! output, and writes down how it ended. It outlives the agent, and the task does not outlive it.
+//!
+//! ```text
+//!   agent ── spawns, in the task's network namespace ──► shim            a session of its own
+//!                                                         │ forks
+//!                                                         ▼
+//!                                                        process 1       of a new PID namespace; makes
+//!                                                         │ forks        the task's mounts, passes on
+//!                                                         ▼              signals, reaps orphans
+//!                                                        the program     Docker's capabilities, three
+//!                                                                        descriptors, its own session
+//! ```
+//!
+//! Files in the task's folder and the end of the process are what the agent and the shim have in
+//! common; only while a task starts they speak, by two pipes ([`launch`]).
+//!
+//! | file | by | what |
+//! |---|---|---|
+//! | `spec.json` | agent | what to run; the shim removes it once it is read, as it holds the environment |
+//! | `init.json` | shim | process 1, there before the program runs; stop signals go to it |
+//! | `stdout.log`, `stdout.log.1`, … | shim | output, bounded as it is written ([`output`]) |
+//! | `exit.json` | shim | how the program ended |
+//!
+//! A program of the node is not process 1 itself: the kernel ignores signals that process 1 has no
+//! handler for, and most programs have none for SIGTERM.
+//!
+//! One thread, no async runtime, few dependencies: the code is called as `weft-shim` from the
+//! multi-call program, and can become a small static binary of its own (`src/main.rs`).
+
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+mod devices;
+mod files;
+mod init;
+pub mod launch;
+pub mod output;
+mod program;
+pub mod spec;
+mod supervise;
+mod user;
+mod view;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The name that the multi-call program is called by to be a shim.
+pub const NAME: &str = "weft-shim";
+
+/// Whether this process was started as a shim.
+#[must_use]
+pub fn is_called() -> bool {
+    let name = std::env::args_os().next();
+    name.as_deref()
+        .and_then(|name| Path::new(name).file_name())
+        .is_some_and(|name| name == NAME)
+}
+
+/// Is the shim of the task whose folder is the only argument. Its exit status is the task's.
+pub fn main() -> ExitCode {
+    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        complain("started by weftd only: it needs the folder of a task");
+        return ExitCode::from(64);
+    };
+    match supervise::run(&dir) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(message: &str) {
+    if writeln!(std::io::stderr(), "{NAME}: {message}").is_err() {
+        // Nobody reads it; the exit status has to do.
+    }
+}

@@ -1,0 +1,113 @@
+//! The last steps before a forked process becomes the task's program.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::setsid;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use weft_sys::{capabilities, descriptors, seccomp, signals};
+
+use crate::spec::{Failure, Spec};
+use crate::user::User;
+
+/// `CAP_SYS_ADMIN`: no wall stands against it.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// Becomes the program. Returns only when that failed.
+pub(crate) fn become_it(
+    spec: &Spec,
+    user: Option<&User>,
+    stdout: &OwnedFd,
+    stderr: &OwnedFd,
+) -> Failure {
+    let program = &spec.program;
+    let failed = |what: &str, error: io::Error| Failure {
+        permanent: false,
+        message: format!("cannot start {}: {what}: {error}", program.display()),
+    };
+    if let Err(error) = enter_session(user, stdout, stderr) {
+        return failed("its session", error);
+    }
+    if let Err(error) = give_up(spec, user) {
+        let what = match &spec.user {
+            Some(name) => format!("cannot become user {name} with these capabilities"),
+            None => "cannot give up capabilities".to_owned(),
+        };
+        return failed(&what, error);
+    }
+    let home = user.and_then(|user| user.home.as_deref());
+    let home = home.filter(|_| !spec.env.iter().any(|(key, _)| key == "HOME"));
+    let error = Command::new(program)
+        .args(&spec.args)
+        .env_clear()
+        .envs(spec.env.iter().map(|(k, v)| (k, v)))
+        .envs(home.map(|home| ("HOME", home)))
+        .current_dir("/")
+        .exec();
+    not_executed(program, error)
+}
+
+fn enter_session(user: Option<&User>, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
+    setsid()?;
+    // So that the program can open `/dev/stdout` again, as another user too.
+    if let Some(user) = user {
+        for pipe in [stdout, stderr] {
+            rustix::fs::fchown(pipe.as_fd(), Some(user.uid), Some(user.gid))?;
+        }
+    }
+    let null = std::fs::File::open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)?;
+    descriptors::close_on_exec_from(3)?;
+    signals::unblock_all()
+}
+
+/// The order matters: each step needs what the next ones take away.
+fn give_up(spec: &Spec, user: Option<&User>) -> io::Result<()> {
+    // What the node mounts later appears to the task as it is there, perhaps open for devices.
+    if spec.capabilities & SYS_ADMIN == 0 {
+        seccomp::refuse_device_nodes()?;
+    }
+    capabilities::bound(spec.capabilities)?;
+    if let Some(user) = user {
+        set_thread_groups(&user.groups)?;
+        set_thread_res_gid(user.gid, user.gid, user.gid)?;
+        // The kernel takes all capabilities from who was root and is not any more.
+        set_thread_res_uid(user.uid, user.uid, user.uid)?;
+    }
+    capabilities::keep(spec.capabilities)?;
+    if spec.no_new_privileges {
+        capabilities::gain_nothing()?;
+    }
+    Ok(())
+}
+
+fn not_executed(program: &Path, error: io::Error) -> Failure {
+    let exists = program.exists();
+    let (permanent, message) = match error.kind() {
+        io::ErrorKind::NotFound if !exists => (
+            true,
+            format!(
+                "program {} is not where the task can see it: is it in a folder of weft, or in one of the agent alone?",
+                program.display()
+            ),
+        ),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => (
+            true,
+            format!(
+                "program {} cannot be executed: may the task's user execute it, and is the interpreter of its first line installed?",
+                program.display()
+            ),
+        ),
+        _ => (
+            false,
+            format!("cannot start {}: {error}", program.display()),
+        ),
+    };
+    Failure { permanent, message }
+}

@@ -1,0 +1,145 @@
+//! What the agent and the shim tell each other.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use weft_sys::process::{Exit, Process};
+
+use crate::files;
+
+/// What to run, and behind which walls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Full path of the program.
+    pub program: PathBuf,
+    /// Arguments, without the program's name.
+    pub args: Vec<OsString>,
+    /// The whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// `NAME|UID[:GROUP|GID]`, looked up in the node's own files; root when absent.
+    pub user: Option<String>,
+    /// The capabilities that the program may ever have, by the kernel's numbers. Root has them, any
+    /// other user only by way of a program's file.
+    pub capabilities: u64,
+    /// Nothing that the program executes gains rights by its file.
+    pub no_new_privileges: bool,
+    /// Files that the program sees at other places.
+    pub binds: Vec<Bind>,
+    /// Folders and files that it must not see.
+    pub hidden: Vec<PathBuf>,
+    /// Its control group, below the mount point of each tree; none when absent.
+    pub cgroup: Option<PathBuf>,
+    /// Bytes on disk of each of its two outputs at most, apart from what is written at once (64 KiB).
+    pub log_limit_bytes: u64,
+}
+
+/// A file of the node that the program sees at another place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// What is shown.
+    pub source: PathBuf,
+    /// Where; must exist. A symbolic link is followed.
+    pub target: PathBuf,
+}
+
+/// One process for as long as the machine is up: ids are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// As the agent knows it.
+    pub pid: u32,
+    /// Clock ticks between boot and its start.
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// Of a process that runs.
+    #[must_use]
+    pub fn of(process: &Process) -> Self {
+        Self {
+            pid: process.pid(),
+            start_time: process.start_time(),
+        }
+    }
+}
+
+/// Why a task did not start; nothing runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Trying again on this node cannot help.
+    pub permanent: bool,
+    /// What, where, and what to do.
+    pub message: String,
+}
+
+/// What a shim answers when it was told to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The program runs.
+    Started {
+        /// Process 1 of its PID namespace.
+        init: ProcessId,
+        /// What this machine does not give: one sentence each.
+        warnings: Vec<String>,
+    },
+    /// It does not.
+    Failed(Failure),
+}
+
+/// How a task ended, as `exit.json` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Exit code of the program, if it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Why it never ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+impl Ended {
+    /// The end as that of a process.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match (self.code, self.signal) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        }
+    }
+
+    /// How the task of a folder ended; `None` while it has not, and when nobody wrote it down.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn read(dir: &Path) -> io::Result<Option<Self>> {
+        files::read(&dir.join(files::EXIT))
+    }
+}
+
+/// Process 1 of the task of a folder, when it was made already.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn read_init(dir: &Path) -> io::Result<Option<ProcessId>> {
+    files::read(&dir.join(files::INIT))
+}
+
+/// Removes what an earlier attempt to run the task left in its folder, but for its output.
+///
+/// # Errors
+/// One of the files cannot be removed.
+pub fn forget(dir: &Path) -> io::Result<()> {
+    for name in [files::SPEC, files::INIT, files::EXIT] {
+        files::remove(&dir.join(name))?;
+    }
+    Ok(())
+}
