@@ -344,7 +344,7 @@ impl Member {
         let mut places = self.places.lock().await;
         let ordered = orders.own.endpoints.iter();
         let ordered = ordered.map(|e| e.attachment.endpoint.clone());
-        let mut wanted = places.to_find(ordered, remembered);
+        let mut wanted = places.lacking(ordered, remembered);
         if !wanted.is_empty() {
             let searched = wanted.clone();
             let found = match blocking(move || find(&searched)).await {

@@ -71,7 +71,7 @@ enum Searched {
 
 impl Places {
     /// Reads the file; a missing one is an empty one, and so is a damaged one, which is kept under
-    /// another name: [`Self::to_find`] says what the kernel is asked for then.
+    /// another name: [`Self::lacking`] says what the kernel is asked for then.
     ///
     /// # Errors
     /// The file cannot be read now.
@@ -112,7 +112,7 @@ impl Places {
 
     /// Of the `ordered` endpoints those that the kernel is to be asked for now: those without a
     /// place. Twice at most; later ones have none because they are only being made.
-    pub(super) fn to_find(
+    pub(super) fn lacking(
         &mut self,
         ordered: impl Iterator<Item = EndpointId>,
         remembered: bool,
@@ -214,17 +214,17 @@ mod tests {
         let damage = places.damage().expect("damaged").to_string();
         assert!(damage.contains("endpoints.json.damaged-"), "{damage}");
         let ordered = || ids(&["e1", "e2"]).into_iter();
-        assert_eq!(places.to_find(ordered(), true), ids(&["e1", "e2"]));
-        assert_eq!(places.to_find(ordered(), true), ids(&[]));
+        assert_eq!(places.lacking(ordered(), true), ids(&["e1", "e2"]));
+        assert_eq!(places.lacking(ordered(), true), ids(&[]));
         let place = Place {
             netns: "/run/netns/a".to_owned(),
             ifname: "eth0".to_owned(),
             inode: 7,
         };
         places.take(BTreeMap::from([(id("e1"), place)]));
-        assert_eq!(places.to_find(ordered(), false), ids(&["e2"]));
-        assert_eq!(places.to_find(ordered(), false), ids(&[]));
-        assert_eq!(places.to_find(ordered(), true), ids(&[]));
+        assert_eq!(places.lacking(ordered(), false), ids(&["e2"]));
+        assert_eq!(places.lacking(ordered(), false), ids(&[]));
+        assert_eq!(places.lacking(ordered(), true), ids(&[]));
         places.save().expect("saved");
         let again = Places::load(path).expect("whole");
         assert_eq!((again.ids(), again.damage()), (ids(&["e1"]), None));
