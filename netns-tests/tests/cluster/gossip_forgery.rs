@@ -1,7 +1,7 @@
 //! Somebody has a copy of the gossip keys: a member that lies, and the same one after its removal.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use etherparse::PacketBuilder;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_netns_tests::{Cluster, eventually, get, within};
+use weft_netns_tests::{Cluster, eventually, figure, get, within};
 use weft_sys::netns::Netns;
 
 use crate::published::serve;
@@ -154,9 +154,8 @@ impl Liar {
         let mut plain = Vec::new();
         chunk(&mut plain, 2, &list);
         let sealed = self.seal(&plain);
-        let (IpAddr::V4(from), IpAddr::V4(to)) = (self.from, to) else {
-            panic!("an IPv4 lab");
-        };
+        let v4 = |ip: IpAddr| ip.to_string().parse::<Ipv4Addr>().expect("an IPv4 lab");
+        let (from, to) = (v4(self.from), v4(to));
         let mut packet = Vec::new();
         PacketBuilder::ipv4(from.octets(), to.octets(), 64)
             .udp(GOSSIP, GOSSIP)
@@ -276,7 +275,9 @@ fn a_member_that_lies_erases_nobody_and_is_not_heard_once_it_is_removed() {
         }
     });
     let (_, took) = within(BACK, "it comes back", || reaches(&client, ip));
-    println!("erased, and back after {took:?}");
+    figure(&format!(
+        "a node erased by one datagram is back after {took:?}"
+    ));
     warns(&cluster, "node3", "entries of this node were replaced");
 
     loads(&cluster, &liar, &outside);
@@ -295,7 +296,7 @@ fn a_member_that_lies_erases_nobody_and_is_not_heard_once_it_is_removed() {
             .collect();
         if held == [0, 0] { Ok(()) } else { Err(held) }
     });
-    println!("no stolen key left after {took:?}");
+    figure(&format!("no key of a removed node is left after {took:?}"));
     let refused = events(&cluster, "node1", "unknown_key");
     let lies = events(&cluster, "node3", "lie");
     for _ in 0..10 {
