@@ -549,12 +549,12 @@ fn the_state_survives_serialisation() {
         serde_json::from_str::<ClusterState>(&text).unwrap(),
         world.state
     );
-    let orders = orders(&world.state, &node(1)).unwrap();
+    let orders = orders_of(&world.state, &node(1)).unwrap();
     assert_eq!(orders.shared.nodes.len(), 2);
     assert_eq!(orders.own.tasks.len(), 1);
     let versions = (orders.shared.version, orders.own.version);
     assert_eq!(versions, (world.state.version, world.state.version));
-    assert!(orders(&world.state, &node(9)).is_none());
+    assert!(orders_of(&world.state, &node(9)).is_none());
 }
 
 #[test]
