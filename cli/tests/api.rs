@@ -263,6 +263,7 @@ fn create_waits_until_the_service_has_converged() {
                            "client_address": "keep"}],
                 "connections": {"affinity": "client", "local_first": true, "limit": 100,
                                 "limit_per_client": 0},
+                "attach": true,
                 "restart_condition": "any", "restart_delay_ms": 5000, "stop_grace_ms": 10000,
                 "labels": {},
             }),
@@ -280,7 +281,7 @@ fn create_waits_until_the_service_has_converged() {
     let node = FakeNode::start(script);
     let (result, text) = node.run(
         "service create --name web -p 8000:80 --network front,alias=www --affinity client \
-         --local-first --limit-connections 100 host server -x",
+         --local-first --limit-connections 100 --attach host server -x",
     );
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(
@@ -312,7 +313,7 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
                                 "protocol": "udp", "mode": "ingress",
                            "client_address": "keep"}],
                 "affinity": null, "local_first": false, "limit_connections": null,
-                "limit_client_connections": 7,
+                "limit_client_connections": 7, "attach": true,
             }),
             200,
             service(1, 1)["service"].clone(),
@@ -327,7 +328,7 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
         ),
     ]);
     let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp \
-                --local-first=false --limit-client-connections 7 web";
+                --local-first=false --limit-client-connections 7 --attach web";
     let (result, text) = node.run(line);
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "web\n");
@@ -342,7 +343,7 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     assert_eq!(
         error,
         "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
-         --limit-connections or --limit-client-connections"
+         --limit-connections, --limit-client-connections or --attach"
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

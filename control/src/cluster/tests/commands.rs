@@ -591,12 +591,12 @@ fn the_state_survives_serialisation() {
         serde_json::from_str::<ClusterState>(&text).unwrap(),
         world.state
     );
-    let told = orders(&world.state, &node(1)).unwrap();
-    assert_eq!(told.shared.nodes.len(), 2);
-    assert_eq!(told.own.tasks.len(), 1);
-    let versions = (told.shared.version, told.own.version);
+    let orders = orders_of(&world.state, &node(1)).unwrap();
+    assert_eq!(orders.shared.nodes.len(), 2);
+    assert_eq!(orders.own.tasks.len(), 1);
+    let versions = (orders.shared.version, orders.own.version);
     assert_eq!(versions, (world.state.version, world.state.version));
-    assert!(orders(&world.state, &node(9)).is_none());
+    assert!(orders_of(&world.state, &node(9)).is_none());
 }
 
 #[test]

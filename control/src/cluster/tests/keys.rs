@@ -44,7 +44,7 @@ fn every_twelve_hours_the_next_key_seals_and_three_are_held() {
     assert_eq!(world.ring()[0].sealing_since, world.now);
     world.advance(12 * HOUR);
     assert_eq!(world.epochs(), [3, 4, 2]);
-    let orders = orders(&world.state, &node(2)).unwrap();
+    let orders = orders_of(&world.state, &node(2)).unwrap();
     assert_eq!(orders.shared.gossip_keys, world.ring());
     // A manager that was off for a week rotates once, as the others only know what it told them.
     world.advance(7 * 24 * HOUR);
@@ -174,7 +174,7 @@ proptest! {
         prop_assert!(opens(&away, &world.ring()) && opens(&world.ring(), &away));
         world.advance(GOSSIP_KEY_LIFE_MS);
         prop_assert!(!opens(&world.ring(), &away), "two are one too many");
-        let orders = orders(&world.state, &node(1)).unwrap();
+        let orders = orders_of(&world.state, &node(1)).unwrap();
         prop_assert!(opens(&orders.shared.gossip_keys, &world.ring()));
     }
 }

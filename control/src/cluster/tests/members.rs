@@ -36,7 +36,7 @@ fn a_worker_is_told_of_its_own_tasks_and_of_other_services_only_names_and_addres
     let with = task.node.clone().unwrap();
     let without = [node(1), node(2)].into_iter().find(|n| *n != with).unwrap();
     let text = |node: &NodeId| {
-        let orders = orders(&world.state, node).unwrap();
+        let orders = orders_of(&world.state, node).unwrap();
         let shared = serde_json::to_string(&*orders.shared).unwrap();
         (
             orders.clone(),
@@ -116,7 +116,7 @@ fn endpoints_of_a_dead_node_stay_in_the_orders_and_those_of_a_removed_one_do_not
     world.network("back", &[]).unwrap();
     let made = attach(&mut world, 2, to("back")).unwrap();
     let listed = |world: &World| {
-        let orders = orders(&world.state, &node(1)).unwrap();
+        let orders = orders_of(&world.state, &node(1)).unwrap();
         let mut all = orders.shared.endpoints.iter();
         all.any(|e| e.id == made.attachment.endpoint && e.node == node(2))
     };

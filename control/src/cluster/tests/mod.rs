@@ -47,7 +47,7 @@ pub(super) fn node(n: u8) -> NodeId {
 }
 
 /// Orders of a node, made from nothing.
-pub(super) fn orders(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
+pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
     let mut book = OrderBook::default();
     book.update(state);
     book.of(node)

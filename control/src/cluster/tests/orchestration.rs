@@ -109,16 +109,22 @@ fn a_dead_nodes_tasks_move_at_once() {
     }
     // The node is back: it is told to stop them, and running tasks are not moved again.
     world.health(2, NodeState::Ready);
-    let told = orders(&world.state, &node(2)).unwrap();
-    assert_eq!(told.own.tasks.len(), 2);
+    let orders = orders_of(&world.state, &node(2)).unwrap();
+    assert_eq!(orders.own.tasks.len(), 2);
     assert!(
-        told.own
+        orders.own
             .tasks
             .iter()
             .all(|t| t.desired == TaskState::Shutdown)
     );
     world.run_tasks();
-    assert!(orders(&world.state, &node(2)).unwrap().own.tasks.is_empty());
+    assert!(
+        orders_of(&world.state, &node(2))
+            .unwrap()
+            .own
+            .tasks
+            .is_empty()
+    );
     assert_eq!(world.spread("web").get("node2"), None);
 }
 
