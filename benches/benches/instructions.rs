@@ -197,7 +197,7 @@ fn ingress(measure: &dyn Fn(&mut dyn FnMut())) {
             .admit(vtep, black_box(&datagram))
             .and_then(|(vni, inner)| {
                 let bytes = &datagram[inner];
-                frame::parse(bytes).map(|info| switch.ingress(vni, bytes, &info))
+                frame::parse(bytes).map(|info| switch.ingress(vni, vtep, bytes, &info))
             });
         assert!(black_box(decided).is_ok());
     };
