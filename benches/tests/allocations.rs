@@ -75,7 +75,12 @@ fn switching_rewriting_and_answering_do_not_allocate() {
             .admit(IpAddr::from([192, 0, 2, 7]), &datagram)
             .unwrap();
         let parsed = frame::parse(&datagram[inner.clone()]).unwrap();
-        seen.1 = Some(switch.ingress(vni, IpAddr::from([192, 0, 2, 7]), &datagram[inner.clone()], &parsed));
+        seen.1 = Some(switch.ingress(
+            vni,
+            IpAddr::from([192, 0, 2, 7]),
+            &datagram[inner.clone()],
+            &parsed,
+        ));
         let at = info(&datagram[inner.clone()]);
         seen.2 = Some(superframe::fixup(&mut datagram[inner], &at, 1450));
     });
