@@ -15,7 +15,7 @@ use weft_benches::network::{NET, switch};
 use weft_benches::services::{Mesh, datagram, services, vip};
 use weft_vxlan::PortSource;
 use weft_wire::gro::Coalescer;
-use weft_wire::{PortId, checksum, frame, gso, mac_for_ip, vxlan};
+use weft_wire::{PortId, VnetHdr, checksum, frame, gso, mac_for_ip, offload, vxlan};
 
 /// Sets something up and gives the work that counts to its argument, once or twice.
 type Case = fn(&dyn Fn(&mut dyn FnMut()));
@@ -31,6 +31,8 @@ const CASES: &[(&str, Case)] = &[
     ),
     ("FDB lookup among 1000", fdb),
     ("egress among 1000", egress),
+    ("virtio header of a small frame", plain_header),
+    ("virtio header of a super-frame", super_header),
     ("decap and ingress among 1000", ingress),
     ("VIP lookup among 1000", virtual_address),
     ("insert a flow beside 1000", insert),
@@ -178,6 +180,27 @@ fn egress(measure: &dyn Fn(&mut dyn FnMut())) {
     let mut work = || {
         if let Ok(parsed) = frame::parse(black_box(&bytes)) {
             black_box(switch.egress(NET, source, &bytes, &parsed));
+        }
+    };
+    work();
+    measure(&mut work);
+}
+
+fn plain_header(measure: &dyn Fn(&mut dyn FnMut())) {
+    header(tcp(1, 500, 64), VnetHdr::NONE, measure);
+}
+
+fn super_header(measure: &dyn Fn(&mut dyn FnMut())) {
+    let (frame, vnet) = tcp_super(64_000);
+    header(frame, vnet, measure);
+}
+
+fn header(mut frame: Vec<u8>, vnet: VnetHdr, measure: &dyn Fn(&mut dyn FnMut())) {
+    let parsed = frame::parse(&frame);
+    let mut work = || {
+        if let Ok(parsed) = &parsed {
+            let settled = offload::settle(&mut frame, black_box(&vnet), black_box(parsed));
+            assert!(black_box(settled).is_ok());
         }
     };
     work();
