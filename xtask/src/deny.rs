@@ -1,4 +1,4 @@
-//! What `deny.toml` says of licences, banned crates and sources, proved from `cargo metadata` alone:
+//! What `deny.toml` says of licences, banned crates and sources, proved from what cargo itself knows:
 //! `cargo deny` is a program of its own that a fresh machine would have to fetch and build. Where it
 //! is installed, `.ci/run` asks it as well, and it knows more: advisories, texts of licences.
 //!
@@ -14,6 +14,7 @@ use anyhow::Context;
 use cargo_metadata::{Metadata, MetadataCommand, Package, PackageId};
 use serde::Deserialize;
 
+use crate::purity::cargo_tree;
 use crate::report::Report;
 
 #[derive(Debug, Deserialize)]
@@ -139,7 +140,9 @@ pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
             .other_options(["--locked", "--filter-platform", target].map(String::from))
             .exec()
             .with_context(|| format!("cargo metadata for {target}"))?;
-        collect(&metadata, &mut krates)?;
+        let words = ["--workspace", "--target", target, "-e", "normal,build,dev"];
+        let tree = cargo_tree(root, &[&words[..], &["--prefix", "none"]].concat())?;
+        collect(&metadata, &built(&tree), &mut krates)?;
     }
     let krates: Vec<Krate> = krates.into_values().collect();
     licences(&config.licenses, &krates, report);
@@ -148,15 +151,34 @@ pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds what the workspace resolves to.
-fn collect(metadata: &Metadata, into: &mut BTreeMap<PackageId, Krate>) -> anyhow::Result<()> {
+/// Names and versions in what `cargo tree --prefix none` prints.
+fn built(tree: &str) -> BTreeSet<(String, String)> {
+    let lines = tree.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+        Some((name.to_owned(), version.to_owned()))
+    });
+    lines.collect()
+}
+
+/// Adds what is `built`. Metadata alone also names crates of optional features that nobody turns on.
+fn collect(
+    metadata: &Metadata,
+    built: &BTreeSet<(String, String)>,
+    into: &mut BTreeMap<PackageId, Krate>,
+) -> anyhow::Result<()> {
     let resolve = metadata.resolve.as_ref();
     let nodes = &resolve.context("cargo metadata resolved nothing")?.nodes;
-    for node in nodes {
+    let is_built = |id: &PackageId| {
+        let package = &metadata[id];
+        built.contains(&(package.name.to_string(), package.version.to_string()))
+    };
+    let nodes: Vec<_> = nodes.iter().filter(|node| is_built(&node.id)).collect();
+    for node in &nodes {
         into.entry(node.id.clone())
             .or_insert_with(|| krate(&metadata[&node.id]));
     }
-    for node in nodes {
+    for node in &nodes {
         let parent = &metadata[&node.id];
         for dependency in &node.dependencies {
             if let Some(krate) = into.get_mut(dependency) {

@@ -144,3 +144,15 @@ fn a_setting_without_effect_is_an_error() {
     let wrong = text.replace("\"warn\"", "\"perhaps\"");
     assert!(toml::from_str::<Config>(&wrong).is_err());
 }
+
+#[test]
+fn only_what_is_built_counts() {
+    let tree = "weft v0.1.0 (/src/weft)\n\ntokio v1.0.0\nserde_derive v1.0.9 (proc-macro) (*)\n";
+    let expected = [
+        ("weft", "0.1.0"),
+        ("tokio", "1.0.0"),
+        ("serde_derive", "1.0.9"),
+    ];
+    let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
+    assert_eq!(built(tree), BTreeSet::from(expected));
+}
