@@ -15,7 +15,7 @@ use weft_benches::network::{NET, switch};
 use weft_benches::services::{Mesh, datagram, services, vip};
 use weft_vxlan::PortSource;
 use weft_wire::gro::Coalescer;
-use weft_wire::{PortId, checksum, frame, gso, mac_for_ip, vxlan};
+use weft_wire::{PortId, VnetHdr, checksum, frame, gso, mac_for_ip, offload, vxlan};
 
 /// Sets something up and gives the work that counts to its argument, once or twice.
 type Case = fn(&dyn Fn(&mut dyn FnMut()));
@@ -31,6 +31,8 @@ const CASES: &[(&str, Case)] = &[
     ),
     ("FDB lookup among 1000", fdb),
     ("egress among 1000", egress),
+    ("virtio header of a small frame", plain_header),
+    ("virtio header of a super-frame", super_header),
     ("decap and ingress among 1000", ingress),
     ("VIP lookup among 1000", virtual_address),
     ("insert a flow beside 1000", insert),
@@ -184,6 +186,27 @@ fn egress(measure: &dyn Fn(&mut dyn FnMut())) {
     measure(&mut work);
 }
 
+fn plain_header(measure: &dyn Fn(&mut dyn FnMut())) {
+    header(tcp(1, 500, 64), VnetHdr::NONE, measure);
+}
+
+fn super_header(measure: &dyn Fn(&mut dyn FnMut())) {
+    let (frame, vnet) = tcp_super(64_000);
+    header(frame, vnet, measure);
+}
+
+fn header(mut frame: Vec<u8>, vnet: VnetHdr, measure: &dyn Fn(&mut dyn FnMut())) {
+    let parsed = frame::parse(&frame);
+    let mut work = || {
+        if let Ok(parsed) = &parsed {
+            let settled = offload::settle(&mut frame, black_box(&vnet), black_box(parsed));
+            assert!(black_box(settled).is_ok());
+        }
+    };
+    work();
+    measure(&mut work);
+}
+
 fn ingress(measure: &dyn Fn(&mut dyn FnMut())) {
     let switch = switch(1000);
     let mut datagram = vec![0; vxlan::HEADER_LEN];
@@ -197,7 +220,7 @@ fn ingress(measure: &dyn Fn(&mut dyn FnMut())) {
             .admit(vtep, black_box(&datagram))
             .and_then(|(vni, inner)| {
                 let bytes = &datagram[inner];
-                frame::parse(bytes).map(|info| switch.ingress(vni, bytes, &info))
+                frame::parse(bytes).map(|info| switch.ingress(vni, vtep, bytes, &info))
             });
         assert!(black_box(decided).is_ok());
     };

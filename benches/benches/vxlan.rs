@@ -50,7 +50,7 @@ fn decide(c: &mut Criterion) {
             b.iter(|| {
                 let (vni, inner) = switch.admit(vtep, black_box(&datagram))?;
                 let bytes = &datagram[inner];
-                frame::parse(bytes).map(|info| switch.ingress(vni, bytes, &info))
+                frame::parse(bytes).map(|info| switch.ingress(vni, vtep, bytes, &info))
             });
         });
     }

@@ -25,7 +25,12 @@ pub fn switch(endpoints: u32) -> Switch {
     for n in 2..=endpoints {
         let ip = IpAddr::V4(address(n));
         let vtep = Ipv4Addr::from_bits(0xc000_0200 + n % 100);
-        builder.remote(NET, mac_for_ip(ip), &[ip], SocketAddr::from((vtep, 4789)));
+        builder.vtep(vtep.into()).remote(
+            NET,
+            mac_for_ip(ip),
+            &[ip],
+            SocketAddr::from((vtep, 4789)),
+        );
     }
     builder.build()
 }

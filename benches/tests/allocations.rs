@@ -62,6 +62,7 @@ fn switching_rewriting_and_answering_do_not_allocate() {
     };
     let mut out = tcp(1, 7, 100);
     let gateway = IpAddr::from([10, 255, 255, 254]);
+    let vtep = IpAddr::from([192, 0, 2, 7]);
     let mut datagram = vec![0; vxlan::HEADER_LEN];
     vxlan::emit(NET, datagram.first_chunk_mut().unwrap());
     datagram.extend(tcp(7, 1, 100));
@@ -71,11 +72,9 @@ fn switching_rewriting_and_answering_do_not_allocate() {
         seen.0 = Some(switch.egress(NET, source, &out, &parsed));
         let at = info(&out);
         rewrite_endpoint(&mut out, &at, Side::Destination, gateway, Some(1), false);
-        let (vni, inner) = switch
-            .admit(IpAddr::from([192, 0, 2, 7]), &datagram)
-            .unwrap();
+        let (vni, inner) = switch.admit(vtep, &datagram).unwrap();
         let parsed = frame::parse(&datagram[inner.clone()]).unwrap();
-        seen.1 = Some(switch.ingress(vni, &datagram[inner.clone()], &parsed));
+        seen.1 = Some(switch.ingress(vni, vtep, &datagram[inner.clone()], &parsed));
         let at = info(&datagram[inner.clone()]);
         seen.2 = Some(superframe::fixup(&mut datagram[inner], &at, 1450));
     });

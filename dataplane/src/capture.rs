@@ -6,10 +6,13 @@
 //!      ▲                          │
 //!      └──────── free queue ◄─────┘        empty: the frame is counted as lost, not waited for
 //! ```
+//!
+//! A port takes a record only while it holds fewer than there are free ones: one that floods gets
+//! half of them, two a third each, and for a quiet one there is always a place.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_queue::ArrayQueue;
@@ -20,6 +23,9 @@ use crate::worker::Shared;
 
 /// Records that wait to be read, at most.
 const RECORDS: usize = 1024;
+
+/// Accounts for records in use. Ports that fall on one share its part.
+const ACCOUNTS: usize = 64;
 
 /// Bytes that a record has room for from the start; those of super-frames grow, and stay so until
 /// the capture ends.
@@ -100,6 +106,8 @@ pub(crate) struct Capture {
     filter: CaptureFilter,
     free: ArrayQueue<Record>,
     full: ArrayQueue<Record>,
+    /// Records in use, by account.
+    held: [AtomicU32; ACCOUNTS],
     lost: AtomicU64,
     reader: Unparker,
 }
@@ -113,6 +121,7 @@ impl Capture {
             filter,
             free,
             full: ArrayQueue::new(RECORDS),
+            held: std::array::from_fn(|_| AtomicU32::new(0)),
             lost: AtomicU64::new(0),
             reader,
         }
@@ -144,7 +153,7 @@ impl Capture {
         if !self.wants_port(port) {
             return None;
         }
-        let Some(mut record) = self.free.pop() else {
+        let Some(mut record) = self.take(port) else {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return None;
         };
@@ -158,7 +167,6 @@ impl Capture {
                 .extend_from_slice(&piece[..piece.len().min(room)]);
         }
         record.at = now();
-        record.port = port.map(Arc::clone);
         record.vtep = None;
         Some(record)
     }
@@ -166,12 +174,34 @@ impl Capture {
     /// Hands a record to the reader, or takes it back when its fate is not asked for.
     pub(crate) fn finish(&self, mut record: Record, fate: Fate) {
         record.fate = fate;
-        let wanted = self.wants(fate);
-        let queue = if wanted { &self.full } else { &self.free };
-        if queue.push(record).is_err() {
+        if !self.wants(fate) {
+            self.give_back(record);
+        } else if self.full.push(record).is_err() {
             tracing::debug!("a capture has more records than it was made with");
-        } else if wanted {
+        } else {
             self.reader.unpark();
+        }
+    }
+
+    /// A free record for the port, unless it holds its part already.
+    fn take(&self, port: Option<&Arc<str>>) -> Option<Record> {
+        let held = &self.held[account_of(port)];
+        // Relaxed: a part that is off by a few while workers race is one still. Who asks for one port
+        // shares with nobody.
+        let part = self.free.len();
+        if self.filter.port.is_none() && held.load(Ordering::Relaxed) as usize >= part {
+            return None;
+        }
+        let mut record = self.free.pop()?;
+        held.fetch_add(1, Ordering::Relaxed);
+        record.port = port.map(Arc::clone);
+        Some(record)
+    }
+
+    fn give_back(&self, record: Record) {
+        self.held[account_of(record.port.as_ref())].fetch_sub(1, Ordering::Relaxed);
+        if self.free.push(record).is_err() {
+            tracing::debug!("a capture has more records than it was made with");
         }
     }
 
@@ -195,6 +225,16 @@ impl Capture {
 
 /// Name of what belongs to no port.
 pub const UNDERLAY: &str = "underlay";
+
+/// Account of a port: its name stays where it is as long as anybody holds it. The first is the
+/// underlay's.
+fn account_of(port: Option<&Arc<str>>) -> usize {
+    let Some(port) = port else { return 0 };
+    let address = port.as_ptr().addr() as u64;
+    // The upper bits of a product with an odd constant depend on all of the address's.
+    let mixed = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    1 + mixed as usize % (ACCOUNTS - 1)
+}
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -246,9 +286,7 @@ impl CaptureReader {
         {
             each(&record);
             count += 1;
-            if self.capture.free.push(record).is_err() {
-                tracing::debug!("a capture has more records than it was made with");
-            }
+            self.capture.give_back(record);
         }
         count
     }
@@ -305,15 +343,51 @@ mod tests {
     #[test]
     fn a_slow_reader_loses_frames_and_learns_how_many() {
         let capture = capture(CaptureFilter::default());
-        for _ in 0..RECORDS + 7 {
-            capture.record(
-                None,
-                None,
-                [&b"x"[..]],
-                Fate::Dropped(DropReason::UnknownVni),
-            );
+        let dropped = Fate::Dropped(DropReason::UnknownVni);
+        for _ in 0..RECORDS / 2 + 7 {
+            capture.record(None, None, [&b"x"[..]], dropped);
         }
-        assert_eq!(capture.full.len(), RECORDS);
+        assert_eq!(capture.full.len(), RECORDS / 2);
         assert_eq!(capture.lost.load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn a_port_that_floods_leaves_room_for_the_others() {
+        let capture = capture(CaptureFilter::default());
+        let ports: Vec<Arc<str>> = (0..40).map(|n| format!("port-{n}").into()).collect();
+        let greedy = &ports[0];
+        let quiet = ports
+            .iter()
+            .find(|port| account_of(Some(port)) != account_of(Some(greedy)))
+            .expect("not all on one account");
+        let flood = |port| {
+            for _ in 0..2 * RECORDS {
+                capture.record(Some(port), None, [&b"x"[..]], Fate::Outgoing);
+            }
+        };
+        flood(greedy);
+        assert_eq!(capture.full.len(), RECORDS / 2);
+        let before = capture.lost.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            capture.record(Some(quiet), None, [&b"y"[..]], Fate::Incoming);
+        }
+        assert_eq!(capture.lost.load(Ordering::Relaxed), before);
+        // What is read comes back to whoever held it.
+        while let Some(record) = capture.full.pop() {
+            capture.give_back(record);
+        }
+        assert_eq!(capture.free.len(), RECORDS);
+        assert!(capture.held.iter().all(|n| n.load(Ordering::Relaxed) == 0));
+        // A record whose fate nobody asks for comes back, too.
+        let only = Capture::new(
+            CaptureFilter {
+                outgoing: false,
+                ..CaptureFilter::default()
+            },
+            Parker::new().unparker().clone(),
+        );
+        let pending = only.begin(Some(greedy), [&b"x"[..]]).expect("a record");
+        only.finish(pending, Fate::Outgoing);
+        assert!(only.held.iter().all(|n| n.load(Ordering::Relaxed) == 0));
     }
 }

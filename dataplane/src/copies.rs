@@ -28,11 +28,11 @@ impl Worker {
         }
     }
 
-    /// A frame of the slots that was written into a port.
-    pub(crate) fn copy_held(&mut self, port: &Port, held: &Held) {
+    /// A frame of the slots that was written into a port, or could not be.
+    pub(crate) fn copy_held(&mut self, port: &Port, held: &Held, fate: Fate) {
         if let Some(capture) = self.capture.as_deref() {
             let frame: &[u8] = self.queue.bytes(held.frame.clone());
-            capture.record(Some(&port.name), None, [frame], Fate::Incoming);
+            capture.record(Some(&port.name), None, [frame], fate);
         }
     }
 

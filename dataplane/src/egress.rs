@@ -7,7 +7,7 @@ use std::sync::Arc;
 use weft_mesh::{Forward, Origin, Refusal, Reverse};
 use weft_vxlan::{Destination, Egress, PortSource};
 use weft_wire::frame::{Frame, parse};
-use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, reply};
+use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, offload, reply};
 
 use crate::capture::Fate;
 use crate::node_frames::keep_for_node;
@@ -69,11 +69,16 @@ impl Worker {
     ) -> Result<Slot, DropReason> {
         let bytes = self.queue.bytes(read.clone());
         let (header, frame) = bytes
-            .split_first_chunk::<{ VnetHdr::LEN }>()
+            .split_first_chunk_mut::<{ VnetHdr::LEN }>()
             .ok_or(DropReason::Truncated)?;
-        let vnet = VnetHdr::parse(header);
+        let asked = VnetHdr::parse(header);
         port.counters.sent(frame.len());
         let parsed = parse(frame)?;
+        // Before any verdict: what is looked at below is what leaves.
+        let vnet = offload::settle(frame, &asked, &parsed)?;
+        if vnet != asked {
+            vnet.emit(header);
+        }
         let held = Held {
             frame: read.start + VnetHdr::LEN..read.end,
             vnet,
@@ -328,14 +333,10 @@ impl Worker {
     ) -> Result<(), DropReason> {
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
         let whole = held.frame.start - VnetHdr::LEN..held.frame.end;
-        match port.tap.write(self.queue.bytes(whole)) {
-            Ok(_) => {
-                port.counters.received(held.frame.len());
-                self.copy_held(port, held);
-                Ok(())
-            }
-            Err(_) => Err(DropReason::TapFull),
-        }
+        let written = port.tap.write(self.queue.bytes(whole));
+        let fate = port.took(&written, held.frame.len());
+        self.copy_held(port, held, fate);
+        Ok(())
     }
 
     /// Answers a ping in place, in the name of the address that was pinged.
@@ -351,9 +352,9 @@ impl Worker {
         if len == 0 {
             return Err(DropReason::BadTransportHeader);
         }
-        port.tap.write(whole).map_err(|_| DropReason::TapFull)?;
-        port.counters.received(len);
-        self.copy_held(port, held);
+        let written = port.tap.write(whole);
+        let fate = port.took(&written, len);
+        self.copy_held(port, held, fate);
         Ok(Slot::Free)
     }
 
@@ -362,7 +363,7 @@ impl Worker {
         if len == 0 {
             return Err(DropReason::UnknownNeighbor);
         }
-        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])?;
+        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len]);
         Ok(Slot::Free)
     }
 }

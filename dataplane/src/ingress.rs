@@ -8,11 +8,10 @@ use std::sync::atomic::Ordering;
 
 use weft_mesh::{Install, ResetTo, Reverse, Target};
 use weft_vxlan::{Destination, Ingress};
-use weft_wire::frame::{Frame, parse};
+use weft_wire::frame::{self, Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
 use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
 
-use crate::capture::Fate;
 use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
 use crate::node_frames::keep_for_node;
@@ -75,6 +74,10 @@ impl Worker {
             .max(1);
         // The source port is entropy; answers go to the port that VXLAN listens on.
         let from = SocketAddr::new(message.from.ip(), self.vxlan_port);
+        // A run is held against one sender.
+        if self.run.as_ref().is_some_and(|run| run.vtep != from) {
+            self.close_run(snapshot);
+        }
         let mut at = message.range.start;
         // Once also for a datagram without a byte.
         loop {
@@ -191,7 +194,8 @@ impl Worker {
     fn inner_frame(&mut self, snapshot: &Snapshot, inner: &Inner<'_>) -> Result<(), DropReason> {
         let vni = inner.vni;
         let frame = &self.recv.arena()[inner.head.clone()];
-        match snapshot.switch.ingress(vni, frame, &inner.parsed) {
+        let from = inner.vtep.ip();
+        match snapshot.switch.ingress(vni, from, frame, &inner.parsed) {
             Ingress::Local(to) => {
                 let Frame::Ip(info) = &inner.parsed else {
                     return Err(DropReason::Multicast);
@@ -234,7 +238,8 @@ impl Worker {
                 let Some(to) = to else { return Ok(()) };
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
                 let arena = self.recv.arena();
-                self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails)
+                self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails);
+                Ok(())
             }
             Ingress::Answer(answer) => {
                 let len = answer.write(frame, &mut self.scratch);
@@ -360,10 +365,7 @@ impl Worker {
             .ok_or(DropReason::Oversized)?
             .copy_from_slice(syn);
         match destination {
-            Destination::Local(to) => {
-                let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
-                self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])
-            }
+            Destination::Local(to) => self.write_scratch(snapshot, to, len),
             Destination::Remote(vtep) => self.send_scratch(vni, vtep, len),
         }
     }
@@ -412,11 +414,9 @@ impl Worker {
             return Err(DropReason::BadEthertype);
         };
         let mesh = snapshot.mesh.as_ref().filter(|mesh| mesh.vni == vni);
-        let to = match snapshot
-            .switch
-            .ingress(vni, &handover.frame, &Frame::Ip(info))
-        {
-            Ingress::Local(to) => to,
+        // Whoever passed it on has asked where it comes from.
+        let to = match snapshot.switch.lookup(vni, frame::dst_mac(&handover.frame)) {
+            Some(Destination::Local(to)) => to,
             // By way of the gateway to a client outside: only flows of published ports do that.
             _ => mesh.ok_or(DropReason::PortGone)?.port,
         };
@@ -442,7 +442,8 @@ impl Worker {
         let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
         let Some(to) = to else { return Ok(()) };
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
-        self.write_pieces(port, &vnet, &handover.frame, &[])
+        self.write_pieces(port, &vnet, &handover.frame);
+        Ok(())
     }
 
     /// Sends a reset to an end whose peer is gone.
@@ -472,7 +473,8 @@ impl Worker {
 
     fn write_scratch(&self, snapshot: &Snapshot, id: PortId, len: usize) -> Result<(), DropReason> {
         let port = snapshot.ports.get(&id).ok_or(DropReason::PortGone)?;
-        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len], &[])
+        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len]);
+        Ok(())
     }
 
     /// Queues the frame in `scratch` for a VTEP.
@@ -500,14 +502,8 @@ impl Worker {
     }
 
     /// Writes a virtio header and a frame into a port.
-    pub(crate) fn write_pieces(
-        &self,
-        port: &Port,
-        vnet: &VnetHdr,
-        frame: &[u8],
-        tails: &[Range<usize>],
-    ) -> Result<(), DropReason> {
-        self.write_pieces_of(port, vnet, frame, &(0..frame.len()), tails)
+    pub(crate) fn write_pieces(&self, port: &Port, vnet: &VnetHdr, frame: &[u8]) {
+        self.write_pieces_of(port, vnet, frame, &(0..frame.len()), &[]);
     }
 
     /// Writes a virtio header and pieces of `arena` into a port, as one frame.
@@ -518,7 +514,7 @@ impl Worker {
         arena: &[u8],
         head: &Range<usize>,
         tails: &[Range<usize>],
-    ) -> Result<(), DropReason> {
+    ) {
         let mut header = [0; VnetHdr::LEN];
         vnet.emit(&mut header);
         let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 2];
@@ -529,18 +525,8 @@ impl Worker {
             *piece = IoSlice::new(&arena[tail.clone()]);
             len += tail.len();
         }
-        match port.tap.writev(&pieces[..2 + tails.len()]) {
-            Ok(_) => {
-                port.counters.received(len);
-                self.copy_pieces(port, &pieces[1..2 + tails.len()], Fate::Incoming);
-                Ok(())
-            }
-            Err(_) => {
-                port.counters.drops.add(DropReason::TapFull);
-                let fate = Fate::Dropped(DropReason::TapFull);
-                self.copy_pieces(port, &pieces[1..2 + tails.len()], fate);
-                Ok(())
-            }
-        }
+        let written = port.tap.writev(&pieces[..2 + tails.len()]);
+        let fate = port.took(&written, len);
+        self.copy_pieces(port, &pieces[1..2 + tails.len()], fate);
     }
 }

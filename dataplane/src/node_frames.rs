@@ -86,7 +86,8 @@ impl Worker {
         match destination {
             Destination::Local(to) => {
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
-                self.write_pieces(port, &VnetHdr::NONE, bytes, &[])
+                self.write_pieces(port, &VnetHdr::NONE, bytes);
+                Ok(())
             }
             Destination::Remote(vtep) => {
                 self.scratch

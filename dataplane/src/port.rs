@@ -1,12 +1,14 @@
 //! A port: one TAP in one sandbox, owned by one worker.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_sys::tap::Tap;
-use weft_wire::{Mac, PortId, Vni};
+use weft_wire::{DropReason, Mac, PortId, Vni};
 
+use crate::capture::Fate;
 use crate::counters::DropCounters;
 
 /// Traffic of one port, seen from the sandbox: `tx` left it, `rx` reached it.
@@ -55,4 +57,19 @@ pub struct Port {
     pub worker: usize,
     /// Kept across snapshots.
     pub counters: Arc<PortCounters>,
+}
+
+impl Port {
+    /// Counts what the kernel said to a frame of `bytes` for this port. One that it did not take is
+    /// a drop of the port whose queue is full, whatever way it came: its sender did nothing wrong,
+    /// and one behind another VTEP has no counters here.
+    pub(crate) fn took(&self, written: &io::Result<usize>, bytes: usize) -> Fate {
+        if written.is_ok() {
+            self.counters.received(bytes);
+            Fate::Incoming
+        } else {
+            self.counters.drops.add(DropReason::TapFull);
+            Fate::Dropped(DropReason::TapFull)
+        }
+    }
 }

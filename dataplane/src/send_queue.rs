@@ -182,7 +182,7 @@ impl SendQueue {
         let key = Waiting::key(socket, self.vtep(vtep), dst);
         if single {
             if vnet.needs_csum() {
-                gso::finish_single(&mut self.slots[frame.clone()], vnet)?;
+                gso::finish_single(&mut self.slots[frame.clone()], vnet, info)?;
             }
             // The virtio header has been read: its room takes the VXLAN header.
             let packet = frame.start - outer.len()..frame.end;

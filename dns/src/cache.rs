@@ -9,6 +9,7 @@ use hickory_proto::rr::{RData, Record};
 use weft_wire::Instant;
 
 use crate::reply::{Outcome, Reply};
+use crate::shares::{Shares, Tenant};
 
 /// Bounds of the cache of outside names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,24 @@ impl Default for CacheLimits {
 /// that sent the same bytes: same EDNS, same DO and CD, same letter case.
 pub(crate) type Key = Arc<[u8]>;
 
-/// Bounded map from queries to replies; what expires first is evicted first.
+/// Bounded map from queries to replies. When it is full, who keeps the most of it loses what expires
+/// first, so that nobody's names are pushed out by another's.
 #[derive(Debug)]
 pub(crate) struct Cache {
     limits: CacheLimits,
     entries: BTreeMap<Key, Entry>,
     by_expiry: BTreeSet<(Instant, Key)>,
+    by_tenant: BTreeSet<(Tenant, Instant, Key)>,
     bytes: usize,
+    /// Entries and bytes of each tenant.
+    counts: Shares,
+    sizes: Shares,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// Who asked first.
+    tenant: Tenant,
     stored: Instant,
     expires: Instant,
     reply: Box<[u8]>,
@@ -61,14 +69,20 @@ impl Cache {
             limits,
             entries: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
+            by_tenant: BTreeSet::new(),
             bytes: 0,
+            counts: Shares::default(),
+            sizes: Shares::default(),
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.by_expiry.clear();
+        self.by_tenant.clear();
         self.bytes = 0;
+        self.counts.clear();
+        self.sizes.clear();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -93,8 +107,16 @@ impl Cache {
         Some(Reply { bytes, outcome })
     }
 
-    /// Keeps `reply` when it may be kept; `limit` is the largest reply for this query in bytes.
-    pub(crate) fn put(&mut self, now: Instant, key: &Key, reply: &[u8], limit: usize) {
+    /// Keeps `reply` on the account of `tenant` when it may be kept; `limit` is the largest reply for
+    /// this query in bytes.
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        tenant: Tenant,
+        key: &Key,
+        reply: &[u8],
+        limit: usize,
+    ) {
         let Ok(message) = Message::from_vec(reply) else {
             return;
         };
@@ -108,18 +130,19 @@ impl Cache {
             return;
         }
         self.remove(key);
-        while self.entries.len() >= self.limits.entries || self.bytes + size > self.limits.bytes {
-            let Some((_, soonest)) = self.by_expiry.first().cloned() else {
-                break;
-            };
-            self.remove(&soonest);
+        if !self.make_room(now, tenant, size) {
+            return;
         }
         let expires = now.after(lifetime);
         self.by_expiry.insert((expires, Key::clone(key)));
+        self.by_tenant.insert((tenant, expires, Key::clone(key)));
         self.bytes += size;
+        self.counts.add(tenant, 1);
+        self.sizes.add(tenant, size);
         self.entries.insert(
             Key::clone(key),
             Entry {
+                tenant,
                 stored: now,
                 expires,
                 reply: reply.into(),
@@ -127,10 +150,44 @@ impl Cache {
         );
     }
 
+    /// Makes room for one entry of `size` bytes: first goes what has expired, then what expires first
+    /// of who keeps the most, which may be `tenant`. False when that leaves no room.
+    fn make_room(&mut self, now: Instant, tenant: Tenant, size: usize) -> bool {
+        loop {
+            let crowded = self.entries.len() >= self.limits.entries;
+            if !crowded && self.bytes + size <= self.limits.bytes {
+                return true;
+            }
+            let expired = self.by_expiry.first().filter(|(at, _)| *at <= now);
+            let key = if let Some((_, key)) = expired {
+                Key::clone(key)
+            } else {
+                let greediest = if crowded {
+                    self.counts.greediest(tenant, 1)
+                } else {
+                    self.sizes.greediest(tenant, size)
+                };
+                let from = greediest.unwrap_or(tenant);
+                let least = (from, Instant::default(), Key::from([]));
+                let soonest = self.by_tenant.range(least..).next();
+                let Some((_, _, key)) = soonest.filter(|(of, ..)| *of == from) else {
+                    return false;
+                };
+                Key::clone(key)
+            };
+            self.remove(&key);
+        }
+    }
+
     fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
-            self.bytes -= key.len() + entry.reply.len();
+            let size = key.len() + entry.reply.len();
+            self.bytes -= size;
+            self.counts.remove(entry.tenant, 1);
+            self.sizes.remove(entry.tenant, size);
             self.by_expiry.remove(&(entry.expires, Key::clone(key)));
+            self.by_tenant
+                .remove(&(entry.tenant, entry.expires, Key::clone(key)));
         }
     }
 }

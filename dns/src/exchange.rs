@@ -10,6 +10,7 @@ use crate::answer::mix;
 use crate::cache::Key;
 use crate::forwarder::{ForwarderConfig, Token};
 use crate::reply::Transport;
+use crate::shares::Tenant;
 
 /// A question without an answer so far.
 #[derive(Debug)]
@@ -20,8 +21,9 @@ pub(crate) struct Exchange {
     pub(crate) query: Message,
     /// As the first client sent it.
     pub(crate) bytes: Vec<u8>,
-    /// Clients with their ids.
-    pub(crate) waiters: Vec<(Token, u16)>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// On whose account it is: one of those who wait.
+    pub(crate) payer: Tenant,
     /// Sent and not answered.
     pub(crate) open: Vec<Try>,
     pub(crate) give_up: Instant,
@@ -30,6 +32,17 @@ pub(crate) struct Exchange {
     plan: VecDeque<(SocketAddr, u8)>,
     tries: u64,
     seed: u64,
+}
+
+/// A client that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) token: Token,
+    pub(crate) tenant: Tenant,
+    /// Of its message.
+    pub(crate) id: u16,
+    /// Order of arrival, among all.
+    pub(crate) number: u64,
 }
 
 /// One message sent to one upstream.
@@ -43,6 +56,7 @@ pub(crate) struct Try {
 /// A question as it came in.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    pub(crate) tenant: Tenant,
     pub(crate) key: Key,
     pub(crate) transport: Transport,
     pub(crate) query: Message,
@@ -64,6 +78,7 @@ impl Exchange {
             query: asked.query,
             bytes: asked.bytes,
             waiters: Vec::new(),
+            payer: asked.tenant,
             open: Vec::new(),
             give_up,
             next_try: None,

@@ -10,7 +10,8 @@
 //! Contract: call one `query` or `handle_*`, drain [`Forwarder::poll_action`] until it says
 //! `None`, read [`Forwarder::next_deadline`], wait.
 //!
-//! Everything is bounded: questions in flight, clients that wait, tries, the cache.
+//! Everything is bounded: questions in flight, clients that wait, tries, the cache. What is full is
+//! shared: who asks gets a place of the one that holds the most, unless that is himself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -23,8 +24,9 @@ use weft_wire::Instant;
 
 use crate::QUERY_MAX_BYTES;
 use crate::cache::{self, Cache, CacheLimits, Key};
-use crate::exchange::{AfterFailure, Asked, Exchange, Try};
+use crate::exchange::{AfterFailure, Asked, Exchange, Try, Waiter};
 use crate::reply::{self, Outcome, Reply, Transport};
+use crate::shares::{Ledger, Tenant};
 use crate::upstreams::Upstreams;
 
 /// Names one waiting client; chosen by the caller, used once.
@@ -41,9 +43,10 @@ pub struct ForwarderConfig {
     /// Time from the query to SERVFAIL; below the five seconds after which libc's resolver asks
     /// again.
     pub give_up_after: Duration,
-    /// Different questions under way; more are answered with REFUSED.
+    /// Different questions under way. With more, the oldest of the tenant that has the most is
+    /// answered with REFUSED, or the new one, when that is its own or it has as many.
     pub in_flight_max: usize,
-    /// Clients that wait, over all questions; more are answered with REFUSED.
+    /// Clients that wait, over all questions. The same holds for them.
     pub waiters_max: usize,
     /// Bounds of the cache.
     pub cache: CacheLimits,
@@ -135,7 +138,11 @@ pub struct Forwarder {
     by_key: BTreeMap<Key, u64>,
     by_try: BTreeMap<(SocketAddr, Transport, u16), u64>,
     deadlines: BTreeSet<(Instant, u64)>,
-    waiting: usize,
+    /// Clients by arrival, each with the question that it waits for.
+    waiting: Ledger,
+    /// Questions by who accounts for them.
+    paid: Ledger,
+    next_waiter: u64,
     next_exchange: u64,
     actions: VecDeque<Action>,
 }
@@ -152,7 +159,9 @@ impl Forwarder {
             by_key: BTreeMap::new(),
             by_try: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            waiting: 0,
+            waiting: Ledger::default(),
+            paid: Ledger::default(),
+            next_waiter: 0,
             next_exchange: 0,
             actions: VecDeque::new(),
         }
@@ -188,7 +197,7 @@ impl Forwarder {
         self.cache.len()
     }
 
-    /// Takes a client's query. `seed` decides the ids of the messages to upstreams and must be
+    /// Takes a query of a client in sandbox `tenant`. `seed` decides the ids of the messages to upstreams and must be
     /// unpredictable to others: a fresh one from a cryptographic generator for each query.
     ///
     /// # Errors
@@ -196,7 +205,7 @@ impl Forwarder {
     pub fn query(
         &mut self,
         now: Instant,
-        token: Token,
+        (token, tenant): (Token, Tenant),
         bytes: &[u8],
         transport: Transport,
         seed: u64,
@@ -218,21 +227,20 @@ impl Forwarder {
             self.reply(token, kept);
             return Ok(());
         }
-        let same = self.by_key.get(&key).copied();
-        let full = self.waiting >= self.config.waiters_max
-            || (same.is_none() && self.exchanges.len() >= self.config.in_flight_max);
         if self.upstreams.is_empty() {
             self.reply(
                 token,
                 reply::error(&query, ResponseCode::ServFail, transport),
             );
-        } else if full {
+        } else if !self.make_room(tenant, &key) {
             self.reply(
                 token,
                 reply::error(&query, ResponseCode::Refused, transport),
             );
         } else {
+            let same = self.by_key.get(&key).copied();
             let asked = Asked {
+                tenant,
                 key,
                 transport,
                 query,
@@ -240,10 +248,7 @@ impl Forwarder {
                 seed,
             };
             let number = same.unwrap_or_else(|| self.open_exchange(now, asked));
-            if let Some(exchange) = self.exchanges.get_mut(&number) {
-                exchange.waiters.push((token, id));
-                self.waiting += 1;
-            }
+            self.join(number, token, tenant, id);
         }
         Ok(())
     }
@@ -350,6 +355,7 @@ impl Forwarder {
             &self.upstreams.order(now),
             now.after(self.config.give_up_after),
         );
+        self.paid.insert(exchange.payer, number, number);
         self.by_key.insert(Key::clone(&exchange.key), number);
         self.deadlines.insert((exchange.deadline(), number));
         self.exchanges.insert(number, exchange);
@@ -437,12 +443,13 @@ impl Forwarder {
                 reply::error(&exchange.query, error, exchange.transport).bytes
             });
         } else {
-            self.cache.put(now, &exchange.key, bytes, limit);
+            let payer = exchange.payer;
+            self.cache.put(now, payer, &exchange.key, bytes, limit);
         }
-        for (token, id) in exchange.waiters {
+        for waiter in exchange.waiters {
             let mut bytes = fitting.clone();
-            reply::set_id(&mut bytes, id);
-            self.reply(token, Reply { bytes, outcome });
+            reply::set_id(&mut bytes, waiter.id);
+            self.reply(waiter.token, Reply { bytes, outcome });
         }
     }
 
@@ -450,12 +457,12 @@ impl Forwarder {
         let Some(exchange) = self.close(number) else {
             return;
         };
-        let failure = reply::error(&exchange.query, ResponseCode::ServFail, exchange.transport);
-        for (token, id) in exchange.waiters {
-            let mut reply = failure.clone();
-            reply::set_id(&mut reply.bytes, id);
-            self.reply(token, reply);
-        }
+        self.tell(
+            &exchange.query,
+            ResponseCode::ServFail,
+            exchange.transport,
+            &exchange.waiters,
+        );
     }
 
     /// Takes an exchange out of every index and closes its tries.
@@ -463,7 +470,10 @@ impl Forwarder {
         let exchange = self.exchanges.remove(&number)?;
         self.by_key.remove(&exchange.key);
         self.deadlines.remove(&(exchange.deadline(), number));
-        self.waiting -= exchange.waiters.len();
+        self.paid.remove(exchange.payer, number);
+        for waiter in &exchange.waiters {
+            self.waiting.remove(waiter.tenant, waiter.number);
+        }
         for attempt in &exchange.open {
             let (upstream, transport, id) = (attempt.upstream, exchange.transport, attempt.id);
             self.by_try.remove(&(upstream, transport, id));
@@ -474,6 +484,84 @@ impl Forwarder {
             });
         }
         Some(exchange)
+    }
+
+    /// Whether `tenant` may wait for the question `key`; others may have had to give way.
+    fn make_room(&mut self, tenant: Tenant, key: &Key) -> bool {
+        while self.waiting.len() >= self.config.waiters_max {
+            let Some((_, oldest, number)) = self.waiting.gives_way(tenant) else {
+                return false;
+            };
+            self.refuse(number, |waiter| waiter.number == oldest);
+        }
+        // Asked again each time: the question may be among those that give way.
+        while !self.by_key.contains_key(key) && self.exchanges.len() >= self.config.in_flight_max {
+            let Some((greediest, oldest, _)) = self.paid.gives_way(tenant) else {
+                return false;
+            };
+            self.refuse(oldest, |waiter| waiter.tenant == greediest);
+        }
+        true
+    }
+
+    fn join(&mut self, number: u64, token: Token, tenant: Tenant, id: u16) {
+        let Some(exchange) = self.exchanges.get_mut(&number) else {
+            return;
+        };
+        let waiter = Waiter {
+            token,
+            tenant,
+            id,
+            number: self.next_waiter,
+        };
+        self.next_waiter += 1;
+        exchange.waiters.push(waiter);
+        self.waiting.insert(tenant, waiter.number, number);
+    }
+
+    /// Answers those of a question's waiters that have to go with REFUSED. The question stays with
+    /// the others, on the account of one of them, and ends when there are none.
+    fn refuse(&mut self, number: u64, goes: impl Fn(&Waiter) -> bool) {
+        let Some(exchange) = self.exchanges.get_mut(&number) else {
+            return;
+        };
+        let (refused, stay): (Vec<_>, Vec<_>) =
+            exchange.waiters.iter().copied().partition(|w| goes(w));
+        let (query, transport) = (exchange.query.clone(), exchange.transport);
+        match stay.first() {
+            None => {
+                self.close(number);
+            }
+            Some(first) => {
+                let payer = exchange.payer;
+                if stay.iter().all(|waiter| waiter.tenant != payer) {
+                    exchange.payer = first.tenant;
+                    self.paid.remove(payer, number);
+                    self.paid.insert(first.tenant, number, number);
+                }
+                exchange.waiters = stay;
+                for waiter in &refused {
+                    self.waiting.remove(waiter.tenant, waiter.number);
+                }
+            }
+        }
+        self.tell(&query, ResponseCode::Refused, transport, &refused);
+    }
+
+    /// Answers waiters with an error, each under its own id.
+    fn tell(
+        &mut self,
+        query: &Message,
+        code: ResponseCode,
+        transport: Transport,
+        waiters: &[Waiter],
+    ) {
+        let error = reply::error(query, code, transport);
+        for waiter in waiters {
+            let mut reply = error.clone();
+            reply::set_id(&mut reply.bytes, waiter.id);
+            self.reply(waiter.token, reply);
+        }
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {

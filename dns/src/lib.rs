@@ -23,6 +23,7 @@ mod forwarder;
 mod lookup;
 mod name;
 mod reply;
+mod shares;
 mod upstreams;
 mod zone;
 
@@ -33,6 +34,7 @@ pub use builder::{
 pub use cache::CacheLimits;
 pub use forwarder::{Action, Forwarder, ForwarderConfig, NotAQuery, ReplyError, Token, Transmit};
 pub use reply::{Outcome, Reply, Transport, refusal};
+pub use shares::Tenant;
 pub use zone::{ClientView, Zone};
 
 /// Lifetime of the answers made from a [`Zone`], in seconds.

@@ -12,7 +12,7 @@ use common::{client, query, zone};
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;
-use weft_dns::{Action, Answer, Ask, Forwarder, ForwarderConfig, Token, Transport, answer};
+use weft_dns::{Action, Answer, Ask, Forwarder, ForwarderConfig, Tenant, Token, Transport, answer};
 use weft_wire::Instant;
 
 /// Random bytes, and well-formed queries with a few bytes changed.
@@ -92,7 +92,7 @@ proptest! {
         };
         for (token, (bytes, transport)) in (0..).zip(&queries) {
             accepted += usize::from(
-                forwarder.query(now, Token(token), bytes, *transport, seed ^ token).is_ok()
+                forwarder.query(now, (Token(token), Tenant(token % 3)), bytes, *transport, seed ^ token).is_ok()
             );
             drain(&mut forwarder, &mut sent);
         }

@@ -16,8 +16,8 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use weft_dns::{
-    Action, Forwarder, ForwarderConfig, NotAQuery, Outcome, Reply, ReplyError, Token, Transmit,
-    Transport,
+    Action, Forwarder, ForwarderConfig, NotAQuery, Outcome, Reply, ReplyError, Tenant, Token,
+    Transmit, Transport,
 };
 use weft_wire::Instant;
 
@@ -66,16 +66,34 @@ impl Bench {
     }
 
     fn ask_over(&mut self, token: u64, message: &Message, transport: Transport) {
+        self.ask_of(Tenant(0), token, message, transport);
+    }
+
+    fn ask_of(&mut self, tenant: Tenant, token: u64, message: &Message, transport: Transport) {
         let bytes = message.to_vec().unwrap();
         let seed = token.wrapping_mul(0x1234_5678_9abc_def1);
         self.forwarder
-            .query(self.now, Token(token), &bytes, transport, seed)
+            .query(self.now, (Token(token), tenant), &bytes, transport, seed)
             .unwrap();
         self.drain();
     }
 
     fn ask(&mut self, token: u64, name: &str) {
         self.ask_over(token, &query(name, A), Transport::Udp);
+    }
+
+    /// The same from a sandbox.
+    fn ask_from(&mut self, tenant: u64, token: u64, name: &str) {
+        self.ask_of(Tenant(tenant), token, &query(name, A), Transport::Udp);
+    }
+
+    /// Tokens that were refused so far.
+    fn refused(&self) -> Vec<u64> {
+        let refused = self.replies.iter();
+        refused
+            .filter(|(_, reply)| reply.outcome == Outcome::Refused)
+            .map(|(token, _)| token.0)
+            .collect()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -429,9 +447,10 @@ fn without_upstreams_it_is_servfail() {
     assert!(!bench.forwarder.has_upstream());
     bench.ask(1, "example.org.");
     assert_eq!(bench.only_reply().2, Outcome::ServFail);
-    let not_a_query = bench
-        .forwarder
-        .query(bench.now, Token(2), &[0; 3], Transport::Udp, 0);
+    let not_a_query =
+        bench
+            .forwarder
+            .query(bench.now, (Token(2), Tenant(0)), &[0; 3], Transport::Udp, 0);
     assert_eq!(not_a_query, Err(NotAQuery));
 }
 
@@ -454,4 +473,139 @@ fn a_reply_larger_than_the_client_takes_is_cut_and_marked() {
     big.metadata.id = sent.id;
     bench.reply_to(&sent, &big).unwrap();
     assert_eq!(bench.only_reply().1.answers.len(), 80);
+}
+
+/// Two sandboxes hold as much as they can; a third still resolves, and so does a fourth.
+#[test]
+fn a_greedy_tenant_gives_way_to_the_others() {
+    let mut bench = Bench::new(&[first()]);
+    for n in 0..2000 {
+        bench.ask_from(1 + n % 2, n, &format!("n{n}.org."));
+    }
+    // Nobody but them, so they have all there is, in equal parts.
+    assert_eq!(
+        (bench.forwarder.in_flight(), bench.refused().len()),
+        (1024, 2000 - 1024)
+    );
+    bench.replies.clear();
+    for (tenant, tokens) in [(3, 10_000..10_030), (4, 20_000..20_030)] {
+        for token in tokens {
+            let asked = bench.sent.len();
+            bench.ask_from(tenant, token, &format!("t{token}.org."));
+            assert_eq!(bench.sent.len(), asked + 1, "{token} was not asked");
+            // The greedy go on meanwhile, and take nothing back.
+            for n in 0..20 {
+                let token = token * 100 + n;
+                bench.ask_from(1 + n % 2, token, &format!("m{token}.org."));
+            }
+            bench.answer(asked, ResponseCode::NoError);
+            assert!(
+                bench
+                    .refused()
+                    .iter()
+                    .all(|t| !(10_000..30_000).contains(t))
+            );
+        }
+    }
+    let answered = |(_, reply): &&(Token, Reply)| reply.outcome == Outcome::Answered;
+    assert_eq!(bench.replies.iter().filter(answered).count(), 60);
+    // Whoever holds less than an equal part is not refused; with equal parts nobody takes any more.
+    for n in 0..2000 {
+        bench.ask_from(3 + n % 2, 100_000 + n, &format!("l{n}.org."));
+    }
+    let refused = bench.refused();
+    let late = |tenant: u64| {
+        let of = move |t: &&u64| (100_000..102_000).contains(*t) && 3 + **t % 2 == tenant;
+        1000 - refused.iter().filter(of).count()
+    };
+    assert_eq!(bench.forwarder.in_flight(), 1024);
+    assert_eq!((late(3), late(4)), (256, 256));
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.forwarder.in_flight(), 0);
+}
+
+/// A question that others wait for as well goes on for them when its first asker gives way.
+#[test]
+fn who_gives_way_takes_nobody_along() {
+    let config = ForwarderConfig {
+        in_flight_max: 4,
+        ..ForwarderConfig::default()
+    };
+    let mut bench = Bench::with(&[first()], config);
+    for n in 0..4 {
+        bench.ask_from(1, n, &format!("n{n}.org."));
+    }
+    bench.ask_from(2, 10, "n0.org.");
+    bench.ask_from(3, 11, "new.org.");
+    // The first is on the second's account now; the one after it ended.
+    assert_eq!(bench.refused(), [0, 1]);
+    assert_eq!(bench.forwarder.in_flight(), 4);
+    bench.answer(0, ResponseCode::NoError);
+    let (token, reply) = bench.replies.last().unwrap();
+    assert_eq!((token.0, reply.outcome), (10, Outcome::Answered));
+    bench.pass(Duration::from_secs(4));
+    let mut tokens: Vec<_> = bench.replies.iter().map(|(token, _)| token.0).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, [0, 1, 2, 3, 10, 11]);
+}
+
+#[test]
+fn waiting_places_are_shared_too() {
+    let config = ForwarderConfig {
+        waiters_max: 100,
+        ..ForwarderConfig::default()
+    };
+    let mut bench = Bench::with(&[first()], config);
+    for n in 0..200 {
+        bench.ask_from(1, n, "same.org.");
+    }
+    assert_eq!(bench.refused().len(), 100);
+    bench.ask_from(2, 1000, "same.org.");
+    bench.ask_from(2, 1001, "other.org.");
+    assert_eq!(bench.refused()[100..], [0, 1]);
+    bench.answer(0, ResponseCode::NoError);
+    bench.answer(1, ResponseCode::NoError);
+    let answered = |token: u64| {
+        let mut replies = bench.replies.iter();
+        replies.any(|(t, reply)| t.0 == token && reply.outcome == Outcome::Answered)
+    };
+    assert!(answered(1000) && answered(1001) && answered(2));
+    assert_eq!(bench.replies.len(), 202);
+}
+
+#[test]
+fn nobody_pushes_anothers_names_out_of_the_cache() {
+    let mut config = ForwarderConfig::default();
+    config.cache.entries = 20;
+    let mut bench = Bench::with(&[first()], config);
+    let keep = |bench: &mut Bench, tenant, token: u64, name: &str, ttl| {
+        let asked = bench.sent.len();
+        bench.ask_from(tenant, token, name);
+        if let Some(sent) = bench.sent.get(asked).cloned() {
+            let reply = response(&sent, ResponseCode::NoError, ttl);
+            bench.reply_to(&sent, &reply).unwrap();
+        }
+        bench.sent.len() > asked
+    };
+    for n in 0..5 {
+        assert!(keep(&mut bench, 1, n, &format!("mine{n}.org."), 60));
+    }
+    // Others live longer and are more by far.
+    for n in 0..200 {
+        assert!(keep(&mut bench, 2, 100 + n, &format!("n{n}.org."), 300));
+        assert!(bench.forwarder.cached() <= 20);
+    }
+    for n in 0..5 {
+        assert!(!keep(&mut bench, 1, 1000 + n, &format!("mine{n}.org."), 60));
+    }
+    assert!(!keep(&mut bench, 1, 2000, "n199.org.", 300));
+    // What has expired goes before anything else, whose ever it is.
+    bench.pass(Duration::from_secs(61));
+    for n in 0..5 {
+        assert!(keep(&mut bench, 2, 3000 + n, &format!("late{n}.org."), 300));
+    }
+    assert_eq!(bench.forwarder.cached(), 20);
+    assert!(!keep(&mut bench, 2, 4000, "n199.org.", 300));
+    assert!(keep(&mut bench, 1, 4001, "mine0.org.", 60));
+    assert!(!keep(&mut bench, 1, 4002, "mine0.org.", 60));
 }

@@ -13,8 +13,8 @@ use hickory_proto::op::{Message, MessageType};
 use libfuzzer_sys::fuzz_target;
 use weft_dns::{
     Action, Answer, Ask, ClientView, EndpointNames, Forwarder, ForwarderConfig, Outcome,
-    ResolutionMode, ServiceNames, ServicePort, Token, Transmit, Transport, Zone, ZoneBuilder,
-    answer,
+    ResolutionMode, ServiceNames, ServicePort, Tenant, Token, Transmit, Transport, Zone,
+    ZoneBuilder, answer,
 };
 use weft_wire::Instant;
 
@@ -153,8 +153,9 @@ impl Machine {
 
     fn step(&mut self, command: u8, bytes: &[u8]) {
         match command & 7 {
-            0 | 1 => self.query(bytes, transport(command)),
+            0 | 1 => self.query(command >> 6, bytes, transport(command)),
             2 => self.query(
+                command >> 6,
                 b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x03org\0\0\x01\0\x01",
                 transport(command >> 3),
             ),
@@ -190,13 +191,19 @@ impl Machine {
         self.sent.iter().rev().nth(which.into()).cloned()
     }
 
-    fn query(&mut self, bytes: &[u8], transport: Transport) {
+    fn query(&mut self, tenant: u8, bytes: &[u8], transport: Transport) {
         let token = Token(self.next);
         self.next += 1;
         let seed = self.next.wrapping_mul(0x0123_4567_89ab_cdef);
         if self
             .forwarder
-            .query(self.now, token, bytes, transport, seed)
+            .query(
+                self.now,
+                (token, Tenant(tenant.into())),
+                bytes,
+                transport,
+                seed,
+            )
             .is_ok()
         {
             self.owed.insert(token, ([bytes[0], bytes[1]], transport));

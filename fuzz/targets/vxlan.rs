@@ -17,7 +17,10 @@ struct World {
     vni: Vni,
     ips: [IpAddr; 2],
     mac: Mac,
+    /// A static peer of the first network, a node.
     vtep: SocketAddr,
+    node: SocketAddr,
+    other: Vni,
 }
 
 fn world() -> &'static World {
@@ -26,6 +29,8 @@ fn world() -> &'static World {
         let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
         let vni = Vni::new(4097).expect("24 bits");
         let vtep = SocketAddr::new(ip("192.0.2.2"), 4789);
+        let node = SocketAddr::new(ip("192.0.2.3"), 4789);
+        let other = Vni::new(4098).expect("24 bits");
         let ips = [ip("10.0.1.5"), ip("fd00::5")];
         let mac = mac_for_ip(ips[0]);
         let mut builder = SwitchBuilder::new();
@@ -48,6 +53,19 @@ fn world() -> &'static World {
                 &[ip("10.0.1.7"), ip("fd00::7")],
                 vtep,
             )
+            .remote(vni, mac_for_ip(ip("10.0.1.8")), &[ip("10.0.1.8")], node)
+            .vtep(node.ip())
+            .network(NetworkEntry {
+                vni: other,
+                mtu: 1450,
+                gateways: Vec::new(),
+            })
+            .local(
+                other,
+                mac_for_ip(ip("10.0.2.5")),
+                &[ip("10.0.2.5")],
+                PortId(3),
+            )
             .virtual_ip(vni, ip("10.0.1.100"));
         World {
             switch: builder.build(),
@@ -55,6 +73,8 @@ fn world() -> &'static World {
             ips,
             mac,
             vtep,
+            node,
+            other,
         }
     })
 }
@@ -66,6 +86,7 @@ fuzz_target!(|data: &[u8]| {
     let world = world();
     let from = match choice & 3 {
         0 => IpAddr::from([198, 51, 100, 1]),
+        1 => world.node.ip(),
         _ => world.vtep.ip(),
     };
     match world.switch.admit(from, datagram) {
@@ -75,8 +96,8 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         Ok((vni, inner)) => {
-            assert_eq!(vni, world.vni);
-            ingress(world, &datagram[inner]);
+            assert!(vni == world.vni || (vni == world.other && choice & 3 == 1));
+            ingress(world, vni, from, &datagram[inner]);
         }
     }
     if let Some(inner) = datagram.get(8..) {
@@ -89,14 +110,27 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn ingress(world: &World, bytes: &[u8]) {
+fn ingress(world: &World, vni: Vni, from: IpAddr, bytes: &[u8]) {
     let Ok(parsed) = frame::parse(bytes) else {
         return;
     };
-    match world.switch.ingress(world.vni, bytes, &parsed) {
+    match world.switch.ingress(vni, from, bytes, &parsed) {
         Ingress::Local(port) => {
-            let found = world.switch.lookup(world.vni, frame::dst_mac(bytes));
+            let found = world.switch.lookup(vni, frame::dst_mac(bytes));
             assert_eq!(found, Some(Destination::Local(port)));
+            let Frame::Ip(info) = parsed else {
+                panic!("ARP is never delivered");
+            };
+            let behind = |mac| match world.switch.lookup(vni, mac) {
+                Some(Destination::Remote(vtep)) => Some(vtep.ip() == from),
+                Some(Destination::Local(_)) => Some(false),
+                None => None,
+            };
+            if let Some(owner) = world.switch.neighbor(vni, info.src) {
+                // An address of a service or gateway has no place.
+                assert_eq!(behind(owner), Some(true));
+            }
+            assert_ne!(behind(frame::src_mac(bytes)), Some(false));
         }
         Ingress::Virtual => assert!(!frame::dst_mac(bytes).is_multicast()),
         Ingress::Answer(answer) => write(answer, bytes),

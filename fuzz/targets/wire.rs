@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use weft_wire::gro::{Coalescer, Offer};
 use weft_wire::rewrite::{self, Side};
 use weft_wire::{
-    Frame, GsoKind, IpInfo, Mac, VnetHdr, checksum, flow, frame, gso, reply, superframe,
+    Frame, GsoKind, IpInfo, Mac, VnetHdr, checksum, flow, frame, gso, offload, reply, superframe,
 };
 
 const MAC: Mac = Mac([2, 0x42, 10, 0, 0, 1]);
@@ -35,7 +35,8 @@ fuzz_target!(|data: &[u8]| {
         Ok(Frame::Ip(info)) => {
             assert!(flow::entropy_port(&info.five_tuple()) >= 49152);
             split(bytes, &vnet, &info);
-            finish(bytes, &vnet);
+            finish(bytes, &vnet, &info);
+            settle(bytes, &vnet, &info);
             fixup(bytes, &vnet, &info);
             rewrite(bytes, &vnet, &info);
             merge(bytes, &vnet, &info);
@@ -67,11 +68,33 @@ fn split(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {
     assert_eq!(next, info.len);
 }
 
-fn finish(bytes: &[u8], vnet: &VnetHdr) {
+fn finish(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {
     let mut copy = bytes.to_vec();
-    if gso::finish_single(&mut copy, vnet).is_err() {
+    if gso::finish_single(&mut copy, vnet, Some(info)).is_err() {
         assert_eq!(copy, bytes);
     }
+}
+
+/// Whatever the header asks for, the one that the frame travels on with changes nothing but a
+/// checksum of its transport.
+fn settle(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {
+    let mut copy = bytes.to_vec();
+    let Ok(settled) = offload::settle(&mut copy, vnet, &Frame::Ip(*info)) else {
+        assert_eq!(copy, bytes);
+        return;
+    };
+    assert_eq!(copy[..info.payload], bytes[..info.payload]);
+    let again = offload::settle(&mut copy.clone(), &settled, &Frame::Ip(*info));
+    assert_eq!(again, Ok(settled));
+    if settled.gso() == GsoKind::None && settled.needs_csum() {
+        // As the receiver's kernel does.
+        let (start, offset) = (settled.csum_start.into(), settled.csum_offset.into());
+        checksum::complete(&mut copy, start, offset).expect("inside");
+    }
+    let Ok(Frame::Ip(now)) = frame::parse(&copy) else {
+        panic!("a finished frame is no frame");
+    };
+    assert_eq!((copy[..info.l4] == bytes[..info.l4], now), (true, *info));
 }
 
 fn fixup(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {

@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, PortId, Vni, mac_for_ip};
 
 use crate::network::NetworkEntry;
-use crate::switch::{Place, Switch};
+use crate::switch::{Owner, Place, Switch};
 
 /// Hasher of the tables. Its seed is fixed, because this crate draws no random numbers; the keys
 /// come from the control plane, not from packets.
@@ -24,7 +24,9 @@ pub struct SwitchBuilder {
     networks: Map<Vni, NetworkEntry>,
     places: Map<(Vni, Mac), Place>,
     neighbors: Map<(Vni, IpAddr), (Mac, u8)>,
-    vteps: Set<IpAddr>,
+    /// True for one that may speak on every network.
+    vteps: Map<IpAddr, bool>,
+    peers: Set<(IpAddr, Vni)>,
     paths: Map<IpAddr, u16>,
     receives: u16,
 }
@@ -55,9 +57,12 @@ impl SwitchBuilder {
         self.endpoint(vni, mac, ips, Place::Local(port))
     }
 
-    /// Adds an endpoint behind another VTEP, whose datagrams are accepted from now on.
+    /// Adds an endpoint behind another VTEP, whose datagrams are accepted on that network from now
+    /// on. That is all that a static peer may do; for a node see [`SwitchBuilder::vtep`].
     pub fn remote(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], vtep: SocketAddr) -> &mut Self {
-        self.vtep(vtep.ip());
+        let ip = vtep.ip().to_canonical();
+        self.vteps.entry(ip).or_insert(false);
+        self.peers.insert((ip, vni));
         self.endpoint(vni, mac, ips, Place::Remote(vtep))
     }
 
@@ -67,9 +72,10 @@ impl SwitchBuilder {
         self.endpoint(vni, mac_for_ip(ip), &[ip], Place::Virtual)
     }
 
-    /// Accepts datagrams from a VTEP.
+    /// Accepts datagrams of every network from a VTEP: that of a node, which may have endpoints that
+    /// nobody has told of yet.
     pub fn vtep(&mut self, ip: IpAddr) -> &mut Self {
-        self.vteps.insert(ip.to_canonical());
+        self.vteps.insert(ip.to_canonical(), true);
         self
     }
 
@@ -89,16 +95,22 @@ impl SwitchBuilder {
     /// The finished tables.
     #[must_use]
     pub fn build(self) -> Switch {
-        let neighbors = self.neighbors.into_iter();
+        let places = &self.places;
+        let owner = |(key, (mac, _)): ((Vni, IpAddr), (Mac, u8))| {
+            let place = *places.get(&(key.0, mac))?;
+            Some((key, Owner { mac, place }))
+        };
+        let owners = self.neighbors.into_iter().filter_map(owner).collect();
         let widest = self.networks.values().map(|n| n.mtu).max().unwrap_or(0);
         let paths = self.paths.into_iter();
         Switch {
             narrow: paths.filter(|(_, mtu)| *mtu < widest).collect(),
             receives: self.receives,
             networks: self.networks,
+            owners,
             places: self.places,
-            neighbors: neighbors.map(|(key, (mac, _))| (key, mac)).collect(),
             vteps: self.vteps,
+            peers: self.peers,
         }
     }
 

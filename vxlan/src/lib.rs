@@ -4,7 +4,7 @@
 //! workers read it. Nothing is learnt from the wire and nothing is flooded: a frame goes to one
 //! place, or is answered from the tables, or is dropped for a counted reason.
 //!
-//! Every verdict is O(1), at most two hash look-ups, and allocates nothing.
+//! Every verdict is O(1), a few hash look-ups, and allocates nothing.
 
 #![forbid(unsafe_code)]
 

@@ -15,8 +15,11 @@ use crate::network::NetworkEntry;
 pub struct Switch {
     pub(crate) networks: Map<Vni, NetworkEntry>,
     pub(crate) places: Map<(Vni, Mac), Place>,
-    pub(crate) neighbors: Map<(Vni, IpAddr), Mac>,
-    pub(crate) vteps: Set<IpAddr>,
+    pub(crate) owners: Map<(Vni, IpAddr), Owner>,
+    /// Who may send here, and whether on every network: a node may, a static peer only where
+    /// [`Switch::peers`] names it.
+    pub(crate) vteps: Map<IpAddr, bool>,
+    pub(crate) peers: Set<(IpAddr, Vni)>,
     /// Largest inner packet to a VTEP, where that is less than some network's MTU.
     pub(crate) narrow: Map<IpAddr, u16>,
     /// Largest inner packet that the underlay can deliver here.
@@ -42,6 +45,14 @@ impl Place {
             Self::Gateway => 4,
         }
     }
+}
+
+/// Whose an address of a network is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) mac: Mac,
+    /// Of that hardware address.
+    pub(crate) place: Place,
 }
 
 /// Where an endpoint is.
@@ -158,10 +169,14 @@ impl Switch {
         }
     }
 
-    /// Decides over a frame that came in a datagram which [`Switch::admit`] let in. It never goes
-    /// back to the underlay, but for an answer to its sender.
+    /// Decides over a frame that came from `vtep` in a datagram which [`Switch::admit`] let in. It
+    /// never goes back to the underlay, but for an answer to its sender.
+    ///
+    /// A frame for a port is held against its sender: whose source the tables place elsewhere is
+    /// [`DropReason::ForeignSource`]. A source that they do not know may come from anywhere: clients
+    /// of published ports are none of the network's, and of an endpoint frames arrive before word.
     #[must_use]
-    pub fn ingress(&self, vni: Vni, frame: &[u8], info: &Frame) -> Ingress {
+    pub fn ingress(&self, vni: Vni, vtep: IpAddr, frame: &[u8], info: &Frame) -> Ingress {
         let answer = match info {
             Frame::Arp(arp) => self.answer_arp(vni, arp, |ip| self.is_elsewhere(vni, ip)),
             Frame::Ip(ip) if is_discovery(ip) => {
@@ -173,6 +188,9 @@ impl Switch {
                     return Ingress::Drop(DropReason::Multicast);
                 }
                 match self.places.get(&(vni, dst)) {
+                    Some(Place::Local(_)) if self.is_foreign(vni, vtep, frame, ip) => {
+                        Err(DropReason::ForeignSource)
+                    }
                     Some(Place::Local(port)) => return Ingress::Local(*port),
                     Some(Place::Virtual) => return Ingress::Virtual,
                     Some(Place::Remote(_)) => Err(DropReason::Hairpin),
@@ -200,8 +218,8 @@ impl Switch {
     /// Hardware address of an address on a network.
     #[must_use]
     pub fn neighbor(&self, vni: Vni, ip: IpAddr) -> Option<Mac> {
-        if let Some(mac) = self.neighbors.get(&(vni, ip)) {
-            return Some(*mac);
+        if let Some(owner) = self.owners.get(&(vni, ip)) {
+            return Some(owner.mac);
         }
         // Link-local addresses are not in the tables: they say themselves whose they are.
         let mac = link_local_owner(ip)?;
@@ -212,18 +230,21 @@ impl Switch {
     /// the bytes of the inner frame.
     ///
     /// # Errors
-    /// `UnknownVtep`, `Truncated`, `BadVxlanHeader` or `UnknownVni`.
+    /// `UnknownVtep`, `Truncated`, `BadVxlanHeader`, `UnknownVni`, or `OtherPeer` for what a static
+    /// peer sends into a network where it is none.
     pub fn admit(
         &self,
         outer_src: IpAddr,
         datagram: &[u8],
     ) -> Result<(Vni, Range<usize>), DropReason> {
-        if !self.vteps.contains(&outer_src.to_canonical()) {
-            return Err(DropReason::UnknownVtep);
-        }
+        let vtep = outer_src.to_canonical();
+        let everywhere = *self.vteps.get(&vtep).ok_or(DropReason::UnknownVtep)?;
         let vni = vxlan::parse(datagram)?;
         if !self.networks.contains_key(&vni) {
             return Err(DropReason::UnknownVni);
+        }
+        if !everywhere && !self.peers.contains(&(vtep, vni)) {
+            return Err(DropReason::OtherPeer);
         }
         if datagram.len() < vxlan::HEADER_LEN + ETHERNET_LEN {
             return Err(DropReason::Truncated);
@@ -280,6 +301,25 @@ impl Switch {
         self.neighbor(vni, ip)
             .and_then(|mac| self.places.get(&(vni, mac)))
             .is_some_and(|place| matches!(place, Place::Remote(_)))
+    }
+
+    /// Whether the tables place the source of a frame from `vtep` anywhere but behind it: here, behind
+    /// another VTEP, at a service or the gateway.
+    fn is_foreign(&self, vni: Vni, vtep: IpAddr, frame: &[u8], ip: &IpInfo) -> bool {
+        let elsewhere = |place: &Place| match place {
+            Place::Remote(at) => at.ip().to_canonical() != vtep.to_canonical(),
+            Place::Local(_) | Place::Virtual | Place::Gateway => true,
+        };
+        let stands = |mac: Mac| self.places.get(&(vni, mac)).is_some_and(elsewhere);
+        let mac = frame::src_mac(frame);
+        let owner = self.owners.get(&(vni, ip.src));
+        match owner {
+            Some(owner) if elsewhere(&owner.place) => true,
+            // Nearly every frame: both addresses by one look-up.
+            Some(owner) if owner.mac == mac => false,
+            Some(_) => stands(mac),
+            None => stands(mac) || link_local_owner(ip.src).is_some_and(stands),
+        }
     }
 
     /// The gateway answers ping.

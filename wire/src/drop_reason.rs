@@ -38,7 +38,7 @@ drop_reasons! {
     BadIpHeader => "bad_ip_header", "IP version, header length or total length is wrong.";
     BadTransportHeader => "bad_transport_header", "TCP, UDP or ICMP header does not fit.";
     BadChecksum => "bad_checksum", "A checksum that had to be verified was wrong.";
-    BadOffload => "bad_offload", "The virtio header asks for something impossible.";
+    BadOffload => "bad_offload", "The virtio header asks for what the frame is not, or for a checksum in its headers.";
     Oversized => "oversized", "Larger than the inner MTU and not divisible.";
     SpoofedMac => "spoofed_mac", "Source MAC is not the port's own.";
     SpoofedIp => "spoofed_ip", "Source address is not the port's own.";
@@ -64,6 +64,8 @@ drop_reasons! {
     FragmentEarly => "fragment_early", "A later fragment to a service whose first one was not seen.";
     FragmentOverlap => "fragment_overlap", "A fragment that overlaps the first one of its datagram.";
     BadFragment => "bad_fragment", "A fragment whose offset or length no sender makes.";
+    OtherPeer => "other_peer", "From a static peer, on a network where it is none.";
+    ForeignSource => "foreign_source", "From the underlay, in the name of an address that the tables place elsewhere: here, behind another VTEP, or at a service.";
 }
 
 #[cfg(test)]

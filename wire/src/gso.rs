@@ -180,20 +180,23 @@ impl<'a> Template<'a> {
     }
 }
 
-/// Finishes the checksum of a frame that is no super-frame, so that it can leave the machine.
+/// Finishes the transport checksum of a frame that is no super-frame, so that it can leave the
+/// machine. As in [`split`], `vnet` says that it is unfinished, not where it is.
 ///
 /// # Errors
-/// `BadOffload` when it is a super-frame, or its checksum field lies outside the frame.
-pub fn finish_single(frame: &mut [u8], vnet: &VnetHdr) -> Result<(), DropReason> {
+/// `BadOffload` when it is a super-frame, or has no such checksum; nothing is changed then.
+pub fn finish_single(
+    frame: &mut [u8],
+    vnet: &VnetHdr,
+    info: Option<&IpInfo>,
+) -> Result<(), DropReason> {
     if vnet.gso() != GsoKind::None {
         return Err(DropReason::BadOffload);
     }
     if vnet.needs_csum() {
-        checksum::complete(
-            frame,
-            usize::from(vnet.csum_start),
-            usize::from(vnet.csum_offset),
-        )?;
+        let info = info.ok_or(DropReason::BadOffload)?;
+        let offset = info.checksum_offset().ok_or(DropReason::BadOffload)?;
+        checksum::complete(frame, info.l4, offset)?;
     }
     Ok(())
 }

@@ -4,10 +4,13 @@
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]).
+//!
+//! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
 
 mod arrows;
+mod deny;
 mod lints;
 mod purity;
 mod report;
@@ -18,37 +21,46 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use cargo_metadata::MetadataCommand;
+use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check";
+const USAGE: &str = "usage: cargo xtask check|deny";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);
     let mut out = std::io::stdout().lock();
-    match (args.next().as_deref(), args.next()) {
-        (Some("check"), None) => {
-            let report = check()?;
-            write!(out, "{report}")?;
-            Ok(if report.failed() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            })
-        }
+    let report = match (args.next().as_deref(), args.next()) {
+        (Some("check"), None) => check()?,
+        (Some("deny"), None) => denied()?,
         _ => {
             writeln!(out, "{USAGE}")?;
-            Ok(ExitCode::from(64))
+            return Ok(ExitCode::from(64));
         }
-    }
+    };
+    write!(out, "{report}")?;
+    Ok(if report.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn members() -> anyhow::Result<Metadata> {
+    MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .context("cargo metadata")
+}
+
+fn denied() -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    deny::check(members()?.workspace_root.as_std_path(), &mut report)?;
+    Ok(report)
 }
 
 fn check() -> anyhow::Result<Report> {
-    let metadata = MetadataCommand::new()
-        .no_deps()
-        .exec()
-        .context("cargo metadata")?;
+    let metadata = members()?;
     let root = metadata.workspace_root.as_std_path();
     let mut report = Report::default();
     arrows::check(&arrows::members(&metadata), &mut report);

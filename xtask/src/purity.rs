@@ -83,7 +83,10 @@ pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
     let mut used = vec![false; ALLOWED.len()];
     for (members, banned) in RULES {
         for member in *members {
-            let tree = cargo_tree(root, member)?;
+            let words = [
+                "-e", "normal", "--prefix", "depth", "--format", " {p}", "-p", member,
+            ];
+            let tree = cargo_tree(root, &words)?;
             let count = check_tree(member, &tree, banned, ALLOWED, &mut used, report);
             report.checked(format!("purity: {member} pulls in {count} crates"));
         }
@@ -97,17 +100,19 @@ pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo_tree(root: &Path, member: &str) -> anyhow::Result<String> {
+/// What `cargo tree` prints, given those words.
+pub(crate) fn cargo_tree(root: &Path, words: &[&str]) -> anyhow::Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["tree", "--locked", "-e", "normal", "--prefix", "depth"])
-        .args(["--format", " {p}", "-p", member])
+        .args(["tree", "--locked"])
+        .args(words)
         .current_dir(root)
         .output()
         .context("cannot run cargo tree")?;
     ensure!(
         output.status.success(),
-        "cargo tree -p {member}: {}",
+        "cargo tree {}: {}",
+        words.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).context("cargo tree printed something that is no text")

@@ -2,9 +2,10 @@
 
 mod pcapng;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use weft_control::api::{CaptureDir, CaptureQuery};
 use weft_dataplane::{CaptureFilter, CaptureReader};
@@ -14,9 +15,16 @@ use pcapng::Section;
 /// Between two looks at whether anybody still listens.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Between two tries to hand on a piece.
+const RETRY: Duration = Duration::from_millis(5);
+
 /// Pieces of the stream that wait for the client; then the data plane's records fill, and then
 /// frames are counted as lost.
 const PIECES: usize = 8;
+
+/// A client that takes nothing for this long loses its capture: there is one on a node, and others
+/// wait for it.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// The frames that a client wants.
 #[must_use]
@@ -67,12 +75,11 @@ fn pump(
             section.lost(now(), lost, &mut piece);
         }
         // The header goes out at once: the client knows then that the capture runs.
-        if !piece.is_empty()
-            && sender
-                .blocking_send(std::mem::take(&mut piece).into())
-                .is_err()
-        {
-            return;
+        if !piece.is_empty() {
+            let piece = std::mem::take(&mut piece).into();
+            if !send(sender, piece, STALLED, stopping) {
+                return;
+            }
         }
         if count >= limit || sender.is_closed() || *stopping.borrow() {
             return;
@@ -86,7 +93,56 @@ fn pump(
     }
 }
 
+/// Whether the client took the piece within `patience`.
+fn send(
+    sender: &mpsc::Sender<Bytes>,
+    mut piece: Bytes,
+    patience: Duration,
+    stopping: &watch::Receiver<bool>,
+) -> bool {
+    let started = Instant::now();
+    loop {
+        piece = match sender.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        if started.elapsed() >= patience || *stopping.borrow() {
+            tracing::debug!("a capture ends: its client takes nothing");
+            return false;
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_nothing_loses_its_capture() {
+        let (stop, stopping) = watch::channel(false);
+        let (sender, mut receiver) = mpsc::channel(1);
+        let piece = || Bytes::from_static(b"x");
+        let hurry = Duration::from_millis(20);
+        assert!(send(&sender, piece(), hurry, &stopping));
+        assert!(!send(&sender, piece(), hurry, &stopping));
+        // One that is only slow keeps it.
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(hurry);
+            receiver.blocking_recv().and(receiver.blocking_recv())
+        });
+        assert!(send(&sender, piece(), STALLED, &stopping));
+        assert_eq!(slow.join().unwrap(), Some(piece()));
+        assert!(!send(&sender, piece(), STALLED, &stopping), "it is gone");
+        let (sender, _kept) = mpsc::channel(1);
+        assert!(send(&sender, piece(), STALLED, &stopping));
+        stop.send(true).unwrap();
+        assert!(!send(&sender, piece(), STALLED, &stopping));
+    }
 }

@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant as Clock;
-use weft_dns::{Action, Forwarder, ForwarderConfig, Reply, Token, Transmit, Transport};
+use weft_dns::{Action, Forwarder, ForwarderConfig, Reply, Tenant, Token, Transmit, Transport};
 use weft_wire::Instant;
 
 use super::stats::{Counters, add};
@@ -83,10 +83,11 @@ impl Outside {
         self.lock().forwarder.cached()
     }
 
-    /// Forwards a query. The receiver yields its reply within four seconds; dropping it only
+    /// Forwards a query of sandbox `tenant`. The receiver yields its reply within four seconds; dropping it only
     /// means that nobody is told. `None` when the bytes are no query.
     pub(super) fn ask(
         self: &Arc<Self>,
+        tenant: Tenant,
         query: &[u8],
         transport: Transport,
     ) -> Option<oneshot::Receiver<Reply>> {
@@ -96,7 +97,7 @@ impl Outside {
         core.next_token += 1;
         let seed = core.rng.next_u64();
         core.forwarder
-            .query(self.now(), token, query, transport, seed)
+            .query(self.now(), (token, tenant), query, transport, seed)
             .ok()?;
         core.waiting.insert(token, sender);
         self.perform(&mut core);

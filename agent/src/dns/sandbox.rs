@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_dns::{Answer, Ask, ClientView, QUERY_MAX_BYTES, Reply, Transport};
+use weft_dns::{Answer, Ask, ClientView, QUERY_MAX_BYTES, Reply, Tenant, Transport};
 
 use super::outside::framed;
 use super::server::Shared;
@@ -19,7 +19,9 @@ use super::stats::add;
 
 /// TCP connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 128;
-/// Forwarded queries at once. Below the node's bound, so that one sandbox cannot use it up.
+/// Forwarded queries at once: how many tasks may wait here. It is no share of the node's forwarder,
+/// which two such sandboxes fill: whoever holds the most there gives way to the others
+/// ([`weft_dns::Forwarder`]).
 const FORWARDED_MAX: usize = 512;
 /// Silence after which a TCP connection is closed, also in the middle of a message.
 const IDLE: Duration = Duration::from_secs(10);
@@ -31,6 +33,7 @@ const HEADER_BYTES: usize = 12;
 pub(super) struct Sandbox {
     pub(super) shared: Arc<Shared>,
     pub(super) view: Arc<ArcSwap<ClientView>>,
+    tenant: Tenant,
     forwarded: Arc<Semaphore>,
 }
 
@@ -44,6 +47,7 @@ enum Next {
 impl Sandbox {
     pub(super) fn new(shared: Arc<Shared>, view: Arc<ArcSwap<ClientView>>) -> Self {
         Self {
+            tenant: shared.next_tenant(),
             shared,
             view,
             forwarded: Arc::new(Semaphore::new(FORWARDED_MAX)),
@@ -205,7 +209,7 @@ impl Sandbox {
                 None => Next::Nothing,
             };
         };
-        match self.shared.outside.ask(query, transport) {
+        match self.shared.outside.ask(self.tenant, query, transport) {
             Some(reply) => Next::Wait(reply, permit),
             None => {
                 add(&counters.dropped);

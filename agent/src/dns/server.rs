@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::{JoinHandle, JoinSet};
-use weft_dns::{ClientView, Zone};
+use weft_dns::{ClientView, Tenant, Zone};
 
 use super::outside::Outside;
 use super::resolv_conf::Watched;
@@ -38,9 +38,15 @@ pub(super) struct Shared {
     pub(super) outside: Arc<Outside>,
     pub(super) counters: Arc<Counters>,
     seeds: AtomicU64,
+    tenants: AtomicU64,
 }
 
 impl Shared {
+    /// A number that no sandbox had before.
+    pub(super) fn next_tenant(&self) -> Tenant {
+        Tenant(self.tenants.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// A number that differs from query to query; it only shuffles addresses.
     pub(super) fn next_seed(&self) -> u64 {
         self.seeds.fetch_add(1, Ordering::Relaxed)
@@ -74,6 +80,7 @@ impl DnsServer {
                 outside,
                 counters,
                 seeds: AtomicU64::new(0),
+                tenants: AtomicU64::new(0),
             }),
             sandboxes: Mutex::new(BTreeMap::new()),
             background: Mutex::new(background),

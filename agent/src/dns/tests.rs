@@ -80,6 +80,15 @@ impl Bench {
         }
     }
 
+    /// One more sandbox; where its UDP socket is.
+    fn serve(&self, id: &str) -> SocketAddr {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = udp.local_addr().unwrap();
+        self.server.serve(id, udp, tcp, view()).unwrap();
+        at
+    }
+
     async fn ask(&self, name: &str, kind: RecordType) -> Message {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let query = query(name, kind);
@@ -153,6 +162,8 @@ enum Manner {
     Silent,
     /// Junk with the right id first, then the address.
     Liar,
+    /// Silent about names that begin with "void", else the address.
+    Choosy,
 }
 
 /// An upstream on loopback, UDP and TCP on one port; ends when dropped.
@@ -218,7 +229,8 @@ fn respond(manner: Manner, query: &[u8]) -> Option<Vec<u8>> {
     message.metadata.recursion_available = true;
     let name = message.queries[0].name().clone();
     match manner {
-        Manner::Address | Manner::Liar => {
+        Manner::Choosy if name.to_ascii().starts_with("void") => return None,
+        Manner::Address | Manner::Liar | Manner::Choosy => {
             let data = RData::A(Ipv4Addr::new(198, 51, 100, 7).into());
             message.add_answer(Record::from_rdata(name, 60, data));
         }
@@ -468,6 +480,61 @@ async fn many_queries_at_once() {
     let stats = bench.counted(|stats| stats.answered == 512).await;
     assert_eq!((stats.queries, stats.forwarded), (512, 256));
     assert!(upstream.asked() >= 256);
+}
+
+/// Two sandboxes hold all that the node's forwarder has, and go on asking; a third is answered each
+/// time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn greedy_sandboxes_leave_the_others_their_part() {
+    weft_sys::open_files::raise().unwrap();
+    let upstream = Upstream::new(Manner::Choosy).await;
+    let bench = Bench::new(&[upstream.at]);
+    let greedy = [bench.serve("g1"), bench.serve("g2")];
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut asked = 0;
+    let mut grab = async |count: u64| {
+        for at in greedy {
+            for n in 0..count {
+                let name = format!("void{asked}-{n}.example.org.");
+                let query = query(&name, RecordType::A).to_vec().unwrap();
+                client.send_to(&query, at).await.unwrap();
+            }
+            asked += count;
+            // In portions that the socket's buffer holds.
+            bench.counted(|stats| stats.forwarded >= asked).await;
+        }
+    };
+    // Up to 512 of each are under way, and the node has no more.
+    for _ in 0..100 {
+        if bench.server.stats().refused > 0 {
+            break;
+        }
+        grab(40).await;
+    }
+    assert!(
+        bench.server.stats().refused > 0,
+        "{:?}",
+        bench.server.stats()
+    );
+    let third = bench.serve("third");
+    for round in 0..30 {
+        grab(2).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let query = query(&format!("n{round}.example.org."), RecordType::A);
+        socket
+            .send_to(&query.to_vec().unwrap(), third)
+            .await
+            .unwrap();
+        let mut buffer = [0; 4096];
+        let length = soon(socket.recv(&mut buffer)).await.unwrap();
+        let reply = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(
+            reply.metadata.response_code,
+            ResponseCode::NoError,
+            "{round}"
+        );
+        assert_eq!(reply.answers.len(), 1, "{round}");
+    }
 }
 
 #[tokio::test]

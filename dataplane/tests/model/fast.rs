@@ -1,6 +1,7 @@
 //! What a worker does with a frame between two system calls, with the real tables.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_mesh::{
@@ -152,8 +153,17 @@ impl Fast {
     }
 
     /// A frame from another node, as the coalescer hands it out.
-    pub(crate) fn ingress(&mut self, frame: &mut [u8], info: &IpInfo, partial: bool) -> Outcome {
-        match self.switch.ingress(vni(), frame, &Frame::Ip(*info)) {
+    pub(crate) fn ingress(
+        &mut self,
+        by: SocketAddr,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial: bool,
+    ) -> Outcome {
+        match self
+            .switch
+            .ingress(vni(), by.ip(), frame, &Frame::Ip(*info))
+        {
             Ingress::Local(to) => self.reverse(Place::Port(to), frame, info, partial),
             Ingress::Virtual => Outcome::Dropped(DropReason::NoService),
             Ingress::Answer(_) => panic!("nobody asked"),
@@ -210,7 +220,7 @@ pub(crate) fn make_super(frame: &mut [u8], size: usize) -> VnetHdr {
 pub(crate) fn split(frame: &[u8], vnet: &VnetHdr) -> Vec<Vec<u8>> {
     let mut whole = frame.to_vec();
     if vnet.gso() == GsoKind::None {
-        gso::finish_single(&mut whole, vnet).unwrap();
+        gso::finish_single(&mut whole, vnet, Some(&info(frame))).unwrap();
         return vec![whole];
     }
     let mut arena = vec![0; gso::arena_len(0)];

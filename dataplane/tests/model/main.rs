@@ -11,6 +11,7 @@
 )]
 
 mod fast;
+mod offloads;
 mod packet;
 mod properties;
 mod reference;

@@ -1,5 +1,7 @@
 //! The two against each other.
 
+use std::net::SocketAddr;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST, TCP_SYN, UDP};
@@ -8,7 +10,7 @@ use weft_wire::{FiveTuple, Mac, VnetHdr};
 use crate::fast::{Fast, Outcome, info, make_super, merge, split};
 use crate::packet::{Packet, assert_same};
 use crate::reference::{Reference, Verdict};
-use crate::world::{Change, ENDPOINTS, Place, SERVICES, World, vip, vip_mac};
+use crate::world::{Change, ENDPOINTS, Place, SERVICES, VTEPS, World, vip, vip_mac, vtep};
 
 /// Where a packet of an endpoint is addressed to.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,16 @@ enum Step {
         pick: usize,
         shape: Shape,
         breaks: Vec<bool>,
+        /// Another node sends it.
+        lie: bool,
+    },
+    /// Another node sends something, in its own name or another's.
+    Arrive {
+        by: u8,
+        to: u8,
+        mac_of: To,
+        ip_of: To,
+        shape: Shape,
     },
     Change(Change),
 }
@@ -110,6 +122,13 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let whom = || {
+        prop_oneof![
+            1 => (0..SERVICES).prop_map(To::Service),
+            8 => (0..ENDPOINTS).prop_map(To::Endpoint),
+            1 => Just(To::Nobody),
+        ]
+    };
     let to = prop_oneof![
         8 => (0..SERVICES).prop_map(To::Service),
         3 => (0..ENDPOINTS).prop_map(To::Endpoint),
@@ -119,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let lie = prop_oneof![20 => Just(Lie::None), 1 => Just(Lie::Mac), 1 => Just(Lie::Ip)];
     let change = prop_oneof![
-        (0..ENDPOINTS, 0_u8..3).prop_map(|(endpoint, to)| Change::Move { endpoint, to }),
+        (0..ENDPOINTS, 0_u8..VTEPS + 2).prop_map(|(endpoint, to)| Change::Move { endpoint, to }),
         (0..ENDPOINTS, 0_u8..4).prop_map(|(endpoint, serves)| Change::Serve { endpoint, serves }),
         (0..ENDPOINTS).prop_map(|endpoint| Change::Drain { endpoint }),
     ];
@@ -127,8 +146,10 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..ENDPOINTS, to, lie, shape())
             .prop_map(|(from, to, lie, shape)| Step::Send { from, to, lie, shape }),
         5 => (any::<usize>(), shape()).prop_map(|(pick, shape)| Step::Again { pick, shape }),
-        6 => (any::<usize>(), shape(), vec(any::<bool>(), 0..20))
-            .prop_map(|(pick, shape, breaks)| Step::Reply { pick, shape, breaks }),
+        6 => (any::<usize>(), shape(), vec(any::<bool>(), 0..20), prop::bool::weighted(0.1))
+            .prop_map(|(pick, shape, breaks, lie)| Step::Reply { pick, shape, breaks, lie }),
+        3 => (0..VTEPS, 0..ENDPOINTS, whom(), whom(), shape())
+            .prop_map(|(by, to, mac_of, ip_of, shape)| Step::Arrive { by, to, mac_of, ip_of, shape }),
         2 => change.prop_map(Step::Change),
     ]
 }
@@ -154,7 +175,15 @@ impl Pair {
                 pick,
                 shape,
                 breaks,
-            } => self.reply(pick, shape, &breaks),
+                lie,
+            } => self.reply(pick, shape, &breaks, lie),
+            Step::Arrive {
+                by,
+                to,
+                mac_of,
+                ip_of,
+                shape,
+            } => self.arrive(vtep(by), usize::from(to), (mac_of, ip_of), shape),
             Step::Change(change) => {
                 self.world.change(change);
                 self.fast.publish(&self.world);
@@ -280,7 +309,7 @@ impl Pair {
         }
     }
 
-    fn reply(&mut self, pick: usize, shape: Shape, breaks: &[bool]) {
+    fn reply(&mut self, pick: usize, shape: Shape, breaks: &[bool], lie: bool) {
         let Some((tuple, src_mac, dst_mac)) = self.reference.reply(pick) else {
             return;
         };
@@ -292,13 +321,44 @@ impl Pair {
         let Some(sender) = sender else { return };
         match self.world.endpoints[sender].place {
             Some(Place::Port(_)) => self.egress(sender, &packet, shape.size),
-            Some(Place::Vtep(_)) => self.ingress(&packet, shape.size, breaks),
+            Some(Place::Vtep(own)) => {
+                let other = (0..VTEPS).map(vtep).find(|other| *other != own);
+                let by = other.filter(|_| lie).unwrap_or(own);
+                self.ingress(by, &packet, shape.size, breaks);
+            }
             None => {}
         }
     }
 
+    /// A packet with those addresses from another node.
+    fn arrive(&mut self, by: SocketAddr, to: usize, (mac_of, ip_of): (To, To), shape: Shape) {
+        let family = usize::from(shape.ipv6);
+        let addresses = |of: To| match of {
+            To::Endpoint(index) => {
+                let e = &self.world.endpoints[usize::from(index)];
+                (e.mac, e.ips[family])
+            }
+            To::Service(service) => (vip_mac(service, shape.ipv6), vip(service, shape.ipv6)),
+            To::NoService | To::Nobody | To::Everybody => {
+                (Mac([2, 0, 0, 0, 0, 1]), vip(9, shape.ipv6))
+            }
+        };
+        let (dst_mac, dst) = addresses(To::Endpoint(u8::try_from(to).unwrap()));
+        let tuple = FiveTuple {
+            src: addresses(ip_of).1,
+            dst,
+            sport: shape.sport,
+            dport: shape.dport,
+            proto: if shape.udp { UDP } else { TCP },
+        };
+        let packet = self.shaped((addresses(mac_of).0, dst_mac), tuple, shape);
+        if !self.reference.would_retry(&packet) {
+            self.ingress(by, &packet, shape.size, &[]);
+        }
+    }
+
     /// Packets from another node, merged into runs that end anywhere.
-    fn ingress(&mut self, packet: &Packet, size: usize, breaks: &[bool]) {
+    fn ingress(&mut self, by: SocketAddr, packet: &Packet, size: usize, breaks: &[bool]) {
         let parts = if packet.payload.len() > size {
             packet.segments(size)
         } else {
@@ -308,9 +368,9 @@ impl Pair {
         let mut next = 0;
         let (world, fast, reference) = (&self.world, &mut self.fast, &mut self.reference);
         merge(&frames, breaks, |mut run, at, vnet| {
-            let outcome = fast.ingress(&mut run, &at, vnet.needs_csum());
+            let outcome = fast.ingress(by, &mut run, &at, vnet.needs_csum());
             for got in split(&run, &vnet) {
-                let verdict = reference.ingress(world, &parts[next]);
+                let verdict = reference.ingress(world, by, &parts[next]);
                 next += 1;
                 match (&outcome, verdict) {
                     (Outcome::Sent(to), Verdict::Sent(place, want)) => {

@@ -1,6 +1,8 @@
 //! The rules, as plainly as they can be said: lists that are searched from the front, packets that
 //! are copied, no tables, no checksums.
 
+use std::net::SocketAddr;
+
 use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use weft_wire::{DropReason, FiveTuple, Mac, PortId};
 
@@ -89,8 +91,8 @@ impl Reference {
         }
     }
 
-    /// A packet that comes from another node.
-    pub(crate) fn ingress(&mut self, world: &World, packet: &Packet) -> Verdict {
+    /// A packet that another node sent.
+    pub(crate) fn ingress(&mut self, world: &World, by: SocketAddr, packet: &Packet) -> Verdict {
         if is_service(packet.dst_mac) {
             // Services are for members of the cluster: their own node translates.
             return Verdict::Dropped(DropReason::NoService);
@@ -98,6 +100,9 @@ impl Reference {
         match place_of(world, packet.dst_mac) {
             None => Verdict::Dropped(DropReason::UnknownMac),
             Some(Place::Vtep(_)) => Verdict::Dropped(DropReason::Hairpin),
+            Some(_) if is_anothers(world, by, packet) => {
+                Verdict::Dropped(DropReason::ForeignSource)
+            }
             Some(here) => self.deliver_here(here, packet),
         }
     }
@@ -320,6 +325,19 @@ fn stray(packet: &Packet) -> Verdict {
 
 fn is_service(mac: Mac) -> bool {
     (0..SERVICES).any(|s| mac == vip_mac(s, false) || mac == vip_mac(s, true))
+}
+
+/// Whether either address of the sender is known to be somebody's who is not behind that node.
+fn is_anothers(world: &World, by: SocketAddr, packet: &Packet) -> bool {
+    let src = packet.tuple.src;
+    let service = is_service(packet.src_mac)
+        || (0..SERVICES).any(|s| src == vip(s, false) || src == vip(s, true));
+    let mut there = world.endpoints.iter().filter(|e| e.place.is_some());
+    service
+        || there.any(|e| {
+            let named = e.mac == packet.src_mac || e.ips.contains(&src);
+            named && e.place != Some(Place::Vtep(by))
+        })
 }
 
 fn place_of(world: &World, mac: Mac) -> Option<Place> {

@@ -31,8 +31,11 @@ pub(crate) fn vip_mac(service: u8, ipv6: bool) -> Mac {
     mac_for_ip(vip(service, ipv6))
 }
 
-pub(crate) fn vtep() -> SocketAddr {
-    "192.0.2.2:4789".parse().unwrap()
+/// Other nodes.
+pub(crate) const VTEPS: u8 = 2;
+
+pub(crate) fn vtep(index: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 2 + index], 4789))
 }
 
 /// Where an endpoint is.
@@ -95,7 +98,7 @@ impl World {
                 place: Some(if i % 2 == 0 {
                     Place::Port(PortId(u32::from(i)))
                 } else {
-                    Place::Vtep(vtep())
+                    Place::Vtep(vtep(i / 2 % VTEPS))
                 }),
                 life: 1,
                 serves: if i < 2 { 0 } else { 1 + i % 3 },
@@ -110,9 +113,9 @@ impl World {
             Change::Move { endpoint, to } => {
                 let e = &mut self.endpoints[usize::from(endpoint)];
                 let was_gone = e.place.is_none();
-                e.place = match to % 3 {
+                e.place = match to {
                     0 => Some(Place::Port(PortId(endpoint.into()))),
-                    1 => Some(Place::Vtep(vtep())),
+                    1..=VTEPS => Some(Place::Vtep(vtep(to - 1))),
                     _ => None,
                 };
                 if was_gone {

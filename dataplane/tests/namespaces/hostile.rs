@@ -6,6 +6,7 @@
 mod frames;
 mod from_port;
 mod from_underlay;
+mod offloads;
 mod port_cases;
 mod service;
 

@@ -2,10 +2,12 @@
 //! namespaces are anonymous and end with the test.
 
 mod common;
+mod full;
 mod hostile;
 mod inject;
 mod ipv6;
 mod kernel_peer;
 mod mtu;
 mod service_paths;
+mod tunnels;
 mod two_nodes;

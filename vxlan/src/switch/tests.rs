@@ -64,7 +64,11 @@ fn egress(frame: &[u8]) -> Egress {
 }
 
 fn ingress(frame: &[u8]) -> Ingress {
-    switch().ingress(NET, frame, &frame::parse(frame).unwrap())
+    ingress_from(vtep(), frame)
+}
+
+fn ingress_from(vtep: SocketAddr, frame: &[u8]) -> Ingress {
+    switch().ingress(NET, vtep.ip(), frame, &frame::parse(frame).unwrap())
 }
 
 fn udp_between(macs: (Mac, Mac), ips: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
@@ -371,6 +375,90 @@ fn datagrams_are_admitted_from_known_vteps_for_known_networks() {
 }
 
 #[test]
+fn a_static_peer_speaks_on_its_own_networks_only() {
+    let node: IpAddr = "192.0.2.3".parse().unwrap();
+    let network = |vni| NetworkEntry {
+        vni,
+        mtu: 1450,
+        gateways: Vec::new(),
+    };
+    let mut builder = SwitchBuilder::new();
+    builder
+        .network(network(NET))
+        .network(network(OTHER))
+        .remote(NET, mac(REMOTE), &[REMOTE.into()], vtep())
+        .vtep(node)
+        .remote(NET, mac(NOBODY), &[NOBODY.into()], (node, 4789).into());
+    let switch = builder.build();
+    let mut datagram = [0; 8].to_vec();
+    datagram.extend_from_slice(&udp_to(OWN));
+    let mut from = |vtep, vni| {
+        vxlan::emit(vni, datagram.first_chunk_mut().unwrap());
+        switch.admit(vtep, &datagram).map(|(vni, _)| vni)
+    };
+    assert_eq!(from(vtep().ip(), NET), Ok(NET));
+    let mapped: IpAddr = "::ffff:192.0.2.2".parse().unwrap();
+    for peer in [vtep().ip(), mapped] {
+        assert_eq!(from(peer, OTHER), Err(DropReason::OtherPeer));
+    }
+    // A node may have endpoints on any network.
+    assert_eq!(from(node, OTHER), Ok(OTHER));
+    let unknown = Vni::new(77).unwrap();
+    assert_eq!(from(vtep().ip(), unknown), Err(DropReason::UnknownVni));
+}
+
+#[test]
+fn what_is_known_to_be_elsewhere_is_no_source() {
+    let there = mac(REMOTE);
+    let client = Ipv4Addr::new(203, 0, 113, 9);
+    let from = |macs, src| ingress(&udp_between((macs, mac(OWN)), (src, OWN)));
+    let from6 = |macs, src| ingress(&udp6((macs, mac(OWN)), src, v6(5)));
+    // Its own, one that nobody knows, and a client of a published port behind it.
+    for (mac, src) in [
+        (there, REMOTE),
+        (mac(NOBODY), NOBODY),
+        (there, NOBODY),
+        (mac(NOBODY), REMOTE),
+        (there, client),
+    ] {
+        assert_eq!(from(mac, src), Ingress::Local(PORT), "{mac:?} {src}");
+    }
+    let foreign = Ingress::Drop(DropReason::ForeignSource);
+    for known in [OWN, NEIGHBOR, VIP, GATEWAY] {
+        for (mac, src) in [
+            (mac(known), known),
+            (there, known),
+            (mac(NOBODY), known),
+            (mac(known), REMOTE),
+            (mac(known), client),
+        ] {
+            assert_eq!(from(mac, src), foreign, "{mac:?} {src}");
+        }
+    }
+    assert_eq!(from6(there, v6(7)), Ingress::Local(PORT));
+    assert_eq!(from6(there, v6(6)), foreign);
+    assert_eq!(from6(mac(NEIGHBOR), v6(7)), foreign);
+    // Link-local addresses say themselves whose they are.
+    assert_eq!(from6(there, link_local(there)), Ingress::Local(PORT));
+    assert_eq!(from6(there, link_local(mac(NOBODY))), Ingress::Local(PORT));
+    assert_eq!(from6(there, link_local(mac(NEIGHBOR))), foreign);
+    // What one node may say another may not.
+    let other: SocketAddr = "192.0.2.3:4789".parse().unwrap();
+    for frame in [
+        udp_between((there, mac(OWN)), (REMOTE, OWN)),
+        udp_between((mac(NOBODY), mac(OWN)), (REMOTE, OWN)),
+        udp_between((there, mac(OWN)), (client, OWN)),
+        udp6((there, mac(OWN)), v6(7), v6(5)),
+        udp6((mac(NOBODY), mac(OWN)), link_local(there), v6(5)),
+    ] {
+        assert_eq!(ingress_from(other, &frame), foreign);
+    }
+    let mapped: SocketAddr = "[::ffff:192.0.2.2]:4789".parse().unwrap();
+    let own = udp_between((there, mac(OWN)), (REMOTE, OWN));
+    assert_eq!(ingress_from(mapped, &own), Ingress::Local(PORT));
+}
+
+#[test]
 fn the_stronger_claim_stays() {
     let mut builder = SwitchBuilder::new();
     let thief = mac(NOBODY);
@@ -431,6 +519,49 @@ proptest! {
             Ingress::Answer(answer) => prop_assert_eq!(answer, Answer::Echo),
             Ingress::Drop(_) => {}
         }
+    }
+
+    /// Whoever is known, here or there, is heard from where the tables place him, by both of his
+    /// addresses, and from nowhere else.
+    #[test]
+    fn nothing_arrives_in_a_foreign_name(
+        places in prop::collection::vec(0_u8..4, 4),
+        (by, mac_of, ip_of) in (0_u8..3, 0_usize..6, 0_usize..6),
+        ipv6 in any::<bool>(),
+    ) {
+        let vteps = [1_u8, 2, 3].map(|last| SocketAddr::from(([192, 0, 2, last], 4789)));
+        let ip = |i: usize| Ipv4Addr::new(10, 0, 1, 20 + i as u8);
+        let ip6 = |i: usize| v6(20 + i as u16);
+        let mut builder = SwitchBuilder::new();
+        builder.local(NET, mac(OWN), &[OWN.into(), v6(5).into()], PORT);
+        for vtep in vteps {
+            builder.vtep(vtep.ip());
+        }
+        for (i, place) in places.iter().enumerate() {
+            let ips = [ip(i).into(), ip6(i).into()];
+            match vteps.get(usize::from(*place)) {
+                Some(vtep) => builder.remote(NET, mac(ip(i)), &ips, *vtep),
+                None => builder.local(NET, mac(ip(i)), &ips, NEIGHBOR_PORT),
+            };
+        }
+        let macs = (mac(ip(mac_of)), mac(OWN));
+        let frame = if ipv6 {
+            udp6(macs, ip6(ip_of), v6(5))
+        } else {
+            udp_between(macs, (ip(ip_of), OWN))
+        };
+        let vtep = vteps[usize::from(by)].ip();
+        let got = builder.build().ingress(NET, vtep, &frame, &frame::parse(&frame).unwrap());
+        // The last two are known to nobody.
+        let may = |i: usize| places.get(i).is_none_or(|place| *place == by);
+        prop_assert_eq!(
+            got,
+            if may(mac_of) && may(ip_of) {
+                Ingress::Local(PORT)
+            } else {
+                Ingress::Drop(DropReason::ForeignSource)
+            }
+        );
     }
 
     #[test]

@@ -155,15 +155,22 @@ fn finishing_a_single_frame() {
     };
     let mut frame = packet.build();
     let vnet = crate::samples::make_partial(&mut frame);
-    finish_single(&mut frame, &vnet).unwrap();
+    let at = info(&frame);
+    // Where the checksum is, the frame says.
+    let elsewhere = VnetHdr {
+        csum_start: 28,
+        csum_offset: 0,
+        ..vnet
+    };
+    finish_single(&mut frame, &elsewhere, Some(&at)).unwrap();
     assert_same(&frame, &packet.build());
-    finish_single(&mut frame, &VnetHdr::NONE).unwrap();
+    finish_single(&mut frame, &VnetHdr::NONE, None).unwrap();
     assert_same(&frame, &packet.build());
+    let refused = finish_single(&mut frame, &vnet, None);
+    assert_eq!(refused, Err(DropReason::BadOffload));
     let (mut frame, vnet) = packet.build_super(100);
-    assert_eq!(
-        finish_single(&mut frame, &vnet),
-        Err(DropReason::BadOffload)
-    );
+    let refused = finish_single(&mut frame, &vnet, Some(&at));
+    assert_eq!(refused, Err(DropReason::BadOffload));
 }
 
 proptest! {

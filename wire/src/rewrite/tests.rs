@@ -205,7 +205,7 @@ proptest! {
         let at = info(&frame);
         let ip = if v6 { IpAddr::from(ip6) } else { IpAddr::from(ip4) };
         prop_assert!(rewrite_endpoint(&mut frame, &at, Side::Destination, ip, Some(port), true));
-        crate::gso::finish_single(&mut frame, &vnet).unwrap();
+        crate::gso::finish_single(&mut frame, &vnet, Some(&at)).unwrap();
         assert_canonical(&frame);
     }
 

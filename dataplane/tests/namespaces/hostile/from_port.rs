@@ -13,20 +13,20 @@ use super::{Raw, all, one_more, quiet_sandbox, silent_sandbox};
 use crate::common::{Node, Sandbox, VIP, VXLAN, inside, nodes, publish_with, vni};
 
 /// A sandbox, its neighbour, and somebody who listens in the place of another node.
-struct Stage {
-    node: Node,
-    me: Sandbox,
+pub(super) struct Stage {
+    pub(super) node: Node,
+    pub(super) me: Sandbox,
     _near: Sandbox,
     sender: Raw,
     neighbour: Raw,
-    underlay: Raw,
+    pub(super) underlay: Raw,
     /// Takes what arrives, so that the kernel there does not refuse it.
     _vtep: UdpSocket,
     fences: u16,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let [node, peer] = nodes(1);
         let (me, near) = (
             quiet_sandbox(&node, VIP, ME),
@@ -57,7 +57,7 @@ impl Stage {
     }
 
     /// Reads at both what they got until now: nothing but the fences.
-    fn fence(&mut self, what: &str) {
+    pub(super) fn fence(&mut self, what: &str) {
         self.fences += 1;
         let [near, far] = [NEAR, FAR].map(|to| pong4(ME, to, self.fences));
         self.sender.send(&near).expect("send");

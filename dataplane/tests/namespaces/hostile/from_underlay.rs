@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 use weft_sys::netlink::Netlink;
+use weft_vxlan::NetworkEntry;
 use weft_wire::DropReason::{self, *};
-use weft_wire::Mac;
+use weft_wire::{Mac, Vni};
 
 use super::frames::{
-    ETH, arp, cut, discovery, encapsulated, insert, mac, pong4, put, settle, tcp4, udp4, udp6, v4,
+    ETH, arp, cut, discovery, encapsulated, fragment4, insert, mac, pong4, put, settle, tcp4, udp4,
+    udp6, v4,
 };
 use super::from_port::from_node;
 use super::{Raw, all, one_more, silent_sandbox};
@@ -179,6 +181,94 @@ const INSIDE: &[Case] = &[
     }),
 ];
 
+const NAMES: &[Case] = &[
+    ("the neighbour's", ForeignSource, KNOWN, || {
+        wrapped(&udp4(NEAR, HERE, b"x"))
+    }),
+    ("the receiver's own", ForeignSource, KNOWN, || {
+        wrapped(&udp4(HERE, HERE, b"x"))
+    }),
+    (
+        "an endpoint's behind another VTEP",
+        ForeignSource,
+        KNOWN,
+        || wrapped(&udp4(ELSEWHERE, HERE, b"x")),
+    ),
+    (
+        "the known one's, from another VTEP",
+        ForeignSource,
+        OTHER,
+        || wrapped(&good()),
+    ),
+    (
+        "the neighbour's address, own MAC",
+        ForeignSource,
+        KNOWN,
+        || {
+            let frame = put(good(), ETH + 12, &v4(NEAR).octets());
+            wrapped(&settle(frame))
+        },
+    ),
+    (
+        "the neighbour's MAC, own address",
+        ForeignSource,
+        KNOWN,
+        || wrapped(&put(good(), 6, &mac(NEAR))),
+    ),
+    (
+        "a stranger's address, the neighbour's MAC",
+        ForeignSource,
+        KNOWN,
+        || {
+            let frame = put(good(), 6, &mac(NEAR));
+            wrapped(&settle(put(frame, ETH + 12, &[203, 0, 113, 9])))
+        },
+    ),
+    ("the gateway's", ForeignSource, KNOWN, || {
+        wrapped(&udp4(GATEWAY, HERE, b"x"))
+    }),
+    ("a service's", ForeignSource, KNOWN, || {
+        wrapped(&udp4(200, HERE, b"x"))
+    }),
+    (
+        "a link-local one's of the neighbour",
+        ForeignSource,
+        KNOWN,
+        || {
+            let [a, b, c, d, e, f] = mac(NEAR);
+            let ip = [
+                0xfe,
+                0x80,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                a ^ 2,
+                b,
+                c,
+                0xff,
+                0xfe,
+                d,
+                e,
+                f,
+            ];
+            wrapped(&put(udp6(THERE, HERE, b"x"), ETH + 8, &ip))
+        },
+    ),
+    (
+        "a later fragment in the neighbour's",
+        ForeignSource,
+        KNOWN,
+        || wrapped(&fragment4(&udp4(NEAR, HERE, b"x"), 9, 64, false, &[7; 64])),
+    ),
+    // A network of its own, where the second is a peer and the first is not.
+    ("a static peer on another network", OtherPeer, KNOWN, || {
+        encapsulated(VALID, VNI + 2, &good())
+    }),
+];
+
 /// A node with two endpoints, and a machine that sends to it by hand and hears all it sends.
 struct Stage {
     node: Node,
@@ -217,6 +307,14 @@ impl Stage {
             }
             switch.local(vni(), Mac(mac(6)), &[inside(VIP, 6)], weft_wire::PortId(6));
             switch.virtual_ip(vni(), VIP);
+            let other = Vni::new(VNI + 2).expect("24 bits");
+            switch.network(NetworkEntry {
+                vni: other,
+                mtu: 1450,
+                gateways: Vec::new(),
+            });
+            let vtep = SocketAddr::new(senders[1], VXLAN);
+            switch.remote(other, Mac(mac(ELSEWHERE)), &[v4(ELSEWHERE).into()], vtep);
         });
         let mut stage = Self {
             endpoint: Raw::open(&here.ns),
@@ -328,19 +426,43 @@ fn a_datagram_that_comes_again_is_delivered_again() {
     }
 }
 
-/// A node vouches for what it sends, also for an address that it has no longer or not yet; nothing is
-/// learnt from it, so frames for the local endpoint stay here.
+/// Whoever speaks in the name of somebody that the tables place elsewhere is not heard.
 #[test]
-fn a_local_endpoints_name_from_elsewhere_takes_nothing_away() {
+fn nobody_behind_a_vtep_speaks_in_the_name_of_another() {
+    Stage::new().run(NAMES);
+}
+
+/// A node vouches for what nobody has told of: an endpoint that is new there, a client of a published
+/// port. Nothing is learnt from it.
+#[test]
+fn what_nobody_knows_may_come_from_any_node() {
     let mut stage = Stage::new();
-    let spoofed = udp4(NEAR, HERE, b"in the name of the neighbour");
-    stage.delivers("a local source", &wrapped(&spoofed), &spoofed);
-    // The neighbour is still found where it is.
-    let to_near = pong4(HERE, NEAR, 999);
-    stage.endpoint.send(&to_near).expect("send");
-    let foreign = |frame: &[u8]| frame[6..12] != mac(NEAR);
-    stage
-        .neighbour
-        .nothing_before(&to_near, foreign, "to the neighbour");
-    stage.fence("a local source");
+    let new = udp4(77, HERE, b"not told of yet");
+    stage.delivers("a new endpoint", &wrapped(&new), &new);
+    let client = settle(put(good(), ETH + 12, &[203, 0, 113, 9]));
+    stage.delivers("a client's own address", &wrapped(&client), &client);
+}
+
+/// One datagram of a flow from the VTEP that has it, the next from another: they are not merged, and
+/// the second ends.
+#[test]
+fn a_run_is_of_one_sender() {
+    let mut stage = Stage::new();
+    let segment = |at: u8, from: u8| {
+        let frame = put(tcp4(from, HERE), L4 + 4, &[0, 0, 0, at]);
+        let frame = put(frame, L4 + 13, &[0x10]);
+        let len = frame.len();
+        settle(insert(frame, len, &[7; 16]))
+    };
+    for round in 0..20 {
+        let before = all(&stage.node.plane.counters()[0].underlay);
+        stage.send(KNOWN, &wrapped(&segment(round * 8, THERE)));
+        stage.send(OTHER, &wrapped(&segment(round * 8 + 16, THERE)));
+        let drops = &stage.node.plane.counters()[0].underlay;
+        one_more(drops, &before, ForeignSource, "the second sender");
+        let own = |frame: &[u8]| frame.len() > L4 + 20 + 16 && frame[6..12] == mac(THERE);
+        let fence = pong4(THERE, HERE, 2000 + u16::from(round));
+        stage.send(KNOWN, &wrapped(&fence));
+        stage.endpoint.nothing_before(&fence, own, "a merged run");
+    }
 }
