@@ -124,7 +124,7 @@ impl Wall {
         }
         let closing = ports.clone();
         let closed = blocking(move || gateway.close(&closing)).await;
-        match closed.map_err(anyhow::Error::from).and_then(|r| Ok(r?)) {
+        match closed.and_then(|closed| Ok(closed?)) {
             Ok(()) => {
                 self.closed = Some(ports);
                 warnings.clear("wall");

@@ -112,7 +112,8 @@ fn a_dead_nodes_tasks_move_at_once() {
     let orders = orders_of(&world.state, &node(2)).unwrap();
     assert_eq!(orders.own.tasks.len(), 2);
     assert!(
-        orders.own
+        orders
+            .own
             .tasks
             .iter()
             .all(|t| t.desired == TaskState::Shutdown)
