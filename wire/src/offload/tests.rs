@@ -3,9 +3,7 @@ use proptest::prelude::*;
 
 use super::settle;
 use crate::frame::{self, Frame};
-use crate::samples::{
-    DST_MAC, DST4, DST6, Packet, SRC_MAC, SRC4, SRC6, assert_same, info, make_partial,
-};
+use crate::samples::{DST_MAC, DST4, Packet, SRC_MAC, SRC4, assert_same, info, make_partial};
 use crate::{DropReason, VnetHdr, checksum, gso, vnet};
 
 /// What the header lets through, and as what.
