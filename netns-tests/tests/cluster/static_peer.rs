@@ -88,22 +88,92 @@ fn segment_size(client: &Netns, to: SocketAddr, server: &Netns) -> u32 {
     size
 }
 
+fn vni_of(cluster: &Cluster, network: &str) -> u32 {
+    let rows = cluster.rows(&["network", "ls"]);
+    let row = rows.iter().find(|n| n["Name"] == network);
+    let vni = row.and_then(|n| n["VNI"].as_u64()).expect("a VNI");
+    u32::try_from(vni).expect("24 bits")
+}
+
+/// Five times a datagram of UDP inside VXLAN, made by hand on the machine outside, to port 7000 of
+/// an endpoint.
+fn inject(cluster: &Cluster, vni: u32, (mac, from): ([u8; 6], IpAddr), to: IpAddr) {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else {
+        unreachable!("the networks of this test are of IPv4");
+    };
+    let [a, b, c, d] = to.octets();
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(mac, [2, 0x42, a, b, c, d])
+        .ipv4(from.octets(), to.octets(), 64)
+        .udp(7000, 7000)
+        .write(&mut frame, b"injected")
+        .expect("it fits");
+    let [_, x, y, z] = vni.to_be_bytes();
+    let datagram = [&[8, 0, 0, 0, x, y, z, 0][..], &frame].concat();
+    let socket = cluster
+        .outside()
+        .run_in(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a thread")
+        .expect("a port");
+    let vtep = SocketAddr::new(cluster.addr("node1"), 4789);
+    for _ in 0..5 {
+        socket.send_to(&datagram, vtep).expect("sent");
+    }
+}
+
+/// A peer of one network: what it sends into another, and in the names of others, ends at the node.
+fn speaks_for_itself_only(cluster: &Cluster, guest: &Netns, own: IpAddr) {
+    let (other, printed) = cluster.guest("node1", "other", "back");
+    let (_, near) = cluster.guest("node1", "near", "front");
+    let ip = |printed: &serde_json::Value| -> IpAddr {
+        let ip = printed["ip"].as_str().expect("an address");
+        ip.parse().expect("an address")
+    };
+    let (to, near) = (ip(&printed), ip(&near));
+    let listen = |netns: &Netns| {
+        let socket = netns
+            .run_in(|| UdpSocket::bind("0.0.0.0:7000"))
+            .expect("a thread")
+            .expect("a port");
+        socket.set_nonblocking(true).expect("a mode");
+        socket
+    };
+    let (there, here) = (listen(&other), listen(guest));
+    let peer: IpAddr = PEER.parse().expect("an address");
+    let heard = |socket: &UdpSocket| socket.recv(&mut [0; 64]).is_ok();
+    for (reason, vni, from, to) in [
+        ("other_peer", vni_of(cluster, "back"), (MAC, peer), to),
+        ("foreign_source", vni_of(cluster, "front"), (MAC, near), own),
+    ] {
+        let before = cluster.drops("node1", reason);
+        inject(cluster, vni, from, to);
+        eventually("all five are counted", || {
+            let dropped = cluster.drops("node1", reason) - before;
+            if dropped == 5 { Ok(()) } else { Err(dropped) }
+        });
+    }
+    assert!(!heard(&there), "from a peer of another network");
+    assert!(!heard(&here), "in the name of a neighbour");
+    inject(cluster, vni_of(cluster, "front"), (MAC, peer), own);
+    for n in 0..5 {
+        eventually("the peer itself is heard", || {
+            if heard(&here) { Ok(()) } else { Err(n) }
+        });
+    }
+}
+
 #[test]
 fn the_kernels_vxlan_device_is_a_peer() {
     let cluster = swarm(2);
     cluster.network("front");
+    cluster.network("back");
     let (guest, printed) = cluster.guest("node1", "guest", "front");
     let own: IpAddr = printed["ip"]
         .as_str()
         .expect("an address")
         .parse()
         .expect("an address");
-    let vni = cluster
-        .rows(&["network", "ls"])
-        .into_iter()
-        .find(|n| n["Name"] == "front");
-    let vni = vni.and_then(|n| n["VNI"].as_u64()).expect("a VNI");
-    kernel_vxlan(&cluster, u32::try_from(vni).expect("24 bits"));
+    kernel_vxlan(&cluster, vni_of(&cluster, "front"));
     let peer = cluster.outside();
     let peer_ip: IpAddr = PEER.parse().expect("an address");
 
@@ -151,6 +221,7 @@ fn the_kernels_vxlan_device_is_a_peer() {
     }
     udp_echo(&peer, &guest, peer_ip);
     udp_echo(&guest, &peer, own);
+    speaks_for_itself_only(&cluster, &guest, own);
 
     cluster
         .weft("node1", &["network", "peer", "rm", "front", PEER])
