@@ -8,7 +8,7 @@ use weft_dataplane::{SelfTest, Verdict};
 
 use super::Node;
 use super::member::Member;
-use super::running::{Running, blocking};
+use super::running::{Running, blocking, unix_ms};
 
 /// Oldest kernel that everything was made for.
 const LEAST_KERNEL: (u32, u32) = (6, 2);
@@ -74,7 +74,13 @@ impl Node {
                         mesh(&mut checks, &running);
                         mtus(&mut checks, &running);
                         gossip(&mut checks, &member, &running);
+                        walls::keys(&mut checks, running.gossip.keys(), unix_ms());
+                        let manager = member.manager.get().map(|manager| manager.door());
+                        for door in manager.into_iter().chain([running.gossip.door()]) {
+                            walls::door(&mut checks, &door);
+                        }
                         checks = blocking(move || {
+                            walls::files(&mut checks, &member, &running);
                             walls::gateway(&mut checks);
                             checks
                         })

@@ -42,6 +42,12 @@ fn the_doctor_looks_at_everything_and_names_what_is_wrong() {
         "mtu to 10.77.0.2",
         "node node2",
         "gateway wall",
+        "gossip keys",
+        "door of manager",
+        "door of gossip",
+        "data directory",
+        "journal of flows",
+        "store of the manager",
     ] {
         let check = find(&seen, name).unwrap_or_else(|| panic!("no check {name}: {seen:#?}"));
         assert_eq!(check["Health"], "ok", "{check}");
