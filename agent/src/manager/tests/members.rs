@@ -62,13 +62,15 @@ async fn long_and_hostile_words_of_nodes_stay_outside() {
     };
     let says = [
         attempt(&|node| node.engine_version = "9".repeat(3_900_000)).await,
+        attempt(&|node| node.engine_version = "9".repeat(20_000)).await,
         attempt(&|node| node.hostname = "n".repeat(65)).await,
         attempt(&|node| node.hostname = "\u{1b}]0;x\u{7}".to_owned()).await,
         attempt(&|node| node.data_path_addr = description("w1").data_path_addr).await,
         attempt(&|node| *node = description("w1")).await,
     ];
     let expected = [
-        "the description of the node has 3900",
+        "message length too large",
+        "the description of the node has 20",
         "1 to 64 printable characters",
         "1 to 64 printable characters",
         "is that of node w1",
