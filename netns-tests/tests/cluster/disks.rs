@@ -247,6 +247,7 @@ fn a_broken_manager_store_and_a_full_run_leave_traffic_up() {
     restart(&cluster, "node2");
     let pid = cluster.lab.agent_pid("node2").expect("a node");
     info(&cluster, "node2", "will not all outlive this agent", true);
+    traffic();
     for _ in 0..200 {
         published(&cluster, "node2").expect("an answer");
     }

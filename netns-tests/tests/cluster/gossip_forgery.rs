@@ -24,10 +24,20 @@ const BACK: Duration = Duration::from_secs(8);
 /// Two steps of the key ring, and the time that orders take.
 const EXPELLED: Duration = Duration::from_secs(15);
 
-fn assignment(cluster: &Cluster, node: &str) -> Value {
+fn on_disk(cluster: &Cluster, node: &str, file: &str) -> Value {
     let folder: PathBuf = cluster.dir().join("lab").join(node).join("data");
-    let text = std::fs::read(folder.join("assignment.json")).expect("orders on disk");
+    let text = std::fs::read(folder.join(file)).expect("orders on disk");
     serde_json::from_slice(&text).expect("orders are JSON")
+}
+
+/// What every node is told.
+fn shared(cluster: &Cluster, node: &str) -> Value {
+    on_disk(cluster, node, "shared.json")
+}
+
+/// What this node is told.
+fn own(cluster: &Cluster, node: &str) -> Value {
+    on_disk(cluster, node, "assignment.json")
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
@@ -39,13 +49,13 @@ fn bytes(value: &Value) -> Vec<u8> {
 
 /// Keys in the orders of a node.
 fn keys_of(cluster: &Cluster, node: &str) -> BTreeSet<Vec<u8>> {
-    let orders = assignment(cluster, node);
+    let orders = shared(cluster, node);
     let keys = orders["gossip_keys"].as_array().expect("a ring").iter();
     keys.map(|k| bytes(&k["key"])).collect()
 }
 
 fn id_of(cluster: &Cluster, node: &str) -> String {
-    let id = &assignment(cluster, node)["node"]["id"];
+    let id = &own(cluster, node)["node"]["id"];
     id.as_str().expect("an id").to_owned()
 }
 
@@ -111,7 +121,7 @@ struct Liar {
 
 impl Liar {
     fn new(cluster: &Cluster, node: &str) -> Self {
-        let orders = assignment(cluster, node);
+        let orders = shared(cluster, node);
         let sealing = &orders["gossip_keys"][0];
         Self {
             cluster_id: orders["cluster_id"].as_str().expect("an id").to_owned(),
@@ -212,7 +222,7 @@ fn reaches(client: &Netns, ip: IpAddr) -> Result<(), String> {
 fn replicas(cluster: &Cluster, nodes: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for node in nodes {
-        let orders = assignment(cluster, node);
+        let orders = own(cluster, node);
         for task in orders["tasks"].as_array().expect("a list") {
             let attachments = task["attachments"].as_array().expect("a list");
             let ids = attachments.iter().map(|a| &a["endpoint"]);

@@ -95,29 +95,31 @@ fn vni_of(cluster: &Cluster, network: &str) -> u32 {
     u32::try_from(vni).expect("24 bits")
 }
 
-/// Five times a datagram of UDP inside VXLAN, made by hand on the machine outside, to port 7000 of
-/// an endpoint.
+/// Five datagrams of UDP inside VXLAN, made by hand on the machine outside, to port 7000 of an
+/// endpoint: of five flows, as those of one may be merged before they are looked up.
 fn inject(cluster: &Cluster, vni: u32, (mac, from): ([u8; 6], IpAddr), to: IpAddr) {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else {
         unreachable!("the networks of this test are of IPv4");
     };
     let [a, b, c, d] = to.octets();
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(mac, [2, 0x42, a, b, c, d])
-        .ipv4(from.octets(), to.octets(), 64)
-        .udp(7000, 7000)
-        .write(&mut frame, b"injected")
-        .expect("it fits");
     let [_, x, y, z] = vni.to_be_bytes();
-    let datagram = [&[8, 0, 0, 0, x, y, z, 0][..], &frame].concat();
+    let datagram = |port: u16| {
+        let mut datagram = vec![8, 0, 0, 0, x, y, z, 0];
+        etherparse::PacketBuilder::ethernet2(mac, [2, 0x42, a, b, c, d])
+            .ipv4(from.octets(), to.octets(), 64)
+            .udp(port, 7000)
+            .write(&mut datagram, b"injected")
+            .expect("it fits");
+        datagram
+    };
     let socket = cluster
         .outside()
         .run_in(|| UdpSocket::bind("0.0.0.0:0"))
         .expect("a thread")
         .expect("a port");
     let vtep = SocketAddr::new(cluster.addr("node1"), 4789);
-    for _ in 0..5 {
-        socket.send_to(&datagram, vtep).expect("sent");
+    for port in 7000..7005 {
+        socket.send_to(&datagram(port), vtep).expect("sent");
     }
 }
 

@@ -232,6 +232,10 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
             other => Err(format!("{other:?}")),
         }
     });
+    eventually("its API answers", || {
+        let said = cluster.weft("node1", &["info"]);
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
     std::fs::write(&ask, "").expect("write");
     let said = eventually("the socket was asked", || {
         let text = std::fs::read_to_string(spy.join("stdout.log")).unwrap_or_default();
