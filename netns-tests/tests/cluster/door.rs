@@ -127,6 +127,7 @@ fn bombs_and_silence_of_a_stranger_keep_no_node_out() {
     let started = Instant::now();
     std::thread::scope(|scope| {
         let throwing = scope.spawn(|| throw_bombs(&thrower, &stop, &answered));
+        let ended = StopAtEnd(&stop);
         within(Duration::from_secs(60), "bombs are answered", || {
             all_ready(&cluster);
             match answered.load(Ordering::Relaxed) {
@@ -134,7 +135,7 @@ fn bombs_and_silence_of_a_stranger_keep_no_node_out() {
                 n => Err(n),
             }
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(ended);
         throwing.join().expect("bombs get one answer");
     });
     let bombs = answered.load(Ordering::Relaxed);
