@@ -185,7 +185,7 @@ impl Worker {
             merged,
         };
         if let Err(reason) = self.inner_frame(snapshot, &inner) {
-            self.counters().underlay.add(reason);
+            self.counters().underlay.add_many(reason, 1 + count as u64);
             self.copy_run(vtep, &inner.head, inner.tails, reason);
         }
     }

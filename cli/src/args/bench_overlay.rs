@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BenchMeshArgs, FormatArgs};
+use super::{BenchBuildsArgs, BenchMeshArgs, FormatArgs};
 
 /// `weft bench …`
 #[derive(Debug, Subcommand)]
@@ -13,6 +13,8 @@ pub enum BenchCommand {
     Overlay(BenchOverlayArgs),
     /// A published port: weft against HAProxy and nginx, before the same replicas
     Mesh(BenchMeshArgs),
+    /// This build against another one, in pairs: is a change slower?
+    Builds(BenchBuildsArgs),
 }
 
 /// `weft bench overlay`

@@ -1,6 +1,7 @@
 //! The command line: what `weft` accepts, before anything is done.
 
 mod attachment;
+mod bench_builds;
 mod bench_mesh;
 mod bench_overlay;
 mod connections;
@@ -11,6 +12,7 @@ mod publish;
 mod service;
 
 pub use attachment::parse_attachment;
+pub use bench_builds::{BenchBuildsArgs, BuildsTest};
 pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
 pub use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
 pub use connections::{AffinityArg, ConnectionArgs};

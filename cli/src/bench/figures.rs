@@ -31,6 +31,25 @@ pub(super) fn quantile(sorted: &[u64], share: f64) -> f64 {
     sorted.get(rank - 1).map_or(f64::NAN, |value| *value as f64)
 }
 
+/// What the true median of paired values lies between in at least 95 of 100 cases, whatever their
+/// distribution (order statistics, by the sign test; W. J. Conover, Practical Nonparametric
+/// Statistics, section 3.2). None for fewer than six values: nothing is that sure then.
+pub(super) fn interval(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = sorted.len();
+    // How many values may lie beyond each end: while that many heads or fewer in `count` throws of a
+    // coin are rarer than one in 40.
+    let (mut term, mut below, mut beyond) = (0.5_f64.powi(i32::try_from(count).ok()?), 0.0, 0);
+    while beyond < count && below + term <= 0.025 {
+        below += term;
+        term *= (count - beyond) as f64 / (beyond + 1) as f64;
+        beyond += 1;
+    }
+    let last = beyond.checked_sub(1)?;
+    Some([sorted[last], sorted[count - 1 - last]])
+}
+
 /// Microseconds at each of [`QUANTILES`], from nanoseconds in any order.
 pub(super) fn microseconds(mut nanos: Vec<u64>) -> [f64; QUANTILES.len()] {
     nanos.sort_unstable();
@@ -46,6 +65,22 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn intervals_are_those_of_the_sign_test() {
+        let first = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        for (count, expected) in [
+            (0, None),
+            (5, None),
+            (6, Some([1.0, 6.0])),
+            (9, Some([2.0, 8.0])),
+            (15, Some([4.0, 12.0])),
+            (25, Some([8.0, 18.0])),
+            (40, Some([14.0, 27.0])),
+        ] {
+            assert_eq!(interval(&first(count)), expected, "{count}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! `weft bench mesh` is in [`mesh`]. `weft bench overlay`: TCP and UDP between two nodes, over weft and over what Docker Swarm uses
+//! `weft bench mesh` is in [`mesh`], `weft bench builds` in [`builds`]. `weft bench overlay`: TCP and UDP between two nodes, over weft and over what Docker Swarm uses
 //! (veth, bridge and vxlan of the kernel), on labs of the same make. The two sides take turns, so
 //! that a machine that changes its mind hits both.
 
+pub(crate) mod builds;
 mod figures;
 mod garbage;
 mod load;

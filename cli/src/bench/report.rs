@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::figures::{P50, P90, P99, P99_9};
+use super::figures::{P50, P90, P99, P99_9, interval, median};
 use super::measure::{Run, Work};
 use super::pairs::{Test, median_of, shown};
 use crate::args::FormatArgs;
@@ -16,9 +16,12 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Other", "OTHER"),
     ("Against", "AGAINST"),
     ("Ratio", "RATIO"),
+    ("PairRatio", "RATIO"),
+    ("Interval", "95 % BETWEEN"),
     ("Per", "PER"),
     ("AgentCPUs", "AGENT CPUS"),
     ("AgentPer", "AGENT"),
+    ("OtherAgentPer", "OTHER AGENT"),
     ("MachinePer", "MACHINE"),
     ("OtherMachinePer", "OTHER MACHINE"),
     ("GeneratorPer", "GENERATOR"),
@@ -35,9 +38,14 @@ const HEADINGS: &[(&str, &str)] = &[
 /// The first table.
 const RESULTS: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.Against}}\t{{.Ratio}}";
 
+/// The same where a difference of a few percent matters.
+const PAIRED: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.PairRatio}}\t{{.Interval}}";
+
 /// The second table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Costs {
+    /// The first one.
+    results: &'static str,
     template: &'static str,
     /// What its columns mean.
     legend: &'static str,
@@ -45,6 +53,7 @@ pub(super) struct Costs {
 
 /// Between two nodes.
 pub(super) const OVERLAY: Costs = Costs {
+    results: RESULTS,
     template: "table {{.Test}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
     legend: "\
 CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything, on both sides.
@@ -55,6 +64,7 @@ its work for a packet is done in the sender's name and counts there. AGENT MB: t
 
 /// Through a published port.
 pub(super) const MESH: Costs = Costs {
+    results: RESULTS,
     template: "table {{.Test}}\t{{.Against}}\t{{.Per}}\t{{.Balancer}}\t{{.OtherBalancer}}\t{{.OtherOverlay}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.BalancerMB}}\t{{.OtherMB}}",
     legend: "\
 CPU seconds for each PER. BALANCER: both weftd, with the overlay's work. OTHER BALANCER: all processes of
@@ -64,9 +74,20 @@ balancer's processes; what the kernel keeps for their sockets is not in it.
 ",
 };
 
+/// Two builds.
+pub(super) const BUILDS: Costs = Costs {
+    results: PAIRED,
+    template: "table {{.Test}}\t{{.Per}}\t{{.AgentPer}}\t{{.OtherAgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.AgentMB}}",
+    legend: "\
+WEFT is this build. RATIO: median of the ratios of pairs; the true one is in the interval in at least 95
+of 100 cases. CPU seconds for each PER. AGENT: all weftd on the way. MACHINE: everything. AGENT MB: the
+bigger weftd, in RAM.
+",
+};
+
 /// Everything, in the form that was asked for.
 pub(super) fn render(tests: &[Test], format: &FormatArgs, second: Costs) -> anyhow::Result<String> {
-    let mut out = results(tests).render(format)?;
+    let mut out = results(tests, second.results).render(format)?;
     if format.format.is_none() && !format.quiet {
         out.push('\n');
         out.push_str(&costs(tests, second)?);
@@ -76,8 +97,8 @@ pub(super) fn render(tests: &[Test], format: &FormatArgs, second: Costs) -> anyh
 }
 
 /// One row for each rate, loss and percentile.
-fn results(tests: &[Test]) -> Listing {
-    let mut listing = Listing::new(HEADINGS, RESULTS, "Test");
+fn results(tests: &[Test], table: &'static str) -> Listing {
+    let mut listing = Listing::new(HEADINGS, table, "Test");
     for test in tests {
         let unit = test.work.unit();
         let mut main = row(test, &test.name, unit, |run| run.rate);
@@ -139,6 +160,12 @@ fn row(test: &Test, name: &str, unit: &str, value: impl Fn(&Run) -> f64) -> Valu
     );
     let all = |runs: &[Run]| runs.iter().map(&value).collect::<Vec<_>>();
     let ratio = weft / other;
+    let pairs = test.weft.iter().zip(&test.other);
+    let ratios: Vec<f64> = pairs
+        .map(|(ours, theirs)| value(ours) / value(theirs))
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    let paired = median(&ratios);
     json!({
         "Test": name,
         "Unit": unit,
@@ -147,6 +174,9 @@ fn row(test: &Test, name: &str, unit: &str, value: impl Fn(&Run) -> f64) -> Valu
         "Against": test.against,
         // Nothing lost on the other side gives no ratio.
         "Ratio": if ratio.is_finite() { format!("{ratio:.2}x") } else { String::new() },
+        "PairRatio": if paired.is_finite() { format!("{paired:.3}x") } else { String::new() },
+        "Interval": interval(&ratios)
+            .map_or(String::new(), |[low, high]| format!("{low:.3}-{high:.3}")),
         "WeftRuns": all(&test.weft),
         "OtherRuns": all(&test.other),
     })
@@ -178,6 +208,7 @@ fn costs_of(test: &Test) -> Value {
         "Per": per,
         "AgentCPUs": format!("{:.2}", median_of(&test.weft, |run| run.usage.agents / run.seconds)),
         "AgentPer": cost(&test.weft, |run| run.usage.agents, 2),
+        "OtherAgentPer": cost(&test.other, |run| run.usage.agents, 2),
         "MachinePer": cost(&test.weft, |run| run.usage.machine, 2),
         "OtherMachinePer": cost(&test.other, |run| run.usage.machine, 2),
         "GeneratorPer": cost(&test.weft, |run| run.usage.generator(), 2),

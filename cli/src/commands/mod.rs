@@ -51,6 +51,7 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args, out),
         Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),
         Command::Bench(BenchCommand::Mesh(args)) => bench::mesh::run(&args, out),
+        Command::Bench(BenchCommand::Builds(args)) => bench::builds::run(&args, out),
         Command::BenchReplica(args) => block_on(tools::replica::serve(args)),
         Command::DemoHttp(args) => block_on(tools::http::serve(args)),
         Command::DemoDns(args) => tools::dns::run(&args, out),

@@ -42,7 +42,7 @@ impl Sources {
 
 /// A way from the client to the replicas, through one balancer.
 #[derive(Debug)]
-pub(super) struct Front<'a> {
+pub(in crate::bench) struct Front<'a> {
     /// Where the client's sockets are opened.
     pub(super) client: &'a Netns,
     pub(super) sources: &'a Sources,

@@ -57,7 +57,7 @@ pub(super) enum SourcePorts {
 
 /// A lab and what is known of it.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub(in crate::bench) struct Cluster {
     proxies: Vec<Proxy>,
     namespaces: Vec<Netns>,
     client: Netns,
@@ -72,8 +72,8 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Builds it; weft and all of these balancers, for so many connections, answer then.
-    pub(super) fn create(
-        name: &str,
+    pub(in crate::bench) fn create(
+        config: LabConfig,
         front: &str,
         (kinds, connections): (&[Kind], u64),
         congestion: Option<&str>,
@@ -82,14 +82,14 @@ impl Cluster {
         let config = LabConfig {
             nodes: 2,
             agent_args: vec!["--mesh".to_owned(), front.to_owned()],
-            ..LabConfig::new(name)?
+            ..config
         };
         let lab = Lab::create(&config)?;
         lab.wait_ready(LIMIT)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(make_network(&lab))?;
+        runtime.block_on(make_network(&lab, true))?;
         let client = lab.netns(OUTSIDE, None)?;
         let sources = more_addresses(&lab, &client)?;
         let mut agents = Vec::new();
@@ -130,7 +130,7 @@ impl Cluster {
     }
 
     /// weft's own published port.
-    pub(super) fn weft(&self) -> Front<'_> {
+    pub(in crate::bench) fn weft(&self) -> Front<'_> {
         Front {
             client: &self.client,
             sources: &self.sources,
@@ -177,7 +177,7 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn down(self) -> anyhow::Result<()> {
+    pub(in crate::bench) fn down(self) -> anyhow::Result<()> {
         // Balancers end before their machine; namespaces live as long as somebody holds them.
         drop((self.proxies, self.namespaces, self.client));
         self.lab.down()

@@ -75,7 +75,7 @@ impl Load {
     }
 
     /// Puts it on that way for that long.
-    pub(super) fn measure(
+    pub(in crate::bench) fn measure(
         self,
         front: &Front<'_>,
         length: Duration,

@@ -10,7 +10,9 @@ mod measure;
 mod plan;
 mod proxies;
 
+pub(super) use cluster::Cluster;
 pub(super) use measure::Load;
+pub(super) use plan::check_control;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -25,8 +27,9 @@ use crate::args::{BenchMeshArgs, MeshTest};
 use crate::output::{Printer, complain};
 use crate::stop::Stop;
 use client::Front;
-use cluster::{Cluster, SourcePorts};
+use cluster::SourcePorts;
 use proxies::Kind;
+use weft_lab::LabConfig;
 
 /// Open files that 10,000 connections need in a balancer of two sockets each, and some more.
 const OPEN_FILES: u64 = 200_000;
@@ -41,7 +44,7 @@ const RESERVE: u64 = 200;
 const FORGOTTEN: Duration = Duration::from_secs(61);
 
 pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
-    plan::check_control(args.congestion.as_deref())?;
+    check_control(args.congestion.as_deref())?;
     let fronts = plan::fronts(args.front)?;
     let kinds = installed()?;
     weft_lab::gain_privileges()?;
@@ -138,7 +141,7 @@ impl Bench<'_> {
         let name = format!("{}-{front}", self.args.name);
         let control = self.args.congestion.as_deref();
         let cluster = Cluster::create(
-            &name,
+            LabConfig::new(&name)?,
             front,
             (&self.kinds, self.connections),
             control,

@@ -61,7 +61,7 @@ fn known_in(help: &str) -> Vec<&'static str> {
 }
 
 /// Refuses a congestion control that the kernel has not.
-pub(super) fn check_control(wanted: Option<&str>) -> anyhow::Result<()> {
+pub(in crate::bench) fn check_control(wanted: Option<&str>) -> anyhow::Result<()> {
     let available = std::fs::read_to_string(AVAILABLE)?;
     let mut names = available.split_ascii_whitespace();
     match wanted {

@@ -27,7 +27,7 @@ const MODULES: [&str; 4] = [
 
 /// A balancer that weft is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::bench) enum Kind {
     Haproxy,
     Nginx,
 }

@@ -47,17 +47,23 @@ pub(in crate::bench) struct WeftSide {
 }
 
 impl WeftSide {
-    /// Builds it as a lab of that name.
+    /// Builds it as a lab of that name, on a network without a way out.
     pub(in crate::bench) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
-        let lab = Lab::create(&LabConfig {
-            nodes: 2,
-            ..LabConfig::new(name)?
-        })?;
+        Self::of(LabConfig::new(name)?, true, stop)
+    }
+
+    /// Builds it as such a lab of two nodes.
+    pub(in crate::bench) fn of(
+        config: LabConfig,
+        internal: bool,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
+        let lab = Lab::create(&LabConfig { nodes: 2, ..config })?;
         lab.wait_ready(LIMIT)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(make_network(&lab))?;
+        runtime.block_on(make_network(&lab, internal))?;
         let mut agents = Vec::new();
         for node in ["node1", "node2"] {
             agents.push(lab.agent_pid(node)?.context("weftd does not run")?);
@@ -77,6 +83,26 @@ impl WeftSide {
     /// From one node to the other.
     pub(in crate::bench) fn way(&self) -> Way<'_> {
         self.client.to(&self.server, &self.agents)
+    }
+
+    /// The machine that is none, for [`WeftSide::way_out`].
+    pub(in crate::bench) fn outside(&self) -> anyhow::Result<End> {
+        Ok(End {
+            netns: self.lab.netns(OUTSIDE, None)?,
+            ip: self.lab.node_addr(OUTSIDE)?,
+        })
+    }
+
+    /// From the client's sandbox through the gateway bridge to the machine that is none. Its
+    /// packets pass the host's kernel, no agent.
+    pub(in crate::bench) fn way_out<'a>(
+        &'a self,
+        outside: &'a End,
+        stop: &Stop,
+    ) -> anyhow::Result<Way<'a>> {
+        let way = self.way_to(outside);
+        wait_for(&way, stop)?;
+        Ok(way)
     }
 
     /// One more sandbox beside the client's.
@@ -197,7 +223,7 @@ pub(in crate::bench) fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
     Client::new(&format!("unix://{}", lab.socket(node)?.display()))
 }
 
-pub(in crate::bench) async fn make_network(lab: &Lab) -> anyhow::Result<()> {
+pub(in crate::bench) async fn make_network(lab: &Lab, internal: bool) -> anyhow::Result<()> {
     let (first, second) = (api(lab, "node1")?, api(lab, "node2")?);
     let init = SwarmInit {
         advertise_addr: Some(lab.node_addr("node1")?.to_string()),
@@ -214,7 +240,7 @@ pub(in crate::bench) async fn make_network(lab: &Lab) -> anyhow::Result<()> {
     let _joined: SwarmJoinReply = second.post("/v1/swarm/join", &join).await?;
     let spec = NetworkSpec {
         name: "bench".to_owned(),
-        internal: true,
+        internal,
         subnets: vec![SUBNET.parse()?],
         ..NetworkSpec::default()
     };

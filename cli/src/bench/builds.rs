@@ -1,0 +1,207 @@
+//! `weft bench builds`: two builds of weft, each in labs of its own, under the same load of this
+//! process. For the question that a change raises: is it slower? Pairs alternate, and the answer is
+//! the median of their ratios with the interval that it is known to.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use weft_lab::LabConfig;
+
+use super::load::Way;
+use super::measure::Work;
+use super::mesh::{self, Cluster, Load};
+use super::pairs::{Pace, Test, WARM_UP};
+use super::report;
+use super::side::WeftSide;
+use super::streams;
+use crate::args::{BenchBuildsArgs, BuildsTest};
+use crate::output::Printer;
+use crate::stop::Stop;
+
+/// What rows are called that have the other build on the other side.
+const OTHER: &str = "other build";
+
+/// Connections at once through a published port.
+const CONNECTIONS: u64 = 10_000;
+
+pub(crate) fn run(args: &BenchBuildsArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    mesh::check_control(Some(&args.congestion))?;
+    let other = args.other.canonicalize();
+    let other = other.with_context(|| format!("no program {}", args.other.display()))?;
+    let versions = [version(&std::env::current_exe()?)?, version(&other)?];
+    weft_lab::gain_privileges()?;
+    let bench = Bench {
+        args,
+        other,
+        pace: Pace {
+            pairs: args.pairs,
+            length: Duration::from_secs(u64::from(args.seconds)),
+        },
+        stop: Stop::on_signals()?,
+    };
+    let mut tests = Vec::new();
+    bench.between_nodes(&mut tests)?;
+    bench.outward(&mut tests)?;
+    bench.published(&mut tests)?;
+    out.text(&report::render(&tests, &args.format, report::BUILDS)?)?;
+    if args.format.format.is_none() && !args.format.quiet {
+        out.line(&format!(
+            "{} against {} ({}), {} alternating pairs of {} s, {}.",
+            versions[0],
+            versions[1],
+            bench.other.display(),
+            args.pairs,
+            args.seconds,
+            args.congestion
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a program says that it is. Something that is no weft is found here, not in a lab.
+fn version(program: &Path) -> anyhow::Result<String> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} cannot be run", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said = said.trim();
+    if !output.status.success() || !said.starts_with("weft ") {
+        bail!(
+            "{} is no weft: name the program of another build, such as target/release/weft of another checkout",
+            program.display()
+        );
+    }
+    Ok(said.to_owned())
+}
+
+struct Bench<'a> {
+    args: &'a BenchBuildsArgs,
+    other: PathBuf,
+    pace: Pace,
+    stop: Stop,
+}
+
+impl Bench<'_> {
+    fn has(&self, test: BuildsTest) -> bool {
+        self.args.only.is_empty() || self.args.only.contains(&test)
+    }
+
+    /// Labs of both builds.
+    fn labs(&self, kind: &str) -> anyhow::Result<[LabConfig; 2]> {
+        let ours = LabConfig::new(&format!("{}-{kind}-this", self.args.name))?;
+        let other = LabConfig::new(&format!("{}-{kind}-other", self.args.name))?;
+        let theirs = LabConfig {
+            program: self.other.clone(),
+            ..other
+        };
+        Ok([ours, theirs])
+    }
+
+    fn measure(
+        &self,
+        tests: &mut Vec<Test>,
+        (name, work): (&str, Work),
+        ways: (&Way<'_>, &Way<'_>),
+    ) -> anyhow::Result<()> {
+        let test = Test::new(name, work, OTHER);
+        tests.push(test.run(self.pace, ways, &self.stop, || Ok(()))?);
+        Ok(())
+    }
+
+    fn between_nodes(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
+        use BuildsTest::{Rr, Tcp, Udp, Vip};
+        if ![Tcp, Udp, Rr, Vip].into_iter().any(|test| self.has(test)) {
+            return Ok(());
+        }
+        let [ours, theirs] = self.labs("overlay")?;
+        let ours = WeftSide::of(ours, true, &self.stop)?;
+        let theirs = WeftSide::of(theirs, true, &self.stop)?;
+        let stream = streams(1, &self.args.congestion);
+        for (test, name, work) in [
+            (Tcp, "TCP, one stream", stream.clone()),
+            (Udp, "UDP 64 B", Work::Datagrams { payload: 64 }),
+            (Rr, "UDP there and back", Work::RoundTrips { concurrent: 1 }),
+        ] {
+            if self.has(test) {
+                self.measure(tests, (name, work), (&ours.way(), &theirs.way()))?;
+            }
+        }
+        if self.has(Vip) {
+            let (ours_replica, ours_vip) = ours.service(&self.stop)?;
+            let (theirs_replica, theirs_vip) = theirs.service(&self.stop)?;
+            let ways = (
+                &ours.way_through(&ours_replica, ours_vip),
+                &theirs.way_through(&theirs_replica, theirs_vip),
+            );
+            self.measure(tests, ("TCP through a VIP", stream), ways)?;
+        }
+        ours.down()?;
+        theirs.down()
+    }
+
+    fn outward(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
+        if !self.has(BuildsTest::Egress) {
+            return Ok(());
+        }
+        let [ours, theirs] = self.labs("egress")?;
+        let ours = WeftSide::of(ours, false, &self.stop)?;
+        let theirs = WeftSide::of(theirs, false, &self.stop)?;
+        let (near, far) = (ours.outside()?, theirs.outside()?);
+        let ways = (
+            &ours.way_out(&near, &self.stop)?,
+            &theirs.way_out(&far, &self.stop)?,
+        );
+        let stream = streams(1, &self.args.congestion);
+        self.measure(tests, ("TCP to the outside", stream), ways)?;
+        drop((near, far));
+        ours.down()?;
+        theirs.down()
+    }
+
+    fn published(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
+        let wanted: Vec<(&str, Load)> = [
+            (BuildsTest::Connections, "connections", Load::Connections),
+            (BuildsTest::Keepalive, "kept connections", Load::Kept),
+            (BuildsTest::Bulk, "published, one stream", Load::Streams(1)),
+        ]
+        .into_iter()
+        .filter(|(test, ..)| self.has(*test))
+        .map(|(_, name, load)| (name, load))
+        .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let control = Some(self.args.congestion.as_str());
+        let [ours, theirs] = self
+            .labs("mesh")?
+            .map(|lab| Cluster::create(lab, "frame", (&[], CONNECTIONS), control, &self.stop));
+        let (ours, theirs) = (ours?, theirs?);
+        for (name, load) in wanted {
+            let run = |cluster: &Cluster, length| load.measure(&cluster.weft(), length, &self.stop);
+            run(&ours, WARM_UP)?;
+            run(&theirs, WARM_UP)?;
+            let test = Test::new(name, Work::Mesh(load), OTHER);
+            let (this, that) = (|length| run(&ours, length), |length| run(&theirs, length));
+            tests.push(test.run_both(self.pace, &self.stop, this, that)?);
+        }
+        ours.down()?;
+        theirs.down()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn something_else_is_no_build() {
+        let error = version(Path::new("/bin/true")).unwrap_err().to_string();
+        assert!(error.contains("/bin/true is no weft"), "{error}");
+        let error = version(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(error.contains("cannot be run"), "{error}");
+    }
+}
