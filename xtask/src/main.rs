@@ -5,6 +5,7 @@
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]).
 //!
+//! `cargo xtask test [--all]` runs the tests, with `--all` also those of the second tier ([`tiers`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod purity;
 mod report;
 mod rust_text;
 mod sources;
+mod tiers;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,14 +27,23 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check|deny";
+const USAGE: &str = "usage: cargo xtask check|deny|test [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);
     let mut out = std::io::stdout().lock();
-    let report = match (args.next().as_deref(), args.next()) {
-        (Some("check"), None) => check()?,
-        (Some("deny"), None) => denied()?,
+    let report = match (args.next().as_deref(), args.next().as_deref(), args.next()) {
+        (Some("check"), None, None) => check()?,
+        (Some("deny"), None, None) => denied()?,
+        (Some("test"), all @ (None | Some("--all")), None) => {
+            let root = members()?.workspace_root;
+            let passed = tiers::run(root.as_std_path(), all.is_some())?;
+            return Ok(if passed {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
         _ => {
             writeln!(out, "{USAGE}")?;
             return Ok(ExitCode::from(64));

@@ -1,4 +1,4 @@
-//! Files stay readable, and `unsafe` stays where it belongs.
+//! Files stay readable, no test is left out without its tier, and `unsafe` stays where it belongs.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::report::Report;
 use crate::rust_text;
+use crate::tiers;
 
 /// More lines than this start a conversation.
 const LINES_WARN: usize = 600;
@@ -43,6 +44,7 @@ fn check_file(path: &Path, text: &str, report: &mut Report) {
     } else if lines > LINES_WARN {
         report.warn(format!("{shown}: {lines} lines; think of splitting it"));
     }
+    tiers::check_file(path, text, report);
     let first = path
         .components()
         .next()

@@ -117,4 +117,40 @@ mod tests {
         // Groups in groups.
         assert!(check(&[0x0b; 5000]).is_err());
     }
+
+    /// Fields at the top of a message, by the slowest way: each decoded as the only one.
+    fn tops(mut message: &[u8]) -> Option<usize> {
+        let mut count = 0;
+        while !message.is_empty() {
+            let (tag, wire) = decode_key(&mut message).ok()?;
+            skip_field(wire, tag, &mut message, DecodeContext::default()).ok()?;
+            count += 1;
+        }
+        Some(count)
+    }
+
+    proptest::proptest! {
+        // As long as wanted with PROPTEST_CASES.
+        #[test]
+        fn whatever_is_let_in_is_whole_and_bounded(
+            updates in 0_usize..5000,
+            cut in 0_usize..200,
+            flips in proptest::collection::vec((0_usize..20_000, 0_u8..=255), 0..4),
+        ) {
+            let mut bytes = request(updates);
+            for (at, with) in flips {
+                let len = bytes.len();
+                bytes[at % len] ^= with;
+            }
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            let verdict = check(&bytes);
+            match tops(&bytes) {
+                Some(count) => proptest::prop_assert_eq!(verdict.is_ok(), count <= MAX_FIELDS),
+                None => proptest::prop_assert!(verdict.is_err()),
+            }
+            if verdict.is_ok() && let Ok(decoded) = UpdateTaskStatusRequest::decode(&*bytes) {
+                proptest::prop_assert!(decoded.updates.len() <= MAX_FIELDS);
+            }
+        }
+    }
 }

@@ -298,7 +298,7 @@ fn a_change_reaches_100_nodes_at_five_percent_loss() {
 
 /// DESIGN section 10, at 1000 nodes.
 #[test]
-#[ignore = "takes minutes: run it when timing or encoding changes"]
+#[ignore = "second tier: takes minutes; run it when timing or encoding changes"]
 fn a_thousand_nodes_hear_of_changes_and_deaths_in_time() {
     const N: usize = 1000;
     let mut sim = Sim::new(21, 0.01);
