@@ -241,6 +241,9 @@ impl SendQueue {
         let Some(info) = info.filter(|i| i.proto == TCP) else {
             return Ok(false);
         };
+        if self.shared.segment_for.load().contains(vtep.ip()) {
+            return Ok(false);
+        }
         // What its flow sent before leaves before, and from the same port.
         self.flush_waiting(counters);
         let Some(injector) = self.shared.injector.get() else {

@@ -145,6 +145,7 @@ impl Dataplane {
             for_node: ArrayQueue::new(NODE_FRAMES),
             stop: AtomicBool::new(false),
             injector: OnceLock::new(),
+            segment_for: ArcSwap::default(),
         });
         let buffers = underlay.iter().map(VxlanSocket::recv_buffer_len);
         let receive_buffer = buffers.collect::<Result<Vec<_>, _>>()?.into_iter().min();
@@ -223,6 +224,17 @@ impl Dataplane {
     #[must_use]
     pub fn injection(&self) -> Option<Result<(), &InjectError>> {
         self.injection.get().map(|r| r.as_ref().copied())
+    }
+
+    /// Says to which nodes super-frames leave as segments made here although the injector works: the
+    /// device on the way there does not segment tunnels, so the kernel would, at a higher price.
+    pub fn segment_for(&self, vteps: impl IntoIterator<Item = IpAddr>) {
+        let v4 = vteps.into_iter().filter_map(|vtep| match vtep {
+            IpAddr::V4(v4) => Some(v4),
+            // Nothing is injected for them.
+            IpAddr::V6(_) => None,
+        });
+        self.shared.segment_for.store(Arc::new(v4.collect()));
     }
 
     /// Makes the injector and tests it, beside the workers: they must not wait for that when their

@@ -1,6 +1,6 @@
 //! One worker: its event loop and the state that nobody else touches.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_queue::ArrayQueue;
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use weft_mesh::{Context, FlowTable, Record};
 use weft_sys::affinity::yield_cpu;
 use weft_sys::clock::monotonic_nanos;
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// There once its self-test has passed.
     pub(crate) injector: OnceLock<Injector>,
+    /// VTEPs that it is slower for: see `DataPlane::segment_for`.
+    pub(crate) segment_for: ArcSwap<HashSet<Ipv4Addr, RandomState>>,
 }
 
 /// State of one worker thread.

@@ -1,5 +1,5 @@
 //! Process 1 of a task's PID namespace: makes what the task sees, starts the program, passes
-//! signals on to it, reaps orphans, and ends with it, and with it everything in the namespace.
+//! signals on to it alone, reaps orphans, and ends with it, and with it everything in the namespace.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -102,8 +102,10 @@ fn prepare(spec: &Spec, setup: &File) -> anyhow::Result<Option<User>> {
         mount: true,
         ipc: true,
         cgroup: true,
+        uts: true,
         ..Kinds::default()
     })?;
+    namespaces::set_hostname(&spec.hostname)?;
     for warning in view::show(spec)? {
         Note::Warning(warning).say(setup)?;
     }
@@ -117,7 +119,9 @@ fn follow(leader: u32) -> io::Result<Exit> {
     loop {
         let signal = signals::wait()?;
         if signal != Signal::CHILD.as_raw() {
-            signals::send_to_group(leader, signal)?;
+            // As docker: a supervisor ends its workers itself, in its order. What is left when the
+            // grace period ends goes with this process.
+            signals::send(leader, signal)?;
             continue;
         }
         // One SIGCHLD may stand for several.

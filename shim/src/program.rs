@@ -6,13 +6,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::setsid;
+use rustix::fs::Mode;
+use rustix::process::{setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use weft_sys::{capabilities, descriptors, seccomp, signals};
+use weft_sys::{affinity, capabilities, descriptors, seccomp, signals};
 
 use crate::spec::{Failure, Spec};
-use crate::user::User;
+use crate::user::{self, User};
+
+/// Who a task is that names nobody.
+const ROOT: u32 = 0;
 
 /// `CAP_SYS_ADMIN`: no wall stands against it.
 const SYS_ADMIN: u64 = 1 << 21;
@@ -32,6 +36,7 @@ pub(crate) fn become_it(
     if let Err(error) = enter_session(user, stdout, stderr) {
         return failed("its session", error);
     }
+    as_the_machine_starts_processes();
     if let Err(error) = give_up(spec, user) {
         let what = match &spec.user {
             Some(name) => format!("cannot become user {name} with these capabilities"),
@@ -39,8 +44,13 @@ pub(crate) fn become_it(
         };
         return failed(&what, error);
     }
-    let home = user.and_then(|user| user.home.as_deref());
-    let home = home.filter(|_| !spec.env.iter().any(|(key, _)| key == "HOME"));
+    let given = spec.env.iter().any(|(key, _)| key == "HOME");
+    // Docker's: the user's, else the root of the tree.
+    let home = match user {
+        Some(user) => user.home.clone(),
+        None => user::home_of(ROOT),
+    };
+    let home = (!given).then(|| home.unwrap_or_else(|| "/".into()));
     let error = Command::new(program)
         .args(&spec.args)
         .env_clear()
@@ -49,6 +59,16 @@ pub(crate) fn become_it(
         .current_dir("/")
         .exec();
     not_executed(program, error)
+}
+
+/// Undoes what only the agent was to have: a unit may confine it to a CPU, shield it from the
+/// kernel's search for memory, or give it another mask. A task that stays so works all the same.
+fn as_the_machine_starts_processes() {
+    let result = affinity::unpin().and_then(|()| std::fs::write("/proc/self/oom_score_adj", "0"));
+    if result.is_err() {
+        // Not allowed to lower its score: it was raised by somebody with more rights.
+    }
+    umask(Mode::from_raw_mode(0o022));
 }
 
 fn enter_session(user: Option<&User>, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {

@@ -25,6 +25,8 @@ pub struct Spec {
     pub capabilities: u64,
     /// Nothing that the program executes gains rights by its file.
     pub no_new_privileges: bool,
+    /// Host name that the program sees, at most 64 bytes.
+    pub hostname: String,
     /// Files that the program sees at other places.
     pub binds: Vec<Bind>,
     /// Folders and files that it must not see.

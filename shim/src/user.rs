@@ -19,8 +19,20 @@ pub(crate) struct User {
 /// # Errors
 /// There is no such user or group.
 pub(crate) fn find(text: &str) -> anyhow::Result<User> {
-    let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
+    // Other people's lines may hold any bytes.
+    let read = |path: &str| {
+        let bytes = std::fs::read(Path::new(path)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
     find_in(text, &read("/etc/passwd"), &read("/etc/group"))
+}
+
+/// Home of a user in the node's `/etc/passwd`.
+pub(crate) fn home_of(uid: u32) -> Option<PathBuf> {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    find_in(&uid.to_string(), &String::from_utf8_lossy(&passwd), "")
+        .ok()?
+        .home
 }
 
 /// As Docker: a number need not be listed, and is of group 0 then; other groups of a user count

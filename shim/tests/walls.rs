@@ -31,6 +31,7 @@ impl Task {
             capabilities: DOCKER,
             no_new_privileges: false,
             binds: Vec::new(),
+            hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,
             log_limit_bytes: 1 << 20,
@@ -311,6 +312,53 @@ fn a_full_disk_costs_output_and_not_the_end() {
     assert_eq!(end_of(&launched), Exit::Code(7));
     let ended = Ended::read(disk.path()).expect("readable").expect("there");
     assert_eq!(ended.exit(), Exit::Code(7));
+}
+
+/// What programs look for first: git wants a home, Java and Erlang their own name.
+#[test]
+fn a_program_finds_what_it_expects_around_it() {
+    let script = "echo $HOME; hostname; umask; cat /proc/self/oom_score_adj; \
+        grep Cpus_allowed: /proc/self/status";
+    // As a unit with CPUAffinity= and UMask= would start the agent.
+    let before = weft_sys::affinity::allowed().expect("CPUs");
+    weft_sys::affinity::pin(before[0]).expect("pinned");
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+    let pinned = status
+        .lines()
+        .find(|line| line.starts_with("Cpus_allowed:"));
+    let (exit, out) = Task::new(script).output();
+    assert_eq!(exit, Exit::Code(0));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..4], ["/root", "web.1.x", "0022", "0"], "{out}");
+    assert!(
+        before.len() == 1 || pinned != lines.last().copied(),
+        "{out}"
+    );
+    // Who is not in /etc/passwd lives at the root, and what is given counts.
+    let nobody = Task::new("echo $HOME").with(|spec| spec.user = Some("54321".to_owned()));
+    assert_eq!(nobody.output().1, "/\n");
+    let given = Task::new("echo $HOME").with(|spec| {
+        spec.env.push(("HOME".into(), "/srv".into()));
+    });
+    assert_eq!(given.output().1, "/srv\n");
+}
+
+/// Postgres, nginx, gunicorn: whoever ends the workers as well breaks their orderly end.
+#[test]
+fn a_supervisor_is_asked_to_end_and_its_workers_are_not() {
+    let script = "sh -c 'trap \"echo worker killed\" TERM; trap \"echo worker saved; exit\" USR1; \
+            while :; do sleep 0.05; done' & \
+        trap 'kill -USR1 $!; wait $!; wait $!; echo supervisor; exit 0' TERM; \
+        echo ready; while :; do sleep 0.05; done";
+    let task = Task::new(script);
+    let launched = task.started();
+    eventually("it has begun", || task.read("stdout.log").contains("ready"));
+    process(launched.init)
+        .expect("process 1 runs")
+        .signal(Signal::TERM)
+        .expect("may");
+    assert_eq!(end_of(&launched), Exit::Code(0));
+    assert_eq!(task.read("stdout.log"), "ready\nworker saved\nsupervisor\n");
 }
 
 #[test]

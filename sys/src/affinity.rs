@@ -24,6 +24,17 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread run on every CPU again that its cpuset has, whoever it was started by.
+///
+/// # Errors
+/// Not seen in practice.
+pub fn unpin() -> io::Result<()> {
+    let mut set = CpuSet::new();
+    // The kernel takes from it what there is.
+    (0..CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    Ok(sched_setaffinity(None, &set)?)
+}
+
 /// CPUs that the calling thread may run on, ascending; never empty.
 ///
 /// # Errors
@@ -53,6 +64,14 @@ mod tests {
         })
         .join()
         .expect("thread");
+    }
+
+    #[test]
+    fn a_thread_that_was_pinned_is_let_go() {
+        let before = allowed().unwrap();
+        pin(before[0]).unwrap();
+        unpin().unwrap();
+        assert_eq!(allowed().unwrap(), before);
     }
 
     #[test]

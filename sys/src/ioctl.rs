@@ -50,7 +50,8 @@ pub(crate) fn with_ifreq(
     ifreq: &mut libc::ifreq,
 ) -> io::Result<()> {
     // SAFETY: `ifreq` is a live, fully initialised ifreq; the requests of this module's callers read
-    // and write at most that structure, and with SIOCETHTOOL the two words that it points to. The descriptor is valid for the call.
+    // and write at most that structure, and with SIOCETHTOOL the words that it points to. The
+    // descriptor is valid for the call.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request as libc::Ioctl, ifreq) };
     check(result)
 }
@@ -92,12 +93,21 @@ pub(crate) fn with_ethtool_value(
     data: u32,
 ) -> io::Result<u32> {
     let mut value = [command, data];
-    let ifru_data = value.as_mut_ptr().cast();
-    let mut request = name.request(libc::__c_anonymous_ifr_ifru { ifru_data });
-    // SIOCETHTOOL reads and writes the two words that `ifru_data` points to, which live until the
-    // end of this function.
-    with_ifreq(control, libc::SIOCETHTOOL, &mut request)?;
+    with_ethtool_words(control, name, &mut value)?;
     Ok(value[1])
+}
+
+/// A command of ethtool with its structure: `words` begins with the command, and is as long as the
+/// kernel takes the structure to be from the counts in it.
+pub(crate) fn with_ethtool_words(
+    control: &OwnedFd,
+    name: IfName,
+    words: &mut [u32],
+) -> io::Result<()> {
+    let ifru_data = words.as_mut_ptr().cast();
+    let mut request = name.request(libc::__c_anonymous_ifr_ifru { ifru_data });
+    // SIOCETHTOOL reads and writes the words that `ifru_data` points to, which outlive the call.
+    with_ifreq(control, libc::SIOCETHTOOL, &mut request)
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

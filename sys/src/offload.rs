@@ -1,8 +1,9 @@
 //! Offloads of an interface, as `ethtool -K` switches them.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use crate::ioctl::{IfName, control_socket, with_ethtool_value};
+use crate::ioctl::{IfName, control_socket, with_ethtool_value, with_ethtool_words};
 
 /// Which work the kernel may leave to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,76 @@ const ETHTOOL_GGSO: u32 = 0x23;
 const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETH_SS_FEATURES: u32 = 4;
+/// Bytes of one name.
+const ETH_GSTRING_LEN: usize = 32;
+/// Words of `struct ethtool_get_features_block`, and which of them says what is in force.
+const GET_BLOCK: usize = 4;
+const GET_ACTIVE: usize = 2;
+/// Words of `struct ethtool_set_features_block`.
+const SET_BLOCK: usize = 2;
+
+/// Segmentation of UDP tunnels whose outer checksum is zero, such as VXLAN's (`ethtool -k`).
+const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
+
+/// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels. Where it
+/// does not, the kernel does so before the driver, which costs more than to segment in user space.
+///
+/// # Errors
+/// No such interface (`ENODEV`).
+pub fn segments_tunnels(name: &str) -> io::Result<bool> {
+    let (socket, name) = (control_socket()?, IfName::new(name)?);
+    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
+        return Ok(false);
+    };
+    // struct ethtool_gfeatures: command, number of blocks, blocks.
+    let mut words = vec![0; 2 + GET_BLOCK * blocks];
+    words[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
+    with_ethtool_words(&socket, name, &mut words)?;
+    let active = words[2 + GET_BLOCK * (bit / 32) + GET_ACTIVE];
+    Ok(active & (1 << (bit % 32)) != 0)
+}
+
+/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+///
+/// # Errors
+/// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
+pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
+    let (socket, name) = (control_socket()?, IfName::new(name)?);
+    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    // struct ethtool_sfeatures; a block is the mask of valid bits and the bits wanted.
+    let mut words = vec![0; 2 + SET_BLOCK * blocks];
+    words[..2].copy_from_slice(&[ETHTOOL_SFEATURES, blocks as u32]);
+    let block = 2 + SET_BLOCK * (bit / 32);
+    words[block] = 1 << (bit % 32);
+    words[block + 1] = u32::from(on) << (bit % 32);
+    with_ethtool_words(&socket, name, &mut words)
+}
+
+/// The bit of a feature, and how many blocks of 32 bits all of them take.
+fn feature(socket: &OwnedFd, name: IfName, wanted: &str) -> io::Result<Option<(usize, usize)>> {
+    // struct ethtool_sset_info: command, reserved, mask of sets in two words, length of the set.
+    let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
+    with_ethtool_words(socket, name, &mut info)?;
+    // A kernel has some dozens.
+    let count = info[4].min(4096) as usize;
+    // struct ethtool_gstrings: command, set, number of strings, strings.
+    let mut words = vec![0; 3 + count * ETH_GSTRING_LEN / size_of::<u32>()];
+    words[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
+    with_ethtool_words(socket, name, &mut words)?;
+    let text: Vec<u8> = words[3..].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let bit = text.chunks_exact(ETH_GSTRING_LEN).position(|field| {
+        let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+        &field[..end] == wanted.as_bytes()
+    });
+    Ok(bit.map(|bit| (bit, count.div_ceil(32))))
+}
 
 impl Offloads {
     /// What an interface of the calling thread's namespace does now.
@@ -94,6 +165,32 @@ mod tests {
                 assert_eq!(Offloads::of("a").unwrap(), off);
                 assert!(Offloads::of("b").unwrap().tx_checksum);
                 assert!(Offloads::of("nosuch").is_err());
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn segmentation_of_tunnels_is_read_and_switched() {
+        let netns = Netns::create_anonymous().unwrap();
+        Netlink::open_in(&netns)
+            .unwrap()
+            .add_veth(&Veth {
+                name: "a",
+                peer: "b",
+                peer_netns: None,
+                peer_mac: None,
+                mtu: None,
+            })
+            .unwrap();
+        netns
+            .run_in(|| {
+                for on in [false, true, false] {
+                    set_segments_tunnels("a", on).unwrap();
+                    assert_eq!(segments_tunnels("a").unwrap(), on);
+                    assert!(segments_tunnels("b").unwrap(), "as it was made");
+                }
+                segments_tunnels("nosuch").unwrap_err();
+                set_segments_tunnels("nosuch", true).unwrap_err();
             })
             .unwrap();
     }

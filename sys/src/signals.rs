@@ -41,25 +41,25 @@ pub fn wait() -> io::Result<i32> {
     }
 }
 
-/// Sends a signal by its number to a process group, or to its leader while there is no group yet.
+/// Sends a signal by its number to one process.
 ///
 /// # Errors
 /// `EPERM`. Nobody there is success.
-pub fn send_to_group(leader: u32, signal: i32) -> io::Result<()> {
-    let Ok(leader) = i32::try_from(leader) else {
+pub fn send(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+    let Some(pid) = pid else {
         return Ok(());
     };
-    for target in [-leader, leader] {
-        // SAFETY: takes numbers only.
-        if unsafe { libc::kill(target, signal) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ESRCH) {
-            return Err(error);
-        }
+    // SAFETY: takes numbers only.
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        return Ok(());
     }
-    Ok(())
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 fn change(how: libc::c_int) -> io::Result<()> {

@@ -51,6 +51,9 @@ fn bound_to(addr: SocketAddr, kind: Type, proto: Protocol) -> io::Result<Socket>
         // Connections of an earlier listener may linger; a second listener is refused all the
         // same. On UDP it would let two processes share the port.
         socket.set_reuse_address(true)?;
+        // What it accepts inherits this, so that no urgent byte comes before it: else the kernel
+        // takes such a byte out of the stream, and nobody asks for it.
+        socket.set_out_of_band_inline(true)?;
     }
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         socket.set_only_v6(false)?;

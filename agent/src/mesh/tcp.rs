@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_control::objects::{ClientAddress, Protocol};
 
 use super::buffers::Buffer;
@@ -102,7 +102,7 @@ async fn carry(
     let counters = &open.0;
     let connect = async {
         let begun = Instant::now();
-        let mut replica = TcpStream::connect(mesh).await?;
+        let mut replica = connect_to(mesh).await?;
         counters.connected(begun.elapsed());
         let header = proxy::header(address, from, client.local_addr()?);
         // A new connection has room for it.
@@ -137,6 +137,16 @@ async fn carry(
         reset(&client);
         reset(&replica);
     }
+}
+
+/// A connection whose urgent bytes (RFC 6093) stay where they are in the stream, as for the client's.
+async fn connect_to(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    SockRef::from(&socket).set_out_of_band_inline(true)?;
+    socket.connect(addr).await
 }
 
 /// Copies one direction until its end, and passes the end on.

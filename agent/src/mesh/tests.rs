@@ -94,6 +94,36 @@ async fn bytes_arrive_and_half_close_is_passed_on() {
     assert_eq!((stats.rx_bytes, stats.tx_bytes), (1_000_000, 1_000_003));
 }
 
+/// RFC 6093 section 6 tells applications to keep urgent data in the stream; a proxy that does not
+/// loses the byte.
+#[tokio::test]
+async fn an_urgent_byte_is_not_lost_in_either_direction() {
+    let listener = TcpListener::bind((MESH, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let s = sockets(|_| ());
+    s.update(&want(&[&published(port, Protocol::Tcp)]));
+    let mut client = TcpStream::connect((NODE, port)).await.unwrap();
+    let (mut replica, _) = listener.accept().await.unwrap();
+    for end in [&client, &replica] {
+        let end = socket2::SockRef::from(end);
+        end.set_out_of_band_inline(true).unwrap();
+    }
+    for sends_first in [true, false] {
+        let (from, to) = if sends_first {
+            (&mut client, &mut replica)
+        } else {
+            (&mut replica, &mut client)
+        };
+        from.write_all(b"abc").await.unwrap();
+        let urgent = socket2::SockRef::from(&*from).send_out_of_band(b"!");
+        assert_eq!(urgent.unwrap(), 1);
+        from.write_all(b"def").await.unwrap();
+        let mut got = [0; 7];
+        to.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"abc!def");
+    }
+}
+
 #[tokio::test]
 async fn a_replica_gets_the_header_it_was_promised_and_then_the_bytes() {
     let port = echo().await;

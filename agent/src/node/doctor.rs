@@ -2,6 +2,8 @@
 
 mod walls;
 
+use std::collections::BTreeSet;
+
 use weft_control::api::{Check, Health};
 use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
@@ -192,10 +194,19 @@ fn data_plane(checks: &mut Checks, running: &Running) {
     }
     match plane.injection() {
         None => {}
-        Some(Ok(())) => checks.ok(
-            "self-test tunnel-gso",
-            "the kernel segments TCP with its tunnel headers",
-        ),
+        Some(Ok(())) => {
+            let plain = running.plain.load();
+            let devices: BTreeSet<&str> = plain.values().map(String::as_str).collect();
+            let devices = Vec::from_iter(devices).join(", ");
+            let mut found = "the kernel segments TCP with its tunnel headers".to_owned();
+            if !plain.is_empty() {
+                found = format!(
+                    "{found}; not used for {} nodes behind {devices}, which does not segment tunnels (tx-udp_tnl-segmentation of `ethtool -k`)",
+                    plain.len()
+                );
+            }
+            checks.ok("self-test tunnel-gso", found);
+        }
         Some(Err(error)) => checks.warn(
             "self-test tunnel-gso",
             error.to_string(),

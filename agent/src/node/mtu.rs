@@ -65,6 +65,17 @@ impl MtuKeeper {
             match read.and_then(|r| Ok(r?)) {
                 Ok(underlay) => {
                     warnings.clear("mtu");
+                    let before = self.underlay.as_ref().map(|u| &u.plain);
+                    if before != Some(&underlay.plain) {
+                        if let Some((vtep, device)) = underlay.plain.first_key_value() {
+                            tracing::info!(
+                                %vtep, device, vteps = underlay.plain.len(),
+                                "a device does not segment tunnels: super-frames are segmented here"
+                            );
+                        }
+                        running.plane.segment_for(underlay.plain.keys().copied());
+                        running.plain.store(Arc::new(underlay.plain.clone()));
+                    }
                     self.underlay = Some(underlay);
                     self.vteps = vteps;
                 }

@@ -55,6 +55,8 @@ pub(super) struct Running {
     pub(super) gateway: Gateway,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
+    /// VTEPs behind a device that does not segment tunnels, and its name; kept up likewise.
+    pub(super) plain: ArcSwap<BTreeMap<IpAddr, String>>,
     /// Of replicas that were left out.
     pub(super) probes: ProbeStats,
 }
@@ -123,6 +125,7 @@ impl Running {
             no_journal: journal.err(),
             mesh_ipv6,
             mtus: ArcSwap::from_pointee(mtus),
+            plain: ArcSwap::default(),
             probes: ProbeStats::default(),
             mesh: MeshSockets::new(MeshConfig {
                 front_end: config.mesh,

@@ -1,4 +1,4 @@
-//! How large packets may be on the ways to the other nodes.
+//! How large packets may be on the ways to the other nodes, and who has to segment them.
 //!
 //! Three things bound a packet to a VTEP: the route (its MTU, a learnt path MTU, the device), the
 //! device of the node behind it, which that node gossips, and what VXLAN adds. Read again and
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weft_sys::netlink::{Netlink, NetlinkError};
+use weft_sys::offload::segments_tunnels;
 
 /// Where the MTU of the underlay cannot be told, in bytes.
 const ASSUMED: u32 = 1500;
@@ -27,6 +28,8 @@ pub(super) struct Underlay {
     pub(super) device: u32,
     /// Of the route to each VTEP; those without a route are left out.
     pub(super) routes: BTreeMap<IpAddr, u32>,
+    /// VTEPs whose packets leave by a device that does not segment tunnels, with its name.
+    pub(super) plain: BTreeMap<IpAddr, String>,
 }
 
 /// What follows for inner packets, in bytes of IP packet.
@@ -55,12 +58,14 @@ impl Underlay {
         let links = netlink.links()?;
         let device = own.and_then(|(index, _)| links.iter().find(|l| l.index == *index));
         let routes = netlink.routes_to(vteps)?;
+        let plain = plain(&mut netlink, routes.keys().copied());
         Ok(Self {
             device: device.map_or(ASSUMED, |link| link.mtu),
             routes: routes
                 .into_iter()
                 .map(|(ip, path)| (ip, path.mtu))
                 .collect(),
+            plain,
         })
     }
 
@@ -89,6 +94,27 @@ impl Underlay {
     }
 }
 
+/// VTEPs with a device on their way that leaves the segmentation of tunnels to the kernel. What
+/// cannot be asked counts as one that does not: that costs speed and nothing else.
+fn plain(
+    netlink: &mut Netlink,
+    vteps: impl IntoIterator<Item = IpAddr>,
+) -> BTreeMap<IpAddr, String> {
+    let mut known: BTreeMap<String, bool> = BTreeMap::new();
+    let mut plain = BTreeMap::new();
+    for vtep in vteps {
+        for device in netlink.devices_to(vtep).unwrap_or_default() {
+            let segments = *known
+                .entry(device.clone())
+                .or_insert_with(|| segments_tunnels(&device).unwrap_or(false));
+            if !segments {
+                plain.insert(vtep, device);
+            }
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +127,7 @@ mod tests {
         Underlay {
             device,
             routes: routes.iter().map(|(n, mtu)| (ip(*n), *mtu)).collect(),
+            plain: BTreeMap::new(),
         }
     }
 

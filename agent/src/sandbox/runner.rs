@@ -169,7 +169,7 @@ impl Runner {
             return Err(RunError::Image { image, node });
         }
         let program = task.spec.command.first().ok_or(RunError::NoCommand)?;
-        find_program(program, &self.node_name)
+        find_program(program, &task.spec.env, &self.node_name)
     }
 
     /// Starts the task in its sandbox. Its shim is written down before.
@@ -214,6 +214,7 @@ impl Runner {
             capabilities: capability::granted(&privileges.cap_add, &privileges.cap_drop)?.0,
             no_new_privileges: privileges.no_new_privileges,
             binds,
+            hostname: files::hostname(task),
             hidden: self.hidden.clone(),
             cgroup: Some(walls::control_group(
                 &self.node_name,
@@ -332,7 +333,11 @@ impl Runner {
                 files::resolv_conf(&host_resolv),
                 "/etc/resolv.conf",
             ),
-            ("hosts", files::hosts(&task.name(), &ips), "/etc/hosts"),
+            (
+                "hosts",
+                files::hosts(&task.name(), &files::hostname(task), &ips),
+                "/etc/hosts",
+            ),
         ];
         contents
             .into_iter()
@@ -356,7 +361,7 @@ impl Runner {
     fn environment(&self, task: &Task) -> Vec<(OsString, OsString)> {
         let mut env: Vec<(OsString, OsString)> = vec![
             ("PATH".into(), program::search_path()),
-            ("HOSTNAME".into(), task.name().into()),
+            ("HOSTNAME".into(), files::hostname(task).into()),
         ];
         for pair in &task.spec.env {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -402,7 +407,7 @@ impl RunningTask {
         })
     }
 
-    /// Asks the task to end (SIGTERM to its process group), kills it after `grace`, and waits. Blocks
+    /// Asks the task to end (SIGTERM to its first process), kills it after `grace`, and waits. Blocks
     /// for `grace` at most, apart from what the kernel needs to end a process.
     ///
     /// # Errors

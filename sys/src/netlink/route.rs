@@ -1,6 +1,6 @@
 //! Routes, and the way to one host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -113,6 +113,42 @@ impl Netlink {
         Ok(ips
             .into_iter()
             .filter_map(|ip| Some((ip, self.route_over(ip, &links).ok()?)))
+            .collect())
+    }
+
+    /// Names of all interfaces that packets to `ip` may leave by: those of every next hop of the
+    /// route that leads there.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`] when there is no route.
+    pub fn devices_to(&mut self, ip: IpAddr) -> Result<BTreeSet<String>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(ip);
+        message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+        // The entry as it stands in the table, in place of what one packet would do.
+        message.header.flags = RouteFlags::FibMatch;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(ip.into()));
+        let answer = self
+            .get(Message::GetRoute(message))
+            .map_err(NetlinkError::kernel("find", format!("a route to {ip}")))?;
+        let mut indexes = BTreeSet::new();
+        if let Some(Message::NewRoute(found)) = answer {
+            for attribute in &found.attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => _ = indexes.insert(*index),
+                    RouteAttribute::MultiPath(hops) => {
+                        indexes.extend(hops.iter().map(|hop| hop.interface_index));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let links = self.links()?.into_iter();
+        Ok(links
+            .filter(|link| indexes.contains(&link.index))
+            .map(|link| link.name)
             .collect())
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use weft_control::objects::Task;
 use weft_sys::process::Process;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
@@ -35,13 +36,32 @@ pub(super) fn resolv_conf(host: &str) -> String {
     text + "options ndots:0\n"
 }
 
-/// The usual local names, and the task's own name at its addresses.
-pub(super) fn hosts(task_name: &str, ips: &[IpAddr]) -> String {
+/// The usual local names, and the task's own names at its addresses, or at the one that Debian uses
+/// where there is none: programs ask for their own name at the start.
+pub(super) fn hosts(task_name: &str, hostname: &str, ips: &[IpAddr]) -> String {
+    const NO_NETWORK: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1))];
     let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+    let names = if hostname == task_name {
+        task_name.to_owned()
+    } else {
+        format!("{task_name} {hostname}")
+    };
+    let ips = if ips.is_empty() { &NO_NETWORK } else { ips };
     for ip in ips {
-        writeln!(text, "{ip} {task_name}").expect("writing to a String succeeds");
+        writeln!(text, "{ip} {names}").expect("writing to a String succeeds");
     }
     text
+}
+
+/// The host name of a task: its own name, or its id where that is too long for the kernel
+/// (`__NEW_UTS_LEN`).
+pub(super) fn hostname(task: &Task) -> String {
+    let name = task.name();
+    if name.len() <= 64 {
+        name
+    } else {
+        task.id.to_string()
+    }
 }
 
 /// What names one process: ids are reused, and start times count from boot.
@@ -121,6 +141,7 @@ mod tests {
     fn hosts_has_localhost_and_the_task() {
         let text = hosts(
             "web.1.x",
+            "web.1.x",
             &[
                 "10.0.1.5".parse().expect("ip"),
                 "fd00::5".parse().expect("ip"),
@@ -128,6 +149,8 @@ mod tests {
         );
         assert!(text.starts_with("127.0.0.1 localhost\n"));
         assert!(text.ends_with("10.0.1.5 web.1.x\nfd00::5 web.1.x\n"));
+        let text = hosts("long.1.x", "x", &[]);
+        assert!(text.ends_with("\n127.0.1.1 long.1.x x\n"), "{text}");
     }
 
     #[test]

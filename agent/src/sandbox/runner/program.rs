@@ -8,7 +8,7 @@ use super::RunError;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The search path that tasks get: the agent's own.
+/// The search path of tasks that are given none: the agent's own.
 pub(super) fn search_path() -> OsString {
     std::env::var_os("PATH")
         .filter(|path| !path.is_empty())
@@ -16,12 +16,15 @@ pub(super) fn search_path() -> OsString {
 }
 
 /// The full path of a program: as given when it has a `/` (relative to `/`, where tasks start), else
-/// the first of that name in the search path. `node` is named in errors.
+/// the first of that name in the search path, which is the last `PATH` of `env` or else the agent's.
+/// `node` is named in errors.
 ///
 /// # Errors
 /// [`RunError::NoProgram`], [`RunError::NotExecutable`], [`RunError::NoCommand`] when it is empty.
-pub fn find_program(program: &str, node: &str) -> Result<PathBuf, RunError> {
-    find_in(program, node, &search_path())
+pub fn find_program(program: &str, env: &[String], node: &str) -> Result<PathBuf, RunError> {
+    let given = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
+    let path = given.map_or_else(search_path, OsString::from);
+    find_in(program, node, &path)
 }
 
 fn find_in(program: &str, node: &str, path: &OsString) -> Result<PathBuf, RunError> {
@@ -62,13 +65,18 @@ mod tests {
     #[test]
     fn programs_are_found_by_path_and_by_name() {
         assert_eq!(
-            find_program("/bin/sh", "n1").expect("path"),
+            find_program("/bin/sh", &[], "n1").expect("path"),
             Path::new("/bin/sh")
         );
         assert_eq!(
-            find_program("bin/sh", "n1").expect("relative"),
+            find_program("bin/sh", &[], "n1").expect("relative"),
             Path::new("/bin/sh")
         );
+        let given = ["PATH=/bin".to_owned(), "PATH=/no:/usr/bin".to_owned()];
+        let found = find_program("env", &given, "n1").expect("in the task's own path");
+        assert_eq!(found, Path::new("/usr/bin/env"));
+        let error = find_program("sh", &["PATH=/no".to_owned()], "n1").expect_err("not there");
+        assert!(error.to_string().contains("looked in /no)"), "{error}");
         let found = find_in("sh", "n1", &"relative:/no/such/dir:/bin".into()).expect("name");
         assert_eq!(found, Path::new("/bin/sh"));
     }
@@ -83,17 +91,20 @@ mod tests {
         );
         assert!(error.rejects());
         assert!(matches!(
-            find_program("/no/such", "n1"),
+            find_program("/no/such", &[], "n1"),
             Err(RunError::NoProgram { .. })
         ));
         assert!(matches!(
-            find_program("/etc/passwd", "n1"),
+            find_program("/etc/passwd", &[], "n1"),
             Err(RunError::NotExecutable { .. })
         ));
         assert!(matches!(
-            find_program("/tmp/", "n1"),
+            find_program("/tmp/", &[], "n1"),
             Err(RunError::NotExecutable { .. })
         ));
-        assert!(matches!(find_program("", "n1"), Err(RunError::NoCommand)));
+        assert!(matches!(
+            find_program("", &[], "n1"),
+            Err(RunError::NoCommand)
+        ));
     }
 }
