@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use weft_control::api::ErrorBody;
+use weft_control::api::{ErrorBody, MAX_REQUEST};
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -170,6 +170,13 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        if body.len() > MAX_REQUEST {
+            bail!(
+                "the request has {} bytes, and weftd takes {MAX_REQUEST} at most; nothing was sent: \
+                 ask for less at once, such as fewer ports",
+                body.len()
+            );
+        }
         let stream = self.connect().await?;
         let exchange = async {
             let (mut sender, connection) =
@@ -193,9 +200,11 @@ impl Client {
             };
             // The connection has to be driven while the answer is awaited; it ends with the sender.
             let (answer, driven) = tokio::join!(answer, connection);
-            let answer = answer?;
-            driven?;
-            anyhow::Ok(answer)
+            // An answer counts, also when the node then hung up on the rest of the request.
+            match (answer, driven) {
+                (Ok(answer), _) => Ok(answer),
+                (Err(error), _) => Err(error),
+            }
         };
         let (status, body) = tokio::time::timeout(ANSWER_TIMEOUT, exchange)
             .await
@@ -288,6 +297,42 @@ mod tests {
         for bad in ["tcp://1.2.3.4:5", "/run/x.sock", "unix://x"] {
             assert!(Client::new(bad).is_err(), "{bad} was accepted");
         }
+    }
+
+    /// A node that says this, whatever it is asked, and hangs up without reading the request.
+    fn node(answer: &'static str) -> (tempfile::TempDir, Client) {
+        use std::io::Write;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = Client::new(&format!("unix://{}", path.display())).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                stream.unwrap().write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (dir, client)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_up_is_a_failure_and_not_a_closed_pipe() {
+        let (_dir, client) = node("");
+        for _ in 0..20 {
+            let body = "x".repeat(500_000);
+            let error = client.post_done("/v1/services", &body).await.unwrap_err();
+            assert!(!crate::output::is_reader_gone(&error), "{error:?}");
+            let text = format!("{error:#}");
+            assert!(text.contains("no usable answer from weftd"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_large_is_told_before_it_is_sent() {
+        let (_dir, client) = node("");
+        let body = "x".repeat(2 << 20);
+        let error = client.post_done("/v1/services", &body).await.unwrap_err();
+        assert!(format!("{error:#}").contains("fewer ports"), "{error:#}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+        Ok(cli) => cli.with_defaults(),
         Err(usage) => {
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
             return match usage.print() {
@@ -59,18 +59,10 @@ where
     });
     match result {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("weft: {error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-    })
 }

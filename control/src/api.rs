@@ -32,7 +32,7 @@
 //!
 //! `{ref}` is a full id, an exact name, or a unique prefix of an id. Every error is an
 //! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
-//! 409 (conflict), 503 (not part of a swarm, not a manager, or the manager is unreachable).
+//! 409 (conflict), 413 (larger than [`MAX_REQUEST`]), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Add;
@@ -45,6 +45,9 @@ use crate::objects::{
     Affinity, Availability, ConnectionPolicy, Mac, Network, Node, PortSpec, Protocol, PublishMode,
     Role, Service, Task,
 };
+
+/// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.
+pub const MAX_REQUEST: usize = 1 << 20;
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ pub mod capability;
 pub mod cluster;
 pub mod gossip;
 pub mod id;
+pub mod names;
 pub mod objects;
 pub mod records;
 pub mod text;

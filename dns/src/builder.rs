@@ -62,25 +62,25 @@ pub struct EndpointNames {
     pub ips: Vec<IpAddr>,
 }
 
-/// Why an object did not enter the zone. The zone is unchanged by the refused call; the other
-/// objects still resolve.
+/// The network was not added before; the zone is unchanged by the refused call.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ZoneError {
-    /// The network was not added before.
-    #[error("network {network} is not in the zone; add it before its services and endpoints")]
-    UnknownNetwork {
-        /// Its id.
-        network: String,
-    },
-    /// The name cannot be asked for over DNS.
-    #[error(
-        "{name:?} cannot be resolved: labels must be 1-63 printable ASCII characters, 253 in all; rename it"
-    )]
-    BadName {
-        /// The name.
-        name: String,
-    },
+#[error("network {network} is not in the zone; add it before its services and endpoints")]
+pub struct UnknownNetwork {
+    /// Its id.
+    pub network: String,
+}
+
+/// A name that cannot be asked for over DNS, and so is not in the zone. Its owner's other names are.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{owner}: the name {name:?} cannot be resolved, its other names can: labels must be 1-63 \
+     printable ASCII characters, 253 in all; make it anew with another name"
+)]
+pub struct BadName {
+    /// Kind and own name, such as `service web`.
+    pub owner: String,
+    /// The name.
+    pub name: String,
 }
 
 /// Collects objects into a [`Zone`]. The order of calls does not matter, except that a network
@@ -88,6 +88,7 @@ pub enum ZoneError {
 #[derive(Debug, Default)]
 pub struct ZoneBuilder {
     zone: Zone,
+    refused: Vec<BadName>,
 }
 
 impl ZoneBuilder {
@@ -97,28 +98,29 @@ impl ZoneBuilder {
         Self::default()
     }
 
-    /// Adds a network, or renames it when `id` is known.
-    ///
-    /// # Errors
-    /// [`ZoneError::BadName`].
-    pub fn network(&mut self, id: &str, name: &str) -> Result<&mut Self, ZoneError> {
-        let name = checked(name)?;
+    /// Adds a network, or renames it when `id` is known. What is on one with a name that DNS cannot
+    /// carry resolves without the network's name behind its own.
+    pub fn network(&mut self, id: &str, name: &str) -> &mut Self {
+        let spelling = self.checked(&format!("network {name}"), name);
         let network = self.zone.networks.entry(id.to_owned()).or_default();
-        network.name = name;
-        Ok(self)
+        network.name = spelling;
+        self
     }
 
-    /// Adds a service with its `tasks.` names and, for its virtual addresses, PTR.
+    /// Adds a service with its `tasks.` names and, for its virtual addresses, PTR. Names that DNS
+    /// cannot carry are left out, and listed in [`refused`](Self::refused).
     ///
     /// # Errors
-    /// Either variant of [`ZoneError`]. Aliases that DNS cannot carry are an error too.
+    /// The network is not known.
     pub fn service(
         &mut self,
         network: &str,
         service: &ServiceNames,
-    ) -> Result<&mut Self, ZoneError> {
-        let name = checked(&service.name)?;
-        let aliases = checked_all(&service.aliases)?;
+    ) -> Result<&mut Self, UnknownNetwork> {
+        self.network_mut(network)?;
+        let owner = format!("service {}", service.name);
+        let name = self.checked(&owner, &service.name);
+        let aliases = self.checked_all(&owner, &service.aliases);
         let zone = self.network_mut(network)?;
         let holder = |addresses: &[IpAddr]| Holder {
             stack: service.stack.clone(),
@@ -129,42 +131,45 @@ impl ZoneBuilder {
             ResolutionMode::Vip => &service.vips,
             ResolutionMode::Dnsrr => &service.tasks,
         };
-        for vip in &service.vips {
-            zone.reverse.entry(*vip).or_insert_with(|| name.clone());
+        if let Some(name) = &name {
+            for vip in &service.vips {
+                zone.reverse.entry(*vip).or_insert_with(|| name.clone());
+            }
         }
-        let claims = std::iter::once((name, Tier::ServiceName))
-            .chain(aliases.into_iter().map(|alias| (alias, Tier::ServiceAlias)));
-        for (claim, tier) in claims {
+        let names = name.into_iter().map(|name| (name, Tier::ServiceName));
+        let aliases = aliases.into_iter().map(|a| (a, Tier::ServiceAlias));
+        for (claim, tier) in names.chain(aliases) {
             zone.claim(format!("tasks.{claim}"), tier, holder(&service.tasks));
             zone.claim(claim, tier, holder(own));
         }
         Ok(self)
     }
 
-    /// Adds an endpoint with its PTR.
+    /// Adds an endpoint with its PTR. Names that DNS cannot carry are left out, and listed in
+    /// [`refused`](Self::refused).
     ///
     /// # Errors
-    /// Either variant of [`ZoneError`]. Aliases that DNS cannot carry are an error too.
+    /// The network is not known.
     pub fn endpoint(
         &mut self,
         network: &str,
         endpoint: &EndpointNames,
-    ) -> Result<&mut Self, ZoneError> {
-        let name = checked(&endpoint.name)?;
-        let aliases = checked_all(&endpoint.aliases)?;
-        let hostnames = checked_all(&endpoint.hostnames)?;
+    ) -> Result<&mut Self, UnknownNetwork> {
+        self.network_mut(network)?;
+        let owner = format!("endpoint {}", endpoint.name);
+        let name = self.checked(&owner, &endpoint.name);
+        let aliases = self.checked_all(&owner, &endpoint.aliases);
+        let hostnames = self.checked_all(&owner, &endpoint.hostnames);
         let zone = self.network_mut(network)?;
-        for ip in &endpoint.ips {
-            zone.reverse.insert(*ip, name.clone());
+        if let Some(name) = &name {
+            for ip in &endpoint.ips {
+                zone.reverse.insert(*ip, name.clone());
+            }
         }
-        let claims = std::iter::once((name, Tier::EndpointName))
-            .chain(
-                aliases
-                    .into_iter()
-                    .map(|alias| (alias, Tier::EndpointAlias)),
-            )
-            .chain(hostnames.into_iter().map(|host| (host, Tier::Hostname)));
-        for (claim, tier) in claims {
+        let names = name.into_iter().map(|name| (name, Tier::EndpointName));
+        let aliases = aliases.into_iter().map(|a| (a, Tier::EndpointAlias));
+        let hostnames = hostnames.into_iter().map(|host| (host, Tier::Hostname));
+        for (claim, tier) in names.chain(aliases).chain(hostnames) {
             let holder = Holder {
                 stack: endpoint.stack.clone(),
                 addresses: endpoint.ips.clone(),
@@ -175,17 +180,44 @@ impl ZoneBuilder {
         Ok(self)
     }
 
+    /// Names that were left out, in the order in which they came.
+    #[must_use]
+    pub fn refused(&self) -> &[BadName] {
+        &self.refused
+    }
+
     /// The snapshot.
     #[must_use]
     pub fn build(self) -> Zone {
         self.zone
     }
 
-    fn network_mut(&mut self, id: &str) -> Result<&mut NetworkZone, ZoneError> {
+    /// The zone's spelling; a name without one is noted.
+    fn checked(&mut self, owner: &str, name: &str) -> Option<String> {
+        let spelling = name::from_config(name);
+        if spelling.is_none() {
+            self.refused.push(BadName {
+                owner: owner.to_owned(),
+                name: name.to_owned(),
+            });
+        }
+        spelling
+    }
+
+    fn checked_all(&mut self, owner: &str, names: &[String]) -> Vec<String> {
+        let spellings = names.iter().map(|name| self.checked(owner, name));
+        spellings
+            .collect::<Vec<_>>()
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn network_mut(&mut self, id: &str) -> Result<&mut NetworkZone, UnknownNetwork> {
         self.zone
             .networks
             .get_mut(id)
-            .ok_or_else(|| ZoneError::UnknownNetwork {
+            .ok_or_else(|| UnknownNetwork {
                 network: id.to_owned(),
             })
     }
@@ -208,14 +240,4 @@ impl NetworkZone {
             entry.holders.push(holder);
         }
     }
-}
-
-fn checked(name: &str) -> Result<String, ZoneError> {
-    name::from_config(name).ok_or_else(|| ZoneError::BadName {
-        name: name.to_owned(),
-    })
-}
-
-fn checked_all(names: &[String]) -> Result<Vec<String>, ZoneError> {
-    names.iter().map(|name| checked(name)).collect()
 }

@@ -29,7 +29,7 @@ mod zone;
 
 pub use answer::{Answer, Ask, DropCause, answer};
 pub use builder::{
-    EndpointNames, ResolutionMode, ServiceNames, ServicePort, ZoneBuilder, ZoneError,
+    BadName, EndpointNames, ResolutionMode, ServiceNames, ServicePort, UnknownNetwork, ZoneBuilder,
 };
 pub use cache::CacheLimits;
 pub use forwarder::{Action, Forwarder, ForwarderConfig, NotAQuery, ReplyError, Token, Transmit};

@@ -58,7 +58,7 @@ pub(crate) fn pointer(zone: &Zone, client: &ClientView, name: &Name) -> Result<N
     attached(zone, client)
         .find_map(|network| {
             let owner = network.reverse.get(&ip)?;
-            name::to_wire(&format!("{owner}.{}", network.name))
+            network.full_name(owner)
         })
         .ok_or(Found::Outside)
 }
@@ -100,7 +100,7 @@ pub(crate) fn service_targets(
         let Some(wanted) = wanted else { continue };
         known_port = true;
         let mut add = |owner: &str, addresses: Vec<IpAddr>| {
-            if let Some(name) = name::to_wire(&format!("{owner}.{}", network.name)) {
+            if let Some(name) = network.full_name(owner) {
                 targets.push(Target {
                     port: wanted.port,
                     name,
@@ -115,8 +115,8 @@ pub(crate) fn service_targets(
                 }
             }
         } else if !holder.addresses.is_empty() {
-            let bare = service
-                .strip_suffix(&format!(".{}", network.name))
+            let bare = network
+                .bare(service)
                 .filter(|bare| network.names.contains_key(*bare))
                 .unwrap_or(service);
             add(bare, holder.addresses.clone());
@@ -141,7 +141,7 @@ fn entry<'z>(
         .or_else(|| {
             splits(spelling).find_map(|(left, right)| {
                 attached(zone, client)
-                    .filter(|network| network.name == right)
+                    .filter(|network| network.is_named(right))
                     .find_map(|network| Some((network, network.names.get(left)?)))
             })
         })
@@ -151,7 +151,7 @@ fn entry<'z>(
 /// network named `dev` must not hide every site under `.dev`.
 fn unknown(zone: &Zone, client: &ClientView, spelling: &str, outside: bool) -> Found {
     let under_network = splits(spelling)
-        .any(|(_, right)| attached(zone, client).any(|network| network.name == right));
+        .any(|(_, right)| attached(zone, client).any(|network| network.is_named(right)));
     let of_tasks = spelling
         .strip_prefix("tasks.")
         .is_some_and(|rest| !rest.contains('.'));

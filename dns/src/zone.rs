@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use hickory_proto::rr::Name;
+
 use crate::builder::ServicePort;
+use crate::name;
 
 /// Every name of every network of the cluster, immutable. Built by
 /// [`ZoneBuilder`](crate::ZoneBuilder).
@@ -44,11 +47,31 @@ pub struct ClientView {
 /// The names of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct NetworkZone {
-    /// In the zone's spelling.
-    pub(crate) name: String,
+    /// In the zone's spelling; absent when DNS cannot carry it.
+    pub(crate) name: Option<String>,
     pub(crate) names: BTreeMap<String, Entry>,
     /// Address to the first name of its owner.
     pub(crate) reverse: BTreeMap<IpAddr, String>,
+}
+
+impl NetworkZone {
+    pub(crate) fn is_named(&self, spelling: &str) -> bool {
+        self.name.as_deref() == Some(spelling)
+    }
+
+    /// A name on this network as others know it, `name.network`; `None` when it is too long.
+    pub(crate) fn full_name(&self, owner: &str) -> Option<Name> {
+        match &self.name {
+            Some(network) => name::to_wire(&format!("{owner}.{network}")),
+            None => name::to_wire(owner),
+        }
+    }
+
+    /// A spelling without the network's name behind it.
+    pub(crate) fn bare<'n>(&self, spelling: &'n str) -> Option<&'n str> {
+        let before = spelling.strip_suffix(self.name.as_deref()?)?;
+        before.strip_suffix('.')
+    }
 }
 
 /// A name: everything of the strongest tier that claims it.

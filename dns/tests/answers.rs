@@ -13,7 +13,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use weft_dns::{
     Answer, Ask, ClientView, DropCause, EndpointNames, LOCAL_TTL_SECS, Outcome, ServiceNames,
-    Transport, ZoneBuilder, ZoneError, answer,
+    Transport, UnknownNetwork, ZoneBuilder, answer,
 };
 
 const A: RecordType = RecordType::A;
@@ -238,7 +238,7 @@ fn answers_are_short_lived_and_shuffled() {
 #[test]
 fn a_shared_alias_means_the_service_of_the_own_stack() {
     let mut builder = ZoneBuilder::new();
-    builder.network("n", "shared").unwrap();
+    builder.network("n", "shared");
     for (stack, vip) in [("a", "10.9.0.1"), ("b", "10.9.0.2")] {
         let service = ServiceNames {
             name: format!("{stack}_web"),
@@ -272,7 +272,7 @@ fn a_shared_alias_means_the_service_of_the_own_stack() {
 #[test]
 fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
     let mut builder = ZoneBuilder::new();
-    builder.network("n", "big").unwrap();
+    builder.network("n", "big");
     let service = ServiceNames {
         name: "many".into(),
         tasks: (0..5000u32)
@@ -367,30 +367,70 @@ fn bytes_without_an_id_and_responses_get_no_reply() {
 }
 
 #[test]
-fn the_builder_refuses_what_dns_cannot_carry_and_keeps_the_rest() {
+fn one_name_that_dns_cannot_carry_costs_that_name_only() {
     let mut builder = ZoneBuilder::new();
-    assert!(matches!(
-        builder.endpoint("n", &EndpointNames::default()),
-        Err(ZoneError::BadName { .. })
-    ));
-    let good = EndpointNames {
-        name: "good".into(),
+    let db = EndpointNames {
+        name: "db".into(),
+        aliases: vec!["sp ace".into(), "db.example.".into(), "sql".into()],
+        hostnames: vec!["0a1b".into()],
         ips: vec![ip("10.0.0.1")],
         ..EndpointNames::default()
     };
-    assert_eq!(
-        builder.endpoint("n", &good).unwrap_err(),
-        ZoneError::UnknownNetwork {
-            network: "n".into()
-        }
-    );
-    builder.network("n", "net").unwrap();
-    let bad = EndpointNames {
-        aliases: vec!["sp ace".into()],
-        ..good.clone()
+    let unknown = UnknownNetwork {
+        network: "n".into(),
     };
-    assert!(builder.endpoint("n", &bad).is_err());
-    builder.endpoint("n", &good).unwrap();
+    assert_eq!(builder.endpoint("n", &db).unwrap_err(), unknown);
+    assert!(builder.refused().is_empty());
+    builder.network("n", "net").network("odd", "odd.");
+    builder.endpoint("n", &db).unwrap();
+    let web = ServiceNames {
+        name: "web".into(),
+        aliases: vec!["web.".into(), "x..y".into(), "www".into()],
+        vips: vec![ip("10.0.0.2")],
+        ..ServiceNames::default()
+    };
+    builder.service("n", &web).unwrap();
+    let nameless = EndpointNames {
+        name: "b6.".into(),
+        aliases: vec!["b6".into()],
+        ips: vec![ip("10.0.0.3")],
+        ..EndpointNames::default()
+    };
+    builder.endpoint("odd", &nameless).unwrap();
+    let refused: Vec<(&str, &str)> = builder
+        .refused()
+        .iter()
+        .map(|bad| (bad.owner.as_str(), bad.name.as_str()))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            ("network odd.", "odd."),
+            ("endpoint db", "sp ace"),
+            ("endpoint db", "db.example."),
+            ("service web", "web."),
+            ("service web", "x..y"),
+            ("endpoint b6.", "b6."),
+        ]
+    );
     let zone = builder.build();
-    assert_eq!((zone.networks(), zone.names()), (1, 1));
+    let view = ClientView {
+        networks: vec!["n".into(), "odd".into()],
+        ..ClientView::default()
+    };
+    for (name, wanted) in [
+        ("db.", "10.0.0.1"),
+        ("sql.net.", "10.0.0.1"),
+        ("0a1b.", "10.0.0.1"),
+        ("web.", "10.0.0.2"),
+        ("www.", "10.0.0.2"),
+        ("b6.", "10.0.0.3"),
+    ] {
+        let bytes = query(name, A).to_vec().unwrap();
+        let Answer::Reply(reply) = answer(&zone, &view, &bytes, UDP) else {
+            panic!("{name} is asked outside")
+        };
+        let reply = Message::from_vec(&reply.bytes).unwrap();
+        assert_eq!(records(&reply), [ip(wanted)], "{name}");
+    }
 }

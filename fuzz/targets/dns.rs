@@ -69,8 +69,8 @@ fn zone() -> &'static Zone {
     ZONE.get_or_init(|| {
         let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
         let mut zone = ZoneBuilder::new();
-        zone.network("n1", "front").expect("a good name");
-        zone.network("n2", "back.office").expect("a good name");
+        zone.network("n1", "front");
+        zone.network("n2", "back.office");
         let web = ServiceNames {
             name: "shop_web".into(),
             stack: Some("shop".into()),

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn zone() -> Arc<Zone> {
     let mut zone = ZoneBuilder::new();
-    zone.network("n1", "front").unwrap();
+    zone.network("n1", "front");
     let tasks: Vec<_> = (0..100)
         .map(|i| Ipv4Addr::new(10, 0, 1, 10 + i).into())
         .collect();

@@ -371,16 +371,13 @@ fn zone(
     problems: &mut Vec<String>,
 ) -> Zone {
     let mut zone = ZoneBuilder::new();
-    let mut refused = |error: weft_dns::ZoneError| problems.push(error.to_string());
+    let mut refused = |error: weft_dns::UnknownNetwork| problems.push(error.to_string());
     for (id, (_, network)) in vnis {
         // Nothing resolves on the ingress network: it carries published ports only.
         if network.spec.ingress {
             continue;
         }
-        if let Err(error) = zone.network(id.as_str(), &network.spec.name) {
-            refused(error);
-            continue;
-        }
+        zone.network(id.as_str(), &network.spec.name);
         for service in &inputs.assignment.shared.services {
             let attached = service.networks.iter().find(|n| n.target == id.as_str());
             let Some(attached) = attached else { continue };
@@ -411,6 +408,7 @@ fn zone(
             }
         }
     }
+    problems.extend(zone.refused().iter().map(ToString::to_string));
     zone.build()
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weft_control::api::{ConnsQuery, MeshConn, MeshConns};
 use weft_control::id::NetworkId;
+use weft_control::names;
 use weft_control::objects::{Network, Protocol};
 use weft_dataplane::FlowListing;
 use weft_mesh::{FlowRow, FlowState, Target};
@@ -58,7 +59,8 @@ fn id_of(seen: &Seen, reference: &str) -> Result<String, ApiError> {
     let exact = services
         .iter()
         .find(|s| s.name == reference || s.id.as_str() == reference);
-    if let Some(service) = exact {
+    let in_any_case = || services.iter().find(|s| names::same(&s.name, reference));
+    if let Some(service) = exact.or_else(in_any_case) {
         return Ok(service.id.to_string());
     }
     let mut starting = services

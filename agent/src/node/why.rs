@@ -2,6 +2,7 @@
 
 use weft_control::api::{MeshPort, MeshPortState, Why};
 use weft_control::assignment::ServiceView;
+use weft_control::names;
 use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::mesh::Seen;
@@ -141,7 +142,8 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
 fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
     let name = why.asked.clone();
     let services = &seen.orders.shared.services;
-    let named = services.iter().find(|s| s.name == name);
+    let exact = services.iter().find(|s| s.name == name);
+    let named = exact.or_else(|| services.iter().find(|s| names::same(&s.name, &name)));
     let by_id = || {
         let mut with = services.iter().filter(|s| s.id.as_str().starts_with(&name));
         with.next()
@@ -184,7 +186,10 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         }
         return Ok(why);
     }
-    let with_name = |r: &&super::known::KnownEndpoint| r.name == name || r.aliases.contains(&name);
+    let with_name = |r: &&super::known::KnownEndpoint| {
+        let mut all = std::iter::once(&r.name).chain(&r.aliases);
+        all.any(|known| names::same(known, &name))
+    };
     for record in seen.endpoints.iter().filter(with_name) {
         let ips: Vec<String> = record.ips.iter().map(ToString::to_string).collect();
         let network = seen

@@ -54,6 +54,18 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// With an empty host, of `-H ""` or of an environment variable that a script left empty, taken
+    /// for none.
+    #[must_use]
+    pub fn with_defaults(mut self) -> Self {
+        if self.host.is_empty() {
+            DEFAULT_HOST.clone_into(&mut self.host);
+        }
+        self
+    }
+}
+
 /// First word of a command.
 #[derive(Debug, Subcommand)]
 pub enum Command {

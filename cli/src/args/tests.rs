@@ -101,6 +101,13 @@ fn attachments() {
 }
 
 #[test]
+fn an_empty_host_is_none() {
+    let host = |args: &[&str]| Cli::try_parse_from(args).unwrap().with_defaults().host;
+    assert_eq!(host(&["weft", "-H", "", "info"]), DEFAULT_HOST);
+    assert_eq!(host(&["weft", "-H", "unix:///x", "info"]), "unix:///x");
+}
+
+#[test]
 fn durations() {
     assert_eq!(parse_duration_ms("250ms"), Ok(250));
     assert_eq!(parse_duration_ms("1m30s"), Ok(90_000));

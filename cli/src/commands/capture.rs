@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::CaptureArgs;
 use crate::client::{Client, segment};
-use crate::output::complain;
+use crate::output::{complain, reader_gone};
 
 /// Blocks of pcapng that are looked at (draft-ietf-opsawg-pcapng).
 const PACKET: u32 = 6;
@@ -60,10 +60,23 @@ fn path(args: &CaptureArgs) -> String {
 
 fn open(name: &str) -> anyhow::Result<Box<dyn Write>> {
     if name == "-" {
-        return Ok(Box::new(std::io::stdout()));
+        return Ok(Box::new(Output(std::io::stdout())));
     }
     let file = File::create(name).with_context(|| format!("cannot write to {name}"))?;
     Ok(Box::new(BufWriter::new(file)))
+}
+
+/// Standard output, whose reader may go when it has enough.
+struct Output(std::io::Stdout);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map_err(reader_gone)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(reader_gone)
+    }
 }
 
 /// Writes whole blocks only, so that the file is readable wherever the stream ends.

@@ -54,14 +54,19 @@ impl Printer {
         self.terminal
     }
 
+    /// Writes as it is, as [`Printer::line`] does otherwise.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes).map_err(reader_gone)
+    }
+
     /// Writes text and a line feed. What a terminal would obey is escaped, but for line ends and
     /// tabs.
     ///
     /// # Errors
     /// The writer's, a closed pipe among them.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(terminal::lines(text).as_bytes())?;
-        self.out.write_all(b"\n")
+        self.write(terminal::lines(text).as_bytes())?;
+        self.write(b"\n")
     }
 
     /// Writes text, escaped as [`Printer::line`] does, and makes it visible at once.
@@ -69,8 +74,8 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn text(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(terminal::lines(text).as_bytes())?;
-        self.out.flush()
+        self.write(terminal::lines(text).as_bytes())?;
+        self.flush()
     }
 
     /// Goes so many lines up and empties the screen from there.
@@ -78,7 +83,7 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn redraw(&mut self, lines: usize) -> io::Result<()> {
-        write!(self.out, "\x1b[{lines}A\x1b[J")
+        self.write(format!("\x1b[{lines}A\x1b[J").as_bytes())
     }
 
     /// Makes everything visible.
@@ -86,11 +91,64 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.flush().map_err(reader_gone)
     }
+}
+
+/// Whoever read the program's output has closed the pipe.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of the output has gone")]
+pub struct ReaderGone;
+
+/// Marks a closed pipe of the program's own output: other pipes and sockets break too, and that is
+/// a failure.
+pub(crate) fn reader_gone(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone),
+        _ => error,
+    }
+}
+
+/// True when the error is that nobody reads the output any more.
+#[must_use]
+pub fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.and_then(io::Error::get_ref)
+            .is_some_and(|inner| inner.is::<ReaderGone>())
+    })
 }
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.
 pub fn complain(text: &str) {
     drop(writeln!(io::stderr(), "{}", terminal::lines(text)));
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_the_outputs_own_pipe_may_close_without_a_failure() {
+        let mut closed = Printer::to(Box::new(Closed));
+        let own = closed.line("x").context("listing").unwrap_err();
+        assert!(is_reader_gone(&own), "{own:?}");
+        let socket = io::Error::from(io::ErrorKind::BrokenPipe);
+        let socket = Err::<(), _>(socket).context("no usable answer from weftd");
+        assert!(!is_reader_gone(&socket.unwrap_err()));
+    }
 }

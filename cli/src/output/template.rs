@@ -1,9 +1,13 @@
 //! Go templates, as `--format` takes them.
 
+mod actions;
+mod functions;
+mod printing;
+
 use std::collections::HashMap;
 
 use anyhow::anyhow;
-use gtmpl::{Context, Func, FuncError, Template, Value};
+use gtmpl::{Context, Template, Value};
 
 use super::terminal;
 
@@ -16,20 +20,13 @@ const TAB: char = '\u{fdd1}';
 pub(super) struct Format(Template);
 
 impl Format {
-    /// Reads a template; `\t` and `\n` may be written with two characters, as in a shell.
+    /// Reads a template; `\t` and `\n` may be written with two characters, as in a shell. What it
+    /// prints is Go's `fmt`, a list `[a b]` and a map `map[a:1 b:2]`.
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let mut template = Template::default();
-        template.add_funcs(&[
-            ("json", json as Func),
-            ("lower", lower as Func),
-            ("upper", upper as Func),
-            ("title", title as Func),
-            ("join", join as Func),
-            ("split", split as Func),
-            ("truncate", truncate as Func),
-        ]);
+        template.add_funcs(&functions::ALL);
         template
-            .parse(text.replace("\\t", "\t").replace("\\n", "\n"))
+            .parse(actions::prepare(text))
             .map_err(|e| anyhow!("template parsing error: {e}"))?;
         Ok(Self(template))
     }
@@ -61,6 +58,14 @@ impl Format {
     }
 }
 
+/// Maps with keys of the user, as `inspect` spells them: a key that is not there is no mistake.
+const USER_MAPS: [&str; 2] = ["Labels", "Options"];
+
+/// A text of a value with its line ends and tabs.
+fn restored(text: &str) -> String {
+    text.replace(LINE_END, "\n").replace(TAB, "\t")
+}
+
 fn to_template(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Nil,
@@ -78,7 +83,13 @@ fn to_template(value: &serde_json::Value) -> Value {
         serde_json::Value::Array(items) => Value::Array(items.iter().map(to_template).collect()),
         serde_json::Value::Object(map) => Value::Object(
             map.iter()
-                .map(|(k, v)| (k.clone(), to_template(v)))
+                .map(|(k, v)| {
+                    let value = match to_template(v) {
+                        Value::Object(map) if USER_MAPS.contains(&k.as_str()) => Value::Map(map),
+                        other => other,
+                    };
+                    (k.clone(), value)
+                })
                 .collect::<HashMap<_, _>>(),
         ),
     }
@@ -88,7 +99,7 @@ fn to_json(value: &Value) -> serde_json::Value {
     match value {
         Value::NoValue | Value::Nil | Value::Function(_) => serde_json::Value::Null,
         Value::Bool(b) => (*b).into(),
-        Value::String(s) => s.replace(LINE_END, "\n").replace(TAB, "\t").into(),
+        Value::String(s) => restored(s).into(),
         Value::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
             (Some(n), _, _) => n.into(),
             (_, Some(n), _) => n.into(),
@@ -107,67 +118,72 @@ fn to_json(value: &Value) -> serde_json::Value {
     }
 }
 
-fn arg<'a>(
-    name: &str,
-    args: &'a [Value],
-    index: usize,
-    count: usize,
-) -> Result<&'a Value, FuncError> {
-    if args.len() == count {
-        args.get(index)
-    } else {
-        None
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rendered(template: &str) -> String {
+        let object = json!({
+            "ID": "abcdef", "Name": "a<b", "Count": 2, "None": null, "Ports": [80, 443],
+            "Spec": {
+                "Labels": {"com.example.x": "1", "b": "2"},
+                "Mode": {"Replicated": {"Replicas": 2}},
+            },
+        });
+        match Format::parse(template).and_then(|format| format.render(&object)) {
+            Ok(text) => text,
+            Err(error) => format!("{error:#}"),
+        }
     }
-    .ok_or_else(|| FuncError::ExactlyXArgs(name.to_owned(), count))
-}
 
-fn json(args: &[Value]) -> Result<Value, FuncError> {
-    let text = to_json(arg("json", args, 0, 1)?).to_string();
-    Ok(terminal::json(&text).into_owned().into())
-}
+    #[test]
+    fn templates_are_gos() {
+        for (template, expected) in [
+            ("{{slice .ID 0 4}}", "abcd"),
+            ("{{slice .ID 4}}", "ef"),
+            ("{{pad .Name 1 2}}|", " a<b  |"),
+            ("{{html .Name}}", "a&lt;b"),
+            (r#"{{.Name | upper | printf "%q"}}"#, "\"A<B\""),
+            (r#"{{printf "%-8s%03d" .ID .Count}}"#, "abcdef  002"),
+            ("{{.Spec.Labels}}", "map[b:2 com.example.x:1]"),
+            ("{{.Spec.Mode}}", "map[Replicated:map[Replicas:2]]"),
+            ("{{.Ports}}", "[80 443]"),
+            ("{{.Spec.Labels.b}}", "2"),
+            ("{{.Spec.Labels.nope}}", "<no value>"),
+            (r#"{{index .Spec.Labels "com.example.x"}}"#, "1"),
+            (r#"{{index .Spec.Labels "nope"}}"#, "<no value>"),
+            ("{{index .Ports 1}}", "443"),
+            ("{{.None}}", "<no value>"),
+            (r#"{{.ID}}{{"\n"}}{{.Count}}"#, "abcdef\n2"),
+            (r#"{{range .Ports}}{{.}}{{"\t"}}{{end}}"#, "80\t443\t"),
+            (
+                "{{range $i, $p := .Ports}}{{$i}}={{$p}} {{end}}",
+                "0=80 1=443 ",
+            ),
+            ("{{with .Spec}}{{.Mode.Replicated.Replicas}}{{end}}", "2"),
+            ("{{if eq .Count 2}}two{{end}}", "two"),
+            ("{{$x := .ID}}{{$x}}", "abcdef"),
+            ("{{len .Ports}}{{print .Count .Count}}", "22 2"),
+            ("{{title \"two words\"}}", "Two Words"),
+            ("{{json .Spec.Labels}}", r#"{"b":"2","com.example.x":"1"}"#),
+        ] {
+            assert_eq!(rendered(template), expected, "{template}");
+        }
+    }
 
-fn lower(args: &[Value]) -> Result<Value, FuncError> {
-    Ok(arg("lower", args, 0, 1)?.to_string().to_lowercase().into())
-}
-
-fn upper(args: &[Value]) -> Result<Value, FuncError> {
-    Ok(arg("upper", args, 0, 1)?.to_string().to_uppercase().into())
-}
-
-fn title(args: &[Value]) -> Result<Value, FuncError> {
-    let text = arg("title", args, 0, 1)?.to_string();
-    let mut letters = text.chars();
-    Ok(letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect::<String>())
-        .unwrap_or_default()
-        .into())
-}
-
-fn join(args: &[Value]) -> Result<Value, FuncError> {
-    let Value::Array(items) = arg("join", args, 0, 2)? else {
-        return Err(FuncError::Generic(
-            "join: the first argument is no list".to_owned(),
-        ));
-    };
-    let separator = arg("join", args, 1, 2)?.to_string();
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    Ok(items.join(&separator).into())
-}
-
-fn split(args: &[Value]) -> Result<Value, FuncError> {
-    let text = arg("split", args, 0, 2)?.to_string();
-    let separator = arg("split", args, 1, 2)?.to_string();
-    Ok(Value::Array(
-        text.split(&separator).map(Value::from).collect(),
-    ))
-}
-
-fn truncate(args: &[Value]) -> Result<Value, FuncError> {
-    let text = arg("truncate", args, 0, 2)?.to_string();
-    let length: usize = arg("truncate", args, 1, 2)?
-        .to_string()
-        .parse()
-        .map_err(|_| FuncError::Generic("truncate: the second argument is no number".to_owned()))?;
-    Ok(text.chars().take(length).collect::<String>().into())
+    #[test]
+    fn mistakes_are_told() {
+        for (template, says) in [
+            ("{{.Nope}}", "there are: Count"),
+            ("{{slice .ID 0 9}}", "out of range"),
+            ("{{slice .ID 3 1}}", "out of range"),
+            ("{{pad .ID 1}}", "pad"),
+            ("{{.ID", "template parsing error"),
+        ] {
+            let text = rendered(template);
+            assert!(text.contains(says), "{template}: {text}");
+        }
+    }
 }

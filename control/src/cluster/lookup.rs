@@ -1,8 +1,19 @@
-//! How a name on the command line finds an object: full id, exact name, unique prefix of an id.
+//! How a name on the command line finds an object: full id, exact name, name in other case, unique
+//! prefix of an id.
 
 use super::error::CommandError;
 use super::state::ClusterState;
+use crate::names;
 use crate::objects::{Endpoint, Network, Node, Service};
+
+/// In order: earlier ones win.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Name,
+    /// As DNS compares. Clusters of earlier versions may have two names that differ in case only.
+    NameInAnyCase,
+    IdPrefix,
+}
 
 fn find<'a, T>(
     kind: &str,
@@ -14,13 +25,11 @@ fn find<'a, T>(
     if let Some(found) = items.clone().find(|i| id(i) == reference) {
         return Ok(found);
     }
-    for exact_name in [true, false] {
-        let matches = |i: &&'a T| {
-            if exact_name {
-                name(i) == reference
-            } else {
-                !reference.is_empty() && id(i).starts_with(reference)
-            }
+    for by in [By::Name, By::NameInAnyCase, By::IdPrefix] {
+        let matches = |i: &&'a T| match by {
+            By::Name => name(i) == reference,
+            By::NameInAnyCase => names::same(name(i), reference),
+            By::IdPrefix => !reference.is_empty() && id(i).starts_with(reference),
         };
         let mut found = items.clone().filter(matches);
         match (found.next(), found.count()) {

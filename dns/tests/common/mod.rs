@@ -18,8 +18,8 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 /// its own on back.office, a connected namespace `probe`.
 pub(crate) fn zone() -> Zone {
     let mut zone = ZoneBuilder::new();
-    zone.network("n1", "front").unwrap();
-    zone.network("n2", "back.office").unwrap();
+    zone.network("n1", "front");
+    zone.network("n2", "back.office");
     zone.service(
         "n1",
         &ServiceNames {

@@ -8,9 +8,9 @@ use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::{Ipam, holder, is_usable};
 use super::super::state::{Change, ClusterState, ObjectId};
-use super::network::check_name;
 use crate::api::PeerAdd;
 use crate::id::{EndpointId, NodeId, PeerId};
+use crate::names;
 use crate::objects::{
     Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
 };
@@ -91,8 +91,8 @@ fn named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&
         let mut networks = service.spec.networks.iter();
         let here = networks.find(|n| n.target == network.id.0);
         here.is_some_and(|here| {
-            let mut names = std::iter::once(&service.spec.name).chain(&here.aliases);
-            names.any(|n| n.eq_ignore_ascii_case(name))
+            let mut known = std::iter::once(&service.spec.name).chain(&here.aliases);
+            known.any(|n| names::same(n, name))
         })
     })
 }
@@ -102,7 +102,7 @@ fn task_named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Opt
     state.tasks.values().find(|t| {
         !t.status.state.is_terminal()
             && t.attachments.iter().any(|a| a.network == network.id)
-            && t.name().eq_ignore_ascii_case(name)
+            && names::same(&t.name(), name)
     })
 }
 
@@ -133,7 +133,7 @@ fn check_names(
     name: &str,
     aliases: &[String],
 ) -> Result<(), CommandError> {
-    check_name("endpoint", name)?;
+    names::check("endpoint", name)?;
     if aliases.len() > MAX_ALIASES {
         return Err(CommandError::bad(format!(
             "{} aliases are too many: an endpoint may have {MAX_ALIASES}",
@@ -141,7 +141,7 @@ fn check_names(
         )));
     }
     for alias in aliases {
-        check_name("alias", alias)?;
+        names::check("alias", alias)?;
     }
     let on = &network.spec.name;
     for name in std::iter::once(name).chain(aliases.iter().map(String::as_str)) {
@@ -156,7 +156,7 @@ fn check_names(
     }
     let held = |wanted: &str| {
         let mut others = state.endpoints.values();
-        others.find(|e| e.attachment.network == network.id && e.name.eq_ignore_ascii_case(wanted))
+        others.find(|e| e.attachment.network == network.id && names::same(&e.name, wanted))
     };
     let at = |other: &Endpoint| {
         let node = state.nodes.get(&other.node);

@@ -7,21 +7,8 @@ use super::super::error::CommandError;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
 use crate::id::NetworkId;
+use crate::names;
 use crate::objects::{Meta, Network, NetworkSpec, NodeState, Task, TaskState};
-
-/// Docker's rule for names of networks and endpoints.
-pub(super) fn check_name(kind: &str, name: &str) -> Result<(), CommandError> {
-    let mut bytes = name.bytes();
-    let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let goes_on_well = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    if starts_well && goes_on_well && name.len() <= 63 {
-        return Ok(());
-    }
-    Err(CommandError::bad(format!(
-        "invalid {kind} name {name:?}: it must start with a letter or digit, go on with letters, \
-         digits, '_', '.' or '-', and be 63 characters or fewer"
-    )))
-}
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -80,17 +67,20 @@ pub fn create_network(
     spec: NetworkSpec,
     reserved: &[(IpNet, String)],
 ) -> Result<Planned<Network>, CommandError> {
-    check_name("network", &spec.name)?;
-    if matches!(spec.name.as_str(), "host" | "none" | "bridge") {
+    names::check("network", &spec.name)?;
+    names::check_labels(&spec.labels)?;
+    let predefined = ["host", "none", "bridge"];
+    if predefined.iter().any(|name| names::same(name, &spec.name)) {
         return Err(CommandError::forbidden(format!(
             "{} is a pre-defined network and cannot be created",
             spec.name
         )));
     }
-    if state.networks.values().any(|n| n.spec.name == spec.name) {
+    let mut networks = state.networks.values();
+    if let Some(other) = networks.find(|n| names::same(&n.spec.name, &spec.name)) {
         return Err(CommandError::conflict(format!(
             "network with name {} already exists",
-            spec.name
+            other.spec.name
         )));
     }
     if let Some(ingress) = state.ingress().filter(|_| spec.ingress) {

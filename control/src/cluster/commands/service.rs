@@ -8,6 +8,7 @@ use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
 use crate::capability;
 use crate::id::ServiceId;
+use crate::names;
 use crate::objects::{
     EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
 };
@@ -45,6 +46,36 @@ fn check_delays(spec: &ServiceSpec) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Command and environment: what the kernel cannot hand to a program would fail on every node.
+fn check_process(spec: &ServiceSpec) -> Result<(), CommandError> {
+    // What was given, as far as it helps to find it.
+    let shown = |text: &str| text.chars().take(64).collect::<String>();
+    for (index, arg) in spec.command.iter().enumerate() {
+        if arg.contains('\0') {
+            return Err(CommandError::bad(format!(
+                "argument {} of the command {:?} has a NUL character, which no program can be \
+                 given; leave it out",
+                index + 1,
+                shown(arg)
+            )));
+        }
+    }
+    for pair in &spec.env {
+        let fault = if pair.contains('\0') {
+            "has a NUL character, which no program can be given; leave it out"
+        } else if pair.is_empty() || pair.starts_with('=') {
+            "has no name; write NAME=VALUE"
+        } else {
+            continue;
+        };
+        let shown = shown(pair);
+        return Err(CommandError::bad(format!(
+            "environment variable {shown:?} {fault}"
+        )));
+    }
+    Ok(())
+}
+
 /// Longest user of a task, in bytes: two names of 32 and what is between them leave room.
 const MAX_USER_LEN: usize = 128;
 
@@ -66,24 +97,6 @@ fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
             .collect();
         let canonical = canonical.map_err(|error| CommandError::bad(error.to_string()))?;
         *names = canonical.into_iter().collect();
-    }
-    Ok(())
-}
-
-fn check_name(name: &str) -> Result<(), CommandError> {
-    if name.len() > 63 {
-        return Err(CommandError::bad("name must be 63 characters or fewer"));
-    }
-    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
-    let valid = edge(name.bytes().next())
-        && edge(name.bytes().last())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    if !valid {
-        return Err(CommandError::bad(format!(
-            "name must be valid as a DNS name component: {name:?} is not"
-        )));
     }
     Ok(())
 }
@@ -116,7 +129,7 @@ fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), 
             )));
         }
         for alias in &attachment.aliases {
-            super::network::check_name("alias", alias)?;
+            names::check("alias", alias)?;
         }
         attachment.target.clone_from(&network.id.0);
     }
@@ -139,7 +152,8 @@ pub fn create_service(
     entropy: &mut Entropy,
     mut spec: ServiceSpec,
 ) -> Result<Planned<Service>, CommandError> {
-    check_name(&spec.name)?;
+    names::check_service(&spec.name)?;
+    names::check_labels(&spec.labels)?;
     if spec.image != "host" {
         return Err(CommandError::bad(format!(
             "image {:?} is not supported: use the word `host` to run a command from the node's own \
@@ -147,17 +161,19 @@ pub fn create_service(
             spec.image
         )));
     }
-    if spec.command.is_empty() {
+    if spec.command.first().is_none_or(String::is_empty) {
         return Err(CommandError::bad(
             "a service of image `host` needs a command: weft service create --name S host COMMAND \
              [ARG…]",
         ));
     }
+    check_process(&spec)?;
     check_replicas(spec.mode)?;
     check_delays(&spec)?;
     check_privileges(&mut spec.privileges)?;
     ports::validate(&spec)?;
-    if let Some(other) = state.services.values().find(|s| s.spec.name == spec.name) {
+    let mut services = state.services.values();
+    if let Some(other) = services.find(|s| names::same(&s.spec.name, &spec.name)) {
         return Err(CommandError::conflict(format!(
             "name conflicts with an existing object: service {} already exists",
             other.spec.name

@@ -4,6 +4,7 @@ mod allocation;
 mod commands;
 mod keys;
 mod members;
+mod names;
 mod orchestration;
 mod placement;
 mod publish;
