@@ -10,6 +10,7 @@ mod disk_thread;
 pub mod dns;
 mod door;
 pub mod gossip;
+pub mod kept;
 pub mod manager;
 pub mod mesh;
 pub mod metrics;

@@ -1,7 +1,11 @@
 //! nftables through the `nft` program: one atomic transaction per call.
 
+mod kernel;
+
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
+
+pub use kernel::{TranslationHold, generation};
 
 /// Why a rule set could not be applied or read. A transaction that fails changes nothing.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,17 @@ pub fn list_table(family: &str, name: &str) -> Result<Option<serde_json::Value>,
         Err(NftError::Refused(text)) if text.contains("No such file or directory") => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// All chains of all tables as nft's JSON (`nft -j list ruleset` without the elements of sets).
+///
+/// # Errors
+/// See [`NftError`].
+pub fn list_ruleset() -> Result<serde_json::Value, NftError> {
+    Ok(serde_json::from_str(&run(
+        &["-j", "-t", "list", "ruleset"],
+        "",
+    )?)?)
 }
 
 /// The child is forked from the calling thread and so is in that thread's namespace.

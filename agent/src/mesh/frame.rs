@@ -10,12 +10,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
+use super::Published;
 use super::rule_set::RuleSet;
-use super::{Published, forwarding};
+use crate::kept::HostRules;
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 
@@ -28,14 +30,17 @@ pub(super) type Element = (Option<IpAddr>, Protocol, u16, u16);
 pub(super) struct FrameFrontEnd {
     ipv6: bool,
     rules: RuleSet<Element>,
+    host: Arc<HostRules>,
 }
 
 impl FrameFrontEnd {
     /// Sends packets of its family to `mesh_ip`.
-    pub(super) fn new(mesh_ip: IpAddr) -> Self {
+    pub(super) fn new(mesh_ip: IpAddr, host: Arc<HostRules>) -> Self {
+        let rules = Arc::clone(&host);
         Self {
             ipv6: mesh_ip.is_ipv6(),
-            rules: RuleSet::new(move |wanted| load(mesh_ip, wanted)),
+            rules: RuleSet::new(move |wanted| load(&rules, mesh_ip, wanted)),
+            host,
         }
     }
 
@@ -47,13 +52,13 @@ impl FrameFrontEnd {
 
     /// Whether packets to a port come this way.
     pub(super) fn takes(&self, published: &Published) -> bool {
-        self.rules.error().is_none() && element(published, self.ipv6).is_some()
+        self.error().is_none() && element(published, self.ipv6).is_some()
     }
 
     /// Why packets do not come this way.
     pub(super) fn error(&self) -> Option<String> {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-        let error = self.rules.error()?;
+        let error = self.rules.error().or_else(|| self.host.error())?;
         Some(format!("over {family}: {error}"))
     }
 
@@ -63,18 +68,18 @@ impl FrameFrontEnd {
     }
 }
 
-fn load(mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result<(), String> {
+fn load(host: &HostRules, mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result<(), String> {
+    let ipv6 = mesh_ip.is_ipv6();
+    let [part, ..] = names(ipv6);
     if wanted.is_empty() {
-        return nft::apply(&removal(mesh_ip.is_ipv6())).map_err(|e| e.to_string());
+        let removed = host.remove(part, &removal(ipv6));
+        return removed.map_err(|e| e.to_string());
     }
     // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
     // too, and may be later.
-    if mesh_ip.is_ipv6() {
-        forwarding::enable_ipv6().map_err(|e| e.to_string())?;
-    } else {
-        forwarding::enable_ipv4().map_err(|e| e.to_string())?;
-    }
-    nft::apply(&rules(mesh_ip, wanted)).map_err(|e| e.to_string())
+    host.forward(ipv6).map_err(|e| e.to_string())?;
+    host.set(part, rules(mesh_ip, wanted))
+        .map_err(|e| e.to_string())
 }
 
 /// Takes away what an agent with the frame front end left. Blocks.

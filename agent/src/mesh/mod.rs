@@ -21,7 +21,6 @@ pub(crate) mod busy;
 mod clients;
 mod counters;
 mod entries;
-mod forwarding;
 mod frame;
 mod listen;
 mod open_ports;
@@ -49,6 +48,7 @@ use counters::PortCounters;
 use frame::FrameFrontEnd;
 
 use crate::config::MeshFrontEnd;
+use crate::kept::HostRules;
 pub use entries::PortEntry;
 use route::Route;
 use rule_set::RuleSet;
@@ -132,6 +132,8 @@ pub struct MeshConfig {
     pub max_udp_clients: usize,
     /// A UDP client that was idle for so long is forgotten.
     pub udp_idle: Duration,
+    /// The rules of the host.
+    pub rules: Arc<HostRules>,
 }
 
 impl MeshConfig {
@@ -153,6 +155,7 @@ impl MeshConfig {
                 .clamp(64, MOST_CONNECTIONS),
             max_udp_clients: 1024,
             udp_idle: crate::config::DEFAULT_UDP_IDLE,
+            rules: Arc::default(),
         }
     }
 }
@@ -219,13 +222,13 @@ impl MeshSockets {
         let slots = config.max_connections.min(Semaphore::MAX_PERMITS);
         let frames = match config.front_end {
             MeshFrontEnd::Frame => [config.mesh_addr, config.mesh_addr6.into()]
-                .map(FrameFrontEnd::new)
+                .map(|ip| FrameFrontEnd::new(ip, Arc::clone(&config.rules)))
                 .to_vec(),
             MeshFrontEnd::Socket => Vec::new(),
         };
         Self {
             frames,
-            open: open_ports::open_ports(),
+            open: open_ports::open_ports(Arc::clone(&config.rules)),
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),

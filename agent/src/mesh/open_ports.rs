@@ -4,20 +4,21 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use weft_control::objects::Protocol;
-use weft_sys::nft;
 
 use super::Published;
 use super::rule_set::RuleSet;
+use crate::kept::HostRules;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 
 /// A port, on one address of the host or on all.
 type Element = (Option<Ipv4Addr>, Protocol, u16);
 
 /// The sets, and the wall around the mesh address that every front end needs.
-pub(super) fn open_ports() -> RuleSet<Element> {
-    RuleSet::new(|ports| nft::apply(&rules(ports)).map_err(|e| e.to_string()))
+pub(super) fn open_ports(host: Arc<HostRules>) -> RuleSet<Element> {
+    RuleSet::new(move |ports| host.set("ports", rules(ports)).map_err(|e| e.to_string()))
 }
 
 /// What a sandbox may speak to: its way to the host is IPv4, and what is the host's own only the
@@ -59,6 +60,7 @@ mod tests {
     use super::*;
     use weft_control::objects::{ClientAddress, PublishMode};
     use weft_sys::netns::Netns;
+    use weft_sys::nft;
 
     fn published(host_ip: Option<&str>, port: u16) -> Published {
         Published {

@@ -195,7 +195,7 @@ impl Member {
                 tracing::warn!(%error, "the interface does not say whose it is");
             }
             // A foreign sandbox with a way out of its own keeps it.
-            let has_own = || sandbox.has_default_route().unwrap_or(true);
+            let has_own = || sandbox.has_own_way_out().unwrap_or(true);
             let egress = if tap.is_err() || internal || has_own() {
                 None
             } else {

@@ -12,6 +12,7 @@ use weft_control::objects::Protocol;
 use super::running::{Running, blocking};
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
+use crate::kept::HostRules;
 use crate::mesh::MeshSockets;
 use crate::sandbox::gwbridge::{ClusterPort, Egress, GatewayBridge};
 
@@ -25,6 +26,7 @@ impl Gateway {
         config: &Config,
         orders: &Assignment,
         warnings: &Arc<Warnings>,
+        rules: Arc<HostRules>,
     ) -> anyhow::Result<Self> {
         let this = Self(Arc::default());
         let (cell, warnings) = (Arc::clone(&this.0), Arc::clone(warnings));
@@ -38,7 +40,7 @@ impl Gateway {
                 {
                     tracing::info!(%error, "no rules of a frame front end were removed");
                 }
-                cell.get_or_init(|| match GatewayBridge::ensure(subnet) {
+                cell.get_or_init(|| match GatewayBridge::ensure(subnet, rules) {
                     Ok(gateway) => {
                         if let Egress::Off(why) = gateway.egress() {
                             warnings.set("gateway", why.clone());

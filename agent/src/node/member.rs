@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_control::id::{EndpointId, NodeId};
 
+use super::keeper;
 use super::local::LocalPorts;
 use super::places::Places;
 use super::probe;
@@ -196,8 +197,16 @@ impl Member {
         self.started.send_replace(Some(Ok(())));
         tracing::info!(node = %self.node_id, "the node carries traffic");
         let probing = tokio::spawn(probe::run(Arc::clone(&running), stop.clone()));
+        let (end, ended) = watch::channel(false);
+        let keeping = keeper::run(Arc::clone(&self), Arc::clone(&running), ended);
+        let keeping = tokio::spawn(keeping);
         let reconciler = Reconciler::new(Arc::clone(&self), running);
         let (tasks, result) = reconciler.run(&self.session, stop).await;
+        // Waited for: what the node removes when it leaves nobody may put back.
+        end.send_replace(true);
+        if let Err(error) = keeping.await {
+            tracing::error!(%error, "the state of the host was not kept any more");
+        }
         // It ends as the loop does; should that have failed, nobody told it.
         probing.abort();
         if let Err(error) = probing.await

@@ -13,6 +13,7 @@ mod drain;
 mod endpoints;
 mod figures;
 mod gateway;
+mod keeper;
 mod known;
 mod liars;
 mod lifecycle;

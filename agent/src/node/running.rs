@@ -25,6 +25,7 @@ use super::underlay::{Mtus, Underlay};
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
+use crate::kept::HostRules;
 use crate::mesh::{MeshConfig, MeshSockets, owner};
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::{
@@ -53,6 +54,8 @@ pub(super) struct Running {
     /// Whether published ports go to replicas over IPv6, or why not.
     pub(super) mesh_ipv6: Result<(), String>,
     pub(super) gateway: Gateway,
+    /// Rules and switches of the host.
+    pub(super) rules: Arc<HostRules>,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
     /// VTEPs behind a device that does not segment tunnels, and its name; kept up likewise.
@@ -121,6 +124,7 @@ impl Running {
                 tracing::warn!(%error, "weft0 keeps its IPv6 address");
             }
         }
+        let rules = Arc::<HostRules>::default();
         Ok(Self {
             no_journal: journal.err(),
             mesh_ipv6,
@@ -130,12 +134,14 @@ impl Running {
             mesh: MeshSockets::new(MeshConfig {
                 front_end: config.mesh,
                 udp_idle: config.udp_idle,
+                rules: Arc::clone(&rules),
                 ..MeshConfig::new(MESH_IP, MESH_IP6)
             }),
             plane,
             gossip,
             mesh_port,
-            gateway: Gateway::start(config, orders, warnings)?,
+            gateway: Gateway::start(config, orders, warnings, Arc::clone(&rules))?,
+            rules,
         })
     }
 }

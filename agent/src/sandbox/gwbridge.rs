@@ -10,13 +10,14 @@
 //! and the rules of `rules.rs` decide the rest. Without them no sandbox is put on the bridge.
 
 mod inspect;
+mod keep;
 mod pool;
 mod rules;
 mod subnet;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_control::objects::Mac;
@@ -24,14 +25,19 @@ use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
 use weft_sys::nft::{self, NftError};
 
 use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
+use crate::kept::HostRules;
 
 pub use inspect::Wall;
+pub(super) use keep::{is_way_out, made_interface};
 pub use pool::AddressPool;
 pub use rules::{ClusterPort, TABLE, WALL, mesh_wall};
 pub use subnet::{SubnetError, choose_subnet};
 
 /// Name of the bridge.
 pub const BRIDGE: &str = "weft_gwbridge";
+
+/// Name of the bridge's part of the host's rules.
+const PART: &str = "gateway";
 
 /// What names of its ports begin with.
 pub const PORT_PREFIX: &str = "wgw";
@@ -82,6 +88,12 @@ pub struct GatewayBridge {
     pool: Mutex<AddressPool>,
     /// Addresses that sandboxes may send from, as the rules have them.
     sources: Mutex<BTreeSet<Ipv4Addr>>,
+    rules: Arc<HostRules>,
+    /// Number of the bridge, which the data path knows it by.
+    index: u32,
+    /// Ports of the sandboxes that this agent put on the bridge, with their addresses. Held while
+    /// one is plugged in or out.
+    members: Mutex<BTreeMap<String, Ipv4Addr>>,
 }
 
 impl GatewayBridge {
@@ -92,7 +104,7 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Subnet`], [`GwBridgeError::Netlink`]. Trouble with forwarding or nftables is
     /// no error but [`Egress::Off`].
-    pub fn ensure(wanted: Option<Ipv4Net>) -> Result<Self, GwBridgeError> {
+    pub fn ensure(wanted: Option<Ipv4Net>, host: Arc<HostRules>) -> Result<Self, GwBridgeError> {
         let mut netlink = Netlink::open()?;
         let existing = match netlink.link(BRIDGE)? {
             Some(_) => address_of(&mut netlink, BRIDGE)?,
@@ -107,7 +119,7 @@ impl GatewayBridge {
         let mtu = netlink
             .route_to(outside)
             .map_or(1500, |path| path.mtu.clamp(576, 65_535));
-        Self::prepare()?;
+        let index = Self::prepare()?;
         if let Some(stale) = existing.filter(|found| *found != subnet) {
             netlink.delete_address(BRIDGE, IpNet::V4(stale))?;
         }
@@ -126,10 +138,10 @@ impl GatewayBridge {
                 guard(&mut netlink, &port.name, ip)?;
             }
         }
-        let rules = nft::apply(&rules::setup(subnet, &sources));
+        let rules = host.set(PART, rules::setup(subnet, &sources));
         let walled = rules.is_ok();
         let egress = match rules {
-            Ok(()) => forward(),
+            Ok(()) => forward(&host),
             Err(error) => Egress::Off(error.to_string()),
         };
         if let Egress::Off(reason) = &egress {
@@ -144,6 +156,9 @@ impl GatewayBridge {
             walled,
             pool: Mutex::new(pool),
             sources: Mutex::new(sources),
+            rules: host,
+            index,
+            members: Mutex::default(),
         })
     }
 
@@ -167,7 +182,9 @@ impl GatewayBridge {
     /// [`GwBridgeError::Rules`]: a kernel without `notrack`.
     pub fn spare_tracking(&self, port: u16) -> Result<(), GwBridgeError> {
         if self.walled {
-            nft::apply(&rules::untracked(port)).map_err(GwBridgeError::Rules)?;
+            self.rules
+                .set("untracked", rules::untracked(port))
+                .map_err(GwBridgeError::Rules)?;
         }
         Ok(())
     }
@@ -178,7 +195,9 @@ impl GatewayBridge {
     /// [`GwBridgeError::Rules`]: what was forbidden before still is.
     pub fn close(&self, ports: &BTreeSet<ClusterPort>) -> Result<(), GwBridgeError> {
         if self.walled {
-            nft::apply(&rules::cluster(ports)).map_err(GwBridgeError::Rules)?;
+            self.rules
+                .set("cluster", rules::cluster(ports))
+                .map_err(GwBridgeError::Rules)?;
         }
         Ok(())
     }
@@ -210,6 +229,7 @@ impl GatewayBridge {
         let mut host = Netlink::open()?;
         let mut inside = sandbox.netlink()?;
         let port = port_name(sandbox)?;
+        let mut members = self.members();
         let known = match host.link(&port)? {
             Some(link) => link.alias.as_deref().and_then(address_in_alias),
             None => None,
@@ -235,8 +255,10 @@ impl GatewayBridge {
             }
             pool.release(ip);
             self.silence(&mut host, [ip]);
+            members.remove(&port);
             return Err(error);
         }
+        members.insert(port, ip);
         Ok(Some(ip))
     }
 
@@ -248,6 +270,8 @@ impl GatewayBridge {
     pub fn disconnect(&self, sandbox: &Sandbox) -> Result<(), GwBridgeError> {
         let mut host = Netlink::open()?;
         let port = port_name(sandbox)?;
+        let mut members = self.members();
+        members.remove(&port);
         if let Some(link) = host.link(&port)? {
             host.delete_link(&port)?;
             if let Some(ip) = link.alias.as_deref().and_then(address_in_alias) {
@@ -265,6 +289,7 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Netlink`].
     pub fn forget_gone(&self) -> Result<(), GwBridgeError> {
+        let mut members = self.members();
         let mut pool = self.pool();
         let mut netlink = Netlink::open()?;
         let mut fresh = AddressPool::new(self.subnet);
@@ -277,6 +302,7 @@ impl GatewayBridge {
         }
         let gone: Vec<Ipv4Addr> = self.sources().difference(&there).copied().collect();
         self.silence(&mut netlink, gone);
+        members.retain(|_, ip| there.contains(ip));
         pool.retain(&fresh);
         Ok(())
     }
@@ -319,8 +345,13 @@ impl GatewayBridge {
         guard(host, port, ip)?;
         let mut sources = self.sources();
         if !sources.contains(&ip) {
-            nft::apply(&rules::source(ip, true)).map_err(GwBridgeError::Rules)?;
-            sources.insert(ip);
+            let mut more = sources.clone();
+            more.insert(ip);
+            let text = rules::setup(self.subnet, &more);
+            self.rules
+                .change(PART, &rules::source(ip, true), text)
+                .map_err(GwBridgeError::Rules)?;
+            *sources = more;
         }
         Ok(host.set_up(port, true)?)
     }
@@ -335,8 +366,11 @@ impl GatewayBridge {
             if !sources.contains(&ip) {
                 continue;
             }
-            match nft::apply(&rules::source(ip, false)) {
-                Ok(()) => _ = sources.remove(&ip),
+            let mut fewer = sources.clone();
+            fewer.remove(&ip);
+            let text = rules::setup(self.subnet, &fewer);
+            match self.rules.change(PART, &rules::source(ip, false), text) {
+                Ok(()) => *sources = fewer,
                 // Harmless: no port has the address. The next one to get it needs no rule.
                 Err(error) => tracing::debug!(%ip, %error, "a source is left in the rules"),
             }
@@ -345,6 +379,10 @@ impl GatewayBridge {
 
     fn sources(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self) -> MutexGuard<'_, AddressPool> {
@@ -410,8 +448,8 @@ fn deaf(ifname: &str) {
     }
 }
 
-fn forward() -> Egress {
-    match sysctl::set("net/ipv4/ip_forward", "1") {
+fn forward(host: &HostRules) -> Egress {
+    match host.forward(false) {
         Ok(()) => Egress::On,
         Err(error) => Egress::Off(format!("{error}; set net.ipv4.ip_forward=1 on the host")),
     }

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_control::objects::Mac;
-use weft_sys::netlink::Netlink;
+use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::tap::{Tap, TapConfig};
 
 use super::port::super_frame_len;
@@ -95,6 +95,42 @@ fn configure_ipv6() -> Result<(), SandboxError> {
     netlink.add_address(MESH_IFNAME, IpNet::V6(net))?;
     netlink.set_neighbour(MESH_IFNAME, MESH_IP6.into(), MESH_MAC.0)?;
     Ok(())
+}
+
+/// Compares `weft0` with what [`open_mesh_tap`] and, with `ipv6`, [`add_mesh_ipv6`] made of it, and
+/// sets again what is missing. Returns that, in words.
+///
+/// # Errors
+/// [`SandboxError::Netlink`]; also when `weft0` itself is gone, which only a restart mends.
+pub fn keep_mesh_tap(ipv6: bool) -> Result<Vec<String>, SandboxError> {
+    let mut netlink = Netlink::open()?;
+    let link = netlink.link(MESH_IFNAME)?;
+    let link = link.ok_or_else(|| NetlinkError::NoLink {
+        name: MESH_IFNAME.to_owned(),
+    })?;
+    let mut lost = Vec::new();
+    if !link.up {
+        netlink.set_up(MESH_IFNAME, true)?;
+        lost.push(format!("the state up of {MESH_IFNAME}"));
+    }
+    let v4 = IpNet::V4(Ipv4Net::new_assert(MESH_HOST_IP, 30));
+    let v6 = IpNet::V6(Ipv6Net::new_assert(MESH_HOST_IP6, 126));
+    let wanted = [(v4, MESH_IP.into()), (v6, MESH_IP6.into())];
+    for (address, behind) in wanted.into_iter().take(if ipv6 { 2 } else { 1 }) {
+        if !netlink.all_addresses()?.contains(&(link.index, address)) {
+            if address.addr().is_ipv6() {
+                configure_ipv6()?;
+            }
+            netlink.add_address(MESH_IFNAME, address)?;
+            lost.push(format!("the address {} of {MESH_IFNAME}", address.addr()));
+        }
+        let neighbour = (link.index, behind, MESH_MAC.0);
+        if !netlink.fixed_neighbours()?.contains(&neighbour) {
+            netlink.set_neighbour(MESH_IFNAME, behind, MESH_MAC.0)?;
+            lost.push(format!("the neighbour {behind} of {MESH_IFNAME}"));
+        }
+    }
+    Ok(lost)
 }
 
 /// Removes `weft0`; when it is not there, that is success.

@@ -31,9 +31,9 @@ use weft_sys::tap::TapError;
 
 pub use mesh_tap::{
     MESH_HOST_IP, MESH_HOST_IP6, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_IP6, MESH_MAC,
-    add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
+    add_mesh_ipv6, keep_mesh_tap, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
 };
-pub use port::{PortConfig, set_port_mtu};
+pub use port::{PortConfig, keep_port, set_port_mtu};
 
 /// Where the resolver of every sandbox listens.
 pub const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
@@ -141,6 +141,12 @@ impl Sandbox {
         Ok(Self { netns })
     }
 
+    /// A namespace that is open already.
+    #[must_use]
+    pub fn from_netns(netns: Netns) -> Self {
+        Self { netns }
+    }
+
     /// Removes the namespace made at `path`; its interfaces go with the last process in it. A path
     /// that does not exist is success.
     ///
@@ -195,18 +201,17 @@ impl Sandbox {
         }
     }
 
-    /// True when the main table has an IPv4 default route: a foreign sandbox that has its own way
-    /// out.
+    /// True when the main table has an IPv4 default route that does not lead to the gateway bridge:
+    /// a foreign sandbox that has its own way out.
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn has_default_route(&self) -> Result<bool, SandboxError> {
-        let routes = self.netlink()?.routes()?;
-        Ok(routes.iter().any(|route| {
-            route.dest.addr().is_ipv4()
-                && route.dest.prefix_len() == 0
-                && route.table == weft_sys::netlink::MAIN_TABLE
-        }))
+    pub fn has_own_way_out(&self) -> Result<bool, SandboxError> {
+        let mut netlink = self.netlink()?;
+        let routes = netlink.routes()?;
+        let made = gwbridge::made_interface(&mut netlink)?;
+        let mut ways = routes.iter().filter(|route| gwbridge::is_way_out(route));
+        Ok(ways.any(|way| !made || way.dev.as_deref() != Some(GATEWAY_IFNAME)))
     }
 
     /// The resolver's sockets, bound inside the namespace at [`DNS_ADDR`], non-blocking.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{Netlink, Route, Rule};
+use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 
 use super::{Sandbox, SandboxError, sysctl};
@@ -112,6 +113,57 @@ impl Sandbox {
     }
 }
 
+/// Sets again what an interface in use has lost: one that goes down and comes up has no routes any
+/// more, and no addresses of IPv6. Returns what was missing, in words. One that is down or gone is
+/// its owner's business, and so is a family that he switched off.
+///
+/// # Errors
+/// [`SandboxError::Netlink`].
+pub fn keep_port(netns: &Netns, config: &PortConfig) -> Result<Vec<String>, SandboxError> {
+    let mut netlink = Netlink::open_in(netns)?;
+    let Some(link) = netlink.link(&config.ifname)?.filter(|link| link.up) else {
+        return Ok(Vec::new());
+    };
+    let ifname = &config.ifname;
+    let there = netlink.all_addresses()?;
+    let mut lost = Vec::new();
+    let mut ips = Vec::new();
+    for &ip in &config.ips {
+        if !there.contains(&(link.index, ip)) {
+            if ip.addr().is_ipv6() && ipv6_is_off(netns, ifname) {
+                continue;
+            }
+            netlink.add_address(ifname, ip)?;
+            lost.push(format!(
+                "the address {} of {ifname} in its sandbox",
+                ip.addr()
+            ));
+        }
+        ips.push(ip);
+    }
+    let (routes, rules) = by_source(config, &ips, table_of(ifname, link.index));
+    let there = netlink.routes()?;
+    // All of them again: the kernel takes a route by way of a gateway only after the one to that.
+    if routes.iter().any(|route| !there.contains(route)) {
+        for route in &routes {
+            netlink.set_route(route)?;
+        }
+        lost.push(format!("routes of {ifname} in a sandbox"));
+    }
+    let there = netlink.rules()?;
+    for rule in rules.iter().filter(|rule| !there.contains(rule)) {
+        netlink.add_rule(rule)?;
+        lost.push(format!("the rule for {} in its sandbox", rule.from.addr()));
+    }
+    Ok(lost)
+}
+
+fn ipv6_is_off(netns: &Netns, ifname: &str) -> bool {
+    let name = format!("net/ipv6/conf/{ifname}/disable_ipv6");
+    let off = netns.run_in(|| sysctl::get(&name));
+    !matches!(off, Ok(Ok(value)) if value == "0")
+}
+
 /// Makes a port in use follow the underlay: its MTU, which its routes follow, and its
 /// super-frames.
 ///
@@ -157,36 +209,46 @@ fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxEr
     route_by_source(netlink, config, table_of(ifname, index))
 }
 
-/// `from ADDRESS lookup TABLE`, where the table has the subnet itself and the gateway as default.
+/// Routes and rules of a table: `from ADDRESS lookup TABLE`, where the table has the subnet itself
+/// and the gateway as default.
+fn by_source(config: &PortConfig, ips: &[IpNet], table: u32) -> (Vec<Route>, Vec<Rule>) {
+    let (mut routes, mut rules) = (Vec::new(), Vec::new());
+    for ip in ips {
+        let same_family = |gateway: &&IpAddr| gateway.is_ipv4() == ip.addr().is_ipv4();
+        let Some(&gateway) = config.gateways.iter().find(same_family) else {
+            continue;
+        };
+        let everything = match gateway {
+            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        };
+        // The gateway is reached by the first.
+        for (dest, gateway) in [(ip.trunc(), None), (everything, Some(gateway))] {
+            routes.push(Route {
+                dest,
+                gateway,
+                dev: Some(config.ifname.clone()),
+                table,
+                onlink: false,
+            });
+        }
+        rules.push(Rule {
+            from: IpNet::from(ip.addr()),
+            table,
+            priority: table,
+        });
+    }
+    (routes, rules)
+}
+
 fn route_by_source(
     netlink: &mut Netlink,
     config: &PortConfig,
     table: u32,
 ) -> Result<(), SandboxError> {
-    let mut wanted = Vec::new();
-    for ip in &config.ips {
-        let same_family = |gateway: &&IpAddr| gateway.is_ipv4() == ip.addr().is_ipv4();
-        let Some(&gateway) = config.gateways.iter().find(same_family) else {
-            continue;
-        };
-        let route = |dest, gateway| Route {
-            dest,
-            gateway,
-            dev: Some(config.ifname.clone()),
-            table,
-            onlink: false,
-        };
-        netlink.set_route(&route(ip.trunc(), None))?;
-        let everything = match gateway {
-            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-        };
-        netlink.set_route(&route(everything, Some(gateway)))?;
-        wanted.push(Rule {
-            from: IpNet::from(ip.addr()),
-            table,
-            priority: table,
-        });
+    let (routes, wanted) = by_source(config, &config.ips, table);
+    for route in &routes {
+        netlink.set_route(route)?;
     }
     for rule in &wanted {
         netlink.add_rule(rule)?;

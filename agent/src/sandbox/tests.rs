@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_control::objects::Mac;
@@ -116,7 +117,7 @@ fn overlay_ports_answer_the_way_they_were_asked() {
         .expect("eth2");
     assert_eq!(sandbox.first_free_ifname().expect("name"), "eth3");
     assert_eq!(first.name(), "eth0");
-    assert!(!sandbox.has_default_route().expect("routes"));
+    assert!(!sandbox.has_own_way_out().expect("routes"));
 
     let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.1.5");
     assert!(asked.contains("via 10.0.1.1 dev eth0 table 100"), "{asked}");
@@ -335,7 +336,7 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
     let (a, b) = (anonymous(), anonymous());
     host.netns
         .run_in(|| {
-            let bridge = GatewayBridge::ensure(None).expect("bridge");
+            let bridge = GatewayBridge::ensure(None, Arc::default()).expect("bridge");
             bridge.spare_tracking(4789).expect("notrack");
             assert_eq!(bridge.egress(), &Egress::On);
             assert_eq!(bridge.subnet().to_string(), "172.18.0.1/16");
@@ -357,7 +358,7 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
             );
 
             // The next agent takes up what is there.
-            let bridge = GatewayBridge::ensure(None).expect("again");
+            let bridge = GatewayBridge::ensure(None, Arc::default()).expect("again");
             let c = anonymous();
             assert_eq!(
                 bridge.connect(&c).expect("c").expect("a wall").to_string(),
@@ -376,10 +377,12 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
             );
         })
         .expect("enter");
-    assert!(a.has_default_route().expect("routes"));
+    assert!(!a.has_own_way_out().expect("routes"));
+    let way = output_in(&a, "ip route show default");
+    assert!(way.contains("via 172.18.0.1 dev eth1"), "{way}");
     // The answer finds its way because the source is the host's own address.
     assert!(pings(&a, "192.168.7.1"));
-    assert!(!outside.has_default_route().expect("routes"));
+    assert!(!outside.has_own_way_out().expect("routes"));
     assert!(pings(&a, "172.18.0.1"));
     assert!(!pings(&a, "172.18.0.3"));
 
@@ -422,15 +425,15 @@ fn the_bridge_avoids_ranges_of_the_host() {
     host.netns
         .run_in(|| {
             let wanted = "172.18.0.0/16".parse().expect("net");
-            let error = GatewayBridge::ensure(Some(wanted)).expect_err("taken");
+            let error = GatewayBridge::ensure(Some(wanted), Arc::default()).expect_err("taken");
             assert!(
                 error.to_string().contains("overlaps 172.18.9.0/24 on up0"),
                 "{error}"
             );
-            let bridge = GatewayBridge::ensure(None).expect("bridge");
+            let bridge = GatewayBridge::ensure(None, Arc::default()).expect("bridge");
             assert_eq!(bridge.subnet().to_string(), "172.19.0.1/16");
             let wanted = "172.30.0.0/24".parse().expect("net");
-            let bridge = GatewayBridge::ensure(Some(wanted)).expect("moved");
+            let bridge = GatewayBridge::ensure(Some(wanted), Arc::default()).expect("moved");
             assert_eq!(bridge.subnet().to_string(), "172.30.0.1/24");
             let addresses = Netlink::open()
                 .expect("nl")

@@ -12,6 +12,7 @@ mod door;
 mod ejection;
 mod failure;
 mod gossip_forgery;
+mod host_state;
 mod ipv6;
 mod limits;
 mod members;

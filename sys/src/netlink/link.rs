@@ -125,8 +125,19 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`].
     pub fn add_bridge(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        self.add_bridge_numbered(name, 0)
+    }
+
+    /// As [`Netlink::add_bridge`], with a number of choice: for one that takes the place of another.
+    /// 0 leaves the choice to the kernel.
+    ///
+    /// # Errors
+    /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`]; also when another interface has the
+    /// number.
+    pub fn add_bridge_numbered(&mut self, name: &str, index: u32) -> Result<bool, NetlinkError> {
         let data = InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]);
         let mut message = named(name);
+        message.header.index = index;
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(data),

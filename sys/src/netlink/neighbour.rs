@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
-    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
@@ -103,6 +103,69 @@ impl Netlink {
             ))
     }
 
+    /// Neighbours that were fixed by [`Netlink::set_neighbour`], with the numbers of their
+    /// interfaces.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`].
+    pub fn fixed_neighbours(&mut self) -> Result<Vec<(u32, IpAddr, [u8; 6])>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for message in self.neighbours(family, "neighbours")? {
+                if message.header.state != NeighbourState::Permanent {
+                    continue;
+                }
+                let ip = message.attributes.iter().find_map(|a| match a {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                        Some(IpAddr::V4(*ip))
+                    }
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                        Some(IpAddr::V6(*ip))
+                    }
+                    _ => None,
+                });
+                if let (Some(ip), Some(mac)) = (ip, link_address(&message)) {
+                    found.push((message.header.ifindex, ip, mac));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Addresses that [`Netlink::set_bridge_fdb`] fixed to ports of bridges, with the numbers of the
+    /// ports.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`].
+    pub fn fixed_bridge_fdb(&mut self) -> Result<Vec<(u32, [u8; 6])>, NetlinkError> {
+        let entries = self.neighbours(AddressFamily::Bridge, "forwarding entries")?;
+        let fixed = entries
+            .into_iter()
+            .filter(|message| message.header.state == NeighbourState::Noarp);
+        Ok(fixed
+            .filter_map(|message| Some((message.header.ifindex, link_address(&message)?)))
+            .collect())
+    }
+
+    fn neighbours(
+        &mut self,
+        family: AddressFamily,
+        what: &str,
+    ) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family;
+        let answers = self
+            .dump(Message::GetNeighbour(message))
+            .map_err(NetlinkError::kernel("list", what))?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Message::NewNeighbour(message) => Some(message),
+                _ => None,
+            })
+            .collect())
+    }
+
     fn permanent(&mut self, dev: &str, mac: [u8; 6]) -> Result<NeighbourMessage, NetlinkError> {
         let mut message = NeighbourMessage::default();
         message.header.ifindex = self.link_index(dev)?;
@@ -112,4 +175,11 @@ impl Netlink {
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         Ok(message)
     }
+}
+
+fn link_address(message: &NeighbourMessage) -> Option<[u8; 6]> {
+    message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+        _ => None,
+    })
 }

@@ -7,9 +7,42 @@
 
 use std::io::ErrorKind;
 
-use crate::sandbox::{SandboxError, sysctl};
+use crate::sandbox::gwbridge::BRIDGE;
+use crate::sandbox::{MESH_IFNAME, SandboxError, sysctl};
 
 const CONF: &str = "net/ipv6/conf";
+
+/// Interfaces of weft's own, each of which has a switch of its own too.
+const OWN: [&str; 2] = [MESH_IFNAME, BRIDGE];
+
+/// Forwards IPv4 again, where somebody has switched it off. Returns the switches.
+///
+/// # Errors
+/// The settings cannot be read or changed.
+pub(super) fn restore_ipv4() -> Result<Vec<String>, SandboxError> {
+    let mut lost = Vec::new();
+    let own = OWN.map(|name| format!("net/ipv4/conf/{name}/forwarding"));
+    for name in ["net/ipv4/ip_forward".to_owned()].iter().chain(&own) {
+        if there(sysctl::get(name))?.as_deref() == Some("0") {
+            sysctl::set(name, "1")?;
+            lost.push(name.replace('/', "."));
+        }
+    }
+    Ok(lost)
+}
+
+/// Forwards IPv6 again, where somebody has switched it off. Returns the switch.
+///
+/// # Errors
+/// The settings cannot be read or changed.
+pub(super) fn restore_ipv6() -> Result<Vec<String>, SandboxError> {
+    let all = format!("{CONF}/all/forwarding");
+    if sysctl::get(&all)? != "0" {
+        return Ok(Vec::new());
+    }
+    enable_ipv6()?;
+    Ok(vec![all.replace('/', ".")])
+}
 
 /// Forwards IPv4.
 ///

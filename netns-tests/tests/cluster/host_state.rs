@@ -1,0 +1,230 @@
+//! Others write to the kernel of a node, too: what weft made there is put back, and said.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use weft_lab::FAR_ADDRESS;
+use weft_netns_tests::{Cluster, ask, ask_from, eventually, figure, hold};
+
+use crate::mesh_frame::own_address;
+use crate::swarm;
+
+/// What the table of node1 has, without counters and numbers.
+fn rules(cluster: &Cluster) -> String {
+    let words = ["nft", "-s", "list", "table", "inet", "weft"];
+    cluster.run("node1", None, &words).out
+}
+
+fn here(cluster: &Cluster, words: &[&str]) {
+    cluster.run("node1", None, words).done();
+}
+
+/// Waits until a command prints `wanted` in a namespace of node1; how long it took.
+#[track_caller]
+fn back(cluster: &Cluster, netns: Option<&Path>, words: &[&str], wanted: &str) -> Duration {
+    let started = Instant::now();
+    eventually(wanted, || {
+        let said = cluster.run("node1", netns, words).out;
+        if said.contains(wanted) {
+            Ok(())
+        } else {
+            Err(format!("{words:?}: {said}"))
+        }
+    });
+    started.elapsed()
+}
+
+#[track_caller]
+fn warned(cluster: &Cluster, of: &str) {
+    eventually("node1 says what was missing", || {
+        let said = cluster.weft("node1", &["info"]).out;
+        if said.contains("weft put it back") && said.contains(of) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+}
+
+#[test]
+fn what_others_take_from_the_host_is_put_back_within_a_second() {
+    let cluster = swarm(1);
+    let ipv6 = ["network", "create", "--ipv6", "front"];
+    cluster.weft("node1", &ipv6).done();
+    let task = cluster.serve_web(1).remove(0);
+    let (guest, _) = cluster.guest("node1", "guest", "front");
+    let client = cluster.outside();
+    let own = own_address(&cluster);
+    let published = cluster.at("node1", 8000);
+    let far = SocketAddr::new(FAR_ADDRESS.into(), 80);
+    let mut held = [
+        eventually("the port answers", || hold(&client, published)),
+        eventually("the outside answers", || hold(&guest, far)),
+    ];
+    let said = cluster.weft("node1", &["info"]).out;
+    assert!(!said.contains("put it back"), "{said}");
+    let before = rules(&cluster);
+    for chain in [
+        "masquerade",
+        "published_in",
+        "sandbox_in",
+        "untracked_in",
+        "8000",
+    ] {
+        assert!(before.contains(chain), "{before}");
+    }
+
+    // A firewall that is loaded again.
+    here(&cluster, &["nft", "flush", "ruleset"]);
+    let started = Instant::now();
+    // Open connections go on meanwhile.
+    for held in &mut held {
+        held.again().expect("the connection goes on");
+    }
+    eventually("the rules are back", || {
+        let now = rules(&cluster);
+        if now == before { Ok(()) } else { Err(now) }
+    });
+    let took = started.elapsed();
+    figure(&format!("rules are back {took:?} after a flush"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    for held in &mut held {
+        held.again().expect("the connection goes on");
+    }
+    let seen = ask_from(&client, own, published, "/client").expect("an answer");
+    assert_eq!(seen.trim(), own.to_string(), "replicas see their clients");
+    ask(&guest, far, Duration::from_secs(2)).expect("the way out");
+    warned(&cluster, "chain postrouting");
+
+    // One chain, and one rule too many.
+    here(
+        &cluster,
+        &["nft", "flush", "chain", "inet", "weft", "sandbox_in"],
+    );
+    here(
+        &cluster,
+        &[
+            "nft",
+            "insert",
+            "rule",
+            "inet",
+            "weft",
+            "sandbox_forward",
+            "accept",
+        ],
+    );
+    eventually("the rules are back", || {
+        let now = rules(&cluster);
+        if now == before { Ok(()) } else { Err(now) }
+    });
+
+    // Switches.
+    for (name, path) in [
+        ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+        (
+            "net.ipv4.conf.weft0.forwarding",
+            "/proc/sys/net/ipv4/conf/weft0/forwarding",
+        ),
+    ] {
+        here(&cluster, &["sh", "-c", &format!("echo 0 > {path}")]);
+        let took = back(&cluster, None, &["cat", path], "1");
+        assert!(took < Duration::from_secs(1), "{name}: {took:?}");
+        warned(&cluster, name);
+    }
+
+    // The bridge: its address, its ports, itself.
+    for (words, look, wanted) in [
+        (
+            &["ip", "addr", "flush", "dev", "weft_gwbridge"][..],
+            &["ip", "addr", "show", "weft_gwbridge"][..],
+            "172.18.0.1/16",
+        ),
+        (
+            &["ip", "link", "set", "weft_gwbridge", "down"],
+            &["ip", "link", "show", "weft_gwbridge"],
+            ",UP",
+        ),
+        (
+            &["ip", "link", "del", "weft_gwbridge"],
+            &["ip", "addr", "show", "weft_gwbridge"],
+            "172.18.0.1/16",
+        ),
+        (
+            &["ip", "addr", "flush", "dev", "weft0"],
+            &["ip", "addr", "show", "weft0"],
+            "169.254.77.1/30",
+        ),
+        (
+            &[
+                "ip",
+                "neigh",
+                "flush",
+                "all",
+                "nud",
+                "permanent",
+                "dev",
+                "weft0",
+            ],
+            &["ip", "neigh", "show", "dev", "weft0"],
+            "169.254.77.2",
+        ),
+    ] {
+        here(&cluster, words);
+        let took = back(&cluster, None, look, wanted);
+        assert!(took < Duration::from_secs(3), "{words:?}: {took:?}");
+        eventually("the way out", || ask(&guest, far, Duration::from_secs(1)));
+        eventually("the port", || {
+            ask(&client, published, Duration::from_secs(1))
+        });
+    }
+    let ports = "ip -o link show master weft_gwbridge | sed 's/.*\\(wgw[0-9]*\\).*/\\1/' | while read p; do ip link set $p nomaster; done";
+    here(&cluster, &["sh", "-c", ports]);
+    eventually("the way out", || ask(&guest, far, Duration::from_secs(1)));
+    let locked = back(
+        &cluster,
+        None,
+        &["bridge", "-d", "link", "show"],
+        "locked on",
+    );
+    assert!(locked < Duration::from_secs(3), "{locked:?}");
+
+    // In sandboxes: a link that goes down and comes up has lost its routes.
+    for link in ["eth0", "eth1", "eth2"] {
+        let flap = format!("ip link set {link} down; ip link set {link} up");
+        let netns = Some(task.netns.as_path());
+        cluster.run(&task.node, netns, &["sh", "-c", &flap]).done();
+    }
+    let netns = Some(task.netns.as_path());
+    back(
+        &cluster,
+        netns,
+        &["ip", "route", "show", "table", "100"],
+        "default via",
+    );
+    back(
+        &cluster,
+        netns,
+        &["ip", "route", "show", "table", "102"],
+        "default via",
+    );
+    back(
+        &cluster,
+        netns,
+        &["ip", "-6", "route", "show", "table", "all"],
+        "default via",
+    );
+    back(
+        &cluster,
+        netns,
+        &["ip", "route", "show", "default"],
+        "via 172.18.0.1",
+    );
+    eventually("the port", || {
+        ask(&client, published, Duration::from_secs(1))
+    });
+    warned(&cluster, "in a sandbox");
+    for held in &mut held[..1] {
+        held.again().expect("the connection goes on");
+    }
+}
