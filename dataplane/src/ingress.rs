@@ -216,7 +216,7 @@ impl Worker {
                     && let Some(mesh) = snapshot.mesh.as_ref()
                     && mesh.vni == vni
                     && mesh.port != to
-                    && !mesh.contains(info.src)
+                    && mesh.is_from_outside(info)
                 {
                     if let Some(worker) = self.other_owner(snapshot, to) {
                         // Its port's worker has to know where the answers go.
@@ -433,7 +433,7 @@ impl Worker {
             return Err(DropReason::NotAFlow);
         }
         if matches!(verdict, Reverse::NotAFlow)
-            && mesh.is_some_and(|mesh| mesh.port != to && !mesh.contains(info.src))
+            && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info))
         {
             let partial = vnet.needs_csum();
             self.flows

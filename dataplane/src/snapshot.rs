@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 use weft_mesh::{Origin, Services};
 use weft_vxlan::Switch;
-use weft_wire::{Mac, PortId, Vni};
+use weft_wire::{IpInfo, Mac, PortId, Vni, quoted};
 
 use crate::port::Port;
 
@@ -72,6 +72,12 @@ impl MeshPort {
             node_mac: self.node_mac,
             keeps_client,
         }
+    }
+
+    /// Whether a packet on the ingress network may be a client's by another node, or an error about
+    /// an answer to one, which that node itself may send too.
+    pub(crate) fn is_from_outside(&self, info: &IpInfo) -> bool {
+        !self.contains(info.src) || quoted::is_error(info)
     }
 
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {

@@ -4,20 +4,27 @@
 //! error quotes is rewritten back with the error's own addresses. Path MTU discovery, refused
 //! datagrams and traceroute then work through a service as they do without it.
 //!
+//! Routers on the way send errors too, in their own name, and so does the host where it forwards.
+//! What is asked of an error is therefore not who sends it, but that it quotes a packet which the
+//! flow it names can have sent: in that direction, and with a sequence number of its window. The
+//! end that gets it asks the same once more, exactly (RFC 5927 section 4.1).
+//!
 //! An error finds its flow, and changes nothing in it: who can send errors without being part of
 //! the flow could otherwise end it. It does not keep the flow alive either.
 
-use weft_wire::quoted::quoted;
+use weft_wire::frame::{self, TCP};
+use weft_wire::quoted::{Quoted, quoted};
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
-use crate::flow::{Flow, Key, Origin, Role};
+use crate::flow::{Flow, FlowState, Key, Origin, Role, is_of_window};
 use crate::forward::{Forward, rewrite_forward};
+use crate::returns::scope_of;
 use crate::reverse::Reverse;
 use crate::table::{Context, FlowTable};
 
 impl FlowTable {
-    /// An error from a client about a packet of the replica.
+    /// An error about a packet of the replica, from the client or from a router before it.
     pub(crate) fn forward_error(
         &mut self,
         cx: &Context<'_>,
@@ -30,8 +37,10 @@ impl FlowTable {
         let Some(quoted) = quoted(frame, info) else {
             return stray;
         };
-        // From who got the packet to who seemed to have sent it.
-        if quoted.tuple.src != info.dst || quoted.tuple.dst != info.src {
+        // To who seemed to have sent the packet. A sandbox speaks for nobody but itself.
+        let is_client = quoted.tuple.dst == info.src;
+        let may_be_router = matches!(origin, Origin::Mesh { .. });
+        if quoted.tuple.src != info.dst || !(is_client || may_be_router) {
             return stray;
         }
         let key = Key {
@@ -44,11 +53,15 @@ impl FlowTable {
         if !self.is_alive(cx, at) {
             return Forward::Drop(DropReason::NoReplica);
         }
-        let Some(flow) = self.get(at) else {
+        let Some(flow) = self.get(at).filter(|f| replica_sent(f, frame, &quoted)) else {
             return stray;
         };
         let rewritten = rewrite_quoted(frame, info, &flow.reverse.tuple, partial_csum)
-            && rewrite_forward(flow, frame, info, partial_csum);
+            && if is_client {
+                rewrite_forward(flow, frame, info, partial_csum)
+            } else {
+                rewrite_routers(flow, origin, frame, info, partial_csum)
+            };
         if !rewritten {
             return Forward::Drop(DropReason::BadIpHeader);
         }
@@ -71,12 +84,12 @@ impl FlowTable {
             // To who seemed to have sent the packet.
             .filter(|quoted| quoted.tuple.src == info.dst)
             .and_then(|quoted| {
-                self.find_reverse(&Key {
+                let at = self.find_reverse(&Key {
                     scope: vni.get(),
                     tuple: quoted.tuple.reversed(),
-                })
-            })
-            .and_then(|at| self.get(at));
+                })?;
+                self.get(at).filter(|f| client_sent(f, frame, &quoted))
+            });
         let Some(flow) = found else {
             return Reverse::NotAFlow;
         };
@@ -99,6 +112,71 @@ impl FlowTable {
             to: flow.origin.target(),
         }
     }
+
+    /// An error from another node about a packet of a replica here, which has the client at another
+    /// port than the error says. Anything else stays as it is.
+    pub(crate) fn arrived_error(&self, frame: &mut [u8], info: &IpInfo, partial_csum: bool) {
+        let Some(quoted) = quoted(frame, info) else {
+            return;
+        };
+        let found = self.find_forward(&Key {
+            scope: scope_of(frame::src_mac(frame)),
+            tuple: quoted.tuple.reversed(),
+        });
+        let Some(flow) = found.and_then(|at| self.get(at)) else {
+            return;
+        };
+        let sent = flow.reverse.tuple;
+        if sent.dport != quoted.tuple.dport {
+            let (ip, port) = (sent.dst, sent.dport);
+            quoted.rewrite(frame, info, Side::Destination, ip, port, partial_csum);
+        }
+    }
+}
+
+/// Whether the replica of a flow can have sent the quoted packet.
+fn replica_sent(flow: &Flow, frame: &[u8], quoted: &Quoted) -> bool {
+    let is_answered = !matches!(flow.state, FlowState::SynSent | FlowState::Datagrams);
+    is_answered && is_of_stream(frame, quoted, flow.client_ack)
+}
+
+/// Whether the client of a flow can have sent it.
+fn client_sent(flow: &Flow, frame: &[u8], quoted: &Quoted) -> bool {
+    is_of_stream(frame, quoted, flow.client_end)
+}
+
+/// `known` is a sequence number of the stream; zero while none is.
+fn is_of_stream(frame: &[u8], quoted: &Quoted, known: u32) -> bool {
+    quoted.tuple.proto != TCP
+        || known == 0
+        || quoted
+            .sequence(frame)
+            .is_some_and(|sequence| is_of_window(sequence, known))
+}
+
+/// An error of a router goes on in its own name, and one of the host, of which the overlay knows no
+/// other address, in that of the node.
+fn rewrite_routers(
+    flow: &Flow,
+    origin: &Origin,
+    frame: &mut [u8],
+    info: &IpInfo,
+    partial_csum: bool,
+) -> bool {
+    let mut set = |side, ip| rewrite_endpoint(frame, info, side, ip, None, partial_csum);
+    let mut rewritten = set(Side::Destination, flow.reverse.tuple.src);
+    if let Origin::Mesh {
+        node_ip,
+        node_mac,
+        keeps_client,
+        ..
+    } = origin
+    {
+        // Neither a client nor a router outside: see `keeps_client`.
+        rewritten &= *keeps_client || set(Side::Source, *node_ip);
+        set_macs(frame, *node_mac, flow.replica_mac);
+    }
+    rewritten
 }
 
 /// Makes the quoted packet the one that its sender sent.

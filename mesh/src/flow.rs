@@ -396,6 +396,12 @@ fn is_near(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).min(b.wrapping_sub(a)) <= NEAR
 }
 
+/// True when two sequence numbers may be of one window, which is no larger than 1 GiB (RFC 7323
+/// section 2.3).
+pub(crate) fn is_of_window(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= 1 << 30
+}
+
 fn read_u32(frame: &[u8], at: usize) -> Option<u32> {
     frame
         .get(at..)?

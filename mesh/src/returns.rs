@@ -6,7 +6,7 @@
 
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni};
+use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
 
 use crate::flow::{Flow, FlowState, Key, Origin, Role};
 use crate::reverse::Reverse;
@@ -17,7 +17,8 @@ impl FlowTable {
     /// node, and gives it another source port where the replica has a connection from this one
     /// already: a client may use one port towards two nodes. Its source address is none of the
     /// network's; its source Ethernet address is that of the node which sent it. Any packet of a
-    /// connection will do, not the first alone: a restarted agent learns anew what it needs. O(1).
+    /// connection will do, not the first alone: a restarted agent learns anew what it needs. An ICMP
+    /// error about an answer of the replica gets that port too. O(1).
     pub fn arrived(
         &mut self,
         cx: &Context<'_>,
@@ -26,6 +27,9 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) {
+        if quoted::is_error(info) {
+            return self.arrived_error(frame, info, partial_csum);
+        }
         let has_ports = info.proto == TCP || info.proto == UDP;
         if !has_ports || info.fragment == Fragment::Later || frame.len() < info.len {
             return;

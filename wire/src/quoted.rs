@@ -126,6 +126,13 @@ fn transport(
 }
 
 impl Quoted {
+    /// Sequence number of the quoted segment, where it is one of TCP.
+    #[must_use]
+    pub fn sequence(&self, frame: &[u8]) -> Option<u32> {
+        let bytes = frame.get(self.l4 + 4..)?.first_chunk()?;
+        (self.tuple.proto == TCP).then_some(u32::from_be_bytes(*bytes))
+    }
+
     /// Changes address and port of one side of the quoted packet; the checksums of its headers, as
     /// far as they are quoted, and that of the ICMP message follow. `info` is what the frame was
     /// parsed into; `partial_csum` says that the message's own checksum is still to be computed.

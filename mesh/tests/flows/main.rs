@@ -20,4 +20,5 @@ mod listing;
 mod nat;
 mod properties;
 mod retry;
+mod router_errors;
 mod workers;
