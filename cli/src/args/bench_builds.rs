@@ -15,9 +15,13 @@ pub struct BenchBuildsArgs {
     /// Tests to run; may be repeated (default: all)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
     pub only: Vec<BuildsTest>,
-    /// Measured pairs, alternating; from six on there is an interval
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Measured pairs in each lab, alternating; from six in all on there is an interval
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub pairs: u8,
+    /// How often new labs are made: which worker and CPU something falls to differs between two of
+    /// the same build by more than most changes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub labs: u8,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=120))]
     pub seconds: u8,
@@ -73,7 +77,7 @@ mod tests {
         parsed(&["old", "--only", "iperf3"]).unwrap_err();
         let args = parsed(&["old", "--only", "egress,vip"]).unwrap();
         assert_eq!(args.only, [BuildsTest::Egress, BuildsTest::Vip]);
-        assert_eq!((args.pairs, args.seconds), (15, 1));
+        assert_eq!((args.pairs, args.labs, args.seconds), (3, 5, 1));
         assert_eq!(args.congestion, "bbr");
     }
 }

@@ -42,22 +42,40 @@ pub(crate) fn run(args: &BenchBuildsArgs, out: &mut Printer) -> anyhow::Result<E
         stop: Stop::on_signals()?,
     };
     let mut tests = Vec::new();
-    bench.between_nodes(&mut tests)?;
-    bench.outward(&mut tests)?;
-    bench.published(&mut tests)?;
+    for _ in 0..args.labs {
+        let mut more = Vec::new();
+        bench.between_nodes(&mut more)?;
+        bench.outward(&mut more)?;
+        bench.published(&mut more)?;
+        add(&mut tests, more);
+    }
     out.text(&report::render(&tests, &args.format, report::BUILDS)?)?;
     if args.format.format.is_none() && !args.format.quiet {
         out.line(&format!(
-            "{} against {} ({}), {} alternating pairs of {} s, {}.",
+            "{} against {} ({}), {} alternating pairs of {} s in each of {} labs, {}.",
             versions[0],
             versions[1],
             bench.other.display(),
             args.pairs,
             args.seconds,
+            args.labs,
             args.congestion
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds the runs of other labs to those of the same tests.
+fn add(tests: &mut Vec<Test>, more: Vec<Test>) {
+    for test in more {
+        match tests.iter_mut().find(|known| known.name == test.name) {
+            Some(known) => {
+                known.weft.extend(test.weft);
+                known.other.extend(test.other);
+            }
+            None => tests.push(test),
+        }
+    }
 }
 
 /// What a program says that it is. Something that is no weft is found here, not in a lab.
@@ -196,6 +214,28 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_all_labs_count_as_pairs_of_one_test() {
+        let run = |rate| crate::bench::measure::Run {
+            rate,
+            ..Default::default()
+        };
+        let lab = |rate| {
+            let mut test = Test::new("TCP", streams(1, "bbr"), OTHER);
+            (test.weft, test.other) = (vec![run(rate)], vec![run(1.0)]);
+            test
+        };
+        let mut tests = Vec::new();
+        add(&mut tests, vec![lab(2.0)]);
+        add(
+            &mut tests,
+            vec![lab(3.0), Test::new("UDP", Work::Rest, OTHER)],
+        );
+        let rates: Vec<f64> = tests[0].weft.iter().map(|run| run.rate).collect();
+        assert_eq!((tests.len(), rates), (2, vec![2.0, 3.0]));
+        assert_eq!(tests[0].other.len(), 2);
+    }
 
     #[test]
     fn something_else_is_no_build() {
