@@ -7,7 +7,7 @@ use super::super::error::CommandError;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
 use crate::id::NetworkId;
-use crate::objects::{Meta, Network, NetworkSpec, NodeState, Task, TaskState};
+use crate::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
 /// Docker's rule for names of networks and endpoints.
 pub(super) fn check_name(kind: &str, name: &str) -> Result<(), CommandError> {
@@ -178,6 +178,12 @@ pub fn remove_network(
         let mut task = task.clone();
         task.attachments.retain(|a| a.network != network.id);
         draft.put(task);
+    }
+    let on = |s: &&EndingService| s.vips.iter().any(|v| v.network == network.id);
+    for service in state.ending.values().filter(on) {
+        let mut service = service.clone();
+        service.vips.retain(|v| v.network != network.id);
+        draft.put(service);
     }
     draft.delete(ObjectId::Cursor(network.id.clone()));
     draft.delete(ObjectId::Network(network.id.clone()));
