@@ -30,6 +30,7 @@ mod proxy;
 mod route;
 mod rule_set;
 mod tcp;
+mod tracking;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
