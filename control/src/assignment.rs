@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::objects::{
-    ConnectionPolicy, Endpoint, EndpointMode, Mac, Network, NetworkAttachmentSpec, Node, PortSpec,
-    Role, Service, ServiceMode, StaticPeer, Task, Vip, ips_on,
+    ConnectionPolicy, EndingService, Endpoint, EndpointMode, Mac, Network, NetworkAttachmentSpec,
+    Node, PortSpec, Role, Service, ServiceMode, StaticPeer, Task, Vip, ips_on,
 };
 
 /// The orders of a node: both halves.
@@ -58,6 +58,9 @@ pub struct Shared {
     pub networks: Vec<Network>,
     /// Every service: names, VIPs and published ports are known on every node.
     pub services: Vec<ServiceView>,
+    /// Removed services whose tasks have not ended: connections to these go on.
+    #[serde(default)]
+    pub ending: Vec<EndingService>,
     /// Every endpoint on every network. Whether it takes connections its node says by gossip.
     pub endpoints: Vec<EndpointView>,
     /// Static peers of every network.
@@ -78,6 +81,7 @@ impl Shared {
             nodes,
             networks,
             services,
+            ending,
             endpoints,
             peers,
             gossip_keys,
@@ -87,6 +91,7 @@ impl Shared {
             && *nodes == other.nodes
             && *networks == other.networks
             && *services == other.services
+            && *ending == other.ending
             && *endpoints == other.endpoints
             && *peers == other.peers
             && *gossip_keys == other.gossip_keys

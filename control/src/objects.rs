@@ -549,6 +549,19 @@ pub struct Service {
     pub ports: Vec<PortSpec>,
 }
 
+/// What is left of a service that was removed while tasks of it have not ended: connections that are
+/// open to them go on, and nobody else gets its virtual addresses meanwhile. Its name and its ports
+/// are free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndingService {
+    /// The id that it had.
+    pub id: ServiceId,
+    /// The name that it had, for people.
+    pub name: String,
+    /// Its virtual addresses.
+    pub vips: Vec<Vip>,
+}
+
 /// Task states in order (SwarmKit's task model). An observed state never goes backwards.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

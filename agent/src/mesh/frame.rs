@@ -5,7 +5,7 @@
 //! Only packets from elsewhere take this way; what the host itself sends, to `localhost` above all,
 //! meets the listeners. So does what has a link-local address, which no kernel forwards. Connections
 //! that were rewritten once stay so, whatever becomes of the maps: the kernel's connection tracking
-//! knows them.
+//! knows them ([`tracking`]).
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
-use super::Published;
 use super::rule_set::RuleSet;
+use super::{Published, tracking};
 use crate::kept::HostRules;
-use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};
+use crate::sandbox::{MESH_IFNAME, MESH_IP, MESH_IP6};
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
@@ -78,8 +78,22 @@ fn load(host: &HostRules, mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result
     // First: a packet that is rewritten and not forwarded is lost. The gateway bridge needs it
     // too, and may be later.
     host.forward(ipv6).map_err(|e| e.to_string())?;
-    host.set(part, rules(mesh_ip, wanted))
-        .map_err(|e| e.to_string())
+    let rules = rules(mesh_ip, wanted);
+    let set = |kept| host.set(part, [&*rules, &tracking::rules(mesh_ip, kept)].concat());
+    if let Err(error) = set(true) {
+        set(false).map_err(|e| e.to_string())?;
+        tracing::warn!(
+            %error,
+            "the kernel may forget connections to published ports that are quiet for long"
+        );
+    }
+    if let Err(error) = tracking::enable_liberal() {
+        tracing::warn!(
+            %error,
+            "segments outside of their window may be lost between published ports and clients"
+        );
+    }
+    Ok(())
 }
 
 /// Takes away what an agent with the frame front end left. Blocks.
@@ -87,7 +101,13 @@ fn load(host: &HostRules, mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result
 /// # Errors
 /// See [`nft::NftError`].
 pub(super) fn remove() -> Result<(), nft::NftError> {
-    nft::apply(&[removal(false), removal(true)].concat())
+    nft::apply(&[removal(false), removal(true)].concat())?;
+    for mesh_ip in [MESH_IP.into(), MESH_IP6.into()] {
+        // A kernel without these times has none to remove.
+        nft::apply(&tracking::removal(mesh_ip, true))
+            .or_else(|_| nft::apply(&tracking::removal(mesh_ip, false)))?;
+    }
+    Ok(())
 }
 
 /// Whether packets of one address family go to the mesh for a port, and how. A port in host mode is

@@ -29,6 +29,7 @@ mod proxy;
 mod route;
 mod rule_set;
 mod tcp;
+mod tracking;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};

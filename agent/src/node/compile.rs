@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use weft_control::assignment::{Assignment, ServiceView};
 use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
-use weft_control::objects::{Affinity, EndpointMode, Network, Protocol};
+use weft_control::objects::{Affinity, ConnectionPolicy, EndpointMode, Network, Protocol};
 use weft_dataplane::{MeshAddresses, MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
 use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
@@ -224,11 +224,12 @@ fn switch(
         let ips: Vec<IpAddr> = ips.map(|a| a.node_ip).collect();
         switch.local(mesh.vni, mesh.node_mac, &ips, mesh.port);
     }
-    for service in &assignment.shared.services {
-        for vip in &service.vips {
-            if let Some((vni, _)) = vnis.get(&vip.network) {
-                switch.virtual_ip(*vni, vip.ip);
-            }
+    let services = assignment.shared.services.iter().map(|s| &s.vips);
+    // Open connections to what was removed still go there.
+    let ending = assignment.shared.ending.iter().map(|s| &s.vips);
+    for vip in services.chain(ending).flatten() {
+        if let Some((vni, _)) = vnis.get(&vip.network) {
+            switch.virtual_ip(*vni, vip.ip);
         }
     }
     switch.build()
@@ -259,16 +260,19 @@ fn services(
             let vips = service.vips.iter().filter(|v| &v.network == *id);
             let publishes = network.spec.ingress && !service.ports.is_empty();
             let vips: Vec<IpAddr> = vips.map(|v| v.ip).collect();
-            if vips.is_empty() && !publishes {
+            let members = by_service.get(&(&service.id, *id));
+            // Who was published once has connections to end, without a port too.
+            let was_published = network.spec.ingress && members.is_some();
+            if vips.is_empty() && !publishes && !was_published {
                 continue;
             }
-            let replicas = by_service
-                .get(&(&service.id, *id))
+            let replicas = members
                 .into_iter()
                 .flatten()
                 .flat_map(|member| replicas_of(member, *vni, loads))
                 .collect();
-            let index = builder.service(balanced(service, replicas, loads));
+            let (name, policy) = (&service.name, service.connections);
+            let index = builder.service(balanced(&service.id, name, policy, replicas, loads));
             for vip in vips {
                 builder.vip(*vni, vip, index);
             }
@@ -285,13 +289,39 @@ fn services(
             }
         }
     }
+    // What was removed takes nothing new: no address and no port leads to it.
+    for service in &inputs.assignment.shared.ending {
+        for (id, (vni, _)) in vnis {
+            let Some(members) = by_service.get(&(&service.id, *id)) else {
+                continue;
+            };
+            let replicas = members.iter();
+            let replicas = replicas
+                .flat_map(|member| replicas_of(member, *vni, loads))
+                .map(|replica| Replica {
+                    draining: true,
+                    ..replica
+                })
+                .collect();
+            let policy = ConnectionPolicy::default();
+            builder.service(balanced(
+                &service.id,
+                &service.name,
+                policy,
+                replicas,
+                loads,
+            ));
+        }
+    }
     // A port of one task is a service of its own with one replica.
     for entry in published {
         let (Some(task), Some((vni, _))) = (entry.task, ingress(vnis)) else {
             continue;
         };
         let replicas = replicas_of(task, vni, loads);
-        let index = builder.service(balanced(entry.service, replicas, loads));
+        let (id, name) = (&entry.service.id, &entry.service.name);
+        let policy = entry.service.connections;
+        let index = builder.service(balanced(id, name, policy, replicas, loads));
         let (port, mesh_port) = (entry.port, entry.mesh_port);
         let load = loads.of_port(&entry.service.id, port.protocol, mesh_port);
         builder.publish_counted(protocol(port.protocol), mesh_port, index, port.target, load);
@@ -300,21 +330,22 @@ fn services(
 }
 
 fn balanced(
-    service: &ServiceView,
+    service: &ServiceId,
+    name: &str,
+    policy: ConnectionPolicy,
     replicas: Vec<Replica>,
     loads: &mut Loads,
 ) -> weft_mesh::Service {
-    let policy = service.connections;
     weft_mesh::Service {
-        id: service.id.as_str().into(),
-        name: service.name.as_str().into(),
+        id: service.as_str().into(),
+        name: name.into(),
         local_first: policy.local_first,
         balancer: Balancer {
             affinity: match policy.affinity {
                 Affinity::None => weft_mesh::Affinity::None,
                 Affinity::Client => weft_mesh::Affinity::ClientAddress,
             },
-            load: loads.of_service(&service.id),
+            load: loads.of_service(service),
             ..Balancer::default()
         },
         limits: Limits {

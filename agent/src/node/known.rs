@@ -154,6 +154,7 @@ mod tests {
             nodes: (1..=3).map(node).collect(),
             networks: Vec::new(),
             services: Vec::new(),
+            ending: Vec::new(),
             endpoints,
             peers: Vec::new(),
             gossip_keys: Vec::new(),

@@ -12,6 +12,7 @@ use weft_shim::spec::Ended;
 use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config, usable_ips};
+use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use super::known::KnownEndpoint;
 use super::member::Member;
@@ -62,6 +63,9 @@ impl Lifecycle {
     pub(super) async fn run(mut self) {
         let id = self.task.id.clone();
         let end = self.live().await.unwrap_or_else(End::Rejected);
+        if let End::Exited(_) | End::Stopped(_) = end {
+            self.delivered().await;
+        }
         for attachment in &self.task.attachments {
             self.member.local.remove(&attachment.endpoint);
         }
@@ -256,6 +260,33 @@ impl Lifecycle {
                 return;
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits, for a while, until what the task sent before its end has reached its readers.
+    async fn delivered(&self) {
+        // Nothing listens any more.
+        self.set_ready(false);
+        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        let mut delivery = Delivery::new(grace.max(DELIVERED_WITHIN));
+        let path = self.member.netns_path(self.task.id.as_str());
+        let begun = tokio::time::Instant::now();
+        loop {
+            let path = path.clone();
+            let left = blocking(move || {
+                let sandbox = Sandbox::open(&path.to_string_lossy())?;
+                Ok::<_, anyhow::Error>(unsent(sandbox.netns())?)
+            });
+            match left.await.and_then(|left| left) {
+                Ok(left) if !delivery.is_over(left, begun.elapsed()) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::debug!(task = %self.task.id, error, "no look at its last data");
+                    return;
+                }
+            }
+            tokio::time::sleep(4 * LOOK).await;
         }
     }
 

@@ -8,6 +8,7 @@ mod address;
 mod attach;
 mod compile;
 mod conns;
+mod delivery;
 mod doctor;
 mod drain;
 mod endpoints;

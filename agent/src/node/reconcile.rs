@@ -476,7 +476,9 @@ impl Reconciler {
         let ready: BTreeSet<&EndpointId> = ready.collect();
         let now = weft_wire::Instant(weft_sys::clock::monotonic_nanos());
         self.loads.set_ready(|id| ready.contains(id), now);
-        let services: BTreeSet<_> = orders.shared.services.iter().map(|s| &s.id).collect();
+        let ending = orders.shared.ending.iter().map(|s| &s.id);
+        let services = orders.shared.services.iter().map(|s| &s.id);
+        let services: BTreeSet<_> = services.chain(ending).collect();
         self.loads.retain_services(|id| services.contains(id));
         self.running.plane.publish(Arc::new(compiled.snapshot));
         self.member.dns.set_zone(Arc::new(compiled.zone));

@@ -72,6 +72,7 @@ fn shared(state: &ClusterState) -> Option<Shared> {
         nodes: state.nodes.values().map(NodeView::from).collect(),
         networks: state.networks.values().cloned().collect(),
         services: state.services.values().map(ServiceView::from).collect(),
+        ending: state.ending.values().cloned().collect(),
         endpoints: tasks
             .chain(state.endpoints.values().map(EndpointView::from))
             .collect(),

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::draft::Draft;
 use super::state::{AddressCursor, ClusterState, Object};
 use crate::id::NetworkId;
-use crate::objects::{Network, Task, TaskState};
+use crate::objects::{Network, Task, TaskState, Vip};
 
 /// No address is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,11 +58,14 @@ fn holders<'a>(
             ips.map(|ip| (ip, Holder::Node(&n.hostname)))
         })
     });
+    let on = move |vip: &&Vip| vip.network == *network;
     let vips = state.services.values().flat_map(move |s| {
-        s.vips
-            .iter()
-            .filter(move |v| v.network == *network)
-            .map(|v| (v.ip, Holder::Service(&s.spec.name)))
+        let vips = s.vips.iter().filter(on);
+        vips.map(|v| (v.ip, Holder::Service(&s.spec.name)))
+    });
+    let ending = state.ending.values().flat_map(move |s| {
+        let vips = s.vips.iter().filter(on);
+        vips.map(|v| (v.ip, Holder::Ending(&s.name)))
     });
     let tasks = state
         .tasks
@@ -92,6 +95,7 @@ fn holders<'a>(
     gateways
         .chain(nodes)
         .chain(vips)
+        .chain(ending)
         .chain(tasks)
         .chain(endpoints)
         .chain(peers)
@@ -101,6 +105,7 @@ enum Holder<'a> {
     Gateway,
     Node(&'a str),
     Service(&'a str),
+    Ending(&'a str),
     Task(&'a Task),
     Endpoint(&'a str),
     Peer(IpAddr),
@@ -112,6 +117,10 @@ impl std::fmt::Display for Holder<'_> {
             Self::Gateway => f.write_str("the gateway of the network"),
             Self::Node(name) => write!(f, "node {name}"),
             Self::Service(name) => write!(f, "service {name} as its virtual IP"),
+            Self::Ending(name) => write!(
+                f,
+                "service {name}, which was removed and whose tasks have not ended, as its virtual IP"
+            ),
             Self::Task(task) => write!(f, "task {}", task.name()),
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
             Self::Peer(vtep) => write!(f, "the static peer behind {vtep}"),

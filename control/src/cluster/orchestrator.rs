@@ -50,6 +50,7 @@ pub fn reconcile(
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
     reap(&mut draft);
+    forget_ended_services(&mut draft);
     allocator::allocate(&mut draft);
     scheduler::schedule(&mut draft);
     if draft.changed() {
@@ -317,6 +318,24 @@ fn reap(draft: &mut Draft<'_>) {
     }
     for id in dead {
         draft.delete(ObjectId::Task(id));
+    }
+}
+
+/// Removed services stay while one of their tasks may still have connections.
+fn forget_ended_services(draft: &mut Draft<'_>) {
+    let state = &draft.state;
+    let has_tasks = |id: &ServiceId| {
+        let mut tasks = state.tasks_of(id);
+        tasks.any(|t| !t.status.state.is_terminal())
+    };
+    let ended: Vec<ServiceId> = state
+        .ending
+        .keys()
+        .filter(|id| !has_tasks(id))
+        .cloned()
+        .collect();
+    for id in ended {
+        draft.delete(ObjectId::Ending(id));
     }
 }
 

@@ -10,7 +10,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::keys::RingState;
 use crate::assignment::GossipKey;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
-use crate::objects::{Cluster, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task};
+use crate::objects::{
+    Cluster, EndingService, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task,
+};
 
 /// What must stay between managers: join secrets and gossip keys. Never logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -81,6 +83,8 @@ pub enum Object {
     Network(Box<Network>),
     /// A service.
     Service(Box<Service>),
+    /// A removed service whose tasks have not ended.
+    Ending(EndingService),
     /// A task.
     Task(Box<Task>),
     /// An endpoint.
@@ -107,6 +111,8 @@ pub enum ObjectId {
     Network(NetworkId),
     /// A service.
     Service(ServiceId),
+    /// A removed service whose tasks have not ended.
+    Ending(ServiceId),
     /// A task.
     Task(TaskId),
     /// An endpoint.
@@ -127,6 +133,7 @@ impl Object {
             Self::Node(n) => ObjectId::Node(n.id.clone()),
             Self::Network(n) => ObjectId::Network(n.id.clone()),
             Self::Service(s) => ObjectId::Service(s.id.clone()),
+            Self::Ending(s) => ObjectId::Ending(s.id.clone()),
             Self::Task(t) => ObjectId::Task(t.id.clone()),
             Self::Endpoint(e) => ObjectId::Endpoint(e.attachment.endpoint.clone()),
             Self::Peer(p) => ObjectId::Peer(p.id.clone()),
@@ -144,6 +151,7 @@ impl Object {
             Self::Secrets(_)
             | Self::Counters(_)
             | Self::Cursor(_)
+            | Self::Ending(_)
             | Self::Endpoint(_)
             | Self::Peer(_) => None,
         }
@@ -161,6 +169,12 @@ macro_rules! boxed_object {
 }
 boxed_object!(Cluster => Cluster, Secrets => Secrets, Node => Node, Network => Network,
     Service => Service, Task => Task, Endpoint => Endpoint);
+
+impl From<EndingService> for Object {
+    fn from(o: EndingService) -> Self {
+        Self::Ending(o)
+    }
+}
 
 impl From<StaticPeer> for Object {
     fn from(o: StaticPeer) -> Self {
@@ -208,6 +222,9 @@ pub struct ClusterState {
     pub networks: BTreeMap<NetworkId, Network>,
     /// Services.
     pub services: BTreeMap<ServiceId, Service>,
+    /// Removed services whose tasks have not ended.
+    #[serde(default)]
+    pub ending: BTreeMap<ServiceId, EndingService>,
     /// Tasks, wanted and remembered.
     pub tasks: BTreeMap<TaskId, Task>,
     /// Endpoints of `network connect`.
@@ -257,6 +274,9 @@ impl ClusterState {
             Object::Service(o) => {
                 self.services.insert(o.id.clone(), *o);
             }
+            Object::Ending(o) => {
+                self.ending.insert(o.id.clone(), o);
+            }
             Object::Task(o) => {
                 self.tasks.insert(o.id.clone(), *o);
             }
@@ -278,6 +298,7 @@ impl ClusterState {
             ObjectId::Node(id) => drop(self.nodes.remove(id)),
             ObjectId::Network(id) => drop(self.networks.remove(id)),
             ObjectId::Service(id) => drop(self.services.remove(id)),
+            ObjectId::Ending(id) => drop(self.ending.remove(id)),
             ObjectId::Task(id) => drop(self.tasks.remove(id)),
             ObjectId::Endpoint(id) => drop(self.endpoints.remove(id)),
             ObjectId::Peer(id) => drop(self.peers.remove(id)),
@@ -295,6 +316,7 @@ impl ClusterState {
             ObjectId::Node(id) => self.nodes.get(id).cloned().map(Object::from),
             ObjectId::Network(id) => self.networks.get(id).cloned().map(Object::from),
             ObjectId::Service(id) => self.services.get(id).cloned().map(Object::from),
+            ObjectId::Ending(id) => self.ending.get(id).cloned().map(Object::from),
             ObjectId::Task(id) => self.tasks.get(id).cloned().map(Object::from),
             ObjectId::Endpoint(id) => self.endpoints.get(id).cloned().map(Object::from),
             ObjectId::Peer(id) => self.peers.get(id).cloned().map(Object::from),
@@ -314,6 +336,7 @@ impl ClusterState {
             nodes,
             networks,
             services,
+            ending,
             tasks,
             endpoints,
             peers,
@@ -325,6 +348,7 @@ impl ClusterState {
         ids.extend(nodes.keys().cloned().map(ObjectId::Node));
         ids.extend(networks.keys().cloned().map(ObjectId::Network));
         ids.extend(services.keys().cloned().map(ObjectId::Service));
+        ids.extend(ending.keys().cloned().map(ObjectId::Ending));
         ids.extend(tasks.keys().cloned().map(ObjectId::Task));
         ids.extend(endpoints.keys().cloned().map(ObjectId::Endpoint));
         ids.extend(peers.keys().cloned().map(ObjectId::Peer));

@@ -19,6 +19,7 @@ mod members;
 mod mesh_frame;
 mod mesh_frame_ipv6;
 mod mtu;
+mod narrow;
 mod no_lost_request;
 mod outside;
 mod published;

@@ -1,7 +1,7 @@
 use weft_control::assignment::{NodeView, Own, Shared};
 use weft_control::objects::{
-    Availability, ConnectionPolicy, Meta, NetworkAttachmentSpec, NetworkSpec, Node, NodeState,
-    Role, ServiceMode, Subnet, Vip,
+    Availability, ConnectionPolicy, EndingService, Meta, NetworkAttachmentSpec, NetworkSpec, Node,
+    NodeState, Role, ServiceMode, Subnet, Vip,
 };
 
 use super::super::known;
@@ -76,6 +76,7 @@ fn orders() -> Assignment {
             nodes: [1, 2, 3].map(|n| NodeView::from(&node(n))).to_vec(),
             networks: vec![network],
             services: vec![web],
+            ending: Vec::new(),
             endpoints: vec![endpoint],
             peers: Vec::new(),
             gossip_keys: Vec::new(),
@@ -91,7 +92,10 @@ fn orders() -> Assignment {
 
 /// Tables of the first node after the others said this.
 fn tables(said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
-    let orders = orders();
+    tables_of(&orders(), said)
+}
+
+fn tables_of(orders: &Assignment, said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
     let heard = said.iter().map(|(owner, text)| {
         let record = serde_json::from_str(text).unwrap();
         (NodeId::from(*owner), record)
@@ -102,7 +106,7 @@ fn tables(said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
     let ids: Vec<NodeId> = ["n2", "n3"].map(NodeId::from).to_vec();
     let compiled = compile(
         &Inputs {
-            assignment: &orders,
+            assignment: orders,
             remote: &remote,
             nodes: &ids.iter().collect(),
             local: &[],
@@ -155,4 +159,49 @@ fn a_record_of_another_node_moves_no_address_and_makes_no_replica() {
     // Who owns it may take it away.
     let (gone, _) = tables(&[("n3", r#"{"id": "d", "ready": false}"#)]);
     assert_eq!(replicas(&gone), [([10, 0, 1, 3].into(), true)]);
+}
+
+/// Orders after the service was removed, and before its task has ended.
+fn removed() -> Assignment {
+    let mut orders = orders();
+    let shared = Arc::make_mut(&mut orders.shared);
+    let web = shared.services.remove(0);
+    shared.ending.push(EndingService {
+        id: web.id,
+        name: web.name,
+        vips: web.vips,
+    });
+    orders
+}
+
+#[test]
+fn a_removed_service_keeps_its_replicas_and_takes_nothing_new() {
+    let vip: IpAddr = [10, 0, 1, 2].into();
+    let vni = Vni::new(4097).unwrap();
+    for ready in [true, false] {
+        let said = format!(r#"{{"id": "d", "ready": {ready}}}"#);
+        let (tables, problems) = tables_of(&removed(), &[("n3", &said)]);
+        assert!(problems.is_empty(), "{problems:?}");
+        // Open connections find their replica, and packets to the address their way.
+        assert_eq!(replicas(&tables), [([10, 0, 1, 3].into(), true)]);
+        let switch = format!("{:?}", tables.snapshot.switch);
+        let (before, _) = self::tables(&[("n3", &said)]);
+        assert_eq!(switch, format!("{:?}", before.snapshot.switch));
+        // New ones do not, and nobody resolves it.
+        assert!(!tables.snapshot.services.is_vip(vni, vip));
+        assert_eq!(tables.snapshot.services.all_published().count(), 0);
+        assert!(tables.published.is_empty());
+        assert!(!format!("{:?}", tables.zone).contains("10.0.1.2"));
+    }
+}
+
+#[test]
+fn a_service_without_its_last_published_port_keeps_its_replicas() {
+    let mut orders = orders();
+    let shared = Arc::make_mut(&mut orders.shared);
+    shared.networks[0].spec.ingress = true;
+    shared.services[0].vips.clear();
+    let (tables, _) = tables_of(&orders, &[("n3", r#"{"id": "d", "ready": true}"#)]);
+    assert_eq!(replicas(&tables), [([10, 0, 1, 3].into(), false)]);
+    assert_eq!(tables.snapshot.services.all_published().count(), 0);
 }

@@ -8,7 +8,7 @@ use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
 use crate::id::NetworkId;
 use crate::names;
-use crate::objects::{Meta, Network, NetworkSpec, NodeState, Task, TaskState};
+use crate::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -168,6 +168,12 @@ pub fn remove_network(
         let mut task = task.clone();
         task.attachments.retain(|a| a.network != network.id);
         draft.put(task);
+    }
+    let on = |s: &&EndingService| s.vips.iter().any(|v| v.network == network.id);
+    for service in state.ending.values().filter(on) {
+        let mut service = service.clone();
+        service.vips.retain(|v| v.network != network.id);
+        draft.put(service);
     }
     draft.delete(ObjectId::Cursor(network.id.clone()));
     draft.delete(ObjectId::Network(network.id.clone()));

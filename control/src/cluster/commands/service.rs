@@ -10,7 +10,7 @@ use crate::capability;
 use crate::id::ServiceId;
 use crate::names;
 use crate::objects::{
-    EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
+    EndingService, EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
 };
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
@@ -236,7 +236,8 @@ pub fn scale_service(
     Ok(draft.plan(service))
 }
 
-/// `weft service rm`: its tasks are stopped and forgotten.
+/// `weft service rm`: its tasks are stopped and forgotten. Connections that are open to them go on
+/// until they have ended; meanwhile name and ports are free for another service.
 ///
 /// # Errors
 /// It does not exist.
@@ -248,7 +249,9 @@ pub fn remove_service(
 ) -> Result<Vec<Change>, CommandError> {
     let service = state.find_service(reference)?;
     let mut draft = Draft::new(state, now, entropy);
+    let mut has_tasks = false;
     for task in state.tasks_of(&service.id) {
+        has_tasks |= !task.status.state.is_terminal();
         let mut task = task.clone();
         task.desired = TaskState::Remove;
         draft.put(task);
@@ -259,6 +262,13 @@ pub fn remove_service(
             endpoint.service = None;
             draft.put(endpoint);
         }
+    }
+    if has_tasks {
+        draft.put(EndingService {
+            id: service.id.clone(),
+            name: service.spec.name.clone(),
+            vips: service.vips.clone(),
+        });
     }
     draft.delete(ObjectId::Service(service.id.clone()));
     Ok(draft.into_changes())

@@ -323,6 +323,50 @@ fn removed_services_leave_nothing() {
 }
 
 #[test]
+fn a_removed_service_stays_in_the_orders_until_its_last_task_has_ended() {
+    let mut world = World::new(2);
+    world.network("n", &[]).unwrap();
+    let web = || publish(on(spec("web", 2), "n"), 8000, 80);
+    let old = world.create(web()).unwrap();
+    world.run_tasks();
+    world
+        .change(|s, now, e| remove_service(s, now, e, "web"))
+        .unwrap();
+    let orders = |world: &World| orders_of(&world.state, &node(1)).unwrap().shared;
+    let left = orders(&world);
+    assert_eq!(left.services, []);
+    assert_eq!((&left.ending[0].id, left.ending.len()), (&old.id, 1));
+    assert_eq!(left.ending[0].vips, old.vips);
+    assert_eq!(left.endpoints.len(), 4, "two tasks on two networks");
+    // Name and port are free at once, the address is not.
+    let new = world.create(web()).unwrap();
+    assert_eq!(new.ports, old.ports);
+    let busy = ipam::holder(&world.state, &old.vips[0].network, old.vips[0].ip);
+    assert_eq!(
+        busy.unwrap(),
+        "service web, which was removed and whose tasks have not ended, as its virtual IP"
+    );
+    let of_old: Vec<TaskId> = world
+        .state
+        .tasks_of(&old.id)
+        .map(|t| t.id.clone())
+        .collect();
+    world.report(&of_old[0], TaskState::Shutdown);
+    assert_eq!(orders(&world).ending.len(), 1);
+    world.report(&of_old[1], TaskState::Shutdown);
+    assert_eq!(orders(&world).ending, []);
+    assert_eq!(world.state.find_service("web").unwrap().id, new.id);
+    // Without a task there is nothing to wait for.
+    world.run_tasks();
+    world.scale("web", 0);
+    world.run_tasks();
+    world
+        .change(|s, now, e| remove_service(s, now, e, "web"))
+        .unwrap();
+    assert_eq!(orders(&world).ending, []);
+}
+
+#[test]
 fn global_services_run_once_on_each_node() {
     let mut world = World::new(2);
     let mut agent = spec("agent", 0);
