@@ -15,7 +15,7 @@ use weft_wire::{DropReason, IpInfo, Mac, VnetHdr, Vni};
 mod selftest;
 
 /// Name of the TAP.
-pub(crate) const DEVICE: &str = "weftgso0";
+pub const DEVICE: &str = "weftgso0";
 
 /// Its address, which nothing is sent to.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 9);

@@ -37,7 +37,7 @@ mod worker;
 
 pub use capture::{CaptureBusy, CaptureFilter, CaptureReader, Fate, Record, UNDERLAY};
 pub use counters::{DropCounters, WorkerCounters};
-pub use inject::InjectError;
+pub use inject::{DEVICE as SEGMENTING_DEVICE, InjectError};
 pub use journal::JournalConfig;
 pub use listing::FlowListing;
 pub use node_frames::NODE_FRAME_LEN;

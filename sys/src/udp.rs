@@ -3,6 +3,7 @@
 //!
 //! One [`VxlanSocket`] per worker, all bound to the same address, in the order of the workers.
 
+mod addressed;
 mod fixed;
 mod origin;
 mod recv;
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+pub use addressed::{Addressed, receive_addressed, send_addressed, tell_addresses};
 pub use recv::{RECV_SLOT_LEN, Received, RecvBatch};
 pub use send::{SendBatch, SendFailure, SendFailureKind, SendReport, Slice};
 pub use steering::worker_for;

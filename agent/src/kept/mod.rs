@@ -7,18 +7,23 @@
 //! reads the table and compares. What is missing is set again from the texts that the parts gave, in
 //! one transaction.
 
+mod foreign;
 mod forwarding;
 mod shape;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
+use weft_sys::netlink::Netlink;
 use weft_sys::nft::{self, NftError, TranslationHold};
 
 use crate::sandbox::SandboxError;
 use crate::sandbox::gwbridge::TABLE;
+use foreign::Dropped;
 use shape::Shape;
 
 /// Name of the table that keeps open connections alive while the other one is missing.
@@ -33,6 +38,17 @@ pub struct HostRules {
     error: Mutex<Option<String>>,
     /// Whether IPv4 and IPv6 are to be forwarded.
     forwards: [AtomicBool; 2],
+    judged: Mutex<Judged>,
+}
+
+/// What others drop, by the last look at their rules.
+#[derive(Debug, Default)]
+struct Judged {
+    dropped: Dropped,
+    /// Generation of the rules and the device of the default route that this holds for.
+    of: Option<(u32, Option<String>)>,
+    /// Large rule sets are not read all the time.
+    next: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +147,50 @@ impl HostRules {
     #[must_use]
     pub fn error(&self) -> Option<String> {
         self.error_cell().clone()
+    }
+
+    /// Reads the rules of others, where they have changed. To be called every second.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn judge(&self) -> Result<(), NftError> {
+        /// The share of the time that may go into reading.
+        const SHARE: u32 = 20;
+        let generation = nft::generation()?;
+        let outside = Ipv4Addr::new(192, 0, 2, 1).into();
+        let way = Netlink::open().and_then(|mut netlink| netlink.route_to(outside));
+        let of = Some((generation, way.ok().map(|way| way.dev)));
+        let started = Instant::now();
+        {
+            let judged = self.judged();
+            if judged.of == of || judged.next.is_some_and(|next| started < next) {
+                return Ok(());
+            }
+        }
+        let ruleset = nft::list_ruleset()?;
+        let uplink = of.as_ref().and_then(|(_, uplink)| uplink.as_deref());
+        let dropped = Dropped::by(&ruleset, uplink);
+        let took = started.elapsed();
+        *self.judged() = Judged {
+            dropped,
+            of,
+            next: Some(Instant::now() + took * SHARE),
+        };
+        Ok(())
+    }
+
+    /// Which rules of others drop the packets of published ports, and what to do about it.
+    pub(crate) fn dropped_to_mesh(&self, ipv6: bool) -> Option<String> {
+        self.judged().dropped.mesh[usize::from(ipv6)].clone()
+    }
+
+    /// Which rules of others drop what sandboxes send outside, and what to do about it.
+    pub(crate) fn dropped_outside(&self) -> Option<String> {
+        self.judged().dropped.egress.clone()
+    }
+
+    fn judged(&self) -> MutexGuard<'_, Judged> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error_cell(&self) -> MutexGuard<'_, Option<String>> {
@@ -248,11 +308,7 @@ mod tests {
             nft::apply("table ip other { chain c { }; }").expect("other");
             assert_eq!(lost(&rules), "");
             nft::apply("flush ruleset").expect("flush");
-            let said = lost(&rules);
-            assert!(
-                said.contains("chain a") && said.contains("chain b"),
-                "{said}"
-            );
+            assert_eq!(lost(&rules), "table weft");
             assert_eq!(lost(&rules), "");
             nft::apply(&format!("flush chain inet {TABLE} b")).expect("flush");
             assert_eq!(lost(&rules), "chain b");
@@ -265,11 +321,10 @@ mod tests {
             let gone = format!("delete chain inet {TABLE} b\n");
             rules.remove("b", &gone).expect("b goes");
             nft::apply("flush ruleset").expect("flush");
-            let said = lost(&rules);
-            assert!(
-                said.contains("chain a") && !said.contains("chain b"),
-                "{said}"
-            );
+            assert_eq!(lost(&rules), "table weft");
+            let now = nft::list_table("inet", TABLE).expect("list");
+            let now = now.expect("a table").to_string();
+            assert!(now.contains("\"a\"") && !now.contains("\"b\""), "{now}");
             // What this agent and others change between two looks is told apart, too.
             rules.set("c", chain("c", "drop")).expect("c");
             nft::apply(&format!("flush chain inet {TABLE} a")).expect("flush");

@@ -38,8 +38,13 @@ impl Shape {
         shape
     }
 
-    /// What `found` has not, or has in another form, in the words of `nft`.
+    /// What `found` has not, or has in another form, in the words of `nft`: only the table where
+    /// there is none.
     pub(super) fn lost(&self, found: &Self) -> Vec<String> {
+        if found.0.is_empty() {
+            let tables = self.0.keys().filter(|name| name.starts_with("table "));
+            return tables.cloned().collect();
+        }
         let missing = |(name, body): &(&String, &Vec<String>)| found.0.get(*name) != Some(*body);
         let names = self.0.iter().filter(missing).map(|(name, _)| name.clone());
         names.collect()
@@ -99,7 +104,7 @@ mod tests {
             assert_eq!(lost(table(&[1, 2], rules, 1)), "chain c", "{rules:?}");
         }
         let nothing = Shape::of(&Value::Null);
-        assert_eq!(lost(nothing.clone()), "chain c, counter n, set s, table t");
+        assert_eq!(lost(nothing.clone()), "table t");
         assert_eq!(nothing.lost(&wanted), [""; 0]);
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
@@ -31,6 +32,8 @@ pub(super) struct FrameFrontEnd {
     ipv6: bool,
     rules: RuleSet<Element>,
     host: Arc<HostRules>,
+    /// Some port is to come this way.
+    needed: Arc<AtomicBool>,
 }
 
 impl FrameFrontEnd {
@@ -41,13 +44,19 @@ impl FrameFrontEnd {
             ipv6: mesh_ip.is_ipv6(),
             rules: RuleSet::new(move |wanted| load(&rules, mesh_ip, wanted)),
             host,
+            needed: Arc::default(),
         }
     }
 
-    /// Takes in all ports of the node, and tries again what failed before. Inside the runtime.
+    /// Takes in all ports of the node, and tries again what failed before. Inside the runtime. Where
+    /// rules of others would drop the packets, these meet the listeners instead.
     pub(super) fn follow<'a>(&self, open: impl Iterator<Item = &'a Published>) {
-        self.rules
-            .update(open.filter_map(|p| element(p, self.ipv6)).collect());
+        let mut wanted: BTreeSet<Element> = open.filter_map(|p| element(p, self.ipv6)).collect();
+        self.needed.store(!wanted.is_empty(), Ordering::Relaxed);
+        if self.host.dropped_to_mesh(self.ipv6).is_some() {
+            wanted.clear();
+        }
+        self.rules.update(wanted);
     }
 
     /// Whether packets to a port come this way.
@@ -58,7 +67,12 @@ impl FrameFrontEnd {
     /// Why packets do not come this way.
     pub(super) fn error(&self) -> Option<String> {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-        let error = self.rules.error().or_else(|| self.host.error())?;
+        let dropped = || {
+            let needed = self.needed.load(Ordering::Relaxed);
+            self.host.dropped_to_mesh(self.ipv6).filter(|_| needed)
+        };
+        let error = self.rules.error().or_else(|| self.host.error());
+        let error = error.or_else(dropped)?;
         Some(format!("over {family}: {error}"))
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use weft_sys::udp::tell_addresses;
 
 /// Connections that the kernel may hold for the accept loop; the kernel lowers it to its limit.
 pub(super) const BACKLOG: i32 = 4096;
@@ -22,9 +23,11 @@ pub(crate) fn tcp(
     Ok(socket.into())
 }
 
-/// A UDP socket on one address, or on every address of both families.
+/// A UDP socket on one address, or on every address of both families, that tells which one was
+/// asked.
 pub(crate) fn udp(host_ip: Option<IpAddr>, port: u16) -> io::Result<tokio::net::UdpSocket> {
     let socket = bound(host_ip, port, Type::DGRAM, Protocol::UDP)?;
+    tell_addresses(&socket)?;
     tokio::net::UdpSocket::from_std(socket.into())
 }
 

@@ -147,14 +147,16 @@ impl MeshConfig {
             .map_or(MOST_CONNECTIONS * 2, |n| {
                 usize::try_from(n).unwrap_or(usize::MAX)
             });
+        let max_connections =
+            (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2).clamp(64, MOST_CONNECTIONS);
         Self {
             mesh_addr,
             mesh_addr6,
             front_end: MeshFrontEnd::Socket,
             connect_timeout: Duration::from_secs(5),
-            max_connections: (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2)
-                .clamp(64, MOST_CONNECTIONS),
-            max_udp_clients: 1024,
+            max_connections,
+            // Senders can be forged: the rest is for others.
+            max_udp_clients: max_connections / 2,
             udp_idle: crate::config::DEFAULT_UDP_IDLE,
             rules: Arc::default(),
         }
@@ -203,12 +205,22 @@ struct Listener {
     route: Arc<Route>,
     /// The socket of a TCP port.
     socket: Option<Arc<std::net::TcpListener>>,
-    task: AbortHandle,
+    /// None while a UDP port has no socket.
+    task: Option<AbortHandle>,
+}
+
+impl Listener {
+    /// True of a UDP port that has no socket: no replica took datagrams.
+    fn is_closed(&self) -> bool {
+        self.task.as_ref().is_none_or(AbortHandle::is_finished)
+    }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
         if let Some(socket) = &self.socket {
             // At once; the task ends some time later. One that did not listen has nothing to end.
             drop(socket2::SockRef::from(&**socket).shutdown(std::net::Shutdown::Both));
@@ -255,7 +267,7 @@ impl MeshSockets {
                 listener.published.clone_from(published);
                 let socket = listener.socket.as_deref();
                 // One that cannot go on is opened again, or found busy.
-                listener.route.follow(published, socket).is_ok()
+                listener.route.follow(published, socket).is_ok() && self.revive(listener).is_ok()
             })
         });
         busy.retain(|key| wanted.contains_key(key));
@@ -267,6 +279,9 @@ impl MeshSockets {
     /// runtime.
     pub fn tick(&self) {
         let mut state = self.lock();
+        state
+            .open
+            .retain(|_, listener| self.revive(listener).is_ok());
         self.open_missing(&mut state);
         self.update_frame(&state);
     }
@@ -368,6 +383,22 @@ impl MeshSockets {
         });
     }
 
+    /// Gives a UDP port a socket again once a replica takes datagrams.
+    fn revive(&self, listener: &mut Listener) -> io::Result<()> {
+        let published = &listener.published;
+        if published.protocol == Protocol::Udp && published.serving && listener.is_closed() {
+            let socket = listen::udp(published.host_ip, published.port)?;
+            let serve = udp::serve(
+                socket,
+                Arc::clone(&listener.route),
+                Arc::clone(&self.shared),
+                Arc::clone(&listener.counters),
+            );
+            listener.task = Some(tokio::spawn(serve).abort_handle());
+        }
+        Ok(())
+    }
+
     fn open(&self, published: &Published) -> io::Result<Listener> {
         let counters = Arc::<PortCounters>::default();
         let shared = Arc::clone(&self.shared);
@@ -378,11 +409,13 @@ impl MeshSockets {
                 let socket = listen::tcp(published.host_ip, published.port, published.serving)?;
                 let socket = Arc::new(socket);
                 let accept = tcp::accept(Arc::clone(&socket), to.0, to.1, to.2);
-                (Some(socket), tokio::spawn(accept))
+                (Some(socket), Some(tokio::spawn(accept)))
             }
             Protocol::Udp => {
+                // Without a replica only to see whether somebody else has the port.
                 let socket = listen::udp(published.host_ip, published.port)?;
-                (None, tokio::spawn(udp::serve(socket, to.0, to.1, to.2)))
+                let serve = udp::serve(socket, to.0, to.1, to.2);
+                (None, published.serving.then(|| tokio::spawn(serve)))
             }
         };
         Ok(Listener {
@@ -390,7 +423,7 @@ impl MeshSockets {
             counters,
             route,
             socket,
-            task: task.abort_handle(),
+            task: task.map(|task| task.abort_handle()),
         })
     }
 

@@ -59,6 +59,11 @@ impl Route {
         self.limit_per_client.load(Ordering::Relaxed)
     }
 
+    /// Whether a replica takes new clients.
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.serving.borrow()
+    }
+
     /// Waits until the port takes connections, or takes none any more.
     pub(crate) async fn until_serving(&self, serving: bool) {
         // The sender lives as long as this value.

@@ -345,3 +345,67 @@ async fn udp_clients_are_bounded_and_the_oldest_makes_room() {
     let stats = until(&s, |stats| stats.open == 2).await;
     assert_eq!(stats.accepted, 3);
 }
+
+#[tokio::test]
+async fn udp_clients_that_wait_for_an_answer_are_not_forgotten_for_others() {
+    let replica = UdpSocket::bind((MESH, 0)).await.unwrap();
+    let port = replica.local_addr().unwrap().port();
+    let s = sockets(|config| config.max_udp_clients = 2);
+    s.update(&want(&[&published(port, Protocol::Udp)]));
+    let mut clients = Vec::new();
+    let mut buffer = [0; 16];
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let client = udp_client(port).await;
+        client.send(b"?").await.unwrap();
+        waiting.push(replica.recv_from(&mut buffer).await.unwrap().1);
+        clients.push(client);
+    }
+    let third = udp_client(port).await;
+    third.send(b"?").await.unwrap();
+    let stats = until(&s, |stats| stats.refused == 1).await;
+    assert_eq!((stats.open, stats.accepted), (2, 2));
+    for (client, from) in clients.iter().zip(waiting) {
+        replica.send_to(b"!", from).await.unwrap();
+        client.recv(&mut buffer).await.unwrap();
+    }
+    // Whoever has his answer makes room.
+    third.send(b"?").await.unwrap();
+    let (_, from) = replica.recv_from(&mut buffer).await.unwrap();
+    replica.send_to(b"!", from).await.unwrap();
+    third.recv(&mut buffer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_udp_port_without_a_replica_is_refused_by_the_kernel() {
+    let port = udp_echo().await;
+    let s = sockets(|config| config.udp_idle = Duration::from_millis(200));
+    let serving = published(port, Protocol::Udp);
+    let alone = Published {
+        serving: false,
+        ..serving.clone()
+    };
+    s.update(&want(&[&alone]));
+    for _ in 0..2 {
+        let client = udp_client(port).await;
+        let refused = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                client.send(b"?").await.ok();
+                let mut buffer = [0; 16];
+                let answer =
+                    tokio::time::timeout(Duration::from_millis(100), client.recv(&mut buffer));
+                if let Ok(Err(error)) = answer.await {
+                    return error;
+                }
+            }
+        });
+        let refused = refused.await.expect("an answer of the kernel");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(s.busy().is_empty());
+        s.update(&want(&[&serving]));
+        s.tick();
+        let client = udp_client(port).await;
+        assert_eq!(ask(&client, b"one").await.1, b"one");
+        s.update(&want(&[&alone]));
+    }
+}

@@ -1,18 +1,21 @@
-//! Datagrams to a published port: one socket towards the mesh for each client.
+//! Datagrams to a published port: one socket towards the mesh for each client and each address of the
+//! node that it asks, which answers come from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use weft_control::objects::Protocol;
+use weft_sys::udp::{receive_addressed, send_addressed};
 
 use super::Shared;
 use super::buffers::Buffer;
@@ -23,7 +26,17 @@ use super::route::Route;
 /// Pause after an error of the socket that clients send to.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 
-/// Carries datagrams until the task is aborted; its clients are forgotten with it.
+/// Between two looks at who is idle, at most.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long the clients of a port without a replica may be silent before they are forgotten.
+const LEFT_OVER: Duration = Duration::from_secs(2);
+
+/// How long a client may wait for an answer and not make room for another one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Carries datagrams until the task is aborted, or ends when no replica takes any and no client is
+/// left: without a socket the kernel tells senders that nobody is there.
 pub(crate) async fn serve(
     socket: UdpSocket,
     route: Arc<Route>,
@@ -37,11 +50,11 @@ pub(crate) async fn serve(
         shared,
         counters,
         started: Instant::now(),
-        by_address: HashMap::new(),
+        by_way: HashMap::new(),
         by_use: BTreeMap::new(),
         uses: 0,
     };
-    let mut sweep = tokio::time::interval((idle / 4).max(Duration::from_millis(10)));
+    let mut sweep = tokio::time::interval((idle / 4).clamp(Duration::from_millis(10), SWEEP));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let socket = Arc::clone(&clients.socket);
     loop {
@@ -49,8 +62,14 @@ pub(crate) async fn serve(
             readable = socket.readable() => {
                 let received = readable.and_then(|()| {
                     let mut buffer = Buffer::take();
-                    let (len, client) = socket.try_recv_from(&mut buffer)?;
-                    clients.deliver(client, &buffer[..len]);
+                    let got = socket.try_io(Interest::READABLE, || {
+                        receive_addressed(&*socket, &mut buffer)
+                    })?;
+                    let way = Way {
+                        client: got.from,
+                        asked: got.to,
+                    };
+                    clients.deliver(way, &buffer[..got.len]);
                     Ok(())
                 });
                 match received {
@@ -62,9 +81,26 @@ pub(crate) async fn serve(
                     _ => {}
                 }
             }
-            _ = sweep.tick() => clients.forget_idle(idle),
+            _ = sweep.tick() => {
+                if clients.route.is_serving() {
+                    clients.forget_idle(idle);
+                } else {
+                    clients.forget_idle(LEFT_OVER.min(idle));
+                    if clients.by_way.is_empty() {
+                        return;
+                    }
+                }
+            }
         }
     }
+}
+
+/// A client, and the address of the node that it sends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Way {
+    client: SocketAddr,
+    /// None where no answer can come from it: a group's.
+    asked: Option<IpAddr>,
 }
 
 /// The clients of one port.
@@ -74,9 +110,9 @@ struct Clients {
     shared: Arc<Shared>,
     counters: Arc<PortCounters>,
     started: Instant,
-    by_address: HashMap<SocketAddr, Client>,
+    by_way: HashMap<Way, Client>,
     /// The same, least recently used first.
-    by_use: BTreeMap<u64, SocketAddr>,
+    by_use: BTreeMap<u64, Way>,
     uses: u64,
 }
 
@@ -101,6 +137,8 @@ impl Drop for Client {
 struct Activity {
     started: Instant,
     last_millis: AtomicU64,
+    /// Its last datagram was answered.
+    answered: AtomicBool,
 }
 
 impl Activity {
@@ -117,19 +155,20 @@ impl Activity {
 
 impl Clients {
     /// Sends a client's datagram on. One that cannot be sent is lost, as datagrams are.
-    fn deliver(&mut self, client: SocketAddr, datagram: &[u8]) {
-        if !self.by_address.contains_key(&client) && !self.begin(client) {
+    fn deliver(&mut self, way: Way, datagram: &[u8]) {
+        if !self.by_way.contains_key(&way) && !self.begin(way) {
             self.counters.refuse();
             return;
         }
-        let Some(known) = self.by_address.get_mut(&client) else {
+        let Some(known) = self.by_way.get_mut(&way) else {
             return;
         };
         self.by_use.remove(&known.used);
         self.uses += 1;
         known.used = self.uses;
-        self.by_use.insert(self.uses, client);
+        self.by_use.insert(self.uses, way);
         known.activity.touch();
+        known.activity.answered.store(false, Ordering::Relaxed);
         // Straight to the kernel: the runtime does not know yet that a new socket is writable.
         let to_mesh = SockRef::from(&*known.to_mesh);
         let mut sent = to_mesh.send(datagram);
@@ -145,13 +184,17 @@ impl Clients {
         }
     }
 
-    /// Begins with a new client; makes room by forgetting the least recently used one.
-    fn begin(&mut self, client: SocketAddr) -> bool {
-        if self.by_address.len() >= self.shared.config.max_udp_clients.max(1) {
-            self.forget_oldest();
+    /// Begins with a new client, where there is room for it.
+    fn begin(&mut self, way: Way) -> bool {
+        let client = way.client;
+        if !self.route.is_serving() {
+            return false;
+        }
+        if self.by_way.len() >= self.shared.config.max_udp_clients.max(1) && !self.make_room() {
+            return false;
         }
         let mut slot = Arc::clone(&self.shared.slots).try_acquire_owned();
-        if slot.is_err() && self.forget_oldest() {
+        if slot.is_err() && self.make_room() {
             slot = Arc::clone(&self.shared.slots).try_acquire_owned();
         }
         let Ok(slot) = slot else { return false };
@@ -171,21 +214,23 @@ impl Clients {
         let activity = Arc::new(Activity {
             started: self.started,
             last_millis: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
         });
+        activity.touch();
         let open = self.counters.open();
         let replies = tokio::spawn(reply(
             Arc::clone(&to_mesh),
             Arc::clone(&self.socket),
-            client,
+            way,
             Arc::clone(&activity),
             Arc::clone(&self.counters),
         ));
         let own = to_mesh.local_addr().ok();
         let behind = own.map(|own| clients.note(Protocol::Udp, own.port(), client));
         self.uses += 1;
-        self.by_use.insert(self.uses, client);
-        self.by_address.insert(
-            client,
+        self.by_use.insert(self.uses, way);
+        self.by_way.insert(
+            way,
             Client {
                 to_mesh,
                 used: self.uses,
@@ -200,16 +245,29 @@ impl Clients {
         true
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        match self.by_use.pop_first() {
-            Some((_, client)) => self.by_address.remove(&client).is_some(),
-            None => false,
-        }
+    /// Forgets a client that has its answer, or has waited for one too long: of those that have been
+    /// silent the longest. Who still waits is not forgotten for another one.
+    fn make_room(&mut self) -> bool {
+        /// More would cost too much for each datagram of a flood.
+        const LOOKS: usize = 64;
+        let by_way = &self.by_way;
+        let done = |(_, way): &(&u64, &Way)| {
+            by_way.get(*way).is_none_or(|client| {
+                client.activity.answered.load(Ordering::Relaxed)
+                    || client.activity.idle() > PATIENCE
+            })
+        };
+        let found = self.by_use.iter().take(LOOKS).find(done);
+        let Some((used, way)) = found.map(|(used, way)| (*used, *way)) else {
+            return false;
+        };
+        self.by_use.remove(&used);
+        self.by_way.remove(&way).is_some()
     }
 
     fn forget_idle(&mut self, idle: Duration) {
         let by_use = &mut self.by_use;
-        self.by_address.retain(|_, client| {
+        self.by_way.retain(|_, client| {
             let keep = client.activity.idle() < idle;
             if !keep {
                 by_use.remove(&client.used);
@@ -223,7 +281,7 @@ impl Clients {
 async fn reply(
     to_mesh: Arc<UdpSocket>,
     socket: Arc<UdpSocket>,
-    client: SocketAddr,
+    way: Way,
     activity: Arc<Activity>,
     counters: Arc<PortCounters>,
 ) {
@@ -235,8 +293,9 @@ async fn reply(
         match to_mesh.try_recv(&mut buffer) {
             Ok(len) => {
                 activity.touch();
+                activity.answered.store(true, Ordering::Relaxed);
                 // A client that is gone is nobody's error.
-                if socket.send_to(&buffer[..len], client).await.is_ok() {
+                if answer(&socket, &buffer[..len], way).await.is_ok() {
                     counters.tx_bytes.fetch_add(len as u64, Ordering::Relaxed);
                 }
             }
@@ -246,6 +305,19 @@ async fn reply(
                 tracing::debug!(%error, "cannot receive answers from the mesh");
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Sends from the address that was asked. One that the node has no longer answers nobody's question.
+async fn answer(socket: &UdpSocket, datagram: &[u8], way: Way) -> io::Result<usize> {
+    loop {
+        let sent = socket.try_io(Interest::WRITABLE, || {
+            send_addressed(socket, datagram, way.client, way.asked)
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            sent => return sent,
         }
     }
 }

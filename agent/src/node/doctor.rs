@@ -273,13 +273,26 @@ fn ports(checks: &mut Checks, member: &Member, running: &Running) {
     }
 }
 
-/// Over which families published ports go to replicas. A front end that fails is a warning of its
-/// own.
+/// Over which families published ports go to replicas, and what is in their way.
 fn mesh(checks: &mut Checks, running: &Running) {
     let name = "published ports over IPv6";
     match &running.mesh_ipv6 {
         Ok(()) => checks.ok(name, "they go to replicas as they are"),
         Err(why) => checks.ok(name, format!("accepted by this node: {why}")),
+    }
+    if let Some(error) = running.mesh.frame_error() {
+        checks.fail(
+            "published ports",
+            format!("this node accepts connections itself: {error}"),
+            "add the rules that are named, or look why those of weft cannot be made; replicas see their clients again then",
+        );
+    }
+    if let Some(dropped) = running.rules.dropped_outside() {
+        checks.fail(
+            "way out",
+            format!("sandboxes do not reach the outside: {dropped}"),
+            "add the rules that are named",
+        );
     }
 }
 

@@ -31,7 +31,9 @@ impl Gateway {
         let this = Self(Arc::default());
         let (cell, warnings) = (Arc::clone(&this.0), Arc::clone(warnings));
         let (subnet, front_end) = (config.gwbridge_subnet, config.mesh);
-        let (data_path_port, closed) = (orders.shared.data_path_port, cluster_ports(orders));
+        let data_path =
+            SocketAddr::new(orders.own.node.data_path_addr, orders.shared.data_path_port);
+        let closed = cluster_ports(orders);
         std::thread::Builder::new()
             .name("weft-gateway".to_owned())
             .spawn(move || {
@@ -45,7 +47,7 @@ impl Gateway {
                         if let Egress::Off(why) = gateway.egress() {
                             warnings.set("gateway", why.clone());
                         }
-                        if let Err(error) = gateway.spare_tracking(data_path_port) {
+                        if let Err(error) = gateway.spare_tracking(data_path) {
                             tracing::info!(%error, "the data path passes through connection tracking");
                         }
                         if let Err(error) = gateway.close(&closed) {

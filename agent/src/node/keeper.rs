@@ -103,6 +103,13 @@ pub(super) async fn run(
         match looked {
             Ok((found, errors)) => {
                 lost.take(found, &member.warnings, Instant::now());
+                match running.rules.dropped_outside() {
+                    Some(why) => member.warnings.set(
+                        "egress",
+                        format!("sandboxes do not reach the outside: {why}"),
+                    ),
+                    None => member.warnings.clear("egress"),
+                }
                 match running.rules.error() {
                     Some(error) => member.warnings.set("host rules", error),
                     None => member.warnings.clear("host rules"),
@@ -170,6 +177,9 @@ fn look(running: &Running, slow: bool, ports: &[Attached]) -> (Vec<String>, Vec<
     }
     // An error of these has a warning of its own.
     take(running.rules.look().or_else(|_| Ok(Vec::new())));
+    if slow && let Err(error) = running.rules.judge() {
+        tracing::debug!(%error, "the rules of others were not read");
+    }
     for attached in ports {
         // One that ends meanwhile has nothing to keep.
         let Ok(netns) = attached.tap.netns() else {

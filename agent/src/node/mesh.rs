@@ -24,6 +24,8 @@ pub(super) struct Seen {
     pub(super) endpoints: Vec<KnownEndpoint>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) entries: Vec<PortEntry>,
+    /// Why this node accepts connections that should go on as they are.
+    pub(super) frame_error: Option<String>,
     pub(super) manager: Option<Arc<Manager>>,
     pub(super) now: Instant,
 }
@@ -44,6 +46,7 @@ impl Seen {
             orders,
             snapshot: running.plane.snapshot(),
             entries: running.mesh.entries(),
+            frame_error: running.mesh.frame_error(),
             manager: member.manager.get().map(Arc::clone),
             now: Instant(weft_sys::clock::monotonic_nanos()),
         })

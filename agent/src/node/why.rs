@@ -45,6 +45,7 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
     for row in why.ports.clone() {
         why.found.push(said_of_port(&row, &why.node));
     }
+    why.found.extend(said_of_front_end(seen, &why.ports));
     let publishes = |s: &&ServiceView| {
         let mut ports = s.ports.iter();
         ports.any(|p: &PortSpec| p.published == port && wanted(p.protocol))
@@ -139,6 +140,19 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
     }
 }
 
+/// Why the node accepts connections that should go on to replicas as they are.
+fn said_of_front_end(seen: &Seen, rows: &[MeshPort]) -> Option<String> {
+    let error = seen.frame_error.as_ref()?;
+    let own = |row: &MeshPort| {
+        row.front_end == "socket"
+            && row.mode == PublishMode::Ingress
+            && row.protocol == Protocol::Tcp
+    };
+    rows.iter().any(own).then(|| {
+        format!("{} accepts these connections itself, so replicas see its address in place of the client's: {error}", seen.orders.own.node.hostname)
+    })
+}
+
 fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
     let name = why.asked.clone();
     let services = &seen.orders.shared.services;
@@ -177,6 +191,7 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
             .map(|p| said_of_port(p, &why.node))
             .collect();
         why.found.extend(found);
+        why.found.extend(said_of_front_end(seen, &why.ports));
         let taking = why.replicas.iter().filter(|r| r.why_not.is_empty()).count();
         if taking == 0 {
             why.found.push(format!(

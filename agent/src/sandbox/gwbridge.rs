@@ -16,7 +16,7 @@ mod rules;
 mod subnet;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -175,15 +175,15 @@ impl GatewayBridge {
         Ok(netlink.link_index(BRIDGE)?)
     }
 
-    /// Spares the data path's datagrams, on UDP `port`, the host's connection tracking. Only speed
+    /// Spares the data path's datagrams, to this node `at` its address and UDP port, the host's connection tracking. Only speed
     /// depends on it.
     ///
     /// # Errors
     /// [`GwBridgeError::Rules`]: a kernel without `notrack`.
-    pub fn spare_tracking(&self, port: u16) -> Result<(), GwBridgeError> {
+    pub fn spare_tracking(&self, at: SocketAddr) -> Result<(), GwBridgeError> {
         if self.walled {
             self.rules
-                .set("untracked", rules::untracked(port))
+                .set("untracked", rules::untracked(at))
                 .map_err(GwBridgeError::Rules)?;
         }
         Ok(())

@@ -337,7 +337,8 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
     host.netns
         .run_in(|| {
             let bridge = GatewayBridge::ensure(None, Arc::default()).expect("bridge");
-            bridge.spare_tracking(4789).expect("notrack");
+            let at = "192.168.7.1:4789".parse().expect("an address");
+            bridge.spare_tracking(at).expect("notrack");
             assert_eq!(bridge.egress(), &Egress::On);
             assert_eq!(bridge.subnet().to_string(), "172.18.0.1/16");
             assert_eq!(

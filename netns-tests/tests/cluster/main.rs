@@ -25,6 +25,7 @@ mod outside;
 mod published;
 mod published_abuse;
 mod published_host;
+mod published_udp;
 mod restart;
 mod service;
 mod static_peer;

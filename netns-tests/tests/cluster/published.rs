@@ -64,7 +64,7 @@ fn is_refused(netns: &Netns, to: SocketAddr) {
 }
 
 /// Gives a machine an IPv6 address on the underlay.
-fn add_ipv6(cluster: &Cluster, machine: &str, last: u8) -> IpAddr {
+pub(crate) fn add_ipv6(cluster: &Cluster, machine: &str, last: u8) -> IpAddr {
     let v4 = cluster.addr(machine).to_string();
     let links = cluster
         .run(machine, None, &["ip", "-o", "-4", "address"])
@@ -86,7 +86,7 @@ fn add_ipv6(cluster: &Cluster, machine: &str, last: u8) -> IpAddr {
 }
 
 /// Answers datagrams in a sandbox with `name` until `stop`.
-fn udp_server(netns: &Netns, port: u16, name: &'static str, stop: Arc<AtomicBool>) {
+pub(crate) fn udp_server(netns: &Netns, port: u16, name: &'static str, stop: Arc<AtomicBool>) {
     let socket = netns
         .run_in(|| UdpSocket::bind(("0.0.0.0", port)))
         .expect("a thread in the sandbox")
@@ -104,7 +104,7 @@ fn udp_server(netns: &Netns, port: u16, name: &'static str, stop: Arc<AtomicBool
     });
 }
 
-fn udp_answers(netns: &Netns, to: SocketAddr, name: &str) {
+pub(crate) fn udp_answers(netns: &Netns, to: SocketAddr, name: &str) {
     let any: IpAddr = if to.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {

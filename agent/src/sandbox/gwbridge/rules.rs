@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use weft_control::objects::{Mac, Protocol};
+use weft_dataplane::SEGMENTING_DEVICE;
 
 use super::{BRIDGE, PORT_PREFIX};
 use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};
@@ -194,7 +195,15 @@ flush set inet {TABLE} cluster_ports
 
 /// One transaction that takes the data path's own datagrams out of connection tracking, which the
 /// masquerade above switches on for the whole host: they would pay for an entry that nothing reads.
-pub(super) fn untracked(data_path_port: u16) -> String {
+/// They come to the address `at` of this node, or are sent by this process, itself or through the
+/// device that the kernel segments them behind. What others send to that port elsewhere is traffic as
+/// any other, and a sandbox's has to be masqueraded.
+pub(super) fn untracked(at: SocketAddr) -> String {
+    let (family, ip, port) = match at.ip() {
+        IpAddr::V4(ip) => ("ip", ip.to_string(), at.port()),
+        IpAddr::V6(ip) => ("ip6", ip.to_string(), at.port()),
+    };
+    let own = rustix::process::geteuid().as_raw();
     format!(
         "\
 table inet {TABLE} {{
@@ -209,10 +218,11 @@ flush chain inet {TABLE} untracked_in
 flush chain inet {TABLE} untracked_out
 table inet {TABLE} {{
     chain untracked_in {{
-        iifname != \"{BRIDGE}\" udp dport {data_path_port} notrack
+        {family} daddr {ip} udp dport {port} iifname != \"{BRIDGE}\" notrack accept
+        iifname \"{SEGMENTING_DEVICE}\" udp dport {port} notrack
     }}
     chain untracked_out {{
-        udp dport {data_path_port} notrack
+        udp dport {port} meta skuid {own} notrack
     }}
 }}
 "
