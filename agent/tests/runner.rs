@@ -291,7 +291,7 @@ fn what_cannot_run_is_rejected_before_anything_is_made() {
         ),
         (
             task("t3", &["/etc/passwd"]),
-            "/etc/passwd on node node-1 is not an executable file",
+            "\"/etc/passwd\" on node node-1 is not an executable file",
         ),
         (task("../t3", &["sh"]), "task id \"../t3\""),
     ];

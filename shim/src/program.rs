@@ -31,7 +31,7 @@ pub(crate) fn become_it(
     let program = &spec.program;
     let failed = |what: &str, error: io::Error| Failure {
         permanent: false,
-        message: format!("cannot start {}: {what}: {error}", program.display()),
+        message: format!("cannot start {program:?}: {what}: {error}"),
     };
     if let Err(error) = enter_session(user, stdout, stderr) {
         return failed("its session", error);
@@ -39,7 +39,7 @@ pub(crate) fn become_it(
     as_the_machine_starts_processes();
     if let Err(error) = give_up(spec, user) {
         let what = match &spec.user {
-            Some(name) => format!("cannot become user {name} with these capabilities"),
+            Some(name) => format!("cannot become user {name:?} with these capabilities"),
             None => "cannot give up capabilities".to_owned(),
         };
         return failed(&what, error);
@@ -113,21 +113,16 @@ fn not_executed(program: &Path, error: io::Error) -> Failure {
         io::ErrorKind::NotFound if !exists => (
             true,
             format!(
-                "program {} is not where the task can see it: is it in a folder of weft, or in one of the agent alone?",
-                program.display()
+                "program {program:?} is not where the task can see it: is it in a folder of weft, or in one of the agent alone?"
             ),
         ),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => (
             true,
             format!(
-                "program {} cannot be executed: may the task's user execute it, and is the interpreter of its first line installed?",
-                program.display()
+                "program {program:?} cannot be executed: may the task's user execute it, and is the interpreter of its first line installed?"
             ),
         ),
-        _ => (
-            false,
-            format!("cannot start {}: {error}", program.display()),
-        ),
+        _ => (false, format!("cannot start {program:?}: {error}")),
     };
     Failure { permanent, message }
 }

@@ -1,16 +1,17 @@
 //! Request parts, with errors in the API's own form.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use weft_control::api::MAX_REQUEST;
 
 use super::error::{ApiError, ErrorKind};
 
-/// Largest accepted body, in bytes.
-pub(super) const BODY_LIMIT: usize = 1 << 20;
+/// How much of a request that is too large is read before the answer, in bytes: whoever still
+/// writes would otherwise find the connection closed, and never read why.
+const READ_AT_MOST: usize = 64 << 20;
 
 /// A JSON body. An empty body counts as `{}`; the content type is not asked for.
 pub(super) struct Body<T>(pub(super) T);
@@ -22,20 +23,18 @@ where
 {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let route = format!("{} {}", request.method(), request.uri().path());
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    ApiError::new(
-                        ErrorKind::TooLarge,
-                        format!("{route}: the body is larger than {BODY_LIMIT} bytes"),
-                    )
-                } else {
-                    ApiError::bad_request(format!("{route}: {}", rejection.body_text()))
-                }
-            })?;
+        let bytes = read(request.into_body()).await.map_err(|error| match error {
+            Unreadable::TooLarge => ApiError::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "{route}: the request is larger than {MAX_REQUEST} bytes; ask for less at once, \
+                     such as fewer ports"
+                ),
+            ),
+            Unreadable::Broken(error) => ApiError::bad_request(format!("{route}: {error}")),
+        })?;
         let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) {
             b"{}"
         } else {
@@ -49,6 +48,32 @@ where
             ))),
         }
     }
+}
+
+enum Unreadable {
+    TooLarge,
+    Broken(axum::Error),
+}
+
+async fn read(mut body: axum::body::Body) -> Result<Vec<u8>, Unreadable> {
+    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(Unreadable::Broken)?.into_data() else {
+            continue;
+        };
+        length = length.saturating_add(piece.len());
+        if length <= MAX_REQUEST {
+            bytes.extend_from_slice(&piece);
+        } else if length <= READ_AT_MOST {
+            bytes = Vec::new();
+        } else {
+            break;
+        }
+    }
+    if length > MAX_REQUEST {
+        return Err(Unreadable::TooLarge);
+    }
+    Ok(bytes)
 }
 
 /// Parameters of the path.

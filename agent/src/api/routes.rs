@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{Method, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
@@ -19,7 +19,7 @@ use weft_control::api::{
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::{ApiError, ErrorKind};
-use super::extract::{Asked, BODY_LIMIT, Body, Params};
+use super::extract::{Asked, Body, Params};
 use super::service::NodeService;
 
 type Reply<T> = Result<Json<T>, ApiError>;
@@ -77,7 +77,6 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/metrics", get(metrics::<S>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service)
 }
 

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use weft_dns::{ClientView, Tenant, Zone};
 
 use super::outside::Outside;
-use super::resolv_conf::Watched;
+use super::resolv_conf::{Found, Watched};
 use super::sandbox::Sandbox;
 use super::stats::{Counters, DnsStats};
 
@@ -98,8 +98,16 @@ impl DnsServer {
         let path = resolv_conf.to_owned();
         let mut warned = false;
         let mut look = move || match watched.changed() {
-            Ok(Some(upstreams)) => {
-                tracing::info!(path = %path.display(), ?upstreams, "resolvers of the host");
+            Ok(Some(Found { upstreams, useless })) => {
+                if useless {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the host's resolvers: the file names none that can be asked (lines of the \
+                         form \"nameserver ADDRESS\"); names outside the cluster do not resolve"
+                    );
+                } else {
+                    tracing::info!(path = %path.display(), ?upstreams, "resolvers of the host");
+                }
                 outside.set_upstreams(&upstreams);
                 warned = false;
             }

@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use weft_control::cluster::{
-    ClusterState, CommandError, DesiredStore as _, InitCluster, NodeDescription, init_cluster,
-    set_node_state,
+    ClusterState, CommandError, DesiredStore as _, HostRoute, InitCluster, NodeDescription,
+    init_cluster, set_node_state,
 };
 use weft_control::id::{NodeId, base36};
 use weft_control::objects::{NodeState, Protocol, Role};
@@ -53,7 +53,7 @@ pub use health::Timing;
 pub use store::{RedbStore, StoreError};
 
 /// Routes of this host with words that name them; asked when a network is made.
-pub type HostRoutes = Arc<dyn Fn() -> Vec<(IpNet, String)> + Send + Sync>;
+pub type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
 
 /// How often the time of day is compared with the life of the server's certificate.
 const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_secs(3600);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use weft_control::assignment::Assignment;
-use weft_control::cluster::{Attach, ErrorKind};
+use weft_control::cluster::{Attach, ErrorKind, HostRoute};
 use weft_control::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
     RestartCondition, ServiceMode, ServiceSpec, TaskState, TaskStatus,
@@ -58,7 +58,10 @@ fn config(dir: &Path, listen: SocketAddr) -> ManagerConfig {
         listen,
         advertise: listen,
         timing: quick(),
-        routes: Arc::new(|| vec![("10.200.0.0/16".parse().unwrap(), "dev eth9".to_owned())]),
+        routes: Arc::new(|| {
+            let dest = "10.200.0.0/16".parse().unwrap();
+            vec![HostRoute::connected(dest, "dev eth9")]
+        }),
     }
 }
 

@@ -1,19 +1,19 @@
 //! Ranges that this host has already, and networks that are in their way.
 
-use ipnet::IpNet;
+use weft_control::cluster::{HostRoute, shared_with};
 use weft_control::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::BRIDGE;
 
-/// Routes of this host that no network may overlap with, the gateway bridge's among them.
-pub(super) fn host_routes() -> Vec<(IpNet, String)> {
+/// Routes of this host that networks are held against, the gateway bridge's among them.
+pub(super) fn host_routes() -> Vec<HostRoute> {
     let routes = Netlink::open().and_then(|mut netlink| netlink.routes());
     match routes {
         Ok(routes) => routes
             .into_iter()
-            .filter(|r| r.table == MAIN_TABLE && r.dest.prefix_len() > 0)
+            .filter(|r| r.table == MAIN_TABLE)
             .filter(|r| !r.dest.addr().is_multicast())
             .filter_map(|r| {
                 let dev = r.dev.filter(|dev| dev != MESH_IFNAME)?;
@@ -22,7 +22,10 @@ pub(super) fn host_routes() -> Vec<(IpNet, String)> {
                 } else {
                     ""
                 };
-                Some((r.dest, format!("dev {dev}{own}")))
+                Some(match r.gateway {
+                    Some(via) => HostRoute::by_gateway(r.dest, format!("via {via} dev {dev}")),
+                    None => HostRoute::connected(r.dest, format!("dev {dev}{own}")),
+                })
             })
             .collect(),
         Err(error) => {
@@ -34,15 +37,13 @@ pub(super) fn host_routes() -> Vec<(IpNet, String)> {
 
 /// What a person should know of networks that a host route of this node overlaps. The manager has
 /// looked at its own routes only.
-pub(super) fn overlaps(networks: &[Network], routes: &[(IpNet, String)]) -> Option<String> {
+pub(super) fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
     let mut found = Vec::new();
     for network in networks {
         for subnet in &network.subnets {
-            let overlap =
-                |route: &IpNet| route.contains(&subnet.cidr) || subnet.cidr.contains(route);
-            for (route, dev) in routes.iter().filter(|(route, _)| overlap(route)) {
+            for HostRoute { dest, what, .. } in shared_with(subnet.cidr, routes) {
                 found.push(format!(
-                    "network {} ({}) overlaps with the host route {route} ({dev})",
+                    "network {} ({}) overlaps with the host route {dest} ({what})",
                     network.spec.name, subnet.cidr
                 ));
             }
@@ -82,8 +83,9 @@ mod tests {
     #[test]
     fn overlaps_are_named_either_way_round() {
         let networks = [network("a", "10.0.1.0/24"), network("b", "172.18.0.0/24")];
-        let route = |net: &str, dev: &str| (net.parse::<IpNet>().unwrap(), dev.to_owned());
+        let route = |net: &str, dev: &str| HostRoute::connected(net.parse().unwrap(), dev);
         let apart = [
+            route("0.0.0.0/1", "dev tun0"),
             route("10.0.2.0/24", "dev eth1"),
             route("fd00::/8", "dev eth1"),
         ];

@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
+use weft_control::cluster::HostRoute;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
 use weft_sys::nft::{self, NftError};
@@ -486,12 +487,17 @@ fn address_of(netlink: &mut Netlink, name: &str) -> Result<Option<Ipv4Net>, Netl
     }))
 }
 
-/// What the host routes or has already, apart from default routes and the bridge itself.
-fn busy_ranges(netlink: &mut Netlink) -> Result<Vec<(IpNet, String)>, NetlinkError> {
+/// What the host routes or has already, apart from the bridge itself.
+fn busy_ranges(netlink: &mut Netlink) -> Result<Vec<HostRoute>, NetlinkError> {
     let routes = netlink.routes()?.into_iter();
-    let busy = routes.filter(|route| route.dest.prefix_len() > 0);
-    Ok(busy
-        .map(|route| (route.dest, route.dev.unwrap_or_default()))
-        .filter(|(_, dev)| dev != BRIDGE)
+    let foreign = routes.filter(|route| route.dev.as_deref() != Some(BRIDGE));
+    Ok(foreign
+        .map(|route| {
+            let dev = route.dev.unwrap_or_default();
+            match route.gateway {
+                Some(_) => HostRoute::by_gateway(route.dest, dev),
+                None => HostRoute::connected(route.dest, dev),
+            }
+        })
         .collect())
 }

@@ -79,7 +79,7 @@ pub enum RunError {
         looked_in: String,
     },
     /// Config: the file is there but cannot be run.
-    #[error("{program} on node {node} is not an executable file")]
+    #[error("{program:?} on node {node} is not an executable file")]
     NotExecutable {
         /// Full path.
         program: PathBuf,
@@ -321,7 +321,7 @@ impl Runner {
                 path: dir.to_owned(),
                 source,
             })?;
-        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host_resolv = files::host_resolv_conf();
         let ips: Vec<_> = task
             .attachments
             .iter()

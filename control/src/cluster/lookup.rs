@@ -4,7 +4,10 @@
 use super::error::CommandError;
 use super::state::ClusterState;
 use crate::names;
-use crate::objects::{Endpoint, Network, Node, Service};
+use crate::objects::{Endpoint, Network, Node, NodeState, Service};
+
+/// Ids that are listed where one name means several objects.
+const IDS_SHOWN: usize = 5;
 
 /// In order: earlier ones win.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +34,22 @@ fn find<'a, T>(
             By::NameInAnyCase => names::same(name(i), reference),
             By::IdPrefix => !reference.is_empty() && id(i).starts_with(reference),
         };
-        let mut found = items.clone().filter(matches);
-        match (found.next(), found.count()) {
-            (None, _) => {}
-            (Some(one), 0) => return Ok(one),
-            (Some(_), more) => {
+        let found: Vec<&T> = items.clone().filter(matches).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok(one),
+            several => {
+                let ids: Vec<&str> = several.iter().take(IDS_SHOWN).map(|i| id(i)).collect();
+                let more = if several.len() > ids.len() {
+                    ", …"
+                } else {
+                    ""
+                };
                 return Err(CommandError::bad(format!(
-                    "{kind} {reference} is ambiguous ({} matches found)",
-                    more + 1
+                    "{kind} {reference} is ambiguous ({} matches found): say which one by its id: \
+                     {}{more}",
+                    several.len(),
+                    ids.join(", ")
                 )));
             }
         }
@@ -49,11 +60,22 @@ fn find<'a, T>(
 }
 
 impl ClusterState {
-    /// Finds a node by id, host name or unique id prefix.
+    /// Finds a node by id, host name or unique id prefix. Of several with one name, as a host leaves
+    /// behind that left and joined again, it is the only one that is not down.
     ///
     /// # Errors
     /// `no such node: X`, or `node X is ambiguous (N matches found)`.
     pub fn find_node(&self, reference: &str) -> Result<&Node, CommandError> {
+        let nodes = self.nodes.values();
+        let exact = nodes.clone().any(|n| n.hostname == reference);
+        let mut there = nodes.clone().filter(|n| {
+            n.state != NodeState::Down
+                && (n.hostname == reference || !exact && names::same(&n.hostname, reference))
+        });
+        let an_id = nodes.clone().any(|n| n.id.as_str() == reference);
+        if let (Some(node), None, false) = (there.next(), there.next(), an_id) {
+            return Ok(node);
+        }
         find(
             "node",
             reference,

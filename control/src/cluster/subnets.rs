@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::CommandError;
 use super::ipam::first_host;
+use super::routes::{HostRoute, claim_on, first_free, overlap};
 use super::state::ClusterState;
 use crate::objects::{Network, NetworkSpec, Subnet};
 
@@ -33,17 +34,6 @@ const FORBIDDEN: [(&str, &str); 7] = [
     ("ff00::/8", "it is the multicast range"),
 ];
 
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
-/// A route with prefix length 0 covers everything and is no claim to a range.
-fn host_route<'a>(cidr: &IpNet, reserved: &'a [(IpNet, String)]) -> Option<&'a (IpNet, String)> {
-    reserved
-        .iter()
-        .find(|(route, _)| route.prefix_len() > 0 && overlap(cidr, route))
-}
-
 fn taken_by<'a>(state: &'a ClusterState, cidr: &IpNet) -> Option<(&'a Network, IpNet)> {
     state.networks.values().find_map(|n| {
         n.subnets
@@ -68,7 +58,7 @@ fn check(
     state: &ClusterState,
     name: &str,
     cidr: &IpNet,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<(), CommandError> {
     if cidr.addr() != cidr.network() {
         return Err(CommandError::bad(format!(
@@ -101,9 +91,9 @@ fn check(
             network.spec.name
         )));
     }
-    if let Some((route, what)) = host_route(cidr, reserved) {
+    if let Some(HostRoute { dest, what, .. }) = claim_on(cidr, reserved) {
         return Err(CommandError::conflict(format!(
-            "subnet {cidr} of network {name} overlaps with the host route {route} ({what}); choose \
+            "subnet {cidr} of network {name} overlaps with the host route {dest} ({what}); choose \
              another --subnet, or leave it out to get a free one"
         )));
     }
@@ -114,7 +104,7 @@ fn check(
 fn next_from_pool(
     state: &ClusterState,
     name: &str,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<Ipv4Net, CommandError> {
     let cluster = state
         .cluster
@@ -146,18 +136,14 @@ fn next_from_pool(
     };
     // The pool wraps round once, so that subnets of deleted networks come back last.
     let candidates = behind().chain(all().filter(|_| after.is_some()));
-    let mut routes = None;
-    for candidate in candidates {
-        let cidr = IpNet::V4(candidate);
-        if let Some(route) = host_route(&cidr, reserved) {
-            routes = Some(route);
-        } else if taken_by(state, &cidr).is_none() {
-            return Ok(candidate);
-        }
+    let unused = candidates.filter(|c| taken_by(state, &IpNet::V4(*c)).is_none());
+    if let Some(free) = first_free(unused.clone(), reserved) {
+        return Ok(free);
     }
+    let route = unused.last().and_then(|c| claim_on(&c.into(), reserved));
     let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
-    let why = routes.map_or_else(String::new, |(route, what)| {
-        format!("; a part is covered by the host route {route} ({what})")
+    let why = route.map_or_else(String::new, |HostRoute { dest, what, .. }| {
+        format!("; a part is covered by the host route {dest} ({what})")
     });
     Err(CommandError::conflict(format!(
         "no free /{prefix_len} subnet for network {name} in the address pools {}{why}; give \
@@ -191,7 +177,7 @@ fn next_ipv6(
     state: &ClusterState,
     name: &str,
     vni: u32,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<IpNet, CommandError> {
     let cluster = state.cluster.as_ref();
     let pools: Vec<Ipv6Net> = cluster
@@ -206,13 +192,14 @@ fn next_ipv6(
     let free = |cidr: &Ipv6Net| check(state, name, &IpNet::V6(*cidr), reserved).is_ok();
     let found = if pools.is_empty() {
         let id = cluster.map_or("", |c| c.id.as_str());
-        (vni..).take(limit).map(|n| unique_local(id, n)).find(free)
+        let prefixes = (vni..).take(limit).map(|n| unique_local(id, n));
+        first_free(prefixes.filter(free), reserved)
     } else {
-        pools
+        let prefixes = pools
             .iter()
             .filter_map(|pool| pool.subnets(IPV6_SUBNET_PREFIX_LEN).ok())
-            .flat_map(|subnets| subnets.take(limit))
-            .find(free)
+            .flat_map(|subnets| subnets.take(limit));
+        first_free(prefixes.filter(free), reserved)
     };
     found.map(IpNet::V6).ok_or_else(|| {
         CommandError::conflict(format!(
@@ -227,7 +214,7 @@ pub(super) fn allocate(
     state: &ClusterState,
     spec: &NetworkSpec,
     vni: u32,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<(Vec<Subnet>, Option<IpNet>), CommandError> {
     let mut cidrs: Vec<IpNet> = Vec::new();
     for cidr in &spec.subnets {

@@ -209,9 +209,30 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
         "use the word `host`",
     ]);
     create(&["not_a.name!", "-d", "host", "true"]).refused(&["valid as a DNS name component"]);
+    create(&["WEB", "-d", "host", "true"]).refused(&["service web already exists"]);
+    let alias = ["other", "-d", "--network", "name=front,alias=web."];
+    create(&[&alias[..], &["host", "true"]].concat())
+        .refused(&["invalid alias name \"web.\"", "that DNS can carry"]);
+    create(&["other", "-d", "-e", "=x", "host", "true"]).refused(&["\"=x\" has no name"]);
+    // Larger than the API takes: status 0 and no word, once.
+    create(&["other", "-d", "-p", "1-65535:1-65535", "host", "true"])
+        .refused(&["nothing was sent", "fewer ports"]);
     create(&["other", "-d", "--network", "nope", "host", "true"])
         .refused(&["no such network: nope"]);
     weft(&["network", "create", "front"]).refused(&["network with name front already exists"]);
+    weft(&["network", "create", "Front"]).refused(&["network with name front already exists"]);
+    // A VPN that takes the default route in pieces is in nobody's way.
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        let route = ["ip", "route", "add", half, "via", "10.77.0.254"];
+        cluster.run("node1", None, &route).done();
+    }
+    weft(&["network", "create", "--subnet", "10.50.0.0/24", "vpn"]).done();
+    weft(&["network", "rm", "vpn"]).done();
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        cluster
+            .run("node1", None, &["ip", "route", "del", half])
+            .done();
+    }
     weft(&["network", "create", "--subnet", "10.77.0.128/25", "bad"]).refused(&[
         "subnet 10.77.0.128/25",
         "overlaps with the host route 10.77.0.0/24 (dev eth0)",
@@ -229,7 +250,7 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
     let route = ["ip", "route", "add", "10.66.0.0/16", "via", "10.77.0.1"];
     cluster.run("node2", None, &route).done();
     weft(&["network", "create", "--subnet", "10.66.7.0/24", "far"]).done();
-    let warning = "network far (10.66.7.0/24) overlaps with the host route 10.66.0.0/16 (dev eth0)";
+    let warning = "network far (10.66.7.0/24) overlaps with the host route 10.66.0.0/16 (via 10.77.0.1 dev eth0)";
     eventually("the node with the route warns", || {
         let said = cluster.weft("node2", &["info"]);
         if said.out.contains(warning) {

@@ -205,3 +205,21 @@ fn a_service_without_its_last_published_port_keeps_its_replicas() {
     assert_eq!(replicas(&tables), [([10, 0, 1, 3].into(), false)]);
     assert_eq!(tables.snapshot.services.all_published().count(), 0);
 }
+
+proptest::proptest! {
+    /// The rule at the commands and the one of the zone are in two crates that do not know each
+    /// other.
+    #[test]
+    fn every_name_that_a_command_takes_is_in_the_zone(name in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,66}") {
+        proptest::prop_assume!(weft_control::names::check("alias", &name).is_ok());
+        let mut zone = ZoneBuilder::new();
+        zone.network("n", &name);
+        let service = ServiceNames {
+            name: name.clone(),
+            aliases: vec![name],
+            ..ServiceNames::default()
+        };
+        zone.service("n", &service).expect("the network is there");
+        proptest::prop_assert!(zone.refused().is_empty(), "{:?}", zone.refused());
+    }
+}

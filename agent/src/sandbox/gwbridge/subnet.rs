@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
+use weft_control::cluster::{HostRoute, claim_on, first_free};
 
 /// No range can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,42 +34,33 @@ pub enum SubnetError {
     },
 }
 
-/// The wanted range, or the first private one that overlaps nothing of `busy` (destinations that
-/// the host routes, with their interfaces). The result's address is its first host address, which
+/// The wanted range, unless the host is on a subnet of it; or the first private one that shares
+/// nothing with `busy` (routes of the host, named by their interfaces), and then one that the host
+/// has by way of a gateway only. The result's address is its first host address, which
 /// is the bridge's own. 10.0.0.0/8 is left to overlay networks.
 ///
 /// # Errors
 /// See [`SubnetError`].
-pub fn choose_subnet(
-    wanted: Option<Ipv4Net>,
-    busy: &[(IpNet, String)],
-) -> Result<Ipv4Net, SubnetError> {
-    let taken = |range: &Ipv4Net| {
-        busy.iter().find(|(net, _)| match net {
-            IpNet::V4(net) => net.contains(range) || range.contains(net),
-            IpNet::V6(_) => false,
-        })
-    };
+pub fn choose_subnet(wanted: Option<Ipv4Net>, busy: &[HostRoute]) -> Result<Ipv4Net, SubnetError> {
     if let Some(wanted) = wanted {
         if wanted.prefix_len() > 29 {
             return Err(SubnetError::TooSmall { wanted });
         }
-        return match taken(&wanted.trunc()) {
-            Some((net, dev)) => Err(SubnetError::Overlaps {
+        return match claim_on(&wanted.trunc().into(), busy) {
+            Some(HostRoute { dest, what, .. }) => Err(SubnetError::Overlaps {
                 wanted,
-                busy: *net,
-                dev: dev.clone(),
+                busy: *dest,
+                dev: what.clone(),
             }),
             None => Ok(with_first_host(wanted.trunc())),
         };
     }
-    candidates()
-        .find(|range| taken(range).is_none())
+    first_free(candidates(), busy)
         .map(with_first_host)
         .ok_or(SubnetError::NoneFree)
 }
 
-fn candidates() -> impl Iterator<Item = Ipv4Net> {
+fn candidates() -> impl Iterator<Item = Ipv4Net> + Clone {
     let large = (18..=31u8).map(|n| Ipv4Net::new_assert(Ipv4Addr::new(172, n, 0, 0), 16));
     let small = (0..=240u8)
         .step_by(16)
@@ -85,9 +77,9 @@ fn with_first_host(range: Ipv4Net) -> Ipv4Net {
 mod tests {
     use super::*;
 
-    fn busy(nets: &[&str]) -> Vec<(IpNet, String)> {
+    fn busy(nets: &[&str]) -> Vec<HostRoute> {
         nets.iter()
-            .map(|n| (n.parse().expect("net"), "eth9".to_owned()))
+            .map(|n| HostRoute::connected(n.parse().expect("net"), "eth9"))
             .collect()
     }
 
@@ -118,6 +110,18 @@ mod tests {
         assert_eq!(
             chosen(None, &["172.16.0.0/12", "192.168.0.0/16"]),
             Err(SubnetError::NoneFree)
+        );
+    }
+
+    #[test]
+    fn a_full_tunnel_leaves_a_range() {
+        let tunnel = ["0.0.0.0/1", "128.0.0.0/1"];
+        assert_eq!(chosen(None, &tunnel).as_deref(), Ok("172.18.0.1/16"));
+        let company = ["172.16.0.0/12", "192.168.0.0/16", "0.0.0.0/0"];
+        let routes = company.map(|n| HostRoute::by_gateway(n.parse().expect("net"), "tun0"));
+        assert_eq!(
+            choose_subnet(None, &routes).expect("a range").to_string(),
+            "172.18.0.1/16"
         );
     }
 

@@ -11,6 +11,7 @@ use weft_sys::process::Process;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::RunError;
+use crate::dns::resolv_conf::HOST_PATH;
 use crate::sandbox::DNS_ADDR;
 
 pub(super) const RECORD: &str = "process.json";
@@ -23,8 +24,12 @@ pub(super) fn resolv_conf(host: &str) -> String {
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next()?;
-            (keyword == "search" || keyword == "domain")
-                .then(|| words.collect::<Vec<_>>().join(" "))
+            (keyword == "search" || keyword == "domain").then(|| {
+                words
+                    .filter(|word| !word.contains(char::REPLACEMENT_CHARACTER))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
         })
         // resolv.conf(5): the last one counts.
         .next_back()
@@ -34,6 +39,18 @@ pub(super) fn resolv_conf(host: &str) -> String {
         writeln!(text, "search {domains}").expect("writing to a String succeeds");
     }
     text + "options ndots:0\n"
+}
+
+/// The node's own file, for its search domains. Foreign text: comments may be in any encoding.
+pub(super) fn host_resolv_conf() -> String {
+    match std::fs::read(HOST_PATH) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            tracing::warn!(path = HOST_PATH, %error, "tasks get no search domains of the host");
+            String::new()
+        }
+    }
 }
 
 /// The usual local names, and the task's own names at its addresses, or at the one that Debian uses
@@ -134,6 +151,8 @@ mod tests {
         );
         let plain = "nameserver 127.0.0.11\noptions ndots:0\n";
         assert_eq!(resolv_conf(""), plain);
+        let latin1 = String::from_utf8_lossy(b"# caf\xe9\nsearch corp.test caf\xe9.test\n");
+        assert!(resolv_conf(&latin1).contains("\nsearch corp.test\n"));
         assert_eq!(resolv_conf("search .\nsearchlight x\n"), plain);
     }
 

@@ -44,7 +44,7 @@ fn find_in(program: &str, node: &str, path: &OsString) -> Result<PathBuf, RunErr
                 program: full,
                 node: node.to_owned(),
             }),
-            Err(_) => Err(missing(full.display().to_string())),
+            Err(_) => Err(missing(format!("{full:?}"))),
         };
     }
     std::env::split_paths(path)
@@ -90,6 +90,9 @@ mod tests {
              install it on every node, or give its full path"
         );
         assert!(error.rejects());
+        // Names are the user's: a terminal and a log must not obey them.
+        let error = find_program("/opt/\u{1b}[2Jevil\r", "n1").expect_err("missing");
+        assert!(!error.to_string().contains(char::is_control), "{error}");
         assert!(matches!(
             find_program("/no/such", &[], "n1"),
             Err(RunError::NoProgram { .. })

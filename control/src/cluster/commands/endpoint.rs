@@ -310,11 +310,39 @@ pub fn detach_endpoint(
     Ok(draft.plan(endpoint))
 }
 
+/// Who has the MAC address of a peer on its network already. Those of members follow from their
+/// addresses, so that of any other address is somebody's, now or later.
+fn owner_of_mac(state: &ClusterState, network: &Network, peer: &PeerAdd) -> Option<String> {
+    let mut peers = state.peers.values().filter(|p| p.network == network.id);
+    match peers.find(|p| p.mac == peer.mac) {
+        // Another address of the same machine.
+        Some(same) if same.vtep == peer.vtep => return None,
+        Some(other) => return Some(format!("the static peer {} at {}", other.ip, other.vtep)),
+        None => {}
+    }
+    let endpoints = state.endpoints.values().map(|e| (&e.attachment, &e.name));
+    if let Some((_, name)) = endpoints
+        .filter(|(attachment, _)| attachment.network == network.id)
+        .find(|(attachment, _)| attachment.mac == peer.mac)
+    {
+        return Some(format!("endpoint {name}"));
+    }
+    let [2, 0x42, a, b, c, d] = peer.mac.0 else {
+        return None;
+    };
+    let ip = IpAddr::from([a, b, c, d]);
+    let inside = network.subnets.iter().any(|s| s.cidr.contains(&ip));
+    (inside && Mac::for_ip(peer.ip) != peer.mac).then(|| {
+        holder(state, &network.id, ip)
+            .unwrap_or_else(|| format!("whatever gets or has address {ip}"))
+    })
+}
+
 /// `weft network peer add`
 ///
 /// # Errors
-/// Unknown network, an address in use (the text says by whom) or outside the network, a MAC or
-/// VTEP address that no single machine can have.
+/// Unknown network, an address or MAC in use (the text says by whom) or outside the network, a MAC
+/// or VTEP address that no single machine can have.
 pub fn add_peer(
     state: &ClusterState,
     now: u64,
@@ -329,6 +357,13 @@ pub fn add_peer(
         return Err(CommandError::bad(format!(
             "MAC address {} is not the address of one interface",
             peer.mac
+        )));
+    }
+    if let Some(owner) = owner_of_mac(state, network, peer) {
+        return Err(CommandError::conflict(format!(
+            "MAC address {} is that of {owner} on network {}: frames for one of them would go to the \
+             other; give --mac of the peer's own interface",
+            peer.mac, network.spec.name
         )));
     }
     let local = match peer.vtep {

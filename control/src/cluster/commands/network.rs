@@ -1,9 +1,8 @@
 //! Networks.
 
-use ipnet::IpNet;
-
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::routes::HostRoute;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
 use crate::id::NetworkId;
@@ -34,7 +33,7 @@ fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
 pub(super) fn build(
     draft: &mut Draft<'_>,
     spec: NetworkSpec,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<Network, CommandError> {
     let vni = subnets::next_vni(&draft.state)?;
     let (subnets, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
@@ -54,8 +53,8 @@ pub(super) fn build(
     network.ok_or_else(|| CommandError::unavailable("the new network vanished"))
 }
 
-/// `weft network create`. `reserved` are the routes of the manager's host with words that name
-/// them: no subnet may overlap with one.
+/// `weft network create`. `reserved` are the routes of the manager's host: no subnet may overlap
+/// with one that is a claim ([`HostRoute::is_claim`]).
 ///
 /// # Errors
 /// A name in use or not valid, an option that is not known, a subnet that overlaps (the text says
@@ -65,7 +64,7 @@ pub fn create_network(
     now: u64,
     entropy: &mut Entropy,
     spec: NetworkSpec,
-    reserved: &[(IpNet, String)],
+    reserved: &[HostRoute],
 ) -> Result<Planned<Network>, CommandError> {
     names::check("network", &spec.name)?;
     names::check_labels(&spec.labels)?;

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::keys::first_ring;
+use super::super::routes::HostRoute;
 use super::super::state::{ClusterState, Secrets};
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::network::build;
@@ -30,8 +31,8 @@ pub struct InitCluster {
     pub subnet_prefix_len: Option<u8>,
     /// UDP port of the data path; 4789 when absent, or 0.
     pub data_path_port: Option<u16>,
-    /// Routes of the manager's host, with words that name them.
-    pub reserved: Vec<(IpNet, String)>,
+    /// Routes of the manager's host.
+    pub reserved: Vec<HostRoute>,
 }
 
 /// Makes the cluster, its `ingress` network, its secrets and its first node.

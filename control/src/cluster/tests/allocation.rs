@@ -285,7 +285,9 @@ fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
         data_path_port: None,
-        reserved: vec![("fc00::/7".parse().unwrap(), "dev wg0".into())],
+        reserved: ["fd00::/9", "fd80::/9"]
+            .map(|dest| HostRoute::connected(dest.parse().unwrap(), "dev wg0"))
+            .to_vec(),
     };
     let mut entropy = Entropy::from_seed([7; 32]);
     let mut state = ClusterState::default();

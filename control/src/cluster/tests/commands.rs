@@ -219,13 +219,8 @@ fn subnets_that_collide() {
     refused(world.network("b", &["10.6.0.0/31"]), bad, "too small");
     refused(world.network("b", &["127.1.0.0/16"]), bad, "loopback");
     refused(world.network("bad name", &[]), bad, "invalid network name");
-    let reserved: Vec<(ipnet::IpNet, String)> = vec![
-        (
-            "0.0.0.0/0".parse().unwrap(),
-            "default via 192.0.2.254".into(),
-        ),
-        ("10.0.0.0/14".parse().unwrap(), "dev wg0".into()),
-    ];
+    let connected = |dest: &str| HostRoute::connected(dest.parse().unwrap(), "dev wg0");
+    let reserved = ["0.0.0.0/0", "10.0.0.0/14"].map(connected);
     let spec = NetworkSpec {
         name: "b".into(),
         subnets: vec!["10.1.2.0/24".parse().unwrap()],
@@ -245,7 +240,7 @@ fn subnets_that_collide() {
         .run(|s, now, e| create_network(s, now, e, free, &reserved))
         .unwrap();
     assert_eq!(c.subnets[0].cidr.to_string(), "10.4.0.0/24");
-    let all = vec![("10.0.0.0/8".parse().unwrap(), "dev eth0".to_owned())];
+    let all = ["10.0.0.0/9", "10.128.0.0/9"].map(connected);
     let none = NetworkSpec {
         name: "d".into(),
         ..NetworkSpec::default()
@@ -253,8 +248,34 @@ fn subnets_that_collide() {
     refused(
         world.run(|s, now, e| create_network(s, now, e, none, &all)),
         ErrorKind::Conflict,
-        "no free /24 subnet for network d in the address pools 10.0.0.0/8; a part is covered by the host route 10.0.0.0/8 (dev eth0)",
+        "no free /24 subnet for network d in the address pools 10.0.0.0/8; a part is covered by the host route 10.128.0.0/9 (dev wg0)",
     );
+}
+
+/// A VPN takes the default route in pieces; a company routes all private ranges to a gateway.
+#[test]
+fn networks_can_be_made_beside_a_full_tunnel() {
+    let mut world = World::new(1);
+    let tunnel = [
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "2000::/3",
+        "fc00::/7",
+        "10.0.0.0/8",
+    ];
+    let routes = tunnel.map(|dest| HostRoute::by_gateway(dest.parse().unwrap(), "dev tun0"));
+    let mut make = |name: &str, subnets: &[&str]| {
+        let spec = NetworkSpec {
+            name: name.into(),
+            ipv6: true,
+            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ..NetworkSpec::default()
+        };
+        let made = world.run(|s, now, e| create_network(s, now, e, spec, &routes));
+        made.unwrap().subnets[0].cidr.to_string()
+    };
+    assert_eq!(make("a", &[]), "10.0.1.0/24");
+    assert_eq!(make("b", &["10.50.0.0/24"]), "10.50.0.0/24");
 }
 
 #[test]

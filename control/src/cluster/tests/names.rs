@@ -2,6 +2,7 @@
 
 use super::commands::refused;
 use super::*;
+use crate::api::PeerAdd;
 
 fn connect(world: &mut World, cmd: Attach) -> Result<crate::objects::Endpoint, CommandError> {
     world.run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
@@ -125,4 +126,62 @@ fn what_no_program_can_be_given_is_refused_at_create() {
     nothing.command = vec![String::new(), "x".to_owned()];
     refused(world.create(nothing), bad, "needs a command");
     world.create(with("", "EMPTY=")).unwrap();
+}
+
+#[test]
+fn a_node_that_left_and_came_back_has_its_name() {
+    let mut world = World::new(2);
+    world.health(2, NodeState::Down);
+    let again = NodeDescription {
+        hostname: "n2".to_owned(),
+        ..description(3)
+    };
+    let add = |n: u8, as_it: &NodeDescription, world: &mut World| {
+        world
+            .run(|s, now, e| join(s, now, e, node(n), Role::Worker, as_it))
+            .unwrap();
+    };
+    add(3, &again, &mut world);
+    assert_eq!(world.state.find_node("n2").unwrap().id, node(3));
+    assert_eq!(world.state.find_node("N2").unwrap().id, node(3));
+    assert_eq!(world.state.find_node("node2").unwrap().id, node(2));
+    let twin = NodeDescription {
+        hostname: "n2".to_owned(),
+        ..description(4)
+    };
+    add(4, &twin, &mut world);
+    let error = world.state.find_node("n2").unwrap_err().message;
+    assert!(error.contains("ambiguous (3 matches found)"), "{error}");
+    assert!(error.ends_with("by its id: node2, node3, node4"), "{error}");
+}
+
+#[test]
+fn a_peer_has_a_mac_address_of_its_own() {
+    let mut world = World::new(1);
+    world.network("back", &["10.7.0.0/24"]).unwrap();
+    let made = connect(&mut world, named("box")).unwrap();
+    let member = made.attachment.mac.to_string();
+    let mut add = |ip: &str, mac: &str, vtep: &str| {
+        let peer = PeerAdd {
+            ip: ip.parse().unwrap(),
+            mac: mac.parse().unwrap(),
+            vtep: vtep.parse().unwrap(),
+        };
+        world.run(|s, now, e| add_peer(s, now, e, "back", &peer))
+    };
+    let conflict = ErrorKind::Conflict;
+    let at = "198.51.100.7";
+    refused(add("10.7.0.20", &member, at), conflict, "endpoint box");
+    let gateway = "02:42:0a:07:00:01";
+    refused(add("10.7.0.20", gateway, at), conflict, "on network back");
+    let later = "02:42:0a:07:00:63";
+    refused(add("10.7.0.20", later, at), conflict, "10.7.0.99");
+    add("10.7.0.20", "02:aa:00:00:00:01", at).unwrap();
+    add("10.7.0.21", "02:aa:00:00:00:01", at).unwrap();
+    refused(
+        add("10.7.0.22", "02:aa:00:00:00:01", "198.51.100.8"),
+        conflict,
+        "the static peer 10.7.0.2",
+    );
+    add("10.7.0.23", "02:42:0a:07:00:17", at).unwrap();
 }
