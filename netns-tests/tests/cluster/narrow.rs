@@ -61,7 +61,8 @@ fn downloads_complete(ipv6: bool, [near, far]: [&str; 2], forwarding: &str) {
         // To either replica: each forgets the narrow way by itself.
         for _ in 0..4 {
             let bytes = ask_from(&client, from, to, "/bytes/1000000");
-            let bytes = bytes.unwrap_or_else(|e| panic!("{node}: no whole answer: {e}"));
+            let bytes = bytes.map_err(|e| format!("{node}: {e}"));
+            let bytes = bytes.expect("a whole answer");
             assert_eq!(bytes.len(), 1_000_000);
         }
     }

@@ -91,7 +91,7 @@ mod tests {
         );
         assert!(error.rejects());
         // Names are the user's: a terminal and a log must not obey them.
-        let error = find_program("/opt/\u{1b}[2Jevil\r", "n1").expect_err("missing");
+        let error = find_program("/opt/\u{1b}[2Jevil\r", &[], "n1").expect_err("missing");
         assert!(!error.to_string().contains(char::is_control), "{error}");
         assert!(matches!(
             find_program("/no/such", &[], "n1"),
