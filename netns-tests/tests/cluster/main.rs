@@ -10,6 +10,7 @@ mod disks;
 mod doctor;
 mod door;
 mod ejection;
+mod ending;
 mod failure;
 mod gossip_forgery;
 mod host_state;
