@@ -67,7 +67,9 @@ impl Dropped {
     /// leave by it.
     pub(super) fn by(ruleset: &Value, uplink: Option<&str>) -> Self {
         let rules = Ruleset {
-            objects: ruleset["nftables"].as_array().map_or(&[][..], Vec::as_slice),
+            objects: ruleset["nftables"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice),
             uplink,
         };
         Self {
