@@ -39,7 +39,8 @@ impl MeshSockets {
                     .map(|listener| listener.counters.stats(&listener.published)),
                 closed: state.busy.get(key).cloned(),
                 frame: state.open.contains_key(key)
-                    && self.frames.iter().any(|f| f.takes(published)),
+                    && self.frames.iter().any(|f| f.takes(published))
+                    && !self.frames.iter().any(|f| f.fails(published)),
             })
             .collect()
     }

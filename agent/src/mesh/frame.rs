@@ -64,6 +64,11 @@ impl FrameFrontEnd {
         self.error().is_none() && element(published, self.ipv6).is_some()
     }
 
+    /// Whether packets to a port should come this way and do not.
+    pub(super) fn fails(&self, published: &Published) -> bool {
+        element(published, self.ipv6).is_some() && self.error().is_some()
+    }
+
     /// Why packets do not come this way.
     pub(super) fn error(&self) -> Option<String> {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
