@@ -423,7 +423,9 @@ fn what_cannot_start_is_said_and_written_down() {
     };
     assert!(failure.permanent);
     assert!(
-        failure.message.contains("/no/such/program is not where"),
+        failure
+            .message
+            .contains("\"/no/such/program\" is not where"),
         "{failure}"
     );
     assert_eq!(task.ended().failure, Some(failure));

@@ -246,6 +246,10 @@ fn a_host_that_drops_what_it_forwards_is_named_and_its_listeners_take_over() {
         now if now == "socket" => Ok(()),
         now => Err(now),
     });
+    // What the front end translated is on its way out of the kernel.
+    eventually("the listener answers", || {
+        ask(&client, published, Duration::from_secs(1))
+    });
     for _ in 0..3 {
         ask(&client, published, Duration::from_secs(1)).expect("an answer");
     }
