@@ -120,11 +120,17 @@ fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
             });
         }
         let killed = seen.failures();
+        // So that a failure tells what went on.
+        let mut phases = vec![("two of nine", Instant::now())];
         for count in ["2", "9"] {
+            if count == "9" {
+                phases.push(("nine of two", Instant::now()));
+            }
             let scale = format!("web={count}");
             cluster.weft("node1", &["service", "scale", &scale]).done();
             seen.go_on_for(500);
         }
+        phases.push(("node3 drains", Instant::now()));
         let words = ["node", "update", "--availability", "drain", "node3"];
         cluster.weft("node1", &words).done();
         eventually("the node is drained", || {
@@ -147,7 +153,12 @@ fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
             kills.len()
         ));
         let since = seen.failures().split_off(killed.len());
-        assert!(since.is_empty(), "scaling and draining: {since:?}");
+        assert!(
+            since.is_empty(),
+            "scaling and draining: {since:?}; begun: {phases:?}; node2 says {} and dropped {}",
+            cluster.weft("node2", &["why", "8000"]).out,
+            cluster.weft("node2", &["drops"]).out
+        );
         for failure in killed {
             let in_flight = |(before, after): &(Instant, Instant)| {
                 failure.begun <= *after && failure.ended >= *before
