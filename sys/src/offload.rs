@@ -139,8 +139,8 @@ mod tests {
     use crate::netlink::{Netlink, Veth};
     use crate::netns::Netns;
 
-    #[test]
-    fn what_is_switched_off_stays_off() {
+    /// A namespace with a cable whose ends are `a` and `b`.
+    fn cable() -> Netns {
         let netns = Netns::create_anonymous().unwrap();
         Netlink::open_in(&netns)
             .unwrap()
@@ -153,6 +153,11 @@ mod tests {
             })
             .unwrap();
         netns
+    }
+
+    #[test]
+    fn what_is_switched_off_stays_off() {
+        cable()
             .run_in(|| {
                 assert!(Offloads::of("a").unwrap().tso);
                 let off = Offloads {
@@ -171,18 +176,7 @@ mod tests {
 
     #[test]
     fn segmentation_of_tunnels_is_read_and_switched() {
-        let netns = Netns::create_anonymous().unwrap();
-        Netlink::open_in(&netns)
-            .unwrap()
-            .add_veth(&Veth {
-                name: "a",
-                peer: "b",
-                peer_netns: None,
-                peer_mac: None,
-                mtu: None,
-            })
-            .unwrap();
-        netns
+        cable()
             .run_in(|| {
                 for on in [false, true, false] {
                     set_segments_tunnels("a", on).unwrap();
