@@ -184,17 +184,11 @@ impl Member {
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
-        let id = attachment.endpoint.clone();
         let gateway = running.gateway.clone();
         let internal = network.spec.internal;
-        let closed = internal && !self.has_way_out(place.inode, &id).await;
+        let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
-            if tap.is_ok()
-                && let Err(error) = sandbox.claim_port(&config.ifname, &id)
-            {
-                tracing::warn!(%error, "the interface does not say whose it is");
-            }
             if closed && let Some(Err(error)) = gateway.wait().map(|g| g.disconnect(&sandbox)) {
                 tracing::warn!(%error, "a sandbox on internal networks keeps its way out");
             }
@@ -534,7 +528,7 @@ impl Member {
         }
         // The way out goes with the last network that has one.
         let closed = last || !self.has_way_out(place.inode, id).await;
-        let place = place.clone();
+        let (place, endpoint) = (place.clone(), id.clone());
         let gateway = running.gateway.clone();
         let removed = blocking(move || -> anyhow::Result<()> {
             // A namespace that is gone took everything with it; another one is none of ours.
@@ -544,7 +538,7 @@ impl Member {
                     None => Ok(()),
                 };
             };
-            sandbox.remove_port(&place.ifname)?;
+            sandbox.remove_port(&place.ifname, &endpoint)?;
             if let Some(gateway) = gateway.wait().filter(|_| closed) {
                 gateway.disconnect(&sandbox)?;
             }
