@@ -19,7 +19,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use link::{Link, Veth, Vxlan};
 pub use route::{MAIN_TABLE, PathToHost, Route};
-pub use rule::Rule;
+pub use rule::{Mark, Rule};
 
 use crate::netns::Netns;
 

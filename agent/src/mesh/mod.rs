@@ -31,6 +31,7 @@ mod rule_set;
 mod tcp;
 mod tracking;
 mod udp;
+pub(crate) mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

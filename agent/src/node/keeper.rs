@@ -181,6 +181,10 @@ fn look(
                 format!("published ports may not work: {error}; start weftd again")
             }));
         }
+        if running.mesh_port.is_some() {
+            let kept = running.uplinks.keep(&running.rules);
+            take(kept.map(|()| Vec::new()).map_err(|e| e.to_string()));
+        }
         if let Some(gateway) = &gateway {
             take(gateway.keep().map_err(|e| e.to_string()));
         }

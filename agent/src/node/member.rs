@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
+use crate::mesh::uplinks;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
@@ -287,6 +288,7 @@ impl Member {
             let steps = [
                 Membership::forget(&config.data_dir).map_err(anyhow::Error::from),
                 GatewayBridge::teardown().context("the gateway bridge"),
+                uplinks::remove().context("the rules of routing"),
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
                 remove_dir(&config.data_dir.join("tasks")),

@@ -26,6 +26,7 @@ use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
+use crate::mesh::uplinks::Uplinks;
 use crate::mesh::{MeshConfig, MeshSockets, owner};
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::{
@@ -56,6 +57,8 @@ pub(super) struct Running {
     pub(super) gateway: Gateway,
     /// Rules and switches of the host.
     pub(super) rules: Arc<HostRules>,
+    /// By which uplink answers of published ports leave.
+    pub(super) uplinks: Uplinks,
     /// Kept up with the underlay by the loop.
     pub(super) mtus: ArcSwap<Mtus>,
     /// VTEPs behind a device that does not segment tunnels, and its name; kept up likewise.
@@ -142,6 +145,7 @@ impl Running {
             mesh_port,
             gateway: Gateway::start(config, orders, warnings, Arc::clone(&rules))?,
             rules,
+            uplinks: Uplinks::default(),
         })
     }
 }

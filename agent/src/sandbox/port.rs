@@ -267,11 +267,8 @@ fn by_source(
                 onlink: false,
             });
         }
-        rules.push(Rule {
-            from: IpNet::from(ip.addr()),
-            table,
-            priority: FIRST_TABLE + (table - FIRST_TABLE) % PRIORITIES,
-        });
+        let priority = FIRST_TABLE + (table - FIRST_TABLE) % PRIORITIES;
+        rules.push(Rule::by_source(IpNet::from(ip.addr()), table, priority));
     }
     (routes, rules)
 }

@@ -33,6 +33,7 @@ mod static_peer;
 mod swarm;
 mod syn_flood;
 mod tasks;
+mod uplinks;
 mod wall;
 
 use weft_netns_tests::{Cluster, Settings};

@@ -258,14 +258,19 @@ fn routes_and_rules_lead_through_other_tables() {
                 .any(|r| r.dest == net("10.3.0.0/24") && r.gateway.is_none())
         );
 
-        let rule = Rule {
-            from: net("10.3.0.5/32"),
-            table: 1000,
-            priority: 100,
+        let rule = Rule::by_source(net("10.3.0.5/32"), 1000, 100);
+        let mark = Mark {
+            value: 0x100,
+            mask: 0xf00,
         };
+        let marked = Rule::by_mark(mark, true, 1001, 101);
         for _ in 0..2 {
             nl.add_rule(&rule).expect("rule");
+            nl.add_rule(&marked).expect("rule");
         }
+        assert!(nl.rules().expect("rules").contains(&marked));
+        nl.delete_rule(&marked).expect("gone");
+        assert!(!nl.rules().expect("rules").contains(&marked));
         assert_eq!(
             nl.rules()
                 .expect("rules")

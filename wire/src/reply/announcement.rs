@@ -26,9 +26,9 @@ pub fn announcement(ip: IpAddr, mac: Mac, out: &mut [u8; ANNOUNCEMENT_LEN]) -> u
             ethernet(out, mac, Mac([0xff; 6]), EthernetProtocol::Arp);
             ArpRepr::EthernetIpv4 {
                 operation: ArpOperation::Reply,
-                source_hardware_addr: mac.into(),
+                source_hardware_addr: mac,
                 source_protocol_addr: ip,
-                target_hardware_addr: Mac([0xff; 6]).into(),
+                target_hardware_addr: Mac([0xff; 6]),
                 target_protocol_addr: ip,
             }
             .emit(&mut ArpPacket::new_unchecked(&mut out[ETHERNET_LEN..]));
