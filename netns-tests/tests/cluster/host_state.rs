@@ -191,18 +191,22 @@ fn what_others_take_from_the_host_is_put_back_within_a_second() {
         cluster.run(&task.node, netns, &["sh", "-c", &flap]).done();
     }
     let netns = Some(task.netns.as_path());
-    back(
-        &cluster,
-        netns,
-        &["ip", "route", "show", "table", "100"],
-        "default via",
-    );
-    back(
-        &cluster,
-        netns,
-        &["ip", "route", "show", "table", "102"],
-        "default via",
-    );
+    // The table of a network has the number of its interface, and a thousand more.
+    for link in ["eth0", "eth2"] {
+        let words = ["ip", "-o", "link", "show", link];
+        let shown = cluster.run(&task.node, netns, &words).ok();
+        let number = shown
+            .split(':')
+            .next()
+            .and_then(|n| n.trim().parse::<u32>().ok());
+        let table = (1000 + number.expect("a number")).to_string();
+        back(
+            &cluster,
+            netns,
+            &["ip", "route", "show", "table", &table],
+            "default via",
+        );
+    }
     back(
         &cluster,
         netns,
