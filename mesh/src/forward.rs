@@ -10,6 +10,7 @@ use crate::balancer::Choice;
 use crate::flow::{Flow, FlowState, Install, Key, Origin, Role};
 use crate::load::PortLoad;
 use crate::services::{Protocol, Published, Replica, Service};
+use crate::syn_ring::SynRef;
 use crate::table::{Context, FlowTable};
 
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
@@ -167,12 +168,15 @@ impl FlowTable {
                         return Forward::Refuse(Refusal::Reset(DropReason::NoReplica));
                     }
                 }
+            } else if state == FlowState::SynAnswered {
+                self.ask_again(at, frame, info, partial_csum);
             }
         } else if !alive {
             self.remove(at);
             self.counters.lost_replica += 1;
             return refuse_stranger(info);
         }
+        let state = self.get(at).map_or(state, |flow| flow.state);
         let next = state.after_client(info.tcp_flags);
         if let Some(flow) = self.get_mut(at) {
             let forged = next == FlowState::Reset && !flow.believes_reset(frame, info);
@@ -184,6 +188,37 @@ impl FlowTable {
         }
         self.set_state(at, next);
         self.forward_known(cx, at, install, frame, info, partial_csum)
+    }
+
+    /// The client repeats its SYN: it did not see the answer. The replica may have ended since, and
+    /// then refuses; with a copy to send elsewhere the connection is unanswered again.
+    fn ask_again(&mut self, at: u32, frame: &[u8], info: &IpInfo, partial_csum: bool) {
+        let owned = self.get(at).filter(|flow| flow.role == Role::Owner);
+        let Some(replica) = owned.map(|flow| flow.replica_key) else {
+            return;
+        };
+        let Some(kept) = self.keep_syn(frame, info, replica, partial_csum) else {
+            return;
+        };
+        self.set_state(at, FlowState::SynSent);
+        if let Some(flow) = self.get_mut(at) {
+            flow.syn = Some(kept);
+        }
+    }
+
+    /// Copies an opening segment that goes to `replica`.
+    fn keep_syn(
+        &mut self,
+        frame: &[u8],
+        info: &IpInfo,
+        replica: u64,
+        partial_csum: bool,
+    ) -> Option<SynRef> {
+        if info.proto != TCP || info.fragment != Fragment::None {
+            return None;
+        }
+        self.syns
+            .keep(frame.get(..info.len)?, replica, partial_csum)
     }
 
     /// Rewrites a frame as its flow says.
@@ -248,12 +283,7 @@ impl FlowTable {
                 return refuse(info, reason);
             }
         };
-        let syn = (info.proto == TCP && info.fragment == Fragment::None)
-            .then(|| {
-                let sent = frame.get(..info.len)?;
-                self.syns.keep(sent, replica.key, partial_csum)
-            })
-            .flatten();
+        let syn = self.keep_syn(frame, info, replica.key, partial_csum);
         let mut flow = Flow {
             forward: key,
             reverse: reverse.key,

@@ -147,6 +147,37 @@ fn an_unanswered_syn_goes_elsewhere_when_the_client_repeats_it() {
 }
 
 #[test]
+fn a_replica_that_ends_before_its_answer_arrives_is_replaced_unseen() {
+    let mut b = Bench::new(2);
+    let first = b.half_open(40_000);
+    // The answer is lost on its way to the client, and the replica is killed.
+    b.returned(&port(), answer(first, SYN | ACK, 9, 101, b""));
+    b.pass(Duration::from_secs(1));
+    assert_eq!(b.half_open(40_000), first);
+    let second = refuse(&mut b, first).expect("another replica is asked");
+    assert_ne!(second.dst, first.dst);
+    b.returned(&port(), answer(second, SYN | ACK, 20, 101, b""));
+    let sent = b.forwarded(&port(), to_vip(40_000, ACK, 101, 21, b"hello"));
+    assert_eq!(info(&sent).dst, second.dst);
+    assert_eq!(b.own().iter().sum::<u32>(), 1);
+}
+
+#[test]
+fn a_repeated_syn_that_is_answered_again_stays_with_its_replica() {
+    let mut b = Bench::new(2);
+    let seen = b.half_open(40_000);
+    b.returned(&port(), answer(seen, SYN | ACK, 9, 101, b""));
+    for wait in [1, 2, 4] {
+        b.pass(Duration::from_secs(wait));
+        assert_eq!(b.half_open(40_000), seen);
+        b.returned(&port(), answer(seen, SYN | ACK, 9, 101, b""));
+    }
+    b.forwarded(&port(), to_vip(40_000, ACK, 101, 10, b"hello"));
+    // From here on a reset of the replica is the client's.
+    assert_eq!(refuse(&mut b, seen), None);
+}
+
+#[test]
 fn a_reset_of_an_open_connection_reaches_the_client() {
     let mut b = Bench::new(2);
     let seen = b.open(40_000);
