@@ -467,12 +467,26 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Prints what a node with an agent says of its ports and of the packets it dropped.
+    fn note_what_nodes_say(&self, node: &str) {
+        if self.lab.socket(node).is_err() {
+            return;
+        }
+        for words in [&["drops"][..], &["mesh", "ls"], &["node", "ls"]] {
+            let said = self.weft(node, words);
+            crate::wait::note(&format!("--- {}\n{}{}", said.command, said.out, said.err));
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
         for machine in self.lab.status() {
+            self.note_what_nodes_say(&machine.name);
             let text = std::fs::read_to_string(&machine.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let tail = lines[lines.len().saturating_sub(30)..].join("\n  ");
