@@ -252,7 +252,9 @@ impl Dispatcher for Rpc {
         let description = description(request.schema, &request.node_json)?;
         // First: a manager that has just started takes nodes without a session for unknown.
         let replaced = {
-            let (caller, now) = (Caller::new(request.life, addr), Instant::now());
+            let homes = [description.addr, description.data_path_addr];
+            let caller = Caller::new(request.life, addr, &homes);
+            let now = Instant::now();
             let silence = self.0.health.silence(&member.node, now);
             let period = self.0.timing.heartbeat;
             let sessions = &self.0.sessions;

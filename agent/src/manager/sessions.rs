@@ -30,15 +30,19 @@ pub(super) struct Caller {
     pub(super) life: String,
     /// Where it calls from.
     pub(super) addr: IpAddr,
+    /// That is where the node says it is: a copy elsewhere cannot call from there.
+    pub(super) home: bool,
 }
 
 impl Caller {
-    pub(super) fn new(mut life: String, addr: IpAddr) -> Self {
+    /// `homes` are the addresses that the node says it has.
+    pub(super) fn new(mut life: String, addr: IpAddr, homes: &[IpAddr]) -> Self {
         if life.len() > MAX_LIFE {
             life = life.chars().take(MAX_LIFE / 4).collect();
         }
         let addr = addr.to_canonical();
-        Self { life, addr }
+        let home = homes.iter().any(|home| home.to_canonical() == addr);
+        Self { life, addr, home }
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -113,7 +117,14 @@ impl Sessions {
                 lives
                     .any(|(life, at)| *life == caller.life && now.duration_since(*at) < TWIN_MEMORY)
             });
-            if lives && (elsewhere || came_back) {
+            if caller.home && !held.caller.home {
+                // The copy was faster, while the first one was away.
+                let twins = Twins {
+                    first: caller.addr,
+                    second: held.caller.addr,
+                };
+                inner.twins.insert(node.clone(), (twins, now));
+            } else if lives && (elsewhere || came_back) {
                 let twins = Twins {
                     first: held.caller.addr,
                     second: caller.addr,
@@ -181,7 +192,29 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(1);
 
     fn caller(life: &str, last: u8) -> Caller {
-        Caller::new(life.to_owned(), IpAddr::from([10, 0, 0, last]))
+        Caller::new(life.to_owned(), IpAddr::from([10, 0, 0, last]), &[])
+    }
+
+    #[test]
+    fn a_copy_that_was_faster_gives_way_to_the_one_that_is_at_home() {
+        let (sessions, node, now) = (Sessions::default(), NodeId::from("n"), Instant::now());
+        let homes = [IpAddr::from([10, 0, 0, 1])];
+        let open = |life: &str, last, silence| {
+            let addr = IpAddr::from([10, 0, 0, last]);
+            let caller = Caller::new(life.to_owned(), addr, &homes);
+            sessions.open(&node, caller, silence, PERIOD, now)
+        };
+        drop(open("a", 1, PERIOD).unwrap());
+        let copy = open("b", 2, PERIOD * 2).unwrap();
+        let mut first = open("c", 1, Duration::ZERO).unwrap();
+        assert!(copy.blocking_recv().is_err(), "replaced");
+        let twins = sessions.twins(now)[&node];
+        assert_eq!(
+            (twins.first, twins.second),
+            (homes[0], IpAddr::from([10, 0, 0, 2]))
+        );
+        assert_eq!(open("b", 2, PERIOD).unwrap_err(), twins);
+        assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
     }
 
     #[test]

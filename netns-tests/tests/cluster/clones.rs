@@ -52,13 +52,7 @@ fn a_copied_data_directory_is_refused_by_name_and_the_first_node_goes_on() {
     let doctor = cluster.weft("node3", &["doctor"]).out;
     assert!(doctor.contains("do what it says"), "{doctor}");
 
-    // A restarted agent of the first machine is no clone: it has its session again at once.
-    cluster.lab.kill_agent("node2").expect("an agent to kill");
-    eventually("node2 has its session again", || {
-        match cluster.metric("node2", "weft_session_connected") {
-            1 => Ok(()),
-            other => Err(other),
-        }
-    });
-    assert_eq!(cluster.metric("node3", "weft_session_connected"), 0);
+    let words = ["info", "--format", "{{.Swarm.Connected}}"];
+    assert_eq!(cluster.weft("node2", &words).ok(), "true\n");
+    assert_eq!(cluster.weft("node3", &words).ok(), "false\n");
 }

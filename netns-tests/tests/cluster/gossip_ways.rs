@@ -28,8 +28,8 @@ fn a_node_whose_gossip_datagrams_are_dropped_stays_and_everybody_says_so() {
     let silent = "does not answer; its endpoints are withdrawn";
     let before = ["node1", "node2"].map(|node| news(&cluster, node, silent));
     // A firewall that lets answers pass, and nothing that is no answer.
-    let rules = "table inet cut { chain out { type filter hook output priority 0; \
-                 udp dport 7946 drop; } }";
+    let rules = "table inet cut {\nchain out {\ntype filter hook output priority 0\n\
+                 udp dport 7946 drop\n}\n}\n";
     cluster.run("node3", None, &["nft", rules]).done();
     warns(
         &cluster,

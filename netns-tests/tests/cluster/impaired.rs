@@ -28,6 +28,7 @@ fn readdress(cluster: &Cluster, from: &str, to: &str) {
 #[test]
 fn a_node_without_its_address_is_shown_gets_nothing_and_comes_back() {
     let cluster = swarm(2);
+    cluster.network("front");
     let weft = |words: &[&str]| cluster.weft("node1", words);
     let create = |name: &str| {
         let words = [
@@ -36,6 +37,8 @@ fn a_node_without_its_address_is_shown_gets_nothing_and_comes_back() {
             "--detach",
             "--replicas",
             "2",
+            "--network",
+            "front",
             "--name",
             name,
         ];
@@ -119,10 +122,15 @@ fn tasks_of_a_node_that_gossip_cannot_reach_move_after_a_grace() {
     let tasks = cluster.web(3);
     assert_eq!(tasks.len(), 3);
     // The manager's port is open, gossip is not.
-    let rules = "table inet cut { chain out { type filter hook output priority 0; \
-                 udp dport 7946 drop; tcp dport 7946 drop; }
-                 chain in { type filter hook input priority 0; \
-                 udp dport 7946 drop; tcp dport 7946 drop; } }";
+    let port = "udp dport 7946 drop; tcp dport 7946 drop\n";
+    let chain =
+        |hook: &str| format!("chain {hook} {{\ntype filter hook {hook} priority 0\n{port}}}\n");
+    let rules = format!(
+        "table inet cut {{\n{}{}}}\n",
+        chain("input"),
+        chain("output")
+    );
+    let rules = rules.as_str();
     cluster.run("node3", None, &["nft", rules]).done();
     let row = status(&cluster, "node3", "Impaired");
     let message = row["Message"].as_str().expect("a text");
