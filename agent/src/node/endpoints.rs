@@ -1,7 +1,6 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use weft_control::api::{Connect, Connected, Disconnect};
@@ -20,7 +19,7 @@ use super::member::{FILE_OF_PLACES, Member};
 use super::places::{Place, find};
 use super::running::{Running, blocking};
 use crate::api::ApiError;
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
 /// to another thread would cost more than the looks.
@@ -40,7 +39,8 @@ async fn check(
 /// What an endpoint has in its sandbox.
 struct Made {
     tap: Tap,
-    sockets: Result<(UdpSocket, TcpListener), SandboxError>,
+    /// None where the sandbox is served already: on its second network.
+    sockets: Option<Result<DnsSockets, SandboxError>>,
 }
 
 impl Member {
@@ -184,15 +184,14 @@ impl Member {
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
-        let id = attachment.endpoint.clone();
         let gateway = running.gateway.clone();
         let internal = network.spec.internal;
+        let served = self.dns.serves(&place.resolver());
+        let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
-            if tap.is_ok()
-                && let Err(error) = sandbox.claim_port(&config.ifname, &id)
-            {
-                tracing::warn!(%error, "the interface does not say whose it is");
+            if closed && let Some(Err(error)) = gateway.wait().map(|g| g.disconnect(&sandbox)) {
+                tracing::warn!(%error, "a sandbox on internal networks keeps its way out");
             }
             // A foreign sandbox with a way out of its own keeps it.
             let has_own = || sandbox.has_own_way_out().unwrap_or(true);
@@ -202,7 +201,7 @@ impl Member {
                 let gateway = gateway.wait();
                 gateway.and_then(|g| g.connect(&sandbox).err())
             };
-            let sockets = sandbox.dns_sockets();
+            let sockets = (!served).then(|| sandbox.dns_sockets());
             (tap, egress, sockets)
         })
         .await?;
@@ -234,15 +233,41 @@ impl Member {
         self.local.insert(port);
         let view = self.client_view(place).await;
         match made.sockets {
-            Ok((udp, tcp)) => self.dns.serve(&place.resolver(), udp, tcp, view)?,
-            // The second network of the same sandbox: the resolver is there already.
-            Err(error) => {
-                if !self.dns.update_client(&place.resolver(), view) {
-                    tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
-                }
+            Some(Ok(sockets)) => self.dns.serve(&place.resolver(), sockets, view)?,
+            Some(Err(error)) => {
+                tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
+            }
+            None => {
+                self.dns.update_client(&place.resolver(), view);
             }
         }
         Ok(())
+    }
+
+    /// True when a sandbox is on a network with a way to the outside, that of endpoint `but` left
+    /// out. One that the orders do not tell of counts as such.
+    async fn has_way_out(&self, inode: u64, but: &EndpointId) -> bool {
+        let others: Vec<EndpointId> = {
+            let places = self.places.lock().await;
+            let here = places.known.iter().filter(|(_, p)| p.inode == inode);
+            here.map(|(id, _)| id.clone())
+                .filter(|id| id != but)
+                .collect()
+        };
+        let Some(orders) = self.session.assignments().borrow().clone() else {
+            return !others.is_empty();
+        };
+        others.iter().any(|id| {
+            let mut ordered = orders.own.endpoints.iter().map(|e| &e.attachment);
+            let network = ordered
+                .find(|a| a.endpoint == *id)
+                .map(|a| a.network.clone())
+                .or_else(|| Some(self.local.get(id)?.record.network.clone()));
+            let mut networks = orders.shared.networks.iter();
+            networks
+                .find(|n| Some(&n.id) == network.as_ref())
+                .is_none_or(|n| !n.spec.internal)
+        })
     }
 
     /// Networks that a sandbox is on, for DNS.
@@ -502,7 +527,9 @@ impl Member {
             let view = self.client_view(place).await;
             self.dns.update_client(&place.resolver(), view);
         }
-        let place = place.clone();
+        // The way out goes with the last network that has one.
+        let closed = last || !self.has_way_out(place.inode, id).await;
+        let (place, endpoint) = (place.clone(), id.clone());
         let gateway = running.gateway.clone();
         let removed = blocking(move || -> anyhow::Result<()> {
             // A namespace that is gone took everything with it; another one is none of ours.
@@ -512,9 +539,12 @@ impl Member {
                     None => Ok(()),
                 };
             };
-            sandbox.remove_port(&place.ifname)?;
-            if let Some(gateway) = gateway.wait().filter(|_| last) {
+            sandbox.remove_port(&place.ifname, &endpoint)?;
+            if let Some(gateway) = gateway.wait().filter(|_| closed) {
                 gateway.disconnect(&sandbox)?;
+            }
+            if last {
+                sandbox.remove_way_to_resolver()?;
             }
             Ok(())
         });

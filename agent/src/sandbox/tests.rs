@@ -1,10 +1,11 @@
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
 
@@ -48,9 +49,15 @@ fn anonymous() -> Sandbox {
     }
 }
 
+/// One endpoint for each name that an interface is made with.
+fn endpoint(ifname: &str) -> EndpointId {
+    EndpointId(format!("of-{ifname}"))
+}
+
 fn port(ifname: &str, host: &str, gateways: &[&str]) -> PortConfig {
     let host = net(host);
     PortConfig {
+        endpoint: endpoint(ifname),
         ifname: ifname.to_owned(),
         mac: Mac::for_ip(host.addr()),
         ips: vec![host],
@@ -120,9 +127,17 @@ fn overlay_ports_answer_the_way_they_were_asked() {
     assert!(!sandbox.has_own_way_out().expect("routes"));
 
     let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.1.5");
-    assert!(asked.contains("via 10.0.1.1 dev eth0 table 100"), "{asked}");
+    let table = |ifname| {
+        let mut netlink = sandbox.netlink().expect("nl");
+        1000 + netlink.link_index(ifname).expect("there")
+    };
+    let of_eth0 = table("eth0");
+    let way = format!("via 10.0.1.1 dev eth0 table {of_eth0}");
+    assert!(asked.contains(&way), "{asked}");
     let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.2.5");
-    assert!(asked.contains("via 10.0.2.1 dev eth2 table 102"), "{asked}");
+    let of_eth2 = table("eth2");
+    let way = format!("via 10.0.2.1 dev eth2 table {of_eth2}");
+    assert!(asked.contains(&way), "{asked}");
     let asked = output_in(&sandbox, "ip route get 10.0.2.9 from 10.0.2.5");
     assert!(
         asked.contains("dev eth2") && !asked.contains("via"),
@@ -147,8 +162,12 @@ fn overlay_ports_answer_the_way_they_were_asked() {
     assert_eq!(addresses, [net("10.0.1.6/24")]);
     drop(tap);
 
-    sandbox.remove_port("eth0").expect("remove");
-    sandbox.remove_port("eth0").expect("twice");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("remove");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("twice");
     let mut netlink = sandbox.netlink().expect("nl");
     assert!(netlink.link("eth0").expect("link").is_none());
     let tables: Vec<u32> = netlink
@@ -158,9 +177,48 @@ fn overlay_ports_answer_the_way_they_were_asked() {
         .map(|r| r.table)
         .collect();
     assert!(
-        !tables.contains(&100) && tables.contains(&102),
+        !tables.contains(&of_eth0) && tables.contains(&of_eth2),
         "{tables:?}"
     );
+}
+
+/// Whoever is root in the sandbox may give interfaces other names, even each other's.
+#[test]
+fn a_renamed_interface_is_known_and_removed() {
+    let sandbox = anonymous();
+    let config = port("eth0", "10.0.1.5/24", &["10.0.1.1"]);
+    let tap = sandbox.add_port(&config).expect("eth0");
+    output_in(&sandbox, "ip link set eth0 name wan0");
+    output_in(&sandbox, "ip link add eth0 type veth peer name eth9");
+    assert_eq!(tap.name_by_now().expect("there"), "wan0");
+    set_port_mtu(&tap, 1400).expect("by its name of now");
+    let mut netlink = sandbox.netlink().expect("nl");
+    assert_eq!(netlink.link("wan0").expect("wan0").expect("wan0").mtu, 1400);
+
+    let wan0 = netlink.link_index("wan0").expect("wan0");
+    output_in(&sandbox, "ip addr del 10.0.1.5/24 dev wan0");
+    let lost = keep_port(&sandbox.netns, &config).expect("kept");
+    assert!(lost.iter().any(|l| l.contains("10.0.1.5")), "{lost:?}");
+    let addresses = netlink.addresses("wan0").expect("addresses");
+    assert_eq!(addresses, [net("10.0.1.5/24")]);
+
+    // The next agent takes it up, and makes no second one.
+    drop(tap);
+    let tap = sandbox.add_port(&config).expect("again");
+    assert_eq!(tap.name(), "wan0");
+    assert_eq!(netlink.link_index("wan0").expect("wan0"), wan0);
+    assert_eq!(keep_port(&sandbox.netns, &config).expect("kept"), [""; 0]);
+    let links = sandbox.claimed_ports().expect("links");
+    assert_eq!(links, [("wan0".to_owned(), endpoint("eth0"))]);
+
+    drop(tap);
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("gone");
+    assert!(netlink.link("wan0").expect("links").is_none());
+    assert!(netlink.link("eth0").expect("links").is_some(), "not ours");
+    let rules = netlink.rules().expect("rules");
+    assert!(!rules.iter().any(|rule| rule.table == 1000 + wan0));
 }
 
 #[test]
@@ -190,7 +248,9 @@ fn what_others_made_is_neither_taken_nor_removed() {
         sandbox.add_port(&config),
         Err(SandboxError::Tap(_))
     ));
-    sandbox.remove_port("eth0").expect("stays");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("stays");
     let kind = netlink.link("eth0").expect("link").and_then(|l| l.kind);
     assert_eq!(kind.as_deref(), Some("veth"));
 }
@@ -236,25 +296,57 @@ fn a_port_that_fails_leaves_nothing() {
     assert_eq!(sandbox.first_free_ifname().expect("name"), "eth0");
 }
 
+/// A name server of the sandbox has port 53 of every address, and names still resolve.
 #[test]
-fn resolver_sockets_listen_inside_only() {
+fn resolver_sockets_leave_port_53_to_others() {
     let sandbox = anonymous();
-    let (udp, tcp) = sandbox.dns_sockets().expect("sockets");
-    assert_eq!(udp.local_addr().expect("addr"), DNS_ADDR.into());
-    let mut client = sandbox
-        .netns
-        .run_in(|| TcpStream::connect(DNS_ADDR))
-        .expect("enter")
-        .expect("connect");
-    client.write_all(b"ask").expect("write");
-    drop(client);
+    let DnsSockets { udp, tcp, way } = sandbox.dns_sockets().expect("sockets");
+    let all = (Ipv4Addr::UNSPECIFIED, DNS_ADDR.port());
+    let theirs = sandbox.netns.run_in(|| {
+        let udp = UdpSocket::bind(all).expect("udp");
+        (udp, TcpListener::bind(all).expect("tcp"))
+    });
+    let (their_udp, _their_tcp) = theirs.expect("enter");
+    let ask = || {
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+        client.connect(DNS_ADDR).expect("connect");
+        client.send(b"udp").expect("sent");
+        (client, TcpStream::connect(DNS_ADDR).expect("connect"))
+    };
+    let (client, mut stream) = sandbox.netns.run_in(ask).expect("enter");
+    udp.set_nonblocking(false).expect("blocking");
     tcp.set_nonblocking(false).expect("blocking");
+    let mut bytes = [0; 16];
+    let (len, from) = udp.recv_from(&mut bytes).expect("asked");
+    assert_eq!(&bytes[..len], b"udp");
+    udp.send_to(b"answer", from).expect("answered");
+    // It is connected: what does not come from where it asked is not taken.
+    let len = client.recv(&mut bytes).expect("an answer");
+    assert_eq!(&bytes[..len], b"answer");
+    stream.write_all(b"tcp").expect("write");
+    stream.shutdown(std::net::Shutdown::Write).expect("ended");
     let (mut server, _) = tcp.accept().expect("accept");
     let mut text = String::new();
     server.read_to_string(&mut text).expect("read");
-    assert_eq!(text, "ask");
-    let error = sandbox.dns_sockets().expect_err("taken");
-    assert!(error.to_string().contains("127.0.0.11:53 (udp)"), "{error}");
+    server.write_all(b"answer").expect("write");
+    drop(server);
+    text.clear();
+    stream.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "answer");
+    their_udp.set_nonblocking(true).expect("set");
+    assert!(their_udp.recv(&mut bytes).is_err(), "nothing went astray");
+
+    let way = way.expect("nft is there");
+    assert_eq!(way.keep().expect("looked"), None);
+    output_in(&sandbox, "nft flush ruleset");
+    assert!(way.keep().expect("set again").is_some());
+    assert_eq!(way.keep().expect("looked"), None);
+    output_in(&sandbox, "nft flush chain ip weft_dns output");
+    assert!(way.keep().expect("set again").is_some());
+    sandbox.netns.run_in(ask).expect("enter");
+    udp.recv_from(&mut bytes).expect("asked");
+    sandbox.remove_way_to_resolver().expect("gone");
+    assert_eq!(output_in(&sandbox, "nft list ruleset"), "");
 }
 
 #[test]
@@ -393,11 +485,7 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
         .run_in(|| {
             for _ in 0..2 {
                 GatewayBridge::teardown().expect("teardown");
-                assert!(
-                    weft_sys::nft::list_table("inet", TABLE)
-                        .expect("list")
-                        .is_none()
-                );
+                assert!(nft::list_table("inet", TABLE).expect("list").is_none());
                 assert!(
                     Netlink::open()
                         .expect("nl")
