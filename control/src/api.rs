@@ -86,6 +86,12 @@ pub struct SwarmInfo {
     pub managers: Vec<String>,
     /// True while the session to a manager is open.
     pub connected: bool,
+    /// Why it is not, while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When the last attempt failed, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_at: Option<u64>,
 }
 
 /// `weft swarm init`
@@ -317,7 +323,7 @@ pub struct TaskRow {
     pub task: Task,
     /// Host name of its node; empty before it is assigned.
     pub node_name: String,
-    /// The node is down, or no member any more: what it reported last is all that is known.
+    /// The node is down, carries no traffic, or is no member any more: what it reported last is all that is known.
     #[serde(default)]
     pub node_down: bool,
 }
@@ -331,6 +337,32 @@ pub struct NodeRow {
     pub is_self: bool,
     /// True for the manager that leads.
     pub is_leader: bool,
+    /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<NodeSight>,
+    /// A second machine has shown the node's identity in the last half minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<NodeClone>,
+}
+
+/// Two machines with one identity: a data directory was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeClone {
+    /// Address of the one with the session.
+    pub first: IpAddr,
+    /// Address of the one that was refused.
+    pub second: IpAddr,
+}
+
+/// Whom the gossip of a node sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSight {
+    /// Other members.
+    pub others: u32,
+    /// How many of them it sees.
+    pub seen: u32,
+    /// Names of those that it does not see; not all, where they are very many.
+    pub unseen: Vec<String>,
 }
 
 /// `weft node rm`

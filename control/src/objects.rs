@@ -142,6 +142,15 @@ pub enum NodeState {
     Ready,
 }
 
+/// A node whose session is open, and that carries no traffic all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impairment {
+    /// Unix milliseconds of the moment at which it was noticed.
+    pub since: u64,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
 /// A member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -169,11 +178,28 @@ pub struct Node {
     pub state: NodeState,
     /// Why the state is what it is, for people.
     pub message: String,
+    /// Why it carries no traffic although its session is open: it gets no new tasks, and those it
+    /// has move after [`crate::cluster::IMPAIRED_GRACE_MS`]. A field of its own beside `state`, so
+    /// that agents and stores of earlier versions read what they know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impaired: Option<Impairment>,
+    /// Unix milliseconds from which the newest certificate counts that the node opened a session
+    /// with; 0 before the first. An older one is not renewed any more once it has run out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub certified: u64,
     /// The node's own IPv4 address on the ingress network: source of mesh connections to replicas.
     /// Its IPv6 address is the [`Network::twin`].
     pub ingress_ip: Option<IpAddr>,
     /// Control address, for managers only.
     pub manager_addr: Option<SocketAddr>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Node {

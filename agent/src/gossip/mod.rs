@@ -11,14 +11,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use weft_control::assignment::GossipKey;
-use weft_control::gossip::{Config, Forgery, Gossip, Identity, Members, NetdbView};
+use weft_control::gossip::{Blocked, Config, Forgery, Gossip, Identity, Members, NetdbView};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
 
@@ -142,6 +142,13 @@ impl GossipHandle {
     #[must_use]
     pub fn lies(&self, span: Duration) -> Vec<Forgery> {
         self.shared.lies(span)
+    }
+
+    /// Ways that gossip's datagrams do not pass while its streams do, as of the last second.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<Blocked> {
+        let blocked = self.shared.blocked.lock();
+        blocked.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Greets these addresses until members answer there, and again whenever none is there.

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use weft_control::gossip::{Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
+use weft_control::gossip::{
+    Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView,
+};
 use weft_control::id::NodeId;
 use weft_control::records::Table;
 
@@ -21,6 +23,8 @@ use crate::door::{Door, Quiet};
 
 /// Readers of the view get changes in batches of this length.
 const DEBOUNCE: Duration = Duration::from_millis(10);
+/// Between two looks for ways that are blocked.
+const LOOK: Duration = Duration::from_secs(1);
 const DATAGRAMS_PER_ROUND: usize = 64;
 const MAX_CALLS: usize = 32;
 /// Messages of conversations that wait for the task.
@@ -49,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) sealer: Arc<Sealer>,
     /// The last one of each kind, and when.
     lies: Mutex<BTreeMap<LieKey, Instant>>,
+    /// Ways that datagrams do not pass, as of the last look.
+    pub(crate) blocked: Mutex<Vec<Blocked>>,
     pub(crate) door: Arc<Door>,
 }
 
@@ -66,6 +72,7 @@ impl Shared {
             counters: Arc::default(),
             sealer: Arc::new(sealer),
             lies: Mutex::default(),
+            blocked: Mutex::default(),
             door: Door::new("gossip", LIMITS),
         }
     }
@@ -120,6 +127,8 @@ pub(crate) struct Core {
     /// The view is to be published at this time.
     publish_at: Option<Duration>,
     published: Duration,
+    /// When it was looked for ways that are blocked.
+    looked: Duration,
     /// Errors of the socket.
     trouble: Quiet,
 }
@@ -150,6 +159,7 @@ impl Core {
             calls: JoinSet::new(),
             publish_at: Some(Duration::ZERO),
             published: Duration::ZERO,
+            looked: Duration::ZERO,
             trouble: Quiet::new("errors of the gossip socket"),
         };
         (this, conversations)
@@ -199,6 +209,12 @@ impl Core {
             let now = self.now();
             if self.gossip.next_deadline().is_some_and(|at| at <= now) {
                 self.gossip.handle_deadline(now);
+            }
+            if now.saturating_sub(self.looked) >= LOOK {
+                self.looked = now;
+                let blocked = self.gossip.blocked(now);
+                let told = self.shared.blocked.lock();
+                *told.unwrap_or_else(PoisonError::into_inner) = blocked;
             }
         }
     }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::session::{
     Identity, IdentityError, MANAGER_UNIT, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
-    certificate_from_pem, create_private_dir, damaged, digest, write_private,
+    certificate_from_pem, create_private_dir, damaged, digest, validity_of, write_private,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +30,7 @@ pub(super) struct Authority {
     key_pem: Zeroizing<String>,
     issuer: Issuer<'static, KeyPair>,
     digest: [u8; 32],
+    validity: (SystemTime, SystemTime),
 }
 
 impl std::fmt::Debug for Authority {
@@ -69,6 +70,7 @@ impl Authority {
             Issuer::from_ca_cert_der(&root, key).map_err(|e| damaged("the root certificate", e))?;
         Ok(Self {
             digest: digest(&root),
+            validity: validity_of("the root certificate", &root)?,
             root_pem,
             key_pem,
             issuer,
@@ -99,6 +101,11 @@ impl Authority {
     /// The root certificate, for joiners.
     pub(super) fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    /// First and last moment at which the root certificate counts.
+    pub(super) fn validity(&self) -> (SystemTime, SystemTime) {
+        self.validity
     }
 
     /// What join tokens pin.

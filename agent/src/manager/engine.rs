@@ -1,14 +1,13 @@
 //! What all parts of a manager share: the store, the authority, and how commands become changes.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use weft_control::cluster::{
     Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError, Waits,
-    reconcile, set_node_state,
+    reconcile, set_impaired, set_node_state,
 };
 use weft_control::id::NodeId;
 use weft_control::objects::NodeState;
@@ -16,8 +15,11 @@ use weft_control::objects::NodeState;
 use super::ca::Authority;
 use super::health::{Health, Timing};
 use super::orders::Orders;
+use super::sessions::Sessions;
 use super::store::RedbStore;
+use super::vitals::VitalsBook;
 use crate::door::{Door, Quiet};
+use crate::session::Identity;
 
 /// Commands that lose against other writers this often have met a defect.
 const MAX_ATTEMPTS: usize = 64;
@@ -36,10 +38,14 @@ pub(super) struct Engine {
     pub(super) authority: Authority,
     pub(super) timing: Timing,
     pub(super) health: Health,
+    /// What nodes say of themselves.
+    pub(super) vitals: VitalsBook,
     /// Orders of all nodes.
     pub(super) orders: Orders,
-    /// Open session of each node; dropping a sender ends the session.
-    pub(super) sessions: Mutex<BTreeMap<NodeId, oneshot::Sender<()>>>,
+    /// Open session of each node.
+    pub(super) sessions: Sessions,
+    /// The newest certificate of the manager itself.
+    pub(super) own: watch::Sender<Arc<Identity>>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) door: Arc<Door>,
     pub(super) quiet: Lines,
@@ -74,9 +80,12 @@ impl Lines {
 
 /// Unix milliseconds.
 pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    unix_millis(SystemTime::now())
+}
+
+/// The same of another moment.
+pub(super) fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -126,12 +135,6 @@ impl Engine {
             })
         })
         .await
-    }
-
-    pub(super) fn sessions(
-        &self,
-    ) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, oneshot::Sender<()>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings tasks in line with services and nodes, at every change and deadline, until stopped.
@@ -193,18 +196,36 @@ impl Engine {
         }
     }
 
-    /// Marks silent nodes down, until stopped.
+    /// Marks silent nodes down, and those that carry no traffic impaired, until stopped.
     pub(super) async fn health_loop(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
         let work = async {
             loop {
                 tokio::time::sleep(self.timing.tick).await;
                 self.mark_silent().await;
+                self.mark_impaired().await;
             }
         };
         tokio::select! {
             () = work => {}
             () = stopped(&mut stop) => {}
+        }
+    }
+
+    async fn mark_impaired(&self) {
+        let (state, now) = (self.state(), Instant::now());
+        self.sessions.retain(|id| state.nodes.contains_key(id));
+        let differences = self.vitals.differences(&state, &self.node, now);
+        for (node, why) in differences {
+            let mark = |s: &ClusterState, now, e: &mut Entropy| {
+                set_impaired(s, now, e, &node, why.as_deref())
+            };
+            match (self.change(mark).await, &why) {
+                (Ok(()), Some(why)) => tracing::warn!(%node, why, "node carries no traffic"),
+                (Ok(()), None) => tracing::info!(%node, "node carries traffic again"),
+                // Removed meanwhile, or the disk: a later tick tries again.
+                (Err(error), _) => tracing::debug!(%node, %error, "cannot mark the node"),
+            }
         }
     }
 

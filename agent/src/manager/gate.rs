@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tonic::Status;
@@ -13,6 +13,7 @@ use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Context, Poll, Service,
 use tonic::service::Routes;
 
 use super::engine::Engine;
+use super::lapsed::{may_be_renewed, only_renewal};
 use super::listener::Peer;
 use super::rpc::removed;
 use crate::door::count;
@@ -23,14 +24,37 @@ use crate::session::Member;
 const OPEN: [&str; 2] = [ROOT, ISSUE];
 const ROOT: &str = "/weft.v1.Ca/GetRootCa";
 const ISSUE: &str = "/weft.v1.Ca/IssueCertificate";
+/// What a member may call whose certificate has run out: this, and nothing else.
+const RENEW: &str = "/weft.v1.Ca/RenewCertificate";
 
 /// Calls on one connection without a certificate; joining takes one on each of two.
 const STRANGER_CALLS: usize = 8;
 /// Until a call is answered; streams go on as long as they like after that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The member on the other side of a connection, if it still is one.
+/// The member on the other side of a connection, if it still is one and its certificate counts.
 pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
+    let member = known(core, peer)?;
+    if peer.lapsed {
+        return Err(only_renewal(&member, SystemTime::now()));
+    }
+    Ok(member)
+}
+
+/// The member on the other side, if it still is one and its certificate may be renewed.
+pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
+    let member = known(core, peer)?;
+    if peer.lapsed {
+        let state = core.state();
+        let node = state.nodes.get(&member.node);
+        let node = node.ok_or_else(|| removed(&member.node))?;
+        may_be_renewed(&member, node, core.authority.validity(), SystemTime::now())?;
+    }
+    Ok(member)
+}
+
+/// Who has a certificate of a node of this swarm, whatever its age.
+fn known(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
     let member = peer.member.clone().ok_or_else(|| {
         Status::permission_denied(format!(
             "Permission denied: {} has no node certificate; join the swarm first",
@@ -92,7 +116,13 @@ pub(super) struct Gate {
 
 impl Gate {
     fn may_call(&self, path: &str) -> Result<(), Status> {
-        if !OPEN.contains(&path) {
+        if self.peer.lapsed {
+            let calls = self.visit.calls.fetch_add(1, Ordering::Relaxed);
+            if path == RENEW && calls < STRANGER_CALLS {
+                return renewer(&self.core, &self.peer).map(drop);
+            }
+        }
+        if self.peer.lapsed || !OPEN.contains(&path) {
             return member(&self.core, &self.peer).map(drop);
         }
         if member(&self.core, &self.peer).is_err()

@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
-use weft_control::api::{JoinToken, NodeRow, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow};
+use weft_control::api::{
+    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
+};
 use weft_control::cluster::{
     Attach, ClusterState, CommandError, Detacher, Token, add_peer, attach_endpoint, create_network,
     create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
@@ -18,6 +21,7 @@ use weft_control::objects::{
 };
 
 use super::Manager;
+use super::sessions::Twins;
 
 impl Manager {
     /// The newest desired state.
@@ -36,6 +40,23 @@ impl Manager {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.core.store.trouble().borrow().clone()
+    }
+
+    /// Nodes whose identity a second machine has shown lately, for people.
+    #[must_use]
+    pub fn clones(&self) -> Vec<String> {
+        let state = self.state();
+        let twins = self.core.sessions.twins(Instant::now());
+        let text = |(id, twins): (&NodeId, &Twins)| {
+            let name = state.nodes.get(id).map_or(id.as_str(), |n| &n.hostname);
+            format!(
+                "node {name} is there twice: at {}, which has the session, and at {}, whose data \
+                 directory is a copy; stop weftd there, empty its data directory, and let it join \
+                 by itself",
+                twins.first, twins.second
+            )
+        };
+        twins.iter().map(text).collect()
     }
 
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
@@ -77,7 +98,23 @@ impl Manager {
 
     fn node_row(&self, node: &Node) -> NodeRow {
         let is_self = node.id == self.core.node;
+        let state = self.state();
+        let name = |id: &NodeId| {
+            let node = state.nodes.get(id);
+            node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
+        };
+        let sight = self.core.vitals.sight(&node.id);
+        let twins = self.core.sessions.twins(Instant::now());
         NodeRow {
+            cloned: twins.get(&node.id).map(|twins| NodeClone {
+                first: twins.first,
+                second: twins.second,
+            }),
+            gossip: sight.map(|sight| NodeSight {
+                others: sight.others,
+                seen: sight.others.saturating_sub(sight.unseen),
+                unseen: sight.unseen_nodes.iter().map(name).collect(),
+            }),
             node: node.clone(),
             is_self,
             is_leader: is_self,
@@ -314,7 +351,7 @@ impl Manager {
                     .unwrap_or_default(),
                 node_down: task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
-                    node.is_none_or(|n| n.state == NodeState::Down)
+                    node.is_none_or(|n| n.state == NodeState::Down || n.impaired.is_some())
                 }),
             })
             .collect();

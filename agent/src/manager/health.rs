@@ -88,6 +88,15 @@ impl Health {
         self.inner().heard.insert(node.clone(), heard);
     }
 
+    /// How long ago the node was heard of; very long, where it never was.
+    pub(super) fn silence(&self, node: &NodeId, now: Instant) -> Duration {
+        let inner = self.inner();
+        let heard = inner.heard.get(node);
+        heard.map_or(Duration::MAX, |heard| {
+            now.saturating_duration_since(heard.at)
+        })
+    }
+
     pub(super) fn hint(&self, node: &NodeId) {
         if let Some(heard) = self.inner().heard.get_mut(node) {
             heard.hinted = true;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,6 +24,7 @@ use weft_control::objects::Node;
 
 use super::engine::{Engine, stopped};
 use super::gate::{self, Gate, Visit};
+use super::lapsed::{LapsedToo, has_lapsed};
 use crate::door::{BACKLOG, FLUSH, Limits, Place, by_descriptors, count};
 use crate::session::{Identity, IdentityError, Member, damaged, provider};
 
@@ -80,6 +81,8 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     /// From its certificate; nothing for a machine that wants to join.
     pub(super) member: Option<Arc<Member>>,
+    /// The certificate has run out: all that it is good for is its renewal.
+    pub(super) lapsed: bool,
 }
 
 /// TLS of a manager: a client certificate is optional here, and asked for by each service that
@@ -89,14 +92,14 @@ pub(super) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, Id
     roots
         .add(identity.root().clone())
         .map_err(|e| damaged("the root certificate", e))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    let valid = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()
         .map_err(|e| damaged("the root certificate", e))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| damaged("the TLS configuration", e))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(LapsedToo(valid)))
         .with_single_cert(vec![identity.certificate().clone()], identity.key()?)
         .map_err(|e| damaged("the manager's certificate", e))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -178,7 +181,16 @@ impl Guest {
             () = self.place.turned_out() => return,
         };
         let failed = match shaken {
-            Ok(Ok((stream, member))) => return self.serve(stream, Peer { addr, member }).await,
+            Ok(Ok((stream, member))) => {
+                let now = SystemTime::now();
+                let lapsed = member.as_ref().is_some_and(|m| has_lapsed(m, now));
+                let peer = Peer {
+                    addr,
+                    member,
+                    lapsed,
+                };
+                return self.serve(stream, peer).await;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it took too long".to_owned(),
         };

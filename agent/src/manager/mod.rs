@@ -9,10 +9,13 @@ mod engine;
 mod gate;
 mod handle;
 mod health;
+mod lapsed;
 mod listener;
 mod orders;
 mod rpc;
+mod sessions;
 mod store;
+mod vitals;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -40,6 +43,7 @@ use self::ca::{Authority, NODE_LIFE};
 use self::engine::{Engine, Lines, entropy, stopped, unix_ms};
 use self::health::Health;
 use self::rpc::Rpc;
+use self::sessions::Sessions;
 use crate::api;
 use crate::door::Door;
 use crate::mesh::owner;
@@ -55,8 +59,8 @@ pub use store::{RedbStore, StoreError};
 /// Routes of this host with words that name them; asked when a network is made.
 pub type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
 
-/// How often the time of day is compared with the life of the server's certificate.
-const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_secs(3600);
+/// How often the time of day is compared with the life of the manager's own certificate.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 
 /// Bytes of a request to join: a key, a token, and what a node says about itself.
 const MAX_CA_REQUEST: usize = 32 << 10;
@@ -288,7 +292,7 @@ impl Manager {
                     .core
                     .change(|s, now, e| {
                         // A node that was faster than this loop is ready for good reason.
-                        if manager.core.sessions().contains_key(&node.id) {
+                        if manager.core.sessions.contains(&node.id) {
                             return Ok(Vec::new());
                         }
                         let why = "not heard of since the manager started";
@@ -314,13 +318,15 @@ impl Manager {
             authority,
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
+            vitals: vitals::VitalsBook::default(),
             orders: orders::Orders::default(),
-            sessions: Mutex::default(),
+            sessions: Sessions::default(),
+            own: watch::Sender::new(Arc::new(identity.clone())),
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
         });
-        let tls = Arc::new(ArcSwap::new(server_certificate(&core)?));
+        let tls = Arc::new(ArcSwap::new(certify_self(&core)?));
         let rpc = Rpc(Arc::clone(&core));
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
@@ -337,7 +343,7 @@ impl Manager {
             tokio::spawn(Arc::clone(&core).reconcile_loop()),
             tokio::spawn(Arc::clone(&core).health_loop()),
             tokio::spawn(Arc::clone(&core).mend_loop()),
-            tokio::spawn(renew_server_certificate(Arc::clone(&core), tls)),
+            tokio::spawn(keep_certified(Arc::clone(&core), tls)),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
         Ok(Self {
@@ -367,12 +373,19 @@ impl Manager {
         self.core.door.sample()
     }
 
+    /// The manager's own certificate, made anew at each start and whenever it gets old: its node
+    /// needs nobody else for it.
+    #[must_use]
+    pub fn identities(&self) -> watch::Receiver<Arc<Identity>> {
+        self.core.own.subscribe()
+    }
+
     /// Ends all sessions and closes the state file.
     pub async fn stop(&self) {
         self.core.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
-            let limit = std::time::Duration::from_secs(2);
+            let limit = Duration::from_secs(2);
             let abort = task.abort_handle();
             if tokio::time::timeout(limit, task).await.is_err() {
                 abort.abort();
@@ -392,34 +405,42 @@ impl Drop for Manager {
     }
 }
 
-fn server_certificate(core: &Engine) -> Result<Arc<ServerConfig>, CommandError> {
+/// A new certificate for the manager itself: what it shows to nodes, and its own node to it.
+fn certify_self(core: &Engine) -> Result<Arc<ServerConfig>, CommandError> {
     let now = SystemTime::now();
     let identity = core
         .authority
         .issue(&core.node, Role::Manager, &core.cluster, now)?;
-    Ok(listener::server_config(&identity)?)
+    let config = listener::server_config(&identity)?;
+    core.own.send_replace(Arc::new(identity));
+    Ok(config)
 }
 
-/// The manager certifies its own server key anew at each start, and a few times in a long life.
-async fn renew_server_certificate(core: Arc<Engine>, tls: Arc<ArcSwap<ServerConfig>>) {
+/// The manager certifies itself anew at each start, and a few times in a long life.
+async fn keep_certified(core: Arc<Engine>, tls: Arc<ArcSwap<ServerConfig>>) {
     let mut stop = core.stop.subscribe();
-    let mut made = SystemTime::now();
+    let (mut made, mut steady) = (SystemTime::now(), Instant::now());
     loop {
         tokio::select! {
             () = stopped(&mut stop) => return,
             () = tokio::time::sleep(RENEWAL_LOOK) => {}
         }
-        // The time of day decides whether it counts; a clock that was set back may make it too new.
-        let age = SystemTime::now().duration_since(made);
-        if age.is_ok_and(|age| age < NODE_LIFE / 3) {
+        if is_fresh(made, SystemTime::now(), steady.elapsed()) {
             continue;
         }
-        match server_certificate(&core) {
+        match certify_self(&core) {
             Ok(config) => {
-                made = SystemTime::now();
+                (made, steady) = (SystemTime::now(), Instant::now());
                 tls.store(config);
             }
             Err(error) => tracing::error!(%error, "cannot renew the manager's certificate"),
         }
     }
+}
+
+/// Whether a certificate that was `made` then is young by the time of day, and by a clock that
+/// nobody sets. A clock that was set back may make it too new for others.
+fn is_fresh(made: SystemTime, now: SystemTime, held: Duration) -> bool {
+    let young = |age| age < NODE_LIFE / 3;
+    now.duration_since(made).is_ok_and(young) && young(held)
 }

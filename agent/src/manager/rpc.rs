@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use subtle::ConstantTimeEq as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weft_control::cluster::{
     Attach, ClusterState, CommandError, Detacher, MAX_REPLICAS, NodeDescription, Token,
-    attach_endpoint, detach_endpoint, join, leave_node, remove_node, role_of_secret,
-    set_node_state, update_node, update_task_status,
+    attach_endpoint, detach_endpoint, join, leave_node, note_certificate, remove_node,
+    role_of_secret, set_node_state, update_node, update_task_status,
 };
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::{NodeState, Role, TaskStatus};
 
-use super::engine::{Engine, stopped};
+use super::engine::{Engine, stopped, unix_millis};
 use super::gate;
 use super::listener::Peer;
 use super::orders::{News, Sent};
-use crate::session::convert::{SCHEMA, decode, encode, to_status};
+use super::sessions::{Caller, Replaced, Twins};
+use crate::session::convert::{SCHEMA, decode, encode, to_status, vitals_from_proto};
 use crate::session::proto::ca_server::Ca;
 use crate::session::proto::control_server::Control;
 use crate::session::proto::dispatcher_server::Dispatcher;
@@ -96,6 +97,17 @@ pub(super) fn removed(node: &NodeId) -> Status {
     ))
 }
 
+fn is_a_clone(node: &NodeId, description: &NodeDescription, twins: Twins) -> Status {
+    let Twins { first, second } = twins;
+    let name = &description.hostname;
+    tracing::warn!(%node, name, %first, %second, "two machines say that they are this node");
+    Status::already_exists(format!(
+        "node {name} ({node}) has a session from {first} already, and this machine, {second}, shows the \
+         same identity: its data directory is a copy. Stop weftd on one of them; to make this one a \
+         node of its own, empty its data directory, start weftd and join the swarm"
+    ))
+}
+
 #[tonic::async_trait]
 impl Ca for Rpc {
     async fn get_root_ca(
@@ -159,7 +171,8 @@ impl Ca for Rpc {
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
-        let member = self.member(&request)?;
+        let peer = peer(&request)?;
+        let member = gate::renewer(&self.0, peer)?;
         let state = self.0.state();
         let node = state
             .nodes
@@ -176,6 +189,9 @@ impl Ca for Rpc {
                 SystemTime::now(),
             )
             .map_err(internal)?;
+        if peer.lapsed {
+            tracing::warn!(node = %node.id, addr = %peer.addr, "renewed a certificate that had run out");
+        }
         Ok(Response::new(RenewCertificateResponse { certificate_pem }))
     }
 }
@@ -185,7 +201,7 @@ async fn stream_orders(
     core: Arc<Engine>,
     node: NodeId,
     out: mpsc::Sender<Result<SessionMessage, Status>>,
-    mut replaced: oneshot::Receiver<()>,
+    mut replaced: Replaced,
 ) {
     let mut states = core.store.subscribe();
     let mut stop = core.stop.subscribe();
@@ -231,13 +247,28 @@ impl Dispatcher for Rpc {
         request: Request<SessionRequest>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let member = self.member(&request)?;
+        let addr = peer(&request)?.addr.ip();
         let request = request.into_inner();
         let description = description(request.schema, &request.node_json)?;
         // First: a manager that has just started takes nodes without a session for unknown.
-        let (cancel, replaced) = oneshot::channel();
-        self.0.sessions().insert(member.node.clone(), cancel);
+        let replaced = {
+            let homes = [description.addr, description.data_path_addr];
+            let caller = Caller::new(request.life, addr, &homes);
+            let now = Instant::now();
+            let silence = self.0.health.silence(&member.node, now);
+            let period = self.0.timing.heartbeat;
+            let sessions = &self.0.sessions;
+            let opened = sessions.open(&member.node, caller, silence, period, now);
+            opened.map_err(|twins| is_a_clone(&member.node, &description, twins))?
+        };
         self.0
             .change(|s, now, e| update_node(s, now, e, &member.node, &description))
+            .await
+            .map_err(to_status)?;
+        // From now on no older one of this node is renewed after its time.
+        let since = unix_millis(member.not_before);
+        self.0
+            .change(|s, now, e| note_certificate(s, now, e, &member.node, since))
             .await
             .map_err(to_status)?;
         self.0.health.heard(&member.node, Instant::now());
@@ -263,6 +294,9 @@ impl Dispatcher for Rpc {
             ));
         }
         self.0.health.heard(&member.node, Instant::now());
+        if let Some(vitals) = request.into_inner().vitals {
+            self.0.vitals.note(&member.node, vitals_from_proto(vitals));
+        }
         Ok(Response::new(HeartbeatResponse {}))
     }
 
@@ -310,7 +344,7 @@ impl Dispatcher for Rpc {
         request: Request<LeaveRequest>,
     ) -> Result<Response<LeaveResponse>, Status> {
         let member = self.member(&request)?;
-        drop(self.0.sessions().remove(&member.node));
+        self.0.sessions.end(&member.node);
         let never_started = request.get_ref().never_started;
         self.0
             .change(|s, now, e| {

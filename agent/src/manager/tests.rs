@@ -1,5 +1,6 @@
 //! Managers and nodes over real sockets on the loopback, with short periods.
 
+mod certificates;
 mod door;
 mod members;
 

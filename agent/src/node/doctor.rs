@@ -3,14 +3,17 @@
 mod walls;
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use weft_control::api::{Check, Health};
+use weft_control::cluster::ErrorKind;
 use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
 
-use super::Node;
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};
+use super::{Node, ways};
+use crate::session::local;
 
 /// Oldest kernel that everything was made for.
 const LEAST_KERNEL: (u32, u32) = (6, 2);
@@ -146,10 +149,29 @@ fn session(checks: &mut Checks, member: &Member) {
         checks.ok("manager", "the session is open");
     } else {
         let why = member.session.last_error();
+        let next = match &why {
+            // Who is refused reaches the manager.
+            Some(why) if why.kind != ErrorKind::Unavailable => "what runs goes on; do what it says",
+            _ => "what runs goes on; look whether a manager runs and its port 2377 can be reached",
+        };
+        let found = why.map_or_else(|| "no session".to_owned(), |e| e.to_string());
+        checks.fail("manager", found, next);
+    }
+    let (from, until) = member.session.identity().validity();
+    let now = SystemTime::now();
+    let found = format!(
+        "it counts from {} until {}; the clock says {}",
+        local(from),
+        local(until),
+        local(now)
+    );
+    if (from..=until).contains(&now) {
+        checks.ok("certificate", found);
+    } else {
         checks.fail(
-            "manager",
-            why.map_or_else(|| "no session".to_owned(), |e| e.to_string()),
-            "what runs goes on; look whether a manager runs and its port 2377 can be reached",
+            "certificate",
+            found,
+            "look whether the clock is right; weftd renews the certificate as soon as a manager answers",
         );
     }
 }
@@ -315,6 +337,7 @@ fn mtus(checks: &mut Checks, running: &Running) {
 
 fn gossip(checks: &mut Checks, member: &Member, running: &Running) {
     let view = running.gossip.view().borrow().clone();
+    let blocked = running.gossip.blocked();
     let orders = member.session.assignments().borrow().clone();
     for (node, state) in &view.members {
         if *node == member.node_id {
@@ -325,6 +348,11 @@ fn gossip(checks: &mut Checks, member: &Member, running: &Running) {
             .find(|n| n.id == *node)
             .map_or_else(|| node.short().to_owned(), |n| n.hostname.clone());
         let name = format!("node {name}");
+        let way = blocked.iter().find(|way| way.node == *node);
+        if let (true, Some(way), Some(orders)) = (state.state.is_active(), way, &orders) {
+            checks.warn(name, ways::text(way, orders), ways::NEXT);
+            continue;
+        }
         match state.state {
             MemberState::Alive => checks.ok(name, "it answers gossip"),
             MemberState::Suspect => checks.warn(

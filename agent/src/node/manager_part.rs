@@ -41,10 +41,28 @@ impl Member {
         *self.opening.lock().await = Some(opening);
     }
 
-    async fn try_manager(&self, config: &ManagerConfig, identity: &Identity) -> bool {
+    /// Uses the certificates that the manager makes for its own node: it needs no session, and so
+    /// no certificate, to get one.
+    pub(super) fn follow_identity(self: &Arc<Self>, manager: &Manager) {
+        let mut newest = manager.identities();
+        newest.mark_changed();
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while newest.changed().await.is_ok() {
+                let identity = Arc::clone(&newest.borrow_and_update());
+                let Some(this) = this.upgrade() else { return };
+                if let Err(error) = this.session.adopt(&identity).await {
+                    tracing::warn!(%error, "cannot keep the node's new certificate");
+                }
+            }
+        });
+    }
+
+    async fn try_manager(self: &Arc<Self>, config: &ManagerConfig, identity: &Identity) -> bool {
         match Manager::open(config.clone(), identity).await {
             Ok(manager) => {
-                self.manager.get_or_init(|| Arc::new(manager));
+                let manager = self.manager.get_or_init(|| Arc::new(manager));
+                self.follow_identity(manager);
                 *self.manager_off() = None;
                 self.warnings.clear(SUBJECT);
                 true

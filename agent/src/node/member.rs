@@ -19,6 +19,7 @@ use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
 use super::self_tests::SelfTests;
 use super::tasks::Tasks;
+use super::vitals::{self, SLOW_START};
 use super::warnings::Warnings;
 use crate::config::Config;
 use crate::dns::DnsServer;
@@ -146,6 +147,9 @@ impl Member {
             })
         });
         *member.main.lock().await = Some(main);
+        if let Some(manager) = member.manager.get() {
+            member.follow_identity(manager);
+        }
         Ok(member)
     }
 
@@ -179,12 +183,24 @@ impl Member {
                 let found = this.self_tests.found();
                 Running::start(&this.config, &first, found, &this.local, &this.warnings)
             };
-            let started = blocking(start).await.and_then(|r| r);
+            let mut starting = std::pin::pin!(blocking(start));
+            let quickly = tokio::time::timeout(SLOW_START, starting.as_mut()).await;
+            let started = match quickly {
+                Ok(started) => started,
+                Err(_) => {
+                    let seconds = SLOW_START.as_secs();
+                    let why = format!("it has not started within {seconds} seconds");
+                    self.session.tell(vitals::off(why));
+                    starting.await
+                }
+            };
+            let started = started.and_then(|started| started);
             match started {
                 Ok(running) => break Arc::new(running),
                 Err(error) => {
                     let text = format!("{error:#}");
                     self.warnings.set("start", text.clone());
+                    self.session.tell(vitals::off(&*text));
                     self.started.send_replace(Some(Err(text)));
                 }
             }

@@ -38,7 +38,9 @@ mod service;
 mod swarm;
 mod tasks;
 mod underlay;
+mod vitals;
 mod warnings;
+mod ways;
 mod why;
 
 use std::sync::Arc;

@@ -30,6 +30,7 @@ use super::remembered::{Records, Remembered};
 use super::running::{MESH_IP, Running, blocking, gossip_members};
 use super::tasks::Tasks;
 use super::underlay::Mtus;
+use super::{vitals, ways};
 use crate::mesh::busy::NO_ADDRESS;
 use crate::session::Session;
 
@@ -182,6 +183,7 @@ impl Reconciler {
     }
 
     async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
+        self.member.session.tell(vitals::on(orders, view));
         self.tasks.converge(orders).await;
         let slow = self.ticks.is_multiple_of(SLOW);
         if slow {
@@ -196,6 +198,8 @@ impl Reconciler {
             self.warn_of_full_disks();
             self.warn_of_overlaps(orders).await;
             liars::warn(&self.member, &self.running, orders);
+            ways::warn(&self.member, &self.running, orders);
+            self.warn_of_clones();
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
                 self.tasks.tidy();
@@ -293,6 +297,16 @@ impl Reconciler {
         match manager.and_then(|manager| manager.trouble()) {
             Some(why) => warnings.set("store", format!("the manager cannot store changes: {why}")),
             None => warnings.clear("store"),
+        }
+    }
+
+    fn warn_of_clones(&self) {
+        let manager = self.member.manager.get();
+        let clones = manager.map(|manager| manager.clones()).unwrap_or_default();
+        if clones.is_empty() {
+            self.member.warnings.clear("clones");
+        } else {
+            self.member.warnings.set("clones", clones.join("; "));
         }
     }
 

@@ -22,7 +22,7 @@ use super::conns;
 use super::figures;
 use super::member::Member;
 use super::mesh::Seen;
-use super::running::Running;
+use super::running::{Running, millis};
 use super::swarm::not_member;
 use super::why;
 use crate::api::{Answer, ApiError, NodeService};
@@ -62,6 +62,7 @@ impl NodeService for Node {
         let member = self.member.read().await.as_ref().map(Arc::clone);
         let swarm = member.map(|m| {
             let identity = m.session.identity();
+            let failure = m.session.last_failure();
             SwarmInfo {
                 cluster_id: identity.cluster_id().to_owned(),
                 node_id: m.node_id.clone(),
@@ -69,6 +70,8 @@ impl NodeService for Node {
                 addr: m.membership.node.addr,
                 managers: m.membership.managers.clone(),
                 connected: m.session.connected(),
+                last_error_at: failure.as_ref().map(|failure| millis(failure.at)),
+                last_error: failure.map(|failure| failure.error.to_string()),
             }
         });
         Ok(Info {

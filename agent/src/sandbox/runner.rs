@@ -13,6 +13,7 @@
 //!               ended.json    final status; only the logs stay beside it then
 //! ```
 
+mod ages;
 mod ended;
 mod files;
 mod program;
@@ -21,8 +22,8 @@ mod walls;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use weft_control::capability::{self, UnknownCapability};
 use weft_control::id::{NodeId, TaskId};
@@ -33,6 +34,7 @@ use weft_shim::spec::{self, Bind, Ended, Spec};
 use weft_sys::process::{Exit, Process, Signal};
 
 use super::Sandbox;
+use ages::Ages;
 use files::ProcessRecord;
 
 pub use program::find_program;
@@ -130,6 +132,9 @@ pub struct Runner {
     node_id: NodeId,
     shim: PathBuf,
     hidden: Vec<PathBuf>,
+    started: Instant,
+    /// Of tasks that have ended.
+    ages: Arc<Mutex<Ages<TaskId>>>,
 }
 
 /// A task that runs, by its shim. Clones are the same task; any number of threads may wait for it.
@@ -149,6 +154,8 @@ impl Runner {
             node_id,
             shim: THIS_PROGRAM.into(),
             hidden: Vec::new(),
+            started: Instant::now(),
+            ages: Arc::default(),
         }
     }
 

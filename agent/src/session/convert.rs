@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
-use weft_control::cluster::{CommandError, ErrorKind};
+use weft_control::cluster::{CommandError, ErrorKind, MAX_UNSEEN, Sight, Vitals};
+use weft_control::id::{ID_LEN, NodeId};
+
+use super::proto;
 
 /// Number of the JSON schema that this version speaks.
 pub(crate) const SCHEMA: u32 = 2;
@@ -26,10 +29,37 @@ pub(crate) fn from_status(status: &Status) -> CommandError {
         Code::InvalidArgument => ErrorKind::BadRequest,
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::Conflict,
-        Code::PermissionDenied => ErrorKind::Forbidden,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Forbidden,
         _ => ErrorKind::Unavailable,
     };
     CommandError::new(kind, status.message())
+}
+
+/// What a node says of itself, for the wire.
+pub(crate) fn vitals_to_proto(vitals: Vitals) -> proto::Vitals {
+    let Vitals { off, sight } = vitals.bounded();
+    proto::Vitals {
+        off,
+        sight: sight.map(|sight| proto::Sight {
+            others: sight.others,
+            unseen: sight.unseen,
+            unseen_nodes: sight.unseen_nodes.into_iter().map(|id| id.0).collect(),
+        }),
+    }
+}
+
+/// The reverse, of a node that may be anybody's: what is too much is left out.
+pub(crate) fn vitals_from_proto(vitals: proto::Vitals) -> Vitals {
+    let sight = vitals.sight.map(|sight| {
+        let nodes = sight.unseen_nodes.into_iter().take(MAX_UNSEEN);
+        Sight {
+            others: sight.others,
+            unseen: sight.unseen,
+            unseen_nodes: nodes.filter(|id| id.len() <= ID_LEN).map(NodeId).collect(),
+        }
+    });
+    let off = vitals.off;
+    Vitals { off, sight }.bounded()
 }
 
 /// Objects to bytes.

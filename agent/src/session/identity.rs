@@ -99,18 +99,31 @@ impl Member {
             WORKER_UNIT => Role::Worker,
             other => return Err(damaged(WHAT, format!("its role is {other:?}"))),
         };
-        let time = |t: x509_parser::time::ASN1Time| {
-            UNIX_EPOCH + Duration::from_secs(u64::try_from(t.timestamp()).unwrap_or(0))
-        };
-        let validity = cert.validity();
+        let (not_before, not_after) = moments(cert.validity());
         Ok(Self {
             node: NodeId(node),
             role,
             cluster,
-            not_before: time(validity.not_before),
-            not_after: time(validity.not_after),
+            not_before,
+            not_after,
         })
     }
+}
+
+fn moments(validity: &x509_parser::certificate::Validity) -> (SystemTime, SystemTime) {
+    let time = |t: x509_parser::time::ASN1Time| {
+        UNIX_EPOCH + Duration::from_secs(u64::try_from(t.timestamp()).unwrap_or(0))
+    };
+    (time(validity.not_before), time(validity.not_after))
+}
+
+/// First and last moment at which a certificate counts.
+pub(crate) fn validity_of(
+    what: &str,
+    der: &CertificateDer<'_>,
+) -> Result<(SystemTime, SystemTime), IdentityError> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|e| damaged(what, e))?;
+    Ok(moments(cert.validity()))
 }
 
 /// A node's certificate with its key. `Debug` leaves the key out.
@@ -239,6 +252,12 @@ impl Identity {
 
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// Certificate and key as they are on disk.
+    #[cfg(test)]
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {

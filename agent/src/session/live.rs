@@ -1,30 +1,32 @@
 //! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
 
+mod renew;
+
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use rand::RngExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
 use tonic::transport::Channel;
 use weft_control::assignment::{self, Assignment, Own};
-use weft_control::cluster::{Attach, CommandError, NodeDescription};
+use weft_control::cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
 use weft_control::id::TaskId;
 use weft_control::objects::{Endpoint, Role, TaskStatus};
 use weft_control::text::{MAX_STATUS, cleaned};
 
-use super::convert::{SCHEMA, decode, encode, from_status};
+use super::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};
 use super::identity::Identity;
-use super::join::request_certificate;
 use super::orders::OrdersFile;
-use super::proto::ca_client::CaClient;
 use super::proto::control_client::ControlClient;
 use super::proto::dispatcher_client::DispatcherClient;
 use super::proto::{
-    AttachEndpointRequest, DetachEndpointRequest, HeartbeatRequest, LeaveRequest,
-    RenewCertificateRequest, SessionMessage, SessionRequest, TaskUpdate, UpdateTaskStatusRequest,
+    AttachEndpointRequest, DetachEndpointRequest, HeartbeatRequest, LeaveRequest, SessionMessage,
+    SessionRequest, TaskUpdate, UpdateTaskStatusRequest,
 };
 use super::reports::Reports;
 use super::tls::{connect, member_config};
@@ -32,13 +34,15 @@ use super::writes::Writes;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// What another machine seems to be may be the agent before this one, until the manager misses it:
+/// longest pause of so many first attempts.
+const BACKOFF_SOON: Duration = Duration::from_millis(400);
+const SOON: usize = 10;
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a user's command waits for a session that is just being opened.
 const SESSION_WAIT: Duration = Duration::from_secs(2);
-/// A renewal that failed is tried again after this time, or with the next session.
-const RENEWAL_RETRY: Duration = Duration::from_secs(3600);
-/// How often the time of day is compared with the life of the certificate.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// Shortest time between two heartbeats.
+const NEWS_PERIOD: Duration = Duration::from_millis(200);
 /// The orders of a large cluster are larger than gRPC's default of 4 MiB.
 const MAX_MESSAGE: usize = 256 << 20;
 
@@ -66,6 +70,15 @@ pub enum Farewell {
     NeverStarted,
 }
 
+/// Why no session is open, and since when for that reason.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The reason, and the next step.
+    pub error: CommandError,
+    /// When the last attempt failed.
+    pub at: SystemTime,
+}
+
 /// A session that connects, and connects again, until it is dropped.
 #[derive(Debug)]
 pub struct Session {
@@ -84,9 +97,17 @@ struct Shared {
     /// There are orders on disk that the loss of power would lose.
     unsynced: Notify,
     channel: watch::Sender<Option<Channel>>,
-    last_error: Mutex<Option<CommandError>>,
+    last_failure: Mutex<Option<Failure>>,
+    /// A manager takes this node's certificate for one that has run out.
+    lapsed: AtomicBool,
+    /// Names this process towards managers.
+    life: String,
+    /// The next attempt need not wait.
+    again: Notify,
     reports: Reports,
     writes: Writes,
+    /// What heartbeats say; nothing until the node knows.
+    vitals: watch::Sender<Option<Vitals>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -107,9 +128,13 @@ impl Session {
             orders_file,
             unsynced: Notify::new(),
             channel: watch::Sender::new(None),
-            last_error: Mutex::new(None),
+            last_failure: Mutex::new(None),
+            lapsed: AtomicBool::new(false),
+            life: format!("{:032x}", rand::random::<u128>()),
+            again: Notify::new(),
             reports: Reports::default(),
             writes: Writes::default(),
+            vitals: watch::Sender::new(None),
             config,
         });
         let task = tokio::spawn(Arc::clone(&shared).run());
@@ -142,7 +167,13 @@ impl Session {
     /// Why the last attempt to open a session failed; nothing while it is open.
     #[must_use]
     pub fn last_error(&self) -> Option<CommandError> {
-        lock(&self.shared.last_error).clone()
+        self.last_failure().map(|failure| failure.error)
+    }
+
+    /// The same with its time.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Failure> {
+        lock(&self.shared.last_failure).clone()
     }
 
     /// The newest identity: renewed certificates replace older ones.
@@ -155,6 +186,15 @@ impl Session {
     pub fn report(&self, task: TaskId, mut status: TaskStatus) {
         status.err = cleaned(&status.err, MAX_STATUS);
         self.shared.reports.add(task, status);
+    }
+
+    /// Says how the node is: with the next heartbeat, which comes at once where it is news.
+    pub fn tell(&self, vitals: Vitals) {
+        self.shared.vitals.send_if_modified(|told| {
+            let news = told.as_ref() != Some(&vitals);
+            *told = Some(vitals);
+            news
+        });
     }
 
     /// Makes an endpoint on this node (`weft network connect`).
@@ -249,6 +289,7 @@ impl Shared {
 
     async fn hold_sessions(&self) {
         let mut backoff = BACKOFF_MIN;
+        let mut told = String::new();
         for attempt in 0_usize.. {
             let managers = self.managers();
             let error = match managers.get(attempt % managers.len().max(1)) {
@@ -256,10 +297,27 @@ impl Shared {
                 None => CommandError::unavailable("no manager is known"),
             };
             self.channel.send_replace(None);
-            tracing::debug!(%error, "session ended");
-            *lock(&self.last_error) = Some(error);
+            if lock(&self.last_failure).is_none() {
+                // A session was open since: what comes now is news.
+                told.clear();
+            }
+            // The same words with other times and ports in them are the same reason.
+            let reason: String = error.message.replace(|c: char| c.is_ascii_digit(), "");
+            if reason == told {
+                tracing::debug!(%error, "no session with the manager");
+            } else {
+                tracing::warn!(%error, "no session with the manager; what runs goes on");
+                told = reason;
+            }
+            if error.kind == ErrorKind::Conflict && attempt < SOON {
+                // The session of a life before, which is over in a moment.
+                backoff = backoff.min(BACKOFF_SOON);
+            }
+            let at = SystemTime::now();
+            *lock(&self.last_failure) = Some(Failure { error, at });
             let jitter = rand::rng().random_range(0.5..1.0);
-            sleep(backoff.mul_f64(jitter)).await;
+            // Both ends are fine: the pause, or a reason to try at once.
+            drop(timeout(backoff.mul_f64(jitter), self.again.notified()).await);
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -295,6 +353,7 @@ impl Shared {
         manager: &str,
         backoff: &mut Duration,
     ) -> Result<std::convert::Infallible, CommandError> {
+        self.renew_outside(manager).await?;
         let identity = Arc::clone(&lock(&self.identity));
         let channel = connect(manager, member_config(&identity)?).await?;
         let mut dispatcher =
@@ -302,8 +361,18 @@ impl Shared {
         let request = SessionRequest {
             schema: SCHEMA,
             node_json: encode(&self.config.node).map_err(|s| from_status(&s))?,
+            life: self.life.clone(),
         };
-        let mut stream = rpc(dispatcher.session(request)).await?;
+        let opened = async {
+            let opened = dispatcher.session(request).await;
+            if let Err(status) = &opened
+                && status.code() == Code::Unauthenticated
+            {
+                self.lapsed.store(true, Ordering::Relaxed);
+            }
+            opened
+        };
+        let mut stream = rpc(opened).await?;
         let first = timeout(RPC_TIMEOUT, stream.message())
             .await
             .map_err(|_| CommandError::unavailable("the manager sent no orders"))?
@@ -312,7 +381,7 @@ impl Shared {
         let period = Duration::from_millis(u64::from(first.heartbeat_ms.clamp(20, 60_000)));
         let mut held = self.take_orders(&first, None).await?;
         *backoff = BACKOFF_MIN;
-        *lock(&self.last_error) = None;
+        *lock(&self.last_failure) = None;
         self.channel.send_replace(Some(channel.clone()));
         tracing::info!(manager, "session with the manager is open");
         let orders = async {
@@ -388,11 +457,24 @@ impl Shared {
         period: Duration,
     ) -> Result<std::convert::Infallible, CommandError> {
         let mut dispatcher = DispatcherClient::new(channel);
+        let mut vitals = self.vitals.subscribe();
+        // A manager that this session is new to has heard nothing yet.
+        vitals.mark_changed();
         loop {
-            sleep(period).await;
+            // The sender is in `self`. Not even much news makes many heartbeats.
+            let news = async {
+                sleep(period.min(NEWS_PERIOD)).await;
+                vitals.changed().await
+            };
+            // Both ends are fine: news, or the period.
+            drop(timeout(period, news).await);
+            let told = vitals.borrow_and_update().clone();
+            let request = HeartbeatRequest {
+                vitals: told.map(vitals_to_proto),
+            };
             // A beat that takes two periods is a lost manager: the next one may be reachable.
             let limit = (period * 2).max(Duration::from_millis(500));
-            match timeout(limit, dispatcher.heartbeat(HeartbeatRequest {})).await {
+            match timeout(limit, dispatcher.heartbeat(request)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(status)) => return Err(from_status(&status)),
                 Err(_) => {
@@ -431,53 +513,5 @@ impl Shared {
             rpc(dispatcher.update_task_status(request)).await?;
             self.reports.stored(&batch);
         }
-    }
-
-    /// Renews the certificate at a random moment between 50 and 80 % of its life (Swarm's rule).
-    async fn renew(&self, channel: Channel) -> Result<std::convert::Infallible, CommandError> {
-        let mut ca = CaClient::new(channel);
-        let share = rand::rng().random_range(0.5..0.8);
-        let mut retry = Duration::ZERO;
-        loop {
-            let identity = Arc::clone(&lock(&self.identity));
-            let (from, until) = identity.validity();
-            let life = until.duration_since(from).unwrap_or_default();
-            let due = from + life.mul_f64(share);
-            let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
-            if wait > RENEWAL_LOOK {
-                // Somebody may set the clock, or send the machine to sleep.
-                sleep(RENEWAL_LOOK).await;
-                continue;
-            }
-            sleep_until(Instant::now() + wait.max(retry)).await;
-            retry = match self.renew_now(&mut ca, &identity).await {
-                Ok(()) => {
-                    tracing::info!("node certificate renewed");
-                    Duration::ZERO
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot renew the node certificate yet");
-                    RENEWAL_RETRY
-                }
-            };
-        }
-    }
-
-    async fn renew_now(
-        &self,
-        ca: &mut CaClient<Channel>,
-        old: &Identity,
-    ) -> Result<(), CommandError> {
-        let (key_pem, csr_pem) = request_certificate()?;
-        let reply = rpc(ca.renew_certificate(RenewCertificateRequest { csr_pem })).await?;
-        let new = Identity::new(old.root_pem().to_owned(), &reply.certificate_pem, &key_pem)?;
-        let data_dir = self.config.data_dir.clone();
-        let written = new.clone();
-        self.writes
-            .run(move || written.save(&data_dir))
-            .await
-            .map_err(|e| CommandError::unavailable(e.to_string()))??;
-        *lock(&self.identity) = Arc::new(new);
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! [`Assignment`]: weft_control::assignment::Assignment
 
+mod clocks;
 pub(crate) mod codec;
 pub(crate) mod convert;
 mod identity;
@@ -14,13 +15,15 @@ mod live;
 mod membership;
 mod orders;
 pub(crate) mod proto;
+mod renewal;
 mod reports;
 mod tls;
 mod writes;
 
+pub(crate) use clocks::local;
 pub(crate) use identity::{
     MANAGER_UNIT, Member, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
-    certificate_from_pem, create_private_dir, damaged, write_private,
+    certificate_from_pem, create_private_dir, damaged, validity_of, write_private,
 };
 pub(crate) use join::digest;
 #[cfg(test)]
@@ -28,10 +31,10 @@ pub(crate) use join::request_certificate;
 pub(crate) use membership::STORE_FILE;
 pub(crate) use tls::provider;
 #[cfg(test)]
-pub(crate) use tls::{member_config, unverified_config};
+pub(crate) use tls::{connect, member_config, unverified_config};
 
 pub use identity::{Identity, IdentityError};
 pub use join::{JoinParams, join};
-pub use live::{Farewell, Session, SessionConfig};
+pub use live::{Failure, Farewell, Session, SessionConfig};
 pub use membership::Membership;
 pub use tls::DEFAULT_MANAGER_PORT;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,6 +18,7 @@ use tonic::codegen::{Context, Pin, Poll, Service};
 use tonic::transport::{Channel, Endpoint};
 use weft_control::cluster::CommandError;
 
+use super::clocks::certificate_trouble;
 use super::identity::{Identity, IdentityError, MANAGER_UNIT, damaged};
 
 /// A manager that does not answer in this time is unreachable.
@@ -204,6 +205,24 @@ pub(crate) fn with_port(remote: &str) -> String {
     }
 }
 
+/// What TLS itself said, if it is the cause. An I/O error hides what it is made of from `source`.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        let inner = error.downcast_ref::<std::io::Error>();
+        if let Some(inner) = inner.and_then(std::io::Error::get_ref)
+            && let Some(found) = of_tls(inner)
+        {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// Says why in the words of the innermost cause.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
@@ -216,7 +235,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
 /// Connects to a manager within [`CONNECT_TIMEOUT`].
 ///
 /// # Errors
-/// Unavailable: names the address, the reason and the next step.
+/// Unavailable, or forbidden where a certificate is the reason: names the address, the reason and
+/// the next step.
 pub(crate) async fn connect(
     remote: &str,
     config: Arc<ClientConfig>,
@@ -240,7 +260,14 @@ pub(crate) async fn connect(
     endpoint
         .connect_with_connector(connector)
         .await
-        .map_err(|error| unreachable(&innermost(&error)))
+        .map_err(|error| {
+            let trouble =
+                of_tls(&error).and_then(|e| certificate_trouble(remote, e, SystemTime::now()));
+            match trouble {
+                Some(text) => CommandError::forbidden(text),
+                None => unreachable(&innermost(&error)),
+            }
+        })
 }
 
 #[cfg(test)]

@@ -44,15 +44,37 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             "ID": row.node.id,
             "Self": row.is_self,
             "Hostname": row.node.hostname,
-            "Status": word(&row.node.state),
+            "Status": status(&row),
             "Availability": word(&row.node.availability),
             "ManagerStatus": manager,
             "EngineVersion": row.node.engine_version,
             "Addr": row.node.addr,
-            "Message": row.node.message,
+            "Message": message(&row),
         }));
     }
     listing
+}
+
+/// What there is to say about the state.
+fn message(row: &NodeRow) -> String {
+    match (&row.node.impaired, row.cloned) {
+        (Some(impaired), _) => impaired.reason.clone(),
+        (None, Some(cloned)) => format!(
+            "it is there twice: {} has the session, the data directory of {} is a copy",
+            cloned.first, cloned.second
+        ),
+        (None, None) => row.node.message.clone(),
+    }
+}
+
+/// Docker's word for the state of a node, and one of ours for a node that answers its manager and
+/// carries no traffic.
+fn status(row: &NodeRow) -> String {
+    match (row.node.state, &row.node.impaired) {
+        (NodeState::Ready, Some(_)) => "Impaired".to_owned(),
+        (state, _) if row.cloned.is_some() => format!("{} (cloned)", word(&state)),
+        (state, _) => word(&state),
+    }
 }
 
 /// `network ls`

@@ -23,11 +23,15 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
             gossip_port: 7946,
             state,
             message: String::new(),
+            impaired: None,
+            certified: 0,
             ingress_ip: None,
             manager_addr: None,
         },
         is_self: role == Role::Manager,
         is_leader: role == Role::Manager,
+        gossip: None,
+        cloned: None,
     }
 }
 
@@ -105,6 +109,26 @@ fn task(
         node_name: "node1".to_owned(),
         node_down: false,
     }
+}
+
+#[test]
+fn a_node_that_answers_and_carries_no_traffic_has_a_word_of_its_own() {
+    let mut row = node("node1", "aaa", Role::Worker, NodeState::Ready);
+    row.node.impaired = Some(Impairment {
+        since: 1,
+        reason: "its data plane does not run: no address".to_owned(),
+    });
+    let args = FormatArgs {
+        format: Some("{{.Status}}: {{.Message}}".to_owned()),
+        ..FormatArgs::default()
+    };
+    assert_eq!(
+        rows::nodes(vec![row.clone()]).render(&args).unwrap(),
+        "Impaired: its data plane does not run: no address\n"
+    );
+    row.node.state = NodeState::Down;
+    let text = rows::nodes(vec![row]).render(&args).unwrap();
+    assert!(text.starts_with("Down: "), "{text}");
 }
 
 #[test]

@@ -6,7 +6,13 @@ use serde_json::{Map, Value};
 const USER_KEYS: [&str; 2] = ["labels", "options"];
 
 /// Unix milliseconds below these keys become RFC 3339 text.
-const TIMES: [&str; 3] = ["created_at", "updated_at", "since"];
+const TIMES: [&str; 5] = [
+    "created_at",
+    "updated_at",
+    "since",
+    "certified",
+    "last_error_at",
+];
 
 /// Respells every key of an API object in docker's way, and shows times as text.
 ///

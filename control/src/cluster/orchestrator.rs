@@ -19,6 +19,9 @@ use crate::objects::{
 pub const TASK_HISTORY: usize = 5;
 /// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
 pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
+/// restarted, or a cable that is pulled and put back, must not move everything.
+pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
@@ -37,7 +40,7 @@ pub fn reconcile(
 ) -> Vec<Change> {
     let mut draft = Draft::new(state, now, entropy);
     remove_unwanted(&mut draft);
-    leave_lost_nodes(&mut draft);
+    leave_lost_nodes(&mut draft, waits);
     orphan(&mut draft, waits);
     restart(&mut draft);
     let services: Vec<Service> = draft.state.services.values().cloned().collect();
@@ -94,18 +97,25 @@ fn remove_unwanted(draft: &mut Draft<'_>) {
     set_desired(draft, unwanted, TaskState::Remove);
 }
 
-/// A node that lost its tasks for good or for now: they are replaced elsewhere at once.
-fn is_lost(state: &ClusterState, node: &NodeId) -> bool {
-    state
-        .nodes
-        .get(node)
-        .is_none_or(|n| n.state == NodeState::Down || n.availability == Availability::Drain)
+/// A node that lost its tasks for good or for now: they are replaced elsewhere at once. From one
+/// that carries no traffic they move after a while, and only where another one can take them: what
+/// serves its own node still serves somebody.
+fn is_lost(state: &ClusterState, node: &NodeId, waits: &Waits) -> bool {
+    let grace = Duration::from_millis(IMPAIRED_GRACE_MS);
+    let elsewhere = || state.nodes.values().any(is_eligible);
+    state.nodes.get(node).is_none_or(|n| {
+        n.state == NodeState::Down
+            || n.availability == Availability::Drain
+            || (n.impaired.is_some()
+                && waits.waited(&ObjectId::Node(n.id.clone())) >= grace
+                && elsewhere())
+    })
 }
 
-fn leave_lost_nodes(draft: &mut Draft<'_>) {
+fn leave_lost_nodes(draft: &mut Draft<'_>, waits: &Waits) {
     let state = &draft.state;
     let lost = ids(state, |t| {
-        is_wanted(t) && t.node.as_ref().is_some_and(|n| is_lost(state, n))
+        is_wanted(t) && t.node.as_ref().is_some_and(|n| is_lost(state, n, waits))
     });
     // A task that ended by itself and is not to be restarted has nothing to lose.
     let lost: Vec<TaskId> = lost

@@ -18,7 +18,9 @@ const FAILURE_WINDOW_MS: u64 = 5 * 60 * 1000;
 
 /// True when new tasks may be placed on the node.
 pub(super) fn is_eligible(node: &Node) -> bool {
-    node.state == NodeState::Ready && node.availability == Availability::Active
+    node.state == NodeState::Ready
+        && node.availability == Availability::Active
+        && node.impaired.is_none()
 }
 
 /// True while a task counts as load of its node.
@@ -146,11 +148,13 @@ fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, Stri
         .nodes
         .values()
         .filter(|n| task.node.as_ref().is_none_or(|wanted| n.id == *wanted));
-    let (mut unavailable, mut port_taken) = (0, 0);
+    let (mut unavailable, mut impaired, mut port_taken) = (0, 0, 0);
     let mut best: Option<((bool, usize, usize), &NodeId)> = None;
     for node in candidates {
         if !is_eligible(node) {
-            unavailable += 1;
+            let would = node.state == NodeState::Ready && node.availability == Availability::Active;
+            impaired += usize::from(would);
+            unavailable += usize::from(!would);
             continue;
         }
         if host_ports(state, task).any(|p| {
@@ -181,6 +185,9 @@ fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, Stri
             "node not available for new tasks",
             "nodes not available for new tasks",
         ));
+    }
+    if impaired > 0 {
+        why.push(plural(impaired, "node impaired", "nodes impaired"));
     }
     if port_taken > 0 {
         let nodes = plural(port_taken, "node", "nodes");

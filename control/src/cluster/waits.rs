@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::orchestrator::ORPHAN_AFTER_MS;
+use super::orchestrator::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS};
+use super::scheduler::is_eligible;
 use super::state::{ClusterState, ObjectId};
 use crate::objects::{NodeState, TaskState};
 
@@ -42,9 +43,13 @@ impl Waits {
             .filter(|task| task.desired == TaskState::Ready)
             .map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
         let nodes = state.nodes.values();
-        let nodes = nodes
-            .filter(|node| node.state == NodeState::Down)
-            .map(|node| (ObjectId::Node(node.id.clone()), node.meta.updated_at));
+        let nodes = nodes.filter_map(|node| {
+            let since = match (node.state, &node.impaired) {
+                (NodeState::Down, _) => node.meta.updated_at,
+                (_, impaired) => impaired.as_ref()?.since,
+            };
+            Some((ObjectId::Node(node.id.clone()), since))
+        });
         let ring = state.secrets.as_ref();
         let ring = ring.map(|secrets| (ObjectId::Secrets, secrets.ring_since()));
         let mut earlier = std::mem::take(&mut self.begun);
@@ -92,7 +97,18 @@ impl Waits {
             .filter_map(|task| state.nodes.get(task.node.as_ref()?))
             .filter(|node| node.state == NodeState::Down)
             .map(|node| self.over(&ObjectId::Node(node.id.clone()), ORPHAN_AFTER_MS));
-        restarts.chain(orphans).min()
+        // Where there is no better node they stay.
+        let wanted = if state.nodes.values().any(is_eligible) {
+            state.tasks.values()
+        } else {
+            Default::default()
+        };
+        let moves = wanted
+            .filter(|task| task.desired <= TaskState::Running && !task.status.state.is_terminal())
+            .filter_map(|task| state.nodes.get(task.node.as_ref()?))
+            .filter(|node| node.state != NodeState::Down && node.impaired.is_some())
+            .map(|node| self.over(&ObjectId::Node(node.id.clone()), IMPAIRED_GRACE_MS));
+        restarts.chain(orphans).chain(moves).min()
     }
 
     fn over(&self, id: &ObjectId, limit_ms: u64) -> Duration {

@@ -174,9 +174,29 @@ pub(crate) struct SyncPush {
     pub(crate) updates: Vec<Update>,
 }
 
+/// "Do you live?", where datagrams bring no answer. Earlier versions do not answer it.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub(crate) struct Probe {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) from: Option<PbIdentity>,
+    /// The receiver, as the sender sees it.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) target: Option<PbMember>,
+}
+
+/// "I do."
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub(crate) struct Answer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) from: Option<PbIdentity>,
+    /// What was said of the sender in lower SWIM incarnations is void.
+    #[prost(uint32, tag = "2")]
+    pub(crate) swim_incarnation: u32,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub(crate) struct StreamMessage {
-    #[prost(oneof = "StreamBody", tags = "1, 2, 3")]
+    #[prost(oneof = "StreamBody", tags = "1, 2, 3, 4, 5")]
     pub(crate) body: Option<StreamBody>,
 }
 
@@ -188,4 +208,8 @@ pub(crate) enum StreamBody {
     Reply(SyncReply),
     #[prost(message, tag = "3")]
     Push(SyncPush),
+    #[prost(message, tag = "4")]
+    Probe(Probe),
+    #[prost(message, tag = "5")]
+    Answer(Answer),
 }

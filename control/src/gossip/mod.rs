@@ -13,6 +13,7 @@ mod identity;
 mod membership;
 mod message;
 mod netdb;
+mod paths;
 mod protocol;
 mod queue;
 mod register;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use identity::Identity;
 pub use netdb::{MAX_KEY, MAX_VALUE, PutError};
+pub use paths::Blocked;
 pub use protocol::{Event, Forgery, ForgeryKind, Gossip, StreamRequest, Transmit};
 pub use register::Members;
 pub use view::{Member, MemberState, NetdbView};

@@ -2,6 +2,7 @@
 
 mod belief;
 mod members;
+mod streams;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use super::identity::Identity;
 use super::membership::Membership;
 use super::message::{Body, Datagram, Hello, StreamBody, StreamMessage, Update, Updates};
 use super::netdb::{Netdb, PutError};
+use super::paths::Paths;
 use super::queue::{ChangeKey, Queue};
 use super::register::{Members, Register};
 use super::view::{Member, MemberState, NetdbView};
@@ -135,6 +137,8 @@ enum Deadline {
     },
     /// Suspect it, unless it has come under a new identity since.
     Verify(Identity),
+    /// It has been up for long enough to be believed.
+    Release(NodeId),
 }
 
 /// Gossip of one node; see the module's text for the order of calls.
@@ -157,6 +161,13 @@ pub struct Gossip {
     /// Members that others suspect, and since when.
     suspects: BTreeMap<Identity, Duration>,
     was_down: BTreeSet<NodeId>,
+    /// Members that come and go too often: up, and not believed before this.
+    held: BTreeMap<NodeId, Duration>,
+    /// Suspects that were asked by stream, and when.
+    asked: BTreeMap<NodeId, Duration>,
+    /// The last stream with each node that went well.
+    streamed: BTreeMap<NodeId, Duration>,
+    paths: Paths,
     deaf_until: Duration,
     last_heard: Duration,
     register: Register,
@@ -194,6 +205,10 @@ impl Gossip {
             suspects_at: now + SUSPECTS_PERIOD,
             suspects: BTreeMap::new(),
             was_down: BTreeSet::new(),
+            held: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            streamed: BTreeMap::new(),
+            paths: Paths::default(),
             deaf_until: Duration::ZERO,
             last_heard: now,
             register,
@@ -307,6 +322,7 @@ impl Gossip {
         }
         let body = Datagram::decode(bytes)?.body;
         self.last_heard = now;
+        self.paths.heard(now, from);
         let result = match body {
             Some(Body::Swim(packet)) => self.swim(now, from, &packet),
             Some(Body::Updates(u)) => self.updates(now, from, &u.updates),
@@ -355,6 +371,11 @@ impl Gossip {
                 self.updates(now, from, &p.updates)?;
                 None
             }
+            Some(StreamBody::Probe(p)) => Some(self.probed(now, from, p)?),
+            Some(StreamBody::Answer(a)) => {
+                self.probe_answered(now, from, a)?;
+                None
+            }
             None => None,
         };
         self.drain(now);
@@ -362,7 +383,13 @@ impl Gossip {
     }
 
     /// A [`StreamRequest`] did not reach its receiver: another one is tried soon.
-    pub fn handle_stream_failure(&mut self, now: Duration, _to: SocketAddr) {
+    pub fn handle_stream_failure(&mut self, now: Duration, to: SocketAddr) {
+        let suspects = self.membership.members();
+        let mut suspects = suspects.filter(|m| m.state() != State::Alive);
+        if suspects.any(|m| m.id().addr == to && self.asked.contains_key(&m.id().node)) {
+            // A probe that found nobody; nothing was to be compared.
+            return;
+        }
         let soon = now + Duration::from_millis(self.rng.random_range(100..400));
         self.sync_at = self.sync_at.min(soon);
     }
@@ -386,6 +413,7 @@ impl Gossip {
                     left,
                 } => self.challenge(now, suspect, swim_incarnation, left),
                 Deadline::Verify(id) => self.verify(now, &id),
+                Deadline::Release(node) => self.release(now, node),
             }
             self.drain(now);
         }
@@ -474,6 +502,7 @@ impl Gossip {
             }
             let state = match member.state() {
                 _ if self.has_left(id) => MemberState::Left,
+                _ if self.held.contains_key(&id.node) => MemberState::Down,
                 State::Alive => MemberState::Alive,
                 State::Suspect => MemberState::Suspect,
                 State::Down => MemberState::Down,
@@ -498,7 +527,7 @@ impl Gossip {
     #[cfg(test)]
     pub(super) fn visible(&self, owner: &NodeId, key: &str) -> Option<&Bytes> {
         let member = self.membership.get(owner)?;
-        if member.state() == State::Down {
+        if member.state() == State::Down || self.held.contains_key(owner) {
             return None;
         }
         let entries = &self.netdb.owners().get(owner)?.entries;

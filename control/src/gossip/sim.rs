@@ -19,6 +19,7 @@ use crate::id::NodeId;
 use crate::records::Table;
 
 mod forgery;
+mod ways;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,6 +42,9 @@ struct Sim {
     loss: f64,
     /// Nodes that only reach each other.
     island: BTreeSet<usize>,
+    /// Nodes whose datagrams go nowhere, and nodes that get none.
+    mute: BTreeSet<usize>,
+    deaf: BTreeSet<usize>,
     sent_bytes: u64,
     downs: Vec<(Duration, usize, NodeId)>,
     forged: Vec<(usize, Forgery)>,
@@ -82,6 +86,8 @@ impl Sim {
             rng: StdRng::seed_from_u64(seed),
             loss,
             island: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             sent_bytes: 0,
             downs: Vec::new(),
             forged: Vec::new(),
@@ -172,7 +178,9 @@ impl Sim {
             self.sent_bytes += t.bytes.len() as u64 + 61;
             let to = index(t.to);
             let delay = self.latency();
-            if self.connected(i, to) && !self.rng.random_bool(self.loss) {
+            let passes =
+                self.connected(i, to) && !self.mute.contains(&i) && !self.deaf.contains(&to);
+            if passes && !self.rng.random_bool(self.loss) {
                 self.enqueue(i, to, delay, Packet::Datagram(t.bytes));
             }
         }

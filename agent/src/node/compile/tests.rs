@@ -21,6 +21,8 @@ fn node(n: u8) -> Node {
         gossip_port: 7946,
         state: NodeState::Ready,
         message: String::new(),
+        impaired: None,
+        certified: 0,
         ingress_ip: None,
         manager_addr: None,
     }

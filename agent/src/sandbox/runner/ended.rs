@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use weft_control::id::TaskId;
@@ -79,10 +80,15 @@ impl Runner {
     /// # Errors
     /// [`RunError::File`], the first one; the other folders are removed all the same.
     pub fn prune(&self, keep: &BTreeSet<TaskId>) -> Result<(), RunError> {
-        self.prune_at(keep, SystemTime::now())
+        self.prune_at(keep, SystemTime::now(), self.started.elapsed())
     }
 
-    fn prune_at(&self, keep: &BTreeSet<TaskId>, now: SystemTime) -> Result<(), RunError> {
+    fn prune_at(
+        &self,
+        keep: &BTreeSet<TaskId>,
+        wall: SystemTime,
+        steady: Duration,
+    ) -> Result<(), RunError> {
         let mut ended = Vec::new();
         for task in self.folders()? {
             if keep.contains(&task) {
@@ -92,12 +98,17 @@ impl Runner {
                 ended.push((at, task));
             }
         }
-        ended.sort_by(|a, b| b.cmp(a));
+        let ages = {
+            let ages = self.ages.lock();
+            let mut ages = ages.unwrap_or_else(PoisonError::into_inner);
+            ages.look(&ended, wall, steady)
+        };
+        let mut ended: Vec<_> = ages.into_iter().zip(ended).collect();
+        // Where nobody knows better, the stamp decides.
+        ended.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.cmp(x)));
         let mut result = Ok(());
-        for (i, (at, task)) in ended.iter().enumerate() {
-            // A clock that was set back makes nothing old.
-            let age = now.duration_since(*at).unwrap_or_default();
-            if i >= KEPT_FOLDERS || age > KEPT_FOR {
+        for (i, (age, (_, task))) in ended.iter().enumerate() {
+            if i >= KEPT_FOLDERS || *age > KEPT_FOR {
                 result = result.and(self.remove(task));
             }
         }
@@ -212,13 +223,25 @@ mod tests {
             (0..100).filter(there).collect()
         };
         let keep = BTreeSet::from([task(0), task(55)]);
-        runner.prune_at(&keep, start).expect("prune");
+        runner
+            .prune_at(&keep, start, Duration::ZERO)
+            .expect("prune");
         // Two are kept apart: of the other 58 the newest 50 stay.
         let mut expected: Vec<usize> = std::iter::once(0).chain(9..60).collect();
         expected.push(99);
         assert_eq!(kept(&runner), expected);
+        // Somebody sets the clock, one way and the other: nothing got older.
+        for wall in [start + KEPT_FOR * 9, start - KEPT_FOR] {
+            let second = Duration::from_secs(1);
+            runner.prune_at(&keep, wall, second).expect("prune");
+            assert_eq!(kept(&runner), expected);
+        }
+        // A new agent knows nothing but the date.
         let later = start + KEPT_FOR + Duration::from_secs(50);
-        runner.prune_at(&keep, later).expect("prune");
+        let runner = self::runner(&dir);
+        runner
+            .prune_at(&keep, later, Duration::ZERO)
+            .expect("prune");
         let mut expected = vec![0];
         expected.extend(50..60);
         expected.push(99);

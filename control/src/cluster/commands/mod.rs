@@ -12,7 +12,8 @@ mod task;
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{
-    NodeDescription, join, leave_node, remove_node, set_availability, set_node_state, update_node,
+    NodeDescription, join, leave_node, note_certificate, remove_node, set_availability,
+    set_impaired, set_node_state, update_node,
 };
 pub use publish::update_service;
 pub use service::{MAX_DELAY_MS, MAX_REPLICAS, create_service, remove_service, scale_service};

@@ -10,7 +10,7 @@ use super::super::ipam::Ipam;
 use super::super::keys;
 use super::super::state::{Change, ClusterState, ObjectId};
 use crate::id::NodeId;
-use crate::objects::{Availability, Meta, Node, NodeState, Role, TaskState};
+use crate::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
 use crate::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 /// What a node says about itself when it joins and whenever its session opens.
@@ -130,6 +130,8 @@ pub(super) fn build_node(
         gossip_port: 0,
         state: NodeState::Unknown,
         message: "joined; its session is not open yet".to_owned(),
+        impaired: None,
+        certified: 0,
         ingress_ip,
         manager_addr: None,
     };
@@ -197,6 +199,27 @@ pub fn update_node(
     Ok(draft.into_changes())
 }
 
+/// Records that a node opened a session with a certificate that counts from `since` on, in Unix
+/// milliseconds; no change when it is not the newest.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn note_certificate(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    since: u64,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if since > node.certified {
+        node.certified = since;
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
 /// Records a node's health; no change when it is known already.
 ///
 /// # Errors
@@ -213,7 +236,40 @@ pub fn set_node_state(
     let mut draft = Draft::new(state, now, entropy);
     if node.state != health {
         node.state = health;
+        if health == NodeState::Down {
+            // Whatever it was, it is more now.
+            node.impaired = None;
+        }
         message.clone_into(&mut node.message);
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Records that a node carries no traffic although its session is open, or that it does again; no
+/// change when it is known already.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn set_impaired(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    reason: Option<&str>,
+) -> Result<Vec<Change>, CommandError> {
+    let before = member(state, id)?;
+    let mut node = before.clone();
+    let known = before.impaired.as_ref().map(|i| i.since);
+    // Another reason does not begin another wait. A node that is down may not be less.
+    node.impaired = reason
+        .filter(|_| before.state != NodeState::Down)
+        .map(|reason| Impairment {
+            since: known.unwrap_or(now),
+            reason: reason.to_owned(),
+        });
+    let mut draft = Draft::new(state, now, entropy);
+    if node != *before {
         draft.put(node);
     }
     Ok(draft.into_changes())
@@ -252,6 +308,7 @@ pub fn leave_node(
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
     node.state = NodeState::Down;
+    node.impaired = None;
     "the node left the swarm".clone_into(&mut node.message);
     draft.put(node);
     give_up(&mut draft, state, id, "the node of the task left the swarm");

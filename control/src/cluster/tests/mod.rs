@@ -2,6 +2,7 @@
 
 mod allocation;
 mod commands;
+mod impaired;
 mod keys;
 mod members;
 mod names;

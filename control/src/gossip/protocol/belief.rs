@@ -81,6 +81,9 @@ impl Gossip {
         let mut rest = packet;
         let header = IdentityCodec.decode_header(&mut rest).map_err(malformed)?;
         self.speaks(now, &header.src, from, By::Anybody)?;
+        if matches!(header.message, foca::Message::Ack(_)) {
+            self.paths.answered(&header.src.node);
+        }
         if let Some(third) = third_party(&header.message)
             && self.doubts(now, from, third)
         {
@@ -221,6 +224,10 @@ impl Gossip {
             }
             self.netdb.forget(&node);
             self.was_down.remove(&node);
+            self.held.remove(&node);
+            self.asked.remove(&node);
+            self.streamed.remove(&node);
+            self.paths.forget(&node);
         }
     }
 }

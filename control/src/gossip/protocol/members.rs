@@ -41,6 +41,7 @@ impl Gossip {
                 } = &timer
                 {
                     // Decided here, where the suspect is heard first.
+                    self.probe_by_stream(now, member_id);
                     self.challenge(now, member_id.clone(), *incarnation, CHALLENGES);
                     continue;
                 }
@@ -113,6 +114,11 @@ impl Gossip {
         self.void_earlier_life(id);
         self.resize();
         let returned = self.was_down.remove(&id.node);
+        let believed = if returned {
+            self.believes(now, &id.node)
+        } else {
+            !self.held.contains_key(&id.node)
+        };
         let members = self.membership.active();
         if members == 1 {
             // The first one: everything it knows is new.
@@ -130,7 +136,9 @@ impl Gossip {
         if !self.queue.is_empty() && self.flush_at.is_none() {
             self.flush_at = Some(now + FIRST_FLUSH);
         }
-        self.events.push_back(Event::MemberUp(id.node.clone()));
+        if believed {
+            self.events.push_back(Event::MemberUp(id.node.clone()));
+        }
     }
 
     pub(super) fn member_down(&mut self, id: Identity) {
@@ -140,7 +148,11 @@ impl Gossip {
         } else {
             Event::MemberDown(id.node.clone())
         };
-        self.events.push_back(event);
+        self.asked.remove(&id.node);
+        // Who was not believed is hidden already.
+        if self.held.remove(&id.node).is_none() || matches!(event, Event::MemberLeft(_)) {
+            self.events.push_back(event);
+        }
         self.was_down.insert(id.node);
         // The sooner all know, the fewer packets go to a dead node. Fails only when alone.
         drop(self.membership.gossip());
@@ -166,6 +178,7 @@ impl Gossip {
         let suspect = foca::Member::new(id.clone(), incarnation, State::Suspect);
         // Known and alive, so foca takes it.
         drop(self.membership.apply(std::iter::once(suspect)));
+        self.probe_by_stream(now, id);
         self.challenge(now, id.clone(), incarnation, CHALLENGES);
     }
 
@@ -181,6 +194,7 @@ impl Gossip {
         for (id, incarnation) in current {
             let since = before.remove(&id).unwrap_or(now);
             if now.saturating_sub(since) > self.config.suspicion {
+                self.probe_by_stream(now, &id);
                 self.challenge(now, id, incarnation, 2);
             } else {
                 self.suspects.insert(id, since);
@@ -211,7 +225,12 @@ impl Gossip {
         if !still {
             return;
         }
-        let condemned = left == 0 && !self.isolated(now);
+        let streamed = self.streamed(now, &suspect.node);
+        let condemned = left == 0 && !streamed && !self.isolated(now);
+        if left == 0 && streamed {
+            // An earlier version does not answer probes: what else it said will do.
+            self.probe_by_stream(now, &suspect);
+        }
         let state = if condemned {
             State::Down
         } else {

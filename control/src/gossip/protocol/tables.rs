@@ -234,6 +234,7 @@ impl Gossip {
     ) -> Result<(), InputError> {
         let from = identity(from)?;
         self.speaks(now, &from, sender, By::Itself)?;
+        self.streamed.insert(from.node.clone(), now);
         let mut alive = vec![foca::Member::alive(from)];
         let mut accused = 0;
         // Most of the list is known: foca, which searches linearly, need not see that part.
