@@ -26,6 +26,7 @@ mod member;
 mod mesh;
 mod mtu;
 mod overlap;
+mod ping;
 mod places;
 mod probe;
 mod published;

@@ -8,6 +8,7 @@ mod connections;
 mod duration;
 mod mesh;
 mod network;
+mod ping;
 mod publish;
 mod service;
 
@@ -19,6 +20,7 @@ pub use connections::{AffinityArg, ConnectionArgs};
 pub use duration::parse_duration_ms;
 pub use mesh::{MeshCommand, MeshConnsArgs, WhyArgs};
 pub use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
+pub use ping::PingArgs;
 pub use publish::parse_publish;
 pub use service::{
     EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
@@ -92,6 +94,8 @@ pub enum Command {
     Drops(DropsArgs),
     /// Check what this node has, uses and lacks; exit status 1 when something does not work
     Doctor(FormatArgs),
+    /// Send packets to another node as overlay networks do, and tell where they are lost
+    Ping(PingArgs),
     /// Copy frames of this node, dropped ones with the reason, into a file for Wireshark
     Capture(CaptureArgs),
     /// Build a cluster in network namespaces of this machine

@@ -11,6 +11,7 @@ mod mesh;
 mod network;
 mod node;
 mod peer;
+mod ping;
 mod rows;
 mod service;
 mod swarm;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
         Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),
+        Command::Ping(args) => block_on(ping::run(client(), &args, out)),
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),

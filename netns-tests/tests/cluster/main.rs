@@ -23,6 +23,7 @@ mod mtu;
 mod narrow;
 mod no_lost_request;
 mod outside;
+mod ping;
 mod published;
 mod published_abuse;
 mod published_host;
