@@ -34,6 +34,6 @@ mod wiring;
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
 pub use enter::{EnterSpec, run_enter, run_netns};
 pub use init::run_init;
-pub use lab::{Lab, NodeStatus};
+pub use lab::{Lab, LabSummary, NodeStatus, list};
 pub use node::run_node;
 pub use privileges::gain_privileges;
