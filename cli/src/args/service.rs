@@ -20,7 +20,7 @@ pub enum ServiceCommand {
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
-    /// Publish ports of a running service, or take them back
+    /// Change published ports, how connections find a replica, and the number of replicas
     Update(ServiceUpdateArgs),
     /// Change the number of replicas
     Scale {
@@ -111,6 +111,9 @@ pub struct ServiceCreateArgs {
 /// `weft service update`
 #[derive(Debug, Args)]
 pub struct ServiceUpdateArgs {
+    /// Number of tasks, as `service scale` changes it
+    #[arg(long)]
+    pub replicas: Option<u32>,
     /// Port to publish, as for `service create`; may be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
     pub publish_add: Vec<PortList>,

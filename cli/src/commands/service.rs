@@ -31,7 +31,7 @@ pub(super) async fn run(
                 .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
-            out.text(&rows::services(services).render(&format)?)?;
+            out.listing(&rows::services(services), &format)?;
             if format.format.is_none() && !format.quiet {
                 out.flush()?;
                 errors.iter().for_each(|error| complain(error));
@@ -92,17 +92,28 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
         limit_client_connections: args.connections.limit_client_connections,
         attach: args.attach,
     };
-    if update == ServiceUpdate::default() {
+    if update == ServiceUpdate::default() && args.replicas.is_none() {
         bail!(
-            "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
+            "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
              --limit-connections, --limit-client-connections or --attach"
         );
     }
-    let path = format!("{}/update", path(&args.service));
-    let service: Service = client.post(&path, &update).await?;
+    let mut changed = None;
+    if update != ServiceUpdate::default() {
+        let path = format!("{}/update", path(&args.service));
+        changed = Some(client.post::<_, Service>(&path, &update).await?);
+    }
+    if let Some(replicas) = args.replicas {
+        let path = format!("{}/scale", path(&args.service));
+        changed = Some(
+            client
+                .post::<_, Service>(&path, &Scale { replicas })
+                .await?,
+        );
+    }
     out.line(&args.service)?;
     out.flush()?;
-    if !args.detach {
+    if let Some(service) = changed.filter(|_| !args.detach) {
         converge::wait(client, &service.id.0, args.quiet, out).await?;
     }
     Ok(())
@@ -182,7 +193,7 @@ async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow:
     }
     if !tasks.is_empty() || refused.is_empty() {
         let listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
-        out.text(&listing.render(&args.format)?)?;
+        out.listing(&listing, &args.format)?;
     }
     finish(&refused)
 }

@@ -344,10 +344,10 @@ fn one_key_has_one_value() {
 
 /// What a printer wrote, for looking at afterwards.
 #[derive(Clone, Default)]
-struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+pub(super) struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
 
 impl Shared {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }
 }
@@ -363,7 +363,7 @@ impl std::io::Write for Shared {
     }
 }
 
-fn shared() -> (Shared, Box<dyn std::io::Write>) {
+pub(super) fn shared() -> (Shared, Box<dyn std::io::Write>) {
     let shared = Shared::default();
     (shared.clone(), Box::new(shared))
 }

@@ -1,14 +1,11 @@
 //! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
 use super::template::Format;
 use super::terminal::{json as json_text, value};
+use super::wrap::columns;
 use crate::args::FormatArgs;
-
-/// Spaces between columns, as docker has it.
-const GAP: u16 = 3;
 
 /// Rows with named fields and the table that people see when they ask for nothing else.
 #[derive(Debug, Clone)]
@@ -48,6 +45,14 @@ impl Listing {
     /// # Errors
     /// The template cannot be read, or names a field that does not exist.
     pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+        self.render_in(args, None)
+    }
+
+    /// The same, with tables in so many columns of a screen where words allow.
+    ///
+    /// # Errors
+    /// As [`Listing::render`].
+    pub fn render_in(&self, args: &FormatArgs, width: Option<usize>) -> anyhow::Result<String> {
         let mut out = String::new();
         match args.format.as_deref() {
             _ if args.quiet && args.format.is_none() => {
@@ -56,7 +61,7 @@ impl Listing {
                     out.push('\n');
                 }
             }
-            None | Some("" | "table") => out = self.render_table(self.table)?,
+            None | Some("" | "table") => out = self.render_table(self.table, width)?,
             Some("json") => {
                 for row in &self.rows {
                     out.push_str(&json_text(&row.to_string()));
@@ -64,7 +69,7 @@ impl Listing {
                 }
             }
             Some(template) => match template.strip_prefix("table ") {
-                Some(cells) => out = self.render_table(cells)?,
+                Some(cells) => out = self.render_table(cells, width)?,
                 None => {
                     let format = Format::parse(template)?;
                     for row in &self.rows {
@@ -77,7 +82,7 @@ impl Listing {
         Ok(out)
     }
 
-    fn render_table(&self, cells: &str) -> anyhow::Result<String> {
+    fn render_table(&self, cells: &str, width: Option<usize>) -> anyhow::Result<String> {
         let format = Format::parse(cells)?;
         // A field without a heading of its own is headed by its name.
         let mut headings: Map<String, Value> = self
@@ -94,28 +99,8 @@ impl Listing {
         for row in &self.rows {
             rows.push(format.render(row)?);
         }
-        Ok(columns(rows.iter().map(String::as_str)))
+        Ok(columns(rows.iter().map(String::as_str), width))
     }
-}
-
-/// Aligns lines whose cells are separated by tabs.
-fn columns<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    for line in lines {
-        table.add_row(line.split('\t').map(str::trim_end).collect::<Vec<_>>());
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, GAP));
-    }
-    let mut out = String::new();
-    for line in table.lines() {
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
 }
 
 /// Renders what `inspect` found: a JSON array like docker's, a table of fields, a template for
@@ -145,7 +130,7 @@ pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<St
             for object in objects {
                 flatten("", object, &mut lines);
             }
-            out = columns(lines.iter().map(String::as_str));
+            out = columns(lines.iter().map(String::as_str), None);
         }
         Some(template) => {
             let format = Format::parse(template)?;
