@@ -28,6 +28,7 @@ mod published;
 mod published_abuse;
 mod published_host;
 mod published_udp;
+mod readme;
 mod restart;
 mod service;
 mod static_peer;
