@@ -11,6 +11,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 pub(crate) struct IfName([libc::c_char; libc::IFNAMSIZ]);
 
 impl IfName {
+    /// For requests that are answered with a name.
+    pub(crate) const NONE: Self = Self([0; libc::IFNAMSIZ]);
+
     /// The kernel's rule (`dev_valid_name`): 1-15 bytes, no `/`, `:` or white space, not `.` or `..`.
     pub(crate) fn new(name: &str) -> io::Result<Self> {
         let bad = name.is_empty()
@@ -41,6 +44,13 @@ impl IfName {
             ifr_ifru,
         }
     }
+}
+
+/// The name that the kernel wrote into a request.
+pub(crate) fn name_in(request: &libc::ifreq) -> String {
+    let bytes = request.ifr_name.iter().map(|&c| c as u8);
+    let name: Vec<u8> = bytes.take_while(|&b| b != 0).collect();
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 /// An ioctl whose argument is an `ifreq`.

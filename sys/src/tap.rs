@@ -218,6 +218,17 @@ impl Tap {
         &self.name
     }
 
+    /// Interface name by now: whoever is root in its namespace may have changed it.
+    ///
+    /// # Errors
+    /// `EBADFD` when the device is gone.
+    pub fn name_by_now(&self) -> io::Result<String> {
+        let ifru_flags = 0;
+        let mut request = IfName::NONE.request(libc::__c_anonymous_ifr_ifru { ifru_flags });
+        ioctl::with_ifreq(&self.fd, libc::TUNGETIFF as libc::c_ulong, &mut request)?;
+        Ok(ioctl::name_in(&request))
+    }
+
     /// The namespace that the device is in, whatever became of the path that led there.
     ///
     /// # Errors

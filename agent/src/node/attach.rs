@@ -37,6 +37,7 @@ pub(super) fn port_config(
         })
         .collect();
     PortConfig {
+        endpoint: attachment.endpoint.clone(),
         ifname,
         mac: attachment.mac,
         ips,

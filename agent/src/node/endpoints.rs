@@ -184,15 +184,13 @@ impl Member {
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
-        let id = attachment.endpoint.clone();
         let gateway = running.gateway.clone();
         let internal = network.spec.internal;
+        let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
-            if tap.is_ok()
-                && let Err(error) = sandbox.claim_port(&config.ifname, &id)
-            {
-                tracing::warn!(%error, "the interface does not say whose it is");
+            if closed && let Some(Err(error)) = gateway.wait().map(|g| g.disconnect(&sandbox)) {
+                tracing::warn!(%error, "a sandbox on internal networks keeps its way out");
             }
             // A foreign sandbox with a way out of its own keeps it.
             let has_own = || sandbox.has_own_way_out().unwrap_or(true);
@@ -243,6 +241,32 @@ impl Member {
             }
         }
         Ok(())
+    }
+
+    /// True when a sandbox is on a network with a way to the outside, that of endpoint `but` left
+    /// out. One that the orders do not tell of counts as such.
+    async fn has_way_out(&self, inode: u64, but: &EndpointId) -> bool {
+        let others: Vec<EndpointId> = {
+            let places = self.places.lock().await;
+            let here = places.known.iter().filter(|(_, p)| p.inode == inode);
+            here.map(|(id, _)| id.clone())
+                .filter(|id| id != but)
+                .collect()
+        };
+        let Some(orders) = self.session.assignments().borrow().clone() else {
+            return !others.is_empty();
+        };
+        others.iter().any(|id| {
+            let mut ordered = orders.own.endpoints.iter().map(|e| &e.attachment);
+            let network = ordered
+                .find(|a| a.endpoint == *id)
+                .map(|a| a.network.clone())
+                .or_else(|| Some(self.local.get(id)?.record.network.clone()));
+            let mut networks = orders.shared.networks.iter();
+            networks
+                .find(|n| Some(&n.id) == network.as_ref())
+                .is_none_or(|n| !n.spec.internal)
+        })
     }
 
     /// Networks that a sandbox is on, for DNS.
@@ -502,7 +526,9 @@ impl Member {
             let view = self.client_view(place).await;
             self.dns.update_client(&place.resolver(), view);
         }
-        let place = place.clone();
+        // The way out goes with the last network that has one.
+        let closed = last || !self.has_way_out(place.inode, id).await;
+        let (place, endpoint) = (place.clone(), id.clone());
         let gateway = running.gateway.clone();
         let removed = blocking(move || -> anyhow::Result<()> {
             // A namespace that is gone took everything with it; another one is none of ours.
@@ -512,8 +538,8 @@ impl Member {
                     None => Ok(()),
                 };
             };
-            sandbox.remove_port(&place.ifname)?;
-            if let Some(gateway) = gateway.wait().filter(|_| last) {
+            sandbox.remove_port(&place.ifname, &endpoint)?;
+            if let Some(gateway) = gateway.wait().filter(|_| closed) {
                 gateway.disconnect(&sandbox)?;
             }
             Ok(())

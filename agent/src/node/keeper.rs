@@ -144,6 +144,7 @@ fn ports(local: &[LocalPort], orders: &Assignment, mtu: u32) -> Vec<Attached> {
         Some(Attached {
             tap: Arc::clone(&port.port.tap),
             config: PortConfig {
+                endpoint: record.id.clone(),
                 ifname: port.port.tap.name().to_owned(),
                 mac: record.mac,
                 ips: ips.collect(),

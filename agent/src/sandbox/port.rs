@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
-use weft_sys::netlink::{Netlink, Route, Rule};
+use weft_sys::netlink::{Link, Netlink, NetlinkError, Route, Rule};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 
@@ -14,7 +14,9 @@ use super::{Sandbox, SandboxError, sysctl};
 /// What an overlay interface should be.
 #[derive(Debug, Clone)]
 pub struct PortConfig {
-    /// Name inside the sandbox.
+    /// Whose interface it is, written onto it: its name may be changed inside the sandbox.
+    pub endpoint: EndpointId,
+    /// Name that it gets inside the sandbox.
     pub ifname: String,
     /// The endpoint's Ethernet address.
     pub mac: Mac,
@@ -26,29 +28,42 @@ pub struct PortConfig {
     pub mtu: u32,
 }
 
-/// First routing table of overlay networks; `ethN` has table (and rule priority) 100 + N.
-const FIRST_TABLE: u32 = 100;
+/// Routing tables of overlay networks, and the priorities of the rules that lead there, begin here:
+/// the number of the interface is added, which stays when it gets another name. The kernel's own
+/// tables are 253 to 255.
+const FIRST_TABLE: u32 = 1000;
+
+/// Priorities that are used: all of them before 32766, where the main table is looked up.
+const PRIORITIES: u32 = 30_000;
 
 impl Sandbox {
-    /// Makes the interface, or takes up the one that an earlier agent left. The TAP persists: it
-    /// survives this process, and is removed by [`Sandbox::remove_port`] or with the namespace.
+    /// Makes the interface, or takes up the one that an earlier agent left, whatever its name is by
+    /// now. The TAP persists: it survives this process, and is removed by [`Sandbox::remove_port`]
+    /// or with the namespace.
     ///
     /// # Errors
     /// See [`SandboxError`]; an interface that this call made is gone again.
     pub fn add_port(&self, config: &PortConfig) -> Result<Tap, SandboxError> {
         let add = || {
             let mut netlink = Netlink::open()?;
-            let found = netlink.link(&config.ifname)?.is_some();
+            let found = find(&mut netlink, &config.ifname, &config.endpoint)?;
+            let ifname = found.as_ref().map_or(&config.ifname, |link| &link.name);
             let tap = Tap::open(&TapConfig {
                 mac: Some(config.mac.0),
                 mtu: Some(config.mtu),
                 up: false,
-                ..TapConfig::new(&config.ifname)
+                ..TapConfig::new(ifname)
             })?;
-            match configure(&mut netlink, config) {
+            let claim = format!("{CLAIM}{}", config.endpoint);
+            if let Err(error) = netlink.set_alias(ifname, &claim) {
+                tracing::warn!(%error, "the interface does not say whose it is");
+            }
+            match configure(&mut netlink, config, ifname) {
                 Ok(()) => Ok(tap),
                 Err(error) => {
-                    if !found && let Err(left) = netlink.delete_link(&config.ifname) {
+                    if found.is_none()
+                        && let Err(left) = netlink.delete_link(&config.ifname)
+                    {
                         tracing::warn!(ifname = config.ifname, error = %left, "TAP left behind");
                     }
                     Err(error)
@@ -58,21 +73,22 @@ impl Sandbox {
         self.netns.run_in(add).map_err(SandboxError::Enter)?
     }
 
-    /// Removes the interface with its rules; one that is not there is success, and so is one that
-    /// is no TAP: somebody else made it since. Descriptors of the TAP report an error from then on.
+    /// Removes an endpoint's interface with its rules, which was called `ifname` once; one that is
+    /// not there is success, and so is one that is no TAP: somebody else made it since. Descriptors
+    /// of the TAP report an error from then on.
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn remove_port(&self, ifname: &str) -> Result<(), SandboxError> {
+    pub fn remove_port(&self, ifname: &str, endpoint: &EndpointId) -> Result<(), SandboxError> {
         let mut netlink = self.netlink()?;
-        let Some(link) = netlink.link(ifname)? else {
+        let Some(link) = find(&mut netlink, ifname, endpoint)? else {
             return Ok(());
         };
         if link.kind.as_deref() != Some("tun") {
             tracing::warn!(ifname, "the interface is no TAP any more and stays");
             return Ok(());
         }
-        let table = table_of(ifname, link.index);
+        let table = FIRST_TABLE + link.index;
         for rule in netlink
             .rules()?
             .into_iter()
@@ -80,7 +96,7 @@ impl Sandbox {
         {
             netlink.delete_rule(&rule)?;
         }
-        Ok(netlink.delete_link(ifname)?)
+        Ok(netlink.delete_link(&link.name)?)
     }
 }
 
@@ -88,28 +104,40 @@ impl Sandbox {
 const CLAIM: &str = "weft endpoint ";
 
 impl Sandbox {
-    /// Writes onto the interface whose endpoint it is, for an agent that has lost its own list.
-    ///
-    /// # Errors
-    /// [`SandboxError::Netlink`].
-    pub fn claim_port(&self, ifname: &str, endpoint: &EndpointId) -> Result<(), SandboxError> {
-        let alias = format!("{CLAIM}{endpoint}");
-        Ok(self.netlink()?.set_alias(ifname, &alias)?)
-    }
-
     /// TAPs that say whose they are. Whoever is root in the sandbox may have written it.
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
     pub fn claimed_ports(&self) -> Result<Vec<(String, EndpointId)>, SandboxError> {
         let taps = self.netlink()?.links()?.into_iter();
-        let taps = taps.filter(|link| link.kind.as_deref() == Some("tun"));
         Ok(taps
-            .filter_map(|link| {
-                let id = link.alias.as_deref()?.strip_prefix(CLAIM)?;
-                Some((link.name, EndpointId::from(id)))
-            })
+            .filter_map(|link| Some((claimed_by(&link)?, link.name)))
+            .map(|(id, name)| (name, id))
             .collect())
+    }
+}
+
+/// The endpoint that a TAP says it belongs to.
+fn claimed_by(link: &Link) -> Option<EndpointId> {
+    let id = link.alias.as_deref()?.strip_prefix(CLAIM)?;
+    (link.kind.as_deref() == Some("tun")).then(|| EndpointId::from(id))
+}
+
+/// The interface of an endpoint: the one that says so, whatever it is called by now, or the one with
+/// the name that it got, unless that says it is another's.
+fn find(
+    netlink: &mut Netlink,
+    ifname: &str,
+    endpoint: &EndpointId,
+) -> Result<Option<Link>, NetlinkError> {
+    let named = netlink.link(ifname)?;
+    match named.as_ref().and_then(claimed_by) {
+        Some(owner) if owner == *endpoint => Ok(named),
+        owner => {
+            let mut links = netlink.links()?.into_iter();
+            let own = links.find(|link| claimed_by(link).as_ref() == Some(endpoint));
+            Ok(own.or_else(|| named.filter(|_| owner.is_none())))
+        }
     }
 }
 
@@ -121,10 +149,11 @@ impl Sandbox {
 /// [`SandboxError::Netlink`].
 pub fn keep_port(netns: &Netns, config: &PortConfig) -> Result<Vec<String>, SandboxError> {
     let mut netlink = Netlink::open_in(netns)?;
-    let Some(link) = netlink.link(&config.ifname)?.filter(|link| link.up) else {
+    let link = find(&mut netlink, &config.ifname, &config.endpoint)?;
+    let Some(link) = link.filter(|link| link.up) else {
         return Ok(Vec::new());
     };
-    let ifname = &config.ifname;
+    let ifname = &link.name;
     let there = netlink.all_addresses()?;
     let mut lost = Vec::new();
     let mut ips = Vec::new();
@@ -141,7 +170,8 @@ pub fn keep_port(netns: &Netns, config: &PortConfig) -> Result<Vec<String>, Sand
         }
         ips.push(ip);
     }
-    let (routes, rules) = by_source(config, &ips, table_of(ifname, link.index));
+    let table = FIRST_TABLE + link.index;
+    let (routes, rules) = by_source(config, &ips, ifname, table);
     let there = netlink.routes()?;
     // All of them again: the kernel takes a route by way of a gateway only after the one to that.
     if routes.iter().any(|route| !there.contains(route)) {
@@ -171,14 +201,14 @@ fn ipv6_is_off(netns: &Netns, ifname: &str) -> bool {
 /// [`SandboxError::Enter`] when its namespace is gone, [`SandboxError::Netlink`].
 pub fn set_port_mtu(tap: &Tap, mtu: u32) -> Result<(), SandboxError> {
     let netns = tap.netns().map_err(SandboxError::Enter)?;
+    let name = tap.name_by_now().map_err(NetlinkError::Socket)?;
     let mut netlink = Netlink::open_in(&netns)?;
-    netlink.set_mtu(tap.name(), mtu)?;
-    netlink.set_gso_max_size(tap.name(), super_frame_len(mtu))?;
+    netlink.set_mtu(&name, mtu)?;
+    netlink.set_gso_max_size(&name, super_frame_len(mtu))?;
     Ok(())
 }
 
-fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxError> {
-    let ifname = &config.ifname;
+fn configure(netlink: &mut Netlink, config: &PortConfig, ifname: &str) -> Result<(), SandboxError> {
     let has_v6 = config.ips.iter().any(|ip| ip.addr().is_ipv6());
     // Nothing is learnt from the wire, and nothing is sent from addresses that are not the port's:
     // the data plane would drop it.
@@ -206,12 +236,17 @@ fn configure(netlink: &mut Netlink, config: &PortConfig) -> Result<(), SandboxEr
     netlink.set_gso_max_size(ifname, super_frame_len(config.mtu))?;
     netlink.set_up(ifname, true)?;
     let index = netlink.link_index(ifname)?;
-    route_by_source(netlink, config, table_of(ifname, index))
+    route_by_source(netlink, config, ifname, FIRST_TABLE + index)
 }
 
 /// Routes and rules of a table: `from ADDRESS lookup TABLE`, where the table has the subnet itself
 /// and the gateway as default.
-fn by_source(config: &PortConfig, ips: &[IpNet], table: u32) -> (Vec<Route>, Vec<Rule>) {
+fn by_source(
+    config: &PortConfig,
+    ips: &[IpNet],
+    ifname: &str,
+    table: u32,
+) -> (Vec<Route>, Vec<Rule>) {
     let (mut routes, mut rules) = (Vec::new(), Vec::new());
     for ip in ips {
         let same_family = |gateway: &&IpAddr| gateway.is_ipv4() == ip.addr().is_ipv4();
@@ -227,7 +262,7 @@ fn by_source(config: &PortConfig, ips: &[IpNet], table: u32) -> (Vec<Route>, Vec
             routes.push(Route {
                 dest,
                 gateway,
-                dev: Some(config.ifname.clone()),
+                dev: Some(ifname.to_owned()),
                 table,
                 onlink: false,
             });
@@ -235,7 +270,7 @@ fn by_source(config: &PortConfig, ips: &[IpNet], table: u32) -> (Vec<Route>, Vec
         rules.push(Rule {
             from: IpNet::from(ip.addr()),
             table,
-            priority: table,
+            priority: FIRST_TABLE + (table - FIRST_TABLE) % PRIORITIES,
         });
     }
     (routes, rules)
@@ -244,9 +279,10 @@ fn by_source(config: &PortConfig, ips: &[IpNet], table: u32) -> (Vec<Route>, Vec
 fn route_by_source(
     netlink: &mut Netlink,
     config: &PortConfig,
+    ifname: &str,
     table: u32,
 ) -> Result<(), SandboxError> {
-    let (routes, wanted) = by_source(config, &config.ips, table);
+    let (routes, wanted) = by_source(config, &config.ips, ifname, table);
     for route in &routes {
         netlink.set_route(route)?;
     }
@@ -275,12 +311,4 @@ pub(super) fn super_frame_len(mtu: u32) -> u32 {
     let segments = DATAGRAM / (mtu + ENCAPSULATION);
     let len = segments * mtu.saturating_sub(HEADERS) + RESERVE;
     len.max(2 * mtu).min(65_536)
-}
-
-/// 100 + N for `ethN`; for other names a number that no `ethN` has.
-fn table_of(ifname: &str, index: u32) -> u32 {
-    let number = ifname
-        .strip_prefix("eth")
-        .and_then(|n| n.parse::<u16>().ok());
-    number.map_or(1_000_000 + index, |n| FIRST_TABLE + u32::from(n))
 }

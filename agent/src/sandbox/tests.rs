@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
 
@@ -48,9 +49,15 @@ fn anonymous() -> Sandbox {
     }
 }
 
+/// One endpoint for each name that an interface is made with.
+fn endpoint(ifname: &str) -> EndpointId {
+    EndpointId(format!("of-{ifname}"))
+}
+
 fn port(ifname: &str, host: &str, gateways: &[&str]) -> PortConfig {
     let host = net(host);
     PortConfig {
+        endpoint: endpoint(ifname),
         ifname: ifname.to_owned(),
         mac: Mac::for_ip(host.addr()),
         ips: vec![host],
@@ -120,9 +127,17 @@ fn overlay_ports_answer_the_way_they_were_asked() {
     assert!(!sandbox.has_own_way_out().expect("routes"));
 
     let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.1.5");
-    assert!(asked.contains("via 10.0.1.1 dev eth0 table 100"), "{asked}");
+    let table = |ifname| {
+        let mut netlink = sandbox.netlink().expect("nl");
+        1000 + netlink.link_index(ifname).expect("there")
+    };
+    let of_eth0 = table("eth0");
+    let way = format!("via 10.0.1.1 dev eth0 table {of_eth0}");
+    assert!(asked.contains(&way), "{asked}");
     let asked = output_in(&sandbox, "ip route get 203.0.113.7 from 10.0.2.5");
-    assert!(asked.contains("via 10.0.2.1 dev eth2 table 102"), "{asked}");
+    let of_eth2 = table("eth2");
+    let way = format!("via 10.0.2.1 dev eth2 table {of_eth2}");
+    assert!(asked.contains(&way), "{asked}");
     let asked = output_in(&sandbox, "ip route get 10.0.2.9 from 10.0.2.5");
     assert!(
         asked.contains("dev eth2") && !asked.contains("via"),
@@ -147,8 +162,12 @@ fn overlay_ports_answer_the_way_they_were_asked() {
     assert_eq!(addresses, [net("10.0.1.6/24")]);
     drop(tap);
 
-    sandbox.remove_port("eth0").expect("remove");
-    sandbox.remove_port("eth0").expect("twice");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("remove");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("twice");
     let mut netlink = sandbox.netlink().expect("nl");
     assert!(netlink.link("eth0").expect("link").is_none());
     let tables: Vec<u32> = netlink
@@ -158,9 +177,48 @@ fn overlay_ports_answer_the_way_they_were_asked() {
         .map(|r| r.table)
         .collect();
     assert!(
-        !tables.contains(&100) && tables.contains(&102),
+        !tables.contains(&of_eth0) && tables.contains(&of_eth2),
         "{tables:?}"
     );
+}
+
+/// Whoever is root in the sandbox may give interfaces other names, even each other's.
+#[test]
+fn a_renamed_interface_is_known_and_removed() {
+    let sandbox = anonymous();
+    let config = port("eth0", "10.0.1.5/24", &["10.0.1.1"]);
+    let tap = sandbox.add_port(&config).expect("eth0");
+    output_in(&sandbox, "ip link set eth0 name wan0");
+    output_in(&sandbox, "ip link add eth0 type veth peer name eth9");
+    assert_eq!(tap.name_by_now().expect("there"), "wan0");
+    set_port_mtu(&tap, 1400).expect("by its name of now");
+    let mut netlink = sandbox.netlink().expect("nl");
+    assert_eq!(netlink.link("wan0").expect("wan0").expect("wan0").mtu, 1400);
+
+    let wan0 = netlink.link_index("wan0").expect("wan0");
+    output_in(&sandbox, "ip addr del 10.0.1.5/24 dev wan0");
+    let lost = keep_port(&sandbox.netns, &config).expect("kept");
+    assert!(lost.iter().any(|l| l.contains("10.0.1.5")), "{lost:?}");
+    let addresses = netlink.addresses("wan0").expect("addresses");
+    assert_eq!(addresses, [net("10.0.1.5/24")]);
+
+    // The next agent takes it up, and makes no second one.
+    drop(tap);
+    let tap = sandbox.add_port(&config).expect("again");
+    assert_eq!(tap.name(), "wan0");
+    assert_eq!(netlink.link_index("wan0").expect("wan0"), wan0);
+    assert_eq!(keep_port(&sandbox.netns, &config).expect("kept"), [""; 0]);
+    let links = sandbox.claimed_ports().expect("links");
+    assert_eq!(links, [("wan0".to_owned(), endpoint("eth0"))]);
+
+    drop(tap);
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("gone");
+    assert!(netlink.link("wan0").expect("links").is_none());
+    assert!(netlink.link("eth0").expect("links").is_some(), "not ours");
+    let rules = netlink.rules().expect("rules");
+    assert!(!rules.iter().any(|rule| rule.table == 1000 + wan0));
 }
 
 #[test]
@@ -190,7 +248,9 @@ fn what_others_made_is_neither_taken_nor_removed() {
         sandbox.add_port(&config),
         Err(SandboxError::Tap(_))
     ));
-    sandbox.remove_port("eth0").expect("stays");
+    sandbox
+        .remove_port("eth0", &endpoint("eth0"))
+        .expect("stays");
     let kind = netlink.link("eth0").expect("link").and_then(|l| l.kind);
     assert_eq!(kind.as_deref(), Some("veth"));
 }

@@ -1,7 +1,7 @@
 //! Waits until a service is what it was asked to be, and shows how far it is
 //! (docker/cli `cli/command/service/progress`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -116,31 +116,42 @@ impl Progress {
             leaving: 0,
             slots: BTreeMap::new(),
         };
-        let last_slot = match detail.service.spec.mode {
-            ServiceMode::Replicated { replicas } => replicas,
-            ServiceMode::Global => u32::MAX,
-        };
+        // Scaling down keeps what runs and spreads best, which need not be the first slots: a line
+        // for each that stays, numbered as docker does.
+        let stays = |row: &&TaskRow| row.task.desired <= TaskState::Running;
+        let slots: BTreeSet<u32> = tasks
+            .iter()
+            .filter(stays)
+            .map(|row| row.task.slot)
+            .collect();
+        let numbers: BTreeMap<u32, u32> = slots.into_iter().filter(|s| *s > 0).zip(1..).collect();
         let slot_of = |row: &TaskRow| match row.task.slot {
-            0 => row.node_name.clone(),
-            slot => format!("{slot}/{wanted}"),
+            0 => Some(row.node_name.clone()),
+            slot => {
+                let number = numbers.get(&slot).filter(|number| **number <= wanted)?;
+                Some(format!("{number}/{wanted}"))
+            }
         };
         let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
         let mut errors: BTreeMap<String, (u64, &str)> = BTreeMap::new();
         for row in tasks {
             let ended = row.task.status.state.is_terminal();
             let error = (row.task.meta.created_at, row.task.status.err.as_str());
-            if ended && !error.1.is_empty() {
-                let last = errors.entry(slot_of(row)).or_default();
+            let slot = slot_of(row);
+            if ended
+                && !error.1.is_empty()
+                && let Some(slot) = &slot
+            {
+                let last = errors.entry(slot.clone()).or_default();
                 *last = error.max(*last);
             }
-            // After scaling down, slots beyond the last one are on their way out.
-            if row.task.desired > TaskState::Running || row.task.slot > last_slot {
+            // Right after scaling down more slots than wanted are there: the last ones have no line.
+            let Some(slot) = slot.filter(|_| stays(&row)) else {
                 // A task on a node that is down, or gone, cannot report its end.
                 let reports = row.task.node.is_some() && !row.node_down;
                 progress.leaving += u32::from(!ended && reports);
                 continue;
-            }
-            let slot = slot_of(row);
+            };
             let newer = newest
                 .get(&slot)
                 .is_none_or(|old| row.task.meta.created_at >= old.task.meta.created_at);

@@ -243,6 +243,27 @@ overall progress: 2 out of 2 tasks
     );
 }
 
+/// Those that run and spread best stay, whatever their numbers.
+#[test]
+fn scaling_down_may_leave_any_slots() {
+    let rows = vec![
+        task("one", 1, 0, TaskState::Running, TaskState::Running, ""),
+        task("old", 2, 0, TaskState::Remove, TaskState::Failed, "boom"),
+        task("three", 3, 9, TaskState::Running, TaskState::Running, ""),
+        task("four", 4, 9, TaskState::Remove, TaskState::Shutdown, ""),
+    ];
+    let (reader, writer) = shared();
+    let progress = converge::Progress::of(&detail(2), &rows);
+    converge::Screen::default()
+        .show(&progress, &mut Printer::to(writer))
+        .unwrap();
+    assert_eq!(
+        reader.text(),
+        "overall progress: 2 out of 2 tasks\n1/2: running\n2/2: running\n"
+    );
+    assert!(progress.converged());
+}
+
 #[test]
 fn nobody_waits_for_tasks_of_a_node_that_is_down() {
     let mut dead = task("dead", 2, 0, TaskState::Shutdown, TaskState::Running, "");

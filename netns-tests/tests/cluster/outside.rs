@@ -64,6 +64,32 @@ fn ordinary_tasks_reach_the_outside_and_internal_ones_do_not() {
     eventually("internal tasks reach each other", || {
         get(&netns, SocketAddr::new(hidden[1].ip, 80))
     });
+
+    // A box on both: the way out goes with the last network that has one, in either order.
+    let path = cluster.lab.add_netns("node1", "box");
+    let path = path.unwrap_or_else(|e| panic!("{e:#}"));
+    let netns = path.display().to_string();
+    let attach = |network: &str| {
+        let words = ["network", "connect", "--name", "box", network, &netns];
+        cluster.weft("node1", &words).done();
+    };
+    let detach = |network: &str| {
+        let words = ["network", "disconnect", network, "box"];
+        cluster.weft("node1", &words).done();
+    };
+    let has_way_out = || {
+        let routes = cluster.run("node1", Some(&path), &["ip", "route"]).ok();
+        routes.contains("default")
+    };
+    attach("front");
+    attach("back");
+    assert!(has_way_out());
+    detach("front");
+    assert!(!has_way_out(), "left to the internal network alone");
+    attach("front");
+    assert!(has_way_out(), "back on an ordinary one");
+    detach("back");
+    assert!(has_way_out(), "the internal one takes nothing along");
 }
 
 #[test]
