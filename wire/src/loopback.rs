@@ -97,7 +97,7 @@ impl Loopback {
         message[TLV] = DATA_TLV;
         put16(message, TLV + 1, self.len - (DATA + 1) as u16);
         message[DATA..WISHES].copy_from_slice(&self.nonce.to_be_bytes());
-        message[WISHES] = u8::from(self.short) * SHORT | u8::from(self.tell) * TELL;
+        message[WISHES] = (u8::from(self.short) * SHORT) | (u8::from(self.tell) * TELL);
         message[len - 1] = END_TLV;
         Ok(ETHERNET_LEN + len)
     }

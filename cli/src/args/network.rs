@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
 use weft_control::objects::Mac;
 
-use super::{FormatArgs, InspectArgs, parse_key_value};
+use super::{FilterArgs, FormatArgs, InspectArgs, parse_key_value};
 
 /// `weft network …`
 #[derive(Debug, Subcommand)]
@@ -18,6 +18,9 @@ pub enum NetworkCommand {
         /// Print whole ids
         #[arg(long)]
         no_trunc: bool,
+        /// Which: keys are id, name, driver and scope.
+        #[command(flatten)]
+        filter: FilterArgs,
         /// How.
         #[command(flatten)]
         format: FormatArgs,

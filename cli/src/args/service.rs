@@ -5,8 +5,8 @@ use weft_control::capability;
 use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
 
 use super::{
-    ConnectionArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms, parse_key_value,
-    parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms,
+    parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -15,7 +15,14 @@ pub enum ServiceCommand {
     /// Start a service
     Create(ServiceCreateArgs),
     /// List services
-    Ls(FormatArgs),
+    Ls {
+        /// Which: keys are id, name and mode.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// List the tasks of services
     Ps(ServicePsArgs),
     /// Show everything known about services
@@ -181,6 +188,9 @@ pub struct ServicePsArgs {
     /// Print whole ids and errors
     #[arg(long)]
     pub no_trunc: bool,
+    /// Which: keys are id, name, node and desired-state.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,

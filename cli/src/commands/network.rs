@@ -18,9 +18,21 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         NetworkCommand::Create(args) => create(client, args, out).await?,
-        NetworkCommand::Ls { no_trunc, format } => {
+        NetworkCommand::Ls {
+            no_trunc,
+            filter,
+            format,
+        } => {
             let networks: Vec<Network> = client.get("/v1/networks").await?;
-            out.listing(&rows::networks(networks, no_trunc), &format)?;
+            let mut listing = rows::networks(networks, no_trunc);
+            let keys = [
+                ("id", "ID"),
+                ("name", "Name"),
+                ("driver", "Driver"),
+                ("scope", "Scope"),
+            ];
+            listing.keep(&filter.filters, &keys)?;
+            out.listing(&listing, &format)?;
         }
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();

@@ -24,14 +24,17 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         ServiceCommand::Create(args) => create(client, args, out).await?,
-        ServiceCommand::Ls(format) => {
+        ServiceCommand::Ls { filter, format } => {
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
             let errors: Vec<String> = services
                 .iter()
                 .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
-            out.listing(&rows::services(services), &format)?;
+            let mut listing = rows::services(services);
+            let keys = [("id", "ID"), ("name", "Name"), ("mode", "Mode")];
+            listing.keep(&filter.filters, &keys)?;
+            out.listing(&listing, &format)?;
             if format.format.is_none() && !format.quiet {
                 out.flush()?;
                 errors.iter().for_each(|error| complain(error));
@@ -192,7 +195,14 @@ async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow:
         }
     }
     if !tasks.is_empty() || refused.is_empty() {
-        let listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        let mut listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        let keys = [
+            ("id", "ID"),
+            ("name", "Name"),
+            ("node", "Node"),
+            ("desired-state", "DesiredState"),
+        ];
+        listing.keep(&args.filter.filters, &keys)?;
         out.listing(&listing, &args.format)?;
     }
     finish(&refused)

@@ -64,7 +64,7 @@ const WIDE: &str = "{{.Name}}\t{{.Node}}\t{{.Network}}\t{{.Address}}\t{{.Active}
 /// Letters of the id of a task.
 const TASK_ID: usize = 25;
 
-fn listing(why: &Why, wide: bool) -> Listing {
+pub(super) fn listing(why: &Why, wide: bool) -> Listing {
     let mut listing = Listing::new(
         &[
             ("Name", "REPLICA"),

@@ -1,5 +1,6 @@
 //! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
 
+use anyhow::bail;
 use serde_json::{Map, Value, json};
 
 use super::template::Format;
@@ -38,6 +39,44 @@ impl Listing {
     /// Adds a row: a JSON object.
     pub fn push(&mut self, row: Value) {
         self.rows.push(row);
+    }
+
+    /// Keeps rows that filters let through: any of the values of one key, and so of each key. Of an
+    /// id the beginning is enough, of a name a part, as with docker. `keys` are the filters' keys and
+    /// the fields that they look at.
+    ///
+    /// # Errors
+    /// A filter with another key.
+    pub fn keep(
+        &mut self,
+        filters: &[(String, String)],
+        keys: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<()> {
+        let of = |wanted: &str| keys.iter().find(|(key, _)| *key == wanted);
+        if let Some((key, _)) = filters.iter().find(|(key, _)| of(key).is_none()) {
+            let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+            bail!("invalid filter {key:?}: there is {}", known.join(", "));
+        }
+        for (key, field) in keys {
+            let mut values = filters
+                .iter()
+                .filter(|(k, _)| k == key)
+                .map(|(_, v)| v)
+                .peekable();
+            if values.peek().is_none() {
+                continue;
+            }
+            let values: Vec<&String> = values.collect();
+            self.rows.retain(|row| {
+                let found = row[*field].as_str().unwrap_or_default();
+                values.iter().any(|value| match *key {
+                    "id" => found.starts_with(value.as_str()),
+                    "name" => found.contains(value.as_str()),
+                    _ => found.eq_ignore_ascii_case(value),
+                })
+            });
+        }
+        Ok(())
     }
 
     /// Renders it, with a line feed after each line.
@@ -196,6 +235,32 @@ bbb     a-longer-name
 ";
         assert_eq!(render(None, false).unwrap(), expected);
         assert_eq!(render(Some("table"), false).unwrap(), expected);
+    }
+
+    #[test]
+    fn filters_are_dockers() {
+        let kept = |filters: &[(&str, &str)]| {
+            let mut listing = sample();
+            let filters: Vec<(String, String)> = filters
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
+            let keys = [("id", "ID"), ("name", "Name"), ("state", "State")];
+            listing.keep(&filters, &keys).map(|()| {
+                let args = FormatArgs {
+                    quiet: true,
+                    ..FormatArgs::default()
+                };
+                listing.render(&args).unwrap()
+            })
+        };
+        assert_eq!(kept(&[]).unwrap(), "aaa\nbbb\n");
+        assert_eq!(kept(&[("name", "longer")]).unwrap(), "bbb\n");
+        assert_eq!(kept(&[("id", "a"), ("id", "b")]).unwrap(), "aaa\nbbb\n");
+        assert_eq!(kept(&[("id", "aa"), ("state", "ready")]).unwrap(), "aaa\n");
+        assert_eq!(kept(&[("id", "bb"), ("state", "ready")]).unwrap(), "");
+        let error = kept(&[("role", "x")]).unwrap_err().to_string();
+        assert_eq!(error, "invalid filter \"role\": there is id, name, state");
     }
 
     #[test]

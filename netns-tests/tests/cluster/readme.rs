@@ -35,7 +35,7 @@ fn by_hand_runs_as_it_stands_in_the_readme() {
         symlink(PROGRAM, dir.path().join(name)).expect("a link");
     }
     let lab = format!("readme-{}", std::process::id());
-    let mut whole = "trap 'weft lab down >/dev/null 2>&1' EXIT\nset -ex -o pipefail\n".to_owned();
+    let mut whole = "trap 'code=$?; weft lab down >/dev/null 2>&1 || true; exit $code' EXIT\nset -ex -o pipefail\n".to_owned();
     for line in script
         .lines()
         .filter(|line| !line.starts_with("cargo ") && !line.contains("export PATH"))
