@@ -71,6 +71,10 @@ async fn rounds(client: &Client, args: &PingArgs, out: &mut Printer) -> anyhow::
                 out.line(&line(&pong, sequence))?;
                 out.flush()?;
             }
+            if pong.there != Passage::Passes {
+                // What is larger does not pass either.
+                break;
+            }
         }
         if args.count == Some(sequence) {
             break;

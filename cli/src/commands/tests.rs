@@ -365,7 +365,10 @@ fn tables_fit_eighty_columns_and_break_no_word() {
                 name: format!("web.1.{id}"),
                 node: "node-in-berlin-1".to_owned(),
                 network: "ingress".to_owned(),
-                ips: vec!["10.0.0.8".parse().unwrap()],
+                ips: vec![
+                    "10.0.0.8".parse().unwrap(),
+                    "fd5d:8f1b:9800:1000::a00:8".parse().unwrap(),
+                ],
                 accepted: 123_456,
                 why_not: "ejected for 12 s more: refused 5 of 5, nothing listens on 10.0.0.8:81"
                     .to_owned(),

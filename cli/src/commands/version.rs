@@ -53,7 +53,7 @@ fn versions(server: Option<&Info>) -> Value {
             "Version": env!("CARGO_PKG_VERSION"),
             "ApiVersion": API,
             "Os": std::env::consts::OS,
-            "Arch": std::env::consts::ARCH,
+            "Arch": arch(std::env::consts::ARCH),
         },
         "Server": server.map(|info| json!({
             "Version": info.version,
@@ -62,6 +62,15 @@ fn versions(server: Option<&Info>) -> Value {
             "Pid": info.pid,
         })),
     })
+}
+
+/// As docker calls it, which has its names from Go.
+fn arch(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 fn table(found: &Value) -> String {

@@ -72,6 +72,7 @@ pub(super) fn listing(why: &Why, wide: bool) -> Listing {
             ("Node", "NODE"),
             ("Network", "NETWORK"),
             ("Address", "ADDRESS"),
+            ("IP", "ADDRESS"),
             ("Active", "OPEN"),
             ("ActiveEverywhere", "OPEN EVERYWHERE"),
             ("Accepted", "ACCEPTED"),
@@ -86,7 +87,7 @@ pub(super) fn listing(why: &Why, wide: bool) -> Listing {
         if wide {
             WIDE
         } else {
-            "{{.Short}}\t{{.Node}}\t{{.Address}}\t{{.Active}}\t{{.Accepted}}\t{{.Refused}}\t{{.Takes}}"
+            "{{.Short}}\t{{.Node}}\t{{.IP}}\t{{.Active}}\t{{.Accepted}}\t{{.Refused}}\t{{.Takes}}"
         },
         "Name",
     );
@@ -99,6 +100,7 @@ pub(super) fn listing(why: &Why, wide: bool) -> Listing {
             "Node": replica.node,
             "Network": replica.network,
             "Address": ips.join(","),
+            "IP": ips.first(),
             "Active": replica.active,
             "ActiveEverywhere": replica.active_everywhere,
             "Accepted": replica.accepted,

@@ -17,6 +17,9 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::args::FormatArgs;
 
+/// Columns of a terminal that does not say.
+const WIDTH: usize = 80;
+
 /// The one place that the program's own output leaves through.
 pub struct Printer {
     out: Box<dyn Write>,
@@ -67,9 +70,10 @@ impl Printer {
         Self {
             out: Box::new(out),
             terminal,
-            width: terminal_size::terminal_size()
-                .map(|(width, _)| usize::from(width.0))
-                .filter(|width| terminal && *width > 0),
+            width: terminal.then(|| {
+                let size = terminal_size::terminal_size();
+                size.map_or(WIDTH, |(width, _)| usize::from(width.0))
+            }),
             colours: terminal
                 && !unwanted("NO_COLOR", |v| !v.is_empty())
                 && !unwanted("TERM", |v| v == "dumb"),
