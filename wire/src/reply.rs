@@ -1,6 +1,8 @@
 //! Answers that the data plane gives itself. Each builder writes a whole frame into `out` and
 //! returns its length; 0 means that there is nothing to answer, or that `out` is too small.
 
+mod announcement;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
@@ -9,6 +11,8 @@ use smoltcp::wire::{
     Icmpv6Repr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
     NdiscNeighborFlags, NdiscRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
+
+pub use announcement::{ANNOUNCEMENT_LEN, announcement};
 
 use crate::frame::{
     ETHERNET_LEN, Fragment, ICMP, ICMPV6, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, dst_mac, src_mac,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use super::outside::Outside;
 use super::resolv_conf::{Found, Watched};
 use super::sandbox::Sandbox;
 use super::stats::{Counters, DnsStats};
+use crate::sandbox::{DnsSockets, WayToResolver};
 
 /// How often a `resolv.conf` is looked at. One `stat` each time.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -56,6 +57,7 @@ impl Shared {
 #[derive(Debug)]
 struct Served {
     view: Arc<ArcSwap<ClientView>>,
+    way: Option<Arc<WayToResolver>>,
     task: JoinHandle<()>,
 }
 
@@ -149,18 +151,18 @@ impl DnsServer {
         self.shared.zone.store(zone);
     }
 
-    /// Serves a sandbox on sockets that were opened inside its namespace and bound to
-    /// 127.0.0.11:53. A sandbox that was served before is served on the new sockets only.
+    /// Serves a sandbox on sockets that were opened inside its namespace. A sandbox that was served
+    /// before is served on the new sockets only.
     ///
     /// # Errors
     /// A socket cannot be registered with the runtime; nothing was started.
     pub fn serve(
         &self,
         sandbox_id: &str,
-        udp: UdpSocket,
-        tcp: TcpListener,
+        sockets: DnsSockets,
         client: ClientView,
     ) -> io::Result<()> {
+        let DnsSockets { udp, tcp, way } = sockets;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let udp = tokio::net::UdpSocket::from_std(udp)?;
@@ -168,8 +170,21 @@ impl DnsServer {
         let view = Arc::new(ArcSwap::from_pointee(client));
         let sandbox = Arc::new(Sandbox::new(Arc::clone(&self.shared), Arc::clone(&view)));
         let task = tokio::spawn(sandbox.run(udp, tcp));
-        lock(&self.sandboxes).insert(sandbox_id.to_owned(), Served { view, task });
+        lock(&self.sandboxes).insert(sandbox_id.to_owned(), Served { view, way, task });
         Ok(())
+    }
+
+    /// True when a sandbox is served.
+    #[must_use]
+    pub fn serves(&self, sandbox_id: &str) -> bool {
+        lock(&self.sandboxes).contains_key(sandbox_id)
+    }
+
+    /// Rules that lead to the resolver in each sandbox, for whoever looks after them.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Arc<WayToResolver>> {
+        let sandboxes = lock(&self.sandboxes);
+        sandboxes.values().filter_map(|s| s.way.clone()).collect()
     }
 
     /// Replaces what a sandbox may see. False when it is not served.

@@ -17,6 +17,7 @@ use weft_dns::{ClientView, EndpointNames, ServiceNames, Zone, ZoneBuilder};
 
 use super::outside::framed;
 use super::{DnsServer, DnsStats};
+use crate::sandbox::DnsSockets;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,7 +73,17 @@ impl Bench {
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (udp_at, tcp_at) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
-        server.serve("s", udp, tcp, view()).unwrap();
+        server
+            .serve(
+                "s",
+                DnsSockets {
+                    udp,
+                    tcp,
+                    way: None,
+                },
+                view(),
+            )
+            .unwrap();
         Self {
             server,
             udp: udp_at,
@@ -85,7 +96,17 @@ impl Bench {
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = udp.local_addr().unwrap();
-        self.server.serve(id, udp, tcp, view()).unwrap();
+        self.server
+            .serve(
+                id,
+                DnsSockets {
+                    udp,
+                    tcp,
+                    way: None,
+                },
+                view(),
+            )
+            .unwrap();
         at
     }
 
@@ -310,7 +331,18 @@ async fn stopping_frees_the_address() {
     assert!(!bench.server.stop("s").await);
     let udp = std::net::UdpSocket::bind(bench.udp).unwrap();
     let tcp = std::net::TcpListener::bind(bench.tcp).unwrap();
-    bench.server.serve("s", udp, tcp, view()).unwrap();
+    bench
+        .server
+        .serve(
+            "s",
+            DnsSockets {
+                udp,
+                tcp,
+                way: None,
+            },
+            view(),
+        )
+        .unwrap();
     assert_eq!(bench.code("web.").await, ResponseCode::NoError);
 }
 

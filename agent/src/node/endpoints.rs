@@ -1,7 +1,6 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use weft_control::api::{Connect, Connected, Disconnect};
@@ -20,7 +19,7 @@ use super::member::{FILE_OF_PLACES, Member};
 use super::places::{Place, find};
 use super::running::{Running, blocking};
 use crate::api::ApiError;
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
 /// to another thread would cost more than the looks.
@@ -40,7 +39,8 @@ async fn check(
 /// What an endpoint has in its sandbox.
 struct Made {
     tap: Tap,
-    sockets: Result<(UdpSocket, TcpListener), SandboxError>,
+    /// None where the sandbox is served already: on its second network.
+    sockets: Option<Result<DnsSockets, SandboxError>>,
 }
 
 impl Member {
@@ -186,6 +186,7 @@ impl Member {
         let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
         let gateway = running.gateway.clone();
         let internal = network.spec.internal;
+        let served = self.dns.serves(&place.resolver());
         let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
@@ -200,7 +201,7 @@ impl Member {
                 let gateway = gateway.wait();
                 gateway.and_then(|g| g.connect(&sandbox).err())
             };
-            let sockets = sandbox.dns_sockets();
+            let sockets = (!served).then(|| sandbox.dns_sockets());
             (tap, egress, sockets)
         })
         .await?;
@@ -232,12 +233,12 @@ impl Member {
         self.local.insert(port);
         let view = self.client_view(place).await;
         match made.sockets {
-            Ok((udp, tcp)) => self.dns.serve(&place.resolver(), udp, tcp, view)?,
-            // The second network of the same sandbox: the resolver is there already.
-            Err(error) => {
-                if !self.dns.update_client(&place.resolver(), view) {
-                    tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
-                }
+            Some(Ok(sockets)) => self.dns.serve(&place.resolver(), sockets, view)?,
+            Some(Err(error)) => {
+                tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
+            }
+            None => {
+                self.dns.update_client(&place.resolver(), view);
             }
         }
         Ok(())
@@ -541,6 +542,9 @@ impl Member {
             sandbox.remove_port(&place.ifname, &endpoint)?;
             if let Some(gateway) = gateway.wait().filter(|_| closed) {
                 gateway.disconnect(&sandbox)?;
+            }
+            if last {
+                sandbox.remove_way_to_resolver()?;
             }
             Ok(())
         });

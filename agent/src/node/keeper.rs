@@ -17,7 +17,7 @@ use super::local::LocalPort;
 use super::member::Member;
 use super::running::{Running, blocking};
 use super::warnings::Warnings;
-use crate::sandbox::{PortConfig, Sandbox, keep_mesh_tap, keep_port};
+use crate::sandbox::{PortConfig, Sandbox, WayToResolver, keep_mesh_tap, keep_port};
 
 /// Between two looks at rules and switches.
 const TICK: Duration = Duration::from_millis(250);
@@ -88,7 +88,7 @@ pub(super) async fn run(
             _ = tick.tick() => ticks = ticks.wrapping_add(1),
             _ = end.wait_for(|end| *end) => return,
         }
-        let mut all = Vec::new();
+        let (mut all, mut ways) = (Vec::new(), Vec::new());
         if ticks.is_multiple_of(SLOW)
             && let Some(orders) = member.session.assignments().borrow().clone()
         {
@@ -96,10 +96,14 @@ pub(super) async fn run(
             let len = all.len().max(1);
             all.rotate_left(turn % len);
             all.truncate(PORTS);
-            turn = (turn + all.len()) % len;
+            ways = member.dns.ways();
+            let of_ways = ways.len().max(1);
+            ways.rotate_left(turn % of_ways);
+            ways.truncate(PORTS);
+            turn = turn.wrapping_add(PORTS);
         }
         let (this, slow) = (Arc::clone(&running), ticks.is_multiple_of(SLOW));
-        let looked = blocking(move || look(&this, slow, &all)).await;
+        let looked = blocking(move || look(&this, slow, &all, &ways)).await;
         match looked {
             Ok((found, errors)) => {
                 lost.take(found, &member.warnings, Instant::now());
@@ -157,7 +161,12 @@ fn ports(local: &[LocalPort], orders: &Assignment, mtu: u32) -> Vec<Attached> {
 }
 
 /// One look; what was missing, and what could not be set again.
-fn look(running: &Running, slow: bool, ports: &[Attached]) -> (Vec<String>, Vec<String>) {
+fn look(
+    running: &Running,
+    slow: bool,
+    ports: &[Attached],
+    ways: &[Arc<WayToResolver>],
+) -> (Vec<String>, Vec<String>) {
     let (mut lost, mut errors) = (Vec::new(), Vec::new());
     let mut take = |result: Result<Vec<String>, String>| match result {
         Ok(found) => lost.extend(found),
@@ -198,6 +207,13 @@ fn look(running: &Running, slow: bool, ports: &[Attached]) -> (Vec<String>, Vec<
                 Ok(Vec::new())
             }));
         }
+    }
+    for way in ways {
+        let kept = way.keep().map(|lost| lost.into_iter().collect());
+        take(kept.or_else(|error| {
+            tracing::debug!(%error, "the way to a resolver was not looked at");
+            Ok(Vec::new())
+        }));
     }
     (lost, errors)
 }

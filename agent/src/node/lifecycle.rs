@@ -342,7 +342,7 @@ impl Lifecycle {
                 .warnings
                 .set("gateway", format!("a sandbox has no way out: {error}"));
         }
-        let (udp, tcp) = sockets?;
+        let sockets = sockets?;
         let view = ClientView {
             networks: self
                 .task
@@ -356,7 +356,7 @@ impl Lifecycle {
         };
         self.member
             .dns
-            .serve(self.task.id.as_str(), udp, tcp, view)?;
+            .serve(self.task.id.as_str(), sockets, view)?;
         Ok(sandbox)
     }
 

@@ -5,6 +5,7 @@
 //! bridge and tasks; its loop (`reconcile`) makes them what the orders say.
 
 mod address;
+mod announcements;
 mod attach;
 mod compile;
 mod conns;

@@ -15,7 +15,9 @@ use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::{Node, TaskState};
 use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
 use weft_sys::clock::monotonic_nanos;
+use weft_wire::Vni;
 
+use super::announcements::{Announcements, announce};
 use super::compile::{Inputs, compile};
 use super::gateway::Wall;
 use super::known::{self, Heard, KnownEndpoint};
@@ -95,6 +97,7 @@ pub(super) struct Reconciler {
     compared: Option<(Vec<NetworkId>, Instant)>,
     mtu: MtuKeeper,
     listening: Listening,
+    announcements: Announcements,
     wall: Wall,
     /// Values that gossip was given, to withdraw what is gone.
     told: BTreeSet<EndpointId>,
@@ -126,6 +129,7 @@ impl Reconciler {
             compared: None,
             mtu: MtuKeeper::default(),
             listening: Listening::default(),
+            announcements: Announcements::default(),
             wall: Wall::default(),
             told: BTreeSet::new(),
             told_generation: None,
@@ -499,7 +503,14 @@ impl Reconciler {
         let services = orders.shared.services.iter().map(|s| &s.id);
         let services: BTreeSet<_> = services.chain(ending).collect();
         self.loads.retain_services(|id| services.contains(id));
+        let peers = orders.shared.peers.iter().filter_map(|peer| {
+            let mut networks = orders.shared.networks.iter();
+            let network = networks.find(|n| n.id == peer.network)?;
+            Some((Vni::new(network.vni)?, peer.ip))
+        });
+        let changed = self.announcements.take(&compiled.snapshot.switch, peers);
         self.running.plane.publish(Arc::new(compiled.snapshot));
+        announce(&changed, &local);
         self.member.dns.set_zone(Arc::new(compiled.zone));
         self.running.mesh.update(&compiled.published);
         if problems.is_empty() {

@@ -4,7 +4,7 @@
 //!   sandbox namespace                                host namespace
 //!   eth0, eth2, … TAP, one for each overlay network ── read by the data plane's workers
 //!   eth1          veth into the gateway bridge ─────── weft_gwbridge ── masquerade ── outside
-//!   127.0.0.11:53 DNS sockets ──────────────────────── read by the agent
+//!   127.0.0.11    DNS sockets ──────────────────────── read by the agent
 //! ```
 //!
 //! Packets *from* an overlay address leave through that network's own routing table, so answers
@@ -18,15 +18,17 @@
 pub mod gwbridge;
 mod mesh_tap;
 mod port;
+mod resolver;
 pub mod runner;
 pub(crate) mod sysctl;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::netns::{Netns, NetnsError};
+use weft_sys::nft;
 use weft_sys::tap::TapError;
 
 pub use mesh_tap::{
@@ -34,8 +36,9 @@ pub use mesh_tap::{
     add_mesh_ipv6, keep_mesh_tap, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
 };
 pub use port::{PortConfig, keep_port, set_port_mtu};
+pub use resolver::{DnsSockets, WayToResolver};
 
-/// Where the resolver of every sandbox listens.
+/// Where the resolver of every sandbox is asked.
 pub const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
 
 /// Name of the gateway bridge's interface inside a sandbox; never used for an overlay network.
@@ -74,16 +77,16 @@ pub enum SandboxError {
         why: &'static str,
     },
     /// The resolver's sockets.
-    #[error(
-        "cannot listen on {DNS_ADDR} ({protocol}) in the sandbox: {source}; is another resolver \
-         running there?"
-    )]
+    #[error("cannot open the resolver's socket on {} ({protocol}) in the sandbox: {source}", DNS_ADDR.ip())]
     Dns {
         /// `udp` or `tcp`.
         protocol: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
+    /// Rules inside the sandbox.
+    #[error("the rules of the resolver in the sandbox: {0}")]
+    Rules(#[source] nft::NftError),
 }
 
 /// A network namespace with its interfaces.
@@ -212,23 +215,6 @@ impl Sandbox {
         let made = gwbridge::made_interface(&mut netlink)?;
         let mut ways = routes.iter().filter(|route| gwbridge::is_way_out(route));
         Ok(ways.any(|way| !made || way.dev.as_deref() != Some(GATEWAY_IFNAME)))
-    }
-
-    /// The resolver's sockets, bound inside the namespace at [`DNS_ADDR`], non-blocking.
-    ///
-    /// # Errors
-    /// [`SandboxError::Dns`], [`SandboxError::Enter`].
-    pub fn dns_sockets(&self) -> Result<(UdpSocket, TcpListener), SandboxError> {
-        let dns = |protocol| move |source| SandboxError::Dns { protocol, source };
-        let bind = || {
-            Netlink::open()?.set_up("lo", true)?;
-            let udp = UdpSocket::bind(DNS_ADDR).map_err(dns("udp"))?;
-            let tcp = TcpListener::bind(DNS_ADDR).map_err(dns("tcp"))?;
-            udp.set_nonblocking(true).map_err(dns("udp"))?;
-            tcp.set_nonblocking(true).map_err(dns("tcp"))?;
-            Ok((udp, tcp))
-        };
-        self.netns.run_in(bind).map_err(SandboxError::Enter)?
     }
 
     fn netlink(&self) -> Result<Netlink, SandboxError> {

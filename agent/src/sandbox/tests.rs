@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -296,25 +296,57 @@ fn a_port_that_fails_leaves_nothing() {
     assert_eq!(sandbox.first_free_ifname().expect("name"), "eth0");
 }
 
+/// A name server of the sandbox has port 53 of every address, and names still resolve.
 #[test]
-fn resolver_sockets_listen_inside_only() {
+fn resolver_sockets_leave_port_53_to_others() {
     let sandbox = anonymous();
-    let (udp, tcp) = sandbox.dns_sockets().expect("sockets");
-    assert_eq!(udp.local_addr().expect("addr"), DNS_ADDR.into());
-    let mut client = sandbox
-        .netns
-        .run_in(|| TcpStream::connect(DNS_ADDR))
-        .expect("enter")
-        .expect("connect");
-    client.write_all(b"ask").expect("write");
-    drop(client);
+    let DnsSockets { udp, tcp, way } = sandbox.dns_sockets().expect("sockets");
+    let all = (Ipv4Addr::UNSPECIFIED, DNS_ADDR.port());
+    let theirs = sandbox.netns.run_in(|| {
+        let udp = UdpSocket::bind(all).expect("udp");
+        (udp, TcpListener::bind(all).expect("tcp"))
+    });
+    let (their_udp, _their_tcp) = theirs.expect("enter");
+    let ask = || {
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+        client.connect(DNS_ADDR).expect("connect");
+        client.send(b"udp").expect("sent");
+        (client, TcpStream::connect(DNS_ADDR).expect("connect"))
+    };
+    let (client, mut stream) = sandbox.netns.run_in(ask).expect("enter");
+    udp.set_nonblocking(false).expect("blocking");
     tcp.set_nonblocking(false).expect("blocking");
+    let mut bytes = [0; 16];
+    let (len, from) = udp.recv_from(&mut bytes).expect("asked");
+    assert_eq!(&bytes[..len], b"udp");
+    udp.send_to(b"answer", from).expect("answered");
+    // It is connected: what does not come from where it asked is not taken.
+    let len = client.recv(&mut bytes).expect("an answer");
+    assert_eq!(&bytes[..len], b"answer");
+    stream.write_all(b"tcp").expect("write");
+    stream.shutdown(std::net::Shutdown::Write).expect("ended");
     let (mut server, _) = tcp.accept().expect("accept");
     let mut text = String::new();
     server.read_to_string(&mut text).expect("read");
-    assert_eq!(text, "ask");
-    let error = sandbox.dns_sockets().expect_err("taken");
-    assert!(error.to_string().contains("127.0.0.11:53 (udp)"), "{error}");
+    server.write_all(b"answer").expect("write");
+    drop(server);
+    text.clear();
+    stream.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "answer");
+    their_udp.set_nonblocking(true).expect("set");
+    assert!(their_udp.recv(&mut bytes).is_err(), "nothing went astray");
+
+    let way = way.expect("nft is there");
+    assert_eq!(way.keep().expect("looked"), None);
+    output_in(&sandbox, "nft flush ruleset");
+    assert!(way.keep().expect("set again").is_some());
+    assert_eq!(way.keep().expect("looked"), None);
+    output_in(&sandbox, "nft flush chain ip weft_dns output");
+    assert!(way.keep().expect("set again").is_some());
+    sandbox.netns.run_in(ask).expect("enter");
+    udp.recv_from(&mut bytes).expect("asked");
+    sandbox.remove_way_to_resolver().expect("gone");
+    assert_eq!(output_in(&sandbox, "nft list ruleset"), "");
 }
 
 #[test]
@@ -453,11 +485,7 @@ fn sandboxes_reach_the_outside_but_not_each_other() {
         .run_in(|| {
             for _ in 0..2 {
                 GatewayBridge::teardown().expect("teardown");
-                assert!(
-                    weft_sys::nft::list_table("inet", TABLE)
-                        .expect("list")
-                        .is_none()
-                );
+                assert!(nft::list_table("inet", TABLE).expect("list").is_none());
                 assert!(
                     Netlink::open()
                         .expect("nl")

@@ -1,6 +1,6 @@
 //! Namespaces that somebody else made, attached by hand.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use weft_netns_tests::{Cluster, eventually, figure, transfer};
 use weft_sys::netns::Netns;
@@ -75,6 +75,14 @@ fn namespaces_are_attached_named_and_detached() {
     .ok();
     let other: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let guest = cluster.netns("node1", Some("/run/netns/box".as_ref()));
+    // Port 53 is the user's own: a name server in the box is nobody's obstacle, and gets none of
+    // the questions that are the resolver's.
+    let theirs = guest.run_in(|| {
+        let all = (Ipv4Addr::UNSPECIFIED, 53);
+        (UdpSocket::bind(all), TcpListener::bind(all))
+    });
+    let (their_udp, their_tcp) = theirs.expect("the namespace is there");
+    let (their_udp, _their_tcp) = (their_udp.expect("udp"), their_tcp.expect("tcp"));
     eventually("they reach each other, by name", || {
         let words = [cluster.program(), "demo-dns", "nick"];
         let found = cluster.run("node1", Some("/run/netns/box".as_ref()), &words);
@@ -90,6 +98,8 @@ fn namespaces_are_attached_named_and_detached() {
             Err(Box::new((found, ping)))
         }
     });
+    their_udp.set_nonblocking(true).expect("set");
+    assert!(their_udp.recv(&mut [0; 512]).is_err());
     drop(guest);
 
     for (node, words, says) in [
@@ -135,11 +145,17 @@ fn namespaces_are_attached_named_and_detached() {
         connect(node, &words).refused(&says);
     }
 
+    // An interface is its endpoint's under every name.
+    let rename = "ip -n box link set eth0 name wan0";
+    let words: Vec<&str> = rename.split(' ').collect();
+    cluster.run("node1", None, &words).done();
     cluster
         .weft("node1", &["network", "disconnect", "front", "box"])
         .done();
     let left = interfaces(&cluster, "node1", "box");
-    assert!(!left.contains("eth"), "{left}");
+    assert!(!left.contains("eth") && !left.contains("wan"), "{left}");
+    let words = ["ip", "netns", "exec", "box", "nft", "list", "ruleset"];
+    assert_eq!(cluster.run("node1", None, &words).ok(), "");
     cluster
         .weft("node1", &["network", "disconnect", "front", "box"])
         .refused(&["no such endpoint: box"]);

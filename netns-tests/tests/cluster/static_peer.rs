@@ -1,7 +1,7 @@
 //! The kernel's own vxlan device as a static peer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_netns_tests::{Cluster, eventually, figure, transfer};
@@ -246,4 +246,44 @@ fn the_kernels_vxlan_device_is_a_peer() {
     cluster
         .weft("node1", &["network", "peer", "rm", "front", PEER])
         .refused(&["no such static peer: 10.0.1.200"]);
+
+    // Who takes over the address of a peer is found at once: his neighbours are told.
+    const OTHER_MAC: &str = "02:aa:bb:cc:dd:20";
+    let add = add.map(|word| if word == PEER_MAC { OTHER_MAC } else { word });
+    cluster.weft("node1", &add).done();
+    let neighbour = || {
+        let words = ["ip", "-n", "guest", "neigh", "show", PEER];
+        cluster.run("node1", None, &words).ok()
+    };
+    eventually("the guest knows the peer", || {
+        ping("node1");
+        let known = neighbour();
+        if known.contains(OTHER_MAC) {
+            Ok(())
+        } else {
+            Err(known)
+        }
+    });
+    cluster
+        .weft("node1", &["network", "peer", "rm", "front", PEER])
+        .done();
+    let path = cluster.lab.add_netns("node2", "heir");
+    let path = path.unwrap_or_else(|e| panic!("{e:#}"));
+    let netns = path.display().to_string();
+    let connect = [
+        "network", "connect", "--name", "heir", "--ip", PEER, "front", &netns,
+    ];
+    cluster.weft("node2", &connect).done();
+    let since = Instant::now();
+    eventually("the heir is found", || {
+        let said = ping("node1");
+        if said.code == 0 {
+            Ok(())
+        } else {
+            Err((said, neighbour()))
+        }
+    });
+    // Twenty seconds and more where nobody is told.
+    assert!(since.elapsed() < Duration::from_secs(10), "{}", neighbour());
+    assert!(neighbour().contains(PEER_MAC), "{}", neighbour());
 }
