@@ -12,13 +12,14 @@ pub mod commands;
 mod demo;
 pub mod output;
 mod stop;
+mod suggest;
 mod tools;
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::Cli;
 use output::Printer;
@@ -35,6 +36,14 @@ pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
+/// Names of commands that are not for people.
+fn hidden_commands(of: &clap::Command) -> Vec<String> {
+    let hidden = of.get_subcommands().filter(|command| command.is_hide_set());
+    hidden
+        .map(|command| command.get_name().to_owned())
+        .collect()
+}
+
 /// Runs `weft` with these arguments; the first one is the name of the program.
 #[must_use]
 pub fn main_from<I>(args: I) -> ExitCode
@@ -42,8 +51,12 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli.with_defaults(),
-        Err(usage) => {
+        Ok(cli) => cli,
+        Err(mut usage) => {
+            if let Some(missing) = suggest::mend(&mut usage, &hidden_commands(&Cli::command())) {
+                output::complain(&format!("weft: {missing}"));
+                return ExitCode::from(2);
+            }
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
             return match usage.print() {
                 Ok(()) => ExitCode::from(code),

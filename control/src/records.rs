@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::EndpointId;
+use crate::id::{EndpointId, NodeId};
 use crate::objects::Protocol;
 
 /// The netdb tables.
@@ -33,6 +33,18 @@ pub struct NodeRecord {
     /// Largest outer IP packet that the device of its data path takes, in bytes; 0 when unknown.
     #[serde(default)]
     pub mtu: u32,
+    /// Questions by VXLAN that arrived here a moment ago, of nodes that got no answer to others.
+    #[serde(default)]
+    pub heard: Vec<HeardQuestion>,
+}
+
+/// A loopback message of the data path that has arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardQuestion {
+    /// Who asked.
+    pub node: NodeId,
+    /// The number that he gave it.
+    pub number: u32,
 }
 
 /// A published port that a node could not open.

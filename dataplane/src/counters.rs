@@ -52,6 +52,8 @@ pub struct WorkerCounters {
     pub tx_datagrams: AtomicU64,
     /// Flows in the worker's table, as of its last round.
     pub flows: AtomicU64,
+    /// Loopback messages of other nodes that were answered.
+    pub loopbacks_answered: AtomicU64,
     /// Rounds of the event loop.
     pub rounds: AtomicU64,
     /// Epoch of the tables in use.

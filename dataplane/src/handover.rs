@@ -6,6 +6,7 @@ use weft_sys::event::Wakeup;
 use weft_wire::{VnetHdr, Vni};
 
 use crate::listing::{QUESTIONS, Question};
+use crate::loopback::{self, LOOPBACKS};
 use crate::node_frames::{NODE_FRAMES, NodeFrame};
 
 /// Entries of flows whose replica's frames another worker reads.
@@ -41,6 +42,8 @@ pub(crate) struct Inbox {
     pub(crate) questions: ArrayQueue<Question>,
     /// What the node itself sends into the ingress network.
     pub(crate) from_node: ArrayQueue<NodeFrame>,
+    /// What the node asks other nodes; of the first worker.
+    pub(crate) loopbacks: ArrayQueue<loopback::Question>,
     pub(crate) wakeup: Wakeup,
 }
 
@@ -51,6 +54,7 @@ impl Inbox {
             frames: ArrayQueue::new(1024),
             questions: ArrayQueue::new(QUESTIONS),
             from_node: ArrayQueue::new(NODE_FRAMES),
+            loopbacks: ArrayQueue::new(LOOPBACKS),
             wakeup: Wakeup::new()?,
         })
     }

@@ -103,7 +103,11 @@ impl Worker {
         gso_size: Option<u16>,
     ) -> Result<(), DropReason> {
         let bytes = &self.recv.arena()[packet.clone()];
-        let (vni, inner) = snapshot.switch.admit(from.ip(), bytes)?;
+        let (vni, inner) = match snapshot.switch.admit(from.ip(), bytes) {
+            Ok(admitted) => admitted,
+            Err(DropReason::UnknownVni) => return self.of_no_network(snapshot, from, packet),
+            Err(reason) => return Err(reason),
+        };
         let frame = packet.start + inner.start..packet.start + inner.end;
         let parsed = parse(&bytes[inner])?;
         let Some(info) = as_ip(&parsed) else {

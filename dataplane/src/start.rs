@@ -18,6 +18,7 @@ use crate::counters::WorkerCounters;
 use crate::handover::Inbox;
 use crate::inject::{InjectError, Injector};
 use crate::journal::{FileJournal, JournalConfig};
+use crate::loopback::LOOPBACKS;
 use crate::node_frames::{NODE_FRAME_LEN, NODE_FRAMES, NodeFrame};
 use crate::selftest::{self, SelfTest, Verdict};
 use crate::send_queue::TX_SOCKETS;
@@ -143,6 +144,7 @@ impl Dataplane {
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             capture: ArcSwapOption::empty(),
             for_node: ArrayQueue::new(NODE_FRAMES),
+            heard: ArrayQueue::new(LOOPBACKS),
             stop: AtomicBool::new(false),
             injector: OnceLock::new(),
             segment_for: ArcSwap::default(),

@@ -24,6 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::handover::{Entry, Inbox};
 use crate::inject::Injector;
 use crate::listing::{PAUSE, Question};
+use crate::loopback::{HeardLoopback, LoopbackBudget};
 use crate::node_frames::NodeFrame;
 use crate::port::Port;
 use crate::send_queue::SendQueue;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) capture: ArcSwapOption<Capture>,
     /// Answers to what the node itself sent.
     pub(crate) for_node: ArrayQueue<NodeFrame>,
+    /// What other nodes answered the node, or want it to know.
+    pub(crate) heard: ArrayQueue<HeardLoopback>,
     pub(crate) stop: AtomicBool,
     /// There once its self-test has passed.
     pub(crate) injector: OnceLock<Injector>,
@@ -92,6 +95,8 @@ pub(crate) struct Worker {
     pub(crate) saved_until: Option<Instant>,
     /// Who is being told the flows.
     pub(crate) question: Option<Question>,
+    /// What others may ask of the node.
+    pub(crate) loopbacks: LoopbackBudget,
 }
 
 /// What is known of a run besides its bytes.
@@ -147,6 +152,7 @@ impl Worker {
             saved: parts.saved,
             saved_until: None,
             question: None,
+            loopbacks: LoopbackBudget::default(),
         })
     }
 
@@ -226,6 +232,7 @@ impl Worker {
                 WAKEUP => {
                     self.shared.inboxes[self.index].wakeup.drain();
                     self.take_entries();
+                    self.send_loopbacks();
                     asked = true;
                 }
                 token => self.port_ready(&snapshot, token, ready.closed),

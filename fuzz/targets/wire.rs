@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
 use weft_wire::gro::{Coalescer, Offer};
+use weft_wire::loopback::Loopback;
 use weft_wire::rewrite::{self, Side};
 use weft_wire::{
     Frame, GsoKind, IpInfo, Mac, VnetHdr, checksum, flow, frame, gso, offload, reply, superframe,
@@ -25,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
     vnet.emit(&mut again);
     assert_eq!(again, *header);
 
+    loopback(bytes);
     match frame::parse(bytes) {
         Err(_) => {}
         Ok(Frame::Arp(arp)) => {
@@ -44,6 +46,16 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+fn loopback(bytes: &[u8]) {
+    let Ok(said) = Loopback::parse(bytes) else {
+        return;
+    };
+    let mut out = vec![0xee; bytes.len()];
+    assert_eq!(said.write(&mut out), Ok(bytes.len()));
+    assert_eq!(Loopback::parse(&out), Ok(said));
+    assert!(said.answered().len <= said.len);
+}
 
 fn split(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {
     let mut arena = vec![0; gso::arena_len(8)];

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 /// Name of the machine that is not part of the cluster.
 pub const OUTSIDE: &str = "outside";
@@ -46,7 +47,7 @@ fn own_dir(runtime: Option<PathBuf>, home: Option<PathBuf>) -> anyhow::Result<Pa
 }
 
 /// Settings of a lab.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LabConfig {
     /// Tells labs of one machine apart; also the name of its folder.
     pub name: String,

@@ -73,6 +73,7 @@ impl Lab {
             name: config.name.clone(),
             dir: config.dir.clone(),
             machines: Vec::new(),
+            config: config.clone(),
         };
         let mut lab = Self {
             state,
@@ -378,6 +379,76 @@ impl Lab {
         Ok(())
     }
 
+    /// Switches a node off: its agent is asked to end, and everything on the node ends with it.
+    ///
+    /// # Errors
+    /// No such node, it is off already, or it does not end.
+    pub fn stop_node(&mut self, node: &str) -> anyhow::Result<()> {
+        self.check_node(node)?;
+        let machine = self.state.machine(node)?.clone();
+        if !machine.init.is_alive() {
+            bail!("{node} is off already: `weft lab start {node}` starts it");
+        }
+        if let Some(pid) = agent_of(&machine) {
+            ProcessRef::of(pid)?.signal(Signal::TERM)?;
+            if machine.plug.wait_end(STOP_LIMIT)? {
+                return Ok(());
+            }
+            note(&format!("{node}: weftd does not stop, killing it"));
+        }
+        self.kill_node(node)
+    }
+
+    /// Switches a node on again, as after a power cut: its disk is what it was, nothing runs yet but
+    /// the agent.
+    ///
+    /// # Errors
+    /// No such node, it is on, or it cannot be made.
+    pub fn start_node(&mut self, node: &str) -> anyhow::Result<()> {
+        self.check_node(node)?;
+        let machine = self.state.machine(node)?.clone();
+        if machine.init.is_alive() {
+            bail!("{node} is on: `weft lab stop {node}` stops it");
+        }
+        let config = LabConfig {
+            program: self.program.clone(),
+            dies_with_parent: self.owned && self.state.config.dies_with_parent,
+            ..self.state.config.clone()
+        };
+        let switch = self.netns(SWITCH, None)?;
+        let addr = machine
+            .addr
+            .with_context(|| format!("{node} has no address"))?;
+        let place = self.state.machines.iter().position(|m| m.name == node);
+        if let Some(place) = place {
+            self.state.machines.remove(place);
+        }
+        let started = self.start(&config, node, Some(addr), |netns| {
+            wiring::plug_in(&switch, netns, node, addr, &config)
+        });
+        match (started, place) {
+            (Ok(_), Some(place)) => {
+                // Where it was, so that lists stay in order.
+                if let Some(new) = self.state.machines.pop() {
+                    self.state.machines.insert(place, new);
+                }
+            }
+            (Err(error), Some(place)) => {
+                self.state.machines.insert(place, machine);
+                return Err(error);
+            }
+            (started, None) => drop(started?),
+        }
+        self.state.save()
+    }
+
+    fn check_node(&self, node: &str) -> anyhow::Result<()> {
+        if [SWITCH, OUTSIDE].contains(&node) {
+            bail!("{node} is no node of the cluster: it runs as long as the lab");
+        }
+        self.state.machine(node).map(drop)
+    }
+
     /// Kills the agent of a node; the machine starts it again, as systemd would. Returns the
     /// process id that it had.
     ///
@@ -412,7 +483,25 @@ impl Lab {
     /// One does not in that time, or ended; with the last lines of its log.
     pub fn wait_ready(&self, limit: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
-        for machine in &self.state.machines {
+        self.wait_for(&self.state.machines, limit, deadline)
+    }
+
+    /// The same for one node.
+    ///
+    /// # Errors
+    /// No such node; or as [`Lab::wait_ready`].
+    pub fn wait_ready_of(&self, node: &str, limit: Duration) -> anyhow::Result<()> {
+        let machine = std::slice::from_ref(self.state.machine(node)?);
+        self.wait_for(machine, limit, Instant::now() + limit)
+    }
+
+    fn wait_for(
+        &self,
+        machines: &[Machine],
+        limit: Duration,
+        deadline: Instant,
+    ) -> anyhow::Result<()> {
+        for machine in machines {
             let Some(socket) = &machine.socket else {
                 continue;
             };

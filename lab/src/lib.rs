@@ -24,6 +24,7 @@ mod config;
 mod enter;
 mod init;
 mod lab;
+mod list;
 mod node;
 mod output;
 mod privileges;
@@ -35,5 +36,6 @@ pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, defaul
 pub use enter::{EnterSpec, run_enter, run_netns};
 pub use init::run_init;
 pub use lab::{Lab, NodeStatus};
+pub use list::{LabSummary, list};
 pub use node::run_node;
 pub use privileges::gain_privileges;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use weft_sys::private_folder::{check_folder, open_own};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
+use crate::config::LabConfig;
 use crate::process::ProcessRef;
 
 /// A lab that exists.
@@ -17,6 +18,8 @@ pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     pub(crate) machines: Vec<Machine>,
+    /// What it was made with: a node is made again likewise.
+    pub(crate) config: LabConfig,
 }
 
 /// One machine: a node, the switch, or the one outside.

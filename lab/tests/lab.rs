@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 7] = [
     (
         "machines_reach_each_other_and_nobody_else",
         machines_reach_each_other_and_nobody_else,
@@ -29,6 +29,10 @@ const TESTS: [Test; 6] = [
     (
         "a_killed_node_is_gone_at_once",
         a_killed_node_is_gone_at_once,
+    ),
+    (
+        "a_node_is_stopped_and_started_again",
+        a_node_is_stopped_and_started_again,
     ),
     ("a_lab_dies_with_its_maker", a_lab_dies_with_its_maker),
     (
@@ -275,6 +279,50 @@ fn a_killed_agent_is_started_again() {
     let after = lab.agent_pid("node1").unwrap().unwrap();
     assert_ne!(before, after);
     lab.down().unwrap();
+}
+
+fn a_node_is_stopped_and_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lab = Lab::create(&config(&dir, 2)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let told = |lab: &mut Lab, start: bool, node: &str| {
+        let result = if start {
+            lab.start_node(node)
+        } else {
+            lab.stop_node(node)
+        };
+        result.map_err(|e| e.to_string())
+    };
+    assert!(told(&mut lab, true, "node2").unwrap_err().contains("is on"));
+    assert!(
+        told(&mut lab, false, "switch")
+            .unwrap_err()
+            .contains("no node")
+    );
+    told(&mut lab, false, "node2").unwrap();
+    let ups = |dir: &Path| {
+        let labs = weft_lab::list(dir);
+        labs.iter()
+            .map(|l| (l.name.clone(), l.up, l.nodes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ups(dir.path()), [("test".to_owned(), 1, 2)]);
+    assert!(
+        told(&mut lab, false, "node2")
+            .unwrap_err()
+            .contains("is off")
+    );
+    // By another process, as `weft lab start` does.
+    let mut found = Lab::open(lab.dir()).unwrap();
+    told(&mut found, true, "node2").unwrap();
+    found.wait_ready_of("node2", LIMIT).unwrap();
+    assert_eq!(ups(dir.path()), [("test".to_owned(), 2, 2)]);
+    let names: Vec<&str> = found.nodes().collect();
+    assert_eq!(names, ["node1", "node2"]);
+    let ping = ["ping", "-n", "-c", "1", "-W", "3", "10.77.0.2"];
+    assert!(found.exec("node1", &ping).unwrap().status.success());
+    found.down().unwrap();
+    lab.keep();
 }
 
 fn a_killed_node_is_gone_at_once() {

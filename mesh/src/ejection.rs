@@ -113,6 +113,13 @@ impl Health {
             .find(|port| *port != 0)
     }
 
+    /// The TCP port that it failed on last.
+    #[must_use]
+    pub fn failed_port(&self) -> Option<u16> {
+        let port = self.failed_on.load(Ordering::Relaxed);
+        u16::try_from(port).ok().filter(|port| *port != 0)
+    }
+
     /// Whether it is left out and why; none when it is as good as any other.
     #[must_use]
     pub fn ejection(&self, now: Instant) -> Option<Ejection> {

@@ -252,6 +252,12 @@ impl Switch {
         Ok((vni, vxlan::HEADER_LEN..datagram.len()))
     }
 
+    /// Whether a VTEP is a node's, which may speak on every network.
+    #[must_use]
+    pub fn is_node(&self, vtep: IpAddr) -> bool {
+        self.vteps.get(&vtep.to_canonical()) == Some(&true)
+    }
+
     /// A network.
     #[must_use]
     pub fn network(&self, vni: Vni) -> Option<&NetworkEntry> {

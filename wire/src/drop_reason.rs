@@ -66,6 +66,8 @@ drop_reasons! {
     BadFragment => "bad_fragment", "A fragment whose offset or length no sender makes.";
     OtherPeer => "other_peer", "From a static peer, on a network where it is none.";
     ForeignSource => "foreign_source", "From the underlay, in the name of an address that the tables place elsewhere: here, behind another VTEP, or at a service.";
+    BadLoopback => "bad_loopback", "On the network of loopback messages (`weft ping`), and none of them.";
+    LoopbackLimit => "loopback_limit", "A loopback message beyond what a node answers another one in a second.";
 }
 
 #[cfg(test)]

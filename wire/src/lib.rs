@@ -18,6 +18,7 @@ pub mod frame;
 pub mod gro;
 pub mod gso;
 mod ids;
+pub mod loopback;
 pub mod offload;
 pub mod quoted;
 pub mod reply;

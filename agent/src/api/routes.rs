@@ -12,9 +12,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
-    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -73,6 +73,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/mesh/why/{asked}", get(why::<S>))
         .route("/v1/drops", get(drops::<S>))
         .route("/v1/doctor", get(doctor::<S>))
+        .route("/v1/ping/{node}", get(ping::<S>))
         .route("/v1/capture", get(capture::<S>))
         .route("/metrics", get(metrics::<S>))
         .fallback(unknown_path)
@@ -363,6 +364,14 @@ async fn drops<S: NodeService>(
 
 async fn doctor<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Check>> {
     node.doctor().await.map(Json)
+}
+
+async fn ping<S: NodeService>(
+    State(node): Node<S>,
+    Params(other): Params<String>,
+    Asked(query): Asked<PingQuery>,
+) -> Reply<Pong> {
+    node.ping(other, query).await.map(Json)
 }
 
 async fn capture<S: NodeService>(

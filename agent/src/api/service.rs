@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
-    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
@@ -146,6 +146,9 @@ pub trait NodeService: Send + Sync + 'static {
 
     /// GET /v1/doctor
     fn doctor(&self) -> impl Future<Output = Answer<Vec<Check>>> + Send;
+
+    /// GET /v1/ping/{node}
+    fn ping(&self, node: String, query: PingQuery) -> impl Future<Output = Answer<Pong>> + Send;
 
     /// GET /v1/capture: pieces of pcapng; a dropped receiver ends the capture.
     fn capture(

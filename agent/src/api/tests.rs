@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd, Scale,
-    ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -183,6 +183,12 @@ impl NodeService for Fake {
     }
     async fn why(&self, asked: String) -> Answer<Why> {
         self.absent(format!("why {asked}"))
+    }
+    async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
+        self.absent(format!(
+            "ping {node} {:?} {:?}",
+            query.size, query.timeout_ms
+        ))
     }
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
@@ -365,6 +371,13 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/mesh/why/53%2Fudp", &none, 503, "why 53/udp"),
         ("GET", "/v1/drops", &none, 200, "drops"),
+        (
+            "GET",
+            "/v1/ping/node2?size=64",
+            &none,
+            503,
+            "ping node2 Some(64) None",
+        ),
         ("GET", "/v1/doctor", &none, 200, "doctor"),
         ("GET", "/v1/drops?port=web.1", &none, 200, "drops web.1"),
     ];

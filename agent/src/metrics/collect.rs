@@ -142,6 +142,12 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
         "tunnel_offloads",
         "Super-frames that the kernel segments together with their tunnel headers",
         workers().map(|(i, worker)| ([("worker", i.to_string())], worker.injected)),
+    )?;
+    counter(
+        out,
+        "overlay_pings_answered",
+        "Packets of other nodes' weft ping and weft doctor that were answered",
+        workers().map(|(i, worker)| ([("worker", i.to_string())], worker.loopbacks_answered)),
     )
 }
 

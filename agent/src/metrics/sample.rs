@@ -102,6 +102,8 @@ pub struct WorkerEvents {
     pub unsegmented: u64,
     /// Super-frames that the kernel segments with their tunnel headers.
     pub injected: u64,
+    /// Loopback messages of other nodes that were answered.
+    pub loopbacks_answered: u64,
 }
 
 impl From<&WorkerCounters> for WorkerEvents {
@@ -121,6 +123,7 @@ impl From<&WorkerCounters> for WorkerEvents {
             flows_lost_replica: read(&counters.flows_lost_replica),
             unsegmented: read(&counters.unsegmented),
             injected: read(&counters.injected),
+            loopbacks_answered: read(&counters.loopbacks_answered),
         }
     }
 }

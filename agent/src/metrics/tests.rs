@@ -52,6 +52,7 @@ fn every_figure_has_its_series() {
             flows_lost_replica: 26,
             unsegmented: 27,
             injected: 28,
+            loopbacks_answered: 29,
         }],
         gossip_undecodable: 28,
         mesh_ports: vec![MeshPortSample {
@@ -140,6 +141,7 @@ fn every_figure_has_its_series() {
         r#"weft_flow_events_total{worker="0",event="lost_replica"} 26"#.to_owned(),
         r#"weft_unsegmented_sends_total{worker="0"} 27"#.to_owned(),
         r#"weft_tunnel_offloads_total{worker="0"} 28"#.to_owned(),
+        r#"weft_overlay_pings_answered_total{worker="0"} 29"#.to_owned(),
         "weft_gossip_undecodable_entries 28".to_owned(),
         format!("weft_mesh_accepted_connections_total{{{mesh}}} 9"),
         format!("weft_mesh_failed_connections_total{{{mesh}}} 10"),
@@ -202,6 +204,7 @@ fn every_counter_of_a_worker_is_read() {
         &counters.flows_lost_replica,
         &counters.unsegmented,
         &counters.injected,
+        &counters.loopbacks_answered,
     ];
     for (counter, n) in all.into_iter().zip(1..) {
         counter.store(n, std::sync::atomic::Ordering::Relaxed);
@@ -220,6 +223,7 @@ fn every_counter_of_a_worker_is_read() {
         flows_lost_replica: 11,
         unsegmented: 12,
         injected: 13,
+        loopbacks_answered: 14,
     };
     assert_eq!(WorkerEvents::from(&counters), expected);
 }

@@ -1,5 +1,6 @@
 //! `weft doctor`: what the node has, uses and lacks.
 
+mod overlay;
 mod walls;
 
 use std::collections::BTreeSet;
@@ -79,6 +80,7 @@ impl Node {
                         mesh(&mut checks, &running);
                         mtus(&mut checks, &running);
                         gossip(&mut checks, &member, &running);
+                        overlay::examine(&mut checks, &member, &running).await;
                         walls::keys(&mut checks, running.gossip.keys(), unix_ms());
                         let manager = member.manager.get().map(|manager| manager.door());
                         for door in manager.into_iter().chain([running.gossip.door()]) {

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_control::objects::Role;
+
 use super::member::Member;
 use crate::api::ApiError;
 use crate::manager::{Manager, ManagerConfig};
@@ -87,9 +89,23 @@ impl Member {
             return Ok(Arc::clone(manager));
         }
         self.manager_is_on()?;
-        Err(ApiError::unavailable(
-            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
-        ))
+        let managers = &self.membership.managers;
+        let list: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        Err(ApiError::unavailable(format!(
+            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node: {}.",
+            self.named_managers().unwrap_or_else(|| list.join(", "))
+        )))
+    }
+
+    /// Names and addresses of the managers, as the orders say.
+    fn named_managers(&self) -> Option<String> {
+        let orders = self.session.assignments().borrow().clone()?;
+        let nodes = orders.shared.nodes.iter();
+        let managers = nodes.filter(|node| node.role == Role::Manager);
+        let list: Vec<String> = managers
+            .map(|node| format!("{} ({})", node.hostname, node.addr))
+            .collect();
+        (!list.is_empty()).then(|| list.join(", "))
     }
 
     /// Refuses what only a manager can do while this node's own is off.

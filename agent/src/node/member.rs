@@ -14,13 +14,13 @@ use weft_control::id::{EndpointId, NodeId};
 use super::keeper;
 use super::local::LocalPorts;
 use super::places::Places;
-use super::probe;
 use super::reconcile::Reconciler;
 use super::running::{Running, blocking};
 use super::self_tests::SelfTests;
 use super::tasks::Tasks;
 use super::vitals::{self, SLOW_START};
 use super::warnings::Warnings;
+use super::{ping, probe};
 use crate::config::Config;
 use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
@@ -214,6 +214,7 @@ impl Member {
         self.started.send_replace(Some(Ok(())));
         tracing::info!(node = %self.node_id, "the node carries traffic");
         let probing = tokio::spawn(probe::run(Arc::clone(&running), stop.clone()));
+        let hearing = tokio::spawn(ping::run(Arc::clone(&running), stop.clone()));
         let (end, ended) = watch::channel(false);
         let keeping = keeper::run(Arc::clone(&self), Arc::clone(&running), ended);
         let keeping = tokio::spawn(keeping);
@@ -230,6 +231,12 @@ impl Member {
             && error.is_panic()
         {
             tracing::error!(%error, "replicas were not probed any more");
+        }
+        hearing.abort();
+        if let Err(error) = hearing.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "what other nodes ask by VXLAN was not told of any more");
         }
         if let Err(error) = result {
             self.fatal.send_replace(Some(format!("{error:#}")));

@@ -1,10 +1,13 @@
 //! Who answers a published port or a name on this node: `weft mesh ls`, `weft why`, metrics.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_control::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_control::assignment::{Assignment, ServiceView};
-use weft_control::id::NetworkId;
+use weft_control::gossip::MemberState;
+use weft_control::id::{NetworkId, NodeId};
 use weft_control::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_dataplane::Snapshot;
 use weft_mesh::Ejection;
@@ -27,6 +30,8 @@ pub(super) struct Seen {
     /// Why this node accepts connections that should go on as they are.
     pub(super) frame_error: Option<String>,
     pub(super) manager: Option<Arc<Manager>>,
+    /// Nodes that do not answer gossip.
+    pub(super) down: BTreeSet<NodeId>,
     pub(super) now: Instant,
 }
 
@@ -48,6 +53,12 @@ impl Seen {
             entries: running.mesh.entries(),
             frame_error: running.mesh.frame_error(),
             manager: member.manager.get().map(Arc::clone),
+            down: view
+                .members
+                .iter()
+                .filter(|(_, member)| member.state == MemberState::Down)
+                .map(|(node, _)| node.clone())
+                .collect(),
             now: Instant(weft_sys::clock::monotonic_nanos()),
         })
     }
@@ -67,7 +78,7 @@ impl Seen {
         network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
     }
 
-    pub(super) fn hostname(&self, id: &weft_control::id::NodeId) -> String {
+    pub(super) fn hostname(&self, id: &NodeId) -> String {
         let node = self.orders.shared.nodes.iter().find(|n| n.id == *id);
         node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
     }
@@ -180,7 +191,12 @@ impl Seen {
             } else {
                 let health = load.as_ref().map(|(_, load)| load.health());
                 let ejection = health.and_then(|health| health.ejection(self.now));
-                ejection.map(said_of_ejection).unwrap_or_default()
+                let port = health.and_then(weft_mesh::Health::failed_port);
+                let at = record.ips.first().zip(port);
+                let at = at.map(|(ip, port)| SocketAddr::new(*ip, port));
+                ejection
+                    .map(|ejection| said_of_ejection(ejection, at))
+                    .unwrap_or_default()
             };
             let load = load.map(|(_, load)| load);
             let health = load.as_ref().map(|load| load.health());
@@ -266,13 +282,21 @@ fn connect_time(time: &weft_mesh::ConnectTime) -> ConnectTime {
 }
 
 /// Why a replica that should take connections gets none from here.
-fn said_of_ejection(ejection: Ejection) -> String {
+///
+/// `at` is where it was asked last.
+fn said_of_ejection(ejection: Ejection, at: Option<SocketAddr>) -> String {
     let all = ejection.refused.saturating_add(ejection.silent);
-    let did = match (ejection.refused, ejection.silent) {
+    let mut did = match (ejection.refused, ejection.silent) {
         (refused, 0) => format!("refused {refused} of {all}"),
         (0, silent) => format!("did not answer {silent} of {all}"),
         (refused, silent) => format!("refused {refused} and did not answer {silent} of {all}"),
     };
+    if let Some(at) = at {
+        did += &match ejection.silent {
+            0 => format!(", nothing listens on {at}"),
+            _ => format!(" on {at}"),
+        };
+    }
     let seconds = ejection.remaining.as_millis().div_ceil(1000);
     match (seconds, ejection.probed) {
         (0, true) => format!("ejected until it answers a probe: {did}"),
@@ -303,13 +327,30 @@ mod tests {
     #[test]
     fn an_ejection_is_said_with_its_time_and_its_cause() {
         let said = |ms, refused, silent, probed| {
-            said_of_ejection(Ejection {
-                remaining: Duration::from_millis(ms),
-                refused,
-                silent,
-                probed,
-            })
+            said_of_ejection(
+                Ejection {
+                    remaining: Duration::from_millis(ms),
+                    refused,
+                    silent,
+                    probed,
+                },
+                None,
+            )
         };
+        let at = Some(SocketAddr::from(([10, 0, 0, 8], 81)));
+        let ejection = |refused, silent| Ejection {
+            remaining: Duration::ZERO,
+            refused,
+            silent,
+            probed: true,
+        };
+        assert_eq!(
+            said_of_ejection(ejection(3, 0), at),
+            "ejected until it answers a probe: refused 3 of 3, nothing listens on 10.0.0.8:81"
+        );
+        assert!(
+            said_of_ejection(ejection(0, 3), at).ends_with("did not answer 3 of 3 on 10.0.0.8:81")
+        );
         assert_eq!(
             said(11_001, 5, 0, true),
             "ejected for 12 s more: refused 5 of 5"

@@ -27,6 +27,7 @@ mod member;
 mod mesh;
 mod mtu;
 mod overlap;
+mod ping;
 mod places;
 mod probe;
 mod published;
@@ -112,6 +113,9 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow:
     let member = node.member.write().await.take();
     if let Some(member) = member {
         member.shut_down().await;
+        tracing::info!(
+            "stopped: tasks, sandboxes and rules stay for the next weftd; `weft swarm leave` before the stop removes them"
+        );
     }
     served.context("the node API")
 }

@@ -13,7 +13,8 @@ use weft_control::assignment::{Assignment, GossipKey, Shared};
 use weft_control::gossip::{MemberState, Members, NetdbView};
 use weft_control::id::{EndpointId, NetworkId, NodeId};
 use weft_control::objects::{Node, TaskState};
-use weft_control::records::{ClosedPort, NodeRecord, Table};
+use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 
 use super::announcements::{Announcements, announce};
@@ -376,6 +377,7 @@ impl Reconciler {
                 })
                 .collect(),
             mtu: self.mtu.device(),
+            heard: self.heard(orders),
         };
         let generation = self.member.local.generation();
         if self.told_generation != Some(generation) {
@@ -388,6 +390,23 @@ impl Reconciler {
             put(&self.running.gossip, Table::Node, own, &node);
             self.told_node = Some(node);
         }
+    }
+
+    /// Nodes whose questions by VXLAN have arrived here, where they want to hear so by gossip.
+    fn heard(&self, orders: &Assignment) -> Vec<HeardQuestion> {
+        let heard = self
+            .running
+            .questions
+            .heard(weft_wire::Instant(monotonic_nanos()));
+        let nodes = &orders.shared.nodes;
+        let told = heard.into_iter().filter_map(|(from, number)| {
+            let node = nodes.iter().find(|n| n.data_path_addr == from)?;
+            Some(HeardQuestion {
+                node: node.id.clone(),
+                number,
+            })
+        });
+        told.collect()
     }
 
     fn tell_endpoints(&mut self) {
@@ -492,7 +511,7 @@ impl Reconciler {
         self.loads.retain(|id| known.contains(id));
         let ready = there().filter(|r| r.ready).map(|r| &r.id);
         let ready: BTreeSet<&EndpointId> = ready.collect();
-        let now = weft_wire::Instant(weft_sys::clock::monotonic_nanos());
+        let now = weft_wire::Instant(monotonic_nanos());
         self.loads.set_ready(|id| ready.contains(id), now);
         let ending = orders.shared.ending.iter().map(|s| &s.id);
         let services = orders.shared.services.iter().map(|s| &s.id);
@@ -555,7 +574,7 @@ impl Reconciler {
         self.loads.set_shares(&limits, orders.shared.nodes.len());
         // Every node says what has changed once in a tick; what it does not say is as it was.
         let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
-        let now = weft_sys::clock::monotonic_nanos();
+        let now = monotonic_nanos();
         let counted = weft_wire::Instant(now.saturating_sub(tick));
         self.loads
             .set_others(&reported, &replicas, &limits, counted);

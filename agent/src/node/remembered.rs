@@ -157,6 +157,7 @@ mod tests {
         let record = NodeRecord {
             closed_ports: Vec::new(),
             mtu: 1500,
+            heard: Vec::new(),
         };
         (NodeId(id.to_owned()), record)
     }

@@ -20,6 +20,7 @@ use weft_wire::{Vni, mac_for_ip};
 
 use super::gateway::Gateway;
 use super::local::LocalPorts;
+use super::ping::Questions;
 use super::probe::ProbeStats;
 use super::underlay::{Mtus, Underlay};
 use super::warnings::Warnings;
@@ -65,6 +66,8 @@ pub(super) struct Running {
     pub(super) plain: ArcSwap<BTreeMap<IpAddr, String>>,
     /// Of replicas that were left out.
     pub(super) probes: ProbeStats,
+    /// To other nodes, about the ways to them.
+    pub(super) questions: Questions,
 }
 
 impl Running {
@@ -134,6 +137,7 @@ impl Running {
             mtus: ArcSwap::from_pointee(mtus),
             plain: ArcSwap::default(),
             probes: ProbeStats::default(),
+            questions: Questions::default(),
             mesh: MeshSockets::new(MeshConfig {
                 front_end: config.mesh,
                 udp_idle: config.udp_idle,

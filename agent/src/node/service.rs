@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use weft_control::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, PeerAdd, Scale, ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInfo,
+    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_control::objects::{
     Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
@@ -22,6 +22,7 @@ use super::conns;
 use super::figures;
 use super::member::Member;
 use super::mesh::Seen;
+use super::ping;
 use super::running::{Running, millis};
 use super::swarm::not_member;
 use super::why;
@@ -271,6 +272,14 @@ impl NodeService for Node {
     async fn doctor(&self) -> Answer<Vec<Check>> {
         let checks = self.examine().await;
         checks.map_err(|e| ApiError::internal(format!("{e:#}")))
+    }
+
+    async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
+        let (member, running) = self.running().await?;
+        let orders = member.session.assignments().borrow().clone();
+        let orders =
+            orders.ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
+        ping::ping(&running, &orders, &node, &query).await
     }
 
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {

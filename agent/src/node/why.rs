@@ -1,10 +1,14 @@
 //! `weft why`: who answers a published port or a name, and why not.
 
+use std::net::IpAddr;
+
 use weft_control::api::{MeshPort, MeshPortState, Why};
-use weft_control::assignment::ServiceView;
+use weft_control::assignment::{EndpointView, NodeView, ServiceView};
+use weft_control::id::NetworkId;
 use weft_control::names;
 use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
+use super::known::KnownEndpoint;
 use super::mesh::Seen;
 use super::running::blocking;
 use crate::api::{Answer, ApiError};
@@ -32,9 +36,12 @@ pub(super) async fn why(seen: &Seen, asked: &str) -> Answer<Why> {
         node: seen.orders.own.node.hostname.clone(),
         ..Why::default()
     };
-    match port_of(asked) {
-        Some((port, protocol)) => why_port(seen, empty, port, protocol).await,
-        None => why_name(seen, empty),
+    if let Some((port, protocol)) = port_of(asked) {
+        return why_port(seen, empty, port, protocol).await;
+    }
+    match asked.trim_matches(['[', ']']).parse() {
+        Ok(ip) => why_address(seen, empty, ip),
+        Err(_) => why_name(seen, empty),
     }
 }
 
@@ -82,6 +89,16 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
                       which of them take connections, from gossip"
             .to_owned();
     }
+    if let [service] = services[..]
+        && service.ports.len() > 1
+        && !why.replicas.is_empty()
+    {
+        why.found.push(format!(
+            "figures of replicas are those of all {} ports of service {}, and of its name",
+            service.ports.len(),
+            service.name
+        ));
+    }
     if services.is_empty() {
         let asked = protocol.map_or_else(|| port.to_string(), |p| format!("{port}/{p}"));
         let holders = blocking(move || {
@@ -123,10 +140,23 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
         MeshPortState::Listening if row.mode == PublishMode::Host => {
             format!("{what} is accepted by {node} for its own task")
         }
-        MeshPortState::Listening => format!(
-            "{what} is accepted by {node} and goes to one of {} replicas",
-            row.healthy
-        ),
+        MeshPortState::Listening => match (row.healthy, row.ejected) {
+            (0, 0) => format!(
+                "{what} is accepted by {node}, and clients are refused: no replica takes connections"
+            ),
+            (0, 1) => format!(
+                "{what} is accepted by {node}, but its one replica failed again and again: clients are refused while it refuses"
+            ),
+            (0, out) => format!(
+                "{what} is accepted by {node}, but all of its {out} replicas failed again and again: clients are refused while they refuse"
+            ),
+            (1, _) => format!(
+                "{what} is accepted by {node} and goes to its one replica that takes connections"
+            ),
+            (healthy, _) => {
+                format!("{what} is accepted by {node} and goes to one of {healthy} replicas")
+            }
+        },
         MeshPortState::NoReplica => {
             format!("{what} is refused at once: no replica takes connections")
         }
@@ -151,6 +181,117 @@ fn said_of_front_end(seen: &Seen, rows: &[MeshPort]) -> Option<String> {
     rows.iter().any(own).then(|| {
         format!("{} accepts these connections itself, so replicas see its address in place of the client's: {error}", seen.orders.own.node.hostname)
     })
+}
+
+/// Whose an address is.
+fn why_address(seen: &Seen, mut why: Why, ip: IpAddr) -> Answer<Why> {
+    let shared = &seen.orders.shared;
+    let network = |id: &NetworkId| {
+        let network = shared.networks.iter().find(|n| n.id == *id);
+        network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
+    };
+    for service in &shared.services {
+        if let Some(vip) = service.vips.iter().find(|vip| vip.ip == ip) {
+            let found = format!(
+                "{ip} is the address of service {} on network {}",
+                service.name,
+                network(&vip.network)
+            );
+            service.name.clone_into(&mut why.asked);
+            let mut why = why_name(seen, why)?;
+            why.asked = ip.to_string();
+            why.found.insert(0, found);
+            return Ok(why);
+        }
+    }
+    if let Some(endpoint) = seen.endpoints.iter().find(|e| e.ips.contains(&ip)) {
+        why.source = OF_ENDPOINTS.to_owned();
+        why.found
+            .push(said_of_endpoint(seen, &ip.to_string(), endpoint));
+        return Ok(why);
+    }
+    if let Some(view) = shared.endpoints.iter().find(|e| e.ips.contains(&ip)) {
+        why.source = OF_ENDPOINTS.to_owned();
+        why.found.push(said_of_silent(seen, &ip.to_string(), view));
+        return Ok(why);
+    }
+    if let Some(peer) = shared.peers.iter().find(|p| p.ip == ip) {
+        why.source = "static peers, as the manager ordered them".to_owned();
+        why.found.push(format!(
+            "{ip} is a static peer of network {}, behind VTEP {}: nobody knows whether it answers",
+            network(&peer.network),
+            peer.vtep
+        ));
+        return Ok(why);
+    }
+    let node = |n: &&NodeView| n.addr == ip || n.data_path_addr == ip;
+    if let Some(node) = shared.nodes.iter().find(node) {
+        why.source = "nodes of the swarm, as the manager ordered them".to_owned();
+        why.found.push(format!(
+            "{ip} is node {}: weft ping {} tries the way to it",
+            node.hostname, node.hostname
+        ));
+        return Ok(why);
+    }
+    let around = shared.networks.iter().find(|n| {
+        let mut subnets = n.subnets.iter();
+        subnets.any(|s| s.cidr.contains(&ip))
+    });
+    Err(ApiError::not_found(match around {
+        Some(network) => format!(
+            "nobody has the address {ip} of network {0}: weft network inspect {0} shows who has which",
+            network.spec.name
+        ),
+        None => format!("{ip} is of no network, service, peer or node of this swarm"),
+    }))
+}
+
+/// Where what is said of endpoints is known from.
+const OF_ENDPOINTS: &str =
+    "endpoints, as the manager ordered them, that their nodes speak of in gossip";
+
+fn said_of_endpoint(seen: &Seen, asked: &str, endpoint: &KnownEndpoint) -> String {
+    let ips: Vec<String> = endpoint.ips.iter().map(ToString::to_string).collect();
+    let networks = &seen.orders.shared.networks;
+    let network = networks.iter().find(|n| n.id == endpoint.network);
+    // By its address, people want to know the name.
+    let what = if ips.iter().any(|ip| ip == asked) {
+        format!("endpoint {}", endpoint.name)
+    } else {
+        "one endpoint".to_owned()
+    };
+    format!(
+        "{asked} is {what}, {}, on network {} at node {}{}",
+        ips.join(" and "),
+        network.map_or(endpoint.network.as_str(), |n| n.spec.name.as_str()),
+        seen.hostname(&endpoint.node),
+        if endpoint.ready {
+            ""
+        } else {
+            ", and not ready: DNS does not give it out"
+        }
+    )
+}
+
+/// Of an endpoint that the orders name and its node does not speak of.
+fn said_of_silent(seen: &Seen, asked: &str, view: &EndpointView) -> String {
+    let ips: Vec<String> = view.ips.iter().map(ToString::to_string).collect();
+    let networks = &seen.orders.shared.networks;
+    let network = networks.iter().find(|n| n.id == view.network);
+    let node = seen.hostname(&view.node);
+    format!(
+        "{asked} is endpoint {}, {}, on network {} at node {node}, {}",
+        view.name,
+        ips.join(" and "),
+        network.map_or(view.network.as_str(), |n| n.spec.name.as_str()),
+        if seen.down.contains(&view.node) {
+            format!(
+                "which does not answer: nobody reaches it, and DNS does not give it out; see weft node ls, and weft doctor on {node}"
+            )
+        } else {
+            "which does not speak of it: it has just begun, or is being stopped".to_owned()
+        }
+    )
 }
 
 fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
@@ -201,31 +342,23 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         }
         return Ok(why);
     }
-    let with_name = |r: &&super::known::KnownEndpoint| {
+    let with_name = |r: &&KnownEndpoint| {
         let mut all = std::iter::once(&r.name).chain(&r.aliases);
         all.any(|known| names::same(known, &name))
     };
     for record in seen.endpoints.iter().filter(with_name) {
-        let ips: Vec<String> = record.ips.iter().map(ToString::to_string).collect();
-        let network = seen
-            .orders
-            .shared
-            .networks
-            .iter()
-            .find(|n| n.id == record.network);
-        why.source = "endpoints, as the manager ordered them, that their nodes speak of in gossip"
-            .to_owned();
-        why.found.push(format!(
-            "{name} is one endpoint, {}, on network {} at node {}{}",
-            ips.join(" and "),
-            network.map_or(record.network.as_str(), |n| n.spec.name.as_str()),
-            seen.hostname(&record.node),
-            if record.ready {
-                ""
-            } else {
-                ", and not ready: DNS does not give it out"
-            }
-        ));
+        why.source = OF_ENDPOINTS.to_owned();
+        why.found.push(said_of_endpoint(seen, &name, record));
+    }
+    if why.found.is_empty() {
+        let named = |e: &&EndpointView| {
+            let mut all = std::iter::once(&e.name).chain(&e.aliases);
+            all.any(|known| names::same(known, &name))
+        };
+        for view in seen.orders.shared.endpoints.iter().filter(named) {
+            why.source = OF_ENDPOINTS.to_owned();
+            why.found.push(said_of_silent(seen, &name, view));
+        }
     }
     if why.found.is_empty() {
         return Err(ApiError::not_found(format!(
@@ -238,6 +371,49 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_control::api::ConnectTime;
+
+    #[test]
+    fn a_port_says_how_many_take_connections() {
+        let row = |healthy, ejected| MeshPort {
+            port: 8000,
+            protocol: Protocol::Tcp,
+            mode: PublishMode::Ingress,
+            service: "web".to_owned(),
+            host_ip: None,
+            front_end: "frame".to_owned(),
+            state: MeshPortState::Listening,
+            held_by: String::new(),
+            healthy,
+            total: healthy + ejected,
+            accepted: 0,
+            active: 0,
+            failed: 0,
+            retried: 0,
+            ejected,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            connect: ConnectTime::default(),
+        };
+        for (healthy, ejected, said) in [
+            (3, 0, "goes to one of 3 replicas"),
+            (1, 2, "goes to its one replica that takes connections"),
+            (
+                0,
+                2,
+                "all of its 2 replicas failed again and again: clients are refused",
+            ),
+            (
+                0,
+                1,
+                "its one replica failed again and again: clients are refused",
+            ),
+            (0, 0, "clients are refused: no replica takes connections"),
+        ] {
+            let text = said_of_port(&row(healthy, ejected), "node1");
+            assert!(text.contains(said), "{text}");
+        }
+    }
 
     #[test]
     fn ports_are_told_from_names() {

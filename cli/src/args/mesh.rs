@@ -8,9 +8,20 @@ use super::FormatArgs;
 #[derive(Debug, Subcommand)]
 pub enum MeshCommand {
     /// List the published ports of this node
-    Ls(FormatArgs),
+    Ls(MeshLsArgs),
     /// List the connections that this node balances, to published ports and to services
     Conns(MeshConnsArgs),
+}
+
+/// `weft mesh ls`
+#[derive(Debug, Args)]
+pub struct MeshLsArgs {
+    /// All columns: every counter, bytes, time to connect
+    #[arg(short, long)]
+    pub wide: bool,
+    /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// `weft mesh conns`
@@ -30,9 +41,12 @@ pub struct MeshConnsArgs {
 /// `weft why`
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// Published port, such as 8000 or 53/udp, or the name of a service or endpoint
-    #[arg(value_name = "PORT|NAME")]
+    /// Published port, such as 8000 or 53/udp, or the name or address of a service or endpoint
+    #[arg(value_name = "PORT|NAME|ADDRESS")]
     pub asked: String,
+    /// All columns: whole names, networks, every counter, bytes, time to connect
+    #[arg(short, long)]
+    pub wide: bool,
     /// How: `json`, or a template, has one row for each replica
     #[command(flatten)]
     pub format: FormatArgs,

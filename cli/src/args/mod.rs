@@ -6,8 +6,10 @@ mod bench_mesh;
 mod bench_overlay;
 mod connections;
 mod duration;
+mod filter;
 mod mesh;
 mod network;
+mod ping;
 mod publish;
 mod service;
 
@@ -17,8 +19,10 @@ pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
 pub use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
 pub use connections::{AffinityArg, ConnectionArgs};
 pub use duration::parse_duration_ms;
-pub use mesh::{MeshCommand, MeshConnsArgs, WhyArgs};
+pub use filter::FilterArgs;
+pub use mesh::{MeshCommand, MeshConnsArgs, MeshLsArgs, WhyArgs};
 pub use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
+pub use ping::PingArgs;
 pub use publish::parse_publish;
 pub use service::{
     EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
@@ -38,31 +42,34 @@ pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
 
 /// The network of a Linux cluster, spelled like docker's.
 #[derive(Debug, Parser)]
-#[command(
-    name = "weft",
-    version,
-    propagate_version = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "weft", version, propagate_version = true)]
 pub struct Cli {
-    /// Socket of the node to talk to
-    #[arg(short = 'H', long = "host", value_name = "unix://SOCKET", env = "WEFT_HOST",
-          default_value = DEFAULT_HOST, global = true)]
-    pub host: String,
+    /// Socket of the node to talk to [default: unix:///run/weft/weft.sock]
+    // No default for the parser: its texts about wrong usage would name the option.
+    #[arg(
+        short = 'H',
+        long = "host",
+        value_name = "unix://SOCKET",
+        global = true
+    )]
+    host: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
 impl Cli {
-    /// With an empty host, of `-H ""` or of an environment variable that a script left empty, taken
-    /// for none.
+    /// The socket: of `-H`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a script may
+    /// leave it, is none.
     #[must_use]
-    pub fn with_defaults(mut self) -> Self {
-        if self.host.is_empty() {
-            DEFAULT_HOST.clone_into(&mut self.host);
-        }
-        self
+    pub fn host(&self) -> String {
+        let given = self
+            .host
+            .clone()
+            .or_else(|| std::env::var("WEFT_HOST").ok());
+        given
+            .filter(|host| !host.is_empty())
+            .unwrap_or_else(|| DEFAULT_HOST.to_owned())
     }
 }
 
@@ -88,10 +95,16 @@ pub enum Command {
     Why(WhyArgs),
     /// Show what this node is
     Info(FormatArgs),
+    /// Show the versions of this program and of the node's weftd
+    Version(VersionArgs),
+    /// Print what makes a shell complete commands: see --help
+    Completion(CompletionArgs),
     /// Show which packets were dropped on this node, and why
     Drops(DropsArgs),
     /// Check what this node has, uses and lacks; exit status 1 when something does not work
-    Doctor(FormatArgs),
+    Doctor(DoctorArgs),
+    /// Send packets to another node as overlay networks do, and tell where they are lost
+    Ping(PingArgs),
     /// Copy frames of this node, dropped ones with the reason, into a file for Wireshark
     Capture(CaptureArgs),
     /// Build a cluster in network namespaces of this machine
@@ -102,6 +115,12 @@ pub enum Command {
     /// Measure, side by side with the kernel
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// Folder, such as /usr/local/share/man/man1; made where it is not there
+        dir: PathBuf,
+    },
     /// The server behind the published port of `weft bench mesh`
     #[command(hide = true)]
     BenchReplica(BenchReplicaArgs),
@@ -283,9 +302,57 @@ pub struct InspectArgs {
     /// Id, name, or unique start of an id
     #[arg(required = true, value_name = "NAME|ID")]
     pub refs: Vec<String>,
-    /// How.
-    #[command(flatten)]
-    pub format: FormatArgs,
+    /// `table`, `json`, or a Go template such as '{{.ID}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Print only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// One field in each line, for people
+    #[arg(long, conflicts_with_all = ["format", "quiet"])]
+    pretty: bool,
+}
+
+impl InspectArgs {
+    /// How to print.
+    #[must_use]
+    pub fn format(&self) -> FormatArgs {
+        let pretty = self.pretty.then(|| "table".to_owned());
+        FormatArgs {
+            format: self.format.clone().or(pretty),
+            quiet: self.quiet,
+        }
+    }
+}
+
+/// `weft version`
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// `json`, or a Go template such as '{{.Server.Version}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// `weft completion`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+bash:  weft completion bash > /etc/bash_completion.d/weft
+zsh:   weft completion zsh > \"${fpath[1]}/_weft\"
+fish:  weft completion fish > ~/.config/fish/completions/weft.fish")]
+pub struct CompletionArgs {
+    /// The shell
+    pub shell: ShellArg,
+}
+
+/// A shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArg {
+    /// GNU bash, with bash-completion.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// Friendly interactive shell.
+    Fish,
 }
 
 /// `weft drops`
@@ -298,6 +365,17 @@ pub struct DropsArgs {
     #[arg(long)]
     pub port: Option<String>,
     /// How.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// `weft doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also show what is as it should be
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// How: `json`, `table` and templates have every check.
     #[command(flatten)]
     pub format: FormatArgs,
 }
@@ -331,6 +409,11 @@ fn capture_dir(text: &str) -> Result<CaptureDir, String> {
 
 /// `weft lab …`
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+An agent that is killed (SIGKILL) or crashes is started again by its node, as systemd does with
+Restart=always. One that is asked to end (SIGTERM, `weft lab stop`) stays down, and its node with
+it, until `weft lab start`, which starts the node as after a power cut: what is on its disk is still
+there, what ran on it is not.")]
 pub enum LabCommand {
     /// Start nodes; they are not part of a swarm yet
     Up {
@@ -366,6 +449,24 @@ pub enum LabCommand {
         /// How.
         #[command(flatten)]
         format: FormatArgs,
+    },
+    /// List the labs of this machine
+    Ls(FormatArgs),
+    /// Switch a node off: its weftd is asked to end, and everything on the node ends with it
+    Stop {
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// Node, such as `node1`
+        node: String,
+    },
+    /// Switch a node on again that was stopped, or whose weftd has ended
+    Start {
+        /// Name of the lab
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// Node, such as `node1`
+        node: String,
     },
     /// Stop the lab and remove everything that it made
     Down {

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
 use weft_control::objects::Mac;
 
-use super::{FormatArgs, InspectArgs, parse_key_value};
+use super::{FilterArgs, FormatArgs, InspectArgs, parse_key_value};
 
 /// `weft network …`
 #[derive(Debug, Subcommand)]
@@ -14,7 +14,17 @@ pub enum NetworkCommand {
     /// Make an overlay network
     Create(NetworkCreateArgs),
     /// List networks
-    Ls(FormatArgs),
+    Ls {
+        /// Print whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// Which: keys are id, name, driver and scope.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Show everything known about networks
     Inspect(InspectArgs),
     /// Remove networks
@@ -41,11 +51,29 @@ pub enum NetworkCommand {
     Peer(PeerCommand),
 }
 
+/// An address and how many of its bits are the network's.
+fn parse_subnet(text: &str) -> Result<IpNet, String> {
+    let Some((ip, bits)) = text.split_once('/') else {
+        return Err(format!(
+            "invalid subnet {text:?}: the length of the prefix is missing, as in 10.0.9.0/24"
+        ));
+    };
+    let ip: IpAddr = ip
+        .parse()
+        .map_err(|_| format!("invalid subnet {text:?}: {ip:?} is no IP address"))?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let bits = bits.parse().ok().filter(|bits| *bits <= most);
+    let net = bits.and_then(|bits| IpNet::new(ip, bits).ok());
+    net.ok_or_else(|| {
+        format!("invalid subnet {text:?}: a prefix has 0 to {most} bits, as in 10.0.9.0/24")
+    })
+}
+
 /// `weft network create`
 #[derive(Debug, Args)]
 pub struct NetworkCreateArgs {
     /// Subnet, instead of one from the pool; may be repeated
-    #[arg(long = "subnet", value_name = "CIDR")]
+    #[arg(long = "subnet", value_name = "CIDR", value_parser = parse_subnet)]
     pub subnets: Vec<IpNet>,
     /// Also give it an IPv6 subnet; not needed with an IPv6 --subnet
     #[arg(long)]

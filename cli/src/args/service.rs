@@ -5,8 +5,8 @@ use weft_control::capability;
 use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
 
 use super::{
-    ConnectionArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms, parse_key_value,
-    parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms,
+    parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -15,12 +15,19 @@ pub enum ServiceCommand {
     /// Start a service
     Create(ServiceCreateArgs),
     /// List services
-    Ls(FormatArgs),
+    Ls {
+        /// Which: keys are id, name and mode.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// List the tasks of services
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
-    /// Publish ports of a running service, or take them back
+    /// Change published ports, how connections find a replica, and the number of replicas
     Update(ServiceUpdateArgs),
     /// Change the number of replicas
     Scale {
@@ -111,6 +118,9 @@ pub struct ServiceCreateArgs {
 /// `weft service update`
 #[derive(Debug, Args)]
 pub struct ServiceUpdateArgs {
+    /// Number of tasks, as `service scale` changes it
+    #[arg(long)]
+    pub replicas: Option<u32>,
     /// Port to publish, as for `service create`; may be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
     pub publish_add: Vec<PortList>,
@@ -178,6 +188,9 @@ pub struct ServicePsArgs {
     /// Print whole ids and errors
     #[arg(long)]
     pub no_trunc: bool,
+    /// Which: keys are id, name, node and desired-state.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// How.
     #[command(flatten)]
     pub format: FormatArgs,

@@ -102,7 +102,7 @@ fn attachments() {
 
 #[test]
 fn an_empty_host_is_none() {
-    let host = |args: &[&str]| Cli::try_parse_from(args).unwrap().with_defaults().host;
+    let host = |args: &[&str]| Cli::try_parse_from(args).unwrap().host();
     assert_eq!(host(&["weft", "-H", "", "info"]), DEFAULT_HOST);
     assert_eq!(host(&["weft", "-H", "unix:///x", "info"]), "unix:///x");
 }
@@ -219,6 +219,55 @@ fn the_host_may_stand_anywhere() {
         ["weft", "-H", "unix:///x", "node", "ls"],
         ["weft", "node", "ls", "-H", "unix:///x"],
     ] {
-        assert_eq!(Cli::try_parse_from(line).unwrap().host, "unix:///x");
+        assert_eq!(Cli::try_parse_from(line).unwrap().host(), "unix:///x");
     }
+}
+
+#[test]
+fn a_subnet_that_cannot_be_says_why() {
+    let said = |cidr: &str| {
+        let words = ["weft", "network", "create", "--subnet", cidr, "x"];
+        Cli::try_parse_from(words)
+            .map(drop)
+            .map_err(|e| e.to_string())
+    };
+    for (cidr, why) in [
+        ("10.0.0.0/33", "a prefix has 0 to 32 bits"),
+        ("fd00::/129", "a prefix has 0 to 128 bits"),
+        ("10.0.0.0/x", "a prefix has 0 to 32 bits"),
+        ("10.0.0/8", "is no IP address"),
+        ("10.0.0.0", "the length of the prefix is missing"),
+    ] {
+        let text = said(cidr).unwrap_err();
+        assert!(text.contains(why), "{cidr}: {text}");
+    }
+    said("10.0.0.0/24").unwrap();
+    said("fd00:1::/64").unwrap();
+}
+
+#[test]
+fn usage_does_not_name_options_of_every_command() {
+    for words in [
+        &["weft", "network", "rm"][..],
+        &["weft", "service", "scale", "web"],
+        &["weft", "ping"],
+    ] {
+        let text = Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(!text.contains("--host"), "{text}");
+    }
+}
+
+#[test]
+fn inspect_has_dockers_forms() {
+    let format = |word: &[&str]| {
+        let words = [&["weft", "node", "inspect", "self"], word].concat();
+        let cli = Cli::try_parse_from(words).unwrap();
+        let Command::Node(NodeCommand::Inspect(args)) = cli.command else {
+            panic!("another command");
+        };
+        args.format().format
+    };
+    assert_eq!(format(&[]), None);
+    assert_eq!(format(&["--pretty"]).as_deref(), Some("table"));
+    assert_eq!(format(&["-f", "{{.ID}}"]).as_deref(), Some("{{.ID}}"));
 }

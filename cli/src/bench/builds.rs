@@ -17,7 +17,7 @@ use super::report;
 use super::side::WeftSide;
 use super::streams;
 use crate::args::{BenchBuildsArgs, BuildsTest};
-use crate::output::Printer;
+use crate::output::{Printer, complain};
 use crate::stop::Stop;
 
 /// What rows are called that have the other build on the other side.
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &BenchBuildsArgs, out: &mut Printer) -> anyhow::Result<E
         },
         stop: Stop::on_signals()?,
     };
+    complain("building two labs, and warming up; a line comes with each pair");
     let mut tests = Vec::new();
     for _ in 0..args.labs {
         let mut more = Vec::new();

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
         name: args.name.clone(),
         plan,
     };
+    complain("building a lab of each kind, and warming up; a line comes with each pair");
     let mut tests = Vec::new();
     bench.against_kernel(&mut tests)?;
     bench.against_ovs(&mut tests)?;

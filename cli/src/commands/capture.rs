@@ -1,10 +1,11 @@
 //! `weft capture`
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::CaptureArgs;
@@ -15,10 +16,19 @@ use crate::output::{complain, reader_gone};
 const PACKET: u32 = 6;
 const STATISTICS: u32 = 5;
 
+/// Between two figures on a terminal.
+const EACH: Duration = Duration::from_millis(250);
+
 pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<ExitCode> {
+    if args.write == "-" && std::io::stdout().is_terminal() {
+        bail!(
+            "pcapng is nothing for a terminal: give a file with -w, or pipe it, as into `tcpdump -nr -`"
+        );
+    }
     // Before the file is made: an agent that says no must not cost anybody an old capture.
     let mut answer = client.stream(&path(args)).await?;
     let mut blocks = Blocks::new(open(&args.write)?);
+    let mut progress = Progress::new(&args.write);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
@@ -31,7 +41,9 @@ pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<E
         blocks
             .add(&piece)
             .with_context(|| format!("cannot write to {}", args.write))?;
+        progress.tell(blocks.packets);
     }
+    progress.end();
     let (packets, lost) = (blocks.packets, blocks.lost);
     let lost = match lost {
         0 => String::new(),
@@ -39,6 +51,36 @@ pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<E
     };
     complain(&format!("{packets} frames captured{lost}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many frames there are so far, in one line of a terminal that is written again and again.
+struct Progress {
+    told: Option<Instant>,
+    on: bool,
+}
+
+impl Progress {
+    fn new(file: &str) -> Self {
+        let on = std::io::stderr().is_terminal();
+        if on {
+            complain(&format!("capturing to {file}; Ctrl-C ends it"));
+        }
+        Self { told: None, on }
+    }
+
+    fn tell(&mut self, packets: u64) {
+        if self.on && self.told.is_none_or(|told| told.elapsed() >= EACH) {
+            self.told = Some(Instant::now());
+            // Nobody is left to tell when it is closed.
+            drop(write!(std::io::stderr(), "\r{packets} frames"));
+        }
+    }
+
+    fn end(&self) {
+        if self.told.is_some() {
+            drop(write!(std::io::stderr(), "\r"));
+        }
+    }
 }
 
 fn path(args: &CaptureArgs) -> String {

@@ -19,7 +19,7 @@ pub(super) async fn run(
         None => "/v1/drops".to_owned(),
     };
     let drops: Drops = client.get(&path).await?;
-    out.text(&listing(&drops, args.by_port).render(&args.format)?)?;
+    out.listing(&listing(&drops, args.by_port), &args.format)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,6 +19,10 @@ pub(super) async fn run(
         format: args.format.clone().or_else(|| Some("table".to_owned())),
         quiet: args.quiet,
     };
+    let inactive = info["Swarm"].is_null() && args.format.is_none() && !args.quiet;
     out.text(&render_inspect(&[info], &table)?)?;
+    if inactive {
+        out.line("Swarm: inactive")?;
+    }
     Ok(ExitCode::SUCCESS)
 }

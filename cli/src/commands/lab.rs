@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 use weft_lab::{Lab, LabConfig, default_dir};
 
@@ -35,11 +35,23 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
             node,
             command,
         } => return exec(&name, &node, &command),
+        LabCommand::Ls(format) => out.listing(&labs()?, &format)?,
+        LabCommand::Stop { name, node } => {
+            open(&name)?.stop_node(&node)?;
+            out.line(&node)?;
+        }
+        LabCommand::Start { name, node } => {
+            weft_lab::gain_privileges()?;
+            let mut lab = open(&name)?;
+            lab.start_node(&node)?;
+            lab.wait_ready_of(&node, READY_LIMIT)?;
+            out.line(&node)?;
+        }
         LabCommand::Status { name, format } => {
-            out.text(&status(&Lab::open(&default_dir()?.join(name))?).render(&format)?)?;
+            out.listing(&status(&open(&name)?), &format)?;
         }
         LabCommand::Down { name } => {
-            Lab::open(&default_dir()?.join(&name))?.down()?;
+            open(&name)?.down()?;
             out.line(&name)?;
         }
     }
@@ -50,7 +62,7 @@ fn up(config: LabConfig, out: &mut Printer) -> anyhow::Result<()> {
     let mut lab = Lab::create(&config)?;
     let name = &config.name;
     lab.wait_ready(READY_LIMIT)?;
-    out.text(&status(&lab).render(&FormatArgs::default())?)?;
+    out.listing(&status(&lab), &FormatArgs::default())?;
     let first = lab.socket("node1")?;
     out.line(&format!(
         "\nTalk to a node:    weft -H unix://{} info\nRun on a node:     weft lab exec --name {name} node1 -- ip address\nTake it all down:  weft lab down --name {name}",
@@ -61,7 +73,7 @@ fn up(config: LabConfig, out: &mut Printer) -> anyhow::Result<()> {
 }
 
 fn exec(name: &str, node: &str, command: &[String]) -> anyhow::Result<ExitCode> {
-    let lab = Lab::open(&default_dir()?.join(name))?;
+    let lab = open(name)?;
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let status = lab
         .command(node, &words)?
@@ -69,6 +81,45 @@ fn exec(name: &str, node: &str, command: &[String]) -> anyhow::Result<ExitCode> 
         .context("cannot run weft again")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+/// The lab of that name; when there is none, the text names those that there are.
+fn open(name: &str) -> anyhow::Result<Lab> {
+    let dir = default_dir()?;
+    let here = dir.join(name);
+    if !here.join("state.json").try_exists().unwrap_or(true) {
+        let names: Vec<String> = weft_lab::list(&dir)
+            .into_iter()
+            .map(|lab| lab.name)
+            .collect();
+        match names[..] {
+            [] => bail!("there is no lab {name:?}, and no other one: start one with `weft lab up`"),
+            _ => bail!(
+                "there is no lab {name:?}: there is {}; name it with --name",
+                names.join(", ")
+            ),
+        }
+    }
+    Lab::open(&here)
+}
+
+/// `lab ls`
+fn labs() -> anyhow::Result<Listing> {
+    let mut listing = Listing::new(
+        &[("Name", "LAB"), ("Running", "NODES UP"), ("Dir", "FOLDER")],
+        "{{.Name}}\t{{.Running}}\t{{.Dir}}",
+        "Name",
+    );
+    for lab in weft_lab::list(&default_dir()?) {
+        listing.push(json!({
+            "Name": lab.name,
+            "Nodes": lab.nodes,
+            "Up": lab.up,
+            "Running": format!("{}/{}", lab.up, lab.nodes),
+            "Dir": lab.dir.display().to_string(),
+        }));
+    }
+    Ok(listing)
 }
 
 /// `lab status`

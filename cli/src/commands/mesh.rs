@@ -1,5 +1,6 @@
 //! `weft mesh …`
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -16,9 +17,9 @@ pub(super) async fn run(
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     match command {
-        MeshCommand::Ls(format) => {
+        MeshCommand::Ls(args) => {
             let ports: Vec<MeshPort> = client.get("/v1/mesh/ports").await?;
-            out.text(&listing(&ports).render(&format)?)?;
+            out.listing(&listing(&ports, args.wide), &args.format)?;
         }
         MeshCommand::Conns(args) => {
             let mut path = format!("/v1/mesh/conns?limit={}", args.limit);
@@ -27,7 +28,7 @@ pub(super) async fn run(
                 path.push_str(&segment(service));
             }
             let conns: MeshConns = client.get(&path).await?;
-            out.text(&connections(&conns.connections).render(&args.format)?)?;
+            out.listing(&connections(&conns.connections), &args.format)?;
             out.flush()?;
             if !conns.complete {
                 complain(&format!(
@@ -40,11 +41,15 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Every column of `mesh ls`.
+const WIDE: &str = "{{.Port}}\t{{.Protocol}}\t{{.Mode}}\t{{.Service}}\t{{.Address}}\t{{.State}}\t{{.Replicas}}\t{{.Accepted}}\t{{.Active}}\t{{.Failed}}\t{{.Retried}}\t{{.Ejected}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}";
+
 /// By port, as the node sorts them within one.
-pub(super) fn listing(ports: &[MeshPort]) -> Listing {
+pub(super) fn listing(ports: &[MeshPort], wide: bool) -> Listing {
     let mut listing = Listing::new(
         &[
             ("ID", "ID"),
+            ("Published", "PORT"),
             ("Port", "PORT"),
             ("Protocol", "PROTOCOL"),
             ("Mode", "MODE"),
@@ -61,7 +66,11 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
             ("BytesOut", "BYTES OUT"),
             ("Connect", "CONNECT"),
         ],
-        "{{.Port}}\t{{.Protocol}}\t{{.Mode}}\t{{.Service}}\t{{.Address}}\t{{.State}}\t{{.Replicas}}\t{{.Accepted}}\t{{.Active}}\t{{.Failed}}\t{{.Retried}}\t{{.Ejected}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}",
+        if wide {
+            WIDE
+        } else {
+            "{{.Published}}\t{{.Service}}\t{{.State}}\t{{.Replicas}}\t{{.Active}}\t{{.Failed}}"
+        },
         "ID",
     );
     let mut ports: Vec<&MeshPort> = ports.iter().collect();
@@ -75,6 +84,7 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
         };
         listing.push(json!({
             "ID": format!("{}/{}", port.port, port.protocol),
+            "Published": format!("{}:{}/{}", address(port.host_ip), port.port, port.protocol),
             "Port": port.port,
             "Protocol": port.protocol,
             "Mode": match port.mode {
@@ -98,6 +108,15 @@ pub(super) fn listing(ports: &[MeshPort]) -> Listing {
         }));
     }
     listing
+}
+
+/// As docker writes it before a port.
+fn address(ip: Option<IpAddr>) -> String {
+    match ip {
+        None => "*".to_owned(),
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        Some(IpAddr::V6(ip)) => format!("[{ip}]"),
+    }
 }
 
 /// As the node sorts them: by service, then by client.
@@ -206,7 +225,9 @@ mod tests {
             port(8001, MeshPortState::Busy),
             port(8000, MeshPortState::Listening),
         ];
-        let table = listing(&ports).render(&FormatArgs::default()).unwrap();
+        let table = listing(&ports, true)
+            .render(&FormatArgs::default())
+            .unwrap();
         let lines: Vec<Vec<&str>> = table
             .lines()
             .map(|l| {
@@ -241,11 +262,18 @@ mod tests {
             ]
         );
         assert_eq!(lines[2][5], "busy: nginx (pid 812)");
+        let narrow = listing(&ports, false).render_in(&FormatArgs::default(), Some(80));
+        let narrow = narrow.unwrap();
+        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
+        assert!(
+            narrow.contains("*:8000/tcp   web       listening (socket)"),
+            "{narrow}"
+        );
         let quiet = FormatArgs {
             quiet: true,
             ..FormatArgs::default()
         };
-        let ids = listing(&ports).render(&quiet).unwrap();
+        let ids = listing(&ports, false).render(&quiet).unwrap();
         assert_eq!(ids, "8000/tcp\n8001/tcp\n");
     }
 

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod capture;
+mod complete;
 mod converge;
 mod doctor;
 mod drops;
@@ -11,9 +12,11 @@ mod mesh;
 mod network;
 mod node;
 mod peer;
+mod ping;
 mod rows;
 mod service;
 mod swarm;
+mod version;
 mod why;
 
 pub(crate) use lab::status as lab_status;
@@ -35,7 +38,8 @@ use crate::{bench, demo, tools};
 /// # Errors
 /// Whatever went wrong, with the next step; printed by [`crate::main`].
 pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
-    let client = || Client::new(&cli.host);
+    let host = cli.host();
+    let client = || Client::new(&host);
     match cli.command {
         Command::Swarm(command) => block_on(swarm::run(&client()?, command, out)),
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
@@ -44,8 +48,12 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
+        Command::Version(args) => block_on(version::run(client(), &args, out)),
+        Command::Completion(args) => complete::completion(args.shell, out),
+        Command::Man { dir } => complete::manual(&dir),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
         Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),
+        Command::Ping(args) => block_on(ping::run(client(), &args, out)),
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
@@ -92,7 +100,7 @@ fn show(
             Err(error) => return Err(error),
         }
     }
-    out.text(&render_inspect(&objects, &args.format)?)?;
+    out.text(&render_inspect(&objects, &args.format())?)?;
     finish(&missing)
 }
 

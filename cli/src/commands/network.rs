@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
 use weft_control::api::{Connect, Connected, Disconnect};
 use weft_control::objects::{Network, NetworkSpec};
 
@@ -17,15 +18,27 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         NetworkCommand::Create(args) => create(client, args, out).await?,
-        NetworkCommand::Ls(format) => {
+        NetworkCommand::Ls {
+            no_trunc,
+            filter,
+            format,
+        } => {
             let networks: Vec<Network> = client.get("/v1/networks").await?;
-            out.text(&rows::networks(networks).render(&format)?)?;
+            let mut listing = rows::networks(networks, no_trunc);
+            let keys = [
+                ("id", "ID"),
+                ("name", "Name"),
+                ("driver", "Driver"),
+                ("scope", "Scope"),
+            ];
+            listing.keep(&filter.filters, &keys)?;
+            out.listing(&listing, &format)?;
         }
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
                 let network = client.get(&path(name)).await;
-                found.push(network.map(|network| docker_case(network, "network")));
+                found.push(network.map(|network| counted(docker_case(network, "network"))));
             }
             return show(&args, found, out);
         }
@@ -53,6 +66,14 @@ pub(super) async fn run(
         NetworkCommand::Peer(command) => return peer::run(client, command, out).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With names for the two figures of addresses.
+fn counted(mut network: Value) -> Value {
+    if let Some([used, total]) = network["Addresses"].as_array().map(Vec::as_slice) {
+        network["Addresses"] = json!({ "Used": used, "Total": total });
+    }
+    network
 }
 
 /// Path of a network in the API.

@@ -19,7 +19,7 @@ pub(super) async fn run(
     match command {
         NodeCommand::Ls(format) => {
             let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
-            out.text(&rows::nodes(nodes).render(&format)?)?;
+            out.listing(&rows::nodes(nodes), &format)?;
             Ok(ExitCode::SUCCESS)
         }
         NodeCommand::Inspect(args) => {

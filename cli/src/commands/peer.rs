@@ -32,7 +32,7 @@ pub(super) async fn run(
         }
         PeerCommand::Ls { format, network } => {
             let peers: Vec<StaticPeer> = client.get(&path(&network)).await?;
-            out.text(&listing(&peers).render(&format)?)?;
+            out.listing(&listing(&peers), &format)?;
             Ok(ExitCode::SUCCESS)
         }
         PeerCommand::Rm { network, ips } => {

@@ -27,7 +27,7 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             ("EngineVersion", "ENGINE VERSION"),
             ("Addr", "ADDRESS"),
         ],
-        "{{.ID}} {{if .Self}}*{{else}} {{end}}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}",
+        "{{truncate .ID 12}} {{if .Self}}*{{else}} {{end}}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}",
         "ID",
     );
     nodes.sort_by(|a, b| {
@@ -78,7 +78,7 @@ fn status(row: &NodeRow) -> String {
 }
 
 /// `network ls`
-pub(super) fn networks(mut networks: Vec<Network>) -> Listing {
+pub(super) fn networks(mut networks: Vec<Network>, no_trunc: bool) -> Listing {
     let mut listing = Listing::new(
         &[
             ("ID", "NETWORK ID"),
@@ -88,7 +88,11 @@ pub(super) fn networks(mut networks: Vec<Network>) -> Listing {
             ("Subnets", "SUBNETS"),
             ("VNI", "VNI"),
         ],
-        "{{truncate .ID 12}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+        if no_trunc {
+            "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}"
+        } else {
+            "{{truncate .ID 12}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}"
+        },
         "ID",
     );
     networks.sort_by(|a, b| natural(&a.spec.name, &b.spec.name));

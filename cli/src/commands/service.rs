@@ -24,14 +24,17 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         ServiceCommand::Create(args) => create(client, args, out).await?,
-        ServiceCommand::Ls(format) => {
+        ServiceCommand::Ls { filter, format } => {
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
             let errors: Vec<String> = services
                 .iter()
                 .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
-            out.text(&rows::services(services).render(&format)?)?;
+            let mut listing = rows::services(services);
+            let keys = [("id", "ID"), ("name", "Name"), ("mode", "Mode")];
+            listing.keep(&filter.filters, &keys)?;
+            out.listing(&listing, &format)?;
             if format.format.is_none() && !format.quiet {
                 out.flush()?;
                 errors.iter().for_each(|error| complain(error));
@@ -92,17 +95,28 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
         limit_client_connections: args.connections.limit_client_connections,
         attach: args.attach,
     };
-    if update == ServiceUpdate::default() {
+    if update == ServiceUpdate::default() && args.replicas.is_none() {
         bail!(
-            "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
+            "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
              --limit-connections, --limit-client-connections or --attach"
         );
     }
-    let path = format!("{}/update", path(&args.service));
-    let service: Service = client.post(&path, &update).await?;
+    let mut changed = None;
+    if update != ServiceUpdate::default() {
+        let path = format!("{}/update", path(&args.service));
+        changed = Some(client.post::<_, Service>(&path, &update).await?);
+    }
+    if let Some(replicas) = args.replicas {
+        let path = format!("{}/scale", path(&args.service));
+        changed = Some(
+            client
+                .post::<_, Service>(&path, &Scale { replicas })
+                .await?,
+        );
+    }
     out.line(&args.service)?;
     out.flush()?;
-    if !args.detach {
+    if let Some(service) = changed.filter(|_| !args.detach) {
         converge::wait(client, &service.id.0, args.quiet, out).await?;
     }
     Ok(())
@@ -181,8 +195,15 @@ async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow:
         }
     }
     if !tasks.is_empty() || refused.is_empty() {
-        let listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
-        out.text(&listing.render(&args.format)?)?;
+        let mut listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        let keys = [
+            ("id", "ID"),
+            ("name", "Name"),
+            ("node", "Node"),
+            ("desired-state", "DesiredState"),
+        ];
+        listing.keep(&args.filter.filters, &keys)?;
+        out.listing(&listing, &args.format)?;
     }
     finish(&refused)
 }

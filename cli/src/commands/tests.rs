@@ -376,6 +376,68 @@ fn tasks_that_are_not_restarted_end_the_waiting() {
     assert_eq!(all_over(&rows, 2, 0), None, "it is tried again");
 }
 
+/// What people type every day, in a terminal as old as it gets.
+#[test]
+fn tables_fit_eighty_columns_and_break_no_word() {
+    use weft_control::api::{MeshReplica, Why};
+
+    let id = "0123456789abcdefghijklmno";
+    let now = Timestamp::from_millisecond(7_200_000).unwrap();
+    let why = Why {
+        replicas: vec![
+            MeshReplica {
+                name: format!("web.1.{id}"),
+                node: "node-in-berlin-1".to_owned(),
+                network: "ingress".to_owned(),
+                ips: vec![
+                    "10.0.0.8".parse().unwrap(),
+                    "fd5d:8f1b:9800:1000::a00:8".parse().unwrap(),
+                ],
+                accepted: 123_456,
+                why_not: "ejected for 12 s more: refused 5 of 5, nothing listens on 10.0.0.8:81"
+                    .to_owned(),
+                ..MeshReplica::default()
+            };
+            3
+        ],
+        ..Why::default()
+    };
+    let failed = "task: non-zero exit (1)";
+    let tables = [
+        rows::nodes(vec![
+            node("node-in-berlin-1", id, Role::Manager, NodeState::Ready),
+            node("node2", "bbb", Role::Worker, NodeState::Down),
+        ]),
+        rows::services(vec![detail(300)]),
+        rows::tasks(
+            vec![task(
+                id,
+                1,
+                7_080_000,
+                TaskState::Running,
+                TaskState::Failed,
+                failed,
+            )],
+            false,
+            now,
+        ),
+        why::listing(&why, false),
+    ];
+    for table in tables {
+        let whole = table.render(&FormatArgs::default()).unwrap();
+        let fitted = table.render_in(&FormatArgs::default(), Some(80)).unwrap();
+        for line in fitted.lines() {
+            assert!(line.chars().count() <= 80, "{fitted}");
+        }
+        let words = |text: &str| {
+            let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(words(&fitted), words(&whole), "a word is broken: {fitted}");
+    }
+}
+
 #[test]
 fn one_key_has_one_value() {
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
@@ -389,10 +451,10 @@ fn one_key_has_one_value() {
 
 /// What a printer wrote, for looking at afterwards.
 #[derive(Clone, Default)]
-struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+pub(super) struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
 
 impl Shared {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }
 }
@@ -408,7 +470,7 @@ impl std::io::Write for Shared {
     }
 }
 
-fn shared() -> (Shared, Box<dyn std::io::Write>) {
+pub(super) fn shared() -> (Shared, Box<dyn std::io::Write>) {
     let shared = Shared::default();
     (shared.clone(), Box::new(shared))
 }

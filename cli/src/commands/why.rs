@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::Why;
+use weft_control::api::{MeshReplica, Why};
 
 use super::mesh::mean;
 use crate::args::WhyArgs;
 use crate::client::{Client, segment};
-use crate::output::{Listing, Printer};
+use crate::output::{Listing, Printer, wrap};
 
 pub(super) async fn run(
     client: &Client,
@@ -21,33 +21,58 @@ pub(super) async fn run(
     // Sentences are for people; rows are for programs, too.
     let plain = args.format.format.is_none() && !args.format.quiet;
     if plain {
-        out.text(&sentences(&why))?;
+        for sentence in sentences(&why) {
+            for line in wrap(&sentence, out.width()) {
+                out.line(&line)?;
+            }
+        }
     }
     if !plain || !why.replicas.is_empty() {
-        out.text(&listing(&why).render(&args.format)?)?;
+        out.listing(&listing(&why, args.wide), &args.format)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn sentences(why: &Why) -> String {
-    let mut text = String::new();
-    for sentence in &why.found {
-        text.push_str(sentence);
-        text.push('\n');
-    }
+fn sentences(why: &Why) -> Vec<String> {
+    let mut all = why.found.clone();
     if !why.source.is_empty() {
-        text += &format!("known on {} from: {}\n", why.node, why.source);
+        all.push(format!("known on {} from: {}", why.node, why.source));
     }
-    text
+    all
 }
 
-fn listing(why: &Why) -> Listing {
+fn takes(replica: &MeshReplica) -> String {
+    match (replica.why_not.as_str(), replica.accepted, replica.refused) {
+        ("", 0, 1) => "yes, but it refused the only one so far".to_owned(),
+        ("", 0, refused) if refused > 1 => format!("yes, but it refused all {refused} so far"),
+        ("", ..) => "yes".to_owned(),
+        (why, ..) => format!("no: {why}"),
+    }
+}
+
+/// The name of a task without its id: `web.1`, as `service ps` has it.
+fn short(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((slot, id)) if id.len() >= TASK_ID && slot.contains('.') => slot,
+        _ => name,
+    }
+}
+
+/// Every column.
+const WIDE: &str = "{{.Name}}\t{{.Node}}\t{{.Network}}\t{{.Address}}\t{{.Active}}\t{{.ActiveEverywhere}}\t{{.Accepted}}\t{{.Refused}}\t{{.Retried}}\t{{.Ejections}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}\t{{.Takes}}";
+
+/// Letters of the id of a task.
+const TASK_ID: usize = 25;
+
+pub(super) fn listing(why: &Why, wide: bool) -> Listing {
     let mut listing = Listing::new(
         &[
             ("Name", "REPLICA"),
+            ("Short", "REPLICA"),
             ("Node", "NODE"),
             ("Network", "NETWORK"),
             ("Address", "ADDRESS"),
+            ("IP", "ADDRESS"),
             ("Active", "OPEN"),
             ("ActiveEverywhere", "OPEN EVERYWHERE"),
             ("Accepted", "ACCEPTED"),
@@ -59,17 +84,23 @@ fn listing(why: &Why) -> Listing {
             ("Connect", "CONNECT"),
             ("Takes", "TAKES CONNECTIONS"),
         ],
-        "{{.Name}}\t{{.Node}}\t{{.Network}}\t{{.Address}}\t{{.Active}}\t{{.ActiveEverywhere}}\t{{.Accepted}}\t{{.Refused}}\t{{.Retried}}\t{{.Ejections}}\t{{.BytesIn}}\t{{.BytesOut}}\t{{.Connect}}\t{{.Takes}}",
+        if wide {
+            WIDE
+        } else {
+            "{{.Short}}\t{{.Node}}\t{{.IP}}\t{{.Active}}\t{{.Accepted}}\t{{.Refused}}\t{{.Takes}}"
+        },
         "Name",
     );
     for replica in &why.replicas {
         let ips: Vec<String> = replica.ips.iter().map(ToString::to_string).collect();
         listing.push(json!({
             "Name": replica.name,
+            "Short": short(&replica.name),
             "Service": why.service,
             "Node": replica.node,
             "Network": replica.network,
             "Address": ips.join(","),
+            "IP": ips.first(),
             "Active": replica.active,
             "ActiveEverywhere": replica.active_everywhere,
             "Accepted": replica.accepted,
@@ -82,11 +113,7 @@ fn listing(why: &Why) -> Listing {
             "BytesOut": replica.tx_bytes,
             "Connect": mean(replica.connect),
             "WhyNot": replica.why_not,
-            "Takes": if replica.why_not.is_empty() {
-                "yes".to_owned()
-            } else {
-                format!("no: {}", replica.why_not)
-            },
+            "Takes": takes(replica),
         }));
     }
     listing
@@ -94,8 +121,6 @@ fn listing(why: &Why) -> Listing {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::api::MeshReplica;
-
     use super::*;
     use crate::args::FormatArgs;
 
@@ -119,12 +144,24 @@ mod tests {
             ],
             ..Why::default()
         };
-        assert_eq!(sentences(&why), "a sentence\nknown on n1 from: orders\n");
+        assert_eq!(sentences(&why), ["a sentence", "known on n1 from: orders"]);
+        assert_eq!(short("web.1.abcdefghijklmnopqrstuvwxy"), "web.1");
+        assert_eq!(short("web.1.a"), "web.1.a");
         let format = FormatArgs {
             format: Some("{{.Name}} {{.Takes}}".to_owned()),
             quiet: false,
         };
-        let text = listing(&why).render(&format).unwrap();
+        let text = listing(&why, false).render(&format).unwrap();
         assert_eq!(text, "web.1.a yes\nweb.2.b no: node down\n");
+        let refuses = |accepted, refused| {
+            takes(&MeshReplica {
+                accepted,
+                refused,
+                ..MeshReplica::default()
+            })
+        };
+        assert_eq!(refuses(0, 2), "yes, but it refused all 2 so far");
+        assert_eq!(refuses(0, 1), "yes, but it refused the only one so far");
+        assert_eq!(refuses(1, 2), "yes");
     }
 }

@@ -1,14 +1,12 @@
 //! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use anyhow::bail;
 use serde_json::{Map, Value, json};
 
 use super::template::Format;
 use super::terminal::{json as json_text, value};
+use super::wrap::columns;
 use crate::args::FormatArgs;
-
-/// Spaces between columns, as docker has it.
-const GAP: u16 = 3;
 
 /// Rows with named fields and the table that people see when they ask for nothing else.
 #[derive(Debug, Clone)]
@@ -43,11 +41,57 @@ impl Listing {
         self.rows.push(row);
     }
 
+    /// Keeps rows that filters let through: any of the values of one key, and so of each key. Of an
+    /// id the beginning is enough, of a name a part, as with docker. `keys` are the filters' keys and
+    /// the fields that they look at.
+    ///
+    /// # Errors
+    /// A filter with another key.
+    pub fn keep(
+        &mut self,
+        filters: &[(String, String)],
+        keys: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<()> {
+        let of = |wanted: &str| keys.iter().find(|(key, _)| *key == wanted);
+        if let Some((key, _)) = filters.iter().find(|(key, _)| of(key).is_none()) {
+            let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+            bail!("invalid filter {key:?}: there is {}", known.join(", "));
+        }
+        for (key, field) in keys {
+            let mut values = filters
+                .iter()
+                .filter(|(k, _)| k == key)
+                .map(|(_, v)| v)
+                .peekable();
+            if values.peek().is_none() {
+                continue;
+            }
+            let values: Vec<&String> = values.collect();
+            self.rows.retain(|row| {
+                let found = row[*field].as_str().unwrap_or_default();
+                values.iter().any(|value| match *key {
+                    "id" => found.starts_with(value.as_str()),
+                    "name" => found.contains(value.as_str()),
+                    _ => found.eq_ignore_ascii_case(value),
+                })
+            });
+        }
+        Ok(())
+    }
+
     /// Renders it, with a line feed after each line.
     ///
     /// # Errors
     /// The template cannot be read, or names a field that does not exist.
     pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+        self.render_in(args, None)
+    }
+
+    /// The same, with tables in so many columns of a screen where words allow.
+    ///
+    /// # Errors
+    /// As [`Listing::render`].
+    pub fn render_in(&self, args: &FormatArgs, width: Option<usize>) -> anyhow::Result<String> {
         let mut out = String::new();
         match args.format.as_deref() {
             _ if args.quiet && args.format.is_none() => {
@@ -56,7 +100,7 @@ impl Listing {
                     out.push('\n');
                 }
             }
-            None | Some("" | "table") => out = self.render_table(self.table)?,
+            None | Some("" | "table") => out = self.render_table(self.table, width)?,
             Some("json") => {
                 for row in &self.rows {
                     out.push_str(&json_text(&row.to_string()));
@@ -64,7 +108,7 @@ impl Listing {
                 }
             }
             Some(template) => match template.strip_prefix("table ") {
-                Some(cells) => out = self.render_table(cells)?,
+                Some(cells) => out = self.render_table(cells, width)?,
                 None => {
                     let format = Format::parse(template)?;
                     for row in &self.rows {
@@ -77,7 +121,7 @@ impl Listing {
         Ok(out)
     }
 
-    fn render_table(&self, cells: &str) -> anyhow::Result<String> {
+    fn render_table(&self, cells: &str, width: Option<usize>) -> anyhow::Result<String> {
         let format = Format::parse(cells)?;
         // A field without a heading of its own is headed by its name.
         let mut headings: Map<String, Value> = self
@@ -94,28 +138,8 @@ impl Listing {
         for row in &self.rows {
             rows.push(format.render(row)?);
         }
-        Ok(columns(rows.iter().map(String::as_str)))
+        Ok(columns(rows.iter().map(String::as_str), width))
     }
-}
-
-/// Aligns lines whose cells are separated by tabs.
-fn columns<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    for line in lines {
-        table.add_row(line.split('\t').map(str::trim_end).collect::<Vec<_>>());
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, GAP));
-    }
-    let mut out = String::new();
-    for line in table.lines() {
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
 }
 
 /// Renders what `inspect` found: a JSON array like docker's, a table of fields, a template for
@@ -145,7 +169,7 @@ pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<St
             for object in objects {
                 flatten("", object, &mut lines);
             }
-            out = columns(lines.iter().map(String::as_str));
+            out = columns(lines.iter().map(String::as_str), None);
         }
         Some(template) => {
             let format = Format::parse(template)?;
@@ -211,6 +235,32 @@ bbb     a-longer-name
 ";
         assert_eq!(render(None, false).unwrap(), expected);
         assert_eq!(render(Some("table"), false).unwrap(), expected);
+    }
+
+    #[test]
+    fn filters_are_dockers() {
+        let kept = |filters: &[(&str, &str)]| {
+            let mut listing = sample();
+            let filters: Vec<(String, String)> = filters
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
+            let keys = [("id", "ID"), ("name", "Name"), ("state", "State")];
+            listing.keep(&filters, &keys).map(|()| {
+                let args = FormatArgs {
+                    quiet: true,
+                    ..FormatArgs::default()
+                };
+                listing.render(&args).unwrap()
+            })
+        };
+        assert_eq!(kept(&[]).unwrap(), "aaa\nbbb\n");
+        assert_eq!(kept(&[("name", "longer")]).unwrap(), "bbb\n");
+        assert_eq!(kept(&[("id", "a"), ("id", "b")]).unwrap(), "aaa\nbbb\n");
+        assert_eq!(kept(&[("id", "aa"), ("state", "ready")]).unwrap(), "aaa\n");
+        assert_eq!(kept(&[("id", "bb"), ("state", "ready")]).unwrap(), "");
+        let error = kept(&[("role", "x")]).unwrap_err().to_string();
+        assert_eq!(error, "invalid filter \"role\": there is id, name, state");
     }
 
     #[test]

@@ -5,18 +5,50 @@ mod case;
 mod listing;
 mod template;
 mod terminal;
+mod wrap;
 
 pub use ago::{ago, human_duration};
 pub use case::docker_case;
 pub use listing::{Listing, render_inspect};
 pub use terminal::value as shown;
+pub use wrap::wrap;
 
 use std::io::{self, IsTerminal, Write};
+
+use crate::args::FormatArgs;
+
+/// Columns of a terminal that does not say.
+const WIDTH: usize = 80;
 
 /// The one place that the program's own output leaves through.
 pub struct Printer {
     out: Box<dyn Write>,
     terminal: bool,
+    /// Columns of the terminal.
+    width: Option<usize>,
+    colours: bool,
+}
+
+/// How a word stands out, where colours are seen and wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// Look at it.
+    Yellow,
+    /// Something does not work.
+    Red,
+    /// All is well.
+    Green,
+}
+
+impl Colour {
+    /// Of ECMA-48 section 8.3.117, "Select Graphic Rendition".
+    const fn code(self) -> u8 {
+        match self {
+            Self::Red => 31,
+            Self::Green => 32,
+            Self::Yellow => 33,
+        }
+    }
 }
 
 impl std::fmt::Debug for Printer {
@@ -33,9 +65,18 @@ impl Printer {
     pub fn stdout() -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
+        // https://no-color.org: any text that is not empty.
+        let unwanted = |name, says: fn(&str) -> bool| std::env::var(name).is_ok_and(|v| says(&v));
         Self {
             out: Box::new(out),
             terminal,
+            width: terminal.then(|| {
+                let size = terminal_size::terminal_size();
+                size.map_or(WIDTH, |(width, _)| usize::from(width.0))
+            }),
+            colours: terminal
+                && !unwanted("NO_COLOR", |v| !v.is_empty())
+                && !unwanted("TERM", |v| v == "dumb"),
         }
     }
 
@@ -45,6 +86,8 @@ impl Printer {
         Self {
             out,
             terminal: false,
+            width: None,
+            colours: false,
         }
     }
 
@@ -52,6 +95,33 @@ impl Printer {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// Columns of the terminal; none where it is no terminal: lines are as long as they are then, so
+    /// that a program finds what belongs together in one.
+    #[must_use]
+    pub fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Writes rows as `--format` asks for.
+    ///
+    /// # Errors
+    /// A bad template, or as [`Printer::line`].
+    pub fn listing(&mut self, listing: &Listing, args: &FormatArgs) -> anyhow::Result<()> {
+        Ok(self.text(&listing.render_in(args, self.width)?)?)
+    }
+
+    /// Writes text in a colour.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub fn paint(&mut self, colour: Colour, text: &str) -> io::Result<()> {
+        if !self.colours {
+            return self.write(terminal::lines(text).as_bytes());
+        }
+        let text = terminal::lines(text);
+        self.write(format!("\x1b[{}m{text}\x1b[0m", colour.code()).as_bytes())
     }
 
     /// Writes as it is, as [`Printer::line`] does otherwise.

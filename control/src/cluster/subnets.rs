@@ -13,8 +13,9 @@ use crate::objects::{Network, NetworkSpec, Subnet};
 
 /// First VXLAN network identifier that is given out (Swarm's choice).
 pub const FIRST_VNI: u32 = 4096;
-/// Last VXLAN network identifier: 24 bits (RFC 7348 section 5).
-pub const LAST_VNI: u32 = 0x00ff_ffff;
+/// Last VXLAN network identifier that is given out. There are 24 bits (RFC 7348 section 5), and the
+/// last one is that of the data path's loopback messages (`weft_wire::loopback`).
+pub const LAST_VNI: u32 = 0x00ff_fffe;
 /// Default pool of subnets.
 pub const DEFAULT_POOL: &str = "10.0.0.0/8";
 /// Default prefix length of subnets cut from a pool.
@@ -165,7 +166,7 @@ fn unique_local(cluster_id: &str, number: u32) -> Ipv6Net {
     let hash = cluster_id.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
     });
-    let number = number & LAST_VNI;
+    let number = number & 0x00ff_ffff;
     let high = (0xfd_u64 << 56) | (u64::from(hash) << 24) | u64::from(number);
     let addr = Ipv6Addr::from(u128::from(high) << 64);
     Ipv6Net::new_assert(addr, IPV6_SUBNET_PREFIX_LEN)

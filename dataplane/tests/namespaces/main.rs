@@ -7,6 +7,7 @@ mod hostile;
 mod inject;
 mod ipv6;
 mod kernel_peer;
+mod loopback;
 mod mtu;
 mod service_paths;
 mod tunnels;

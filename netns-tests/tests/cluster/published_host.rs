@@ -195,6 +195,19 @@ fn ports_and_names_say_who_answers_and_why_not() {
         said.contains(&format!("web is {vip} on network front")),
         "{said}"
     );
+    let said = cluster.weft("node2", &["why", &vip]).ok();
+    let whose = format!("{vip} is the address of service web on network front");
+    assert!(said.starts_with(&whose), "{said}");
+    let said = cluster
+        .weft("node2", &["why", &tasks[0].ip.to_string()])
+        .ok();
+    assert!(
+        said.contains(&format!("is endpoint {}", tasks[0].name)),
+        "{said}"
+    );
+    cluster
+        .weft("node2", &["why", "10.0.1.250"])
+        .refused(&["nobody has the address 10.0.1.250 of network front"]);
     let said = cluster.weft("node1", &["why", &tasks[0].name]).ok();
     assert!(said.contains("is one endpoint, "), "{said}");
     cluster

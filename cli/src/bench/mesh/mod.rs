@@ -66,6 +66,7 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
         },
         stop: Stop::on_signals()?,
     };
+    complain("building a lab, and warming up; a line comes with each pair");
     let mut tests = Vec::new();
     for front in fronts {
         bench.front(&mut tests, front)?;

@@ -75,7 +75,8 @@ const HEADERS: &[Case] = &[
     ("VNI 0", UnknownVni, KNOWN, || {
         encapsulated(VALID, 0, &good())
     }),
-    ("the highest VNI", UnknownVni, KNOWN, || {
+    // Of loopback messages, which are for nodes.
+    ("the highest VNI", OtherPeer, KNOWN, || {
         encapsulated(VALID, 0xff_ffff, &good())
     }),
 ];
