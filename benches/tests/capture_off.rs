@@ -65,6 +65,7 @@ fn no_allocation_for_a_packet_unless_somebody_captures() {
             underlay: (Ipv4Addr::LOCALHOST, 4789).into(),
             flows: 100,
             udp_idle: Duration::from_secs(30),
+            dscp: Default::default(),
             refused_interfaces: Vec::new(),
             spin: Duration::ZERO,
             journal: None,

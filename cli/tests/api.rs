@@ -342,7 +342,7 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let error = result.unwrap_err().to_string();
     assert_eq!(
         error,
-        "nothing to change: give --publish-add, --publish-rm, --affinity, --local-first, \
+        "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
          --limit-connections, --limit-client-connections or --attach"
     );
     assert_eq!(node.surprises(), NO_SURPRISES);

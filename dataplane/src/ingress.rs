@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_mesh::{Install, ResetTo, Reverse, Target};
+use weft_sys::udp::Received;
 use weft_vxlan::{Destination, Ingress};
 use weft_wire::frame::{self, Frame, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
-use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, superframe};
+use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, ecn, superframe};
 
 use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
@@ -82,7 +83,7 @@ impl Worker {
         // Once also for a datagram without a byte.
         loop {
             let end = message.range.end.min(at + step);
-            let verdict = self.encapsulated(snapshot, from, at..end, message.gso_size);
+            let verdict = self.encapsulated(snapshot, from, at..end, &message);
             if let Err(reason) = verdict {
                 self.counters().underlay.add(reason);
                 self.copy_datagram(from, at..end, reason);
@@ -100,7 +101,7 @@ impl Worker {
         snapshot: &Snapshot,
         from: SocketAddr,
         packet: Range<usize>,
-        gso_size: Option<u16>,
+        message: &Received,
     ) -> Result<(), DropReason> {
         let bytes = &self.recv.arena()[packet.clone()];
         let (vni, inner) = match snapshot.switch.admit(from.ip(), bytes) {
@@ -109,7 +110,10 @@ impl Worker {
             Err(reason) => return Err(reason),
         };
         let frame = packet.start + inner.start..packet.start + inner.end;
-        let parsed = parse(&bytes[inner])?;
+        if message.class != 0 {
+            ecn::decapsulate(&mut self.recv.arena_mut()[frame.clone()], message.class)?;
+        }
+        let parsed = parse(&self.recv.arena()[frame.clone()])?;
         let Some(info) = as_ip(&parsed) else {
             self.close_run(snapshot);
             let inner = Inner {
@@ -119,12 +123,12 @@ impl Worker {
                 tails: &[],
                 parsed,
                 vtep: from,
-                merged: gso_size.is_some(),
+                merged: message.gso_size.is_some(),
             };
             return self.inner_frame(snapshot, &inner);
         };
         // The kernel merges only datagrams whose outer checksum it verified.
-        let trusted = gso_size.is_some();
+        let trusted = message.gso_size.is_some();
         if !trusted {
             let mtu = snapshot
                 .switch

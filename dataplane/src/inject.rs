@@ -108,7 +108,7 @@ impl Injector {
         &self,
         vni: Vni,
         (src_port, vtep): (u16, SocketAddrV4),
-        ident: u16,
+        (ident, class): (u16, u8),
         (vnet, info): (&VnetHdr, &IpInfo),
         frame: &[u8],
     ) -> Result<(), DropReason> {
@@ -119,6 +119,7 @@ impl Injector {
             src_port,
             dst_port: vtep.port(),
             vni,
+            class,
         };
         let mut headers = [0; HEADER_LEN];
         tunnel.emit(ident, vnet, info, frame, &mut headers)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_sys::udp::{MAX_DATAGRAM_LEN, SendBatch, SendFailureKind, SendReport, Slice, VxlanSocket};
+use weft_wire::ecn::{self, Dscp};
 use weft_wire::frame::{MAX_FRAME_LEN, TCP};
 use weft_wire::gso::{self, MAX_SEGMENTS, Segment};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, flow, vxlan};
@@ -64,6 +65,7 @@ pub(crate) struct SendQueue {
     shared: Arc<Shared>,
     /// IPv4 identification of the next injected packet.
     ident: u16,
+    dscp: Dscp,
 }
 
 /// One or more datagrams of one inner frame.
@@ -80,6 +82,8 @@ struct Waiting {
     datagram_len: u16,
     /// One datagram in one piece: it may travel with others.
     single: bool,
+    /// Traffic class of all of them.
+    class: u8,
 }
 
 impl Waiting {
@@ -109,7 +113,12 @@ impl std::fmt::Debug for SendQueue {
 
 impl SendQueue {
     /// Without `segment` the kernel is never asked to segment (`UDP_SEGMENT`).
-    pub(crate) fn new(sockets: Vec<VxlanSocket>, segment: bool, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        sockets: Vec<VxlanSocket>,
+        segment: bool,
+        dscp: Dscp,
+        shared: Arc<Shared>,
+    ) -> Self {
         let batches = sockets
             .iter()
             .map(|_| SendBatch::with_capacity(MAX_FRAMES, MAX_PIECES))
@@ -129,6 +138,7 @@ impl SendQueue {
             again: SendBatch::with_capacity(0, 0),
             shared,
             ident: 0,
+            dscp,
         }
     }
 
@@ -174,8 +184,18 @@ impl SendQueue {
         let socket = info.map_or(0, |i| {
             usize::from(flow::entropy_port(&flow::path_tuple(i))) % self.sockets.len()
         });
+        let class = ecn::outer_class(&self.slots[frame.clone()], self.dscp);
         let single = vnet.gso_type == weft_wire::vnet::GSO_NONE;
-        if !single && self.inject(vni, (socket, vtep), vnet, info, frame.clone(), counters)? {
+        if !single
+            && self.inject(
+                vni,
+                (socket, vtep, class),
+                vnet,
+                info,
+                frame.clone(),
+                counters,
+            )?
+        {
             return Ok(Slot::Free);
         }
         let dst = info.map_or(0, |i| last_word(i.dst));
@@ -192,7 +212,7 @@ impl SendQueue {
                 arena: SLOT_ARENA,
                 range: packet,
             });
-            self.wait(key, 1, len, true);
+            self.wait(key, 1, (len, class), true);
             return Ok(Slot::Kept);
         }
         let info = info.ok_or(DropReason::BadOffload)?;
@@ -220,7 +240,7 @@ impl SendQueue {
                 self.headers_used = start + h.end as usize;
             }
             let pieces = 2 * train.len();
-            self.wait(key, pieces, split.segment_len, false);
+            self.wait(key, pieces, (split.segment_len, class), false);
         }
         Ok(Slot::Kept)
     }
@@ -229,7 +249,7 @@ impl SendQueue {
     fn inject(
         &mut self,
         vni: Vni,
-        (socket, vtep): (usize, SocketAddr),
+        (socket, vtep, class): (usize, SocketAddr, u8),
         vnet: &VnetHdr,
         info: Option<&IpInfo>,
         frame: Range<usize>,
@@ -252,7 +272,8 @@ impl SendQueue {
         let src_port = self.sockets[socket].local_addr().port();
         let bytes = &self.slots[frame.start..frame.start + info.len];
         self.ident = self.ident.wrapping_add(MAX_SEGMENTS as u16);
-        match injector.send(vni, (src_port, vtep), self.ident, (vnet, info), bytes) {
+        let marks = (self.ident, class);
+        match injector.send(vni, (src_port, vtep), marks, (vnet, info), bytes) {
             Ok(()) => {
                 counters.injected.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
@@ -278,7 +299,7 @@ impl SendQueue {
         clippy::cast_possible_truncation,
         reason = "numbers of pieces are bounded by MAX_PIECES, and no datagram is longer than 64 KiB"
     )]
-    fn wait(&mut self, key: u64, pieces: usize, datagram_len: usize, single: bool) {
+    fn wait(&mut self, key: u64, pieces: usize, (datagram_len, class): (usize, u8), single: bool) {
         let end = self.pieces.len();
         self.waiting.push(Waiting {
             key,
@@ -286,6 +307,7 @@ impl SendQueue {
             pieces: (end - pieces) as u32..end as u32,
             datagram_len: datagram_len as u16,
             single,
+            class,
         });
     }
 
@@ -318,7 +340,7 @@ impl SendQueue {
                 }
             }
             let gso_size = (datagrams > 1).then_some(first.datagram_len);
-            batch.push(self.vteps[first.vtep()], gso_size);
+            batch.push_in_class(self.vteps[first.vtep()], gso_size, first.class);
             rest = others;
         }
         self.send(counters);
@@ -336,7 +358,7 @@ impl SendQueue {
         }
         let len = usize::from(first.datagram_len);
         let most = (MAX_DATAGRAM_LEN / len).clamp(1, SEGMENTS_PER_SEND);
-        let alike = |w: &&Waiting| w.key == first.key && w.single;
+        let alike = |w: &&Waiting| w.key == first.key && w.single && w.class == first.class;
         let equal = waiting
             .iter()
             .take(most)
@@ -417,7 +439,7 @@ fn count(batch: &SendBatch, report: SendReport, counters: &WorkerCounters) -> us
 
 /// Adds the segments of a message to `again`, each as a message of its own.
 fn split(batch: &SendBatch, message: usize, again: &mut SendBatch) {
-    let Some((vtep, _)) = batch.message(message) else {
+    let Some((vtep, _, class)) = batch.message(message) else {
         return;
     };
     // `SendQueue::push` makes a header and a payload for each segment of a super-frame, in turn, and
@@ -431,7 +453,7 @@ fn split(batch: &SendBatch, message: usize, again: &mut SendBatch) {
         for piece in segment {
             again.piece(piece.arena, piece.range.clone());
         }
-        again.push(vtep, None);
+        again.push_in_class(vtep, None, class);
     }
 }
 

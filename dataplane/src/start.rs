@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use weft_mesh::{Claims, FlowConfig, FlowTable, ServicesBuilder};
 use weft_sys::udp::{BindError, VxlanSocket, worker_for};
 use weft_vxlan::SwitchBuilder;
+use weft_wire::ecn::Dscp;
 
 use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
@@ -44,6 +45,8 @@ pub struct Config {
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`].
     pub inject: bool,
+    /// Class of service of packets to other nodes.
+    pub dscp: Dscp,
     /// Where flows outlive the process; nowhere when absent.
     pub journal: Option<JournalConfig>,
     /// Numbers of interfaces that nothing of the underlay comes by: what does is not received.
@@ -194,6 +197,7 @@ impl Dataplane {
                 underlay,
                 senders,
                 segment,
+                dscp: config.dscp,
                 spin: config.spin,
                 udp_coalesce,
                 flows,

@@ -15,6 +15,7 @@ use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
 use weft_sys::udp::{RecvBatch, VxlanSocket, worker_for};
 use weft_vxlan::Destination;
+use weft_wire::ecn::Dscp;
 use weft_wire::frame::MAX_FRAME_LEN;
 use weft_wire::gro::Coalescer;
 use weft_wire::{Instant, IpInfo, PortId};
@@ -117,6 +118,7 @@ pub(crate) struct Parts {
     pub(crate) underlay: VxlanSocket,
     pub(crate) senders: Vec<VxlanSocket>,
     pub(crate) segment: bool,
+    pub(crate) dscp: Dscp,
     pub(crate) udp_coalesce: bool,
     pub(crate) flows: FlowTable,
     /// Flows of an earlier process.
@@ -134,7 +136,12 @@ impl Worker {
             index: parts.index,
             now: Instant(monotonic_nanos()),
             flows: parts.flows,
-            queue: SendQueue::new(parts.senders, parts.segment, Arc::clone(&parts.shared)),
+            queue: SendQueue::new(
+                parts.senders,
+                parts.segment,
+                parts.dscp,
+                Arc::clone(&parts.shared),
+            ),
             shared: parts.shared,
             recv: RecvBatch::new(RECV_MESSAGES),
             coalescer: Coalescer::new(parts.udp_coalesce),

@@ -55,7 +55,9 @@ pub struct LabConfig {
     pub nodes: u8,
     /// Folder of the lab: sockets, data, state. Made by the lab and removed with it.
     pub dir: PathBuf,
-    /// The multi-call program (see the crate's documentation).
+    /// The multi-call program (see the crate's documentation). Never written down: who could write
+    /// there would name what runs.
+    #[serde(skip)]
     pub program: PathBuf,
     /// Whether agents run on the nodes; without them a lab is just machines and cables.
     pub agents: bool,

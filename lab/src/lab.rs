@@ -416,6 +416,7 @@ impl Lab {
             ..self.state.config.clone()
         };
         let switch = self.netns(SWITCH, None)?;
+        wiring::unplug(&switch, node)?;
         let addr = machine
             .addr
             .with_context(|| format!("{node} has no address"))?;

@@ -61,6 +61,14 @@ pub(crate) fn plug_in_more(
     Ok(())
 }
 
+/// Takes the cable of a machine that is off out of the switch. The kernel does so itself, and takes
+/// its time.
+pub(crate) fn unplug(switch: &Netns, name: &str) -> anyhow::Result<()> {
+    Netlink::open_in(switch)?
+        .delete_link(name)
+        .with_context(|| format!("cannot take the old cable of {name} away"))
+}
+
 /// Plugs a machine in: a cable to the bridge, an address, and a way out.
 pub(crate) fn plug_in(
     switch: &Netns,

@@ -291,7 +291,7 @@ fn a_node_is_stopped_and_started_again() {
         } else {
             lab.stop_node(node)
         };
-        result.map_err(|e| e.to_string())
+        result.map_err(|e| format!("{e:#}"))
     };
     assert!(told(&mut lab, true, "node2").unwrap_err().contains("is on"));
     assert!(

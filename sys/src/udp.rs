@@ -95,20 +95,23 @@ impl VxlanSocket {
             .and_then(|()| force_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF))
             .map_err(failed("size the buffers of"))?;
         set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).map_err(failed("enable UDP_GRO on"))?;
-        let (level, option, value) = if addr.is_ipv4() {
+        let (level, discover, always, class) = if addr.is_ipv4() {
             (
                 libc::IPPROTO_IP,
                 libc::IP_MTU_DISCOVER,
                 libc::IP_PMTUDISC_DO,
+                libc::IP_RECVTOS,
             )
         } else {
             (
                 libc::IPPROTO_IPV6,
                 libc::IPV6_MTU_DISCOVER,
                 libc::IPV6_PMTUDISC_DO,
+                libc::IPV6_RECVTCLASS,
             )
         };
-        set_int(&socket, level, option, value).map_err(failed("set path MTU discovery of"))?;
+        set_int(&socket, level, discover, always).map_err(failed("set path MTU discovery of"))?;
+        set_int(&socket, level, class, 1).map_err(failed("ask for the traffic class on"))?;
         if addr.is_ipv6() {
             // RFC 7348 section 5: an outer checksum of zero has to be accepted; over IPv6 the kernel
             // does so on request only (RFC 6935 section 5).

@@ -66,6 +66,7 @@ drop_reasons! {
     BadFragment => "bad_fragment", "A fragment whose offset or length no sender makes.";
     OtherPeer => "other_peer", "From a static peer, on a network where it is none.";
     ForeignSource => "foreign_source", "From the underlay, in the name of an address that the tables place elsewhere: here, behind another VTEP, or at a service.";
+    Congestion => "congestion", "A router marked congestion on the packet around the frame, whose sender does not know such marks.";
     BadLoopback => "bad_loopback", "On the network of loopback messages (`weft ping`), and none of them.";
     LoopbackLimit => "loopback_limit", "A loopback message beyond what a node answers another one in a second.";
 }

@@ -12,6 +12,7 @@
 
 pub mod checksum;
 mod drop_reason;
+pub mod ecn;
 pub mod flow;
 pub mod fragment;
 pub mod frame;

@@ -45,6 +45,8 @@ pub struct Tunnel {
     pub dst_port: u16,
     /// Network of the inner frame.
     pub vni: Vni,
+    /// Outer traffic class: [`crate::ecn::outer_class`].
+    pub class: u8,
 }
 
 impl Tunnel {
@@ -102,6 +104,7 @@ impl Tunnel {
         put16(outer, 12, 0x0800);
         let (ip, udp) = (ETHERNET_LEN, ETHERNET_LEN + IPV4_LEN);
         outer[ip] = 0x45;
+        outer[ip + 1] = self.class;
         put16(outer, ip + 2, len16(ip_len));
         put16(outer, ip + 4, ident);
         outer[ip + 8] = 64;

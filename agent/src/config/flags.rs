@@ -72,6 +72,11 @@ pub struct Flags {
     #[arg(long, value_name = "auto|off")]
     pub tunnel_offload: Option<String>,
 
+    /// Class of service (DSCP) of packets to other nodes, or `inherit` that of the packet inside
+    /// [default: 0]
+    #[arg(long, value_name = "0-63|inherit")]
+    pub dscp: Option<String>,
+
     /// IPv4 network of weft_gwbridge [default: 172.18.0.0/16, or the next free one]
     #[arg(long, value_name = "CIDR")]
     pub gwbridge_subnet: Option<String>,
@@ -98,6 +103,7 @@ impl Flags {
             ("udp-idle", "--udp-idle", &self.udp_idle),
             ("poll", "--poll", &self.poll),
             ("tunnel-offload", "--tunnel-offload", &self.tunnel_offload),
+            ("dscp", "--dscp", &self.dscp),
             (
                 "gwbridge-subnet",
                 "--gwbridge-subnet",

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use weft_wire::ecn::Dscp;
 
 pub use flags::Flags;
 
@@ -65,6 +66,9 @@ pub struct Config {
     /// `tunnel-offload`: `auto` lets the kernel segment TCP together with its VXLAN headers where a
     /// test at the start passes, `off` never does. Default `auto`.
     pub tunnel_offload: bool,
+    /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.
+    /// Default 0. Marks of congestion (ECN) are always copied.
+    pub dscp: Dscp,
     /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
     /// Default: 172.18.0.0/16, or the next free private range if that is taken.
     pub gwbridge_subnet: Option<Ipv4Net>,
@@ -171,7 +175,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 15] = [
     "name",
     "data-dir",
     "run-dir",
@@ -184,6 +188,7 @@ pub(crate) const KEYS: [&str; 14] = [
     "udp-idle",
     "poll",
     "tunnel-offload",
+    "dscp",
     "gwbridge-subnet",
     "dns-upstreams",
 ];
@@ -274,6 +279,7 @@ impl Config {
             tunnel_offload: read
                 .one("tunnel-offload", value::tunnel_offload)
                 .unwrap_or(true),
+            dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
         };

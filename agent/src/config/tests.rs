@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use weft_wire::ecn::Dscp;
 
 use super::{Config, ConfigError, Flags, LogFormat, Machine, MeshFrontEnd};
 
@@ -56,6 +57,7 @@ fn every_key_of_the_file_in_both_spellings() {
         udp-idle = "5m"
         poll = 0
         tunnel-offload = "off"
+        dscp = 46
         gwbridge-subnet = "172.30.0.1/16"
         dns-upstreams = ["192.0.2.1", "[2001:db8::1]:5353"]
     "#;
@@ -85,6 +87,7 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.udp_idle, Duration::from_secs(300));
     assert_eq!(config.poll, Duration::ZERO);
     assert!(!config.tunnel_offload);
+    assert_eq!(config.dscp, Dscp::Fixed(46));
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
     assert_eq!(
         config.dns_upstreams,
@@ -182,6 +185,18 @@ fn polling_and_the_offload_of_tunnels_have_limits() {
         .to_string();
     assert!(error.contains("expected 0 to 1000 microseconds"), "{error}");
     assert!(error.contains("expected auto or off"), "{error}");
+}
+
+#[test]
+fn the_class_of_service_is_a_number_or_that_of_the_packet_inside() {
+    assert_eq!(load(&[], None).unwrap().dscp, Dscp::Fixed(0));
+    let config = load(&["--dscp", "inherit"], None).unwrap();
+    assert_eq!(config.dscp, Dscp::Inherit);
+    for bad in ["64", "-1", "ef"] {
+        let error = load(&[&format!("--dscp={bad}")], None).unwrap_err();
+        let says = "expected 0 to 63, or inherit";
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[test]

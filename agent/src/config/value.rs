@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tracing_subscriber::EnvFilter;
+use weft_wire::ecn::Dscp;
 
 use super::{LogFormat, MeshFrontEnd, Origin, Problem, Setting, with_dns_port};
 
@@ -194,6 +195,17 @@ pub(super) fn tunnel_offload(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         _ => Err(format!("{text:?}: expected auto or off")),
     }
+}
+
+pub(super) fn dscp(text: &str) -> Result<Dscp, String> {
+    if text == "inherit" {
+        return Ok(Dscp::Inherit);
+    }
+    text.parse::<u8>()
+        .ok()
+        .filter(|dscp| *dscp < 64)
+        .map(Dscp::Fixed)
+        .ok_or_else(|| format!("{text:?}: expected 0 to 63, or inherit"))
 }
 
 pub(super) fn gwbridge_subnet(text: &str) -> Result<Ipv4Net, String> {

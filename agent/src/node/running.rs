@@ -99,6 +99,7 @@ impl Running {
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
             inject: config.tunnel_offload,
+            dscp: config.dscp,
             spin: config.poll,
             refused_interfaces: sandbox_side(),
             journal: journal.as_ref().ok().cloned(),

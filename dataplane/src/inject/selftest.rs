@@ -87,7 +87,7 @@ fn over_link(injector: &Injector, near: &mut Netlink, far: &Netns) -> Result<(),
             ));
         }
         injector
-            .send(vni, to, 1, (&vnet, &info), &frame)
+            .send(vni, to, (1, 0), (&vnet, &info), &frame)
             .map_err(|_| InjectError::Unknown(std::io::ErrorKind::InvalidInput.into()))?;
         if let Ok(len) = socket.recv(&mut buffer) {
             break len;

@@ -13,6 +13,7 @@ use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
+use weft_wire::ecn::Dscp;
 use weft_wire::{PortId, Vni, mac_for_ip};
 
 pub(crate) const VXLAN: u16 = 4789;
@@ -175,6 +176,7 @@ fn start_nodes(
                     underlay: SocketAddr::new(underlay, VXLAN),
                     flows: 10_000,
                     udp_idle: Duration::from_secs(30),
+                    dscp: Dscp::default(),
                     refused_interfaces: Vec::new(),
                     spin: Duration::from_micros(50),
                     journal: None,

@@ -2,6 +2,7 @@
 //! namespaces are anonymous and end with the test.
 
 mod common;
+mod ecn;
 mod full;
 mod hostile;
 mod inject;

@@ -146,7 +146,7 @@ fn without_ipv6_on_the_host_all_else_works() {
     cluster.web(1);
     let own = own_address(&cluster);
     assert_eq!(seen(&cluster, own, cluster.at("node1", 8000)), own);
-    let doctor = cluster.weft("node1", &["doctor"]).out;
+    let doctor = cluster.weft("node1", &["doctor", "-v"]).out;
     assert!(doctor.contains("IPv6 is off on this host"), "{doctor}");
     assert!(!doctor.contains("replicas do not see"), "{doctor}");
 }

@@ -21,13 +21,16 @@ const STRIDE: usize = RECV_SLOT_LEN + 33 * 64;
 /// and should still be in a core's own cache then.
 const HOT_LEN: usize = 256 * 1024;
 
-/// Room for the UDP_GRO control message (an int), aligned as a `cmsghdr` must be.
+/// Room for a control message of one byte or one int, aligned as a `cmsghdr` must be.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Control {
     header: libc::cmsghdr,
-    data: [u8; 16],
+    data: [u8; 8],
 }
+
+/// The segment size and the traffic class: what these sockets ask for.
+type Controls = [Control; 2];
 
 /// One received datagram, or several of one sender that the kernel merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Received {
     /// Length in bytes of each merged datagram but the last, which may be shorter; `None` when it is
     /// one datagram.
     pub gso_size: Option<u16>,
+    /// Traffic class (TOS) that it arrived with, of all datagrams alike.
+    pub class: u8,
     /// Bytes were lost. Cannot happen with whole slots; such a message should be dropped.
     pub truncated: bool,
 }
@@ -50,7 +55,7 @@ pub struct RecvBatch {
     headers: Fixed<libc::mmsghdr>,
     iovecs: Fixed<libc::iovec>,
     names: Fixed<libc::sockaddr_storage>,
-    controls: Fixed<Control>,
+    controls: Fixed<Controls>,
     received: usize,
     /// Messages that the next call asks for.
     limit: usize,
@@ -115,7 +120,7 @@ impl RecvBatch {
             header.msg_iov = self.iovecs.at(i);
             header.msg_iovlen = 1;
             header.msg_control = self.controls.at(i).cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_controllen = size_of::<Controls>() as _;
             header.msg_flags = 0;
         }
         // SAFETY: every header points to one slot of the arena, one name and one control buffer of
@@ -182,10 +187,12 @@ impl RecvBatch {
         let header = &self.headers[index];
         let start = index * STRIDE;
         let len = self.len_of(index);
+        let (gso_size, class) = self.controls_of(index);
         Some(Received {
             range: start..start + len,
             from: socket_addr(&self.names[index])?,
-            gso_size: self.gso_size(index).filter(|&size| usize::from(size) < len),
+            gso_size: gso_size.filter(|&size| usize::from(size) < len),
+            class,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
     }
@@ -201,18 +208,25 @@ impl RecvBatch {
         &mut self.arena
     }
 
-    /// UDP_GRO is the only control message that these sockets ask for, so it is the first one.
-    fn gso_size(&self, index: usize) -> Option<u16> {
+    /// Segment size and traffic class, as the control messages say.
+    fn controls_of(&self, index: usize) -> (Option<u16>, u8) {
+        let (mut gso_size, mut class) = (None, 0);
         let filled = self.headers[index].msg_hdr.msg_controllen;
-        let control = &self.controls[index];
-        let complete = filled >= size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
-        let is_gro =
-            control.header.cmsg_level == libc::SOL_UDP && control.header.cmsg_type == libc::UDP_GRO;
-        if !(complete && is_gro) {
-            return None;
+        let count = filled / size_of::<Control>();
+        for control in self.controls[index].iter().take(count) {
+            let [low, _, _, _, ..] = control.data;
+            let int = control.data.first_chunk::<4>().copied();
+            let int = i32::from_ne_bytes(int.unwrap_or_default());
+            match (control.header.cmsg_level, control.header.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    gso_size = u16::try_from(int).ok().filter(|&size| size > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => class = low,
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => class = (int & 0xff) as u8,
+                _ => {}
+            }
         }
-        let size = i32::from_ne_bytes(control.data.first_chunk::<4>().copied()?);
-        u16::try_from(size).ok().filter(|&size| size > 0)
+        (gso_size, class)
     }
 }
 

@@ -58,15 +58,24 @@ struct Message {
     pieces: Range<usize>,
     dest: SocketAddr,
     gso_size: Option<u16>,
+    class: u8,
 }
 
-/// The UDP_SEGMENT control message.
+/// One control message: a number of 2 or 4 bytes, and what aligns the next one.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Control {
     header: libc::cmsghdr,
-    gso_size: u16,
-    padding: [u8; 6],
+    value: [u8; 8],
+}
+
+impl Control {
+    fn set<const N: usize>(&mut self, level: libc::c_int, kind: libc::c_int, value: [u8; N]) {
+        self.header.cmsg_level = level;
+        self.header.cmsg_type = kind;
+        self.header.cmsg_len = (size_of::<libc::cmsghdr>() + N) as _;
+        self.value[..N].copy_from_slice(&value);
+    }
 }
 
 /// Collects the messages of one round and sends them with as few `sendmmsg(2)` as possible.
@@ -82,7 +91,8 @@ pub struct SendBatch {
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
     names: Vec<libc::sockaddr_storage>,
-    controls: Vec<Control>,
+    /// Of each message: the segment size, the traffic class.
+    controls: Vec<[Control; 2]>,
 }
 
 // SAFETY: the raw pointers inside `headers` and `iovecs` are rebuilt by each `flush` and never used
@@ -152,6 +162,11 @@ impl SendBatch {
     /// it into datagrams of that many bytes, the last one possibly shorter: at most
     /// [`super::MAX_SEGMENTS`] of them and [`super::MAX_DATAGRAM_LEN`] bytes together.
     pub fn push(&mut self, dest: SocketAddr, gso_size: Option<u16>) {
+        self.push_in_class(dest, gso_size, 0);
+    }
+
+    /// As [`SendBatch::push`], with a traffic class: the TOS byte of every datagram.
+    pub fn push_in_class(&mut self, dest: SocketAddr, gso_size: Option<u16>, class: u8) {
         if self.flushed {
             self.clear();
         }
@@ -161,6 +176,7 @@ impl SendBatch {
             pieces,
             dest,
             gso_size,
+            class,
         });
     }
 
@@ -229,10 +245,11 @@ impl SendBatch {
         &self.failures
     }
 
-    /// Destination and segment size of a message, also after its flush.
+    /// Destination, segment size and traffic class of a message, also after its flush.
     #[must_use]
-    pub fn message(&self, index: usize) -> Option<(SocketAddr, Option<u16>)> {
-        self.messages.get(index).map(|m| (m.dest, m.gso_size))
+    pub fn message(&self, index: usize) -> Option<(SocketAddr, Option<u16>, u8)> {
+        let message = self.messages.get(index)?;
+        Some((message.dest, message.gso_size, message.class))
     }
 
     /// The pieces of a message, also after its flush.
@@ -253,7 +270,7 @@ impl SendBatch {
         self.headers.clear();
         self.headers.resize(n, header);
         self.names.resize(n, name);
-        self.controls.resize(n, control);
+        self.controls.resize(n, [control; 2]);
         self.iovecs.clear();
         for (i, message) in self.messages.iter().enumerate() {
             for piece in &self.pieces[message.pieces.clone()] {
@@ -278,12 +295,17 @@ impl SendBatch {
         }
         for (i, message) in self.messages.iter().enumerate() {
             write_addr(&mut self.names[i], message.dest);
+            let [segment, class] = &mut self.controls[i];
             if let Some(gso_size) = message.gso_size {
-                let control = &mut self.controls[i];
-                control.header.cmsg_level = libc::SOL_UDP;
-                control.header.cmsg_type = libc::UDP_SEGMENT;
-                control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<u16>()) as _;
-                control.gso_size = gso_size;
+                segment.set(libc::SOL_UDP, libc::UDP_SEGMENT, gso_size.to_ne_bytes());
+            }
+            if message.class != 0 {
+                let (level, kind) = if message.dest.is_ipv4() {
+                    (libc::IPPROTO_IP, libc::IP_TOS)
+                } else {
+                    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+                };
+                class.set(level, kind, libc::c_int::from(message.class).to_ne_bytes());
             }
         }
         // One base pointer into each vector, taken once: to borrow a vector again for the next
@@ -299,10 +321,15 @@ impl SendBatch {
             header.msg_namelen = addr_len(message.dest);
             header.msg_iov = iovecs.wrapping_add(message.pieces.start);
             header.msg_iovlen = message.pieces.len() as _;
-            if message.gso_size.is_some() {
-                header.msg_control = controls.wrapping_add(i).cast();
-                header.msg_controllen = size_of::<Control>() as _;
-            }
+            let (first, count) = match (message.gso_size, message.class) {
+                (None, 0) => continue,
+                (Some(_), 0) => (0, 1),
+                (None, _) => (1, 1),
+                (Some(_), _) => (0, 2),
+            };
+            let of_message = controls.wrapping_add(i).cast::<Control>();
+            header.msg_control = of_message.wrapping_add(first).cast();
+            header.msg_controllen = (count * size_of::<Control>()) as _;
         }
     }
 }

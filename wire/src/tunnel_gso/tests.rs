@@ -11,6 +11,7 @@ fn tunnel() -> Tunnel {
         src_port: 50_000,
         dst_port: 4789,
         vni: Vni::new(4097).unwrap(),
+        class: 0xba,
     }
 }
 
@@ -33,6 +34,7 @@ fn the_outer_headers_are_what_etherparse_reads() {
             ([192, 0, 2, 1], [192, 0, 2, 2])
         );
         assert_eq!((header.identification, header.dont_fragment), (77, false));
+        assert_eq!((header.dscp.value(), header.ecn.value()), (0xba >> 2, 2));
         let Some(TransportSlice::Udp(udp)) = &parsed.transport else {
             panic!("no UDP");
         };
