@@ -517,7 +517,8 @@ pub struct MeshPort {
     pub front_end: String,
     /// Whether it is accepted.
     pub state: MeshPortState,
-    /// Who holds a busy port; empty otherwise.
+    /// Who holds a busy port; of an accepted one, the connection that keeps this node's own programs
+    /// from it; empty otherwise.
     pub held_by: String,
     /// Replicas that take new connections, as this node knows.
     pub healthy: u32,

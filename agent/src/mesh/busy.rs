@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::owner::Holder;
 use super::{BusyPort, Key, Published};
 
 /// Who holds a port is looked up again after this time: it reads all of `/proc`.
@@ -18,6 +19,8 @@ struct Busy {
     kind: io::ErrorKind,
     asked: Instant,
     told: bool,
+    /// Only near ends of connections have the port: nobody else waits for clients there.
+    connections: bool,
 }
 
 /// Said in place of a holder where a port is published on an address of another node.
@@ -58,6 +61,7 @@ impl BusyPorts {
                 kind,
                 asked: now,
                 told: false,
+                connections: false,
             };
             self.0.insert(key, busy);
         }
@@ -68,6 +72,10 @@ impl BusyPorts {
         if kind == io::ErrorKind::AddrNotAvailable {
             // As it should be on every node but that of the address.
             return false;
+        }
+        if busy.connections {
+            // And no front end that could do without the listener.
+            busy.tell();
         }
         if kind != io::ErrorKind::AddrInUse {
             busy.tell();
@@ -80,14 +88,24 @@ impl BusyPorts {
     }
 
     /// Who holds a port, as far as it could be found out.
-    pub(super) fn held_by(&mut self, key: &Key, owner: Option<String>) {
+    pub(super) fn held_by(&mut self, key: &Key, holder: Option<&Holder>) {
         let Some(busy) = self.0.get_mut(key) else {
             return;
         };
         if busy.kind == io::ErrorKind::AddrInUse {
-            busy.port.owner = owner.unwrap_or_else(unknown_holder);
-            busy.tell();
+            busy.port.owner = holder.map_or_else(unknown_holder, Holder::to_string);
+            busy.connections = matches!(holder, Some(Holder::Connection(_)));
+            // The frame front end does without the listener.
+            if !busy.connections {
+                busy.tell();
+            }
         }
+    }
+
+    /// The connection that has a port, where nothing else does.
+    pub(super) fn connection_at(&self, key: &Key) -> Option<&str> {
+        let busy = self.0.get(key).filter(|busy| busy.connections)?;
+        Some(&busy.port.owner)
     }
 }
 
@@ -131,6 +149,7 @@ fn busy_port(published: &Published, error: &io::Error) -> BusyPort {
 mod tests {
     use weft_control::objects::Protocol;
 
+    use super::super::owner::Owner;
     use super::*;
 
     #[test]
@@ -156,14 +175,19 @@ mod tests {
         let at = |secs| start + Duration::from_secs(secs);
         assert!(busy.note(key, &published, &in_use, at(0)));
         assert_eq!(owner(&busy).as_deref(), Some("another process"));
-        busy.held_by(&key, Some("nginx (pid 812)".to_owned()));
+        let nginx = Owner {
+            program: "nginx".to_owned(),
+            pid: 812,
+        };
+        let nginx = Holder::Program(nginx);
+        busy.held_by(&key, Some(&nginx));
         assert!(!busy.note(key, &published, &in_use, at(29)));
         assert_eq!(owner(&busy).as_deref(), Some("nginx (pid 812)"));
         assert!(busy.note(key, &published, &in_use, at(30)));
         assert!(!busy.note(key, &published, &in_use, at(31)));
         assert!(!busy.note(key, &published, &denied, at(32)));
         // An answer that comes late.
-        busy.held_by(&key, Some("nginx (pid 812)".to_owned()));
+        busy.held_by(&key, Some(&nginx));
         assert_eq!(
             owner(&busy).as_deref(),
             Some("nobody: weftd may not open this port")

@@ -11,6 +11,8 @@ pub struct PortEntry {
     pub stats: Option<PortStats>,
     /// Why it is not open.
     pub closed: Option<BusyPort>,
+    /// The connection that has the port in place of the listener for this node's own programs.
+    pub held_by: Option<String>,
     /// Packets from elsewhere pass the listener by.
     pub frame: bool,
 }
@@ -37,6 +39,7 @@ impl MeshSockets {
                     .open
                     .get(key)
                     .map(|listener| listener.counters.stats(&listener.published)),
+                held_by: state.open.get(key).and_then(|l| l.held_by.clone()),
                 closed: state.busy.get(key).cloned(),
                 frame: state.open.contains_key(key)
                     && self.frames.iter().any(|f| f.takes(published))

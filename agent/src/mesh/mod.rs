@@ -206,8 +206,11 @@ struct Listener {
     route: Arc<Route>,
     /// The socket of a TCP port.
     socket: Option<Arc<std::net::TcpListener>>,
-    /// None while a UDP port has no socket.
+    /// None while a port has no socket.
     task: Option<AbortHandle>,
+    /// The connection that has the port in place of a listener: packets from elsewhere do without
+    /// one, clients on this node do not.
+    held_by: Option<String>,
 }
 
 impl Listener {
@@ -361,7 +364,12 @@ impl MeshSockets {
                     open.insert(*key, listener);
                 }
                 Err(error) => {
-                    if busy.note(*key, published, &error, now) {
+                    let passes = error.kind() == io::ErrorKind::AddrInUse && self.passes(published);
+                    if let Some(holder) = busy.connection_at(key).filter(|_| passes) {
+                        let listener = self.without_listener(published, holder.to_owned());
+                        busy.remove(key);
+                        open.insert(*key, listener);
+                    } else if busy.note(*key, published, &error, now) {
                         unknown.push(*key);
                     }
                 }
@@ -378,15 +386,57 @@ impl MeshSockets {
         tokio::task::spawn_blocking(move || {
             for key in keys {
                 let (_, port, protocol) = key;
-                let owner = owner::of_port(protocol, port).map(|owner| owner.to_string());
-                lock(&state).busy.held_by(&key, owner);
+                let holder = owner::of_port(protocol, port);
+                lock(&state).busy.held_by(&key, holder.as_ref());
             }
         });
     }
 
-    /// Gives a UDP port a socket again once a replica takes datagrams.
+    /// Whether packets from elsewhere pass a listener by, and nobody else listens.
+    fn passes(&self, published: &Published) -> bool {
+        self.frames.iter().any(|f| f.takes(published)) && !owner::listens(published.port)
+    }
+
+    /// An open port that this node's own programs do not reach, until the connection that has its
+    /// number is over.
+    fn without_listener(&self, published: &Published, holder: String) -> Listener {
+        tracing::warn!(
+            service = published.service,
+            port = published.port,
+            holder,
+            "a published port is taken for clients from elsewhere only: a connection has its number"
+        );
+        Listener {
+            published: published.clone(),
+            counters: Arc::default(),
+            route: Route::new(self.shared.config.mesh_addr, published),
+            socket: None,
+            task: None,
+            held_by: Some(holder),
+        }
+    }
+
+    /// Gives a UDP port a socket again once a replica takes datagrams, and a TCP port a listener
+    /// once its number is free.
     fn revive(&self, listener: &mut Listener) -> io::Result<()> {
         let published = &listener.published;
+        if listener.held_by.is_some() {
+            match listen::tcp(published.host_ip, published.port, published.serving) {
+                Ok(socket) => {
+                    let socket = Arc::new(socket);
+                    let route = Arc::clone(&listener.route);
+                    let counters = Arc::clone(&listener.counters);
+                    let shared = Arc::clone(&self.shared);
+                    let accept = tcp::accept(Arc::clone(&socket), route, shared, counters);
+                    listener.task = Some(tokio::spawn(accept).abort_handle());
+                    listener.socket = Some(socket);
+                    listener.held_by = None;
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse && self.passes(published) => {}
+                Err(error) => return Err(error),
+            }
+        }
         if published.protocol == Protocol::Udp && published.serving && listener.is_closed() {
             let socket = listen::udp(published.host_ip, published.port)?;
             let serve = udp::serve(
@@ -425,6 +475,7 @@ impl MeshSockets {
             route,
             socket,
             task: task.map(|task| task.abort_handle()),
+            held_by: None,
         })
     }
 

@@ -115,7 +115,10 @@ impl Seen {
                 (MeshPortState::NoAddress, String::new())
             }
             (Some(closed), _) => (MeshPortState::Busy, closed.owner.clone()),
-            (None, true) => (MeshPortState::Listening, String::new()),
+            (None, true) => (
+                MeshPortState::Listening,
+                entry.held_by.clone().unwrap_or_default(),
+            ),
             (None, false) => (MeshPortState::NoReplica, String::new()),
         };
         let stats = entry.stats.as_ref();

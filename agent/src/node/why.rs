@@ -51,6 +51,7 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
     why.ports.retain(|p| p.port == port && wanted(p.protocol));
     for row in why.ports.clone() {
         why.found.push(said_of_port(&row, &why.node));
+        why.found.extend(said_of_own_clients(&row));
     }
     why.found.extend(said_of_front_end(seen, &why.ports));
     let publishes = |s: &&ServiceView| {
@@ -106,8 +107,8 @@ async fn why_port(seen: &Seen, mut why: Why, port: u16, protocol: Option<Protoco
                 .into_iter()
                 .filter(|p| protocol.is_none_or(|asked| asked == *p))
                 .filter_map(|p| {
-                    owner::of_port(p, port)
-                        .map(|owner| format!("{owner} holds {port}/{p} on this node"))
+                    let holder = owner::of_port(p, port)?;
+                    Some(format!("{holder} holds {port}/{p} on this node"))
                 })
                 .collect::<Vec<_>>()
         });
@@ -168,6 +169,15 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
             format!("{what} is not accepted by {node}, which does not have the address")
         }
     }
+}
+
+/// Why programs of the node itself are refused where clients elsewhere are not.
+fn said_of_own_clients(row: &MeshPort) -> Option<String> {
+    let (port, held_by) = (row.port, &row.held_by);
+    let only_elsewhere = row.state == MeshPortState::Listening && !held_by.is_empty();
+    only_elsewhere.then(|| {
+        format!("programs of this node itself are refused while {held_by} has the number {port}: keep it from the kernel's choice with sysctl -w net.ipv4.ip_local_reserved_ports={port}")
+    })
 }
 
 /// Why the node accepts connections that should go on to replicas as they are.
@@ -329,7 +339,8 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         let found: Vec<String> = why
             .ports
             .iter()
-            .map(|p| said_of_port(p, &why.node))
+            .flat_map(|p| [Some(said_of_port(p, &why.node)), said_of_own_clients(p)])
+            .flatten()
             .collect();
         why.found.extend(found);
         why.found.extend(said_of_front_end(seen, &why.ports));

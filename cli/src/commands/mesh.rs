@@ -77,6 +77,9 @@ pub(super) fn listing(ports: &[MeshPort], wide: bool) -> Listing {
     ports.sort_by_key(|p| (p.port, p.protocol, p.host_ip));
     for port in ports {
         let state = match port.state {
+            MeshPortState::Listening if !port.held_by.is_empty() => {
+                format!("listening ({}), not for this node", port.front_end)
+            }
             MeshPortState::Listening => format!("listening ({})", port.front_end),
             MeshPortState::NoReplica => format!("refusing ({}): no replica", port.front_end),
             MeshPortState::Busy => format!("busy: {}", port.held_by),
@@ -194,7 +197,10 @@ mod tests {
             host_ip: None,
             front_end: "socket".to_owned(),
             state,
-            held_by: "nginx (pid 812)".to_owned(),
+            held_by: match state {
+                MeshPortState::Busy => "nginx (pid 812)".to_owned(),
+                _ => String::new(),
+            },
             healthy: 2,
             total: 3,
             accepted: 4,
@@ -217,6 +223,19 @@ mod tests {
         let time = |count, total_us| mean(ConnectTime { count, total_us });
         assert_eq!(time(3, 300), "0.10 ms");
         assert_eq!(time(1, 1_000_059), "1000.05 ms");
+    }
+
+    #[test]
+    fn a_port_without_its_own_listener_says_so() {
+        let mut port = port(40_000, MeshPortState::Listening);
+        port.front_end = "frame".to_owned();
+        port.held_by = "a connection of curl (pid 9)".to_owned();
+        let table = listing(&[port], false).render(&FormatArgs::default());
+        let table = table.unwrap();
+        assert!(
+            table.contains("listening (frame), not for this node"),
+            "{table}"
+        );
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod ping;
 mod published;
 mod published_abuse;
 mod published_host;
+mod published_number;
 mod published_udp;
 mod readme;
 mod restart;
