@@ -117,6 +117,8 @@ pub(super) fn service(walk: &mut Walk<'_, '_>) -> anyhow::Result<Service> {
 
 pub(super) fn scale(walk: &mut Walk<'_, '_>) -> anyhow::Result<Service> {
     walk.transcript.section("Two tasks are enough")?;
+    walk.transcript
+        .say("Meanwhile two clients of each node read large answers, slowly.")?;
     walk.weft("node1", &["service", "scale", "web=2"])?;
     let service = walk.require("two tasks run", |walk| {
         walk.eventually(LIMIT, |walk| {

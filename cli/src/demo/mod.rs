@@ -8,6 +8,7 @@ mod failure;
 mod names;
 mod traffic;
 mod transcript;
+mod trouble;
 mod walk;
 
 use std::process::ExitCode;
@@ -87,12 +88,16 @@ fn tour(lab: &mut Lab, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::
     let service = cluster::service(&mut walk)?;
     traffic::between_tasks(&mut walk, &service)?;
     traffic::published_port(&mut walk, "Every node accepts the published port")?;
+    let readers = trouble::slow_clients(&walk)?;
     let service = cluster::scale(&mut walk)?;
+    trouble::all_read(&mut walk, readers)?;
     traffic::published_port(&mut walk, "So does the node without a replica")?;
     let guest = cluster::connect(&mut walk, &service)?;
     names::lookups(&mut walk, &service)?;
     traffic::virtual_address(&mut walk, &service, &guest)?;
     traffic::outside(&mut walk, &service, FAR_ADDRESS.into())?;
+    trouble::narrow_link(&mut walk)?;
+    trouble::firewall_loaded_anew(&mut walk)?;
     failure::kill_a_node(&mut walk, &service, &guest)
 }
 

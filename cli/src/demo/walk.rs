@@ -114,6 +114,22 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.run(command)
     }
 
+    /// Runs any program on a machine; shown.
+    pub(super) fn run_shown(&mut self, machine: &str, words: &[&str]) -> anyhow::Result<()> {
+        self.transcript.command(machine, words)?;
+        let text = self.run_quietly(machine, words)?;
+        Ok(self.transcript.output(&text)?)
+    }
+
+    /// As [`Walk::run_shown`], not shown.
+    pub(super) fn run_quietly(
+        &self,
+        machine: &str,
+        words: &[&str],
+    ) -> anyhow::Result<String> {
+        self.run(self.lab.command(machine, words)?)
+    }
+
     /// Runs a command to its end, unless the demo is stopped or it takes too long.
     fn run(&self, mut command: Command) -> anyhow::Result<String> {
         let mut child = command

@@ -25,7 +25,7 @@ pub const WALL: [(&str, usize); 6] = [
     ("mesh_out", 2),
     ("mesh_forward", 2),
     ("sandbox_in", 5),
-    ("sandbox_forward", 7),
+    ("sandbox_forward", 8),
     ("sandbox_input", 6),
 ];
 
@@ -86,8 +86,10 @@ table inet {TABLE} {{
         meta pkttype != host counter name refused_sandbox drop
         ether saddr . ip saddr != @gateway_sources counter name refused_sandbox drop
     }}
+    # First what is nobody's here, published ports among it: every packet that the host forwards.
     # An ICMP error of a sandbox would be believed by the flow that it quotes, whoever's that is.
     chain sandbox_forward {{
+        iifname != \"{BRIDGE}\" oifname != \"{BRIDGE}\" accept
         iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" counter name refused_sandbox drop
         iifname \"{BRIDGE}\" meta l4proto icmp ct state related counter name refused_sandbox drop
         iifname \"{BRIDGE}\" ct state invalid counter name refused_sandbox drop
