@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use weft_mesh::{Install, ResetTo, Reverse, Target};
 use weft_sys::udp::Received;
 use weft_vxlan::{Destination, Ingress};
-use weft_wire::frame::{self, Frame, parse};
+use weft_wire::frame::{self, Frame, TCP, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
-use weft_wire::{DropReason, IpInfo, PortId, VnetHdr, Vni, ecn, superframe};
+use weft_wire::{DropReason, GsoKind, IpInfo, PortId, VnetHdr, Vni, ecn, superframe};
 
 use crate::egress::{Slot, as_ip};
 use crate::handover::{Entry, Handover};
@@ -134,6 +134,8 @@ impl Worker {
                 .switch
                 .mtu_from(vni, from.ip(), info)
                 .map_or(1450, usize::from);
+            let narrow = self.flows.path_mtu(vni, info);
+            let mtu = narrow.map_or(mtu, |narrow| mtu.min(narrow.into()));
             let vnet = superframe::fixup(&mut self.recv.arena_mut()[frame.clone()], info, mtu)?;
             if vnet != VnetHdr::NONE {
                 self.close_run(snapshot);
@@ -256,6 +258,27 @@ impl Worker {
             // VIPs are translated where the client is; a peer outside the cluster has no balancer.
             Ingress::Virtual => Err(DropReason::NoService),
             Ingress::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// The virtio header of a frame that another worker gave this one, in segments that the way to
+    /// the client carries: see [`FlowTable::path_mtu`](weft_mesh::FlowTable::path_mtu).
+    fn narrowed(&self, handover: &mut Handover, info: &IpInfo) -> Result<VnetHdr, DropReason> {
+        let mut vnet = handover.vnet;
+        let Some(mtu) = self.flows.path_mtu(handover.vni, info) else {
+            return Ok(vnet);
+        };
+        match vnet.gso() {
+            GsoKind::Tcp4 | GsoKind::Tcp6 => {
+                let headers = info.payload - info.l3;
+                let size = u16::try_from(usize::from(mtu).saturating_sub(headers)).unwrap_or(0);
+                vnet.gso_size = vnet.gso_size.min(size.max(1));
+                Ok(vnet)
+            }
+            GsoKind::None if info.proto == TCP && info.ip_len() > usize::from(mtu) => {
+                superframe::fixup(&mut handover.frame, info, mtu.into())
+            }
+            GsoKind::None | GsoKind::UdpL4 | GsoKind::Other => Ok(vnet),
         }
     }
 
@@ -417,10 +440,11 @@ impl Worker {
         snapshot: &Snapshot,
         handover: &mut Handover,
     ) -> Result<(), DropReason> {
-        let (vni, vnet) = (handover.vni, handover.vnet);
+        let vni = handover.vni;
         let Frame::Ip(info) = parse(&handover.frame)? else {
             return Err(DropReason::BadEthertype);
         };
+        let vnet = self.narrowed(handover, &info)?;
         let mesh = snapshot.mesh.as_ref().filter(|mesh| mesh.vni == vni);
         // Whoever passed it on has asked where it comes from.
         let to = match snapshot.switch.lookup(vni, frame::dst_mac(&handover.frame)) {

@@ -10,10 +10,12 @@
 //! end that gets it asks the same once more, exactly (RFC 5927 section 4.1).
 //!
 //! An error finds its flow, and changes nothing in it: who can send errors without being part of
-//! the flow could otherwise end it. It does not keep the flow alive either.
+//! the flow could otherwise end it. It does not keep the flow alive either. But for one thing: what
+//! a link on the way to the client carries is noted, for super-frames that arrive from other nodes
+//! without the length of their segments.
 
 use weft_wire::frame::{self, TCP};
-use weft_wire::quoted::{Quoted, quoted};
+use weft_wire::quoted::{Quoted, path_mtu, quoted};
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
@@ -53,9 +55,16 @@ impl FlowTable {
         if !self.is_alive(cx, at) {
             return Forward::Drop(DropReason::NoReplica);
         }
-        let Some(flow) = self.get(at).filter(|f| replica_sent(f, frame, &quoted)) else {
+        let Some(flow) = self.get_mut(at).filter(|f| replica_sent(f, frame, &quoted)) else {
             return stray;
         };
+        let mut narrow = false;
+        if let Some(mtu) = path_mtu(frame, info)
+            && (flow.path_mtu == 0 || mtu < flow.path_mtu)
+        {
+            flow.path_mtu = mtu;
+            narrow = true;
+        }
         let rewritten = rewrite_quoted(frame, info, &flow.reverse.tuple, partial_csum)
             && if is_client {
                 rewrite_forward(flow, frame, info, partial_csum)
@@ -65,9 +74,11 @@ impl FlowTable {
         if !rewritten {
             return Forward::Drop(DropReason::BadIpHeader);
         }
+        let (vni, dst_mac) = (flow.origin.vni(), flow.replica_mac);
+        self.narrow |= narrow;
         Forward::Rewritten {
-            vni: flow.origin.vni(),
-            dst_mac: flow.replica_mac,
+            vni,
+            dst_mac,
             install: None,
         }
     }
@@ -111,6 +122,19 @@ impl FlowTable {
         Reverse::Rewritten {
             to: flow.origin.target(),
         }
+    }
+
+    /// What a link on the client's side carries, in bytes, for a frame of the replica as it arrived;
+    /// nothing where no router has said so. A kernel that hands tunnelled super-frames from node to
+    /// node says nothing of their segments, and those that have to be assumed may be too large for a
+    /// link of which the sender knows. No look-up until there is such a link.
+    #[must_use]
+    pub fn path_mtu(&self, vni: Vni, info: &IpInfo) -> Option<u16> {
+        if !self.narrow {
+            return None;
+        }
+        let at = self.find_reverse(&Self::key_of(vni.get(), info))?;
+        Some(self.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
     }
 
     /// An error from another node about a packet of a replica here, which has the client at another

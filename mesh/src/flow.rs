@@ -206,6 +206,8 @@ pub(crate) struct Flow {
     pub(crate) client_end: u32,
     /// What the client has acknowledged.
     pub(crate) client_ack: u32,
+    /// What a router on the client's side said that its link carries, in bytes; 0 while none has.
+    pub(crate) path_mtu: u16,
     pub(crate) syn: Option<SynRef>,
     pub(crate) open: Option<OpenFlow>,
     /// The service, where connections of one client are limited; then it is counted there.
@@ -353,6 +355,7 @@ impl Install {
             last_seen: now,
             client_end: 0,
             client_ack: 0,
+            path_mtu: 0,
             syn: None,
             open: None,
             limited: None,

@@ -305,6 +305,7 @@ impl FlowTable {
             last_seen: cx.now,
             client_end: 0,
             client_ack: 0,
+            path_mtu: 0,
             syn,
             open: Some(
                 replica

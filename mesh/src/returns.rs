@@ -119,6 +119,7 @@ impl FlowTable {
             last_seen: cx.now,
             client_end: 0,
             client_ack: 0,
+            path_mtu: 0,
             syn: None,
             open: None,
             limited: None,

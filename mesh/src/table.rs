@@ -114,6 +114,8 @@ pub struct FlowTable {
     pub(crate) scratch_len: usize,
     pub(crate) counters: FlowCounters,
     pub(crate) sweep: Sweep,
+    /// A flow has met a narrow link.
+    pub(crate) narrow: bool,
 }
 
 impl fmt::Debug for FlowTable {
@@ -150,6 +152,7 @@ impl FlowTable {
             removals: VecDeque::new(),
             syns: SynRing::new(syn_copies),
             scratch: Box::new([0; SYN_BYTES]),
+            narrow: false,
             scratch_len: 0,
             counters: FlowCounters::default(),
             sweep: Sweep::default(),

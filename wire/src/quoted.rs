@@ -54,6 +54,18 @@ pub const fn is_error(info: &IpInfo) -> bool {
     }
 }
 
+/// The MTU of a link on the way, in bytes, when an error says that a packet was too large for it:
+/// never less than a link may have (RFC 791: 68, of which Linux believes 552; RFC 8200: 1280).
+#[must_use]
+pub fn path_mtu(frame: &[u8], info: &IpInfo) -> Option<u16> {
+    let rest = frame.get(info.l4..info.l4 + 8)?;
+    match (info.proto, info.icmp_type) {
+        (ICMP, 3) if rest[1] == 4 => Some(be16(rest, 6).max(552)),
+        (ICMPV6, 2) if be16(rest, 4) == 0 => Some(be16(rest, 6).max(1280)),
+        _ => None,
+    }
+}
+
 fn quoted_ipv4(packet: &[u8], l3: usize) -> Option<Quoted> {
     let header = packet.first_chunk::<20>()?;
     let header_len = usize::from(header[0] & 0x0f) * 4;

@@ -122,11 +122,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 
     /// As [`Walk::run_shown`], not shown.
-    pub(super) fn run_quietly(
-        &self,
-        machine: &str,
-        words: &[&str],
-    ) -> anyhow::Result<String> {
+    pub(super) fn run_quietly(&self, machine: &str, words: &[&str]) -> anyhow::Result<String> {
         self.run(self.lab.command(machine, words)?)
     }
 

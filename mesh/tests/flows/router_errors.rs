@@ -132,6 +132,34 @@ fn a_routers_errors_reach_the_replica_in_the_routers_name() {
 }
 
 #[test]
+fn the_narrowest_link_on_the_way_to_a_client_is_known_of_its_flow_alone() {
+    for way in [WAY, WAY_V6] {
+        let (mut b, seen) = way.opened();
+        let origin = way.origin(true);
+        let other = info(&b.forwarded(&origin, {
+            let t = tuple(way.client, 40_001, way.mesh, 8000, 6);
+            tcp((CLIENT, VIP_MAC), t, (SYN, 7, 0), b"")
+        }));
+        let of_replica = |t| info(&answer(t, ACK, SEQUENCE + 1, 101, b"data"));
+        let known = |b: &Bench, t| b.table.path_mtu(vni(), &of_replica(t));
+        let (_, left) = sent(&mut b, way, seen, SEQUENCE + 1);
+        assert_eq!(known(&b, seen), None);
+        // An MTU that no link has is believed as far as a link may go.
+        let least = if way.client.is_ipv4() { 552 } else { 1280 };
+        for (said, expected) in [(1400, 1400), (1300, 1300), (1450, 1300), (100, least)] {
+            let mut out = [0; MAX_LEN];
+            let about = info(&left);
+            let len = packet_too_big(&left, &about, ROUTER_MAC, way.router, said, &mut out);
+            let mut error = out[..len].to_vec();
+            let verdict = b.forward(&origin, &mut error);
+            assert!(matches!(verdict, Forward::Rewritten { .. }), "{verdict:?}");
+            assert_eq!(known(&b, seen), Some(expected));
+        }
+        assert_eq!(known(&b, other.five_tuple()), None);
+    }
+}
+
+#[test]
 fn the_hosts_own_errors_reach_the_replica_in_the_name_of_the_node() {
     let (mut b, seen) = WAY.opened();
     let (segment, left) = sent(&mut b, WAY, seen, SEQUENCE + 1);
