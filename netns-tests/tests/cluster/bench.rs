@@ -21,6 +21,7 @@ fn bench(words: &[&str]) -> Output {
 }
 
 #[test]
+#[ignore = "second tier: it measures for half a minute"]
 fn a_short_bench_reports_every_run_and_draws_a_picture() {
     let _turn = beside_others();
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -46,6 +46,7 @@ fn a_dead_node_is_withdrawn_and_its_tasks_move() {
 }
 
 #[test]
+#[ignore = "second tier: the same over IPv4 is in the first tier"]
 fn so_it_is_where_nodes_are_joined_by_ipv6() {
     node3_dies(true);
 }

@@ -23,6 +23,7 @@ fn news(cluster: &Cluster, node: &str, of: &str) -> usize {
 }
 
 #[test]
+#[ignore = "second tier: it waits for probes that fail"]
 fn a_node_whose_gossip_datagrams_are_dropped_stays_and_everybody_says_so() {
     let cluster = swarm(3);
     let silent = "does not answer; its endpoints are withdrawn";
