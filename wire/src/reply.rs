@@ -2,6 +2,7 @@
 //! returns its length; 0 means that there is nothing to answer, or that `out` is too small.
 
 mod announcement;
+mod unreachable;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,6 +14,7 @@ use smoltcp::wire::{
 };
 
 pub use announcement::{ANNOUNCEMENT_LEN, announcement};
+pub use unreachable::{UDP_UNREACHABLE_LEN, udp_unreachable};
 
 use crate::frame::{
     ETHERNET_LEN, Fragment, ICMP, ICMPV6, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, dst_mac, src_mac,

@@ -31,6 +31,7 @@ mod rule_set;
 mod tcp;
 mod tracking;
 mod udp;
+mod unreachable;
 pub(crate) mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ use crate::kept::HostRules;
 pub use entries::PortEntry;
 use route::Route;
 use rule_set::RuleSet;
+use unreachable::Unreachable;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,6 +190,7 @@ pub(crate) struct Shared {
     pub(crate) config: MeshConfig,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) clients: Arc<Clients>,
+    pub(crate) unreachable: Unreachable,
 }
 
 #[derive(Debug, Default)]
@@ -250,6 +253,7 @@ impl MeshSockets {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
                 clients: Arc::default(),
+                unreachable: Unreachable::default(),
             }),
             state: Arc::default(),
         }

@@ -175,6 +175,7 @@ impl Clients {
         if matches!(&sent, Err(e) if e.kind() == io::ErrorKind::ConnectionRefused) {
             // The kernel tells of an earlier datagram that was refused; this one was not sent.
             self.counters.refuse();
+            tell_refused(&self.shared, &self.socket, way);
             sent = to_mesh.send(datagram);
         }
         if let Ok(len) = sent {
@@ -223,7 +224,7 @@ impl Clients {
             Arc::clone(&self.socket),
             way,
             Arc::clone(&activity),
-            Arc::clone(&self.counters),
+            (Arc::clone(&self.shared), Arc::clone(&self.counters)),
         ));
         let own = to_mesh.local_addr().ok();
         let behind = own.map(|own| clients.note(Protocol::Udp, own.port(), client));
@@ -283,7 +284,7 @@ async fn reply(
     socket: Arc<UdpSocket>,
     way: Way,
     activity: Arc<Activity>,
-    counters: Arc<PortCounters>,
+    (shared, counters): (Arc<Shared>, Arc<PortCounters>),
 ) {
     loop {
         if to_mesh.readable().await.is_err() {
@@ -300,12 +301,23 @@ async fn reply(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => counters.refuse(),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                counters.refuse();
+                tell_refused(&shared, &socket, way);
+            }
             Err(error) => {
                 tracing::debug!(%error, "cannot receive answers from the mesh");
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
         }
+    }
+}
+
+/// Passes it on that nothing listens where a replica is.
+fn tell_refused(shared: &Shared, socket: &UdpSocket, way: Way) {
+    if let (Some(asked), Ok(own)) = (way.asked, socket.local_addr()) {
+        let asked = SocketAddr::new(asked, own.port());
+        shared.unreachable.tell(way.client, asked);
     }
 }
 

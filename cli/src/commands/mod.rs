@@ -8,6 +8,7 @@ mod drops;
 mod failures;
 mod info;
 mod lab;
+mod local_range;
 mod mesh;
 mod network;
 mod node;

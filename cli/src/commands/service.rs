@@ -14,7 +14,7 @@ use crate::args::{
     ServiceCreateArgs, ServicePsArgs, ServiceUpdateArgs,
 };
 use crate::client::{Client, Refused, segment};
-use crate::commands::{converge, finish, rows, show, unique};
+use crate::commands::{converge, finish, local_range, rows, show, unique};
 use crate::output::{Printer, complain, docker_case};
 
 pub(super) async fn run(
@@ -78,6 +78,7 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     let service: Service = client.post("/v1/services", &spec(args)?).await?;
     out.line(service.id.as_str())?;
     out.flush()?;
+    local_range::warn(&service.spec.ports);
     if !detach {
         converge::wait(client, &service.id.0, quiet, out).await?;
     }
@@ -116,6 +117,7 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
     }
     out.line(&args.service)?;
     out.flush()?;
+    local_range::warn(&update.publish_add);
     if let Some(service) = changed.filter(|_| !args.detach) {
         converge::wait(client, &service.id.0, args.quiet, out).await?;
     }

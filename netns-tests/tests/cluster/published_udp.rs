@@ -71,10 +71,16 @@ fn datagrams_are_answered_as_a_kernel_would() {
         stop
     };
     serve(&cluster, "dns", &options, &[80]);
+    // A replica runs, and nothing in it takes datagrams yet.
+    let (client, own) = (cluster.outside(), cluster.netns("node1", None));
+    for port in [5353, 5354] {
+        is_refused(&client, SocketAddr::new(cluster.addr("node1"), port));
+        is_refused(&own, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    is_refused(&guest, cluster.at("node1", 5353));
     let stop = start();
     let second = another_address(&cluster);
     let v6 = [1, 201].map(|last| add_ipv6(&cluster, "node1", last));
-    let (client, own) = (cluster.outside(), cluster.netns("node1", None));
     add_ipv6(&cluster, "outside", 254);
     let first = cluster.addr("node1");
     let local = ["127.0.0.1", "127.0.0.2", "::1", "172.18.0.1"];
