@@ -135,7 +135,7 @@ fn options_after_the_image_belong_to_the_command() {
     let Command::Service(ServiceCommand::Create(args)) = cli.command else {
         panic!("another command was parsed");
     };
-    assert_eq!(args.name, "web");
+    assert_eq!(args.name.as_deref(), Some("web"));
     assert_eq!(
         args.image_and_command,
         ["host", "server", "-p", "80", "--name", "x"]

@@ -9,6 +9,7 @@ mod failures;
 mod info;
 mod lab;
 mod mesh;
+mod names;
 mod network;
 mod node;
 mod peer;
