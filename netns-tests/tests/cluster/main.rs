@@ -1,6 +1,7 @@
 //! Whole clusters: real `weftd` processes in namespaces, the command line in front of them, the
 //! kernel on the other side.
 
+mod as_direct;
 mod bad_input;
 mod bench;
 mod capture;
