@@ -37,6 +37,7 @@ mod readme;
 mod restart;
 mod service;
 mod static_peer;
+mod strict_hosts;
 mod swarm;
 mod syn_flood;
 mod tasks;
