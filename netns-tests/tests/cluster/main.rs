@@ -4,6 +4,7 @@
 mod as_direct;
 mod bad_input;
 mod bench;
+mod cable;
 mod capture;
 mod choice;
 mod clones;
