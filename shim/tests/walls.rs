@@ -365,11 +365,10 @@ fn signals_limits_and_standard_input_are_those_of_a_new_program() {
     let (exit, out) = Task::new(script).output();
     assert_eq!(exit, Exit::Code(0));
     let text = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
-    // What these tests were told to ignore themselves, as `nohup` does, nobody takes back.
     let expected = format!(
         "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\n{}\n{}\n/dev/null\n",
         0,
-        ignored & !SIGPIPE,
+        0,
         text(before.current),
         text(maximum)
     );
