@@ -29,6 +29,10 @@ const TESTS: &[(&str, fn())] = &[
         a_task_runs_in_its_sandbox_with_its_files_and_names,
     ),
     (
+        "arguments_and_environment_arrive_byte_for_byte",
+        arguments_and_environment_arrive_byte_for_byte,
+    ),
+    (
         "a_task_is_asked_to_end_and_killed_when_it_does_not",
         a_task_is_asked_to_end_and_killed_when_it_does_not,
     ),
@@ -183,6 +187,55 @@ fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
     runner.remove(&task.id).expect("remove");
     runner.remove(&task.id).expect("twice");
     assert!(runner.known().expect("known").is_empty());
+}
+
+fn arguments_and_environment_arrive_byte_for_byte() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let runner = runner(&dir);
+    let long = "x".repeat(100_000);
+    let odd = [
+        "",
+        "-x",
+        "--",
+        "a b",
+        " ",
+        "two\nlines\n",
+        "it's \"quoted\" \\ $HOME `id` * ~",
+        "\u{fc}ber \u{1f980}",
+        "\u{1b}[2J\r\u{7f}",
+        &long,
+    ];
+    // What comes last is not run in the place of the shell, whose own arguments these are.
+    let script = "cat /proc/$$/cmdline; cat /proc/$$/environ >&2; exit 0";
+    let command = [&["sh", "-c", script][..], &odd].concat();
+    let mut task = task("odd", &command);
+    let long_pair = format!("LONG={long}");
+    let pairs = [
+        "EQUALS=a=b==",
+        "LINES=one\ntwo\n",
+        "EMPTY=",
+        "QUOTES='\"$HOME",
+        "odd.key=\u{fc}",
+        &long_pair,
+    ];
+    task.spec.env = pairs.map(str::to_owned).into();
+    let running = runner.start(&task, &sandbox).expect("start");
+    assert_eq!(running.wait().expect("wait"), Exit::Code(0));
+    let files = runner.task_dir(&task.id).expect("dir");
+    let out = std::fs::read(files.join("stdout.log")).expect("stdout");
+    let arrived: Vec<&[u8]> = out.split(|byte| *byte == 0).collect();
+    // The program, `-c` and the script before them, and nothing behind the last NUL.
+    assert_eq!(arrived.len(), 3 + odd.len() + 1);
+    for (arrived, given) in arrived[3..].iter().zip(odd) {
+        assert!(*arrived == given.as_bytes(), "{given:?}");
+    }
+    let environment = std::fs::read(files.join("stderr.log")).expect("stderr");
+    let environment: Vec<&[u8]> = environment.split(|byte| *byte == 0).collect();
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    for pair in pairs.iter().chain([&path]) {
+        assert!(environment.contains(&pair.as_bytes()), "{pair:?}");
+    }
+    runner.remove(&task.id).expect("remove");
 }
 
 /// Waits until the task has printed a line.

@@ -299,6 +299,45 @@ verify: Service svc1 converged
 }
 
 #[test]
+fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
+    let create = |status, answer| exchange("POST /v1/services", Value::Null, status, answer);
+    let taken = || {
+        let text = "name conflicts with an existing object: service calm_otter already exists";
+        create(409, json!({"message": text}))
+    };
+    let made = create(200, service(1, 0)["service"].clone());
+    let node = FakeNode::start(vec![taken(), taken(), made]);
+    let (result, text) = node.run("service create -d host server");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "svc1\n");
+    // The names are not known before, so every request is another one than expected.
+    let name = |request: String| {
+        let body = request.strip_prefix("POST /v1/services ").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        body["name"].as_str().unwrap().to_owned()
+    };
+    let mut tried: Vec<String> = node.surprises().into_iter().map(name).collect();
+    assert_eq!(tried.len(), 3);
+    assert!(tried.iter().all(|name| name.contains('_')), "{tried:?}");
+    tried.sort();
+    tried.dedup();
+    assert_eq!(tried.len(), 3, "{tried:?}");
+
+    // Five are enough, and other refusals are told at once.
+    let node = FakeNode::start((0..5).map(|_| taken()).collect());
+    let (result, _) = node.run("service create -d host server");
+    let said = result.unwrap_err().to_string();
+    assert!(said.starts_with("name conflicts"), "{said}");
+    assert_eq!(node.surprises().len(), 5);
+    let busy = create(409, json!({"message": "port '8000' is already in use"}));
+    let node = FakeNode::start(vec![busy]);
+    let (result, _) = node.run("service create -d -p 8000:80 host server");
+    let said = result.unwrap_err().to_string();
+    assert_eq!(said, "port '8000' is already in use");
+    assert_eq!(node.surprises().len(), 1);
+}
+
+#[test]
 fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let mut listed = service(1, 1);
     listed["port_errors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{UDP, addresses, ask, client, edns, ip, query, records, zone};
+use common::{UDP, addresses, ask, client, edns, ip, query, records, with_cookie, zone};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use weft_dns::{
@@ -98,6 +98,15 @@ fn a_known_name_without_that_type_is_nodata_and_not_forwarded() {
         assert!(reply.answers.is_empty(), "{name}");
         assert_eq!(outcome, Outcome::NoData, "{name}");
     }
+}
+
+#[test]
+fn a_query_with_a_cookie_is_answered_as_one_without() {
+    let query = with_cookie(query("web.", A), *b"whatever");
+    let (reply, outcome) = ask(&client(&["n1"]), UDP, &query).unwrap();
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(records(&reply), [ip("10.0.1.2")]);
+    assert_eq!(outcome, Outcome::Answered);
 }
 
 #[test]

@@ -11,9 +11,10 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{ip, query};
+use common::{ip, query, with_cookie};
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use weft_dns::{
     Action, Forwarder, ForwarderConfig, NotAQuery, Outcome, Reply, ReplyError, Tenant, Token,
@@ -315,6 +316,77 @@ fn spoofed_replies_do_not_count() {
     assert!(bench.replies.is_empty());
     bench.reply_to(&sent, &good).unwrap();
     assert_eq!(bench.only_reply().2, Outcome::Answered);
+}
+
+/// Names are the same in any case (RFC 4343), and some servers answer in their own.
+#[test]
+fn a_reply_with_the_question_in_another_case_counts() {
+    let mut bench = Bench::new(&[first()]);
+    bench.ask(1, "example.org.");
+    let sent = bench.sent[0].clone();
+    let mut reply = response(&sent, ResponseCode::NoError, 60);
+    reply.queries[0].set_name(Name::from_ascii("eXAMPLE.Org.").unwrap());
+    bench.reply_to(&sent, &reply).unwrap();
+    let (token, reply, outcome) = bench.only_reply();
+    assert_eq!((token, outcome), (Token(1), Outcome::Answered));
+    assert_eq!(reply.answers.len(), 1);
+}
+
+/// Some servers end a reply at the limit, wherever that is.
+#[test]
+fn a_truncated_reply_that_ends_inside_a_record_reaches_the_client() {
+    let mut bench = Bench::new(&[first()]);
+    bench.ask(1, "example.org.");
+    let sent = bench.sent[0].clone();
+    let mut whole = response(&sent, ResponseCode::NoError, 60);
+    let record = whole.answers[0].clone();
+    whole.answers = vec![record; 80];
+    let mut cut = whole.clone();
+    cut.metadata.truncation = true;
+    let mut cut = cut.to_vec().unwrap();
+    cut.truncate(500);
+    Message::from_vec(&cut).expect_err("the last record is not whole");
+    bench
+        .forwarder
+        .handle_reply(bench.now, sent.upstream, sent.transport, &cut)
+        .unwrap();
+    bench.drain();
+    assert_eq!(bench.replies.len(), 1);
+    let (token, reply) = bench.replies.remove(0);
+    assert_eq!((token, reply.outcome), (Token(1), Outcome::Answered));
+    assert_ne!(reply.bytes[2] & 2, 0, "TC");
+    cut[..2].copy_from_slice(&4711_u16.to_be_bytes());
+    assert_eq!(reply.bytes, cut);
+    assert_eq!(bench.forwarder.cached(), 0);
+    // So the client asks again over TCP, and gets the whole of it.
+    bench.ask_over(2, &query("example.org.", A), Transport::Tcp);
+    let sent = bench.sent[1].clone();
+    whole.metadata.id = sent.id;
+    bench.reply_to(&sent, &whole).unwrap();
+    assert_eq!(bench.only_reply().1.answers.len(), 80);
+}
+
+/// The cookie is between a client and its server: it goes out as it came, and what comes back is for
+/// this client alone.
+#[test]
+fn a_query_with_a_cookie_is_answered() {
+    let mut bench = Bench::new(&[first()]);
+    for (nth, cookie) in [(0, *b"onething"), (1, *b"another.")] {
+        let query = with_cookie(query("example.org.", A), cookie);
+        bench.ask_over(nth, &query, Transport::Udp);
+        let nth = usize::try_from(nth).unwrap();
+        let sent = Message::from_vec(&bench.sent[nth].bytes).unwrap();
+        let option = |message: &Message| {
+            let edns = message.edns.as_ref().unwrap();
+            edns.option(EdnsCode::Cookie).cloned()
+        };
+        assert!(option(&sent).is_some());
+        assert_eq!(option(&sent), option(&query));
+        bench.answer(nth, ResponseCode::NoError);
+        let (_, reply, outcome) = bench.only_reply();
+        assert_eq!((reply.answers.len(), outcome), (1, Outcome::Answered));
+        bench.replies.clear();
+    }
 }
 
 #[test]

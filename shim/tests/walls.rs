@@ -343,6 +343,38 @@ fn a_program_finds_what_it_expects_around_it() {
     assert_eq!(given.output().1, "/srv\n");
 }
 
+/// An agent ignores SIGPIPE, as every program of Rust does, and may open more files than `select(2)`
+/// knows.
+#[test]
+fn signals_limits_and_standard_input_are_those_of_a_new_program() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    const SIGPIPE: u64 = 1 << 12;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = Rlimit {
+        current: Some(maximum.map_or(1024, |n| n.min(1024))),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, before).expect("lower");
+    weft_sys::open_files::raise().expect("raise");
+    assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    let ignored = here("SigIgn:");
+    assert_ne!(ignored & SIGPIPE, 0, "{ignored:x}");
+    let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -S -n; ulimit -H -n; \
+                  readlink /proc/self/fd/0";
+    let (exit, out) = Task::new(script).output();
+    assert_eq!(exit, Exit::Code(0));
+    let text = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
+    let expected = format!(
+        "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\n{}\n{}\n/dev/null\n",
+        0,
+        0,
+        text(before.current),
+        text(maximum)
+    );
+    assert_eq!(out, expected);
+}
+
 /// Postgres, nginx, gunicorn: whoever ends the workers as well breaks their orderly end.
 #[test]
 fn a_supervisor_is_asked_to_end_and_its_workers_are_not() {
@@ -413,6 +445,36 @@ fn nothing_of_a_task_outlives_its_keepers() {
         // The end of process 1 is the end of all in its namespace.
         eventually("process 1 is gone", || process(launched.init).is_none());
     }
+}
+
+/// A program that goes into the background in a session of its own, and ends.
+#[test]
+fn what_left_the_group_ends_with_the_program() {
+    // Nobody else sleeps this long.
+    let long = format!("600.{}", std::process::id());
+    let script = format!(
+        "setsid sleep {long} & \
+         until [ \"$(cut -d ' ' -f 2,6 /proc/$!/stat)\" = \"(sleep) $!\" ]; do sleep 0.01; done; \
+         echo away; until [ -e $END ]; do sleep 0.01; done; exit 0"
+    );
+    let there = || {
+        let entries = std::fs::read_dir("/proc").expect("processes");
+        let lines = entries.flatten().filter_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline"));
+            line.ok()
+        });
+        let sleeper = format!("sleep\0{long}\0");
+        lines.filter(|line| line == sleeper.as_bytes()).count()
+    };
+    let task = Task::new(&script);
+    let end = task.path("end");
+    let task = task.with(|spec| spec.env.push(("END".into(), end.clone().into())));
+    let launched = task.started();
+    task.wait_for("away", "stdout.log");
+    eventually("it sleeps", || there() == 1);
+    std::fs::write(&end, "").expect("told to end");
+    assert_eq!(end_of(&launched), Exit::Code(0));
+    eventually("the sleeper is gone", || there() == 0);
 }
 
 #[test]

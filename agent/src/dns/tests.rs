@@ -168,6 +168,11 @@ async fn exchange(stream: &mut TcpStream, query: &Message) -> Message {
         .write_all(&framed(&query.to_vec().unwrap()))
         .await
         .unwrap();
+    hear(stream).await
+}
+
+/// The next reply of a connection.
+async fn hear(stream: &mut TcpStream) -> Message {
     let length = soon(stream.read_u16()).await.unwrap();
     let mut bytes = vec![0; length.into()];
     soon(stream.read_exact(&mut bytes)).await.unwrap();
@@ -309,6 +314,33 @@ async fn a_cut_answer_is_whole_over_tcp() {
     // The connection serves more than one query.
     let again = exchange(&mut stream, &query("web.", RecordType::A)).await;
     assert_eq!(again.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn queries_over_tcp_may_come_in_one_segment_or_byte_by_byte() {
+    let bench = Bench::new(&[]);
+    let mut stream = TcpStream::connect(bench.tcp).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let three = ["web.", "tasks.web.", "web.1.abc."].map(|name| query(name, RecordType::A));
+    let mut segment = Vec::new();
+    for query in &three {
+        segment.extend(framed(&query.to_vec().unwrap()));
+    }
+    stream.write_all(&segment).await.unwrap();
+    for (query, count) in three.iter().zip([1, 100, 1]) {
+        let reply = hear(&mut stream).await;
+        let heard = (reply.metadata.id, reply.answers.len());
+        assert_eq!(heard, (query.metadata.id, count));
+    }
+    let slow = query("web.", RecordType::MX);
+    for byte in framed(&slow.to_vec().unwrap()) {
+        stream.write_all(&[byte]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let reply = hear(&mut stream).await;
+    assert_eq!(reply.metadata.id, slow.metadata.id);
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert!(reply.answers.is_empty());
 }
 
 #[tokio::test]

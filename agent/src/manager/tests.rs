@@ -4,18 +4,19 @@ mod certificates;
 mod door;
 mod members;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_control::assignment::Assignment;
 use weft_control::cluster::{Attach, ErrorKind, HostRoute};
 use weft_control::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
-    RestartCondition, ServiceMode, ServiceSpec, TaskState, TaskStatus,
+    RestartCondition, Service, ServiceMode, ServiceSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -252,6 +253,70 @@ async fn a_worker_joins_and_gets_orders() {
     .await;
     assert!(manager.state().tasks[&foreign].status.state < TaskState::Failed);
     manager.stop().await;
+}
+
+/// Asks for all of these services at once; those that were made, and why the others were not.
+async fn at_once(
+    manager: &Arc<Manager>,
+    specs: Vec<ServiceSpec>,
+) -> (Vec<Service>, Vec<CommandError>) {
+    let mut asked = JoinSet::new();
+    for spec in specs {
+        let manager = Arc::clone(manager);
+        asked.spawn(async move { manager.create_service(spec).await });
+    }
+    let (mut made, mut refused) = (Vec::new(), Vec::new());
+    for result in asked.join_all().await {
+        match result {
+            Ok(service) => made.push(service),
+            Err(error) => refused.push(error),
+        }
+    }
+    (made, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_services_at_once_one_gets_a_name_and_one_a_port() {
+    let (manager, _first) = cluster().await;
+    let manager = Arc::new(manager);
+    let on = |name: String, published: u16| {
+        let mut spec = service(&name, 0);
+        spec.ports.push(PortSpec {
+            published,
+            target: 80,
+            ..PortSpec::default()
+        });
+        spec
+    };
+
+    let same_name = (0..24).map(|_| service("web", 0)).collect();
+    let (made, refused) = at_once(&manager, same_name).await;
+    assert_eq!((made.len(), refused.len()), (1, 23));
+    for error in refused {
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        let text = "name conflicts with an existing object: service web already exists";
+        assert_eq!(error.message, text);
+    }
+
+    let same_port = (0..24).map(|n| on(format!("fixed{n}"), 8000)).collect();
+    let (made, refused) = at_once(&manager, same_port).await;
+    assert_eq!((made.len(), refused.len()), (1, 23));
+    let text = format!(
+        "port '8000' is already in use by service '{}'",
+        made[0].spec.name
+    );
+    for error in refused {
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        assert!(error.message.starts_with(&text), "{error}");
+    }
+
+    let any_port = (0..16).map(|n| on(format!("any{n}"), 0)).collect();
+    let (made, refused) = at_once(&manager, any_port).await;
+    assert!(refused.is_empty(), "{refused:?}");
+    let ports: BTreeSet<u16> = made.iter().map(|s| s.ports[0].published).collect();
+    assert_eq!((made.len(), ports.len()), (16, 16), "{ports:?}");
+    assert!(!ports.contains(&0) && !ports.contains(&8000), "{ports:?}");
+    assert_eq!(manager.state().services.len(), 18);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

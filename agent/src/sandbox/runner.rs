@@ -367,7 +367,7 @@ impl Runner {
     /// Defaults, then the spec's, then ours, which no spec can override.
     fn environment(&self, task: &Task) -> Vec<(OsString, OsString)> {
         let mut env: Vec<(OsString, OsString)> = vec![
-            ("PATH".into(), program::search_path()),
+            ("PATH".into(), program::SEARCH_PATH.into()),
             ("HOSTNAME".into(), files::hostname(task).into()),
         ];
         for pair in &task.spec.env {

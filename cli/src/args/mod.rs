@@ -63,14 +63,13 @@ impl Cli {
     /// leave it, is none.
     #[must_use]
     pub fn host(&self) -> String {
-        let given = self
-            .host
-            .clone()
-            .or_else(|| std::env::var("WEFT_HOST").ok());
-        given
-            .filter(|host| !host.is_empty())
-            .unwrap_or_else(|| DEFAULT_HOST.to_owned())
+        host_of(self.host.clone(), std::env::var("WEFT_HOST").ok())
     }
+}
+
+fn host_of(option: Option<String>, variable: Option<String>) -> String {
+    let given = option.or(variable).filter(|host| !host.is_empty());
+    given.unwrap_or_else(|| DEFAULT_HOST.to_owned())
 }
 
 /// First word of a command.

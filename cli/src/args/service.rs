@@ -49,9 +49,9 @@ pub enum ServiceCommand {
 /// `weft service create`
 #[derive(Debug, Args)]
 pub struct ServiceCreateArgs {
-    /// Name of the service, a DNS label
+    /// Name of the service, a DNS label (default: two words by chance)
     #[arg(long)]
-    pub name: String,
+    pub name: Option<String>,
     /// Number of tasks (default 1)
     #[arg(long)]
     pub replicas: Option<u32>,

@@ -105,6 +105,14 @@ fn an_empty_host_is_none() {
     let host = |args: &[&str]| Cli::try_parse_from(args).unwrap().host();
     assert_eq!(host(&["weft", "-H", "", "info"]), DEFAULT_HOST);
     assert_eq!(host(&["weft", "-H", "unix:///x", "info"]), "unix:///x");
+    let of = |option: Option<&str>, variable: Option<&str>| {
+        host_of(option.map(str::to_owned), variable.map(str::to_owned))
+    };
+    assert_eq!(of(None, None), DEFAULT_HOST);
+    assert_eq!(of(None, Some("")), DEFAULT_HOST);
+    assert_eq!(of(None, Some("unix:///y")), "unix:///y");
+    assert_eq!(of(Some("unix:///x"), Some("")), "unix:///x");
+    assert_eq!(of(Some("unix:///x"), Some("unix:///y")), "unix:///x");
 }
 
 #[test]
@@ -135,7 +143,7 @@ fn options_after_the_image_belong_to_the_command() {
     let Command::Service(ServiceCommand::Create(args)) = cli.command else {
         panic!("another command was parsed");
     };
-    assert_eq!(args.name, "web");
+    assert_eq!(args.name.as_deref(), Some("web"));
     assert_eq!(
         args.image_and_command,
         ["host", "server", "-p", "80", "--name", "x"]

@@ -10,6 +10,7 @@ mod info;
 mod lab;
 mod local_range;
 mod mesh;
+mod names;
 mod network;
 mod node;
 mod peer;

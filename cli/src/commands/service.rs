@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use hyper::StatusCode;
 use jiff::Timestamp;
 use weft_control::api::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
 use weft_control::objects::{
@@ -14,8 +15,11 @@ use crate::args::{
     ServiceCreateArgs, ServicePsArgs, ServiceUpdateArgs,
 };
 use crate::client::{Client, Refused, segment};
-use crate::commands::{converge, finish, local_range, rows, show, unique};
+use crate::commands::{converge, finish, local_range, names, rows, show, unique};
 use crate::output::{Printer, complain, docker_case};
+
+/// Names that are tried for a service that is given none, while others have them.
+const NAMES_TRIED: u64 = 5;
 
 pub(super) async fn run(
     client: &Client,
@@ -74,8 +78,13 @@ pub(super) fn path(name: &str) -> String {
 }
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
-    let (detach, quiet) = (args.detach, args.quiet);
-    let service: Service = client.post("/v1/services", &spec(args)?).await?;
+    let (detach, quiet, named) = (args.detach, args.quiet, args.name.is_some());
+    let mut spec = spec(args)?;
+    let service: Service = if named {
+        client.post("/v1/services", &spec).await?
+    } else {
+        create_unnamed(client, &mut spec).await?
+    };
     out.line(service.id.as_str())?;
     out.flush()?;
     local_range::warn(&service.spec.ports);
@@ -83,6 +92,29 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
         converge::wait(client, &service.id.0, quiet, out).await?;
     }
     Ok(())
+}
+
+async fn create_unnamed(client: &Client, spec: &mut ServiceSpec) -> anyhow::Result<Service> {
+    let mut names = names::some(NAMES_TRIED);
+    spec.name = names.next().unwrap_or_default();
+    loop {
+        let refused = match client.post("/v1/services", &*spec).await {
+            Err(error) if is_name_taken(&error) => error,
+            other => return other,
+        };
+        match names.next() {
+            Some(name) => spec.name = name,
+            None => return Err(refused),
+        }
+    }
+}
+
+/// A port or an address that is taken has the same status and another text.
+fn is_name_taken(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| {
+        refused.status == StatusCode::CONFLICT && refused.message.starts_with("name conflicts with")
+    })
 }
 
 async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> anyhow::Result<()> {
@@ -124,7 +156,7 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
     Ok(())
 }
 
-/// Checks what clap cannot, and builds what the node understands.
+/// Checks what clap cannot, and builds what the node understands; without a name where none is given.
 pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let mode = match (args.mode, args.replicas) {
         (ModeArg::Replicated, replicas) => ServiceMode::Replicated {
@@ -143,11 +175,11 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     if image == "host" && command.is_empty() {
         bail!(
             "image \"host\" needs a command: weft service create --name {} host COMMAND [ARG]…",
-            args.name
+            args.name.as_deref().unwrap_or("S")
         );
     }
     Ok(ServiceSpec {
-        name: args.name,
+        name: args.name.unwrap_or_default(),
         mode,
         image,
         command,

@@ -22,7 +22,7 @@ pub const DEFAULT_POOL: &str = "10.0.0.0/8";
 pub const DEFAULT_SUBNET_PREFIX_LEN: u8 = 24;
 
 /// Ranges that no overlay subnet may touch, and why.
-const FORBIDDEN: [(&str, &str); 7] = [
+const FORBIDDEN: [(&str, &str); 8] = [
     ("0.0.0.0/8", "it is reserved"),
     ("127.0.0.0/8", "it is the loopback range"),
     ("169.254.77.0/30", "it is the address of the routing mesh"),
@@ -31,6 +31,7 @@ const FORBIDDEN: [(&str, &str); 7] = [
         "fd57:4546:5400::/64",
         "it is the address of the routing mesh",
     ),
+    ("::/8", "it is reserved"),
     ("fe80::/10", "it is the link-local range"),
     ("ff00::/8", "it is the multicast range"),
 ];

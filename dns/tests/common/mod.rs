@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RData, RecordType};
 use weft_dns::{
     Answer, Ask, ClientView, EndpointNames, Outcome, ResolutionMode, ServiceNames, ServicePort,
@@ -118,6 +119,19 @@ pub(crate) fn query(name: &str, kind: RecordType) -> Message {
 pub(crate) fn edns(mut message: Message, payload: u16) -> Message {
     let mut edns = Edns::new();
     edns.set_max_payload(payload);
+    message.set_edns(edns);
+    message
+}
+
+/// The number of a cookie among the options of EDNS (RFC 7873 section 4).
+const COOKIE: u16 = 10;
+
+/// A query with a client's cookie.
+pub(crate) fn with_cookie(mut message: Message, cookie: [u8; 8]) -> Message {
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    let option = EdnsOption::Unknown(COOKIE, cookie.to_vec());
+    edns.options_mut().insert(option);
     message.set_edns(edns);
     message
 }

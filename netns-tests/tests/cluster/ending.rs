@@ -1,12 +1,13 @@
 //! Connections to published ports that are open while something around them ends: their service,
 //! their program, or the patience of the host's connection tracking.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-use weft_netns_tests::{LIMIT, eventually, get, hold};
+use etherparse::PacketBuilder;
+use socket2::{Domain, Protocol, Socket, Type};
+use weft_netns_tests::{Cluster, LIMIT, connect, eventually, get, hold};
 use weft_sys::netns::Netns;
 
 use crate::swarm;
@@ -20,7 +21,7 @@ fn ask_and_wait(client: &Netns, to: SocketAddr) -> TcpStream {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.set_recv_buffer_size(2048)?;
         socket.connect_timeout(&to.into(), LIMIT)?;
-        Ok::<_, std::io::Error>(TcpStream::from(socket))
+        Ok::<_, io::Error>(TcpStream::from(socket))
     };
     let mut stream = client.run_in(connect).expect("a thread").expect("a server");
     stream.set_read_timeout(Some(LIMIT)).expect("a limit");
@@ -30,7 +31,7 @@ fn ask_and_wait(client: &Netns, to: SocketAddr) -> TcpStream {
 }
 
 /// Reads an answer to its end so slowly that the program which gave it has ended before.
-fn read_slowly(stream: &mut TcpStream) -> Result<usize, (usize, std::io::Error)> {
+fn read_slowly(stream: &mut TcpStream) -> Result<usize, (usize, io::Error)> {
     let mut read = 0;
     loop {
         match stream.read(&mut [0; 1000]) {
@@ -153,7 +154,214 @@ fn the_hosts_connection_tracking_keeps_what_the_mesh_has() {
         assert_eq!(&answer, b"late");
     }
     // What has no entry goes nowhere under the address of the mesh.
+    assert!(untracked(&cluster).contains("packets 0 "));
+    nothing_leaves_untranslated(&cluster, &sandbox, (&server, &quiet));
+}
+
+fn untracked(cluster: &Cluster) -> String {
     let script = "nft list counter inet weft published_untracked";
-    let said = cluster.run("node1", None, &["sh", "-c", script]).ok();
-    assert!(said.contains("packets 0 "), "{said}");
+    cluster.run("node1", None, &["sh", "-c", script]).ok()
+}
+
+/// What a rule of the machine outside, found by its text, has counted so far.
+fn outside_counted(cluster: &Cluster, rule: &str) -> String {
+    let words = ["nft", "list", "table", "inet", "seen"];
+    let said = cluster.run("outside", None, &words).ok();
+    let line = said.lines().find(|line| line.contains(rule));
+    line.expect("the rule").trim().to_owned()
+}
+
+/// Segments that no window has room for, and a connection that the kernel was told to forget: the
+/// client hears of the node alone.
+fn nothing_leaves_untranslated(
+    cluster: &Cluster,
+    sandbox: &Netns,
+    (mut server, mut client): (&TcpStream, &TcpStream),
+) {
+    let rules = "table inet seen { chain in { \
+        type filter hook prerouting priority -300; policy accept; \
+        ip saddr 169.254.77.0/30 counter; \
+        tcp sport 8001 tcp sequence 0x40000000 counter; }; }";
+    cluster.run("outside", None, &["nft", rules]).done();
+    server.set_read_timeout(Some(LIMIT)).expect("a limit");
+    send_far_segments(sandbox, server);
+    eventually("such a segment arrives", || {
+        let counted = outside_counted(cluster, "1073741824");
+        if counted.contains("packets 0 ") {
+            Err(counted)
+        } else {
+            Ok(())
+        }
+    });
+    assert!(untracked(cluster).contains("packets 0 "));
+    client.write_all(b"still there?").expect("sent");
+    server.read_exact(&mut [0; 12]).expect("it goes on");
+
+    forget_connections(&cluster.netns("node1", None));
+    server.write_all(b"push").expect("sent");
+    eventually("what is not known is dropped", || {
+        let counted = untracked(cluster);
+        if counted.contains("packets 0 ") {
+            Err(counted)
+        } else {
+            Ok(())
+        }
+    });
+    // The client's next packet brings it back.
+    client.write_all(b"here").expect("sent");
+    let mut heard = [0; 4];
+    server.read_exact(&mut heard).expect("the client");
+    assert_eq!(&heard, b"here");
+    client.read_exact(&mut heard).expect("the server");
+    assert_eq!(&heard, b"push");
+    let counted = outside_counted(cluster, "169.254.77.0/30");
+    assert!(counted.contains("packets 0 "), "{counted}");
+}
+
+/// From the server of a connection to its client, far from where the stream is.
+fn send_far_segments(sandbox: &Netns, server: &TcpStream) {
+    let ends = (server.local_addr(), server.peer_addr());
+    let (SocketAddr::V4(from), SocketAddr::V4(to)) =
+        (ends.0.expect("an address"), ends.1.expect("an address"))
+    else {
+        unreachable!("an IPv4 lab");
+    };
+    let send = || {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+        // The sandbox routes by source.
+        socket.bind(&SocketAddr::new(IpAddr::V4(*from.ip()), 0).into())?;
+        for sequence in [1, 0x4000_0000, 0x8000_0000, 0xc000_0000] {
+            let mut packet = Vec::new();
+            PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64)
+                .tcp(from.port(), to.port(), sequence, 64_000)
+                .ack(1)
+                .write(&mut packet, b"far")
+                .map_err(io::Error::other)?;
+            socket.send_to(&packet, &SocketAddr::V4(to).into())?;
+        }
+        io::Result::Ok(())
+    };
+    sandbox.run_in(send).expect("a thread").expect("sent");
+}
+
+/// Has a kernel forget all connections that it tracks, as `conntrack -F` does.
+fn forget_connections(node: &Netns) {
+    const AF_NETLINK: i32 = 16;
+    const NETLINK_NETFILTER: i32 = 12;
+    // NFNL_SUBSYS_CTNETLINK and IPCTNL_MSG_CT_DELETE.
+    const DELETE: u16 = (1 << 8) | 2;
+    // NLM_F_REQUEST and NLM_F_ACK.
+    const FLAGS: u16 = 1 | 4;
+    let mut message = Vec::from(20_u32.to_ne_bytes());
+    message.extend(DELETE.to_ne_bytes());
+    message.extend(FLAGS.to_ne_bytes());
+    // A number, a sender, and which connections: all.
+    message.extend([0; 12]);
+    let ask = || {
+        let protocol = Some(Protocol::from(NETLINK_NETFILTER));
+        let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, protocol)?;
+        socket.send(&message)?;
+        let mut answer = [0; 64];
+        let length = socket.read(&mut answer)?;
+        io::Result::Ok((length, answer))
+    };
+    let (length, answer) = node.run_in(ask).expect("a thread").expect("an answer");
+    // NLMSG_ERROR without an error.
+    assert!(length >= 20, "{length}");
+    assert_eq!(answer[4..6], 2_u16.to_ne_bytes());
+    assert_eq!(answer[16..20], [0; 4]);
+}
+
+/// What a reader takes at once.
+const PIECE: usize = 60_000;
+
+/// A connection whose server was asked and has begun to answer, the first piece read.
+fn begun(client: &Netns, to: SocketAddr) -> TcpStream {
+    eventually("an answer begins", || {
+        let mut stream = connect(client, to, LIMIT)?;
+        stream.write_all(b"?")?;
+        stream.read_exact(&mut vec![0; PIECE])?;
+        io::Result::Ok(stream)
+    })
+}
+
+/// Reads the rest of an answer of so many bytes, a piece in each `pause`, and its end.
+fn read_in_pieces(mut stream: &TcpStream, total: usize, pause: Duration) {
+    let mut piece = vec![0; PIECE];
+    for read in (PIECE..total).step_by(PIECE) {
+        std::thread::sleep(pause);
+        let more = stream.read_exact(&mut piece);
+        assert!(more.is_ok(), "after {read} of {total} bytes: {more:?}");
+    }
+    let end = stream.read(&mut piece);
+    assert!(matches!(end, Ok(0)), "the end: {end:?}");
+}
+
+/// Whoever connects without a question, to look whether the program is there, is no client of it.
+#[test]
+fn what_a_program_sends_just_before_it_exits_arrives() {
+    let cluster = swarm(1);
+    let program = "use IO::Socket::INET; \
+        my $l = IO::Socket::INET->new(LocalPort => 80, Listen => 9, ReuseAddr => 1) or die; \
+        my $c; \
+        do { $c = $l->accept or die } until sysread($c, my $asked, 1); \
+        print $c 'x' x 3000000; \
+        exit 0";
+    let words = ["service", "create", "-d", "--name", "once", "-p", "8000:80"];
+    let command = ["--restart-condition", "none", "host", "perl", "-e", program];
+    cluster
+        .weft("node1", &[&words[..], &command].concat())
+        .done();
+    let stream = begun(&cluster.outside(), cluster.at("node1", 8000));
+    read_in_pieces(&stream, 3_000_000, Duration::from_millis(20));
+    eventually("the task is complete", || {
+        let rows = cluster.rows(&["service", "ps", "once"]);
+        if rows.len() == 1 && rows[0]["State"] == "Complete" {
+            Ok(())
+        } else {
+            Err(rows)
+        }
+    });
+}
+
+/// The program does as web servers do: asked to end, it takes nothing new, and finishes its answers.
+#[test]
+#[ignore = "second tier: it waits out the time that open connections are given"]
+fn long_answers_of_replicas_that_end_arrive_whole() {
+    let cluster = swarm(2);
+    let program = "use IO::Socket::INET; \
+        my $end = 0; $SIG{TERM} = sub { $end = 1 }; \
+        my $l = IO::Socket::INET->new(LocalPort => 80, Listen => 9, ReuseAddr => 1) or die; \
+        while (!$end) { \
+            my $c = $l->accept or next; \
+            if (fork) { close $c; next } \
+            sysread($c, my $asked, 1) or exit 1; \
+            print $c 'x' x 6000000; \
+            exit 0 \
+        } \
+        close $l; \
+        1 while wait() > 0; \
+        exit 0";
+    let words = ["service", "create", "--name", "long", "-p", "8000:80"];
+    let command = ["--replicas", "2", "host", "perl", "-e", program];
+    cluster
+        .weft("node1", &[&words[..], &command].concat())
+        .done();
+    let client = cluster.outside();
+    let nodes = ["node1", "node2"].map(|node| cluster.at(node, 8000));
+    let streams: Vec<TcpStream> = (0..6).map(|at| begun(&client, nodes[at % 2])).collect();
+    std::thread::scope(|scope| {
+        for stream in &streams {
+            // Longer than connections that are open may go on.
+            let pause = Duration::from_millis(80);
+            scope.spawn(move || read_in_pieces(stream, 6_000_000, pause));
+        }
+        cluster
+            .weft("node1", &["service", "scale", "long=1"])
+            .done();
+    });
+    eventually("one of them is left", || match cluster.tasks("long") {
+        left if left.len() == 1 => Ok(()),
+        left => Err(left),
+    });
 }

@@ -1,8 +1,10 @@
 //! Whole clusters: real `weftd` processes in namespaces, the command line in front of them, the
 //! kernel on the other side.
 
+mod as_direct;
 mod bad_input;
 mod bench;
+mod cable;
 mod capture;
 mod choice;
 mod clones;
@@ -36,6 +38,7 @@ mod readme;
 mod restart;
 mod service;
 mod static_peer;
+mod strict_hosts;
 mod swarm;
 mod syn_flood;
 mod tasks;

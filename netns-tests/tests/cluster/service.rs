@@ -106,7 +106,7 @@ fn a_service_is_spread_published_scaled_and_reached_at_its_virtual_address() {
 }
 
 /// Answers every question about an address, and counts.
-fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> Arc<AtomicU32> {
+pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> Arc<AtomicU32> {
     let socket = netns
         .run_in(|| UdpSocket::bind(at))
         .expect("a thread outside")

@@ -8,9 +8,22 @@ use crate::PROGRAM;
 
 const ALREADY: &str = "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm and join another one.";
 
+/// Routes as a VPN makes them that takes the default route in pieces.
+fn full_tunnel(cluster: &Cluster, node: &str) {
+    let gateway = cluster.addr("outside").to_string();
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        let route = ["ip", "route", "add", half, "via", &gateway];
+        cluster.run(node, None, &route).done();
+    }
+}
+
 #[test]
 fn a_swarm_is_made_joined_left_and_joined_again() {
     let cluster = Cluster::bare(PROGRAM, &Settings::default());
+    // Such a route is no claim to the ranges that a swarm chooses from.
+    for node in ["node1", "node2"] {
+        full_tunnel(&cluster, node);
+    }
     cluster.weft("node1", &["node", "ls"]).refused(&[
         "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\"",
     ]);

@@ -1,6 +1,7 @@
 //! What a task can see and do on its node, and what becomes of it when the agent does not look.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -127,6 +128,22 @@ fn a_task_is_not_its_node() {
          cat /proc/uptime > /dev/null && ls /sys/class/net | tr '\\n' ' '",
     );
     assert_eq!(usual, "3\ny\nnameserver 127.0.0.11\neth0 eth1 lo ");
+
+    // The second one's name and number are longer than a host name may be.
+    for name in ["named", "a-service-whose-name-leaves-no-room-for-more"] {
+        let own = printed(
+            &cluster,
+            name,
+            &[],
+            "[ \"$HOSTNAME\" = \"$(hostname)\" ] && echo same; \
+             getent hosts \"$(hostname)\" | while read ip names; do echo $ip; done",
+        );
+        let own: Vec<&str> = own.lines().collect();
+        assert_eq!(own.first(), Some(&"same"), "{name}: {own:?}");
+        let ip = own.get(1).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let ip = ip.unwrap_or_else(|| panic!("{name}: {own:?}"));
+        assert!(ip.octets().starts_with(&[10, 0, 1]), "{name}: {ip}");
+    }
 
     let flags = [
         "-u",

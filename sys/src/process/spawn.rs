@@ -138,6 +138,7 @@ fn enter(
     open_files: Option<&Rlimit>,
 ) -> io::Result<()> {
     setsid()?;
+    heed_signals();
     if let Some(limit) = open_files {
         setrlimit(Resource::Nofile, *limit)?;
     }
@@ -149,6 +150,16 @@ fn enter(
     }
     // Those of ours have the mark already; those that we inherited may not.
     descriptors::close_on_exec_from(3)
+}
+
+/// Signals are what they are to a program that nobody told anything: `nohup` in front of the agent, and
+/// what programs of Rust ignore, is not for what the agent starts.
+fn heed_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: it changes this process alone, which has one thread and no handler yet. Of SIGKILL,
+        // SIGSTOP and those that the C library keeps for itself it fails, and they stay as they are.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 fn executable(program: &Path) -> bool {

@@ -1,33 +1,26 @@
 //! Where a program is on this node.
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::RunError;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The search path of tasks that are given none: the agent's own.
-pub(super) fn search_path() -> OsString {
-    std::env::var_os("PATH")
-        .filter(|path| !path.is_empty())
-        .unwrap_or_else(|| DEFAULT_PATH.into())
-}
+/// The search path of tasks that are given none: Docker's, not the agent's, so that a task is the same
+/// on every node.
+pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The full path of a program: as given when it has a `/` (relative to `/`, where tasks start), else
-/// the first of that name in the search path, which is the last `PATH` of `env` or else the agent's.
+/// the first of that name in the search path, which is the last `PATH` of `env` or else Docker's.
 /// `node` is named in errors.
 ///
 /// # Errors
 /// [`RunError::NoProgram`], [`RunError::NotExecutable`], [`RunError::NoCommand`] when it is empty.
 pub fn find_program(program: &str, env: &[String], node: &str) -> Result<PathBuf, RunError> {
     let given = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
-    let path = given.map_or_else(search_path, OsString::from);
-    find_in(program, node, &path)
+    find_in(program, node, given.unwrap_or(SEARCH_PATH))
 }
 
-fn find_in(program: &str, node: &str, path: &OsString) -> Result<PathBuf, RunError> {
+fn find_in(program: &str, node: &str, path: &str) -> Result<PathBuf, RunError> {
     if program.is_empty() {
         return Err(RunError::NoCommand);
     }
@@ -51,7 +44,7 @@ fn find_in(program: &str, node: &str, path: &OsString) -> Result<PathBuf, RunErr
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(program))
         .find(|full| std::fs::metadata(full).is_ok_and(|metadata| is_executable(&metadata)))
-        .ok_or_else(|| missing(path.to_string_lossy().into_owned()))
+        .ok_or_else(|| missing(path.to_owned()))
 }
 
 fn is_executable(metadata: &std::fs::Metadata) -> bool {
@@ -77,13 +70,20 @@ mod tests {
         assert_eq!(found, Path::new("/usr/bin/env"));
         let error = find_program("sh", &["PATH=/no".to_owned()], "n1").expect_err("not there");
         assert!(error.to_string().contains("looked in /no)"), "{error}");
-        let found = find_in("sh", "n1", &"relative:/no/such/dir:/bin".into()).expect("name");
+        let found = find_in("sh", "n1", "relative:/no/such/dir:/bin").expect("name");
         assert_eq!(found, Path::new("/bin/sh"));
     }
 
     #[test]
+    fn the_agents_own_search_path_does_not_count() {
+        let error = find_program("no-such-program", &[], "n1").expect_err("not there");
+        let dockers = "(looked in /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)";
+        assert!(error.to_string().contains(dockers), "{error}");
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_the_places_looked_at() {
-        let error = find_in("webserver", "n1", &"/usr/bin:/bin".into()).expect_err("missing");
+        let error = find_in("webserver", "n1", "/usr/bin:/bin").expect_err("missing");
         assert_eq!(
             error.to_string(),
             "program \"webserver\" was not found on node n1 (looked in /usr/bin:/bin): \

@@ -216,7 +216,16 @@ fn subnets_that_collide() {
         bad,
         "it should be 10.6.0.0/24",
     );
-    refused(world.network("b", &["10.6.0.0/31"]), bad, "too small");
+    for small in ["10.6.0.0/30", "10.6.0.0/31", "10.6.0.0/32"] {
+        let text = format!("subnet {small} is too small for a network; use /29 or larger");
+        refused(world.network("b", &[small]), bad, &text);
+    }
+    world.network("small", &["10.6.0.0/29"]).unwrap();
+    refused(
+        world.network("b", &["::ffff:10.7.0.0/120"]),
+        bad,
+        "subnet ::ffff:10.7.0.0/120 is too small for a network; use /96 or larger",
+    );
     refused(world.network("b", &["127.1.0.0/16"]), bad, "loopback");
     refused(world.network("bad name", &[]), bad, "invalid network name");
     let connected = |dest: &str| HostRoute::connected(dest.parse().unwrap(), "dev wg0");
@@ -557,6 +566,30 @@ fn references() {
         ErrorKind::BadRequest,
         "node node is ambiguous (2 matches found)",
     );
+}
+
+/// A whole id counts before a name, and a name before the beginning of an id.
+#[test]
+fn a_service_may_have_the_id_of_another_for_its_name_or_the_beginning_of_it() {
+    let mut world = World::new(1);
+    let found = |world: &World, reference: &str| {
+        let service = world.state.find_service(reference).unwrap();
+        service.id.clone()
+    };
+    let web = world.create(spec("web", 0)).unwrap().id;
+    let (id, start) = (web.as_str(), &web.as_str()[..10]);
+    let named_id = world.create(spec(id, 0)).unwrap().id;
+    let named_start = world.create(spec(start, 0)).unwrap().id;
+    assert_eq!(found(&world, id), web);
+    assert_eq!(found(&world, "web"), web);
+    assert_eq!(found(&world, start), named_start);
+    assert_eq!(found(&world, &id[..11]), web);
+    assert_eq!(found(&world, named_id.as_str()), named_id);
+    world
+        .change(|s, now, e| remove_service(s, now, e, id))
+        .unwrap();
+    assert_eq!(found(&world, id), named_id);
+    assert_eq!(found(&world, start), named_start);
 }
 
 #[test]

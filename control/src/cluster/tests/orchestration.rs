@@ -298,6 +298,33 @@ fn history_is_bounded() {
     assert_eq!(world.state.tasks.len(), TASK_HISTORY + 1);
 }
 
+/// `--restart-delay 0s` and a program that ends at once.
+#[test]
+fn without_a_delay_each_slot_has_one_live_task_and_a_bounded_history() {
+    let mut world = World::new(2);
+    let mut broken = spec("web", 3);
+    broken.restart_delay_ms = 0;
+    world.create(broken).unwrap();
+    for round in 0..40 {
+        world.run_tasks();
+        for task in world.wanted("web") {
+            world.report(&task.id, TaskState::Failed);
+            assert_eq!(slots(&world, "web"), [1, 2, 3], "round {round}");
+        }
+        let live = world.state.tasks.values();
+        let live = live.filter(|t| !t.status.state.is_terminal());
+        assert_eq!(live.count(), 3, "round {round}");
+        for task in world.wanted("web") {
+            assert_eq!(task.desired, TaskState::Running, "round {round}");
+            assert_eq!(task.status.state, TaskState::Assigned, "round {round}");
+        }
+        assert_eq!(world.next_wait(), None);
+        assert!(world.state.tasks.len() <= 3 * (TASK_HISTORY + 1));
+        world.advance(18);
+    }
+    assert_eq!(world.state.tasks.len(), 3 * (TASK_HISTORY + 1));
+}
+
 #[test]
 fn removed_services_leave_nothing() {
     let mut world = World::new(2);

@@ -239,6 +239,10 @@ pub(super) const KINDS: &[Case] = &[
         let frame = put(udp4(ME, NEAR, &[0; 24]), 0, &[1, 0x80, 0xc2, 0, 0, 0]);
         put(frame, 12, &[0, 38, 0x42, 0x42, 3])
     }),
+    ("LLDP", BadEthertype, |_| {
+        let frame = put(udp4(ME, NEAR, &[0; 24]), 0, &[1, 0x80, 0xc2, 0, 0, 0x0e]);
+        put(frame, 12, &[0x88, 0xcc])
+    }),
     ("IPv4 broadcast", Multicast, |_| {
         settle(put(
             put(udp4(ME, NEAR, b"x"), 0, &[255; 6]),
