@@ -28,7 +28,12 @@ fn streams_go_on_after_a_cable_was_out_and_no_task_moves_twice() {
     for node in ["node1", "node2"] {
         eventually("the node answers", || get(&client, cluster.at(node, 8000)));
     }
-    let mut held = hold(&client, cluster.at("node1", 8000)).expect("a connection");
+    // At a replica of the node that it came to: those of one that is dark for long are told so.
+    let mut held = eventually("a replica of the node answers", || {
+        let held = hold(&client, cluster.at("node1", 8000)).expect("a connection");
+        let here = held.answer.contains("on node1");
+        if here { Ok(held) } else { Err(held.answer) }
+    });
     let [(a, _), (b, printed)] =
         [("node1", "a"), ("node2", "b")].map(|(node, name)| cluster.guest(node, name, "front"));
     let ip = printed["ip"].as_str().and_then(|ip| ip.parse().ok());

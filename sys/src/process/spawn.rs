@@ -152,13 +152,27 @@ fn enter(
     descriptors::close_on_exec_from(3)
 }
 
+/// Signals that the kernel has.
+const SIGNALS: usize = 64;
+
 /// Signals are what they are to a program that nobody told anything: `nohup` in front of the agent, and
 /// what programs of Rust ignore, is not for what the agent starts.
 fn heed_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: it changes this process alone, which has one thread and no handler yet. Of SIGKILL,
-        // SIGSTOP and those that the C library keeps for itself it fails, and they stay as they are.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // `struct sigaction` of the kernel: the default action, no flag, an empty mask.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: the kernel reads a structure that is there and no longer than this one, and writes
+        // none. It changes this process alone, which has one thread and no handler yet; the call
+        // itself, as the C library keeps two signals for itself. SIGKILL and SIGSTOP stay as they are.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SIGNALS / 8,
+            );
+        }
     }
 }
 
