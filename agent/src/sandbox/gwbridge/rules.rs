@@ -21,11 +21,11 @@ pub const TABLE: &str = "weft";
 
 /// Chains without which a part of the wall is missing, with how many rules each has at least.
 pub const WALL: [(&str, usize); 6] = [
-    ("mesh_in", 4),
+    ("mesh_in", 3),
     ("mesh_out", 2),
     ("mesh_forward", 2),
     ("sandbox_in", 5),
-    ("sandbox_forward", 8),
+    ("sandbox_forward", 9),
     ("sandbox_input", 6),
 ];
 
@@ -86,16 +86,18 @@ table inet {TABLE} {{
         meta pkttype != host counter name refused_sandbox drop
         ether saddr . ip saddr != @gateway_sources counter name refused_sandbox drop
     }}
-    # First what is nobody's here, published ports among it: every packet that the host forwards.
-    # An ICMP error of a sandbox would be believed by the flow that it quotes, whoever's that is.
+    # First what is nobody's here, published ports among it, then what has passed all of this before:
+    # every packet that the host forwards comes this way. An ICMP error of a sandbox would be believed
+    # by the flow that it quotes, whoever's that is.
     chain sandbox_forward {{
         iifname != \"{BRIDGE}\" oifname != \"{BRIDGE}\" accept
         iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" counter name refused_sandbox drop
+        ct state established accept
         iifname \"{BRIDGE}\" meta l4proto icmp ct state related counter name refused_sandbox drop
         iifname \"{BRIDGE}\" ct state invalid counter name refused_sandbox drop
         iifname \"{BRIDGE}\" ip daddr . meta l4proto . th dport @cluster_ports counter name refused_sandbox drop
         iifname \"{BRIDGE}\" accept
-        oifname \"{BRIDGE}\" ct state established,related accept
+        oifname \"{BRIDGE}\" ct state related accept
         oifname \"{BRIDGE}\" counter name refused_sandbox drop
     }}
     chain sandbox_input {{
@@ -148,10 +150,9 @@ flush chain inet {TABLE} mesh_out
 flush chain inet {TABLE} mesh_forward
 table inet {TABLE} {{
     chain mesh_in {{
-        iifname {{ \"lo\", \"{MESH_IFNAME}\" }} return
-        ip daddr {v4} counter name refused_mesh drop
-        ip6 daddr {v6} counter name refused_mesh drop
-        ip daddr 127.0.0.0/8 counter name refused_mesh drop
+        ip daddr {v4} iifname != \"lo\" iifname != \"{MESH_IFNAME}\" counter name refused_mesh drop
+        ip daddr 127.0.0.0/8 iifname != \"lo\" iifname != \"{MESH_IFNAME}\" counter name refused_mesh drop
+        ip6 daddr {v6} iifname != \"lo\" iifname != \"{MESH_IFNAME}\" counter name refused_mesh drop
     }}
     # The agent's listeners; programs of others on this host have the listeners.
     chain mesh_out {{
