@@ -236,5 +236,13 @@ mod tests {
             matches!(holder, Holder::Program(_)) && me(&holder),
             "{holder}"
         );
+        assert_eq!(named(Protocol::Udp, port), holder.to_string());
+        drop(socket);
+        // A child that another test forks has a copy of every socket until it executes its program.
+        let nobody = (0..200)
+            .map(|_| named(Protocol::Udp, port))
+            .find(|text| text.starts_with("another process"))
+            .unwrap();
+        assert!(nobody.starts_with("another process (`ss -lunp"), "{nobody}");
     }
 }

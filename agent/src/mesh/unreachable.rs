@@ -82,9 +82,8 @@ impl State {
             None => {
                 let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
                 socket.set_nonblocking(true)?;
-                // It only sends: what it would hear is thrown away as it comes.
+                // It only sends, and a raw socket hears all of its protocol: as little as may be.
                 socket.set_recv_buffer_size(0)?;
-                socket.shutdown(std::net::Shutdown::Read).ok();
                 socket
             }
         };
