@@ -22,7 +22,7 @@ use weft_sys::netlink::Netlink;
 use weft_sys::nft::{self, NftError, TranslationHold};
 
 use crate::sandbox::SandboxError;
-use crate::sandbox::gwbridge::TABLE;
+use crate::sandbox::gwbridge::{TABLE, former};
 use foreign::Dropped;
 use shape::Shape;
 
@@ -211,7 +211,10 @@ impl State {
         let undisturbed = self.parts.is_empty() || (before.is_some() && before == self.seen);
         self.shape = None;
         self.seen = None;
-        nft::apply(text)?;
+        let first = self.parts.is_empty();
+        if !first || nft::apply(&[&former(), text].concat()).is_err() {
+            nft::apply(text)?;
+        }
         let after = nft::generation().ok();
         // A transaction that changes nothing does not count.
         let alone = after == before || after == before.map(|n| n.wrapping_add(1));
@@ -280,6 +283,7 @@ mod tests {
     use weft_sys::netns::Netns;
 
     use super::*;
+    use crate::sandbox::gwbridge::mesh_wall;
     use crate::sandbox::sysctl;
 
     fn chain(name: &str, rule: &str) -> String {
@@ -331,6 +335,30 @@ mod tests {
             rules.set("d", chain("d", "drop")).expect("d");
             assert_eq!(lost(&rules), "chain a");
             assert_eq!(lost(&rules), "");
+        };
+        netns.run_in(check).expect("enter");
+    }
+
+    #[test]
+    fn chains_of_an_earlier_version_make_room() {
+        let netns = Netns::create_anonymous().expect("netns");
+        let check = || {
+            nft::apply(&format!(
+                "table inet {TABLE} {{ chain mesh_in {{ type filter hook prerouting priority raw; \
+                 policy accept; tcp dport 1 drop; }}; }}"
+            ))
+            .expect("an earlier version");
+            for start in ["after an update", "again"] {
+                let rules = HostRules::default();
+                rules.set("ports", mesh_wall()).expect(start);
+                let now = nft::list_table("inet", TABLE).expect("list");
+                let now = now.expect("a table");
+                let objects = now["nftables"].as_array().expect("objects");
+                let hooked = objects.iter().filter(|o| o["chain"]["hook"].is_string());
+                let mut names: Vec<_> = hooked.map(|o| o["chain"]["name"].as_str()).collect();
+                names.sort_unstable();
+                assert_eq!(names, ["forward", "output", "prerouting"].map(Some), "{start}");
+            }
         };
         netns.run_in(check).expect("enter");
     }

@@ -20,7 +20,7 @@ use super::rule_set::RuleSet;
 use super::{Published, tracking};
 use crate::kept::HostRules;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};
-use crate::sandbox::{MESH_IFNAME, MESH_IP, MESH_IP6};
+use crate::sandbox::MESH_IFNAME;
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
@@ -121,12 +121,8 @@ fn load(host: &HostRules, mesh_ip: IpAddr, wanted: &BTreeSet<Element>) -> Result
 /// See [`nft::NftError`].
 pub(super) fn remove() -> Result<(), nft::NftError> {
     nft::apply(&[removal(false), removal(true)].concat())?;
-    for mesh_ip in [MESH_IP.into(), MESH_IP6.into()] {
-        // A kernel without these times has none to remove.
-        nft::apply(&tracking::removal(mesh_ip, true))
-            .or_else(|_| nft::apply(&tracking::removal(mesh_ip, false)))?;
-    }
-    Ok(())
+    // A kernel without these times has none to remove.
+    nft::apply(&tracking::removal(true)).or_else(|_| nft::apply(&tracking::removal(false)))
 }
 
 /// Whether packets of one address family go to the mesh for a port, and how. A port in host mode is

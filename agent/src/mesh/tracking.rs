@@ -13,7 +13,7 @@
 use std::net::IpAddr;
 
 use crate::sandbox::gwbridge::TABLE;
-use crate::sandbox::{MESH_IFNAME, SandboxError, sysctl};
+use crate::sandbox::{MESH_IFNAME, MESH_IP, MESH_IP6, SandboxError, sysctl};
 
 /// Seconds that a connection may be open and quiet. The flow table keeps it for ever; a kernel that
 /// counts time in 32 bits, a thousand to the second, cannot for longer than 24 days.
@@ -23,12 +23,15 @@ const HALF_CLOSED: u32 = 3660;
 /// Seconds for a handshake: a little longer than in the flow table.
 const HANDSHAKE: u32 = 90;
 
+/// The chain that the kernel enters, for both address families.
+const OUT: &str = "published_out";
+
 /// Names of the chain, of the times, and of the counter of an address family.
 const fn names(ipv6: bool) -> [&'static str; 3] {
     if ipv6 {
-        ["published6_out", "published6_kept", "published6_untracked"]
+        ["published_out6", "published6_kept", "published6_untracked"]
     } else {
-        ["published_out", "published_kept", "published_untracked"]
+        ["published_out4", "published_kept", "published_untracked"]
     }
 }
 
@@ -36,6 +39,7 @@ const fn names(ipv6: bool) -> [&'static str; 3] {
 /// times are the kernel's own.
 pub(super) fn rules(mesh_ip: IpAddr, kept: bool) -> String {
     let [chain, times, counter] = names(mesh_ip.is_ipv6());
+    let [[of_v4, ..], [of_v6, ..]] = [false, true].map(names);
     let family = if mesh_ip.is_ipv6() { "ip6" } else { "ip" };
     let (object, rule) = if kept {
         (
@@ -61,12 +65,19 @@ pub(super) fn rules(mesh_ip: IpAddr, kept: bool) -> String {
 table inet {TABLE} {{{object}
     counter {counter} {{
     }}
-    chain {chain} {{
+    chain {of_v4} {{ }}
+    chain {of_v6} {{ }}
+    chain {OUT} {{
         type filter hook postrouting priority srcnat + 50; policy accept;
     }}
 }}
 flush chain inet {TABLE} {chain}
+flush chain inet {TABLE} {OUT}
 table inet {TABLE} {{
+    chain {OUT} {{
+        meta nfproto ipv4 jump {of_v4}
+        meta nfproto ipv6 jump {of_v6}
+    }}
     chain {chain} {{{rule}
         oifname != \"{MESH_IFNAME}\" {family} saddr {mesh_ip} counter name \"{counter}\" drop
     }}
@@ -75,15 +86,19 @@ table inet {TABLE} {{
     )
 }
 
-/// Takes the rules of one address family away, there or not. Connections go on with the kernel's
+/// Takes the rules of both address families away, there or not. Connections go on with the kernel's
 /// own times.
-pub(super) fn removal(mesh_ip: IpAddr, kept: bool) -> String {
-    let [chain, times, counter] = names(mesh_ip.is_ipv6());
-    let mut text = rules(mesh_ip, kept);
-    text += &format!("delete chain inet {TABLE} {chain}\n");
-    text += &format!("delete counter inet {TABLE} {counter}\n");
-    if kept {
-        text += &format!("delete ct timeout inet {TABLE} {times}\n");
+pub(super) fn removal(kept: bool) -> String {
+    let mut text = [MESH_IP.into(), MESH_IP6.into()]
+        .map(|ip| rules(ip, kept))
+        .concat();
+    text += &format!("delete chain inet {TABLE} {OUT}\n");
+    for [chain, times, counter] in [false, true].map(names) {
+        text += &format!("delete chain inet {TABLE} {chain}\n");
+        text += &format!("delete counter inet {TABLE} {counter}\n");
+        if kept {
+            text += &format!("delete ct timeout inet {TABLE} {times}\n");
+        }
     }
     text
 }
@@ -111,20 +126,20 @@ mod tests {
             json.map_or_else(String::new, |json| json.to_string())
         };
         let check = || {
-            for mesh in ["169.254.77.2", "fd57:4546:5400::a9fe:4d02"] {
-                let ip: IpAddr = mesh.parse().expect("an address");
+            for (at, ip) in [MESH_IP.into(), MESH_IP6.into()].into_iter().enumerate() {
                 for kept in [true, true, false] {
                     nft::apply(&rules(ip, kept)).expect("loaded");
                     let there = list();
-                    assert_eq!(there.matches("\"drop\"").count(), 1, "{there}");
+                    assert_eq!(there.matches("\"drop\"").count(), at + 1, "{there}");
+                    assert_eq!(there.matches("\"hook\"").count(), 1, "{there}");
                     assert!(there.contains("_untracked"), "{there}");
                 }
                 enable_liberal().expect("a setting");
-                for _ in 0..2 {
-                    nft::apply(&removal(ip, true)).expect("removed");
-                }
-                assert!(!list().contains("published"), "{}", list());
             }
+            for _ in 0..2 {
+                nft::apply(&removal(true)).expect("removed");
+            }
+            assert!(!list().contains("published"), "{}", list());
         };
         netns.run_in(check).expect("enter");
     }

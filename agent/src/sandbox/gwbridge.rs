@@ -31,7 +31,7 @@ use crate::kept::HostRules;
 pub use inspect::Wall;
 pub(super) use keep::{is_way_out, made_interface};
 pub use pool::AddressPool;
-pub use rules::{ClusterPort, TABLE, WALL, mesh_wall};
+pub use rules::{ClusterPort, TABLE, WALL, former, mesh_wall};
 pub use subnet::{SubnetError, choose_subnet};
 
 /// Name of the bridge.

@@ -4,6 +4,7 @@ use serde_json::Value;
 use weft_sys::netlink::Netlink;
 use weft_sys::nft;
 
+use super::rules::HOOKED;
 use super::{BRIDGE, GatewayBridge, GwBridgeError, TABLE, WALL, ports};
 use crate::sandbox::sysctl;
 
@@ -60,12 +61,13 @@ fn rules(table: &Value) -> Wall {
     let empty = Vec::new();
     let objects = table["nftables"].as_array().unwrap_or(&empty);
     for (chain, least) in WALL {
-        let hooked = objects
-            .iter()
-            .any(|o| o["chain"]["name"] == chain && o["chain"]["hook"].is_string());
+        let there = objects.iter().any(|o| {
+            let of_kernel = o["chain"]["hook"].is_string();
+            o["chain"]["name"] == chain && (of_kernel || !HOOKED.contains(&chain))
+        });
         let rules = objects.iter().filter(|o| o["rule"]["chain"] == chain);
         let rules = rules.count();
-        if !hooked {
+        if !there {
             wall.gaps.push(format!("no chain {chain}"));
         } else if rules < least {
             wall.gaps

@@ -1,5 +1,7 @@
 //! Text of the one nftables table: the way out, and the wall around it. Chains are static; what
-//! changes are elements of sets.
+//! changes are elements of sets. The kernel enters one chain for each hook, `prerouting`, `forward` and
+//! `output`, and they call the others: to enter a chain costs every packet of the host more than its
+//! rules do.
 //!
 //! A drop is final whatever chains of others accept, so the wall consists of drops; what it lets
 //! through may still be dropped elsewhere. Chains at the priority `raw` come before connection
@@ -20,7 +22,10 @@ use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};
 pub const TABLE: &str = "weft";
 
 /// Chains without which a part of the wall is missing, with how many rules each has at least.
-pub const WALL: [(&str, usize); 6] = [
+pub const WALL: [(&str, usize); 9] = [
+    ("prerouting", 3),
+    ("output", 2),
+    ("forward", 2),
     ("mesh_in", 3),
     ("mesh_out", 2),
     ("mesh_forward", 2),
@@ -28,6 +33,9 @@ pub const WALL: [(&str, usize); 6] = [
     ("sandbox_forward", 9),
     ("sandbox_input", 6),
 ];
+
+/// Those of them that the kernel enters.
+pub(super) const HOOKED: [&str; 4] = ["prerouting", "output", "forward", "sandbox_input"];
 
 /// A port of a node of the cluster that its peers alone may speak to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,12 +65,6 @@ table inet {TABLE} {{
     counter refused_sandbox {{ }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
-    }}
-    chain sandbox_in {{
-        type filter hook prerouting priority raw; policy accept;
-    }}
-    chain sandbox_forward {{
-        type filter hook forward priority filter; policy accept;
     }}
     chain sandbox_input {{
         type filter hook input priority filter; policy accept;
@@ -135,16 +137,26 @@ table inet {TABLE} {{
         type ipv4_addr . inet_proto . inet_service
     }}
     counter refused_mesh {{ }}
-    chain mesh_in {{
+    chain mesh_in {{ }}
+    chain mesh_out {{ }}
+    chain mesh_forward {{ }}
+    chain sandbox_in {{ }}
+    chain sandbox_forward {{ }}
+    chain untracked_in {{ }}
+    chain untracked_out {{ }}
+    chain prerouting {{
         type filter hook prerouting priority raw; policy accept;
     }}
-    chain mesh_out {{
+    chain output {{
         type filter hook output priority raw; policy accept;
     }}
-    chain mesh_forward {{
+    chain forward {{
         type filter hook forward priority filter; policy accept;
     }}
 }}
+flush chain inet {TABLE} prerouting
+flush chain inet {TABLE} output
+flush chain inet {TABLE} forward
 flush chain inet {TABLE} mesh_in
 flush chain inet {TABLE} mesh_out
 flush chain inet {TABLE} mesh_forward
@@ -160,8 +172,22 @@ table inet {TABLE} {{
         meta skuid != {own} ip6 daddr {v6} counter name refused_mesh drop
     }}
     chain mesh_forward {{
-        oifname \"{MESH_IFNAME}\" ct status dnat accept
-        oifname \"{MESH_IFNAME}\" counter name refused_mesh drop
+        ct status dnat return
+        counter name refused_mesh drop
+    }}
+    # Walls first: what a later chain accepts has left this hook.
+    chain prerouting {{
+        jump sandbox_in
+        jump mesh_in
+        jump untracked_in
+    }}
+    chain output {{
+        jump mesh_out
+        jump untracked_out
+    }}
+    chain forward {{
+        oifname \"{MESH_IFNAME}\" jump mesh_forward
+        jump sandbox_forward
     }}
 }}
 "
@@ -200,7 +226,7 @@ flush set inet {TABLE} cluster_ports
 /// masquerade above switches on for the whole host: they would pay for an entry that nothing reads.
 /// They come to the address `at` of this node, or are sent by this process, itself or through the
 /// device that the kernel segments them behind. What others send to that port elsewhere is traffic as
-/// any other, and a sandbox's has to be masqueraded.
+/// any other, and a sandbox's has to be masqueraded. Needs the chains of [`mesh_wall`].
 pub(super) fn untracked(at: SocketAddr) -> String {
     let (family, ip, port) = match at.ip() {
         IpAddr::V4(ip) => ("ip", ip.to_string(), at.port()),
@@ -210,12 +236,8 @@ pub(super) fn untracked(at: SocketAddr) -> String {
     format!(
         "\
 table inet {TABLE} {{
-    chain untracked_in {{
-        type filter hook prerouting priority raw; policy accept;
-    }}
-    chain untracked_out {{
-        type filter hook output priority raw; policy accept;
-    }}
+    chain untracked_in {{ }}
+    chain untracked_out {{ }}
 }}
 flush chain inet {TABLE} untracked_in
 flush chain inet {TABLE} untracked_out
@@ -230,6 +252,32 @@ table inet {TABLE} {{
 }}
 "
     )
+}
+
+/// Takes away the chains that the kernel entered by themselves in earlier versions, where they are
+/// there or no chain of their name is. Fails, and changes nothing, where the chains of this version
+/// are.
+pub fn former() -> String {
+    let raw_in = ["mesh_in", "sandbox_in", "untracked_in"].map(|name| (name, "prerouting", "raw"));
+    let raw_out = ["mesh_out", "untracked_out"].map(|name| (name, "output", "raw"));
+    let forward = ["mesh_forward", "sandbox_forward"].map(|name| (name, "forward", "filter"));
+    let out = [("published6_out", "postrouting", "srcnat + 50")];
+    let mut text = String::new();
+    for (name, hook, priority) in raw_in.into_iter().chain(raw_out).chain(forward).chain(out) {
+        let _infallible = write!(
+            text,
+            "\
+table inet {TABLE} {{
+    chain {name} {{
+        type filter hook {hook} priority {priority}; policy accept;
+    }}
+}}
+flush chain inet {TABLE} {name}
+delete chain inet {TABLE} {name}
+"
+        );
+    }
+    text
 }
 
 /// One transaction that removes the table, there or not.
