@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use weft_control::objects::Protocol as Port;
 
 use crate::door::BACKLOG;
-use crate::mesh::owner;
+use crate::published::owner;
 
 /// A burst of news from many nodes fits.
 const RECEIVE_BUFFER: usize = 1 << 20;

@@ -20,7 +20,7 @@ use super::loads::Loads;
 use super::local::LocalPort;
 use super::published::{PublishedPort, published_ports};
 use super::underlay::Mtus;
-use crate::mesh::Published;
+use crate::published::Published;
 use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6};
 
 /// What a node knows at one moment.

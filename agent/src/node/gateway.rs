@@ -13,7 +13,7 @@ use super::running::{Running, blocking};
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::kept::HostRules;
-use crate::mesh::MeshSockets;
+use crate::published::MeshSockets;
 use crate::sandbox::gwbridge::{ClusterPort, Egress, GatewayBridge};
 
 /// The bridge, or the lack of one, once that is known.

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
-use crate::mesh::uplinks;
+use crate::published::uplinks;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};

@@ -17,8 +17,8 @@ use super::known::{self, KnownEndpoint};
 use super::member::Member;
 use super::running::Running;
 use crate::manager::Manager;
-use crate::mesh::PortEntry;
-use crate::mesh::busy::NO_ADDRESS;
+use crate::published::PortEntry;
+use crate::published::busy::NO_ADDRESS;
 
 /// What the node knows at one moment.
 pub(super) struct Seen {

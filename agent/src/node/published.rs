@@ -9,7 +9,7 @@ use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::compile::Member;
 use super::known::KnownEndpoint;
-use crate::mesh::Published;
+use crate::published::Published;
 
 /// A port that this node accepts.
 pub(super) struct PublishedPort<'a> {

@@ -32,7 +32,7 @@ use super::running::{MESH_IP, Running, blocking, gossip_members};
 use super::tasks::Tasks;
 use super::underlay::Mtus;
 use super::{vitals, ways};
-use crate::mesh::busy::NO_ADDRESS;
+use crate::published::busy::NO_ADDRESS;
 use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.

@@ -27,8 +27,8 @@ use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
-use crate::mesh::uplinks::Uplinks;
-use crate::mesh::{MeshConfig, MeshSockets, owner};
+use crate::published::uplinks::Uplinks;
+use crate::published::{MeshConfig, MeshSockets, owner};
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::{
     MESH_IP as MESH_IPV4, MESH_IP6, add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6,

@@ -12,7 +12,7 @@ use super::known::KnownEndpoint;
 use super::mesh::Seen;
 use super::running::blocking;
 use crate::api::{Answer, ApiError};
-use crate::mesh::owner;
+use crate::published::owner;
 
 /// A port as people write it: `8000`, or `8000/udp`.
 fn port_of(asked: &str) -> Option<(u16, Option<Protocol>)> {

@@ -115,7 +115,7 @@ mod tests {
     use weft_control::objects::{Protocol, PublishMode};
 
     use super::*;
-    use crate::mesh::listen;
+    use crate::published::listen;
 
     #[test]
     fn a_port_without_replicas_is_kept_and_refuses() {
