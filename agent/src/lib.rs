@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod capture;
+mod compile;
 pub mod config;
 mod daemon;
 mod disk_thread;
@@ -12,10 +13,14 @@ mod door;
 pub mod gossip;
 pub mod kept;
 pub mod manager;
+mod membership;
 pub mod metrics;
 pub mod node;
 pub mod notify;
+mod observe;
+mod parts;
 pub mod published;
+mod reconcile;
 pub mod sandbox;
 pub mod session;
 mod state_file;

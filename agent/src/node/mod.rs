@@ -4,45 +4,7 @@
 //! a manager (and is one itself, perhaps), a data plane, gossip, DNS, mesh sockets, a gateway
 //! bridge and tasks; its loop (`reconcile`) makes them what the orders say.
 
-mod address;
-mod announcements;
-mod attach;
-mod compile;
-mod conns;
-mod delivery;
-mod doctor;
-mod drain;
-mod endpoints;
-mod figures;
-mod gateway;
-mod keeper;
-mod known;
-mod liars;
-mod lifecycle;
-mod listening;
-mod loads;
-mod local;
-mod manager_part;
-mod member;
-mod mesh;
-mod mtu;
-mod overlap;
-mod ping;
-mod places;
-mod probe;
-mod published;
-mod reconcile;
-mod remembered;
-mod running;
-mod self_tests;
 mod service;
-mod swarm;
-mod tasks;
-mod underlay;
-mod vitals;
-mod warnings;
-mod ways;
-mod why;
 
 use std::sync::Arc;
 
@@ -52,26 +14,27 @@ use weft_sys::netns_lock::NetnsLock;
 
 use crate::api::ApiSocket;
 use crate::config::Config;
+use crate::membership::member::Member;
+use crate::membership::self_tests::SelfTests;
+use crate::membership::swarm;
+use crate::parts::warnings::Warnings;
 use crate::session::Membership;
-use member::Member;
-use self_tests::SelfTests;
-use warnings::Warnings;
 
 /// What the node API works on.
 #[derive(Debug)]
 pub(crate) struct Node {
-    config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// Held only for reading and for swapping, never while something is waited for.
-    member: RwLock<Option<Arc<Member>>>,
+    pub(crate) member: RwLock<Option<Arc<Member>>>,
     /// One init, join or leave at a time. Holds the network namespace while the node is a member:
     /// `weft0`, the gateway bridge and the rules are there once, and so are removed by their owner
     /// only.
-    transition: Mutex<Option<NetnsLock>>,
-    fatal: Arc<watch::Sender<Option<String>>>,
-    warnings: Arc<Warnings>,
-    self_tests: Arc<SelfTests>,
+    pub(crate) transition: Mutex<Option<NetnsLock>>,
+    pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
+    pub(crate) warnings: Arc<Warnings>,
+    pub(crate) self_tests: Arc<SelfTests>,
     /// True once `weftd` ends: what streams has to end, too.
-    stopping: watch::Receiver<bool>,
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// Runs the node until `shutdown` becomes true. Tasks outlive it, for the next agent.

@@ -18,18 +18,18 @@ use weft_control::objects::{
 use weft_control::text::cleaned;
 
 use super::Node;
-use super::conns;
-use super::figures;
-use super::member::Member;
-use super::mesh::Seen;
-use super::ping;
-use super::running::{Running, millis};
-use super::swarm::not_member;
-use super::why;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
 use crate::manager::Manager;
+use crate::membership::member::Member;
+use crate::membership::swarm::not_member;
 use crate::metrics::Metrics;
+use crate::observe::conns;
+use crate::observe::counters;
+use crate::observe::ping;
+use crate::observe::replicas::Seen;
+use crate::observe::why;
+use crate::parts::data_path::{Running, millis};
 
 impl Node {
     async fn current(&self) -> Answer<Arc<Member>> {
@@ -264,9 +264,9 @@ impl NodeService for Node {
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         let (member, running) = self.running().await?;
         if let Some(port) = &query.port {
-            figures::check_port(&member, &running, port)?;
+            counters::check_port(&member, &running, port)?;
         }
-        Ok(figures::drops(&member, &running, query.port.as_deref()))
+        Ok(counters::drops(&member, &running, query.port.as_deref()))
     }
 
     async fn doctor(&self) -> Answer<Vec<Check>> {
@@ -285,7 +285,7 @@ impl NodeService for Node {
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
         let (member, running) = self.running().await?;
         if let Some(port) = &query.port {
-            figures::check_port(&member, &running, port)?;
+            counters::check_port(&member, &running, port)?;
         }
         let reader = running
             .plane
@@ -297,8 +297,8 @@ impl NodeService for Node {
 
     async fn metrics(&self) -> Answer<String> {
         let member = self.member.read().await.as_ref().map(Arc::clone);
-        let sample = member.map(|m| figures::sample(&m)).unwrap_or_default();
-        Metrics::new(Arc::new(figures::Once(sample)))
+        let sample = member.map(|m| counters::sample(&m)).unwrap_or_default();
+        Metrics::new(Arc::new(counters::Once(sample)))
             .encode()
             .map_err(|e| ApiError::internal(e.to_string()))
     }

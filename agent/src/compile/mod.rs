@@ -1,0 +1,7 @@
+//! From orders, gossip and the ports of this node to what the data plane, DNS and the listeners
+//! use. Pure: no sockets, no files, no clock.
+
+pub(crate) mod known;
+pub(crate) mod loads;
+pub(crate) mod published_ports;
+pub(crate) mod tables;

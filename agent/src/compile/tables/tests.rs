@@ -1,0 +1,227 @@
+use weft_control::assignment::{NodeView, Own, Shared};
+use weft_control::objects::{
+    Availability, ConnectionPolicy, EndingService, Meta, NetworkAttachmentSpec, NetworkSpec, Node,
+    NodeState, Role, ServiceMode, Subnet, Vip,
+};
+
+use super::*;
+use crate::compile::known;
+
+fn node(n: u8) -> Node {
+    Node {
+        id: NodeId(format!("n{n}")),
+        meta: Meta::default(),
+        role: Role::Worker,
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
+        hostname: format!("node{n}"),
+        engine_version: "1".to_owned(),
+        addr: [192, 0, 2, n].into(),
+        data_path_addr: [192, 0, 2, n].into(),
+        gossip_port: 7946,
+        state: NodeState::Ready,
+        message: String::new(),
+        impaired: None,
+        certified: 0,
+        ingress_ip: None,
+        manager_addr: None,
+    }
+}
+
+/// Three nodes, the first one this; the third has the only replica of `web`.
+fn orders() -> Assignment {
+    let network = Network {
+        id: NetworkId::from("back"),
+        meta: Meta::default(),
+        spec: NetworkSpec {
+            name: "back".to_owned(),
+            ..NetworkSpec::default()
+        },
+        vni: 4097,
+        subnets: vec![Subnet {
+            cidr: "10.0.1.0/24".parse().unwrap(),
+            gateway: [10, 0, 1, 1].into(),
+        }],
+    };
+    let web = ServiceView {
+        id: ServiceId::from("web"),
+        name: "web".to_owned(),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        networks: vec![NetworkAttachmentSpec {
+            target: "back".to_owned(),
+            aliases: Vec::new(),
+        }],
+        endpoint_mode: EndpointMode::Vip,
+        connections: ConnectionPolicy::default(),
+        vips: vec![Vip {
+            network: network.id.clone(),
+            ip: [10, 0, 1, 2].into(),
+        }],
+        ports: Vec::new(),
+    };
+    let endpoint = weft_control::assignment::EndpointView {
+        id: EndpointId::from("d"),
+        network: network.id.clone(),
+        node: NodeId::from("n3"),
+        name: "web.1.d".to_owned(),
+        ips: vec![[10, 0, 1, 3].into()],
+        mac: weft_control::objects::Mac::for_ip([10, 0, 1, 3].into()),
+        aliases: Vec::new(),
+        service: Some(web.id.clone()),
+        task: None,
+    };
+    Assignment {
+        shared: Arc::new(Shared {
+            version: 1,
+            cluster_id: "c".to_owned(),
+            data_path_port: 4789,
+            nodes: [1, 2, 3].map(|n| NodeView::from(&node(n))).to_vec(),
+            networks: vec![network],
+            services: vec![web],
+            ending: Vec::new(),
+            endpoints: vec![endpoint],
+            peers: Vec::new(),
+            gossip_keys: Vec::new(),
+        }),
+        own: Arc::new(Own {
+            version: 1,
+            node: node(1),
+            tasks: Vec::new(),
+            endpoints: Vec::new(),
+        }),
+    }
+}
+
+/// Tables of the first node after the others said this.
+fn tables(said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
+    tables_of(&orders(), said)
+}
+
+fn tables_of(orders: &Assignment, said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
+    let heard = said.iter().map(|(owner, text)| {
+        let record = serde_json::from_str(text).unwrap();
+        (NodeId::from(*owner), record)
+    });
+    let mut problems = Vec::new();
+    let heard = heard.collect();
+    let remote = known::of_others(&orders.shared, orders.node_id(), &heard, &mut problems);
+    let ids: Vec<NodeId> = ["n2", "n3"].map(NodeId::from).to_vec();
+    let compiled = compile(
+        &Inputs {
+            assignment: orders,
+            remote: &remote,
+            nodes: &ids.iter().collect(),
+            local: &[],
+            mesh_port: None,
+            mesh_ip: [169, 254, 77, 2].into(),
+            mesh_ip6: None,
+            mtus: &Mtus {
+                port: 1450,
+                receives: 1450,
+                paths: BTreeMap::new(),
+            },
+            epoch: 1,
+        },
+        &mut Loads::default(),
+    );
+    (compiled, problems)
+}
+
+/// Replicas that connections to the service go to, and those in DNS.
+fn replicas(compiled: &Compiled) -> Vec<(IpAddr, bool)> {
+    let services = compiled.snapshot.services.all().iter();
+    services
+        .flat_map(|s| &s.replicas)
+        .map(|r| (r.ip, r.draining))
+        .collect()
+}
+
+#[test]
+fn a_record_of_another_node_moves_no_address_and_makes_no_replica() {
+    let honest = [("n3", r#"{"id": "d", "ready": true}"#)];
+    let (truth, problems) = tables(&honest);
+    assert_eq!(replicas(&truth), [([10, 0, 1, 3].into(), false)]);
+    assert!(problems.is_empty());
+    let all = r#""network": "back", "node": "n2", "name": "x", "mac": "02:42:0a:00:01:03",
+        "aliases": ["web"], "service": "web", "host_ports": [], "ready": true"#;
+    let moved = format!(r#"{{"id": "d", "ips": ["10.0.1.3"], {all}}}"#);
+    let evil = format!(r#"{{"id": "evil", "ips": ["10.0.1.9"], {all}}}"#);
+    let vip = format!(r#"{{"id": "vip", "ips": ["10.0.1.2"], {all}}}"#);
+    for forged in [&moved, &evil, &vip] {
+        for order in [[honest[0], ("n2", forged)], [("n2", forged), honest[0]]] {
+            let (lied, _) = tables(&order);
+            assert_eq!(replicas(&lied), replicas(&truth), "{forged}");
+            assert_eq!(format!("{:?}", lied.zone), format!("{:?}", truth.zone));
+            let switch = |c: &Compiled| format!("{:?}", c.snapshot.switch);
+            assert_eq!(switch(&lied), switch(&truth));
+        }
+    }
+    let (_, problems) = tables(&[honest[0], ("n2", &moved)]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    // Who owns it may take it away.
+    let (gone, _) = tables(&[("n3", r#"{"id": "d", "ready": false}"#)]);
+    assert_eq!(replicas(&gone), [([10, 0, 1, 3].into(), true)]);
+}
+
+/// Orders after the service was removed, and before its task has ended.
+fn removed() -> Assignment {
+    let mut orders = orders();
+    let shared = Arc::make_mut(&mut orders.shared);
+    let web = shared.services.remove(0);
+    shared.ending.push(EndingService {
+        id: web.id,
+        name: web.name,
+        vips: web.vips,
+    });
+    orders
+}
+
+#[test]
+fn a_removed_service_keeps_its_replicas_and_takes_nothing_new() {
+    let vip: IpAddr = [10, 0, 1, 2].into();
+    let vni = Vni::new(4097).unwrap();
+    for ready in [true, false] {
+        let said = format!(r#"{{"id": "d", "ready": {ready}}}"#);
+        let (tables, problems) = tables_of(&removed(), &[("n3", &said)]);
+        assert!(problems.is_empty(), "{problems:?}");
+        // Open connections find their replica, and packets to the address their way.
+        assert_eq!(replicas(&tables), [([10, 0, 1, 3].into(), true)]);
+        let switch = format!("{:?}", tables.snapshot.switch);
+        let (before, _) = self::tables(&[("n3", &said)]);
+        assert_eq!(switch, format!("{:?}", before.snapshot.switch));
+        // New ones do not, and nobody resolves it.
+        assert!(!tables.snapshot.services.is_vip(vni, vip));
+        assert_eq!(tables.snapshot.services.all_published().count(), 0);
+        assert!(tables.published.is_empty());
+        assert!(!format!("{:?}", tables.zone).contains("10.0.1.2"));
+    }
+}
+
+#[test]
+fn a_service_without_its_last_published_port_keeps_its_replicas() {
+    let mut orders = orders();
+    let shared = Arc::make_mut(&mut orders.shared);
+    shared.networks[0].spec.ingress = true;
+    shared.services[0].vips.clear();
+    let (tables, _) = tables_of(&orders, &[("n3", r#"{"id": "d", "ready": true}"#)]);
+    assert_eq!(replicas(&tables), [([10, 0, 1, 3].into(), false)]);
+    assert_eq!(tables.snapshot.services.all_published().count(), 0);
+}
+
+proptest::proptest! {
+    /// The rule at the commands and the one of the zone are in two crates that do not know each
+    /// other.
+    #[test]
+    fn every_name_that_a_command_takes_is_in_the_zone(name in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,66}") {
+        proptest::prop_assume!(weft_control::names::check("alias", &name).is_ok());
+        let mut zone = ZoneBuilder::new();
+        zone.network("n", &name);
+        let service = ServiceNames {
+            name: name.clone(),
+            aliases: vec![name],
+            ..ServiceNames::default()
+        };
+        zone.service("n", &service).expect("the network is there");
+        proptest::prop_assert!(zone.refused().is_empty(), "{:?}", zone.refused());
+    }
+}

@@ -1,0 +1,257 @@
+//! Becoming part of a swarm, being it again after a restart, and leaving.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
+use weft_control::cluster::NodeDescription;
+use weft_control::objects::Role;
+use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
+
+use super::address::{AddressError, HostAddresses};
+use super::member::Member;
+use crate::api::ApiError;
+use crate::config::Config;
+use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
+use crate::node::Node;
+use crate::reconcile::overlap::host_routes;
+use crate::session::{Farewell, Identity, JoinParams, Membership, join};
+
+impl From<AddressError> for ApiError {
+    fn from(error: AddressError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+/// Addresses from the flags of init and join.
+struct Addresses {
+    advertise: IpAddr,
+    advertise_port: Option<u16>,
+    listen: SocketAddr,
+    data_path: IpAddr,
+}
+
+impl Node {
+    fn addresses(
+        advertise: Option<&str>,
+        listen: Option<&str>,
+        data_path: Option<&str>,
+    ) -> Result<Addresses, AddressError> {
+        let host = HostAddresses::read()?;
+        let (ip, port) = host.advertise(advertise)?;
+        Ok(Addresses {
+            advertise: ip,
+            advertise_port: port,
+            listen: host.listen(listen, ip)?,
+            data_path: host.data_path(data_path, ip)?,
+        })
+    }
+
+    fn describe(&self, addresses: &Addresses) -> NodeDescription {
+        NodeDescription {
+            hostname: self.config.name.clone(),
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            addr: addresses.advertise,
+            data_path_addr: addresses.data_path,
+            gossip_port: self.config.gossip_port,
+            manager_addr: None,
+        }
+    }
+
+    fn manager_config(&self, listen: SocketAddr, advertise: SocketAddr) -> ManagerConfig {
+        ManagerConfig {
+            data_dir: self.config.data_dir.clone(),
+            listen,
+            advertise,
+            timing: Timing::default(),
+            routes: Arc::new(host_routes),
+        }
+    }
+
+    /// `weft swarm init`. Nothing is left behind when it fails.
+    pub(crate) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
+        let mut held = self.transition.lock().await;
+        if self.member.read().await.is_some() {
+            return Err(already_member());
+        }
+        let lock = lock_namespace(&self.config)?;
+        let addresses = Self::addresses(
+            body.advertise_addr.as_deref(),
+            body.listen_addr.as_deref(),
+            body.data_path_addr.as_deref(),
+        )?;
+        let port = addresses
+            .advertise_port
+            .unwrap_or_else(|| addresses.listen.port());
+        let advertise = SocketAddr::new(addresses.advertise, port);
+        let (manager, identity, membership) = Manager::init(
+            self.manager_config(addresses.listen, advertise),
+            InitParams {
+                node: self.describe(&addresses),
+                default_address_pools: body.default_addr_pool,
+                subnet_prefix_len: body.default_addr_pool_mask_length,
+                data_path_port: body.data_path_port,
+            },
+        )
+        .await?;
+        let token = manager.join_token(Role::Worker)?;
+        let node_id = identity.node_id().clone();
+        let member = self.enter(membership, identity, Some(manager)).await?;
+        *held = Some(lock);
+        *self.member.write().await = Some(member);
+        Ok(SwarmInitReply {
+            node_id,
+            worker_token: token.token,
+            manager_addr: token.manager_addr,
+        })
+    }
+
+    /// `weft swarm join`. Nothing is left behind when it fails.
+    pub(crate) async fn join(&self, body: SwarmJoin) -> Result<SwarmJoinReply, ApiError> {
+        let mut held = self.transition.lock().await;
+        if self.member.read().await.is_some() {
+            return Err(already_member());
+        }
+        let lock = lock_namespace(&self.config)?;
+        let addresses = Self::addresses(
+            body.advertise_addr.as_deref(),
+            body.listen_addr.as_deref(),
+            body.data_path_addr.as_deref(),
+        )?;
+        let identity = join(JoinParams {
+            token: body.token,
+            remote: body.remote_addr,
+            node: self.describe(&addresses),
+            data_dir: self.config.data_dir.clone(),
+        })
+        .await?;
+        let loaded = Membership::load(&self.config.data_dir)
+            .map_err(|e| ApiError::internal(e.to_string()))?;
+        let Some((membership, _)) = loaded else {
+            return Err(ApiError::internal("the membership was not written"));
+        };
+        let (node_id, role) = (identity.node_id().clone(), identity.role());
+        let member = self.enter(membership, identity, None).await?;
+        *held = Some(lock);
+        *self.member.write().await = Some(member);
+        Ok(SwarmJoinReply { node_id, role })
+    }
+
+    /// Starts as a member and waits for the first orders; leaves again when they fail.
+    async fn enter(
+        &self,
+        membership: Membership,
+        identity: Identity,
+        manager: Option<Manager>,
+    ) -> Result<Arc<Member>, ApiError> {
+        let started = Member::start(
+            Arc::clone(&self.config),
+            membership,
+            identity,
+            manager,
+            Arc::clone(&self.warnings),
+            Arc::clone(&self.self_tests),
+            Arc::clone(&self.fatal),
+        )
+        .await;
+        let member = match started {
+            Ok(member) => member,
+            Err(error) => {
+                if let Err(error) = Membership::forget(&self.config.data_dir) {
+                    tracing::warn!(%error, "a failed start was not undone");
+                }
+                return Err(ApiError::internal(format!("{error:#}")));
+            }
+        };
+        if let Err(why) = member.wait_started().await {
+            if let Err(error) = member.leave(Farewell::NeverStarted).await {
+                tracing::warn!(error = %format!("{error:#}"), "a failed start was not undone");
+            }
+            self.warnings.clear("start");
+            return Err(ApiError::unavailable(why));
+        }
+        Ok(member)
+    }
+
+    /// Starts again what was a member before `weftd` was restarted.
+    pub(crate) async fn rejoin(
+        &self,
+        membership: Membership,
+        identity: Identity,
+    ) -> anyhow::Result<Arc<Member>> {
+        let listen = (identity.role() == Role::Manager)
+            .then_some(membership.listen)
+            .flatten();
+        let advertise = membership.node.manager_addr.or(listen);
+        let member = Member::start(
+            Arc::clone(&self.config),
+            membership,
+            identity.clone(),
+            None,
+            Arc::clone(&self.warnings),
+            Arc::clone(&self.self_tests),
+            Arc::clone(&self.fatal),
+        )
+        .await?;
+        if let (Some(listen), Some(advertise)) = (listen, advertise) {
+            let config = self.manager_config(listen, advertise);
+            member.open_manager(config, identity).await;
+        }
+        Ok(member)
+    }
+
+    /// `weft swarm leave`
+    pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
+        let mut held = self.transition.lock().await;
+        let member = self.member.read().await.as_ref().map(Arc::clone);
+        let member = member.ok_or_else(not_member)?;
+        if member.session.identity().role() == Role::Manager && !body.force {
+            return Err(ApiError::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
+            ));
+        }
+        let left = member.leave(Farewell::Left).await;
+        *self.member.write().await = None;
+        *held = None;
+        left.map_err(|e| {
+            ApiError::internal(format!(
+                "The node left the swarm, but not everything that it had made was removed: {e:#}"
+            ))
+        })
+    }
+}
+
+/// Before anything else is touched: what an agent undoes has to be its own.
+///
+/// # Errors
+/// Another agent has the namespace, or the kernel refuses.
+pub(crate) fn lock_namespace(config: &Config) -> Result<NetnsLock, NetnsLockError> {
+    match NetnsLock::acquire(netns_lock::FOLDER.as_ref()) {
+        // An ordinary user, in a user namespace perhaps: agents of one `--run-dir` see each other.
+        Err(error) if error.is_for_another_user() => {
+            NetnsLock::acquire(&config.run_dir.join("locks"))
+        }
+        locked => locked,
+    }
+}
+
+impl From<NetnsLockError> for ApiError {
+    fn from(error: NetnsLockError) -> Self {
+        match error {
+            NetnsLockError::Held { .. } => Self::conflict(error.to_string()),
+            error => Self::internal(error.to_string()),
+        }
+    }
+}
+
+pub(crate) fn not_member() -> ApiError {
+    ApiError::unavailable(
+        "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+fn already_member() -> ApiError {
+    ApiError::unavailable(
+        "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm and join another one.",
+    )
+}

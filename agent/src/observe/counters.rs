@@ -1,0 +1,274 @@
+//! Counters of the node, for `weft drops` and `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use weft_control::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
+use weft_control::gossip::MemberState;
+use weft_control::records::Table;
+use weft_dataplane::{DropCounters, Port, UNDERLAY};
+use weft_wire::DropReason;
+
+use super::replicas::Seen;
+use crate::api::{Answer, ApiError};
+use crate::membership::member::Member;
+use crate::metrics::{
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
+    WorkerEvents, WorkerSample,
+};
+use crate::parts::data_path::Running;
+
+/// A sample that was read already.
+#[derive(Debug)]
+pub(crate) struct Once(pub(crate) Sample);
+
+impl MetricsSource for Once {
+    fn sample(&self) -> Sample {
+        self.0.clone()
+    }
+}
+
+/// Every port, `mesh` included, with the name of its network.
+fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
+    let orders = member.session.assignments().borrow().clone();
+    let network = |id: &weft_control::id::NetworkId| {
+        orders
+            .as_ref()
+            .and_then(|o| o.shared.networks.iter().find(|n| &n.id == id))
+            .map_or_else(|| id.as_str().to_owned(), |n| n.spec.name.clone())
+    };
+    let mut ports: Vec<(Arc<Port>, String)> = member
+        .local
+        .all()
+        .into_iter()
+        .map(|p| (p.port, network(&p.record.network)))
+        .collect();
+    if let Some(mesh) = &running.mesh_port {
+        ports.push((Arc::clone(mesh), String::new()));
+    }
+    ports
+}
+
+/// Refuses the name of a port that is not on this node.
+pub(crate) fn check_port(member: &Member, running: &Running, name: &str) -> Answer<()> {
+    let mut known: Vec<String> = ports(member, running)
+        .into_iter()
+        .map(|(port, _)| port.name.to_string())
+        .collect();
+    known.push(UNDERLAY.to_owned());
+    if known.iter().any(|k| k == name) {
+        return Ok(());
+    }
+    known.sort();
+    Err(ApiError::not_found(format!(
+        "no such port on this node: {name}; there are {}",
+        known.join(", ")
+    )))
+}
+
+fn count(reason: DropReason, packets: u64) -> DropCount {
+    DropCount {
+        reason: reason.name().to_owned(),
+        help: reason.help().to_owned(),
+        packets,
+    }
+}
+
+fn counts(drops: &DropCounters) -> Vec<DropCount> {
+    drops.iter().map(|(r, n)| count(r, n)).collect()
+}
+
+/// `weft drops`, of one port where `only` names it.
+pub(crate) fn drops(member: &Member, running: &Running, only: Option<&str>) -> Drops {
+    let mut rows: Vec<PortDrops> = ports(member, running)
+        .into_iter()
+        .map(|(port, _)| PortDrops {
+            port: port.name.to_string(),
+            drops: counts(&port.counters.drops),
+        })
+        .collect();
+    rows.push(PortDrops {
+        port: UNDERLAY.to_owned(),
+        drops: underlay(running)
+            .into_iter()
+            .map(|(r, n)| count(r, n))
+            .collect(),
+    });
+    rows.retain(|row| !row.drops.is_empty() && only.is_none_or(|name| name == row.port));
+    let mut total: Vec<DropCount> = Vec::new();
+    for row in rows.iter().flat_map(|r| &r.drops) {
+        match total.iter_mut().find(|t| t.reason == row.reason) {
+            Some(sum) => sum.packets += row.packets,
+            None => total.push(row.clone()),
+        }
+    }
+    total.sort_by(|a, b| b.packets.cmp(&a.packets).then(a.reason.cmp(&b.reason)));
+    Drops { total, ports: rows }
+}
+
+fn underlay(running: &Running) -> Vec<(DropReason, u64)> {
+    let mut sum: BTreeMap<DropReason, u64> = BTreeMap::new();
+    for worker in running.plane.counters() {
+        for (reason, n) in worker.underlay.iter() {
+            *sum.entry(reason).or_default() += n;
+        }
+    }
+    sum.into_iter().collect()
+}
+
+/// `/metrics`
+pub(crate) fn sample(member: &Member) -> Sample {
+    let mut sample = Sample {
+        session_connected: member.session.connected(),
+        dns: dns(member),
+        doors: member.manager.get().map(|m| m.door()).into_iter().collect(),
+        ..Sample::default()
+    };
+    let Some(running) = member.running.load_full() else {
+        return sample;
+    };
+    sample.epoch = running.plane.snapshot().epoch;
+    sample.ports = ports(member, &running)
+        .into_iter()
+        .map(|(port, network)| {
+            let c = &port.counters;
+            PortSample {
+                port: port.name.to_string(),
+                network,
+                // The data plane's view is the sandbox's mirrored.
+                rx_packets: c.tx_frames.load(Ordering::Relaxed),
+                rx_bytes: c.tx_bytes.load(Ordering::Relaxed),
+                tx_packets: c.rx_frames.load(Ordering::Relaxed),
+                tx_bytes: c.rx_bytes.load(Ordering::Relaxed),
+                drops: c.drops.iter().collect(),
+            }
+        })
+        .collect();
+    let workers = running.plane.counters();
+    let total = |f: fn(&weft_dataplane::WorkerCounters) -> u64| workers.iter().map(f).sum();
+    sample.ports.push(PortSample {
+        port: UNDERLAY.to_owned(),
+        rx_packets: total(|w| w.rx_datagrams.load(Ordering::Relaxed)),
+        tx_packets: total(|w| w.tx_datagrams.load(Ordering::Relaxed)),
+        drops: underlay(&running),
+        ..PortSample::default()
+    });
+    sample.workers = workers
+        .iter()
+        .map(|w| WorkerSample {
+            flows_active: w.flows.load(Ordering::Relaxed),
+        })
+        .collect();
+    if let Some(seen) = Seen::of(member, &running) {
+        sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
+        sample.mesh_replicas = mesh_replicas(&seen);
+    }
+    sample.probes = running.probes.read();
+    sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
+    sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
+    sample.gossip = gossip(&running);
+    sample.doors.push(running.gossip.door());
+    sample
+}
+
+fn mesh_port(port: MeshPort) -> MeshPortSample {
+    MeshPortSample {
+        service: port.service,
+        published: port.port,
+        protocol: port.protocol,
+        host_ip: port.host_ip,
+        accepted: port.accepted,
+        failed: port.failed,
+        open: port.active,
+        rx_bytes: port.rx_bytes,
+        tx_bytes: port.tx_bytes,
+        retried: port.retried,
+        ejected: port.ejected.into(),
+        connect: port.connect,
+        healthy: port.healthy.into(),
+        accepted_here: matches!(
+            port.state,
+            MeshPortState::Listening | MeshPortState::NoReplica
+        ),
+    }
+}
+
+fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
+    let mut samples = Vec::new();
+    for service in &seen.orders.shared.services {
+        // One that nobody heard of yet has no figures.
+        let heard = seen.replicas(service).into_iter();
+        samples.extend(
+            heard
+                .filter(|r| !r.network.is_empty())
+                .map(|replica| MeshReplicaSample {
+                    service: service.name.clone(),
+                    replica: replica.name,
+                    node: replica.node,
+                    network: replica.network,
+                    healthy: replica.why_not.is_empty(),
+                    open: replica.active.into(),
+                    accepted: replica.accepted,
+                    refused: replica.refused,
+                    retried: replica.retried,
+                    rx_bytes: replica.rx_bytes,
+                    tx_bytes: replica.tx_bytes,
+                    connect: replica.connect,
+                    ejected: replica.ejected,
+                    ejections: replica.ejections,
+                }),
+        );
+    }
+    samples
+}
+
+fn dns(member: &Member) -> DnsSample {
+    let s = member.dns.stats();
+    DnsSample {
+        queries: vec![
+            ("answered", s.answered),
+            ("nodata", s.nodata),
+            ("nxdomain", s.nxdomain),
+            ("servfail", s.servfail),
+            ("refused", s.refused),
+            ("malformed", s.malformed),
+            ("dropped", s.dropped),
+            ("forwarded", s.forwarded),
+        ],
+        cached: s.cached,
+    }
+}
+
+fn gossip(running: &Running) -> GossipSample {
+    let s = running.gossip.stats();
+    let view = running.gossip.view().borrow().clone();
+    let members =
+        |state: MemberState| view.members.values().filter(|m| m.state == state).count() as u64;
+    let entries = [Table::Node, Table::Endpoint, Table::Load]
+        .into_iter()
+        .map(|table| view.entries(table).count() as u64)
+        .sum();
+    GossipSample {
+        members: vec![
+            ("alive", members(MemberState::Alive)),
+            ("suspect", members(MemberState::Suspect)),
+            ("down", members(MemberState::Down)),
+            ("left", members(MemberState::Left)),
+        ],
+        events: vec![
+            ("datagrams_sent", s.datagrams_out),
+            ("datagrams_received", s.datagrams_in),
+            ("syncs", s.streams),
+            ("syncs_failed", s.streams_failed),
+            ("send_errors", s.send_errors),
+            ("malformed", s.malformed),
+            ("unknown_key", s.unknown_key),
+            ("forged", s.forged),
+            ("refused", s.refused),
+            ("stranger", s.strangers),
+            ("lie", s.lies),
+        ],
+        entries,
+    }
+}

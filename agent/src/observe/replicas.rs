@@ -1,0 +1,374 @@
+//! Who answers a published port or a name on this node: `weft mesh ls`, `weft why`, metrics.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weft_control::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
+use weft_control::assignment::{Assignment, ServiceView};
+use weft_control::gossip::MemberState;
+use weft_control::id::{NetworkId, NodeId};
+use weft_control::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
+use weft_dataplane::Snapshot;
+use weft_mesh::Ejection;
+use weft_wire::{Instant, Vni};
+
+use crate::compile::known::{self, KnownEndpoint};
+use crate::manager::Manager;
+use crate::membership::member::Member;
+use crate::parts::data_path::Running;
+use crate::published::PortEntry;
+use crate::published::busy::NO_ADDRESS;
+
+/// What the node knows at one moment.
+pub(crate) struct Seen {
+    pub(crate) orders: Arc<Assignment>,
+    /// Every endpoint that is there, this node's first.
+    pub(crate) endpoints: Vec<KnownEndpoint>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) entries: Vec<PortEntry>,
+    /// Why this node accepts connections that should go on as they are.
+    pub(crate) frame_error: Option<String>,
+    pub(crate) manager: Option<Arc<Manager>>,
+    /// Nodes that do not answer gossip.
+    pub(crate) down: BTreeSet<NodeId>,
+    pub(crate) now: Instant,
+}
+
+impl Seen {
+    /// Nothing before the first orders.
+    pub(crate) fn of(member: &Member, running: &Running) -> Option<Self> {
+        let orders = member.session.assignments().borrow().clone()?;
+        let view = running.gossip.view().borrow().clone();
+        let heard = view.endpoints();
+        let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
+        let local = member.local.all().into_iter().map(|p| p.record);
+        // Who lies is told by the loop.
+        let mut lies = Vec::new();
+        let others = known::of_others(&orders.shared, orders.node_id(), &heard, &mut lies);
+        Some(Self {
+            endpoints: local.chain(others).collect(),
+            orders,
+            snapshot: running.plane.snapshot(),
+            entries: running.mesh.entries(),
+            frame_error: running.mesh.frame_error(),
+            manager: member.manager.get().map(Arc::clone),
+            down: view
+                .members
+                .iter()
+                .filter(|(_, member)| member.state == MemberState::Down)
+                .map(|(node, _)| node.clone())
+                .collect(),
+            now: Instant(weft_sys::clock::monotonic_nanos()),
+        })
+    }
+
+    /// The service of that name, of a published port.
+    fn service(&self, name: &str) -> Option<&ServiceView> {
+        self.orders.shared.services.iter().find(|s| s.name == name)
+    }
+
+    pub(crate) fn ingress(&self) -> Option<&NetworkId> {
+        let networks = &mut self.orders.shared.networks.iter();
+        networks.find(|n| n.spec.ingress).map(|n| &n.id)
+    }
+
+    fn network(&self, id: &NetworkId) -> String {
+        let network = self.orders.shared.networks.iter().find(|n| n.id == *id);
+        network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
+    }
+
+    pub(crate) fn hostname(&self, id: &NodeId) -> String {
+        let node = self.orders.shared.nodes.iter().find(|n| n.id == *id);
+        node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
+    }
+
+    /// Every published port of this node.
+    pub(crate) fn ports(&self) -> Vec<MeshPort> {
+        self.entries.iter().map(|entry| self.port(entry)).collect()
+    }
+
+    fn port(&self, entry: &PortEntry) -> MeshPort {
+        let published = &entry.published;
+        let (mut healthy, mut total, mut ejected) = (0, 0, 0);
+        if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
+            let host = published.mode == PublishMode::Host;
+            let own = &self.orders.own.node.id;
+            let replicas = self.endpoints.iter().filter(|r| {
+                r.service.as_ref() == Some(&service.id)
+                    && r.network == *ingress
+                    && (!host || r.node == *own)
+            });
+            for record in replicas {
+                total += 1;
+                let load = self.load(service, record);
+                let out = load.and_then(|(_, load)| load.health().ejection(self.now));
+                healthy += u32::from(record.ready && out.is_none());
+                ejected += u32::from(record.ready && out.is_some());
+            }
+            if let (ServiceMode::Replicated { replicas }, false) = (service.mode, host) {
+                total = total.max(replicas);
+            }
+        }
+        let (state, held_by) = match (&entry.closed, published.serving) {
+            (Some(closed), _) if closed.owner == NO_ADDRESS => {
+                (MeshPortState::NoAddress, String::new())
+            }
+            (Some(closed), _) => (MeshPortState::Busy, closed.owner.clone()),
+            (None, true) => (
+                MeshPortState::Listening,
+                entry.held_by.clone().unwrap_or_default(),
+            ),
+            (None, false) => (MeshPortState::NoReplica, String::new()),
+        };
+        let stats = entry.stats.as_ref();
+        // Packets from elsewhere pass the listener by.
+        let protocol = match published.protocol {
+            Protocol::Tcp => weft_mesh::Protocol::Tcp,
+            Protocol::Udp => weft_mesh::Protocol::Udp,
+        };
+        let behind = self
+            .snapshot
+            .services
+            .published(protocol, published.mesh_port);
+        let frame = behind.map(|p| p.load);
+        let failed = stats.map_or(0, |s| s.refused) + frame.map_or(0, |f| f.refused());
+        MeshPort {
+            port: published.port,
+            protocol: published.protocol,
+            mode: published.mode,
+            service: published.service.clone(),
+            host_ip: published.host_ip,
+            front_end: entry.front_end().to_owned(),
+            state,
+            held_by,
+            healthy,
+            total,
+            accepted: stats.map_or(0, |s| s.accepted) + frame.map_or(0, |f| f.accepted()),
+            active: stats.map_or(0, |s| s.open) + frame.map_or(0, |f| f.open()),
+            failed,
+            retried: frame.map_or(0, |f| f.retried()),
+            ejected,
+            rx_bytes: stats.map_or(0, |s| s.rx_bytes) + frame.map_or(0, |f| f.rx_bytes()),
+            tx_bytes: stats.map_or(0, |s| s.tx_bytes) + frame.map_or(0, |f| f.tx_bytes()),
+            connect: stats.map(|s| s.connect).unwrap_or_default()
+                + frame.map_or_else(ConnectTime::default, |f| connect_time(f.connect())),
+        }
+    }
+
+    /// The counters of a replica, and whether the tables have it draining.
+    fn load(
+        &self,
+        service: &ServiceView,
+        record: &KnownEndpoint,
+    ) -> Option<(bool, Arc<weft_mesh::ReplicaLoad>)> {
+        let network = self
+            .orders
+            .shared
+            .networks
+            .iter()
+            .find(|n| n.id == record.network)?;
+        let vni = Vni::new(network.vni)?;
+        let services = self.snapshot.services.all().iter();
+        services
+            .filter(|s| *s.id == *service.id.as_str())
+            .flat_map(|s| &s.replicas)
+            .find(|r| r.vni == vni && record.ips.contains(&r.ip))
+            .map(|r| (r.draining, Arc::clone(&r.load)))
+    }
+
+    /// Replicas of a service as this node sees them; on a manager also those that nobody hears of.
+    pub(crate) fn replicas(&self, service: &ServiceView) -> Vec<MeshReplica> {
+        let mut rows = Vec::new();
+        let own: Vec<_> = self
+            .endpoints
+            .iter()
+            .filter(|r| r.service.as_ref() == Some(&service.id))
+            .collect();
+        for record in &own {
+            let load = self.load(service, record);
+            let why_not = if !record.ready {
+                self.why_not_ready(record)
+            } else if load.as_ref().is_none_or(|(draining, _)| *draining) {
+                "this node has not taken it into its tables yet".to_owned()
+            } else {
+                let health = load.as_ref().map(|(_, load)| load.health());
+                let ejection = health.and_then(|health| health.ejection(self.now));
+                let port = health.and_then(weft_mesh::Health::failed_port);
+                let at = record.ips.first().zip(port);
+                let at = at.map(|(ip, port)| SocketAddr::new(*ip, port));
+                ejection
+                    .map(|ejection| said_of_ejection(ejection, at))
+                    .unwrap_or_default()
+            };
+            let load = load.map(|(_, load)| load);
+            let health = load.as_ref().map(|load| load.health());
+            rows.push(MeshReplica {
+                name: record.name.clone(),
+                node: self.hostname(&record.node),
+                network: self.network(&record.network),
+                ips: record.ips.clone(),
+                active: load.as_ref().map_or(0, |l| l.own()),
+                active_everywhere: load.as_ref().map_or(0, |l| l.total()),
+                accepted: load.as_ref().map_or(0, |l| l.accepted()),
+                refused: load.as_ref().map_or(0, |l| l.refused()),
+                retried: load.as_ref().map_or(0, |l| l.retried()),
+                rx_bytes: load.as_ref().map_or(0, |l| l.rx_bytes()),
+                tx_bytes: load.as_ref().map_or(0, |l| l.tx_bytes()),
+                connect: load
+                    .as_ref()
+                    .map_or_else(ConnectTime::default, |l| connect_time(l.connect())),
+                ejected: health.is_some_and(|h| h.ejection(self.now).is_some()),
+                ejections: health.map_or(0, weft_mesh::Health::ejections),
+                why_not,
+            });
+        }
+        if let Some(manager) = &self.manager {
+            let state = manager.state();
+            let unheard = state.tasks_of(&service.id).filter(|task| {
+                task.desired <= TaskState::Running
+                    && !own.iter().any(|r| r.task.as_ref() == Some(&task.id))
+            });
+            for task in unheard {
+                let down = task.node.as_ref().is_some_and(|id| {
+                    let node = state.nodes.get(id);
+                    node.is_none_or(|n| n.state == weft_control::objects::NodeState::Down)
+                });
+                rows.push(MeshReplica {
+                    name: task.name(),
+                    node: task
+                        .node
+                        .as_ref()
+                        .map(|n| self.hostname(n))
+                        .unwrap_or_default(),
+                    why_not: if down {
+                        "node down".to_owned()
+                    } else {
+                        no_endpoint(task)
+                    },
+                    ..MeshReplica::default()
+                });
+            }
+        }
+        rows.sort_by(|a, b| (&a.name, &a.network).cmp(&(&b.name, &b.network)));
+        rows
+    }
+
+    fn why_not_ready(&self, record: &KnownEndpoint) -> String {
+        let task = record.task.as_ref();
+        let local = self
+            .orders
+            .own
+            .tasks
+            .iter()
+            .find(|t| Some(&t.id) == task)
+            .cloned();
+        let known = local.or_else(|| {
+            let state = self.manager.as_ref()?.state();
+            state.tasks.get(task?).cloned()
+        });
+        match known {
+            Some(task) if task.desired > TaskState::Running => {
+                "draining: it is being stopped, and keeps its open connections".to_owned()
+            }
+            Some(task) => format!("not ready: its task is {}", word(&task)),
+            None => "not ready: it starts or is being stopped".to_owned(),
+        }
+    }
+}
+
+fn connect_time(time: &weft_mesh::ConnectTime) -> ConnectTime {
+    ConnectTime {
+        count: time.count(),
+        total_us: u64::try_from(time.total().as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Why a replica that should take connections gets none from here.
+///
+/// `at` is where it was asked last.
+fn said_of_ejection(ejection: Ejection, at: Option<SocketAddr>) -> String {
+    let all = ejection.refused.saturating_add(ejection.silent);
+    let mut did = match (ejection.refused, ejection.silent) {
+        (refused, 0) => format!("refused {refused} of {all}"),
+        (0, silent) => format!("did not answer {silent} of {all}"),
+        (refused, silent) => format!("refused {refused} and did not answer {silent} of {all}"),
+    };
+    if let Some(at) = at {
+        did += &match ejection.silent {
+            0 => format!(", nothing listens on {at}"),
+            _ => format!(" on {at}"),
+        };
+    }
+    let seconds = ejection.remaining.as_millis().div_ceil(1000);
+    match (seconds, ejection.probed) {
+        (0, true) => format!("ejected until it answers a probe: {did}"),
+        (0, false) => format!("ejected until it answers a connection: {did}"),
+        (seconds, _) => format!("ejected for {seconds} s more: {did}"),
+    }
+}
+
+fn word(task: &Task) -> String {
+    format!("{:?}", task.status.state).to_lowercase()
+}
+
+/// Why a task that is wanted has no endpoint.
+fn no_endpoint(task: &Task) -> String {
+    if task.status.err.is_empty() {
+        format!("no task runs: it is {}", word(task))
+    } else {
+        format!("no task runs: it is {}, {}", word(task), task.status.err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_ejection_is_said_with_its_time_and_its_cause() {
+        let said = |ms, refused, silent, probed| {
+            said_of_ejection(
+                Ejection {
+                    remaining: Duration::from_millis(ms),
+                    refused,
+                    silent,
+                    probed,
+                },
+                None,
+            )
+        };
+        let at = Some(SocketAddr::from(([10, 0, 0, 8], 81)));
+        let ejection = |refused, silent| Ejection {
+            remaining: Duration::ZERO,
+            refused,
+            silent,
+            probed: true,
+        };
+        assert_eq!(
+            said_of_ejection(ejection(3, 0), at),
+            "ejected until it answers a probe: refused 3 of 3, nothing listens on 10.0.0.8:81"
+        );
+        assert!(
+            said_of_ejection(ejection(0, 3), at).ends_with("did not answer 3 of 3 on 10.0.0.8:81")
+        );
+        assert_eq!(
+            said(11_001, 5, 0, true),
+            "ejected for 12 s more: refused 5 of 5"
+        );
+        assert_eq!(
+            said(1, 0, 3, false),
+            "ejected for 1 s more: did not answer 3 of 3"
+        );
+        assert_eq!(
+            said(0, 2, 3, true),
+            "ejected until it answers a probe: refused 2 and did not answer 3 of 5"
+        );
+        assert_eq!(
+            said(0, 3, 0, false),
+            "ejected until it answers a connection: refused 3 of 3"
+        );
+    }
+}

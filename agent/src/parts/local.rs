@@ -1,0 +1,111 @@
+//! Ports that exist on this node: what the data plane reads and what gossip tells the others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use weft_control::id::EndpointId;
+use weft_dataplane::Port;
+use weft_wire::PortId;
+
+use crate::compile::known::KnownEndpoint;
+
+/// One attachment of a sandbox on this node.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalPort {
+    /// The port in the data plane.
+    pub(crate) port: Arc<Port>,
+    /// What is known of it; `ready` says whether new connections may come.
+    pub(crate) record: KnownEndpoint,
+}
+
+/// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
+/// reconcile loop.
+#[derive(Debug, Default)]
+pub(crate) struct LocalPorts {
+    ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
+    next: AtomicU32,
+    generation: AtomicU64,
+    changed: Notify,
+}
+
+impl LocalPorts {
+    /// A number that no port had since the agent started.
+    #[must_use]
+    pub(crate) fn next_id(&self) -> PortId {
+        PortId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds or replaces an attachment.
+    pub(crate) fn insert(&self, port: LocalPort) {
+        self.lock().insert(port.record.id.clone(), port);
+        self.announce();
+    }
+
+    /// Forgets an attachment; the data plane stops reading it with the next snapshot.
+    pub(crate) fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
+        let removed = self.lock().remove(id);
+        self.announce();
+        removed
+    }
+
+    /// Whether new connections and DNS may use the attachment.
+    pub(crate) fn set_ready(&self, id: &EndpointId, ready: bool) {
+        if let Some(port) = self.lock().get_mut(id) {
+            port.record.ready = ready;
+        }
+        self.announce();
+    }
+
+    /// Takes note of the published ports that the attachment's program accepts over IPv4 only.
+    pub(crate) fn set_ipv4_only(&self, id: &EndpointId, ports: Vec<u16>) {
+        let changed = match self.lock().get_mut(id) {
+            Some(port) if port.record.ipv4_only != ports => {
+                port.record.ipv4_only = ports;
+                true
+            }
+            _ => false,
+        };
+        if changed {
+            self.announce();
+        }
+    }
+
+    /// The attachment, if it exists.
+    #[must_use]
+    pub(crate) fn get(&self, id: &EndpointId) -> Option<LocalPort> {
+        self.lock().get(id).cloned()
+    }
+
+    /// All attachments, by id.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<LocalPort> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// All ports, without what is known of them.
+    #[must_use]
+    pub(crate) fn ports(&self) -> Vec<Arc<Port>> {
+        self.lock().values().map(|p| Arc::clone(&p.port)).collect()
+    }
+
+    /// Counts changes.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn announce(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_one();
+    }
+
+    /// Waits until something may have changed. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<EndpointId, LocalPort>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

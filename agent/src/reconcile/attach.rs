@@ -1,0 +1,83 @@
+//! What an attachment means to a sandbox and to the data plane.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_control::objects::{Attachment, Network};
+use weft_dataplane::{Port, PortCounters};
+use weft_sys::tap::Tap;
+use weft_wire::{Mac, Vni};
+
+use crate::compile::known::KnownEndpoint;
+use crate::membership::member::Member;
+use crate::parts::data_path::Running;
+use crate::parts::local::LocalPort;
+use crate::sandbox::PortConfig;
+
+/// eth0, eth2, eth3, …: eth1 leads to the gateway bridge.
+pub(crate) fn ifname(index: usize) -> String {
+    let number = if index == 0 { 0 } else { index + 1 };
+    format!("eth{number}")
+}
+
+/// What a sandbox needs to know of an attachment.
+pub(crate) fn port_config(
+    ifname: String,
+    attachment: &Attachment,
+    network: &Network,
+    mtu: u16,
+) -> PortConfig {
+    let ips = usable_ips(attachment, network)
+        .into_iter()
+        .filter_map(|ip| {
+            let subnet = network.subnets.iter().find(|s| s.cidr.contains(&ip))?;
+            IpNet::new(ip, subnet.cidr.prefix_len()).ok()
+        })
+        .collect();
+    PortConfig {
+        endpoint: attachment.endpoint.clone(),
+        ifname,
+        mac: attachment.mac,
+        ips,
+        gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+        mtu: u32::from(mtu),
+    }
+}
+
+/// Addresses that the sandbox gets. Who publishes a port did not ask for IPv6: a kernel without it
+/// serves the port over IPv4.
+pub(crate) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAddr> {
+    let without = network.spec.ingress && !Path::new("/proc/sys/net/ipv6").exists();
+    let ips = attachment.ips.iter().copied();
+    ips.filter(|ip| ip.is_ipv4() || !without).collect()
+}
+
+/// The data plane's side of an attachment.
+pub(crate) fn local_port(
+    member: &Member,
+    running: &Running,
+    tap: Tap,
+    vni: u32,
+    record: KnownEndpoint,
+) -> anyhow::Result<LocalPort> {
+    let first = record
+        .ips
+        .first()
+        .ok_or_else(|| anyhow::anyhow!("endpoint {} has no address", record.id))?;
+    let port = Port {
+        id: member.local.next_id(),
+        name: record.name.as_str().into(),
+        vni: Vni::new(vni).ok_or_else(|| anyhow::anyhow!("VNI {vni} is out of range"))?,
+        mac: Mac(record.mac.0),
+        ips: record.ips.clone(),
+        worker: running.plane.worker_for(*first),
+        tap: Arc::new(tap),
+        counters: Arc::new(PortCounters::default()),
+    };
+    Ok(LocalPort {
+        port: Arc::new(port),
+        record,
+    })
+}

@@ -1,0 +1,230 @@
+//! The end of a task, in two phases: first every node stops sending it new connections and says so,
+//! then the open ones may end; and only then the task is asked to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use weft_control::gossip::{Member, NetdbView};
+use weft_control::id::{EndpointId, NodeId};
+use weft_control::records::LoadRecord;
+
+/// What gossip needs to reach every node, at least: names are withdrawn too, and nobody says so.
+pub(crate) const WITHDRAW: Duration = Duration::from_millis(500);
+
+/// How long nodes may take to say that they send nothing new.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long connections that are open by then may go on.
+const FINISHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where a task is on its way out. Time is an argument.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    endpoints: BTreeSet<EndpointId>,
+    acknowledged: Option<Duration>,
+}
+
+impl Drain {
+    /// Of a task with these endpoints, which were withdrawn just now.
+    pub(crate) fn new(endpoints: impl IntoIterator<Item = EndpointId>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().collect(),
+            acknowledged: None,
+        }
+    }
+
+    /// Whether the task may be stopped, `since` after it was withdrawn.
+    pub(crate) fn is_over(&mut self, view: &NetdbView, since: Duration) -> bool {
+        self.judge(&view.members, view.loads(), since)
+    }
+
+    fn judge<'a>(
+        &mut self,
+        members: &BTreeMap<NodeId, Member>,
+        loads: impl Iterator<Item = (&'a NodeId, &'a str, LoadRecord)>,
+        since: Duration,
+    ) -> bool {
+        let (open, silent) = self.look(members, loads);
+        let acknowledged = *match &self.acknowledged {
+            Some(at) => at,
+            // Nobody balances to a task without a virtual address and published ports.
+            None if since >= WITHDRAW && silent.is_none_or(|silent| silent == 0) => {
+                self.acknowledged.insert(since)
+            }
+            None if since >= ACKNOWLEDGED_WITHIN => self.acknowledged.insert(since),
+            None => return false,
+        };
+        open == 0 || since >= acknowledged + FINISHED_WITHIN
+    }
+
+    /// Connections that all nodes have open to the task, and how many of the nodes still send new
+    /// ones; nothing when none ever said a word.
+    fn look<'a>(
+        &self,
+        members: &BTreeMap<NodeId, Member>,
+        loads: impl Iterator<Item = (&'a NodeId, &'a str, LoadRecord)>,
+    ) -> (u64, Option<usize>) {
+        let mut open = 0;
+        let mut acknowledged: BTreeMap<&NodeId, usize> = BTreeMap::new();
+        for (owner, endpoint, load) in loads {
+            if self.endpoints.iter().any(|e| e.as_str() == endpoint) {
+                open += u64::from(load.active);
+                if load.draining {
+                    *acknowledged.entry(owner).or_default() += 1;
+                }
+            }
+        }
+        // Some of the endpoints may be on networks where nobody balances: the most that anybody
+        // acknowledged is what there is.
+        let wanted = acknowledged.values().copied().max();
+        let silent = wanted.map(|wanted| {
+            members
+                .iter()
+                .filter(|(_, member)| member.state.is_active())
+                .filter(|(node, _)| acknowledged.get(node).copied().unwrap_or(0) < wanted)
+                .count()
+        });
+        (open, silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_control::gossip::MemberState;
+
+    use super::*;
+
+    /// What every node last said of the task, and who is there: the view, without gossip.
+    #[derive(Default)]
+    struct Cluster {
+        members: BTreeMap<NodeId, Member>,
+        loads: BTreeMap<(NodeId, String), LoadRecord>,
+    }
+
+    impl Cluster {
+        fn of(nodes: &[&str]) -> Self {
+            let mut cluster = Self::default();
+            for node in nodes {
+                cluster.is(node, MemberState::Alive);
+            }
+            cluster
+        }
+
+        fn is(&mut self, node: &str, state: MemberState) {
+            let addr = ([10, 0, 0, 1], 7946).into();
+            let member = Member { addr, state };
+            self.members.insert(NodeId::from(node), member);
+        }
+
+        fn says(&mut self, node: &str, endpoint: &str, active: u32, draining: bool) {
+            let key = (NodeId::from(node), endpoint.to_owned());
+            self.loads.insert(key, LoadRecord { active, draining });
+        }
+
+        /// As gossip does with a node that is gone.
+        fn hide(&mut self, node: &str, state: MemberState) {
+            self.is(node, state);
+            self.loads.retain(|(owner, _), _| owner.as_str() != node);
+        }
+
+        fn is_over(&self, drain: &mut Drain, ms: u64) -> bool {
+            let loads = self.loads.iter();
+            let loads = loads.map(|((owner, endpoint), load)| (owner, endpoint.as_str(), *load));
+            drain.judge(&self.members, loads, Duration::from_millis(ms))
+        }
+    }
+
+    fn drain() -> Drain {
+        Drain::new([EndpointId::from("task")])
+    }
+
+    #[test]
+    fn it_is_over_once_all_nodes_acknowledge_and_nothing_is_open() {
+        let (mut cluster, mut drain) = (Cluster::of(&["a", "b"]), drain());
+        cluster.says("a", "task", 2, false);
+        assert!(!cluster.is_over(&mut drain, 0));
+        cluster.says("a", "task", 2, true);
+        cluster.says("b", "task", 0, true);
+        assert!(
+            !cluster.is_over(&mut drain, 100),
+            "gossip may still be under way"
+        );
+        assert!(!cluster.is_over(&mut drain, 500), "two are open");
+        cluster.says("a", "task", 1, true);
+        assert!(!cluster.is_over(&mut drain, 3_000), "one is open");
+        cluster.says("a", "task", 0, true);
+        assert!(cluster.is_over(&mut drain, 3_025));
+    }
+
+    #[test]
+    fn connections_that_stay_open_end_five_seconds_after_the_acknowledgement() {
+        let (mut cluster, mut drain) = (Cluster::of(&["a"]), drain());
+        cluster.says("a", "task", 1, true);
+        assert!(!cluster.is_over(&mut drain, 700), "acknowledged here");
+        assert!(!cluster.is_over(&mut drain, 5_699));
+        assert!(cluster.is_over(&mut drain, 5_700));
+    }
+
+    #[test]
+    fn a_node_that_never_answers_delays_it_by_two_seconds() {
+        let (mut cluster, mut idle) = (Cluster::of(&["a", "b"]), drain());
+        cluster.says("a", "task", 0, true);
+        assert!(!cluster.is_over(&mut idle, 1_999), "b may still send");
+        assert!(cluster.is_over(&mut idle, 2_000));
+        // What it has open counts, and has its time from then on.
+        let mut busy = drain();
+        cluster.says("b", "task", 1, false);
+        assert!(!cluster.is_over(&mut busy, 2_000));
+        assert!(!cluster.is_over(&mut busy, 6_999));
+        assert!(cluster.is_over(&mut busy, 7_000));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_node_that_leaves_or_dies_meanwhile() {
+        for state in [MemberState::Left, MemberState::Down] {
+            let (mut cluster, mut drain) = (Cluster::of(&["a", "b"]), drain());
+            cluster.says("a", "task", 0, true);
+            cluster.says("b", "task", 3, false);
+            assert!(!cluster.is_over(&mut drain, 1_000));
+            cluster.hide("b", state);
+            assert!(cluster.is_over(&mut drain, 1_025), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_suspect_is_waited_for() {
+        let (mut cluster, mut drain) = (Cluster::of(&["a", "b"]), drain());
+        cluster.says("a", "task", 0, true);
+        cluster.is("b", MemberState::Suspect);
+        assert!(!cluster.is_over(&mut drain, 1_000));
+        cluster.says("b", "task", 0, true);
+        assert!(cluster.is_over(&mut drain, 1_025));
+    }
+
+    #[test]
+    fn a_node_acknowledges_every_endpoint_that_anybody_balances_to() {
+        let endpoints = ["front", "back", "plain"].map(EndpointId::from);
+        let (mut cluster, mut drain) = (Cluster::of(&["a", "b"]), Drain::new(endpoints));
+        cluster.says("a", "front", 0, true);
+        cluster.says("a", "back", 0, true);
+        cluster.says("b", "front", 0, true);
+        assert!(
+            !cluster.is_over(&mut drain, 1_000),
+            "b may send to the other one"
+        );
+        cluster.says("b", "back", 0, true);
+        assert!(
+            cluster.is_over(&mut drain, 1_025),
+            "nobody speaks of the third"
+        );
+    }
+
+    #[test]
+    fn a_task_that_nobody_balances_to_waits_for_names_to_be_withdrawn() {
+        let (mut cluster, mut drain) = (Cluster::of(&["a"]), drain());
+        // Another task's connections are none of its own.
+        cluster.says("a", "other", 5, false);
+        assert!(!cluster.is_over(&mut drain, 499));
+        assert!(cluster.is_over(&mut drain, 500));
+    }
+}

@@ -1,0 +1,430 @@
+//! One task on this node: from its first order to the report of its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weft_control::assignment::{Assignment, EndpointView};
+use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
+use weft_control::records::EndpointRecord;
+use weft_dns::ClientView;
+use weft_shim::spec::Ended;
+use weft_sys::process::Exit;
+
+use super::attach::{ifname, local_port, port_config, usable_ips};
+use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
+use super::drain::Drain;
+use crate::compile::known::KnownEndpoint;
+use crate::membership::member::Member;
+use crate::parts::data_path::{Running, blocking, unix_ms};
+use crate::sandbox::Sandbox;
+use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
+
+/// Between two looks at who still sends to a task that is going.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What a lifecycle is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Run,
+    Stop,
+}
+
+/// One task from its first order to its end.
+pub(crate) struct Lifecycle {
+    pub(crate) member: Arc<Member>,
+    pub(crate) running: Arc<Running>,
+    pub(crate) orders: Arc<Assignment>,
+    pub(crate) task: Task,
+    pub(crate) wish: watch::Receiver<Wish>,
+}
+
+/// How a task ended.
+enum End {
+    Exited(Exit),
+    Stopped(Exit),
+    NeverRan,
+    /// It ended before, and its end may not have been reported.
+    Known(TaskStatus),
+    Rejected(anyhow::Error),
+}
+
+/// What there is of a task before anything is done.
+enum Found {
+    /// Its final status.
+    Ended(TaskStatus),
+    Running(RunningTask),
+    /// It ended while no agent looked.
+    EndedUnseen(Ended),
+    Nothing,
+}
+
+impl Lifecycle {
+    pub(crate) async fn run(mut self) {
+        let id = self.task.id.clone();
+        let end = self.live().await.unwrap_or_else(End::Rejected);
+        if let End::Exited(_) | End::Stopped(_) = end {
+            self.delivered().await;
+        }
+        for attachment in &self.task.attachments {
+            self.member.local.remove(&attachment.endpoint);
+        }
+        self.member.dns.stop(id.as_str()).await;
+        let (state, message, err, exit_code) = match end {
+            End::Exited(exit) if exit.success() => (
+                TaskState::Complete,
+                "finished",
+                String::new(),
+                exit.shell_code(),
+            ),
+            End::Exited(exit) => (
+                TaskState::Failed,
+                "ended",
+                format!("task: {exit}"),
+                exit.shell_code(),
+            ),
+            End::Stopped(exit) => (
+                TaskState::Shutdown,
+                "shutdown",
+                String::new(),
+                exit.shell_code(),
+            ),
+            End::Known(status) => {
+                self.clean_up(&status).await;
+                self.member.session.report(id, status);
+                return;
+            }
+            End::NeverRan => (TaskState::Shutdown, "shutdown", String::new(), None),
+            End::Rejected(error) => {
+                tracing::warn!(task = %id, error = %format!("{error:#}"), "task rejected");
+                (TaskState::Rejected, "rejected", format!("{error:#}"), None)
+            }
+        };
+        let status = TaskStatus {
+            state,
+            since: unix_ms(),
+            message: message.to_owned(),
+            err,
+            exit_code,
+        };
+        // On disk before it is reported: a restart must not run the task again.
+        self.clean_up(&status).await;
+        self.member.session.report(id, status);
+    }
+
+    /// Removes what the task had here, but for its output. Each step is tried, whatever the others
+    /// say.
+    async fn clean_up(&self, status: &TaskStatus) {
+        let path = self.member.netns_path(self.task.id.as_str());
+        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let (gateway, status) = (self.running.gateway.clone(), status.clone());
+        let cleaned = blocking(move || -> anyhow::Result<()> {
+            let left = match (gateway.wait(), Sandbox::open(&path.to_string_lossy())) {
+                (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
+                _ => Ok(()),
+            };
+            let removed = Sandbox::remove(&path);
+            let finished = runner.finish(&id, &status);
+            left?;
+            removed?;
+            finished?;
+            Ok(())
+        });
+        if let Err(error) = cleaned.await.and_then(|r| r) {
+            let error = format!("{error:#}");
+            tracing::warn!(task = %self.task.id, error, "the sandbox was not removed");
+        }
+    }
+
+    fn report(&self, state: TaskState, message: &str, err: String, exit_code: Option<i32>) {
+        self.member.session.report(
+            self.task.id.clone(),
+            TaskStatus {
+                state,
+                since: unix_ms(),
+                message: message.to_owned(),
+                err,
+                exit_code,
+            },
+        );
+    }
+
+    async fn live(&mut self) -> anyhow::Result<End> {
+        let process = match self.found().await? {
+            Found::Ended(status) => return Ok(End::Known(status)),
+            Found::EndedUnseen(Ended {
+                failure: Some(failure),
+                ..
+            }) => return Err(failure.into()),
+            Found::EndedUnseen(ended) if *self.wish.borrow() == Wish::Stop => {
+                return Ok(End::Stopped(ended.exit()));
+            }
+            Found::EndedUnseen(ended) => return Ok(End::Exited(ended.exit())),
+            Found::Running(process) => {
+                let taken_over = self.take_over(&process).await;
+                if let Err(error) = taken_over {
+                    // Nobody could find it again: it must not go on unseen.
+                    self.end(process).await?;
+                    return Err(error);
+                }
+                process
+            }
+            Found::Nothing if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
+            // It ran before, and nobody wrote down its end: whether it runs again is for the manager
+            // to say.
+            Found::Nothing if self.task.status.state >= TaskState::Starting => {
+                return Ok(End::Exited(Exit::Unknown));
+            }
+            Found::Nothing => self.start().await?,
+        };
+        match self.follow(&process).await {
+            Ok(end) => Ok(end),
+            Err(error) => {
+                self.end(process).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What an earlier agent, or the shim that it started, left of the task.
+    async fn found(&self) -> anyhow::Result<Found> {
+        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let found = blocking(move || {
+            if let Some(status) = runner.ended(&id)? {
+                return Ok(Found::Ended(status));
+            }
+            // In this order: between the two looks it may end, but not come back.
+            let running = runner.adopt(&id)?.map(Found::Running);
+            let ended = || Ok(runner.end_of(&id)?.map(Found::EndedUnseen));
+            running
+                .map_or_else(ended, |running| Ok(Some(running)))
+                .map(|found| found.unwrap_or(Found::Nothing))
+        });
+        found.await?
+    }
+
+    async fn start(&self) -> anyhow::Result<RunningTask> {
+        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        blocking(move || runner.check(&task)).await??;
+        self.report(TaskState::Preparing, "preparing", String::new(), None);
+        let path = self.member.netns_path(self.task.id.as_str());
+        let sandbox = blocking(move || Sandbox::open_or_create(&path)).await??;
+        let sandbox = self.prepare(sandbox).await?;
+        self.report(TaskState::Starting, "starting", String::new(), None);
+        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        Ok(blocking(move || runner.start(&task, &sandbox)).await??)
+    }
+
+    /// Attaches the sandbox of a process that an earlier agent started. The process says which
+    /// namespace that is: a path may have lost it.
+    async fn take_over(&self, process: &RunningTask) -> anyhow::Result<()> {
+        if *self.wish.borrow() == Wish::Stop {
+            return Ok(());
+        }
+        tracing::info!(task = %self.task.name(), pid = process.pid(), "adopted");
+        let pid = process.pid().to_string();
+        let sandbox = blocking(move || Sandbox::open(&pid)).await??;
+        self.prepare(sandbox).await?;
+        Ok(())
+    }
+
+    /// Follows a running task to its end.
+    async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
+        let mut end = watch_end(process)?;
+        self.set_ready(true);
+        self.report(TaskState::Running, "started", String::new(), None);
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Exited(exit)),
+            stop = self.wish.wait_for(|w| *w == Wish::Stop) => {
+                // The sender lives as long as the table of lifecycles: an error means that too.
+                drop(stop);
+            }
+        }
+        self.set_ready(false);
+        // Balancers and resolvers everywhere learn of it before the process does.
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Stopped(exit)),
+            () = self.drained() => {}
+        }
+        Ok(End::Stopped(self.end(process.clone()).await?))
+    }
+
+    /// Waits until nobody has a connection to the task any more, or has had time to end it.
+    async fn drained(&self) {
+        let endpoints = self.task.attachments.iter().map(|a| a.endpoint.clone());
+        let (mut drain, view) = (Drain::new(endpoints), self.running.gossip.view());
+        let begun = tokio::time::Instant::now();
+        loop {
+            let seen = Arc::clone(&view.borrow());
+            if drain.is_over(&seen, begun.elapsed()) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits, for a while, until what the task sent before its end has reached its readers.
+    async fn delivered(&self) {
+        // Nothing listens any more.
+        self.set_ready(false);
+        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        let mut delivery = Delivery::new(grace.max(DELIVERED_WITHIN));
+        let path = self.member.netns_path(self.task.id.as_str());
+        let begun = tokio::time::Instant::now();
+        loop {
+            let path = path.clone();
+            let left = blocking(move || {
+                let sandbox = Sandbox::open(&path.to_string_lossy())?;
+                Ok::<_, anyhow::Error>(unsent(sandbox.netns())?)
+            });
+            match left.await.and_then(|left| left) {
+                Ok(left) if !delivery.is_over(left, begun.elapsed()) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::debug!(task = %self.task.id, error, "no look at its last data");
+                    return;
+                }
+            }
+            tokio::time::sleep(4 * LOOK).await;
+        }
+    }
+
+    async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
+        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        // A thread of its own waits: hundreds that stop slowly would take all of the runtime's.
+        let Ok(mut end) = watch_end(&process) else {
+            return Ok(blocking(move || process.stop(grace)).await??);
+        };
+        process.terminate()?;
+        if let Ok(exit) = tokio::time::timeout(grace, ended(&mut end)).await {
+            return Ok(exit);
+        }
+        process.kill()?;
+        if let Ok(exit) = tokio::time::timeout(SHIM_LIMIT, ended(&mut end)).await {
+            return Ok(exit);
+        }
+        process.kill_shim()?;
+        Ok(ended(&mut end).await)
+    }
+
+    fn set_ready(&self, ready: bool) {
+        for attachment in &self.task.attachments {
+            self.member.local.set_ready(&attachment.endpoint, ready);
+        }
+    }
+
+    /// Makes the ports, the way out and the resolver; what is there is taken over.
+    async fn prepare(&self, mut sandbox: Sandbox) -> anyhow::Result<Sandbox> {
+        let mut outside = false;
+        for (index, attachment) in self.task.attachments.iter().enumerate() {
+            outside |= self
+                .network(attachment)
+                .is_some_and(|n| !n.spec.internal && !n.spec.ingress);
+            sandbox = self.add_port(sandbox, index, attachment).await?;
+        }
+        // A task that is only published has a way out too, as in Swarm.
+        outside |= self
+            .task
+            .attachments
+            .iter()
+            .all(|a| self.network(a).is_some_and(|n| n.spec.ingress));
+        let gateway = self.running.gateway.clone();
+        let (sandbox, egress, sockets) = blocking(move || {
+            let gateway = outside.then(|| gateway.wait()).flatten();
+            let egress = gateway.map(|g| g.connect(&sandbox));
+            let sockets = sandbox.dns_sockets();
+            (sandbox, egress, sockets)
+        })
+        .await?;
+        if let Some(Err(error)) = egress {
+            self.member
+                .warnings
+                .set("gateway", format!("a sandbox has no way out: {error}"));
+        }
+        let sockets = sockets?;
+        let view = ClientView {
+            networks: self
+                .task
+                .attachments
+                .iter()
+                .filter(|a| self.network(a).is_some_and(|n| !n.spec.ingress))
+                .map(|a| a.network.as_str().to_owned())
+                .collect(),
+            internal_only: !outside,
+            stack: None,
+        };
+        self.member
+            .dns
+            .serve(self.task.id.as_str(), sockets, view)?;
+        Ok(sandbox)
+    }
+
+    fn network(&self, attachment: &Attachment) -> Option<&Network> {
+        self.orders
+            .shared
+            .networks
+            .iter()
+            .find(|n| n.id == attachment.network)
+    }
+
+    async fn add_port(
+        &self,
+        sandbox: Sandbox,
+        index: usize,
+        attachment: &Attachment,
+    ) -> anyhow::Result<Sandbox> {
+        let network = self.network(attachment).ok_or_else(|| {
+            anyhow::anyhow!("network {} is not in the orders", attachment.network)
+        })?;
+        let config = port_config(ifname(index), attachment, network, self.running.mtu());
+        let (sandbox, tap) = blocking(move || {
+            let tap = sandbox.add_port(&config);
+            (sandbox, tap)
+        })
+        .await?;
+        let view = EndpointView::of_task(&self.task)
+            .find(|view| view.id == attachment.endpoint)
+            .ok_or_else(|| anyhow::anyhow!("the task is on no node"))?;
+        let said = EndpointRecord {
+            id: attachment.endpoint.clone(),
+            ready: false,
+            ipv4_only: Vec::new(),
+            without_ipv6: usable_ips(attachment, network) != attachment.ips,
+        };
+        let record = KnownEndpoint::new(view, said);
+        self.member.local.insert(local_port(
+            &self.member,
+            &self.running,
+            tap?,
+            network.vni,
+            record,
+        )?);
+        Ok(sandbox)
+    }
+}
+
+/// Learns of the end of a process. A parked thread with a small stack waits for each: the safe
+/// way to wait for a process that may not be our child.
+fn watch_end(process: &RunningTask) -> anyhow::Result<watch::Receiver<Option<Exit>>> {
+    let (sender, receiver) = watch::channel(None);
+    let process = process.clone();
+    std::thread::Builder::new()
+        .name("task-end".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            let exit = process.wait().unwrap_or_else(|error| {
+                tracing::error!(pid = process.pid(), %error, "cannot wait for a task");
+                Exit::Unknown
+            });
+            sender.send_replace(Some(exit));
+        })?;
+    Ok(receiver)
+}
+
+async fn ended(end: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match end.wait_for(Option::is_some).await {
+        Ok(exit) => exit.unwrap_or(Exit::Unknown),
+        Err(_) => Exit::Unknown,
+    }
+}

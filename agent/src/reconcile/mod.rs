@@ -1,0 +1,17 @@
+//! Makes what runs here what the orders say, again and again.
+
+mod announcements;
+mod attach;
+mod delivery;
+mod drain;
+pub(crate) mod endpoints;
+pub(crate) mod keeper;
+mod lifecycle;
+mod listening;
+mod mtu;
+pub(crate) mod overlap;
+pub(crate) mod places;
+pub(crate) mod probe;
+pub(crate) mod reconciler;
+mod remembered;
+pub(crate) mod tasks;

@@ -1,0 +1,165 @@
+//! The part of the loop that follows the MTUs of the underlay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_control::assignment::Assignment;
+use weft_control::gossip::NetdbView;
+use weft_dataplane::Port;
+use weft_wire::PortId;
+
+use crate::parts::data_path::{Running, blocking};
+use crate::parts::local::LocalPorts;
+use crate::parts::underlay::Underlay;
+use crate::parts::warnings::Warnings;
+use crate::sandbox::set_port_mtu;
+
+/// How long ports stay narrow after the tables allow more: no worker may still refuse, by older
+/// tables, what a wider port sends. Its kernel would believe the refusal for ten minutes.
+const GROW_AFTER: Duration = Duration::from_millis(200);
+
+/// What was measured and set last.
+#[derive(Debug)]
+pub(crate) struct MtuKeeper {
+    underlay: Option<Underlay>,
+    vteps: BTreeSet<IpAddr>,
+    /// When the tables got other MTUs.
+    changed: Instant,
+    /// MTU that each port was last set to.
+    set: BTreeMap<PortId, u16>,
+}
+
+impl Default for MtuKeeper {
+    fn default() -> Self {
+        Self {
+            underlay: None,
+            vteps: BTreeSet::new(),
+            changed: Instant::now(),
+            set: BTreeMap::new(),
+        }
+    }
+}
+
+impl MtuKeeper {
+    /// MTU of the data path's device, for the other nodes; 0 before it was measured.
+    pub(crate) fn device(&self) -> u32 {
+        self.underlay.as_ref().map_or(0, |u| u.device)
+    }
+
+    /// Makes tables and ports follow the underlay. The kernel is asked when `look` says so, and
+    /// when there are other VTEPs than before.
+    pub(crate) async fn keep(
+        &mut self,
+        running: &Running,
+        local: &LocalPorts,
+        warnings: &Warnings,
+        (orders, view): (&Assignment, &NetdbView),
+        look: bool,
+    ) {
+        let vteps = vteps(orders);
+        if look || self.underlay.is_none() || vteps != self.vteps {
+            let (own, ask) = (orders.own.node.data_path_addr, vteps.clone());
+            let read = blocking(move || Underlay::read(own, ask)).await;
+            match read.and_then(|r| Ok(r?)) {
+                Ok(underlay) => {
+                    warnings.clear("mtu");
+                    let before = self.underlay.as_ref().map(|u| &u.plain);
+                    if before != Some(&underlay.plain) {
+                        if let Some((vtep, device)) = underlay.plain.first_key_value() {
+                            tracing::info!(
+                                %vtep, device, vteps = underlay.plain.len(),
+                                "a device does not segment tunnels: super-frames are segmented here"
+                            );
+                        }
+                        running.plane.segment_for(underlay.plain.keys().copied());
+                        running.plain.store(Arc::new(underlay.plain.clone()));
+                    }
+                    self.underlay = Some(underlay);
+                    self.vteps = vteps;
+                }
+                Err(error) => warnings.set(
+                    "mtu",
+                    format!("the MTU of the underlay is not followed: {error:#}"),
+                ),
+            }
+        }
+        if let Some(underlay) = &self.underlay {
+            let mtus = underlay.mtus(
+                orders.own.node.data_path_addr.is_ipv6(),
+                &announced(orders, view),
+            );
+            if **running.mtus.load() != mtus {
+                tracing::info!(
+                    device = underlay.device,
+                    port = mtus.port,
+                    "the MTU of the underlay is another one"
+                );
+                running.mtus.store(Arc::new(mtus));
+                self.changed = Instant::now();
+            }
+        }
+        self.set_ports(running, local).await;
+    }
+
+    /// Sets what was not set yet. A port that is made with the MTU of a moment ago is found here.
+    async fn set_ports(&mut self, running: &Running, local: &LocalPorts) {
+        let mtu = running.mtu();
+        let mut ports = local.ports();
+        ports.extend(running.mesh_port.clone());
+        self.set.retain(|id, _| ports.iter().any(|p| p.id == *id));
+        let settled = self.changed.elapsed() >= GROW_AFTER;
+        let wrong: Vec<Arc<Port>> = ports
+            .into_iter()
+            .filter(|p| match self.set.get(&p.id) {
+                Some(set) => mtu < *set || (settled && mtu > *set),
+                None => true,
+            })
+            .collect();
+        if wrong.is_empty() {
+            return;
+        }
+        let done = blocking(move || {
+            wrong
+                .into_iter()
+                .filter(|port| match set_port_mtu(&port.tap, u32::from(mtu)) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        // Its sandbox has ended, which is noticed elsewhere.
+                        tracing::debug!(port = %port.name, %error, "the MTU was not set");
+                        false
+                    }
+                })
+                .map(|port| port.id)
+                .collect::<Vec<_>>()
+        });
+        match done.await {
+            Ok(done) => self.set.extend(done.into_iter().map(|id| (id, mtu))),
+            Err(error) => tracing::error!(%error, "the MTU of ports was not set"),
+        }
+    }
+}
+
+/// Other nodes' and static peers' underlay addresses.
+fn vteps(orders: &Assignment) -> BTreeSet<IpAddr> {
+    let nodes = orders
+        .shared
+        .nodes
+        .iter()
+        .filter(|n| n.id != orders.own.node.id);
+    nodes
+        .map(|n| n.data_path_addr)
+        .chain(orders.shared.peers.iter().map(|p| p.vtep))
+        .collect()
+}
+
+/// What nodes say of their own devices. Where a node is, the orders say.
+fn announced(orders: &Assignment, view: &NetdbView) -> BTreeMap<IpAddr, u32> {
+    view.nodes()
+        .filter_map(|(owner, record)| {
+            let node = orders.shared.nodes.iter().find(|n| n.id == *owner)?;
+            Some((node.data_path_addr, record.mtu))
+        })
+        .collect()
+}

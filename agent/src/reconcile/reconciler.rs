@@ -1,0 +1,612 @@
+//! The node's loop: compares orders, gossip and what runs here, and repairs the difference.
+//!
+//! Level-triggered: a step looks at whole states, never at events, so a lost wake-up costs at
+//! most one tick.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use weft_control::assignment::{Assignment, GossipKey, Shared};
+use weft_control::gossip::{MemberState, Members, NetdbView};
+use weft_control::id::{EndpointId, NetworkId, NodeId};
+use weft_control::objects::{Node, TaskState};
+use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_sys::clock::monotonic_nanos;
+use weft_wire::Vni;
+
+use super::announcements::{Announcements, announce};
+use super::listening::Listening;
+use super::mtu::MtuKeeper;
+use super::overlap::{host_routes, overlaps};
+use super::remembered::{Records, Remembered};
+use super::tasks::Tasks;
+use crate::compile::known::{self, Heard, KnownEndpoint};
+use crate::compile::loads::{Balanced, Loads, Reported};
+use crate::compile::tables::{Inputs, compile};
+use crate::membership::member::Member;
+use crate::observe::liars;
+use crate::observe::{vitals, ways};
+use crate::parts::data_path::{MESH_IP, Running, blocking, gossip_members};
+use crate::parts::gateway::Wall;
+use crate::parts::underlay::Mtus;
+use crate::published::busy::NO_ADDRESS;
+use crate::session::Session;
+
+/// How often counts are reported and everything is compared again.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Ticks between two looks at what lies outside of the loop's knowledge: foreign namespaces,
+/// published ports that others hold, worker threads.
+const SLOW: u32 = 4;
+
+/// Between two looks at the output of tasks.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// How long a restarted agent waits for its sandboxes before it speaks to the others: a first word
+/// without endpoints would end connections that are only waiting for it.
+const ADOPTION: Duration = Duration::from_secs(3);
+
+/// What the last compiled tables were made from.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    shared: Option<Arc<Shared>>,
+    node: Option<Node>,
+    heard: Heard,
+    nodes: Vec<(NodeId, NodeRecord)>,
+    local: Vec<KnownEndpoint>,
+    mtus: Option<Arc<Mtus>>,
+}
+
+impl Seen {
+    fn records(&self) -> Records {
+        Records {
+            nodes: self.nodes.clone(),
+            endpoints: self.heard.clone(),
+        }
+    }
+}
+
+/// Between two looks at the host's routes when no network changes.
+const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
+
+/// Orders, generation of the own ports, gossip, underlay.
+type CompiledFrom = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
+
+/// State of the loop.
+pub(crate) struct Reconciler {
+    member: Arc<Member>,
+    running: Arc<Running>,
+    tasks: Tasks,
+    loads: Loads,
+    seen: Seen,
+    /// Endpoints of other nodes, as the last tables have them.
+    remote: Vec<KnownEndpoint>,
+    /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
+    compiled_from: Option<CompiledFrom>,
+    remembered: Remembered,
+    /// The last tables hold nodes that only the disk speaks of.
+    borrowed: bool,
+    epoch: u64,
+    started: Instant,
+    adopted: bool,
+    ticks: u32,
+    tidied: Instant,
+    /// Networks that were compared with the host's routes, and when.
+    compared: Option<(Vec<NetworkId>, Instant)>,
+    mtu: MtuKeeper,
+    listening: Listening,
+    announcements: Announcements,
+    wall: Wall,
+    /// Values that gossip was given, to withdraw what is gone.
+    told: BTreeSet<EndpointId>,
+    told_generation: Option<u64>,
+    told_node: Option<NodeRecord>,
+    told_seeds: BTreeSet<SocketAddr>,
+    told_keys: Vec<GossipKey>,
+    told_members: Members,
+}
+
+impl Reconciler {
+    pub(crate) fn new(member: Arc<Member>, running: Arc<Running>) -> Self {
+        let heard = member.config.data_dir.join("heard.json");
+        Self {
+            remembered: Remembered::load(heard, Instant::now()),
+            borrowed: false,
+            tasks: Tasks::new(Arc::clone(&member), Arc::clone(&running)),
+            member,
+            loads: Loads::new(running.plane.counters().len()),
+            running,
+            seen: Seen::default(),
+            remote: Vec::new(),
+            compiled_from: None,
+            epoch: 0,
+            started: Instant::now(),
+            adopted: false,
+            ticks: 0,
+            tidied: Instant::now(),
+            compared: None,
+            mtu: MtuKeeper::default(),
+            listening: Listening::default(),
+            announcements: Announcements::default(),
+            wall: Wall::default(),
+            told: BTreeSet::new(),
+            told_generation: None,
+            told_node: None,
+            told_seeds: BTreeSet::new(),
+            told_keys: Vec::new(),
+            told_members: Members::default(),
+        }
+    }
+
+    /// Runs until `stop` is true; then the sandboxes are left as they are.
+    ///
+    /// # Errors
+    /// A part without which the node only seems to work has ended.
+    pub(crate) async fn run(
+        mut self,
+        session: &Session,
+        mut stop: watch::Receiver<bool>,
+    ) -> (Tasks, anyhow::Result<()>) {
+        let mut orders = session.assignments();
+        let mut view = self.running.gossip.view();
+        let mut strangers_may_run = true;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let result = loop {
+            if !self.running.plane.alive() {
+                break Err(anyhow::anyhow!("a worker of the data plane has ended"));
+            }
+            let current = orders.borrow_and_update().clone();
+            if let Some(current) = current {
+                if strangers_may_run && !session.is_remembered(&current) {
+                    strangers_may_run = false;
+                    self.tasks.end_strangers(&current).await;
+                }
+                let seen = Arc::clone(&view.borrow_and_update());
+                self.step(&current, &seen).await;
+            }
+            tokio::select! {
+                changed = orders.changed() => if changed.is_err() {
+                    break Err(anyhow::anyhow!("the session with the manager has ended"));
+                },
+                changed = view.changed() => if changed.is_err() {
+                    break Err(anyhow::anyhow!("gossip has ended"));
+                },
+                () = self.member.local.changed() => {}
+                _ = tick.tick() => self.ticks = self.ticks.wrapping_add(1),
+                _ = stop.wait_for(|s| *s) => break Ok(()),
+            }
+        };
+        (self.tasks, result)
+    }
+
+    async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
+        self.member.session.tell(vitals::on(orders, view));
+        self.tasks.converge(orders).await;
+        let slow = self.ticks.is_multiple_of(SLOW);
+        if slow {
+            // Not again before the next tick.
+            self.ticks = self.ticks.wrapping_add(1);
+            self.member.endpoints_converge(&self.running, orders).await;
+            self.running.mesh.tick();
+            self.warn_of_busy_ports();
+            self.wall
+                .keep(&self.running, orders, &self.member.warnings)
+                .await;
+            self.warn_of_full_disks();
+            self.warn_of_overlaps(orders).await;
+            liars::warn(&self.member, &self.running, orders);
+            ways::warn(&self.member, &self.running, orders);
+            self.warn_of_clones();
+            if self.tidied.elapsed() > TIDY {
+                self.tidied = Instant::now();
+                self.tasks.tidy();
+            }
+        }
+        if !self.has_adopted(orders) {
+            return;
+        }
+        let (member, seen) = (&self.member, (orders.as_ref(), view.as_ref()));
+        self.mtu
+            .keep(&self.running, &member.local, &member.warnings, seen, slow)
+            .await;
+        self.listening.keep(&self.member, orders).await;
+        self.tell_gossip(orders);
+        if let Some(manager) = self.member.manager.get() {
+            for (node, member) in &view.members {
+                if member.state == MemberState::Down {
+                    manager.report_node_down(node).await;
+                }
+            }
+        }
+        self.compile(orders, view);
+        self.report_loads(orders, view);
+    }
+
+    /// Whether everything that ran here before is attached again, or had its time.
+    fn has_adopted(&mut self, orders: &Assignment) -> bool {
+        if !self.adopted {
+            let running = orders.own.tasks.iter().filter(|t| {
+                t.status.state == TaskState::Running && t.desired <= TaskState::Running
+            });
+            let missing = running
+                .flat_map(|t| &t.attachments)
+                .chain(orders.own.endpoints.iter().map(|e| &e.attachment))
+                .any(|a| {
+                    !self
+                        .member
+                        .local
+                        .get(&a.endpoint)
+                        .is_some_and(|p| p.record.ready)
+                });
+            self.adopted = !missing || self.started.elapsed() > ADOPTION;
+        }
+        self.adopted
+    }
+
+    fn warn_of_busy_ports(&self) {
+        match self.running.mesh.frame_error() {
+            Some(error) => self.member.warnings.set(
+                "mesh",
+                format!("replicas do not see the address of their clients, as connections to published ports are accepted by this node: {error}"),
+            ),
+            None if self.running.mesh_port.is_some() => self.member.warnings.clear("mesh"),
+            None => {}
+        }
+        match self.running.mesh.wall_error() {
+            Some(error) => self.member.warnings.set(
+                "mesh wall",
+                format!("published ports may be reached past the addresses that they were published on: {error}"),
+            ),
+            None => self.member.warnings.clear("mesh wall"),
+        }
+        let mut busy = self.running.mesh.busy();
+        // Somebody else may have the address.
+        busy.retain(|b| b.owner != NO_ADDRESS);
+        if busy.is_empty() {
+            self.member.warnings.clear("ports");
+            return;
+        }
+        let list: Vec<String> = busy
+            .iter()
+            .map(|b| {
+                format!(
+                    "port {}/{} of service {} is held by {}",
+                    b.port, b.protocol, b.service, b.owner
+                )
+            })
+            .collect();
+        self.member.warnings.set("ports", list.join("; "));
+    }
+
+    fn warn_of_full_disks(&self) {
+        let warnings = &self.member.warnings;
+        match self.running.journal_trouble() {
+            Some(why) => warnings.set(
+                "journal",
+                format!(
+                    "connections through virtual addresses and published ports will not all outlive this agent: {why} (in {}); make room there",
+                    self.member.config.run_dir.join("flows").display()
+                ),
+            ),
+            None => warnings.clear("journal"),
+        }
+        let manager = self.member.manager.get();
+        match manager.and_then(|manager| manager.trouble()) {
+            Some(why) => warnings.set("store", format!("the manager cannot store changes: {why}")),
+            None => warnings.clear("store"),
+        }
+    }
+
+    fn warn_of_clones(&self) {
+        let manager = self.member.manager.get();
+        let clones = manager.map(|manager| manager.clones()).unwrap_or_default();
+        if clones.is_empty() {
+            self.member.warnings.clear("clones");
+        } else {
+            self.member.warnings.set("clones", clones.join("; "));
+        }
+    }
+
+    async fn warn_of_overlaps(&mut self, orders: &Arc<Assignment>) {
+        let ids: Vec<NetworkId> = orders
+            .shared
+            .networks
+            .iter()
+            .map(|n| n.id.clone())
+            .collect();
+        let known = self.compared.as_ref();
+        if known.is_some_and(|(seen, at)| *seen == ids && at.elapsed() < LOOK_AT_ROUTES) {
+            return;
+        }
+        self.compared = Some((ids, Instant::now()));
+        let networks = orders.shared.networks.clone();
+        match blocking(move || overlaps(&networks, &host_routes())).await {
+            Ok(Some(text)) => self.member.warnings.set("routes", text),
+            Ok(None) => self.member.warnings.clear("routes"),
+            Err(error) => tracing::warn!(%error, "the host's routes were not looked at"),
+        }
+    }
+
+    /// Own records out, own stale ones back.
+    fn tell_gossip(&mut self, orders: &Assignment) {
+        let gossip = &self.running.gossip;
+        let members = gossip_members(orders);
+        if members != self.told_members {
+            gossip.set_members(members.clone());
+            self.told_members = members;
+        }
+        let seeds: BTreeSet<SocketAddr> = orders
+            .shared
+            .nodes
+            .iter()
+            .filter(|n| n.id != orders.own.node.id)
+            .map(|n| SocketAddr::new(n.addr, n.gossip_port))
+            .collect();
+        if seeds != self.told_seeds {
+            // Before they speak to this node.
+            let others = orders
+                .shared
+                .nodes
+                .iter()
+                .filter(|n| n.id != orders.own.node.id);
+            gossip.expect(others.map(|n| (n.id.clone(), [n.addr].into())).collect());
+            gossip.join(seeds.iter().copied().collect());
+            self.told_seeds = seeds;
+        }
+        if self.told_keys != orders.shared.gossip_keys {
+            match gossip.set_keys(orders.shared.gossip_keys.clone()) {
+                Ok(()) => self.told_keys.clone_from(&orders.shared.gossip_keys),
+                Err(error) => tracing::error!(%error, "the orders hold no gossip key"),
+            }
+        }
+        let node = NodeRecord {
+            closed_ports: self
+                .running
+                .mesh
+                .busy()
+                .into_iter()
+                .map(|b| ClosedPort {
+                    host_ip: b.host_ip,
+                    port: b.port,
+                    protocol: b.protocol,
+                    holder: Some(b.owner).filter(|owner| owner != NO_ADDRESS),
+                })
+                .collect(),
+            mtu: self.mtu.device(),
+            heard: self.heard(orders),
+        };
+        let generation = self.member.local.generation();
+        if self.told_generation != Some(generation) {
+            self.told_generation = Some(generation);
+            self.tell_endpoints();
+        }
+        // Last: with it the others believe that they have heard all.
+        if self.told_node.as_ref() != Some(&node) {
+            let own = orders.node_id().as_str();
+            put(&self.running.gossip, Table::Node, own, &node);
+            self.told_node = Some(node);
+        }
+    }
+
+    /// Nodes whose questions by VXLAN have arrived here, where they want to hear so by gossip.
+    fn heard(&self, orders: &Assignment) -> Vec<HeardQuestion> {
+        let heard = self
+            .running
+            .questions
+            .heard(weft_wire::Instant(monotonic_nanos()));
+        let nodes = &orders.shared.nodes;
+        let told = heard.into_iter().filter_map(|(from, number)| {
+            let node = nodes.iter().find(|n| n.data_path_addr == from)?;
+            Some(HeardQuestion {
+                node: node.id.clone(),
+                number,
+            })
+        });
+        told.collect()
+    }
+
+    fn tell_endpoints(&mut self) {
+        let gossip = &self.running.gossip;
+        let local = self.member.local.all();
+        let mut told = BTreeSet::new();
+        for port in &local {
+            // A value that did not change costs gossip nothing.
+            put(
+                gossip,
+                Table::Endpoint,
+                port.record.id.as_str(),
+                &port.record.said(),
+            );
+            told.insert(port.record.id.clone());
+        }
+        for gone in self.told.difference(&told) {
+            gossip.delete(Table::Endpoint, gone.as_str().to_owned());
+        }
+        self.told = told;
+    }
+
+    /// New tables, when anything that they are made of has changed.
+    fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
+        let generation = self.member.local.generation();
+        let mtus = self.running.mtus.load_full();
+        if self
+            .compiled_from
+            .as_ref()
+            .is_some_and(|(from, local, seen, with)| {
+                from.is(orders)
+                    && *local == generation
+                    && Arc::ptr_eq(seen, view)
+                    && Arc::ptr_eq(with, &mtus)
+                    && !self.borrowed
+            })
+        {
+            let seen = &self.seen;
+            self.remembered
+                .keep(self.epoch, Instant::now(), || seen.records());
+            return;
+        }
+        self.compiled_from = Some((
+            Arc::clone(orders),
+            generation,
+            Arc::clone(view),
+            Arc::clone(&mtus),
+        ));
+        let own = orders.node_id();
+        // Gossip says who is there and which endpoints take connections; all else the orders say.
+        let mut heard = Records {
+            nodes: view
+                .nodes()
+                .filter(|(owner, _)| *owner != own)
+                .map(|(owner, record)| (owner.clone(), record))
+                .collect(),
+            endpoints: view
+                .endpoints()
+                .filter(|(owner, _)| *owner != own)
+                .map(|(owner, record)| (owner.clone(), record))
+                .collect(),
+        };
+        // A member that nobody knows yet is not known to be gone.
+        let gone = |id: &NodeId| {
+            let member = view.members.get(id);
+            member.is_some_and(|m| !m.state.is_active())
+        };
+        let now = Instant::now();
+        self.borrowed = self.remembered.complete(&mut heard, gone, now);
+        let local = self.member.local.all();
+        let seen = Seen {
+            shared: Some(Arc::clone(&orders.shared)),
+            node: Some(orders.own.node.clone()),
+            heard: heard.endpoints,
+            nodes: heard.nodes,
+            local: local.iter().map(|p| p.record.clone()).collect(),
+            mtus: Some(Arc::clone(&mtus)),
+        };
+        if seen == self.seen && self.epoch > 0 {
+            return;
+        }
+        let mut problems = Vec::new();
+        let remote = known::of_others(&orders.shared, own, &seen.heard, &mut problems);
+        self.epoch += 1;
+        let compiled = compile(
+            &Inputs {
+                assignment: orders,
+                remote: &remote,
+                nodes: &known::speaking(&seen.nodes),
+                local: &local,
+                mesh_port: self.running.mesh_port.as_ref(),
+                mesh_ip: MESH_IP,
+                mesh_ip6: self.running.mesh_ip6(),
+                mtus: &mtus,
+                epoch: self.epoch,
+            },
+            &mut self.loads,
+        );
+        problems.extend(compiled.problems);
+        let there = || remote.iter().chain(&seen.local);
+        let known: BTreeSet<&EndpointId> = there().map(|r| &r.id).collect();
+        self.loads.retain(|id| known.contains(id));
+        let ready = there().filter(|r| r.ready).map(|r| &r.id);
+        let ready: BTreeSet<&EndpointId> = ready.collect();
+        let now = weft_wire::Instant(monotonic_nanos());
+        self.loads.set_ready(|id| ready.contains(id), now);
+        let ending = orders.shared.ending.iter().map(|s| &s.id);
+        let services = orders.shared.services.iter().map(|s| &s.id);
+        let services: BTreeSet<_> = services.chain(ending).collect();
+        self.loads.retain_services(|id| services.contains(id));
+        let peers = orders.shared.peers.iter().filter_map(|peer| {
+            let mut networks = orders.shared.networks.iter();
+            let network = networks.find(|n| n.id == peer.network)?;
+            Some((Vni::new(network.vni)?, peer.ip))
+        });
+        let changed = self.announcements.take(&compiled.snapshot.switch, peers);
+        self.running.plane.publish(Arc::new(compiled.snapshot));
+        announce(&changed, &local);
+        self.member.dns.set_zone(Arc::new(compiled.zone));
+        self.running.mesh.update(&compiled.published);
+        if problems.is_empty() {
+            self.member.warnings.clear("names");
+        } else {
+            self.member.warnings.set("names", problems.join("; "));
+        }
+        tracing::debug!(
+            epoch = self.epoch,
+            orders = orders.shared.version,
+            remote = remote.len(),
+            local = seen.local.len(),
+            "new tables"
+        );
+        self.seen = seen;
+        self.remote = remote;
+    }
+
+    /// Counts of open connections, both ways.
+    fn report_loads(&mut self, orders: &Assignment, view: &NetdbView) {
+        let own = &self.member.node_id;
+        let reported: Vec<Reported> = view
+            .loads()
+            .filter(|(owner, ..)| {
+                *owner != own && orders.shared.nodes.iter().any(|n| n.id == **owner)
+            })
+            .map(|(owner, endpoint, load)| Reported {
+                by: owner.clone(),
+                replica: EndpointId::from(endpoint),
+                active: load.active,
+            })
+            .collect();
+        let limits = orders.shared.services.iter();
+        let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
+        let replicas: Vec<Balanced<'_>> = self
+            .remote
+            .iter()
+            .chain(&self.seen.local)
+            .filter_map(|record| {
+                Some(Balanced {
+                    ready: record.ready,
+                    replica: &record.id,
+                    group: (record.service.as_ref()?, &record.network),
+                })
+            })
+            .collect();
+        self.loads.set_shares(&limits, orders.shared.nodes.len());
+        // Every node says what has changed once in a tick; what it does not say is as it was.
+        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
+        let now = monotonic_nanos();
+        let counted = weft_wire::Instant(now.saturating_sub(tick));
+        self.loads
+            .set_others(&reported, &replicas, &limits, counted);
+        // Who says that a replica gets nothing new must not have a worker that still sends there.
+        if !self.running.plane.is_settled() {
+            return;
+        }
+        for (endpoint, record) in self.loads.take_changes() {
+            match record {
+                Some(record) => put(
+                    &self.running.gossip,
+                    Table::Load,
+                    endpoint.as_str(),
+                    &record,
+                ),
+                None => self
+                    .running
+                    .gossip
+                    .delete(Table::Load, endpoint.as_str().to_owned()),
+            }
+        }
+    }
+}
+
+fn put<T: serde::Serialize>(
+    gossip: &crate::gossip::GossipHandle,
+    table: Table,
+    key: &str,
+    value: &T,
+) {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => gossip.put(table, key.to_owned(), bytes),
+        Err(error) => tracing::error!(%error, key, "a record cannot be written"),
+    }
+}

@@ -1,0 +1,212 @@
+//! Tasks of this node: one lifecycle each, driven by what the orders want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use weft_control::assignment::Assignment;
+use weft_control::id::TaskId;
+use weft_control::objects::{Task, TaskState, TaskStatus};
+
+use super::lifecycle::{Lifecycle, Wish};
+use crate::membership::member::Member;
+use crate::parts::data_path::{Running, blocking, unix_ms};
+use crate::sandbox::Sandbox;
+
+/// How long a process that nobody wants any more may take to end.
+const STRANGER_GRACE: Duration = Duration::from_secs(10);
+
+/// Strangers that are ended at the same time: each takes one of the runtime's threads meanwhile.
+const STRANGERS_AT_ONCE: usize = 32;
+
+/// A lifecycle, kept until the orders forget its task: a task that is over must not start again.
+#[derive(Debug)]
+struct Handle {
+    wish: watch::Sender<Wish>,
+    /// Absent once it is over.
+    task: Option<JoinHandle<()>>,
+}
+
+/// Lifecycles by task.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    member: Arc<Member>,
+    running: Arc<Running>,
+    handles: BTreeMap<TaskId, Handle>,
+}
+
+impl Tasks {
+    pub(crate) fn new(member: Arc<Member>, running: Arc<Running>) -> Self {
+        Self {
+            member,
+            running,
+            handles: BTreeMap::new(),
+        }
+    }
+
+    /// Starts what is wanted and not there, stops what is there and not wanted.
+    pub(crate) async fn converge(&mut self, orders: &Arc<Assignment>) {
+        let mut listed = BTreeSet::new();
+        for task in &orders.own.tasks {
+            listed.insert(&task.id);
+            let wanted = task.desired <= TaskState::Running;
+            match self.handles.get(&task.id) {
+                Some(handle) if !wanted => stop(handle),
+                Some(_) => {}
+                None if task.status.state.is_terminal() => {}
+                None => self.begin(orders, task, wanted),
+            }
+        }
+        for (id, handle) in &self.handles {
+            if !listed.contains(id) {
+                stop(handle);
+            }
+        }
+        self.collect_ended().await;
+        self.handles
+            .retain(|id, handle| handle.task.is_some() || listed.contains(id));
+    }
+
+    fn begin(&mut self, orders: &Arc<Assignment>, task: &Task, wanted: bool) {
+        let wish = watch::Sender::new(if wanted { Wish::Run } else { Wish::Stop });
+        let lifecycle = Lifecycle {
+            member: Arc::clone(&self.member),
+            running: Arc::clone(&self.running),
+            orders: Arc::clone(orders),
+            task: task.clone(),
+            wish: wish.subscribe(),
+        };
+        let running = tokio::spawn(lifecycle.run());
+        let handle = Handle {
+            wish,
+            task: Some(running),
+        };
+        self.handles.insert(task.id.clone(), handle);
+    }
+
+    /// Takes note of lifecycles that are over. One that panicked has not reported its end.
+    async fn collect_ended(&mut self) {
+        for (id, handle) in &mut self.handles {
+            let Some(task) = handle.task.take_if(|t| t.is_finished()) else {
+                continue;
+            };
+            if let Err(error) = task.await {
+                tracing::error!(task = %id, %error, "a task lifecycle panicked");
+                let status = TaskStatus {
+                    state: TaskState::Failed,
+                    since: unix_ms(),
+                    message: "ended".to_owned(),
+                    err: format!("weftd: {error}; see its log"),
+                    exit_code: None,
+                };
+                self.member.session.report(id.clone(), status);
+            }
+        }
+    }
+
+    /// Ends what an earlier agent ran and the orders no longer know, in the background. Once, with
+    /// the first orders that come from a manager.
+    pub(crate) async fn end_strangers(&self, orders: &Assignment) {
+        let mut listed: BTreeSet<TaskId> = orders.own.tasks.iter().map(|t| t.id.clone()).collect();
+        // What was taken up with older orders has a lifecycle, which ends it.
+        listed.extend(self.handles.keys().cloned());
+        let member = Arc::clone(&self.member);
+        let found = blocking(move || -> anyhow::Result<BTreeSet<TaskId>> {
+            let mut found: BTreeSet<TaskId> = member.runner.known()?.into_iter().collect();
+            // A namespace may be older than the files of its task.
+            let dir = member.netns_path("");
+            if let Ok(entries) = std::fs::read_dir(&dir) {
+                for entry in entries {
+                    found.insert(TaskId(entry?.file_name().to_string_lossy().into_owned()));
+                }
+            }
+            Ok(found)
+        });
+        let strangers: Vec<TaskId> = match found.await.and_then(|r| r) {
+            Ok(found) => found.difference(&listed).cloned().collect(),
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "cannot list earlier tasks");
+                return;
+            }
+        };
+        let at_once = Arc::new(Semaphore::new(STRANGERS_AT_ONCE));
+        for id in strangers {
+            let (member, running) = (Arc::clone(&self.member), Arc::clone(&self.running));
+            let at_once = Arc::clone(&at_once);
+            tokio::spawn(async move {
+                // Never closed, so there is one.
+                let _permit = at_once.acquire().await;
+                let stranger = id.clone();
+                let ended = blocking(move || end_stranger(&member, &running, &stranger)).await;
+                if let Err(error) = ended.and_then(|r| r) {
+                    let error = format!("{error:#}");
+                    tracing::warn!(task = %id, error, "a task of an earlier run was not ended");
+                }
+            });
+        }
+    }
+
+    /// Removes what is left of tasks that ended long ago, in the background.
+    pub(crate) fn tidy(&self) {
+        let keep: BTreeSet<TaskId> = self.handles.keys().cloned().collect();
+        let member = Arc::clone(&self.member);
+        tokio::task::spawn_blocking(move || {
+            let runner = &member.runner;
+            if let Err(error) = runner.prune(&keep) {
+                tracing::warn!(%error, "output of earlier tasks was not removed");
+            }
+        });
+    }
+
+    /// Stops every task and waits for the end of all.
+    pub(crate) async fn stop_all(mut self) {
+        for handle in self.handles.values() {
+            stop(handle);
+        }
+        for (id, handle) in std::mem::take(&mut self.handles) {
+            if let Some(task) = handle.task
+                && let Err(error) = task.await
+            {
+                tracing::error!(task = %id, %error, "a task lifecycle panicked");
+            }
+        }
+    }
+
+    /// Lets go of the tasks: processes and TAPs stay for the next agent.
+    pub(crate) fn abandon(self) {
+        for task in self.handles.values().filter_map(|h| h.task.as_ref()) {
+            task.abort();
+        }
+    }
+}
+
+fn stop(handle: &Handle) {
+    handle
+        .wish
+        .send_if_modified(|w| std::mem::replace(w, Wish::Stop) != Wish::Stop);
+}
+
+fn end_stranger(member: &Member, running: &Running, id: &TaskId) -> anyhow::Result<()> {
+    if let Some(process) = member.runner.adopt(id)? {
+        tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
+        process.stop(STRANGER_GRACE)?;
+    }
+    let path = member.netns_path(id.as_str());
+    if let (Some(gateway), Ok(sandbox)) = (
+        running.gateway.wait(),
+        Sandbox::open(&path.to_string_lossy()),
+    ) {
+        gateway.disconnect(&sandbox)?;
+    }
+    Sandbox::remove(&path)?;
+    let status = TaskStatus {
+        state: TaskState::Shutdown,
+        since: unix_ms(),
+        message: "not assigned any more".to_owned(),
+        ..TaskStatus::default()
+    };
+    member.runner.finish(id, &status)?;
+    Ok(())
+}
