@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_control::objects::Role;
 
-use super::member::Member;
+use super::swarm_node::SwarmNode;
 use crate::api::ApiError;
 use crate::manager::{Manager, ManagerConfig};
 use crate::session::Identity;
@@ -18,7 +18,7 @@ const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// Subject of the warning.
 const SUBJECT: &str = "manager";
 
-impl Member {
+impl SwarmNode {
     /// Opens the manager; where that fails the node is without one, says so, and tries again: state
     /// may be restored, a port become free, a disk get room.
     pub(crate) async fn open_manager(self: &Arc<Self>, config: ManagerConfig, identity: Identity) {

@@ -3,6 +3,6 @@
 
 pub(crate) mod address;
 mod manager_part;
-pub(crate) mod member;
 pub(crate) mod self_tests;
 pub(crate) mod swarm;
+pub(crate) mod swarm_node;

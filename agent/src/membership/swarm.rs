@@ -9,7 +9,7 @@ use weft_control::objects::Role;
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
-use super::member::Member;
+use super::swarm_node::SwarmNode;
 use crate::api::ApiError;
 use crate::config::Config;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
@@ -143,8 +143,8 @@ impl Node {
         membership: Membership,
         identity: Identity,
         manager: Option<Manager>,
-    ) -> Result<Arc<Member>, ApiError> {
-        let started = Member::start(
+    ) -> Result<Arc<SwarmNode>, ApiError> {
+        let started = SwarmNode::start(
             Arc::clone(&self.config),
             membership,
             identity,
@@ -178,12 +178,12 @@ impl Node {
         &self,
         membership: Membership,
         identity: Identity,
-    ) -> anyhow::Result<Arc<Member>> {
+    ) -> anyhow::Result<Arc<SwarmNode>> {
         let listen = (identity.role() == Role::Manager)
             .then_some(membership.listen)
             .flatten();
         let advertise = membership.node.manager_addr.or(listen);
-        let member = Member::start(
+        let member = SwarmNode::start(
             Arc::clone(&self.config),
             membership,
             identity.clone(),

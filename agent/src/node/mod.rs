@@ -14,9 +14,9 @@ use weft_sys::netns_lock::NetnsLock;
 
 use crate::api::ApiSocket;
 use crate::config::Config;
-use crate::membership::member::Member;
 use crate::membership::self_tests::SelfTests;
 use crate::membership::swarm;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::warnings::Warnings;
 use crate::session::Membership;
 
@@ -25,7 +25,7 @@ use crate::session::Membership;
 pub(crate) struct Node {
     pub(crate) config: Arc<Config>,
     /// Held only for reading and for swapping, never while something is waited for.
-    pub(crate) member: RwLock<Option<Arc<Member>>>,
+    pub(crate) member: RwLock<Option<Arc<SwarmNode>>>,
     /// One init, join or leave at a time. Holds the network namespace while the node is a member:
     /// `weft0`, the gateway bridge and the rules are there once, and so are removed by their owner
     /// only.

@@ -21,8 +21,8 @@ use super::Node;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
 use crate::manager::Manager;
-use crate::membership::member::Member;
 use crate::membership::swarm::not_member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::conns;
 use crate::observe::counters;
@@ -32,7 +32,7 @@ use crate::observe::why;
 use crate::parts::data_path::{Running, millis};
 
 impl Node {
-    async fn current(&self) -> Answer<Arc<Member>> {
+    async fn current(&self) -> Answer<Arc<SwarmNode>> {
         self.member
             .read()
             .await
@@ -41,7 +41,7 @@ impl Node {
             .ok_or_else(not_member)
     }
 
-    async fn running(&self) -> Answer<(Arc<Member>, Arc<Running>)> {
+    async fn running(&self) -> Answer<(Arc<SwarmNode>, Arc<Running>)> {
         let member = self.current().await?;
         let running = member.running.load_full().ok_or_else(|| {
             ApiError::unavailable(
@@ -51,7 +51,7 @@ impl Node {
         Ok((member, running))
     }
 
-    async fn manager(&self) -> Answer<(Arc<Member>, Arc<Manager>)> {
+    async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
         let member = self.current().await?;
         let manager = member.need_manager()?;
         Ok((member, manager))
@@ -305,7 +305,7 @@ impl NodeService for Node {
 }
 
 /// Refuses ports that no node could open.
-fn check_ports(member: &Member, ports: &[PortSpec]) -> Answer<()> {
+fn check_ports(member: &SwarmNode, ports: &[PortSpec]) -> Answer<()> {
     let node = &member.membership.node;
     let data_path = member
         .session
@@ -334,7 +334,7 @@ fn check_ports(member: &Member, ports: &[PortSpec]) -> Answer<()> {
 const MAX_HOLDER: usize = 128;
 
 /// Published ports of a service that some node could not open, as gossip tells it.
-fn port_errors(member: &Member, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
+fn port_errors(member: &SwarmNode, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
     let Some(running) = member.running.load_full() else {
         return Vec::new();
     };

@@ -12,7 +12,7 @@ use weft_wire::DropReason;
 
 use super::replicas::Seen;
 use crate::api::{Answer, ApiError};
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::{
     DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
     WorkerEvents, WorkerSample,
@@ -30,7 +30,7 @@ impl MetricsSource for Once {
 }
 
 /// Every port, `mesh` included, with the name of its network.
-fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
+fn ports(member: &SwarmNode, running: &Running) -> Vec<(Arc<Port>, String)> {
     let orders = member.session.assignments().borrow().clone();
     let network = |id: &weft_control::id::NetworkId| {
         orders
@@ -51,7 +51,7 @@ fn ports(member: &Member, running: &Running) -> Vec<(Arc<Port>, String)> {
 }
 
 /// Refuses the name of a port that is not on this node.
-pub(crate) fn check_port(member: &Member, running: &Running, name: &str) -> Answer<()> {
+pub(crate) fn check_port(member: &SwarmNode, running: &Running, name: &str) -> Answer<()> {
     let mut known: Vec<String> = ports(member, running)
         .into_iter()
         .map(|(port, _)| port.name.to_string())
@@ -80,7 +80,7 @@ fn counts(drops: &DropCounters) -> Vec<DropCount> {
 }
 
 /// `weft drops`, of one port where `only` names it.
-pub(crate) fn drops(member: &Member, running: &Running, only: Option<&str>) -> Drops {
+pub(crate) fn drops(member: &SwarmNode, running: &Running, only: Option<&str>) -> Drops {
     let mut rows: Vec<PortDrops> = ports(member, running)
         .into_iter()
         .map(|(port, _)| PortDrops {
@@ -118,7 +118,7 @@ fn underlay(running: &Running) -> Vec<(DropReason, u64)> {
 }
 
 /// `/metrics`
-pub(crate) fn sample(member: &Member) -> Sample {
+pub(crate) fn sample(member: &SwarmNode) -> Sample {
     let mut sample = Sample {
         session_connected: member.session.connected(),
         dns: dns(member),
@@ -223,7 +223,7 @@ fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
     samples
 }
 
-fn dns(member: &Member) -> DnsSample {
+fn dns(member: &SwarmNode) -> DnsSample {
     let s = member.dns.stats();
     DnsSample {
         queries: vec![

@@ -12,7 +12,7 @@ use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
 
 use super::ways;
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::node::Node;
 use crate::parts::data_path::{Running, blocking, unix_ms};
 use crate::session::local;
@@ -147,7 +147,7 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn session(checks: &mut Checks, member: &Member) {
+fn session(checks: &mut Checks, member: &SwarmNode) {
     if member.session.connected() {
         checks.ok("manager", "the session is open");
     } else {
@@ -268,7 +268,7 @@ fn self_test(checks: &mut Checks, test: &SelfTest) {
     }
 }
 
-fn ports(checks: &mut Checks, member: &Member, running: &Running) {
+fn ports(checks: &mut Checks, member: &SwarmNode, running: &Running) {
     let local = member.local.all().into_iter().map(|p| p.port);
     for port in local.chain(running.mesh_port.clone()) {
         let offloads = port.tap.offloads();
@@ -338,7 +338,7 @@ fn mtus(checks: &mut Checks, running: &Running) {
     }
 }
 
-fn gossip(checks: &mut Checks, member: &Member, running: &Running) {
+fn gossip(checks: &mut Checks, member: &SwarmNode, running: &Running) {
     let view = running.gossip.view().borrow().clone();
     let blocked = running.gossip.blocked();
     let orders = member.session.assignments().borrow().clone();

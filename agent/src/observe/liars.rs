@@ -5,14 +5,14 @@ use std::time::Duration;
 use weft_control::assignment::Assignment;
 use weft_control::gossip::{Forgery, ForgeryKind};
 
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::Running;
 
 /// A lie is shown for so long, as whoever tells it is hardly gone at once.
 const SHOWN: Duration = Duration::from_secs(600);
 
 /// Sets or clears the warnings of this node.
-pub(crate) fn warn(member: &Member, running: &Running, orders: &Assignment) {
+pub(crate) fn warn(member: &SwarmNode, running: &Running, orders: &Assignment) {
     let lies = running.gossip.lies(SHOWN);
     for (subject, kind) in [
         ("entries", ForgeryKind::Own),

@@ -15,7 +15,7 @@ use weft_wire::{Instant, Vni};
 
 use crate::compile::known::{self, KnownEndpoint};
 use crate::manager::Manager;
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::Running;
 use crate::published::PortEntry;
 use crate::published::busy::NO_ADDRESS;
@@ -37,7 +37,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Nothing before the first orders.
-    pub(crate) fn of(member: &Member, running: &Running) -> Option<Self> {
+    pub(crate) fn of(member: &SwarmNode, running: &Running) -> Option<Self> {
         let orders = member.session.assignments().borrow().clone()?;
         let view = running.gossip.view().borrow().clone();
         let heard = view.endpoints();

@@ -4,13 +4,13 @@
 use weft_control::assignment::Assignment;
 use weft_control::gossip::Blocked;
 
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::Running;
 
 const SUBJECT: &str = "gossip ways";
 
 /// Sets or clears the warning of this node.
-pub(crate) fn warn(member: &Member, running: &Running, orders: &Assignment) {
+pub(crate) fn warn(member: &SwarmNode, running: &Running, orders: &Assignment) {
     let mut texts: Vec<String> = running
         .gossip
         .blocked()

@@ -11,7 +11,7 @@ use weft_sys::tap::Tap;
 use weft_wire::{Mac, Vni};
 
 use crate::compile::known::KnownEndpoint;
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::Running;
 use crate::parts::local::LocalPort;
 use crate::sandbox::PortConfig;
@@ -56,7 +56,7 @@ pub(crate) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAd
 
 /// The data plane's side of an attachment.
 pub(crate) fn local_port(
-    member: &Member,
+    member: &SwarmNode,
     running: &Running,
     tap: Tap,
     vni: u32,

@@ -17,7 +17,7 @@ use super::attach::{local_port, port_config};
 use super::places::{Place, find};
 use crate::api::ApiError;
 use crate::compile::known::KnownEndpoint;
-use crate::membership::member::{FILE_OF_PLACES, Member};
+use crate::membership::swarm_node::{FILE_OF_PLACES, SwarmNode};
 use crate::parts::data_path::{Running, blocking};
 use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
@@ -43,7 +43,7 @@ struct Made {
     sockets: Option<Result<DnsSockets, SandboxError>>,
 }
 
-impl Member {
+impl SwarmNode {
     /// `weft network connect`. Nothing is left behind when it fails.
     pub(crate) async fn connect(
         self: &Arc<Self>,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use weft_control::assignment::Assignment;
 use weft_sys::tap::Tap;
 
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::{Running, blocking};
 use crate::parts::local::LocalPort;
 use crate::parts::warnings::Warnings;
@@ -74,7 +74,7 @@ impl Lost {
 
 /// Compares until `end` is true; then nothing is on its way any more.
 pub(crate) async fn run(
-    member: Arc<Member>,
+    member: Arc<SwarmNode>,
     running: Arc<Running>,
     mut end: watch::Receiver<bool>,
 ) {

@@ -15,7 +15,7 @@ use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use crate::compile::known::KnownEndpoint;
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::{Running, blocking, unix_ms};
 use crate::sandbox::Sandbox;
 use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
@@ -32,7 +32,7 @@ pub(crate) enum Wish {
 
 /// One task from its first order to its end.
 pub(crate) struct Lifecycle {
-    pub(crate) member: Arc<Member>,
+    pub(crate) member: Arc<SwarmNode>,
     pub(crate) running: Arc<Running>,
     pub(crate) orders: Arc<Assignment>,
     pub(crate) task: Task,

@@ -16,7 +16,7 @@ use weft_control::id::{EndpointId, ServiceId};
 use weft_control::objects::{ClientAddress, Network, PortSpec, Protocol, PublishMode};
 use weft_dataplane::Port;
 
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::local::LocalPorts;
 
 /// Pause after the first look; each later one is twice as long.
@@ -43,7 +43,7 @@ struct Look {
 impl Listening {
     /// Looks at the replicas whose turn it is, beside the caller, and writes down what is found. The
     /// first look is waited for: after a restart clients may come at once.
-    pub(crate) async fn keep(&mut self, member: &Arc<Member>, orders: &Assignment) {
+    pub(crate) async fn keep(&mut self, member: &Arc<SwarmNode>, orders: &Assignment) {
         if self.looking.as_ref().is_some_and(|l| !l.is_finished()) {
             return;
         }

@@ -26,7 +26,7 @@ use super::tasks::Tasks;
 use crate::compile::known::{self, Heard, KnownEndpoint};
 use crate::compile::loads::{Balanced, Loads, Reported};
 use crate::compile::tables::{Inputs, compile};
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::observe::liars;
 use crate::observe::{vitals, ways};
 use crate::parts::data_path::{MESH_IP, Running, blocking, gossip_members};
@@ -77,7 +77,7 @@ type CompiledFrom = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 
 /// State of the loop.
 pub(crate) struct Reconciler {
-    member: Arc<Member>,
+    member: Arc<SwarmNode>,
     running: Arc<Running>,
     tasks: Tasks,
     loads: Loads,
@@ -110,7 +110,7 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(member: Arc<Member>, running: Arc<Running>) -> Self {
+    pub(crate) fn new(member: Arc<SwarmNode>, running: Arc<Running>) -> Self {
         let heard = member.config.data_dir.join("heard.json");
         Self {
             remembered: Remembered::load(heard, Instant::now()),

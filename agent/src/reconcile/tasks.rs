@@ -11,7 +11,7 @@ use weft_control::id::TaskId;
 use weft_control::objects::{Task, TaskState, TaskStatus};
 
 use super::lifecycle::{Lifecycle, Wish};
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::{Running, blocking, unix_ms};
 use crate::sandbox::Sandbox;
 
@@ -32,13 +32,13 @@ struct Handle {
 /// Lifecycles by task.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    member: Arc<Member>,
+    member: Arc<SwarmNode>,
     running: Arc<Running>,
     handles: BTreeMap<TaskId, Handle>,
 }
 
 impl Tasks {
-    pub(crate) fn new(member: Arc<Member>, running: Arc<Running>) -> Self {
+    pub(crate) fn new(member: Arc<SwarmNode>, running: Arc<Running>) -> Self {
         Self {
             member,
             running,
@@ -188,7 +188,7 @@ fn stop(handle: &Handle) {
         .send_if_modified(|w| std::mem::replace(w, Wish::Stop) != Wish::Stop);
 }
 
-fn end_stranger(member: &Member, running: &Running, id: &TaskId) -> anyhow::Result<()> {
+fn end_stranger(member: &SwarmNode, running: &Running, id: &TaskId) -> anyhow::Result<()> {
     if let Some(process) = member.runner.adopt(id)? {
         tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
         process.stop(STRANGER_GRACE)?;

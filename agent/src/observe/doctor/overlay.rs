@@ -8,7 +8,7 @@ use weft_control::gossip::MemberState;
 use weft_control::id::NodeId;
 
 use super::Checks;
-use crate::membership::member::Member;
+use crate::membership::swarm_node::SwarmNode;
 use crate::observe::ping::{self, Found, PATIENCE, Peer, SMALL};
 use crate::parts::data_path::Running;
 
@@ -33,7 +33,7 @@ struct Ends {
 }
 
 /// Asks every node that gossip does not call gone.
-pub(super) async fn examine(checks: &mut Checks, member: &Member, running: &Arc<Running>) {
+pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, running: &Arc<Running>) {
     let Some(orders) = member.session.assignments().borrow().clone() else {
         return;
     };

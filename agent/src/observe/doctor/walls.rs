@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_sys::private_folder::check_folder;
 
-use super::{Checks, Member, Running};
+use super::{Checks, Running, SwarmNode};
 use crate::gossip::KeysHeld;
 use crate::metrics::DoorSample;
 use crate::sandbox::gwbridge::GatewayBridge;
@@ -84,7 +84,7 @@ pub(super) fn door(checks: &mut Checks, door: &DoorSample) {
 }
 
 /// Where keys and orders lie, and whether changes are stored.
-pub(super) fn files(checks: &mut Checks, member: &Member, running: &Running) {
+pub(super) fn files(checks: &mut Checks, member: &SwarmNode, running: &Running) {
     let folder = &member.config.data_dir;
     match check_folder(folder) {
         Ok(()) => checks.ok(

@@ -43,7 +43,7 @@ const FIRST_START: Duration = Duration::from_secs(20);
 pub(crate) const FILE_OF_PLACES: &str = "endpoints.json";
 
 /// Everything that a member has, running or not yet.
-pub(crate) struct Member {
+pub(crate) struct SwarmNode {
     pub(crate) config: Arc<Config>,
     pub(crate) membership: Membership,
     pub(crate) node_id: NodeId,
@@ -70,16 +70,16 @@ pub(crate) struct Member {
     main: Mutex<Option<JoinHandle<Option<Tasks>>>>,
 }
 
-impl std::fmt::Debug for Member {
+impl std::fmt::Debug for SwarmNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member")
+        f.debug_struct("SwarmNode")
             .field("node_id", &self.node_id)
             .field("membership", &self.membership)
             .finish_non_exhaustive()
     }
 }
 
-impl Member {
+impl SwarmNode {
     /// Opens the session and starts the loop, which starts the rest with the first orders.
     pub(crate) async fn start(
         config: Arc<Config>,
