@@ -176,7 +176,7 @@ impl Authority {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Member, request_certificate};
+    use crate::session::{PeerIdentity, request_certificate};
 
     #[test]
     fn certificates_say_who_and_for_how_long() {
@@ -185,7 +185,8 @@ mod tests {
         let node = NodeId::from_entropy(7);
         let (_, csr) = request_certificate().unwrap();
         let pem = ca.sign(&csr, &node, Role::Worker, "cluster", now).unwrap();
-        let member = Member::from_certificate(&certificate_from_pem("it", &pem).unwrap()).unwrap();
+        let member =
+            PeerIdentity::from_certificate(&certificate_from_pem("it", &pem).unwrap()).unwrap();
         assert_eq!((&member.node, member.role), (&node, Role::Worker));
         assert_eq!(member.cluster, "cluster");
         let life = member.not_after.duration_since(member.not_before).unwrap();

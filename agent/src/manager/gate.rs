@@ -17,7 +17,7 @@ use super::lapsed::{may_be_renewed, only_renewal};
 use super::listener::Peer;
 use super::rpc::removed;
 use crate::door::count;
-use crate::session::Member;
+use crate::session::PeerIdentity;
 
 /// What a machine without a certificate may call: all that joining needs. Whatever is not here is
 /// for members.
@@ -33,7 +33,7 @@ const STRANGER_CALLS: usize = 8;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The member on the other side of a connection, if it still is one and its certificate counts.
-pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
+pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = known(core, peer)?;
     if peer.lapsed {
         return Err(only_renewal(&member, SystemTime::now()));
@@ -42,7 +42,7 @@ pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> 
 }
 
 /// The member on the other side, if it still is one and its certificate may be renewed.
-pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
+pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = known(core, peer)?;
     if peer.lapsed {
         let state = core.state();
@@ -54,7 +54,7 @@ pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status>
 }
 
 /// Who has a certificate of a node of this swarm, whatever its age.
-fn known(core: &Engine, peer: &Peer) -> Result<Arc<Member>, Status> {
+fn known(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = peer.member.clone().ok_or_else(|| {
         Status::permission_denied(format!(
             "Permission denied: {} has no node certificate; join the swarm first",

@@ -14,7 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use tonic::Status;
 use weft_control::objects::Node;
 
-use crate::session::{Member, local};
+use crate::session::{PeerIdentity, local};
 
 /// Asks a verifier again as of the last second of a certificate that has run out. Everything else
 /// about it has to be right.
@@ -52,7 +52,7 @@ impl ClientCertVerifier for LapsedToo {
             Err(error) if has_run_out(&error) => error,
             verdict => return verdict,
         };
-        let Ok(member) = Member::from_certificate(end_entity) else {
+        let Ok(member) = PeerIdentity::from_certificate(end_entity) else {
             return Err(refused);
         };
         let last = member.not_after.duration_since(UNIX_EPOCH);
@@ -87,12 +87,12 @@ impl ClientCertVerifier for LapsedToo {
 }
 
 /// The certificate has run out at that time of day.
-pub(super) fn has_lapsed(member: &Member, now: SystemTime) -> bool {
+pub(super) fn has_lapsed(member: &PeerIdentity, now: SystemTime) -> bool {
     now > member.not_after
 }
 
 /// What the holder of a certificate that has run out hears to everything but its renewal.
-pub(super) fn only_renewal(member: &Member, now: SystemTime) -> Status {
+pub(super) fn only_renewal(member: &PeerIdentity, now: SystemTime) -> Status {
     Status::unauthenticated(format!(
         "the certificate of node {} counted from {} until {}, and the clock of the manager says {}: \
          it may be renewed, and nothing else. weftd does that by itself; where it goes on, one of \
@@ -107,7 +107,7 @@ pub(super) fn only_renewal(member: &Member, now: SystemTime) -> Status {
 /// Whether a certificate that has run out may be renewed: the `node` has not shown a newer one, and
 /// the authority, valid in `root`, vouches for it and can vouch again.
 pub(super) fn may_be_renewed(
-    member: &Member,
+    member: &PeerIdentity,
     node: &Node,
     root: (SystemTime, SystemTime),
     now: SystemTime,

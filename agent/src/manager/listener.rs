@@ -26,7 +26,7 @@ use super::engine::{Engine, stopped};
 use super::gate::{self, Gate, Visit};
 use super::lapsed::{LapsedToo, has_lapsed};
 use crate::door::{BACKLOG, FLUSH, Limits, Place, by_descriptors, count};
-use crate::session::{Identity, IdentityError, Member, damaged, provider};
+use crate::session::{Identity, IdentityError, PeerIdentity, damaged, provider};
 
 /// More time for a connection without a certificate, when somebody is just being made a member.
 const JOIN_GRACE: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ pub(super) fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     /// From its certificate; nothing for a machine that wants to join.
-    pub(super) member: Option<Arc<Member>>,
+    pub(super) member: Option<Arc<PeerIdentity>>,
     /// The certificate has run out: all that it is good for is its renewal.
     pub(super) lapsed: bool,
 }
@@ -280,7 +280,7 @@ fn http2(member: bool) -> Builder<TokioExecutor> {
 async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<Member>>)> {
+) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<PeerIdentity>>)> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let certificate = stream
@@ -289,7 +289,7 @@ async fn handshake(
         .peer_certificates()
         .and_then(|c| c.first());
     let member = certificate
-        .map(Member::from_certificate)
+        .map(PeerIdentity::from_certificate)
         .transpose()
         .map_err(std::io::Error::other)?
         .map(Arc::new);

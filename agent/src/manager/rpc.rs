@@ -31,7 +31,7 @@ use crate::session::proto::{
     RenewCertificateRequest, RenewCertificateResponse, SessionMessage, SessionRequest,
     UpdateTaskStatusRequest, UpdateTaskStatusResponse,
 };
-use crate::session::{IdentityError, Member};
+use crate::session::{IdentityError, PeerIdentity};
 
 /// Longest text of a node about itself, of an endpoint that it asks for and of a task's status, in
 /// bytes. The longest that mean anything have a tenth of it.
@@ -74,7 +74,7 @@ fn description(schema: u32, json: &[u8]) -> Result<NodeDescription, Status> {
 impl Rpc {
     /// The member that sent a request, if it still is one: the [`gate`] has asked before, but that
     /// was before the body came.
-    fn member<T>(&self, request: &Request<T>) -> Result<Arc<Member>, Status> {
+    fn member<T>(&self, request: &Request<T>) -> Result<Arc<PeerIdentity>, Status> {
         gate::member(&self.0, peer(request)?)
     }
 

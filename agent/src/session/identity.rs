@@ -66,7 +66,7 @@ pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> IdentityError 
 
 /// What a certificate says of its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct PeerIdentity {
     pub(crate) node: NodeId,
     pub(crate) role: Role,
     pub(crate) cluster: String,
@@ -74,7 +74,7 @@ pub(crate) struct Member {
     pub(crate) not_after: SystemTime,
 }
 
-impl Member {
+impl PeerIdentity {
     /// Reads CN, OU and O. The caller has verified the signature.
     pub(crate) fn from_certificate(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         const WHAT: &str = "the node certificate";
@@ -129,7 +129,7 @@ pub(crate) fn validity_of(
 /// A node's certificate with its key. `Debug` leaves the key out.
 #[derive(Clone)]
 pub struct Identity {
-    member: Member,
+    member: PeerIdentity,
     root_pem: String,
     /// Certificate and key in one text, so that a renewal replaces both at once.
     pem: Zeroizing<String>,
@@ -175,7 +175,7 @@ impl Identity {
         PrivateKeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|e| damaged("the node key", format!("{e:?}")))?;
         Ok(Self {
-            member: Member::from_certificate(&certificate)?,
+            member: PeerIdentity::from_certificate(&certificate)?,
             root_pem,
             pem,
             root,

@@ -22,7 +22,7 @@ mod writes;
 
 pub(crate) use clocks::local;
 pub(crate) use identity::{
-    MANAGER_UNIT, Member, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
+    MANAGER_UNIT, PeerIdentity, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
     certificate_from_pem, create_private_dir, damaged, validity_of, write_private,
 };
 pub(crate) use join::digest;

@@ -172,11 +172,11 @@ async fn a_manager_certifies_its_own_node_whatever_that_one_had() {
 
 #[test]
 fn what_a_lapsed_certificate_is_held_against() {
-    use crate::session::Member;
+    use crate::session::PeerIdentity;
     use lapsed::may_be_renewed;
 
     let at = |days: u32| UNIX_EPOCH + DAY * days;
-    let member = Member {
+    let member = PeerIdentity {
         node: NodeId::from("n"),
         role: Role::Worker,
         cluster: "c".to_owned(),
