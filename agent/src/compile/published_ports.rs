@@ -8,7 +8,7 @@ use weft_control::id::NetworkId;
 use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::known::KnownEndpoint;
-use super::tables::Member;
+use super::tables::PlacedEndpoint;
 use crate::published::Published;
 
 /// A port that this node accepts.
@@ -16,7 +16,7 @@ pub(crate) struct PublishedPort<'a> {
     pub(crate) service: &'a ServiceView,
     pub(crate) port: &'a PortSpec,
     /// With `mode=host`: the only replica.
-    pub(crate) task: Option<&'a Member<'a>>,
+    pub(crate) task: Option<&'a PlacedEndpoint<'a>>,
     /// A replica takes new connections.
     pub(crate) serving: bool,
     /// Port at the mesh address that stands for it.
@@ -61,7 +61,7 @@ fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
 /// `ipv6` says whether the mesh has an address of that family.
 pub(crate) fn published_ports<'a>(
     services: &'a [ServiceView],
-    members: &'a [Member<'a>],
+    endpoints: &'a [PlacedEndpoint<'a>],
     ingress: Option<&NetworkId>,
     ipv6: bool,
 ) -> Vec<PublishedPort<'a>> {
@@ -70,7 +70,7 @@ pub(crate) fn published_ports<'a>(
     };
     let mut ports = Vec::new();
     for service in services {
-        let replicas = members
+        let replicas = endpoints
             .iter()
             .filter(|m| is_replica(m.record, service, ingress));
         for port in &service.ports {

@@ -59,13 +59,13 @@ pub(crate) struct Compiled {
     pub(crate) problems: Vec<String>,
 }
 
-/// One endpoint, wherever it is.
-pub(crate) struct Member<'a> {
+/// An endpoint, and whether its port is on this node.
+pub(crate) struct PlacedEndpoint<'a> {
     pub(crate) record: &'a KnownEndpoint,
     pub(crate) local: bool,
 }
 
-/// Does it.
+/// The tables of this moment.
 #[must_use]
 pub(crate) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let assignment = inputs.assignment;
@@ -80,14 +80,14 @@ pub(crate) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let own: BTreeSet<&EndpointId> = inputs.local.iter().map(|p| &p.record.id).collect();
     let elsewhere = inputs.remote.iter().filter(|r| !own.contains(&r.id));
     let remote: Vec<&KnownEndpoint> = elsewhere.collect();
-    let members: Vec<Member<'_>> = inputs
+    let endpoints: Vec<PlacedEndpoint<'_>> = inputs
         .local
         .iter()
-        .map(|p| Member {
+        .map(|p| PlacedEndpoint {
             record: &p.record,
             local: true,
         })
-        .chain(remote.iter().map(|record| Member {
+        .chain(remote.iter().map(|record| PlacedEndpoint {
             record,
             local: false,
         }))
@@ -102,9 +102,9 @@ pub(crate) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
     let switch = switch(inputs, &vnis, &remote, mesh.as_ref());
     let ingress = ingress(&vnis).map(|(_, network)| &network.id);
     let ipv6 = mesh.as_ref().is_some_and(|mesh| mesh.v6.is_some());
-    let ports = published_ports(&assignment.shared.services, &members, ingress, ipv6);
-    let services = services(inputs, &vnis, &members, &ports, loads);
-    let zone = zone(inputs, &vnis, &members, &mut problems);
+    let ports = published_ports(&assignment.shared.services, &endpoints, ingress, ipv6);
+    let services = services(inputs, &vnis, &endpoints, &ports, loads);
+    let zone = zone(inputs, &vnis, &endpoints, &mut problems);
     let published = ports.iter().map(PublishedPort::wanted).collect();
     let mut ports: weft_dataplane::PortMap = inputs
         .local
@@ -238,17 +238,18 @@ fn switch(
 fn services(
     inputs: &Inputs<'_>,
     vnis: &Vnis<'_>,
-    members: &[Member<'_>],
+    endpoints: &[PlacedEndpoint<'_>],
     published: &[PublishedPort<'_>],
     loads: &mut Loads,
 ) -> weft_mesh::Services {
-    let mut by_service: BTreeMap<(&ServiceId, &NetworkId), Vec<&Member<'_>>> = BTreeMap::new();
-    for member in members {
-        if let Some(service) = &member.record.service {
+    let mut by_service: BTreeMap<(&ServiceId, &NetworkId), Vec<&PlacedEndpoint<'_>>> =
+        BTreeMap::new();
+    for endpoint in endpoints {
+        if let Some(service) = &endpoint.record.service {
             by_service
-                .entry((service, &member.record.network))
+                .entry((service, &endpoint.record.network))
                 .or_default()
-                .push(member);
+                .push(endpoint);
         }
     }
     let mut builder = ServicesBuilder::new();
@@ -260,16 +261,16 @@ fn services(
             let vips = service.vips.iter().filter(|v| &v.network == *id);
             let publishes = network.spec.ingress && !service.ports.is_empty();
             let vips: Vec<IpAddr> = vips.map(|v| v.ip).collect();
-            let members = by_service.get(&(&service.id, *id));
+            let endpoints = by_service.get(&(&service.id, *id));
             // Who was published once has connections to end, without a port too.
-            let was_published = network.spec.ingress && members.is_some();
+            let was_published = network.spec.ingress && endpoints.is_some();
             if vips.is_empty() && !publishes && !was_published {
                 continue;
             }
-            let replicas = members
+            let replicas = endpoints
                 .into_iter()
                 .flatten()
-                .flat_map(|member| replicas_of(member, *vni, loads))
+                .flat_map(|endpoint| replicas_of(endpoint, *vni, loads))
                 .collect();
             let (name, policy) = (&service.name, service.connections);
             let index = builder.service(balanced(&service.id, name, policy, replicas, loads));
@@ -292,12 +293,12 @@ fn services(
     // What was removed takes nothing new: no address and no port leads to it.
     for service in &inputs.assignment.shared.ending {
         for (id, (vni, _)) in vnis {
-            let Some(members) = by_service.get(&(&service.id, *id)) else {
+            let Some(endpoints) = by_service.get(&(&service.id, *id)) else {
                 continue;
             };
-            let replicas = members.iter();
+            let replicas = endpoints.iter();
             let replicas = replicas
-                .flat_map(|member| replicas_of(member, *vni, loads))
+                .flat_map(|endpoint| replicas_of(endpoint, *vni, loads))
                 .map(|replica| Replica {
                     draining: true,
                     ..replica
@@ -356,8 +357,8 @@ fn balanced(
     }
 }
 
-fn replicas_of(member: &Member<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
-    let record = member.record;
+fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
+    let record = endpoint.record;
     let load = loads.of(&record.id);
     record
         .ips
@@ -367,7 +368,7 @@ fn replicas_of(member: &Member<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica>
             vni,
             ip: *ip,
             mac: Mac(record.mac.0),
-            local: member.local,
+            local: endpoint.local,
             weight: 1,
             draining: !record.ready,
             load: Arc::clone(&load),
@@ -398,7 +399,7 @@ const fn protocol(protocol: Protocol) -> weft_mesh::Protocol {
 fn zone(
     inputs: &Inputs<'_>,
     vnis: &Vnis<'_>,
-    members: &[Member<'_>],
+    endpoints: &[PlacedEndpoint<'_>],
     problems: &mut Vec<String>,
 ) -> Zone {
     let mut zone = ZoneBuilder::new();
@@ -412,13 +413,13 @@ fn zone(
         for service in &inputs.assignment.shared.services {
             let attached = service.networks.iter().find(|n| n.target == id.as_str());
             let Some(attached) = attached else { continue };
-            let names = service_names(service, id, &attached.aliases, members);
+            let names = service_names(service, id, &attached.aliases, endpoints);
             if let Err(error) = zone.service(id.as_str(), &names) {
                 refused(error);
             }
         }
-        for member in members {
-            let record = member.record;
+        for endpoint in endpoints {
+            let record = endpoint.record;
             if &record.network != *id || !record.ready {
                 continue;
             }
@@ -447,7 +448,7 @@ fn service_names(
     service: &ServiceView,
     network: &NetworkId,
     aliases: &[String],
-    members: &[Member<'_>],
+    endpoints: &[PlacedEndpoint<'_>],
 ) -> ServiceNames {
     ServiceNames {
         name: service.name.clone(),
@@ -463,7 +464,7 @@ fn service_names(
             .filter(|v| &v.network == network)
             .map(|v| v.ip)
             .collect(),
-        tasks: members
+        tasks: endpoints
             .iter()
             .map(|m| m.record)
             .filter(|r| r.ready && &r.network == network && r.service.as_ref() == Some(&service.id))
