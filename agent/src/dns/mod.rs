@@ -2,7 +2,7 @@
 //!
 //! What to answer is decided by `weft_dns`, without sockets. Here:
 //! - [`DnsServer`] holds the zone and serves sandboxes;
-//! - `sandbox` reads queries from one sandbox's sockets and writes replies;
+//! - `resolver` reads queries from one sandbox's sockets and writes replies;
 //! - `outside` owns the one forwarding machine of the node, its sockets and its clock;
 //! - [`resolv_conf`] finds the host's resolvers.
 //!
@@ -11,7 +11,7 @@
 
 mod outside;
 pub mod resolv_conf;
-mod sandbox;
+mod resolver;
 mod server;
 mod stats;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use weft_dns::{ClientView, Tenant, Zone};
 
 use super::outside::Outside;
 use super::resolv_conf::{Found, Watched};
-use super::sandbox::Sandbox;
+use super::resolver::Resolver;
 use super::stats::{Counters, DnsStats};
 use crate::sandbox::{DnsSockets, WayToResolver};
 
@@ -168,8 +168,8 @@ impl DnsServer {
         let udp = tokio::net::UdpSocket::from_std(udp)?;
         let tcp = tokio::net::TcpListener::from_std(tcp)?;
         let view = Arc::new(ArcSwap::from_pointee(client));
-        let sandbox = Arc::new(Sandbox::new(Arc::clone(&self.shared), Arc::clone(&view)));
-        let task = tokio::spawn(sandbox.run(udp, tcp));
+        let resolver = Arc::new(Resolver::new(Arc::clone(&self.shared), Arc::clone(&view)));
+        let task = tokio::spawn(resolver.run(udp, tcp));
         lock(&self.sandboxes).insert(sandbox_id.to_owned(), Served { view, way, task });
         Ok(())
     }

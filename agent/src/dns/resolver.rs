@@ -30,7 +30,7 @@ const BREATHER: Duration = Duration::from_millis(50);
 const HEADER_BYTES: usize = 12;
 
 #[derive(Debug)]
-pub(super) struct Sandbox {
+pub(super) struct Resolver {
     pub(super) shared: Arc<Shared>,
     pub(super) view: Arc<ArcSwap<ClientView>>,
     tenant: Tenant,
@@ -44,7 +44,7 @@ enum Next {
     Nothing,
 }
 
-impl Sandbox {
+impl Resolver {
     pub(super) fn new(shared: Arc<Shared>, view: Arc<ArcSwap<ClientView>>) -> Self {
         Self {
             tenant: shared.next_tenant(),
@@ -76,11 +76,11 @@ impl Sandbox {
             match self.handle(&buffer[..length], Transport::Udp) {
                 Next::Send(reply) => self.send(&socket, &reply, client).await,
                 Next::Wait(reply, permit) => {
-                    let sandbox = Arc::clone(self);
+                    let resolver = Arc::clone(self);
                     let socket = Arc::clone(&socket);
                     waiting.spawn(async move {
-                        if let Some(bytes) = sandbox.forwarded(reply).await {
-                            sandbox.send(&socket, &bytes, client).await;
+                        if let Some(bytes) = resolver.forwarded(reply).await {
+                            resolver.send(&socket, &bytes, client).await;
                         }
                         drop(permit);
                     });
@@ -107,9 +107,9 @@ impl Sandbox {
             };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let sandbox = Arc::clone(self);
+                    let resolver = Arc::clone(self);
                     connections.spawn(async move {
-                        if let Err(error) = sandbox.converse(stream).await {
+                        if let Err(error) = resolver.converse(stream).await {
                             tracing::debug!(%error, "connection of a client ended");
                         }
                         drop(permit);
