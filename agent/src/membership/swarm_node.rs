@@ -18,7 +18,7 @@ use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
-use crate::parts::data_path::{Running, blocking};
+use crate::parts::data_path::{DataPath, blocking};
 use crate::parts::local::LocalPorts;
 use crate::parts::warnings::Warnings;
 use crate::published::uplinks;
@@ -54,7 +54,7 @@ pub(crate) struct SwarmNode {
     manager_off: std::sync::Mutex<Option<String>>,
     /// Tries to open it.
     pub(crate) opening: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) running: ArcSwapOption<Running>,
+    pub(crate) data_path: ArcSwapOption<DataPath>,
     pub(crate) local: LocalPorts,
     pub(crate) dns: DnsServer,
     pub(crate) runner: Runner,
@@ -115,7 +115,7 @@ impl SwarmNode {
             manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
             manager_off: std::sync::Mutex::default(),
             opening: Mutex::default(),
-            running: ArcSwapOption::empty(),
+            data_path: ArcSwapOption::empty(),
             local: LocalPorts::default(),
             dns,
             runner: Runner::new(
@@ -174,7 +174,7 @@ impl SwarmNode {
     async fn main(self: Arc<Self>) -> Option<Tasks> {
         let mut stop = self.stop.subscribe();
         let mut orders = self.session.assignments();
-        let running = loop {
+        let data_path = loop {
             let first = tokio::select! {
                 orders = orders.wait_for(Option::is_some) => orders.ok()?.clone()?,
                 _ = stop.wait_for(|s| *s) => return None,
@@ -182,7 +182,7 @@ impl SwarmNode {
             let this = Arc::clone(&self);
             let start = move || {
                 let found = this.self_tests.found();
-                Running::start(&this.config, &first, found, &this.local, &this.warnings)
+                DataPath::start(&this.config, &first, found, &this.local, &this.warnings)
             };
             let mut starting = std::pin::pin!(blocking(start));
             let quickly = tokio::time::timeout(SLOW_START, starting.as_mut()).await;
@@ -197,7 +197,7 @@ impl SwarmNode {
             };
             let started = started.and_then(|started| started);
             match started {
-                Ok(running) => break Arc::new(running),
+                Ok(data_path) => break Arc::new(data_path),
                 Err(error) => {
                     let text = format!("{error:#}");
                     self.warnings.set("start", text.clone());
@@ -211,15 +211,15 @@ impl SwarmNode {
             }
         };
         self.warnings.clear("start");
-        self.running.store(Some(Arc::clone(&running)));
+        self.data_path.store(Some(Arc::clone(&data_path)));
         self.started.send_replace(Some(Ok(())));
         tracing::info!(node = %self.node_id, "the node carries traffic");
-        let probing = tokio::spawn(probe::run(Arc::clone(&running), stop.clone()));
-        let hearing = tokio::spawn(ping::run(Arc::clone(&running), stop.clone()));
+        let probing = tokio::spawn(probe::run(Arc::clone(&data_path), stop.clone()));
+        let hearing = tokio::spawn(ping::run(Arc::clone(&data_path), stop.clone()));
         let (end, ended) = watch::channel(false);
-        let keeping = keeper::run(Arc::clone(&self), Arc::clone(&running), ended);
+        let keeping = keeper::run(Arc::clone(&self), Arc::clone(&data_path), ended);
         let keeping = tokio::spawn(keeping);
-        let reconciler = Reconciler::new(Arc::clone(&self), running);
+        let reconciler = Reconciler::new(Arc::clone(&self), data_path);
         let (tasks, result) = reconciler.run(&self.session, stop).await;
         // Waited for: what the node removes when it leaves nobody may put back.
         end.send_replace(true);
@@ -278,7 +278,7 @@ impl SwarmNode {
         if let Some(tasks) = self.end_main().await {
             tasks.abandon();
         }
-        self.running.store(None);
+        self.data_path.store(None);
         if let Some(manager) = self.manager.get() {
             manager.stop().await;
         }
@@ -292,9 +292,9 @@ impl SwarmNode {
         if let Some(tasks) = self.end_main().await {
             tasks.stop_all().await;
         }
-        if let Some(running) = self.running.load_full() {
-            self.detach_all(&running).await;
-            running.gossip.leave().await;
+        if let Some(data_path) = self.data_path.load_full() {
+            self.detach_all(&data_path).await;
+            data_path.gossip.leave().await;
         }
         // A manager that is going away cannot say goodbye to itself.
         if self.manager.get().is_none()
@@ -305,7 +305,7 @@ impl SwarmNode {
         if let Some(manager) = self.manager.get() {
             manager.stop().await;
         }
-        self.running.store(None);
+        self.data_path.store(None);
         let config = Arc::clone(&self.config);
         blocking(move || {
             // First what makes the node a member; then the rest, each whatever the others say.

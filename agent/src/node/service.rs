@@ -29,7 +29,7 @@ use crate::observe::counters;
 use crate::observe::ping;
 use crate::observe::replicas::Seen;
 use crate::observe::why;
-use crate::parts::data_path::{Running, millis};
+use crate::parts::data_path::{DataPath, millis};
 
 impl Node {
     async fn current(&self) -> Answer<Arc<SwarmNode>> {
@@ -41,14 +41,14 @@ impl Node {
             .ok_or_else(not_member)
     }
 
-    async fn running(&self) -> Answer<(Arc<SwarmNode>, Arc<Running>)> {
+    async fn data_path(&self) -> Answer<(Arc<SwarmNode>, Arc<DataPath>)> {
         let member = self.current().await?;
-        let running = member.running.load_full().ok_or_else(|| {
+        let data_path = member.data_path.load_full().ok_or_else(|| {
             ApiError::unavailable(
                 "This node has not received its first orders yet; `weft info` or the log of weftd says why, try again",
             )
         })?;
-        Ok((member, running))
+        Ok((member, data_path))
     }
 
     async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
@@ -146,8 +146,8 @@ impl NodeService for Node {
                 .get(id)
                 .map_or_else(|| id.as_str().to_owned(), |n| n.hostname.clone())
         };
-        let running = member.running.load_full();
-        let seen = running.as_ref().and_then(|r| Seen::of(&member, r));
+        let data_path = member.data_path.load_full();
+        let seen = data_path.as_ref().and_then(|r| Seen::of(&member, r));
         let there = seen.into_iter().flat_map(|seen| seen.endpoints);
         let mut endpoints: Vec<EndpointRow> = there
             .filter(|e| e.network == network.id)
@@ -162,7 +162,7 @@ impl NodeService for Node {
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(NetworkDetail {
             network,
-            mtu: running.map_or(0, |r| u32::from(r.mtu())),
+            mtu: data_path.map_or(0, |r| u32::from(r.mtu())),
             endpoints,
             addresses,
         })
@@ -173,17 +173,17 @@ impl NodeService for Node {
     }
 
     async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
-        let (member, running) = self.running().await?;
+        let (member, data_path) = self.data_path().await?;
         // A client that goes away must not leave half an endpoint behind.
-        let work = async move { member.connect(&running, &network, body).await };
+        let work = async move { member.connect(&data_path, &network, body).await };
         tokio::spawn(work)
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
     }
 
     async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
-        let (member, running) = self.running().await?;
-        let work = async move { member.disconnect(&running, &network, &body).await };
+        let (member, data_path) = self.data_path().await?;
+        let work = async move { member.disconnect(&data_path, &network, &body).await };
         tokio::spawn(work)
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
@@ -243,30 +243,30 @@ impl NodeService for Node {
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
-        let (member, running) = self.running().await?;
-        Ok(Seen::of(&member, &running).map_or_else(Vec::new, |seen| seen.ports()))
+        let (member, data_path) = self.data_path().await?;
+        Ok(Seen::of(&member, &data_path).map_or_else(Vec::new, |seen| seen.ports()))
     }
 
     async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
-        let (member, running) = self.running().await?;
-        let seen = Seen::of(&member, &running)
+        let (member, data_path) = self.data_path().await?;
+        let seen = Seen::of(&member, &data_path)
             .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
-        conns::conns(&running, &seen, &query).await
+        conns::conns(&data_path, &seen, &query).await
     }
 
     async fn why(&self, asked: String) -> Answer<Why> {
-        let (member, running) = self.running().await?;
-        let seen = Seen::of(&member, &running)
+        let (member, data_path) = self.data_path().await?;
+        let seen = Seen::of(&member, &data_path)
             .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
         why::why(&seen, &asked).await
     }
 
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
-        let (member, running) = self.running().await?;
+        let (member, data_path) = self.data_path().await?;
         if let Some(port) = &query.port {
-            counters::check_port(&member, &running, port)?;
+            counters::check_port(&member, &data_path, port)?;
         }
-        Ok(counters::drops(&member, &running, query.port.as_deref()))
+        Ok(counters::drops(&member, &data_path, query.port.as_deref()))
     }
 
     async fn doctor(&self) -> Answer<Vec<Check>> {
@@ -275,19 +275,19 @@ impl NodeService for Node {
     }
 
     async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
-        let (member, running) = self.running().await?;
+        let (member, data_path) = self.data_path().await?;
         let orders = member.session.assignments().borrow().clone();
         let orders =
             orders.ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
-        ping::ping(&running, &orders, &node, &query).await
+        ping::ping(&data_path, &orders, &node, &query).await
     }
 
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
-        let (member, running) = self.running().await?;
+        let (member, data_path) = self.data_path().await?;
         if let Some(port) = &query.port {
-            counters::check_port(&member, &running, port)?;
+            counters::check_port(&member, &data_path, port)?;
         }
-        let reader = running
+        let reader = data_path
             .plane
             .capture(capture::filter(&query))
             .map_err(|e| ApiError::conflict(e.to_string()))?;
@@ -335,10 +335,10 @@ const MAX_HOLDER: usize = 128;
 
 /// Published ports of a service that some node could not open, as gossip tells it.
 fn port_errors(member: &SwarmNode, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
-    let Some(running) = member.running.load_full() else {
+    let Some(data_path) = member.data_path.load_full() else {
         return Vec::new();
     };
-    let view = running.gossip.view().borrow().clone();
+    let view = data_path.gossip.view().borrow().clone();
     let state = manager.state();
     let mut errors = Vec::new();
     // Ports on an address that is not there, and on how many nodes.

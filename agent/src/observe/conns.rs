@@ -14,13 +14,13 @@ use weft_wire::Vni;
 use super::replicas::Seen;
 use crate::api::ApiError;
 use crate::compile::known::KnownEndpoint;
-use crate::parts::data_path::{Running, blocking};
+use crate::parts::data_path::{DataPath, blocking};
 
 const DEFAULT_LIMIT: u32 = 10_000;
 
 /// Connections that this node balances, as asked for.
 pub(crate) async fn conns(
-    running: &Running,
+    data_path: &DataPath,
     seen: &Seen,
     query: &ConnsQuery,
 ) -> Result<MeshConns, ApiError> {
@@ -29,7 +29,7 @@ pub(crate) async fn conns(
         None => None,
     };
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT) as usize;
-    let listing: FlowListing = running.plane.flows();
+    let listing: FlowListing = data_path.plane.flows();
     let snapshot = std::sync::Arc::clone(&seen.snapshot);
     let collect = move || {
         listing.collect(limit, |row| {
@@ -44,7 +44,7 @@ pub(crate) async fn conns(
     let names = Names::of(seen);
     let mut connections: Vec<MeshConn> = rows
         .iter()
-        .map(|row| connection(running, seen, &names, row))
+        .map(|row| connection(data_path, seen, &names, row))
         .collect();
     connections.sort_by(|a, b| (&a.service, a.client).cmp(&(&b.service, b.client)));
     Ok(MeshConns {
@@ -116,7 +116,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn connection(running: &Running, seen: &Seen, names: &Names<'_>, row: &FlowRow) -> MeshConn {
+fn connection(data_path: &DataPath, seen: &Seen, names: &Names<'_>, row: &FlowRow) -> MeshConn {
     let protocol = match row.protocol {
         weft_mesh::Protocol::Tcp => Protocol::Tcp,
         weft_mesh::Protocol::Udp => Protocol::Udp,
@@ -125,7 +125,7 @@ fn connection(running: &Running, seen: &Seen, names: &Names<'_>, row: &FlowRow) 
     let replica = names.endpoint(row.vni, row.replica.ip());
     let (client, client_name, address) = match row.from {
         Target::Mesh => {
-            let behind = running.mesh.client_behind(protocol, row.client.port());
+            let behind = data_path.mesh.client_behind(protocol, row.client.port());
             // Only a listener of this node has the node's own address towards the mesh.
             let own = seen.snapshot.mesh.as_ref().is_some_and(|mesh| {
                 let own = [Some(mesh.v4), mesh.v6];

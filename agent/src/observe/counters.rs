@@ -17,7 +17,7 @@ use crate::metrics::{
     DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
     WorkerEvents, WorkerSample,
 };
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 /// A sample that was read already.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl MetricsSource for Once {
 }
 
 /// Every port, `mesh` included, with the name of its network.
-fn ports(member: &SwarmNode, running: &Running) -> Vec<(Arc<Port>, String)> {
+fn ports(member: &SwarmNode, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
     let orders = member.session.assignments().borrow().clone();
     let network = |id: &weft_control::id::NetworkId| {
         orders
@@ -44,15 +44,15 @@ fn ports(member: &SwarmNode, running: &Running) -> Vec<(Arc<Port>, String)> {
         .into_iter()
         .map(|p| (p.port, network(&p.record.network)))
         .collect();
-    if let Some(mesh) = &running.mesh_port {
+    if let Some(mesh) = &data_path.mesh_port {
         ports.push((Arc::clone(mesh), String::new()));
     }
     ports
 }
 
 /// Refuses the name of a port that is not on this node.
-pub(crate) fn check_port(member: &SwarmNode, running: &Running, name: &str) -> Answer<()> {
-    let mut known: Vec<String> = ports(member, running)
+pub(crate) fn check_port(member: &SwarmNode, data_path: &DataPath, name: &str) -> Answer<()> {
+    let mut known: Vec<String> = ports(member, data_path)
         .into_iter()
         .map(|(port, _)| port.name.to_string())
         .collect();
@@ -80,8 +80,8 @@ fn counts(drops: &DropCounters) -> Vec<DropCount> {
 }
 
 /// `weft drops`, of one port where `only` names it.
-pub(crate) fn drops(member: &SwarmNode, running: &Running, only: Option<&str>) -> Drops {
-    let mut rows: Vec<PortDrops> = ports(member, running)
+pub(crate) fn drops(member: &SwarmNode, data_path: &DataPath, only: Option<&str>) -> Drops {
+    let mut rows: Vec<PortDrops> = ports(member, data_path)
         .into_iter()
         .map(|(port, _)| PortDrops {
             port: port.name.to_string(),
@@ -90,7 +90,7 @@ pub(crate) fn drops(member: &SwarmNode, running: &Running, only: Option<&str>) -
         .collect();
     rows.push(PortDrops {
         port: UNDERLAY.to_owned(),
-        drops: underlay(running)
+        drops: underlay(data_path)
             .into_iter()
             .map(|(r, n)| count(r, n))
             .collect(),
@@ -107,9 +107,9 @@ pub(crate) fn drops(member: &SwarmNode, running: &Running, only: Option<&str>) -
     Drops { total, ports: rows }
 }
 
-fn underlay(running: &Running) -> Vec<(DropReason, u64)> {
+fn underlay(data_path: &DataPath) -> Vec<(DropReason, u64)> {
     let mut sum: BTreeMap<DropReason, u64> = BTreeMap::new();
-    for worker in running.plane.counters() {
+    for worker in data_path.plane.counters() {
         for (reason, n) in worker.underlay.iter() {
             *sum.entry(reason).or_default() += n;
         }
@@ -125,11 +125,11 @@ pub(crate) fn sample(member: &SwarmNode) -> Sample {
         doors: member.manager.get().map(|m| m.door()).into_iter().collect(),
         ..Sample::default()
     };
-    let Some(running) = member.running.load_full() else {
+    let Some(data_path) = member.data_path.load_full() else {
         return sample;
     };
-    sample.epoch = running.plane.snapshot().epoch;
-    sample.ports = ports(member, &running)
+    sample.epoch = data_path.plane.snapshot().epoch;
+    sample.ports = ports(member, &data_path)
         .into_iter()
         .map(|(port, network)| {
             let c = &port.counters;
@@ -145,13 +145,13 @@ pub(crate) fn sample(member: &SwarmNode) -> Sample {
             }
         })
         .collect();
-    let workers = running.plane.counters();
+    let workers = data_path.plane.counters();
     let total = |f: fn(&weft_dataplane::WorkerCounters) -> u64| workers.iter().map(f).sum();
     sample.ports.push(PortSample {
         port: UNDERLAY.to_owned(),
         rx_packets: total(|w| w.rx_datagrams.load(Ordering::Relaxed)),
         tx_packets: total(|w| w.tx_datagrams.load(Ordering::Relaxed)),
-        drops: underlay(&running),
+        drops: underlay(&data_path),
         ..PortSample::default()
     });
     sample.workers = workers
@@ -160,15 +160,15 @@ pub(crate) fn sample(member: &SwarmNode) -> Sample {
             flows_active: w.flows.load(Ordering::Relaxed),
         })
         .collect();
-    if let Some(seen) = Seen::of(member, &running) {
+    if let Some(seen) = Seen::of(member, &data_path) {
         sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
         sample.mesh_replicas = mesh_replicas(&seen);
     }
-    sample.probes = running.probes.read();
+    sample.probes = data_path.probes.read();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
-    sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
-    sample.gossip = gossip(&running);
-    sample.doors.push(running.gossip.door());
+    sample.gossip_undecodable = data_path.gossip.view().borrow().undecodable() as u64;
+    sample.gossip = gossip(&data_path);
+    sample.doors.push(data_path.gossip.door());
     sample
 }
 
@@ -240,9 +240,9 @@ fn dns(member: &SwarmNode) -> DnsSample {
     }
 }
 
-fn gossip(running: &Running) -> GossipSample {
-    let s = running.gossip.stats();
-    let view = running.gossip.view().borrow().clone();
+fn gossip(data_path: &DataPath) -> GossipSample {
+    let s = data_path.gossip.stats();
+    let view = data_path.gossip.view().borrow().clone();
     let members =
         |state: MemberState| view.members.values().filter(|m| m.state == state).count() as u64;
     let entries = [Table::Node, Table::Endpoint, Table::Load]

@@ -14,7 +14,7 @@ use weft_dataplane::{SelfTest, Verdict};
 use super::ways;
 use crate::membership::swarm_node::SwarmNode;
 use crate::node::Node;
-use crate::parts::data_path::{Running, blocking, unix_ms};
+use crate::parts::data_path::{DataPath, blocking, unix_ms};
 use crate::session::local;
 
 /// Oldest kernel that everything was made for.
@@ -74,21 +74,21 @@ impl Node {
             ),
             Some(member) => {
                 session(&mut checks, &member);
-                match member.running.load_full() {
-                    Some(running) => {
-                        data_plane(&mut checks, &running);
-                        ports(&mut checks, &member, &running);
-                        mesh(&mut checks, &running);
-                        mtus(&mut checks, &running);
-                        gossip(&mut checks, &member, &running);
-                        overlay::examine(&mut checks, &member, &running).await;
-                        walls::keys(&mut checks, running.gossip.keys(), unix_ms());
+                match member.data_path.load_full() {
+                    Some(data_path) => {
+                        data_plane(&mut checks, &data_path);
+                        ports(&mut checks, &member, &data_path);
+                        mesh(&mut checks, &data_path);
+                        mtus(&mut checks, &data_path);
+                        gossip(&mut checks, &member, &data_path);
+                        overlay::examine(&mut checks, &member, &data_path).await;
+                        walls::keys(&mut checks, data_path.gossip.keys(), unix_ms());
                         let manager = member.manager.get().map(|manager| manager.door());
-                        for door in manager.into_iter().chain([running.gossip.door()]) {
+                        for door in manager.into_iter().chain([data_path.gossip.door()]) {
                             walls::door(&mut checks, &door);
                         }
                         checks = blocking(move || {
-                            walls::files(&mut checks, &member, &running);
+                            walls::files(&mut checks, &member, &data_path);
                             walls::gateway(&mut checks);
                             checks
                         })
@@ -179,8 +179,8 @@ fn session(checks: &mut Checks, member: &SwarmNode) {
     }
 }
 
-fn data_plane(checks: &mut Checks, running: &Running) {
-    let plane = &running.plane;
+fn data_plane(checks: &mut Checks, data_path: &DataPath) {
+    let plane = &data_path.plane;
     let workers = plane.counters();
     if plane.alive() {
         let cpus: Vec<Option<usize>> = workers.iter().map(|w| w.pinned_to()).collect();
@@ -220,7 +220,7 @@ fn data_plane(checks: &mut Checks, running: &Running) {
     match plane.injection() {
         None => {}
         Some(Ok(())) => {
-            let plain = running.plain.load();
+            let plain = data_path.plain.load();
             let devices: BTreeSet<&str> = plain.values().map(String::as_str).collect();
             let devices = Vec::from_iter(devices).join(", ");
             let mut found = "the kernel segments TCP with its tunnel headers".to_owned();
@@ -268,9 +268,9 @@ fn self_test(checks: &mut Checks, test: &SelfTest) {
     }
 }
 
-fn ports(checks: &mut Checks, member: &SwarmNode, running: &Running) {
+fn ports(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
     let local = member.local.all().into_iter().map(|p| p.port);
-    for port in local.chain(running.mesh_port.clone()) {
+    for port in local.chain(data_path.mesh_port.clone()) {
         let offloads = port.tap.offloads();
         let has = [
             ("checksums", offloads.checksum()),
@@ -299,20 +299,20 @@ fn ports(checks: &mut Checks, member: &SwarmNode, running: &Running) {
 }
 
 /// Over which families published ports go to replicas, and what is in their way.
-fn mesh(checks: &mut Checks, running: &Running) {
+fn mesh(checks: &mut Checks, data_path: &DataPath) {
     let name = "published ports over IPv6";
-    match &running.mesh_ipv6 {
+    match &data_path.mesh_ipv6 {
         Ok(()) => checks.ok(name, "they go to replicas as they are"),
         Err(why) => checks.ok(name, format!("accepted by this node: {why}")),
     }
-    if let Some(error) = running.mesh.frame_error() {
+    if let Some(error) = data_path.mesh.frame_error() {
         checks.fail(
             "published ports",
             format!("this node accepts connections itself: {error}"),
             "add the rules that are named, or look why those of weft cannot be made; replicas see their clients again then",
         );
     }
-    if let Some(dropped) = running.rules.dropped_outside() {
+    if let Some(dropped) = data_path.rules.dropped_outside() {
         checks.fail(
             "way out",
             format!("sandboxes do not reach the outside: {dropped}"),
@@ -321,8 +321,8 @@ fn mesh(checks: &mut Checks, running: &Running) {
     }
 }
 
-fn mtus(checks: &mut Checks, running: &Running) {
-    let mtus = running.mtus.load();
+fn mtus(checks: &mut Checks, data_path: &DataPath) {
+    let mtus = data_path.mtus.load();
     checks.ok("mtu", format!("{} bytes in sandboxes", mtus.port));
     for (vtep, mtu) in &mtus.paths {
         let name = format!("mtu to {vtep}");
@@ -338,9 +338,9 @@ fn mtus(checks: &mut Checks, running: &Running) {
     }
 }
 
-fn gossip(checks: &mut Checks, member: &SwarmNode, running: &Running) {
-    let view = running.gossip.view().borrow().clone();
-    let blocked = running.gossip.blocked();
+fn gossip(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
+    let view = data_path.gossip.view().borrow().clone();
+    let blocked = data_path.gossip.blocked();
     let orders = member.session.assignments().borrow().clone();
     for (node, state) in &view.members {
         if *node == member.node_id {
@@ -372,7 +372,7 @@ fn gossip(checks: &mut Checks, member: &SwarmNode, running: &Running) {
         }
     }
     let routeless = orders.iter().flat_map(|o| &o.shared.nodes).filter(|n| {
-        n.id != member.node_id && !running.mtus.load().paths.contains_key(&n.data_path_addr)
+        n.id != member.node_id && !data_path.mtus.load().paths.contains_key(&n.data_path_addr)
     });
     for node in routeless {
         checks.fail(

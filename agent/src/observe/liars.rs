@@ -6,14 +6,14 @@ use weft_control::assignment::Assignment;
 use weft_control::gossip::{Forgery, ForgeryKind};
 
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 /// A lie is shown for so long, as whoever tells it is hardly gone at once.
 const SHOWN: Duration = Duration::from_secs(600);
 
 /// Sets or clears the warnings of this node.
-pub(crate) fn warn(member: &SwarmNode, running: &Running, orders: &Assignment) {
-    let lies = running.gossip.lies(SHOWN);
+pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment) {
+    let lies = data_path.gossip.lies(SHOWN);
     for (subject, kind) in [
         ("entries", ForgeryKind::Own),
         ("gossip", ForgeryKind::Absurd),

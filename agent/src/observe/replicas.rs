@@ -16,7 +16,7 @@ use weft_wire::{Instant, Vni};
 use crate::compile::known::{self, KnownEndpoint};
 use crate::manager::Manager;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 use crate::published::PortEntry;
 use crate::published::busy::NO_ADDRESS;
 
@@ -37,9 +37,9 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Nothing before the first orders.
-    pub(crate) fn of(member: &SwarmNode, running: &Running) -> Option<Self> {
+    pub(crate) fn of(member: &SwarmNode, data_path: &DataPath) -> Option<Self> {
         let orders = member.session.assignments().borrow().clone()?;
-        let view = running.gossip.view().borrow().clone();
+        let view = data_path.gossip.view().borrow().clone();
         let heard = view.endpoints();
         let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
         let local = member.local.all().into_iter().map(|p| p.record);
@@ -49,9 +49,9 @@ impl Seen {
         Some(Self {
             endpoints: local.chain(others).collect(),
             orders,
-            snapshot: running.plane.snapshot(),
-            entries: running.mesh.entries(),
-            frame_error: running.mesh.frame_error(),
+            snapshot: data_path.plane.snapshot(),
+            entries: data_path.mesh.entries(),
+            frame_error: data_path.mesh.frame_error(),
             manager: member.manager.get().map(Arc::clone),
             down: view
                 .members

@@ -5,13 +5,13 @@ use weft_control::assignment::Assignment;
 use weft_control::gossip::Blocked;
 
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 const SUBJECT: &str = "gossip ways";
 
 /// Sets or clears the warning of this node.
-pub(crate) fn warn(member: &SwarmNode, running: &Running, orders: &Assignment) {
-    let mut texts: Vec<String> = running
+pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment) {
+    let mut texts: Vec<String> = data_path
         .gossip
         .blocked()
         .iter()

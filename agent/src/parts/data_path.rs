@@ -46,7 +46,7 @@ const FLOWS_PER_WORKER: usize = 200_000;
 
 /// Data plane, gossip, mesh sockets and gateway of a node.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct DataPath {
     pub(crate) plane: Dataplane,
     pub(crate) gossip: GossipHandle,
     pub(crate) mesh: MeshSockets,
@@ -70,7 +70,7 @@ pub(crate) struct Running {
     pub(crate) questions: Questions,
 }
 
-impl Running {
+impl DataPath {
     /// Binds every socket that the orders name. Blocking calls inside: netlink and nft.
     pub(crate) fn start(
         config: &Config,
@@ -155,7 +155,7 @@ impl Running {
     }
 }
 
-impl Running {
+impl DataPath {
     /// Address behind `weft0` that published ports are sent to over IPv6.
     pub(crate) fn mesh_ip6(&self) -> Option<Ipv6Addr> {
         self.mesh_ipv6.is_ok().then_some(MESH_IP6)

@@ -9,7 +9,7 @@ use anyhow::Context;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
 
-use super::data_path::{Running, blocking};
+use super::data_path::{DataPath, blocking};
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::kept::HostRules;
@@ -115,12 +115,12 @@ impl Wall {
     /// Takes in the orders. What could not be closed is tried again by the next call.
     pub(crate) async fn keep(
         &mut self,
-        running: &Running,
+        data_path: &DataPath,
         orders: &Assignment,
         warnings: &Warnings,
     ) {
         let ports = cluster_ports(orders);
-        let Some(gateway) = running.gateway.get() else {
+        let Some(gateway) = data_path.gateway.get() else {
             return;
         };
         if self.closed.as_ref() == Some(&ports) {

@@ -12,7 +12,7 @@ use weft_wire::{Mac, Vni};
 
 use crate::compile::known::KnownEndpoint;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 use crate::parts::local::LocalPort;
 use crate::sandbox::PortConfig;
 
@@ -57,7 +57,7 @@ pub(crate) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAd
 /// The data plane's side of an attachment.
 pub(crate) fn local_port(
     member: &SwarmNode,
-    running: &Running,
+    data_path: &DataPath,
     tap: Tap,
     vni: u32,
     record: KnownEndpoint,
@@ -72,7 +72,7 @@ pub(crate) fn local_port(
         vni: Vni::new(vni).ok_or_else(|| anyhow::anyhow!("VNI {vni} is out of range"))?,
         mac: Mac(record.mac.0),
         ips: record.ips.clone(),
-        worker: running.plane.worker_for(*first),
+        worker: data_path.plane.worker_for(*first),
         tap: Arc::new(tap),
         counters: Arc::new(PortCounters::default()),
     };

@@ -18,7 +18,7 @@ use super::places::{Place, find};
 use crate::api::ApiError;
 use crate::compile::known::KnownEndpoint;
 use crate::membership::swarm_node::{FILE_OF_PLACES, SwarmNode};
-use crate::parts::data_path::{Running, blocking};
+use crate::parts::data_path::{DataPath, blocking};
 use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
@@ -47,7 +47,7 @@ impl SwarmNode {
     /// `weft network connect`. Nothing is left behind when it fails.
     pub(crate) async fn connect(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         network: &str,
         body: Connect,
     ) -> Result<Connected, ApiError> {
@@ -108,7 +108,7 @@ impl SwarmNode {
             ))
         };
         let made = match self
-            .make_local(running, sandbox, &endpoint, &network, &place)
+            .make_local(data_path, sandbox, &endpoint, &network, &place)
             .await
         {
             Ok(made) => made,
@@ -120,7 +120,7 @@ impl SwarmNode {
         };
         let taken = match self.keep_place(&endpoint, &place).await {
             Ok(()) => {
-                self.take_local(running, made, &endpoint, &network, &place)
+                self.take_local(data_path, made, &endpoint, &network, &place)
                     .await
             }
             Err(error) => Err(error),
@@ -128,7 +128,7 @@ impl SwarmNode {
         if let Err(error) = taken {
             let id = &endpoint.attachment.endpoint;
             self.forget_place(id).await;
-            self.remove_local(running, id, &place).await;
+            self.remove_local(data_path, id, &place).await;
             self.undo_attach(&endpoint).await;
             return Err(failed(error));
         }
@@ -141,7 +141,7 @@ impl SwarmNode {
             mac: endpoint.attachment.mac,
             ifname,
             network: network.spec.name,
-            mtu: u32::from(running.mtu()),
+            mtu: u32::from(data_path.mtu()),
         })
     }
 
@@ -176,15 +176,15 @@ impl SwarmNode {
     /// this call made is gone again when it fails.
     async fn make_local(
         &self,
-        running: &Running,
+        data_path: &DataPath,
         sandbox: Sandbox,
         endpoint: &Endpoint,
         network: &Network,
         place: &Place,
     ) -> anyhow::Result<Made> {
         let attachment = &endpoint.attachment;
-        let config = port_config(place.ifname.clone(), attachment, network, running.mtu());
-        let gateway = running.gateway.clone();
+        let config = port_config(place.ifname.clone(), attachment, network, data_path.mtu());
+        let gateway = data_path.gateway.clone();
         let internal = network.spec.internal;
         let served = self.dns.serves(&place.resolver());
         let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
@@ -215,7 +215,7 @@ impl SwarmNode {
     /// Puts a port that was made, and whose place is kept, into the tables and the resolver.
     async fn take_local(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         made: Made,
         endpoint: &Endpoint,
         network: &Network,
@@ -229,7 +229,7 @@ impl SwarmNode {
             without_ipv6: false,
         };
         let record = KnownEndpoint::new(EndpointView::from(endpoint), said);
-        let port = local_port(self, running, made.tap, network.vni, record)?;
+        let port = local_port(self, data_path, made.tap, network.vni, record)?;
         self.local.insert(port);
         let view = self.client_view(place).await;
         match made.sockets {
@@ -300,7 +300,7 @@ impl SwarmNode {
     /// those that the orders no longer hold.
     pub(crate) async fn endpoints_converge(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         orders: &Arc<Assignment>,
     ) {
         self.find_lost_places(orders).await;
@@ -320,14 +320,14 @@ impl SwarmNode {
             let subject = format!("endpoint {}", endpoint.name);
             let outcome = match (checked, self.local.get(id)) {
                 (Ok(()), Some(_)) => Ok(()),
-                (Ok(()), None) => self.reattach(running, orders, endpoint, place).await,
+                (Ok(()), None) => self.reattach(data_path, orders, endpoint, place).await,
                 (Err(error), Some(_)) => {
                     // Whoever owned the sandbox ended it: no client may be sent there.
                     self.local.remove(id);
                     self.dns.stop(&place.resolver()).await;
                     Err(error)
                 }
-                (Err(_), None) => self.reattach(running, orders, endpoint, place).await,
+                (Err(_), None) => self.reattach(data_path, orders, endpoint, place).await,
             };
             match outcome {
                 Ok(()) => self.warnings.clear(&subject),
@@ -358,7 +358,7 @@ impl SwarmNode {
                 }
             } else if seen.remove(id) {
                 drop(seen);
-                self.detach_local(running, id, place).await;
+                self.detach_local(data_path, id, place).await;
             }
         }
     }
@@ -417,7 +417,7 @@ impl SwarmNode {
 
     async fn reattach(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         orders: &Assignment,
         endpoint: &Endpoint,
         place: &Place,
@@ -440,13 +440,13 @@ impl SwarmNode {
         };
         place.inode = inode;
         let made = self
-            .make_local(running, sandbox, endpoint, network, &place)
+            .make_local(data_path, sandbox, endpoint, network, &place)
             .await?;
         if let Err(error) = self.keep_place(endpoint, &place).await {
             // What was attached stays so, on a full disk too.
             tracing::warn!(endpoint = %endpoint.name, %error, "its new place was not written down");
         }
-        self.take_local(running, made, endpoint, network, &place)
+        self.take_local(data_path, made, endpoint, network, &place)
             .await
     }
 
@@ -463,7 +463,7 @@ impl SwarmNode {
     /// `weft network disconnect`.
     pub(crate) async fn disconnect(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         network: &str,
         body: &Disconnect,
     ) -> Result<(), ApiError> {
@@ -483,7 +483,7 @@ impl SwarmNode {
         let id = gone.attachment.endpoint;
         let place = self.places.lock().await.known.get(&id).cloned();
         if let Some(place) = place {
-            self.detach_local(running, &id, &place).await;
+            self.detach_local(data_path, &id, &place).await;
         }
         Ok(())
     }
@@ -500,19 +500,19 @@ impl SwarmNode {
 
     async fn detach_local(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         id: &EndpointId,
         place: &Place,
     ) {
         // The command and the loop may both come here; the interface may be a new one by then.
         if self.forget_place(id).await {
-            self.remove_local(running, id, place).await;
+            self.remove_local(data_path, id, place).await;
         }
     }
 
     async fn remove_local(
         self: &Arc<Self>,
-        running: &Arc<Running>,
+        data_path: &Arc<DataPath>,
         id: &EndpointId,
         place: &Place,
     ) {
@@ -530,7 +530,7 @@ impl SwarmNode {
         // The way out goes with the last network that has one.
         let closed = last || !self.has_way_out(place.inode, id).await;
         let (place, endpoint) = (place.clone(), id.clone());
-        let gateway = running.gateway.clone();
+        let gateway = data_path.gateway.clone();
         let removed = blocking(move || -> anyhow::Result<()> {
             // A namespace that is gone took everything with it; another one is none of ours.
             let Ok(sandbox) = place.open() else {
@@ -554,10 +554,10 @@ impl SwarmNode {
     }
 
     /// Detaches everything: the node leaves the swarm.
-    pub(crate) async fn detach_all(self: &Arc<Self>, running: &Arc<Running>) {
+    pub(crate) async fn detach_all(self: &Arc<Self>, data_path: &Arc<DataPath>) {
         let known = self.places.lock().await.known.clone();
         for (id, place) in &known {
-            self.detach_local(running, id, place).await;
+            self.detach_local(data_path, id, place).await;
         }
     }
 }

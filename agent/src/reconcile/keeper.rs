@@ -14,7 +14,7 @@ use weft_control::assignment::Assignment;
 use weft_sys::tap::Tap;
 
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{Running, blocking};
+use crate::parts::data_path::{DataPath, blocking};
 use crate::parts::local::LocalPort;
 use crate::parts::warnings::Warnings;
 use crate::sandbox::{PortConfig, Sandbox, WayToResolver, keep_mesh_tap, keep_port};
@@ -75,7 +75,7 @@ impl Lost {
 /// Compares until `end` is true; then nothing is on its way any more.
 pub(crate) async fn run(
     member: Arc<SwarmNode>,
-    running: Arc<Running>,
+    data_path: Arc<DataPath>,
     mut end: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(TICK);
@@ -92,7 +92,7 @@ pub(crate) async fn run(
         if ticks.is_multiple_of(SLOW)
             && let Some(orders) = member.session.assignments().borrow().clone()
         {
-            all = ports(&member.local.all(), &orders, u32::from(running.mtu()));
+            all = ports(&member.local.all(), &orders, u32::from(data_path.mtu()));
             let len = all.len().max(1);
             all.rotate_left(turn % len);
             all.truncate(PORTS);
@@ -102,19 +102,19 @@ pub(crate) async fn run(
             ways.truncate(PORTS);
             turn = turn.wrapping_add(PORTS);
         }
-        let (this, slow) = (Arc::clone(&running), ticks.is_multiple_of(SLOW));
+        let (this, slow) = (Arc::clone(&data_path), ticks.is_multiple_of(SLOW));
         let looked = blocking(move || look(&this, slow, &all, &ways)).await;
         match looked {
             Ok((found, errors)) => {
                 lost.take(found, &member.warnings, Instant::now());
-                match running.rules.dropped_outside() {
+                match data_path.rules.dropped_outside() {
                     Some(why) => member.warnings.set(
                         "egress",
                         format!("sandboxes do not reach the outside: {why}"),
                     ),
                     None => member.warnings.clear("egress"),
                 }
-                match running.rules.error() {
+                match data_path.rules.error() {
                     Some(error) => member.warnings.set("host rules", error),
                     None => member.warnings.clear("host rules"),
                 }
@@ -162,7 +162,7 @@ fn ports(local: &[LocalPort], orders: &Assignment, mtu: u32) -> Vec<Attached> {
 
 /// One look; what was missing, and what could not be set again.
 fn look(
-    running: &Running,
+    data_path: &DataPath,
     slow: bool,
     ports: &[Attached],
     ways: &[Arc<WayToResolver>],
@@ -172,17 +172,17 @@ fn look(
         Ok(found) => lost.extend(found),
         Err(error) => errors.push(error),
     };
-    let gateway = running.gateway.get();
+    let gateway = data_path.gateway.get();
     if slow {
         // Rules that name an interface do so by its name, so they may come first or last.
-        if running.mesh_port.is_some() {
-            let kept = keep_mesh_tap(running.mesh_ipv6.is_ok());
+        if data_path.mesh_port.is_some() {
+            let kept = keep_mesh_tap(data_path.mesh_ipv6.is_ok());
             take(kept.map_err(|error| {
                 format!("published ports may not work: {error}; start weftd again")
             }));
         }
-        if running.mesh_port.is_some() {
-            let kept = running.uplinks.keep(&running.rules);
+        if data_path.mesh_port.is_some() {
+            let kept = data_path.uplinks.keep(&data_path.rules);
             take(kept.map(|()| Vec::new()).map_err(|e| e.to_string()));
         }
         if let Some(gateway) = &gateway {
@@ -190,8 +190,8 @@ fn look(
         }
     }
     // An error of these has a warning of its own.
-    take(running.rules.look().or_else(|_| Ok(Vec::new())));
-    if slow && let Err(error) = running.rules.judge() {
+    take(data_path.rules.look().or_else(|_| Ok(Vec::new())));
+    if slow && let Err(error) = data_path.rules.judge() {
         tracing::debug!(%error, "the rules of others were not read");
     }
     for attached in ports {

@@ -16,7 +16,7 @@ use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use crate::compile::known::KnownEndpoint;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{Running, blocking, unix_ms};
+use crate::parts::data_path::{DataPath, blocking, unix_ms};
 use crate::sandbox::Sandbox;
 use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
 
@@ -33,7 +33,7 @@ pub(crate) enum Wish {
 /// One task from its first order to its end.
 pub(crate) struct Lifecycle {
     pub(crate) member: Arc<SwarmNode>,
-    pub(crate) running: Arc<Running>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) orders: Arc<Assignment>,
     pub(crate) task: Task,
     pub(crate) wish: watch::Receiver<Wish>,
@@ -117,7 +117,7 @@ impl Lifecycle {
     async fn clean_up(&self, status: &TaskStatus) {
         let path = self.member.netns_path(self.task.id.as_str());
         let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
-        let (gateway, status) = (self.running.gateway.clone(), status.clone());
+        let (gateway, status) = (self.data_path.gateway.clone(), status.clone());
         let cleaned = blocking(move || -> anyhow::Result<()> {
             let left = match (gateway.wait(), Sandbox::open(&path.to_string_lossy())) {
                 (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
@@ -252,7 +252,7 @@ impl Lifecycle {
     /// Waits until nobody has a connection to the task any more, or has had time to end it.
     async fn drained(&self) {
         let endpoints = self.task.attachments.iter().map(|a| a.endpoint.clone());
-        let (mut drain, view) = (Drain::new(endpoints), self.running.gossip.view());
+        let (mut drain, view) = (Drain::new(endpoints), self.data_path.gossip.view());
         let begun = tokio::time::Instant::now();
         loop {
             let seen = Arc::clone(&view.borrow());
@@ -329,7 +329,7 @@ impl Lifecycle {
             .attachments
             .iter()
             .all(|a| self.network(a).is_some_and(|n| n.spec.ingress));
-        let gateway = self.running.gateway.clone();
+        let gateway = self.data_path.gateway.clone();
         let (sandbox, egress, sockets) = blocking(move || {
             let gateway = outside.then(|| gateway.wait()).flatten();
             let egress = gateway.map(|g| g.connect(&sandbox));
@@ -377,7 +377,7 @@ impl Lifecycle {
         let network = self.network(attachment).ok_or_else(|| {
             anyhow::anyhow!("network {} is not in the orders", attachment.network)
         })?;
-        let config = port_config(ifname(index), attachment, network, self.running.mtu());
+        let config = port_config(ifname(index), attachment, network, self.data_path.mtu());
         let (sandbox, tap) = blocking(move || {
             let tap = sandbox.add_port(&config);
             (sandbox, tap)
@@ -395,7 +395,7 @@ impl Lifecycle {
         let record = KnownEndpoint::new(view, said);
         self.member.local.insert(local_port(
             &self.member,
-            &self.running,
+            &self.data_path,
             tap?,
             network.vni,
             record,

@@ -10,7 +10,7 @@ use weft_control::gossip::NetdbView;
 use weft_dataplane::Port;
 use weft_wire::PortId;
 
-use crate::parts::data_path::{Running, blocking};
+use crate::parts::data_path::{DataPath, blocking};
 use crate::parts::local::LocalPorts;
 use crate::parts::underlay::Underlay;
 use crate::parts::warnings::Warnings;
@@ -52,7 +52,7 @@ impl MtuKeeper {
     /// when there are other VTEPs than before.
     pub(crate) async fn keep(
         &mut self,
-        running: &Running,
+        data_path: &DataPath,
         local: &LocalPorts,
         warnings: &Warnings,
         (orders, view): (&Assignment, &NetdbView),
@@ -73,8 +73,8 @@ impl MtuKeeper {
                                 "a device does not segment tunnels: super-frames are segmented here"
                             );
                         }
-                        running.plane.segment_for(underlay.plain.keys().copied());
-                        running.plain.store(Arc::new(underlay.plain.clone()));
+                        data_path.plane.segment_for(underlay.plain.keys().copied());
+                        data_path.plain.store(Arc::new(underlay.plain.clone()));
                     }
                     self.underlay = Some(underlay);
                     self.vteps = vteps;
@@ -90,24 +90,24 @@ impl MtuKeeper {
                 orders.own.node.data_path_addr.is_ipv6(),
                 &announced(orders, view),
             );
-            if **running.mtus.load() != mtus {
+            if **data_path.mtus.load() != mtus {
                 tracing::info!(
                     device = underlay.device,
                     port = mtus.port,
                     "the MTU of the underlay is another one"
                 );
-                running.mtus.store(Arc::new(mtus));
+                data_path.mtus.store(Arc::new(mtus));
                 self.changed = Instant::now();
             }
         }
-        self.set_ports(running, local).await;
+        self.set_ports(data_path, local).await;
     }
 
     /// Sets what was not set yet. A port that is made with the MTU of a moment ago is found here.
-    async fn set_ports(&mut self, running: &Running, local: &LocalPorts) {
-        let mtu = running.mtu();
+    async fn set_ports(&mut self, data_path: &DataPath, local: &LocalPorts) {
+        let mtu = data_path.mtu();
         let mut ports = local.ports();
-        ports.extend(running.mesh_port.clone());
+        ports.extend(data_path.mesh_port.clone());
         self.set.retain(|id, _| ports.iter().any(|p| p.id == *id));
         let settled = self.changed.elapsed() >= GROW_AFTER;
         let wrong: Vec<Arc<Port>> = ports

@@ -13,7 +13,7 @@ use weft_dataplane::{MeshPort, NODE_FRAME_LEN, Snapshot};
 use weft_mesh::{NodeAddress, ProbeCounters, ProbeTarget, Prober, Protocol, Published};
 use weft_wire::Instant;
 
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 /// Between two looks for replicas whose back-off is over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,11 +50,11 @@ impl ProbeStats {
 }
 
 /// Probes until `stop` is true.
-pub(crate) async fn run(running: Arc<Running>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(data_path: Arc<DataPath>, mut stop: watch::Receiver<bool>) {
     let mut prober = Prober::new(rand::random());
     loop {
         let now = Instant(weft_sys::clock::monotonic_nanos());
-        step(&running, &mut prober, now);
+        step(&data_path, &mut prober, now);
         let pause = if prober.running() > 0 { LISTEN } else { LOOK };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -63,8 +63,8 @@ pub(crate) async fn run(running: Arc<Running>, mut stop: watch::Receiver<bool>) 
     }
 }
 
-fn step(running: &Running, prober: &mut Prober, now: Instant) {
-    let plane = &running.plane;
+fn step(data_path: &DataPath, prober: &mut Prober, now: Instant) {
+    let plane = &data_path.plane;
     let snapshot = plane.snapshot();
     let own = snapshot.mesh.as_ref().map(|mesh| NodeAddress {
         ip: mesh.v4.node_ip,
@@ -87,7 +87,7 @@ fn step(running: &Running, prober: &mut Prober, now: Instant) {
         // What finds no room is sent again, as if it had been lost.
         plane.send_from_node(&frame);
     }
-    running.probes.store(prober.counters());
+    data_path.probes.store(prober.counters());
 }
 
 /// Replicas of published ports that are left out at this moment.

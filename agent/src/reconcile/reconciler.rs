@@ -29,7 +29,7 @@ use crate::compile::tables::{Inputs, compile};
 use crate::membership::swarm_node::SwarmNode;
 use crate::observe::liars;
 use crate::observe::{vitals, ways};
-use crate::parts::data_path::{MESH_IP, Running, blocking, gossip_members};
+use crate::parts::data_path::{DataPath, MESH_IP, blocking, gossip_members};
 use crate::parts::gateway::Wall;
 use crate::parts::underlay::Mtus;
 use crate::published::busy::NO_ADDRESS;
@@ -78,7 +78,7 @@ type CompiledFrom = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 /// State of the loop.
 pub(crate) struct Reconciler {
     member: Arc<SwarmNode>,
-    running: Arc<Running>,
+    data_path: Arc<DataPath>,
     tasks: Tasks,
     loads: Loads,
     seen: Seen,
@@ -110,15 +110,15 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(member: Arc<SwarmNode>, running: Arc<Running>) -> Self {
+    pub(crate) fn new(member: Arc<SwarmNode>, data_path: Arc<DataPath>) -> Self {
         let heard = member.config.data_dir.join("heard.json");
         Self {
             remembered: Remembered::load(heard, Instant::now()),
             borrowed: false,
-            tasks: Tasks::new(Arc::clone(&member), Arc::clone(&running)),
+            tasks: Tasks::new(Arc::clone(&member), Arc::clone(&data_path)),
             member,
-            loads: Loads::new(running.plane.counters().len()),
-            running,
+            loads: Loads::new(data_path.plane.counters().len()),
+            data_path,
             seen: Seen::default(),
             remote: Vec::new(),
             compiled_from: None,
@@ -151,12 +151,12 @@ impl Reconciler {
         mut stop: watch::Receiver<bool>,
     ) -> (Tasks, anyhow::Result<()>) {
         let mut orders = session.assignments();
-        let mut view = self.running.gossip.view();
+        let mut view = self.data_path.gossip.view();
         let mut strangers_may_run = true;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let result = loop {
-            if !self.running.plane.alive() {
+            if !self.data_path.plane.alive() {
                 break Err(anyhow::anyhow!("a worker of the data plane has ended"));
             }
             let current = orders.borrow_and_update().clone();
@@ -190,16 +190,18 @@ impl Reconciler {
         if slow {
             // Not again before the next tick.
             self.ticks = self.ticks.wrapping_add(1);
-            self.member.endpoints_converge(&self.running, orders).await;
-            self.running.mesh.tick();
+            self.member
+                .endpoints_converge(&self.data_path, orders)
+                .await;
+            self.data_path.mesh.tick();
             self.warn_of_busy_ports();
             self.wall
-                .keep(&self.running, orders, &self.member.warnings)
+                .keep(&self.data_path, orders, &self.member.warnings)
                 .await;
             self.warn_of_full_disks();
             self.warn_of_overlaps(orders).await;
-            liars::warn(&self.member, &self.running, orders);
-            ways::warn(&self.member, &self.running, orders);
+            liars::warn(&self.member, &self.data_path, orders);
+            ways::warn(&self.member, &self.data_path, orders);
             self.warn_of_clones();
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
@@ -211,7 +213,7 @@ impl Reconciler {
         }
         let (member, seen) = (&self.member, (orders.as_ref(), view.as_ref()));
         self.mtu
-            .keep(&self.running, &member.local, &member.warnings, seen, slow)
+            .keep(&self.data_path, &member.local, &member.warnings, seen, slow)
             .await;
         self.listening.keep(&self.member, orders).await;
         self.tell_gossip(orders);
@@ -248,22 +250,22 @@ impl Reconciler {
     }
 
     fn warn_of_busy_ports(&self) {
-        match self.running.mesh.frame_error() {
+        match self.data_path.mesh.frame_error() {
             Some(error) => self.member.warnings.set(
                 "mesh",
                 format!("replicas do not see the address of their clients, as connections to published ports are accepted by this node: {error}"),
             ),
-            None if self.running.mesh_port.is_some() => self.member.warnings.clear("mesh"),
+            None if self.data_path.mesh_port.is_some() => self.member.warnings.clear("mesh"),
             None => {}
         }
-        match self.running.mesh.wall_error() {
+        match self.data_path.mesh.wall_error() {
             Some(error) => self.member.warnings.set(
                 "mesh wall",
                 format!("published ports may be reached past the addresses that they were published on: {error}"),
             ),
             None => self.member.warnings.clear("mesh wall"),
         }
-        let mut busy = self.running.mesh.busy();
+        let mut busy = self.data_path.mesh.busy();
         // Somebody else may have the address.
         busy.retain(|b| b.owner != NO_ADDRESS);
         if busy.is_empty() {
@@ -284,7 +286,7 @@ impl Reconciler {
 
     fn warn_of_full_disks(&self) {
         let warnings = &self.member.warnings;
-        match self.running.journal_trouble() {
+        match self.data_path.journal_trouble() {
             Some(why) => warnings.set(
                 "journal",
                 format!(
@@ -333,7 +335,7 @@ impl Reconciler {
 
     /// Own records out, own stale ones back.
     fn tell_gossip(&mut self, orders: &Assignment) {
-        let gossip = &self.running.gossip;
+        let gossip = &self.data_path.gossip;
         let members = gossip_members(orders);
         if members != self.told_members {
             gossip.set_members(members.clone());
@@ -365,7 +367,7 @@ impl Reconciler {
         }
         let node = NodeRecord {
             closed_ports: self
-                .running
+                .data_path
                 .mesh
                 .busy()
                 .into_iter()
@@ -387,7 +389,7 @@ impl Reconciler {
         // Last: with it the others believe that they have heard all.
         if self.told_node.as_ref() != Some(&node) {
             let own = orders.node_id().as_str();
-            put(&self.running.gossip, Table::Node, own, &node);
+            put(&self.data_path.gossip, Table::Node, own, &node);
             self.told_node = Some(node);
         }
     }
@@ -395,7 +397,7 @@ impl Reconciler {
     /// Nodes whose questions by VXLAN have arrived here, where they want to hear so by gossip.
     fn heard(&self, orders: &Assignment) -> Vec<HeardQuestion> {
         let heard = self
-            .running
+            .data_path
             .questions
             .heard(weft_wire::Instant(monotonic_nanos()));
         let nodes = &orders.shared.nodes;
@@ -410,7 +412,7 @@ impl Reconciler {
     }
 
     fn tell_endpoints(&mut self) {
-        let gossip = &self.running.gossip;
+        let gossip = &self.data_path.gossip;
         let local = self.member.local.all();
         let mut told = BTreeSet::new();
         for port in &local {
@@ -432,7 +434,7 @@ impl Reconciler {
     /// New tables, when anything that they are made of has changed.
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.member.local.generation();
-        let mtus = self.running.mtus.load_full();
+        let mtus = self.data_path.mtus.load_full();
         if self
             .compiled_from
             .as_ref()
@@ -497,9 +499,9 @@ impl Reconciler {
                 remote: &remote,
                 nodes: &known::speaking(&seen.nodes),
                 local: &local,
-                mesh_port: self.running.mesh_port.as_ref(),
+                mesh_port: self.data_path.mesh_port.as_ref(),
                 mesh_ip: MESH_IP,
-                mesh_ip6: self.running.mesh_ip6(),
+                mesh_ip6: self.data_path.mesh_ip6(),
                 mtus: &mtus,
                 epoch: self.epoch,
             },
@@ -523,10 +525,10 @@ impl Reconciler {
             Some((Vni::new(network.vni)?, peer.ip))
         });
         let changed = self.announcements.take(&compiled.snapshot.switch, peers);
-        self.running.plane.publish(Arc::new(compiled.snapshot));
+        self.data_path.plane.publish(Arc::new(compiled.snapshot));
         announce(&changed, &local);
         self.member.dns.set_zone(Arc::new(compiled.zone));
-        self.running.mesh.update(&compiled.published);
+        self.data_path.mesh.update(&compiled.published);
         if problems.is_empty() {
             self.member.warnings.clear("names");
         } else {
@@ -579,19 +581,19 @@ impl Reconciler {
         self.loads
             .set_others(&reported, &replicas, &limits, counted);
         // Who says that a replica gets nothing new must not have a worker that still sends there.
-        if !self.running.plane.is_settled() {
+        if !self.data_path.plane.is_settled() {
             return;
         }
         for (endpoint, record) in self.loads.take_changes() {
             match record {
                 Some(record) => put(
-                    &self.running.gossip,
+                    &self.data_path.gossip,
                     Table::Load,
                     endpoint.as_str(),
                     &record,
                 ),
                 None => self
-                    .running
+                    .data_path
                     .gossip
                     .delete(Table::Load, endpoint.as_str().to_owned()),
             }

@@ -12,7 +12,7 @@ use weft_control::objects::{Task, TaskState, TaskStatus};
 
 use super::lifecycle::{Lifecycle, Wish};
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{Running, blocking, unix_ms};
+use crate::parts::data_path::{DataPath, blocking, unix_ms};
 use crate::sandbox::Sandbox;
 
 /// How long a process that nobody wants any more may take to end.
@@ -33,15 +33,15 @@ struct Handle {
 #[derive(Debug)]
 pub(crate) struct Tasks {
     member: Arc<SwarmNode>,
-    running: Arc<Running>,
+    data_path: Arc<DataPath>,
     handles: BTreeMap<TaskId, Handle>,
 }
 
 impl Tasks {
-    pub(crate) fn new(member: Arc<SwarmNode>, running: Arc<Running>) -> Self {
+    pub(crate) fn new(member: Arc<SwarmNode>, data_path: Arc<DataPath>) -> Self {
         Self {
             member,
-            running,
+            data_path,
             handles: BTreeMap::new(),
         }
     }
@@ -73,7 +73,7 @@ impl Tasks {
         let wish = watch::Sender::new(if wanted { Wish::Run } else { Wish::Stop });
         let lifecycle = Lifecycle {
             member: Arc::clone(&self.member),
-            running: Arc::clone(&self.running),
+            data_path: Arc::clone(&self.data_path),
             orders: Arc::clone(orders),
             task: task.clone(),
             wish: wish.subscribe(),
@@ -133,13 +133,13 @@ impl Tasks {
         };
         let at_once = Arc::new(Semaphore::new(STRANGERS_AT_ONCE));
         for id in strangers {
-            let (member, running) = (Arc::clone(&self.member), Arc::clone(&self.running));
+            let (member, data_path) = (Arc::clone(&self.member), Arc::clone(&self.data_path));
             let at_once = Arc::clone(&at_once);
             tokio::spawn(async move {
                 // Never closed, so there is one.
                 let _permit = at_once.acquire().await;
                 let stranger = id.clone();
-                let ended = blocking(move || end_stranger(&member, &running, &stranger)).await;
+                let ended = blocking(move || end_stranger(&member, &data_path, &stranger)).await;
                 if let Err(error) = ended.and_then(|r| r) {
                     let error = format!("{error:#}");
                     tracing::warn!(task = %id, error, "a task of an earlier run was not ended");
@@ -188,14 +188,14 @@ fn stop(handle: &Handle) {
         .send_if_modified(|w| std::mem::replace(w, Wish::Stop) != Wish::Stop);
 }
 
-fn end_stranger(member: &SwarmNode, running: &Running, id: &TaskId) -> anyhow::Result<()> {
+fn end_stranger(member: &SwarmNode, data_path: &DataPath, id: &TaskId) -> anyhow::Result<()> {
     if let Some(process) = member.runner.adopt(id)? {
         tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
         process.stop(STRANGER_GRACE)?;
     }
     let path = member.netns_path(id.as_str());
     if let (Some(gateway), Ok(sandbox)) = (
-        running.gateway.wait(),
+        data_path.gateway.wait(),
         Sandbox::open(&path.to_string_lossy()),
     ) {
         gateway.disconnect(&sandbox)?;

@@ -10,7 +10,7 @@ use weft_control::id::NodeId;
 use super::Checks;
 use crate::membership::swarm_node::SwarmNode;
 use crate::observe::ping::{self, Found, PATIENCE, Peer, SMALL};
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 /// Nodes that are asked at a time.
 const AT_A_TIME: usize = 64;
@@ -33,11 +33,11 @@ struct Ends {
 }
 
 /// Asks every node that gossip does not call gone.
-pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, running: &Arc<Running>) {
+pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, data_path: &Arc<DataPath>) {
     let Some(orders) = member.session.assignments().borrow().clone() else {
         return;
     };
-    let view = running.gossip.view().borrow().clone();
+    let view = data_path.gossip.view().borrow().clone();
     let ends = Ends {
         own: orders.own.node.data_path_addr,
         port: orders.shared.data_path_port,
@@ -55,8 +55,8 @@ pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, running: &A
         {
             ways.push(way);
         }
-        let (running, own) = (Arc::clone(running), member.node_id.clone());
-        asked.spawn(async move { try_both(&running, &own, peer).await });
+        let (data_path, own) = (Arc::clone(data_path), member.node_id.clone());
+        asked.spawn(async move { try_both(&data_path, &own, peer).await });
     }
     ways.extend(asked.join_all().await);
     ways.sort_by(|a, b| a.peer.name.cmp(&b.peer.name));
@@ -65,16 +65,16 @@ pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, running: &A
     }
 }
 
-async fn try_both(running: &Running, own: &NodeId, peer: Peer) -> Way {
-    let small = ping::examine(running, own, &peer, SMALL, PATIENCE).await;
-    let mut full = ping::full(running, peer.vtep);
+async fn try_both(data_path: &DataPath, own: &NodeId, peer: Peer) -> Way {
+    let small = ping::examine(data_path, own, &peer, SMALL, PATIENCE).await;
+    let mut full = ping::full(data_path, peer.vtep);
     let mut large = None;
     while small.passes() {
-        let found = ping::examine(running, own, &peer, full, PATIENCE).await;
+        let found = ping::examine(data_path, own, &peer, full, PATIENCE).await;
         large = Some(found);
         // A router may have told its MTU because of this; the node takes it up within a second,
         // and has done so by now, as silence takes longer.
-        let now = ping::full(running, peer.vtep);
+        let now = ping::full(data_path, peer.vtep);
         if found.passes() || now >= full {
             break;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_sys::private_folder::check_folder;
 
-use super::{Checks, Running, SwarmNode};
+use super::{Checks, DataPath, SwarmNode};
 use crate::gossip::KeysHeld;
 use crate::metrics::DoorSample;
 use crate::sandbox::gwbridge::GatewayBridge;
@@ -84,7 +84,7 @@ pub(super) fn door(checks: &mut Checks, door: &DoorSample) {
 }
 
 /// Where keys and orders lie, and whether changes are stored.
-pub(super) fn files(checks: &mut Checks, member: &SwarmNode, running: &Running) {
+pub(super) fn files(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
     let folder = &member.config.data_dir;
     match check_folder(folder) {
         Ok(()) => checks.ok(
@@ -97,7 +97,7 @@ pub(super) fn files(checks: &mut Checks, member: &SwarmNode, running: &Running) 
             "start weftd again, which takes it for itself alone; keys in it may be known to others",
         ),
     }
-    match running.journal_trouble() {
+    match data_path.journal_trouble() {
         None => checks.ok("journal of flows", "connections outlive this agent"),
         Some(why) => checks.warn(
             "journal of flows",

@@ -20,7 +20,7 @@ use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
 
 use crate::api::{Answer, ApiError};
-use crate::parts::data_path::Running;
+use crate::parts::data_path::DataPath;
 
 pub(crate) use questions::Questions;
 use questions::Wish;
@@ -66,9 +66,9 @@ impl Found {
 }
 
 /// Takes in what others say until `stop` is true.
-pub(crate) async fn run(running: Arc<Running>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(data_path: Arc<DataPath>, mut stop: watch::Receiver<bool>) {
     loop {
-        collect(&running);
+        collect(&data_path);
         tokio::select! {
             () = tokio::time::sleep(IDLE) => {}
             _ = stop.wait_for(|stop| *stop) => return,
@@ -76,9 +76,9 @@ pub(crate) async fn run(running: Arc<Running>, mut stop: watch::Receiver<bool>) 
     }
 }
 
-fn collect(running: &Running) {
-    while let Some(heard) = running.plane.receive_loopback() {
-        running.questions.handle(&heard);
+fn collect(data_path: &DataPath) {
+    while let Some(heard) = data_path.plane.receive_loopback() {
+        data_path.questions.handle(&heard);
     }
 }
 
@@ -150,8 +150,8 @@ fn list(peers: &[Peer]) -> String {
 }
 
 /// Bytes of the largest packet that the way to a node is taken to carry.
-pub(crate) fn full(running: &Running, to: IpAddr) -> u16 {
-    let mtus = running.mtus.load();
+pub(crate) fn full(data_path: &DataPath, to: IpAddr) -> u16 {
+    let mtus = data_path.mtus.load();
     mtus.paths.get(&to).copied().unwrap_or(mtus.port)
 }
 
@@ -160,13 +160,13 @@ pub(crate) fn full(running: &Running, to: IpAddr) -> u16 {
 /// # Errors
 /// The size is none that a packet can have.
 pub(crate) async fn ping(
-    running: &Running,
+    data_path: &DataPath,
     orders: &Assignment,
     asked: &str,
     query: &PingQuery,
 ) -> Answer<Pong> {
     let peer = find(orders, asked)?;
-    let full = full(running, peer.vtep);
+    let full = full(data_path, peer.vtep);
     let size = query.size.unwrap_or(full);
     let least = u16::try_from(weft_wire::loopback::MIN_LEN).unwrap_or(u16::MAX);
     if !(least..=full).contains(&size) {
@@ -177,7 +177,7 @@ pub(crate) async fn ping(
     }
     let patience = query.timeout_ms.map_or(PATIENCE, Duration::from_millis);
     let own = &orders.own.node.id;
-    let found = examine(running, own, &peer, size, patience.min(MOST_PATIENCE)).await;
+    let found = examine(data_path, own, &peer, size, patience.min(MOST_PATIENCE)).await;
     Ok(Pong {
         node: peer.name,
         from: orders.own.node.data_path_addr,
@@ -194,7 +194,7 @@ pub(crate) async fn ping(
 
 /// Finds out whether packets of `size` bytes pass, and where they do not.
 pub(crate) async fn examine(
-    running: &Running,
+    data_path: &DataPath,
     own: &NodeId,
     peer: &Peer,
     size: u16,
@@ -205,14 +205,14 @@ pub(crate) async fn examine(
         there: Passage::Passes,
         back: Passage::Passes,
     };
-    let (rtt, _) = ask(running, peer.vtep, size, Wish::Whole, patience).await;
+    let (rtt, _) = ask(data_path, peer.vtep, size, Wish::Whole, patience).await;
     if rtt.is_some() {
         return both(rtt);
     }
     let mut numbers = Vec::new();
     let mut arrives = false;
     for _ in 0..RETRIES {
-        let (answer, number) = ask(running, peer.vtep, size, Wish::ShortAndTold, RETRY).await;
+        let (answer, number) = ask(data_path, peer.vtep, size, Wish::ShortAndTold, RETRY).await;
         numbers.push(number);
         if answer.is_some() {
             arrives = true;
@@ -221,7 +221,7 @@ pub(crate) async fn examine(
     }
     if arrives {
         for _ in 0..RETRIES {
-            if ask(running, peer.vtep, size, Wish::Whole, RETRY)
+            if ask(data_path, peer.vtep, size, Wish::Whole, RETRY)
                 .await
                 .0
                 .is_some()
@@ -229,7 +229,7 @@ pub(crate) async fn examine(
                 return both(None);
             }
         }
-    } else if !is_told(running, own, peer, &numbers).await {
+    } else if !is_told(data_path, own, peer, &numbers).await {
         return Found {
             rtt: None,
             there: Passage::Lost,
@@ -245,23 +245,23 @@ pub(crate) async fn examine(
 
 /// Asks one question; how long its answer took, and its number.
 async fn ask(
-    running: &Running,
+    data_path: &DataPath,
     to: IpAddr,
     size: u16,
     wish: Wish,
     patience: Duration,
 ) -> (Option<Duration>, u32) {
     let now = || Instant(monotonic_nanos());
-    let question = running
+    let question = data_path
         .questions
         .begin(now(), to, size, wish, rand::random());
     let number = question.said().number;
-    if !running.plane.send_loopback(to, question.said()) {
+    if !data_path.plane.send_loopback(to, question.said()) {
         return (None, number);
     }
     let deadline = now().after(patience);
     loop {
-        collect(running);
+        collect(data_path);
         let answer = question.answer();
         if answer.is_some() || now() >= deadline {
             return (answer, number);
@@ -271,8 +271,8 @@ async fn ask(
 }
 
 /// Whether the other node says by gossip that it heard one of these questions.
-async fn is_told(running: &Running, own: &NodeId, peer: &Peer, numbers: &[u32]) -> bool {
-    let mut view = running.gossip.view();
+async fn is_told(data_path: &DataPath, own: &NodeId, peer: &Peer, numbers: &[u32]) -> bool {
+    let mut view = data_path.gossip.view();
     let heard = async {
         let found = view.wait_for(|view| {
             view.nodes().any(|(owner, record)| {
