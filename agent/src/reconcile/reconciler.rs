@@ -51,7 +51,7 @@ const ADOPTION: Duration = Duration::from_secs(3);
 
 /// What the last compiled tables were made from.
 #[derive(Debug, Default, PartialEq)]
-struct Seen {
+struct CompiledFrom {
     shared: Option<Arc<Shared>>,
     node: Option<Node>,
     heard: Heard,
@@ -60,7 +60,7 @@ struct Seen {
     mtus: Option<Arc<Mtus>>,
 }
 
-impl Seen {
+impl CompiledFrom {
     fn records(&self) -> Records {
         Records {
             nodes: self.nodes.clone(),
@@ -73,7 +73,7 @@ impl Seen {
 const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
 
 /// Orders, generation of the own ports, gossip, underlay.
-type CompiledFrom = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
+type Sources = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 
 /// State of the loop.
 pub(crate) struct Reconciler {
@@ -81,11 +81,11 @@ pub(crate) struct Reconciler {
     data_path: Arc<DataPath>,
     tasks: Tasks,
     loads: Loads,
-    seen: Seen,
+    compiled_from: CompiledFrom,
     /// Endpoints of other nodes, as the last tables have them.
     remote: Vec<KnownEndpoint>,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
-    compiled_from: Option<CompiledFrom>,
+    sources: Option<Sources>,
     remembered: Remembered,
     /// The last tables hold nodes that only the disk speaks of.
     borrowed: bool,
@@ -119,9 +119,9 @@ impl Reconciler {
             member,
             loads: Loads::new(data_path.plane.counters().len()),
             data_path,
-            seen: Seen::default(),
+            compiled_from: CompiledFrom::default(),
             remote: Vec::new(),
-            compiled_from: None,
+            sources: None,
             epoch: 0,
             started: Instant::now(),
             adopted: false,
@@ -436,7 +436,7 @@ impl Reconciler {
         let generation = self.member.local.generation();
         let mtus = self.data_path.mtus.load_full();
         if self
-            .compiled_from
+            .sources
             .as_ref()
             .is_some_and(|(from, local, seen, with)| {
                 from.is(orders)
@@ -446,12 +446,12 @@ impl Reconciler {
                     && !self.borrowed
             })
         {
-            let seen = &self.seen;
+            let last = &self.compiled_from;
             self.remembered
-                .keep(self.epoch, Instant::now(), || seen.records());
+                .keep(self.epoch, Instant::now(), || last.records());
             return;
         }
-        self.compiled_from = Some((
+        self.sources = Some((
             Arc::clone(orders),
             generation,
             Arc::clone(view),
@@ -479,7 +479,7 @@ impl Reconciler {
         let now = Instant::now();
         self.borrowed = self.remembered.complete(&mut heard, gone, now);
         let local = self.member.local.all();
-        let seen = Seen {
+        let from = CompiledFrom {
             shared: Some(Arc::clone(&orders.shared)),
             node: Some(orders.own.node.clone()),
             heard: heard.endpoints,
@@ -487,17 +487,17 @@ impl Reconciler {
             local: local.iter().map(|p| p.record.clone()).collect(),
             mtus: Some(Arc::clone(&mtus)),
         };
-        if seen == self.seen && self.epoch > 0 {
+        if from == self.compiled_from && self.epoch > 0 {
             return;
         }
         let mut problems = Vec::new();
-        let remote = known::of_others(&orders.shared, own, &seen.heard, &mut problems);
+        let remote = known::of_others(&orders.shared, own, &from.heard, &mut problems);
         self.epoch += 1;
         let compiled = compile(
             &Inputs {
                 assignment: orders,
                 remote: &remote,
-                nodes: &known::speaking(&seen.nodes),
+                nodes: &known::speaking(&from.nodes),
                 local: &local,
                 mesh_port: self.data_path.mesh_port.as_ref(),
                 mesh_ip: MESH_IP,
@@ -508,7 +508,7 @@ impl Reconciler {
             &mut self.loads,
         );
         problems.extend(compiled.problems);
-        let there = || remote.iter().chain(&seen.local);
+        let there = || remote.iter().chain(&from.local);
         let known: BTreeSet<&EndpointId> = there().map(|r| &r.id).collect();
         self.loads.retain(|id| known.contains(id));
         let ready = there().filter(|r| r.ready).map(|r| &r.id);
@@ -538,10 +538,10 @@ impl Reconciler {
             epoch = self.epoch,
             orders = orders.shared.version,
             remote = remote.len(),
-            local = seen.local.len(),
+            local = from.local.len(),
             "new tables"
         );
-        self.seen = seen;
+        self.compiled_from = from;
         self.remote = remote;
     }
 
@@ -564,7 +564,7 @@ impl Reconciler {
         let replicas: Vec<Balanced<'_>> = self
             .remote
             .iter()
-            .chain(&self.seen.local)
+            .chain(&self.compiled_from.local)
             .filter_map(|record| {
                 Some(Balanced {
                     ready: record.ready,
