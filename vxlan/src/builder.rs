@@ -22,7 +22,7 @@ pub(crate) type Set<K> = HashSet<K, FixedState>;
 #[derive(Debug, Default)]
 pub struct SwitchBuilder {
     networks: Map<Vni, NetworkEntry>,
-    places: Map<(Vni, Mac), Place>,
+    fdb: Map<(Vni, Mac), Place>,
     neighbors: Map<(Vni, IpAddr), (Mac, u8)>,
     /// True for one that may speak on every network.
     vteps: Map<IpAddr, bool>,
@@ -95,9 +95,9 @@ impl SwitchBuilder {
     /// The finished tables.
     #[must_use]
     pub fn build(self) -> Switch {
-        let places = &self.places;
+        let fdb = &self.fdb;
         let owner = |(key, (mac, _)): ((Vni, IpAddr), (Mac, u8))| {
-            let place = *places.get(&(key.0, mac))?;
+            let place = *fdb.get(&(key.0, mac))?;
             Some((key, Owner { mac, place }))
         };
         let owners = self.neighbors.into_iter().filter_map(owner).collect();
@@ -108,14 +108,14 @@ impl SwitchBuilder {
             receives: self.receives,
             networks: self.networks,
             owners,
-            places: self.places,
+            fdb: self.fdb,
             vteps: self.vteps,
             peers: self.peers,
         }
     }
 
     fn endpoint(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], place: Place) -> &mut Self {
-        match self.places.entry((vni, mac)) {
+        match self.fdb.entry((vni, mac)) {
             Entry::Vacant(entry) => {
                 entry.insert(place);
             }

@@ -14,7 +14,8 @@ use crate::network::NetworkEntry;
 #[derive(Debug, Default)]
 pub struct Switch {
     pub(crate) networks: Map<Vni, NetworkEntry>,
-    pub(crate) places: Map<(Vni, Mac), Place>,
+    /// The forwarding database: where a hardware address is.
+    pub(crate) fdb: Map<(Vni, Mac), Place>,
     pub(crate) owners: Map<(Vni, IpAddr), Owner>,
     /// Who may send here, and whether on every network: a node may, a static peer only where
     /// [`Switch::peers`] names it.
@@ -149,7 +150,7 @@ impl Switch {
                 } else if group {
                     Err(DropReason::Multicast)
                 } else {
-                    return match self.places.get(&(vni, frame::dst_mac(frame))) {
+                    return match self.fdb.get(&(vni, frame::dst_mac(frame))) {
                         Some(Place::Local(port)) => Egress::Local(*port),
                         Some(Place::Remote(vtep)) => Egress::Remote(*vtep),
                         Some(Place::Virtual) => Egress::Virtual,
@@ -187,7 +188,7 @@ impl Switch {
                 if dst.is_multicast() {
                     return Ingress::Drop(DropReason::Multicast);
                 }
-                match self.places.get(&(vni, dst)) {
+                match self.fdb.get(&(vni, dst)) {
                     Some(Place::Local(_)) if self.is_foreign(vni, vtep, frame, ip) => {
                         Err(DropReason::ForeignSource)
                     }
@@ -208,7 +209,7 @@ impl Switch {
     /// Where an endpoint is: for frames whose destination the balancer rewrote.
     #[must_use]
     pub fn lookup(&self, vni: Vni, mac: Mac) -> Option<Destination> {
-        match self.places.get(&(vni, mac))? {
+        match self.fdb.get(&(vni, mac))? {
             Place::Local(port) => Some(Destination::Local(*port)),
             Place::Remote(vtep) => Some(Destination::Remote(*vtep)),
             Place::Virtual | Place::Gateway => None,
@@ -223,7 +224,7 @@ impl Switch {
         }
         // Link-local addresses are not in the tables: they say themselves whose they are.
         let mac = link_local_owner(ip)?;
-        self.places.contains_key(&(vni, mac)).then_some(mac)
+        self.fdb.contains_key(&(vni, mac)).then_some(mac)
     }
 
     /// Checks a datagram that arrived on the VXLAN port from `outer_src`; returns the network and
@@ -305,7 +306,7 @@ impl Switch {
     /// Whether an address is behind another VTEP.
     fn is_elsewhere(&self, vni: Vni, ip: IpAddr) -> bool {
         self.neighbor(vni, ip)
-            .and_then(|mac| self.places.get(&(vni, mac)))
+            .and_then(|mac| self.fdb.get(&(vni, mac)))
             .is_some_and(|place| matches!(place, Place::Remote(_)))
     }
 
@@ -316,7 +317,7 @@ impl Switch {
             Place::Remote(at) => at.ip().to_canonical() != vtep.to_canonical(),
             Place::Local(_) | Place::Virtual | Place::Gateway => true,
         };
-        let stands = |mac: Mac| self.places.get(&(vni, mac)).is_some_and(elsewhere);
+        let stands = |mac: Mac| self.fdb.get(&(vni, mac)).is_some_and(elsewhere);
         let mac = frame::src_mac(frame);
         let owner = self.owners.get(&(vni, ip.src));
         match owner {
