@@ -2,18 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use foldhash::fast::FixedState;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
 use weft_wire::{Mac, PortId, Vni, mac_for_ip};
 
+use crate::fdb::{Map, Owner, Place, Set};
 use crate::network::NetworkEntry;
-use crate::switch::{Owner, Place, Switch};
-
-/// Hasher of the tables. Its seed is fixed, because this crate draws no random numbers; the keys
-/// come from the control plane, not from packets.
-pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
-pub(crate) type Set<K> = HashSet<K, FixedState>;
+use crate::switch::Switch;
 
 /// Collects networks, endpoints and peers.
 ///

@@ -10,6 +10,7 @@
 
 mod answer;
 mod builder;
+mod fdb;
 mod mtu;
 mod network;
 mod switch;

@@ -7,7 +7,7 @@ use weft_wire::frame::{self, ETHERNET_LEN, ICMPV6};
 use weft_wire::{ArpInfo, DropReason, Fragment, Frame, IpInfo, Mac, PortId, Vni, reply, vxlan};
 
 use crate::answer::Answer;
-use crate::builder::{Map, Set};
+use crate::fdb::{Map, Owner, Place, Set};
 use crate::network::NetworkEntry;
 
 /// Immutable tables of all networks on this node.
@@ -25,35 +25,6 @@ pub struct Switch {
     pub(crate) narrow: Map<IpAddr, u16>,
     /// Largest inner packet that the underlay can deliver here.
     pub(crate) receives: u16,
-}
-
-/// What a hardware address stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    Local(PortId),
-    Remote(SocketAddr),
-    Virtual,
-    Gateway,
-}
-
-impl Place {
-    /// Which entry stays when two claim the same address: the higher.
-    pub(crate) const fn strength(self) -> u8 {
-        match self {
-            Self::Remote(_) => 1,
-            Self::Local(_) => 2,
-            Self::Virtual => 3,
-            Self::Gateway => 4,
-        }
-    }
-}
-
-/// Whose an address of a network is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Owner {
-    pub(crate) mac: Mac,
-    /// Of that hardware address.
-    pub(crate) place: Place,
 }
 
 /// Where an endpoint is.

@@ -1,0 +1,41 @@
+//! What the tables hold of an address: where it is, and whose.
+
+use std::net::SocketAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use weft_wire::{Mac, PortId};
+
+/// Hasher of the tables. Its seed is fixed, because this crate draws no random numbers; the keys
+/// come from the control plane, not from packets.
+pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
+pub(crate) type Set<K> = HashSet<K, FixedState>;
+
+/// What a hardware address stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Local(PortId),
+    Remote(SocketAddr),
+    Virtual,
+    Gateway,
+}
+
+impl Place {
+    /// Which entry stays when two claim the same address: the higher.
+    pub(crate) const fn strength(self) -> u8 {
+        match self {
+            Self::Remote(_) => 1,
+            Self::Local(_) => 2,
+            Self::Virtual => 3,
+            Self::Gateway => 4,
+        }
+    }
+}
+
+/// Whose an address of a network is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) mac: Mac,
+    /// Of that hardware address.
+    pub(crate) place: Place,
+}
