@@ -16,7 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod capture;
-mod copies;
+mod capture_taps;
 mod counters;
 mod egress;
 mod handover;
