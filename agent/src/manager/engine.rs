@@ -12,9 +12,9 @@ use weft_control::cluster::{
 use weft_control::id::NodeId;
 use weft_control::objects::NodeState;
 
+use super::assignments::Assignments;
 use super::ca::Authority;
 use super::health::{Health, Timing};
-use super::orders::Orders;
 use super::sessions::Sessions;
 use super::store::RedbStore;
 use super::vitals::VitalsBook;
@@ -40,8 +40,8 @@ pub(super) struct Engine {
     pub(super) health: Health,
     /// What nodes say of themselves.
     pub(super) vitals: VitalsBook,
-    /// Orders of all nodes.
-    pub(super) orders: Orders,
+    /// Of all nodes.
+    pub(super) assignments: Assignments,
     /// Open session of each node.
     pub(super) sessions: Sessions,
     /// The newest certificate of the manager itself.

@@ -4,6 +4,7 @@
 //! the store, and from there orders for every node. The logic is `weft_control::cluster`; this is
 //! its shell.
 
+mod assignments;
 mod ca;
 mod engine;
 mod gate;
@@ -11,7 +12,6 @@ mod handle;
 mod health;
 mod lapsed;
 mod listener;
-mod orders;
 mod rpc;
 mod sessions;
 mod store;
@@ -319,7 +319,7 @@ impl Manager {
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
             vitals: vitals::VitalsBook::default(),
-            orders: orders::Orders::default(),
+            assignments: assignments::Assignments::default(),
             sessions: Sessions::default(),
             own: watch::Sender::new(Arc::new(identity.clone())),
             stop: watch::Sender::new(false),

@@ -15,10 +15,10 @@ use weft_control::cluster::{
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::{NodeState, Role, TaskStatus};
 
+use super::assignments::{News, Sent};
 use super::engine::{Engine, stopped, unix_millis};
 use super::gate;
 use super::listener::Peer;
-use super::orders::{News, Sent};
 use super::sessions::{Caller, Replaced, Twins};
 use crate::session::convert::{SCHEMA, decode, encode, to_status, vitals_from_proto};
 use crate::session::proto::ca_server::Ca;
@@ -216,7 +216,10 @@ async fn stream_orders(
         // The channel holds one message: whoever reads slowly gets the newest orders, not all.
         let Ok(permit) = permit else { return };
         let state = Arc::clone(&states.borrow_and_update());
-        match core.orders.news(&state, &node, &mut sent, heartbeat_ms) {
+        match core
+            .assignments
+            .news(&state, &node, &mut sent, heartbeat_ms)
+        {
             Ok(News::Message(message)) => permit.send(Ok(message)),
             Ok(News::Nothing) => drop(permit),
             Ok(News::Removed) => {

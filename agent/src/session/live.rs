@@ -19,9 +19,9 @@ use weft_control::id::TaskId;
 use weft_control::objects::{Endpoint, Role, TaskStatus};
 use weft_control::text::{MAX_STATUS, cleaned};
 
+use super::assignment_file::AssignmentFile;
 use super::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};
 use super::identity::Identity;
-use super::orders::OrdersFile;
 use super::proto::control_client::ControlClient;
 use super::proto::dispatcher_client::DispatcherClient;
 use super::proto::{
@@ -93,7 +93,7 @@ struct Shared {
     config: SessionConfig,
     identity: Mutex<Arc<Identity>>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
-    orders_file: OrdersFile,
+    assignment_file: AssignmentFile,
     /// There are orders on disk that the loss of power would lose.
     unsynced: Notify,
     channel: watch::Sender<Option<Channel>>,
@@ -119,13 +119,13 @@ impl Session {
     /// tokio runtime.
     #[must_use]
     pub fn start(identity: Identity, config: SessionConfig) -> Self {
-        let orders_file = OrdersFile::new(&config.data_dir);
-        let last = orders_file.load(&identity).map(Arc::new);
+        let assignment_file = AssignmentFile::new(&config.data_dir);
+        let last = assignment_file.load(&identity).map(Arc::new);
         let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let shared = Arc::new(Shared {
             identity: Mutex::new(Arc::new(identity)),
             assignment: watch::Sender::new(last),
-            orders_file,
+            assignment_file,
             unsynced: Notify::new(),
             channel: watch::Sender::new(None),
             last_failure: Mutex::new(None),
@@ -420,7 +420,7 @@ impl Shared {
             None => held.map(|h| Arc::clone(&h.own)).ok_or_else(missing)?,
         };
         let orders = Assignment { shared, own };
-        let file = self.orders_file.clone();
+        let file = self.assignment_file.clone();
         let (shared_json, own_json) = (message.shared_json.clone(), message.own_json.clone());
         // Before anybody acts on them: an agent that is killed in between must not come back with
         // orders older than its deeds. The disk is not waited for: orders would queue behind it.
@@ -443,7 +443,7 @@ impl Shared {
     async fn sync_orders(&self) {
         loop {
             self.unsynced.notified().await;
-            let file = self.orders_file.clone();
+            let file = self.assignment_file.clone();
             let synced = tokio::task::spawn_blocking(move || file.sync()).await;
             if let Ok(Err(error)) = synced {
                 tracing::warn!(%error, "the orders may not outlive a loss of power");

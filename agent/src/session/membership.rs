@@ -8,15 +8,15 @@ use weft_control::assignment::Assignment;
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
 
+use super::assignment_file::AssignmentFile;
 use super::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
-use super::orders::OrdersFile;
 use crate::state_file;
 
 const FILE: &str = "swarm.json";
-/// Last orders, the node's own and those of all nodes: [`super::orders`] writes them.
+/// Last orders, the node's own and those of all nodes: [`super::assignment_file`] writes them.
 pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";
 pub(super) const SHARED_FILE: &str = "shared.json";
 /// Desired state: managers only.
@@ -62,7 +62,7 @@ impl Membership {
             Err(error) => return Err(failed("read")(error)),
         };
         // The orders say all of it; without them the file stays as it is.
-        let Some(orders) = OrdersFile::new(data_dir).load(&identity) else {
+        let Some(orders) = AssignmentFile::new(data_dir).load(&identity) else {
             return Err(damaged(&path.display().to_string(), why));
         };
         if path.exists() {

@@ -6,6 +6,7 @@
 //!
 //! [`Assignment`]: weft_control::assignment::Assignment
 
+mod assignment_file;
 mod clocks;
 pub(crate) mod codec;
 pub(crate) mod convert;
@@ -13,7 +14,6 @@ mod identity;
 mod join;
 mod live;
 mod membership;
-mod orders;
 pub(crate) mod proto;
 mod renewal;
 mod reports;

@@ -13,12 +13,12 @@ use crate::state_file::{self, Found};
 
 /// Where the last orders are.
 #[derive(Debug, Clone)]
-pub(super) struct OrdersFile {
+pub(super) struct AssignmentFile {
     shared: PathBuf,
     own: PathBuf,
 }
 
-impl OrdersFile {
+impl AssignmentFile {
     pub(super) fn new(data_dir: &Path) -> Self {
         Self {
             shared: data_dir.join(SHARED_FILE),

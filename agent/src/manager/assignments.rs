@@ -13,7 +13,7 @@ use crate::session::proto::SessionMessage;
 
 /// The orders of all nodes.
 #[derive(Debug, Default)]
-pub(super) struct Orders(Mutex<Encoded>);
+pub(super) struct Assignments(Mutex<Encoded>);
 
 #[derive(Debug, Default)]
 struct Encoded {
@@ -39,7 +39,7 @@ pub(super) enum News {
     Message(SessionMessage),
 }
 
-impl Orders {
+impl Assignments {
     /// What a node has to be told at that state, or a newer one, and takes note of it in `sent`.
     ///
     /// # Errors
