@@ -13,6 +13,7 @@ mod outside;
 pub mod resolv_conf;
 mod resolver;
 mod server;
+mod shared;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use weft_dns::{Answer, Ask, ClientView, QUERY_MAX_BYTES, Reply, Tenant, Transport};
 
 use super::outside::framed;
-use super::server::Shared;
+use super::shared::Shared;
 use super::stats::add;
 
 /// TCP connections at once; more wait in the kernel's queue.

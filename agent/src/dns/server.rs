@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::{JoinHandle, JoinSet};
-use weft_dns::{ClientView, Tenant, Zone};
+use weft_dns::{ClientView, Zone};
 
 use super::outside::Outside;
 use super::resolv_conf::{Found, Watched};
 use super::resolver::Resolver;
+use super::shared::Shared;
 use super::stats::{Counters, DnsStats};
 use crate::sandbox::{DnsSockets, WayToResolver};
 
@@ -30,28 +30,6 @@ pub struct DnsServer {
     sandboxes: Mutex<BTreeMap<String, Served>>,
     /// Aborted when dropped.
     background: Mutex<JoinSet<()>>,
-}
-
-/// What all sandboxes use.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) zone: ArcSwap<Zone>,
-    pub(super) outside: Arc<Outside>,
-    pub(super) counters: Arc<Counters>,
-    seeds: AtomicU64,
-    tenants: AtomicU64,
-}
-
-impl Shared {
-    /// A number that no sandbox had before.
-    pub(super) fn next_tenant(&self) -> Tenant {
-        Tenant(self.tenants.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// A number that differs from query to query; it only shuffles addresses.
-    pub(super) fn next_seed(&self) -> u64 {
-        self.seeds.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 #[derive(Debug)]
@@ -77,13 +55,7 @@ impl DnsServer {
         let mut background = JoinSet::new();
         background.spawn(Arc::clone(&outside).keep_deadlines());
         Self {
-            shared: Arc::new(Shared {
-                zone: ArcSwap::default(),
-                outside,
-                counters,
-                seeds: AtomicU64::new(0),
-                tenants: AtomicU64::new(0),
-            }),
+            shared: Arc::new(Shared::new(outside, counters)),
             sandboxes: Mutex::new(BTreeMap::new()),
             background: Mutex::new(background),
         }
