@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_control::assignment::{EndpointView, Shared};
 use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use weft_control::objects::Mac;
 use weft_control::records::EndpointRecord;
+use weft_dataplane::Port;
 
 /// One endpoint that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,21 @@ impl KnownEndpoint {
             without_ipv6: self.without_ipv6,
         }
     }
+}
+
+/// An endpoint, and whether its port is on this node.
+pub(crate) struct PlacedEndpoint<'a> {
+    pub(crate) record: &'a KnownEndpoint,
+    pub(crate) local: bool,
+}
+
+/// One attachment of a sandbox on this node.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalPort {
+    /// The port in the data plane.
+    pub(crate) port: Arc<Port>,
+    /// What is known of it; `ready` says whether new connections may come.
+    pub(crate) record: KnownEndpoint,
 }
 
 /// What other nodes say of endpoints: who speaks, and what.

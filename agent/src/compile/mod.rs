@@ -1,7 +1,9 @@
 //! From orders, gossip and the ports of this node to what the data plane, DNS and the listeners
 //! use. Pure: no sockets, no files, no clock.
 
+mod families;
 pub(crate) mod known;
 pub(crate) mod loads;
-pub(crate) mod published_ports;
+pub(crate) mod mtus;
+mod published_ports;
 pub(crate) mod tables;

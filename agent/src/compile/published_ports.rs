@@ -7,8 +7,7 @@ use weft_control::assignment::ServiceView;
 use weft_control::id::NetworkId;
 use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
-use super::known::KnownEndpoint;
-use super::tables::PlacedEndpoint;
+use super::known::{KnownEndpoint, PlacedEndpoint};
 use crate::published::Published;
 
 /// A port that this node accepts.

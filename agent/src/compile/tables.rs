@@ -14,12 +14,11 @@ use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::{Mac, Vni, mac_for_ip};
 
-use super::known::KnownEndpoint;
+use super::families;
+use super::known::{KnownEndpoint, LocalPort, PlacedEndpoint};
 use super::loads::Loads;
+use super::mtus::Mtus;
 use super::published_ports::{PublishedPort, published_ports};
-use crate::membership::address;
-use crate::parts::local::LocalPort;
-use crate::parts::underlay::Mtus;
 use crate::published::Published;
 use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6};
 
@@ -59,12 +58,6 @@ pub(crate) struct Compiled {
     pub(crate) problems: Vec<String>,
 }
 
-/// An endpoint, and whether its port is on this node.
-pub(crate) struct PlacedEndpoint<'a> {
-    pub(crate) record: &'a KnownEndpoint,
-    pub(crate) local: bool,
-}
-
 /// The tables of this moment.
 #[must_use]
 pub(crate) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
@@ -94,7 +87,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>, loads: &mut Loads) -> Compiled {
         .collect();
 
     let paths = assignment.shared.nodes.iter();
-    problems.extend(address::out_of_reach(
+    problems.extend(families::out_of_reach(
         assignment.own.node.data_path_addr,
         paths.map(|n| (n.hostname.as_str(), n.data_path_addr)),
     ));

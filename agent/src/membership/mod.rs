@@ -1,7 +1,7 @@
 //! Being part of a swarm: the addresses that a node is reached at, joining it, the member that
 //! follows, starting again after a restart, leaving.
 
-pub(crate) mod address;
+mod address;
 mod manager_part;
 pub(crate) mod self_tests;
 pub(crate) mod swarm;

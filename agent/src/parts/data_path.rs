@@ -20,8 +20,9 @@ use weft_wire::{Vni, mac_for_ip};
 
 use super::gateway::Gateway;
 use super::local::LocalPorts;
-use super::underlay::{Mtus, Underlay};
+use super::underlay::Underlay;
 use super::warnings::Warnings;
+use crate::compile::mtus::Mtus;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
@@ -108,7 +109,8 @@ impl DataPath {
         let started = Dataplane::start_tested(&plane_config, found.to_vec());
         let plane = started.map_err(explain_start)?;
         let underlay = Underlay::read(node.data_path_addr, [])?;
-        let mtus = underlay.mtus(node.data_path_addr.is_ipv6(), &BTreeMap::new());
+        let ipv6 = node.data_path_addr.is_ipv6();
+        let mtus = Mtus::of(underlay.device, &underlay.routes, ipv6, &BTreeMap::new());
         let mesh_port = match (open_mesh_tap(u32::from(mtus.port)), node.ingress_ip) {
             (Ok(tap), Some(ip)) => Some(Arc::new(mesh_port(tap, ip, &plane, local))),
             (Ok(_), None) => {

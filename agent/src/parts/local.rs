@@ -9,16 +9,7 @@ use weft_control::id::EndpointId;
 use weft_dataplane::Port;
 use weft_wire::PortId;
 
-use crate::compile::known::KnownEndpoint;
-
-/// One attachment of a sandbox on this node.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalPort {
-    /// The port in the data plane.
-    pub(crate) port: Arc<Port>,
-    /// What is known of it; `ready` says whether new connections may come.
-    pub(crate) record: KnownEndpoint,
-}
+use crate::compile::known::LocalPort;
 
 /// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
 /// reconcile loop.

@@ -12,7 +12,7 @@ use weft_vxlan::Switch;
 use weft_wire::reply::{ANNOUNCEMENT_LEN, announcement};
 use weft_wire::{Mac, Vni};
 
-use crate::parts::local::LocalPort;
+use crate::compile::known::LocalPort;
 
 /// Addresses that are remembered; more static peers than this in the life of an agent are not.
 const REMEMBERED: usize = 4096;

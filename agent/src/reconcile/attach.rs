@@ -10,10 +10,9 @@ use weft_dataplane::{Port, PortCounters};
 use weft_sys::tap::Tap;
 use weft_wire::{Mac, Vni};
 
-use crate::compile::known::KnownEndpoint;
+use crate::compile::known::{KnownEndpoint, LocalPort};
 use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
-use crate::parts::local::LocalPort;
 use crate::sandbox::PortConfig;
 
 /// eth0, eth2, eth3, …: eth1 leads to the gateway bridge.

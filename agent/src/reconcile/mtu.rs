@@ -10,6 +10,7 @@ use weft_control::gossip::NetdbView;
 use weft_dataplane::Port;
 use weft_wire::PortId;
 
+use crate::compile::mtus::Mtus;
 use crate::parts::data_path::{DataPath, blocking};
 use crate::parts::local::LocalPorts;
 use crate::parts::underlay::Underlay;
@@ -86,7 +87,9 @@ impl MtuKeeper {
             }
         }
         if let Some(underlay) = &self.underlay {
-            let mtus = underlay.mtus(
+            let mtus = Mtus::of(
+                underlay.device,
+                &underlay.routes,
                 orders.own.node.data_path_addr.is_ipv6(),
                 &announced(orders, view),
             );

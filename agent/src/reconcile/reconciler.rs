@@ -25,13 +25,12 @@ use super::remembered::{Records, Remembered};
 use super::tasks::Tasks;
 use crate::compile::known::{self, Heard, KnownEndpoint};
 use crate::compile::loads::{Balanced, Loads, Reported};
+use crate::compile::mtus::Mtus;
 use crate::compile::tables::{Inputs, compile};
 use crate::membership::swarm_node::SwarmNode;
-use crate::observe::liars;
-use crate::observe::{vitals, ways};
+use crate::observe::{liars, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, blocking, gossip_members};
 use crate::parts::gateway::Wall;
-use crate::parts::underlay::Mtus;
 use crate::published::busy::NO_ADDRESS;
 use crate::session::Session;
 
