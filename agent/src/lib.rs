@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod blocking;
 pub mod capture;
 mod compile;
 pub mod config;

@@ -1,4 +1,6 @@
-//! The clock of the data plane.
+//! The clock of the data plane, and the time of day.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -9,6 +11,19 @@ pub fn monotonic_nanos() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
     // Neither part is negative for this clock.
     (t.tv_sec as u64) * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Milliseconds since 1970, by the clock that people set.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    unix_millis(SystemTime::now())
+}
+
+/// The same of another moment; 0 before 1970.
+#[must_use]
+pub fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What all parts of a manager share: the store, the authority, and how commands become changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use weft_control::cluster::{
 };
 use weft_control::id::NodeId;
 use weft_control::objects::NodeState;
+use weft_sys::clock::unix_ms;
 
 use super::assignments::Assignments;
 use super::ca::Authority;
@@ -76,17 +77,6 @@ impl Lines {
             lines.flush();
         }
     }
-}
-
-/// Unix milliseconds.
-pub(super) fn unix_ms() -> u64 {
-    unix_millis(SystemTime::now())
-}
-
-/// The same of another moment.
-pub(super) fn unix_millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until the manager stops; also when it is gone.

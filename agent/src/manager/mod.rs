@@ -38,9 +38,10 @@ use weft_control::cluster::{
 };
 use weft_control::id::{NodeId, base36};
 use weft_control::objects::{NodeState, Protocol, Role};
+use weft_sys::clock::unix_ms;
 
 use self::ca::{Authority, NODE_LIFE};
-use self::engine::{Engine, Lines, entropy, stopped, unix_ms};
+use self::engine::{Engine, Lines, entropy, stopped};
 use self::health::Health;
 use self::rpc::Rpc;
 use self::sessions::Sessions;

@@ -14,9 +14,10 @@ use weft_control::cluster::{
 };
 use weft_control::id::{NodeId, TaskId};
 use weft_control::objects::{NodeState, Role, TaskStatus};
+use weft_sys::clock::unix_millis;
 
 use super::assignments::{News, Sent};
-use super::engine::{Engine, stopped, unix_millis};
+use super::engine::{Engine, stopped};
 use super::gate;
 use super::listener::Peer;
 use super::sessions::{Caller, Replaced, Twins};

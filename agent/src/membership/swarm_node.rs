@@ -12,13 +12,14 @@ use tokio::task::JoinHandle;
 use weft_control::id::{EndpointId, NodeId};
 
 use super::self_tests::SelfTests;
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::Manager;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
-use crate::parts::data_path::{DataPath, blocking};
+use crate::parts::data_path::DataPath;
 use crate::parts::local::LocalPorts;
 use crate::parts::warnings::Warnings;
 use crate::published::uplinks;

@@ -16,6 +16,7 @@ use weft_control::objects::{
     Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
 };
 use weft_control::text::cleaned;
+use weft_sys::clock::unix_millis;
 
 use super::Node;
 use crate::api::{Answer, ApiError, NodeService};
@@ -29,7 +30,7 @@ use crate::observe::counters;
 use crate::observe::ping;
 use crate::observe::replicas::Seen;
 use crate::observe::why;
-use crate::parts::data_path::{DataPath, millis};
+use crate::parts::data_path::DataPath;
 
 impl Node {
     async fn current(&self) -> Answer<Arc<SwarmNode>> {
@@ -71,7 +72,7 @@ impl NodeService for Node {
                 addr: m.membership.node.addr,
                 managers: m.membership.managers.clone(),
                 connected: m.session.connected(),
-                last_error_at: failure.as_ref().map(|failure| millis(failure.at)),
+                last_error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
                 last_error: failure.map(|failure| failure.error.to_string()),
             }
         });

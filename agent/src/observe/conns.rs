@@ -13,8 +13,9 @@ use weft_wire::Vni;
 
 use super::replicas::Seen;
 use crate::api::ApiError;
+use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
-use crate::parts::data_path::{DataPath, blocking};
+use crate::parts::data_path::DataPath;
 
 const DEFAULT_LIMIT: u32 = 10_000;
 

@@ -10,11 +10,13 @@ use weft_control::api::{Check, Health};
 use weft_control::cluster::ErrorKind;
 use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
+use weft_sys::clock::unix_ms;
 
 use super::ways;
+use crate::blocking::blocking;
 use crate::membership::swarm_node::SwarmNode;
 use crate::node::Node;
-use crate::parts::data_path::{DataPath, blocking, unix_ms};
+use crate::parts::data_path::DataPath;
 use crate::session::local;
 
 /// Oldest kernel that everything was made for.

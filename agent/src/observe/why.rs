@@ -10,8 +10,8 @@ use weft_control::objects::{PortSpec, Protocol, PublishMode};
 
 use super::replicas::Seen;
 use crate::api::{Answer, ApiError};
+use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
-use crate::parts::data_path::blocking;
 use crate::published::owner;
 
 /// A port as people write it: `8000`, or `8000/udp`.

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
 use weft_control::assignment::Assignment;
 use weft_control::gossip::Members;
@@ -13,6 +11,7 @@ use weft_control::objects::Protocol;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
 };
+use weft_sys::clock::unix_ms;
 use weft_sys::private_folder::make_private;
 use weft_sys::tap::Tap;
 use weft_sys::udp::BindError;
@@ -248,24 +247,4 @@ pub(crate) fn gossip_members(orders: &Assignment) -> Members {
             .max()
             .unwrap_or(0),
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    millis(SystemTime::now())
-}
-
-/// The same of another moment.
-pub(crate) fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Runs blocking work away from the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .context("a blocking call panicked")
 }

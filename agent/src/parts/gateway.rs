@@ -9,8 +9,9 @@ use anyhow::Context;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
 
-use super::data_path::{DataPath, blocking};
+use super::data_path::DataPath;
 use super::warnings::Warnings;
+use crate::blocking::blocking;
 use crate::config::{Config, MeshFrontEnd};
 use crate::kept::HostRules;
 use crate::published::MeshSockets;

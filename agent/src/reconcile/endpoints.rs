@@ -16,9 +16,10 @@ use weft_sys::tap::Tap;
 use super::attach::{local_port, port_config};
 use super::places::{Place, find};
 use crate::api::ApiError;
+use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
 use crate::membership::swarm_node::{FILE_OF_PLACES, SwarmNode};
-use crate::parts::data_path::{DataPath, blocking};
+use crate::parts::data_path::DataPath;
 use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use weft_control::assignment::Assignment;
 use weft_sys::tap::Tap;
 
+use crate::blocking::blocking;
 use crate::compile::known::LocalPort;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{DataPath, blocking};
+use crate::parts::data_path::DataPath;
 use crate::parts::warnings::Warnings;
 use crate::sandbox::{PortConfig, Sandbox, WayToResolver, keep_mesh_tap, keep_port};
 

@@ -9,14 +9,16 @@ use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
 use weft_shim::spec::Ended;
+use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config, usable_ips};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
+use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{DataPath, blocking, unix_ms};
+use crate::parts::data_path::DataPath;
 use crate::sandbox::Sandbox;
 use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
 

@@ -10,8 +10,9 @@ use weft_control::gossip::NetdbView;
 use weft_dataplane::Port;
 use weft_wire::PortId;
 
+use crate::blocking::blocking;
 use crate::compile::mtus::Mtus;
-use crate::parts::data_path::{DataPath, blocking};
+use crate::parts::data_path::DataPath;
 use crate::parts::local::LocalPorts;
 use crate::parts::underlay::Underlay;
 use crate::parts::warnings::Warnings;

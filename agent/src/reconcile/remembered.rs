@@ -14,8 +14,8 @@ use weft_control::id::NodeId;
 use weft_control::records::{EndpointRecord, NodeRecord};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
+use crate::blocking::blocking;
 use crate::compile::known::Heard;
-use crate::parts::data_path::blocking;
 use crate::state_file::{self, Found};
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new

@@ -9,10 +9,12 @@ use tokio::task::JoinHandle;
 use weft_control::assignment::Assignment;
 use weft_control::id::TaskId;
 use weft_control::objects::{Task, TaskState, TaskStatus};
+use weft_sys::clock::unix_ms;
 
 use super::lifecycle::{Lifecycle, Wish};
+use crate::blocking::blocking;
 use crate::membership::swarm_node::SwarmNode;
-use crate::parts::data_path::{DataPath, blocking, unix_ms};
+use crate::parts::data_path::DataPath;
 use crate::sandbox::Sandbox;
 
 /// How long a process that nobody wants any more may take to end.
