@@ -19,16 +19,16 @@ use weft_wire::{Vni, mac_for_ip};
 
 use super::gateway::Gateway;
 use super::local::LocalPorts;
+use super::probe_stats::ProbeStats;
+use super::questions::Questions;
 use super::underlay::Underlay;
 use super::warnings::Warnings;
 use crate::compile::mtus::Mtus;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
-use crate::observe::ping::Questions;
 use crate::published::uplinks::Uplinks;
 use crate::published::{MeshConfig, MeshSockets, owner};
-use crate::reconcile::probe::ProbeStats;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::{
     MESH_IP as MESH_IPV4, MESH_IP6, add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6,

@@ -9,9 +9,7 @@ use anyhow::Context;
 use weft_control::assignment::Assignment;
 use weft_control::objects::Protocol;
 
-use super::data_path::DataPath;
 use super::warnings::Warnings;
-use crate::blocking::blocking;
 use crate::config::{Config, MeshFrontEnd};
 use crate::kept::HostRules;
 use crate::published::MeshSockets;
@@ -106,39 +104,7 @@ pub(crate) fn cluster_ports(orders: &Assignment) -> BTreeSet<ClusterPort> {
     ports.flatten().filter_map(v4).collect()
 }
 
-/// Keeps [`cluster_ports`] closed as nodes come and go.
-#[derive(Debug, Default)]
-pub(crate) struct Wall {
-    closed: Option<BTreeSet<ClusterPort>>,
-}
-
-impl Wall {
-    /// Takes in the orders. What could not be closed is tried again by the next call.
-    pub(crate) async fn keep(
-        &mut self,
-        data_path: &DataPath,
-        orders: &Assignment,
-        warnings: &Warnings,
-    ) {
-        let ports = cluster_ports(orders);
-        let Some(gateway) = data_path.gateway.get() else {
-            return;
-        };
-        if self.closed.as_ref() == Some(&ports) {
-            return;
-        }
-        let closing = ports.clone();
-        let closed = blocking(move || gateway.close(&closing)).await;
-        match closed.and_then(|closed| Ok(closed?)) {
-            Ok(()) => {
-                self.closed = Some(ports);
-                warnings.clear("wall");
-            }
-            Err(error) => warnings.set("wall", open_to_sandboxes(&error)),
-        }
-    }
-}
-
-fn open_to_sandboxes(error: &dyn std::fmt::Display) -> String {
+/// The text of the warning about ports that are not closed.
+pub(crate) fn open_to_sandboxes(error: &dyn std::fmt::Display) -> String {
     format!("sandboxes reach ports of the cluster's nodes: {error}; it is tried again")
 }

@@ -3,5 +3,7 @@
 pub(crate) mod data_path;
 pub(crate) mod gateway;
 pub(crate) mod local;
+pub(crate) mod probe_stats;
+pub(crate) mod questions;
 pub(crate) mod underlay;
 pub(crate) mod warnings;

@@ -15,3 +15,4 @@ pub(crate) mod probe;
 pub(crate) mod reconciler;
 mod remembered;
 pub(crate) mod tasks;
+mod wall;

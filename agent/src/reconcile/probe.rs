@@ -5,12 +5,11 @@
 //! a connection: an answer at one address says nothing of another one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_dataplane::{MeshPort, NODE_FRAME_LEN, Snapshot};
-use weft_mesh::{NodeAddress, ProbeCounters, ProbeTarget, Prober, Protocol, Published};
+use weft_mesh::{NodeAddress, ProbeTarget, Prober, Protocol, Published};
 use weft_wire::Instant;
 
 use crate::parts::data_path::DataPath;
@@ -19,35 +18,6 @@ use crate::parts::data_path::DataPath;
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two looks for answers while probes are under way.
 const LISTEN: Duration = Duration::from_millis(10);
-
-/// What came of the node's probes, for metrics.
-#[derive(Debug, Default)]
-pub(crate) struct ProbeStats {
-    sent: AtomicU64,
-    passed: AtomicU64,
-    refused: AtomicU64,
-    silent: AtomicU64,
-}
-
-impl ProbeStats {
-    /// What they count.
-    pub(crate) fn read(&self) -> ProbeCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        ProbeCounters {
-            sent: read(&self.sent),
-            passed: read(&self.passed),
-            refused: read(&self.refused),
-            silent: read(&self.silent),
-        }
-    }
-
-    fn store(&self, counters: ProbeCounters) {
-        self.sent.store(counters.sent, Ordering::Relaxed);
-        self.passed.store(counters.passed, Ordering::Relaxed);
-        self.refused.store(counters.refused, Ordering::Relaxed);
-        self.silent.store(counters.silent, Ordering::Relaxed);
-    }
-}
 
 /// Probes until `stop` is true.
 pub(crate) async fn run(data_path: Arc<DataPath>, mut stop: watch::Receiver<bool>) {

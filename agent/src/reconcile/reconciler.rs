@@ -23,6 +23,7 @@ use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
 use super::remembered::{Records, Remembered};
 use super::tasks::Tasks;
+use super::wall::Wall;
 use crate::blocking::blocking;
 use crate::compile::known::{self, Heard, KnownEndpoint};
 use crate::compile::loads::{Balanced, Loads, Reported};
@@ -31,7 +32,6 @@ use crate::compile::tables::{Inputs, compile};
 use crate::membership::swarm_node::SwarmNode;
 use crate::observe::{liars, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
-use crate::parts::gateway::Wall;
 use crate::published::busy::NO_ADDRESS;
 use crate::session::Session;
 

@@ -16,7 +16,7 @@ const TOLD_FOR: Duration = Duration::from_secs(5);
 
 /// How a question is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// By one of its own length.
     Whole,
     /// By the shortest one, and by gossip.
@@ -45,19 +45,19 @@ struct Asked {
 
 /// A question under way; dropped, its answer is nobody's.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     all: &'a Questions,
     said: Loopback,
 }
 
 impl Question<'_> {
     /// What to send.
-    pub(super) const fn said(&self) -> Loopback {
+    pub(crate) const fn said(&self) -> Loopback {
         self.said
     }
 
     /// How long its answer took, once there is one.
-    pub(super) fn answer(&self) -> Option<Duration> {
+    pub(crate) fn answer(&self) -> Option<Duration> {
         self.all.lock().asked.get(&self.said.number)?.took
     }
 }
@@ -76,7 +76,7 @@ impl Questions {
 
     /// A question to the node behind `to`, which is asked at this moment. The nonce is random: it is
     /// what an answer cannot be made up without.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &self,
         now: Instant,
         to: IpAddr,
@@ -105,7 +105,7 @@ impl Questions {
     }
 
     /// Takes in what another node says.
-    pub(super) fn handle(&self, heard: &HeardLoopback) {
+    pub(crate) fn handle(&self, heard: &HeardLoopback) {
         let mut waiting = self.lock();
         if heard.said.answer {
             // The answer that was asked for, from whom it was asked for.

@@ -6,8 +6,6 @@
 //! that length arrive, and with the wish that the other node says by gossip which it heard, which
 //! tells whether anything arrives where no answer does.
 
-mod questions;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +19,7 @@ use weft_wire::Instant;
 
 use crate::api::{Answer, ApiError};
 use crate::parts::data_path::DataPath;
-
-pub(crate) use questions::Questions;
-use questions::Wish;
+use crate::parts::questions::Wish;
 
 /// Bytes of the small packet of a ping: as much as an empty one of ping(8) has.
 pub(crate) const SMALL: u16 = 64;
