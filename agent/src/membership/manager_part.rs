@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_control::objects::Role;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::swarm_node::SwarmNode;
-use crate::api::ApiError;
 use crate::manager::{Manager, ManagerConfig};
+use crate::parts::handles::Handles;
 use crate::session::Identity;
 
 /// Between two attempts to open the manager: the first pause, and the longest.
@@ -18,104 +18,71 @@ const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// Subject of the warning.
 const SUBJECT: &str = "manager";
 
-impl SwarmNode {
-    /// Opens the manager; where that fails the node is without one, says so, and tries again: state
-    /// may be restored, a port become free, a disk get room.
-    pub(crate) async fn open_manager(self: &Arc<Self>, config: ManagerConfig, identity: Identity) {
-        if self.try_manager(&config, &identity).await {
-            return;
+/// Opens the manager; where that fails the node is without one, says so, and tries again until
+/// `stop` is true: state may be restored, a port become free, a disk get room. The task that does
+/// so, if it has to.
+pub(crate) async fn open(
+    handles: &Arc<Handles>,
+    mut stop: watch::Receiver<bool>,
+    config: ManagerConfig,
+    identity: Identity,
+) -> Option<JoinHandle<()>> {
+    if try_to_open(handles, &config, &identity).await {
+        return None;
+    }
+    let handles = Arc::downgrade(handles);
+    Some(tokio::spawn(async move {
+        let mut pause = REOPEN_MIN;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
+            let Some(handles) = handles.upgrade() else {
+                return;
+            };
+            if try_to_open(&handles, &config, &identity).await {
+                return;
+            }
+            pause = (pause * 2).min(REOPEN_MAX);
         }
-        let (this, mut stop) = (Arc::downgrade(self), self.stopping());
-        let opening = tokio::spawn(async move {
-            let mut pause = REOPEN_MIN;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.wait_for(|s| *s) => return,
-                }
-                let Some(this) = this.upgrade() else { return };
-                if this.try_manager(&config, &identity).await {
-                    return;
-                }
-                pause = (pause * 2).min(REOPEN_MAX);
-            }
-        });
-        *self.opening.lock().await = Some(opening);
-    }
+    }))
+}
 
-    /// Uses the certificates that the manager makes for its own node: it needs no session, and so
-    /// no certificate, to get one.
-    pub(crate) fn follow_identity(self: &Arc<Self>, manager: &Manager) {
-        let mut newest = manager.identities();
-        newest.mark_changed();
-        let this = Arc::downgrade(self);
-        tokio::spawn(async move {
-            while newest.changed().await.is_ok() {
-                let identity = Arc::clone(&newest.borrow_and_update());
-                let Some(this) = this.upgrade() else { return };
-                if let Err(error) = this.session.adopt(&identity).await {
-                    tracing::warn!(%error, "cannot keep the node's new certificate");
-                }
-            }
-        });
-    }
-
-    async fn try_manager(self: &Arc<Self>, config: &ManagerConfig, identity: &Identity) -> bool {
-        match Manager::open(config.clone(), identity).await {
-            Ok(manager) => {
-                let manager = self.manager.get_or_init(|| Arc::new(manager));
-                self.follow_identity(manager);
-                *self.manager_off() = None;
-                self.warnings.clear(SUBJECT);
-                true
-            }
-            Err(error) => {
-                let why = format!(
-                    "the manager of this node is off: {error}. What runs goes on by the last orders, and nothing can be changed; weftd tries again by itself"
-                );
-                *self.manager_off() = Some(why.clone());
-                self.warnings.set(SUBJECT, why);
-                false
+/// Uses the certificates that the manager makes for its own node: it needs no session, and so
+/// no certificate, to get one.
+pub(crate) fn follow_identity(handles: &Arc<Handles>, manager: &Manager) {
+    let mut newest = manager.identities();
+    newest.mark_changed();
+    let handles = Arc::downgrade(handles);
+    tokio::spawn(async move {
+        while newest.changed().await.is_ok() {
+            let identity = Arc::clone(&newest.borrow_and_update());
+            let Some(handles) = handles.upgrade() else {
+                return;
+            };
+            if let Err(error) = handles.session.adopt(&identity).await {
+                tracing::warn!(%error, "cannot keep the node's new certificate");
             }
         }
-    }
+    });
+}
 
-    /// The manager, for a command that needs one.
-    ///
-    /// # Errors
-    /// The node has none, or it is off: the text says why and what to do.
-    pub(crate) fn need_manager(&self) -> Result<Arc<Manager>, ApiError> {
-        if let Some(manager) = self.manager.get() {
-            return Ok(Arc::clone(manager));
+async fn try_to_open(handles: &Arc<Handles>, config: &ManagerConfig, identity: &Identity) -> bool {
+    match Manager::open(config.clone(), identity).await {
+        Ok(manager) => {
+            let manager = handles.manager.fill(manager);
+            follow_identity(handles, manager);
+            handles.warnings.clear(SUBJECT);
+            true
         }
-        self.manager_is_on()?;
-        let managers = &self.membership.managers;
-        let list: Vec<String> = managers.iter().map(ToString::to_string).collect();
-        Err(ApiError::unavailable(format!(
-            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node: {}.",
-            self.named_managers().unwrap_or_else(|| list.join(", "))
-        )))
-    }
-
-    /// Names and addresses of the managers, as the orders say.
-    fn named_managers(&self) -> Option<String> {
-        let orders = self.session.assignments().borrow().clone()?;
-        let nodes = orders.shared.nodes.iter();
-        let managers = nodes.filter(|node| node.role == Role::Manager);
-        let list: Vec<String> = managers
-            .map(|node| format!("{} ({})", node.hostname, node.addr))
-            .collect();
-        (!list.is_empty()).then(|| list.join(", "))
-    }
-
-    /// Refuses what only a manager can do while this node's own is off.
-    ///
-    /// # Errors
-    /// It is off: the text says why and what to do.
-    pub(crate) fn manager_is_on(&self) -> Result<(), ApiError> {
-        match &*self.manager_off() {
-            Some(why) => Err(ApiError::unavailable(why.clone())),
-            None => Ok(()),
+        Err(error) => {
+            let why = format!(
+                "the manager of this node is off: {error}. What runs goes on by the last orders, and nothing can be changed; weftd tries again by itself"
+            );
+            handles.manager.set_off(why.clone());
+            handles.warnings.set(SUBJECT, why);
+            false
         }
     }
 }

@@ -4,5 +4,5 @@
 mod address;
 mod manager_part;
 pub(crate) mod self_tests;
-pub(crate) mod swarm;
+pub(crate) mod slot;
 pub(crate) mod swarm_node;

@@ -1,30 +1,31 @@
 //! A node as part of a swarm: from joining, or starting again, to leaving.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use weft_control::id::{EndpointId, NodeId};
 
+use super::manager_part;
 use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::dns::DnsServer;
 use crate::dns::resolv_conf::HOST_PATH;
-use crate::manager::Manager;
+use crate::manager::{Manager, ManagerConfig};
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::parts::local::LocalPorts;
+use crate::parts::manager_slot::ManagerSlot;
 use crate::parts::warnings::Warnings;
 use crate::published::uplinks;
+use crate::reconcile::endpoints::Endpoints;
 use crate::reconcile::keeper;
-use crate::reconcile::places::Places;
+use crate::reconcile::places::{self, Places};
 use crate::reconcile::probe;
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::tasks::Tasks;
@@ -40,42 +41,34 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long init and join wait for the first orders to be carried out.
 const FIRST_START: Duration = Duration::from_secs(20);
 
-/// In the data directory; also the subject of a warning about it.
-pub(crate) const FILE_OF_PLACES: &str = "endpoints.json";
-
-/// Everything that a member has, running or not yet.
-pub(crate) struct SwarmNode {
+/// What is there before a membership and after it.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
     pub(crate) config: Arc<Config>,
-    pub(crate) membership: Membership,
-    pub(crate) node_id: NodeId,
-    pub(crate) session: Session,
-    /// On a manager. After a restart the ports come first and this later: traffic waits for nobody.
-    pub(crate) manager: OnceLock<Arc<Manager>>,
-    /// Why that is absent on a manager.
-    manager_off: std::sync::Mutex<Option<String>>,
-    /// Tries to open it.
-    pub(crate) opening: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) data_path: ArcSwapOption<DataPath>,
-    pub(crate) local: LocalPorts,
-    pub(crate) dns: DnsServer,
-    pub(crate) runner: Runner,
-    pub(crate) places: Mutex<Places>,
-    pub(crate) seen_endpoints: Mutex<BTreeSet<EndpointId>>,
     pub(crate) warnings: Arc<Warnings>,
-    self_tests: Arc<SelfTests>,
+    pub(crate) self_tests: Arc<SelfTests>,
+    /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
+    pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
+}
+
+/// A node in its swarm.
+pub(crate) struct SwarmNode {
+    pub(crate) handles: Arc<Handles>,
+    /// Those of `network connect`.
+    pub(crate) endpoints: Arc<Endpoints>,
+    around: Surroundings,
+    /// Tries to open the manager.
+    opening: Mutex<Option<JoinHandle<()>>>,
     /// Outcome of the last attempt to start; nothing while the first orders are awaited.
     started: watch::Sender<Option<Result<(), String>>>,
     stop: watch::Sender<bool>,
-    /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
-    fatal: Arc<watch::Sender<Option<String>>>,
     main: Mutex<Option<JoinHandle<Option<Tasks>>>>,
 }
 
 impl std::fmt::Debug for SwarmNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SwarmNode")
-            .field("node_id", &self.node_id)
-            .field("membership", &self.membership)
+            .field("handles", &self.handles)
             .finish_non_exhaustive()
     }
 }
@@ -83,19 +76,16 @@ impl std::fmt::Debug for SwarmNode {
 impl SwarmNode {
     /// Opens the session and starts the loop, which starts the rest with the first orders.
     pub(crate) async fn start(
-        config: Arc<Config>,
+        around: Surroundings,
         membership: Membership,
         identity: Identity,
         manager: Option<Manager>,
-        warnings: Arc<Warnings>,
-        self_tests: Arc<SelfTests>,
-        fatal: Arc<watch::Sender<Option<String>>>,
     ) -> anyhow::Result<Arc<Self>> {
-        let places = Places::load(config.data_dir.join(FILE_OF_PLACES))?;
+        let config = Arc::clone(&around.config);
+        let places = Places::load(config.data_dir.join(places::FILE))?;
         if let Some(damage) = places.damage() {
-            warnings.set(FILE_OF_PLACES, damage.to_string());
+            around.warnings.set(places::FILE, damage.to_string());
         }
-        let seen = places.ids();
         let session = Session::start(
             identity.clone(),
             SessionConfig {
@@ -109,15 +99,13 @@ impl SwarmNode {
         } else {
             DnsServer::new(&config.dns_upstreams)
         };
-        let member = Arc::new(Self {
+        let handles = Arc::new(Handles {
             node_id: identity.node_id().clone(),
             membership,
             session,
-            manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
-            manager_off: std::sync::Mutex::default(),
-            opening: Mutex::default(),
+            manager: ManagerSlot::new(manager),
             data_path: ArcSwapOption::empty(),
-            local: LocalPorts::default(),
+            local: Arc::new(LocalPorts::default()),
             dns,
             runner: Runner::new(
                 config.data_dir.join("tasks"),
@@ -129,30 +117,42 @@ impl SwarmNode {
                 &config.run_dir,
                 &config.socket,
             )),
-            places: Mutex::new(places),
-            seen_endpoints: Mutex::new(seen),
-            warnings,
-            self_tests,
+            warnings: Arc::clone(&around.warnings),
             config,
+        });
+        let member = Arc::new(Self {
+            endpoints: Arc::new(Endpoints::new(Arc::clone(&handles), places)),
+            handles,
+            around,
+            opening: Mutex::default(),
             started: watch::Sender::new(None),
             stop: watch::Sender::new(false),
-            fatal,
             main: Mutex::new(None),
         });
         let this = Arc::clone(&member);
         let main = tokio::spawn(async move {
             let looped = tokio::spawn(Arc::clone(&this).main()).await;
             looped.unwrap_or_else(|error| {
-                this.fatal
-                    .send_replace(Some(format!("the node's loop panicked: {error}")));
+                this.is_over(format!("the node's loop panicked: {error}"));
                 None
             })
         });
         *member.main.lock().await = Some(main);
-        if let Some(manager) = member.manager.get() {
-            member.follow_identity(manager);
+        if let Some(manager) = member.handles.manager.get() {
+            manager_part::follow_identity(&member.handles, manager);
         }
         Ok(member)
+    }
+
+    /// Opens the manager of a node that is one, now or as soon as that can be done.
+    pub(crate) async fn open_manager(&self, config: ManagerConfig, identity: Identity) {
+        let stop = self.stop.subscribe();
+        let opening = manager_part::open(&self.handles, stop, config, identity).await;
+        *self.opening.lock().await = opening;
+    }
+
+    fn is_over(&self, why: String) {
+        self.around.fatal.send_replace(Some(why));
     }
 
     /// Waits until the first orders were carried out, or could not be.
@@ -165,7 +165,8 @@ impl SwarmNode {
             Err(_) => Err(format!(
                 "no orders arrived within {} seconds; {}",
                 FIRST_START.as_secs(),
-                self.session
+                self.handles
+                    .session
                     .last_error()
                     .map_or_else(|| "the manager is slow".to_owned(), |e| e.to_string())
             )),
@@ -173,8 +174,9 @@ impl SwarmNode {
     }
 
     async fn main(self: Arc<Self>) -> Option<Tasks> {
+        let handles = &self.handles;
         let mut stop = self.stop.subscribe();
-        let mut orders = self.session.assignments();
+        let mut orders = handles.session.assignments();
         let data_path = loop {
             let first = tokio::select! {
                 orders = orders.wait_for(Option::is_some) => orders.ok()?.clone()?,
@@ -182,8 +184,9 @@ impl SwarmNode {
             };
             let this = Arc::clone(&self);
             let start = move || {
-                let found = this.self_tests.found();
-                DataPath::start(&this.config, &first, found, &this.local, &this.warnings)
+                let (found, handles) = (this.around.self_tests.found(), &this.handles);
+                let (local, warnings) = (&handles.local, &handles.warnings);
+                DataPath::start(&handles.config, &first, found, local, warnings)
             };
             let mut starting = std::pin::pin!(blocking(start));
             let quickly = tokio::time::timeout(SLOW_START, starting.as_mut()).await;
@@ -192,7 +195,7 @@ impl SwarmNode {
                 Err(_) => {
                     let seconds = SLOW_START.as_secs();
                     let why = format!("it has not started within {seconds} seconds");
-                    self.session.tell(vitals::off(why));
+                    handles.session.tell(vitals::off(why));
                     starting.await
                 }
             };
@@ -201,8 +204,8 @@ impl SwarmNode {
                 Ok(data_path) => break Arc::new(data_path),
                 Err(error) => {
                     let text = format!("{error:#}");
-                    self.warnings.set("start", text.clone());
-                    self.session.tell(vitals::off(&*text));
+                    handles.warnings.set("start", text.clone());
+                    handles.session.tell(vitals::off(&*text));
                     self.started.send_replace(Some(Err(text)));
                 }
             }
@@ -211,17 +214,18 @@ impl SwarmNode {
                 _ = stop.wait_for(|s| *s) => return None,
             }
         };
-        self.warnings.clear("start");
-        self.data_path.store(Some(Arc::clone(&data_path)));
+        handles.warnings.clear("start");
+        handles.data_path.store(Some(Arc::clone(&data_path)));
         self.started.send_replace(Some(Ok(())));
-        tracing::info!(node = %self.node_id, "the node carries traffic");
+        tracing::info!(node = %handles.node_id, "the node carries traffic");
         let probing = tokio::spawn(probe::run(Arc::clone(&data_path), stop.clone()));
         let hearing = tokio::spawn(ping::run(Arc::clone(&data_path), stop.clone()));
         let (end, ended) = watch::channel(false);
-        let keeping = keeper::run(Arc::clone(&self), Arc::clone(&data_path), ended);
+        let keeping = keeper::run(Arc::clone(handles), Arc::clone(&data_path), ended);
         let keeping = tokio::spawn(keeping);
-        let reconciler = Reconciler::new(Arc::clone(&self), data_path);
-        let (tasks, result) = reconciler.run(&self.session, stop).await;
+        let endpoints = Arc::clone(&self.endpoints);
+        let reconciler = Reconciler::new(Arc::clone(handles), endpoints, data_path);
+        let (tasks, result) = reconciler.run(&handles.session, stop).await;
         // Waited for: what the node removes when it leaves nobody may put back.
         end.send_replace(true);
         if let Err(error) = keeping.await {
@@ -241,20 +245,9 @@ impl SwarmNode {
             tracing::error!(%error, "what other nodes ask by VXLAN was not told of any more");
         }
         if let Err(error) = result {
-            self.fatal.send_replace(Some(format!("{error:#}")));
+            self.is_over(format!("{error:#}"));
         }
         Some(tasks)
-    }
-
-    /// Becomes true when the node stops or leaves.
-    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
-    }
-
-    pub(crate) fn manager_off(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.manager_off
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn end_main(&self) -> Option<Tasks> {
@@ -279,8 +272,8 @@ impl SwarmNode {
         if let Some(tasks) = self.end_main().await {
             tasks.abandon();
         }
-        self.data_path.store(None);
-        if let Some(manager) = self.manager.get() {
+        self.handles.data_path.store(None);
+        if let Some(manager) = self.handles.manager.get() {
             manager.stop().await;
         }
     }
@@ -289,25 +282,25 @@ impl SwarmNode {
     ///
     /// # Errors
     /// What could not be removed. The node is no member any more all the same.
-    pub(crate) async fn leave(self: &Arc<Self>, farewell: Farewell) -> anyhow::Result<()> {
+    pub(crate) async fn leave(&self, farewell: Farewell) -> anyhow::Result<()> {
         if let Some(tasks) = self.end_main().await {
             tasks.stop_all().await;
         }
-        if let Some(data_path) = self.data_path.load_full() {
-            self.detach_all(&data_path).await;
+        if let Some(data_path) = self.handles.data_path.load_full() {
+            self.endpoints.detach_all(&data_path).await;
             data_path.gossip.leave().await;
         }
         // A manager that is going away cannot say goodbye to itself.
-        if self.manager.get().is_none()
-            && let Err(error) = self.session.leave(farewell).await
+        if self.handles.manager.get().is_none()
+            && let Err(error) = self.handles.session.leave(farewell).await
         {
             tracing::warn!(%error, "no manager heard the farewell; it will miss the heartbeats");
         }
-        if let Some(manager) = self.manager.get() {
+        if let Some(manager) = self.handles.manager.get() {
             manager.stop().await;
         }
-        self.data_path.store(None);
-        let config = Arc::clone(&self.config);
+        self.handles.data_path.store(None);
+        let config = Arc::clone(&self.handles.config);
         blocking(move || {
             // First what makes the node a member; then the rest, each whatever the others say.
             let steps = [
@@ -317,17 +310,12 @@ impl SwarmNode {
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
                 remove_dir(&config.data_dir.join("tasks")),
-                remove_file(&config.data_dir.join(FILE_OF_PLACES)),
+                remove_file(&config.data_dir.join(places::FILE)),
                 remove_file(&config.data_dir.join("heard.json")),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()
         })
         .await?
-    }
-
-    /// Where the namespace of a task is bound.
-    pub(crate) fn netns_path(&self, task: &str) -> PathBuf {
-        self.config.run_dir.join("netns").join(task)
     }
 }
 

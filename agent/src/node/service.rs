@@ -1,6 +1,5 @@
 //! The node API: each route, on the node's membership.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,39 +11,24 @@ use weft_control::api::{
     NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInfo,
     SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{
-    Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
-};
-use weft_control::text::cleaned;
+use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_sys::clock::unix_millis;
 
 use super::Node;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
 use crate::manager::Manager;
-use crate::membership::swarm::not_member;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
-use crate::observe::conns;
-use crate::observe::counters;
-use crate::observe::ping;
 use crate::observe::replicas::Seen;
-use crate::observe::why;
+use crate::observe::{conns, counters, doctor, ping, ports, why};
 use crate::parts::data_path::DataPath;
 
 impl Node {
-    async fn current(&self) -> Answer<Arc<SwarmNode>> {
-        self.member
-            .read()
-            .await
-            .as_ref()
-            .map(Arc::clone)
-            .ok_or_else(not_member)
-    }
-
-    async fn data_path(&self) -> Answer<(Arc<SwarmNode>, Arc<DataPath>)> {
-        let member = self.current().await?;
-        let data_path = member.data_path.load_full().ok_or_else(|| {
+    /// Of the membership, with its data path.
+    async fn carrying(&self) -> Answer<(Arc<SwarmNode>, Arc<DataPath>)> {
+        let member = self.slot.need().await?;
+        let data_path = member.handles.data_path.load_full().ok_or_else(|| {
             ApiError::unavailable(
                 "This node has not received its first orders yet; `weft info` or the log of weftd says why, try again",
             )
@@ -53,16 +37,17 @@ impl Node {
     }
 
     async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
-        let member = self.current().await?;
-        let manager = member.need_manager()?;
+        let member = self.slot.need().await?;
+        let manager = member.handles.need_manager()?;
         Ok((member, manager))
     }
 }
 
 impl NodeService for Node {
     async fn info(&self) -> Answer<Info> {
-        let member = self.member.read().await.as_ref().map(Arc::clone);
-        let swarm = member.map(|m| {
+        let member = self.slot.get().await;
+        let swarm = member.map(|member| {
+            let m = &member.handles;
             let identity = m.session.identity();
             let failure = m.session.last_failure();
             SwarmInfo {
@@ -86,15 +71,15 @@ impl NodeService for Node {
     }
 
     async fn swarm_init(&self, body: SwarmInit) -> Answer<SwarmInitReply> {
-        self.init(body).await
+        self.slot.init(body).await
     }
 
     async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
-        self.join(body).await
+        self.slot.join(body).await
     }
 
     async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
-        self.leave(body).await
+        self.slot.leave(body).await
     }
 
     async fn join_token(&self, role: Role) -> Answer<JoinToken> {
@@ -147,8 +132,10 @@ impl NodeService for Node {
                 .get(id)
                 .map_or_else(|| id.as_str().to_owned(), |n| n.hostname.clone())
         };
-        let data_path = member.data_path.load_full();
-        let seen = data_path.as_ref().and_then(|r| Seen::of(&member, r));
+        let data_path = member.handles.data_path.load_full();
+        let seen = data_path
+            .as_ref()
+            .and_then(|d| Seen::of(&member.handles, d));
         let there = seen.into_iter().flat_map(|seen| seen.endpoints);
         let mut endpoints: Vec<EndpointRow> = there
             .filter(|e| e.network == network.id)
@@ -174,17 +161,22 @@ impl NodeService for Node {
     }
 
     async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
-        let (member, data_path) = self.data_path().await?;
+        let (member, data_path) = self.carrying().await?;
         // A client that goes away must not leave half an endpoint behind.
-        let work = async move { member.connect(&data_path, &network, body).await };
+        let work = async move { member.endpoints.connect(&data_path, &network, body).await };
         tokio::spawn(work)
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
     }
 
     async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
-        let (member, data_path) = self.data_path().await?;
-        let work = async move { member.disconnect(&data_path, &network, &body).await };
+        let (member, data_path) = self.carrying().await?;
+        let work = async move {
+            member
+                .endpoints
+                .disconnect(&data_path, &network, &body)
+                .await
+        };
         tokio::spawn(work)
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
@@ -206,21 +198,21 @@ impl NodeService for Node {
         let (member, manager) = self.manager().await?;
         let mut services = manager.services();
         for service in &mut services {
-            service.port_errors = port_errors(&member, &manager, service);
+            service.port_errors = ports::errors(&member.handles, &manager, service);
         }
         Ok(services)
     }
 
     async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
-        check_ports(&member, &spec.ports)?;
+        ports::check(&member.handles, &spec.ports)?;
         Ok(manager.create_service(spec).await?)
     }
 
     async fn service(&self, reference: String) -> Answer<ServiceDetail> {
         let (member, manager) = self.manager().await?;
         let mut service = manager.service(&reference)?;
-        service.port_errors = port_errors(&member, &manager, &service);
+        service.port_errors = ports::errors(&member.handles, &manager, &service);
         Ok(service)
     }
 
@@ -235,7 +227,7 @@ impl NodeService for Node {
 
     async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
-        check_ports(&member, &body.publish_add)?;
+        ports::check(&member.handles, &body.publish_add)?;
         Ok(manager.update_service(&reference, &body).await?)
     }
 
@@ -244,49 +236,54 @@ impl NodeService for Node {
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
-        let (member, data_path) = self.data_path().await?;
-        Ok(Seen::of(&member, &data_path).map_or_else(Vec::new, |seen| seen.ports()))
+        let (member, data_path) = self.carrying().await?;
+        Ok(Seen::of(&member.handles, &data_path).map_or_else(Vec::new, |seen| seen.ports()))
     }
 
     async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
-        let (member, data_path) = self.data_path().await?;
-        let seen = Seen::of(&member, &data_path)
+        let (member, data_path) = self.carrying().await?;
+        let seen = Seen::of(&member.handles, &data_path)
             .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
         conns::conns(&data_path, &seen, &query).await
     }
 
     async fn why(&self, asked: String) -> Answer<Why> {
-        let (member, data_path) = self.data_path().await?;
-        let seen = Seen::of(&member, &data_path)
+        let (member, data_path) = self.carrying().await?;
+        let seen = Seen::of(&member.handles, &data_path)
             .ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
         why::why(&seen, &asked).await
     }
 
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
-        let (member, data_path) = self.data_path().await?;
+        let (member, data_path) = self.carrying().await?;
         if let Some(port) = &query.port {
-            counters::check_port(&member, &data_path, port)?;
+            counters::check_port(&member.handles, &data_path, port)?;
         }
-        Ok(counters::drops(&member, &data_path, query.port.as_deref()))
+        Ok(counters::drops(
+            &member.handles,
+            &data_path,
+            query.port.as_deref(),
+        ))
     }
 
     async fn doctor(&self) -> Answer<Vec<Check>> {
-        let checks = self.examine().await;
+        let handles = self.slot.get().await.map(|m| Arc::clone(&m.handles));
+        let checks = doctor::examine(handles, &self.warnings).await;
         checks.map_err(|e| ApiError::internal(format!("{e:#}")))
     }
 
     async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
-        let (member, data_path) = self.data_path().await?;
-        let orders = member.session.assignments().borrow().clone();
+        let (member, data_path) = self.carrying().await?;
+        let orders = member.handles.session.assignments().borrow().clone();
         let orders =
             orders.ok_or_else(|| ApiError::unavailable("the node has no orders yet: try again"))?;
         ping::ping(&data_path, &orders, &node, &query).await
     }
 
     async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
-        let (member, data_path) = self.data_path().await?;
+        let (member, data_path) = self.carrying().await?;
         if let Some(port) = &query.port {
-            counters::check_port(&member, &data_path, port)?;
+            counters::check_port(&member.handles, &data_path, port)?;
         }
         let reader = data_path
             .plane
@@ -297,86 +294,11 @@ impl NodeService for Node {
     }
 
     async fn metrics(&self) -> Answer<String> {
-        let member = self.member.read().await.as_ref().map(Arc::clone);
-        let sample = member.map(|m| counters::sample(&m)).unwrap_or_default();
+        let member = self.slot.get().await;
+        let sample = member.map(|m| counters::sample(&m.handles));
+        let sample = sample.unwrap_or_default();
         Metrics::new(Arc::new(counters::Once(sample)))
             .encode()
             .map_err(|e| ApiError::internal(e.to_string()))
     }
-}
-
-/// Refuses ports that no node could open.
-fn check_ports(member: &SwarmNode, ports: &[PortSpec]) -> Answer<()> {
-    let node = &member.membership.node;
-    let data_path = member
-        .session
-        .assignments()
-        .borrow()
-        .as_ref()
-        .map_or(0, |orders| orders.shared.data_path_port);
-    let manager = node.manager_addr.map_or(0, |addr| addr.port());
-    for port in ports {
-        let own = match port.protocol {
-            Protocol::Tcp => [(manager, "managers"), (node.gossip_port, "gossip")],
-            Protocol::Udp => [(data_path, "VXLAN"), (node.gossip_port, "gossip")],
-        };
-        let taken = own.iter().find(|(p, _)| *p != 0 && *p == port.published);
-        if let Some((number, user)) = taken {
-            return Err(ApiError::conflict(format!(
-                "port {number}/{} is used by weft itself on every node ({user}); publish another port",
-                port.protocol
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Longest name of a program that holds a port, in bytes.
-const MAX_HOLDER: usize = 128;
-
-/// Published ports of a service that some node could not open, as gossip tells it.
-fn port_errors(member: &SwarmNode, manager: &Manager, service: &ServiceDetail) -> Vec<String> {
-    let Some(data_path) = member.data_path.load_full() else {
-        return Vec::new();
-    };
-    let view = data_path.gossip.view().borrow().clone();
-    let state = manager.state();
-    let mut errors = Vec::new();
-    // Ports on an address that is not there, and on how many nodes.
-    let mut absent: BTreeMap<String, usize> = BTreeMap::new();
-    let mut nodes = 0;
-    for (owner, record) in view.nodes() {
-        nodes += 1;
-        for closed in &record.closed_ports {
-            let (port, protocol) = (closed.port, closed.protocol);
-            let ours = service.service.ports.iter().any(|p| {
-                p.published == port && p.protocol == protocol && p.host_ip == closed.host_ip
-            });
-            if !ours {
-                continue;
-            }
-            let node = state
-                .nodes
-                .get(owner)
-                .map_or(owner.as_str(), |n| n.hostname.as_str());
-            match (&closed.holder, closed.host_ip) {
-                (None, Some(ip)) => {
-                    let error = format!("port {port}/{protocol}: no node has the address {ip}");
-                    *absent.entry(error).or_default() += 1;
-                }
-                (holder, _) => errors.push(format!(
-                    "port {port}/{protocol} on node {node} is held by {}: stop it there, or publish another port",
-                    cleaned(holder.as_deref().unwrap_or("somebody"), MAX_HOLDER)
-                )),
-            }
-        }
-    }
-    errors.extend(
-        absent
-            .into_iter()
-            .filter(|(_, count)| *count == nodes)
-            .map(|(error, _)| format!("{error}: give it to one, or publish another address")),
-    );
-    errors.sort();
-    errors
 }

@@ -12,12 +12,12 @@ use weft_wire::DropReason;
 
 use super::replicas::Seen;
 use crate::api::{Answer, ApiError};
-use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::{
     DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
     WorkerEvents, WorkerSample,
 };
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 
 /// A sample that was read already.
 #[derive(Debug)]
@@ -30,15 +30,15 @@ impl MetricsSource for Once {
 }
 
 /// Every port, `mesh` included, with the name of its network.
-fn ports(member: &SwarmNode, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
-    let orders = member.session.assignments().borrow().clone();
+fn ports(handles: &Handles, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
+    let orders = handles.session.assignments().borrow().clone();
     let network = |id: &weft_control::id::NetworkId| {
         orders
             .as_ref()
             .and_then(|o| o.shared.networks.iter().find(|n| &n.id == id))
             .map_or_else(|| id.as_str().to_owned(), |n| n.spec.name.clone())
     };
-    let mut ports: Vec<(Arc<Port>, String)> = member
+    let mut ports: Vec<(Arc<Port>, String)> = handles
         .local
         .all()
         .into_iter()
@@ -51,8 +51,8 @@ fn ports(member: &SwarmNode, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
 }
 
 /// Refuses the name of a port that is not on this node.
-pub(crate) fn check_port(member: &SwarmNode, data_path: &DataPath, name: &str) -> Answer<()> {
-    let mut known: Vec<String> = ports(member, data_path)
+pub(crate) fn check_port(handles: &Handles, data_path: &DataPath, name: &str) -> Answer<()> {
+    let mut known: Vec<String> = ports(handles, data_path)
         .into_iter()
         .map(|(port, _)| port.name.to_string())
         .collect();
@@ -80,8 +80,8 @@ fn counts(drops: &DropCounters) -> Vec<DropCount> {
 }
 
 /// `weft drops`, of one port where `only` names it.
-pub(crate) fn drops(member: &SwarmNode, data_path: &DataPath, only: Option<&str>) -> Drops {
-    let mut rows: Vec<PortDrops> = ports(member, data_path)
+pub(crate) fn drops(handles: &Handles, data_path: &DataPath, only: Option<&str>) -> Drops {
+    let mut rows: Vec<PortDrops> = ports(handles, data_path)
         .into_iter()
         .map(|(port, _)| PortDrops {
             port: port.name.to_string(),
@@ -118,18 +118,23 @@ fn underlay(data_path: &DataPath) -> Vec<(DropReason, u64)> {
 }
 
 /// `/metrics`
-pub(crate) fn sample(member: &SwarmNode) -> Sample {
+pub(crate) fn sample(handles: &Handles) -> Sample {
     let mut sample = Sample {
-        session_connected: member.session.connected(),
-        dns: dns(member),
-        doors: member.manager.get().map(|m| m.door()).into_iter().collect(),
+        session_connected: handles.session.connected(),
+        dns: dns(handles),
+        doors: handles
+            .manager
+            .get()
+            .map(|m| m.door())
+            .into_iter()
+            .collect(),
         ..Sample::default()
     };
-    let Some(data_path) = member.data_path.load_full() else {
+    let Some(data_path) = handles.data_path.load_full() else {
         return sample;
     };
     sample.epoch = data_path.plane.snapshot().epoch;
-    sample.ports = ports(member, &data_path)
+    sample.ports = ports(handles, &data_path)
         .into_iter()
         .map(|(port, network)| {
             let c = &port.counters;
@@ -160,7 +165,7 @@ pub(crate) fn sample(member: &SwarmNode) -> Sample {
             flows_active: w.flows.load(Ordering::Relaxed),
         })
         .collect();
-    if let Some(seen) = Seen::of(member, &data_path) {
+    if let Some(seen) = Seen::of(handles, &data_path) {
         sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
         sample.mesh_replicas = mesh_replicas(&seen);
     }
@@ -223,8 +228,8 @@ fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
     samples
 }
 
-fn dns(member: &SwarmNode) -> DnsSample {
-    let s = member.dns.stats();
+fn dns(handles: &Handles) -> DnsSample {
+    let s = handles.dns.stats();
     DnsSample {
         queries: vec![
             ("answered", s.answered),

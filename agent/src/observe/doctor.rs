@@ -4,6 +4,7 @@ mod overlay;
 mod walls;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_control::api::{Check, Health};
@@ -14,9 +15,9 @@ use weft_sys::clock::unix_ms;
 
 use super::ways;
 use crate::blocking::blocking;
-use crate::membership::swarm_node::SwarmNode;
-use crate::node::Node;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
+use crate::parts::warnings::Warnings;
 use crate::session::local;
 
 /// Oldest kernel that everything was made for.
@@ -58,57 +59,58 @@ impl Checks {
     }
 }
 
-impl Node {
-    /// Looks at everything; nothing is changed.
-    pub(crate) async fn examine(&self) -> anyhow::Result<Vec<Check>> {
-        let mut checks = blocking(|| {
-            let mut checks = Checks::default();
-            machine(&mut checks);
-            checks
-        })
-        .await?;
-        let member = self.member.read().await.clone();
-        match member {
-            None => checks.warn(
-                "swarm",
-                "not part of a swarm",
-                "make one with `weft swarm init`, or join one with `weft swarm join`",
-            ),
-            Some(member) => {
-                session(&mut checks, &member);
-                match member.data_path.load_full() {
-                    Some(data_path) => {
-                        data_plane(&mut checks, &data_path);
-                        ports(&mut checks, &member, &data_path);
-                        mesh(&mut checks, &data_path);
-                        mtus(&mut checks, &data_path);
-                        gossip(&mut checks, &member, &data_path);
-                        overlay::examine(&mut checks, &member, &data_path).await;
-                        walls::keys(&mut checks, data_path.gossip.keys(), unix_ms());
-                        let manager = member.manager.get().map(|manager| manager.door());
-                        for door in manager.into_iter().chain([data_path.gossip.door()]) {
-                            walls::door(&mut checks, &door);
-                        }
-                        checks = blocking(move || {
-                            walls::files(&mut checks, &member, &data_path);
-                            walls::gateway(&mut checks);
-                            checks
-                        })
-                        .await?;
+/// Looks at everything; nothing is changed. `handles` are those of the membership, where there is
+/// one.
+pub(crate) async fn examine(
+    handles: Option<Arc<Handles>>,
+    warnings: &Warnings,
+) -> anyhow::Result<Vec<Check>> {
+    let mut checks = blocking(|| {
+        let mut checks = Checks::default();
+        machine(&mut checks);
+        checks
+    })
+    .await?;
+    match handles {
+        None => checks.warn(
+            "swarm",
+            "not part of a swarm",
+            "make one with `weft swarm init`, or join one with `weft swarm join`",
+        ),
+        Some(handles) => {
+            session(&mut checks, &handles);
+            match handles.data_path.load_full() {
+                Some(data_path) => {
+                    data_plane(&mut checks, &data_path);
+                    ports(&mut checks, &handles, &data_path);
+                    mesh(&mut checks, &data_path);
+                    mtus(&mut checks, &data_path);
+                    gossip(&mut checks, &handles, &data_path);
+                    overlay::examine(&mut checks, &handles, &data_path).await;
+                    walls::keys(&mut checks, data_path.gossip.keys(), unix_ms());
+                    let manager = handles.manager.get().map(|manager| manager.door());
+                    for door in manager.into_iter().chain([data_path.gossip.door()]) {
+                        walls::door(&mut checks, &door);
                     }
-                    None => checks.fail(
-                        "data plane",
-                        "it does not run",
-                        "see the warnings below and the log of weftd",
-                    ),
+                    checks = blocking(move || {
+                        walls::files(&mut checks, &handles, &data_path);
+                        walls::gateway(&mut checks);
+                        checks
+                    })
+                    .await?;
                 }
+                None => checks.fail(
+                    "data plane",
+                    "it does not run",
+                    "see the warnings below and the log of weftd",
+                ),
             }
         }
-        for warning in self.warnings.all() {
-            checks.warn("warning", warning, "");
-        }
-        Ok(checks.0)
     }
+    for warning in warnings.all() {
+        checks.warn("warning", warning, "");
+    }
+    Ok(checks.0)
 }
 
 /// What the machine offers.
@@ -149,11 +151,11 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn session(checks: &mut Checks, member: &SwarmNode) {
-    if member.session.connected() {
+fn session(checks: &mut Checks, handles: &Handles) {
+    if handles.session.connected() {
         checks.ok("manager", "the session is open");
     } else {
-        let why = member.session.last_error();
+        let why = handles.session.last_error();
         let next = match &why {
             // Who is refused reaches the manager.
             Some(why) if why.kind != ErrorKind::Unavailable => "what runs goes on; do what it says",
@@ -162,7 +164,7 @@ fn session(checks: &mut Checks, member: &SwarmNode) {
         let found = why.map_or_else(|| "no session".to_owned(), |e| e.to_string());
         checks.fail("manager", found, next);
     }
-    let (from, until) = member.session.identity().validity();
+    let (from, until) = handles.session.identity().validity();
     let now = SystemTime::now();
     let found = format!(
         "it counts from {} until {}; the clock says {}",
@@ -270,8 +272,8 @@ fn self_test(checks: &mut Checks, test: &SelfTest) {
     }
 }
 
-fn ports(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
-    let local = member.local.all().into_iter().map(|p| p.port);
+fn ports(checks: &mut Checks, handles: &Handles, data_path: &DataPath) {
+    let local = handles.local.all().into_iter().map(|p| p.port);
     for port in local.chain(data_path.mesh_port.clone()) {
         let offloads = port.tap.offloads();
         let has = [
@@ -340,12 +342,12 @@ fn mtus(checks: &mut Checks, data_path: &DataPath) {
     }
 }
 
-fn gossip(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
+fn gossip(checks: &mut Checks, handles: &Handles, data_path: &DataPath) {
     let view = data_path.gossip.view().borrow().clone();
     let blocked = data_path.gossip.blocked();
-    let orders = member.session.assignments().borrow().clone();
+    let orders = handles.session.assignments().borrow().clone();
     for (node, state) in &view.members {
-        if *node == member.node_id {
+        if *node == handles.node_id {
             continue;
         }
         let mut nodes = orders.iter().flat_map(|o| &o.shared.nodes);
@@ -374,7 +376,7 @@ fn gossip(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
         }
     }
     let routeless = orders.iter().flat_map(|o| &o.shared.nodes).filter(|n| {
-        n.id != member.node_id && !data_path.mtus.load().paths.contains_key(&n.data_path_addr)
+        n.id != handles.node_id && !data_path.mtus.load().paths.contains_key(&n.data_path_addr)
     });
     for node in routeless {
         checks.fail(

@@ -5,14 +5,14 @@ use std::time::Duration;
 use weft_control::assignment::Assignment;
 use weft_control::gossip::{Forgery, ForgeryKind};
 
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 
 /// A lie is shown for so long, as whoever tells it is hardly gone at once.
 const SHOWN: Duration = Duration::from_secs(600);
 
 /// Sets or clears the warnings of this node.
-pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment) {
+pub(crate) fn warn(handles: &Handles, data_path: &DataPath, orders: &Assignment) {
     let lies = data_path.gossip.lies(SHOWN);
     for (subject, kind) in [
         ("entries", ForgeryKind::Own),
@@ -21,9 +21,9 @@ pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment
         let told = lies.iter().filter(|lie| lie.kind == kind);
         let told: Vec<String> = told.map(|lie| text(lie, orders)).collect();
         if told.is_empty() {
-            member.warnings.clear(subject);
+            handles.warnings.clear(subject);
         } else {
-            member.warnings.set(subject, told.join("; "));
+            handles.warnings.set(subject, told.join("; "));
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What is seen of this node and of the others: for people, for `/metrics`, for managers. Nothing is
-//! changed here.
+//! What is seen of this node and of the others: for people, for `/metrics`, for managers. Nothing that
+//! runs is changed here.
 
 pub(crate) mod conns;
 pub(crate) mod counters;
-mod doctor;
+pub(crate) mod doctor;
 pub(crate) mod liars;
 pub(crate) mod ping;
+pub(crate) mod ports;
 pub(crate) mod replicas;
 pub(crate) mod vitals;
 pub(crate) mod ways;

@@ -15,8 +15,8 @@ use weft_wire::{Instant, Vni};
 
 use crate::compile::known::{self, KnownEndpoint};
 use crate::manager::Manager;
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::published::PortEntry;
 use crate::published::busy::NO_ADDRESS;
 
@@ -37,12 +37,12 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Nothing before the first orders.
-    pub(crate) fn of(member: &SwarmNode, data_path: &DataPath) -> Option<Self> {
-        let orders = member.session.assignments().borrow().clone()?;
+    pub(crate) fn of(handles: &Handles, data_path: &DataPath) -> Option<Self> {
+        let orders = handles.session.assignments().borrow().clone()?;
         let view = data_path.gossip.view().borrow().clone();
         let heard = view.endpoints();
         let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
-        let local = member.local.all().into_iter().map(|p| p.record);
+        let local = handles.local.all().into_iter().map(|p| p.record);
         // Who lies is told by the loop.
         let mut lies = Vec::new();
         let others = known::of_others(&orders.shared, orders.node_id(), &heard, &mut lies);
@@ -52,7 +52,7 @@ impl Seen {
             snapshot: data_path.plane.snapshot(),
             entries: data_path.mesh.entries(),
             frame_error: data_path.mesh.frame_error(),
-            manager: member.manager.get().map(Arc::clone),
+            manager: handles.manager.get().map(Arc::clone),
             down: view
                 .members
                 .iter()

@@ -4,13 +4,13 @@
 use weft_control::assignment::Assignment;
 use weft_control::gossip::Blocked;
 
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 
 const SUBJECT: &str = "gossip ways";
 
 /// Sets or clears the warning of this node.
-pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment) {
+pub(crate) fn warn(handles: &Handles, data_path: &DataPath, orders: &Assignment) {
     let mut texts: Vec<String> = data_path
         .gossip
         .blocked()
@@ -18,11 +18,11 @@ pub(crate) fn warn(member: &SwarmNode, data_path: &DataPath, orders: &Assignment
         .map(|way| text(way, orders))
         .collect();
     if texts.is_empty() {
-        member.warnings.clear(SUBJECT);
+        handles.warnings.clear(SUBJECT);
         return;
     }
     texts.sort();
-    member
+    handles
         .warnings
         .set(SUBJECT, format!("{}; {NEXT}", texts.join("; ")));
 }

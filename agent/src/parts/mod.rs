@@ -1,8 +1,11 @@
-//! What a member is made of. Every other room of the agent uses these, they use none of them.
+//! What a member is made of. Those who make it work (`reconcile`), tell of it (`observe`) and start
+//! it (`membership`) hold [`handles::Handles`]; nothing here knows any of them.
 
 pub(crate) mod data_path;
 pub(crate) mod gateway;
+pub(crate) mod handles;
 pub(crate) mod local;
+pub(crate) mod manager_slot;
 pub(crate) mod probe_stats;
 pub(crate) mod questions;
 pub(crate) mod underlay;

@@ -8,10 +8,9 @@ use ipnet::IpNet;
 use weft_control::objects::{Attachment, Network};
 use weft_dataplane::{Port, PortCounters};
 use weft_sys::tap::Tap;
-use weft_wire::{Mac, Vni};
+use weft_wire::{Mac, PortId, Vni};
 
 use crate::compile::known::{KnownEndpoint, LocalPort};
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
 use crate::sandbox::PortConfig;
 
@@ -53,9 +52,9 @@ pub(crate) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAd
     ips.filter(|ip| ip.is_ipv4() || !without).collect()
 }
 
-/// The data plane's side of an attachment.
+/// The data plane's side of an attachment; `id` is a number that no port had yet.
 pub(crate) fn local_port(
-    member: &SwarmNode,
+    id: PortId,
     data_path: &DataPath,
     tap: Tap,
     vni: u32,
@@ -66,7 +65,7 @@ pub(crate) fn local_port(
         .first()
         .ok_or_else(|| anyhow::anyhow!("endpoint {} has no address", record.id))?;
     let port = Port {
-        id: member.local.next_id(),
+        id,
         name: record.name.as_str().into(),
         vni: Vni::new(vni).ok_or_else(|| anyhow::anyhow!("VNI {vni} is out of range"))?,
         mac: Mac(record.mac.0),

@@ -1,8 +1,9 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use weft_control::api::{Connect, Connected, Disconnect};
 use weft_control::assignment::{Assignment, EndpointView};
 use weft_control::cluster::{Attach, Detacher};
@@ -14,12 +15,12 @@ use weft_sys::netns::Netns;
 use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
-use super::places::{Place, find};
+use super::places::{self, Place, Places};
 use crate::api::ApiError;
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
-use crate::membership::swarm_node::{FILE_OF_PLACES, SwarmNode};
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::sandbox::{DnsSockets, Sandbox, SandboxError};
 
 /// Whether each namespace still is the one that was attached. All in one call: a thousand hand-overs
@@ -44,10 +45,27 @@ struct Made {
     sockets: Option<Result<DnsSockets, SandboxError>>,
 }
 
-impl SwarmNode {
+/// Endpoints on this node that `network connect` made.
+pub(crate) struct Endpoints {
+    handles: Arc<Handles>,
+    places: Mutex<Places>,
+    /// Those that orders have held, an earlier agent's too: only they can be gone from them.
+    seen: Mutex<BTreeSet<EndpointId>>,
+}
+
+impl Endpoints {
+    /// Those that an earlier agent wrote down.
+    pub(crate) fn new(handles: Arc<Handles>, places: Places) -> Self {
+        Self {
+            handles,
+            seen: Mutex::new(places.ids()),
+            places: Mutex::new(places),
+        }
+    }
+
     /// `weft network connect`. Nothing is left behind when it fails.
     pub(crate) async fn connect(
-        self: &Arc<Self>,
+        &self,
         data_path: &Arc<DataPath>,
         network: &str,
         body: Connect,
@@ -80,8 +98,9 @@ impl SwarmNode {
                 body.netns
             )));
         }
-        self.manager_is_on()?;
+        self.handles.manager.is_on()?;
         let endpoint = self
+            .handles
             .session
             .attach(&Attach {
                 network: network.to_owned(),
@@ -150,14 +169,14 @@ impl SwarmNode {
     async fn undo_attach(&self, endpoint: &Endpoint) {
         let network = endpoint.attachment.network.as_str();
         let id = endpoint.attachment.endpoint.as_str();
-        if let Err(error) = self.session.detach(network, id).await {
+        if let Err(error) = self.handles.session.detach(network, id).await {
             tracing::warn!(endpoint = id, %error, "the allocation was not given back");
         }
     }
 
     /// The endpoint's network as the orders have it; a new network may be a moment behind.
     async fn network_of(&self, endpoint: &Endpoint) -> Option<Network> {
-        let mut orders = self.session.assignments();
+        let mut orders = self.handles.session.assignments();
         let found = tokio::time::timeout(std::time::Duration::from_secs(5), async {
             loop {
                 let network = orders.borrow_and_update().as_ref().and_then(|o| {
@@ -187,7 +206,7 @@ impl SwarmNode {
         let config = port_config(place.ifname.clone(), attachment, network, data_path.mtu());
         let gateway = data_path.gateway.clone();
         let internal = network.spec.internal;
-        let served = self.dns.serves(&place.resolver());
+        let served = self.handles.dns.serves(&place.resolver());
         let closed = internal && !self.has_way_out(place.inode, &attachment.endpoint).await;
         let made = blocking(move || {
             let tap = sandbox.add_port(&config);
@@ -215,7 +234,7 @@ impl SwarmNode {
 
     /// Puts a port that was made, and whose place is kept, into the tables and the resolver.
     async fn take_local(
-        self: &Arc<Self>,
+        &self,
         data_path: &Arc<DataPath>,
         made: Made,
         endpoint: &Endpoint,
@@ -230,16 +249,17 @@ impl SwarmNode {
             without_ipv6: false,
         };
         let record = KnownEndpoint::new(EndpointView::from(endpoint), said);
-        let port = local_port(self, data_path, made.tap, network.vni, record)?;
-        self.local.insert(port);
+        let id = self.handles.local.next_id();
+        let port = local_port(id, data_path, made.tap, network.vni, record)?;
+        self.handles.local.insert(port);
         let view = self.client_view(place).await;
         match made.sockets {
-            Some(Ok(sockets)) => self.dns.serve(&place.resolver(), sockets, view)?,
+            Some(Ok(sockets)) => self.handles.dns.serve(&place.resolver(), sockets, view)?,
             Some(Err(error)) => {
                 tracing::warn!(endpoint = %endpoint.name, %error, "no resolver in the sandbox");
             }
             None => {
-                self.dns.update_client(&place.resolver(), view);
+                self.handles.dns.update_client(&place.resolver(), view);
             }
         }
         Ok(())
@@ -255,7 +275,7 @@ impl SwarmNode {
                 .filter(|id| id != but)
                 .collect()
         };
-        let Some(orders) = self.session.assignments().borrow().clone() else {
+        let Some(orders) = self.handles.session.assignments().borrow().clone() else {
             return !others.is_empty();
         };
         others.iter().any(|id| {
@@ -263,7 +283,7 @@ impl SwarmNode {
             let network = ordered
                 .find(|a| a.endpoint == *id)
                 .map(|a| a.network.clone())
-                .or_else(|| Some(self.local.get(id)?.record.network.clone()));
+                .or_else(|| Some(self.handles.local.get(id)?.record.network.clone()));
             let mut networks = orders.shared.networks.iter();
             networks
                 .find(|n| Some(&n.id) == network.as_ref())
@@ -278,10 +298,10 @@ impl SwarmNode {
             .known
             .iter()
             .filter(|(_, p)| p.inode == place.inode)
-            .filter_map(|(id, _)| self.local.get(id))
+            .filter_map(|(id, _)| self.handles.local.get(id))
             .map(|port| port.record.network.as_str().to_owned())
             .collect();
-        let orders = self.session.assignments().borrow().clone();
+        let orders = self.handles.session.assignments().borrow().clone();
         let internal_only = orders.is_some_and(|o| {
             networks.iter().all(|id| {
                 o.shared
@@ -299,11 +319,7 @@ impl SwarmNode {
 
     /// Re-attaches endpoints after a restart, lets go of those whose namespace is gone, and detaches
     /// those that the orders no longer hold.
-    pub(crate) async fn endpoints_converge(
-        self: &Arc<Self>,
-        data_path: &Arc<DataPath>,
-        orders: &Arc<Assignment>,
-    ) {
+    pub(crate) async fn converge(&self, data_path: &Arc<DataPath>, orders: &Arc<Assignment>) {
         self.find_lost_places(orders).await;
         let known = self.places.lock().await.known.clone();
         let mut checked = match check(&known).await {
@@ -319,20 +335,20 @@ impl SwarmNode {
                 continue;
             };
             let subject = format!("endpoint {}", endpoint.name);
-            let outcome = match (checked, self.local.get(id)) {
+            let outcome = match (checked, self.handles.local.get(id)) {
                 (Ok(()), Some(_)) => Ok(()),
                 (Ok(()), None) => self.reattach(data_path, orders, endpoint, place).await,
                 (Err(error), Some(_)) => {
                     // Whoever owned the sandbox ended it: no client may be sent there.
-                    self.local.remove(id);
-                    self.dns.stop(&place.resolver()).await;
+                    self.handles.local.remove(id);
+                    self.handles.dns.stop(&place.resolver()).await;
                     Err(error)
                 }
                 (Err(_), None) => self.reattach(data_path, orders, endpoint, place).await,
             };
             match outcome {
-                Ok(()) => self.warnings.clear(&subject),
-                Err(error) => self.warnings.set(
+                Ok(()) => self.handles.warnings.clear(&subject),
+                Err(error) => self.handles.warnings.set(
                     &subject,
                     format!(
                         "endpoint {name} is not attached: {error:#}; `weft network disconnect NETWORK {name}` gives its address back",
@@ -347,12 +363,12 @@ impl SwarmNode {
             .iter()
             .map(|e| &e.attachment.endpoint)
             .collect();
-        if self.session.is_remembered(orders) {
+        if self.handles.session.is_remembered(orders) {
             return;
         }
         for (id, place) in &known {
             // The allocation exists before the orders show it; only what was seen in them counts.
-            let mut seen = self.seen_endpoints.lock().await;
+            let mut seen = self.seen.lock().await;
             if ordered.contains(id) {
                 if !seen.contains(id) {
                     seen.insert(id.clone());
@@ -366,14 +382,14 @@ impl SwarmNode {
 
     /// Finds the sandboxes of endpoints again that the list of places does not have, when it was lost.
     async fn find_lost_places(&self, orders: &Arc<Assignment>) {
-        let remembered = self.session.is_remembered(orders);
+        let remembered = self.handles.session.is_remembered(orders);
         let mut places = self.places.lock().await;
         let ordered = orders.own.endpoints.iter();
         let ordered = ordered.map(|e| e.attachment.endpoint.clone());
         let mut wanted = places.lacking(ordered, remembered);
         if !wanted.is_empty() {
             let searched = wanted.clone();
-            let found = match blocking(move || find(&searched)).await {
+            let found = match blocking(move || places::find(&searched)).await {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(%error, "lost endpoints were not searched for");
@@ -398,14 +414,14 @@ impl SwarmNode {
         if wanted.is_empty() {
             if places.damage().is_some() {
                 places.forget_damage();
-                self.warnings.clear(FILE_OF_PLACES);
+                self.handles.warnings.clear(places::FILE);
             }
             return;
         }
         let lost = orders.own.endpoints.iter();
         for endpoint in lost.filter(|e| wanted.contains(&e.attachment.endpoint)) {
             let name = &endpoint.name;
-            self.warnings.set(
+            self.handles.warnings.set(
                 &format!("endpoint {name}"),
                 format!(
                     "endpoint {name} is not attached: nobody knows any more where its sandbox is, and none says it has it; `weft network disconnect NETWORK {name}` gives its address back, then connect it again"
@@ -417,7 +433,7 @@ impl SwarmNode {
     }
 
     async fn reattach(
-        self: &Arc<Self>,
+        &self,
         data_path: &Arc<DataPath>,
         orders: &Assignment,
         endpoint: &Endpoint,
@@ -463,24 +479,26 @@ impl SwarmNode {
 
     /// `weft network disconnect`.
     pub(crate) async fn disconnect(
-        self: &Arc<Self>,
+        &self,
         data_path: &Arc<DataPath>,
         network: &str,
         body: &Disconnect,
     ) -> Result<(), ApiError> {
-        self.manager_is_on()?;
-        let gone = match self.manager.get() {
+        self.handles.manager.is_on()?;
+        let gone = match self.handles.manager.get() {
             Some(manager) => {
                 let who = if body.force {
                     Detacher::Force
                 } else {
-                    Detacher::Manager(&self.node_id)
+                    Detacher::Manager(&self.handles.node_id)
                 };
                 manager.detach(who, network, &body.endpoint).await?
             }
-            None => self.session.detach(network, &body.endpoint).await?,
+            None => self.handles.session.detach(network, &body.endpoint).await?,
         };
-        self.warnings.clear(&format!("endpoint {}", gone.name));
+        self.handles
+            .warnings
+            .clear(&format!("endpoint {}", gone.name));
         let id = gone.attachment.endpoint;
         let place = self.places.lock().await.known.get(&id).cloned();
         if let Some(place) = place {
@@ -499,34 +517,24 @@ impl SwarmNode {
         found
     }
 
-    async fn detach_local(
-        self: &Arc<Self>,
-        data_path: &Arc<DataPath>,
-        id: &EndpointId,
-        place: &Place,
-    ) {
+    async fn detach_local(&self, data_path: &Arc<DataPath>, id: &EndpointId, place: &Place) {
         // The command and the loop may both come here; the interface may be a new one by then.
         if self.forget_place(id).await {
             self.remove_local(data_path, id, place).await;
         }
     }
 
-    async fn remove_local(
-        self: &Arc<Self>,
-        data_path: &Arc<DataPath>,
-        id: &EndpointId,
-        place: &Place,
-    ) {
-        self.local.remove(id);
+    async fn remove_local(&self, data_path: &Arc<DataPath>, id: &EndpointId, place: &Place) {
+        self.handles.local.remove(id);
         let last = {
             let places = self.places.lock().await;
             !places.known.values().any(|p| p.inode == place.inode)
         };
         if last {
-            self.dns.stop(&place.resolver()).await;
+            self.handles.dns.stop(&place.resolver()).await;
         } else {
             let view = self.client_view(place).await;
-            self.dns.update_client(&place.resolver(), view);
+            self.handles.dns.update_client(&place.resolver(), view);
         }
         // The way out goes with the last network that has one.
         let closed = last || !self.has_way_out(place.inode, id).await;
@@ -555,7 +563,7 @@ impl SwarmNode {
     }
 
     /// Detaches everything: the node leaves the swarm.
-    pub(crate) async fn detach_all(self: &Arc<Self>, data_path: &Arc<DataPath>) {
+    pub(crate) async fn detach_all(&self, data_path: &Arc<DataPath>) {
         let known = self.places.lock().await.known.clone();
         for (id, place) in &known {
             self.detach_local(data_path, id, place).await;

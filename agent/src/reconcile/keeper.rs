@@ -15,8 +15,8 @@ use weft_sys::tap::Tap;
 
 use crate::blocking::blocking;
 use crate::compile::known::LocalPort;
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::parts::warnings::Warnings;
 use crate::sandbox::{PortConfig, Sandbox, WayToResolver, keep_mesh_tap, keep_port};
 
@@ -75,7 +75,7 @@ impl Lost {
 
 /// Compares until `end` is true; then nothing is on its way any more.
 pub(crate) async fn run(
-    member: Arc<SwarmNode>,
+    handles: Arc<Handles>,
     data_path: Arc<DataPath>,
     mut end: watch::Receiver<bool>,
 ) {
@@ -91,13 +91,13 @@ pub(crate) async fn run(
         }
         let (mut all, mut ways) = (Vec::new(), Vec::new());
         if ticks.is_multiple_of(SLOW)
-            && let Some(orders) = member.session.assignments().borrow().clone()
+            && let Some(orders) = handles.session.assignments().borrow().clone()
         {
-            all = ports(&member.local.all(), &orders, u32::from(data_path.mtu()));
+            all = ports(&handles.local.all(), &orders, u32::from(data_path.mtu()));
             let len = all.len().max(1);
             all.rotate_left(turn % len);
             all.truncate(PORTS);
-            ways = member.dns.ways();
+            ways = handles.dns.ways();
             let of_ways = ways.len().max(1);
             ways.rotate_left(turn % of_ways);
             ways.truncate(PORTS);
@@ -107,22 +107,22 @@ pub(crate) async fn run(
         let looked = blocking(move || look(&this, slow, &all, &ways)).await;
         match looked {
             Ok((found, errors)) => {
-                lost.take(found, &member.warnings, Instant::now());
+                lost.take(found, &handles.warnings, Instant::now());
                 match data_path.rules.dropped_outside() {
-                    Some(why) => member.warnings.set(
+                    Some(why) => handles.warnings.set(
                         "egress",
                         format!("sandboxes do not reach the outside: {why}"),
                     ),
-                    None => member.warnings.clear("egress"),
+                    None => handles.warnings.clear("egress"),
                 }
                 match data_path.rules.error() {
-                    Some(error) => member.warnings.set("host rules", error),
-                    None => member.warnings.clear("host rules"),
+                    Some(error) => handles.warnings.set("host rules", error),
+                    None => handles.warnings.clear("host rules"),
                 }
                 if !errors.is_empty() {
-                    member.warnings.set("host links", errors.join("; "));
+                    handles.warnings.set("host links", errors.join("; "));
                 } else if slow {
-                    member.warnings.clear("host links");
+                    handles.warnings.clear("host links");
                 }
             }
             Err(error) => tracing::error!(%error, "the state of the host was not looked at"),

@@ -17,8 +17,8 @@ use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::sandbox::Sandbox;
 use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
 
@@ -34,7 +34,7 @@ pub(crate) enum Wish {
 
 /// One task from its first order to its end.
 pub(crate) struct Lifecycle {
-    pub(crate) member: Arc<SwarmNode>,
+    pub(crate) handles: Arc<Handles>,
     pub(crate) data_path: Arc<DataPath>,
     pub(crate) orders: Arc<Assignment>,
     pub(crate) task: Task,
@@ -69,9 +69,9 @@ impl Lifecycle {
             self.delivered().await;
         }
         for attachment in &self.task.attachments {
-            self.member.local.remove(&attachment.endpoint);
+            self.handles.local.remove(&attachment.endpoint);
         }
-        self.member.dns.stop(id.as_str()).await;
+        self.handles.dns.stop(id.as_str()).await;
         let (state, message, err, exit_code) = match end {
             End::Exited(exit) if exit.success() => (
                 TaskState::Complete,
@@ -93,7 +93,7 @@ impl Lifecycle {
             ),
             End::Known(status) => {
                 self.clean_up(&status).await;
-                self.member.session.report(id, status);
+                self.handles.session.report(id, status);
                 return;
             }
             End::NeverRan => (TaskState::Shutdown, "shutdown", String::new(), None),
@@ -111,14 +111,14 @@ impl Lifecycle {
         };
         // On disk before it is reported: a restart must not run the task again.
         self.clean_up(&status).await;
-        self.member.session.report(id, status);
+        self.handles.session.report(id, status);
     }
 
     /// Removes what the task had here, but for its output. Each step is tried, whatever the others
     /// say.
     async fn clean_up(&self, status: &TaskStatus) {
-        let path = self.member.netns_path(self.task.id.as_str());
-        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let path = self.handles.netns_path(self.task.id.as_str());
+        let (runner, id) = (self.handles.runner.clone(), self.task.id.clone());
         let (gateway, status) = (self.data_path.gateway.clone(), status.clone());
         let cleaned = blocking(move || -> anyhow::Result<()> {
             let left = match (gateway.wait(), Sandbox::open(&path.to_string_lossy())) {
@@ -139,7 +139,7 @@ impl Lifecycle {
     }
 
     fn report(&self, state: TaskState, message: &str, err: String, exit_code: Option<i32>) {
-        self.member.session.report(
+        self.handles.session.report(
             self.task.id.clone(),
             TaskStatus {
                 state,
@@ -190,7 +190,7 @@ impl Lifecycle {
 
     /// What an earlier agent, or the shim that it started, left of the task.
     async fn found(&self) -> anyhow::Result<Found> {
-        let (runner, id) = (self.member.runner.clone(), self.task.id.clone());
+        let (runner, id) = (self.handles.runner.clone(), self.task.id.clone());
         let found = blocking(move || {
             if let Some(status) = runner.ended(&id)? {
                 return Ok(Found::Ended(status));
@@ -206,14 +206,14 @@ impl Lifecycle {
     }
 
     async fn start(&self) -> anyhow::Result<RunningTask> {
-        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        let (runner, task) = (self.handles.runner.clone(), self.task.clone());
         blocking(move || runner.check(&task)).await??;
         self.report(TaskState::Preparing, "preparing", String::new(), None);
-        let path = self.member.netns_path(self.task.id.as_str());
+        let path = self.handles.netns_path(self.task.id.as_str());
         let sandbox = blocking(move || Sandbox::open_or_create(&path)).await??;
         let sandbox = self.prepare(sandbox).await?;
         self.report(TaskState::Starting, "starting", String::new(), None);
-        let (runner, task) = (self.member.runner.clone(), self.task.clone());
+        let (runner, task) = (self.handles.runner.clone(), self.task.clone());
         Ok(blocking(move || runner.start(&task, &sandbox)).await??)
     }
 
@@ -271,7 +271,7 @@ impl Lifecycle {
         self.set_ready(false);
         let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
         let mut delivery = Delivery::new(grace.max(DELIVERED_WITHIN));
-        let path = self.member.netns_path(self.task.id.as_str());
+        let path = self.handles.netns_path(self.task.id.as_str());
         let begun = tokio::time::Instant::now();
         loop {
             let path = path.clone();
@@ -312,7 +312,7 @@ impl Lifecycle {
 
     fn set_ready(&self, ready: bool) {
         for attachment in &self.task.attachments {
-            self.member.local.set_ready(&attachment.endpoint, ready);
+            self.handles.local.set_ready(&attachment.endpoint, ready);
         }
     }
 
@@ -340,7 +340,7 @@ impl Lifecycle {
         })
         .await?;
         if let Some(Err(error)) = egress {
-            self.member
+            self.handles
                 .warnings
                 .set("gateway", format!("a sandbox has no way out: {error}"));
         }
@@ -356,7 +356,7 @@ impl Lifecycle {
             internal_only: !outside,
             stack: None,
         };
-        self.member
+        self.handles
             .dns
             .serve(self.task.id.as_str(), sockets, view)?;
         Ok(sandbox)
@@ -395,8 +395,8 @@ impl Lifecycle {
             without_ipv6: usable_ips(attachment, network) != attachment.ips,
         };
         let record = KnownEndpoint::new(view, said);
-        self.member.local.insert(local_port(
-            &self.member,
+        self.handles.local.insert(local_port(
+            self.handles.local.next_id(),
             &self.data_path,
             tap?,
             network.vni,

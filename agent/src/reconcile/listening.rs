@@ -16,7 +16,6 @@ use weft_control::id::{EndpointId, ServiceId};
 use weft_control::objects::{ClientAddress, Network, PortSpec, Protocol, PublishMode};
 use weft_dataplane::Port;
 
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::local::LocalPorts;
 
 /// Pause after the first look; each later one is twice as long.
@@ -43,19 +42,19 @@ struct Look {
 impl Listening {
     /// Looks at the replicas whose turn it is, beside the caller, and writes down what is found. The
     /// first look is waited for: after a restart clients may come at once.
-    pub(crate) async fn keep(&mut self, member: &Arc<SwarmNode>, orders: &Assignment) {
+    pub(crate) async fn keep(&mut self, local: &Arc<LocalPorts>, orders: &Assignment) {
         if self.looking.as_ref().is_some_and(|l| !l.is_finished()) {
             return;
         }
-        let looks = self.due(&member.local, orders, Instant::now());
+        let looks = self.due(local, orders, Instant::now());
         if looks.is_empty() {
             return;
         }
-        let member = Arc::clone(member);
+        let local = Arc::clone(local);
         let looking = tokio::task::spawn_blocking(move || {
             for look in &looks {
                 if let Some(ports) = ipv4_only(look) {
-                    member.local.set_ipv4_only(&look.id, ports);
+                    local.set_ipv4_only(&look.id, ports);
                 }
             }
         });

@@ -12,6 +12,9 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use crate::sandbox::Sandbox;
 use crate::state_file::{self, Damage, Found};
 
+/// In the data directory; also the subject of a warning about it.
+pub(crate) const FILE: &str = "endpoints.json";
+
 /// Where an endpoint's sandbox is; kept on disk so that a restarted agent finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {

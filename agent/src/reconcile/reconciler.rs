@@ -18,6 +18,7 @@ use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 
 use super::announcements::{Announcements, announce};
+use super::endpoints::Endpoints;
 use super::listening::Listening;
 use super::mtu::MtuKeeper;
 use super::overlap::{host_routes, overlaps};
@@ -29,9 +30,9 @@ use crate::compile::known::{self, Heard, KnownEndpoint};
 use crate::compile::loads::{Balanced, Loads, Reported};
 use crate::compile::mtus::Mtus;
 use crate::compile::tables::{Inputs, compile};
-use crate::membership::swarm_node::SwarmNode;
 use crate::observe::{liars, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
+use crate::parts::handles::Handles;
 use crate::published::busy::NO_ADDRESS;
 use crate::session::Session;
 
@@ -77,7 +78,8 @@ type Sources = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 
 /// State of the loop.
 pub(crate) struct Reconciler {
-    member: Arc<SwarmNode>,
+    handles: Arc<Handles>,
+    endpoints: Arc<Endpoints>,
     data_path: Arc<DataPath>,
     tasks: Tasks,
     loads: Loads,
@@ -110,13 +112,18 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(member: Arc<SwarmNode>, data_path: Arc<DataPath>) -> Self {
-        let heard = member.config.data_dir.join("heard.json");
+    pub(crate) fn new(
+        handles: Arc<Handles>,
+        endpoints: Arc<Endpoints>,
+        data_path: Arc<DataPath>,
+    ) -> Self {
+        let heard = handles.config.data_dir.join("heard.json");
         Self {
             remembered: Remembered::load(heard, Instant::now()),
             borrowed: false,
-            tasks: Tasks::new(Arc::clone(&member), Arc::clone(&data_path)),
-            member,
+            tasks: Tasks::new(Arc::clone(&handles), Arc::clone(&data_path)),
+            handles,
+            endpoints,
             loads: Loads::new(data_path.plane.counters().len()),
             data_path,
             compiled_from: CompiledFrom::default(),
@@ -175,7 +182,7 @@ impl Reconciler {
                 changed = view.changed() => if changed.is_err() {
                     break Err(anyhow::anyhow!("gossip has ended"));
                 },
-                () = self.member.local.changed() => {}
+                () = self.handles.local.changed() => {}
                 _ = tick.tick() => self.ticks = self.ticks.wrapping_add(1),
                 _ = stop.wait_for(|s| *s) => break Ok(()),
             }
@@ -184,24 +191,22 @@ impl Reconciler {
     }
 
     async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
-        self.member.session.tell(vitals::on(orders, view));
+        self.handles.session.tell(vitals::on(orders, view));
         self.tasks.converge(orders).await;
         let slow = self.ticks.is_multiple_of(SLOW);
         if slow {
             // Not again before the next tick.
             self.ticks = self.ticks.wrapping_add(1);
-            self.member
-                .endpoints_converge(&self.data_path, orders)
-                .await;
+            self.endpoints.converge(&self.data_path, orders).await;
             self.data_path.mesh.tick();
             self.warn_of_busy_ports();
             self.wall
-                .keep(&self.data_path, orders, &self.member.warnings)
+                .keep(&self.data_path, orders, &self.handles.warnings)
                 .await;
             self.warn_of_full_disks();
             self.warn_of_overlaps(orders).await;
-            liars::warn(&self.member, &self.data_path, orders);
-            ways::warn(&self.member, &self.data_path, orders);
+            liars::warn(&self.handles, &self.data_path, orders);
+            ways::warn(&self.handles, &self.data_path, orders);
             self.warn_of_clones();
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
@@ -211,13 +216,19 @@ impl Reconciler {
         if !self.has_adopted(orders) {
             return;
         }
-        let (member, seen) = (&self.member, (orders.as_ref(), view.as_ref()));
+        let (handles, seen) = (&self.handles, (orders.as_ref(), view.as_ref()));
         self.mtu
-            .keep(&self.data_path, &member.local, &member.warnings, seen, slow)
+            .keep(
+                &self.data_path,
+                &handles.local,
+                &handles.warnings,
+                seen,
+                slow,
+            )
             .await;
-        self.listening.keep(&self.member, orders).await;
+        self.listening.keep(&self.handles.local, orders).await;
         self.tell_gossip(orders);
-        if let Some(manager) = self.member.manager.get() {
+        if let Some(manager) = self.handles.manager.get() {
             for (node, member) in &view.members {
                 if member.state == MemberState::Down {
                     manager.report_node_down(node).await;
@@ -239,7 +250,7 @@ impl Reconciler {
                 .chain(orders.own.endpoints.iter().map(|e| &e.attachment))
                 .any(|a| {
                     !self
-                        .member
+                        .handles
                         .local
                         .get(&a.endpoint)
                         .is_some_and(|p| p.record.ready)
@@ -251,25 +262,25 @@ impl Reconciler {
 
     fn warn_of_busy_ports(&self) {
         match self.data_path.mesh.frame_error() {
-            Some(error) => self.member.warnings.set(
+            Some(error) => self.handles.warnings.set(
                 "mesh",
                 format!("replicas do not see the address of their clients, as connections to published ports are accepted by this node: {error}"),
             ),
-            None if self.data_path.mesh_port.is_some() => self.member.warnings.clear("mesh"),
+            None if self.data_path.mesh_port.is_some() => self.handles.warnings.clear("mesh"),
             None => {}
         }
         match self.data_path.mesh.wall_error() {
-            Some(error) => self.member.warnings.set(
+            Some(error) => self.handles.warnings.set(
                 "mesh wall",
                 format!("published ports may be reached past the addresses that they were published on: {error}"),
             ),
-            None => self.member.warnings.clear("mesh wall"),
+            None => self.handles.warnings.clear("mesh wall"),
         }
         let mut busy = self.data_path.mesh.busy();
         // Somebody else may have the address.
         busy.retain(|b| b.owner != NO_ADDRESS);
         if busy.is_empty() {
-            self.member.warnings.clear("ports");
+            self.handles.warnings.clear("ports");
             return;
         }
         let list: Vec<String> = busy
@@ -281,22 +292,22 @@ impl Reconciler {
                 )
             })
             .collect();
-        self.member.warnings.set("ports", list.join("; "));
+        self.handles.warnings.set("ports", list.join("; "));
     }
 
     fn warn_of_full_disks(&self) {
-        let warnings = &self.member.warnings;
+        let warnings = &self.handles.warnings;
         match self.data_path.journal_trouble() {
             Some(why) => warnings.set(
                 "journal",
                 format!(
                     "connections through virtual addresses and published ports will not all outlive this agent: {why} (in {}); make room there",
-                    self.member.config.run_dir.join("flows").display()
+                    self.handles.config.run_dir.join("flows").display()
                 ),
             ),
             None => warnings.clear("journal"),
         }
-        let manager = self.member.manager.get();
+        let manager = self.handles.manager.get();
         match manager.and_then(|manager| manager.trouble()) {
             Some(why) => warnings.set("store", format!("the manager cannot store changes: {why}")),
             None => warnings.clear("store"),
@@ -304,12 +315,12 @@ impl Reconciler {
     }
 
     fn warn_of_clones(&self) {
-        let manager = self.member.manager.get();
+        let manager = self.handles.manager.get();
         let clones = manager.map(|manager| manager.clones()).unwrap_or_default();
         if clones.is_empty() {
-            self.member.warnings.clear("clones");
+            self.handles.warnings.clear("clones");
         } else {
-            self.member.warnings.set("clones", clones.join("; "));
+            self.handles.warnings.set("clones", clones.join("; "));
         }
     }
 
@@ -327,8 +338,8 @@ impl Reconciler {
         self.compared = Some((ids, Instant::now()));
         let networks = orders.shared.networks.clone();
         match blocking(move || overlaps(&networks, &host_routes())).await {
-            Ok(Some(text)) => self.member.warnings.set("routes", text),
-            Ok(None) => self.member.warnings.clear("routes"),
+            Ok(Some(text)) => self.handles.warnings.set("routes", text),
+            Ok(None) => self.handles.warnings.clear("routes"),
             Err(error) => tracing::warn!(%error, "the host's routes were not looked at"),
         }
     }
@@ -381,7 +392,7 @@ impl Reconciler {
             mtu: self.mtu.device(),
             heard: self.heard(orders),
         };
-        let generation = self.member.local.generation();
+        let generation = self.handles.local.generation();
         if self.told_generation != Some(generation) {
             self.told_generation = Some(generation);
             self.tell_endpoints();
@@ -413,7 +424,7 @@ impl Reconciler {
 
     fn tell_endpoints(&mut self) {
         let gossip = &self.data_path.gossip;
-        let local = self.member.local.all();
+        let local = self.handles.local.all();
         let mut told = BTreeSet::new();
         for port in &local {
             // A value that did not change costs gossip nothing.
@@ -433,7 +444,7 @@ impl Reconciler {
 
     /// New tables, when anything that they are made of has changed.
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
-        let generation = self.member.local.generation();
+        let generation = self.handles.local.generation();
         let mtus = self.data_path.mtus.load_full();
         if self
             .sources
@@ -478,7 +489,7 @@ impl Reconciler {
         };
         let now = Instant::now();
         self.borrowed = self.remembered.complete(&mut heard, gone, now);
-        let local = self.member.local.all();
+        let local = self.handles.local.all();
         let from = CompiledFrom {
             shared: Some(Arc::clone(&orders.shared)),
             node: Some(orders.own.node.clone()),
@@ -527,12 +538,12 @@ impl Reconciler {
         let changed = self.announcements.take(&compiled.snapshot.switch, peers);
         self.data_path.plane.publish(Arc::new(compiled.snapshot));
         announce(&changed, &local);
-        self.member.dns.set_zone(Arc::new(compiled.zone));
+        self.handles.dns.set_zone(Arc::new(compiled.zone));
         self.data_path.mesh.update(&compiled.published);
         if problems.is_empty() {
-            self.member.warnings.clear("names");
+            self.handles.warnings.clear("names");
         } else {
-            self.member.warnings.set("names", problems.join("; "));
+            self.handles.warnings.set("names", problems.join("; "));
         }
         tracing::debug!(
             epoch = self.epoch,
@@ -547,7 +558,7 @@ impl Reconciler {
 
     /// Counts of open connections, both ways.
     fn report_loads(&mut self, orders: &Assignment, view: &NetdbView) {
-        let own = &self.member.node_id;
+        let own = &self.handles.node_id;
         let reported: Vec<Reported> = view
             .loads()
             .filter(|(owner, ..)| {

@@ -13,8 +13,8 @@ use weft_sys::clock::unix_ms;
 
 use super::lifecycle::{Lifecycle, Wish};
 use crate::blocking::blocking;
-use crate::membership::swarm_node::SwarmNode;
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 use crate::sandbox::Sandbox;
 
 /// How long a process that nobody wants any more may take to end.
@@ -25,7 +25,7 @@ const STRANGERS_AT_ONCE: usize = 32;
 
 /// A lifecycle, kept until the orders forget its task: a task that is over must not start again.
 #[derive(Debug)]
-struct Handle {
+struct Begun {
     wish: watch::Sender<Wish>,
     /// Absent once it is over.
     task: Option<JoinHandle<()>>,
@@ -34,17 +34,17 @@ struct Handle {
 /// Lifecycles by task.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    member: Arc<SwarmNode>,
+    handles: Arc<Handles>,
     data_path: Arc<DataPath>,
-    handles: BTreeMap<TaskId, Handle>,
+    lifecycles: BTreeMap<TaskId, Begun>,
 }
 
 impl Tasks {
-    pub(crate) fn new(member: Arc<SwarmNode>, data_path: Arc<DataPath>) -> Self {
+    pub(crate) fn new(handles: Arc<Handles>, data_path: Arc<DataPath>) -> Self {
         Self {
-            member,
+            handles,
             data_path,
-            handles: BTreeMap::new(),
+            lifecycles: BTreeMap::new(),
         }
     }
 
@@ -54,44 +54,44 @@ impl Tasks {
         for task in &orders.own.tasks {
             listed.insert(&task.id);
             let wanted = task.desired <= TaskState::Running;
-            match self.handles.get(&task.id) {
-                Some(handle) if !wanted => stop(handle),
+            match self.lifecycles.get(&task.id) {
+                Some(begun) if !wanted => stop(begun),
                 Some(_) => {}
                 None if task.status.state.is_terminal() => {}
                 None => self.begin(orders, task, wanted),
             }
         }
-        for (id, handle) in &self.handles {
+        for (id, begun) in &self.lifecycles {
             if !listed.contains(id) {
-                stop(handle);
+                stop(begun);
             }
         }
         self.collect_ended().await;
-        self.handles
-            .retain(|id, handle| handle.task.is_some() || listed.contains(id));
+        self.lifecycles
+            .retain(|id, begun| begun.task.is_some() || listed.contains(id));
     }
 
     fn begin(&mut self, orders: &Arc<Assignment>, task: &Task, wanted: bool) {
         let wish = watch::Sender::new(if wanted { Wish::Run } else { Wish::Stop });
         let lifecycle = Lifecycle {
-            member: Arc::clone(&self.member),
+            handles: Arc::clone(&self.handles),
             data_path: Arc::clone(&self.data_path),
             orders: Arc::clone(orders),
             task: task.clone(),
             wish: wish.subscribe(),
         };
         let running = tokio::spawn(lifecycle.run());
-        let handle = Handle {
+        let begun = Begun {
             wish,
             task: Some(running),
         };
-        self.handles.insert(task.id.clone(), handle);
+        self.lifecycles.insert(task.id.clone(), begun);
     }
 
     /// Takes note of lifecycles that are over. One that panicked has not reported its end.
     async fn collect_ended(&mut self) {
-        for (id, handle) in &mut self.handles {
-            let Some(task) = handle.task.take_if(|t| t.is_finished()) else {
+        for (id, begun) in &mut self.lifecycles {
+            let Some(task) = begun.task.take_if(|t| t.is_finished()) else {
                 continue;
             };
             if let Err(error) = task.await {
@@ -103,7 +103,7 @@ impl Tasks {
                     err: format!("weftd: {error}; see its log"),
                     exit_code: None,
                 };
-                self.member.session.report(id.clone(), status);
+                self.handles.session.report(id.clone(), status);
             }
         }
     }
@@ -113,12 +113,12 @@ impl Tasks {
     pub(crate) async fn end_strangers(&self, orders: &Assignment) {
         let mut listed: BTreeSet<TaskId> = orders.own.tasks.iter().map(|t| t.id.clone()).collect();
         // What was taken up with older orders has a lifecycle, which ends it.
-        listed.extend(self.handles.keys().cloned());
-        let member = Arc::clone(&self.member);
+        listed.extend(self.lifecycles.keys().cloned());
+        let handles = Arc::clone(&self.handles);
         let found = blocking(move || -> anyhow::Result<BTreeSet<TaskId>> {
-            let mut found: BTreeSet<TaskId> = member.runner.known()?.into_iter().collect();
+            let mut found: BTreeSet<TaskId> = handles.runner.known()?.into_iter().collect();
             // A namespace may be older than the files of its task.
-            let dir = member.netns_path("");
+            let dir = handles.netns_path("");
             if let Ok(entries) = std::fs::read_dir(&dir) {
                 for entry in entries {
                     found.insert(TaskId(entry?.file_name().to_string_lossy().into_owned()));
@@ -135,13 +135,13 @@ impl Tasks {
         };
         let at_once = Arc::new(Semaphore::new(STRANGERS_AT_ONCE));
         for id in strangers {
-            let (member, data_path) = (Arc::clone(&self.member), Arc::clone(&self.data_path));
+            let (handles, data_path) = (Arc::clone(&self.handles), Arc::clone(&self.data_path));
             let at_once = Arc::clone(&at_once);
             tokio::spawn(async move {
                 // Never closed, so there is one.
                 let _permit = at_once.acquire().await;
                 let stranger = id.clone();
-                let ended = blocking(move || end_stranger(&member, &data_path, &stranger)).await;
+                let ended = blocking(move || end_stranger(&handles, &data_path, &stranger)).await;
                 if let Err(error) = ended.and_then(|r| r) {
                     let error = format!("{error:#}");
                     tracing::warn!(task = %id, error, "a task of an earlier run was not ended");
@@ -152,10 +152,10 @@ impl Tasks {
 
     /// Removes what is left of tasks that ended long ago, in the background.
     pub(crate) fn tidy(&self) {
-        let keep: BTreeSet<TaskId> = self.handles.keys().cloned().collect();
-        let member = Arc::clone(&self.member);
+        let keep: BTreeSet<TaskId> = self.lifecycles.keys().cloned().collect();
+        let handles = Arc::clone(&self.handles);
         tokio::task::spawn_blocking(move || {
-            let runner = &member.runner;
+            let runner = &handles.runner;
             if let Err(error) = runner.prune(&keep) {
                 tracing::warn!(%error, "output of earlier tasks was not removed");
             }
@@ -164,11 +164,11 @@ impl Tasks {
 
     /// Stops every task and waits for the end of all.
     pub(crate) async fn stop_all(mut self) {
-        for handle in self.handles.values() {
-            stop(handle);
+        for begun in self.lifecycles.values() {
+            stop(begun);
         }
-        for (id, handle) in std::mem::take(&mut self.handles) {
-            if let Some(task) = handle.task
+        for (id, begun) in std::mem::take(&mut self.lifecycles) {
+            if let Some(task) = begun.task
                 && let Err(error) = task.await
             {
                 tracing::error!(task = %id, %error, "a task lifecycle panicked");
@@ -178,24 +178,24 @@ impl Tasks {
 
     /// Lets go of the tasks: processes and TAPs stay for the next agent.
     pub(crate) fn abandon(self) {
-        for task in self.handles.values().filter_map(|h| h.task.as_ref()) {
+        for task in self.lifecycles.values().filter_map(|h| h.task.as_ref()) {
             task.abort();
         }
     }
 }
 
-fn stop(handle: &Handle) {
-    handle
+fn stop(begun: &Begun) {
+    begun
         .wish
         .send_if_modified(|w| std::mem::replace(w, Wish::Stop) != Wish::Stop);
 }
 
-fn end_stranger(member: &SwarmNode, data_path: &DataPath, id: &TaskId) -> anyhow::Result<()> {
-    if let Some(process) = member.runner.adopt(id)? {
+fn end_stranger(handles: &Handles, data_path: &DataPath, id: &TaskId) -> anyhow::Result<()> {
+    if let Some(process) = handles.runner.adopt(id)? {
         tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
         process.stop(STRANGER_GRACE)?;
     }
-    let path = member.netns_path(id.as_str());
+    let path = handles.netns_path(id.as_str());
     if let (Some(gateway), Ok(sandbox)) = (
         data_path.gateway.wait(),
         Sandbox::open(&path.to_string_lossy()),
@@ -209,6 +209,6 @@ fn end_stranger(member: &SwarmNode, data_path: &DataPath, id: &TaskId) -> anyhow
         message: "not assigned any more".to_owned(),
         ..TaskStatus::default()
     };
-    member.runner.finish(id, &status)?;
+    handles.runner.finish(id, &status)?;
     Ok(())
 }

@@ -8,9 +8,9 @@ use weft_control::gossip::MemberState;
 use weft_control::id::NodeId;
 
 use super::Checks;
-use crate::membership::swarm_node::SwarmNode;
 use crate::observe::ping::{self, Found, PATIENCE, Peer, SMALL};
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 
 /// Nodes that are asked at a time.
 const AT_A_TIME: usize = 64;
@@ -33,8 +33,8 @@ struct Ends {
 }
 
 /// Asks every node that gossip does not call gone.
-pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, data_path: &Arc<DataPath>) {
-    let Some(orders) = member.session.assignments().borrow().clone() else {
+pub(super) async fn examine(checks: &mut Checks, handles: &Handles, data_path: &Arc<DataPath>) {
+    let Some(orders) = handles.session.assignments().borrow().clone() else {
         return;
     };
     let view = data_path.gossip.view().borrow().clone();
@@ -55,7 +55,7 @@ pub(super) async fn examine(checks: &mut Checks, member: &SwarmNode, data_path: 
         {
             ways.push(way);
         }
-        let (data_path, own) = (Arc::clone(data_path), member.node_id.clone());
+        let (data_path, own) = (Arc::clone(data_path), handles.node_id.clone());
         asked.spawn(async move { try_both(&data_path, &own, peer).await });
     }
     ways.extend(asked.join_all().await);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_sys::private_folder::check_folder;
 
-use super::{Checks, DataPath, SwarmNode};
+use super::{Checks, DataPath, Handles};
 use crate::gossip::KeysHeld;
 use crate::metrics::DoorSample;
 use crate::sandbox::gwbridge::GatewayBridge;
@@ -84,8 +84,8 @@ pub(super) fn door(checks: &mut Checks, door: &DoorSample) {
 }
 
 /// Where keys and orders lie, and whether changes are stored.
-pub(super) fn files(checks: &mut Checks, member: &SwarmNode, data_path: &DataPath) {
-    let folder = &member.config.data_dir;
+pub(super) fn files(checks: &mut Checks, handles: &Handles, data_path: &DataPath) {
+    let folder = &handles.config.data_dir;
     match check_folder(folder) {
         Ok(()) => checks.ok(
             "data directory",
@@ -105,7 +105,7 @@ pub(super) fn files(checks: &mut Checks, member: &SwarmNode, data_path: &DataPat
             "make room in the run directory: connections would end with this agent",
         ),
     }
-    if let Some(manager) = member.manager.get() {
+    if let Some(manager) = handles.manager.get() {
         match manager.trouble() {
             None => checks.ok("store of the manager", "changes are stored"),
             Some(why) => checks.fail("store of the manager", why, "make room on its disk"),

@@ -1,19 +1,20 @@
-//! Becoming part of a swarm, being it again after a restart, and leaving.
+//! The one place of a node for a membership: becoming part of a swarm, being it again after a
+//! restart, and leaving.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, RwLock};
 use weft_control::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
-use super::swarm_node::SwarmNode;
+use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
-use crate::node::Node;
 use crate::reconcile::overlap::host_routes;
 use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
@@ -31,7 +32,41 @@ struct Addresses {
     data_path: IpAddr,
 }
 
-impl Node {
+/// At most one membership.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    around: Surroundings,
+    /// Held only for reading and for swapping, never while something is waited for.
+    member: RwLock<Option<Arc<SwarmNode>>>,
+    /// One init, join or leave at a time. Holds the network namespace while the node is a member:
+    /// `weft0`, the gateway bridge and the rules are there once, and so are removed by their owner
+    /// only.
+    transition: Mutex<Option<NetnsLock>>,
+}
+
+impl Slot {
+    /// No membership yet.
+    pub(crate) fn new(around: Surroundings) -> Self {
+        Self {
+            around,
+            member: RwLock::new(None),
+            transition: Mutex::new(None),
+        }
+    }
+
+    /// The membership, if there is one.
+    pub(crate) async fn get(&self) -> Option<Arc<SwarmNode>> {
+        self.member.read().await.as_ref().map(Arc::clone)
+    }
+
+    /// The membership, for a command that needs one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn need(&self) -> Result<Arc<SwarmNode>, ApiError> {
+        self.get().await.ok_or_else(not_member)
+    }
+
     fn addresses(
         advertise: Option<&str>,
         listen: Option<&str>,
@@ -49,18 +84,18 @@ impl Node {
 
     fn describe(&self, addresses: &Addresses) -> NodeDescription {
         NodeDescription {
-            hostname: self.config.name.clone(),
+            hostname: self.around.config.name.clone(),
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             addr: addresses.advertise,
             data_path_addr: addresses.data_path,
-            gossip_port: self.config.gossip_port,
+            gossip_port: self.around.config.gossip_port,
             manager_addr: None,
         }
     }
 
     fn manager_config(&self, listen: SocketAddr, advertise: SocketAddr) -> ManagerConfig {
         ManagerConfig {
-            data_dir: self.config.data_dir.clone(),
+            data_dir: self.around.config.data_dir.clone(),
             listen,
             advertise,
             timing: Timing::default(),
@@ -74,7 +109,7 @@ impl Node {
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
-        let lock = lock_namespace(&self.config)?;
+        let lock = lock_namespace(&self.around.config)?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -112,7 +147,7 @@ impl Node {
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
-        let lock = lock_namespace(&self.config)?;
+        let lock = lock_namespace(&self.around.config)?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -122,10 +157,10 @@ impl Node {
             token: body.token,
             remote: body.remote_addr,
             node: self.describe(&addresses),
-            data_dir: self.config.data_dir.clone(),
+            data_dir: self.around.config.data_dir.clone(),
         })
         .await?;
-        let loaded = Membership::load(&self.config.data_dir)
+        let loaded = Membership::load(&self.around.config.data_dir)
             .map_err(|e| ApiError::internal(e.to_string()))?;
         let Some((membership, _)) = loaded else {
             return Err(ApiError::internal("the membership was not written"));
@@ -144,20 +179,12 @@ impl Node {
         identity: Identity,
         manager: Option<Manager>,
     ) -> Result<Arc<SwarmNode>, ApiError> {
-        let started = SwarmNode::start(
-            Arc::clone(&self.config),
-            membership,
-            identity,
-            manager,
-            Arc::clone(&self.warnings),
-            Arc::clone(&self.self_tests),
-            Arc::clone(&self.fatal),
-        )
-        .await;
+        let around = self.around.clone();
+        let started = SwarmNode::start(around, membership, identity, manager).await;
         let member = match started {
             Ok(member) => member,
             Err(error) => {
-                if let Err(error) = Membership::forget(&self.config.data_dir) {
+                if let Err(error) = Membership::forget(&self.around.config.data_dir) {
                     tracing::warn!(%error, "a failed start was not undone");
                 }
                 return Err(ApiError::internal(format!("{error:#}")));
@@ -167,14 +194,28 @@ impl Node {
             if let Err(error) = member.leave(Farewell::NeverStarted).await {
                 tracing::warn!(error = %format!("{error:#}"), "a failed start was not undone");
             }
-            self.warnings.clear("start");
+            self.around.warnings.clear("start");
             return Err(ApiError::unavailable(why));
         }
         Ok(member)
     }
 
     /// Starts again what was a member before `weftd` was restarted.
-    pub(crate) async fn rejoin(
+    ///
+    /// # Errors
+    /// What there is of a membership cannot be read or started.
+    pub(crate) async fn restore(&self) -> anyhow::Result<()> {
+        let Some((membership, identity)) = Membership::load(&self.around.config.data_dir)? else {
+            return Ok(());
+        };
+        let lock = lock_namespace(&self.around.config)?;
+        let member = self.rejoin(membership, identity).await?;
+        *self.transition.lock().await = Some(lock);
+        *self.member.write().await = Some(member);
+        Ok(())
+    }
+
+    async fn rejoin(
         &self,
         membership: Membership,
         identity: Identity,
@@ -183,16 +224,8 @@ impl Node {
             .then_some(membership.listen)
             .flatten();
         let advertise = membership.node.manager_addr.or(listen);
-        let member = SwarmNode::start(
-            Arc::clone(&self.config),
-            membership,
-            identity.clone(),
-            None,
-            Arc::clone(&self.warnings),
-            Arc::clone(&self.self_tests),
-            Arc::clone(&self.fatal),
-        )
-        .await?;
+        let around = self.around.clone();
+        let member = SwarmNode::start(around, membership, identity.clone(), None).await?;
         if let (Some(listen), Some(advertise)) = (listen, advertise) {
             let config = self.manager_config(listen, advertise);
             member.open_manager(config, identity).await;
@@ -203,9 +236,8 @@ impl Node {
     /// `weft swarm leave`
     pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
         let mut held = self.transition.lock().await;
-        let member = self.member.read().await.as_ref().map(Arc::clone);
-        let member = member.ok_or_else(not_member)?;
-        if member.session.identity().role() == Role::Manager && !body.force {
+        let member = self.need().await?;
+        if member.handles.session.identity().role() == Role::Manager && !body.force {
             return Err(ApiError::unavailable(
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
             ));
@@ -219,13 +251,24 @@ impl Node {
             ))
         })
     }
+
+    /// Stops the agent's part: tasks, sandboxes and rules stay for the next `weftd`.
+    pub(crate) async fn shut_down(&self) {
+        let member = self.member.write().await.take();
+        if let Some(member) = member {
+            member.shut_down().await;
+            tracing::info!(
+                "stopped: tasks, sandboxes and rules stay for the next weftd; `weft swarm leave` before the stop removes them"
+            );
+        }
+    }
 }
 
 /// Before anything else is touched: what an agent undoes has to be its own.
 ///
 /// # Errors
 /// Another agent has the namespace, or the kernel refuses.
-pub(crate) fn lock_namespace(config: &Config) -> Result<NetnsLock, NetnsLockError> {
+fn lock_namespace(config: &Config) -> Result<NetnsLock, NetnsLockError> {
     match NetnsLock::acquire(netns_lock::FOLDER.as_ref()) {
         // An ordinary user, in a user namespace perhaps: agents of one `--run-dir` see each other.
         Err(error) if error.is_for_another_user() => {
@@ -244,7 +287,7 @@ impl From<NetnsLockError> for ApiError {
     }
 }
 
-pub(crate) fn not_member() -> ApiError {
+fn not_member() -> ApiError {
     ApiError::unavailable(
         "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" to connect this node to swarm and try again.",
     )
