@@ -8,6 +8,7 @@ pub(crate) mod liars;
 pub(crate) mod ping;
 pub(crate) mod ports;
 pub(crate) mod replicas;
+pub(crate) mod trouble;
 pub(crate) mod vitals;
 pub(crate) mod ways;
 pub(crate) mod why;

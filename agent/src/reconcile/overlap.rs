@@ -1,11 +1,45 @@
 //! Ranges that this host has already, and networks that are in their way.
 
+use std::time::{Duration, Instant};
+
+use weft_control::assignment::Assignment;
 use weft_control::cluster::{HostRoute, shared_with};
+use weft_control::id::NetworkId;
 use weft_control::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 
+use crate::blocking::blocking;
+use crate::parts::warnings::Warnings;
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::BRIDGE;
+
+/// Between two looks at the host's routes when no network changes.
+const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
+
+/// Networks that were compared with the host's routes, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Overlaps {
+    compared: Option<(Vec<NetworkId>, Instant)>,
+}
+
+impl Overlaps {
+    /// Compares again when that is due, and sets or clears the warning.
+    pub(crate) async fn keep(&mut self, warnings: &Warnings, orders: &Assignment) {
+        let networks = orders.shared.networks.iter();
+        let ids: Vec<NetworkId> = networks.map(|n| n.id.clone()).collect();
+        let known = self.compared.as_ref();
+        if known.is_some_and(|(seen, at)| *seen == ids && at.elapsed() < LOOK_AT_ROUTES) {
+            return;
+        }
+        self.compared = Some((ids, Instant::now()));
+        let networks = orders.shared.networks.clone();
+        match blocking(move || overlaps(&networks, &host_routes())).await {
+            Ok(Some(text)) => warnings.set("routes", text),
+            Ok(None) => warnings.clear("routes"),
+            Err(error) => tracing::warn!(%error, "the host's routes were not looked at"),
+        }
+    }
+}
 
 /// Routes of this host that networks are held against, the gateway bridge's among them.
 pub(crate) fn host_routes() -> Vec<HostRoute> {
@@ -37,7 +71,7 @@ pub(crate) fn host_routes() -> Vec<HostRoute> {
 
 /// What a person should know of networks that a host route of this node overlaps. The manager has
 /// looked at its own routes only.
-pub(crate) fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
+fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
     let mut found = Vec::new();
     for network in networks {
         for subnet in &network.subnets {

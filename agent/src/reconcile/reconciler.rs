@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use weft_control::assignment::{Assignment, GossipKey, Shared};
 use weft_control::gossip::{MemberState, Members, NetdbView};
-use weft_control::id::{EndpointId, NetworkId, NodeId};
+use weft_control::id::{EndpointId, NodeId};
 use weft_control::objects::{Node, TaskState};
 use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
 use weft_sys::clock::monotonic_nanos;
@@ -21,16 +21,15 @@ use super::announcements::{Announcements, announce};
 use super::endpoints::Endpoints;
 use super::listening::Listening;
 use super::mtu::MtuKeeper;
-use super::overlap::{host_routes, overlaps};
+use super::overlap::Overlaps;
 use super::remembered::{Records, Remembered};
 use super::tasks::Tasks;
 use super::wall::Wall;
-use crate::blocking::blocking;
 use crate::compile::known::{self, Heard, KnownEndpoint};
 use crate::compile::loads::{Balanced, Loads, Reported};
 use crate::compile::mtus::Mtus;
 use crate::compile::tables::{Inputs, compile};
-use crate::observe::{liars, vitals, ways};
+use crate::observe::{liars, trouble, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
 use crate::parts::handles::Handles;
 use crate::published::busy::NO_ADDRESS;
@@ -70,9 +69,6 @@ impl CompiledFrom {
     }
 }
 
-/// Between two looks at the host's routes when no network changes.
-const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);
-
 /// Orders, generation of the own ports, gossip, underlay.
 type Sources = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 
@@ -96,8 +92,7 @@ pub(crate) struct Reconciler {
     adopted: bool,
     ticks: u32,
     tidied: Instant,
-    /// Networks that were compared with the host's routes, and when.
-    compared: Option<(Vec<NetworkId>, Instant)>,
+    overlaps: Overlaps,
     mtu: MtuKeeper,
     listening: Listening,
     announcements: Announcements,
@@ -134,7 +129,7 @@ impl Reconciler {
             adopted: false,
             ticks: 0,
             tidied: Instant::now(),
-            compared: None,
+            overlaps: Overlaps::default(),
             mtu: MtuKeeper::default(),
             listening: Listening::default(),
             announcements: Announcements::default(),
@@ -199,15 +194,13 @@ impl Reconciler {
             self.ticks = self.ticks.wrapping_add(1);
             self.endpoints.converge(&self.data_path, orders).await;
             self.data_path.mesh.tick();
-            self.warn_of_busy_ports();
             self.wall
                 .keep(&self.data_path, orders, &self.handles.warnings)
                 .await;
-            self.warn_of_full_disks();
-            self.warn_of_overlaps(orders).await;
+            self.overlaps.keep(&self.handles.warnings, orders).await;
+            trouble::warn(&self.handles, &self.data_path);
             liars::warn(&self.handles, &self.data_path, orders);
             ways::warn(&self.handles, &self.data_path, orders);
-            self.warn_of_clones();
             if self.tidied.elapsed() > TIDY {
                 self.tidied = Instant::now();
                 self.tasks.tidy();
@@ -258,90 +251,6 @@ impl Reconciler {
             self.adopted = !missing || self.started.elapsed() > ADOPTION;
         }
         self.adopted
-    }
-
-    fn warn_of_busy_ports(&self) {
-        match self.data_path.mesh.frame_error() {
-            Some(error) => self.handles.warnings.set(
-                "mesh",
-                format!("replicas do not see the address of their clients, as connections to published ports are accepted by this node: {error}"),
-            ),
-            None if self.data_path.mesh_port.is_some() => self.handles.warnings.clear("mesh"),
-            None => {}
-        }
-        match self.data_path.mesh.wall_error() {
-            Some(error) => self.handles.warnings.set(
-                "mesh wall",
-                format!("published ports may be reached past the addresses that they were published on: {error}"),
-            ),
-            None => self.handles.warnings.clear("mesh wall"),
-        }
-        let mut busy = self.data_path.mesh.busy();
-        // Somebody else may have the address.
-        busy.retain(|b| b.owner != NO_ADDRESS);
-        if busy.is_empty() {
-            self.handles.warnings.clear("ports");
-            return;
-        }
-        let list: Vec<String> = busy
-            .iter()
-            .map(|b| {
-                format!(
-                    "port {}/{} of service {} is held by {}",
-                    b.port, b.protocol, b.service, b.owner
-                )
-            })
-            .collect();
-        self.handles.warnings.set("ports", list.join("; "));
-    }
-
-    fn warn_of_full_disks(&self) {
-        let warnings = &self.handles.warnings;
-        match self.data_path.journal_trouble() {
-            Some(why) => warnings.set(
-                "journal",
-                format!(
-                    "connections through virtual addresses and published ports will not all outlive this agent: {why} (in {}); make room there",
-                    self.handles.config.run_dir.join("flows").display()
-                ),
-            ),
-            None => warnings.clear("journal"),
-        }
-        let manager = self.handles.manager.get();
-        match manager.and_then(|manager| manager.trouble()) {
-            Some(why) => warnings.set("store", format!("the manager cannot store changes: {why}")),
-            None => warnings.clear("store"),
-        }
-    }
-
-    fn warn_of_clones(&self) {
-        let manager = self.handles.manager.get();
-        let clones = manager.map(|manager| manager.clones()).unwrap_or_default();
-        if clones.is_empty() {
-            self.handles.warnings.clear("clones");
-        } else {
-            self.handles.warnings.set("clones", clones.join("; "));
-        }
-    }
-
-    async fn warn_of_overlaps(&mut self, orders: &Arc<Assignment>) {
-        let ids: Vec<NetworkId> = orders
-            .shared
-            .networks
-            .iter()
-            .map(|n| n.id.clone())
-            .collect();
-        let known = self.compared.as_ref();
-        if known.is_some_and(|(seen, at)| *seen == ids && at.elapsed() < LOOK_AT_ROUTES) {
-            return;
-        }
-        self.compared = Some((ids, Instant::now()));
-        let networks = orders.shared.networks.clone();
-        match blocking(move || overlaps(&networks, &host_routes())).await {
-            Ok(Some(text)) => self.handles.warnings.set("routes", text),
-            Ok(None) => self.handles.warnings.clear("routes"),
-            Err(error) => tracing::warn!(%error, "the host's routes were not looked at"),
-        }
     }
 
     /// Own records out, own stale ones back.
