@@ -2,28 +2,36 @@
 
 #![forbid(unsafe_code)]
 
-pub mod api;
+mod api;
 mod blocking;
-pub mod capture;
+mod capture;
 mod compile;
-pub mod config;
+mod config;
 mod daemon;
 mod disk_thread;
-pub mod dns;
+mod dns;
 mod door;
-pub mod gossip;
-pub mod kept;
-pub mod manager;
+mod gossip;
+mod kept;
+mod manager;
 mod membership;
-pub mod metrics;
-pub mod node;
-pub mod notify;
+mod metrics;
+mod node;
+mod notify;
 mod observe;
 mod parts;
-pub mod published;
+mod published;
 mod reconcile;
-pub mod sandbox;
-pub mod session;
+mod sandbox;
+mod session;
 mod state_file;
 
 pub use daemon::main;
+
+/// For `tests/runner.rs`: the runner starts the program that it is in as the shim of a task, so its
+/// test is a program of its own and sees the crate from outside.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::sandbox::runner::{RunError, Runner, RunningTask, hidden};
+    pub use crate::sandbox::{Sandbox, SandboxError};
+}

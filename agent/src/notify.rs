@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Tells that the node answers on its API socket and forwards packets.
-pub fn ready() {
+pub(crate) fn ready() {
     tell("READY=1");
 }
 
 /// Tells that the node is about to end.
-pub fn stopping() {
+pub(crate) fn stopping() {
     tell("STOPPING=1");
 }
 

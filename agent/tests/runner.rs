@@ -14,8 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use weft_agent::sandbox::Sandbox;
-use weft_agent::sandbox::runner::{RunError, Runner, hidden};
+use weft_agent::testing::{RunError, Runner, Sandbox, hidden};
 use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use weft_control::objects::{
     Attachment, ConnectionPolicy, EndpointMode, Mac, Meta, Privileges, RestartCondition,

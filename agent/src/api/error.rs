@@ -7,7 +7,7 @@ use weft_control::api::ErrorBody;
 
 /// Which kind of error a call ended with; decides the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// 400: the request itself is wrong.
     BadRequest,
     /// 403: the caller may not do this.
@@ -29,7 +29,7 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// The HTTP status of this kind.
     #[must_use]
-    pub const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -46,16 +46,16 @@ impl ErrorKind {
 /// Why a call failed. The message is for people: what, where, and the next step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// Decides the status.
-    pub kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     /// One or more sentences.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl ApiError {
     /// An error of any kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
@@ -63,32 +63,32 @@ impl ApiError {
     }
 
     /// 400: the request itself is wrong.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::BadRequest, message)
     }
 
     /// 403: the caller may not do this.
-    pub fn forbidden(message: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Forbidden, message)
     }
 
     /// 404: there is no such object.
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
     /// 409: a name, address or port is in use, or the state forbids it.
-    pub fn conflict(message: impl Into<String>) -> Self {
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, message)
     }
 
     /// 500: a defect or a failing disk or kernel of this node.
-    pub fn internal(message: impl Into<String>) -> Self {
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
     /// 503: not part of a swarm, not a manager, or the manager is unreachable.
-    pub fn unavailable(message: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 }

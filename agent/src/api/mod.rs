@@ -15,10 +15,9 @@ mod routes;
 mod service;
 mod socket;
 
-pub use error::{ApiError, ErrorKind};
-pub use routes::router;
-pub use service::{Answer, NodeService};
-pub use socket::{ApiSocket, SocketError};
+pub(crate) use error::{ApiError, ErrorKind};
+pub(crate) use service::{Answer, NodeService};
+pub(crate) use socket::ApiSocket;
 
 #[cfg(test)]
 mod tests;

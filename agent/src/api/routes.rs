@@ -34,7 +34,7 @@ const PCAPNG: &str = "application/x-pcapng";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All routes of the API, served by `service`.
-pub fn router<S: NodeService>(service: Arc<S>) -> Router {
+pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
     Router::new()
         .route("/v1/info", get(info::<S>))
         .route("/v1/swarm/init", post(swarm_init::<S>))

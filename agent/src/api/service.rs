@@ -16,7 +16,7 @@ use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSp
 use super::error::ApiError;
 
 /// Answer of every method.
-pub type Answer<T> = Result<T, ApiError>;
+pub(crate) type Answer<T> = Result<T, ApiError>;
 
 /// One method for each route of [`weft_control::api`].
 ///
@@ -25,7 +25,7 @@ pub type Answer<T> = Result<T, ApiError>;
 /// may be dropped at any await point.
 ///
 /// Methods are written as `async fn` in implementations.
-pub trait NodeService: Send + Sync + 'static {
+pub(crate) trait NodeService: Send + Sync + 'static {
     /// GET /v1/info
     fn info(&self) -> impl Future<Output = Answer<Info>> + Send;
 

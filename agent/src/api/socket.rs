@@ -24,7 +24,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The socket could not be made. Nothing was changed, except that missing parent directories may
 /// have been created.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// Another process answers on the socket.
     #[error(
         "another process answers on {path}: is weftd running already? Stop it, or choose another \
@@ -56,7 +56,7 @@ pub enum SocketError {
 
 /// A listening API socket. The file is removed when this value is dropped.
 #[derive(Debug)]
-pub struct ApiSocket {
+pub(crate) struct ApiSocket {
     listener: Option<UnixListener>,
     file: SocketFile,
 }
@@ -69,7 +69,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         let io_error = |what| {
             move |source| SocketError::Io {
                 what,
@@ -97,7 +97,7 @@ impl ApiSocket {
 
     /// Where the socket is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.file.path
     }
 
@@ -108,7 +108,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// The listener failed.
-    pub async fn serve<S: NodeService>(
+    pub(crate) async fn serve<S: NodeService>(
         mut self,
         service: Arc<S>,
         shutdown: watch::Receiver<bool>,

@@ -22,8 +22,8 @@ use weft_control::objects::{
 };
 
 use super::service::Answer;
-use super::socket::check_peer;
-use super::{ApiError, ApiSocket, ErrorKind, NodeService, SocketError};
+use super::socket::{SocketError, check_peer};
+use super::{ApiError, ApiSocket, ErrorKind, NodeService};
 
 /// Notes each call; creations echo their argument, the rest fails with 503.
 #[derive(Default)]

@@ -28,7 +28,7 @@ const STALLED: Duration = Duration::from_secs(60);
 
 /// The frames that a client wants.
 #[must_use]
-pub fn filter(query: &CaptureQuery) -> CaptureFilter {
+pub(crate) fn filter(query: &CaptureQuery) -> CaptureFilter {
     let wants = |dir| query.dir.is_none_or(|wanted| wanted == dir);
     CaptureFilter {
         port: query.port.as_deref().map(Into::into),
@@ -44,7 +44,7 @@ pub fn filter(query: &CaptureQuery) -> CaptureFilter {
 ///
 /// # Errors
 /// No thread can be started.
-pub fn stream(
+pub(crate) fn stream(
     reader: CaptureReader,
     query: &CaptureQuery,
     stopping: watch::Receiver<bool>,

@@ -15,76 +15,76 @@ use super::{Origin, Setting};
     about = "The weft agent: overlay networks, routing mesh and DNS of one node",
     after_help = "Every flag but --config is also a key of the file (log-format = \"json\"), --dns-upstream as the list dns-upstreams; flags win."
 )]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Name of this node in the cluster [default: the host name]
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 
     /// Identity, desired state and task logs [default: /var/lib/weft]
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<String>,
+    pub(crate) data_dir: Option<String>,
 
     /// Namespaces and task directories, may vanish at reboot [default: /run/weft]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<String>,
+    pub(crate) run_dir: Option<String>,
 
     /// API socket [default: unix://RUN-DIR/weft.sock]
     #[arg(short = 'H', long, value_name = "unix://SOCK")]
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
 
     /// TOML file with settings
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
     /// Data plane threads [default: all CPUs]
     #[arg(long, value_name = "N")]
-    pub workers: Option<String>,
+    pub(crate) workers: Option<String>,
 
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+    pub(crate) log_format: Option<String>,
 
     /// error, warn, info, debug, trace, or directives like info,weft_dataplane=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    pub(crate) log_level: Option<String>,
 
     /// UDP and TCP port of gossip [default: 7946]
     #[arg(long, value_name = "PORT")]
-    pub gossip_port: Option<String>,
+    pub(crate) gossip_port: Option<String>,
 
     /// Front end of published ports: `frame` sends packets from elsewhere to replicas as they are,
     /// with the client's address; `socket` accepts every connection here [default: frame]
     #[arg(long, value_name = "FRONT-END")]
-    pub mesh: Option<String>,
+    pub(crate) mesh: Option<String>,
 
     /// Silence after which datagrams through a virtual address or a published port are forgotten,
     /// as in 90, 90s, 3m, 1h [default: 3m]
     #[arg(long, value_name = "TIME")]
-    pub udp_idle: Option<String>,
+    pub(crate) udp_idle: Option<String>,
 
     /// How long a worker that ran out of packets looks for more before it sleeps, in microseconds;
     /// 0 sleeps at once, which saves power and costs latency [default: 50]
     #[arg(long, value_name = "MICROSECONDS")]
-    pub poll: Option<String>,
+    pub(crate) poll: Option<String>,
 
     /// Whether the kernel may segment TCP together with its VXLAN headers: `auto` where a test at
     /// the start passes (Linux 6.17), or `off` [default: auto]
     #[arg(long, value_name = "auto|off")]
-    pub tunnel_offload: Option<String>,
+    pub(crate) tunnel_offload: Option<String>,
 
     /// Class of service (DSCP) of packets to other nodes, or `inherit` that of the packet inside
     /// [default: 0]
     #[arg(long, value_name = "0-63|inherit")]
-    pub dscp: Option<String>,
+    pub(crate) dscp: Option<String>,
 
     /// IPv4 network of weft_gwbridge [default: 172.18.0.0/16, or the next free one]
     #[arg(long, value_name = "CIDR")]
-    pub gwbridge_subnet: Option<String>,
+    pub(crate) gwbridge_subnet: Option<String>,
 
     /// Resolver for names outside the cluster, IP or IP:PORT; repeatable
     /// [default: the host's /etc/resolv.conf]
     #[arg(long = "dns-upstream", value_name = "ADDR")]
-    pub dns_upstreams: Vec<String>,
+    pub(crate) dns_upstreams: Vec<String>,
 }
 
 impl Flags {

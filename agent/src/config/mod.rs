@@ -16,70 +16,70 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use weft_wire::ecn::Dscp;
 
-pub use flags::Flags;
+pub(crate) use flags::Flags;
 
 /// Exit status for wrong usage and wrong configuration (`EX_USAGE` of sysexits.h).
-pub const EXIT_USAGE: u8 = 64;
+pub(crate) const EXIT_USAGE: u8 = 64;
 
 /// Default of `--data-dir`.
-pub const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
 /// Default of `--run-dir`.
-pub const DEFAULT_RUN_DIR: &str = "/run/weft";
+pub(crate) const DEFAULT_RUN_DIR: &str = "/run/weft";
 /// Default gossip port, as Swarm's.
-pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
+pub(crate) const DEFAULT_GOSSIP_PORT: u16 = 7946;
 
 /// Default of `--udp-idle`; RFC 4787 section 4.3 asks for no less than two minutes.
-pub const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(180);
+pub(crate) const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(180);
 
 /// Default of `--poll`.
-pub const DEFAULT_POLL: Duration = Duration::from_micros(50);
+pub(crate) const DEFAULT_POLL: Duration = Duration::from_micros(50);
 
 /// Everything that can be set before a node starts. None of it can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// `name`: what the node is called in the cluster. Default: the host name.
-    pub name: String,
+    pub(crate) name: String,
     /// `data-dir`: identity, desired state, task logs. Must outlive reboots. Default
     /// `/var/lib/weft`; one running `weftd` per directory.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// `run-dir`: namespaces, task directories. May vanish at reboot. Default `/run/weft`.
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
     /// `host`: path of the API socket. Default: `weft.sock` in `run_dir`.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// `workers`: data plane threads. Default: all CPUs; 1 to 256.
-    pub workers: NonZeroUsize,
+    pub(crate) workers: NonZeroUsize,
     /// `log-format`. Default text.
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
     /// `log-level`: a level or tracing directives (`info,weft_dataplane=debug`). Default `info`.
-    pub log_level: String,
+    pub(crate) log_level: String,
     /// `gossip-port`: UDP and TCP. Default 7946.
-    pub gossip_port: u16,
+    pub(crate) gossip_port: u16,
     /// `mesh`: which front end accepts published ports. Default `frame`.
-    pub mesh: MeshFrontEnd,
+    pub(crate) mesh: MeshFrontEnd,
     /// `udp-idle`: how long an exchange of datagrams through a virtual address or a published port
     /// may be silent before it is forgotten, 1 second to 24 hours. Default 3 minutes. Datagrams
     /// that nobody answers are forgotten after 30 seconds at most.
-    pub udp_idle: Duration,
+    pub(crate) udp_idle: Duration,
     /// `poll`: how long a worker that ran out of packets looks for more before it sleeps, 0 to 1000
     /// microseconds. Default 50.
-    pub poll: Duration,
+    pub(crate) poll: Duration,
     /// `tunnel-offload`: `auto` lets the kernel segment TCP together with its VXLAN headers where a
     /// test at the start passes, `off` never does. Default `auto`.
-    pub tunnel_offload: bool,
+    pub(crate) tunnel_offload: bool,
     /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.
     /// Default 0. Marks of congestion (ECN) are always copied.
-    pub dscp: Dscp,
+    pub(crate) dscp: Dscp,
     /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
     /// Default: 172.18.0.0/16, or the next free private range if that is taken.
-    pub gwbridge_subnet: Option<Ipv4Net>,
+    pub(crate) gwbridge_subnet: Option<Ipv4Net>,
     /// `dns-upstreams`: resolvers for names outside the cluster. Default: those of the host's
     /// `/etc/resolv.conf`.
-    pub dns_upstreams: Vec<SocketAddr>,
+    pub(crate) dns_upstreams: Vec<SocketAddr>,
 }
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -89,7 +89,7 @@ pub enum LogFormat {
 
 /// Which front end accepts published ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MeshFrontEnd {
+pub(crate) enum MeshFrontEnd {
     /// Packets from elsewhere go to the balancer as they are; replicas see their client's address.
     #[default]
     Frame,
@@ -99,17 +99,17 @@ pub enum MeshFrontEnd {
 
 /// What defaults depend on; given by the caller so that tests need no particular machine.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The kernel's host name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// CPUs that this process may use.
-    pub cpus: NonZeroUsize,
+    pub(crate) cpus: NonZeroUsize,
 }
 
 impl Machine {
     /// The machine that this process runs on.
     #[must_use]
-    pub fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
             hostname: hostname.trim().to_owned(),
@@ -120,7 +120,7 @@ impl Machine {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A flag, as it is spelled.
     Flag(&'static str),
     /// A line of the file, from 1.
@@ -144,18 +144,18 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Where.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// What, and what would be right.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Everything that is wrong with a configuration; at least one problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// In the order of the settings; file problems first.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 impl fmt::Display for ConfigError {
@@ -206,7 +206,7 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn load(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
+    pub(crate) fn load(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut settings = flags.settings();
         if let Some(path) = &flags.config {
@@ -225,7 +225,7 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn from_parts(
+    pub(crate) fn from_parts(
         flags: &Flags,
         file: Option<(&Path, &str)>,
         machine: &Machine,

@@ -10,7 +10,7 @@
 //! takes both.
 
 mod outside;
-pub mod resolv_conf;
+pub(crate) mod resolv_conf;
 mod resolver;
 mod server;
 mod shared;
@@ -18,5 +18,4 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use server::DnsServer;
-pub use stats::DnsStats;
+pub(crate) use server::DnsServer;

@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the host keeps it.
-pub const HOST_PATH: &str = "/etc/resolv.conf";
+pub(crate) const HOST_PATH: &str = "/etc/resolv.conf";
 
 /// Address of the resolver inside sandboxes. As an upstream it would be ourselves.
-pub const SANDBOX_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+pub(crate) const SANDBOX_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 const PORT: u16 = 53;
 
@@ -22,7 +22,7 @@ const PORT: u16 = 53;
 /// one that cannot be read does not cost the others; and of a `nameserver` line the first word,
 /// whatever follows. Without such a line there are none.
 #[must_use]
-pub fn upstreams(text: &[u8]) -> Vec<SocketAddr> {
+pub(crate) fn upstreams(text: &[u8]) -> Vec<SocketAddr> {
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| value(line, b"nameserver"))
         .filter_map(address)

@@ -25,7 +25,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 ///
 /// Every method may be called from any task of the runtime in which it was made.
 #[derive(Debug)]
-pub struct DnsServer {
+pub(crate) struct DnsServer {
     shared: Arc<Shared>,
     sandboxes: Mutex<BTreeMap<String, Served>>,
     /// Aborted when dropped.
@@ -49,7 +49,7 @@ impl DnsServer {
     /// A server with an empty zone that forwards to `upstreams`, in this order, at most three.
     /// Must be called inside a tokio runtime, in the network namespace of the host.
     #[must_use]
-    pub fn new(upstreams: &[SocketAddr]) -> Self {
+    pub(crate) fn new(upstreams: &[SocketAddr]) -> Self {
         let counters = Arc::new(Counters::default());
         let outside = Arc::new(Outside::new(upstreams, Arc::clone(&counters)));
         let mut background = JoinSet::new();
@@ -65,7 +65,7 @@ impl DnsServer {
     /// Usually of [`HOST_PATH`](super::resolv_conf::HOST_PATH). A file that cannot be read counts
     /// as empty, with a warning, until it can.
     #[must_use]
-    pub fn following(resolv_conf: &Path) -> Self {
+    pub(crate) fn following(resolv_conf: &Path) -> Self {
         let server = Self::new(&[]);
         let mut watched = Watched::new(resolv_conf);
         let outside = Arc::clone(&server.shared.outside);
@@ -109,17 +109,17 @@ impl DnsServer {
 
     /// Upstreams in use.
     #[must_use]
-    pub fn upstreams(&self) -> Vec<SocketAddr> {
+    pub(crate) fn upstreams(&self) -> Vec<SocketAddr> {
         self.shared.outside.upstreams()
     }
 
     /// Replaces the upstreams and forgets what they said.
-    pub fn set_upstreams(&self, upstreams: &[SocketAddr]) {
+    pub(crate) fn set_upstreams(&self, upstreams: &[SocketAddr]) {
         self.shared.outside.set_upstreams(upstreams);
     }
 
     /// Replaces the zone, for every sandbox at once.
-    pub fn set_zone(&self, zone: Arc<Zone>) {
+    pub(crate) fn set_zone(&self, zone: Arc<Zone>) {
         self.shared.zone.store(zone);
     }
 
@@ -128,7 +128,7 @@ impl DnsServer {
     ///
     /// # Errors
     /// A socket cannot be registered with the runtime; nothing was started.
-    pub fn serve(
+    pub(crate) fn serve(
         &self,
         sandbox_id: &str,
         sockets: DnsSockets,
@@ -148,19 +148,19 @@ impl DnsServer {
 
     /// True when a sandbox is served.
     #[must_use]
-    pub fn serves(&self, sandbox_id: &str) -> bool {
+    pub(crate) fn serves(&self, sandbox_id: &str) -> bool {
         lock(&self.sandboxes).contains_key(sandbox_id)
     }
 
     /// Rules that lead to the resolver in each sandbox, for whoever looks after them.
     #[must_use]
-    pub fn ways(&self) -> Vec<Arc<WayToResolver>> {
+    pub(crate) fn ways(&self) -> Vec<Arc<WayToResolver>> {
         let sandboxes = lock(&self.sandboxes);
         sandboxes.values().filter_map(|s| s.way.clone()).collect()
     }
 
     /// Replaces what a sandbox may see. False when it is not served.
-    pub fn update_client(&self, sandbox_id: &str, client: ClientView) -> bool {
+    pub(crate) fn update_client(&self, sandbox_id: &str, client: ClientView) -> bool {
         match lock(&self.sandboxes).get(sandbox_id) {
             Some(served) => {
                 served.view.store(Arc::new(client));
@@ -172,7 +172,7 @@ impl DnsServer {
 
     /// Stops serving a sandbox and waits until its listening sockets are closed. False when it
     /// was not served.
-    pub async fn stop(&self, sandbox_id: &str) -> bool {
+    pub(crate) async fn stop(&self, sandbox_id: &str) -> bool {
         let Some(mut served) = lock(&self.sandboxes).remove(sandbox_id) else {
             return false;
         };
@@ -184,13 +184,13 @@ impl DnsServer {
 
     /// Ids of the sandboxes that are served, sorted.
     #[must_use]
-    pub fn sandboxes(&self) -> Vec<String> {
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
         lock(&self.sandboxes).keys().cloned().collect()
     }
 
     /// What happened so far.
     #[must_use]
-    pub fn stats(&self) -> DnsStats {
+    pub(crate) fn stats(&self) -> DnsStats {
         self.shared.counters.read(self.shared.outside.cached())
     }
 }

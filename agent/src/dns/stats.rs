@@ -10,29 +10,29 @@ use weft_dns::Outcome;
 /// Each query ends in one of `answered`, `nodata`, `nxdomain`, `servfail`, `refused`, `malformed`
 /// and `dropped`, also when it was forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct DnsStats {
+pub(crate) struct DnsStats {
     /// Messages from sandboxes.
-    pub queries: u64,
+    pub(crate) queries: u64,
     /// Replies with records.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// Replies for a known name that has no record of the asked type.
-    pub nodata: u64,
+    pub(crate) nodata: u64,
     /// Replies that deny the name.
-    pub nxdomain: u64,
+    pub(crate) nxdomain: u64,
     /// Replies that nobody could be asked, or nobody answered.
-    pub servfail: u64,
+    pub(crate) servfail: u64,
     /// Replies that too much is under way, or that such queries are not served.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Messages that were not understood, answered with an error or by closing the connection.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
     /// Messages without a reply: too short, not a query, or the client was gone.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// Queries for names outside the cluster.
-    pub forwarded: u64,
+    pub(crate) forwarded: u64,
     /// Messages from upstreams that fitted nothing that was asked.
-    pub upstream_ignored: u64,
+    pub(crate) upstream_ignored: u64,
     /// Replies in the cache now.
-    pub cached: u64,
+    pub(crate) cached: u64,
 }
 
 #[derive(Debug, Default)]

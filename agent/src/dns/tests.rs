@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use weft_dns::{ClientView, EndpointNames, ServiceNames, Zone, ZoneBuilder};
 
+use super::DnsServer;
 use super::outside::framed;
-use super::{DnsServer, DnsStats};
+use super::stats::DnsStats;
 use crate::sandbox::DnsSockets;
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -24,46 +24,46 @@ use weft_control::records::Table;
 
 use crate::metrics::DoorSample;
 
-pub use stats::GossipStats;
+pub(crate) use stats::GossipStats;
 
 use seal::Sealer;
 use task::{Core, Shared};
 
 /// What [`GossipHandle::start`] needs to know.
 #[derive(Debug, Clone)]
-pub struct GossipConfig {
+pub(crate) struct GossipConfig {
     /// This node.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// Messages of other clusters are not understood.
-    pub cluster_id: String,
+    pub(crate) cluster_id: String,
     /// Address and port of the UDP and the TCP socket; port 0 takes a free one.
-    pub bind: SocketAddr,
+    pub(crate) bind: SocketAddr,
     /// Where other nodes reach these sockets; port 0 stands for the port that was bound.
-    pub advertise: SocketAddr,
+    pub(crate) advertise: SocketAddr,
     /// The first seals, all open.
-    pub keys: Vec<GossipKey>,
+    pub(crate) keys: Vec<GossipKey>,
     /// Who is a member; everybody with a key when absent.
-    pub members: Option<Members>,
+    pub(crate) members: Option<Members>,
     /// Milliseconds since 1970 at the start of this process: later lives win over earlier ones.
-    pub incarnation: u64,
+    pub(crate) incarnation: u64,
     /// For everything random.
-    pub seed: [u8; 32],
+    pub(crate) seed: [u8; 32],
 }
 
 /// The gossip keys of a node, without the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeysHeld {
+pub(crate) struct KeysHeld {
     /// Number of the key that seals.
-    pub sealing_epoch: u32,
+    pub(crate) sealing_epoch: u32,
     /// Since when it does, in Unix milliseconds by the managers' clock; 0 where they never said.
-    pub sealing_since_ms: u64,
+    pub(crate) sealing_since_ms: u64,
     /// Keys that open: two or three.
-    pub held: usize,
+    pub(crate) held: usize,
 }
 
 /// Gossip of this node. Dropping it ends it without a word, as if the node had died.
 #[derive(Debug)]
-pub struct GossipHandle {
+pub(crate) struct GossipHandle {
     shared: Arc<Shared>,
     view: watch::Receiver<Arc<NetdbView>>,
     addr: SocketAddr,
@@ -75,7 +75,7 @@ impl GossipHandle {
     ///
     /// # Errors
     /// When the address is taken or not this host's, or `keys` is empty.
-    pub fn start(config: GossipConfig) -> anyhow::Result<Self> {
+    pub(crate) fn start(config: GossipConfig) -> anyhow::Result<Self> {
         let sealer = Sealer::new(config.cluster_id, config.keys)?;
         let (udp, listener) = bind::bind(config.bind)?;
         let mut addr = config.advertise;
@@ -109,7 +109,7 @@ impl GossipHandle {
 
     /// The advertised address.
     #[must_use]
-    pub const fn addr(&self) -> SocketAddr {
+    pub(crate) const fn addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -117,13 +117,13 @@ impl GossipHandle {
     ///
     /// # Errors
     /// When `keys` is empty; the ring stays as it was.
-    pub fn set_keys(&self, keys: Vec<GossipKey>) -> anyhow::Result<()> {
+    pub(crate) fn set_keys(&self, keys: Vec<GossipKey>) -> anyhow::Result<()> {
         self.shared.sealer.set_keys(keys)
     }
 
     /// The gossip keys that this node holds.
     #[must_use]
-    pub fn keys(&self) -> KeysHeld {
+    pub(crate) fn keys(&self) -> KeysHeld {
         let (sealing_epoch, sealing_since_ms, held) = self.shared.sealer.held();
         KeysHeld {
             sealing_epoch,
@@ -133,20 +133,20 @@ impl GossipHandle {
     }
 
     /// Says who is a member and where: from now on nobody else is heard or heard of.
-    pub fn set_members(&self, members: Members) {
+    pub(crate) fn set_members(&self, members: Members) {
         self.shared.wish(|w| w.members = Some(members));
     }
 
     /// What members, or others with the key, said in the last `span` that cannot be so. A few of
     /// them, where there are many; all are counted.
     #[must_use]
-    pub fn lies(&self, span: Duration) -> Vec<Forgery> {
+    pub(crate) fn lies(&self, span: Duration) -> Vec<Forgery> {
         self.shared.lies(span)
     }
 
     /// Ways that gossip's datagrams do not pass while its streams do, as of the last second.
     #[must_use]
-    pub fn blocked(&self) -> Vec<Blocked> {
+    pub(crate) fn blocked(&self) -> Vec<Blocked> {
         let blocked = self.shared.blocked.lock();
         blocked.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -154,36 +154,36 @@ impl GossipHandle {
     /// Greets these addresses until members answer there, and again whenever none is there.
     ///
     /// Addresses add up; this node's own is ignored, so the whole cluster can be given.
-    pub fn join(&self, seeds: Vec<SocketAddr>) {
+    pub(crate) fn join(&self, seeds: Vec<SocketAddr>) {
         self.shared.wish(|w| w.seeds.extend(seeds));
     }
 
     /// Nodes of the cluster, and the addresses that they speak from: strangers cannot take their
     /// places at this node's TCP port. Replaces what was said before.
-    pub fn expect(&self, nodes: BTreeMap<NodeId, BTreeSet<IpAddr>>) {
+    pub(crate) fn expect(&self, nodes: BTreeMap<NodeId, BTreeSet<IpAddr>>) {
         self.shared.door.set_known(nodes);
     }
 
     /// Counters of the TCP port.
     #[must_use]
-    pub fn door(&self) -> DoorSample {
+    pub(crate) fn door(&self) -> DoorSample {
         self.shared.door.sample()
     }
 
     /// Publishes an entry of this node; a value that did not change costs nothing.
-    pub fn put(&self, table: Table, key: String, value: Vec<u8>) {
+    pub(crate) fn put(&self, table: Table, key: String, value: Vec<u8>) {
         self.shared
             .wish(|w| drop(w.writes.insert((table, key), Some(Bytes::from(value)))));
     }
 
     /// Withdraws an entry of this node.
-    pub fn delete(&self, table: Table, key: String) {
+    pub(crate) fn delete(&self, table: Table, key: String) {
         self.shared
             .wish(|w| drop(w.writes.insert((table, key), None)));
     }
 
     /// Somebody failed to reach `node`: it is asked at once, and withdrawn if it does not answer.
-    pub fn report_unreachable(&self, node: NodeId) {
+    pub(crate) fn report_unreachable(&self, node: NodeId) {
         self.shared.wish(|w| {
             w.unreachable.insert(node);
         });
@@ -192,18 +192,18 @@ impl GossipHandle {
     /// Members and visible entries, this node's own included; a new value at most every 10 ms,
     /// at once when a member fails.
     #[must_use]
-    pub fn view(&self) -> watch::Receiver<Arc<NetdbView>> {
+    pub(crate) fn view(&self) -> watch::Receiver<Arc<NetdbView>> {
         self.view.clone()
     }
 
     /// Counters.
     #[must_use]
-    pub fn stats(&self) -> GossipStats {
+    pub(crate) fn stats(&self) -> GossipStats {
         self.shared.counters.snapshot()
     }
 
     /// Says goodbye, so that the others drop this node's entries at once, and ends.
-    pub async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         let (done, left) = oneshot::channel();
         self.shared.wish(|w| w.leave = Some(done));
         if left.await.is_err() {

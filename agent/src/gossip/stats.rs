@@ -10,8 +10,8 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counters of gossip since the agent started.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-        pub struct GossipStats {
-            $($(#[$doc])* pub $name: u64,)*
+        pub(crate) struct GossipStats {
+            $($(#[$doc])* pub(crate) $name: u64,)*
         }
 
         #[derive(Debug, Default)]

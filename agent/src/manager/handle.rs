@@ -26,25 +26,25 @@ use super::sessions::Twins;
 impl Manager {
     /// The newest desired state.
     #[must_use]
-    pub fn state(&self) -> Arc<ClusterState> {
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.core.state()
     }
 
     /// Changes of the desired state, newest only.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.core.store.subscribe()
     }
 
     /// Why changes of the desired state are not stored, while they are not.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         self.core.store.trouble().borrow().clone()
     }
 
     /// Nodes whose identity a second machine has shown lately, for people.
     #[must_use]
-    pub fn clones(&self) -> Vec<String> {
+    pub(crate) fn clones(&self) -> Vec<String> {
         let state = self.state();
         let twins = self.core.sessions.twins(Instant::now());
         let text = |(id, twins): (&NodeId, &Twins)| {
@@ -60,7 +60,7 @@ impl Manager {
     }
 
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
-    pub async fn report_node_down(&self, node: &NodeId) {
+    pub(crate) async fn report_node_down(&self, node: &NodeId) {
         self.core.health.hint(node);
         self.core.mark_silent().await;
     }
@@ -69,7 +69,7 @@ impl Manager {
     ///
     /// # Errors
     /// There is no cluster.
-    pub fn join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+    pub(crate) fn join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
         let state = self.state();
         let secrets = state
             .secrets
@@ -89,7 +89,7 @@ impl Manager {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn rotate_join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+    pub(crate) async fn rotate_join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
         self.core
             .run(|s, now, e| rotate_token(s, now, e, role))
             .await?;
@@ -123,7 +123,7 @@ impl Manager {
 
     /// `weft node ls`, by host name.
     #[must_use]
-    pub fn nodes(&self) -> Vec<NodeRow> {
+    pub(crate) fn nodes(&self) -> Vec<NodeRow> {
         let state = self.state();
         let mut rows: Vec<_> = state.nodes.values().map(|n| self.node_row(n)).collect();
         rows.sort_by(|a, b| a.node.hostname.cmp(&b.node.hostname));
@@ -134,7 +134,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such node, or an ambiguous reference.
-    pub fn node(&self, reference: &str) -> Result<NodeRow, CommandError> {
+    pub(crate) fn node(&self, reference: &str) -> Result<NodeRow, CommandError> {
         Ok(self.node_row(self.state().find_node(reference)?))
     }
 
@@ -142,7 +142,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such node, or the disk's.
-    pub async fn set_availability(
+    pub(crate) async fn set_availability(
         &self,
         reference: &str,
         availability: Availability,
@@ -156,7 +156,11 @@ impl Manager {
     ///
     /// # Errors
     /// No such node, a manager, or a node that is not down without `force`.
-    pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), CommandError> {
+    pub(crate) async fn remove_node(
+        &self,
+        reference: &str,
+        force: bool,
+    ) -> Result<(), CommandError> {
         self.core
             .run(|s, now, e| remove_node(s, now, e, reference, force))
             .await
@@ -165,7 +169,7 @@ impl Manager {
 
     /// `weft network ls`, by name.
     #[must_use]
-    pub fn networks(&self) -> Vec<Network> {
+    pub(crate) fn networks(&self) -> Vec<Network> {
         let mut networks: Vec<_> = self.state().networks.values().cloned().collect();
         networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         networks
@@ -175,7 +179,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network, or an ambiguous reference.
-    pub fn network(&self, reference: &str) -> Result<(Network, (u64, u64)), CommandError> {
+    pub(crate) fn network(&self, reference: &str) -> Result<(Network, (u64, u64)), CommandError> {
         let state = self.state();
         let network = state.find_network(reference)?;
         Ok((network.clone(), usage(&state, network)))
@@ -185,7 +189,7 @@ impl Manager {
     ///
     /// # Errors
     /// A name in use or not valid, a subnet that overlaps with a network or a route of this host.
-    pub async fn create_network(&self, spec: NetworkSpec) -> Result<Network, CommandError> {
+    pub(crate) async fn create_network(&self, spec: NetworkSpec) -> Result<Network, CommandError> {
         let routes = (self.routes)();
         self.core
             .run(|s, now, e| create_network(s, now, e, spec.clone(), &routes))
@@ -196,7 +200,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network, or it is in use; the text says by whom.
-    pub async fn remove_network(&self, reference: &str) -> Result<(), CommandError> {
+    pub(crate) async fn remove_network(&self, reference: &str) -> Result<(), CommandError> {
         self.core
             .change(|s, now, e| remove_network(s, now, e, reference))
             .await
@@ -206,7 +210,11 @@ impl Manager {
     ///
     /// # Errors
     /// No such network or service, a name or address in use (the text says by whom).
-    pub async fn attach(&self, node: &NodeId, attach: &Attach) -> Result<Endpoint, CommandError> {
+    pub(crate) async fn attach(
+        &self,
+        node: &NodeId,
+        attach: &Attach,
+    ) -> Result<Endpoint, CommandError> {
         self.core
             .run(|s, now, e| attach_endpoint(s, now, e, node, attach.clone()))
             .await
@@ -216,7 +224,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network or endpoint, or it is on a node that `who` does not speak for.
-    pub async fn detach(
+    pub(crate) async fn detach(
         &self,
         who: Detacher<'_>,
         network: &str,
@@ -231,7 +239,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network.
-    pub fn peers(&self, network: &str) -> Result<Vec<StaticPeer>, CommandError> {
+    pub(crate) fn peers(&self, network: &str) -> Result<Vec<StaticPeer>, CommandError> {
         let state = self.state();
         let network = state.find_network(network)?;
         let on = state.peers.values().filter(|p| p.network == network.id);
@@ -244,7 +252,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network, an address in use (the text says by whom) or outside the network.
-    pub async fn add_peer(
+    pub(crate) async fn add_peer(
         &self,
         network: &str,
         peer: &PeerAdd,
@@ -258,7 +266,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such network or peer.
-    pub async fn remove_peer(&self, network: &str, ip: IpAddr) -> Result<(), CommandError> {
+    pub(crate) async fn remove_peer(&self, network: &str, ip: IpAddr) -> Result<(), CommandError> {
         self.core
             .change(|s, now, e| remove_peer(s, now, e, network, ip))
             .await
@@ -266,7 +274,7 @@ impl Manager {
 
     /// `weft service ls`, by name. `port_errors` are left to the caller, who hears gossip.
     #[must_use]
-    pub fn services(&self) -> Vec<ServiceDetail> {
+    pub(crate) fn services(&self) -> Vec<ServiceDetail> {
         let state = self.state();
         let mut rows: Vec<_> = state.services.values().map(|s| detail(&state, s)).collect();
         rows.sort_by(|a, b| a.service.spec.name.cmp(&b.service.spec.name));
@@ -277,7 +285,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such service, or an ambiguous reference.
-    pub fn service(&self, reference: &str) -> Result<ServiceDetail, CommandError> {
+    pub(crate) fn service(&self, reference: &str) -> Result<ServiceDetail, CommandError> {
         let state = self.state();
         Ok(detail(&state, state.find_service(reference)?))
     }
@@ -286,7 +294,7 @@ impl Manager {
     ///
     /// # Errors
     /// A name or port in use (the text says by whom), an unknown network, no address left.
-    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Service, CommandError> {
+    pub(crate) async fn create_service(&self, spec: ServiceSpec) -> Result<Service, CommandError> {
         self.core
             .run(|s, now, e| create_service(s, now, e, spec.clone()))
             .await
@@ -296,7 +304,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such service, or it is not replicated.
-    pub async fn scale_service(
+    pub(crate) async fn scale_service(
         &self,
         reference: &str,
         replicas: u32,
@@ -310,7 +318,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such service, or a port that cannot be published or taken back.
-    pub async fn update_service(
+    pub(crate) async fn update_service(
         &self,
         reference: &str,
         update: &ServiceUpdate,
@@ -324,7 +332,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such service.
-    pub async fn remove_service(&self, reference: &str) -> Result<(), CommandError> {
+    pub(crate) async fn remove_service(&self, reference: &str) -> Result<(), CommandError> {
         self.core
             .change(|s, now, e| remove_service(s, now, e, reference))
             .await
@@ -334,7 +342,7 @@ impl Manager {
     ///
     /// # Errors
     /// No such service.
-    pub fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
+    pub(crate) fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
         let state = self.state();
         let service = state.find_service(reference)?;
         let mut rows: Vec<_> = state

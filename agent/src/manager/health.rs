@@ -10,24 +10,24 @@ use weft_control::objects::NodeState;
 
 /// Periods of the session protocol.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// How often a node says that it lives.
-    pub heartbeat: Duration,
+    pub(crate) heartbeat: Duration,
     /// A node that was not heard of for this long is down.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// The same, when gossip reports the node failed.
-    pub hinted_grace: Duration,
+    pub(crate) hinted_grace: Duration,
     /// The same, for a node whose session is not open yet: it just joined, or the manager just
     /// started. Longer than the pause between two attempts of a node to connect.
-    pub first_grace: Duration,
+    pub(crate) first_grace: Duration,
     /// How long changes are collected before nodes get new orders.
-    pub debounce: Duration,
+    pub(crate) debounce: Duration,
     /// How often silence is looked for.
-    pub tick: Duration,
+    pub(crate) tick: Duration,
     /// How long a TLS handshake may take.
-    pub handshake: Duration,
+    pub(crate) handshake: Duration,
     /// How long a connection without a node certificate lasts.
-    pub stranger_life: Duration,
+    pub(crate) stranger_life: Duration,
 }
 
 impl Default for Timing {

@@ -54,11 +54,11 @@ use crate::session::proto::control_server::ControlServer;
 use crate::session::proto::dispatcher_server::DispatcherServer;
 use crate::session::{Identity, Membership, STORE_FILE};
 
-pub use health::Timing;
-pub use store::{RedbStore, StoreError};
+pub(crate) use health::Timing;
+pub(crate) use store::{RedbStore, StoreError};
 
 /// Routes of this host with words that name them; asked when a network is made.
-pub type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
+pub(crate) type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
 
 /// How often the time of day is compared with the life of the manager's own certificate.
 const RENEWAL_LOOK: Duration = Duration::from_secs(60);
@@ -72,17 +72,17 @@ const MAX_COMMAND: usize = 256 << 10;
 
 /// What a manager needs.
 #[derive(Clone)]
-pub struct ManagerConfig {
+pub(crate) struct ManagerConfig {
     /// Where state and keys are kept.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Where nodes connect; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Where nodes are told to connect; port 0 means the port of `listen`.
-    pub advertise: SocketAddr,
+    pub(crate) advertise: SocketAddr,
     /// Periods; the default is right outside of tests.
-    pub timing: Timing,
+    pub(crate) timing: Timing,
     /// Routes that no subnet may overlap with.
-    pub routes: HostRoutes,
+    pub(crate) routes: HostRoutes,
 }
 
 impl std::fmt::Debug for ManagerConfig {
@@ -98,20 +98,20 @@ impl std::fmt::Debug for ManagerConfig {
 
 /// `weft swarm init`
 #[derive(Debug, Clone)]
-pub struct InitParams {
+pub(crate) struct InitParams {
     /// What the first node says about itself; its control address is filled in.
-    pub node: NodeDescription,
+    pub(crate) node: NodeDescription,
     /// Pools of subnets; empty means 10.0.0.0/8.
-    pub default_address_pools: Vec<IpNet>,
+    pub(crate) default_address_pools: Vec<IpNet>,
     /// Prefix length of subnets from the pools; default 24.
-    pub subnet_prefix_len: Option<u8>,
+    pub(crate) subnet_prefix_len: Option<u8>,
     /// UDP port of the data path; default 4789.
-    pub data_path_port: Option<u16>,
+    pub(crate) data_path_port: Option<u16>,
 }
 
 /// A running manager. Dropping it stops it; [`Manager::stop`] also waits for the disk.
 #[derive(Debug)]
-pub struct Manager {
+pub(crate) struct Manager {
     core: Arc<Engine>,
     advertise: SocketAddr,
     local_addr: SocketAddr,
@@ -195,7 +195,7 @@ impl Manager {
     /// # Errors
     /// The node is part of a swarm already, the port is in use, a pool or port that cannot be
     /// used, the disk's.
-    pub async fn init(
+    pub(crate) async fn init(
         config: ManagerConfig,
         params: InitParams,
     ) -> Result<(Self, Identity, Membership), CommandError> {
@@ -266,7 +266,10 @@ impl Manager {
     ///
     /// # Errors
     /// State or keys that are missing or damaged, the port is in use.
-    pub async fn open(config: ManagerConfig, identity: &Identity) -> Result<Self, CommandError> {
+    pub(crate) async fn open(
+        config: ManagerConfig,
+        identity: &Identity,
+    ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
         let authority = Authority::load(&config.data_dir)?;
         let path = config.data_dir.join(STORE_FILE);
@@ -358,31 +361,31 @@ impl Manager {
 
     /// Where it listens.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
     /// Where nodes are told to connect.
     #[must_use]
-    pub fn advertise_addr(&self) -> SocketAddr {
+    pub(crate) fn advertise_addr(&self) -> SocketAddr {
         self.advertise
     }
 
     /// Counters of the port that nodes connect to.
     #[must_use]
-    pub fn door(&self) -> DoorSample {
+    pub(crate) fn door(&self) -> DoorSample {
         self.core.door.sample()
     }
 
     /// The manager's own certificate, made anew at each start and whenever it gets old: its node
     /// needs nobody else for it.
     #[must_use]
-    pub fn identities(&self) -> watch::Receiver<Arc<Identity>> {
+    pub(crate) fn identities(&self) -> watch::Receiver<Arc<Identity>> {
         self.core.own.subscribe()
     }
 
     /// Ends all sessions and closes the state file.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.core.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {

@@ -29,7 +29,7 @@ const FORMAT: u64 = 1;
 /// Why the file cannot be opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// Another process has it.
     #[error("{} is open in another process; is a second weftd running on this data directory?", path.display())]
     Busy {
@@ -67,7 +67,7 @@ const REOPEN_MAX: Duration = Duration::from_secs(2);
 
 /// A [`DesiredStore`] of one manager.
 #[derive(Debug)]
-pub struct RedbStore {
+pub(crate) struct RedbStore {
     shared: Arc<Shared>,
     disk: DiskThread,
 }
@@ -104,7 +104,7 @@ impl RedbStore {
     ///
     /// # Errors
     /// A file that is busy, damaged, not ours, or cannot be read.
-    pub fn open(path: &Path, node: NodeId) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, StoreError> {
         make_private(path).map_err(|source| StoreError::Disk {
             path: path.to_owned(),
             source,
@@ -132,24 +132,24 @@ impl RedbStore {
 
     /// Changes of the state, newest only.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.shared.state.subscribe()
     }
 
     /// Why changes are not stored, while they are not.
     #[must_use]
-    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.shared.trouble.subscribe()
     }
 
     /// Tries whether the disk stores again, after [`Self::trouble`]; true when it does.
-    pub async fn mend(&self) -> bool {
+    pub(crate) async fn mend(&self) -> bool {
         let shared = Arc::clone(&self.shared);
         matches!(self.disk.run(move || shared.mend()).await, Ok(true))
     }
 
     /// Closes the file, after the transaction that runs now; later proposals fail.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         *lock(&self.shared.file) = StoreFile::Closed;
     }
 }

@@ -12,20 +12,20 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use sample::{
+pub(crate) use sample::{
     DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
     PortSample, Sample, WorkerEvents, WorkerSample,
 };
 
 /// All metrics of one node.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
     /// Metrics that are read from `source` at each scrape.
-    pub fn new(source: Arc<dyn MetricsSource>) -> Self {
+    pub(crate) fn new(source: Arc<dyn MetricsSource>) -> Self {
         let mut registry = Registry::with_prefix("weft");
         registry.register_collector(Box::new(collect::Reader(source)));
         Self { registry }
@@ -35,7 +35,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: text is written to memory.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

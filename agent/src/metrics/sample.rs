@@ -11,7 +11,7 @@ use weft_mesh::ProbeCounters;
 use weft_wire::DropReason;
 
 /// Where the figures come from: the node.
-pub trait MetricsSource: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait MetricsSource: fmt::Debug + Send + Sync + 'static {
     /// Reads every counter once. Called from an async task, so it must not block; values of
     /// different workers may be some packets apart.
     fn sample(&self) -> Sample;
@@ -19,91 +19,91 @@ pub trait MetricsSource: fmt::Debug + Send + Sync + 'static {
 
 /// Every figure of the node, read at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// One per port of the data plane; also `underlay` and `mesh`.
-    pub ports: Vec<PortSample>,
+    pub(crate) ports: Vec<PortSample>,
     /// One per worker thread.
-    pub workers: Vec<WorkerSample>,
+    pub(crate) workers: Vec<WorkerSample>,
     /// One per worker thread.
-    pub worker_events: Vec<WorkerEvents>,
+    pub(crate) worker_events: Vec<WorkerEvents>,
     /// Published ports of this node.
-    pub mesh_ports: Vec<MeshPortSample>,
+    pub(crate) mesh_ports: Vec<MeshPortSample>,
     /// Replicas of every service, as this node sees them.
-    pub mesh_replicas: Vec<MeshReplicaSample>,
+    pub(crate) mesh_replicas: Vec<MeshReplicaSample>,
     /// Probes of ejected replicas.
-    pub probes: ProbeCounters,
+    pub(crate) probes: ProbeCounters,
     /// DNS, over all sandboxes.
-    pub dns: DnsSample,
+    pub(crate) dns: DnsSample,
     /// TCP ports for other nodes.
-    pub doors: Vec<DoorSample>,
+    pub(crate) doors: Vec<DoorSample>,
     /// Gossip.
-    pub gossip: GossipSample,
+    pub(crate) gossip: GossipSample,
     /// Table entries that are visible but cannot be decoded: another version wrote them, or a node
     /// misbehaves.
-    pub gossip_undecodable: u64,
+    pub(crate) gossip_undecodable: u64,
     /// Epoch of the snapshot that workers forward by.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// True while the session to a manager is open.
-    pub session_connected: bool,
+    pub(crate) session_connected: bool,
 }
 
 /// Counters of one port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PortSample {
+pub(crate) struct PortSample {
     /// Endpoint name, `underlay`, or `mesh`.
-    pub port: String,
+    pub(crate) port: String,
     /// Name of its network; empty for `underlay` and `mesh`.
-    pub network: String,
+    pub(crate) network: String,
     /// Packets that the data plane took from the port. A super-frame counts once.
-    pub rx_packets: u64,
+    pub(crate) rx_packets: u64,
     /// Bytes of those.
-    pub rx_bytes: u64,
+    pub(crate) rx_bytes: u64,
     /// Packets that the data plane gave to the port.
-    pub tx_packets: u64,
+    pub(crate) tx_packets: u64,
     /// Bytes of those.
-    pub tx_bytes: u64,
+    pub(crate) tx_bytes: u64,
     /// Packets dropped, by reason; reasons may be left out when zero.
-    pub drops: Vec<(DropReason, u64)>,
+    pub(crate) drops: Vec<(DropReason, u64)>,
 }
 
 /// Figures of one worker thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WorkerSample {
+pub(crate) struct WorkerSample {
     /// Entries in its flow table.
-    pub flows_active: u64,
+    pub(crate) flows_active: u64,
 }
 
 /// What happened in one worker thread since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WorkerEvents {
+pub(crate) struct WorkerEvents {
     /// Flows begun.
-    pub flows_created: u64,
+    pub(crate) flows_created: u64,
     /// Times that a connection was moved to another replica.
-    pub flows_retried: u64,
+    pub(crate) flows_retried: u64,
     /// Connections that no replica took.
-    pub flows_refused: u64,
+    pub(crate) flows_refused: u64,
     /// Flows ended by time.
-    pub flows_expired: u64,
+    pub(crate) flows_expired: u64,
     /// Flows that were over and made room for new ones.
-    pub flows_evicted_closed: u64,
+    pub(crate) flows_evicted_closed: u64,
     /// Connections not yet open that made room.
-    pub flows_evicted_handshakes: u64,
+    pub(crate) flows_evicted_handshakes: u64,
     /// Exchanges of datagrams that made room.
-    pub flows_evicted_datagrams: u64,
+    pub(crate) flows_evicted_datagrams: u64,
     /// Open connections of a client with more than its part that made room.
-    pub flows_evicted_open: u64,
+    pub(crate) flows_evicted_open: u64,
     /// Entries for other workers' flows that made room.
-    pub flows_evicted_guests: u64,
+    pub(crate) flows_evicted_guests: u64,
     /// New flows for which there was no room.
-    pub flows_full: u64,
+    pub(crate) flows_full: u64,
     /// Connections reset because their replica was gone.
-    pub flows_lost_replica: u64,
+    pub(crate) flows_lost_replica: u64,
     /// Segmented sends that the kernel refused, sent again one by one.
-    pub unsegmented: u64,
+    pub(crate) unsegmented: u64,
     /// Super-frames that the kernel segments with their tunnel headers.
-    pub injected: u64,
+    pub(crate) injected: u64,
     /// Loopback messages of other nodes that were answered.
-    pub loopbacks_answered: u64,
+    pub(crate) loopbacks_answered: u64,
 }
 
 impl From<&WorkerCounters> for WorkerEvents {
@@ -130,98 +130,98 @@ impl From<&WorkerCounters> for WorkerEvents {
 
 /// Figures of one published port on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MeshPortSample {
+pub(crate) struct MeshPortSample {
     /// Name of the service.
-    pub service: String,
+    pub(crate) service: String,
     /// The published port.
-    pub published: u16,
+    pub(crate) published: u16,
     /// TCP or UDP.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// Address that the port is bound to; `None` means every address.
-    pub host_ip: Option<IpAddr>,
+    pub(crate) host_ip: Option<IpAddr>,
     /// Connections accepted.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Connections that found no replica.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Connections open now.
-    pub open: u64,
+    pub(crate) open: u64,
     /// Bytes from clients to replicas.
-    pub rx_bytes: u64,
+    pub(crate) rx_bytes: u64,
     /// Bytes from replicas to clients.
-    pub tx_bytes: u64,
+    pub(crate) tx_bytes: u64,
     /// Times that a connection went on to another replica.
-    pub retried: u64,
+    pub(crate) retried: u64,
     /// Replicas that this node leaves out.
-    pub ejected: u64,
+    pub(crate) ejected: u64,
     /// How long connections to replicas took to open.
-    pub connect: ConnectTime,
+    pub(crate) connect: ConnectTime,
     /// Replicas that take new connections.
-    pub healthy: u64,
+    pub(crate) healthy: u64,
     /// True while the node has the port.
-    pub accepted_here: bool,
+    pub(crate) accepted_here: bool,
 }
 
 /// Figures of one replica on one network, from this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MeshReplicaSample {
+pub(crate) struct MeshReplicaSample {
     /// Name of the service.
-    pub service: String,
+    pub(crate) service: String,
     /// Task name or given name.
-    pub replica: String,
+    pub(crate) replica: String,
     /// Host name of its node.
-    pub node: String,
+    pub(crate) node: String,
     /// Name of the network.
-    pub network: String,
+    pub(crate) network: String,
     /// Takes new connections.
-    pub healthy: bool,
+    pub(crate) healthy: bool,
     /// Connections open from this node.
-    pub open: u64,
+    pub(crate) open: u64,
     /// Connections that it answered.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Connections that it refused or left unanswered.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Those that went on to another replica.
-    pub retried: u64,
+    pub(crate) retried: u64,
     /// Bytes from clients of this node.
-    pub rx_bytes: u64,
+    pub(crate) rx_bytes: u64,
     /// Bytes to clients of this node.
-    pub tx_bytes: u64,
+    pub(crate) tx_bytes: u64,
     /// How long it took to answer.
-    pub connect: ConnectTime,
+    pub(crate) connect: ConnectTime,
     /// This node leaves it out.
-    pub ejected: bool,
+    pub(crate) ejected: bool,
     /// How often this node left it out.
-    pub ejections: u64,
+    pub(crate) ejections: u64,
 }
 
 /// DNS counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DnsSample {
+pub(crate) struct DnsSample {
     /// Queries by outcome (`answered`, `nodata`, `nxdomain`, `forwarded`, `refused`, `malformed`,
     /// …).
-    pub queries: Vec<(&'static str, u64)>,
+    pub(crate) queries: Vec<(&'static str, u64)>,
     /// Replies in the cache now.
-    pub cached: u64,
+    pub(crate) cached: u64,
 }
 
 /// Gossip counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GossipSample {
+pub(crate) struct GossipSample {
     /// Members by state (`alive`, `suspect`, `down`).
-    pub members: Vec<(&'static str, u64)>,
+    pub(crate) members: Vec<(&'static str, u64)>,
     /// Events by kind (`datagrams_sent`, `datagrams_received`, `bad_seal`, `syncs`, …).
-    pub events: Vec<(&'static str, u64)>,
+    pub(crate) events: Vec<(&'static str, u64)>,
     /// Table entries that are visible now.
-    pub entries: u64,
+    pub(crate) entries: u64,
 }
 
 /// Counters of a TCP port for other nodes, which strangers can reach too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DoorSample {
+pub(crate) struct DoorSample {
     /// `manager` or `gossip`.
-    pub door: &'static str,
+    pub(crate) door: &'static str,
     /// What happened to connections and calls, by kind (`admitted`, `refused_crowded`, …).
-    pub events: Vec<(&'static str, u64)>,
+    pub(crate) events: Vec<(&'static str, u64)>,
     /// Connections open now, by whose they are (`stranger`, `known`, `member`).
-    pub open: Vec<(&'static str, u64)>,
+    pub(crate) open: Vec<(&'static str, u64)>,
 }

@@ -32,7 +32,7 @@ struct Node {
 ///
 /// # Errors
 /// The node cannot start, or a part that it cannot do without has failed.
-pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     let self_tests = SelfTests::start()?;
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");

@@ -4,23 +4,23 @@ use super::{BusyPort, MeshSockets, PortStats, Published};
 
 /// A published port of this node and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortEntry {
+pub(crate) struct PortEntry {
     /// The port.
-    pub published: Published,
+    pub(crate) published: Published,
     /// Its figures; none while it is not open.
-    pub stats: Option<PortStats>,
+    pub(crate) stats: Option<PortStats>,
     /// Why it is not open.
-    pub closed: Option<BusyPort>,
+    pub(crate) closed: Option<BusyPort>,
     /// The connection that has the port in place of the listener for this node's own programs.
-    pub held_by: Option<String>,
+    pub(crate) held_by: Option<String>,
     /// Packets from elsewhere pass the listener by.
-    pub frame: bool,
+    pub(crate) frame: bool,
 }
 
 impl PortEntry {
     /// What takes connections from elsewhere, for people.
     #[must_use]
-    pub const fn front_end(&self) -> &'static str {
+    pub(crate) const fn front_end(&self) -> &'static str {
         if self.frame { "frame" } else { "socket" }
     }
 }
@@ -28,7 +28,7 @@ impl PortEntry {
 impl MeshSockets {
     /// Every port that this node has to accept, by address and number.
     #[must_use]
-    pub fn entries(&self) -> Vec<PortEntry> {
+    pub(crate) fn entries(&self) -> Vec<PortEntry> {
         let state = self.lock();
         state
             .wanted

@@ -52,99 +52,99 @@ use frame::FrameFrontEnd;
 
 use crate::config::MeshFrontEnd;
 use crate::kept::HostRules;
-pub use entries::PortEntry;
+pub(crate) use entries::PortEntry;
 use route::Route;
 use rule_set::RuleSet;
 use unreachable::Unreachable;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Published {
+pub(crate) struct Published {
     /// The one address to accept it on; every address when absent.
-    pub host_ip: Option<IpAddr>,
+    pub(crate) host_ip: Option<IpAddr>,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// TCP or UDP.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// Name of the service, for people.
-    pub service: String,
+    pub(crate) service: String,
     /// On every node, or on this one for its own task.
-    pub mode: PublishMode,
+    pub(crate) mode: PublishMode,
     /// What replicas learn of their clients.
-    pub client_address: ClientAddress,
+    pub(crate) client_address: ClientAddress,
     /// Port at the mesh address that stands for it: its own number, unless several ports of the
     /// node have that number (on different addresses).
-    pub mesh_port: u16,
+    pub(crate) mesh_port: u16,
     /// A replica takes new connections. Without one, clients are refused at once.
-    pub serving: bool,
+    pub(crate) serving: bool,
     /// Connections of one client address at most; 0 is no limit.
-    pub limit_per_client: u32,
+    pub(crate) limit_per_client: u32,
     /// Clients of IPv6 can go to any replica as they are; else the listener speaks to replicas for
     /// them.
-    pub ipv6: bool,
+    pub(crate) ipv6: bool,
 }
 
 /// A published port that could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BusyPort {
+pub(crate) struct BusyPort {
     /// Address that it was to be accepted on.
-    pub host_ip: Option<IpAddr>,
+    pub(crate) host_ip: Option<IpAddr>,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// TCP or UDP.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// The service that published it.
-    pub service: String,
+    pub(crate) service: String,
     /// Who holds it, as in `nginx (pid 812)`; or what else the kernel said.
-    pub owner: String,
+    pub(crate) owner: String,
 }
 
 /// Figures of one open port, since it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortStats {
+pub(crate) struct PortStats {
     /// The port.
-    pub published: Published,
+    pub(crate) published: Published,
     /// Connections accepted; for UDP, clients that began to send.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Connections that found no replica, or no room under the limit.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Connections open now; for UDP, clients not yet forgotten.
-    pub open: u64,
+    pub(crate) open: u64,
     /// Bytes from clients to replicas.
-    pub rx_bytes: u64,
+    pub(crate) rx_bytes: u64,
     /// Bytes from replicas to clients.
-    pub tx_bytes: u64,
+    pub(crate) tx_bytes: u64,
     /// How long replicas took to answer; nothing for UDP.
-    pub connect: ConnectTime,
+    pub(crate) connect: ConnectTime,
 }
 
 /// Settings and limits.
 #[derive(Debug, Clone)]
-pub struct MeshConfig {
+pub(crate) struct MeshConfig {
     /// Address behind `weft0`.
-    pub mesh_addr: IpAddr,
+    pub(crate) mesh_addr: IpAddr,
     /// The same of IPv6, for the frame front end.
-    pub mesh_addr6: Ipv6Addr,
+    pub(crate) mesh_addr6: Ipv6Addr,
     /// What takes packets from elsewhere.
-    pub front_end: MeshFrontEnd,
+    pub(crate) front_end: MeshFrontEnd,
     /// How long a replica may take to answer before the client is refused. Long enough for the
     /// worker to try another replica when the kernel repeats the SYN (after 1 s and 3 s).
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Connections and UDP clients at most, over all ports.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// UDP clients at most, of one port.
-    pub max_udp_clients: usize,
+    pub(crate) max_udp_clients: usize,
     /// A UDP client that was idle for so long is forgotten.
-    pub udp_idle: Duration,
+    pub(crate) udp_idle: Duration,
     /// The rules of the host.
-    pub rules: Arc<HostRules>,
+    pub(crate) rules: Arc<HostRules>,
 }
 
 impl MeshConfig {
     /// Defaults for a mesh address: half of the file descriptors that the process may open, less
     /// a reserve, at two descriptors for each connection.
     #[must_use]
-    pub fn new(mesh_addr: IpAddr, mesh_addr6: Ipv6Addr) -> Self {
+    pub(crate) fn new(mesh_addr: IpAddr, mesh_addr6: Ipv6Addr) -> Self {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
             .map_or(MOST_CONNECTIONS * 2, |n| {
@@ -176,7 +176,7 @@ const MOST_CONNECTIONS: usize = 100_000;
 /// Every method may be called from any task of the runtime; none waits. Dropping it closes the
 /// listeners, not the connections.
 #[derive(Debug)]
-pub struct MeshSockets {
+pub(crate) struct MeshSockets {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
     /// One for each address family; none with `--mesh socket`.
@@ -238,7 +238,7 @@ impl Drop for Listener {
 impl MeshSockets {
     /// No listener yet.
     #[must_use]
-    pub fn new(config: MeshConfig) -> Self {
+    pub(crate) fn new(config: MeshConfig) -> Self {
         let slots = config.max_connections.min(Semaphore::MAX_PERMITS);
         let frames = match config.front_end {
             MeshFrontEnd::Frame => [config.mesh_addr, config.mesh_addr6.into()]
@@ -262,7 +262,7 @@ impl MeshSockets {
     /// Opens what is wanted and not open, closes what is open and not wanted. Connections that
     /// were accepted go on either way, and other ports are not touched. Ports that are busy are
     /// tried again. Must be called inside the runtime.
-    pub fn update(&self, wanted: &BTreeSet<Published>) {
+    pub(crate) fn update(&self, wanted: &BTreeSet<Published>) {
         let mut state = self.lock();
         state.wanted.clear();
         for published in wanted {
@@ -285,7 +285,7 @@ impl MeshSockets {
 
     /// Tries again to open the ports that are busy. To be called every few seconds, inside the
     /// runtime.
-    pub fn tick(&self) {
+    pub(crate) fn tick(&self) {
         let mut state = self.lock();
         state
             .open
@@ -297,20 +297,20 @@ impl MeshSockets {
     /// Why packets from elsewhere do not go straight to the balancer, though they should. They are
     /// accepted by the listeners then.
     #[must_use]
-    pub fn frame_error(&self) -> Option<String> {
+    pub(crate) fn frame_error(&self) -> Option<String> {
         self.frames.iter().find_map(FrameFrontEnd::error)
     }
 
     /// Why the mesh address is open to more than the front ends, or sandboxes do not reach the ports
     /// of this node's listeners.
     #[must_use]
-    pub fn wall_error(&self) -> Option<String> {
+    pub(crate) fn wall_error(&self) -> Option<String> {
         self.open.error()
     }
 
     /// Whether the kernel knows all open ports of the frame front end; true without one.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.frames.iter().all(FrameFrontEnd::is_settled)
     }
 
@@ -318,7 +318,7 @@ impl MeshSockets {
     ///
     /// # Errors
     /// The rules could not be changed.
-    pub fn remove_frame_rules() -> anyhow::Result<()> {
+    pub(crate) fn remove_frame_rules() -> anyhow::Result<()> {
         Ok(frame::remove()?)
     }
 
@@ -334,19 +334,19 @@ impl MeshSockets {
     /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it
     /// was found busy, and looked up again now and then.
     #[must_use]
-    pub fn busy(&self) -> Vec<BusyPort> {
+    pub(crate) fn busy(&self) -> Vec<BusyPort> {
         self.lock().busy.iter().cloned().collect()
     }
 
     /// The client whose connection a listener carries on from this port of the node.
     #[must_use]
-    pub fn client_behind(&self, protocol: Protocol, own_port: u16) -> Option<SocketAddr> {
+    pub(crate) fn client_behind(&self, protocol: Protocol, own_port: u16) -> Option<SocketAddr> {
         self.shared.clients.behind(protocol, own_port)
     }
 
     /// Figures of every open port.
     #[must_use]
-    pub fn stats(&self) -> Vec<PortStats> {
+    pub(crate) fn stats(&self) -> Vec<PortStats> {
         self.lock()
             .open
             .values()

@@ -28,25 +28,24 @@ use weft_sys::nft::{self, NftError};
 use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
 use crate::kept::HostRules;
 
-pub use inspect::Wall;
 pub(super) use keep::{is_way_out, made_interface};
-pub use pool::AddressPool;
-pub use rules::{ClusterPort, TABLE, WALL, former, mesh_wall};
-pub use subnet::{SubnetError, choose_subnet};
+pub(crate) use pool::AddressPool;
+pub(crate) use rules::{ClusterPort, TABLE, WALL, former, mesh_wall};
+pub(crate) use subnet::{SubnetError, choose_subnet};
 
 /// Name of the bridge.
-pub const BRIDGE: &str = "weft_gwbridge";
+pub(crate) const BRIDGE: &str = "weft_gwbridge";
 
 /// Name of the bridge's part of the host's rules.
 const PART: &str = "gateway";
 
 /// What names of its ports begin with.
-pub const PORT_PREFIX: &str = "wgw";
+pub(crate) const PORT_PREFIX: &str = "wgw";
 
 /// Why the bridge is not there, or a sandbox not on it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GwBridgeError {
+pub(crate) enum GwBridgeError {
     /// No range for it.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
@@ -71,7 +70,7 @@ pub enum GwBridgeError {
 
 /// Whether traffic from sandboxes gets out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Egress {
+pub(crate) enum Egress {
     /// Forwarding and masquerade are in place.
     On,
     /// They are not; the text says why and what to do, once, as a warning. Everything else works.
@@ -80,7 +79,7 @@ pub enum Egress {
 
 /// The bridge of this node, set up.
 #[derive(Debug)]
-pub struct GatewayBridge {
+pub(crate) struct GatewayBridge {
     subnet: Ipv4Net,
     mtu: u32,
     egress: Egress,
@@ -105,7 +104,10 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Subnet`], [`GwBridgeError::Netlink`]. Trouble with forwarding or nftables is
     /// no error but [`Egress::Off`].
-    pub fn ensure(wanted: Option<Ipv4Net>, host: Arc<HostRules>) -> Result<Self, GwBridgeError> {
+    pub(crate) fn ensure(
+        wanted: Option<Ipv4Net>,
+        host: Arc<HostRules>,
+    ) -> Result<Self, GwBridgeError> {
         let mut netlink = Netlink::open()?;
         let existing = match netlink.link(BRIDGE)? {
             Some(_) => address_of(&mut netlink, BRIDGE)?,
@@ -168,7 +170,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Netlink`].
-    pub fn prepare() -> Result<u32, GwBridgeError> {
+    pub(crate) fn prepare() -> Result<u32, GwBridgeError> {
         let mut netlink = Netlink::open()?;
         netlink.add_bridge(BRIDGE)?;
         netlink.set_arp(BRIDGE, false)?;
@@ -181,7 +183,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Rules`]: a kernel without `notrack`.
-    pub fn spare_tracking(&self, at: SocketAddr) -> Result<(), GwBridgeError> {
+    pub(crate) fn spare_tracking(&self, at: SocketAddr) -> Result<(), GwBridgeError> {
         if self.walled {
             self.rules
                 .set("untracked", rules::untracked(at))
@@ -194,7 +196,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Rules`]: what was forbidden before still is.
-    pub fn close(&self, ports: &BTreeSet<ClusterPort>) -> Result<(), GwBridgeError> {
+    pub(crate) fn close(&self, ports: &BTreeSet<ClusterPort>) -> Result<(), GwBridgeError> {
         if self.walled {
             self.rules
                 .set("cluster", rules::cluster(ports))
@@ -205,13 +207,13 @@ impl GatewayBridge {
 
     /// Range of the bridge; its address is the bridge's own.
     #[must_use]
-    pub fn subnet(&self) -> Ipv4Net {
+    pub(crate) fn subnet(&self) -> Ipv4Net {
         self.subnet
     }
 
     /// Whether traffic from sandboxes gets out.
     #[must_use]
-    pub fn egress(&self) -> &Egress {
+    pub(crate) fn egress(&self) -> &Egress {
         &self.egress
     }
 
@@ -223,7 +225,7 @@ impl GatewayBridge {
     /// # Errors
     /// [`GwBridgeError::Full`], [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`],
     /// [`GwBridgeError::Rules`]; nothing is left behind.
-    pub fn connect(&self, sandbox: &Sandbox) -> Result<Option<Ipv4Addr>, GwBridgeError> {
+    pub(crate) fn connect(&self, sandbox: &Sandbox) -> Result<Option<Ipv4Addr>, GwBridgeError> {
         if !self.walled {
             return Ok(None);
         }
@@ -268,7 +270,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Netlink`], [`GwBridgeError::Sandbox`].
-    pub fn disconnect(&self, sandbox: &Sandbox) -> Result<(), GwBridgeError> {
+    pub(crate) fn disconnect(&self, sandbox: &Sandbox) -> Result<(), GwBridgeError> {
         let mut host = Netlink::open()?;
         let port = port_name(sandbox)?;
         let mut members = self.members();
@@ -289,7 +291,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Netlink`].
-    pub fn forget_gone(&self) -> Result<(), GwBridgeError> {
+    pub(crate) fn forget_gone(&self) -> Result<(), GwBridgeError> {
         let mut members = self.members();
         let mut pool = self.pool();
         let mut netlink = Netlink::open()?;
@@ -313,7 +315,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Netlink`], [`GwBridgeError::Rules`]; as much as possible is removed.
-    pub fn teardown() -> Result<(), GwBridgeError> {
+    pub(crate) fn teardown() -> Result<(), GwBridgeError> {
         let rules = match nft::apply(&rules::removal()) {
             Ok(()) | Err(NftError::Missing) => Ok(()),
             Err(error) => Err(GwBridgeError::Rules(error)),

@@ -17,32 +17,34 @@ use super::port::super_frame_len;
 use super::{SandboxError, sysctl};
 
 /// Name of the TAP.
-pub const MESH_IFNAME: &str = "weft0";
+pub(crate) const MESH_IFNAME: &str = "weft0";
 
 /// The host's own address on [`MESH_IFNAME`], in a /30.
-pub const MESH_HOST_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
+pub(crate) const MESH_HOST_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 
 /// Where published ports are connected to; answered by the data plane.
-pub const MESH_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
+pub(crate) const MESH_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
 
 /// The host's own IPv6 address on [`MESH_IFNAME`], in a /126.
-pub const MESH_HOST_IP6: Ipv6Addr = Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d01);
+pub(crate) const MESH_HOST_IP6: Ipv6Addr =
+    Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d01);
 
 /// Where published ports are connected to over IPv6; answered by the data plane.
-pub const MESH_IP6: Ipv6Addr = Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d02);
+pub(crate) const MESH_IP6: Ipv6Addr =
+    Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d02);
 
 /// Ethernet address of the host on [`MESH_IFNAME`].
-pub const MESH_HOST_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 1]);
+const MESH_HOST_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 1]);
 
 /// Ethernet address that [`MESH_IP`] and [`MESH_IP6`] answer with.
-pub const MESH_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 2]);
+const MESH_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 2]);
 
 /// Makes `weft0` in the calling thread's namespace, or takes up the one that an earlier agent left.
 /// `mtu` is that of the ingress network, in bytes.
 ///
 /// # Errors
 /// [`SandboxError::Tap`] when another agent in this namespace has it; see [`SandboxError`].
-pub fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
+pub(crate) fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
     let mut netlink = Netlink::open()?;
     let found = netlink.link(MESH_IFNAME)?.is_some();
     let tap = Tap::open(&TapConfig {
@@ -69,7 +71,7 @@ pub fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
 ///
 /// # Errors
 /// Why it has not, in words; `weft0` serves IPv4 all the same.
-pub fn add_mesh_ipv6() -> Result<(), String> {
+pub(crate) fn add_mesh_ipv6() -> Result<(), String> {
     let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
     match off.as_deref().map(str::trim) {
         Ok("0") => {}
@@ -83,7 +85,7 @@ pub fn add_mesh_ipv6() -> Result<(), String> {
 ///
 /// # Errors
 /// [`SandboxError::Sysctl`].
-pub fn remove_mesh_ipv6() -> Result<(), SandboxError> {
+pub(crate) fn remove_mesh_ipv6() -> Result<(), SandboxError> {
     sysctl::set_if_there(&format!("net/ipv6/conf/{MESH_IFNAME}/disable_ipv6"), "1")
 }
 
@@ -102,7 +104,7 @@ fn configure_ipv6() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// [`SandboxError::Netlink`]; also when `weft0` itself is gone, which only a restart mends.
-pub fn keep_mesh_tap(ipv6: bool) -> Result<Vec<String>, SandboxError> {
+pub(crate) fn keep_mesh_tap(ipv6: bool) -> Result<Vec<String>, SandboxError> {
     let mut netlink = Netlink::open()?;
     let link = netlink.link(MESH_IFNAME)?;
     let link = link.ok_or_else(|| NetlinkError::NoLink {
@@ -137,6 +139,6 @@ pub fn keep_mesh_tap(ipv6: bool) -> Result<Vec<String>, SandboxError> {
 ///
 /// # Errors
 /// [`SandboxError::Netlink`].
-pub fn remove_mesh_tap() -> Result<(), SandboxError> {
+pub(crate) fn remove_mesh_tap() -> Result<(), SandboxError> {
     Ok(Netlink::open()?.delete_link(MESH_IFNAME)?)
 }

@@ -15,11 +15,11 @@
 //! set-up is idempotent, so a restarted agent calls the same functions again and takes up what is
 //! there.
 
-pub mod gwbridge;
+pub(crate) mod gwbridge;
 mod mesh_tap;
 mod port;
 mod resolver;
-pub mod runner;
+pub(crate) mod runner;
 pub(crate) mod sysctl;
 
 use std::io;
@@ -31,18 +31,18 @@ use weft_sys::netns::{Netns, NetnsError};
 use weft_sys::nft;
 use weft_sys::tap::TapError;
 
-pub use mesh_tap::{
-    MESH_HOST_IP, MESH_HOST_IP6, MESH_HOST_MAC, MESH_IFNAME, MESH_IP, MESH_IP6, MESH_MAC,
-    add_mesh_ipv6, keep_mesh_tap, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
+pub(crate) use mesh_tap::{
+    MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, MESH_IP, MESH_IP6, add_mesh_ipv6, keep_mesh_tap,
+    open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
 };
-pub use port::{PortConfig, keep_port, set_port_mtu};
-pub use resolver::{DnsSockets, WayToResolver};
+pub(crate) use port::{PortConfig, keep_port, set_port_mtu};
+pub(crate) use resolver::{DnsSockets, WayToResolver};
 
 /// Where the resolver of every sandbox is asked.
-pub const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
+pub(crate) const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
 
 /// Name of the gateway bridge's interface inside a sandbox; never used for an overlay network.
-pub const GATEWAY_IFNAME: &str = "eth1";
+pub(crate) const GATEWAY_IFNAME: &str = "eth1";
 
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +118,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::create`].
-    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, SandboxError> {
+    pub(crate) fn open_or_create(path: impl AsRef<Path>) -> Result<Self, SandboxError> {
         let path = path.as_ref();
         match Netns::open(path) {
             Ok(netns) => Ok(Self { netns }),
@@ -136,7 +136,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Netns`], naming the path or id.
-    pub fn open(path_or_pid: &str) -> Result<Self, SandboxError> {
+    pub(crate) fn open(path_or_pid: &str) -> Result<Self, SandboxError> {
         let netns = match path_or_pid.parse::<u32>() {
             Ok(pid) => Netns::of_pid(pid)?,
             Err(_) => Netns::open(path_or_pid)?,
@@ -146,7 +146,7 @@ impl Sandbox {
 
     /// A namespace that is open already.
     #[must_use]
-    pub fn from_netns(netns: Netns) -> Self {
+    pub(crate) fn from_netns(netns: Netns) -> Self {
         Self { netns }
     }
 
@@ -170,7 +170,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn first_free_ifname(&self) -> Result<String, SandboxError> {
+    pub(crate) fn first_free_ifname(&self) -> Result<String, SandboxError> {
         let taken: Vec<String> = self
             .netlink()?
             .links()?
@@ -190,7 +190,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Ifname`], [`SandboxError::Netlink`].
-    pub fn check_free(&self, ifname: &str) -> Result<(), SandboxError> {
+    pub(crate) fn check_free(&self, ifname: &str) -> Result<(), SandboxError> {
         let refused = |why| SandboxError::Ifname {
             ifname: ifname.to_owned(),
             why,
@@ -209,7 +209,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn has_own_way_out(&self) -> Result<bool, SandboxError> {
+    pub(crate) fn has_own_way_out(&self) -> Result<bool, SandboxError> {
         let mut netlink = self.netlink()?;
         let routes = netlink.routes()?;
         let made = gwbridge::made_interface(&mut netlink)?;

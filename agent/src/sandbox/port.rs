@@ -13,19 +13,19 @@ use super::{Sandbox, SandboxError, sysctl};
 
 /// What an overlay interface should be.
 #[derive(Debug, Clone)]
-pub struct PortConfig {
+pub(crate) struct PortConfig {
     /// Whose interface it is, written onto it: its name may be changed inside the sandbox.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// Name that it gets inside the sandbox.
-    pub ifname: String,
+    pub(crate) ifname: String,
     /// The endpoint's Ethernet address.
-    pub mac: Mac,
+    pub(crate) mac: Mac,
     /// The endpoint's addresses with the prefix lengths of their subnets.
-    pub ips: Vec<IpNet>,
+    pub(crate) ips: Vec<IpNet>,
     /// Gateways of the network, which the data plane answers for; at most one of each family.
-    pub gateways: Vec<IpAddr>,
+    pub(crate) gateways: Vec<IpAddr>,
     /// Largest inner IP packet, in bytes.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
 }
 
 /// Routing tables of overlay networks, and the priorities of the rules that lead there, begin here:
@@ -43,7 +43,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// See [`SandboxError`]; an interface that this call made is gone again.
-    pub fn add_port(&self, config: &PortConfig) -> Result<Tap, SandboxError> {
+    pub(crate) fn add_port(&self, config: &PortConfig) -> Result<Tap, SandboxError> {
         let add = || {
             let mut netlink = Netlink::open()?;
             let found = find(&mut netlink, &config.ifname, &config.endpoint)?;
@@ -79,7 +79,11 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn remove_port(&self, ifname: &str, endpoint: &EndpointId) -> Result<(), SandboxError> {
+    pub(crate) fn remove_port(
+        &self,
+        ifname: &str,
+        endpoint: &EndpointId,
+    ) -> Result<(), SandboxError> {
         let mut netlink = self.netlink()?;
         let Some(link) = find(&mut netlink, ifname, endpoint)? else {
             return Ok(());
@@ -108,7 +112,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Netlink`].
-    pub fn claimed_ports(&self) -> Result<Vec<(String, EndpointId)>, SandboxError> {
+    pub(crate) fn claimed_ports(&self) -> Result<Vec<(String, EndpointId)>, SandboxError> {
         let taps = self.netlink()?.links()?.into_iter();
         Ok(taps
             .filter_map(|link| Some((claimed_by(&link)?, link.name)))
@@ -147,7 +151,7 @@ fn find(
 ///
 /// # Errors
 /// [`SandboxError::Netlink`].
-pub fn keep_port(netns: &Netns, config: &PortConfig) -> Result<Vec<String>, SandboxError> {
+pub(crate) fn keep_port(netns: &Netns, config: &PortConfig) -> Result<Vec<String>, SandboxError> {
     let mut netlink = Netlink::open_in(netns)?;
     let link = find(&mut netlink, &config.ifname, &config.endpoint)?;
     let Some(link) = link.filter(|link| link.up) else {
@@ -199,7 +203,7 @@ fn ipv6_is_off(netns: &Netns, ifname: &str) -> bool {
 ///
 /// # Errors
 /// [`SandboxError::Enter`] when its namespace is gone, [`SandboxError::Netlink`].
-pub fn set_port_mtu(tap: &Tap, mtu: u32) -> Result<(), SandboxError> {
+pub(crate) fn set_port_mtu(tap: &Tap, mtu: u32) -> Result<(), SandboxError> {
     let netns = tap.netns().map_err(SandboxError::Enter)?;
     let name = tap.name_by_now().map_err(NetlinkError::Socket)?;
     let mut netlink = Netlink::open_in(&netns)?;

@@ -23,18 +23,18 @@ const ATTEMPTS: usize = 16;
 
 /// The resolver's sockets in a sandbox, non-blocking.
 #[derive(Debug)]
-pub struct DnsSockets {
+pub(crate) struct DnsSockets {
     /// For datagrams.
-    pub udp: UdpSocket,
+    pub(crate) udp: UdpSocket,
     /// For connections, of the same port.
-    pub tcp: TcpListener,
+    pub(crate) tcp: TcpListener,
     /// How they are reached; none where they are bound to [`DNS_ADDR`] itself.
-    pub way: Option<Arc<WayToResolver>>,
+    pub(crate) way: Option<Arc<WayToResolver>>,
 }
 
 /// The rewrites between [`DNS_ADDR`] and the port where the resolver listens.
 #[derive(Debug)]
-pub struct WayToResolver {
+pub(crate) struct WayToResolver {
     netns: Netns,
     port: u16,
     /// Number of the namespace's rules when they were seen last.
@@ -47,7 +47,7 @@ impl WayToResolver {
     ///
     /// # Errors
     /// [`SandboxError::Enter`], [`SandboxError::Rules`].
-    pub fn keep(&self) -> Result<Option<String>, SandboxError> {
+    pub(crate) fn keep(&self) -> Result<Option<String>, SandboxError> {
         let look = || {
             if nft::generation().ok() == Some(self.generation.load(Ordering::Relaxed)) {
                 return Ok(None);
@@ -88,7 +88,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Dns`], [`SandboxError::Enter`].
-    pub fn dns_sockets(&self) -> Result<DnsSockets, SandboxError> {
+    pub(crate) fn dns_sockets(&self) -> Result<DnsSockets, SandboxError> {
         let open = || {
             Netlink::open()?.set_up("lo", true)?;
             let (udp, tcp) = bind_beside()?;
@@ -114,7 +114,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`SandboxError::Rules`], [`SandboxError::Enter`].
-    pub fn remove_way_to_resolver(&self) -> Result<(), SandboxError> {
+    pub(crate) fn remove_way_to_resolver(&self) -> Result<(), SandboxError> {
         let removal = format!("table ip {TABLE}\ndelete table ip {TABLE}\n");
         let removed = self.netns.run_in(|| nft::apply(&removal));
         match removed.map_err(SandboxError::Enter)? {

@@ -37,7 +37,7 @@ use super::Sandbox;
 use ages::Ages;
 use files::ProcessRecord;
 
-pub use program::find_program;
+pub(crate) use program::find_program;
 pub use walls::hidden;
 
 /// The program that is a shim when it is called so: this one, also when its file was replaced since.
@@ -47,7 +47,7 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 const LOG_LIMIT_BYTES: u64 = 10 << 20;
 
 /// How long a shim may take to write down the end of its task.
-pub const SHIM_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const SHIM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a task was not started. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ pub enum RunError {
 impl RunError {
     /// True when trying again on this node cannot help: the task is rejected.
     #[must_use]
-    pub fn rejects(&self) -> bool {
+    pub(crate) fn rejects(&self) -> bool {
         match self {
             Self::Image { .. }
             | Self::NoCommand
@@ -170,7 +170,7 @@ impl Runner {
     ///
     /// # Errors
     /// One of those that [`RunError::rejects`].
-    pub fn check(&self, task: &Task) -> Result<PathBuf, RunError> {
+    pub(crate) fn check(&self, task: &Task) -> Result<PathBuf, RunError> {
         if task.spec.image != "host" {
             let (image, node) = (task.spec.image.clone(), self.node_name.clone());
             return Err(RunError::Image { image, node });
@@ -255,7 +255,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::BadId`].
-    pub fn end_of(&self, task: &TaskId) -> Result<Option<Ended>, RunError> {
+    pub(crate) fn end_of(&self, task: &TaskId) -> Result<Option<Ended>, RunError> {
         Ok(read_end(&self.task_dir(task)?))
     }
 
@@ -434,7 +434,7 @@ impl RunningTask {
     ///
     /// # Errors
     /// `EPERM`; not seen in practice.
-    pub fn terminate(&self) -> io::Result<()> {
+    pub(crate) fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)
     }
 
@@ -442,7 +442,7 @@ impl RunningTask {
     ///
     /// # Errors
     /// `EPERM`; not seen in practice.
-    pub fn kill(&self) -> io::Result<()> {
+    pub(crate) fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }
 
@@ -450,7 +450,7 @@ impl RunningTask {
     ///
     /// # Errors
     /// `EPERM`; not seen in practice.
-    pub fn kill_shim(&self) -> io::Result<()> {
+    pub(crate) fn kill_shim(&self) -> io::Result<()> {
         tracing::warn!(
             pid = self.pid(),
             "the shim of a task does not end: it is killed"

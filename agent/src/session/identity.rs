@@ -28,7 +28,7 @@ pub(super) const NODE_FILE: &str = "node.pem";
 /// Why an identity cannot be read or written. Nothing changed, except where noted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// The disk's fault.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -128,7 +128,7 @@ pub(crate) fn validity_of(
 
 /// A node's certificate with its key. `Debug` leaves the key out.
 #[derive(Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     member: PeerIdentity,
     root_pem: String,
     /// Certificate and key in one text, so that a renewal replaces both at once.
@@ -187,7 +187,7 @@ impl Identity {
     ///
     /// # Errors
     /// Files that cannot be read or are damaged.
-    pub fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let dir = certificate_dir(data_dir);
         let read = |name: &str| {
             let path = dir.join(name);
@@ -211,7 +211,7 @@ impl Identity {
     ///
     /// # Errors
     /// The disk's.
-    pub fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
+    pub(crate) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
         write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
@@ -220,25 +220,25 @@ impl Identity {
 
     /// Id of the node.
     #[must_use]
-    pub fn node_id(&self) -> &NodeId {
+    pub(crate) fn node_id(&self) -> &NodeId {
         &self.member.node
     }
 
     /// Role in the certificate.
     #[must_use]
-    pub fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         self.member.role
     }
 
     /// Cluster that the node belongs to.
     #[must_use]
-    pub fn cluster_id(&self) -> &str {
+    pub(crate) fn cluster_id(&self) -> &str {
         &self.member.cluster
     }
 
     /// First and last moment at which the certificate counts.
     #[must_use]
-    pub fn validity(&self) -> (SystemTime, SystemTime) {
+    pub(crate) fn validity(&self) -> (SystemTime, SystemTime) {
         (self.member.not_before, self.member.not_after)
     }
 

@@ -17,15 +17,15 @@ use super::tls::{CONNECT_TIMEOUT, connect, joiner_config, unverified_config, wit
 
 /// `weft swarm join`
 #[derive(Debug, Clone)]
-pub struct JoinParams {
+pub(crate) struct JoinParams {
     /// `SWMTKN-1-…`
-    pub token: String,
+    pub(crate) token: String,
     /// A manager: `host`, or `host:port`.
-    pub remote: String,
+    pub(crate) remote: String,
     /// What the node says about itself.
-    pub node: NodeDescription,
+    pub(crate) node: NodeDescription,
     /// Where the identity is kept.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
 /// SHA-256 of a root certificate, as tokens pin it.
@@ -55,7 +55,7 @@ pub(crate) fn request_certificate() -> Result<(Zeroizing<String>, String), Ident
 /// # Errors
 /// A token that is not one, that was made by another cluster, or that was rotated; a manager that
 /// cannot be reached; a disk that cannot be written.
-pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
+pub(crate) async fn join(params: JoinParams) -> Result<Identity, CommandError> {
     let token: Token = params
         .token
         .parse()

@@ -52,18 +52,18 @@ const MAX_REPORT_BYTES: usize = 1 << 20;
 
 /// What a session needs besides the identity.
 #[derive(Debug, Clone)]
-pub struct SessionConfig {
+pub(crate) struct SessionConfig {
     /// Where identity and last orders are kept.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Managers to begin with, `host:port`; later ones are learnt from the orders.
-    pub managers: Vec<String>,
+    pub(crate) managers: Vec<String>,
     /// What the node says about itself whenever a session opens.
-    pub node: NodeDescription,
+    pub(crate) node: NodeDescription,
 }
 
 /// Why a node says goodbye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
+pub(crate) enum Farewell {
     /// It was a member; it is remembered as down.
     Left,
     /// What joining needs could not be started: the node is forgotten.
@@ -72,16 +72,16 @@ pub enum Farewell {
 
 /// Why no session is open, and since when for that reason.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The reason, and the next step.
-    pub error: CommandError,
+    pub(crate) error: CommandError,
     /// When the last attempt failed.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
 }
 
 /// A session that connects, and connects again, until it is dropped.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
     /// The orders that were on disk at the start.
@@ -118,7 +118,7 @@ impl Session {
     /// Starts in the background; the last orders of an earlier run are offered at once. Needs a
     /// tokio runtime.
     #[must_use]
-    pub fn start(identity: Identity, config: SessionConfig) -> Self {
+    pub(crate) fn start(identity: Identity, config: SessionConfig) -> Self {
         let assignment_file = AssignmentFile::new(&config.data_dir);
         let last = assignment_file.load(&identity).map(Arc::new);
         let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
@@ -148,48 +148,48 @@ impl Session {
     /// True of orders that an earlier agent left on disk and no manager has confirmed since. They
     /// may be old: put up what they name, take nothing down that they do not.
     #[must_use]
-    pub fn is_remembered(&self, orders: &Arc<Assignment>) -> bool {
+    pub(crate) fn is_remembered(&self, orders: &Arc<Assignment>) -> bool {
         std::ptr::eq(self.remembered.as_ptr(), Arc::as_ptr(orders))
     }
 
     /// The orders of this node, newest only; nothing before the first manager answered.
     #[must_use]
-    pub fn assignments(&self) -> watch::Receiver<Option<Arc<Assignment>>> {
+    pub(crate) fn assignments(&self) -> watch::Receiver<Option<Arc<Assignment>>> {
         self.shared.assignment.subscribe()
     }
 
     /// True while a manager streams orders to this node.
     #[must_use]
-    pub fn connected(&self) -> bool {
+    pub(crate) fn connected(&self) -> bool {
         self.shared.channel.borrow().is_some()
     }
 
     /// Why the last attempt to open a session failed; nothing while it is open.
     #[must_use]
-    pub fn last_error(&self) -> Option<CommandError> {
+    pub(crate) fn last_error(&self) -> Option<CommandError> {
         self.last_failure().map(|failure| failure.error)
     }
 
     /// The same with its time.
     #[must_use]
-    pub fn last_failure(&self) -> Option<Failure> {
+    pub(crate) fn last_failure(&self) -> Option<Failure> {
         lock(&self.shared.last_failure).clone()
     }
 
     /// The newest identity: renewed certificates replace older ones.
     #[must_use]
-    pub fn identity(&self) -> Arc<Identity> {
+    pub(crate) fn identity(&self) -> Arc<Identity> {
         Arc::clone(&lock(&self.shared.identity))
     }
 
     /// Queues a status; it is sent until a manager has stored it. The latest of a task wins.
-    pub fn report(&self, task: TaskId, mut status: TaskStatus) {
+    pub(crate) fn report(&self, task: TaskId, mut status: TaskStatus) {
         status.err = cleaned(&status.err, MAX_STATUS);
         self.shared.reports.add(task, status);
     }
 
     /// Says how the node is: with the next heartbeat, which comes at once where it is news.
-    pub fn tell(&self, vitals: Vitals) {
+    pub(crate) fn tell(&self, vitals: Vitals) {
         self.shared.vitals.send_if_modified(|told| {
             let news = told.as_ref() != Some(&vitals);
             *told = Some(vitals);
@@ -201,7 +201,7 @@ impl Session {
     ///
     /// # Errors
     /// The manager's refusal in its words, or no manager is reachable.
-    pub async fn attach(&self, attach: &Attach) -> Result<Endpoint, CommandError> {
+    pub(crate) async fn attach(&self, attach: &Attach) -> Result<Endpoint, CommandError> {
         let request = AttachEndpointRequest {
             schema: SCHEMA,
             attach_json: encode(attach).map_err(|s| from_status(&s))?,
@@ -215,7 +215,11 @@ impl Session {
     ///
     /// # Errors
     /// The manager's refusal in its words, or no manager is reachable.
-    pub async fn detach(&self, network: &str, endpoint: &str) -> Result<Endpoint, CommandError> {
+    pub(crate) async fn detach(
+        &self,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<Endpoint, CommandError> {
         let request = DetachEndpointRequest {
             network: network.to_owned(),
             endpoint: endpoint.to_owned(),
@@ -231,7 +235,7 @@ impl Session {
     ///
     /// # Errors
     /// No manager is reachable: it will find out by missing heartbeats.
-    pub async fn leave(&self, farewell: Farewell) -> Result<(), CommandError> {
+    pub(crate) async fn leave(&self, farewell: Farewell) -> Result<(), CommandError> {
         let channel = self.channel().await;
         // The session first: it must neither open again after the farewell nor bring files back.
         self.task.abort();

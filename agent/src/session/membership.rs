@@ -24,13 +24,13 @@ pub(crate) const STORE_FILE: &str = "manager.redb";
 
 /// How a node takes part: written when it becomes a member, read when `weftd` starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// What the node says about itself.
-    pub node: NodeDescription,
+    pub(crate) node: NodeDescription,
     /// Managers, `host:port`, the one that it joined at first.
-    pub managers: Vec<String>,
+    pub(crate) managers: Vec<String>,
     /// Where a manager listens; absent on workers.
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 impl Membership {
@@ -40,7 +40,7 @@ impl Membership {
     /// # Errors
     /// Files that cannot be read or are damaged; a damaged `swarm.json` is made anew where there are
     /// orders.
-    pub fn load(data_dir: &Path) -> Result<Option<(Self, Identity)>, IdentityError> {
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<(Self, Identity)>, IdentityError> {
         let Some(identity) = Identity::load(data_dir)? else {
             return Ok(None);
         };
@@ -116,7 +116,7 @@ impl Membership {
     ///
     /// # Errors
     /// The disk's; nothing is left behind then.
-    pub fn save(&self, data_dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
+    pub(crate) fn save(&self, data_dir: &Path, identity: &Identity) -> Result<(), IdentityError> {
         let written = self.write(data_dir).and_then(|()| identity.save(data_dir));
         written.inspect_err(|_| {
             if let Err(error) = Self::forget(data_dir) {
@@ -129,7 +129,7 @@ impl Membership {
     ///
     /// # Errors
     /// The first file that cannot be removed; the others are tried all the same.
-    pub fn forget(data_dir: &Path) -> Result<(), IdentityError> {
+    pub(crate) fn forget(data_dir: &Path) -> Result<(), IdentityError> {
         let certs = certificate_dir(data_dir);
         // The node's own file first: without it, what is left does not count.
         let files = [

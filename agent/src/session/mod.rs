@@ -33,8 +33,7 @@ pub(crate) use tls::provider;
 #[cfg(test)]
 pub(crate) use tls::{connect, member_config, unverified_config};
 
-pub use identity::{Identity, IdentityError};
-pub use join::{JoinParams, join};
-pub use live::{Failure, Farewell, Session, SessionConfig};
-pub use membership::Membership;
-pub use tls::DEFAULT_MANAGER_PORT;
+pub(crate) use identity::{Identity, IdentityError};
+pub(crate) use join::{JoinParams, join};
+pub(crate) use live::{Farewell, Session, SessionConfig};
+pub(crate) use membership::Membership;

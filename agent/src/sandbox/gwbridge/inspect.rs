@@ -10,15 +10,15 @@ use crate::sandbox::sysctl;
 
 /// The wall around the gateway bridge and the mesh address, as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wall {
+pub(crate) struct Wall {
     /// What is missing, in words; nothing when it stands.
-    pub gaps: Vec<String>,
+    pub(crate) gaps: Vec<String>,
     /// Ports of sandboxes on the bridge.
-    pub ports: usize,
+    pub(crate) ports: usize,
     /// Packets of sandboxes that were refused since the rules were made.
-    pub refused_sandbox: u64,
+    pub(crate) refused_sandbox: u64,
     /// Packets to the mesh address that came past the published ports, and were refused.
-    pub refused_mesh: u64,
+    pub(crate) refused_mesh: u64,
 }
 
 impl GatewayBridge {
@@ -26,7 +26,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Rules`], [`GwBridgeError::Netlink`]: they cannot be looked at.
-    pub fn inspect() -> Result<Wall, GwBridgeError> {
+    pub(crate) fn inspect() -> Result<Wall, GwBridgeError> {
         let table = nft::list_table("inet", TABLE).map_err(GwBridgeError::Rules)?;
         let mut wall = match table {
             Some(table) => rules(&table),

@@ -16,7 +16,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// [`GwBridgeError::Netlink`]: something could not be looked at or set again.
-    pub fn keep(&self) -> Result<Vec<String>, GwBridgeError> {
+    pub(crate) fn keep(&self) -> Result<Vec<String>, GwBridgeError> {
         let mut lost = Vec::new();
         let members = self.members();
         let mut host = Netlink::open()?;
@@ -56,7 +56,7 @@ impl GatewayBridge {
     ///
     /// # Errors
     /// As [`GatewayBridge::connect`].
-    pub fn keep_inside(&self, sandbox: &Sandbox) -> Result<Vec<String>, GwBridgeError> {
+    pub(crate) fn keep_inside(&self, sandbox: &Sandbox) -> Result<Vec<String>, GwBridgeError> {
         let port = port_name(sandbox)?;
         let members = self.members();
         let Some(&ip) = members.get(&port) else {

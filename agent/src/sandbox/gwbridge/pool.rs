@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 /// Gives out host addresses of a range in turn, so that one that was freed is not reused at once:
 /// connection tracking may still know it.
 #[derive(Debug, Clone)]
-pub struct AddressPool {
+pub(crate) struct AddressPool {
     range: Ipv4Net,
     used: BTreeSet<u32>,
     next: u32,
@@ -17,7 +17,7 @@ pub struct AddressPool {
 impl AddressPool {
     /// All host addresses of `range` but its own address, which is the bridge's.
     #[must_use]
-    pub fn new(range: Ipv4Net) -> Self {
+    pub(crate) fn new(range: Ipv4Net) -> Self {
         Self {
             range,
             used: BTreeSet::from([u32::from(range.addr())]),
@@ -26,7 +26,7 @@ impl AddressPool {
     }
 
     /// A free address; `None` when all are used. O(log n) unless nearly full.
-    pub fn allocate(&mut self) -> Option<Ipv4Addr> {
+    pub(crate) fn allocate(&mut self) -> Option<Ipv4Addr> {
         let first = u32::from(self.range.network()).checked_add(1)?;
         let last = u32::from(self.range.broadcast()).checked_sub(1)?;
         if first > last {
@@ -42,26 +42,26 @@ impl AddressPool {
     }
 
     /// Marks an address as used; false when it was already or is not of the range.
-    pub fn reserve(&mut self, ip: Ipv4Addr) -> bool {
+    pub(crate) fn reserve(&mut self, ip: Ipv4Addr) -> bool {
         self.range.contains(&ip) && self.used.insert(u32::from(ip))
     }
 
     /// Frees an address. The bridge's own is never freed.
-    pub fn release(&mut self, ip: Ipv4Addr) {
+    pub(crate) fn release(&mut self, ip: Ipv4Addr) {
         if ip != self.range.addr() {
             self.used.remove(&u32::from(ip));
         }
     }
 
     /// Frees every address that `other` does not have in use.
-    pub fn retain(&mut self, other: &Self) {
+    pub(crate) fn retain(&mut self, other: &Self) {
         self.used.retain(|ip| other.used.contains(ip));
         self.used.insert(u32::from(self.range.addr()));
     }
 
     /// Addresses in use, the bridge's own among them.
     #[must_use]
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.len()
     }
 }

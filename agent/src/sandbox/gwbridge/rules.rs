@@ -19,10 +19,10 @@ use super::{BRIDGE, PORT_PREFIX};
 use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};
 
 /// Name of the table, family `inet`.
-pub const TABLE: &str = "weft";
+pub(crate) const TABLE: &str = "weft";
 
 /// Chains without which a part of the wall is missing, with how many rules each has at least.
-pub const WALL: [(&str, usize); 9] = [
+pub(crate) const WALL: [(&str, usize); 9] = [
     ("prerouting", 3),
     ("output", 2),
     ("forward", 2),
@@ -39,13 +39,13 @@ pub(super) const HOOKED: [&str; 4] = ["prerouting", "output", "forward", "sandbo
 
 /// A port of a node of the cluster that its peers alone may speak to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterPort {
+pub(crate) struct ClusterPort {
     /// Address of the node.
-    pub ip: Ipv4Addr,
+    pub(crate) ip: Ipv4Addr,
     /// TCP or UDP.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// One transaction that makes the table, or brings an existing one to this form. Chains and sets of
@@ -123,7 +123,7 @@ table inet {TABLE} {{
 /// Makes the wall around the mesh address, or brings it to this form: the address knows ports, not
 /// the addresses that they were published on, so only what a front end sends may reach it. With it
 /// come the sets of ports that the node's listeners have.
-pub fn mesh_wall() -> String {
+pub(crate) fn mesh_wall() -> String {
     let v4 = Ipv4Net::new_assert(MESH_HOST_IP, 30).trunc();
     let v6 = Ipv6Net::new_assert(MESH_HOST_IP6, 126).trunc();
     let own = rustix::process::geteuid().as_raw();
@@ -257,7 +257,7 @@ table inet {TABLE} {{
 /// Takes away the chains that the kernel entered by themselves in earlier versions, where they are
 /// there or no chain of their name is. Fails, and changes nothing, where the chains of this version
 /// are.
-pub fn former() -> String {
+pub(crate) fn former() -> String {
     let raw_in = ["mesh_in", "sandbox_in", "untracked_in"].map(|name| (name, "prerouting", "raw"));
     let raw_out = ["mesh_out", "untracked_out"].map(|name| (name, "output", "raw"));
     let forward = ["mesh_forward", "sandbox_forward"].map(|name| (name, "forward", "filter"));

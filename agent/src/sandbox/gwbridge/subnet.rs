@@ -8,7 +8,7 @@ use weft_control::cluster::{HostRoute, claim_on, first_free};
 /// No range can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SubnetError {
+pub(crate) enum SubnetError {
     /// Config: the wanted one is taken.
     #[error(
         "the gateway bridge cannot have {wanted}: it overlaps {busy} on {dev}; choose another range with --gwbridge-subnet"
@@ -41,7 +41,10 @@ pub enum SubnetError {
 ///
 /// # Errors
 /// See [`SubnetError`].
-pub fn choose_subnet(wanted: Option<Ipv4Net>, busy: &[HostRoute]) -> Result<Ipv4Net, SubnetError> {
+pub(crate) fn choose_subnet(
+    wanted: Option<Ipv4Net>,
+    busy: &[HostRoute],
+) -> Result<Ipv4Net, SubnetError> {
     if let Some(wanted) = wanted {
         if wanted.prefix_len() > 29 {
             return Err(SubnetError::TooSmall { wanted });

@@ -31,7 +31,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::BadId`], [`RunError::File`].
-    pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
+    pub(crate) fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
         let dir = self.task_dir(task)?;
         std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
             path: dir.clone(),
@@ -58,7 +58,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::BadId`], [`RunError::File`].
-    pub fn ended(&self, task: &TaskId) -> Result<Option<TaskStatus>, RunError> {
+    pub(crate) fn ended(&self, task: &TaskId) -> Result<Option<TaskStatus>, RunError> {
         let path = self.task_dir(task)?.join(ENDED);
         let bytes = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -79,7 +79,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::File`], the first one; the other folders are removed all the same.
-    pub fn prune(&self, keep: &BTreeSet<TaskId>) -> Result<(), RunError> {
+    pub(crate) fn prune(&self, keep: &BTreeSet<TaskId>) -> Result<(), RunError> {
         self.prune_at(keep, SystemTime::now(), self.started.elapsed())
     }
 

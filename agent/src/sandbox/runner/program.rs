@@ -15,7 +15,7 @@ pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 ///
 /// # Errors
 /// [`RunError::NoProgram`], [`RunError::NotExecutable`], [`RunError::NoCommand`] when it is empty.
-pub fn find_program(program: &str, env: &[String], node: &str) -> Result<PathBuf, RunError> {
+pub(crate) fn find_program(program: &str, env: &[String], node: &str) -> Result<PathBuf, RunError> {
     let given = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
     find_in(program, node, given.unwrap_or(SEARCH_PATH))
 }

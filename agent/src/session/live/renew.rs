@@ -30,7 +30,7 @@ impl Session {
     ///
     /// # Errors
     /// It is another node's, or the disk's.
-    pub async fn adopt(&self, new: &Identity) -> Result<(), CommandError> {
+    pub(crate) async fn adopt(&self, new: &Identity) -> Result<(), CommandError> {
         let old = self.identity();
         if (old.node_id(), old.cluster_id()) != (new.node_id(), new.cluster_id()) {
             return Err(CommandError::conflict(format!(
