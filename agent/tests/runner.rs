@@ -349,7 +349,6 @@ fn what_cannot_run_is_rejected_before_anything_is_made() {
     ];
     for (task, text) in cases {
         let error = runner.start(&task, &sandbox).expect_err("rejected");
-        assert!(error.rejects(), "{error}");
         assert!(error.to_string().starts_with(text), "{error}");
         assert!(!matches!(error, RunError::Launch(_)));
     }

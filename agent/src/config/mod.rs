@@ -10,7 +10,7 @@ mod value;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -217,23 +217,6 @@ impl Config {
                     message: format!("cannot read the file of --config: {error}"),
                 }),
             }
-        }
-        Self::resolve(&settings, machine, problems)
-    }
-
-    /// The same with the text of the file at hand.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once.
-    pub(crate) fn from_parts(
-        flags: &Flags,
-        file: Option<(&Path, &str)>,
-        machine: &Machine,
-    ) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let mut settings = flags.settings();
-        if let Some((path, text)) = file {
-            settings.extend(file::parse(path, text, &mut problems));
         }
         Self::resolve(&settings, machine, problems)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Parser;
 use weft_wire::ecn::Dscp;
 
+use super::file::parse;
 use super::{Config, ConfigError, Flags, LogFormat, Machine, MeshFrontEnd};
 
 fn machine() -> Machine {
@@ -19,8 +20,11 @@ fn flags(args: &[&str]) -> Flags {
 }
 
 fn load(args: &[&str], file: Option<&str>) -> Result<Config, ConfigError> {
-    let file = file.map(|text| (Path::new("weft.toml"), text));
-    Config::from_parts(&flags(args), file, &machine())
+    let (mut settings, mut problems) = (flags(args).settings(), Vec::new());
+    if let Some(text) = file {
+        settings.extend(parse(Path::new("weft.toml"), text, &mut problems));
+    }
+    Config::resolve(&settings, &machine(), problems)
 }
 
 #[test]

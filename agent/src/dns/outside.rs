@@ -71,6 +71,7 @@ impl Outside {
         self.has_upstream.store(known, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
     pub(super) fn upstreams(&self) -> Vec<SocketAddr> {
         self.lock().forwarder.upstreams().collect()
     }

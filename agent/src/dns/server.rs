@@ -108,14 +108,9 @@ impl DnsServer {
     }
 
     /// Upstreams in use.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn upstreams(&self) -> Vec<SocketAddr> {
         self.shared.outside.upstreams()
-    }
-
-    /// Replaces the upstreams and forgets what they said.
-    pub(crate) fn set_upstreams(&self, upstreams: &[SocketAddr]) {
-        self.shared.outside.set_upstreams(upstreams);
     }
 
     /// Replaces the zone, for every sandbox at once.
@@ -180,12 +175,6 @@ impl DnsServer {
         // An abort is the expected end.
         (&mut served.task).await.ok();
         true
-    }
-
-    /// Ids of the sandboxes that are served, sorted.
-    #[must_use]
-    pub(crate) fn sandboxes(&self) -> Vec<String> {
-        lock(&self.sandboxes).keys().cloned().collect()
     }
 
     /// What happened so far.

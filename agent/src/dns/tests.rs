@@ -359,7 +359,7 @@ async fn zone_and_view_change_under_way() {
 #[tokio::test]
 async fn stopping_frees_the_address() {
     let bench = Bench::new(&[]);
-    assert_eq!(bench.server.sandboxes(), ["s"]);
+    assert!(bench.server.serves("s"));
     assert!(bench.server.stop("s").await);
     assert!(!bench.server.stop("s").await);
     let udp = std::net::UdpSocket::bind(bench.udp).unwrap();

@@ -66,6 +66,7 @@ pub(crate) struct KeysHeld {
 pub(crate) struct GossipHandle {
     shared: Arc<Shared>,
     view: watch::Receiver<Arc<NetdbView>>,
+    #[cfg(test)]
     addr: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -102,13 +103,14 @@ impl GossipHandle {
         Ok(Self {
             shared,
             view,
+            #[cfg(test)]
             addr,
             task,
         })
     }
 
     /// The advertised address.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) const fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -180,13 +182,6 @@ impl GossipHandle {
     pub(crate) fn delete(&self, table: Table, key: String) {
         self.shared
             .wish(|w| drop(w.writes.insert((table, key), None)));
-    }
-
-    /// Somebody failed to reach `node`: it is asked at once, and withdrawn if it does not answer.
-    pub(crate) fn report_unreachable(&self, node: NodeId) {
-        self.shared.wish(|w| {
-            w.unreachable.insert(node);
-        });
     }
 
     /// Members and visible entries, this node's own included; a new value at most every 10 ms,

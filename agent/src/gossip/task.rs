@@ -39,7 +39,6 @@ const FAREWELL_PERIOD: Duration = Duration::from_millis(30);
 pub(crate) struct Wishes {
     pub(crate) writes: BTreeMap<(Table, String), Option<Bytes>>,
     pub(crate) seeds: BTreeSet<SocketAddr>,
-    pub(crate) unreachable: BTreeSet<NodeId>,
     pub(crate) members: Option<Members>,
     pub(crate) leave: Option<oneshot::Sender<()>>,
 }
@@ -293,9 +292,6 @@ impl Core {
                 Ok(false) => {}
                 Err(error) => tracing::error!(?table, key, %error, "not gossiped"),
             }
-        }
-        for node in wishes.unreachable {
-            self.gossip.report_unreachable(now, &node);
         }
         if let Some(done) = wishes.leave {
             self.leave().await;

@@ -32,7 +32,7 @@ const HOLD: &str = "weft_hold";
 /// The rules of this host and the parts that they are made of. Methods block, for some
 /// milliseconds where rules are changed.
 #[derive(Debug, Default)]
-pub struct HostRules {
+pub(crate) struct HostRules {
     state: Mutex<State>,
     /// Why rules are missing or the kernel does not forward, while that is so.
     error: Mutex<Option<String>>,
@@ -121,7 +121,7 @@ impl HostRules {
     ///
     /// # Errors
     /// It could not be set again; [`HostRules::error`] says so until it could.
-    pub fn look(&self) -> Result<Vec<String>, String> {
+    pub(crate) fn look(&self) -> Result<Vec<String>, String> {
         let looked = self.look_at_all();
         *self.error_cell() = looked.as_ref().err().cloned();
         looked
@@ -145,7 +145,7 @@ impl HostRules {
 
     /// Why rules are missing or the kernel does not forward, while that is so.
     #[must_use]
-    pub fn error(&self) -> Option<String> {
+    pub(crate) fn error(&self) -> Option<String> {
         self.error_cell().clone()
     }
 
@@ -357,7 +357,11 @@ mod tests {
                 let hooked = objects.iter().filter(|o| o["chain"]["hook"].is_string());
                 let mut names: Vec<_> = hooked.map(|o| o["chain"]["name"].as_str()).collect();
                 names.sort_unstable();
-                assert_eq!(names, ["forward", "output", "prerouting"].map(Some), "{start}");
+                assert_eq!(
+                    names,
+                    ["forward", "output", "prerouting"].map(Some),
+                    "{start}"
+                );
             }
         };
         netns.run_in(check).expect("enter");

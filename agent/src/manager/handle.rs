@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
 use weft_control::api::{
     JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
 };
 use weft_control::cluster::{
-    Attach, ClusterState, CommandError, Detacher, Token, add_peer, attach_endpoint, create_network,
-    create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
-    rotate_token, running_and_desired, scale_service, set_availability, update_service, usage,
+    ClusterState, CommandError, Detacher, Token, add_peer, create_network, create_service,
+    detach_endpoint, remove_network, remove_node, remove_peer, remove_service, rotate_token,
+    running_and_desired, scale_service, set_availability, update_service, usage,
 };
 use weft_control::id::NodeId;
 use weft_control::objects::{
@@ -28,12 +27,6 @@ impl Manager {
     #[must_use]
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.core.state()
-    }
-
-    /// Changes of the desired state, newest only.
-    #[must_use]
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
-        self.core.store.subscribe()
     }
 
     /// Why changes of the desired state are not stored, while they are not.
@@ -203,20 +196,6 @@ impl Manager {
     pub(crate) async fn remove_network(&self, reference: &str) -> Result<(), CommandError> {
         self.core
             .change(|s, now, e| remove_network(s, now, e, reference))
-            .await
-    }
-
-    /// Makes an endpoint on any node. Nodes use [`crate::session::Session::attach`].
-    ///
-    /// # Errors
-    /// No such network or service, a name or address in use (the text says by whom).
-    pub(crate) async fn attach(
-        &self,
-        node: &NodeId,
-        attach: &Attach,
-    ) -> Result<Endpoint, CommandError> {
-        self.core
-            .run(|s, now, e| attach_endpoint(s, now, e, node, attach.clone()))
             .await
     }
 

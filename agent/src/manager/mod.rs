@@ -114,6 +114,7 @@ pub(crate) struct InitParams {
 pub(crate) struct Manager {
     core: Arc<Engine>,
     advertise: SocketAddr,
+    #[cfg(test)]
     local_addr: SocketAddr,
     routes: RoutesOf,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -353,6 +354,7 @@ impl Manager {
         Ok(Self {
             core,
             advertise,
+            #[cfg(test)]
             local_addr,
             routes: RoutesOf(config.routes),
             tasks: Mutex::new(tasks),
@@ -360,15 +362,9 @@ impl Manager {
     }
 
     /// Where it listens.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
-    }
-
-    /// Where nodes are told to connect.
-    #[must_use]
-    pub(crate) fn advertise_addr(&self) -> SocketAddr {
-        self.advertise
     }
 
     /// Counters of the port that nodes connect to.

@@ -175,7 +175,7 @@ async fn cluster() -> (Manager, Node) {
 }
 
 async fn state(manager: &Manager, wanted: impl Fn(&ClusterState) -> bool) -> Arc<ClusterState> {
-    let mut states = manager.subscribe();
+    let mut states = manager.core.store.subscribe();
     let found = timeout(LIMIT, states.wait_for(|s| wanted(s))).await;
     Arc::clone(&found.expect("no such state").unwrap())
 }

@@ -308,12 +308,6 @@ impl MeshSockets {
         self.open.error()
     }
 
-    /// Whether the kernel knows all open ports of the frame front end; true without one.
-    #[must_use]
-    pub(crate) fn is_settled(&self) -> bool {
-        self.frames.iter().all(FrameFrontEnd::is_settled)
-    }
-
     /// Takes away the rules of a frame front end that an earlier agent had. Blocks.
     ///
     /// # Errors
@@ -345,7 +339,7 @@ impl MeshSockets {
     }
 
     /// Figures of every open port.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn stats(&self) -> Vec<PortStats> {
         self.lock()
             .open

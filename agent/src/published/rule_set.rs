@@ -55,12 +55,6 @@ impl<E: Ord + Clone + Debug + Send + 'static> RuleSet<E> {
         self.lock().error.clone()
     }
 
-    /// Whether the kernel has what was wanted last.
-    pub(super) fn is_settled(&self) -> bool {
-        let state = self.lock();
-        state.applied.as_ref() == Some(&state.wanted)
-    }
-
     fn apply(&self) {
         loop {
             let wanted = self.lock().wanted.clone();

@@ -206,7 +206,7 @@ impl GatewayBridge {
     }
 
     /// Range of the bridge; its address is the bridge's own.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn subnet(&self) -> Ipv4Net {
         self.subnet
     }

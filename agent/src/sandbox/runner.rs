@@ -107,23 +107,6 @@ pub enum RunError {
     Launch(#[from] LaunchError),
 }
 
-impl RunError {
-    /// True when trying again on this node cannot help: the task is rejected.
-    #[must_use]
-    pub(crate) fn rejects(&self) -> bool {
-        match self {
-            Self::Image { .. }
-            | Self::NoCommand
-            | Self::NoProgram { .. }
-            | Self::NotExecutable { .. }
-            | Self::BadId(_)
-            | Self::Capability(_) => true,
-            Self::Launch(LaunchError::Failed(failure)) => failure.permanent,
-            Self::Launch(_) | Self::File { .. } => false,
-        }
-    }
-}
-
 /// Starts, adopts and cleans up the host tasks of this node.
 #[derive(Debug, Clone)]
 pub struct Runner {
@@ -169,7 +152,7 @@ impl Runner {
     /// its program.
     ///
     /// # Errors
-    /// One of those that [`RunError::rejects`].
+    /// See [`RunError`].
     pub(crate) fn check(&self, task: &Task) -> Result<PathBuf, RunError> {
         if task.spec.image != "host" {
             let (image, node) = (task.spec.image.clone(), self.node_name.clone());
