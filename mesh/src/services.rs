@@ -84,12 +84,6 @@ pub struct Services {
 }
 
 impl Services {
-    /// True when `ip` is the virtual address of a service on network `vni`. O(1).
-    #[must_use]
-    pub fn is_vip(&self, vni: Vni, ip: IpAddr) -> bool {
-        !self.vips.is_empty() && self.vips.contains_key(&(vni, ip))
-    }
-
     /// The service with virtual address `ip` on network `vni`. O(1).
     #[must_use]
     pub fn vip(&self, vni: Vni, ip: IpAddr) -> Option<&Service> {
@@ -274,8 +268,7 @@ mod tests {
             .publish(Protocol::Tcp, 8000, web, 80)
             .mtu(vni, 1450);
         let s = b.build();
-        assert!(s.is_vip(vni, vip));
-        assert!(!s.is_vip(other, vip));
+        assert!(s.vip(other, vip).is_none());
         assert_eq!(&*s.vip(vni, vip).unwrap().name, "web");
         assert_eq!(s.published(Protocol::Tcp, 8000).unwrap().target_port, 80);
         assert!(s.published(Protocol::Udp, 8000).is_none());

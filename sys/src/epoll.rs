@@ -61,17 +61,6 @@ impl Epoll {
         Ok(())
     }
 
-    /// Changes whether a watched descriptor is watched for writing, beside reading.
-    ///
-    /// # Errors
-    /// `ENOENT` when it is not watched.
-    pub fn watch_writable(&self, fd: impl AsFd, token: u64, writable: bool) -> io::Result<()> {
-        let mut flags = epoll::EventFlags::IN;
-        flags.set(epoll::EventFlags::OUT, writable);
-        epoll::modify(&self.fd, fd, epoll::EventData::new_u64(token), flags)?;
-        Ok(())
-    }
-
     /// Stops watching `fd`.
     ///
     /// # Errors

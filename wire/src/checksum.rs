@@ -91,20 +91,6 @@ pub const fn update_u16(checksum: u16, old: u16, new: u16) -> u16 {
     !add(add(!checksum, !old), new)
 }
 
-/// Checksum after an aligned 32-bit word changed.
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "halves of the word")]
-pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
-    let high = update_u16(checksum, (old >> 16) as u16, (new >> 16) as u16);
-    update_u16(high, old as u16, new as u16)
-}
-
-/// Checksum after an address changed into another of the same family.
-#[must_use]
-pub fn update_ip(checksum: u16, old: IpAddr, new: IpAddr) -> u16 {
-    update_u16(checksum, ip_sum(old), ip_sum(new))
-}
-
 /// Checksum of an IPv4 header whose checksum field is ignored.
 pub(crate) fn ipv4_header(header: &[u8]) -> u16 {
     !add(sum(&header[..10]), sum(&header[12..]))

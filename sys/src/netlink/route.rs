@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use super::address::family;
-use super::{Link, Netlink, NetlinkError, accept};
+use super::{Link, Netlink, NetlinkError};
 
 /// Number of the routing table that is looked up for everything.
 pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
@@ -54,16 +54,6 @@ impl Netlink {
         let message = self.route_message(route)?;
         self.change(Message::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
             .map_err(NetlinkError::kernel("set", describe(route)))
-    }
-
-    /// Removes a route; one that is not there is success.
-    ///
-    /// # Errors
-    /// [`NetlinkError::NoLink`], [`NetlinkError::Kernel`].
-    pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let message = self.route_message(route)?;
-        accept(libc::ESRCH, self.change(Message::DelRoute(message), 0))
-            .map_err(NetlinkError::kernel("remove", describe(route)))
     }
 
     /// Unicast routes of all tables, both families. A multipath route is shown with its first hop.

@@ -190,7 +190,7 @@ fn a_removed_service_keeps_its_replicas_and_takes_nothing_new() {
         let (before, _) = self::tables(&[("n3", &said)]);
         assert_eq!(switch, format!("{:?}", before.snapshot.switch));
         // New ones do not, and nobody resolves it.
-        assert!(!tables.snapshot.services.is_vip(vni, vip));
+        assert!(tables.snapshot.services.vip(vni, vip).is_none());
         assert_eq!(tables.snapshot.services.all_published().count(), 0);
         assert!(tables.published.is_empty());
         assert!(!format!("{:?}", tables.zone).contains("10.0.1.2"));
