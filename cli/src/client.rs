@@ -1,6 +1,6 @@
 //! The node API from the outside: JSON over HTTP/1 on a unix socket (`weft_control::api`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 << 20;
 
 /// A node, reached over its socket. Each call opens a connection of its own.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     host: String,
     socket: PathBuf,
 }
@@ -29,11 +29,11 @@ pub struct Client {
 /// `weftd` refused a request.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Refused {
+pub(crate) struct Refused {
     /// HTTP status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// What the node says, with the next step.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Client {
@@ -41,7 +41,7 @@ impl Client {
     ///
     /// # Errors
     /// The text is no such address.
-    pub fn new(host: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(host: &str) -> anyhow::Result<Self> {
         let Some(path) = host.strip_prefix("unix://") else {
             bail!("invalid host {host:?}: write unix:///path/of/socket");
         };
@@ -54,17 +54,11 @@ impl Client {
         })
     }
 
-    /// The socket.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// GET.
     ///
     /// # Errors
     /// [`Refused`] when the node says no; others when it cannot be reached or understood.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         decode(path, &self.send(Method::GET, path, Bytes::new()).await?)
     }
 
@@ -72,7 +66,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn get_text(&self, path: &str) -> anyhow::Result<String> {
+    pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
         let body = self.send(Method::GET, path, Bytes::new()).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
@@ -81,7 +75,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn post<B, T>(&self, path: &str, body: &B) -> anyhow::Result<T>
+    pub(crate) async fn post<B, T>(&self, path: &str, body: &B) -> anyhow::Result<T>
     where
         B: Serialize + Sync,
         T: DeserializeOwned,
@@ -94,7 +88,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn post_done<B: Serialize + Sync>(&self, path: &str, body: &B) -> anyhow::Result<()> {
+    pub(crate) async fn post_done<B: Serialize + Sync>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> anyhow::Result<()> {
         let body = serde_json::to_vec(body)?;
         self.send(Method::POST, path, body.into()).await.map(drop)
     }
@@ -103,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.send(Method::DELETE, path, Bytes::new())
             .await
             .map(drop)
@@ -113,7 +111,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn delete_with<B: Serialize + Sync>(
+    pub(crate) async fn delete_with<B: Serialize + Sync>(
         &self,
         path: &str,
         body: &B,
@@ -143,7 +141,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn stream(&self, path: &str) -> anyhow::Result<Pieces> {
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<Pieces> {
         let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -237,7 +235,7 @@ impl Client {
 
 /// An answer that goes on.
 #[derive(Debug)]
-pub struct Pieces {
+pub(crate) struct Pieces {
     body: hyper::body::Incoming,
     _driver: tokio::task::JoinHandle<hyper::Result<()>>,
 }
@@ -247,7 +245,7 @@ impl Pieces {
     ///
     /// # Errors
     /// The connection broke: the agent has ended, for instance.
-    pub async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         while let Some(frame) = self.body.frame().await {
             if let Ok(piece) = frame.context("weftd broke the answer off")?.into_data() {
                 return Ok(Some(piece));
@@ -265,7 +263,7 @@ fn decode<T: DeserializeOwned>(path: &str, body: &[u8]) -> anyhow::Result<T> {
 
 /// Puts a name into a path: whatever is not unreserved is percent-encoded (RFC 3986 section 2.3).
 #[must_use]
-pub fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -286,12 +284,14 @@ pub fn segment(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn hosts() {
         assert_eq!(
-            Client::new("unix:///run/x.sock").unwrap().socket(),
+            Client::new("unix:///run/x.sock").unwrap().socket,
             Path::new("/run/x.sock")
         );
         for bad in ["tcp://1.2.3.4:5", "/run/x.sock", "unix://x"] {

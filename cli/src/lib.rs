@@ -5,12 +5,12 @@
 
 #![forbid(unsafe_code)]
 
-pub mod args;
+mod args;
 mod bench;
-pub mod client;
-pub mod commands;
+mod client;
+mod commands;
 mod demo;
-pub mod output;
+mod output;
 mod stop;
 mod suggest;
 mod tools;
@@ -46,7 +46,7 @@ fn hidden_commands(of: &clap::Command) -> Vec<String> {
 
 /// Runs `weft` with these arguments; the first one is the name of the program.
 #[must_use]
-pub fn main_from<I>(args: I) -> ExitCode
+fn main_from<I>(args: I) -> ExitCode
 where
     I: IntoIterator<Item = OsString>,
 {
@@ -78,4 +78,12 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+/// For `tests/api.rs`, which plays the node and runs commands as a person would.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::args::Cli;
+    pub use crate::commands::run;
+    pub use crate::output::Printer;
 }

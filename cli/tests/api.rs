@@ -22,9 +22,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use weft_cli::args::Cli;
-use weft_cli::commands;
-use weft_cli::output::Printer;
+use weft_cli::testing::{Cli, Printer, run as run_command};
 
 /// One request that is expected, and the answer to it.
 struct Exchange {
@@ -131,7 +129,7 @@ fn run(socket: &Path, line: &str) -> (anyhow::Result<ExitCode>, String) {
     words.extend(line.split_whitespace());
     let output = Output::default();
     let mut printer = Printer::to(Box::new(output.clone()));
-    let result = commands::run(Cli::try_parse_from(words).unwrap(), &mut printer);
+    let result = run_command(Cli::try_parse_from(words).unwrap(), &mut printer);
     let text = String::from_utf8(output.0.borrow().clone()).unwrap();
     (result, text)
 }

@@ -6,7 +6,7 @@ use weft_control::objects::NetworkAttachmentSpec;
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn parse_attachment(text: &str) -> Result<NetworkAttachmentSpec, String> {
+pub(crate) fn parse_attachment(text: &str) -> Result<NetworkAttachmentSpec, String> {
     let mut spec = NetworkAttachmentSpec::default();
     for (index, field) in text.split(',').enumerate() {
         match field.split_once('=') {

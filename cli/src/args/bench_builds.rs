@@ -8,37 +8,37 @@ use super::FormatArgs;
 
 /// `weft bench builds`
 #[derive(Debug, Args)]
-pub struct BenchBuildsArgs {
+pub(crate) struct BenchBuildsArgs {
     /// The `weft` program of the other build: what the change is held against
     #[arg(value_name = "PROGRAM")]
-    pub other: PathBuf,
+    pub(crate) other: PathBuf,
     /// Tests to run; may be repeated (default: all)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
-    pub only: Vec<BuildsTest>,
+    pub(crate) only: Vec<BuildsTest>,
     /// Measured pairs in each lab, alternating; from six in all on there is an interval
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub pairs: u8,
+    pub(crate) pairs: u8,
     /// How often new labs are made: which worker and CPU something falls to differs between two of
     /// the same build by more than most changes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub labs: u8,
+    pub(crate) labs: u8,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub seconds: u8,
+    pub(crate) seconds: u8,
     /// TCP congestion control of streams and of replicas
     #[arg(long = "cc", value_name = "NAME", default_value = "bbr")]
-    pub congestion: String,
+    pub(crate) congestion: String,
     /// Start of the names of its labs
     #[arg(long, default_value = "bench-builds")]
-    pub name: String,
+    pub(crate) name: String,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// A test of `weft bench builds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BuildsTest {
+pub(crate) enum BuildsTest {
     /// One TCP stream between two nodes
     Tcp,
     /// Datagrams of 64 bytes between two nodes

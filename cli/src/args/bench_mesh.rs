@@ -8,38 +8,38 @@ use super::FormatArgs;
 
 /// `weft bench mesh`
 #[derive(Debug, Args)]
-pub struct BenchMeshArgs {
+pub(crate) struct BenchMeshArgs {
     /// Tests to run; may be repeated (default: all but `long`, about five minutes for
     /// each front end)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
-    pub only: Vec<MeshTest>,
+    pub(crate) only: Vec<MeshTest>,
     /// Which front end of weft's published ports to measure; `both` measures those that this weftd
     /// has, one after the other
     #[arg(long, default_value = "both")]
-    pub front: FrontChoice,
+    pub(crate) front: FrontChoice,
     /// Measured pairs, alternating
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub pairs: u8,
+    pub(crate) pairs: u8,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub seconds: u8,
+    pub(crate) seconds: u8,
     /// TCP congestion control of client, balancers and replicas (default: the kernel's)
     #[arg(long = "cc", value_name = "NAME")]
-    pub congestion: Option<String>,
+    pub(crate) congestion: Option<String>,
     /// Also draw a picture of rates and of the distribution of times
     #[arg(long, value_name = "FILE", alias = "picture")]
-    pub svg: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
     /// Start of the names of its labs
     #[arg(long, default_value = "bench-mesh")]
-    pub name: String,
+    pub(crate) name: String,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// A front end of published ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FrontChoice {
+pub(crate) enum FrontChoice {
     /// Packets are rewritten, nothing is terminated
     Frame,
     /// A listener for each port
@@ -50,7 +50,7 @@ pub enum FrontChoice {
 
 /// A test of `weft bench mesh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MeshTest {
+pub(crate) enum MeshTest {
     /// Memory with 10,000 idle connections
     Idle,
     /// A new connection for each request, 32 at once
@@ -69,13 +69,13 @@ pub enum MeshTest {
 
 /// `weft bench-replica`
 #[derive(Debug, Args)]
-pub struct BenchReplicaArgs {
+pub(crate) struct BenchReplicaArgs {
     /// Port to listen on
     #[arg(long, default_value_t = 80)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// TCP congestion control of its connections
     #[arg(long = "cc", value_name = "NAME")]
-    pub congestion: Option<String>,
+    pub(crate) congestion: Option<String>,
 }
 
 #[cfg(test)]

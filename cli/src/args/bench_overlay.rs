@@ -8,7 +8,7 @@ use super::{BenchBuildsArgs, BenchMeshArgs, FormatArgs};
 
 /// `weft bench …`
 #[derive(Debug, Subcommand)]
-pub enum BenchCommand {
+pub(crate) enum BenchCommand {
     /// TCP and UDP between two nodes: weft against kernel veth, bridge and vxlan
     Overlay(BenchOverlayArgs),
     /// A published port: weft against HAProxy and nginx, before the same replicas
@@ -19,35 +19,35 @@ pub enum BenchCommand {
 
 /// `weft bench overlay`
 #[derive(Debug, Args)]
-pub struct BenchOverlayArgs {
+pub(crate) struct BenchOverlayArgs {
     /// Tests to run; may be repeated (default: all but `endpoints`, `flows`, `flood` and `iperf3`,
     /// about five minutes)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
-    pub only: Vec<BenchTest>,
+    pub(crate) only: Vec<BenchTest>,
     /// Measured pairs, alternating
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub pairs: u8,
+    pub(crate) pairs: u8,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=120))]
-    pub seconds: u8,
+    pub(crate) seconds: u8,
     /// TCP congestion control; may be repeated (default: cubic, and bbr where the kernel has it).
     /// Tests about something else use the first one
     #[arg(long = "cc", value_name = "NAME", value_delimiter = ',')]
-    pub congestion: Vec<String>,
+    pub(crate) congestion: Vec<String>,
     /// Also draw a picture of rates and of the distribution of round trip times
     #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
     /// Start of the names of its labs
     #[arg(long, default_value = "bench")]
-    pub name: String,
+    pub(crate) name: String,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// A test of `weft bench overlay`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchTest {
+pub(crate) enum BenchTest {
     /// One TCP stream between two nodes
     Tcp1,
     /// Eight TCP streams at once

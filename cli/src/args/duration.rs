@@ -8,7 +8,7 @@ const MILLI: u128 = 1_000_000;
 ///
 /// # Errors
 /// What is wrong with the text: no unit, an unknown one, less than nothing, or more than fits.
-pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let bad = |why: &str| {
         format!(
             "invalid duration {text:?}: {why}; write a number and ns, us, ms, s, m or h, like 1.5s \

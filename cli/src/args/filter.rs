@@ -4,10 +4,10 @@ use clap::Args;
 
 /// `--filter`, as docker has it: with one key any of the values, with several keys all of them.
 #[derive(Debug, Clone, Default, Args)]
-pub struct FilterArgs {
+pub(crate) struct FilterArgs {
     /// Only rows with this, such as name=web; may be repeated
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = parse)]
-    pub filters: Vec<(String, String)>,
+    pub(crate) filters: Vec<(String, String)>,
 }
 
 fn parse(text: &str) -> Result<(String, String), String> {

@@ -6,7 +6,7 @@ use super::FormatArgs;
 
 /// `weft mesh …`
 #[derive(Debug, Subcommand)]
-pub enum MeshCommand {
+pub(crate) enum MeshCommand {
     /// List the published ports of this node
     Ls(MeshLsArgs),
     /// List the connections that this node balances, to published ports and to services
@@ -15,39 +15,39 @@ pub enum MeshCommand {
 
 /// `weft mesh ls`
 #[derive(Debug, Args)]
-pub struct MeshLsArgs {
+pub(crate) struct MeshLsArgs {
     /// All columns: every counter, bytes, time to connect
     #[arg(short, long)]
-    pub wide: bool,
+    pub(crate) wide: bool,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// `weft mesh conns`
 #[derive(Debug, Args)]
-pub struct MeshConnsArgs {
+pub(crate) struct MeshConnsArgs {
     /// Connections at most; the first that are found
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 10_000)]
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
     /// Only those of one service: id, name, or unique start of an id
     #[arg(value_name = "SERVICE")]
-    pub service: Option<String>,
+    pub(crate) service: Option<String>,
 }
 
 /// `weft why`
 #[derive(Debug, Args)]
-pub struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// Published port, such as 8000 or 53/udp, or the name or address of a service or endpoint
     #[arg(value_name = "PORT|NAME|ADDRESS")]
-    pub asked: String,
+    pub(crate) asked: String,
     /// All columns: whole names, networks, every counter, bytes, time to connect
     #[arg(short, long)]
-    pub wide: bool,
+    pub(crate) wide: bool,
     /// How: `json`, or a template, has one row for each replica
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }

@@ -13,18 +13,18 @@ mod ping;
 mod publish;
 mod service;
 
-pub use attachment::parse_attachment;
-pub use bench_builds::{BenchBuildsArgs, BuildsTest};
-pub use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
-pub use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
-pub use connections::{AffinityArg, ConnectionArgs};
-pub use duration::parse_duration_ms;
-pub use filter::FilterArgs;
-pub use mesh::{MeshCommand, MeshConnsArgs, MeshLsArgs, WhyArgs};
-pub use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
-pub use ping::PingArgs;
-pub use publish::parse_publish;
-pub use service::{
+pub(crate) use attachment::parse_attachment;
+pub(crate) use bench_builds::{BenchBuildsArgs, BuildsTest};
+pub(crate) use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
+pub(crate) use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
+pub(crate) use connections::ConnectionArgs;
+pub(crate) use duration::parse_duration_ms;
+pub(crate) use filter::FilterArgs;
+pub(crate) use mesh::{MeshCommand, WhyArgs};
+pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
+pub(crate) use ping::PingArgs;
+pub(crate) use publish::parse_publish;
+pub(crate) use service::{
     EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
     ServicePsArgs, ServiceUpdateArgs,
 };
@@ -38,7 +38,7 @@ use weft_control::api::CaptureDir;
 use weft_control::objects::Availability;
 
 /// Where `weftd` listens when nobody says otherwise.
-pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
+pub(crate) const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
 
 /// The network of a Linux cluster, spelled like docker's.
 #[derive(Debug, Parser)]
@@ -55,14 +55,14 @@ pub struct Cli {
     host: Option<String>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 impl Cli {
     /// The socket: of `-H`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a script may
     /// leave it, is none.
     #[must_use]
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         host_of(self.host.clone(), std::env::var("WEFT_HOST").ok())
     }
 }
@@ -74,7 +74,7 @@ fn host_of(option: Option<String>, variable: Option<String>) -> String {
 
 /// First word of a command.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Make, join and leave a swarm
     #[command(subcommand)]
     Swarm(SwarmCommand),
@@ -155,18 +155,18 @@ pub enum Command {
 
 /// How to print.
 #[derive(Debug, Clone, Default, Args)]
-pub struct FormatArgs {
+pub(crate) struct FormatArgs {
     /// `table`, `json`, `table TEMPLATE`, or a Go template such as '{{.ID}}'
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub(crate) format: Option<String>,
     /// Print only ids
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// `weft swarm …`
 #[derive(Debug, Subcommand)]
-pub enum SwarmCommand {
+pub(crate) enum SwarmCommand {
     /// Make a swarm, with this node as its first manager
     Init(SwarmInitArgs),
     /// Join a swarm
@@ -183,63 +183,63 @@ pub enum SwarmCommand {
 
 /// `weft swarm init`
 #[derive(Debug, Args)]
-pub struct SwarmInitArgs {
+pub(crate) struct SwarmInitArgs {
     /// Address or interface that other nodes reach this one at, with an optional port
     #[arg(long, value_name = "ADDR")]
-    pub advertise_addr: Option<String>,
+    pub(crate) advertise_addr: Option<String>,
     /// Address or interface that the manager listens on, with an optional port
     #[arg(long, value_name = "ADDR")]
-    pub listen_addr: Option<String>,
+    pub(crate) listen_addr: Option<String>,
     /// Address or interface of the VXLAN data path
     #[arg(long, value_name = "ADDR")]
-    pub data_path_addr: Option<String>,
+    pub(crate) data_path_addr: Option<String>,
     /// UDP port of the VXLAN data path (1024-49151; default 4789)
     #[arg(long, value_name = "PORT")]
-    pub data_path_port: Option<u16>,
+    pub(crate) data_path_port: Option<u16>,
     /// Pools that network subnets are cut from (default 10.0.0.0/8; for IPv6 unique local prefixes)
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub default_addr_pool: Vec<IpNet>,
+    pub(crate) default_addr_pool: Vec<IpNet>,
     /// Prefix length of the subnets cut from the pools (default 24)
     #[arg(long, value_name = "BITS")]
-    pub default_addr_pool_mask_length: Option<u8>,
+    pub(crate) default_addr_pool_mask_length: Option<u8>,
 }
 
 /// `weft swarm join`
 #[derive(Debug, Args)]
-pub struct SwarmJoinArgs {
+pub(crate) struct SwarmJoinArgs {
     /// Token that `weft swarm join-token` printed
     #[arg(long)]
-    pub token: String,
+    pub(crate) token: String,
     /// Address or interface that other nodes reach this one at, with an optional port
     #[arg(long, value_name = "ADDR")]
-    pub advertise_addr: Option<String>,
+    pub(crate) advertise_addr: Option<String>,
     /// Address or interface that a manager listens on, with an optional port
     #[arg(long, value_name = "ADDR")]
-    pub listen_addr: Option<String>,
+    pub(crate) listen_addr: Option<String>,
     /// Address or interface of the VXLAN data path
     #[arg(long, value_name = "ADDR")]
-    pub data_path_addr: Option<String>,
+    pub(crate) data_path_addr: Option<String>,
     /// A manager
     #[arg(value_name = "HOST:PORT")]
-    pub remote: String,
+    pub(crate) remote: String,
 }
 
 /// `weft swarm join-token`
 #[derive(Debug, Args)]
-pub struct JoinTokenArgs {
+pub(crate) struct JoinTokenArgs {
     /// Print only the token
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Make a new token; the old one stops working
     #[arg(long)]
-    pub rotate: bool,
+    pub(crate) rotate: bool,
     /// Role that the token gives
-    pub role: RoleArg,
+    pub(crate) role: RoleArg,
 }
 
 /// Role on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RoleArg {
+pub(crate) enum RoleArg {
     /// Runs tasks.
     Worker,
     /// Holds the desired state, and runs tasks.
@@ -249,7 +249,7 @@ pub enum RoleArg {
 impl RoleArg {
     /// As in paths and messages.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Manager => "manager",
@@ -259,7 +259,7 @@ impl RoleArg {
 
 /// `weft node …`
 #[derive(Debug, Subcommand)]
-pub enum NodeCommand {
+pub(crate) enum NodeCommand {
     /// List nodes
     Ls(FormatArgs),
     /// Show everything known about nodes
@@ -297,10 +297,10 @@ fn parse_availability(text: &str) -> Result<Availability, String> {
 
 /// Objects to show.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Id, name, or unique start of an id
     #[arg(required = true, value_name = "NAME|ID")]
-    pub refs: Vec<String>,
+    pub(crate) refs: Vec<String>,
     /// `table`, `json`, or a Go template such as '{{.ID}}'
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
@@ -315,7 +315,7 @@ pub struct InspectArgs {
 impl InspectArgs {
     /// How to print.
     #[must_use]
-    pub fn format(&self) -> FormatArgs {
+    pub(crate) fn format(&self) -> FormatArgs {
         let pretty = self.pretty.then(|| "table".to_owned());
         FormatArgs {
             format: self.format.clone().or(pretty),
@@ -326,10 +326,10 @@ impl InspectArgs {
 
 /// `weft version`
 #[derive(Debug, Args)]
-pub struct VersionArgs {
+pub(crate) struct VersionArgs {
     /// `json`, or a Go template such as '{{.Server.Version}}'
     #[arg(short, long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub(crate) format: Option<String>,
 }
 
 /// `weft completion`
@@ -338,14 +338,14 @@ pub struct VersionArgs {
 bash:  weft completion bash > /etc/bash_completion.d/weft
 zsh:   weft completion zsh > \"${fpath[1]}/_weft\"
 fish:  weft completion fish > ~/.config/fish/completions/weft.fish")]
-pub struct CompletionArgs {
+pub(crate) struct CompletionArgs {
     /// The shell
-    pub shell: ShellArg,
+    pub(crate) shell: ShellArg,
 }
 
 /// A shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ShellArg {
+pub(crate) enum ShellArg {
     /// GNU bash, with bash-completion.
     Bash,
     /// Z shell.
@@ -356,47 +356,47 @@ pub enum ShellArg {
 
 /// `weft drops`
 #[derive(Debug, Args)]
-pub struct DropsArgs {
+pub(crate) struct DropsArgs {
     /// Say on which port
     #[arg(long)]
-    pub by_port: bool,
+    pub(crate) by_port: bool,
     /// Drops of one port only: an endpoint's name, `mesh` or `underlay`
     #[arg(long)]
-    pub port: Option<String>,
+    pub(crate) port: Option<String>,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// `weft doctor`
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Also show what is as it should be
     #[arg(short, long)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
     /// How: `json`, `table` and templates have every check.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// `weft capture`
 #[derive(Debug, Args)]
-pub struct CaptureArgs {
+pub(crate) struct CaptureArgs {
     /// Frames of one port only: an endpoint's name, `mesh` or `underlay`
     #[arg(long)]
-    pub port: Option<String>,
+    pub(crate) port: Option<String>,
     /// Only frames into sandboxes, out of them, or dropped
     #[arg(long, value_parser = capture_dir, value_name = "in|out|drop")]
-    pub dir: Option<CaptureDir>,
+    pub(crate) dir: Option<CaptureDir>,
     /// End after so many frames; otherwise Ctrl-C ends it
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Bytes to keep of each frame; default: all, super-frames whole
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(14..))]
-    pub snaplen: Option<u32>,
+    pub(crate) snaplen: Option<u32>,
     /// Where to, as pcapng; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
-    pub write: String,
+    pub(crate) write: String,
 }
 
 fn capture_dir(text: &str) -> Result<CaptureDir, String> {
@@ -413,7 +413,7 @@ An agent that is killed (SIGKILL) or crashes is started again by its node, as sy
 Restart=always. One that is asked to end (SIGTERM, `weft lab stop`) stays down, and its node with
 it, until `weft lab start`, which starts the node as after a power cut: what is on its disk is still
 there, what ran on it is not.")]
-pub enum LabCommand {
+pub(crate) enum LabCommand {
     /// Start nodes; they are not part of a swarm yet
     Up {
         /// How many
@@ -477,93 +477,93 @@ pub enum LabCommand {
 
 /// `weft demo`
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Leave the cluster up and print how to talk to it
     #[arg(long)]
-    pub keep: bool,
+    pub(crate) keep: bool,
     /// Name of the lab
     #[arg(long, default_value = "demo")]
-    pub name: String,
+    pub(crate) name: String,
     /// Keep the output of the nodes there, instead of removing it
     #[arg(long, value_name = "DIR")]
-    pub log_dir: Option<PathBuf>,
+    pub(crate) log_dir: Option<PathBuf>,
 }
 
 /// `weft demo-http`
 #[derive(Debug, Args)]
-pub struct DemoHttpArgs {
+pub(crate) struct DemoHttpArgs {
     /// Port to listen on
     #[arg(long, default_value_t = 80)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Name to answer with, where no task is
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Listen on IPv4 only
     #[arg(long)]
-    pub ipv4: bool,
+    pub(crate) ipv4: bool,
 }
 
 /// `weft demo-dns`
 #[derive(Debug, Args)]
-pub struct DemoDnsArgs {
+pub(crate) struct DemoDnsArgs {
     /// Server to ask
     #[arg(long, default_value = "127.0.0.11:53")]
-    pub server: SocketAddr,
+    pub(crate) server: SocketAddr,
     /// Ask over TCP
     #[arg(long)]
-    pub tcp: bool,
+    pub(crate) tcp: bool,
     /// Name to look up
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// `weft demo-get`
 #[derive(Debug, Args)]
-pub struct DemoGetArgs {
+pub(crate) struct DemoGetArgs {
     /// Longest time without progress
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration_ms)]
-    pub timeout: u64,
+    pub(crate) timeout: u64,
     /// Print how many bytes came and how long it took, instead of the bytes
     #[arg(long)]
-    pub count: bool,
+    pub(crate) count: bool,
     /// How many requests, one after the other
     #[arg(long, default_value_t = 1)]
-    pub times: u32,
+    pub(crate) times: u32,
     /// What to request
     #[arg(value_name = "ADDRESS:PORT/PATH")]
-    pub target: String,
+    pub(crate) target: String,
 }
 
 /// `weft demo-ping`
 #[derive(Debug, Args)]
-pub struct DemoPingArgs {
+pub(crate) struct DemoPingArgs {
     /// How many requests
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    pub count: u16,
+    pub(crate) count: u16,
     /// Bytes of data in each
     #[arg(long, default_value_t = 56)]
-    pub size: u16,
+    pub(crate) size: u16,
     /// Whom to ask
-    pub target: std::net::Ipv4Addr,
+    pub(crate) target: std::net::Ipv4Addr,
 }
 
 /// `weft lab-node`, `weft lab-init`
 #[derive(Debug, Args)]
-pub struct LabSpecArgs {
+pub(crate) struct LabSpecArgs {
     /// File with what the machine shall be, in JSON
-    pub spec: PathBuf,
+    pub(crate) spec: PathBuf,
 }
 
 /// `weft lab-enter`
 #[derive(Debug, Args)]
-pub struct LabEnterArgs {
+pub(crate) struct LabEnterArgs {
     /// A network namespace of the machine to go on to
     #[arg(long)]
-    pub netns: Option<PathBuf>,
+    pub(crate) netns: Option<PathBuf>,
     /// Process 1 of the machine
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Program and arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 fn parse_key_value(text: &str) -> Result<(String, String), String> {

@@ -10,7 +10,7 @@ use super::{FilterArgs, FormatArgs, InspectArgs, parse_key_value};
 
 /// `weft network …`
 #[derive(Debug, Subcommand)]
-pub enum NetworkCommand {
+pub(crate) enum NetworkCommand {
     /// Make an overlay network
     Create(NetworkCreateArgs),
     /// List networks
@@ -71,61 +71,61 @@ fn parse_subnet(text: &str) -> Result<IpNet, String> {
 
 /// `weft network create`
 #[derive(Debug, Args)]
-pub struct NetworkCreateArgs {
+pub(crate) struct NetworkCreateArgs {
     /// Subnet, instead of one from the pool; may be repeated
     #[arg(long = "subnet", value_name = "CIDR", value_parser = parse_subnet)]
-    pub subnets: Vec<IpNet>,
+    pub(crate) subnets: Vec<IpNet>,
     /// Also give it an IPv6 subnet; not needed with an IPv6 --subnet
     #[arg(long)]
-    pub ipv6: bool,
+    pub(crate) ipv6: bool,
     /// No way to the outside
     #[arg(long)]
-    pub internal: bool,
+    pub(crate) internal: bool,
     /// Let `network connect` join it, on any node (`--attachable=false`: services only)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
-    pub attachable: bool,
+    pub(crate) attachable: bool,
     /// Option of the network; may be repeated
     #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub options: Vec<(String, String)>,
+    pub(crate) options: Vec<(String, String)>,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
     /// Driver, as docker spells it; there is only `overlay`
     #[arg(short, long, default_value = "overlay", value_parser = ["overlay"])]
-    pub driver: String,
+    pub(crate) driver: String,
     /// Name of the network
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// `weft network connect`
 #[derive(Debug, Args)]
-pub struct NetworkConnectArgs {
+pub(crate) struct NetworkConnectArgs {
     /// Wanted address
     #[arg(long)]
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// One more name on this network; may be repeated
     #[arg(long = "alias", value_name = "NAME")]
-    pub aliases: Vec<String>,
+    pub(crate) aliases: Vec<String>,
     /// Count the endpoint as a replica of this service; on a worker only if it has `--attach`
     #[arg(long)]
-    pub service: Option<String>,
+    pub(crate) service: Option<String>,
     /// Name on the network
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Interface inside the namespace (default: the first free of eth0, eth2, eth3, …)
     #[arg(long)]
-    pub ifname: Option<String>,
+    pub(crate) ifname: Option<String>,
     /// Network
-    pub network: String,
+    pub(crate) network: String,
     /// Network namespace: a path such as /run/netns/x, or a process id
     #[arg(value_name = "NETNS-PATH|PID")]
-    pub netns: String,
+    pub(crate) netns: String,
 }
 
 /// `weft network peer …`
 #[derive(Debug, Subcommand)]
-pub enum PeerCommand {
+pub(crate) enum PeerCommand {
     /// Add an endpoint outside the cluster
     Add {
         /// Its address inside the network

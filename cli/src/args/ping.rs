@@ -13,24 +13,24 @@ carry. What is lost is tried again, to tell whether it was lost on the way there
 
 Exit status: 0 when packets of every size were answered, 1 when those of a size were not, 2 when
 none could be sent.")]
-pub struct PingArgs {
+pub(crate) struct PingArgs {
     /// End after so many rounds; otherwise Ctrl-C ends it
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Seconds between two rounds; units such as 200ms are taken too
     #[arg(short, long, value_name = "INTERVAL", default_value = "1", value_parser = seconds)]
-    pub interval: u64,
+    pub(crate) interval: u64,
     /// Packets of so many bytes only, as their network counts them
     #[arg(short, long, value_name = "BYTES")]
-    pub size: Option<u16>,
+    pub(crate) size: Option<u16>,
     /// Seconds to wait for an answer
     #[arg(short = 'W', long, value_name = "TIMEOUT", default_value = "1", value_parser = seconds)]
-    pub timeout: u64,
+    pub(crate) timeout: u64,
     /// Print only the summary
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Name, id, or data-path address of a node
-    pub node: String,
+    pub(crate) node: String,
 }
 
 /// As ping(8) has it: a bare number, with a fraction perhaps, is seconds.

@@ -14,7 +14,7 @@ use super::PortList;
 ///
 /// # Errors
 /// What is wrong, in docker's words where docker has some.
-pub fn parse_publish(text: &str) -> Result<PortList, String> {
+pub(crate) fn parse_publish(text: &str) -> Result<PortList, String> {
     if text.is_empty() {
         return Err("no port specified: <empty>".to_owned());
     }

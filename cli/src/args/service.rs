@@ -11,7 +11,7 @@ use super::{
 
 /// `weft service …`
 #[derive(Debug, Subcommand)]
-pub enum ServiceCommand {
+pub(crate) enum ServiceCommand {
     /// Start a service
     Create(ServiceCreateArgs),
     /// List services
@@ -48,111 +48,111 @@ pub enum ServiceCommand {
 
 /// `weft service create`
 #[derive(Debug, Args)]
-pub struct ServiceCreateArgs {
+pub(crate) struct ServiceCreateArgs {
     /// Name of the service, a DNS label (default: two words by chance)
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Number of tasks (default 1)
     #[arg(long)]
-    pub replicas: Option<u32>,
+    pub(crate) replicas: Option<u32>,
     /// `replicated` or `global`
     #[arg(long, default_value = "replicated")]
-    pub mode: ModeArg,
+    pub(crate) mode: ModeArg,
     /// Published ports, short or long syntax.
     #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
-    pub publish: Vec<PortList>,
+    pub(crate) publish: Vec<PortList>,
     /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
     #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
-    pub networks: Vec<NetworkAttachmentSpec>,
+    pub(crate) networks: Vec<NetworkAttachmentSpec>,
     /// Environment variable KEY=VALUE; may be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    pub labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
     /// How the name resolves: `vip` or `dnsrr`
     #[arg(long, default_value = "vip")]
-    pub endpoint_mode: EndpointModeArg,
+    pub(crate) endpoint_mode: EndpointModeArg,
     /// How connections find a replica.
     #[command(flatten)]
-    pub connections: ConnectionArgs,
+    pub(crate) connections: ConnectionArgs,
     /// Let `network connect` on workers make replicas and take its names; managers may anyway
     #[arg(long)]
-    pub attach: bool,
+    pub(crate) attach: bool,
     /// When finished tasks are replaced
     #[arg(long, default_value = "any")]
-    pub restart_condition: RestartArg,
+    pub(crate) restart_condition: RestartArg,
     /// Time between failure and replacement
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_ms)]
-    pub restart_delay: u64,
+    pub(crate) restart_delay: u64,
     /// Time between SIGTERM and SIGKILL
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
-    pub stop_grace_period: u64,
+    pub(crate) stop_grace_period: u64,
     /// Who the tasks are on their nodes: NAME|UID[:GROUP|GID] (default root)
     #[arg(short, long, value_name = "USER")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Capability that the tasks have beyond Docker's default, or ALL; may be repeated
     #[arg(long, value_name = "CAPABILITY", value_parser = parse_capability)]
-    pub cap_add: Vec<String>,
+    pub(crate) cap_add: Vec<String>,
     /// Capability of Docker's default that the tasks do not have, or ALL; may be repeated
     #[arg(long, value_name = "CAPABILITY", value_parser = parse_capability)]
-    pub cap_drop: Vec<String>,
+    pub(crate) cap_drop: Vec<String>,
     /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
-    pub no_new_privileges: Option<bool>,
+    pub(crate) no_new_privileges: Option<bool>,
     /// Do not wait until the tasks run
     #[arg(short, long)]
-    pub detach: bool,
+    pub(crate) detach: bool,
     /// Print no progress
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// The word `host` (no image: COMMAND from the node's own file system), then the command
     #[arg(
         required = true,
         trailing_var_arg = true,
         value_name = "IMAGE [COMMAND [ARG]…]"
     )]
-    pub image_and_command: Vec<String>,
+    pub(crate) image_and_command: Vec<String>,
 }
 
 /// `weft service update`
 #[derive(Debug, Args)]
-pub struct ServiceUpdateArgs {
+pub(crate) struct ServiceUpdateArgs {
     /// Number of tasks, as `service scale` changes it
     #[arg(long)]
-    pub replicas: Option<u32>,
+    pub(crate) replicas: Option<u32>,
     /// Port to publish, as for `service create`; may be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
-    pub publish_add: Vec<PortList>,
+    pub(crate) publish_add: Vec<PortList>,
     /// Published port to take back, by its target: TARGET[/tcp|udp], or as it was published; may
     /// be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
-    pub publish_rm: Vec<PortList>,
+    pub(crate) publish_rm: Vec<PortList>,
     /// How connections find a replica.
     #[command(flatten)]
-    pub connections: ConnectionArgs,
+    pub(crate) connections: ConnectionArgs,
     /// Let `network connect` on workers make replicas and take its names
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
-    pub attach: Option<bool>,
+    pub(crate) attach: Option<bool>,
     /// Do not wait until the tasks run
     #[arg(short, long)]
-    pub detach: bool,
+    pub(crate) detach: bool,
     /// Print no progress
     #[arg(short, long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Id, name, or unique start of an id
     #[arg(value_name = "SERVICE")]
-    pub service: String,
+    pub(crate) service: String,
 }
 
 /// The ports that one `-p` stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortList(pub Vec<PortSpec>);
+pub(crate) struct PortList(pub(crate) Vec<PortSpec>);
 
 /// `--mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeArg {
+pub(crate) enum ModeArg {
     /// A fixed number of tasks.
     Replicated,
     /// One task on each node.
@@ -161,7 +161,7 @@ pub enum ModeArg {
 
 /// `--endpoint-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EndpointModeArg {
+pub(crate) enum EndpointModeArg {
     /// One virtual address.
     Vip,
     /// The addresses of the tasks.
@@ -170,7 +170,7 @@ pub enum EndpointModeArg {
 
 /// `--restart-condition`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RestartArg {
+pub(crate) enum RestartArg {
     /// Always.
     Any,
     /// When the task ended with an error.
@@ -181,19 +181,19 @@ pub enum RestartArg {
 
 /// `weft service ps`
 #[derive(Debug, Args)]
-pub struct ServicePsArgs {
+pub(crate) struct ServicePsArgs {
     /// Id, name, or unique start of an id
     #[arg(required = true, value_name = "SERVICE")]
-    pub refs: Vec<String>,
+    pub(crate) refs: Vec<String>,
     /// Print whole ids and errors
     #[arg(long)]
-    pub no_trunc: bool,
+    pub(crate) no_trunc: bool,
     /// Which: keys are id, name, node and desired-state.
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub(crate) filter: FilterArgs,
     /// How.
     #[command(flatten)]
-    pub format: FormatArgs,
+    pub(crate) format: FormatArgs,
 }
 
 /// `KEY=VALUE`, or `KEY` for the value that this process has.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 /// Says how long a time is, as docker does.
 #[must_use]
-pub fn human_duration(d: Duration) -> String {
+pub(crate) fn human_duration(d: Duration) -> String {
     let secs = d.as_secs();
     let (mins, hours) = (secs / 60, (secs + 1800) / 3600);
     match () {
@@ -27,7 +27,7 @@ pub fn human_duration(d: Duration) -> String {
 /// Says how long ago `since` was at `now`; both in Unix milliseconds. A clock that runs behind
 /// the manager's shows as no time at all.
 #[must_use]
-pub fn ago(since_ms: u64, now: Timestamp) -> String {
+pub(crate) fn ago(since_ms: u64, now: Timestamp) -> String {
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let passed = Duration::from_millis(now_ms.saturating_sub(since_ms));
     format!("{} ago", human_duration(passed).to_lowercase())

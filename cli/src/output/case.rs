@@ -19,7 +19,7 @@ const TIMES: [&str; 5] = [
 /// The object inside the key `inner` (when there is one) is lifted to the top, so that
 /// `{{.ID}}` and `{{.Spec.Name}}` work as they do with docker.
 #[must_use]
-pub fn docker_case(value: Value, inner: &str) -> Value {
+pub(crate) fn docker_case(value: Value, inner: &str) -> Value {
     let value = match value {
         Value::Object(mut outer) => match outer.remove(inner) {
             Some(Value::Object(lifted)) => {

@@ -10,7 +10,7 @@ use crate::args::FormatArgs;
 
 /// Rows with named fields and the table that people see when they ask for nothing else.
 #[derive(Debug, Clone)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Field and its heading.
     headings: &'static [(&'static str, &'static str)],
     /// Go template of a table row, cells separated by tabs.
@@ -23,7 +23,7 @@ pub struct Listing {
 impl Listing {
     /// An empty listing.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         headings: &'static [(&'static str, &'static str)],
         table: &'static str,
         quiet: &'static str,
@@ -37,7 +37,7 @@ impl Listing {
     }
 
     /// Adds a row: a JSON object.
-    pub fn push(&mut self, row: Value) {
+    pub(crate) fn push(&mut self, row: Value) {
         self.rows.push(row);
     }
 
@@ -47,7 +47,7 @@ impl Listing {
     ///
     /// # Errors
     /// A filter with another key.
-    pub fn keep(
+    pub(crate) fn keep(
         &mut self,
         filters: &[(String, String)],
         keys: &[(&'static str, &'static str)],
@@ -83,7 +83,7 @@ impl Listing {
     ///
     /// # Errors
     /// The template cannot be read, or names a field that does not exist.
-    pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+    pub(crate) fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
         self.render_in(args, None)
     }
 
@@ -91,7 +91,11 @@ impl Listing {
     ///
     /// # Errors
     /// As [`Listing::render`].
-    pub fn render_in(&self, args: &FormatArgs, width: Option<usize>) -> anyhow::Result<String> {
+    pub(crate) fn render_in(
+        &self,
+        args: &FormatArgs,
+        width: Option<usize>,
+    ) -> anyhow::Result<String> {
         let mut out = String::new();
         match args.format.as_deref() {
             _ if args.quiet && args.format.is_none() => {
@@ -147,7 +151,7 @@ impl Listing {
 ///
 /// # Errors
 /// The template cannot be read, or names a field that does not exist.
-pub fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<String> {
+pub(crate) fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Result<String> {
     let mut out = String::new();
     match args.format.as_deref() {
         None if args.quiet => {

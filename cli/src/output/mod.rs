@@ -7,11 +7,11 @@ mod template;
 mod terminal;
 mod wrap;
 
-pub use ago::{ago, human_duration};
-pub use case::docker_case;
-pub use listing::{Listing, render_inspect};
-pub use terminal::value as shown;
-pub use wrap::wrap;
+pub(crate) use ago::ago;
+pub(crate) use case::docker_case;
+pub(crate) use listing::{Listing, render_inspect};
+pub(crate) use terminal::value as shown;
+pub(crate) use wrap::wrap;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -31,7 +31,7 @@ pub struct Printer {
 
 /// How a word stands out, where colours are seen and wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// Look at it.
     Yellow,
     /// Something does not work.
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Printer {
 impl Printer {
     /// Standard output.
     #[must_use]
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
         // https://no-color.org: any text that is not empty.
@@ -93,14 +93,14 @@ impl Printer {
 
     /// True when a person looks at it, so that lines may be redrawn.
     #[must_use]
-    pub fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
     /// Columns of the terminal; none where it is no terminal: lines are as long as they are then, so
     /// that a program finds what belongs together in one.
     #[must_use]
-    pub fn width(&self) -> Option<usize> {
+    pub(crate) fn width(&self) -> Option<usize> {
         self.width
     }
 
@@ -108,7 +108,7 @@ impl Printer {
     ///
     /// # Errors
     /// A bad template, or as [`Printer::line`].
-    pub fn listing(&mut self, listing: &Listing, args: &FormatArgs) -> anyhow::Result<()> {
+    pub(crate) fn listing(&mut self, listing: &Listing, args: &FormatArgs) -> anyhow::Result<()> {
         Ok(self.text(&listing.render_in(args, self.width)?)?)
     }
 
@@ -116,7 +116,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub fn paint(&mut self, colour: Colour, text: &str) -> io::Result<()> {
+    pub(crate) fn paint(&mut self, colour: Colour, text: &str) -> io::Result<()> {
         if !self.colours {
             return self.write(terminal::lines(text).as_bytes());
         }
@@ -134,7 +134,7 @@ impl Printer {
     ///
     /// # Errors
     /// The writer's, a closed pipe among them.
-    pub fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         self.write(terminal::lines(text).as_bytes())?;
         self.write(b"\n")
     }
@@ -143,7 +143,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub fn text(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
         self.write(terminal::lines(text).as_bytes())?;
         self.flush()
     }
@@ -152,7 +152,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub fn redraw(&mut self, lines: usize) -> io::Result<()> {
+    pub(crate) fn redraw(&mut self, lines: usize) -> io::Result<()> {
         self.write(format!("\x1b[{lines}A\x1b[J").as_bytes())
     }
 
@@ -160,7 +160,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush().map_err(reader_gone)
     }
 }
@@ -168,7 +168,7 @@ impl Printer {
 /// Whoever read the program's output has closed the pipe.
 #[derive(Debug, thiserror::Error)]
 #[error("the reader of the output has gone")]
-pub struct ReaderGone;
+pub(crate) struct ReaderGone;
 
 /// Marks a closed pipe of the program's own output: other pipes and sockets break too, and that is
 /// a failure.
@@ -181,7 +181,7 @@ pub(crate) fn reader_gone(error: io::Error) -> io::Error {
 
 /// True when the error is that nobody reads the output any more.
 #[must_use]
-pub fn is_reader_gone(error: &anyhow::Error) -> bool {
+pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>();
         io.and_then(io::Error::get_ref)
@@ -190,7 +190,7 @@ pub fn is_reader_gone(error: &anyhow::Error) -> bool {
 }
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     drop(writeln!(io::stderr(), "{}", terminal::lines(text)));
 }
 

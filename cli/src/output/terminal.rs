@@ -12,7 +12,7 @@ pub(super) fn lines(text: &str) -> Cow<'_, str> {
 
 /// A text that is one value: line ends and tabs are not ours either.
 #[must_use]
-pub fn value(text: &str) -> Cow<'_, str> {
+pub(crate) fn value(text: &str) -> Cow<'_, str> {
     escaped(text, &[])
 }
 

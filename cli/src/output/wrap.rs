@@ -8,7 +8,7 @@ const GAP: u16 = 3;
 /// Breaks a paragraph into lines of at most `width` columns; a word that is longer has a line of its
 /// own. Without a width it is one line.
 #[must_use]
-pub fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
     let Some(width) = width else {
         return vec![text.to_owned()];
     };
