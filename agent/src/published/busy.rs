@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::owner::Holder;
-use super::{BusyPort, Key, Published};
+use super::port::{BusyPort, Key, Published};
 
 /// Who holds a port is looked up again after this time: it reads all of `/proc`.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);

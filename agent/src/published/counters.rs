@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_control::api::ConnectTime;
 
-use super::{PortStats, Published};
+use super::port::{PortStats, Published};
 
 /// Counters that the accept loop and its connections share.
 #[derive(Debug, Default)]

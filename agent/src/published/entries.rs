@@ -1,6 +1,7 @@
 //! What the listeners do, for people.
 
-use super::{BusyPort, MeshSockets, PortStats, Published};
+use super::MeshSockets;
+use super::port::{BusyPort, PortStats, Published};
 
 /// A published port of this node and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use weft_control::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
+use super::port::Published;
 use super::rule_set::RuleSet;
-use super::{Published, tracking};
+use super::tracking;
 use crate::kept::HostRules;
 use crate::sandbox::MESH_IFNAME;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};

@@ -25,9 +25,11 @@ mod frame;
 mod listen;
 mod open_ports;
 pub(crate) mod owner;
+mod port;
 mod proxy;
 mod route;
 mod rule_set;
+mod shared;
 mod tcp;
 mod tracking;
 mod udp;
@@ -36,140 +38,27 @@ pub(crate) mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use weft_control::api::ConnectTime;
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_control::objects::Protocol;
 
 use busy::BusyPorts;
-use clients::Clients;
 use counters::PortCounters;
 use frame::FrameFrontEnd;
 
 use crate::config::MeshFrontEnd;
-use crate::kept::HostRules;
 pub(crate) use entries::PortEntry;
+pub(crate) use port::Published;
+use port::{BusyPort, Key};
 use route::Route;
 use rule_set::RuleSet;
+pub(crate) use shared::MeshConfig;
+use shared::Shared;
 use unreachable::Unreachable;
-
-/// A port that the node has to accept.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Published {
-    /// The one address to accept it on; every address when absent.
-    pub(crate) host_ip: Option<IpAddr>,
-    /// The port.
-    pub(crate) port: u16,
-    /// TCP or UDP.
-    pub(crate) protocol: Protocol,
-    /// Name of the service, for people.
-    pub(crate) service: String,
-    /// On every node, or on this one for its own task.
-    pub(crate) mode: PublishMode,
-    /// What replicas learn of their clients.
-    pub(crate) client_address: ClientAddress,
-    /// Port at the mesh address that stands for it: its own number, unless several ports of the
-    /// node have that number (on different addresses).
-    pub(crate) mesh_port: u16,
-    /// A replica takes new connections. Without one, clients are refused at once.
-    pub(crate) serving: bool,
-    /// Connections of one client address at most; 0 is no limit.
-    pub(crate) limit_per_client: u32,
-    /// Clients of IPv6 can go to any replica as they are; else the listener speaks to replicas for
-    /// them.
-    pub(crate) ipv6: bool,
-}
-
-/// A published port that could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BusyPort {
-    /// Address that it was to be accepted on.
-    pub(crate) host_ip: Option<IpAddr>,
-    /// The port.
-    pub(crate) port: u16,
-    /// TCP or UDP.
-    pub(crate) protocol: Protocol,
-    /// The service that published it.
-    pub(crate) service: String,
-    /// Who holds it, as in `nginx (pid 812)`; or what else the kernel said.
-    pub(crate) owner: String,
-}
-
-/// Figures of one open port, since it was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortStats {
-    /// The port.
-    pub(crate) published: Published,
-    /// Connections accepted; for UDP, clients that began to send.
-    pub(crate) accepted: u64,
-    /// Connections that found no replica, or no room under the limit.
-    pub(crate) refused: u64,
-    /// Connections open now; for UDP, clients not yet forgotten.
-    pub(crate) open: u64,
-    /// Bytes from clients to replicas.
-    pub(crate) rx_bytes: u64,
-    /// Bytes from replicas to clients.
-    pub(crate) tx_bytes: u64,
-    /// How long replicas took to answer; nothing for UDP.
-    pub(crate) connect: ConnectTime,
-}
-
-/// Settings and limits.
-#[derive(Debug, Clone)]
-pub(crate) struct MeshConfig {
-    /// Address behind `weft0`.
-    pub(crate) mesh_addr: IpAddr,
-    /// The same of IPv6, for the frame front end.
-    pub(crate) mesh_addr6: Ipv6Addr,
-    /// What takes packets from elsewhere.
-    pub(crate) front_end: MeshFrontEnd,
-    /// How long a replica may take to answer before the client is refused. Long enough for the
-    /// worker to try another replica when the kernel repeats the SYN (after 1 s and 3 s).
-    pub(crate) connect_timeout: Duration,
-    /// Connections and UDP clients at most, over all ports.
-    pub(crate) max_connections: usize,
-    /// UDP clients at most, of one port.
-    pub(crate) max_udp_clients: usize,
-    /// A UDP client that was idle for so long is forgotten.
-    pub(crate) udp_idle: Duration,
-    /// The rules of the host.
-    pub(crate) rules: Arc<HostRules>,
-}
-
-impl MeshConfig {
-    /// Defaults for a mesh address: half of the file descriptors that the process may open, less
-    /// a reserve, at two descriptors for each connection.
-    #[must_use]
-    pub(crate) fn new(mesh_addr: IpAddr, mesh_addr6: Ipv6Addr) -> Self {
-        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-            .current
-            .map_or(MOST_CONNECTIONS * 2, |n| {
-                usize::try_from(n).unwrap_or(usize::MAX)
-            });
-        let max_connections =
-            (descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 2).clamp(64, MOST_CONNECTIONS);
-        Self {
-            mesh_addr,
-            mesh_addr6,
-            front_end: MeshFrontEnd::Socket,
-            connect_timeout: Duration::from_secs(5),
-            max_connections,
-            // Senders can be forged: the rest is for others.
-            max_udp_clients: max_connections / 2,
-            udp_idle: crate::config::DEFAULT_UDP_IDLE,
-            rules: Arc::default(),
-        }
-    }
-}
-
-/// Descriptors left to the rest of the agent.
-const DESCRIPTOR_RESERVE: usize = 512;
-/// Connections at most, whatever the process may open.
-const MOST_CONNECTIONS: usize = 100_000;
 
 /// The listeners of a node.
 ///
@@ -184,23 +73,12 @@ pub(crate) struct MeshSockets {
     open: RuleSet<(Option<Ipv4Addr>, Protocol, u16)>,
 }
 
-/// What accept loops need.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: MeshConfig,
-    pub(crate) slots: Arc<Semaphore>,
-    pub(crate) clients: Arc<Clients>,
-    pub(crate) unreachable: Unreachable,
-}
-
 #[derive(Debug, Default)]
 struct State {
     wanted: BTreeMap<Key, Published>,
     open: BTreeMap<Key, Listener>,
     busy: BusyPorts,
 }
-
-type Key = (Option<IpAddr>, u16, Protocol);
 
 #[derive(Debug)]
 struct Listener {
@@ -340,7 +218,7 @@ impl MeshSockets {
 
     /// Figures of every open port.
     #[cfg(test)]
-    pub(crate) fn stats(&self) -> Vec<PortStats> {
+    pub(crate) fn stats(&self) -> Vec<port::PortStats> {
         self.lock()
             .open
             .values()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use weft_control::objects::Protocol;
 
-use super::Published;
+use super::port::Published;
 use super::rule_set::RuleSet;
 use crate::kept::HostRules;
 use crate::sandbox::gwbridge::{TABLE, mesh_wall};

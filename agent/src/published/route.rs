@@ -13,8 +13,8 @@ use socket2::SockRef;
 use tokio::sync::watch;
 use weft_control::objects::ClientAddress;
 
-use super::Published;
 use super::listen::BACKLOG;
+use super::port::Published;
 
 /// Shared by a listener and its accept loop; changed while the port stays open.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use weft_control::objects::{ClientAddress, Protocol};
 
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};
+use super::proxy;
 use super::route::Route;
-use super::{Shared, proxy};
+use super::shared::Shared;
 
 /// Pause after the kernel could not give out a connection (descriptors or memory used up).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

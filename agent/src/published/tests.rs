@@ -1,10 +1,13 @@
 //! Real sockets on loopback: 127.0.0.1 is the node, 127.0.0.2 stands in for the mesh address.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use weft_control::objects::{ClientAddress, PublishMode};
 
+use super::port::PortStats;
 use super::*;
 
 const NODE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

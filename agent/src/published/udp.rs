@@ -17,11 +17,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use weft_control::objects::Protocol;
 use weft_sys::udp::{receive_addressed, send_addressed};
 
-use super::Shared;
 use super::buffers::Buffer;
 use super::clients::{Admitted, Behind};
 use super::counters::{OpenConnection, PortCounters};
 use super::route::Route;
+use super::shared::Shared;
 
 /// Pause after an error of the socket that clients send to.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);

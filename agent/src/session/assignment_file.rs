@@ -8,8 +8,11 @@ use serde::de::DeserializeOwned;
 use weft_control::assignment::{Assignment, Own, Shared};
 
 use super::identity::{Identity, IdentityError, replace_private};
-use super::membership::{ASSIGNMENT_FILE, SHARED_FILE};
 use crate::state_file::{self, Found};
+
+/// The half of this node, and the one of all nodes.
+pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";
+pub(super) const SHARED_FILE: &str = "shared.json";
 
 /// Where the last orders are.
 #[derive(Debug, Clone)]

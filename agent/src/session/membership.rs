@@ -8,7 +8,7 @@ use weft_control::assignment::Assignment;
 use weft_control::cluster::NodeDescription;
 use weft_control::objects::Role;
 
-use super::assignment_file::AssignmentFile;
+use super::assignment_file::{ASSIGNMENT_FILE, AssignmentFile, SHARED_FILE};
 use super::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
@@ -16,9 +16,6 @@ use super::identity::{
 use crate::state_file;
 
 const FILE: &str = "swarm.json";
-/// Last orders, the node's own and those of all nodes: [`super::assignment_file`] writes them.
-pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";
-pub(super) const SHARED_FILE: &str = "shared.json";
 /// Desired state: managers only.
 pub(crate) const STORE_FILE: &str = "manager.redb";
 
