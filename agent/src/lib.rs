@@ -16,6 +16,7 @@ mod kept;
 mod manager;
 mod membership;
 mod metrics;
+mod names;
 mod node;
 mod notify;
 mod observe;

@@ -19,8 +19,8 @@ use super::known::{KnownEndpoint, LocalPort, PlacedEndpoint};
 use super::loads::Loads;
 use super::mtus::Mtus;
 use super::published_ports::{PublishedPort, published_ports};
+use crate::names::{MESH_HOST_IP, MESH_HOST_IP6};
 use crate::published::Published;
-use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6};
 
 /// What a node knows at one moment.
 #[derive(Debug)]

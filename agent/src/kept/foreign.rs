@@ -8,9 +8,7 @@
 
 use serde_json::Value;
 
-use super::HOLD;
-use crate::sandbox::MESH_IFNAME;
-use crate::sandbox::gwbridge::{BRIDGE, TABLE};
+use crate::names::{BRIDGE, HOLD, MESH_IFNAME, TABLE};
 
 /// A way of packets through the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

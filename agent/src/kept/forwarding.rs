@@ -7,8 +7,8 @@
 
 use std::io::ErrorKind;
 
-use crate::sandbox::gwbridge::BRIDGE;
-use crate::sandbox::{MESH_IFNAME, SandboxError, sysctl};
+use crate::names::{BRIDGE, MESH_IFNAME};
+use crate::sandbox::{SandboxError, sysctl};
 
 const CONF: &str = "net/ipv6/conf";
 

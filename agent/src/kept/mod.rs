@@ -21,13 +21,11 @@ use serde_json::Value;
 use weft_sys::netlink::Netlink;
 use weft_sys::nft::{self, NftError, TranslationHold};
 
+use crate::names::{HOLD, TABLE};
 use crate::sandbox::SandboxError;
-use crate::sandbox::gwbridge::{TABLE, former};
+use crate::sandbox::gwbridge::former;
 use foreign::Dropped;
 use shape::Shape;
-
-/// Name of the table that keeps open connections alive while the other one is missing.
-const HOLD: &str = "weft_hold";
 
 /// The rules of this host and the parts that they are made of. Methods block, for some
 /// milliseconds where rules are changed.

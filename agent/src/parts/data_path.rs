@@ -27,12 +27,11 @@ use crate::compile::mtus::Mtus;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
+use crate::names::{MESH_IP as MESH_IPV4, MESH_IP6};
 use crate::published::uplinks::Uplinks;
 use crate::published::{MeshConfig, MeshSockets, owner};
 use crate::sandbox::gwbridge::GatewayBridge;
-use crate::sandbox::{
-    MESH_IP as MESH_IPV4, MESH_IP6, add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6,
-};
+use crate::sandbox::{add_mesh_ipv6, open_mesh_tap, remove_mesh_ipv6};
 
 /// Address behind `weft0` that published ports are sent to.
 pub(crate) const MESH_IP: IpAddr = IpAddr::V4(MESH_IPV4);

@@ -20,8 +20,8 @@ use super::port::Published;
 use super::rule_set::RuleSet;
 use super::tracking;
 use crate::kept::HostRules;
-use crate::sandbox::MESH_IFNAME;
-use crate::sandbox::gwbridge::{TABLE, mesh_wall};
+use crate::names::{MESH_IFNAME, TABLE};
+use crate::sandbox::gwbridge::mesh_wall;
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.

@@ -11,7 +11,8 @@ use weft_control::objects::Protocol;
 use super::port::Published;
 use super::rule_set::RuleSet;
 use crate::kept::HostRules;
-use crate::sandbox::gwbridge::{TABLE, mesh_wall};
+use crate::names::TABLE;
+use crate::sandbox::gwbridge::mesh_wall;
 
 /// A port, on one address of the host or on all.
 type Element = (Option<Ipv4Addr>, Protocol, u16);

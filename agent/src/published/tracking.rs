@@ -12,8 +12,8 @@
 
 use std::net::IpAddr;
 
-use crate::sandbox::gwbridge::TABLE;
-use crate::sandbox::{MESH_IFNAME, MESH_IP, MESH_IP6, SandboxError, sysctl};
+use crate::names::{MESH_IFNAME, MESH_IP, MESH_IP6, TABLE};
+use crate::sandbox::{SandboxError, sysctl};
 
 /// Seconds that a connection may be open and quiet. The flow table keeps it for ever; a kernel that
 /// counts time in 32 bits, a thousand to the second, cannot for longer than 24 days.

@@ -14,8 +14,7 @@ use weft_sys::netlink::{Mark, Netlink, NetlinkError, Rule};
 use weft_sys::nft::NftError;
 
 use crate::kept::HostRules;
-use crate::sandbox::gwbridge::TABLE;
-use crate::sandbox::{MESH_IFNAME, MESH_IP, MESH_IP6};
+use crate::names::{MESH_IFNAME, MESH_IP, MESH_IP6, TABLE};
 
 /// Bits of a packet's mark that are weft's: apart from those of kube-proxy (0xc000), tailscale
 /// (0xff0000) and the Amazon CNI (0x80).

@@ -9,9 +9,8 @@ use weft_control::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 
 use crate::blocking::blocking;
+use crate::names::{BRIDGE, MESH_IFNAME};
 use crate::parts::warnings::Warnings;
-use crate::sandbox::MESH_IFNAME;
-use crate::sandbox::gwbridge::BRIDGE;
 
 /// Between two looks at the host's routes when no network changes.
 const LOOK_AT_ROUTES: Duration = Duration::from_secs(60);

@@ -25,22 +25,18 @@ use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
 use weft_sys::nft::{self, NftError};
 
-use super::{GATEWAY_IFNAME, Sandbox, SandboxError, sysctl};
+use super::error::SandboxError;
+use super::{Sandbox, sysctl};
 use crate::kept::HostRules;
+use crate::names::{BRIDGE, GATEWAY_IFNAME, PORT_PREFIX, TABLE};
 
 pub(super) use keep::{is_way_out, made_interface};
 pub(crate) use pool::AddressPool;
-pub(crate) use rules::{ClusterPort, TABLE, WALL, former, mesh_wall};
+pub(crate) use rules::{ClusterPort, WALL, former, mesh_wall};
 pub(crate) use subnet::{SubnetError, choose_subnet};
-
-/// Name of the bridge.
-pub(crate) const BRIDGE: &str = "weft_gwbridge";
 
 /// Name of the bridge's part of the host's rules.
 const PART: &str = "gateway";
-
-/// What names of its ports begin with.
-pub(crate) const PORT_PREFIX: &str = "wgw";
 
 /// Why the bridge is not there, or a sandbox not on it.
 #[derive(Debug, thiserror::Error)]

@@ -6,32 +6,15 @@
 //! unique local prefix (RFC 4193) that no network gets, and end with the IPv4 addresses, so that
 //! both have one Ethernet address.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_control::objects::Mac;
 use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::tap::{Tap, TapConfig};
 
+use super::error::SandboxError;
 use super::port::super_frame_len;
-use super::{SandboxError, sysctl};
-
-/// Name of the TAP.
-pub(crate) const MESH_IFNAME: &str = "weft0";
-
-/// The host's own address on [`MESH_IFNAME`], in a /30.
-pub(crate) const MESH_HOST_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
-
-/// Where published ports are connected to; answered by the data plane.
-pub(crate) const MESH_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
-
-/// The host's own IPv6 address on [`MESH_IFNAME`], in a /126.
-pub(crate) const MESH_HOST_IP6: Ipv6Addr =
-    Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d01);
-
-/// Where published ports are connected to over IPv6; answered by the data plane.
-pub(crate) const MESH_IP6: Ipv6Addr =
-    Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d02);
+use super::sysctl;
+use crate::names::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, MESH_IP, MESH_IP6};
 
 /// Ethernet address of the host on [`MESH_IFNAME`].
 const MESH_HOST_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 1]);

@@ -15,6 +15,7 @@
 //! set-up is idempotent, so a restarted agent calls the same functions again and takes up what is
 //! there.
 
+mod error;
 pub(crate) mod gwbridge;
 mod mesh_tap;
 mod port;
@@ -22,72 +23,19 @@ mod resolver;
 pub(crate) mod runner;
 pub(crate) mod sysctl;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
-use weft_sys::netlink::{Netlink, NetlinkError};
+use weft_sys::netlink::Netlink;
 use weft_sys::netns::{Netns, NetnsError};
-use weft_sys::nft;
-use weft_sys::tap::TapError;
 
+use crate::names::GATEWAY_IFNAME;
+
+pub use error::SandboxError;
 pub(crate) use mesh_tap::{
-    MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, MESH_IP, MESH_IP6, add_mesh_ipv6, keep_mesh_tap,
-    open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
+    add_mesh_ipv6, keep_mesh_tap, open_mesh_tap, remove_mesh_ipv6, remove_mesh_tap,
 };
 pub(crate) use port::{PortConfig, keep_port, set_port_mtu};
 pub(crate) use resolver::{DnsSockets, WayToResolver};
-
-/// Where the resolver of every sandbox is asked.
-pub(crate) const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
-
-/// Name of the gateway bridge's interface inside a sandbox; never used for an overlay network.
-pub(crate) const GATEWAY_IFNAME: &str = "eth1";
-
-/// Why a sandbox could not be set up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SandboxError {
-    /// The namespace itself.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// An interface, address, route or rule.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The device of an overlay network.
-    #[error(transparent)]
-    Tap(#[from] TapError),
-    /// The namespace cannot be entered any more.
-    #[error("cannot enter the sandbox: {0}")]
-    Enter(#[source] io::Error),
-    /// A kernel setting.
-    #[error("cannot set {name} in the sandbox: {source}")]
-    Sysctl {
-        /// Path below `/proc/sys`.
-        name: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Config: the wanted name of an interface cannot be had.
-    #[error("interface {ifname} {why}: leave --ifname out, or choose another one")]
-    Ifname {
-        /// As asked for.
-        ifname: String,
-        /// What is in the way.
-        why: &'static str,
-    },
-    /// The resolver's sockets.
-    #[error("cannot open the resolver's socket on {} ({protocol}) in the sandbox: {source}", DNS_ADDR.ip())]
-    Dns {
-        /// `udp` or `tcp`.
-        protocol: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Rules inside the sandbox.
-    #[error("the rules of the resolver in the sandbox: {0}")]
-    Rules(#[source] nft::NftError),
-}
 
 /// A network namespace with its interfaces.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use weft_sys::netlink::{Link, Netlink, NetlinkError, Route, Rule};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 
-use super::{Sandbox, SandboxError, sysctl};
+use super::error::SandboxError;
+use super::{Sandbox, sysctl};
 
 /// What an overlay interface should be.
 #[derive(Debug, Clone)]

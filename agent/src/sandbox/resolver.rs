@@ -13,7 +13,9 @@ use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
 use weft_sys::nft;
 
-use super::{DNS_ADDR, Sandbox, SandboxError};
+use super::Sandbox;
+use super::error::SandboxError;
+use crate::names::DNS_ADDR;
 
 /// The table of a sandbox that has the rewrites.
 const TABLE: &str = "weft_dns";

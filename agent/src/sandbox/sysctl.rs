@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::SandboxError;
+use super::error::SandboxError;
 
 /// Writes `/proc/sys/NAME` unless it has that value already: where `/proc/sys` is read-only
 /// (containers), a host that is set up right needs no write.

@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,9 +8,12 @@ use ipnet::IpNet;
 use weft_control::id::EndpointId;
 use weft_control::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
+use weft_sys::nft;
+use weft_sys::tap::TapError;
 
-use super::gwbridge::{BRIDGE, Egress, GatewayBridge, TABLE};
+use super::gwbridge::{Egress, GatewayBridge};
 use super::*;
+use crate::names::{BRIDGE, DNS_ADDR, MESH_IFNAME, MESH_IP, MESH_IP6, TABLE};
 
 fn net(text: &str) -> IpNet {
     text.parse().expect("net")

@@ -15,11 +15,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use weft_control::objects::{Mac, Protocol};
 use weft_dataplane::SEGMENTING_DEVICE;
 
-use super::{BRIDGE, PORT_PREFIX};
-use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};
-
-/// Name of the table, family `inet`.
-pub(crate) const TABLE: &str = "weft";
+use crate::names::{BRIDGE, MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, PORT_PREFIX, TABLE};
 
 /// Chains without which a part of the wall is missing, with how many rules each has at least.
 pub(crate) const WALL: [(&str, usize); 9] = [

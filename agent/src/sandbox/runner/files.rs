@@ -12,7 +12,7 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::RunError;
 use crate::dns::resolv_conf::HOST_PATH;
-use crate::sandbox::DNS_ADDR;
+use crate::names::DNS_ADDR;
 
 pub(super) const RECORD: &str = "process.json";
 
