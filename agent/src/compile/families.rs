@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Says of which nodes the data path is of another family than this node's, so that no packets pass.
-pub(crate) fn out_of_reach<'a>(
+pub(super) fn out_of_reach<'a>(
     own: IpAddr,
     nodes: impl Iterator<Item = (&'a str, IpAddr)>,
 ) -> impl Iterator<Item = String> {

@@ -11,22 +11,22 @@ use super::known::{KnownEndpoint, PlacedEndpoint};
 use crate::published::Published;
 
 /// A port that this node accepts.
-pub(crate) struct PublishedPort<'a> {
-    pub(crate) service: &'a ServiceView,
-    pub(crate) port: &'a PortSpec,
+pub(super) struct PublishedPort<'a> {
+    pub(super) service: &'a ServiceView,
+    pub(super) port: &'a PortSpec,
     /// With `mode=host`: the only replica.
-    pub(crate) task: Option<&'a PlacedEndpoint<'a>>,
+    pub(super) task: Option<&'a PlacedEndpoint<'a>>,
     /// A replica takes new connections.
-    pub(crate) serving: bool,
+    pub(super) serving: bool,
     /// Port at the mesh address that stands for it.
-    pub(crate) mesh_port: u16,
+    pub(super) mesh_port: u16,
     /// No replica that takes new connections is to be spoken to over IPv4 only.
-    pub(crate) ipv6: bool,
+    pub(super) ipv6: bool,
 }
 
 impl PublishedPort<'_> {
     /// What the listener is told.
-    pub(crate) fn wanted(&self) -> Published {
+    pub(super) fn wanted(&self) -> Published {
         Published {
             host_ip: self.port.host_ip,
             port: self.port.published,
@@ -43,7 +43,7 @@ impl PublishedPort<'_> {
 }
 
 /// True for a replica of the service that published ports reach.
-pub(crate) fn is_replica(
+pub(super) fn is_replica(
     record: &KnownEndpoint,
     service: &ServiceView,
     ingress: &NetworkId,
@@ -58,7 +58,7 @@ fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
 
 /// Every port of the services that this node accepts: those with `mode=host` while it has a task.
 /// `ipv6` says whether the mesh has an address of that family.
-pub(crate) fn published_ports<'a>(
+pub(super) fn published_ports<'a>(
     services: &'a [ServiceView],
     endpoints: &'a [PlacedEndpoint<'a>],
     ingress: Option<&NetworkId>,

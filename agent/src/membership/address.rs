@@ -9,23 +9,23 @@ use ipnet::IpNet;
 use weft_sys::netlink::Netlink;
 
 /// TCP port of managers.
-pub(crate) const MANAGER_PORT: u16 = 2377;
+pub(super) const MANAGER_PORT: u16 = 2377;
 
 /// The text or the system does not say which address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct AddressError(String);
+pub(super) struct AddressError(String);
 
 /// Addresses of this host by interface, loopback and link-local ones left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct HostAddresses(Vec<(String, IpAddr)>);
+pub(super) struct HostAddresses(Vec<(String, IpAddr)>);
 
 impl HostAddresses {
     /// Asks the kernel, in the calling thread's namespace.
     ///
     /// # Errors
     /// When netlink does not answer.
-    pub(crate) fn read() -> Result<Self, AddressError> {
+    pub(super) fn read() -> Result<Self, AddressError> {
         let failed = |e: weft_sys::netlink::NetlinkError| AddressError(e.to_string());
         let mut netlink = Netlink::open().map_err(failed)?;
         let links = netlink.links().map_err(failed)?;
@@ -88,7 +88,7 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub(crate) fn advertise(
+    pub(super) fn advertise(
         &self,
         flag: Option<&str>,
     ) -> Result<(IpAddr, Option<u16>), AddressError> {
@@ -115,7 +115,7 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub(crate) fn listen(
+    pub(super) fn listen(
         &self,
         flag: Option<&str>,
         advertise: IpAddr,
@@ -137,7 +137,7 @@ impl HostAddresses {
     ///
     /// # Errors
     /// See the module.
-    pub(crate) fn data_path(
+    pub(super) fn data_path(
         &self,
         flag: Option<&str>,
         default: IpAddr,

@@ -21,7 +21,7 @@ const SUBJECT: &str = "manager";
 /// Opens the manager; where that fails the node is without one, says so, and tries again until
 /// `stop` is true: state may be restored, a port become free, a disk get room. The task that does
 /// so, if it has to.
-pub(crate) async fn open(
+pub(super) async fn open(
     handles: &Arc<Handles>,
     mut stop: watch::Receiver<bool>,
     config: ManagerConfig,
@@ -51,7 +51,7 @@ pub(crate) async fn open(
 
 /// Uses the certificates that the manager makes for its own node: it needs no session, and so
 /// no certificate, to get one.
-pub(crate) fn follow_identity(handles: &Arc<Handles>, manager: &Manager) {
+pub(super) fn follow_identity(handles: &Arc<Handles>, manager: &Manager) {
     let mut newest = manager.identities();
     newest.mark_changed();
     let handles = Arc::downgrade(handles);

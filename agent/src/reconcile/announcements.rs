@@ -19,14 +19,14 @@ const REMEMBERED: usize = 4096;
 
 /// What neighbours were last told of addresses that are, or were, those of static peers.
 #[derive(Debug, Default)]
-pub(crate) struct Announcements {
+pub(super) struct Announcements {
     told: BTreeMap<(Vni, IpAddr), Mac>,
     started: bool,
 }
 
 impl Announcements {
     /// Takes in new tables, and the addresses of static peers; what is to be announced.
-    pub(crate) fn take(
+    pub(super) fn take(
         &mut self,
         switch: &Switch,
         peers: impl Iterator<Item = (Vni, IpAddr)>,
@@ -58,7 +58,7 @@ impl Announcements {
 
 /// Writes announcements to the ports of their networks on this node. One that is not taken is lost:
 /// its sandbox asks again by itself, later.
-pub(crate) fn announce(changed: &[(Vni, IpAddr, Mac)], local: &[LocalPort]) {
+pub(super) fn announce(changed: &[(Vni, IpAddr, Mac)], local: &[LocalPort]) {
     for (vni, ip, mac) in changed {
         let mut frame = [0; VNET_HEADER_LEN + ANNOUNCEMENT_LEN];
         let Some((_, out)) = frame.split_first_chunk_mut::<VNET_HEADER_LEN>() else {

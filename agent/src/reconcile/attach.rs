@@ -15,13 +15,13 @@ use crate::parts::data_path::DataPath;
 use crate::sandbox::PortConfig;
 
 /// eth0, eth2, eth3, …: eth1 leads to the gateway bridge.
-pub(crate) fn ifname(index: usize) -> String {
+pub(super) fn ifname(index: usize) -> String {
     let number = if index == 0 { 0 } else { index + 1 };
     format!("eth{number}")
 }
 
 /// What a sandbox needs to know of an attachment.
-pub(crate) fn port_config(
+pub(super) fn port_config(
     ifname: String,
     attachment: &Attachment,
     network: &Network,
@@ -46,14 +46,14 @@ pub(crate) fn port_config(
 
 /// Addresses that the sandbox gets. Who publishes a port did not ask for IPv6: a kernel without it
 /// serves the port over IPv4.
-pub(crate) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAddr> {
+pub(super) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAddr> {
     let without = network.spec.ingress && !Path::new("/proc/sys/net/ipv6").exists();
     let ips = attachment.ips.iter().copied();
     ips.filter(|ip| ip.is_ipv4() || !without).collect()
 }
 
 /// The data plane's side of an attachment; `id` is a number that no port had yet.
-pub(crate) fn local_port(
+pub(super) fn local_port(
     id: PortId,
     data_path: &DataPath,
     tap: Tap,

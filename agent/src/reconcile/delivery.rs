@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_sys::netns::Netns;
 
 /// How long the readers may take, at least: the grace period of the task may be longer.
-pub(crate) const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A reader that takes nothing for so long is taken for gone.
 const STALLED: Duration = Duration::from_secs(3);
@@ -18,7 +18,7 @@ const WITHOUT_DATA: [&str; 4] = ["02", "03", "06", "0A"];
 
 /// How far the kernel is. Time is an argument.
 #[derive(Debug)]
-pub(crate) struct Delivery {
+pub(super) struct Delivery {
     limit: Duration,
     /// The least that there was to send, and since when.
     least: Option<(u64, Duration)>,
@@ -26,13 +26,13 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Of a program that has ended just now.
-    pub(crate) fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, least: None }
     }
 
     /// Whether nothing more is to be waited for, `since` after the end, while `unsent` bytes have not
     /// been acknowledged.
-    pub(crate) fn is_over(&mut self, unsent: u64, since: Duration) -> bool {
+    pub(super) fn is_over(&mut self, unsent: u64, since: Duration) -> bool {
         let progress = self.least.is_none_or(|(least, _)| unsent < least);
         let (_, at) = match self.least {
             Some(known) if !progress => known,
@@ -47,7 +47,7 @@ impl Delivery {
 ///
 /// # Errors
 /// The namespace or its tables cannot be read.
-pub(crate) fn unsent(netns: &Netns) -> io::Result<u64> {
+pub(super) fn unsent(netns: &Netns) -> io::Result<u64> {
     netns.run_in(|| Ok(table("tcp")? + table("tcp6")?))?
 }
 

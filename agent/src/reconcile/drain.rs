@@ -9,7 +9,7 @@ use weft_control::id::{EndpointId, NodeId};
 use weft_control::records::LoadRecord;
 
 /// What gossip needs to reach every node, at least: names are withdrawn too, and nobody says so.
-pub(crate) const WITHDRAW: Duration = Duration::from_millis(500);
+pub(super) const WITHDRAW: Duration = Duration::from_millis(500);
 
 /// How long nodes may take to say that they send nothing new.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
@@ -19,14 +19,14 @@ const FINISHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where a task is on its way out. Time is an argument.
 #[derive(Debug)]
-pub(crate) struct Drain {
+pub(super) struct Drain {
     endpoints: BTreeSet<EndpointId>,
     acknowledged: Option<Duration>,
 }
 
 impl Drain {
     /// Of a task with these endpoints, which were withdrawn just now.
-    pub(crate) fn new(endpoints: impl IntoIterator<Item = EndpointId>) -> Self {
+    pub(super) fn new(endpoints: impl IntoIterator<Item = EndpointId>) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
             acknowledged: None,
@@ -34,7 +34,7 @@ impl Drain {
     }
 
     /// Whether the task may be stopped, `since` after it was withdrawn.
-    pub(crate) fn is_over(&mut self, view: &NetdbView, since: Duration) -> bool {
+    pub(super) fn is_over(&mut self, view: &NetdbView, since: Duration) -> bool {
         self.judge(&view.members, view.loads(), since)
     }
 

@@ -27,18 +27,18 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// What a lifecycle is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(super) enum Wish {
     Run,
     Stop,
 }
 
 /// One task from its first order to its end.
-pub(crate) struct Lifecycle {
-    pub(crate) handles: Arc<Handles>,
-    pub(crate) data_path: Arc<DataPath>,
-    pub(crate) orders: Arc<Assignment>,
-    pub(crate) task: Task,
-    pub(crate) wish: watch::Receiver<Wish>,
+pub(super) struct Lifecycle {
+    pub(super) handles: Arc<Handles>,
+    pub(super) data_path: Arc<DataPath>,
+    pub(super) orders: Arc<Assignment>,
+    pub(super) task: Task,
+    pub(super) wish: watch::Receiver<Wish>,
 }
 
 /// How a task ended.
@@ -62,7 +62,7 @@ enum Found {
 }
 
 impl Lifecycle {
-    pub(crate) async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let id = self.task.id.clone();
         let end = self.live().await.unwrap_or_else(End::Rejected);
         if let End::Exited(_) | End::Stopped(_) = end {

@@ -25,7 +25,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 
 /// When each replica of this node is looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Listening {
+pub(super) struct Listening {
     next: BTreeMap<EndpointId, (Instant, Duration)>,
     looking: Option<JoinHandle<()>>,
     /// A look was waited for.
@@ -42,7 +42,7 @@ struct Look {
 impl Listening {
     /// Looks at the replicas whose turn it is, beside the caller, and writes down what is found. The
     /// first look is waited for: after a restart clients may come at once.
-    pub(crate) async fn keep(&mut self, local: &Arc<LocalPorts>, orders: &Assignment) {
+    pub(super) async fn keep(&mut self, local: &Arc<LocalPorts>, orders: &Assignment) {
         if self.looking.as_ref().is_some_and(|l| !l.is_finished()) {
             return;
         }

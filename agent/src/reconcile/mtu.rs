@@ -24,7 +24,7 @@ const GROW_AFTER: Duration = Duration::from_millis(200);
 
 /// What was measured and set last.
 #[derive(Debug)]
-pub(crate) struct MtuKeeper {
+pub(super) struct MtuKeeper {
     underlay: Option<Underlay>,
     vteps: BTreeSet<IpAddr>,
     /// When the tables got other MTUs.
@@ -46,13 +46,13 @@ impl Default for MtuKeeper {
 
 impl MtuKeeper {
     /// MTU of the data path's device, for the other nodes; 0 before it was measured.
-    pub(crate) fn device(&self) -> u32 {
+    pub(super) fn device(&self) -> u32 {
         self.underlay.as_ref().map_or(0, |u| u.device)
     }
 
     /// Makes tables and ports follow the underlay. The kernel is asked when `look` says so, and
     /// when there are other VTEPs than before.
-    pub(crate) async fn keep(
+    pub(super) async fn keep(
         &mut self,
         data_path: &DataPath,
         local: &LocalPorts,

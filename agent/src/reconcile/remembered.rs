@@ -28,15 +28,15 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// Records of other nodes.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Records {
+pub(super) struct Records {
     /// Who speaks, and what of himself.
-    pub(crate) nodes: Vec<(NodeId, NodeRecord)>,
-    pub(crate) endpoints: Heard,
+    pub(super) nodes: Vec<(NodeId, NodeRecord)>,
+    pub(super) endpoints: Heard,
 }
 
 /// The file, and what each node said last.
 #[derive(Debug)]
-pub(crate) struct Remembered {
+pub(super) struct Remembered {
     path: PathBuf,
     nodes: BTreeMap<NodeId, Last>,
     written: Option<(u64, Instant)>,
@@ -52,7 +52,7 @@ struct Last {
 
 impl Remembered {
     /// Reads the file. It only spares a moment of silence, so a missing or damaged one is empty.
-    pub(crate) fn load(path: PathBuf, now: Instant) -> Self {
+    pub(super) fn load(path: PathBuf, now: Instant) -> Self {
         let records = match state_file::read(&path) {
             Ok(Found::Value(records)) => records,
             // A damaged file is in the log already.
@@ -77,7 +77,7 @@ impl Remembered {
     /// Adds what is remembered of nodes that are silent and not known to be `gone`; the word of the
     /// others replaces it. A node speaks with its own record, which it sends after its endpoints.
     /// True when the outcome depends on the time.
-    pub(crate) fn complete(
+    pub(super) fn complete(
         &mut self,
         records: &mut Records,
         gone: impl Fn(&NodeId) -> bool,
@@ -123,7 +123,7 @@ impl Remembered {
     }
 
     /// Writes what the tables of `epoch` were made from, unless that was done or is too soon.
-    pub(crate) fn keep(&mut self, epoch: u64, now: Instant, records: impl FnOnce() -> Records) {
+    pub(super) fn keep(&mut self, epoch: u64, now: Instant, records: impl FnOnce() -> Records) {
         let idle = self
             .written
             .is_some_and(|(of, at)| of == epoch || now.duration_since(at) < PACE);

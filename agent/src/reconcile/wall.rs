@@ -12,13 +12,13 @@ use crate::sandbox::gwbridge::ClusterPort;
 
 /// Keeps [`cluster_ports`] closed as nodes come and go.
 #[derive(Debug, Default)]
-pub(crate) struct Wall {
+pub(super) struct Wall {
     closed: Option<BTreeSet<ClusterPort>>,
 }
 
 impl Wall {
     /// Takes in the orders. What could not be closed is tried again by the next call.
-    pub(crate) async fn keep(
+    pub(super) async fn keep(
         &mut self,
         data_path: &DataPath,
         orders: &Assignment,
