@@ -32,6 +32,9 @@ pub(crate) const TABLE: &str = "weft";
 /// The table that keeps open connections alive while the other one is missing.
 pub(crate) const HOLD: &str = "weft_hold";
 
+/// Where the host keeps its resolvers.
+pub(crate) const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// Where the resolver of every sandbox is asked.
 pub(crate) const DNS_ADDR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
 

@@ -10,7 +10,7 @@
 //! takes both.
 
 mod outside;
-pub(crate) mod resolv_conf;
+mod resolv_conf;
 mod resolver;
 mod server;
 mod shared;

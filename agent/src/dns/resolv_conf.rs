@@ -3,16 +3,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where the host keeps it.
-pub(crate) const HOST_PATH: &str = "/etc/resolv.conf";
-
-/// Address of the resolver inside sandboxes. As an upstream it would be ourselves.
-pub(crate) const SANDBOX_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+use crate::names::DNS_ADDR;
 
 const PORT: u16 = 53;
 
@@ -26,7 +22,7 @@ pub(crate) fn upstreams(text: &[u8]) -> Vec<SocketAddr> {
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| value(line, b"nameserver"))
         .filter_map(address)
-        .filter(|upstream| upstream.ip() != IpAddr::V4(SANDBOX_ADDRESS))
+        .filter(|upstream| upstream.ip() != *DNS_ADDR.ip())
         .collect()
 }
 

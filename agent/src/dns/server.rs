@@ -62,7 +62,7 @@ impl DnsServer {
     }
 
     /// A server that forwards to the resolvers in a `resolv.conf`, and follows its changes.
-    /// Usually of [`HOST_PATH`](super::resolv_conf::HOST_PATH). A file that cannot be read counts
+    /// Usually of [`HOST_RESOLV_CONF`](crate::names::HOST_RESOLV_CONF). A file that cannot be read counts
     /// as empty, with a warning, until it can.
     #[must_use]
     pub(crate) fn following(resolv_conf: &Path) -> Self {

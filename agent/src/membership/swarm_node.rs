@@ -13,8 +13,8 @@ use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::dns::DnsServer;
-use crate::dns::resolv_conf::HOST_PATH;
 use crate::manager::{Manager, ManagerConfig};
+use crate::names::HOST_RESOLV_CONF;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
 use crate::parts::data_path::DataPath;
@@ -95,7 +95,7 @@ impl SwarmNode {
             },
         );
         let dns = if config.dns_upstreams.is_empty() {
-            DnsServer::following(HOST_PATH.as_ref())
+            DnsServer::following(HOST_RESOLV_CONF.as_ref())
         } else {
             DnsServer::new(&config.dns_upstreams)
         };

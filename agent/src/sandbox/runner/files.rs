@@ -11,8 +11,7 @@ use weft_sys::process::Process;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::RunError;
-use crate::dns::resolv_conf::HOST_PATH;
-use crate::names::DNS_ADDR;
+use crate::names::{DNS_ADDR, HOST_RESOLV_CONF};
 
 pub(super) const RECORD: &str = "process.json";
 
@@ -43,11 +42,11 @@ pub(super) fn resolv_conf(host: &str) -> String {
 
 /// The node's own file, for its search domains. Foreign text: comments may be in any encoding.
 pub(super) fn host_resolv_conf() -> String {
-    match std::fs::read(HOST_PATH) {
+    match std::fs::read(HOST_RESOLV_CONF) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
-            tracing::warn!(path = HOST_PATH, %error, "tasks get no search domains of the host");
+            tracing::warn!(path = HOST_RESOLV_CONF, %error, "tasks get no search domains of the host");
             String::new()
         }
     }
