@@ -1,5 +1,5 @@
 //! From orders, gossip and the ports of this node to what the data plane, DNS and the listeners
-//! use. Pure: no sockets, no files, no clock.
+//! use. Pure: no sockets, no files, no clock; only the counters of `loads` are shared with workers.
 
 mod families;
 pub(crate) mod known;

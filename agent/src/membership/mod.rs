@@ -1,5 +1,5 @@
-//! Being part of a swarm: the addresses that a node is reached at, joining it, the member that
-//! follows, starting again after a restart, leaving.
+//! Being part of a swarm. [`slot::Slot`] is the place for a membership: init, join, starting again,
+//! leaving. [`swarm_node::SwarmNode`] is the member, with the loops that make it work.
 
 mod address;
 mod manager_part;

@@ -1,4 +1,6 @@
-//! Makes what runs here what the orders say, again and again.
+//! Makes what runs here what the orders say, again and again: tasks, endpoints, tables, gossip in
+//! [`reconciler`], what weft has in the kernel in [`keeper`], replicas that were left out in
+//! [`probe`].
 
 mod announcements;
 mod attach;
