@@ -249,7 +249,7 @@ pub(crate) enum RoleArg {
 impl RoleArg {
     /// As in paths and messages.
     #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Manager => "manager",
