@@ -6,7 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod handles;
 pub(crate) mod local;
 pub(crate) mod manager_slot;
-pub(crate) mod probe_stats;
+mod probe_stats;
 pub(crate) mod questions;
 pub(crate) mod underlay;
 pub(crate) mod warnings;
