@@ -353,6 +353,9 @@ fn ports_that_cannot_be_are_refused_with_dockers_words() {
             2,
         ),
         (&["7946:80"], "port 7946/tcp is used by weft itself", 1),
+        (&["7946:80/udp"], "port 7946/udp is used by weft itself", 1),
+        (&["2377:80"], "port 2377/tcp is used by weft itself", 1),
+        (&["4789:80/udp"], "port 4789/udp is used by weft itself", 1),
     ] {
         let mut words = vec!["service", "create", "--name", "bad"];
         for port in ports {
