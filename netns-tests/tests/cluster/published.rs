@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_netns_tests::{Cluster, Task, eventually, get, hold};
+use weft_netns_tests::{Cluster, Task, connect, eventually, get, hold};
 use weft_sys::netns::Netns;
 
 use crate::{PROGRAM, swarm};
@@ -193,7 +193,7 @@ fn ports_of_both_protocols_families_and_forms_are_accepted_everywhere() {
 }
 
 #[test]
-fn a_port_on_one_address_is_accepted_there_alone() {
+fn a_port_on_one_address_is_accepted_there_alone_also_when_it_moves() {
     let cluster = swarm(2);
     let (one, two) = (cluster.addr("node1"), cluster.addr("node2"));
     let on_two = format!("{two}:7001:81");
@@ -219,34 +219,70 @@ fn a_port_on_one_address_is_accepted_there_alone() {
         assert_eq!(row["PortErrors"], serde_json::json!([]), "{row}");
     }
     let rows = rows_at(&cluster, "node1", &["mesh", "ls"]);
-    let state = |rows: &[Value], service: &str| {
-        let row = rows
-            .iter()
-            .find(|r| r["Port"] == 7001 && r["Service"] == service);
-        row.map(|r| r["State"].clone()).expect("a row")
-    };
-    assert_eq!(state(&rows, "narrow"), "no such address here");
-    assert_eq!(state(&rows, "other"), "listening (frame)");
+    assert_eq!(state(&rows, 7001, "narrow"), "no such address here");
+    assert_eq!(state(&rows, 7001, "other"), "listening (frame)");
     // … but that it is nowhere is one, until a node gets it.
-    let nowhere = ["-p", "192.0.2.9:7009:80"];
-    serve(&cluster, "nowhere", &nowhere, &[80]);
-    let says = "port 7009/tcp: no node has the address 192.0.2.9";
-    let error = || {
-        let row = cluster.inspect("service", "nowhere");
-        row["PortErrors"].to_string()
+    an_address_comes_and_moves(&cluster);
+}
+
+fn state(rows: &[Value], port: u16, service: &str) -> Value {
+    let row = rows
+        .iter()
+        .find(|r| r["Port"] == port && r["Service"] == service);
+    row.map(|r| r["State"].clone()).expect("a row")
+}
+
+fn an_address_comes_and_moves(cluster: &Cluster) {
+    serve(cluster, "nowhere", &["-p", "192.0.2.9:7009:80"], &[80]);
+    let complained = |complains: bool| {
+        let says = "port 7009/tcp: no node has the address 192.0.2.9";
+        eventually("the service says so, or no longer", || {
+            let row = cluster.inspect("service", "nowhere");
+            match row["PortErrors"].to_string() {
+                text if text.contains(says) == complains => Ok(()),
+                text => Err(text),
+            }
+        });
     };
-    eventually("the service says it", || match error() {
-        text if text.contains(says) => Ok(()),
-        text => Err(text),
-    });
-    let words = ["ip", "address", "add", "192.0.2.9/32", "dev", "lo"];
-    cluster.run("node2", None, &words).done();
+    let has = |node: &str, verb: &str| {
+        let words = ["ip", "address", verb, "192.0.2.9/32", "dev", "lo"];
+        cluster.run(node, None, &words).done();
+    };
+    let leads_to = |node: &str| {
+        let via = cluster.addr(node).to_string();
+        let words = ["ip", "route", "replace", "192.0.2.9/32", "via", &via];
+        cluster.run("outside", None, &words).done();
+    };
+    let client = cluster.outside();
+    let own = |node| cluster.netns(node, None);
     let there = SocketAddr::new("192.0.2.9".parse().expect("an address"), 7009);
+    complained(true);
+    has("node2", "add");
+    leads_to("node2");
     answers(&own("node2"), there, "nowhere-80");
-    eventually("the complaint is gone", || match error() {
-        text if text == "[]" => Ok(()),
-        text => Err(text),
-    });
+    answers(&client, there, "nowhere-80");
+    complained(false);
+    // It moves, and is nowhere on its way.
+    has("node2", "del");
+    complained(true);
+    has("node1", "add");
+    leads_to("node1");
+    let moved = Instant::now();
+    answers(&client, there, "nowhere-80");
+    let took = moved.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    answers(&own("node1"), there, "nowhere-80");
+    complained(false);
+    for (node, wanted) in [
+        ("node1", "listening (frame)"),
+        ("node2", "no such address here"),
+    ] {
+        let rows = rows_at(cluster, node, &["mesh", "ls"]);
+        assert_eq!(state(&rows, 7009, "nowhere"), wanted, "{node}");
+    }
+    leads_to("node2");
+    let left = connect(&client, there, Duration::from_secs(1));
+    assert!(left.is_err(), "{left:?}");
 }
 
 #[test]
