@@ -440,3 +440,40 @@ fn a_service_without_replicas_refuses_at_once() {
         }
     }
 }
+
+#[test]
+fn a_name_and_a_port_serve_the_next_service_at_once_eight_times_over() {
+    let cluster = swarm(2);
+    let client = cluster.outside();
+    let nodes = ["node1", "node2"];
+    for round in 0..8 {
+        let name = format!("round-{round}");
+        let words = ["service", "create", "-d", "--name", "web", "-p", "8000:80"];
+        let program = ["host", PROGRAM, "demo-http", "--name", &name];
+        let words = [&words[..], &program, &["--port", "80"]].concat();
+        cluster.weft("node1", &words).done();
+        for to in nodes.map(|node| cluster.at(node, 8000)) {
+            answers(&client, to, &name);
+            // None of those before it is asked any more.
+            for _ in 0..3 {
+                let answer = get(&client, to).expect("an answer");
+                let newest = answer.starts_with(&format!("Hello from {name} "));
+                assert!(newest, "{name}: {answer}");
+            }
+        }
+        cluster.weft("node1", &["service", "rm", "web"]).done();
+    }
+    assert!(cluster.rows(&["service", "ls"]).is_empty());
+    for node in nodes {
+        eventually("the port is closed", || {
+            match get(&client, cluster.at(node, 8000)) {
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(()),
+                other => Err(other),
+            }
+        });
+        eventually("none of them runs", || {
+            let said = cluster.run(node, None, &["pgrep", "-f", "round-[0-7] --port 80$"]);
+            if said.code == 1 { Ok(()) } else { Err(said) }
+        });
+    }
+}
