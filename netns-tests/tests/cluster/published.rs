@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_netns_tests::{Cluster, Task, connect, eventually, get, hold};
+use weft_netns_tests::{Cluster, Settings, Task, connect, eventually, figure, get, hold};
 use weft_sys::netns::Netns;
 
+use crate::door::memory_kib;
 use crate::{PROGRAM, swarm};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -475,5 +476,84 @@ fn a_name_and_a_port_serve_the_next_service_at_once_eight_times_over() {
             let said = cluster.run(node, None, &["pgrep", "-f", "round-[0-7] --port 80$"]);
             if said.code == 1 { Ok(()) } else { Err(said) }
         });
+    }
+}
+
+/// Both nodes listen on a thousand ports of a protocol; how long it took since `begun`.
+fn a_thousand_open(cluster: &Cluster, protocol: &str, begun: Instant) -> Duration {
+    for node in ["node1", "node2"] {
+        eventually("all of them are open", || {
+            let rows = rows_at(cluster, node, &["mesh", "ls"]);
+            let of_all = rows.iter().filter(|r| r["Protocol"] == protocol);
+            let states = of_all.filter_map(|r| r["State"].as_str());
+            match states.filter(|s| s.starts_with("listening")).count() {
+                1000 => Ok(()),
+                open => Err(open),
+            }
+        });
+    }
+    begun.elapsed()
+}
+
+#[test]
+#[ignore = "second tier: it opens two thousand ports, with the machine to itself"]
+fn a_thousand_ports_of_each_protocol_open_within_seconds_and_cost_little_memory() {
+    const MOST_KIB: u64 = 20_000;
+    let cluster = Cluster::swarm(
+        PROGRAM,
+        &Settings {
+            nodes: 2,
+            alone: true,
+            ..Settings::default()
+        },
+    );
+    let nodes = ["node1", "node2"];
+    let memory = || nodes.map(|node| memory_kib(&cluster, node, "VmRSS:"));
+    let (tcp, udp) = ("20000-20999:20000-20999", "20000-20999:20000-20999/udp");
+    let before = memory();
+    let begun = Instant::now();
+    let options = ["-d", "-p", tcp];
+    serve(&cluster, "many", &options, &[20_000, 20_999]);
+    let tcp_took = a_thousand_open(&cluster, "tcp", begun);
+    let with_tcp = memory();
+    let begun = Instant::now();
+    let words = ["service", "update", "-d", "--publish-add", udp, "many"];
+    cluster.weft("node1", &words).done();
+    let udp_took = a_thousand_open(&cluster, "udp", begun);
+    let with_both = memory();
+    figure(&format!(
+        "1,000 ports of TCP in {tcp_took:?}, of UDP in {udp_took:?}; {before:?}, {with_tcp:?}, {with_both:?} KiB"
+    ));
+    for took in [tcp_took, udp_took] {
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    for (before, after) in before.iter().zip(with_both) {
+        let more = after.saturating_sub(*before);
+        assert!(more < MOST_KIB, "{more} KiB");
+    }
+    // The first and the last of them, by both nodes.
+    let task = cluster.tasks("many").remove(0);
+    let sandbox = cluster.netns(&task.node, Some(&task.netns));
+    let stop = Arc::<AtomicBool>::default();
+    let client = cluster.outside();
+    for port in [20_000, 20_999] {
+        udp_server(&sandbox, port, "datagram", Arc::clone(&stop));
+        for node in nodes {
+            answers(&client, cluster.at(node, port), &format!("many-{port}"));
+            udp_answers(&client, cluster.at(node, port), "datagram");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    cluster.weft("node1", &["service", "rm", "many"]).done();
+    for node in nodes {
+        eventually("all of them are closed", || {
+            let rows = rows_at(&cluster, node, &["mesh", "ls"]);
+            if rows.is_empty() {
+                Ok(())
+            } else {
+                Err(rows.len())
+            }
+        });
+        is_refused(&client, cluster.at(node, 20_500));
     }
 }
