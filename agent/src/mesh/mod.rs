@@ -283,13 +283,14 @@ impl MeshSockets {
         self.update_frame(&state);
     }
 
-    /// Tries again to open the ports that are busy. To be called every few seconds, inside the
-    /// runtime.
+    /// Tries again to open the ports that are busy, and looks whether the others still have their
+    /// address. To be called every few seconds, inside the runtime.
     pub fn tick(&self) {
         let mut state = self.lock();
         state
             .open
             .retain(|_, listener| self.revive(listener).is_ok());
+        note_lost_addresses(&mut state);
         self.open_missing(&mut state);
         self.update_frame(&state);
     }
@@ -331,8 +332,8 @@ impl MeshSockets {
         self.open.update(open_ports::elements(open));
     }
 
-    /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it
-    /// was found busy, and looked up again now and then.
+    /// Wanted ports that take nobody, and why. Who holds one is known some milliseconds after it was
+    /// found busy, and looked up again now and then.
     #[must_use]
     pub fn busy(&self) -> Vec<BusyPort> {
         self.lock().busy.iter().cloned().collect()
@@ -485,6 +486,23 @@ impl MeshSockets {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// Takes note of open ports whose address the node has no longer. They stay open, so that clients
+/// are served as soon as it is back.
+fn note_lost_addresses(state: &mut State) {
+    let now = Instant::now();
+    for (key, listener) in &state.open {
+        let Some(ip) = listener.published.host_ip else {
+            continue;
+        };
+        match std::net::UdpSocket::bind((ip, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                state.busy.note(*key, &listener.published, &error, now);
+            }
+            _ => state.busy.remove(key),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::CaptureArgs;
 use crate::client::{Client, segment};
-use crate::output::{complain, reader_gone};
+use crate::output::{complain, of_output};
 
 /// Blocks of pcapng that are looked at (draft-ietf-opsawg-pcapng).
 const PACKET: u32 = 6;
@@ -113,11 +113,11 @@ struct Output(std::io::Stdout);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes).map_err(reader_gone)
+        self.0.write(bytes).map_err(of_output)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush().map_err(reader_gone)
+        self.0.flush().map_err(of_output)
     }
 }
 

@@ -126,7 +126,7 @@ impl Printer {
 
     /// Writes as it is, as [`Printer::line`] does otherwise.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes).map_err(reader_gone)
+        self.out.write_all(bytes).map_err(of_output)
     }
 
     /// Writes text and a line feed. What a terminal would obey is escaped, but for line ends and
@@ -161,7 +161,7 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush().map_err(reader_gone)
+        self.out.flush().map_err(of_output)
     }
 }
 
@@ -170,12 +170,12 @@ impl Printer {
 #[error("the reader of the output has gone")]
 pub struct ReaderGone;
 
-/// Marks a closed pipe of the program's own output: other pipes and sockets break too, and that is
-/// a failure.
-pub(crate) fn reader_gone(error: io::Error) -> io::Error {
+/// Marks what went wrong with the program's own output. A closed pipe is no failure there, while
+/// other pipes and sockets break too; a disk that is full is that of the output, not the node's.
+pub(crate) fn of_output(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone),
-        _ => error,
+        kind => io::Error::new(kind, format!("cannot write the output: {error}")),
     }
 }
 
@@ -220,5 +220,10 @@ mod tests {
         let socket = io::Error::from(io::ErrorKind::BrokenPipe);
         let socket = Err::<(), _>(socket).context("no usable answer from weftd");
         assert!(!is_reader_gone(&socket.unwrap_err()));
+        let full = of_output(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        let full = anyhow::Error::from(full);
+        assert!(!is_reader_gone(&full));
+        assert!(full.to_string().starts_with("cannot write the output: "));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::{RData, Record, rdata::A};
+use hickory_proto::rr::{RData, Record, RecordType, rdata::A};
 use weft_netns_tests::{Cluster, Held, Settings, Task, eventually, figure, get, hold, within};
 use weft_sys::netns::Netns;
 
@@ -105,7 +105,7 @@ fn a_service_is_spread_published_scaled_and_reached_at_its_virtual_address() {
     });
 }
 
-/// Answers every question about an address, and counts.
+/// Answers every question about an address, and counts. Names of one word are nobody's.
 pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> Arc<AtomicU32> {
     let socket = netns
         .run_in(|| UdpSocket::bind(at))
@@ -126,12 +126,16 @@ pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> 
             let mut answer = question.clone();
             answer.metadata.message_type = MessageType::Response;
             answer.metadata.response_code = ResponseCode::NoError;
-            let name = question.queries[0].name().clone();
-            answer.answers.push(Record::from_rdata(
-                name,
-                60,
-                RData::A(A::new(203, 0, 113, 7)),
-            ));
+            let query = &question.queries[0];
+            if query.name().num_labels() == 1 {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            } else if query.query_type() == RecordType::A {
+                answer.answers.push(Record::from_rdata(
+                    query.name().clone(),
+                    60,
+                    RData::A(A::new(203, 0, 113, 7)),
+                ));
+            }
             count.fetch_add(1, Ordering::Relaxed);
             let bytes = answer.to_vec().expect("an answer can be written");
             socket.send_to(&bytes, from).expect("an answer can be sent");
