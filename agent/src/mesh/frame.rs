@@ -217,8 +217,9 @@ table inet {TABLE} {{
     chain {chain} {{
         iifname \"{MESH_IFNAME}\" return
         {left_out} return
-        fib daddr type local dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map_at}
-        fib daddr type local dnat {ip} to meta l4proto . th dport map @{map}
+        fib daddr type != local return
+        dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map_at}
+        dnat {ip} to meta l4proto . th dport map @{map}
     }}
 }}
 "
