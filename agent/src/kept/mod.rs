@@ -357,7 +357,11 @@ mod tests {
                 let hooked = objects.iter().filter(|o| o["chain"]["hook"].is_string());
                 let mut names: Vec<_> = hooked.map(|o| o["chain"]["name"].as_str()).collect();
                 names.sort_unstable();
-                assert_eq!(names, ["forward", "output", "prerouting"].map(Some), "{start}");
+                assert_eq!(
+                    names,
+                    ["forward", "output", "prerouting"].map(Some),
+                    "{start}"
+                );
             }
         };
         netns.run_in(check).expect("enter");

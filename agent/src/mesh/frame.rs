@@ -19,8 +19,8 @@ use weft_sys::nft;
 use super::rule_set::RuleSet;
 use super::{Published, tracking};
 use crate::kept::HostRules;
-use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 use crate::sandbox::MESH_IFNAME;
+use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.
