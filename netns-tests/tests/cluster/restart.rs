@@ -296,7 +296,12 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
     let client = cluster.outside();
     let vip = SocketAddr::new(cluster.vip("web", "front"), 80);
     let published = cluster.at(NODE, 8000);
-    eventually("the guest is served", || get(&guest, vip));
+    let all_are_served = || {
+        cluster.wait_ready(2);
+        eventually("the guest is served", || get(&guest, vip));
+        eventually("the node answers", || get(&client, published));
+    };
+    all_are_served();
     let pids = cluster.task_pids(NODE);
     let sandbox = tasks.iter().find(|task| task.node == NODE);
     let sandbox = sandbox.expect("a task there").netns.clone();
@@ -317,6 +322,7 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
     };
     // The first one made some things once and for all.
     restart(None);
+    all_are_served();
     let before = eventually("nothing changes any more", || {
         let first = Belongings::of(&cluster, NODE, &sandbox)?;
         std::thread::sleep(PROBE);
@@ -327,7 +333,7 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
             Err(format!("{first:#?}, {second:#?}"))
         }
     });
-    let mut held = eventually("the node answers", || hold(&client, published));
+    let mut held = hold(&client, published).expect("an answer");
     let mut pause = Duration::ZERO;
     for _ in 0..KILLS / 2 {
         restart(None);
@@ -336,7 +342,7 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
         pause += Duration::from_millis(40);
     }
     restart(None);
-    cluster.wait_ready(2);
+    all_are_served();
     eventually("the node is as it was", || {
         let now = Belongings::of(&cluster, NODE, &sandbox)?;
         if now.is_as(&before) {
@@ -346,8 +352,6 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
         }
     });
     held.again().expect("the connection goes on");
-    eventually("the node answers", || get(&client, published));
-    eventually("the guest is served", || get(&guest, vip));
     assert_eq!(cluster.task_pids(NODE), pids);
     assert_eq!(cluster.tasks("web"), tasks);
 }
