@@ -192,7 +192,8 @@ fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
 fn arguments_and_environment_arrive_byte_for_byte() {
     let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
     let runner = runner(&dir);
-    let long = "x".repeat(100_000);
+    // Nearly what the kernel takes: 128 KiB for each.
+    let long = "x".repeat(130_000);
     let odd = [
         "",
         "-x",
