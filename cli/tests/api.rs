@@ -403,6 +403,70 @@ fn inspect_takes_templates_in_dockers_spelling() {
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
+fn info_of_a_manager() -> Value {
+    json!({
+        "version": "0", "name": "node1", "pid": 7, "warnings": [],
+        "swarm": {
+            "cluster_id": "c", "node_id": "n1", "role": "manager", "addr": "10.77.0.1",
+            "managers": ["10.77.0.1:2377"], "connected": true,
+        },
+    })
+}
+
+#[test]
+fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
+    let mut failed = task("failed");
+    failed["task"]["id"] = json!("t2");
+    failed["task"]["service_name"] = json!("db");
+    failed["task"]["desired"] = json!("shutdown");
+    let error = "an error that is longer than a table has room for";
+    failed["task"]["status"]["err"] = json!(error);
+    let tasks = json!([task("running"), failed]);
+    let node = FakeNode::start(vec![
+        get("GET /v1/info", info_of_a_manager()),
+        get("GET /v1/nodes/n1/tasks", tasks.clone()),
+        exchange(
+            "GET /v1/nodes/nosuch/tasks",
+            Value::Null,
+            404,
+            json!({"message": "no such node: nosuch"}),
+        ),
+        get("GET /v1/nodes/node1/tasks", tasks.clone()),
+        get("GET /v1/nodes/node1/tasks", tasks),
+    ]);
+    // Without a name it is the node that answers.
+    let (result, text) = node.run("node ps");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split("   ").collect()).collect();
+    let cells = |line: usize| -> Vec<&str> {
+        let cells = lines[line].iter().map(|cell| cell.trim());
+        cells.filter(|cell| !cell.is_empty()).collect()
+    };
+    let headings = "ID,NAME,IMAGE,NODE,DESIRED STATE,CURRENT STATE,ERROR,PORTS";
+    assert_eq!(cells(0).join(","), headings, "{text}");
+    assert_eq!(
+        cells(1)[..5],
+        ["t2", "db.1", "host", "node1", "Shutdown"],
+        "{text}"
+    );
+    assert_eq!(
+        cells(2)[..5],
+        ["t1", "web.1", "host", "node1", "Running"],
+        "{text}"
+    );
+    assert!(!text.contains(error), "the error is not cut: {text}");
+
+    let (result, text) = node.run(
+        "node ps nosuch node1 --no-trunc --filter desired-state=shutdown --format {{.Name}}:{{.Error}}",
+    );
+    assert_eq!(result.unwrap(), ExitCode::FAILURE);
+    assert_eq!(text, format!("db.1:\"{error}\"\n"));
+    let (result, text) = node.run("node ps -q -f name=web node1");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "t1\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
 #[test]
 fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
     let node = FakeNode::start(vec![

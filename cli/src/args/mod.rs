@@ -13,6 +13,7 @@ mod node;
 mod ping;
 mod publish;
 mod service;
+mod tasks;
 
 pub use attachment::parse_attachment;
 pub use bench_builds::{BenchBuildsArgs, BuildsTest};
@@ -23,13 +24,14 @@ pub use duration::parse_duration_ms;
 pub use filter::FilterArgs;
 pub use mesh::{MeshCommand, MeshConnsArgs, MeshLsArgs, WhyArgs};
 pub use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
-pub use node::NodeCommand;
+pub use node::{NodeCommand, NodePsArgs};
 pub use ping::PingArgs;
 pub use publish::parse_publish;
 pub use service::{
     EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
     ServicePsArgs, ServiceUpdateArgs,
 };
+pub use tasks::TaskListArgs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

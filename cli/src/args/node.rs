@@ -1,15 +1,17 @@
 //! `weft node`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use weft_control::objects::Availability;
 
-use super::{FormatArgs, InspectArgs};
+use super::{FormatArgs, InspectArgs, TaskListArgs};
 
 /// `weft node …`
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// List nodes
     Ls(FormatArgs),
+    /// List the tasks of nodes, or of this node
+    Ps(NodePsArgs),
     /// Show everything known about nodes
     Inspect(InspectArgs),
     /// Change whether nodes get tasks
@@ -30,6 +32,17 @@ pub enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         refs: Vec<String>,
     },
+}
+
+/// `weft node ps`
+#[derive(Debug, Args)]
+pub struct NodePsArgs {
+    /// Id, name, or unique start of an id; `self` is the node behind -H
+    #[arg(value_name = "NODE", default_value = "self")]
+    pub refs: Vec<String>,
+    /// How.
+    #[command(flatten)]
+    pub list: TaskListArgs,
 }
 
 fn parse_availability(text: &str) -> Result<Availability, String> {

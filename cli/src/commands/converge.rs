@@ -39,7 +39,7 @@ pub(super) async fn wait(
     tokio::pin!(interrupt);
     loop {
         let detail: ServiceDetail = client.get(&service::path(id)).await?;
-        let tasks: Vec<TaskRow> = client.get(&format!("{}/tasks", service::path(id))).await?;
+        let tasks: Vec<TaskRow> = client.get(&service::tasks_path(id)).await?;
         let progress = Progress::of(&detail, &tasks);
         if !quiet {
             screen.show(&progress, out)?;

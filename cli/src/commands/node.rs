@@ -8,7 +8,7 @@ use weft_control::objects::Node;
 
 use crate::args::NodeCommand;
 use crate::client::{Client, Refused, segment};
-use crate::commands::{finish, rows, show};
+use crate::commands::{finish, rows, show, tasks};
 use crate::output::{Printer, docker_case};
 
 pub(super) async fn run(
@@ -22,14 +22,17 @@ pub(super) async fn run(
             out.listing(&rows::nodes(nodes), &format)?;
             Ok(ExitCode::SUCCESS)
         }
+        NodeCommand::Ps(args) => {
+            let mut paths = Vec::new();
+            for name in &args.refs {
+                paths.push(format!("{}/tasks", path(client, name).await?));
+            }
+            tasks::list(client, &paths, &args.list, out).await
+        }
         NodeCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let id = match name.as_str() {
-                    "self" => own_id(client).await?,
-                    other => other.to_owned(),
-                };
-                let node = client.get(&format!("/v1/nodes/{}", segment(&id))).await;
+                let node = client.get(&path(client, name).await?).await;
                 found.push(node.map(|node| docker_case(node, "node")));
             }
             show(&args, found, out)
@@ -60,6 +63,15 @@ pub(super) async fn run(
             finish(&refused)
         }
     }
+}
+
+/// Path of a node in the API; `self` is the one that answers.
+async fn path(client: &Client, name: &str) -> anyhow::Result<String> {
+    let id = match name {
+        "self" => own_id(client).await?,
+        other => other.to_owned(),
+    };
+    Ok(format!("/v1/nodes/{}", segment(&id)))
 }
 
 async fn own_id(client: &Client) -> anyhow::Result<String> {
