@@ -468,6 +468,64 @@ fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
 }
 
 #[test]
+fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
+    let row = |id: &str, name: &str, role: &str| {
+        json!({
+            "node": {
+                "id": id, "meta": {"version": 1, "created_at": 0, "updated_at": 0}, "role": role,
+                "availability": "active", "labels": {}, "hostname": name,
+                "engine_version": "0.1.0", "addr": "10.77.0.1", "data_path_addr": "10.77.0.1",
+                "gossip_port": 7946, "state": "ready", "message": "",
+            },
+            "is_self": role == "manager", "is_leader": role == "manager",
+        })
+    };
+    let rows = json!([
+        row("aa1", "node1", "manager"),
+        row("aa2", "node2", "worker"),
+        row("bb3", "shop", "worker"),
+    ]);
+    let questions = [
+        ("role=worker", "node2 shop"),
+        ("role=Manager", "node1"),
+        ("role=worker --filter name=node", "node2"),
+        ("id=aa", "node1 node2"),
+        ("name=none", ""),
+    ];
+    let asked = questions.map(|_| get("GET /v1/nodes", rows.clone()));
+    let node = FakeNode::start(asked.into_iter().collect());
+    for (filter, names) in questions {
+        let line = format!("node ls --filter {filter} --format {{{{.Hostname}}}}");
+        let (result, text) = node.run(&line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.join(" "), names, "{filter}");
+    }
+    // These are refused before the node is asked.
+    for (filter, said) in [
+        (
+            "node.label=disk=ssd",
+            "invalid filter \"node.label\": nodes have no labels in this version of weft; \
+             there is id, name, role",
+        ),
+        ("label=a", "invalid filter \"label\": nodes have no labels"),
+        (
+            "membership=accepted",
+            "invalid filter \"membership\": who joins a swarm is its member at once",
+        ),
+        (
+            "role=boss",
+            "invalid filter \"role=boss\": write role=manager or role=worker",
+        ),
+    ] {
+        let (result, _) = node.run(&format!("node ls --filter {filter}"));
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
 fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
     let node = FakeNode::start(vec![
         exchange(

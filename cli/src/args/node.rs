@@ -3,13 +3,20 @@
 use clap::{Args, Subcommand};
 use weft_control::objects::Availability;
 
-use super::{FormatArgs, InspectArgs, TaskListArgs};
+use super::{FilterArgs, FormatArgs, InspectArgs, TaskListArgs};
 
 /// `weft node …`
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// List nodes
-    Ls(FormatArgs),
+    Ls {
+        /// Which: keys are id, name and role.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// List the tasks of nodes, or of this node
     Ps(NodePsArgs),
     /// Show everything known about nodes
