@@ -388,6 +388,85 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
 }
 
 #[test]
+fn an_update_changes_the_number_of_replicas_after_the_rest() {
+    let scale = || {
+        exchange(
+            "POST /v1/services/web/scale",
+            json!({"replicas": 3}),
+            200,
+            service(3, 1)["service"].clone(),
+        )
+    };
+    let update = exchange(
+        "POST /v1/services/web/update",
+        json!({
+            "publish_add": [], "publish_rm": [], "affinity": null, "local_first": true,
+            "limit_connections": null, "limit_client_connections": null, "attach": null,
+        }),
+        200,
+        service(1, 1)["service"].clone(),
+    );
+    let refused = exchange(
+        "POST /v1/services/web/scale",
+        json!({"replicas": 0}),
+        400,
+        json!({"message": "scale can only be used with replicated mode"}),
+    );
+    let node = FakeNode::start(vec![scale(), update, scale(), refused]);
+    for line in [
+        "service update -d --replicas 3 web",
+        "service update -d --replicas 3 --local-first web",
+    ] {
+        let (result, text) = node.run(line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        assert_eq!(text, "web\n", "{line}");
+    }
+    let (result, text) = node.run("service update -d --replicas 0 web");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(error, "scale can only be used with replicated mode");
+    assert_eq!(text, "");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn a_node_without_a_swarm_says_so_to_people() {
+    let alone = json!({"version": "0", "name": "node1", "pid": 7, "swarm": null, "warnings": []});
+    let node = FakeNode::start(vec![
+        get("GET /v1/info", alone.clone()),
+        get("GET /v1/info", alone),
+        get("GET /v1/info", info_of_a_manager()),
+    ]);
+    let (result, text) = node.run("info");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(text.ends_with("\nSwarm: inactive\n"), "{text}");
+    // A program gets what it asked for.
+    assert_eq!(node.run("info --format {{.Name}}").1, "node1\n");
+    let text = node.run("info").1;
+    assert!(text.contains("Swarm.NodeID"), "{text}");
+    assert!(!text.contains("inactive"), "{text}");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn the_addresses_of_a_network_are_counted_by_name() {
+    let detail = json!({
+        "network": {"id": "net1", "spec": {"name": "front"}},
+        "mtu": 1450, "endpoints": [], "addresses": [4, 253],
+    });
+    let node = FakeNode::start(vec![
+        get("GET /v1/networks/front", detail.clone()),
+        get("GET /v1/networks/front", detail),
+    ]);
+    let template = "network inspect front --format {{.Addresses.Used}}/{{.Addresses.Total}}";
+    assert_eq!(node.run(template).1, "4/253\n");
+    let text = node.run("network inspect front").1;
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown[0]["Addresses"], json!({"Used": 4, "Total": 253}));
+    assert_eq!(shown[0]["Spec"]["Name"], "front");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
 fn inspect_takes_templates_in_dockers_spelling() {
     let node = FakeNode::start(vec![
         get("GET /v1/services/web", service(2, 1)),
