@@ -42,7 +42,7 @@ impl Order {
 
     /// Frames that have waited long enough, and those with earlier stamps, in order.
     pub(super) fn poll_frames(&mut self, now: Instant) -> impl Iterator<Item = Box<[u8]>> + use<> {
-        let mut due = None;
+        let mut due: Option<Key> = None;
         while let Some((at, key)) = self.arrived.front()
             && *at + HOLD <= now
         {
