@@ -11,6 +11,7 @@
 //! | GET /v1/nodes | | list of [`NodeRow`] |
 //! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
 //! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | `Node` |
+//! | GET /v1/nodes/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
 //! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
 //! | POST /v1/networks/{ref}/connect | [`Connect`] | [`Connected`] |
@@ -317,7 +318,7 @@ impl ServiceUpdate {
     }
 }
 
-/// A row of `weft service ps`.
+/// A row of `weft service ps` and `weft node ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRow {
     /// The task.

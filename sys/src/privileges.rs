@@ -74,7 +74,10 @@ pub fn has_net_admin() -> bool {
     effective_capabilities().unwrap_or(0) & (1 << CAP_NET_ADMIN) != 0
 }
 
-fn effective_capabilities() -> Option<u64> {
+/// Capabilities that the calling thread has, as a bit mask by the kernel's numbers; nothing where
+/// `/proc` does not say.
+#[must_use]
+pub fn effective_capabilities() -> Option<u64> {
     parse_effective(&std::fs::read_to_string("/proc/thread-self/status").ok()?)
 }
 

@@ -47,6 +47,7 @@ pub fn router<S: NodeService>(service: Arc<S>) -> Router {
         )
         .route("/v1/nodes", get(nodes::<S>))
         .route("/v1/nodes/{ref}/update", post(node_update::<S>))
+        .route("/v1/nodes/{ref}/tasks", get(node_tasks::<S>))
         .route("/v1/nodes/{ref}", get(node::<S>).delete(node_remove::<S>))
         .route("/v1/networks", get(networks::<S>).post(network_create::<S>))
         .route(
@@ -204,6 +205,13 @@ async fn node_update<S: NodeService>(
     whole(async move { node.node_update(reference, body).await })
         .await
         .map(Json)
+}
+
+async fn node_tasks<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<Vec<TaskRow>> {
+    node.node_tasks(reference).await.map(Json)
 }
 
 async fn networks<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Network>> {

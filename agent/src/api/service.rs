@@ -56,6 +56,10 @@ pub trait NodeService: Send + Sync + 'static {
         reference: String,
         body: NodeUpdate,
     ) -> impl Future<Output = Answer<Node>> + Send;
+
+    /// GET /v1/nodes/{ref}/tasks
+    fn node_tasks(&self, reference: String) -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
     /// DELETE /v1/nodes/{ref}
     fn node_remove(
         &self,

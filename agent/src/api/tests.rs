@@ -96,6 +96,10 @@ impl NodeService for Fake {
         self.absent(format!("update {reference} {:?}", body.availability))
     }
 
+    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        self.absent(format!("tasks of {reference}"))
+    }
+
     async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
         self.note(format!("node rm {reference} {}", body.force));
         Ok(())
@@ -295,6 +299,7 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/nodes", &none, 200, "nodes"),
         ("GET", "/v1/nodes/n1", &none, 503, "node n1"),
+        ("GET", "/v1/nodes/n1/tasks", &none, 503, "tasks of n1"),
         ("DELETE", "/v1/nodes/n1", &none, 200, "node rm n1 false"),
         (
             "DELETE",

@@ -56,6 +56,7 @@ pub use entries::PortEntry;
 use route::Route;
 use rule_set::RuleSet;
 use unreachable::Unreachable;
+pub use unreachable::UnreachableCounters;
 
 /// A port that the node has to accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -353,6 +354,12 @@ impl MeshSockets {
             .values()
             .map(|listener| listener.counters.stats(&listener.published))
             .collect()
+    }
+
+    /// What came of telling clients that a replica refused their datagrams.
+    #[must_use]
+    pub fn unreachable(&self) -> UnreachableCounters {
+        self.shared.unreachable.counters()
     }
 
     fn open_missing(&self, state: &mut State) {

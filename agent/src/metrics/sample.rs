@@ -10,6 +10,8 @@ use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
 use weft_wire::DropReason;
 
+use crate::mesh::UnreachableCounters;
+
 /// Where the figures come from: the node.
 pub trait MetricsSource: fmt::Debug + Send + Sync + 'static {
     /// Reads every counter once. Called from an async task, so it must not block; values of
@@ -32,6 +34,8 @@ pub struct Sample {
     pub mesh_replicas: Vec<MeshReplicaSample>,
     /// Probes of ejected replicas.
     pub probes: ProbeCounters,
+    /// Clients that were told of a refused datagram.
+    pub unreachable: UnreachableCounters,
     /// DNS, over all sandboxes.
     pub dns: DnsSample,
     /// TCP ports for other nodes.

@@ -99,6 +99,11 @@ fn every_figure_has_its_series() {
             refused: 37,
             silent: 38,
         },
+        unreachable: crate::mesh::UnreachableCounters {
+            sent: 47,
+            held_back: 48,
+            failed: 49,
+        },
         dns: DnsSample {
             queries: vec![("answered", 14)],
             cached: 15,
@@ -169,6 +174,9 @@ fn every_figure_has_its_series() {
         r#"weft_mesh_probes_total{outcome="passed"} 36"#.to_owned(),
         r#"weft_mesh_probes_total{outcome="refused"} 37"#.to_owned(),
         r#"weft_mesh_probes_total{outcome="silent"} 38"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="sent"} 47"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="held_back"} 48"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="failed"} 49"#.to_owned(),
         r#"weft_dns_queries_total{outcome="answered"} 14"#.to_owned(),
         "weft_dns_cached 15".to_owned(),
         r#"weft_gossip_members{state="alive"} 16"#.to_owned(),

@@ -10,7 +10,7 @@ use weft_control::id::EndpointId;
 use weft_control::objects::{Endpoint, Network};
 use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
-use weft_sys::netns::Netns;
+use weft_sys::netns::{Netns, NetnsError};
 use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
@@ -36,6 +36,18 @@ async fn check(
     .await
 }
 
+/// Why a sandbox cannot be had; where it is not there, with the node that was asked, which may be
+/// another one than its user has in mind.
+fn not_here(error: &SandboxError, node: &str) -> String {
+    match error {
+        SandboxError::Netns(NetnsError::NotFound { .. } | NetnsError::NoProcess { .. }) => format!(
+            "{error}; this is node {node}: if it is on another node, ask that one, by the option -H \
+             or WEFT_HOST"
+        ),
+        error => error.to_string(),
+    }
+}
+
 /// What an endpoint has in its sandbox.
 struct Made {
     tap: Tap,
@@ -55,7 +67,7 @@ impl Member {
         let sandbox = blocking(move || Sandbox::open(&netns))
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
+            .map_err(|e| ApiError::bad_request(not_here(&e, &self.membership.node.hostname)))?;
         let wanted = body.ifname.clone();
         let (sandbox, ifname, inode, own) = blocking(move || {
             let free = match wanted {

@@ -165,6 +165,7 @@ pub(super) fn sample(member: &Member) -> Sample {
         sample.mesh_replicas = mesh_replicas(&seen);
     }
     sample.probes = running.probes.read();
+    sample.unreachable = running.mesh.unreachable();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = running.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&running);

@@ -128,6 +128,10 @@ impl NodeService for Node {
             .await?)
     }
 
+    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        Ok(self.manager().await?.1.node_tasks(&reference)?)
+    }
+
     async fn networks(&self) -> Answer<Vec<Network>> {
         Ok(self.manager().await?.1.networks())
     }

@@ -52,7 +52,7 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
     let mut stable_since = None;
     loop {
         let detail: ServiceDetail = client.get(&service::path(id)).await?;
-        let tasks: Vec<TaskRow> = client.get(&format!("{}/tasks", service::path(id))).await?;
+        let tasks: Vec<TaskRow> = client.get(&service::tasks_path(id)).await?;
         let progress = Progress::of(&detail, &tasks);
         if !quiet {
             screen.show(&progress, out)?;

@@ -46,6 +46,7 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             "Hostname": row.node.hostname,
             "Status": status(&row),
             "Availability": word(&row.node.availability),
+            "Role": word(&row.node.role),
             "ManagerStatus": manager,
             "EngineVersion": row.node.engine_version,
             "Addr": row.node.addr,

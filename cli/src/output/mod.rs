@@ -65,8 +65,6 @@ impl Printer {
     pub fn stdout() -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
-        // https://no-color.org: any text that is not empty.
-        let unwanted = |name, says: fn(&str) -> bool| std::env::var(name).is_ok_and(|v| says(&v));
         Self {
             out: Box::new(out),
             terminal,
@@ -74,9 +72,7 @@ impl Printer {
                 let size = terminal_size::terminal_size();
                 size.map_or(WIDTH, |(width, _)| usize::from(width.0))
             }),
-            colours: terminal
-                && !unwanted("NO_COLOR", |v| !v.is_empty())
-                && !unwanted("TERM", |v| v == "dumb"),
+            colours: terminal && are_colours_wanted(|name| std::env::var(name).ok()),
         }
     }
 
@@ -165,6 +161,13 @@ impl Printer {
     }
 }
 
+/// What the environment says of colours.
+fn are_colours_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
+    // https://no-color.org: any text that is not empty.
+    variable("NO_COLOR").is_none_or(|text| text.is_empty())
+        && variable("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
 /// Whoever read the program's output has closed the pipe.
 #[derive(Debug, thiserror::Error)]
 #[error("the reader of the output has gone")]
@@ -196,9 +199,55 @@ pub fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        for (set, wanted) in [
+            (vec![], true),
+            (vec![("TERM", "xterm"), ("NO_COLOR", "")], true),
+            (vec![("NO_COLOR", "1")], false),
+            (vec![("NO_COLOR", "0"), ("TERM", "xterm")], false),
+            (vec![("TERM", "dumb")], false),
+        ] {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(n, _)| *n == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            assert_eq!(are_colours_wanted(variable), wanted, "{set:?}");
+        }
+        let painted = |colours| {
+            let kept = Kept::default();
+            let mut printer = Printer {
+                colours,
+                ..Printer::to(Box::new(kept.clone()))
+            };
+            printer.paint(Colour::Red, "fail").unwrap();
+            String::from_utf8(kept.0.borrow().clone()).unwrap()
+        };
+        assert_eq!(painted(true), "\x1b[31mfail\x1b[0m");
+        assert_eq!(painted(false), "fail");
+    }
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     struct Closed;
 

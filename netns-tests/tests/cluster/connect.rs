@@ -121,6 +121,7 @@ fn namespaces_are_attached_named_and_detached() {
             vec![
                 "network namespace /run/netns/nope does not exist",
                 "ip netns list",
+                "this is node node2: if it is on another node",
             ],
         ),
         (
@@ -131,7 +132,7 @@ fn namespaces_are_attached_named_and_detached() {
         (
             "node2",
             vec!["front", "4000000"],
-            vec!["no process 4000000"],
+            vec!["no process 4000000", "this is node node2"],
         ),
         (
             "node2",

@@ -61,6 +61,9 @@ fn a_service_is_spread_published_scaled_and_reached_at_its_virtual_address() {
     let tasks = cluster.web(3);
     let nodes: Vec<&str> = tasks.iter().map(|t| t.node.as_str()).collect();
     assert_eq!(nodes, NODES, "one on each node");
+    let there = cluster.rows(&["node", "ps", "node2"]);
+    let names: Vec<_> = there.iter().map(|row| row["TaskName"].as_str()).collect();
+    assert_eq!(names, [Some(tasks[1].name.as_str())]);
     let client = cluster.outside();
     every_node_reaches(&cluster, &client, &tasks);
 

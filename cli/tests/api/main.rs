@@ -5,6 +5,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod nodes;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -388,6 +390,66 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
 }
 
 #[test]
+fn an_update_changes_the_number_of_replicas_after_the_rest() {
+    let scale = || {
+        exchange(
+            "POST /v1/services/web/scale",
+            json!({"replicas": 3}),
+            200,
+            service(3, 1)["service"].clone(),
+        )
+    };
+    let update = exchange(
+        "POST /v1/services/web/update",
+        json!({
+            "publish_add": [], "publish_rm": [], "affinity": null, "local_first": true,
+            "limit_connections": null, "limit_client_connections": null, "attach": null,
+        }),
+        200,
+        service(1, 1)["service"].clone(),
+    );
+    let refused = exchange(
+        "POST /v1/services/web/scale",
+        json!({"replicas": 0}),
+        400,
+        json!({"message": "scale can only be used with replicated mode"}),
+    );
+    let node = FakeNode::start(vec![scale(), update, scale(), refused]);
+    for line in [
+        "service update -d --replicas 3 web",
+        "service update -d --replicas 3 --local-first web",
+    ] {
+        let (result, text) = node.run(line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        assert_eq!(text, "web\n", "{line}");
+    }
+    let (result, text) = node.run("service update -d --replicas 0 web");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(error, "scale can only be used with replicated mode");
+    assert_eq!(text, "");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn the_addresses_of_a_network_are_counted_by_name() {
+    let detail = json!({
+        "network": {"id": "net1", "spec": {"name": "front"}},
+        "mtu": 1450, "endpoints": [], "addresses": [4, 253],
+    });
+    let node = FakeNode::start(vec![
+        get("GET /v1/networks/front", detail.clone()),
+        get("GET /v1/networks/front", detail),
+    ]);
+    let template = "network inspect front --format {{.Addresses.Used}}/{{.Addresses.Total}}";
+    assert_eq!(node.run(template).1, "4/253\n");
+    let text = node.run("network inspect front").1;
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown[0]["Addresses"], json!({"Used": 4, "Total": 253}));
+    assert_eq!(shown[0]["Spec"]["Name"], "front");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
 fn inspect_takes_templates_in_dockers_spelling() {
     let node = FakeNode::start(vec![
         get("GET /v1/services/web", service(2, 1)),
@@ -400,34 +462,6 @@ fn inspect_takes_templates_in_dockers_spelling() {
     let (result, text) = node.run("service inspect nosuch");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "[\n    {}\n]\n");
-    assert_eq!(node.surprises(), NO_SURPRISES);
-}
-
-#[test]
-fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
-    let node = FakeNode::start(vec![
-        exchange(
-            "DELETE /v1/nodes/n2",
-            json!({"force": true}),
-            200,
-            json!({}),
-        ),
-        get(
-            "GET /v1/networks/front/peers",
-            json!([{"id": "p1", "network": "x", "ip": "10.0.1.200",
-                    "mac": "02:42:0a:00:01:c8", "vtep": "192.0.2.7"}]),
-        ),
-        exchange(
-            "POST /v1/networks/front/disconnect",
-            json!({"endpoint": "box", "force": true}),
-            200,
-            json!({}),
-        ),
-    ]);
-    assert_eq!(node.run("node rm --force n2").1, "n2\n");
-    assert_eq!(node.run("network peer ls -q front").1, "10.0.1.200\n");
-    let (result, _) = node.run("network disconnect --force front box");
-    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
