@@ -122,10 +122,13 @@ fn odd_outputs_an_empty_variable_and_signals_while_it_waits() {
 
     // What was waited for goes on.
     be("active");
-    for name in named {
-        eventually("the service runs", || match cluster.tasks(name).len() {
-            1 => Ok(()),
-            count => Err(count),
-        });
-    }
+    let service = "$WEFT service ls --format '{{.Name}} {{.Replicas}}'";
+    eventually("the services run", || {
+        let said = typed(&cluster, service).ok();
+        let mut lines = said.lines();
+        lines
+            .all(|line| line.ends_with(" 1/1"))
+            .then_some(())
+            .ok_or(said)
+    });
 }
