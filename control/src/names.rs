@@ -6,14 +6,24 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::CommandError;
-
 /// Longest name, in bytes: one label of DNS (RFC 1035 section 2.3.4). Also for names of several
 /// labels, so that `tasks.NAME.NETWORK` always fits into 253.
 pub const MAX_NAME: usize = 63;
 
 /// Longest key of a label, in bytes.
 const MAX_LABEL_KEY: usize = 256;
+
+/// A name, or a key of a label, that nothing may have. The text says why, and how one has to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidName {
+    /// For people.
+    pub message: String,
+}
+
+const fn invalid(message: String) -> InvalidName {
+    InvalidName { message }
+}
 
 /// What is wrong with a label of a name; the first letter is looked at elsewhere.
 fn label_fault(label: &str) -> Option<&'static str> {
@@ -45,12 +55,12 @@ fn fault(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// What is wrong with it, and how a name has to be.
-pub fn check(what: &str, name: &str) -> Result<(), CommandError> {
+pub fn check(what: &str, name: &str) -> Result<(), InvalidName> {
     let Some(fault) = fault(name) else {
         return Ok(());
     };
     let shown: String = name.chars().take(MAX_NAME + 1).collect();
-    Err(CommandError::bad(format!(
+    Err(invalid(format!(
         "invalid {what} name {shown:?}: {fault}; a name that DNS can carry starts with a letter or \
          digit, goes on with letters, digits, '_' and '-' in parts between single dots, and has \
          {MAX_NAME} characters at most"
@@ -61,17 +71,17 @@ pub fn check(what: &str, name: &str) -> Result<(), CommandError> {
 ///
 /// # Errors
 /// What is wrong with it, and how a name has to be.
-pub fn check_service(name: &str) -> Result<(), CommandError> {
+pub fn check_service(name: &str) -> Result<(), InvalidName> {
     let fault = match fault(name) {
         _ if name.len() > MAX_NAME => {
-            return Err(CommandError::bad("name must be 63 characters or fewer"));
+            return Err(invalid("name must be 63 characters or fewer".to_owned()));
         }
         Some(fault) => fault,
         None if name.contains('.') => "it has a '.'",
         None if name.ends_with('_') => "it ends with '_'",
         None => return Ok(()),
     };
-    Err(CommandError::bad(format!(
+    Err(invalid(format!(
         "name must be valid as a DNS name component: {name:?} is not: {fault}; write letters, \
          digits, '_' and '-', with a letter or digit at both ends"
     )))
@@ -87,13 +97,13 @@ pub fn same(one: &str, other: &str) -> bool {
 ///
 /// # Errors
 /// The key that cannot, and how it has to be.
-pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CommandError> {
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), InvalidName> {
     let bad = |key: &&String| {
         !crate::text::is_plain(key, MAX_LABEL_KEY) || key.contains(|c: char| c.is_whitespace())
     };
     match labels.keys().find(bad) {
         None => Ok(()),
-        Some(key) => Err(CommandError::bad(format!(
+        Some(key) => Err(invalid(format!(
             "invalid label {:?}: its key must have 1 to {MAX_LABEL_KEY} printable characters \
              without spaces",
             key.chars().take(64).collect::<String>()

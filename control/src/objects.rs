@@ -179,8 +179,8 @@ pub struct Node {
     /// Why the state is what it is, for people.
     pub message: String,
     /// Why it carries no traffic although its session is open: it gets no new tasks, and those it
-    /// has move after [`crate::cluster::IMPAIRED_GRACE_MS`]. A field of its own beside `state`, so
-    /// that agents and stores of earlier versions read what they know.
+    /// has move after a grace. A field of its own beside `state`, so that agents and stores of
+    /// earlier versions read what they know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impaired: Option<Impairment>,
     /// Unix milliseconds from which the newest certificate counts that the node opened a session

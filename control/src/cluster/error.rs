@@ -1,5 +1,7 @@
 //! Why a command was refused.
 
+use crate::names::InvalidName;
+
 /// What kind of refusal: decides the status code of the node API and of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -64,5 +66,11 @@ impl CommandError {
     #[must_use]
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Forbidden, message)
+    }
+}
+
+impl From<InvalidName> for CommandError {
+    fn from(error: InvalidName) -> Self {
+        Self::bad(error.message)
     }
 }
