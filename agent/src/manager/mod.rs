@@ -44,7 +44,6 @@ use self::engine::{Engine, Lines, entropy, stopped, unix_ms};
 use self::health::Health;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
-use crate::api;
 use crate::door::Door;
 use crate::mesh::owner;
 use crate::metrics::DoorSample;
@@ -138,20 +137,6 @@ impl std::ops::Deref for RoutesOf {
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::unavailable(error.to_string())
-    }
-}
-
-impl From<CommandError> for api::ApiError {
-    fn from(error: CommandError) -> Self {
-        use weft_control::cluster::ErrorKind as Kind;
-        let kind = match error.kind {
-            Kind::BadRequest => api::ErrorKind::BadRequest,
-            Kind::NotFound => api::ErrorKind::NotFound,
-            Kind::Conflict => api::ErrorKind::Conflict,
-            Kind::Unavailable => api::ErrorKind::Unavailable,
-            Kind::Forbidden => api::ErrorKind::Forbidden,
-        };
-        Self::new(kind, error.message)
     }
 }
 
