@@ -7,6 +7,7 @@ use crate::report::Report;
 /// Ring of every member. The sibling rules are in [`SIBLINGS`].
 const RINGS: &[(&str, u8)] = &[
     ("weft-wire", 0),
+    ("weft-model", 0),
     ("weft-vxlan", 1),
     ("weft-mesh", 1),
     ("weft-dns", 1),

@@ -52,6 +52,7 @@ const RULES: &[(&[&str], &[&str])] = &[
     (
         &[
             "weft-wire",
+            "weft-model",
             "weft-vxlan",
             "weft-mesh",
             "weft-dns",

@@ -6,7 +6,7 @@
 //!                   │ bodies up to 1 MiB
 //! ```
 //!
-//! The routes and their types are those of [`weft_control::api`]. This module knows HTTP and
+//! The routes and their types are those of [`weft_model::api`]. This module knows HTTP and
 //! nothing else; what a call does is up to the [`NodeService`].
 
 mod error;

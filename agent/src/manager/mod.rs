@@ -36,8 +36,8 @@ use weft_control::cluster::{
     ClusterState, CommandError, DesiredStore as _, HostRoute, InitCluster, NodeDescription,
     init_cluster, set_node_state,
 };
-use weft_control::id::{NodeId, base36};
-use weft_control::objects::{NodeState, Protocol, Role};
+use weft_model::id::{NodeId, base36};
+use weft_model::objects::{NodeState, Protocol, Role};
 
 use self::ca::{Authority, NODE_LIFE};
 use self::engine::{Engine, Lines, entropy, stopped, unix_ms};
@@ -216,7 +216,7 @@ impl Manager {
     ) -> Result<(Authority, RedbStore, Identity, Membership), CommandError> {
         let now = SystemTime::now();
         let mut entropy = entropy();
-        let cluster_id = base36(entropy.next_u128(), weft_control::id::ID_LEN);
+        let cluster_id = base36(entropy.next_u128(), weft_model::id::ID_LEN);
         let node_id = NodeId::from_entropy(entropy.next_u128());
         let command = InitCluster {
             cluster_id: cluster_id.clone(),

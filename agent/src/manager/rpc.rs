@@ -12,8 +12,8 @@ use weft_control::cluster::{
     attach_endpoint, detach_endpoint, join, leave_node, note_certificate, remove_node,
     role_of_secret, set_node_state, update_node, update_task_status,
 };
-use weft_control::id::{NodeId, TaskId};
-use weft_control::objects::{NodeState, Role, TaskStatus};
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::{NodeState, Role, TaskStatus};
 
 use super::engine::{Engine, stopped, unix_millis};
 use super::gate;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use weft_control::cluster::{
     BoxFuture, Change, ClusterState, DesiredStore, Object, ObjectId, ProposeError,
 };
-use weft_control::id::NodeId;
+use weft_model::id::NodeId;
 use weft_sys::replace_file::{PRIVATE, sync_folder_of};
 
 use crate::disk_thread::DiskThread;

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_model::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
 use super::rule_set::RuleSet;
 use super::{Published, tracking};
 use crate::kept::HostRules;
-use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 use crate::sandbox::MESH_IFNAME;
+use crate::sandbox::gwbridge::{TABLE, mesh_wall};
 
 /// A port to send to the mesh, on one address of the host or on all, and the port that stands for it
 /// there.

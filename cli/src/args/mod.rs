@@ -34,8 +34,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use weft_control::api::CaptureDir;
-use weft_control::objects::Availability;
+use weft_model::api::CaptureDir;
+use weft_model::objects::Availability;
 
 /// Where `weftd` listens when nobody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";

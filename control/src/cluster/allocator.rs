@@ -1,11 +1,12 @@
 //! Gives tasks and nodes their addresses. What cannot be given is written on the object that
 //! lacks it, and tried again on every reconciliation.
 
+use weft_model::id::{EndpointId, NetworkId};
+use weft_model::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
+
 use super::draft::Draft;
 use super::ipam::{Exhausted, Ipam, wants_addresses};
 use super::state::ClusterState;
-use crate::id::{EndpointId, NetworkId};
-use crate::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
 
 /// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to
 /// one task in place of all.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use weft_model::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
+use weft_model::id::NodeId;
+use weft_model::objects::{Endpoint, Node, Task, TaskState};
+
 use super::state::ClusterState;
-use crate::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
-use crate::id::NodeId;
-use crate::objects::{Endpoint, Node, Task, TaskState};
 
 /// Orders of every node. Made once for each state, whoever asks; a half whose words stay keeps its
 /// version, and with it what was encoded of it.

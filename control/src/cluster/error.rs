@@ -1,6 +1,6 @@
 //! Why a command was refused.
 
-use crate::names::InvalidName;
+use weft_model::names::InvalidName;
 
 /// What kind of refusal: decides the status code of the node API and of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use weft_model::id::NetworkId;
+use weft_model::objects::{Network, Task, TaskState, Vip};
 
 use super::draft::Draft;
 use super::state::{AddressCursor, ClusterState, Object};
-use crate::id::NetworkId;
-use crate::objects::{Network, Task, TaskState, Vip};
 
 /// No address is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,11 +12,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use weft_model::assignment::GossipKey;
 
 use super::draft::Draft;
 use super::state::{ObjectId, Secrets};
 use super::waits::Waits;
-use crate::assignment::GossipKey;
 
 /// How long one key seals, in milliseconds (Swarm's choice).
 pub const GOSSIP_KEY_LIFE_MS: u64 = 12 * 60 * 60 * 1000;

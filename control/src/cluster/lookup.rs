@@ -1,10 +1,11 @@
 //! How a name on the command line finds an object: full id, exact name, name in other case, unique
 //! prefix of an id.
 
+use weft_model::names;
+use weft_model::objects::{Endpoint, Network, Node, NodeState, Service};
+
 use super::error::CommandError;
 use super::state::ClusterState;
-use crate::names;
-use crate::objects::{Endpoint, Network, Node, NodeState, Service};
 
 /// Ids that are listed where one name means several objects.
 const IDS_SHOWN: usize = 5;

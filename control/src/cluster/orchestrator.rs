@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use weft_model::id::{NodeId, ServiceId, TaskId};
+use weft_model::objects::{
+    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
+    TaskStatus,
+};
+
 use super::draft::{Draft, Entropy};
 use super::scheduler::{is_eligible, is_global, same_program};
 use super::state::{Change, ClusterState, ObjectId};
 use super::waits::Waits;
 use super::{allocator, keys, scheduler};
-use crate::id::{NodeId, ServiceId, TaskId};
-use crate::objects::{
-    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
-    TaskStatus,
-};
 
 /// Finished tasks that are remembered for each slot (Swarm's default).
 pub const TASK_HISTORY: usize = 5;

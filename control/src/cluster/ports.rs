@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use weft_model::id::ServiceId;
+use weft_model::objects::{
+    ClientAddress, EndpointMode, PortSpec, Protocol, PublishMode, ServiceSpec,
+};
+
 use super::error::CommandError;
 use super::state::ClusterState;
-use crate::id::ServiceId;
-use crate::objects::{ClientAddress, EndpointMode, PortSpec, Protocol, PublishMode, ServiceSpec};
 
 /// Range of dynamic ports (Swarm's choice).
 pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;

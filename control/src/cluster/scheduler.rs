@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::draft::Draft;
-use super::ports::collide;
-use super::state::ClusterState;
-use crate::id::{NodeId, TaskId};
-use crate::objects::{
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::{
     Availability, Node, NodeState, PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, Task,
     TaskState,
 };
+
+use super::draft::Draft;
+use super::ports::collide;
+use super::state::ClusterState;
 
 /// This many failures of a service on a node put the node last for that service…
 const FAILURES: usize = 5;
@@ -57,10 +58,10 @@ fn plural(count: usize, one: &str, many: &str) -> String {
 #[derive(Debug, Default)]
 struct Load {
     total: BTreeMap<NodeId, usize>,
-    of_service: BTreeMap<(crate::id::ServiceId, NodeId), usize>,
+    of_service: BTreeMap<(weft_model::id::ServiceId, NodeId), usize>,
     ports: BTreeMap<NodeId, Vec<PortSpec>>,
     /// What failed lately, by service and node.
-    failed: BTreeMap<(crate::id::ServiceId, NodeId), Vec<ServiceSpec>>,
+    failed: BTreeMap<(weft_model::id::ServiceId, NodeId), Vec<ServiceSpec>>,
 }
 
 impl Load {
@@ -95,7 +96,7 @@ impl Load {
         }
     }
 
-    fn keeps_failing(&self, key: &(crate::id::ServiceId, NodeId), spec: &ServiceSpec) -> bool {
+    fn keeps_failing(&self, key: &(weft_model::id::ServiceId, NodeId), spec: &ServiceSpec) -> bool {
         let failed = self.failed.get(key).map_or(&[][..], Vec::as_slice);
         failed.iter().filter(|s| same_program(s, spec)).count() >= FAILURES
     }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use weft_model::assignment::GossipKey;
+use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
+use weft_model::objects::{
+    Cluster, EndingService, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task,
+};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::keys::RingState;
-use crate::assignment::GossipKey;
-use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
-use crate::objects::{
-    Cluster, EndingService, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task,
-};
 
 /// What must stay between managers: join secrets and gossip keys. Never logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]

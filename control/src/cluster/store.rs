@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use weft_model::id::NodeId;
+
 use super::state::{Change, ClusterState};
-use crate::id::NodeId;
 
 /// A boxed future, so that the trait stays usable behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -4,12 +4,12 @@
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_model::objects::{Network, NetworkSpec, Subnet};
 
 use super::error::CommandError;
 use super::ipam::first_host;
 use super::routes::{HostRoute, claim_on, first_free, overlap};
 use super::state::ClusterState;
-use crate::objects::{Network, NetworkSpec, Subnet};
 
 /// First VXLAN network identifier that is given out (Swarm's choice).
 pub const FIRST_VNI: u32 = 4096;

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::NodeId;
-use crate::text::cleaned;
+use weft_model::id::NodeId;
+use weft_model::text::cleaned;
 
 /// Longest reason that a node gives, in bytes.
 const MAX_REASON: usize = 512;

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use weft_model::objects::{NodeState, TaskState};
+
 use super::orchestrator::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS};
 use super::scheduler::is_eligible;
 use super::state::{ClusterState, ObjectId};
-use crate::objects::{NodeState, TaskState};
 
 /// What waits in a state, and since when. Made anew with each start: the clock of the process it
 /// belongs to is all it knows.

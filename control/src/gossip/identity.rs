@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{Buf, BufMut};
 use foca::{Header, State};
 use prost::Message as _;
+use weft_model::id::NodeId;
 
 use super::message::{PbHeader, PbIdentity, PbMember};
-use crate::id::NodeId;
 
 /// Longest node id that is accepted, in bytes.
 pub(crate) const MAX_NODE_ID: usize = 64;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use foca::{Foca, NoCustomBroadcast, Notification, OwnedNotification, Runtime, State, Timer};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use weft_model::id::NodeId;
 
 use super::identity::{Identity, IdentityCodec};
 use super::queue::retransmit_limit;
 use super::{Config, InputError, MAX_DATAGRAM};
-use crate::id::NodeId;
 
 /// Room for the wrapping of a SWIM packet in a datagram.
 const WRAP: usize = 8;

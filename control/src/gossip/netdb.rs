@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use super::identity::MAX_NODE_ID;
 use super::message::{OwnerDelta, OwnerDigest, Update};
 use super::queue::ChangeKey;
-use crate::id::NodeId;
-use crate::records::Table;
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 256;

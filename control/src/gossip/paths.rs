@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::id::NodeId;
+use weft_model::id::NodeId;
 
 /// So many probes in a row that no datagram answered, and a stream did, are no accident.
 const RESCUES: usize = 3;

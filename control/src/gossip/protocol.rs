@@ -15,6 +15,8 @@ use foca::{State, Timer};
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use super::identity::Identity;
 use super::membership::Membership;
@@ -25,8 +27,6 @@ use super::queue::{ChangeKey, Queue};
 use super::register::{Members, Register};
 use super::view::{Member, MemberState, NetdbView};
 use super::{Config, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE};
-use crate::id::NodeId;
-use crate::records::Table;
 
 /// A late caller is taken for one that was asleep: its timers are put off by what it missed.
 const LAG_TOLERANCE: Duration = Duration::from_millis(100);

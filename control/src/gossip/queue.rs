@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use weft_model::id::NodeId;
+
 use super::netdb::EntryKey;
-use crate::id::NodeId;
 
 /// Name of a change: whose entry. The content is looked up when it is sent, so it is never stale.
 pub(crate) type ChangeKey = (NodeId, EntryKey);

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use weft_model::id::NodeId;
+
 use super::identity::Identity;
-use crate::id::NodeId;
 
 /// Incarnations are times of day in milliseconds. Clocks differ, by years where one has never been
 /// set, and a node goes one above what others say of it, so much is left to both: 139 years. What

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use super::{Config, Event, Forgery, Gossip, Identity, InputError, MemberState, Members};
-use crate::id::NodeId;
-use crate::records::Table;
 
 mod forgery;
 mod ways;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use weft_model::id::NodeId;
+use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
 use super::netdb::{Entries, table_code};
-use crate::id::NodeId;
-use crate::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
 /// How a member is seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

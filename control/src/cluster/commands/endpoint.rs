@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use weft_model::api::PeerAdd;
+use weft_model::id::{EndpointId, NodeId, PeerId};
+use weft_model::names;
+use weft_model::objects::{
+    Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
+};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::{Ipam, holder, is_usable};
 use super::super::state::{Change, ClusterState, ObjectId};
-use crate::api::PeerAdd;
-use crate::id::{EndpointId, NodeId, PeerId};
-use crate::names;
-use crate::objects::{
-    Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
-};
 
 /// Endpoints of `network connect` on one node, and further names of one endpoint: everybody's
 /// orders hold them.

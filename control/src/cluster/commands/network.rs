@@ -1,13 +1,14 @@
 //! Networks.
 
+use weft_model::id::NetworkId;
+use weft_model::names;
+use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
+
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::routes::HostRoute;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{ipam, subnets};
-use crate::id::NetworkId;
-use crate::names;
-use crate::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {

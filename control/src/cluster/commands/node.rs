@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use weft_model::id::NodeId;
+use weft_model::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
+use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
 use super::super::keys;
 use super::super::state::{Change, ClusterState, ObjectId};
-use crate::id::NodeId;
-use crate::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
-use crate::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

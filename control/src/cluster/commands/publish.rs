@@ -1,13 +1,14 @@
 //! `weft service update --publish-add, --publish-rm`: ports of a service that runs.
 
+use weft_model::api::ServiceUpdate;
+use weft_model::id::NetworkId;
+use weft_model::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, TaskState};
+
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
 use super::super::state::{ClusterState, Object};
 use super::super::{allocator, ports};
-use crate::api::ServiceUpdate;
-use crate::id::NetworkId;
-use crate::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, TaskState};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port
 /// and address where it gives them.

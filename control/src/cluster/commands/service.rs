@@ -1,17 +1,18 @@
 //! Services.
 
+use weft_model::capability;
+use weft_model::id::ServiceId;
+use weft_model::names;
+use weft_model::objects::{
+    EndingService, EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
+};
+
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
 use super::super::state::{Change, ClusterState, Object, ObjectId};
 use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
-use crate::capability;
-use crate::id::ServiceId;
-use crate::names;
-use crate::objects::{
-    EndingService, EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
-};
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.

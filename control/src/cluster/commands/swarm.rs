@@ -1,6 +1,8 @@
 //! Birth of a cluster, and its join secrets.
 
 use ipnet::IpNet;
+use weft_model::id::NodeId;
+use weft_model::objects::{Cluster, Meta, NetworkSpec, Node, Role};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
@@ -10,8 +12,6 @@ use super::super::state::{ClusterState, Secrets};
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::network::build;
 use super::node::{NodeDescription, build_node};
-use crate::id::NodeId;
-use crate::objects::{Cluster, Meta, NetworkSpec, Node, Role};
 
 /// UDP port of the data path (RFC 7348).
 pub const DEFAULT_DATA_PATH_PORT: u16 = 4789;

@@ -1,11 +1,12 @@
 //! What nodes report of their tasks.
 
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::{TaskState, TaskStatus};
+use weft_model::text::{MAX_STATUS, cleaned};
+
 use super::super::draft::{Draft, Entropy};
 use super::super::error::CommandError;
 use super::super::state::{Change, ClusterState};
-use crate::id::{NodeId, TaskId};
-use crate::objects::{TaskState, TaskStatus};
-use crate::text::{MAX_STATUS, cleaned};
 
 /// Takes over a status, with its texts cleaned and cut to [`MAX_STATUS`]. A state never goes
 /// backwards, and a forgotten task is no error: both are ignored.

@@ -1,15 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use weft_model::api::PeerAdd;
+use weft_model::objects::Mac;
 
 use super::*;
-use crate::api::PeerAdd;
-use crate::objects::Mac;
 
 /// No address is held twice on one network, whoever holds it, and no Ethernet address stands for two.
 fn assert_unique(state: &ClusterState) {
     let mut seen = BTreeSet::new();
-    let mut claim = |network: &crate::id::NetworkId, ip: IpAddr| {
+    let mut claim = |network: &weft_model::id::NetworkId, ip: IpAddr| {
         let net = &state.networks[network];
         assert!(
             net.subnets
@@ -51,7 +51,7 @@ fn assert_unique(state: &ClusterState) {
         }
     }
     let mut macs: BTreeMap<_, String> = BTreeMap::new();
-    let mut stands_for = |network: &crate::id::NetworkId, mac: Mac, holder: &str| {
+    let mut stands_for = |network: &weft_model::id::NetworkId, mac: Mac, holder: &str| {
         let known = macs
             .entry((network.clone(), mac.0))
             .or_insert(holder.to_owned());
@@ -385,7 +385,7 @@ fn a_full_network_is_said_on_the_task_and_heals() {
     assert_eq!(usage(&world.state, network), (5, 5));
 }
 
-fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> crate::objects::Network {
+fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::objects::Network {
     let spec = NetworkSpec {
         name: name.into(),
         ipv6: true,

@@ -1,6 +1,7 @@
+use weft_model::api::PeerAdd;
+use weft_model::objects::{EndpointMode, Protocol, PublishMode};
+
 use super::*;
-use crate::api::PeerAdd;
-use crate::objects::{EndpointMode, Protocol, PublishMode};
 
 #[track_caller]
 pub(super) fn refused<T: std::fmt::Debug>(
@@ -336,7 +337,10 @@ fn options_that_would_do_nothing_are_refused() {
     assert_eq!(world.state.networks.len(), 1, "ingress alone");
 }
 
-fn detach(world: &mut World, who: Detacher<'_>) -> Result<crate::objects::Endpoint, CommandError> {
+fn detach(
+    world: &mut World,
+    who: Detacher<'_>,
+) -> Result<weft_model::objects::Endpoint, CommandError> {
     world.run(|s, now, e| detach_endpoint(s, now, e, who, "n", "b3"))
 }
 

@@ -93,6 +93,6 @@ fn a_store_of_an_earlier_version_is_read_and_reads_what_it_knows() {
     let world = World::new(1);
     let text = serde_json::to_string(&world.state.nodes[&node(1)]).unwrap();
     assert!(!text.contains("impaired"), "{text}");
-    let back: crate::objects::Node = serde_json::from_str(&text).unwrap();
+    let back: weft_model::objects::Node = serde_json::from_str(&text).unwrap();
     assert_eq!(back, world.state.nodes[&node(1)]);
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use weft_model::assignment::GossipKey;
 
 use super::super::keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 use super::*;
-use crate::assignment::GossipKey;
 
 const HOUR: u64 = 3600 * 1000;
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use weft_model::api::{PeerAdd, ServiceUpdate};
+
 use super::commands::refused;
 use super::*;
-use crate::api::{PeerAdd, ServiceUpdate};
 
 fn attach(
     world: &mut World,
     at: u8,
     cmd: Attach,
-) -> Result<crate::objects::Endpoint, CommandError> {
+) -> Result<weft_model::objects::Endpoint, CommandError> {
     world.run(|s, now, e| attach_endpoint(s, now, e, &node(at), cmd))
 }
 

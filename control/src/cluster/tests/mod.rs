@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::*;
-use crate::assignment::Assignment;
-use crate::id::{NodeId, ServiceId, TaskId};
-use crate::objects::{
+use weft_model::assignment::Assignment;
+use weft_model::id::{NodeId, ServiceId, TaskId};
+use weft_model::objects::{
     ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
     Role, Service, ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
 };
+
+use super::*;
 
 pub(super) struct World {
     pub(super) state: ClusterState,
@@ -64,7 +65,7 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         env: Vec::new(),
         networks: Vec::new(),
         ports: Vec::new(),
-        endpoint_mode: crate::objects::EndpointMode::Vip,
+        endpoint_mode: weft_model::objects::EndpointMode::Vip,
         attach: false,
         restart_condition: RestartCondition::Any,
         connections: ConnectionPolicy::default(),

@@ -1,10 +1,11 @@
 //! What may be a name, and which names are one: as DNS has it, at every command.
 
+use weft_model::api::PeerAdd;
+
 use super::commands::refused;
 use super::*;
-use crate::api::PeerAdd;
 
-fn connect(world: &mut World, cmd: Attach) -> Result<crate::objects::Endpoint, CommandError> {
+fn connect(world: &mut World, cmd: Attach) -> Result<weft_model::objects::Endpoint, CommandError> {
     world.run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
 }
 

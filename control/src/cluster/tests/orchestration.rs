@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 
 use std::time::Duration;
 
+use weft_model::objects::Availability;
+
 use super::*;
-use crate::objects::Availability;
 
 fn slots(world: &World, name: &str) -> Vec<u32> {
     let mut slots: Vec<u32> = world.wanted(name).iter().map(|t| t.slot).collect();

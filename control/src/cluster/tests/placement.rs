@@ -1,5 +1,6 @@
+use weft_model::objects::{Availability, PublishMode};
+
 use super::*;
-use crate::objects::{Availability, PublishMode};
 
 fn counts(world: &World, name: &str) -> Vec<usize> {
     let mut counts: Vec<usize> = world.spread(name).into_values().collect();

@@ -1,8 +1,9 @@
 //! Published ports of services that run.
 
+use weft_model::api::ServiceUpdate;
+use weft_model::objects::{Affinity, PublishMode};
+
 use super::*;
-use crate::api::ServiceUpdate;
-use crate::objects::{Affinity, PublishMode};
 
 fn port(published: u16, target: u16) -> PortSpec {
     PortSpec {
@@ -55,8 +56,8 @@ fn ports_come_and_go_while_the_tasks_stay() {
         "service web publishes no port 99/tcp; it publishes 30000->82/tcp, 8001->81/tcp"
     );
     let proxied = PortSpec {
-        protocol: crate::objects::Protocol::Udp,
-        client_address: crate::objects::ClientAddress::ProxyV2,
+        protocol: weft_model::objects::Protocol::Udp,
+        client_address: weft_model::objects::ClientAddress::ProxyV2,
         ..port(53, 53)
     };
     let error = update(&mut world, "web", &[proxied], &[]).unwrap_err();

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _};
 use foca::{Codec as _, State};
 use prost::Message as _;
+use weft_model::id::NodeId;
 
 use super::{Event, FIRST_WORDS, Forgery, ForgeryKind, Gossip};
 use crate::gossip::InputError;
 use crate::gossip::identity::{CodecError, Identity, IdentityCodec, member_to_pb};
 use crate::gossip::message::{OwnerDelta, OwnerDigest, Update};
 use crate::gossip::register::{By, Doubt, MAX_SEQ};
-use crate::id::NodeId;
 
 impl Gossip {
     pub(super) fn forged(&mut self, about: &NodeId, from: SocketAddr, kind: ForgeryKind) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use foca::{OwnedNotification, State, Timer};
 use rand::RngExt as _;
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use super::{
     CHALLENGES, CROWD, DEAF_AFTER_REJOIN, Deadline, Event, FIRST_FLUSH, Gossip, ISOLATION_LIMIT,
@@ -15,8 +17,6 @@ use crate::gossip::identity::{Identity, IdentityCodec, member_from_pb, member_to
 use crate::gossip::membership::Note;
 use crate::gossip::message::{Accuse, Body, Hello};
 use crate::gossip::register::By;
-use crate::id::NodeId;
-use crate::records::Table;
 
 impl Gossip {
     pub(super) fn drain(&mut self, now: Duration) {

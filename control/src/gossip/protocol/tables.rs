@@ -7,6 +7,7 @@ use std::time::Duration;
 use foca::State;
 use prost::Message as _;
 use rand::RngExt as _;
+use weft_model::id::NodeId;
 
 use super::{
     ACCUSATIONS_PER_SYNC, ARBITER_PERIOD, DATAGRAM_SLACK, DATAGRAMS_PER_FLUSH, DELTA_BUDGET,
@@ -19,7 +20,6 @@ use crate::gossip::netdb::{Applied, table_of};
 use crate::gossip::queue::{ChangeKey, retransmit_limit};
 use crate::gossip::register::By;
 use crate::gossip::{InputError, MAX_DATAGRAM};
-use crate::id::NodeId;
 
 impl Gossip {
     pub(super) fn tell(&mut self, now: Duration, key: ChangeKey) {
