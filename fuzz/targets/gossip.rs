@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use weft_control::gossip::{
+use weft_gossip::{
     Config, Gossip, Identity, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE, MemberState, Members,
 };
 use weft_model::id::NodeId;

@@ -11,6 +11,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-vxlan", 1),
     ("weft-mesh", 1),
     ("weft-dns", 1),
+    ("weft-gossip", 1),
     ("weft-control", 1),
     ("weft-sys", 2),
     ("weft-dataplane", 2),

@@ -56,6 +56,7 @@ const RULES: &[(&[&str], &[&str])] = &[
             "weft-vxlan",
             "weft-mesh",
             "weft-dns",
+            "weft-gossip",
             "weft-control",
         ],
         IO_CRATES,

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use weft_control::gossip::{
-    Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView,
-};
+use weft_gossip::{Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
 use weft_model::id::NodeId;
 use weft_model::records::Table;
 

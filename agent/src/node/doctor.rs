@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use weft_control::cluster::ErrorKind;
-use weft_control::gossip::MemberState;
 use weft_dataplane::{SelfTest, Verdict};
+use weft_gossip::MemberState;
 use weft_model::api::{Check, Health};
 
 use super::member::Member;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weft_control::gossip::{Member, NetdbView};
+use weft_gossip::{Member, NetdbView};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::records::LoadRecord;
 
@@ -90,7 +90,7 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::gossip::MemberState;
+    use weft_gossip::MemberState;
 
     use super::*;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_control::gossip::MemberState;
 use weft_dataplane::{DropCounters, Port, UNDERLAY};
+use weft_gossip::MemberState;
 use weft_model::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
 use weft_model::records::Table;
 use weft_wire::DropReason;

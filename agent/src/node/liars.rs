@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_control::gossip::{Forgery, ForgeryKind};
+use weft_gossip::{Forgery, ForgeryKind};
 use weft_model::assignment::Assignment;
 
 use super::member::Member;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_control::gossip::MemberState;
 use weft_dataplane::Snapshot;
+use weft_gossip::MemberState;
 use weft_mesh::Ejection;
 use weft_model::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_model::assignment::{Assignment, ServiceView};

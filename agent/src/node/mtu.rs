@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_control::gossip::NetdbView;
 use weft_dataplane::Port;
+use weft_gossip::NetdbView;
 use weft_model::assignment::Assignment;
 use weft_wire::PortId;
 

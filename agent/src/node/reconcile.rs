@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_control::gossip::{MemberState, Members, NetdbView};
+use weft_gossip::{MemberState, Members, NetdbView};
 use weft_model::assignment::{Assignment, GossipKey, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId};
 use weft_model::objects::{Node, TaskState};

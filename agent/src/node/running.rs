@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use weft_control::gossip::Members;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
 };
+use weft_gossip::Members;
 use weft_model::assignment::Assignment;
 use weft_model::objects::Protocol;
 use weft_sys::private_folder::make_private;

@@ -1,7 +1,7 @@
 //! Ways between nodes that gossip's datagrams do not pass: a firewall, as a rule, that a person has to
 //! find.
 
-use weft_control::gossip::Blocked;
+use weft_gossip::Blocked;
 use weft_model::assignment::Assignment;
 
 use super::member::Member;

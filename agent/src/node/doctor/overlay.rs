@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use weft_control::gossip::MemberState;
+use weft_gossip::MemberState;
 use weft_model::api::Passage;
 use weft_model::id::NodeId;
 

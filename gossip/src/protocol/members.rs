@@ -12,11 +12,11 @@ use super::{
     CHALLENGES, CROWD, DEAF_AFTER_REJOIN, Deadline, Event, FIRST_FLUSH, Gossip, ISOLATION_LIMIT,
     identity,
 };
-use crate::gossip::InputError;
-use crate::gossip::identity::{Identity, IdentityCodec, member_from_pb, member_to_pb};
-use crate::gossip::membership::Note;
-use crate::gossip::message::{Accuse, Body, Hello};
-use crate::gossip::register::By;
+use crate::InputError;
+use crate::identity::{Identity, IdentityCodec, member_from_pb, member_to_pb};
+use crate::membership::Note;
+use crate::message::{Accuse, Body, Hello};
+use crate::register::By;
 
 impl Gossip {
     pub(super) fn drain(&mut self, now: Duration) {

@@ -3,9 +3,9 @@
 use prost::Message as _;
 
 use super::*;
-use crate::gossip::ForgeryKind;
-use crate::gossip::identity::member_to_pb;
-use crate::gossip::message::{
+use crate::ForgeryKind;
+use crate::identity::member_to_pb;
+use crate::message::{
     Accuse, Body, Datagram, Hello, OwnerDelta, OwnerDigest, PbMember, StreamBody, StreamMessage,
     SyncPush, SyncRequest, Update, Updates,
 };
@@ -201,7 +201,7 @@ fn numbers_that_nobody_can_have_reached_change_nothing() {
 fn a_swim_packet_loses_only_what_cannot_be() {
     let mut sim = Sim::enrolled(32, 4);
     // A real packet of the liar, which is node 2 here, with one member more.
-    let mut codec = crate::gossip::identity::IdentityCodec;
+    let mut codec = crate::identity::IdentityCodec;
     let header = foca::Header {
         src: sim.node(2).identity().clone(),
         src_incarnation: 0,

@@ -14,12 +14,12 @@ use super::{
     Deadline, Event, FIRST_FLUSH, FRESH_FLUSH, Gossip, RELAYED_FROM_SYNC, StreamRequest,
     VERIFY_AFTER, encode_stream, identity,
 };
-use crate::gossip::identity::{Identity, member_from_pb, member_to_pb};
-use crate::gossip::message::{StreamBody, SyncPush, SyncReply, SyncRequest, Update};
-use crate::gossip::netdb::{Applied, table_of};
-use crate::gossip::queue::{ChangeKey, retransmit_limit};
-use crate::gossip::register::By;
-use crate::gossip::{InputError, MAX_DATAGRAM};
+use crate::identity::{Identity, member_from_pb, member_to_pb};
+use crate::message::{StreamBody, SyncPush, SyncReply, SyncRequest, Update};
+use crate::netdb::{Applied, table_of};
+use crate::queue::{ChangeKey, retransmit_limit};
+use crate::register::By;
+use crate::{InputError, MAX_DATAGRAM};
 
 impl Gossip {
     pub(super) fn tell(&mut self, now: Duration, key: ChangeKey) {
@@ -142,7 +142,7 @@ impl Gossip {
         }
     }
 
-    pub(super) fn members_pb(&self) -> Vec<crate::gossip::message::PbMember> {
+    pub(super) fn members_pb(&self) -> Vec<crate::message::PbMember> {
         self.membership.members().map(member_to_pb).collect()
     }
 
@@ -193,7 +193,7 @@ impl Gossip {
     }
 
     /// Where this node and another differ on what a third one said, that one knows.
-    fn ask_arbiter(&mut self, now: Duration, digest: &[crate::gossip::message::OwnerDigest]) {
+    fn ask_arbiter(&mut self, now: Duration, digest: &[crate::message::OwnerDigest]) {
         if now < self.arbiter_at {
             return;
         }
@@ -229,8 +229,8 @@ impl Gossip {
         &mut self,
         now: Duration,
         sender: SocketAddr,
-        from: Option<crate::gossip::message::PbIdentity>,
-        members: Vec<crate::gossip::message::PbMember>,
+        from: Option<crate::message::PbIdentity>,
+        members: Vec<crate::message::PbMember>,
     ) -> Result<(), InputError> {
         let from = identity(from)?;
         self.speaks(now, &from, sender, By::Itself)?;
@@ -295,7 +295,7 @@ impl Gossip {
         &mut self,
         now: Duration,
         from: SocketAddr,
-        deltas: Vec<crate::gossip::message::OwnerDelta>,
+        deltas: Vec<crate::message::OwnerDelta>,
     ) -> Result<(), InputError> {
         let mut news = Vec::new();
         let mut result = Ok(());

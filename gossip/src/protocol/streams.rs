@@ -10,11 +10,11 @@ use foca::State;
 use weft_model::id::NodeId;
 
 use super::{Deadline, Event, Gossip, StreamRequest, encode_stream, identity};
-use crate::gossip::InputError;
-use crate::gossip::identity::{Identity, member_from_pb, member_to_pb};
-use crate::gossip::message::{Answer, Probe, StreamBody};
-use crate::gossip::paths::Blocked;
-use crate::gossip::register::By;
+use crate::InputError;
+use crate::identity::{Identity, member_from_pb, member_to_pb};
+use crate::message::{Answer, Probe, StreamBody};
+use crate::paths::Blocked;
+use crate::register::By;
 
 /// Between two comparisons of tables while some node is reached by streams alone: its news, and
 /// those for it, travel in no other way.

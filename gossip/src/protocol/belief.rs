@@ -10,10 +10,10 @@ use prost::Message as _;
 use weft_model::id::NodeId;
 
 use super::{Event, FIRST_WORDS, Forgery, ForgeryKind, Gossip};
-use crate::gossip::InputError;
-use crate::gossip::identity::{CodecError, Identity, IdentityCodec, member_to_pb};
-use crate::gossip::message::{OwnerDelta, OwnerDigest, Update};
-use crate::gossip::register::{By, Doubt, MAX_SEQ};
+use crate::InputError;
+use crate::identity::{CodecError, Identity, IdentityCodec, member_to_pb};
+use crate::message::{OwnerDelta, OwnerDigest, Update};
+use crate::register::{By, Doubt, MAX_SEQ};
 
 impl Gossip {
     pub(super) fn forged(&mut self, about: &NodeId, from: SocketAddr, kind: ForgeryKind) {

@@ -9,6 +9,8 @@
 //! relayed by all who learn something new), SWIM's own probes for membership, and a pairwise
 //! comparison over a stream, which repairs whatever the datagrams lost.
 
+#![forbid(unsafe_code)]
+
 mod identity;
 mod membership;
 mod message;
