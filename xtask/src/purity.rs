@@ -57,7 +57,7 @@ const RULES: &[(&[&str], &[&str])] = &[
             "weft-mesh",
             "weft-dns",
             "weft-gossip",
-            "weft-control",
+            "weft-cluster",
         ],
         IO_CRATES,
     ),

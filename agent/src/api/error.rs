@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use weft_control::cluster::{CommandError, ErrorKind as Refusal};
+use weft_cluster::{CommandError, ErrorKind as Refusal};
 use weft_model::api::ErrorBody;
 
 /// Which kind of error a call ended with; decides the HTTP status.

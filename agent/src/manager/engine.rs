@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
-use weft_control::cluster::{
+use weft_cluster::{
     Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError, Waits,
     reconcile, set_impaired, set_node_state,
 };

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
-use weft_control::cluster::ClusterState;
+use weft_cluster::ClusterState;
 use weft_model::id::NodeId;
 use weft_model::objects::Node;
 

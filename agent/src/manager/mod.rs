@@ -1,7 +1,7 @@
 //! The manager of a cluster: desired state on disk, certificates, and the other end of sessions.
 //!
 //! In: commands of the node API, sessions and reports of nodes, hints of gossip. Out: changes in
-//! the store, and from there orders for every node. The logic is `weft_control::cluster`; this is
+//! the store, and from there orders for every node. The logic is `weft_cluster`; this is
 //! its shell.
 
 mod ca;
@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use weft_control::cluster::{
+use weft_cluster::{
     ClusterState, CommandError, DesiredStore as _, HostRoute, InitCluster, NodeDescription,
     init_cluster, set_node_state,
 };

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use tonic::Status;
-use weft_control::cluster::{ClusterState, OrderBook};
+use weft_cluster::{ClusterState, OrderBook};
 use weft_model::id::NodeId;
 
 use crate::session::convert::{SCHEMA, encode};

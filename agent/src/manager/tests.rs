@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_control::cluster::{Attach, ErrorKind, HostRoute};
+use weft_cluster::{Attach, ErrorKind, HostRoute};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,

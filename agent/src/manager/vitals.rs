@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft_control::cluster::{ClusterState, Sight, Vitals, judge};
+use weft_cluster::{ClusterState, Sight, Vitals, judge};
 use weft_model::id::NodeId;
 use weft_model::objects::NodeState;
 

@@ -6,7 +6,7 @@ mod walls;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use weft_control::cluster::ErrorKind;
+use weft_cluster::ErrorKind;
 use weft_dataplane::{SelfTest, Verdict};
 use weft_gossip::MemberState;
 use weft_model::api::{Check, Health};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use weft_control::cluster::{Attach, Detacher};
+use weft_cluster::{Attach, Detacher};
 use weft_dns::ClientView;
 use weft_model::api::{Connect, Connected, Disconnect};
 use weft_model::assignment::{Assignment, EndpointView};

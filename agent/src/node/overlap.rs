@@ -1,6 +1,6 @@
 //! Ranges that this host has already, and networks that are in their way.
 
-use weft_control::cluster::{HostRoute, shared_with};
+use weft_cluster::{HostRoute, shared_with};
 use weft_model::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 

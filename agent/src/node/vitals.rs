@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use weft_control::cluster::{MAX_UNSEEN, Sight, Vitals};
+use weft_cluster::{MAX_UNSEEN, Sight, Vitals};
 use weft_gossip::NetdbView;
 use weft_model::assignment::Assignment;
 use weft_model::id::NodeId;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
-use weft_control::cluster::{CommandError, ErrorKind, MAX_UNSEEN, Sight, Vitals};
+use weft_cluster::{CommandError, ErrorKind, MAX_UNSEEN, Sight, Vitals};
 use weft_model::id::{ID_LEN, NodeId};
 
 use super::proto;

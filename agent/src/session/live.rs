@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
-use weft_control::cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
+use weft_cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
 use weft_model::assignment::{self, Assignment, Own};
 use weft_model::id::TaskId;
 use weft_model::objects::{Endpoint, Role, TaskStatus};

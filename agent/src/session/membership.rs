@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use weft_control::cluster::NodeDescription;
+use weft_cluster::NodeDescription;
 use weft_model::assignment::Assignment;
 use weft_model::objects::Role;
 

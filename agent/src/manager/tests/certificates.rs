@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use tonic::{Code, Status};
-use weft_control::cluster::remove_node;
+use weft_cluster::remove_node;
 use weft_model::id::NodeId;
 
 use super::*;

@@ -12,6 +12,8 @@
 //! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod allocator;
 mod assign;
 mod commands;
