@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use weft_agent::sandbox::Sandbox;
 use weft_agent::sandbox::runner::{RunError, Runner, hidden};
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
-use weft_control::objects::{
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::objects::{
     Attachment, ConnectionPolicy, EndpointMode, Mac, Meta, Privileges, RestartCondition,
     ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
 };

@@ -1,7 +1,7 @@
 //! The unit of systemd, `packaging/weftd.service`, against what the agent needs and promises.
 
 use weft_agent::config::EXIT_USAGE;
-use weft_control::capability;
+use weft_model::capability;
 
 const UNIT: &str = include_str!("../../packaging/weftd.service");
 

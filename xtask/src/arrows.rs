@@ -4,13 +4,15 @@ use cargo_metadata::{DependencyKind, Metadata};
 
 use crate::report::Report;
 
-/// Ring of every member. The sibling rules are in [`SIBLINGS`].
+/// Ring of every member. The exceptions are in [`SIBLINGS`] and [`UNWANTED`].
 const RINGS: &[(&str, u8)] = &[
     ("weft-wire", 0),
+    ("weft-model", 0),
     ("weft-vxlan", 1),
     ("weft-mesh", 1),
     ("weft-dns", 1),
-    ("weft-control", 1),
+    ("weft-gossip", 1),
+    ("weft-cluster", 1),
     ("weft-sys", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),
@@ -28,6 +30,15 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("weft-dataplane", "weft-sys"),
     ("weft-shim", "weft-sys"),
     ("weft-cli", "weft-lab"),
+];
+
+/// Arrows that point inward and are not wanted all the same: who talks to nodes by their API needs
+/// its words, not what managers decide by and nodes tell each other.
+const UNWANTED: &[(&str, &str)] = &[
+    ("weft-cli", "weft-cluster"),
+    ("weft-cli", "weft-gossip"),
+    ("weft-lab", "weft-cluster"),
+    ("weft-lab", "weft-gossip"),
 ];
 
 /// The library of test clusters: any crate that does I/O may use it in its tests.
@@ -100,7 +111,7 @@ pub(crate) fn check(members: &[Member], report: &mut Report) {
 }
 
 fn allowed(member: &str, from: u8, dependency: &str, to: u8, kind: DependencyKind) -> bool {
-    to < from
+    (to < from && !UNWANTED.contains(&(member, dependency)))
         || SIBLINGS.contains(&(member, dependency))
         || (kind == DependencyKind::Development && from >= 2 && dependency == TEST_CLUSTERS)
 }
@@ -127,6 +138,9 @@ mod tests {
         use DependencyKind::{Development, Normal};
         let found = failures(&[
             ("weft-mesh", "weft-wire", Normal),
+            ("weft-gossip", "weft-model", Normal),
+            ("weft-cluster", "weft-model", Normal),
+            ("weft-cli", "weft-model", Normal),
             ("weft-dataplane", "weft-mesh", Normal),
             ("weft-dataplane", "weft-sys", Normal),
             ("weft-cli", "weft-lab", Normal),
@@ -144,10 +158,16 @@ mod tests {
             ("weft-wire", "weft-mesh", Normal),
             ("weft-mesh", "weft-vxlan", Normal),
             ("weft-mesh", "weft-vxlan", Development),
-            ("weft-dns", "weft-control", Build),
-            ("weft-control", "weft-sys", Normal),
+            ("weft-dns", "weft-gossip", Build),
+            ("weft-cluster", "weft-sys", Normal),
+            ("weft-cluster", "weft-gossip", Normal),
+            ("weft-gossip", "weft-cluster", Development),
+            ("weft-model", "weft-wire", Normal),
+            ("weft-model", "weft-cluster", Normal),
             ("weft-sys", "weft-dataplane", Normal),
             ("weft-cli", "weft-agent", Normal),
+            ("weft-cli", "weft-cluster", Normal),
+            ("weft-lab", "weft-gossip", Development),
             ("weft-lab", "weft-cli", Normal),
             ("weft-agent", "weft-lab", Normal),
             ("weft-mesh", "weft-lab", Development),

@@ -52,10 +52,12 @@ const RULES: &[(&[&str], &[&str])] = &[
     (
         &[
             "weft-wire",
+            "weft-model",
             "weft-vxlan",
             "weft-mesh",
             "weft-dns",
-            "weft-control",
+            "weft-gossip",
+            "weft-cluster",
         ],
         IO_CRATES,
     ),

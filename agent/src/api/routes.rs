@@ -10,13 +10,13 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
     SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params};
@@ -201,7 +201,7 @@ async fn node_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
     Body(body): Body<NodeUpdate>,
-) -> Reply<weft_control::objects::Node> {
+) -> Reply<weft_model::objects::Node> {
     whole(async move { node.node_update(reference, body).await })
         .await
         .map(Json)

@@ -11,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
     SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{
+use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
 };
 
@@ -92,7 +92,7 @@ impl NodeService for Fake {
         &self,
         reference: String,
         body: NodeUpdate,
-    ) -> Answer<weft_control::objects::Node> {
+    ) -> Answer<weft_model::objects::Node> {
         self.absent(format!("update {reference} {:?}", body.availability))
     }
 

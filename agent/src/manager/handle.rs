@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use weft_control::api::{
-    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
-};
-use weft_control::cluster::{
+use weft_cluster::{
     Attach, ClusterState, CommandError, Detacher, Token, add_peer, attach_endpoint, create_network,
     create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
     rotate_token, running_and_desired, scale_service, set_availability, update_service, usage,
 };
-use weft_control::id::NodeId;
-use weft_control::objects::{
+use weft_model::api::{
+    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
+};
+use weft_model::id::NodeId;
+use weft_model::objects::{
     Availability, Endpoint, Network, NetworkSpec, Node, NodeState, Role, Service, ServiceSpec,
     StaticPeer, Task,
 };

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_control::assignment::Assignment;
-use weft_control::cluster::{Attach, ErrorKind, HostRoute};
-use weft_control::objects::{
+use weft_cluster::{Attach, ErrorKind, HostRoute};
+use weft_model::assignment::Assignment;
+use weft_model::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
     RestartCondition, Service, ServiceMode, ServiceSpec, TaskState, TaskStatus,
 };

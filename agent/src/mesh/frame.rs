@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_model::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
 use super::rule_set::RuleSet;

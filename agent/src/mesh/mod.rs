@@ -42,8 +42,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use weft_control::api::ConnectTime;
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_model::api::ConnectTime;
+use weft_model::objects::{ClientAddress, Protocol, PublishMode};
 
 use busy::BusyPorts;
 use clients::Clients;

@@ -9,8 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use weft_control::api::ConnectTime;
 use weft_mesh::ProbeCounters;
+use weft_model::api::ConnectTime;
 
 use crate::mesh::UnreachableCounters;
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_control::api::ConnectTime;
-use weft_control::objects::Protocol;
 use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
+use weft_model::api::ConnectTime;
+use weft_model::objects::Protocol;
 use weft_wire::DropReason;
 
 use crate::mesh::UnreachableCounters;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use weft_control::api::ConnectTime;
-use weft_control::objects::Protocol;
+use weft_model::api::ConnectTime;
+use weft_model::objects::Protocol;
 use weft_wire::DropReason;
 
 use super::{

@@ -6,10 +6,10 @@ mod walls;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use weft_control::api::{Check, Health};
-use weft_control::cluster::ErrorKind;
-use weft_control::gossip::MemberState;
+use weft_cluster::ErrorKind;
 use weft_dataplane::{SelfTest, Verdict};
+use weft_gossip::MemberState;
+use weft_model::api::{Check, Health};
 
 use super::member::Member;
 use super::running::{Running, blocking, unix_ms};

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use weft_control::api::{Connect, Connected, Disconnect};
-use weft_control::assignment::{Assignment, EndpointView};
-use weft_control::cluster::{Attach, Detacher};
-use weft_control::id::EndpointId;
-use weft_control::objects::{Endpoint, Network};
-use weft_control::records::EndpointRecord;
+use weft_cluster::{Attach, Detacher};
 use weft_dns::ClientView;
+use weft_model::api::{Connect, Connected, Disconnect};
+use weft_model::assignment::{Assignment, EndpointView};
+use weft_model::id::EndpointId;
+use weft_model::objects::{Endpoint, Network};
+use weft_model::records::EndpointRecord;
 use weft_sys::netns::{Netns, NetnsError};
 use weft_sys::tap::Tap;
 

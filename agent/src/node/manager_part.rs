@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_control::objects::Role;
+use weft_model::objects::Role;
 
 use super::member::Member;
 use crate::api::ApiError;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use weft_control::id::{EndpointId, NodeId};
+use weft_model::id::{EndpointId, NodeId};
 
 use super::keeper;
 use super::local::LocalPorts;

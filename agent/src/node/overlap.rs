@@ -1,7 +1,7 @@
 //! Ranges that this host has already, and networks that are in their way.
 
-use weft_control::cluster::{HostRoute, shared_with};
-use weft_control::objects::Network;
+use weft_cluster::{HostRoute, shared_with};
+use weft_model::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 
 use crate::sandbox::MESH_IFNAME;
@@ -59,8 +59,8 @@ pub(super) fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<Str
 
 #[cfg(test)]
 mod tests {
-    use weft_control::id::NetworkId;
-    use weft_control::objects::{Meta, NetworkSpec, Subnet};
+    use weft_model::id::NetworkId;
+    use weft_model::objects::{Meta, NetworkSpec, Subnet};
 
     use super::*;
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_control::assignment::{Assignment, GossipKey, Shared};
-use weft_control::gossip::{MemberState, Members, NetdbView};
-use weft_control::id::{EndpointId, NetworkId, NodeId};
-use weft_control::objects::{Node, TaskState};
-use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_gossip::{MemberState, Members, NetdbView};
+use weft_model::assignment::{Assignment, GossipKey, Shared};
+use weft_model::id::{EndpointId, NetworkId, NodeId};
+use weft_model::objects::{Node, TaskState};
+use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInfo,
     SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{
+use weft_model::objects::{
     Network, NetworkSpec, PortSpec, Protocol, Role, Service, ServiceSpec, StaticPeer,
 };
-use weft_control::text::cleaned;
+use weft_model::text::cleaned;
 
 use super::Node;
 use super::conns;
@@ -121,7 +121,7 @@ impl NodeService for Node {
         &self,
         reference: String,
         body: NodeUpdate,
-    ) -> Answer<weft_control::objects::Node> {
+    ) -> Answer<weft_model::objects::Node> {
         let (_, manager) = self.manager().await?;
         Ok(manager
             .set_availability(&reference, body.availability)
@@ -144,7 +144,7 @@ impl NodeService for Node {
         let (member, manager) = self.manager().await?;
         let (network, addresses) = manager.network(&reference)?;
         let state = manager.state();
-        let hostname = |id: &weft_control::id::NodeId| {
+        let hostname = |id: &weft_model::id::NodeId| {
             state
                 .nodes
                 .get(id)

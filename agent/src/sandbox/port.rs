@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_control::id::EndpointId;
-use weft_control::objects::Mac;
+use weft_model::id::EndpointId;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{Link, Netlink, NetlinkError, Route, Rule};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig, TapError};

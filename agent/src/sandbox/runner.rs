@@ -25,9 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use weft_control::capability::{self, UnknownCapability};
-use weft_control::id::{NodeId, TaskId};
-use weft_control::objects::Task;
+use weft_model::capability::{self, UnknownCapability};
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::Task;
 use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError};
 use weft_shim::spec::{self, Bind, Ended, Spec};

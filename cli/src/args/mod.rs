@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use weft_control::api::CaptureDir;
+use weft_model::api::CaptureDir;
 
 /// Where `weftd` listens when nobody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";

@@ -1,7 +1,7 @@
 //! `weft node`.
 
 use clap::{Args, Subcommand};
-use weft_control::objects::Availability;
+use weft_model::objects::Availability;
 
 use super::{FilterArgs, FormatArgs, InspectArgs, TaskListArgs};
 

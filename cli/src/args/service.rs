@@ -1,8 +1,8 @@
 //! `weft service`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_control::capability;
-use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
+use weft_model::capability;
+use weft_model::objects::{NetworkAttachmentSpec, PortSpec};
 
 use super::{
     ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, TaskListArgs, parse_attachment,

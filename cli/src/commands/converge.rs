@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
-use weft_control::api::{ServiceDetail, TaskRow};
-use weft_control::objects::{ServiceMode, TaskState};
+use weft_model::api::{ServiceDetail, TaskRow};
+use weft_model::objects::{ServiceMode, TaskState};
 
 use crate::client::Client;
 use crate::commands::failures::{Failures, all_over};

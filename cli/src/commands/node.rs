@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weft_control::api::{Info, NodeRemove, NodeRow, NodeUpdate};
-use weft_control::objects::Node;
+use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate};
+use weft_model::objects::Node;
 
 use crate::args::NodeCommand;
 use crate::client::{Client, Refused, segment};

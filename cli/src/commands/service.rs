@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use hyper::StatusCode;
-use weft_control::api::{Scale, ServiceDetail, ServiceUpdate};
-use weft_control::objects::{
+use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
+use weft_model::objects::{
     ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
 };
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use weft_control::api::TaskRow;
+use weft_model::api::TaskRow;
 
 use crate::args::TaskListArgs;
 use crate::client::{Client, Refused};

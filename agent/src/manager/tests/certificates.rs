@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use tonic::{Code, Status};
-use weft_control::cluster::remove_node;
-use weft_control::id::NodeId;
+use weft_cluster::remove_node;
+use weft_model::id::NodeId;
 
 use super::*;
 use crate::session::proto::ca_client::CaClient;

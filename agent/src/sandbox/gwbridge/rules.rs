@@ -13,8 +13,8 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use weft_control::objects::{Mac, Protocol};
 use weft_dataplane::SEGMENTING_DEVICE;
+use weft_model::objects::{Mac, Protocol};
 
 use super::{BRIDGE, PORT_PREFIX};
 use crate::sandbox::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME};

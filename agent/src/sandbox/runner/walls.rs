@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use weft_control::capability::Capabilities;
-use weft_control::id::{NodeId, TaskId};
+use weft_model::capability::Capabilities;
+use weft_model::id::{NodeId, TaskId};
 
 /// weft's own folders and the socket of the node API, as tasks must not see them: keys, tokens,
 /// orders and the specs of other services are there. Relative paths are this process's.
