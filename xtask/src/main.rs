@@ -1,18 +1,22 @@
 //! Repository chores. `cargo xtask check` proves the rules that no compiler proves:
 //!
-//! - arrows between crates point inward ([`arrows`]);
+//! - arrows between crates point inward ([`arrows`]), those between files form no circle ([`circles`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]).
 //!
+//! `cargo xtask circles` lists the arrows of each circle.
 //! `cargo xtask test [--all]` runs the tests, with `--all` also those of the second tier ([`tiers`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
 
 mod arrows;
+mod circles;
 mod deny;
 mod lints;
+mod modules;
+mod paths;
 mod purity;
 mod report;
 mod rust_text;
@@ -27,13 +31,17 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check|deny|test [--all]";
+const USAGE: &str = "usage: cargo xtask check|circles|deny|test [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);
     let mut out = std::io::stdout().lock();
     let report = match (args.next().as_deref(), args.next().as_deref(), args.next()) {
         (Some("check"), None, None) => check()?,
+        (Some("circles"), None, None) => {
+            write!(out, "{}", circles::list(&members()?)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         (Some("deny"), None, None) => denied()?,
         (Some("test"), all @ (None | Some("--all")), None) => {
             let root = members()?.workspace_root;
@@ -75,6 +83,7 @@ fn check() -> anyhow::Result<Report> {
     let root = metadata.workspace_root.as_std_path();
     let mut report = Report::default();
     arrows::check(&arrows::members(&metadata), &mut report);
+    circles::check(&metadata, &mut report)?;
     purity::check(root, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
