@@ -2,6 +2,7 @@
 //!
 //! - arrows between crates point inward ([`arrows`]), those between files form no circle ([`circles`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
+//! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]).
 //!
@@ -14,9 +15,11 @@
 mod arrows;
 mod circles;
 mod deny;
+mod hash_order;
 mod lints;
 mod modules;
 mod paths;
+mod pure_code;
 mod purity;
 mod report;
 mod rust_text;
@@ -82,8 +85,11 @@ fn check() -> anyhow::Result<Report> {
     let metadata = members()?;
     let root = metadata.workspace_root.as_std_path();
     let mut report = Report::default();
-    arrows::check(&arrows::members(&metadata), &mut report);
+    let members = arrows::members(&metadata);
+    arrows::check(&members, &mut report);
+    arrows::check_rings(&members, &mut report);
     circles::check(&metadata, &mut report)?;
+    pure_code::check(&metadata, &mut report)?;
     purity::check(root, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;

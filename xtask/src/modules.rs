@@ -14,6 +14,8 @@ use crate::rust_text::{self, Token, is_word};
 #[derive(Debug)]
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
+    /// Code alone, with the lines of the file.
+    pub(crate) code: String,
     /// Names of the modules that have files of their own.
     pub(crate) children: BTreeSet<String>,
     pub(crate) named: Vec<Named>,
@@ -81,6 +83,7 @@ impl Reader<'_> {
         }
         let module = Module {
             file,
+            code,
             children,
             named,
         };
