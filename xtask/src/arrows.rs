@@ -4,8 +4,8 @@ use cargo_metadata::{DependencyKind, Metadata};
 
 use crate::report::Report;
 
-/// Ring of every member; 0 and 1 are pure, 2 knows no async. The sibling rules are in [`SIBLINGS`].
-pub(crate) const RINGS: &[(&str, u8)] = &[
+/// Ring of every member. The sibling rules are in [`SIBLINGS`].
+const RINGS: &[(&str, u8)] = &[
     ("weft-wire", 0),
     ("weft-vxlan", 1),
     ("weft-mesh", 1),
@@ -57,12 +57,17 @@ pub(crate) fn members(metadata: &Metadata) -> Vec<Member> {
         .collect()
 }
 
+/// Every member with its ring: 0 and 1 are pure, 2 does I/O without an async runtime.
+pub(crate) fn rings() -> impl Iterator<Item = (&'static str, u8)> {
+    RINGS.iter().copied()
+}
+
 /// Crates that decide and do no I/O.
 pub(crate) fn is_pure(name: &str) -> bool {
     ring(name).is_some_and(|ring| ring <= 1)
 }
 
-fn ring(name: &str) -> Option<u8> {
+pub(crate) fn ring(name: &str) -> Option<u8> {
     RINGS
         .iter()
         .find(|(member, _)| *member == name)

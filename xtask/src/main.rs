@@ -1,6 +1,7 @@
 //! Repository chores. `cargo xtask check` proves the rules that no compiler proves:
 //!
 //! - arrows between crates point inward ([`arrows`]), those between files form no circle ([`circles`]);
+//! - ARCHITECTURE.md has the crates and rings that there are ([`parts`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
 //! - every member takes the workspace's lints ([`lints`]);
@@ -18,6 +19,7 @@ mod deny;
 mod hash_order;
 mod lints;
 mod modules;
+mod parts;
 mod paths;
 mod pure_code;
 mod purity;
@@ -88,6 +90,7 @@ fn check() -> anyhow::Result<Report> {
     let members = arrows::members(&metadata);
     arrows::check(&members, &mut report);
     arrows::check_rings(&members, &mut report);
+    parts::check(&metadata, &mut report)?;
     circles::check(&metadata, &mut report)?;
     pure_code::check(&metadata, &mut report)?;
     purity::check(root, &mut report)?;
