@@ -67,6 +67,7 @@ pub(crate) fn is_pure(name: &str) -> bool {
     ring(name).is_some_and(|ring| ring <= 1)
 }
 
+/// The ring of a member.
 pub(crate) fn ring(name: &str) -> Option<u8> {
     RINGS
         .iter()
