@@ -5,10 +5,12 @@
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
 //! - every member takes the workspace's lints ([`lints`]);
-//! - files stay readable and `unsafe` stays in `sys` ([`sources`]).
+//! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
+//! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask circles` lists the arrows of each circle.
 //! `cargo xtask test [--all]` runs the tests, with `--all` also those of the second tier ([`tiers`]).
+//! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
@@ -27,6 +29,7 @@ mod report;
 mod rust_text;
 mod sources;
 mod tiers;
+mod tutorial;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,7 +39,7 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check|circles|deny|test [--all]";
+const USAGE: &str = "usage: cargo xtask check|circles|deny|test [--all]|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);
@@ -49,13 +52,14 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         (Some("deny"), None, None) => denied()?,
         (Some("test"), all @ (None | Some("--all")), None) => {
-            let root = members()?.workspace_root;
-            let passed = tiers::run(root.as_std_path(), all.is_some())?;
-            return Ok(if passed {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            });
+            let metadata = members()?;
+            let root = metadata.workspace_root.as_std_path();
+            let passed = tiers::run(root, all.is_some())?
+                && (all.is_none() || tutorial::run(&metadata, true)?);
+            return Ok(outcome(passed));
+        }
+        (Some("tutorial"), all @ (None | Some("--all")), None) => {
+            return Ok(outcome(tutorial::run(&members()?, all.is_some())?));
         }
         _ => {
             writeln!(out, "{USAGE}")?;
@@ -63,11 +67,15 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     };
     write!(out, "{report}")?;
-    Ok(if report.failed() {
-        ExitCode::FAILURE
-    } else {
+    Ok(outcome(!report.failed()))
+}
+
+fn outcome(passed: bool) -> ExitCode {
+    if passed {
         ExitCode::SUCCESS
-    })
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn members() -> anyhow::Result<Metadata> {
@@ -96,5 +104,6 @@ fn check() -> anyhow::Result<Report> {
     purity::check(root, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
+    tutorial::check(root, &mut report)?;
     Ok(report)
 }
