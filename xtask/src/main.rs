@@ -6,6 +6,7 @@
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
+//! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask circles` lists the arrows of each circle.
@@ -18,6 +19,7 @@
 mod arrows;
 mod circles;
 mod deny;
+mod glossary;
 mod hash_order;
 mod lints;
 mod modules;
@@ -104,6 +106,7 @@ fn check() -> anyhow::Result<Report> {
     purity::check(root, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
+    glossary::check(root, &mut report)?;
     tutorial::check(root, &mut report)?;
     Ok(report)
 }
