@@ -68,7 +68,18 @@ pub(crate) fn members(metadata: &Metadata) -> Vec<Member> {
         .collect()
 }
 
-fn ring(name: &str) -> Option<u8> {
+/// Every member with its ring: 0 and 1 are pure, 2 does I/O without an async runtime.
+pub(crate) fn rings() -> impl Iterator<Item = (&'static str, u8)> {
+    RINGS.iter().copied()
+}
+
+/// Crates that decide and do no I/O.
+pub(crate) fn is_pure(name: &str) -> bool {
+    ring(name).is_some_and(|ring| ring <= 1)
+}
+
+/// The ring of a member.
+pub(crate) fn ring(name: &str) -> Option<u8> {
     RINGS
         .iter()
         .find(|(member, _)| *member == name)
@@ -108,6 +119,17 @@ pub(crate) fn check(members: &[Member], report: &mut Report) {
         "arrows: {arrows} between {} crates point inward",
         members.len()
     ));
+}
+
+/// Reports rings of crates that are gone.
+pub(crate) fn check_rings(members: &[Member], report: &mut Report) {
+    for (name, _) in RINGS {
+        if !members.iter().any(|member| member.name == *name) {
+            report.fail(format!(
+                "{name}: is no member; remove it from RINGS in xtask/src/arrows.rs"
+            ));
+        }
+    }
 }
 
 fn allowed(member: &str, from: u8, dependency: &str, to: u8, kind: DependencyKind) -> bool {
@@ -187,5 +209,28 @@ mod tests {
         let normal = DependencyKind::Normal;
         assert!(failures(&[("weft-new", "weft-wire", normal)])[0].contains("has no ring"));
         assert!(failures(&[("weft-mesh", "elsewhere", normal)])[0].contains("elsewhere"));
+    }
+
+    #[test]
+    fn a_ring_without_a_crate_is_reported() {
+        let mut members: Vec<Member> = RINGS
+            .iter()
+            .map(|(name, _)| Member {
+                name: (*name).to_owned(),
+                dependencies: Vec::new(),
+            })
+            .collect();
+        let mut report = Report::default();
+        check_rings(&members, &mut report);
+        assert!(!report.failed());
+        let gone = members.pop().unwrap().name;
+        check_rings(&members, &mut report);
+        assert!(report.failures()[0].contains(&gone));
+    }
+
+    #[test]
+    fn the_inner_rings_are_pure() {
+        assert!(is_pure("weft-wire") && is_pure("weft-mesh"));
+        assert!(!is_pure("weft-sys") && !is_pure("elsewhere"));
     }
 }

@@ -430,6 +430,10 @@ impl Reconciler {
     }
 
     /// New tables, when anything that they are made of has changed.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one pass, from orders and gossip to the tables and those who are told of them"
+    )]
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.member.local.generation();
         let mtus = self.running.mtus.load_full();

@@ -23,6 +23,10 @@ fn interfaces(cluster: &Cluster, node: &str, netns: &str) -> String {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn namespaces_are_attached_named_and_detached() {
     let cluster = swarm(2);
     cluster.network("front");

@@ -54,6 +54,10 @@ fn warned(cluster: &Cluster, of: &str) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn what_others_take_from_the_host_is_put_back_within_a_second() {
     let cluster = swarm(1);
     let ipv6 = ["network", "create", "--ipv6", "front"];

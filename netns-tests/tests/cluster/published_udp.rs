@@ -158,7 +158,7 @@ fn udp_waits(client: &Netns, server: &UdpSocket, to: SocketAddr) {
     let first = socket(client, to);
     eventually("the port is open", || {
         let mut buffer = [0; 100];
-        first.send(b"?").ok();
+        drop(first.send(b"?"));
         server.recv_from(&mut buffer).map_err(|e| e.to_string())
     });
     // Stragglers of the attempts.

@@ -147,6 +147,15 @@ pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> 
     asked
 }
 
+/// Those that ask by their C library.
+fn ordinary_programs_ask_the_resolver(cluster: &Cluster, node: &str) {
+    for pid in cluster.task_pids(node) {
+        let file = format!("/proc/{pid}/root/etc/resolv.conf");
+        let text = cluster.run(node, None, &["cat", &file]).ok();
+        assert!(text.contains("nameserver 127.0.0.11\n"), "{text}");
+    }
+}
+
 #[test]
 fn names_are_answered_inside_sandboxes_and_forwarded_to_the_outside() {
     let cluster = Cluster::swarm(
@@ -240,12 +249,7 @@ fn names_are_answered_inside_sandboxes_and_forwarded_to_the_outside() {
         before,
         "the second answer is from the cache"
     );
-    // The C library of an ordinary program asks the same server.
-    for pid in cluster.task_pids(&own.node) {
-        let file = format!("/proc/{pid}/root/etc/resolv.conf");
-        let text = cluster.run(&own.node, None, &["cat", &file]).ok();
-        assert!(text.contains("nameserver 127.0.0.11\n"), "{text}");
-    }
+    ordinary_programs_ask_the_resolver(&cluster, &own.node);
 
     cluster.weft("node1", &["service", "scale", "web=1"]).done();
     let left = cluster.tasks("web");
