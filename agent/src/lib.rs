@@ -30,9 +30,11 @@ mod state_file;
 pub use daemon::main;
 
 /// For `tests/runner.rs`: the runner starts the program that it is in as the shim of a task, so its
-/// test is a program of its own and sees the crate from outside.
+/// test is a program of its own and sees the crate from outside. And for `tests/unit_file.rs`, which
+/// holds the unit of systemd against what the agent does.
 #[doc(hidden)]
 pub mod testing {
+    pub use crate::config::EXIT_USAGE;
     pub use crate::sandbox::runner::{RunError, Runner, RunningTask, hidden};
     pub use crate::sandbox::{Sandbox, SandboxError};
 }

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use weft_agent::testing::{RunError, Runner, Sandbox, hidden};
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
-use weft_control::objects::{
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::objects::{
     Attachment, ConnectionPolicy, EndpointMode, Mac, Meta, Privileges, RestartCondition,
     ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
 };
@@ -191,7 +191,8 @@ fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
 fn arguments_and_environment_arrive_byte_for_byte() {
     let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
     let runner = runner(&dir);
-    let long = "x".repeat(100_000);
+    // Nearly what the kernel takes: 128 KiB for each.
+    let long = "x".repeat(130_000);
     let odd = [
         "",
         "-x",

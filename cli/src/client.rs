@@ -1,4 +1,4 @@
-//! The node API from the outside: JSON over HTTP/1 on a unix socket (`weft_control::api`).
+//! The node API from the outside: JSON over HTTP/1 on a unix socket (`weft_model::api`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use weft_control::api::{ErrorBody, MAX_REQUEST};
+use weft_model::api::{ErrorBody, MAX_REQUEST};
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

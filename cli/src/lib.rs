@@ -58,10 +58,14 @@ where
                 return ExitCode::from(2);
             }
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
-            return match usage.print() {
-                Ok(()) => ExitCode::from(code),
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(code),
+            let printed = usage.print();
+            return match printed.and_then(|()| io::Write::flush(&mut io::stdout())) {
+                // Help that nobody got, though somebody still waits for it.
+                Err(e) if code == 0 && e.kind() != io::ErrorKind::BrokenPipe => {
+                    output::complain(&format!("weft: {}", output::of_output(e)));
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::from(code),
             };
         }
     };
@@ -80,7 +84,7 @@ where
     }
 }
 
-/// For `tests/api.rs`, which plays the node and runs commands as a person would.
+/// For `tests/api`, which plays the node and runs commands as a person would.
 #[doc(hidden)]
 pub mod testing {
     pub use crate::args::Cli;

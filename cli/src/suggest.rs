@@ -5,10 +5,9 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 14] = [
+const NOT_YET: [(&str, &str); 13] = [
     ("node", "promote"),
     ("node", "demote"),
-    ("node", "ps"),
     ("service", "logs"),
     ("service", "rollback"),
     ("network", "prune"),

@@ -48,9 +48,10 @@ pub(crate) struct FileJournal {
 }
 
 impl FileJournal {
-    /// Maps the file of worker `index`, and takes out what an earlier process left in it. With
-    /// another number of workers or places its records are of no use. Records that there was no room
-    /// for are counted in `left_out`.
+    /// Maps the file of worker `index`, and reads what an earlier process left in it. That stays until
+    /// [`Journal::clear`]: this process may end before it has flows. With another number of workers
+    /// or places the records are of no use. Records that there was no room for are counted in
+    /// `left_out`.
     ///
     /// # Errors
     /// No file, or no room for the first records.
@@ -73,25 +74,22 @@ impl FileJournal {
         let known = words.iter().zip(header).all(|(w, h)| load(w) == h);
         let used = usize::try_from(load(&words[USED])).unwrap_or(capacity);
         words.reserve((used.min(capacity) + 1) * RECORD_WORDS)?;
-        let mut records = Vec::new();
-        for record in words.chunks_exact(RECORD_WORDS).skip(1).take(used) {
-            if load(&record[0]) == 0 {
-                continue;
-            }
-            if known {
-                records.push(std::array::from_fn(|i| load(&record[i])));
-            }
-            record[0].store(0, Ordering::Relaxed);
-        }
-        words[USED].store(0, Ordering::Relaxed);
-        for (word, value) in words.iter().zip(header) {
-            word.store(value, Ordering::Relaxed);
-        }
-        let journal = Self {
+        let mut journal = Self {
             words,
             patience: 0,
             left_out,
         };
+        if !known {
+            journal.clear();
+        }
+        let there = journal.words.chunks_exact(RECORD_WORDS).skip(1).take(used);
+        let whole = there.filter(|record| load(&record[0]) != 0);
+        let records = whole
+            .map(|record| std::array::from_fn(|i| load(&record[i])))
+            .collect();
+        for (word, value) in journal.words.iter().zip(header) {
+            word.store(value, Ordering::Relaxed);
+        }
         Ok((journal, records))
     }
 
@@ -144,6 +142,14 @@ impl Journal for FileJournal {
             first.store(head, Ordering::Release);
         }
     }
+
+    fn clear(&mut self) {
+        let used = usize::try_from(load(&self.words[USED])).unwrap_or(usize::MAX);
+        for record in self.words.chunks_exact(RECORD_WORDS).skip(1).take(used) {
+            record[0].store(0, Ordering::Relaxed);
+        }
+        self.words[USED].store(0, Ordering::Relaxed);
+    }
 }
 
 fn load(word: &AtomicU64) -> u64 {
@@ -157,7 +163,13 @@ impl Worker {
         if self.saved.is_empty() {
             return;
         }
-        let until = *self.saved_until.get_or_insert(self.now.after(AWAITED));
+        let until = match self.saved_until {
+            Some(until) => until,
+            None => {
+                self.flows.clear_journal();
+                *self.saved_until.insert(self.now.after(AWAITED))
+            }
+        };
         let cx = context(self.now, snapshot);
         let origin = |saved| origin(snapshot, saved);
         let count = self.flows.restore(&cx, &mut self.saved, origin);
@@ -223,11 +235,17 @@ mod tests {
         journal.set_head(99, 5);
         // As when the process was killed: nothing is done at the end.
         drop(journal);
-        let (again, found) = open(2, 100);
-        drop(again);
         let mut last: Record = record(100);
         last[0] = 5;
-        assert_eq!(found, [record(1), last]);
+        let left = [record(1), last];
+        let (again, found) = open(2, 100);
+        assert_eq!(found, left);
+        // Killed before it had tables to take them up with.
+        drop(again);
+        let (mut again, found) = open(2, 100);
+        assert_eq!(found, left);
+        again.clear();
+        drop(again);
         let (mut other, found) = open(2, 100);
         assert!(found.is_empty(), "taken up once");
         other.write(3, &record(9));
@@ -276,6 +294,7 @@ mod tests {
         let missing = left_out.load(Ordering::Relaxed);
         assert!(found.len() > 2000 && found.len() < 8192, "{}", found.len());
         assert_eq!(found.len() as u64 + missing, 200_000);
+        journal.clear();
         for place in 0..200_000 {
             journal.write(place, &record(1));
         }

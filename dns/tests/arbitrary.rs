@@ -110,7 +110,8 @@ proptest! {
             }
             now = Instant(now.0 + 50_000_000);
             // Most are refused; what matters is that none of them harms.
-            forwarder.handle_reply(now, transmit.upstream, transmit.transport, &reply).ok();
+            let _refused =
+                forwarder.handle_reply(now, transmit.upstream, transmit.transport, &reply);
             drain(&mut forwarder, &mut sent);
         }
         while let Some(due) = forwarder.next_deadline() {

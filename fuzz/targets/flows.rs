@@ -10,14 +10,21 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_mesh::{
-    Balancer, Claims, Context, FlowConfig, FlowTable, Forward, Install, Limits, Origin, Protocol,
-    Replica, ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
+    Balancer, Claims, Context, FlowConfig, FlowState, FlowTable, Forward, Install, Limits, Origin,
+    Protocol, Replica, ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
-use weft_wire::frame::{self, TCP, UDP};
+use weft_wire::frame::{self, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::reply::{self, MAX_LEN};
-use weft_wire::{Frame, Instant, IpInfo, Mac, PortId, Vni, checksum, mac_for_ip};
+use weft_wire::{
+    Fragment, Frame, GsoKind, Instant, IpInfo, Mac, PortId, Vni, checksum, mac_for_ip, quoted,
+    superframe,
+};
 
 const REPLICAS: usize = 3;
+/// Inner MTU of the underlay, bytes.
+const MTU: u16 = 1450;
+/// Longest opening segment of which a table keeps a copy, bytes.
+const LONGEST_SYN: usize = 14 + 60 + 60;
 
 struct World {
     tables: [FlowTable; 2],
@@ -142,8 +149,11 @@ impl World {
             return;
         };
         let mut copy = bytes.to_vec();
+        let origin = origin(client);
+        let state = |tables: &[FlowTable; 2]| tables[0].state_of(vni(), info.five_tuple());
+        let before = state(&self.tables);
         let cx = context(self.now, self.epoch, &self.services);
-        match self.tables[0].forward(&cx, &origin(client), &mut copy, &info, false) {
+        match self.tables[0].forward(&cx, &origin, &mut copy, &info, false) {
             Forward::Rewritten {
                 dst_mac, install, ..
             } => {
@@ -151,6 +161,11 @@ impl World {
                 let now = rewritten(&copy, &info, right);
                 assert!(self.services.is_replica(vni(), now.dst) || is_lost(now.dst));
                 self.installs.extend(install);
+                if before == Some(FlowState::SynAnswered) && is_kept_syn(&origin, &info) {
+                    // It is asked again: until it answers, it may refuse unseen.
+                    assert_eq!(state(&self.tables), Some(FlowState::SynSent));
+                }
+                self.check_narrow(bytes, &info, &copy, &now);
                 self.at_replica = copy;
             }
             Forward::AnswerEcho => assert!(info.is_echo_request()),
@@ -162,6 +177,7 @@ impl World {
         let Some((info, right)) = parsed(bytes) else {
             return;
         };
+        self.divide(worker, bytes, &info);
         let mut copy = bytes.to_vec();
         let cx = context(self.now, self.epoch, &self.services);
         match self.tables[worker].reverse(&cx, vni(), &mut copy, &info, false) {
@@ -178,10 +194,53 @@ impl World {
             Reverse::Retry { install, .. } => {
                 assert_eq!(worker, 0);
                 self.at_replica = self.tables[0].retry_frame().to_vec();
-                assert!(frame::parse(&self.at_replica).is_ok());
+                let Some((next, _)) = parsed(&self.at_replica) else {
+                    panic!("a repeated SYN is no packet");
+                };
+                assert!(is_syn(&next));
+                // Another one is asked, not the one that refused.
+                assert!(self.services.is_replica(vni(), next.dst));
+                assert_ne!(next.dst, info.src);
                 self.installs.extend(install);
             }
             Reverse::Drop(_) => {}
+        }
+    }
+
+    /// What a router said of its link counts for the flow whose packet it quotes, from then on.
+    fn check_narrow(&self, error: &[u8], info: &IpInfo, at_replica: &[u8], now: &IpInfo) {
+        let Some(said) = quoted::path_mtu(error, info) else {
+            return;
+        };
+        let Some(quoted) = quoted::quoted(at_replica, now) else {
+            return;
+        };
+        let sent = IpInfo {
+            src: quoted.tuple.src,
+            dst: quoted.tuple.dst,
+            sport: quoted.tuple.sport,
+            dport: quoted.tuple.dport,
+            proto: quoted.tuple.proto,
+            ..*now
+        };
+        let known = self.tables[0].path_mtu(vni(), &sent);
+        assert!(known.is_some_and(|mtu| mtu <= said), "{known:?}, {said}");
+    }
+
+    /// Super-frames from another node are divided for the narrowest link that their flow has met,
+    /// and no word of a router makes it narrower than a link may be.
+    fn divide(&self, worker: usize, bytes: &[u8], info: &IpInfo) {
+        let narrow = self.tables[worker].path_mtu(vni(), info);
+        let least = if info.is_ipv4() { 552 } else { 1280 };
+        assert!(narrow.is_none_or(|mtu| mtu >= least), "{narrow:?}");
+        let mtu = usize::from(narrow.map_or(MTU, |mtu| mtu.min(MTU)));
+        match superframe::fixup(&mut bytes.to_vec(), info, mtu) {
+            Ok(vnet) if vnet.gso() != GsoKind::None => {
+                let headers = info.payload - info.l3;
+                assert_eq!(usize::from(vnet.gso_size) + headers, mtu);
+            }
+            Ok(_) => assert!(info.ip_len() <= mtu),
+            Err(_) => {}
         }
     }
 
@@ -222,6 +281,18 @@ fn context(now: Instant, epoch: u64, services: &Services) -> Context<'_> {
         epoch,
         services,
     }
+}
+
+fn is_syn(info: &IpInfo) -> bool {
+    info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
+}
+
+/// A sandbox's opening segment of which the table keeps a copy.
+fn is_kept_syn(origin: &Origin, info: &IpInfo) -> bool {
+    matches!(origin, Origin::Port { .. })
+        && is_syn(info)
+        && info.fragment == Fragment::None
+        && info.len <= LONGEST_SYN
 }
 
 fn is_lost(ip: IpAddr) -> bool {
@@ -315,12 +386,16 @@ fn error_about(bytes: &[u8], kind: u8) -> Option<Vec<u8>> {
     } else {
         ip(!info.is_ipv4(), 1)
     };
+    let mtu = match kind >> 2 {
+        0 => 1280,
+        n => u16::from(n) * 64,
+    };
     let mut out = [0; MAX_LEN];
     let mac = Mac([2, 0, 0, 0, 0, 1]);
     let len = if kind & 2 == 0 {
         reply::icmp_unreachable(bytes, &info, mac, by, &mut out)
     } else {
-        reply::packet_too_big(bytes, &info, mac, by, 1280, &mut out)
+        reply::packet_too_big(bytes, &info, mac, by, mtu, &mut out)
     };
     out.get(..len).filter(|out| !out.is_empty()).map(Vec::from)
 }
@@ -360,13 +435,15 @@ fn step(world: &mut World, input: &mut Input<'_>) {
             if !matches!(info.proto, TCP | UDP) {
                 return;
             }
+            // Some are larger than any link carries.
+            let unit = if b & 0x40 == 0 { 8 } else { 64 };
             let mut frame = build(
                 info.dst,
                 info.src,
                 (info.dport, info.sport),
                 info.proto == UDP,
                 a,
-                usize::from(b % 64) * 8,
+                usize::from(b % 64) * unit,
             );
             mutate(&mut frame, input, changes);
             world.reverse(usize::from(b >> 7), &frame);

@@ -12,11 +12,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use weft_control::gossip::{
+use weft_gossip::{
     Config, Gossip, Identity, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE, MemberState, Members,
 };
-use weft_control::id::NodeId;
-use weft_control::records::Table;
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 const MAX_STEPS: usize = 16;
 const MAX_EXCHANGES: usize = 64;

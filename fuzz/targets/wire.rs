@@ -6,11 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libfuzzer_sys::fuzz_target;
+use weft_wire::ecn::{self, Dscp};
 use weft_wire::gro::{Coalescer, Offer};
 use weft_wire::loopback::Loopback;
 use weft_wire::rewrite::{self, Side};
 use weft_wire::{
-    Frame, GsoKind, IpInfo, Mac, VnetHdr, checksum, flow, frame, gso, offload, reply, superframe,
+    DropReason, Frame, GsoKind, IpInfo, Mac, VnetHdr, checksum, flow, frame, gso, offload, reply,
+    superframe,
 };
 
 const MAC: Mac = Mac([2, 0x42, 10, 0, 0, 1]);
@@ -27,6 +29,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again, *header);
 
     loopback(bytes);
+    marks(bytes, &vnet);
     match frame::parse(bytes) {
         Err(_) => {}
         Ok(Frame::Arp(arp)) => {
@@ -55,6 +58,44 @@ fn loopback(bytes: &[u8]) {
     assert_eq!(said.write(&mut out), Ok(bytes.len()));
     assert_eq!(Loopback::parse(&out), Ok(said));
     assert!(said.answered().len <= said.len);
+}
+
+/// The marks of the packet around a frame: there as RFC 6040 section 4.1 has it, and carried over to
+/// what is inside as its figure 4 has it. Nothing else is touched.
+fn marks(bytes: &[u8], vnet: &VnetHdr) {
+    const CE: u8 = 3;
+    let [outer, dscp] = vnet.hdr_len.to_be_bytes();
+    let parsed = frame::parse(bytes);
+    let inner = ecn::outer_class(bytes, Dscp::Inherit);
+    let around = ecn::outer_class(bytes, Dscp::Fixed(dscp & 63));
+    assert_eq!((around >> 2, around & 3), (dscp & 63, inner & 3));
+    for mark in 0..=CE {
+        let mut copy = bytes.to_vec();
+        if let Err(reason) = ecn::decapsulate(&mut copy, outer & !3 | mark) {
+            assert_eq!((reason, inner & 3, mark), (DropReason::Congestion, 0, CE));
+            assert_eq!(copy, bytes);
+            continue;
+        }
+        if matches!(parsed, Ok(Frame::Ip(_))) {
+            assert_ne!((inner & 3, mark), (0, CE), "the sender hears of it");
+        }
+        let wanted = match (inner & 3, mark) {
+            (1 | 2, CE) => CE,
+            (2, 1) => 1,
+            (own, _) => own,
+        };
+        assert_eq!(ecn::outer_class(&copy, Dscp::Inherit), inner & !3 | wanted);
+        // The class, and the checksum of an IPv4 header.
+        let mut changed = (0..bytes.len()).filter(|at| copy[*at] != bytes[*at]);
+        assert!(changed.all(|at| matches!(at, 14 | 15 | 24 | 25)));
+        assert_eq!(frame::parse(&copy), parsed);
+        if let Ok(Frame::Ip(info)) = parsed
+            && info.is_ipv4()
+        {
+            let sum = |frame: &[u8]| checksum::sum(&frame[info.l3..info.l4]);
+            assert_eq!(sum(&copy), sum(bytes));
+        }
+    }
 }
 
 fn split(bytes: &[u8], vnet: &VnetHdr, info: &IpInfo) {

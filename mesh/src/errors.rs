@@ -58,13 +58,6 @@ impl FlowTable {
         let Some(flow) = self.get_mut(at).filter(|f| replica_sent(f, frame, &quoted)) else {
             return stray;
         };
-        let mut narrow = false;
-        if let Some(mtu) = path_mtu(frame, info)
-            && (flow.path_mtu == 0 || mtu < flow.path_mtu)
-        {
-            flow.path_mtu = mtu;
-            narrow = true;
-        }
         let rewritten = rewrite_quoted(frame, info, &flow.reverse.tuple, partial_csum)
             && if is_client {
                 rewrite_forward(flow, frame, info, partial_csum)
@@ -75,7 +68,12 @@ impl FlowTable {
             return Forward::Drop(DropReason::BadIpHeader);
         }
         let (vni, dst_mac) = (flow.origin.vni(), flow.replica_mac);
-        self.narrow |= narrow;
+        if let Some(mtu) = path_mtu(frame, info)
+            && (flow.path_mtu == 0 || mtu < flow.path_mtu)
+        {
+            flow.path_mtu = mtu;
+            self.narrow = true;
+        }
         Forward::Rewritten {
             vni,
             dst_mac,

@@ -130,6 +130,7 @@ impl FlowTable {
     /// A TCP segment of a known flow.
     #[expect(
         clippy::too_many_arguments,
+        clippy::fn_params_excessive_bools,
         reason = "the frame and all that is known of it"
     )]
     fn forward_segment(

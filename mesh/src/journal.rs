@@ -30,6 +30,8 @@ pub trait Journal: Send + fmt::Debug {
     fn write(&mut self, place: u32, record: &Record);
     /// Another head for a record that is there, or zero: there is none any more.
     fn set_head(&mut self, place: u32, head: u64);
+    /// Takes out all records, those of an earlier process among them.
+    fn clear(&mut self);
 }
 
 /// Whose flow a record is, for the caller of [`FlowTable::restore`] to say where that is now.
@@ -58,9 +60,18 @@ const KEEPS_CLIENT: u64 = 1 << 17;
 const REPLICA_LOCAL: u64 = 1 << 18;
 
 impl FlowTable {
-    /// Keeps records from now on.
+    /// Keeps records from now on. Those of an earlier process may be in it, until
+    /// [`FlowTable::clear_journal`].
     pub fn set_journal(&mut self, journal: Box<dyn Journal>) {
         self.journal = Some(journal);
+    }
+
+    /// Takes out the records of an earlier process: before the table has a flow, and not long before
+    /// [`FlowTable::restore`], as a process that ends between both has lost them.
+    pub fn clear_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.clear();
+        }
     }
 
     /// Takes up flows of an earlier process, whose journal must be empty again by now. `origin`

@@ -68,7 +68,10 @@ pub fn check_tun() -> io::Result<()> {
         .map(drop)
 }
 
-fn effective_capabilities() -> Option<u64> {
+/// Capabilities that the calling thread has, as a bit mask by the kernel's numbers; nothing where
+/// `/proc` does not say.
+#[must_use]
+pub fn effective_capabilities() -> Option<u64> {
     parse_effective(&std::fs::read_to_string("/proc/thread-self/status").ok()?)
 }
 

@@ -4,13 +4,15 @@ use cargo_metadata::{DependencyKind, Metadata};
 
 use crate::report::Report;
 
-/// Ring of every member. The sibling rules are in [`SIBLINGS`].
+/// Ring of every member. The exceptions are in [`SIBLINGS`] and [`UNWANTED`].
 const RINGS: &[(&str, u8)] = &[
     ("weft-wire", 0),
+    ("weft-model", 0),
     ("weft-vxlan", 1),
     ("weft-mesh", 1),
     ("weft-dns", 1),
-    ("weft-control", 1),
+    ("weft-gossip", 1),
+    ("weft-cluster", 1),
     ("weft-sys", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),
@@ -28,6 +30,15 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("weft-dataplane", "weft-sys"),
     ("weft-shim", "weft-sys"),
     ("weft-cli", "weft-lab"),
+];
+
+/// Arrows that point inward and are not wanted all the same: who talks to nodes by their API needs
+/// its words, not what managers decide by and nodes tell each other.
+const UNWANTED: &[(&str, &str)] = &[
+    ("weft-cli", "weft-cluster"),
+    ("weft-cli", "weft-gossip"),
+    ("weft-lab", "weft-cluster"),
+    ("weft-lab", "weft-gossip"),
 ];
 
 /// The library of test clusters: any crate that does I/O may use it in its tests.
@@ -57,7 +68,18 @@ pub(crate) fn members(metadata: &Metadata) -> Vec<Member> {
         .collect()
 }
 
-fn ring(name: &str) -> Option<u8> {
+/// Every member with its ring: 0 and 1 are pure, 2 does I/O without an async runtime.
+pub(crate) fn rings() -> impl Iterator<Item = (&'static str, u8)> {
+    RINGS.iter().copied()
+}
+
+/// Crates that decide and do no I/O.
+pub(crate) fn is_pure(name: &str) -> bool {
+    ring(name).is_some_and(|ring| ring <= 1)
+}
+
+/// The ring of a member.
+pub(crate) fn ring(name: &str) -> Option<u8> {
     RINGS
         .iter()
         .find(|(member, _)| *member == name)
@@ -99,8 +121,19 @@ pub(crate) fn check(members: &[Member], report: &mut Report) {
     ));
 }
 
+/// Reports rings of crates that are gone.
+pub(crate) fn check_rings(members: &[Member], report: &mut Report) {
+    for (name, _) in RINGS {
+        if !members.iter().any(|member| member.name == *name) {
+            report.fail(format!(
+                "{name}: is no member; remove it from RINGS in xtask/src/arrows.rs"
+            ));
+        }
+    }
+}
+
 fn allowed(member: &str, from: u8, dependency: &str, to: u8, kind: DependencyKind) -> bool {
-    to < from
+    (to < from && !UNWANTED.contains(&(member, dependency)))
         || SIBLINGS.contains(&(member, dependency))
         || (kind == DependencyKind::Development && from >= 2 && dependency == TEST_CLUSTERS)
 }
@@ -127,6 +160,9 @@ mod tests {
         use DependencyKind::{Development, Normal};
         let found = failures(&[
             ("weft-mesh", "weft-wire", Normal),
+            ("weft-gossip", "weft-model", Normal),
+            ("weft-cluster", "weft-model", Normal),
+            ("weft-cli", "weft-model", Normal),
             ("weft-dataplane", "weft-mesh", Normal),
             ("weft-dataplane", "weft-sys", Normal),
             ("weft-cli", "weft-lab", Normal),
@@ -144,10 +180,16 @@ mod tests {
             ("weft-wire", "weft-mesh", Normal),
             ("weft-mesh", "weft-vxlan", Normal),
             ("weft-mesh", "weft-vxlan", Development),
-            ("weft-dns", "weft-control", Build),
-            ("weft-control", "weft-sys", Normal),
+            ("weft-dns", "weft-gossip", Build),
+            ("weft-cluster", "weft-sys", Normal),
+            ("weft-cluster", "weft-gossip", Normal),
+            ("weft-gossip", "weft-cluster", Development),
+            ("weft-model", "weft-wire", Normal),
+            ("weft-model", "weft-cluster", Normal),
             ("weft-sys", "weft-dataplane", Normal),
             ("weft-cli", "weft-agent", Normal),
+            ("weft-cli", "weft-cluster", Normal),
+            ("weft-lab", "weft-gossip", Development),
             ("weft-lab", "weft-cli", Normal),
             ("weft-agent", "weft-lab", Normal),
             ("weft-mesh", "weft-lab", Development),
@@ -167,5 +209,28 @@ mod tests {
         let normal = DependencyKind::Normal;
         assert!(failures(&[("weft-new", "weft-wire", normal)])[0].contains("has no ring"));
         assert!(failures(&[("weft-mesh", "elsewhere", normal)])[0].contains("elsewhere"));
+    }
+
+    #[test]
+    fn a_ring_without_a_crate_is_reported() {
+        let mut members: Vec<Member> = RINGS
+            .iter()
+            .map(|(name, _)| Member {
+                name: (*name).to_owned(),
+                dependencies: Vec::new(),
+            })
+            .collect();
+        let mut report = Report::default();
+        check_rings(&members, &mut report);
+        assert!(!report.failed());
+        let gone = members.pop().unwrap().name;
+        check_rings(&members, &mut report);
+        assert!(report.failures()[0].contains(&gone));
+    }
+
+    #[test]
+    fn the_inner_rings_are_pure() {
+        assert!(is_pure("weft-wire") && is_pure("weft-mesh"));
+        assert!(!is_pure("weft-sys") && !is_pure("elsewhere"));
     }
 }

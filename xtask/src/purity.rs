@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use crate::arrows;
 use crate::report::Report;
 
 /// Crates that do I/O, read a clock or entropy, or run async code. A `*` ends a prefix.
@@ -47,20 +48,14 @@ const ASYNC_CRATES: &[&str] = &[
     "futures-executor",
 ];
 
-/// What may not be in the normal closure of which crates.
-const RULES: &[(&[&str], &[&str])] = &[
-    (
-        &[
-            "weft-wire",
-            "weft-vxlan",
-            "weft-mesh",
-            "weft-dns",
-            "weft-control",
-        ],
-        IO_CRATES,
-    ),
-    (&["weft-sys", "weft-dataplane", "weft-shim"], ASYNC_CRATES),
-];
+/// What may not be in the normal closure of a crate of `ring`.
+fn banned(ring: u8) -> &'static [&'static str] {
+    match ring {
+        0 | 1 => IO_CRATES,
+        2 => ASYNC_CRATES,
+        _ => &[],
+    }
+}
 
 /// Crates that come along unused, each with the reason why that is harmless. An entry that is no
 /// longer needed is an error.
@@ -81,15 +76,17 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 /// Reports every banned crate in the closure of a crate, with the way that it came in.
 pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
     let mut used = vec![false; ALLOWED.len()];
-    for (members, banned) in RULES {
-        for member in *members {
-            let words = [
-                "-e", "normal", "--prefix", "depth", "--format", " {p}", "-p", member,
-            ];
-            let tree = cargo_tree(root, &words)?;
-            let count = check_tree(member, &tree, banned, ALLOWED, &mut used, report);
-            report.checked(format!("purity: {member} pulls in {count} crates"));
+    for (member, ring) in arrows::rings() {
+        let banned = banned(ring);
+        if banned.is_empty() {
+            continue;
         }
+        let words = [
+            "-e", "normal", "--prefix", "depth", "--format", " {p}", "-p", member,
+        ];
+        let tree = cargo_tree(root, &words)?;
+        let count = check_tree(member, &tree, banned, ALLOWED, &mut used, report);
+        report.checked(format!("purity: {member} pulls in {count} crates"));
     }
     for ((member, krate, _), _) in ALLOWED.iter().zip(&used).filter(|(_, used)| !**used) {
         report.fail(format!(

@@ -1,4 +1,7 @@
 //! Rust source with comments and literals blanked out, so that words can be looked for.
+//!
+//! No parser: enough is known of the language to tell words of code from words in texts, and what
+//! only tests compile from the rest. Files are formatted, the compiler has seen them.
 
 /// `source` with every comment, text and character literal replaced by spaces; line breaks stay.
 ///
@@ -21,21 +24,126 @@ pub(crate) fn code_only(source: &str) -> String {
             out.push(c);
             at += 1;
         } else {
-            blank(&mut out, &chars[at..end]);
+            blank(&mut out, chars[at..end].iter().copied());
             at = end;
         }
     }
     out
 }
 
-/// True when `word` stands in `code` as a whole word.
-pub(crate) fn has_word(code: &str, word: &str) -> bool {
-    code.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .any(|found| found == word)
+/// `code`, as [`code_only`] gives it, without what only tests compile: items below `#[cfg(test)]`
+/// become spaces; line breaks stay.
+pub(crate) fn without_tests(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = rest.find("#[cfg(") {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let (attribute, after) = from.split_at(attribute_end(from));
+        if is_for_tests(attribute) {
+            let (item, after) = from.split_at(item_end(from));
+            blank(&mut out, item.chars());
+            rest = after;
+        } else {
+            out.push_str(attribute);
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
-fn blank(out: &mut String, chars: &[char]) {
-    out.extend(chars.iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+/// A word, a `::`, or any other character that is no space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token<'a> {
+    pub(crate) text: &'a str,
+    /// Counted from 1.
+    pub(crate) line: usize,
+}
+
+/// The tokens of `code`, as [`code_only`] gives it.
+pub(crate) fn tokens(code: &str) -> Vec<Token<'_>> {
+    let mut found = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let length = if in_word(c) {
+                rest.find(|c: char| !in_word(c)).unwrap_or(rest.len())
+            } else if rest.starts_with("::") {
+                2
+            } else {
+                c.len_utf8()
+            };
+            let (text, after) = rest.split_at(length);
+            if !c.is_whitespace() {
+                let line = number + 1;
+                found.push(Token { text, line });
+            }
+            rest = after;
+        }
+    }
+    found
+}
+
+/// True when a token is a word: a name, a keyword or a number.
+pub(crate) fn is_word(token: &str) -> bool {
+    token.starts_with(in_word)
+}
+
+/// True when `word` stands in `code` as a whole word.
+pub(crate) fn has_word(code: &str, word: &str) -> bool {
+    code.split(|c: char| !in_word(c)).any(|found| found == word)
+}
+
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn blank(out: &mut String, chars: impl Iterator<Item = char>) {
+    out.extend(chars.map(|c| if c == '\n' { '\n' } else { ' ' }));
+}
+
+/// `#[cfg(all(test, unix))]` is for tests, `#[cfg(not(test))]` is not.
+fn is_for_tests(attribute: &str) -> bool {
+    has_word(attribute, "test") && !has_word(attribute, "not") && !has_word(attribute, "any")
+}
+
+/// Length of the attribute that `text` begins with.
+fn attribute_end(text: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' if depth <= 1 => return at + 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Length of the item that `text` begins with, attributes included: it ends with the first `;` or
+/// block, or where what it stands in ends.
+fn item_end(text: &str) -> usize {
+    let mut from = 0;
+    let mut rest = text;
+    while rest.trim_start().starts_with("#[") {
+        let space = rest.len() - rest.trim_start().len();
+        from += space + attribute_end(rest.trim_start());
+        rest = text.split_at(from).1;
+    }
+    let mut depth = 0_usize;
+    for (at, c) in rest.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => return from + at,
+            '}' if depth == 1 => return from + at + 1,
+            ')' | ']' | '}' => depth -= 1,
+            ';' if depth == 0 => return from + at + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 fn continues_a_word(chars: &[char], at: usize) -> bool {
@@ -143,6 +251,49 @@ mod tests {
         ] {
             assert!(has_word(&code_only(open), "unsafe"), "{open}");
         }
+    }
+
+    #[test]
+    fn what_only_tests_compile_is_left_out() {
+        for hidden in [
+            "#[cfg(test)]\nmod tests {\n    use hidden::X;\n}\n",
+            "#[cfg(test)]\n#[derive(Debug)]\nstruct A(hidden);\n",
+            "#[cfg(all(test, unix))]\nuse hidden::{A, B};\n",
+            "#[cfg(test)]\nmod hidden;\n",
+            "impl A {\n    #[cfg(test)]\n    fn f(a: [u8; 2]) -> X<A, B> {\n        hidden(a)\n    }\n}\n",
+            "struct A {\n    #[cfg(test)]\n    hidden: u8,\n}\n",
+        ] {
+            let source = format!("fn before() {{}}\n{hidden}fn after() {{}}\n");
+            let left = without_tests(&code_only(&source));
+            assert!(!has_word(&left, "hidden"), "{left}");
+            assert!(
+                has_word(&left, "before") && has_word(&left, "after"),
+                "{left}"
+            );
+            assert_eq!(left.lines().count(), source.lines().count());
+        }
+        for open in [
+            "#[cfg(not(test))]\nuse shown::A;\n",
+            "#[cfg(target_os = \"linux\")]\nfn shown() {}\n",
+            "#[cfg(any(test, unix))]\nmod shown;\n",
+        ] {
+            assert!(
+                has_word(&without_tests(&code_only(open)), "shown"),
+                "{open}"
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_have_their_line() {
+        let found = tokens("use a::b;\n\nf(&x_1)");
+        let texts: Vec<_> = found.iter().map(|token| token.text).collect();
+        assert_eq!(
+            texts,
+            ["use", "a", "::", "b", ";", "f", "(", "&", "x_1", ")"]
+        );
+        assert_eq!((found[4].line, found[5].line), (1, 3));
+        assert!(is_word("x_1") && !is_word("::") && !is_word(""));
     }
 
     #[test]

@@ -22,9 +22,7 @@ const SKIPPED: &[&str] = &["target", "corpus", "artifacts"];
 
 /// Walks all Rust files under `root`.
 pub(crate) fn check(root: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let mut files = Vec::new();
-    rust_files(root, &mut files)?;
-    files.sort();
+    let files = files(root, &["rs"])?;
     for path in &files {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -62,7 +60,15 @@ fn check_file(path: &Path, text: &str, report: &mut Report) {
     }
 }
 
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// Files of ours under `root` whose names end with one of `extensions`, in order.
+pub(crate) fn files(root: &Path, extensions: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    collect(root, extensions, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn collect(folder: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {
@@ -71,9 +77,12 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         let name = name.to_string_lossy();
         let kind = entry.file_type()?;
         if kind.is_dir() && !name.starts_with('.') && !SKIPPED.contains(&name.as_ref()) {
-            rust_files(&entry.path(), files)?;
-        } else if kind.is_file() && name.ends_with(".rs") {
-            files.push(entry.path());
+            collect(&entry.path(), extensions, found)?;
+        } else if kind.is_file()
+            && let Some((_, extension)) = name.rsplit_once('.')
+            && extensions.contains(&extension)
+        {
+            found.push(entry.path());
         }
     }
     Ok(())
@@ -131,8 +140,9 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "fn f() {}\n").unwrap();
         }
-        let mut files = Vec::new();
-        rust_files(dir.path(), &mut files).unwrap();
-        assert_eq!(files, [dir.path().join("a/src/x.rs")]);
+        let found = files(dir.path(), &["rs"]).unwrap();
+        assert_eq!(found, [dir.path().join("a/src/x.rs")]);
+        let found = files(dir.path(), &["rs", "md"]).unwrap();
+        assert_eq!(found.len(), 2);
     }
 }

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use weft_control::api::ErrorBody;
+use weft_cluster::{CommandError, ErrorKind as Refusal};
+use weft_model::api::ErrorBody;
 
 /// Which kind of error a call ended with; decides the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,19 @@ impl ApiError {
     /// 503: not part of a swarm, not a manager, or the manager is unreachable.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        let kind = match error.kind {
+            Refusal::BadRequest => ErrorKind::BadRequest,
+            Refusal::NotFound => ErrorKind::NotFound,
+            Refusal::Conflict => ErrorKind::Conflict,
+            Refusal::Unavailable => ErrorKind::Unavailable,
+            Refusal::Forbidden => ErrorKind::Forbidden,
+        };
+        Self::new(kind, error.message)
     }
 }
 

@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use weft_control::api::MAX_REQUEST;
+use weft_model::api::MAX_REQUEST;
 
 use super::error::{ApiError, ErrorKind};
 

@@ -6,8 +6,8 @@
 //!                   │ bodies up to 1 MiB
 //! ```
 //!
-//! The routes and their types are those of [`weft_control::api`]. This module knows HTTP and
-//! nothing else; what a call does is up to the [`NodeService`].
+//! The routes and their types are those of [`weft_model::api`]. This module knows HTTP and the
+//! status of each refusal; what a call does is up to the [`NodeService`].
 
 mod error;
 mod extract;
@@ -15,7 +15,7 @@ mod routes;
 mod service;
 mod socket;
 
-pub(crate) use error::{ApiError, ErrorKind};
+pub(crate) use error::ApiError;
 pub(crate) use service::{Answer, NodeService};
 pub(crate) use socket::ApiSocket;
 

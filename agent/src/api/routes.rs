@@ -10,13 +10,13 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
     SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params};
@@ -47,6 +47,7 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         )
         .route("/v1/nodes", get(nodes::<S>))
         .route("/v1/nodes/{ref}/update", post(node_update::<S>))
+        .route("/v1/nodes/{ref}/tasks", get(node_tasks::<S>))
         .route("/v1/nodes/{ref}", get(node::<S>).delete(node_remove::<S>))
         .route("/v1/networks", get(networks::<S>).post(network_create::<S>))
         .route(
@@ -200,10 +201,17 @@ async fn node_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
     Body(body): Body<NodeUpdate>,
-) -> Reply<weft_control::objects::Node> {
+) -> Reply<weft_model::objects::Node> {
     whole(async move { node.node_update(reference, body).await })
         .await
         .map(Json)
+}
+
+async fn node_tasks<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<Vec<TaskRow>> {
+    node.node_tasks(reference).await.map(Json)
 }
 
 async fn networks<S: NodeService>(State(node): Node<S>) -> Reply<Vec<Network>> {

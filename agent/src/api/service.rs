@@ -5,20 +5,20 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
     SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::ApiError;
 
 /// Answer of every method.
 pub(crate) type Answer<T> = Result<T, ApiError>;
 
-/// One method for each route of [`weft_control::api`].
+/// One method for each route of [`weft_model::api`].
 ///
 /// A `reference` is a full id, an exact name, or a unique prefix of an id. Methods that change
 /// something run to their end in a task of their own, also when the client goes away; the others
@@ -56,6 +56,10 @@ pub(crate) trait NodeService: Send + Sync + 'static {
         reference: String,
         body: NodeUpdate,
     ) -> impl Future<Output = Answer<Node>> + Send;
+
+    /// GET /v1/nodes/{ref}/tasks
+    fn node_tasks(&self, reference: String) -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
     /// DELETE /v1/nodes/{ref}
     fn node_remove(
         &self,

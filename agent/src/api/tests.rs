@@ -11,19 +11,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
     SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{
+use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
 };
 
+use super::error::ErrorKind;
 use super::service::Answer;
 use super::socket::{SocketError, check_peer};
-use super::{ApiError, ApiSocket, ErrorKind, NodeService};
+use super::{ApiError, ApiSocket, NodeService};
 
 /// Notes each call; creations echo their argument, the rest fails with 503.
 #[derive(Default)]
@@ -92,8 +93,12 @@ impl NodeService for Fake {
         &self,
         reference: String,
         body: NodeUpdate,
-    ) -> Answer<weft_control::objects::Node> {
+    ) -> Answer<weft_model::objects::Node> {
         self.absent(format!("update {reference} {:?}", body.availability))
+    }
+
+    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        self.absent(format!("tasks of {reference}"))
     }
 
     async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
@@ -265,6 +270,7 @@ impl Server {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list: a row for each route")]
 async fn every_route_reaches_its_method() {
     let server = Server::start();
     let spec = json!({
@@ -295,6 +301,7 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/nodes", &none, 200, "nodes"),
         ("GET", "/v1/nodes/n1", &none, 503, "node n1"),
+        ("GET", "/v1/nodes/n1/tasks", &none, 503, "tasks of n1"),
         ("DELETE", "/v1/nodes/n1", &none, 200, "node rm n1 false"),
         (
             "DELETE",

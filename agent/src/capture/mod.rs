@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use weft_control::api::{CaptureDir, CaptureQuery};
 use weft_dataplane::{CaptureFilter, CaptureReader};
+use weft_model::api::{CaptureDir, CaptureQuery};
 
 use pcapng::Section;
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_control::assignment::{EndpointView, Shared};
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
-use weft_control::objects::Mac;
-use weft_control::records::EndpointRecord;
 use weft_dataplane::Port;
+use weft_model::assignment::{EndpointView, Shared};
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::objects::Mac;
+use weft_model::records::EndpointRecord;
 
 /// One endpoint that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,8 +131,8 @@ pub(crate) fn speaking<T>(nodes: &[(NodeId, T)]) -> BTreeSet<&NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::assignment::NodeView;
-    use weft_control::objects::Role;
+    use weft_model::assignment::NodeView;
+    use weft_model::objects::Role;
 
     use super::*;
 

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
-use weft_control::objects::Protocol;
-use weft_control::records::LoadRecord;
 use weft_mesh::{PortLoad, ReplicaLoad, ServiceLoad};
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_model::objects::Protocol;
+use weft_model::records::LoadRecord;
 use weft_wire::Instant;
 
 /// More connections than one node has to one replica: its flow tables hold fewer.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use weft_control::assignment::ServiceView;
-use weft_control::id::NetworkId;
-use weft_control::objects::{PortSpec, Protocol, PublishMode};
+use weft_model::assignment::ServiceView;
+use weft_model::id::NetworkId;
+use weft_model::objects::{PortSpec, Protocol, PublishMode};
 
 use super::known::{KnownEndpoint, PlacedEndpoint};
 use crate::published::Published;
@@ -144,10 +144,10 @@ fn spread(service: &str, host_ip: Option<IpAddr>, port: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::assignment::EndpointView;
-    use weft_control::id::{EndpointId, NodeId};
-    use weft_control::objects::Mac;
-    use weft_control::records::EndpointRecord;
+    use weft_model::assignment::EndpointView;
+    use weft_model::id::{EndpointId, NodeId};
+    use weft_model::objects::Mac;
+    use weft_model::records::EndpointRecord;
 
     use super::*;
 

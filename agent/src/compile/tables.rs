@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use weft_control::assignment::{Assignment, ServiceView};
-use weft_control::id::{EndpointId, NetworkId, NodeId, ServiceId};
-use weft_control::objects::{Affinity, ConnectionPolicy, EndpointMode, Network, Protocol};
 use weft_dataplane::{MeshAddresses, MeshPort, Port, Snapshot};
 use weft_dns::{EndpointNames, ResolutionMode, ServiceNames, ServicePort, Zone, ZoneBuilder};
 use weft_mesh::{Balancer, Limits, Replica, ServicesBuilder};
+use weft_model::assignment::{Assignment, ServiceView};
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_model::objects::{Affinity, ConnectionPolicy, EndpointMode, Network, Protocol};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::{Mac, Vni, mac_for_ip};
 

@@ -19,7 +19,7 @@ use weft_wire::ecn::Dscp;
 pub(crate) use flags::Flags;
 
 /// Exit status for wrong usage and wrong configuration (`EX_USAGE` of sysexits.h).
-pub(crate) const EXIT_USAGE: u8 = 64;
+pub const EXIT_USAGE: u8 = 64;
 
 /// Default of `--data-dir`.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/weft";

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use weft_control::id::NodeId;
+use weft_model::id::NodeId;
 
 /// What a door allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use weft_control::id::NodeId;
+use weft_model::id::NodeId;
 
 use crate::metrics::DoorSample;
 pub(crate) use admission::Limits;

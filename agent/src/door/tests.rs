@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use weft_control::id::NodeId;
+use weft_model::id::NodeId;
 
 use super::admission::{Admission, GuestId, Limits, Open, Refusal};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use weft_control::gossip::MAX_STREAM_MESSAGE;
+use weft_gossip::MAX_STREAM_MESSAGE;
 
 use super::stats::add;
 use super::stream::Conversations;

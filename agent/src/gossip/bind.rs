@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
-use weft_control::objects::Protocol as Port;
+use weft_model::objects::Protocol as Port;
 
 use crate::door::BACKLOG;
 use crate::published::owner;

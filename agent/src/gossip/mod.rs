@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use weft_control::assignment::GossipKey;
-use weft_control::gossip::{Blocked, Config, Forgery, Gossip, Identity, Members, NetdbView};
-use weft_control::id::NodeId;
-use weft_control::records::Table;
+use weft_gossip::{Blocked, Config, Forgery, Gossip, Identity, Members, NetdbView};
+use weft_model::assignment::GossipKey;
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use crate::metrics::DoorSample;
 

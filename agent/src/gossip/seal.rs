@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use weft_control::assignment::GossipKey;
+use weft_model::assignment::GossipKey;
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;

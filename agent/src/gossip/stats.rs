@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_control::gossip::InputError;
+use weft_gossip::InputError;
 
 use super::seal::OpenError;
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use weft_control::gossip::MAX_STREAM_MESSAGE;
+use weft_gossip::MAX_STREAM_MESSAGE;
 
 use super::seal::{Channel, OVERHEAD, Sealer};
 use super::stats::Counters;

@@ -9,11 +9,9 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use weft_control::gossip::{
-    Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView,
-};
-use weft_control::id::NodeId;
-use weft_control::records::Table;
+use weft_gossip::{Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
+use weft_model::id::NodeId;
+use weft_model::records::Table;
 
 use super::answer::{LIMITS, answer};
 use super::seal::{Channel, OVERHEAD, Sealer};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
-use weft_control::assignment::GossipKey;
-use weft_control::gossip::{MemberState, Members, NetdbView};
-use weft_control::records::Table;
+use weft_gossip::{MemberState, Members, NetdbView};
+use weft_model::assignment::GossipKey;
+use weft_model::records::Table;
 
 use super::{GossipConfig, GossipHandle, GossipStats};
 

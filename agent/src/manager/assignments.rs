@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use tonic::Status;
-use weft_control::cluster::{ClusterState, OrderBook};
-use weft_control::id::NodeId;
+use weft_cluster::{ClusterState, OrderBook};
+use weft_model::id::NodeId;
 
 use crate::session::convert::{SCHEMA, encode};
 use crate::session::proto::SessionMessage;

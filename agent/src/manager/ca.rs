@@ -8,8 +8,8 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
     date_time_ymd,
 };
-use weft_control::id::NodeId;
-use weft_control::objects::Role;
+use weft_model::id::NodeId;
+use weft_model::objects::Role;
 use zeroize::Zeroizing;
 
 use crate::session::{

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
-use weft_control::cluster::{
+use weft_cluster::{
     Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError, Waits,
     reconcile, set_impaired, set_node_state,
 };
-use weft_control::id::NodeId;
-use weft_control::objects::NodeState;
+use weft_model::id::NodeId;
+use weft_model::objects::NodeState;
 use weft_sys::clock::unix_ms;
 
 use super::assignments::Assignments;

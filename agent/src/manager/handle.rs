@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_control::api::{
-    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
-};
-use weft_control::cluster::{
+use weft_cluster::{
     ClusterState, CommandError, Detacher, Token, add_peer, create_network, create_service,
     detach_endpoint, remove_network, remove_node, remove_peer, remove_service, rotate_token,
     running_and_desired, scale_service, set_availability, update_service, usage,
 };
-use weft_control::id::NodeId;
-use weft_control::objects::{
+use weft_model::api::{
+    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
+};
+use weft_model::id::NodeId;
+use weft_model::objects::{
     Availability, Endpoint, Network, NetworkSpec, Node, NodeState, Role, Service, ServiceSpec,
-    StaticPeer,
+    StaticPeer, Task,
 };
 
 use super::Manager;
@@ -324,32 +324,48 @@ impl Manager {
     pub(crate) fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
         let state = self.state();
         let service = state.find_service(reference)?;
-        let mut rows: Vec<_> = state
-            .tasks_of(&service.id)
-            .map(|task| TaskRow {
-                task: task.clone(),
-                node_name: task
-                    .node
-                    .as_ref()
-                    .map(|id| match state.nodes.get(id) {
-                        Some(node) => node.hostname.clone(),
-                        None => id.to_string(),
-                    })
-                    .unwrap_or_default(),
-                node_down: task.node.as_ref().is_some_and(|id| {
-                    let node = state.nodes.get(id);
-                    node.is_none_or(|n| n.state == NodeState::Down || n.impaired.is_some())
-                }),
-            })
-            .collect();
-        rows.sort_by_cached_key(|row| {
-            // Global services have no slots: their nodes stand for them.
-            let node = Some(row.node_name.clone()).filter(|_| row.task.slot == 0);
-            let age = (row.task.meta.created_at, row.task.id.clone());
-            (row.task.slot, node, std::cmp::Reverse(age))
-        });
-        Ok(rows)
+        Ok(task_rows(&state, state.tasks_of(&service.id)))
     }
+
+    /// `weft node ps`: by service and slot, the newest task of a slot first.
+    ///
+    /// # Errors
+    /// No such node, or an ambiguous reference.
+    pub(crate) fn node_tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
+        let state = self.state();
+        let node = &state.find_node(reference)?.id;
+        let tasks = state.tasks.values();
+        let on = tasks.filter(|task| task.node.as_ref() == Some(node));
+        Ok(task_rows(&state, on))
+    }
+}
+
+fn task_rows<'a>(state: &ClusterState, tasks: impl Iterator<Item = &'a Task>) -> Vec<TaskRow> {
+    let mut rows: Vec<_> = tasks
+        .map(|task| TaskRow {
+            task: task.clone(),
+            node_name: task
+                .node
+                .as_ref()
+                .map(|id| match state.nodes.get(id) {
+                    Some(node) => node.hostname.clone(),
+                    None => id.to_string(),
+                })
+                .unwrap_or_default(),
+            node_down: task.node.as_ref().is_some_and(|id| {
+                let node = state.nodes.get(id);
+                node.is_none_or(|n| n.state == NodeState::Down || n.impaired.is_some())
+            }),
+        })
+        .collect();
+    rows.sort_by_cached_key(|row| {
+        // Global services have no slots: their nodes stand for them.
+        let node = Some(row.node_name.clone()).filter(|_| row.task.slot == 0);
+        let age = (row.task.meta.created_at, row.task.id.clone());
+        let service = row.task.service_name.clone();
+        (service, row.task.slot, node, std::cmp::Reverse(age))
+    });
+    rows
 }
 
 fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {

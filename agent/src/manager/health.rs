@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft_control::cluster::ClusterState;
-use weft_control::id::NodeId;
-use weft_control::objects::NodeState;
+use weft_cluster::ClusterState;
+use weft_model::id::NodeId;
+use weft_model::objects::NodeState;
 
 /// Periods of the session protocol.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tonic::Status;
-use weft_control::objects::Node;
+use weft_model::objects::Node;
 
 use crate::session::{PeerIdentity, local};
 

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
-use weft_control::cluster::ClusterState;
-use weft_control::id::NodeId;
-use weft_control::objects::Node;
+use weft_cluster::ClusterState;
+use weft_model::id::NodeId;
+use weft_model::objects::Node;
 
 use super::engine::{Engine, stopped};
 use super::gate::{self, Gate, Visit};

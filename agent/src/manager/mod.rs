@@ -1,7 +1,7 @@
 //! The manager of a cluster: desired state on disk, certificates, and the other end of sessions.
 //!
 //! In: commands of the node API, sessions and reports of nodes, hints of gossip. Out: changes in
-//! the store, and from there orders for every node. The logic is `weft_control::cluster`; this is
+//! the store, and from there orders for every node. The logic is `weft_cluster`; this is
 //! its shell.
 
 mod assignments;
@@ -32,12 +32,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use weft_control::cluster::{
+use weft_cluster::{
     ClusterState, CommandError, DesiredStore as _, HostRoute, InitCluster, NodeDescription,
     init_cluster, set_node_state,
 };
-use weft_control::id::{NodeId, base36};
-use weft_control::objects::{NodeState, Protocol, Role};
+use weft_model::id::{NodeId, base36};
+use weft_model::objects::{NodeState, Protocol, Role};
 use weft_sys::clock::unix_ms;
 
 use self::ca::{Authority, NODE_LIFE};
@@ -45,7 +45,6 @@ use self::engine::{Engine, Lines, entropy, stopped};
 use self::health::Health;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
-use crate::api;
 use crate::door::Door;
 use crate::metrics::DoorSample;
 use crate::published::owner;
@@ -143,20 +142,6 @@ impl From<StoreError> for CommandError {
     }
 }
 
-impl From<CommandError> for api::ApiError {
-    fn from(error: CommandError) -> Self {
-        use weft_control::cluster::ErrorKind as Kind;
-        let kind = match error.kind {
-            Kind::BadRequest => api::ErrorKind::BadRequest,
-            Kind::NotFound => api::ErrorKind::NotFound,
-            Kind::Conflict => api::ErrorKind::Conflict,
-            Kind::Unavailable => api::ErrorKind::Unavailable,
-            Kind::Forbidden => api::ErrorKind::Forbidden,
-        };
-        Self::new(kind, error.message)
-    }
-}
-
 /// Binds the control port, before anything is written.
 async fn bind(
     config: &ManagerConfig,
@@ -233,7 +218,7 @@ impl Manager {
     ) -> Result<(Authority, RedbStore, Identity, Membership), CommandError> {
         let now = SystemTime::now();
         let mut entropy = entropy();
-        let cluster_id = base36(entropy.next_u128(), weft_control::id::ID_LEN);
+        let cluster_id = base36(entropy.next_u128(), weft_model::id::ID_LEN);
         let node_id = NodeId::from_entropy(entropy.next_u128());
         let command = InitCluster {
             cluster_id: cluster_id.clone(),

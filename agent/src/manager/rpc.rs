@@ -7,13 +7,13 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use weft_control::cluster::{
+use weft_cluster::{
     Attach, ClusterState, CommandError, Detacher, MAX_REPLICAS, NodeDescription, Token,
     attach_endpoint, detach_endpoint, join, leave_node, note_certificate, remove_node,
     role_of_secret, set_node_state, update_node, update_task_status,
 };
-use weft_control::id::{NodeId, TaskId};
-use weft_control::objects::{NodeState, Role, TaskStatus};
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::{NodeState, Role, TaskStatus};
 use weft_sys::clock::unix_millis;
 
 use super::assignments::{News, Sent};
@@ -326,7 +326,7 @@ impl Dispatcher for Rpc {
             updates.push((TaskId(update.task.clone()), status));
         }
         let plan =
-            |s: &ClusterState, now, e: &mut weft_control::cluster::Entropy| {
+            |s: &ClusterState, now, e: &mut weft_cluster::Entropy| {
                 let mut changes = Vec::new();
                 for (task, status) in &updates {
                     match update_task_status(s, now, e, &member.node, task, status) {

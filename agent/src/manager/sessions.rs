@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use weft_control::id::NodeId;
+use weft_model::id::NodeId;
 
 /// How long a refused twin is shown: it tries again every few seconds while it is there.
 const SHOWN: Duration = Duration::from_secs(30);

@@ -11,10 +11,8 @@ use redb::{
 };
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::watch;
-use weft_control::cluster::{
-    BoxFuture, Change, ClusterState, DesiredStore, Object, ObjectId, ProposeError,
-};
-use weft_control::id::NodeId;
+use weft_cluster::{BoxFuture, Change, ClusterState, DesiredStore, Object, ObjectId, ProposeError};
+use weft_model::id::NodeId;
 use weft_sys::replace_file::{PRIVATE, sync_folder_of};
 
 use crate::disk_thread::DiskThread;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_control::assignment::Assignment;
-use weft_control::cluster::{Attach, ErrorKind, HostRoute};
-use weft_control::objects::{
+use weft_cluster::{Attach, ErrorKind, HostRoute};
+use weft_model::assignment::Assignment;
+use weft_model::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
     RestartCondition, Service, ServiceMode, ServiceSpec, TaskState, TaskStatus,
 };
@@ -236,6 +236,12 @@ async fn a_worker_joins_and_gets_orders() {
     let detail = manager.service("web").unwrap();
     assert_eq!((detail.running, detail.desired), (1, 2));
     assert_eq!(manager.tasks("web").unwrap().len(), 2);
+    let on_worker = manager.node_tasks("w1").unwrap();
+    assert_eq!(on_worker.len(), 1);
+    assert_eq!(on_worker[0].task.id, task);
+    assert_eq!(on_worker[0].node_name, "w1");
+    let unknown = manager.node_tasks("w2").unwrap_err();
+    assert_eq!(unknown.message, "no such node: w2");
 
     // A report about somebody else's task changes nothing, and does not stop the others.
     let foreign = first.orders(|o| !o.own.tasks.is_empty()).await.own.tasks[0]

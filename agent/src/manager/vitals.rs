@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft_control::cluster::{ClusterState, Sight, Vitals, judge};
-use weft_control::id::NodeId;
-use weft_control::objects::NodeState;
+use weft_cluster::{ClusterState, Sight, Vitals, judge};
+use weft_model::id::NodeId;
+use weft_model::objects::NodeState;
 
 /// Gossip needs a moment to find everybody after a start, and to notice who is gone; and nodes do
 /// not all notice at once. A node counts as cut off when it is so for this long.
@@ -117,7 +117,7 @@ impl VitalsBook {
 pub(super) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use weft_control::objects::{Availability, Impairment, Meta, Node, Role};
+    use weft_model::objects::{Availability, Impairment, Meta, Node, Role};
 
     use super::*;
 

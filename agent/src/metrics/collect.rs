@@ -8,12 +8,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-
-use weft_control::api::ConnectTime;
 use weft_mesh::ProbeCounters;
+use weft_model::api::ConnectTime;
 
 use super::sample::{
-    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, WorkerEvents,
+    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
+    UnreachableCounters, WorkerEvents,
 };
 
 /// Reads the source at each scrape.
@@ -29,6 +29,7 @@ impl Collector for Reader {
         encode_mesh(out, &sample.mesh_ports)?;
         encode_replicas(out, &sample.mesh_replicas)?;
         encode_probes(out, sample.probes)?;
+        encode_unreachable(out, sample.unreachable)?;
         encode_dns(out, &sample)?;
         encode_gossip(out, &sample)?;
         encode_doors(out, &sample.doors)?;
@@ -305,6 +306,23 @@ fn encode_probes(out: &mut DescriptorEncoder<'_>, probes: ProbeCounters) -> fmt:
             ("passed", probes.passed),
             ("refused", probes.refused),
             ("silent", probes.silent),
+        ]
+        .map(|(outcome, n)| ([("outcome", outcome)], n)),
+    )
+}
+
+fn encode_unreachable(
+    out: &mut DescriptorEncoder<'_>,
+    messages: UnreachableCounters,
+) -> fmt::Result {
+    counter(
+        out,
+        "mesh_unreachable_messages",
+        "Messages to clients whose datagram to a published port was refused: sent, held back by the limit of a second, or not sent by the kernel",
+        [
+            ("sent", messages.sent),
+            ("held_back", messages.held_back),
+            ("failed", messages.failed),
         ]
         .map(|(outcome, n)| ([("outcome", outcome)], n)),
     )

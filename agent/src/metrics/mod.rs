@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use sample::{
     DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
-    PortSample, Sample, WorkerEvents, WorkerSample,
+    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 /// All metrics of one node.

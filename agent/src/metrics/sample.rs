@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weft_control::api::ConnectTime;
-use weft_control::objects::Protocol;
 use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
+use weft_model::api::ConnectTime;
+use weft_model::objects::Protocol;
 use weft_wire::DropReason;
 
 /// Where the figures come from: the node.
@@ -32,6 +32,8 @@ pub(crate) struct Sample {
     pub(crate) mesh_replicas: Vec<MeshReplicaSample>,
     /// Probes of ejected replicas.
     pub(crate) probes: ProbeCounters,
+    /// Clients that were told of a refused datagram.
+    pub(crate) unreachable: UnreachableCounters,
     /// DNS, over all sandboxes.
     pub(crate) dns: DnsSample,
     /// TCP ports for other nodes.
@@ -45,6 +47,17 @@ pub(crate) struct Sample {
     pub(crate) epoch: u64,
     /// True while the session to a manager is open.
     pub(crate) session_connected: bool,
+}
+
+/// What came of messages to clients whose datagram was refused, since the agent started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct UnreachableCounters {
+    /// Left the node.
+    pub(crate) sent: u64,
+    /// Beyond what a second may have: these clients wait in vain.
+    pub(crate) held_back: u64,
+    /// The kernel did not send them.
+    pub(crate) failed: u64,
 }
 
 /// Counters of one port.

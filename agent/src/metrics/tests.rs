@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use weft_control::api::ConnectTime;
-use weft_control::objects::Protocol;
+use weft_model::api::ConnectTime;
+use weft_model::objects::Protocol;
 use weft_wire::DropReason;
 
 use super::{
     DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource,
-    PortSample, Sample, WorkerEvents, WorkerSample,
+    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -23,6 +23,7 @@ fn text(sample: Sample) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list: a line for each series")]
 fn every_figure_has_its_series() {
     let text = text(Sample {
         ports: vec![PortSample {
@@ -99,6 +100,11 @@ fn every_figure_has_its_series() {
             refused: 37,
             silent: 38,
         },
+        unreachable: UnreachableCounters {
+            sent: 47,
+            held_back: 48,
+            failed: 49,
+        },
         dns: DnsSample {
             queries: vec![("answered", 14)],
             cached: 15,
@@ -169,6 +175,9 @@ fn every_figure_has_its_series() {
         r#"weft_mesh_probes_total{outcome="passed"} 36"#.to_owned(),
         r#"weft_mesh_probes_total{outcome="refused"} 37"#.to_owned(),
         r#"weft_mesh_probes_total{outcome="silent"} 38"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="sent"} 47"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="held_back"} 48"#.to_owned(),
+        r#"weft_mesh_unreachable_messages_total{outcome="failed"} 49"#.to_owned(),
         r#"weft_dns_queries_total{outcome="answered"} 14"#.to_owned(),
         "weft_dns_cached 15".to_owned(),
         r#"weft_gossip_members{state="alive"} 16"#.to_owned(),

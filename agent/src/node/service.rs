@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use weft_control::api::{
+use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInfo,
     SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
-use weft_control::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_sys::clock::unix_millis;
 
 use super::Node;
@@ -107,11 +107,15 @@ impl NodeService for Node {
         &self,
         reference: String,
         body: NodeUpdate,
-    ) -> Answer<weft_control::objects::Node> {
+    ) -> Answer<weft_model::objects::Node> {
         let (_, manager) = self.manager().await?;
         Ok(manager
             .set_availability(&reference, body.availability)
             .await?)
+    }
+
+    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        Ok(self.manager().await?.1.node_tasks(&reference)?)
     }
 
     async fn networks(&self) -> Answer<Vec<Network>> {
@@ -126,7 +130,7 @@ impl NodeService for Node {
         let (member, manager) = self.manager().await?;
         let (network, addresses) = manager.network(&reference)?;
         let state = manager.state();
-        let hostname = |id: &weft_control::id::NodeId| {
+        let hostname = |id: &weft_model::id::NodeId| {
             state
                 .nodes
                 .get(id)

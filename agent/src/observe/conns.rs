@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_control::api::{ConnsQuery, MeshConn, MeshConns};
-use weft_control::id::NetworkId;
-use weft_control::names;
-use weft_control::objects::{Network, Protocol};
 use weft_dataplane::FlowListing;
 use weft_mesh::{FlowRow, FlowState, Target};
+use weft_model::api::{ConnsQuery, MeshConn, MeshConns};
+use weft_model::id::NetworkId;
+use weft_model::names;
+use weft_model::objects::{Network, Protocol};
 use weft_wire::Vni;
 
 use super::replicas::Seen;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_control::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
-use weft_control::gossip::MemberState;
-use weft_control::records::Table;
 use weft_dataplane::{DropCounters, Port, UNDERLAY};
+use weft_gossip::MemberState;
+use weft_model::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
+use weft_model::records::Table;
 use weft_wire::DropReason;
 
 use super::replicas::Seen;
@@ -32,7 +32,7 @@ impl MetricsSource for Once {
 /// Every port, `mesh` included, with the name of its network.
 fn ports(handles: &Handles, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
     let orders = handles.session.assignments().borrow().clone();
-    let network = |id: &weft_control::id::NetworkId| {
+    let network = |id: &weft_model::id::NetworkId| {
         orders
             .as_ref()
             .and_then(|o| o.shared.networks.iter().find(|n| &n.id == id))
@@ -170,6 +170,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
         sample.mesh_replicas = mesh_replicas(&seen);
     }
     sample.probes = data_path.probes.read();
+    sample.unreachable = data_path.mesh.unreachable();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = data_path.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&data_path);

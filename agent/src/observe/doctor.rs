@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use weft_control::api::{Check, Health};
-use weft_control::cluster::ErrorKind;
-use weft_control::gossip::MemberState;
+use weft_cluster::ErrorKind;
 use weft_dataplane::{SelfTest, Verdict};
+use weft_gossip::MemberState;
+use weft_model::api::{Check, Health};
 use weft_sys::clock::unix_ms;
 
 use super::ways;

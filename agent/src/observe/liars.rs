@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use weft_control::assignment::Assignment;
-use weft_control::gossip::{Forgery, ForgeryKind};
+use weft_gossip::{Forgery, ForgeryKind};
+use weft_model::assignment::Assignment;
 
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use weft_control::api::{Passage, PingQuery, Pong};
-use weft_control::assignment::Assignment;
-use weft_control::id::NodeId;
+use weft_model::api::{Passage, PingQuery, Pong};
+use weft_model::assignment::Assignment;
+use weft_model::id::NodeId;
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use weft_control::api::ServiceDetail;
-use weft_control::objects::{PortSpec, Protocol};
-use weft_control::text::cleaned;
+use weft_model::api::ServiceDetail;
+use weft_model::objects::{PortSpec, Protocol};
+use weft_model::text::cleaned;
 
 use crate::api::{Answer, ApiError};
 use crate::manager::Manager;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_control::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
-use weft_control::assignment::{Assignment, ServiceView};
-use weft_control::gossip::MemberState;
-use weft_control::id::{NetworkId, NodeId};
-use weft_control::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_dataplane::Snapshot;
+use weft_gossip::MemberState;
 use weft_mesh::Ejection;
+use weft_model::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
+use weft_model::assignment::{Assignment, ServiceView};
+use weft_model::id::{NetworkId, NodeId};
+use weft_model::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_wire::{Instant, Vni};
 
 use crate::compile::known::{self, KnownEndpoint};
@@ -232,7 +232,7 @@ impl Seen {
             for task in unheard {
                 let down = task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
-                    node.is_none_or(|n| n.state == weft_control::objects::NodeState::Down)
+                    node.is_none_or(|n| n.state == weft_model::objects::NodeState::Down)
                 });
                 rows.push(MeshReplica {
                     name: task.name(),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use weft_control::assignment::Assignment;
-use weft_control::cluster::{MAX_UNSEEN, Sight, Vitals};
-use weft_control::gossip::NetdbView;
-use weft_control::id::NodeId;
+use weft_cluster::{MAX_UNSEEN, Sight, Vitals};
+use weft_gossip::NetdbView;
+use weft_model::assignment::Assignment;
+use weft_model::id::NodeId;
 
 /// A start that takes longer than this is no start any more. It takes a tenth of a second.
 pub(crate) const SLOW_START: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
 //! Ways between nodes that gossip's datagrams do not pass: a firewall, as a rule, that a person has to
 //! find.
 
-use weft_control::assignment::Assignment;
-use weft_control::gossip::Blocked;
+use weft_gossip::Blocked;
+use weft_model::assignment::Assignment;
 
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use weft_control::api::{MeshPort, MeshPortState, Why};
-use weft_control::assignment::{EndpointView, NodeView, ServiceView};
-use weft_control::id::NetworkId;
-use weft_control::names;
-use weft_control::objects::{PortSpec, Protocol, PublishMode};
+use weft_model::api::{MeshPort, MeshPortState, Why};
+use weft_model::assignment::{EndpointView, NodeView, ServiceView};
+use weft_model::id::NetworkId;
+use weft_model::names;
+use weft_model::objects::{PortSpec, Protocol, PublishMode};
 
 use super::replicas::Seen;
 use crate::api::{Answer, ApiError};
@@ -382,7 +382,7 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_control::api::ConnectTime;
+    use weft_model::api::ConnectTime;
 
     #[test]
     fn a_port_says_how_many_take_connections() {

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use weft_control::assignment::Assignment;
-use weft_control::gossip::Members;
-use weft_control::objects::Protocol;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
 };
+use weft_gossip::Members;
+use weft_model::assignment::Assignment;
+use weft_model::objects::Protocol;
 use weft_sys::clock::unix_ms;
 use weft_sys::private_folder::make_private;
 use weft_sys::tap::Tap;

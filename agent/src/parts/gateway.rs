@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use weft_control::assignment::Assignment;
-use weft_control::objects::Protocol;
+use weft_model::assignment::Assignment;
+use weft_model::objects::Protocol;
 
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};

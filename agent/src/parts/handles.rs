@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use weft_control::id::NodeId;
-use weft_control::objects::Role;
+use weft_model::id::NodeId;
+use weft_model::objects::Role;
 
 use super::data_path::DataPath;
 use super::local::LocalPorts;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
-use weft_control::id::EndpointId;
 use weft_dataplane::Port;
+use weft_model::id::EndpointId;
 use weft_wire::PortId;
 
 use crate::compile::known::LocalPort;

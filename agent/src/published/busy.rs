@@ -147,7 +147,7 @@ fn busy_port(published: &Published, error: &io::Error) -> BusyPort {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::objects::Protocol;
+    use weft_model::objects::Protocol;
 
     use super::super::owner::Owner;
     use super::*;
@@ -159,8 +159,8 @@ mod tests {
             port: 80,
             protocol: Protocol::Tcp,
             service: "web".to_owned(),
-            mode: weft_control::objects::PublishMode::Ingress,
-            client_address: weft_control::objects::ClientAddress::Keep,
+            mode: weft_model::objects::PublishMode::Ingress,
+            client_address: weft_model::objects::ClientAddress::Keep,
             mesh_port: 80,
             serving: true,
             limit_per_client: 0,

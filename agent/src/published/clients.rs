@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weft_control::objects::Protocol;
+use weft_model::objects::Protocol;
 
 /// Clients of all listeners. One short lock for each connection that begins or ends.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use weft_control::api::ConnectTime;
+use weft_model::api::ConnectTime;
 
 use super::port::{PortStats, Published};
 

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_model::objects::{ClientAddress, Protocol, PublishMode};
 use weft_sys::nft;
 
 use super::port::Published;
@@ -213,8 +213,9 @@ table inet {TABLE} {{
     chain {chain} {{
         iifname \"{MESH_IFNAME}\" return
         {left_out} return
-        fib daddr type local dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map_at}
-        fib daddr type local dnat {ip} to meta l4proto . th dport map @{map}
+        fib daddr type != local return
+        dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map_at}
+        dnat {ip} to meta l4proto . th dport map @{map}
     }}
 }}
 "

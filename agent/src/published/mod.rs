@@ -44,13 +44,14 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use weft_control::objects::Protocol;
+use weft_model::objects::Protocol;
 
 use busy::BusyPorts;
 use counters::PortCounters;
 use frame::FrameFrontEnd;
 
 use crate::config::MeshFrontEnd;
+use crate::metrics::UnreachableCounters;
 pub(crate) use entries::PortEntry;
 pub(crate) use port::Published;
 use port::{BusyPort, Key};
@@ -161,13 +162,14 @@ impl MeshSockets {
         self.update_frame(&state);
     }
 
-    /// Tries again to open the ports that are busy. To be called every few seconds, inside the
-    /// runtime.
+    /// Tries again to open the ports that are busy, and looks whether the others still have their
+    /// address. To be called every few seconds, inside the runtime.
     pub(crate) fn tick(&self) {
         let mut state = self.lock();
         state
             .open
             .retain(|_, listener| self.revive(listener).is_ok());
+        note_lost_addresses(&mut state);
         self.open_missing(&mut state);
         self.update_frame(&state);
     }
@@ -203,8 +205,8 @@ impl MeshSockets {
         self.open.update(open_ports::elements(open));
     }
 
-    /// Wanted ports that are not open, and why. Who holds one is known some milliseconds after it
-    /// was found busy, and looked up again now and then.
+    /// Wanted ports that take nobody, and why. Who holds one is known some milliseconds after it was
+    /// found busy, and looked up again now and then.
     #[must_use]
     pub(crate) fn busy(&self) -> Vec<BusyPort> {
         self.lock().busy.iter().cloned().collect()
@@ -224,6 +226,12 @@ impl MeshSockets {
             .values()
             .map(|listener| listener.counters.stats(&listener.published))
             .collect()
+    }
+
+    /// What came of telling clients that a replica refused their datagrams.
+    #[must_use]
+    pub(crate) fn unreachable(&self) -> UnreachableCounters {
+        self.shared.unreachable.counters()
     }
 
     fn open_missing(&self, state: &mut State) {
@@ -357,6 +365,23 @@ impl MeshSockets {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// Takes note of open ports whose address the node has no longer. They stay open, so that clients
+/// are served as soon as it is back.
+fn note_lost_addresses(state: &mut State) {
+    let now = Instant::now();
+    for (key, listener) in &state.open {
+        let Some(ip) = listener.published.host_ip else {
+            continue;
+        };
+        match std::net::UdpSocket::bind((ip, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                state.busy.note(*key, &listener.published, &error, now);
+            }
+            _ => state.busy.remove(key),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use weft_control::objects::Protocol;
+use weft_model::objects::Protocol;
 
 use super::port::Published;
 use super::rule_set::RuleSet;
@@ -59,7 +59,7 @@ fn rules(ports: &BTreeSet<Element>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_control::objects::{ClientAddress, PublishMode};
+    use weft_model::objects::{ClientAddress, PublishMode};
     use weft_sys::netns::Netns;
     use weft_sys::nft;
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use weft_control::objects::Protocol;
+use weft_model::objects::Protocol;
 
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]

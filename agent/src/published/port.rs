@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use weft_control::api::ConnectTime;
-use weft_control::objects::{ClientAddress, Protocol, PublishMode};
+use weft_model::api::ConnectTime;
+use weft_model::objects::{ClientAddress, Protocol, PublishMode};
 
 /// What tells ports of a node apart.
 pub(super) type Key = (Option<IpAddr>, u16, Protocol);

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
-use weft_control::objects::ClientAddress;
+use weft_model::objects::ClientAddress;
 
 /// What a connection to a replica begins with: nothing where no header was asked for. `to` is the
 /// address that the client connected to.

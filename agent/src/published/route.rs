@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::sync::watch;
-use weft_control::objects::ClientAddress;
+use weft_model::objects::ClientAddress;
 
 use super::listen::BACKLOG;
 use super::port::Published;
@@ -112,7 +112,7 @@ mod tests {
     use std::io::Read as _;
     use std::net::{Ipv4Addr, TcpStream};
 
-    use weft_control::objects::{Protocol, PublishMode};
+    use weft_model::objects::{Protocol, PublishMode};
 
     use super::*;
     use crate::published::listen;

@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use weft_control::objects::{ClientAddress, Protocol};
+use weft_model::objects::{ClientAddress, Protocol};
 
 use super::buffers::Buffer;
 use super::counters::{OpenConnection, PortCounters};

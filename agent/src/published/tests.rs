@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use weft_control::objects::{ClientAddress, PublishMode};
+use weft_model::objects::{ClientAddress, PublishMode};
 
 use super::port::PortStats;
 use super::*;
@@ -393,7 +393,7 @@ async fn a_udp_port_without_a_replica_is_refused_by_the_kernel() {
         let client = udp_client(port).await;
         let refused = tokio::time::timeout(Duration::from_secs(10), async {
             loop {
-                client.send(b"?").await.ok();
+                drop(client.send(b"?").await);
                 let mut buffer = [0; 16];
                 let answer =
                     tokio::time::timeout(Duration::from_millis(100), client.recv(&mut buffer));

@@ -53,7 +53,7 @@ pub(super) fn rules(mesh_ip: IpAddr, kept: bool) -> String {
             ),
             format!(
                 "
-        oifname \"{MESH_IFNAME}\" {family} daddr {mesh_ip} ct state new ct timeout set \"{times}\""
+        {family} daddr {mesh_ip} oifname \"{MESH_IFNAME}\" ct state new ct timeout set \"{times}\""
             ),
         )
     } else {
@@ -79,7 +79,7 @@ table inet {TABLE} {{
         meta nfproto ipv6 jump {of_v6}
     }}
     chain {chain} {{{rule}
-        oifname != \"{MESH_IFNAME}\" {family} saddr {mesh_ip} counter name \"{counter}\" drop
+        {family} saddr {mesh_ip} oifname != \"{MESH_IFNAME}\" counter name \"{counter}\" drop
     }}
 }}
 "

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
-use weft_control::objects::Protocol;
+use weft_model::objects::Protocol;
 use weft_sys::udp::{receive_addressed, send_addressed};
 
 use super::buffers::Buffer;

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_sys::udp::send_addressed;
 use weft_wire::reply::{UDP_UNREACHABLE_LEN, udp_unreachable};
+
+use crate::metrics::UnreachableCounters;
 
 /// Messages in a second, to all clients (`icmp_msgs_per_sec` of Linux): who forges datagrams of others
 /// brings them no more than that.
@@ -23,6 +25,7 @@ struct State {
     v4: Option<Socket>,
     v6: Option<Socket>,
     budget: Budget,
+    counters: UnreachableCounters,
 }
 
 /// How many messages were sent in this second.
@@ -52,12 +55,12 @@ impl Unreachable {
         let asked = SocketAddr::new(asked.ip().to_canonical(), asked.port());
         let mut message = [0; UDP_UNREACHABLE_LEN];
         let len = udp_unreachable(client, asked, &mut message);
-        // Nothing in there is left half changed by a panic.
-        let mut state = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if len == 0 || !state.budget.take(Instant::now()) {
+        if len == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        if !state.budget.take(Instant::now()) {
+            state.counters.held_back += 1;
             return;
         }
         // The port of a raw socket's address is a protocol, or none.
@@ -65,9 +68,23 @@ impl Unreachable {
         let sent = state
             .socket(to.ip())
             .and_then(|socket| send_addressed(socket, &message[..len], to, Some(asked.ip())));
-        if let Err(error) = sent {
-            tracing::debug!(%client, %asked, %error, "cannot tell a client of a refused datagram");
+        match sent {
+            Ok(_) => state.counters.sent += 1,
+            Err(error) => {
+                state.counters.failed += 1;
+                tracing::debug!(%client, %asked, %error, "cannot tell a client of a refused datagram");
+            }
         }
+    }
+
+    /// What came of the messages until now.
+    pub(crate) fn counters(&self) -> UnreachableCounters {
+        self.lock().counters
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in there is left half changed by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,9 +136,24 @@ mod tests {
             client
                 .set_read_timeout(Some(Duration::from_secs(5)))
                 .unwrap();
-            Unreachable::default().tell(client.local_addr().unwrap(), asked);
+            let own = client.local_addr().unwrap();
+            let unreachable = Unreachable::default();
+            unreachable.tell(own, asked);
             let error = client.recv(&mut [0; 1]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{ip}");
+            // Those that a second has no room for are counted, and nobody hears of them.
+            let later = Instant::now() + Duration::from_secs(60);
+            unreachable.lock().budget = Budget(Some((later, PER_SECOND)));
+            unreachable.tell(own, asked);
+            let counted = UnreachableCounters {
+                sent: 1,
+                held_back: 1,
+                failed: 0,
+            };
+            assert_eq!(unreachable.counters(), counted, "{ip}");
+            client.set_nonblocking(true).unwrap();
+            let error = client.recv(&mut [0; 1]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{ip}");
         }
     }
 }

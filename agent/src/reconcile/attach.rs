@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use weft_control::objects::{Attachment, Network};
 use weft_dataplane::{Port, PortCounters};
+use weft_model::objects::{Attachment, Network};
 use weft_sys::tap::Tap;
 use weft_wire::{Mac, PortId, Vni};
 

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weft_control::gossip::{Member, NetdbView};
-use weft_control::id::{EndpointId, NodeId};
-use weft_control::records::LoadRecord;
+use weft_gossip::{Member, NetdbView};
+use weft_model::id::{EndpointId, NodeId};
+use weft_model::records::LoadRecord;
 
 /// What gossip needs to reach every node, at least: names are withdrawn too, and nobody says so.
 pub(super) const WITHDRAW: Duration = Duration::from_millis(500);
@@ -90,7 +90,7 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::gossip::MemberState;
+    use weft_gossip::MemberState;
 
     use super::*;
 

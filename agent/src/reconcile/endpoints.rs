@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use weft_control::api::{Connect, Connected, Disconnect};
-use weft_control::assignment::{Assignment, EndpointView};
-use weft_control::cluster::{Attach, Detacher};
-use weft_control::id::EndpointId;
-use weft_control::objects::{Endpoint, Network};
-use weft_control::records::EndpointRecord;
+use weft_cluster::{Attach, Detacher};
 use weft_dns::ClientView;
-use weft_sys::netns::Netns;
+use weft_model::api::{Connect, Connected, Disconnect};
+use weft_model::assignment::{Assignment, EndpointView};
+use weft_model::id::EndpointId;
+use weft_model::objects::{Endpoint, Network};
+use weft_model::records::EndpointRecord;
+use weft_sys::netns::{Netns, NetnsError};
 use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
@@ -36,6 +36,18 @@ async fn check(
             .collect()
     })
     .await
+}
+
+/// Why a sandbox cannot be had; where it is not there, with the node that was asked, which may be
+/// another one than its user has in mind.
+fn not_here(error: &SandboxError, node: &str) -> String {
+    match error {
+        SandboxError::Netns(NetnsError::NotFound { .. } | NetnsError::NoProcess { .. }) => format!(
+            "{error}; this is node {node}: if it is on another node, ask that one, by the option -H \
+             or WEFT_HOST"
+        ),
+        error => error.to_string(),
+    }
 }
 
 /// What an endpoint has in its sandbox.
@@ -74,7 +86,9 @@ impl Endpoints {
         let sandbox = blocking(move || Sandbox::open(&netns))
             .await
             .map_err(|e| ApiError::internal(e.to_string()))?
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
+            .map_err(|e| {
+                ApiError::bad_request(not_here(&e, &self.handles.membership.node.hostname))
+            })?;
         let wanted = body.ifname.clone();
         let (sandbox, ifname, inode, own) = blocking(move || {
             let free = match wanted {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::sync::watch;
-use weft_control::assignment::Assignment;
+use weft_model::assignment::Assignment;
 use weft_sys::tap::Tap;
 
 use crate::blocking::blocking;

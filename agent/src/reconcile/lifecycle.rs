@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use weft_control::assignment::{Assignment, EndpointView};
-use weft_control::objects::{Attachment, Network, Task, TaskState, TaskStatus};
-use weft_control::records::EndpointRecord;
 use weft_dns::ClientView;
+use weft_model::assignment::{Assignment, EndpointView};
+use weft_model::objects::{Attachment, Network, Task, TaskState, TaskStatus};
+use weft_model::records::EndpointRecord;
 use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;

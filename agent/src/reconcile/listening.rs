@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use weft_control::assignment::Assignment;
-use weft_control::id::{EndpointId, ServiceId};
-use weft_control::objects::{ClientAddress, Network, PortSpec, Protocol, PublishMode};
 use weft_dataplane::Port;
+use weft_model::assignment::Assignment;
+use weft_model::id::{EndpointId, ServiceId};
+use weft_model::objects::{ClientAddress, Network, PortSpec, Protocol, PublishMode};
 
 use crate::parts::local::LocalPorts;
 

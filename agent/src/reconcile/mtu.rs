@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_control::assignment::Assignment;
-use weft_control::gossip::NetdbView;
 use weft_dataplane::Port;
+use weft_gossip::NetdbView;
+use weft_model::assignment::Assignment;
 use weft_wire::PortId;
 
 use crate::blocking::blocking;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use weft_control::assignment::Assignment;
-use weft_control::cluster::{HostRoute, shared_with};
-use weft_control::id::NetworkId;
-use weft_control::objects::Network;
+use weft_cluster::{HostRoute, shared_with};
+use weft_model::assignment::Assignment;
+use weft_model::id::NetworkId;
+use weft_model::objects::Network;
 use weft_sys::netlink::{MAIN_TABLE, Netlink};
 
 use crate::blocking::blocking;
@@ -92,8 +92,8 @@ fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::id::NetworkId;
-    use weft_control::objects::{Meta, NetworkSpec, Subnet};
+    use weft_model::id::NetworkId;
+    use weft_model::objects::{Meta, NetworkSpec, Subnet};
 
     use super::*;
 

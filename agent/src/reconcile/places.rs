@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use weft_control::id::EndpointId;
+use weft_model::id::EndpointId;
 use weft_sys::netns::{Netns, bound_namespaces, namespaces_of_processes};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_control::assignment::{Assignment, GossipKey, Shared};
-use weft_control::gossip::{MemberState, Members, NetdbView};
-use weft_control::id::{EndpointId, NodeId};
-use weft_control::objects::{Node, TaskState};
-use weft_control::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_gossip::{MemberState, Members, NetdbView};
+use weft_model::assignment::{Assignment, GossipKey, Shared};
+use weft_model::id::{EndpointId, NodeId};
+use weft_model::objects::{Node, TaskState};
+use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 
@@ -352,6 +352,10 @@ impl Reconciler {
     }
 
     /// New tables, when anything that they are made of has changed.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one pass, from orders and gossip to the tables and those who are told of them"
+    )]
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.handles.local.generation();
         let mtus = self.data_path.mtus.load_full();

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use weft_control::id::NodeId;
-use weft_control::records::{EndpointRecord, NodeRecord};
+use weft_model::id::NodeId;
+use weft_model::records::{EndpointRecord, NodeRecord};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::blocking::blocking;
@@ -151,7 +151,7 @@ fn write(path: &Path, records: &Records) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_control::id::EndpointId;
+    use weft_model::id::EndpointId;
 
     fn node(id: &str) -> (NodeId, NodeRecord) {
         let record = NodeRecord {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use weft_control::assignment::Assignment;
-use weft_control::id::TaskId;
-use weft_control::objects::{Task, TaskState, TaskStatus};
+use weft_model::assignment::Assignment;
+use weft_model::id::TaskId;
+use weft_model::objects::{Task, TaskState, TaskStatus};
 use weft_sys::clock::unix_ms;
 
 use super::lifecycle::{Lifecycle, Wish};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weft_control::assignment::Assignment;
+use weft_model::assignment::Assignment;
 
 use crate::blocking::blocking;
 use crate::parts::data_path::DataPath;

@@ -20,8 +20,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_control::cluster::HostRoute;
-use weft_control::objects::Mac;
+use weft_cluster::HostRoute;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route, Veth};
 use weft_sys::nft::{self, NftError};
 

@@ -7,7 +7,7 @@
 //! both have one Ethernet address.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_control::objects::Mac;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::tap::{Tap, TapConfig};
 
@@ -94,6 +94,11 @@ pub(crate) fn keep_mesh_tap(ipv6: bool) -> Result<Vec<String>, SandboxError> {
         name: MESH_IFNAME.to_owned(),
     })?;
     let mut lost = Vec::new();
+    // Before its neighbours, which go with it.
+    if link.mac != Some(MESH_HOST_MAC.0) {
+        netlink.set_mac(MESH_IFNAME, MESH_HOST_MAC.0)?;
+        lost.push(format!("the Ethernet address of {MESH_IFNAME}"));
+    }
     if !link.up {
         netlink.set_up(MESH_IFNAME, true)?;
         lost.push(format!("the state up of {MESH_IFNAME}"));

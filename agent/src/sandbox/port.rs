@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_control::id::EndpointId;
-use weft_control::objects::Mac;
+use weft_model::id::EndpointId;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{Link, Netlink, NetlinkError, Route, Rule};
 use weft_sys::netns::Netns;
-use weft_sys::tap::{Tap, TapConfig};
+use weft_sys::tap::{Tap, TapConfig, TapError};
 
 use super::error::SandboxError;
 use super::{Sandbox, sysctl};
@@ -49,16 +49,24 @@ impl Sandbox {
             let mut netlink = Netlink::open()?;
             let found = find(&mut netlink, &config.ifname, &config.endpoint)?;
             let ifname = found.as_ref().map_or(&config.ifname, |link| &link.name);
+            // A new one outlives this agent only when it says whose it is: the next agent could not
+            // find it otherwise.
             let tap = Tap::open(&TapConfig {
                 mac: Some(config.mac.0),
                 mtu: Some(config.mtu),
                 up: false,
+                persist: found.is_some(),
                 ..TapConfig::new(ifname)
             })?;
             let claim = format!("{CLAIM}{}", config.endpoint);
             if let Err(error) = netlink.set_alias(ifname, &claim) {
                 tracing::warn!(%error, "the interface does not say whose it is");
             }
+            tap.set_persist(true).map_err(|source| TapError::Kernel {
+                action: "set persistence of",
+                name: ifname.clone(),
+                source,
+            })?;
             match configure(&mut netlink, config, ifname) {
                 Ok(()) => Ok(tap),
                 Err(error) => {

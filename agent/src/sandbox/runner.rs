@@ -25,12 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use weft_control::capability::{self, UnknownCapability};
-use weft_control::id::{NodeId, TaskId};
-use weft_control::objects::Task;
+use weft_model::capability::{self, UnknownCapability};
+use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::Task;
 use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError};
 use weft_shim::spec::{self, Bind, Ended, Spec};
+use weft_sys::privileges;
 use weft_sys::process::{Exit, Process, Signal};
 
 use super::Sandbox;
@@ -172,6 +173,15 @@ impl Runner {
         let binds = self.write_files(task, &dir)?;
         ended::forget_end(&dir)?;
         let spec = self.spec(task, program, binds)?;
+        let own = privileges::effective_capabilities().unwrap_or(u64::MAX);
+        if let Some(missing) = walls::missing(spec.capabilities, own) {
+            tracing::warn!(
+                task = %task.id,
+                ?missing,
+                "a task has fewer capabilities than its service asks for: weftd has not got them \
+                 itself (CapabilityBoundingSet= of its unit)"
+            );
+        }
         let launched = Launch {
             program: &self.shim,
             dir: &dir,

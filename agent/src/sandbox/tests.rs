@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use weft_control::id::EndpointId;
-use weft_control::objects::Mac;
+use weft_model::id::EndpointId;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
 use weft_sys::nft;
 use weft_sys::tap::TapError;

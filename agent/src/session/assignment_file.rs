@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use weft_control::assignment::{Assignment, Own, Shared};
+use weft_model::assignment::{Assignment, Own, Shared};
 
 use super::identity::{Identity, IdentityError, replace_private};
 use crate::state_file::{self, Found};

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
-use weft_control::cluster::{CommandError, ErrorKind, MAX_UNSEEN, Sight, Vitals};
-use weft_control::id::{ID_LEN, NodeId};
+use weft_cluster::{CommandError, ErrorKind, MAX_UNSEEN, Sight, Vitals};
+use weft_model::id::{ID_LEN, NodeId};
 
 use super::proto;
 

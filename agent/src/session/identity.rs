@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use weft_control::cluster::CommandError;
-use weft_control::id::NodeId;
-use weft_control::objects::Role;
+use weft_cluster::CommandError;
+use weft_model::id::NodeId;
+use weft_model::objects::Role;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use zeroize::Zeroizing;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair};
 use tokio::time::timeout;
-use weft_control::cluster::{CommandError, NodeDescription, Token, base36_bytes};
+use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
 use zeroize::Zeroizing;
 
 use super::convert::{SCHEMA, encode, from_status};
@@ -59,7 +59,7 @@ pub(crate) async fn join(params: JoinParams) -> Result<Identity, CommandError> {
     let token: Token = params
         .token
         .parse()
-        .map_err(|e: weft_control::cluster::ParseTokenError| CommandError::bad(e.to_string()))?;
+        .map_err(|e: weft_cluster::ParseTokenError| CommandError::bad(e.to_string()))?;
     if Identity::load(&params.data_dir)?.is_some() {
         return Err(CommandError::unavailable(
             "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm \

@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
-use weft_control::assignment::{self, Assignment, Own};
-use weft_control::cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
-use weft_control::id::TaskId;
-use weft_control::objects::{Endpoint, Role, TaskStatus};
-use weft_control::text::{MAX_STATUS, cleaned};
+use weft_cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
+use weft_model::assignment::{self, Assignment, Own};
+use weft_model::id::TaskId;
+use weft_model::objects::{Endpoint, Role, TaskStatus};
+use weft_model::text::{MAX_STATUS, cleaned};
 
 use super::assignment_file::AssignmentFile;
 use super::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use weft_control::assignment::Assignment;
-use weft_control::cluster::NodeDescription;
-use weft_control::objects::Role;
+use weft_cluster::NodeDescription;
+use weft_model::assignment::Assignment;
+use weft_model::objects::Role;
 
 use super::assignment_file::{ASSIGNMENT_FILE, AssignmentFile, SHARED_FILE};
 use super::identity::{

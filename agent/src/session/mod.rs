@@ -1,10 +1,10 @@
 //! A node's side of the control plane: joining, identity, and the session with a manager.
 //!
 //! In: a join token, what the node says about itself, statuses of tasks. Out: [`Assignment`]s
-//! (`weft_control::assignment`), the newest one only. The session owns the identity's files and
+//! (`weft_model::assignment`), the newest one only. The session owns the identity's files and
 //! the copy of the last orders, so that a node that restarts without managers changes nothing.
 //!
-//! [`Assignment`]: weft_control::assignment::Assignment
+//! [`Assignment`]: weft_model::assignment::Assignment
 
 mod assignment_file;
 mod clocks;

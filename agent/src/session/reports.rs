@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
-use weft_control::id::TaskId;
-use weft_control::objects::TaskStatus;
+use weft_model::id::TaskId;
+use weft_model::objects::TaskStatus;
 
 /// Bounded by the number of tasks on the node.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::codegen::http::Uri;
 use tonic::codegen::{Context, Pin, Poll, Service};
 use tonic::transport::{Channel, Endpoint};
-use weft_control::cluster::CommandError;
+use weft_cluster::CommandError;
 
 use super::clocks::certificate_trouble;
 use super::identity::{Identity, IdentityError, MANAGER_UNIT, damaged};

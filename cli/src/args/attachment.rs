@@ -1,6 +1,6 @@
 //! `--network`: a network to join, with more names (docker/cli `opts/network.go`).
 
-use weft_control::objects::NetworkAttachmentSpec;
+use weft_model::objects::NetworkAttachmentSpec;
 
 /// Parses `NAME[,alias=A]…` or `name=NAME,alias=A[,alias=B]`.
 ///

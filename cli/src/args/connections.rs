@@ -1,7 +1,7 @@
 //! Flags of `service create` and `service update` that say how connections find a replica.
 
 use clap::{Args, ValueEnum};
-use weft_control::objects::Affinity;
+use weft_model::objects::Affinity;
 
 /// How connections find a replica; what is not given stays, or is the default of a new service.
 #[derive(Debug, Clone, Copy, Default, Args)]

@@ -9,9 +9,11 @@ mod duration;
 mod filter;
 mod mesh;
 mod network;
+mod node;
 mod ping;
 mod publish;
 mod service;
+mod tasks;
 
 pub(crate) use attachment::parse_attachment;
 pub(crate) use bench_builds::{BenchBuildsArgs, BuildsTest};
@@ -22,20 +24,21 @@ pub(crate) use duration::parse_duration_ms;
 pub(crate) use filter::FilterArgs;
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
+pub(crate) use node::NodeCommand;
 pub(crate) use ping::PingArgs;
 pub(crate) use publish::parse_publish;
 pub(crate) use service::{
     EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
-    ServicePsArgs, ServiceUpdateArgs,
+    ServiceUpdateArgs,
 };
+pub(crate) use tasks::TaskListArgs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use weft_control::api::CaptureDir;
-use weft_control::objects::Availability;
+use weft_model::api::CaptureDir;
 
 /// Where `weftd` listens when nobody says otherwise.
 pub(crate) const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
@@ -254,44 +257,6 @@ impl RoleArg {
             Self::Worker => "worker",
             Self::Manager => "manager",
         }
-    }
-}
-
-/// `weft node …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// List nodes
-    Ls(FormatArgs),
-    /// Show everything known about nodes
-    Inspect(InspectArgs),
-    /// Change whether nodes get tasks
-    Update {
-        /// active, pause (running tasks stay) or drain (tasks move away)
-        #[arg(long, value_name = "STATE", value_parser = parse_availability)]
-        availability: Availability,
-        /// Id, name, or unique start of an id
-        #[arg(required = true, value_name = "NODE")]
-        refs: Vec<String>,
-    },
-    /// Forget nodes that left or died
-    Rm {
-        /// Also nodes that are not down
-        #[arg(short, long)]
-        force: bool,
-        /// Id, name, or unique start of an id
-        #[arg(required = true, value_name = "NODE")]
-        refs: Vec<String>,
-    },
-}
-
-fn parse_availability(text: &str) -> Result<Availability, String> {
-    match text {
-        "active" => Ok(Availability::Active),
-        "pause" => Ok(Availability::Pause),
-        "drain" => Ok(Availability::Drain),
-        _ => Err(format!(
-            "invalid availability {text:?}, only active, pause and drain are possible"
-        )),
     }
 }
 

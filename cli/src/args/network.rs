@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
-use weft_control::objects::Mac;
+use weft_model::objects::Mac;
 
 use super::{FilterArgs, FormatArgs, InspectArgs, parse_key_value};
 

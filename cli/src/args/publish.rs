@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use weft_control::objects::{ClientAddress, PortSpec, Protocol, PublishMode};
+use weft_model::objects::{ClientAddress, PortSpec, Protocol, PublishMode};
 
 use super::PortList;
 

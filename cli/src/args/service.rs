@@ -1,12 +1,12 @@
 //! `weft service`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_control::capability;
-use weft_control::objects::{NetworkAttachmentSpec, PortSpec};
+use weft_model::capability;
+use weft_model::objects::{NetworkAttachmentSpec, PortSpec};
 
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, parse_attachment, parse_duration_ms,
-    parse_key_value, parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, TaskListArgs, parse_attachment,
+    parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -185,15 +185,9 @@ pub(crate) struct ServicePsArgs {
     /// Id, name, or unique start of an id
     #[arg(required = true, value_name = "SERVICE")]
     pub(crate) refs: Vec<String>,
-    /// Print whole ids and errors
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Which: keys are id, name, node and desired-state.
-    #[command(flatten)]
-    pub(crate) filter: FilterArgs,
     /// How.
     #[command(flatten)]
-    pub(crate) format: FormatArgs,
+    pub(crate) list: TaskListArgs,
 }
 
 /// `KEY=VALUE`, or `KEY` for the value that this process has.

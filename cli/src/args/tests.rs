@@ -1,5 +1,5 @@
 use clap::CommandFactory;
-use weft_control::objects::{PortSpec, Protocol, PublishMode};
+use weft_model::objects::{PortSpec, Protocol, PublishMode};
 
 use super::*;
 

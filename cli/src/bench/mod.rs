@@ -13,6 +13,7 @@ mod pairs;
 mod picture;
 mod plan;
 mod report;
+mod setting;
 mod side;
 mod usage;
 
@@ -26,6 +27,7 @@ use load::Way;
 use measure::Work;
 use pairs::{Pace, Test};
 use plan::Plan;
+use setting::Setting;
 use side::{KernelSide, OvsSide, WeftSide};
 
 /// Bytes of data in the datagrams that are sent as fast as possible.
@@ -50,7 +52,8 @@ pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<
     bench.many(&mut tests)?;
     let flood = bench.flood(&mut tests)?;
     if let Some(file) = &args.svg {
-        picture::draw(&tests, file)?;
+        let setting = Setting::of_now("weft bench overlay", bench.pace);
+        picture::draw(&tests, &setting, file)?;
     }
     out.text(&report::render(&tests, &args.format, report::OVERLAY)?)?;
     if args.format.format.is_none() && !args.format.quiet {

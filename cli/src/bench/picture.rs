@@ -9,9 +9,13 @@ use plotters::prelude::*;
 
 use super::figures::{QUANTILES, median};
 use super::pairs::{Test, median_of, shown};
+use super::setting::Setting;
 
 /// Width in pixels.
 const WIDTH: u32 = 1100;
+
+/// Height of the title, and of what stands below it.
+const TITLE: u32 = 84;
 
 /// Height of a test with its two bars.
 const ROW: u32 = 46;
@@ -36,12 +40,12 @@ const FONT: &str = "sans-serif";
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws it into a file of that name.
-pub(super) fn draw(tests: &[Test], file: &Path) -> anyhow::Result<()> {
-    std::fs::write(file, svg(tests)?)
+pub(super) fn draw(tests: &[Test], setting: &Setting, file: &Path) -> anyhow::Result<()> {
+    std::fs::write(file, svg(tests, setting)?)
         .with_context(|| format!("cannot write the picture {}", file.display()))
 }
 
-fn svg(tests: &[Test]) -> anyhow::Result<String> {
+fn svg(tests: &[Test], setting: &Setting) -> anyhow::Result<String> {
     let units = ["Gbit/s", "1/s"]
         .map(|unit| -> Vec<&Test> { tests.iter().filter(|t| t.work.unit() == unit).collect() });
     let timed: Vec<&Test> = tests.iter().filter(|t| spread(t).is_some()).collect();
@@ -50,12 +54,13 @@ fn svg(tests: &[Test]) -> anyhow::Result<String> {
         .filter(|part| !part.is_empty())
         .map(|part| HEAD + ROW * count(part))
         .sum();
-    let height = (bars + CHART * count(&timed)).max(HEAD);
+    let height = TITLE + bars + CHART * count(&timed);
     let mut out = String::new();
     {
         let root = SVGBackend::with_string(&mut out, (WIDTH, height)).into_drawing_area();
         // The backend's errors borrow from it, so only their text goes on.
-        paint(&root, &units, &timed).map_err(|e| anyhow!("cannot draw the picture: {e}"))?;
+        paint(&root, setting, &units, &timed)
+            .map_err(|e| anyhow!("cannot draw the picture: {e}"))?;
     }
     Ok(out)
 }
@@ -66,19 +71,21 @@ fn count(tests: &[&Test]) -> u32 {
 
 fn paint(
     root: &Area<'_>,
+    setting: &Setting,
     units: &[Vec<&Test>; 2],
     timed: &[&Test],
 ) -> Result<(), Box<dyn std::error::Error>> {
     root.fill(&WHITE)?;
-    let mut rest = root.clone();
+    let (head, mut rest) = root.split_vertically(TITLE);
+    title(&head, setting)?;
     let titles = [
         "Throughput, Gbit/s (longer is better)",
         "Delivered, or answered, per second (longer is better)",
     ];
-    for (part, title) in units.iter().zip(titles) {
+    for (part, headline) in units.iter().zip(titles) {
         if !part.is_empty() {
             let (area, below) = rest.split_vertically(HEAD + ROW * count(part));
-            bars(&area, part, title)?;
+            bars(&area, part, headline)?;
             rest = below;
         }
     }
@@ -91,9 +98,24 @@ fn paint(
     Ok(())
 }
 
-fn bars(area: &Area<'_>, tests: &[&Test], title: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let style = |size: i32| TextStyle::from((FONT, size).into_font()).color(&INK);
-    area.draw(&Text::new(title.to_owned(), (20, 14), style(20)))?;
+fn style(size: i32) -> TextStyle<'static> {
+    TextStyle::from((FONT, size).into_font()).color(&INK)
+}
+
+fn title(area: &Area<'_>, setting: &Setting) -> Result<(), Box<dyn std::error::Error>> {
+    area.draw(&Text::new(setting.bench.to_owned(), (20, 14), style(24)))?;
+    for (y, line) in [(46, &setting.machine), (64, &setting.runs)] {
+        area.draw(&Text::new(line.clone(), (20, y), style(13)))?;
+    }
+    Ok(())
+}
+
+fn bars(
+    area: &Area<'_>,
+    tests: &[&Test],
+    headline: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    area.draw(&Text::new(headline.to_owned(), (20, 14), style(20)))?;
     let both = |test: &Test| {
         [
             median_of(&test.weft, |run| run.rate),
@@ -239,9 +261,17 @@ mod tests {
         }];
         tests[1].weft = vec![run(40_000.0, 2.0)];
         tests[1].other = vec![run(20_000.0, 1.0)];
-        let text = svg(&tests).unwrap();
+        let setting = Setting {
+            bench: "weft bench overlay",
+            machine: "EPYC, 2 CPUs, Linux 6.18.2".to_owned(),
+            runs: "weft 0.1.0, medians of 5 alternating pairs of 2 s, 2026-01-02".to_owned(),
+        };
+        let text = svg(&tests, &setting).unwrap();
         assert!(text.starts_with("<svg"), "{text}");
         for word in [
+            "weft bench overlay",
+            "EPYC, 2 CPUs, Linux 6.18.2",
+            "weft 0.1.0, medians of 5 alternating pairs of 2 s, 2026-01-02",
             "one stream",
             "trips",
             "8.00 weft",
@@ -254,6 +284,6 @@ mod tests {
         }
         // A thick line for each side of the test with times.
         assert_eq!(text.matches("stroke-width=\"3\"").count(), 2, "{text}");
-        assert!(svg(&[]).unwrap().starts_with("<svg"));
+        assert!(svg(&[], &setting).unwrap().starts_with("<svg"));
     }
 }

@@ -1,16 +1,20 @@
 //! `weft capture`
 
+mod order;
+
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hyper::body::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::CaptureArgs;
 use crate::client::{Client, segment};
-use crate::output::{complain, reader_gone};
+use crate::output::{complain, of_output};
+use order::Order;
 
 /// Blocks of pcapng that are looked at (draft-ietf-opsawg-pcapng).
 const PACKET: u32 = 6;
@@ -33,14 +37,19 @@ pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<E
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
         let piece = tokio::select! {
-            piece = answer.next() => piece?,
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
+            piece = answer.next() => piece,
+            () = until(blocks.order.next_deadline()) => Ok(Some(Bytes::new())),
+            _ = interrupt.recv() => Ok(None),
+            _ = terminate.recv() => Ok(None),
         };
-        let Some(piece) = piece else { break };
-        blocks
-            .add(&piece)
-            .with_context(|| format!("cannot write to {}", args.write))?;
+        let written = match &piece {
+            Ok(Some(piece)) => blocks.add(Instant::now(), piece),
+            _ => blocks.end(),
+        };
+        written.with_context(|| format!("cannot write to {}", args.write))?;
+        if piece?.is_none() {
+            break;
+        }
         progress.tell(blocks.packets);
     }
     progress.end();
@@ -51,6 +60,13 @@ pub(super) async fn run(client: &Client, args: &CaptureArgs) -> anyhow::Result<E
     };
     complain(&format!("{packets} frames captured{lost}"));
     Ok(ExitCode::SUCCESS)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// How many frames there are so far, in one line of a terminal that is written again and again.
@@ -113,52 +129,80 @@ struct Output(std::io::Stdout);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes).map_err(reader_gone)
+        self.0.write(bytes).map_err(of_output)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush().map_err(reader_gone)
+        self.0.flush().map_err(of_output)
     }
 }
 
-/// Writes whole blocks only, so that the file is readable wherever the stream ends.
+/// Writes whole blocks only, so that the file is readable wherever the stream ends, and those of
+/// frames in the order of their time stamps.
 struct Blocks<W> {
     out: W,
     rest: Vec<u8>,
+    order: Order,
     packets: u64,
     lost: u64,
 }
 
 impl<W: Write> Blocks<W> {
-    const fn new(out: W) -> Self {
+    fn new(out: W) -> Self {
         Self {
             out,
             rest: Vec::new(),
+            order: Order::default(),
             packets: 0,
             lost: 0,
         }
     }
 
-    fn add(&mut self, piece: &[u8]) -> std::io::Result<()> {
+    /// Takes a piece, and writes what need not wait. Blocks that are no frames go at once: a frame's
+    /// interface has to stand before it.
+    fn add(&mut self, now: Instant, piece: &[u8]) -> std::io::Result<()> {
         self.rest.extend_from_slice(piece);
         let mut at = 0;
         while let Some((kind, block)) = first(&self.rest[at..]) {
             match kind {
-                PACKET => self.packets += 1,
+                PACKET => {
+                    self.packets += 1;
+                    self.order.handle_frame(now, stamp(block), block);
+                }
                 // The one option of this block is `isb_osdrop`: interface, time, code, length.
                 STATISTICS => {
                     let value = block.get(24..).and_then(<[u8]>::first_chunk);
                     self.lost = value.map_or(self.lost, |v| u64::from_le_bytes(*v));
+                    self.out.write_all(block)?;
                 }
-                _ => {}
+                _ => self.out.write_all(block)?,
             }
-            self.out.write_all(block)?;
             at += block.len();
         }
         self.rest.drain(..at);
-        // Who looks on while it runs sees every frame at once.
+        for frame in self.order.poll_frames(now) {
+            self.out.write_all(&frame)?;
+        }
+        // Who looks on while it runs sees every frame soon.
         self.out.flush()
     }
+
+    /// Writes what waits.
+    fn end(&mut self) -> std::io::Result<()> {
+        for frame in self.order.rest() {
+            self.out.write_all(&frame)?;
+        }
+        self.out.flush()
+    }
+}
+
+/// When a frame was captured, in units of its interface: two halves, the upper one first.
+fn stamp(packet: &[u8]) -> u64 {
+    let half = |at: usize| {
+        let half = packet.get(at..).and_then(<[u8]>::first_chunk);
+        u64::from(half.map_or(0, |half| u32::from_le_bytes(*half)))
+    };
+    (half(12) << 32) | half(16)
 }
 
 /// The first block, when it is whole.
@@ -186,21 +230,44 @@ mod tests {
         statistics.extend([7, 0, 8, 0]);
         statistics.extend(5_u64.to_le_bytes());
         statistics.extend([0; 4]);
-        let stream = [
+        let parts = [
             block(1, &[1; 8]),
-            block(PACKET, &[2; 40]),
             block(STATISTICS, &statistics),
+            block(PACKET, &[2; 40]),
             block(PACKET, &[3; 4]),
-        ]
-        .concat();
+        ];
+        let stream = parts.concat();
         let whole = stream.len() - 16;
+        let now = Instant::now();
         for step in [1, 7, stream.len() - 1] {
             let mut blocks = Blocks::new(Vec::new());
             for piece in stream[..stream.len() - 1].chunks(step) {
-                blocks.add(piece).unwrap();
+                blocks.add(now, piece).unwrap();
             }
+            assert_eq!(blocks.out, parts[..2].concat(), "{step} bytes at a time");
+            blocks.end().unwrap();
             assert_eq!(blocks.out, stream[..whole], "{step} bytes at a time");
             assert_eq!((blocks.packets, blocks.lost), (1, 5));
         }
+    }
+
+    #[test]
+    fn frames_are_written_in_order_behind_their_interfaces() {
+        const INTERFACE: u32 = 1;
+        let packet = |interface: u32, stamp: u64| {
+            let words = [interface, (stamp >> 32) as u32, stamp as u32, 0, 0];
+            block(PACKET, &words.map(u32::to_le_bytes).concat())
+        };
+        let interfaces = [block(INTERFACE, &[0; 8]), block(INTERFACE, &[1; 8])];
+        let (first, second) = (packet(1, (1 << 32) - 1), packet(0, 1 << 32));
+        let stream = [&interfaces[0][..], &second, &interfaces[1], &first].concat();
+        let now = Instant::now();
+        let mut blocks = Blocks::new(Vec::new());
+        blocks.add(now, &stream).unwrap();
+        let due = blocks.order.next_deadline().unwrap();
+        blocks.add(due, &[]).unwrap();
+        let ordered = [interfaces.concat(), first, second].concat();
+        assert_eq!(blocks.out, ordered);
+        assert_eq!(blocks.packets, 2);
     }
 }

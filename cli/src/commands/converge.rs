@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use weft_control::api::{ServiceDetail, TaskRow};
-use weft_control::objects::{ServiceMode, TaskState};
+use tokio::signal::unix::{SignalKind, signal};
+use weft_model::api::{ServiceDetail, TaskRow};
+use weft_model::objects::{ServiceMode, TaskState};
 
 use crate::client::Client;
 use crate::commands::failures::{Failures, all_over};
@@ -22,7 +23,8 @@ const STABLE: Duration = Duration::from_secs(1);
 /// More tasks than this get no line of their own.
 const MAX_BARS: usize = 20;
 
-/// Shows progress until the service has converged. An interrupt ends the waiting only.
+/// Shows progress until the service has converged. An interrupt ends the waiting only, also while the
+/// node does not answer.
 ///
 /// # Errors
 /// The node's, or the reason why the service will not converge; it stays all the same.
@@ -32,14 +34,25 @@ pub(super) async fn wait(
     quiet: bool,
     out: &mut Printer,
 ) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        ended = watch(client, id, quiet, out) => return ended,
+        _ = interrupt.recv() => {}
+    }
+    out.line(&format!(
+        "Operation continuing in background.\nUse `weft service ps {id}` to check progress."
+    ))?;
+    Ok(())
+}
+
+/// Shows progress until the service has converged.
+async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> anyhow::Result<()> {
     let mut screen = Screen::default();
     let mut failures = Failures::default();
     let mut stable_since = None;
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
     loop {
         let detail: ServiceDetail = client.get(&service::path(id)).await?;
-        let tasks: Vec<TaskRow> = client.get(&format!("{}/tasks", service::path(id))).await?;
+        let tasks: Vec<TaskRow> = client.get(&service::tasks_path(id)).await?;
         let progress = Progress::of(&detail, &tasks);
         if !quiet {
             screen.show(&progress, out)?;
@@ -77,16 +90,7 @@ pub(super) async fn wait(
                 None => {}
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            interrupted = &mut interrupt => {
-                interrupted?;
-                out.line(&format!(
-                    "Operation continuing in background.\nUse `weft service ps {id}` to check progress."
-                ))?;
-                return Ok(());
-            }
-        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

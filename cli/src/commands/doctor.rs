@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{Check, Health};
+use weft_model::api::{Check, Health};
 
 use crate::args::DoctorArgs;
 use crate::client::Client;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{DropCount, Drops};
+use weft_model::api::{DropCount, Drops};
 
 use crate::args::DropsArgs;
 use crate::client::{Client, segment};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_control::api::TaskRow;
-use weft_control::id::TaskId;
-use weft_control::objects::{RestartCondition, TaskState};
+use weft_model::api::TaskRow;
+use weft_model::id::TaskId;
+use weft_model::objects::{RestartCondition, TaskState};
 
 /// Tasks of one slot that may fail, one after the other, before nobody waits for it any longer.
 const PATIENCE: usize = 3;

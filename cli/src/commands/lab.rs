@@ -1,5 +1,6 @@
 //! `weft lab …`
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -85,22 +86,28 @@ fn exec(name: &str, node: &str, command: &[String]) -> anyhow::Result<ExitCode> 
 
 /// The lab of that name; when there is none, the text names those that there are.
 fn open(name: &str) -> anyhow::Result<Lab> {
-    let dir = default_dir()?;
+    open_in(&default_dir()?, name)
+}
+
+fn open_in(dir: &Path, name: &str) -> anyhow::Result<Lab> {
     let here = dir.join(name);
     if !here.join("state.json").try_exists().unwrap_or(true) {
-        let names: Vec<String> = weft_lab::list(&dir)
-            .into_iter()
-            .map(|lab| lab.name)
-            .collect();
-        match names[..] {
-            [] => bail!("there is no lab {name:?}, and no other one: start one with `weft lab up`"),
-            _ => bail!(
-                "there is no lab {name:?}: there is {}; name it with --name",
-                names.join(", ")
-            ),
-        }
+        let labs = weft_lab::list(dir).into_iter();
+        bail!(no_lab(name, &labs.map(|lab| lab.name).collect::<Vec<_>>()));
     }
     Lab::open(&here)
+}
+
+fn no_lab(name: &str, others: &[String]) -> String {
+    match others {
+        [] => {
+            format!("there is no lab {name:?}, and no other one: start one with `weft lab up`")
+        }
+        others => format!(
+            "there is no lab {name:?}: there is {}; name it with --name",
+            others.join(", ")
+        ),
+    }
 }
 
 /// `lab ls`
@@ -147,4 +154,24 @@ pub(crate) fn status(lab: &Lab) -> Listing {
         }));
     }
     listing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_that_is_not_there_is_told_with_those_that_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = open_in(dir.path(), "lab").map(drop).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no lab \"lab\", and no other one: start one with `weft lab up`"
+        );
+        let others = ["demo".to_owned(), "mine".to_owned()];
+        assert_eq!(
+            no_lab("lab", &others),
+            "there is no lab \"lab\": there is demo, mine; name it with --name"
+        );
+    }
 }

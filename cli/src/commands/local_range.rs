@@ -1,6 +1,6 @@
 //! Published numbers that the kernel also gives to connections.
 
-use weft_control::objects::PortSpec;
+use weft_model::objects::PortSpec;
 
 use crate::output::complain;
 

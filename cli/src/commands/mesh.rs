@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{ConnectTime, MeshConn, MeshConns, MeshPort, MeshPortState};
-use weft_control::objects::PublishMode;
+use weft_model::api::{ConnectTime, MeshConn, MeshConns, MeshPort, MeshPortState};
+use weft_model::objects::PublishMode;
 
 use crate::args::MeshCommand;
 use crate::client::{Client, segment};
@@ -183,7 +183,7 @@ pub(super) fn mean(connect: ConnectTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::objects::Protocol;
+    use weft_model::objects::Protocol;
 
     use super::*;
     use crate::args::FormatArgs;

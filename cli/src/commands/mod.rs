@@ -18,6 +18,7 @@ mod ping;
 mod rows;
 mod service;
 mod swarm;
+mod tasks;
 mod version;
 mod why;
 

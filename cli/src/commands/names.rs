@@ -42,7 +42,7 @@ mod tests {
         let names: BTreeSet<String> = (0..40 * 40).map(name).collect();
         assert_eq!(names.len(), 40 * 40);
         for name in &names {
-            weft_control::names::check_service(name).unwrap();
+            weft_model::names::check_service(name).unwrap();
         }
         assert_eq!(name(5 + 26 * 40), "calm_otter");
         assert_eq!(name(40 * 40), name(0));

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use weft_control::api::{Connect, Connected, Disconnect};
-use weft_control::objects::{Network, NetworkSpec};
+use weft_model::api::{Connect, Connected, Disconnect};
+use weft_model::objects::{Network, NetworkSpec};
 
 use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
 use crate::client::{Client, Refused, segment};

@@ -3,13 +3,28 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weft_control::api::{Info, NodeRemove, NodeRow, NodeUpdate};
-use weft_control::objects::Node;
+use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate};
+use weft_model::objects::Node;
 
 use crate::args::NodeCommand;
 use crate::client::{Client, Refused, segment};
-use crate::commands::{finish, rows, show};
+use crate::commands::{finish, rows, show, tasks};
 use crate::output::{Printer, docker_case};
+
+/// Keys of `node ls --filter`, and the fields that they look at.
+const KEYS: [(&str, &str); 3] = [("id", "ID"), ("name", "Hostname"), ("role", "Role")];
+
+/// Filters of docker's that would find every node or none, and why.
+const NO_FILTERS: [(&str, &str); 3] = [
+    ("label", NO_LABELS),
+    ("node.label", NO_LABELS),
+    (
+        "membership",
+        "who joins a swarm is its member at once, nobody waits to be accepted",
+    ),
+];
+
+const NO_LABELS: &str = "nodes have no labels in this version of weft";
 
 pub(super) async fn run(
     client: &Client,
@@ -17,19 +32,25 @@ pub(super) async fn run(
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     match command {
-        NodeCommand::Ls(format) => {
+        NodeCommand::Ls { filter, format } => {
+            check_filters(&filter.filters)?;
             let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
-            out.listing(&rows::nodes(nodes), &format)?;
+            let mut listing = rows::nodes(nodes);
+            listing.keep(&filter.filters, &KEYS)?;
+            out.listing(&listing, &format)?;
             Ok(ExitCode::SUCCESS)
+        }
+        NodeCommand::Ps(args) => {
+            let mut paths = Vec::new();
+            for name in &args.refs {
+                paths.push(format!("{}/tasks", path(client, name).await?));
+            }
+            tasks::list(client, &paths, &args.list, out).await
         }
         NodeCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let id = match name.as_str() {
-                    "self" => own_id(client).await?,
-                    other => other.to_owned(),
-                };
-                let node = client.get(&format!("/v1/nodes/{}", segment(&id))).await;
+                let node = client.get(&path(client, name).await?).await;
                 found.push(node.map(|node| docker_case(node, "node")));
             }
             show(&args, found, out)
@@ -60,6 +81,30 @@ pub(super) async fn run(
             finish(&refused)
         }
     }
+}
+
+/// Refuses what would show no node, or every one, whatever was meant.
+fn check_filters(filters: &[(String, String)]) -> anyhow::Result<()> {
+    for (key, value) in filters {
+        if let Some((_, why)) = NO_FILTERS.iter().find(|(name, _)| name == key) {
+            let known = KEYS.map(|(key, _)| key).join(", ");
+            bail!("invalid filter {key:?}: {why}; there is {known}");
+        }
+        let role = ["manager", "worker"].contains(&value.to_lowercase().as_str());
+        if key == "role" && !role {
+            bail!("invalid filter \"role={value}\": write role=manager or role=worker");
+        }
+    }
+    Ok(())
+}
+
+/// Path of a node in the API; `self` is the one that answers.
+async fn path(client: &Client, name: &str) -> anyhow::Result<String> {
+    let id = match name {
+        "self" => own_id(client).await?,
+        other => other.to_owned(),
+    };
+    Ok(format!("/v1/nodes/{}", segment(&id)))
 }
 
 async fn own_id(client: &Client) -> anyhow::Result<String> {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::PeerAdd;
-use weft_control::objects::StaticPeer;
+use weft_model::api::PeerAdd;
+use weft_model::objects::StaticPeer;
 
 use crate::args::PeerCommand;
 use crate::client::{Client, Refused};

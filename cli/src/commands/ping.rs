@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use weft_control::api::{Passage, Pong};
+use weft_model::api::{Passage, Pong};
 
 use crate::args::PingArgs;
 use crate::client::{Client, segment};

@@ -4,8 +4,8 @@ use std::cmp::{Ordering, Reverse};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_control::api::{NodeRow, ServiceDetail, TaskRow};
-use weft_control::objects::{
+use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
+use weft_model::objects::{
     Network, NodeState, PortSpec, PublishMode, Role, ServiceMode, TaskState,
 };
 
@@ -46,6 +46,7 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             "Hostname": row.node.hostname,
             "Status": status(&row),
             "Availability": word(&row.node.availability),
+            "Role": word(&row.node.role),
             "ManagerStatus": manager,
             "EngineVersion": row.node.engine_version,
             "Addr": row.node.addr,

@@ -4,18 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use hyper::StatusCode;
-use jiff::Timestamp;
-use weft_control::api::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
-use weft_control::objects::{
+use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
+use weft_model::objects::{
     ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
 };
 
 use crate::args::{
     ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
-    ServiceCreateArgs, ServicePsArgs, ServiceUpdateArgs,
+    ServiceCreateArgs, ServiceUpdateArgs,
 };
 use crate::client::{Client, Refused, segment};
-use crate::commands::{converge, finish, local_range, names, rows, show, unique};
+use crate::commands::{converge, finish, local_range, names, rows, show, tasks, unique};
 use crate::output::{Printer, complain, docker_case};
 
 /// Names that are tried for a service that is given none, while others have them.
@@ -44,7 +43,10 @@ pub(super) async fn run(
                 errors.iter().for_each(|error| complain(error));
             }
         }
-        ServiceCommand::Ps(args) => return ps(client, &args, out).await,
+        ServiceCommand::Ps(args) => {
+            let paths: Vec<String> = args.refs.iter().map(|name| tasks_path(name)).collect();
+            return tasks::list(client, &paths, &args.list, out).await;
+        }
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
@@ -75,6 +77,11 @@ pub(super) async fn run(
 /// Path of a service in the API.
 pub(super) fn path(name: &str) -> String {
     format!("/v1/services/{}", segment(name))
+}
+
+/// Path of its tasks.
+pub(super) fn tasks_path(name: &str) -> String {
+    format!("{}/tasks", path(name))
 }
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
@@ -216,30 +223,6 @@ fn connections(args: &ConnectionArgs) -> ConnectionPolicy {
         limit: args.limit_connections.unwrap_or_default(),
         limit_per_client: args.limit_client_connections.unwrap_or_default(),
     }
-}
-
-async fn ps(client: &Client, args: &ServicePsArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
-    let (mut tasks, mut refused) = (Vec::new(), Vec::new());
-    for name in &args.refs {
-        let path = format!("{}/tasks", path(name));
-        match client.get::<Vec<TaskRow>>(&path).await {
-            Ok(more) => tasks.extend(more),
-            Err(error) if error.is::<Refused>() => refused.push(error),
-            Err(error) => return Err(error),
-        }
-    }
-    if !tasks.is_empty() || refused.is_empty() {
-        let mut listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
-        let keys = [
-            ("id", "ID"),
-            ("name", "Name"),
-            ("node", "Node"),
-            ("desired-state", "DesiredState"),
-        ];
-        listing.keep(&args.filter.filters, &keys)?;
-        out.listing(&listing, &args.format)?;
-    }
-    finish(&refused)
 }
 
 async fn scale(

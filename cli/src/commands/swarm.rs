@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use weft_control::api;
-use weft_control::objects::Role;
+use weft_model::api;
+use weft_model::objects::Role;
 
 use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
 use crate::client::Client;

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use weft_control::api::{DropCount, Drops, NodeRow, PortDrops, ServiceDetail, TaskRow};
-use weft_control::id::{NodeId, ServiceId, TaskId};
-use weft_control::objects::*;
+use weft_model::api::{DropCount, Drops, NodeRow, PortDrops, ServiceDetail, TaskRow};
+use weft_model::id::{NodeId, ServiceId, TaskId};
+use weft_model::objects::*;
 
 use super::*;
 use crate::args::FormatArgs;
@@ -379,7 +379,7 @@ fn tasks_that_are_not_restarted_end_the_waiting() {
 /// What people type every day, in a terminal as old as it gets.
 #[test]
 fn tables_fit_eighty_columns_and_break_no_word() {
-    use weft_control::api::{MeshReplica, Why};
+    use weft_model::api::{MeshReplica, Why};
 
     let id = "0123456789abcdefghijklmno";
     let now = Timestamp::from_millisecond(7_200_000).unwrap();

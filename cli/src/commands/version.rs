@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use weft_control::api::Info;
+use weft_model::api::Info;
 
 use crate::args::VersionArgs;
 use crate::client::Client;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weft_control::api::{MeshReplica, Why};
+use weft_model::api::{MeshReplica, Why};
 
 use super::mesh::mean;
 use crate::args::WhyArgs;

@@ -294,7 +294,7 @@ bbb     a-longer-name
         let mut listing = sample();
         listing.push(json!({"ID": hostile, "Self": false, "Name": hostile, "State": "Ready"}));
         let inspected = [json!({"ID": hostile, hostile: [hostile]})];
-        let steers = |text: &str| text.contains(|c| c != '\n' && weft_control::text::is_unsafe(c));
+        let steers = |text: &str| text.contains(|c| c != '\n' && weft_model::text::is_unsafe(c));
         for format in [
             None,
             Some("table"),

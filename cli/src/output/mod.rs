@@ -65,8 +65,6 @@ impl Printer {
     pub(crate) fn stdout() -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
-        // https://no-color.org: any text that is not empty.
-        let unwanted = |name, says: fn(&str) -> bool| std::env::var(name).is_ok_and(|v| says(&v));
         Self {
             out: Box::new(out),
             terminal,
@@ -74,9 +72,7 @@ impl Printer {
                 let size = terminal_size::terminal_size();
                 size.map_or(WIDTH, |(width, _)| usize::from(width.0))
             }),
-            colours: terminal
-                && !unwanted("NO_COLOR", |v| !v.is_empty())
-                && !unwanted("TERM", |v| v == "dumb"),
+            colours: terminal && are_colours_wanted(|name| std::env::var(name).ok()),
         }
     }
 
@@ -126,7 +122,7 @@ impl Printer {
 
     /// Writes as it is, as [`Printer::line`] does otherwise.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes).map_err(reader_gone)
+        self.out.write_all(bytes).map_err(of_output)
     }
 
     /// Writes text and a line feed. What a terminal would obey is escaped, but for line ends and
@@ -161,8 +157,15 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush().map_err(reader_gone)
+        self.out.flush().map_err(of_output)
     }
+}
+
+/// What the environment says of colours.
+fn are_colours_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
+    // https://no-color.org: any text that is not empty.
+    variable("NO_COLOR").is_none_or(|text| text.is_empty())
+        && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Whoever read the program's output has closed the pipe.
@@ -170,12 +173,12 @@ impl Printer {
 #[error("the reader of the output has gone")]
 pub(crate) struct ReaderGone;
 
-/// Marks a closed pipe of the program's own output: other pipes and sockets break too, and that is
-/// a failure.
-pub(crate) fn reader_gone(error: io::Error) -> io::Error {
+/// Marks what went wrong with the program's own output. A closed pipe is no failure there, while
+/// other pipes and sockets break too; a disk that is full is that of the output, not the node's.
+pub(crate) fn of_output(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone),
-        _ => error,
+        kind => io::Error::new(kind, format!("cannot write the output: {error}")),
     }
 }
 
@@ -196,9 +199,55 @@ pub(crate) fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        for (set, wanted) in [
+            (vec![], true),
+            (vec![("TERM", "xterm"), ("NO_COLOR", "")], true),
+            (vec![("NO_COLOR", "1")], false),
+            (vec![("NO_COLOR", "0"), ("TERM", "xterm")], false),
+            (vec![("TERM", "dumb")], false),
+        ] {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(n, _)| *n == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            assert_eq!(are_colours_wanted(variable), wanted, "{set:?}");
+        }
+        let painted = |colours| {
+            let kept = Kept::default();
+            let mut printer = Printer {
+                colours,
+                ..Printer::to(Box::new(kept.clone()))
+            };
+            printer.paint(Colour::Red, "fail").unwrap();
+            String::from_utf8(kept.0.borrow().clone()).unwrap()
+        };
+        assert_eq!(painted(true), "\x1b[31mfail\x1b[0m");
+        assert_eq!(painted(false), "fail");
+    }
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     struct Closed;
 
@@ -220,5 +269,10 @@ mod tests {
         let socket = io::Error::from(io::ErrorKind::BrokenPipe);
         let socket = Err::<(), _>(socket).context("no usable answer from weftd");
         assert!(!is_reader_gone(&socket.unwrap_err()));
+        let full = of_output(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        let full = anyhow::Error::from(full);
+        assert!(!is_reader_gone(&full));
+        assert!(full.to_string().starts_with("cannot write the output: "));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use weft_control::text::{escaped, is_unsafe};
+use weft_model::text::{escaped, is_unsafe};
 
 /// A text of several lines and columns: line ends and tabs are ours.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {

@@ -11,18 +11,40 @@ use ipnet::IpNet;
 use weft_sys::netlink::{Netlink, Vxlan};
 use weft_wire::mac_for_ip;
 
-fn exchange(udp_checksum: bool, offload: bool) {
-    exchange_on(Underlay::V4, VIP, udp_checksum, offload);
+/// What the two sides leave to others.
+#[derive(Debug, Clone, Copy)]
+struct Has {
+    /// The kernel's device writes outer checksums.
+    udp_checksum: bool,
+    /// The sandbox has offloads.
+    offload: bool,
+}
+
+const ALL: Has = Has {
+    udp_checksum: true,
+    offload: true,
+};
+const NO_CHECKSUM: Has = Has {
+    udp_checksum: false,
+    ..ALL
+};
+const NO_OFFLOAD: Has = Has {
+    offload: false,
+    ..ALL
+};
+
+fn exchange(has: Has) {
+    exchange_on(Underlay::V4, VIP, has);
 }
 
 /// `like` says the family inside.
-fn exchange_on(underlay: Underlay, like: IpAddr, udp_checksum: bool, offload: bool) {
+fn exchange_on(underlay: Underlay, like: IpAddr, has: Has) {
     let [a, b] = nodes_on(underlay, 2);
     // Node b gives its namespace to the kernel's device.
     let kernel = b.ns.try_clone().expect("namespace");
     drop(b.plane);
     let (peer, own) = (inside(like, 50), inside(like, 2));
-    let here = sandbox_at(1, own, a.plane.worker_for(own), offload, a.mtu);
+    let here = sandbox_at(1, own, a.plane.worker_for(own), has.offload, a.mtu);
     publish_with(&a, 1, &[&here], |switch| {
         let vtep = SocketAddr::new(b.underlay, VXLAN);
         switch.remote(vni(), mac_for_ip(peer), &[peer], vtep);
@@ -37,7 +59,7 @@ fn exchange_on(underlay: Underlay, like: IpAddr, udp_checksum: bool, offload: bo
                     local: b.underlay,
                     port: VXLAN,
                     learning: false,
-                    udp_checksum,
+                    udp_checksum: has.udp_checksum,
                 })
                 .expect("vxlan");
             netlink.set_mac("vx0", mac_for_ip(peer).0).expect("mac");
@@ -71,35 +93,35 @@ fn exchange_on(underlay: Underlay, like: IpAddr, udp_checksum: bool, offload: bo
 
 #[test]
 fn with_outer_checksums() {
-    exchange(true, true);
+    exchange(ALL);
 }
 
 #[test]
 fn without_outer_checksums() {
-    exchange(false, true);
+    exchange(NO_CHECKSUM);
 }
 
 #[test]
 fn without_offloads_in_the_sandbox() {
-    exchange(true, false);
+    exchange(NO_OFFLOAD);
 }
 
 #[test]
 fn ipv6_inside_ipv4() {
-    exchange_on(Underlay::V4, VIP6, true, true);
+    exchange_on(Underlay::V4, VIP6, ALL);
 }
 
 #[test]
 fn ipv4_inside_ipv6_without_outer_checksums() {
-    exchange_on(Underlay::V6, VIP, false, true);
+    exchange_on(Underlay::V6, VIP, NO_CHECKSUM);
 }
 
 #[test]
 fn ipv6_inside_ipv6() {
-    exchange_on(Underlay::V6, VIP6, true, true);
+    exchange_on(Underlay::V6, VIP6, ALL);
 }
 
 #[test]
 fn ipv6_inside_ipv6_without_offloads_in_the_sandbox() {
-    exchange_on(Underlay::V6, VIP6, true, false);
+    exchange_on(Underlay::V6, VIP6, NO_OFFLOAD);
 }

@@ -28,6 +28,10 @@ impl Journal for Memory {
             records.get_mut(&place).expect("a record")[0] = head;
         }
     }
+
+    fn clear(&mut self) {
+        self.0.lock().unwrap().clear();
+    }
 }
 
 impl Memory {
@@ -78,8 +82,8 @@ fn restart(bench: &mut Bench, memory: &Memory) -> usize {
         }),
     };
     let mut records = memory.records();
-    memory.0.lock().unwrap().clear();
     bench.table.set_journal(Box::new(memory.clone()));
+    bench.table.clear_journal();
     bench.table.restore(&cx, &mut records, origin)
 }
 

@@ -1,8 +1,9 @@
-//! Published ports behave as a direct connection to the replica does: early answers, urgent data, a
-//! program that is killed.
+//! Published ports behave as a direct connection to the replica does: options, early answers, urgent
+//! data, a program that is killed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
@@ -68,6 +69,53 @@ fn connection(way: &Way, listener: &TcpListener) -> (TcpStream, TcpStream) {
         end.set_write_timeout(Some(LIMIT)).expect("a limit");
     }
     (client, server)
+}
+
+/// Connections from here ask for marks of congestion.
+fn ask_for_marks(netns: &Netns) {
+    let set = || std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1");
+    netns.run_in(set).expect("a thread").expect("tcp_ecn");
+}
+
+fn carry(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"data").expect("sent");
+    to.read_exact(&mut [0; 4]).expect("the data");
+}
+
+/// What the kernel of one end has in its `TCP_INFO`, in the words of `ss`.
+fn known_of(netns: &Netns, end: &TcpStream) -> Vec<String> {
+    let near = end.local_addr().expect("an address").port();
+    let far = end.peer_addr().expect("an address").port();
+    let filter = format!("sport = :{near} and dport = :{far}");
+    let ask = || Command::new("ss").args(["-tinoHO", &filter]).output();
+    let said = netns.run_in(ask).expect("a thread").expect("ss");
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert_eq!(text.lines().count(), 1, "{filter}: {said:?}");
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Both ends have all options of TCP, and see that the other's packets may be marked.
+fn options_arrive(way: &Way, sandbox: &Netns, listener: &TcpListener) {
+    for _ in 0..5 {
+        let (client, server) = connection(way, listener);
+        carry(&client, &server);
+        carry(&server, &client);
+        let ends = [(&way.from, &client), (sandbox, &server)];
+        let scales = ends.map(|(netns, end)| {
+            let known = known_of(netns, end);
+            for option in ["ts", "sack", "ecn", "ecnseen"] {
+                let there = known.iter().any(|word| word == option);
+                assert!(there, "{}: no {option}: {known:?}", way.name);
+            }
+            let scales = known.iter().find_map(|word| word.strip_prefix("wscale:"));
+            let (other, own) = scales
+                .and_then(|both| both.split_once(','))
+                .expect("scales");
+            (other.to_owned(), own.to_owned())
+        });
+        let [client, (other, own)] = scales;
+        assert_eq!(client, (own, other), "{}", way.name);
+    }
 }
 
 /// Sends a large body until nobody takes more of it; returns what was answered meanwhile.
@@ -170,7 +218,7 @@ fn idle_connections_end(cluster: &Cluster, task: &Task) {
 }
 
 #[test]
-fn early_answers_urgent_bytes_and_the_end_of_a_program_arrive_as_on_a_direct_connection() {
+fn options_early_answers_urgent_bytes_and_the_end_of_a_program_are_as_on_a_direct_connection() {
     let cluster = swarm(2);
     let task = cluster.web(1).remove(0);
     let listener = second_program(&cluster, &task);
@@ -181,6 +229,11 @@ fn early_answers_urgent_bytes_and_the_end_of_a_program_arrive_as_on_a_direct_con
         to: SocketAddr::new(task.ip, 81),
     }];
     let [frame, local] = ways(&cluster, 8001);
+    let sandbox = cluster.netns(&task.node, Some(&task.netns));
+    for way in direct.iter().chain(&frame) {
+        ask_for_marks(&way.from);
+        options_arrive(way, &sandbox, &listener);
+    }
     for ways in [&direct[..], &frame[..], &local[..]] {
         early_answers_arrive(&listener, ways, true);
     }

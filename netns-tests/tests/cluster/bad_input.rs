@@ -191,6 +191,10 @@ fn a_join_that_cannot_open_its_ports_names_the_holder_and_leaves_no_node() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn names_ports_subnets_and_programs_that_cannot_be() {
     let cluster = swarm(3);
     cluster.web(1);

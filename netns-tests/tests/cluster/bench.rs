@@ -89,6 +89,10 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
     let svg = std::fs::read_to_string(&picture).expect("the picture was drawn");
     assert!(svg.contains("TCP, 8 streams, cubic"), "{svg}");
     assert!(svg.contains("<polyline"), "{svg}");
+    assert!(
+        svg.contains("medians of 1 alternating pairs of 1 s"),
+        "{svg}"
+    );
 }
 
 #[test]

@@ -136,6 +136,7 @@ fn frames_are_captured_with_the_reasons_of_drops() {
     assert!(all.wait().expect("it ends").success());
     let frames = read(&std::fs::read(&file).expect("the file"));
     assert!(frames.iter().all(|f| f.interface == "a"), "{frames:?}");
+    assert!(frames.is_sorted_by_key(|f| f.nanoseconds), "{frames:?}");
     let of = |kind| {
         frames
             .iter()

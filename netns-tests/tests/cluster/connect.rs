@@ -1,11 +1,13 @@
 //! Namespaces that somebody else made, attached by hand.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::mpsc;
 
-use weft_netns_tests::{Cluster, eventually, figure, transfer};
+use weft_netns_tests::{Cluster, LIMIT, Said, eventually, figure, transfer};
 use weft_sys::netns::Netns;
 use weft_sys::offload::Offloads;
 
+use crate::disks::restart;
 use crate::swarm;
 
 const GIB: usize = 1 << 30;
@@ -21,6 +23,10 @@ fn interfaces(cluster: &Cluster, node: &str, netns: &str) -> String {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn namespaces_are_attached_named_and_detached() {
     let cluster = swarm(2);
     cluster.network("front");
@@ -119,6 +125,7 @@ fn namespaces_are_attached_named_and_detached() {
             vec![
                 "network namespace /run/netns/nope does not exist",
                 "ip netns list",
+                "this is node node2: if it is on another node",
             ],
         ),
         (
@@ -129,7 +136,7 @@ fn namespaces_are_attached_named_and_detached() {
         (
             "node2",
             vec!["front", "4000000"],
-            vec!["no process 4000000"],
+            vec!["no process 4000000", "this is node node2"],
         ),
         (
             "node2",
@@ -219,6 +226,84 @@ fn interfaces_of_others_stay_when_connecting_fails() {
     let links = run(&["ip", "-n", "box", "-o", "link"]);
     assert!(links.contains("eth0@peer0"), "{links}");
     assert!(!links.contains("eth2"), "{links}");
+}
+
+/// Attaches a namespace of node2 that has this name, under the same name.
+fn attach(cluster: &Cluster, name: &str) -> Said {
+    let netns = format!("/run/netns/{name}");
+    let words = ["network", "connect", "--name", name, "front", &netns];
+    cluster.weft("node2", &words)
+}
+
+/// Does with a namespace what a person would whose command has failed, until node1 reaches it.
+fn attach_at_last(cluster: &Cluster, name: &str) {
+    eventually("it is attached", || {
+        let info = cluster.weft("node2", &["info"]);
+        let half = format!("endpoint {name} is not attached");
+        if info.out.contains(&half) {
+            let words = ["network", "disconnect", "front", name];
+            cluster.weft("node2", &words).done();
+        }
+        let said = attach(cluster, name);
+        let shown = interfaces(cluster, "node2", name);
+        let line = shown.lines().find(|line| line.contains(" 10.0.1."));
+        let ip = line.and_then(|line| line.split([' ', '/']).find(|w| w.starts_with("10.0.1.")));
+        let words = ["ping", "-c", "1", "-W", "1", ip.unwrap_or("127.0.0.254")];
+        let ping = cluster.run("node1", Some("/run/netns/client".as_ref()), &words);
+        let there = said.code == 0 || said.err.contains("already exists");
+        if there && ip.is_some() && ping.code == 0 {
+            Ok(())
+        } else {
+            Err(Box::new((info, said, ping)))
+        }
+    });
+}
+
+#[test]
+fn attachments_that_a_killed_agent_was_making_are_whole_or_can_be_made_again() {
+    let cluster = swarm(2);
+    cluster.network("front");
+    cluster.guest("node1", "client", "front");
+    let used = || {
+        let used = cluster.inspect("network", "front")["Addresses"]["Used"].as_u64();
+        used.expect("a number")
+    };
+    let before = used();
+    let names: Vec<String> = (1..=8).map(|n| format!("box{n}")).collect();
+    let made = cluster.lab.add_netnses("node2", &names);
+    made.unwrap_or_else(|e| panic!("{e:#}"));
+    std::thread::scope(|scope| {
+        let (sender, ends) = mpsc::channel();
+        for name in &names {
+            let (sender, cluster) = (sender.clone(), &cluster);
+            scope.spawn(move || {
+                // Those that are under way fail.
+                drop(attach(cluster, name));
+                let _enough = sender.send(());
+            });
+        }
+        for _ in 0..2 {
+            ends.recv_timeout(LIMIT).expect("an attachment");
+        }
+        restart(&cluster, "node2");
+    });
+    for name in &names {
+        attach_at_last(&cluster, name);
+    }
+    // Nothing is left of what was begun.
+    assert_eq!(used(), before + 8);
+    let said = cluster.weft("node2", &["info"]).ok();
+    assert!(!said.contains("not attached"), "{said}");
+    let links = |words: &[&str], kind: &str| {
+        let shown = cluster.run("node2", None, words).ok();
+        shown.lines().filter(|line| line.contains(kind)).count()
+    };
+    for name in &names {
+        // One to the network, one to the outside, and `lo`.
+        let words = ["ip", "-n", name, "-o", "link"];
+        assert_eq!(links(&words, ": "), 3, "{name}");
+    }
+    assert_eq!(links(&["ip", "-o", "link"], "master weft_gwbridge"), 8);
 }
 
 fn guests(cluster: &Cluster) -> [(Netns, IpAddr); 2] {

@@ -15,7 +15,7 @@ use crate::{PROGRAM, swarm};
 const PROBE: Duration = Duration::from_secs(1);
 
 /// Kills the agent of a node and waits for the next one.
-fn restart(cluster: &Cluster, node: &str) {
+pub(crate) fn restart(cluster: &Cluster, node: &str) {
     let before = cluster.lab.kill_agent(node).expect("an agent to kill");
     eventually("the agent is back", || match cluster.lab.agent_pid(node) {
         Ok(Some(now)) if now != before => match cluster.weft(node, &["info"]) {

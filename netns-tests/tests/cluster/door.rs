@@ -67,12 +67,17 @@ fn throw_bombs(thrower: &Thrower<'_>, stop: &AtomicBool, answered: &AtomicUsize)
 
 /// Most memory that the agent of a node ever held, in KiB.
 fn peak_kib(cluster: &Cluster, node: &str) -> u64 {
+    memory_kib(cluster, node, "VmHWM:")
+}
+
+/// Memory of the agent of a node, in KiB, by the name that proc_pid_status(5) has for it.
+pub(crate) fn memory_kib(cluster: &Cluster, node: &str, name: &str) -> u64 {
     let pid = cluster.lab.agent_pid(node).expect("a node");
     let status = format!("/proc/{}/status", pid.expect("its agent runs"));
     let status = fs::read_to_string(status).expect("a process");
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let peak = peak.expect("a peak").trim().trim_end_matches(" kB");
-    peak.parse().expect("a number")
+    let found = status.lines().find_map(|l| l.strip_prefix(name));
+    let found = found.expect("a figure").trim().trim_end_matches(" kB");
+    found.parse().expect("a number")
 }
 
 /// State of each node that the manager knows.

@@ -10,6 +10,12 @@ use weft_sys::netns::Netns;
 
 use crate::{PROGRAM, swarm};
 
+/// How long an agent stands still.
+const STILL: Duration = Duration::from_secs(15);
+
+/// Longer than the silence after which a node is down.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// What a client saw: requests, attempts that were repeated, the longest request.
 struct Seen {
     requests: u32,
@@ -261,4 +267,97 @@ fn a_killed_agent_takes_neither_tasks_nor_connections_with_it() {
             }
         });
     }
+}
+
+/// An agent that stands still as long as this is there, as in a machine that was suspended.
+struct Still<'a> {
+    cluster: &'a Cluster,
+    node: &'a str,
+    since: Instant,
+}
+
+impl<'a> Still<'a> {
+    fn new(cluster: &'a Cluster, node: &'a str) -> Self {
+        let frozen = cluster.lab.freeze_agent(node, true);
+        frozen.expect("an agent to freeze");
+        Self {
+            cluster,
+            node,
+            since: Instant::now(),
+        }
+    }
+
+    fn left(&self) -> Duration {
+        STILL.saturating_sub(self.since.elapsed())
+    }
+
+    /// Lets it go on when its time is over.
+    fn end(self) {
+        std::thread::sleep(self.left());
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        // If it is gone, what asks it next says so.
+        drop(self.cluster.lab.freeze_agent(self.node, false));
+    }
+}
+
+#[test]
+#[ignore = "second tier: two agents stand still for fifteen seconds each"]
+fn of_tasks_whose_agent_stood_still_one_copy_is_left_and_a_manager_that_did_moves_none() {
+    let cluster = swarm(3);
+    let nodes = ["node1", "node2", "node3"];
+    cluster.web(3);
+    let client = cluster.outside();
+    let pids = || nodes.map(|node| cluster.task_pids(node));
+    let copies = || pids().map(|pids| pids.len());
+    assert_eq!(copies(), [1, 1, 1]);
+    let all_answer = |nodes: &[&str]| {
+        for node in nodes {
+            eventually("the node answers", || get(&client, cluster.at(node, 8000)));
+        }
+    };
+    all_answer(&nodes);
+
+    let still = Still::new(&cluster, "node3");
+    let (_, took) = within(still.left(), "the node is down", || {
+        let rows = cluster.rows(&["node", "ls"]);
+        let is_down = rows
+            .iter()
+            .any(|row| row["Hostname"] == "node3" && row["Status"] == "Down");
+        if is_down { Ok(()) } else { Err(rows) }
+    });
+    figure(&format!("a frozen node is down after {took:?}"));
+    within(still.left(), "its task runs elsewhere", || {
+        let tasks = cluster.tasks("web");
+        let moved = tasks.len() == 3 && tasks.iter().all(|task| task.node != "node3");
+        if moved { Ok(()) } else { Err(tasks) }
+    });
+    all_answer(&nodes[..2]);
+    still.end();
+    cluster.wait_ready(3);
+    eventually("one copy of each task is left", || {
+        let tasks = cluster.tasks("web");
+        let of_node = |node: &str| tasks.iter().filter(|task| task.node == node).count();
+        let (wanted, there) = (nodes.map(of_node), copies());
+        if tasks.len() == 3 && wanted == there {
+            Ok(())
+        } else {
+            Err((tasks, there))
+        }
+    });
+    all_answer(&nodes);
+
+    let before = (cluster.tasks("web"), pids());
+    let still = Still::new(&cluster, "node1");
+    // The others go on without a manager.
+    all_answer(&nodes[1..]);
+    still.end();
+    cluster.wait_ready(3);
+    std::thread::sleep(SILENCE);
+    cluster.wait_ready(3);
+    assert_eq!((cluster.tasks("web"), pids()), before);
+    all_answer(&nodes);
 }

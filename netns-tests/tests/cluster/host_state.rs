@@ -1,12 +1,14 @@
 //! Others write to the kernel of a node, too: what weft made there is put back, and said.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weft_lab::FAR_ADDRESS;
 use weft_netns_tests::{Cluster, ask, ask_from, eventually, figure, hold};
+use weft_sys::netns::Netns;
 
+use crate::disks::restart;
 use crate::mesh_frame::own_address;
 use crate::swarm;
 
@@ -52,6 +54,10 @@ fn warned(cluster: &Cluster, of: &str) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn what_others_take_from_the_host_is_put_back_within_a_second() {
     let cluster = swarm(1);
     let ipv6 = ["network", "create", "--ipv6", "front"];
@@ -160,6 +166,11 @@ fn what_others_take_from_the_host_is_put_back_within_a_second() {
             "169.254.77.1/30",
         ),
         (
+            &["ip", "link", "set", "weft0", "address", "02:11:22:33:44:55"],
+            &["ip", "link", "show", "weft0"],
+            "02:42:a9:fe:4d:01",
+        ),
+        (
             &["ip", "neigh", "del", "169.254.77.2", "dev", "weft0"],
             &["ip", "neigh", "show", "dev", "weft0"],
             "169.254.77.2",
@@ -226,6 +237,26 @@ fn what_others_take_from_the_host_is_put_back_within_a_second() {
     for held in &mut held[..1] {
         held.again().expect("the connection goes on");
     }
+    another_mac_inside_is_named_and_mended_by_the_next_agent(&cluster, &guest, task.ip);
+}
+
+/// What a box calls itself is its owner's business: nobody hears it by another address than its own.
+fn another_mac_inside_is_named_and_mended_by_the_next_agent(
+    cluster: &Cluster,
+    guest: &Netns,
+    task: IpAddr,
+) {
+    let to = SocketAddr::new(task, 80);
+    let ask = || ask(guest, to, Duration::from_secs(1));
+    eventually("the task answers", ask);
+    let spoofed = || cluster.drops("node1", "spoofed_mac");
+    let before = spoofed();
+    let mac = ["link", "set", "eth0", "address", "02:11:22:33:44:55"];
+    here(cluster, &[&["ip", "-n", "guest"], &mac[..]].concat());
+    ask().expect_err("it is not its address");
+    assert!(spoofed() > before);
+    restart(cluster, "node1");
+    eventually("the task answers again", ask);
 }
 
 /// A host with docker or ufw: what is forwarded is dropped, but for what others need.

@@ -16,15 +16,34 @@ use crate::{PROGRAM, swarm};
 
 const TOTAL: usize = 64 << 20;
 
+fn joined_by_ipv6(nodes: u8) -> Settings {
+    Settings {
+        nodes,
+        ipv6: true,
+        ..Settings::default()
+    }
+}
+
 fn over_ipv6(nodes: u8) -> Cluster {
-    Cluster::swarm(
-        PROGRAM,
-        &Settings {
-            nodes,
-            ipv6: true,
-            ..Settings::default()
-        },
-    )
+    Cluster::swarm(PROGRAM, &joined_by_ipv6(nodes))
+}
+
+/// The same of two nodes that have the routes of a VPN which takes everything, private ranges among
+/// it: they are no claims to what a swarm chooses from.
+fn beside_a_full_tunnel() -> Cluster {
+    let cluster = Cluster::bare(PROGRAM, &joined_by_ipv6(2));
+    let gateway = cluster.addr("outside").to_string();
+    for node in ["node1", "node2"] {
+        for dest in ["2000::/3", "fc00::/7"] {
+            let route = ["ip", "route", "add", dest, "via", &gateway];
+            cluster.run(node, None, &route).done();
+        }
+    }
+    cluster.init("node1");
+    let token = cluster.token();
+    cluster.join("node2", &token).done();
+    cluster.wait_ready(2);
+    cluster
 }
 
 /// A namespace with both of its addresses.
@@ -163,7 +182,7 @@ fn addresses(cluster: &Cluster) -> ([Vec<IpAddr>; 2], [IpAddr; 2]) {
 
 #[test]
 fn a_cluster_joined_by_ipv6_carries_both_families() {
-    let cluster = over_ipv6(2);
+    let cluster = beside_a_full_tunnel();
     assert_eq!(cluster.addr("node2").to_string(), "fd77::2");
     cluster
         .weft("node1", &["network", "create", "--ipv6", "front"])

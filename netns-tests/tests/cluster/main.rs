@@ -8,6 +8,7 @@ mod cable;
 mod capture;
 mod choice;
 mod clones;
+mod command_line;
 mod connect;
 mod disks;
 mod doctor;

@@ -1,15 +1,17 @@
-//! Two hundred clients ask without a pause while replicas are killed, scaled and drained.
+//! Clients ask without a pause while replicas are killed, scaled and drained: two hundred of them, or a
+//! few that have one port each.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{Cluster, Task, ask, ask_on, connect, eventually, figure};
+use socket2::{Domain, Socket, Type};
+use weft_netns_tests::{Cluster, Settings, Task, ask, ask_on, connect, eventually, figure};
 use weft_sys::netns::Netns;
 
-use crate::swarm;
+use crate::{PROGRAM, swarm};
 
 const CLIENTS: usize = 200;
 
@@ -35,6 +37,8 @@ struct Seen {
     stop: AtomicBool,
     answered: AtomicU64,
     failures: Mutex<Vec<Failure>>,
+    /// The longest that a request from one port took, in microseconds.
+    longest_us: AtomicU64,
 }
 
 impl Seen {
@@ -62,6 +66,37 @@ impl Seen {
         }
     }
 
+    /// Asks one node, always from one port, until it is told to stop.
+    fn ask_from_port(&self, from: &Netns, port: u16, to: SocketAddr, end: End) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            let asked = loop {
+                match ask_from_port(from, port, to, end) {
+                    // The end of the connection before is not acknowledged yet.
+                    Err(error) if is_own(&error) && begun.elapsed() < PATIENCE => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    other => break other,
+                }
+            };
+            let ended = Instant::now();
+            let took = u64::try_from((ended - begun).as_micros()).unwrap_or(u64::MAX);
+            self.longest_us.fetch_max(took, Ordering::Relaxed);
+            match asked {
+                Ok(_) => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => self.failures.lock().expect("no panic").push(Failure {
+                    begun,
+                    ended,
+                    kind: error.kind(),
+                    from: Some(port),
+                    to,
+                }),
+            }
+        }
+    }
+
     /// Waits until so many more requests were answered: there is traffic around what happens.
     fn go_on_for(&self, more: u64) {
         let mark = self.answered.load(Ordering::Relaxed);
@@ -74,6 +109,62 @@ impl Seen {
     fn failures(&self) -> Vec<Failure> {
         self.failures.lock().expect("no panic").clone()
     }
+}
+
+/// Who ends a connection, so that its client can have the port again at once.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The server, after its answer.
+    Server,
+    /// The client, by a reset.
+    Reset,
+}
+
+/// Whether the client's own kernel has the port for the connection before.
+fn is_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable
+    )
+}
+
+/// Asks once, from a port that a connection which is over may have had.
+fn ask_from_port(from: &Netns, port: u16, to: SocketAddr, end: End) -> io::Result<String> {
+    let connect = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if matches!(end, End::Reset) {
+            socket.set_linger(Some(Duration::ZERO))?;
+        }
+        let own = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        socket.bind(&own.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        io::Result::Ok(TcpStream::from(socket))
+    };
+    let mut stream = from.run_in(connect)??;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    match end {
+        End::Reset => ask_on(&stream),
+        End::Server => {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            match stream.read_to_string(&mut answer)? {
+                0 => Err(ErrorKind::UnexpectedEof.into()),
+                _ => Ok(answer),
+            }
+        }
+    }
+}
+
+/// Whether a request failed as one does whose replica was killed meanwhile.
+fn was_in_flight(failure: &Failure, kills: &[(Instant, Instant)]) -> bool {
+    let broke = matches!(
+        failure.kind,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+    );
+    let in_flight =
+        |(before, after): &(Instant, Instant)| failure.begun <= *after && failure.ended >= *before;
+    broke && kills.iter().any(in_flight)
 }
 
 /// Kills the process of a task; when it is gone. Until the kernel comes to it, on a busy machine some
@@ -160,17 +251,7 @@ fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
             cluster.weft("node2", &["drops"]).out
         );
         for failure in killed {
-            let in_flight = |(before, after): &(Instant, Instant)| {
-                failure.begun <= *after && failure.ended >= *before
-            };
-            let broke = matches!(
-                failure.kind,
-                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
-            );
-            assert!(
-                broke && kills.iter().any(in_flight),
-                "{failure:?} {kills:?}"
-            );
+            assert!(was_in_flight(&failure, &kills), "{failure:?} {kills:?}");
         }
     });
 }
@@ -180,5 +261,69 @@ struct StopAtEnd<'a>(&'a Seen);
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A second is what a client waits before it repeats a segment that was lost.
+#[test]
+#[ignore = "second tier: it measures how long clients wait, with the machine to itself"]
+fn one_port_over_and_over_is_served_while_replicas_come_and_go() {
+    let settings = Settings {
+        nodes: 2,
+        alone: true,
+        ..Settings::default()
+    };
+    let cluster = Cluster::swarm(PROGRAM, &settings);
+    cluster.web(3);
+    let client = cluster.outside();
+    let nodes = ["node1", "node2"].map(|node| cluster.at(node, 8000));
+    for to in nodes {
+        eventually("the node answers", || ask(&client, to, PATIENCE));
+    }
+    let scale = |count: usize| {
+        let scale = format!("web={count}");
+        cluster.weft("node1", &["service", "scale", &scale]).done();
+    };
+    let seen = Seen::default();
+    let mut kills = Vec::new();
+    std::thread::scope(|scope| {
+        let mut port = 20_000;
+        for to in nodes {
+            for end in [End::Server, End::Reset] {
+                let (seen, client) = (&seen, &client);
+                scope.spawn(move || seen.ask_from_port(client, port, to, end));
+                port += 1;
+            }
+        }
+        // Whatever fails below must not leave the clients behind.
+        let stop = StopAtEnd(&seen);
+        seen.go_on_for(500);
+        for count in [1, 3] {
+            scale(count);
+            seen.go_on_for(500);
+        }
+        for _ in 0..2 {
+            let task = cluster.tasks("web").remove(0);
+            let before = Instant::now();
+            kills.push((before, kill(&cluster, &task)));
+            seen.go_on_for(500);
+            eventually("three run again", || match cluster.tasks("web").len() {
+                3 => Ok(()),
+                n => Err(n),
+            });
+        }
+        seen.go_on_for(500);
+        drop(stop);
+    });
+    let longest = Duration::from_micros(seen.longest_us.load(Ordering::Relaxed));
+    let (answered, failures) = (seen.answered.load(Ordering::Relaxed), seen.failures());
+    figure(&format!(
+        "{answered} requests from four ports, the longest took {longest:?}; {} in flight on one of {} killed replicas failed",
+        failures.len(),
+        kills.len()
+    ));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    for failure in failures {
+        assert!(was_in_flight(&failure, &kills), "{failure:?} {kills:?}");
     }
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_netns_tests::{Cluster, Task, eventually, get, hold};
+use weft_netns_tests::{Cluster, Settings, Task, connect, eventually, figure, get, hold};
 use weft_sys::netns::Netns;
 
+use crate::door::memory_kib;
 use crate::{PROGRAM, swarm};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -193,7 +194,7 @@ fn ports_of_both_protocols_families_and_forms_are_accepted_everywhere() {
 }
 
 #[test]
-fn a_port_on_one_address_is_accepted_there_alone() {
+fn a_port_on_one_address_is_accepted_there_alone_also_when_it_moves() {
     let cluster = swarm(2);
     let (one, two) = (cluster.addr("node1"), cluster.addr("node2"));
     let on_two = format!("{two}:7001:81");
@@ -219,34 +220,70 @@ fn a_port_on_one_address_is_accepted_there_alone() {
         assert_eq!(row["PortErrors"], serde_json::json!([]), "{row}");
     }
     let rows = rows_at(&cluster, "node1", &["mesh", "ls"]);
-    let state = |rows: &[Value], service: &str| {
-        let row = rows
-            .iter()
-            .find(|r| r["Port"] == 7001 && r["Service"] == service);
-        row.map(|r| r["State"].clone()).expect("a row")
-    };
-    assert_eq!(state(&rows, "narrow"), "no such address here");
-    assert_eq!(state(&rows, "other"), "listening (frame)");
+    assert_eq!(state(&rows, 7001, "narrow"), "no such address here");
+    assert_eq!(state(&rows, 7001, "other"), "listening (frame)");
     // … but that it is nowhere is one, until a node gets it.
-    let nowhere = ["-p", "192.0.2.9:7009:80"];
-    serve(&cluster, "nowhere", &nowhere, &[80]);
-    let says = "port 7009/tcp: no node has the address 192.0.2.9";
-    let error = || {
-        let row = cluster.inspect("service", "nowhere");
-        row["PortErrors"].to_string()
+    an_address_comes_and_moves(&cluster);
+}
+
+fn state(rows: &[Value], port: u16, service: &str) -> Value {
+    let row = rows
+        .iter()
+        .find(|r| r["Port"] == port && r["Service"] == service);
+    row.map(|r| r["State"].clone()).expect("a row")
+}
+
+fn an_address_comes_and_moves(cluster: &Cluster) {
+    serve(cluster, "nowhere", &["-p", "192.0.2.9:7009:80"], &[80]);
+    let complained = |complains: bool| {
+        let says = "port 7009/tcp: no node has the address 192.0.2.9";
+        eventually("the service says so, or no longer", || {
+            let row = cluster.inspect("service", "nowhere");
+            match row["PortErrors"].to_string() {
+                text if text.contains(says) == complains => Ok(()),
+                text => Err(text),
+            }
+        });
     };
-    eventually("the service says it", || match error() {
-        text if text.contains(says) => Ok(()),
-        text => Err(text),
-    });
-    let words = ["ip", "address", "add", "192.0.2.9/32", "dev", "lo"];
-    cluster.run("node2", None, &words).done();
+    let has = |node: &str, verb: &str| {
+        let words = ["ip", "address", verb, "192.0.2.9/32", "dev", "lo"];
+        cluster.run(node, None, &words).done();
+    };
+    let leads_to = |node: &str| {
+        let via = cluster.addr(node).to_string();
+        let words = ["ip", "route", "replace", "192.0.2.9/32", "via", &via];
+        cluster.run("outside", None, &words).done();
+    };
+    let client = cluster.outside();
+    let own = |node| cluster.netns(node, None);
     let there = SocketAddr::new("192.0.2.9".parse().expect("an address"), 7009);
+    complained(true);
+    has("node2", "add");
+    leads_to("node2");
     answers(&own("node2"), there, "nowhere-80");
-    eventually("the complaint is gone", || match error() {
-        text if text == "[]" => Ok(()),
-        text => Err(text),
-    });
+    answers(&client, there, "nowhere-80");
+    complained(false);
+    // It moves, and is nowhere on its way.
+    has("node2", "del");
+    complained(true);
+    has("node1", "add");
+    leads_to("node1");
+    let moved = Instant::now();
+    answers(&client, there, "nowhere-80");
+    let took = moved.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    answers(&own("node1"), there, "nowhere-80");
+    complained(false);
+    for (node, wanted) in [
+        ("node1", "listening (frame)"),
+        ("node2", "no such address here"),
+    ] {
+        let rows = rows_at(cluster, node, &["mesh", "ls"]);
+        assert_eq!(state(&rows, 7009, "nowhere"), wanted, "{node}");
+    }
+    leads_to("node2");
+    let left = connect(&client, there, Duration::from_secs(1));
+    assert!(left.is_err(), "{left:?}");
 }
 
 #[test]
@@ -353,6 +390,9 @@ fn ports_that_cannot_be_are_refused_with_dockers_words() {
             2,
         ),
         (&["7946:80"], "port 7946/tcp is used by weft itself", 1),
+        (&["7946:80/udp"], "port 7946/udp is used by weft itself", 1),
+        (&["2377:80"], "port 2377/tcp is used by weft itself", 1),
+        (&["4789:80/udp"], "port 4789/udp is used by weft itself", 1),
     ] {
         let mut words = vec!["service", "create", "--name", "bad"];
         for port in ports {
@@ -399,5 +439,122 @@ fn a_service_without_replicas_refuses_at_once() {
                 }
             });
         }
+    }
+}
+
+#[test]
+fn a_name_and_a_port_serve_the_next_service_at_once_eight_times_over() {
+    let cluster = swarm(2);
+    let client = cluster.outside();
+    let nodes = ["node1", "node2"];
+    for round in 0..8 {
+        let name = format!("round-{round}");
+        let words = ["service", "create", "-d", "--name", "web", "-p", "8000:80"];
+        let program = ["host", PROGRAM, "demo-http", "--name", &name];
+        let words = [&words[..], &program, &["--port", "80"]].concat();
+        cluster.weft("node1", &words).done();
+        for to in nodes.map(|node| cluster.at(node, 8000)) {
+            answers(&client, to, &name);
+            // None of those before it is asked any more.
+            for _ in 0..3 {
+                let answer = get(&client, to).expect("an answer");
+                let newest = answer.starts_with(&format!("Hello from {name} "));
+                assert!(newest, "{name}: {answer}");
+            }
+        }
+        cluster.weft("node1", &["service", "rm", "web"]).done();
+    }
+    assert!(cluster.rows(&["service", "ls"]).is_empty());
+    for node in nodes {
+        eventually("the port is closed", || {
+            match get(&client, cluster.at(node, 8000)) {
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(()),
+                other => Err(other),
+            }
+        });
+        eventually("none of them runs", || {
+            let said = cluster.run(node, None, &["pgrep", "-f", "round-[0-7] --port 80$"]);
+            if said.code == 1 { Ok(()) } else { Err(said) }
+        });
+    }
+}
+
+/// Both nodes listen on a thousand ports of a protocol; how long it took since `begun`.
+fn a_thousand_open(cluster: &Cluster, protocol: &str, begun: Instant) -> Duration {
+    for node in ["node1", "node2"] {
+        eventually("all of them are open", || {
+            let rows = rows_at(cluster, node, &["mesh", "ls"]);
+            let of_all = rows.iter().filter(|r| r["Protocol"] == protocol);
+            let states = of_all.filter_map(|r| r["State"].as_str());
+            match states.filter(|s| s.starts_with("listening")).count() {
+                1000 => Ok(()),
+                open => Err(open),
+            }
+        });
+    }
+    begun.elapsed()
+}
+
+#[test]
+#[ignore = "second tier: it opens two thousand ports, with the machine to itself"]
+fn a_thousand_ports_of_each_protocol_open_within_seconds_and_cost_little_memory() {
+    // Ten for each port, with a margin.
+    const MOST_KIB: u64 = 40_000;
+    let cluster = Cluster::swarm(
+        PROGRAM,
+        &Settings {
+            nodes: 2,
+            alone: true,
+            ..Settings::default()
+        },
+    );
+    let nodes = ["node1", "node2"];
+    let memory = || nodes.map(|node| memory_kib(&cluster, node, "VmRSS:"));
+    let (tcp, udp) = ("20000-20999:20000-20999", "20000-20999:20000-20999/udp");
+    let before = memory();
+    let begun = Instant::now();
+    let options = ["-d", "-p", tcp];
+    serve(&cluster, "many", &options, &[20_000, 20_999]);
+    let tcp_took = a_thousand_open(&cluster, "tcp", begun);
+    let with_tcp = memory();
+    let begun = Instant::now();
+    let words = ["service", "update", "-d", "--publish-add", udp, "many"];
+    cluster.weft("node1", &words).done();
+    let udp_took = a_thousand_open(&cluster, "udp", begun);
+    let with_both = memory();
+    figure(&format!(
+        "1,000 ports of TCP in {tcp_took:?}, of UDP in {udp_took:?}; {before:?}, {with_tcp:?}, {with_both:?} KiB"
+    ));
+    for took in [tcp_took, udp_took] {
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    for (before, after) in before.iter().zip(with_both) {
+        let more = after.saturating_sub(*before);
+        assert!(more < MOST_KIB, "{more} KiB");
+    }
+    // The first and the last of them, by both nodes.
+    let task = cluster.tasks("many").remove(0);
+    let sandbox = cluster.netns(&task.node, Some(&task.netns));
+    let stop = Arc::<AtomicBool>::default();
+    let client = cluster.outside();
+    for port in [20_000, 20_999] {
+        udp_server(&sandbox, port, "datagram", Arc::clone(&stop));
+        for node in nodes {
+            answers(&client, cluster.at(node, port), &format!("many-{port}"));
+            udp_answers(&client, cluster.at(node, port), "datagram");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    cluster.weft("node1", &["service", "rm", "many"]).done();
+    for node in nodes {
+        eventually("all of them are closed", || {
+            let rows = rows_at(&cluster, node, &["mesh", "ls"]);
+            if rows.is_empty() {
+                Ok(())
+            } else {
+                Err(rows.len())
+            }
+        });
+        is_refused(&client, cluster.at(node, 20_500));
     }
 }

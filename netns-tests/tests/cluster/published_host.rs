@@ -104,6 +104,10 @@ fn a_port_of_one_node_goes_to_that_nodes_own_task() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn ports_and_names_say_who_answers_and_why_not() {
     let cluster = swarm(2);
     let mut strangers: Vec<_> = ["8000", "9999"]

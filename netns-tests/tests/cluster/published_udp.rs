@@ -1,4 +1,5 @@
-//! Datagrams to published ports and past them: addresses of answers, no replica, many clients.
+//! Datagrams to published ports and past them: addresses of answers, no replica, many clients, every
+//! length.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use weft_netns_tests::{Cluster, eventually};
+use weft_netns_tests::{Cluster, LIMIT, eventually, get};
 use weft_sys::netns::Netns;
 
 use crate::published::{add_ipv6, rows_at, serve, udp_answers, udp_server};
@@ -157,11 +158,92 @@ fn udp_waits(client: &Netns, server: &UdpSocket, to: SocketAddr) {
     let first = socket(client, to);
     eventually("the port is open", || {
         let mut buffer = [0; 100];
-        first.send(b"?").ok();
+        drop(first.send(b"?"));
         server.recv_from(&mut buffer).map_err(|e| e.to_string())
     });
     // Stragglers of the attempts.
     while server.recv_from(&mut [0; 100]).is_ok() {}
+}
+
+/// Nothing, a byte, what a packet of the underlay holds and a byte more, a jumbo frame, and about and
+/// exactly what a datagram of IPv4 holds.
+const LENGTHS: [usize; 7] = [0, 1, 1472, 1473, 9000, 65_000, 65_507];
+
+/// Sends back what comes, until `stop`.
+fn echo(netns: &Netns, stop: Arc<AtomicBool>) {
+    let server = netns
+        .run_in(|| UdpSocket::bind("0.0.0.0:5353"))
+        .expect("a thread")
+        .expect("the port is free");
+    let limit = Some(Duration::from_millis(100));
+    server.set_read_timeout(limit).expect("a limit");
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok((length, from)) = server.recv_from(&mut buffer) {
+                drop(server.send_to(&buffer[..length], from));
+            }
+        }
+    });
+}
+
+fn every_length_comes_back(netns: &Netns, to: SocketAddr, way: &str) {
+    let first = socket(netns, to);
+    eventually("a datagram comes back", || {
+        first.send(b"?").and_then(|_| first.recv(&mut [0; 100]))
+    });
+    // Late answers to these attempts are nothing to another socket.
+    let client = socket(netns, to);
+    client.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let sent: Vec<u8> = (0..65_507_u32).map(|i| (i * 7 / 3) as u8).collect();
+    let mut buffer = vec![0; 65_536];
+    for length in LENGTHS {
+        for _ in 0..3 {
+            let asked = client.send(&sent[..length]);
+            assert_eq!(asked.expect("sent"), length, "{way}");
+            let back = client.recv(&mut buffer);
+            let whole = matches!(&back, Ok(back) if buffer[..*back] == sent[..length]);
+            assert!(whole, "{way}: {length} bytes: {back:?}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_of_every_length_come_back_by_every_way_also_to_the_replica_itself() {
+    let cluster = swarm(2);
+    cluster.network("front");
+    let options = ["--network", "front", "-p", "8000:80", "-p", "5353:5353/udp"];
+    let task = serve(&cluster, "echo", &options, &[80]).remove(0);
+    let sandbox = cluster.netns(&task.node, Some(&task.netns));
+    let stop = Arc::<AtomicBool>::default();
+    echo(&sandbox, Arc::clone(&stop));
+    let client = cluster.outside();
+    let vip = cluster.vip("echo", "front");
+    for (node, name) in [("node1", "a"), ("node2", "b")] {
+        let own = cluster.netns(node, None);
+        let (guest, _) = cluster.guest(node, name, "front");
+        let address = cluster.addr(node);
+        let local = Ipv4Addr::LOCALHOST.into();
+        for (from, to, way) in [
+            (&client, address, "outside by"),
+            (&own, local, "localhost of"),
+            (&guest, vip, "the virtual address from"),
+            (&guest, task.ip, "the task from"),
+            (&guest, address, "a sandbox by"),
+            (&sandbox, address, "itself by"),
+        ] {
+            let way = format!("{way} {node}");
+            every_length_comes_back(from, SocketAddr::new(to, 5353), &way);
+        }
+        // The only replica is its own client.
+        let to = cluster.at(node, 8000);
+        eventually("the replica answers itself", || get(&sandbox, to));
+        for _ in 0..6 {
+            let answer = get(&sandbox, to).expect("an answer");
+            assert!(answer.contains("echo-80"), "{node}: {answer}");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{ask, eventually, figure, get};
+use weft_netns_tests::{Cluster, ask, eventually, figure, get, hold};
 use weft_sys::netns::Netns;
 
 use crate::swarm;
@@ -20,6 +21,9 @@ const PACE: Duration = Duration::from_millis(2);
 const BROKEN: Duration = Duration::from_secs(10);
 
 const PROBE: Duration = Duration::from_secs(1);
+
+/// How often an agent is killed whose node must not fill up.
+const KILLS: usize = 20;
 
 /// More than the time between two looks at everything that an agent keeps up.
 const LOOKS: Duration = Duration::from_secs(4);
@@ -222,4 +226,132 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     std::thread::sleep(LOOKS);
     has_interface().expect("the sandbox has its interface with a manager");
     assert_eq!(cluster.task_pids("node2"), pids);
+}
+
+/// What there is on a node because of its agent.
+#[derive(Debug)]
+struct Belongings {
+    /// Open in the agent itself.
+    descriptors: usize,
+    threads: usize,
+    /// Links, and how many rules, routes, mounts and lines of nftables there are.
+    of_node: String,
+    of_sandbox: String,
+    files: String,
+}
+
+impl Belongings {
+    fn of(cluster: &Cluster, node: &str, sandbox: &Path) -> Result<Self, String> {
+        let pid = match cluster.lab.agent_pid(node) {
+            Ok(Some(pid)) => pid,
+            other => return Err(format!("no agent: {other:?}")),
+        };
+        let entries = |name: &str| {
+            let entries = std::fs::read_dir(format!("/proc/{pid}/{name}"));
+            entries.map(Iterator::count).map_err(|e| e.to_string())
+        };
+        let network = "ip -br link | cut -d' ' -f1 | cut -d@ -f1 | sort; \
+            ip rule | wc -l; ip -6 rule | wc -l; ip route show table all | wc -l";
+        let more = "wc -l < /proc/self/mounts; nft -s list ruleset | wc -l";
+        let data = cluster.lab.dir().join(node).join("data");
+        let files = format!("find /run/weft {} | sort", data.display());
+        let said = |netns: Option<&Path>, script: &str| {
+            let said = cluster.run(node, netns, &["sh", "-c", script]);
+            if said.code == 0 {
+                Ok(said.out)
+            } else {
+                Err(format!("{said:?}"))
+            }
+        };
+        Ok(Self {
+            descriptors: entries("fd")?,
+            threads: entries("task")?,
+            of_node: said(None, &format!("{network}; {more}"))?,
+            of_sandbox: said(Some(sandbox), network)?,
+            files: said(None, &files)?,
+        })
+    }
+
+    /// Nothing is there that was not before. The process is another one, which may have a little more
+    /// open at a time, but not one thing for each of those before it.
+    fn is_as(&self, before: &Self) -> bool {
+        let own = [
+            (self.descriptors, before.descriptors),
+            (self.threads, before.threads),
+        ];
+        own.iter().all(|(now, before)| *now < before + KILLS / 2)
+            && self.of_node == before.of_node
+            && self.of_sandbox == before.of_sandbox
+            && self.files == before.files
+    }
+}
+
+#[test]
+#[ignore = "second tier: twenty agents are killed one after the other"]
+fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
+    const NODE: &str = "node2";
+    let cluster = swarm(2);
+    let tasks = cluster.web(2);
+    let (guest, _) = cluster.guest(NODE, "guest", "front");
+    let client = cluster.outside();
+    let vip = SocketAddr::new(cluster.vip("web", "front"), 80);
+    let published = cluster.at(NODE, 8000);
+    let all_are_served = || {
+        cluster.wait_ready(2);
+        eventually("the guest is served", || get(&guest, vip));
+        eventually("the node answers", || get(&client, published));
+    };
+    all_are_served();
+    let pids = cluster.task_pids(NODE);
+    let sandbox = tasks.iter().find(|task| task.node == NODE);
+    let sandbox = sandbox.expect("a task there").netns.clone();
+
+    let restart = |pause: Option<Duration>| {
+        let before = cluster.lab.kill_agent(NODE).expect("an agent to kill");
+        eventually("the agent is back", || match cluster.lab.agent_pid(NODE) {
+            Ok(Some(now)) if now != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        match pause {
+            Some(pause) => std::thread::sleep(pause),
+            None => eventually("it carries traffic", || {
+                let said = cluster.weft(NODE, &["drops"]);
+                if said.code == 0 { Ok(()) } else { Err(said) }
+            }),
+        }
+    };
+    // The first one made some things once and for all.
+    restart(None);
+    all_are_served();
+    let before = eventually("nothing changes any more", || {
+        let first = Belongings::of(&cluster, NODE, &sandbox)?;
+        std::thread::sleep(PROBE);
+        let second = Belongings::of(&cluster, NODE, &sandbox)?;
+        if second.is_as(&first) && first.is_as(&second) {
+            Ok(second)
+        } else {
+            Err(format!("{first:#?}, {second:#?}"))
+        }
+    });
+    let mut held = hold(&client, published).expect("an answer");
+    let mut pause = Duration::ZERO;
+    for _ in 0..KILLS / 2 {
+        restart(None);
+        // And each time a little later in its start.
+        restart(Some(pause));
+        pause += Duration::from_millis(40);
+    }
+    restart(None);
+    all_are_served();
+    eventually("the node is as it was", || {
+        let now = Belongings::of(&cluster, NODE, &sandbox)?;
+        if now.is_as(&before) {
+            Ok(())
+        } else {
+            Err(format!("{now:#?}, before: {before:#?}"))
+        }
+    });
+    held.again().expect("the connection goes on");
+    assert_eq!(cluster.task_pids(NODE), pids);
+    assert_eq!(cluster.tasks("web"), tasks);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::{RData, Record, rdata::A};
+use hickory_proto::rr::{RData, Record, RecordType, rdata::A};
 use weft_netns_tests::{Cluster, Held, Settings, Task, eventually, figure, get, hold, within};
 use weft_sys::netns::Netns;
 
@@ -61,6 +61,9 @@ fn a_service_is_spread_published_scaled_and_reached_at_its_virtual_address() {
     let tasks = cluster.web(3);
     let nodes: Vec<&str> = tasks.iter().map(|t| t.node.as_str()).collect();
     assert_eq!(nodes, NODES, "one on each node");
+    let there = cluster.rows(&["node", "ps", "node2"]);
+    let names: Vec<_> = there.iter().map(|row| row["TaskName"].as_str()).collect();
+    assert_eq!(names, [Some(tasks[1].name.as_str())]);
     let client = cluster.outside();
     every_node_reaches(&cluster, &client, &tasks);
 
@@ -105,7 +108,7 @@ fn a_service_is_spread_published_scaled_and_reached_at_its_virtual_address() {
     });
 }
 
-/// Answers every question about an address, and counts.
+/// Answers every question about an address, and counts. Names of one word are nobody's.
 pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> Arc<AtomicU32> {
     let socket = netns
         .run_in(|| UdpSocket::bind(at))
@@ -126,18 +129,31 @@ pub(crate) fn resolver(netns: &Netns, at: SocketAddr, stop: Arc<AtomicBool>) -> 
             let mut answer = question.clone();
             answer.metadata.message_type = MessageType::Response;
             answer.metadata.response_code = ResponseCode::NoError;
-            let name = question.queries[0].name().clone();
-            answer.answers.push(Record::from_rdata(
-                name,
-                60,
-                RData::A(A::new(203, 0, 113, 7)),
-            ));
+            let query = &question.queries[0];
+            if query.name().num_labels() == 1 {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            } else if query.query_type() == RecordType::A {
+                answer.answers.push(Record::from_rdata(
+                    query.name().clone(),
+                    60,
+                    RData::A(A::new(203, 0, 113, 7)),
+                ));
+            }
             count.fetch_add(1, Ordering::Relaxed);
             let bytes = answer.to_vec().expect("an answer can be written");
             socket.send_to(&bytes, from).expect("an answer can be sent");
         }
     });
     asked
+}
+
+/// Those that ask by their C library.
+fn ordinary_programs_ask_the_resolver(cluster: &Cluster, node: &str) {
+    for pid in cluster.task_pids(node) {
+        let file = format!("/proc/{pid}/root/etc/resolv.conf");
+        let text = cluster.run(node, None, &["cat", &file]).ok();
+        assert!(text.contains("nameserver 127.0.0.11\n"), "{text}");
+    }
 }
 
 #[test]
@@ -233,12 +249,7 @@ fn names_are_answered_inside_sandboxes_and_forwarded_to_the_outside() {
         before,
         "the second answer is from the cache"
     );
-    // The C library of an ordinary program asks the same server.
-    for pid in cluster.task_pids(&own.node) {
-        let file = format!("/proc/{pid}/root/etc/resolv.conf");
-        let text = cluster.run(&own.node, None, &["cat", &file]).ok();
-        assert!(text.contains("nameserver 127.0.0.11\n"), "{text}");
-    }
+    ordinary_programs_ask_the_resolver(&cluster, &own.node);
 
     cluster.weft("node1", &["service", "scale", "web=1"]).done();
     let left = cluster.tasks("web");

@@ -165,6 +165,10 @@ fn speaks_for_itself_only(cluster: &Cluster, guest: &Netns, own: IpAddr) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one swarm, and one thing after the other happens to it"
+)]
 fn the_kernels_vxlan_device_is_a_peer() {
     let cluster = swarm(2);
     cluster.network("front");

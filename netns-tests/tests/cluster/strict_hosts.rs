@@ -70,7 +70,7 @@ fn nodes_are_routers(cluster: &Cluster, client: &Netns) {
 }
 
 /// Gives node1 a link called `br-lan` with a resolver behind it that has no address but that of the
-/// link, and no other resolver.
+/// link, and no other resolver. Short names are looked up below `corp.test` there.
 fn resolver_on_a_link(cluster: &Cluster, stop: &Arc<AtomicBool>) {
     let path = cluster.lab.add_netns("node1", "lan").expect("a namespace");
     // Whatever file the name leads to, the node sees another one in its place.
@@ -80,7 +80,8 @@ fn resolver_on_a_link(cluster: &Cluster, stop: &Arc<AtomicBool>) {
         ip link set br-lan up
         ip -n lan addr add fe80::53/64 dev lan0 nodad
         ip -n lan link set lan0 up
-        echo 'nameserver fe80::53%br-lan' > /run/resolv.conf
+        echo 'search corp.test' > /run/resolv.conf
+        echo 'nameserver fe80::53%br-lan' >> /run/resolv.conf
         file=$(readlink -m /etc/resolv.conf)
         mkdir -p $(dirname $file)
         [ -e $file ] || : > $file
@@ -91,6 +92,24 @@ fn resolver_on_a_link(cluster: &Cluster, stop: &Arc<AtomicBool>) {
     let ip = "fe80::53".parse().expect("an address");
     let at = SocketAddrV6::new(ip, 53, 0, link.expect("lan0"));
     resolver(&lan, at.into(), Arc::clone(stop));
+}
+
+/// The C library of the task on node1 asks for a name of one word as it is, and then as the node's
+/// own programs would.
+fn looks_short_names_up(cluster: &Cluster) {
+    let words = ["pgrep", "-f", "name web-80$"];
+    let pid = cluster.run("node1", None, &words).ok();
+    let enter = ["nsenter", "-t", pid.trim(), "-m", "-n"];
+    let words = [&enter[..], &["getent", "hosts", "intranet"]].concat();
+    eventually("the name is found", || {
+        let said = cluster.run("node1", None, &words);
+        let found: Vec<&str> = said.out.split_whitespace().collect();
+        if found.starts_with(&["203.0.113.7", "intranet.corp.test"]) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
 }
 
 #[test]
@@ -147,5 +166,6 @@ fn strict_hosts_short_lives_and_clients_inside_are_served() {
         cluster.lookup(own, "www.example.test", false)
     });
     assert_eq!(found, ["203.0.113.7"]);
+    looks_short_names_up(&cluster);
     stop.store(true, Ordering::Relaxed);
 }

@@ -1,10 +1,13 @@
 //! Making a swarm, joining it and leaving it.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use weft_netns_tests::{Cluster, Settings, eventually};
+use weft_netns_tests::{Cluster, Settings, eventually, figure, transfer};
+use weft_sys::netns::Netns;
 
-use crate::PROGRAM;
+use crate::{PROGRAM, swarm};
 
 const ALREADY: &str = "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm and join another one.";
 
@@ -151,6 +154,48 @@ fn leave_and_join(cluster: &Cluster, token: &str) {
         weft_netns_tests::get(&client, cluster.at("node2", 8000))
     });
     assert!(answer.starts_with("Hello from web."), "{answer}");
+}
+
+/// A sandbox, and its address.
+fn guest(cluster: &Cluster, node: &str, name: &str) -> (Netns, IpAddr) {
+    let (netns, printed) = cluster.guest(node, name, "front");
+    let ip = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    (netns, ip.expect("an address"))
+}
+
+/// What is sent from one sandbox to the other arrives.
+fn reaches(from: &Netns, (to, ip): (&Netns, IpAddr)) {
+    eventually("packets pass in both directions", || {
+        let closed = SocketAddr::new(ip, 9);
+        let tried = from.run_in(|| TcpStream::connect_timeout(&closed, Duration::from_secs(1)));
+        match tried.expect("a thread") {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let took = transfer(from, to, SocketAddr::new(ip, 5000), 1 << 20);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+#[ignore = "second tier: a node leaves three times; once is in the first tier"]
+fn the_overlay_is_whole_each_time_that_a_node_left_and_joined_again() {
+    let cluster = swarm(2);
+    let token = cluster.token();
+    cluster.network("front");
+    let (near, near_ip) = guest(&cluster, "node1", "near");
+    for round in 0..4 {
+        if round > 0 {
+            let left = Instant::now();
+            cluster.weft("node2", &["swarm", "leave"]).done();
+            cluster.join("node2", &token).done();
+            cluster.wait_ready(2);
+            figure(&format!("left and joined again in {:?}", left.elapsed()));
+        }
+        let (far, far_ip) = guest(&cluster, "node2", &format!("far{round}"));
+        reaches(&near, (&far, far_ip));
+        reaches(&far, (&near, near_ip));
+    }
 }
 
 #[test]

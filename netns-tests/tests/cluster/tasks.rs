@@ -1,13 +1,15 @@
 //! What a task can see and do on its node, and what becomes of it when the agent does not look.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::Value;
-use weft_netns_tests::{Cluster, eventually};
+use weft_netns_tests::{Cluster, eventually, figure};
 
 use crate::{PROGRAM, swarm};
 
@@ -287,5 +289,53 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
     eventually("nothing is left", || {
         let left = left().expect("pgrep").stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    restarts_without_a_pause_are_in_nobodys_way(&cluster);
+}
+
+/// Programs that end at once, and are started again at once.
+fn restarts_without_a_pause_are_in_nobodys_way(cluster: &Cluster) {
+    const SLOTS: usize = 4;
+    let weft = |words: &[&str]| cluster.weft("node1", words);
+    let words = ["service", "create", "-d", "--name", "restless"];
+    let more = ["--replicas", "4", "--restart-delay", "0s", "host", "false"];
+    weft(&[&words[..], &more].concat()).done();
+    let ids = || -> BTreeSet<String> {
+        let rows = cluster.rows(&["service", "ps", "restless"]);
+        rows.iter().map(|row| row["ID"].to_string()).collect()
+    };
+    let first = eventually("they are started", || {
+        let ids = ids();
+        if ids.len() >= SLOTS {
+            Ok(ids)
+        } else {
+            Err(ids)
+        }
+    });
+    let later = eventually("each was started often", || {
+        let later = ids();
+        if later.is_disjoint(&first) {
+            Ok(later)
+        } else {
+            Err(later)
+        }
+    });
+    // Those that run, and the last five of each.
+    assert!((SLOTS..=SLOTS * 6).contains(&later.len()), "{later:?}");
+    let mut times: Vec<Duration> = (0..9)
+        .map(|_| {
+            let started = Instant::now();
+            weft(&["service", "ls"]).done();
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    figure(&format!("a command beside restarts takes {:?}", times[4]));
+    assert!(times[4] < Duration::from_secs(1), "{times:?}");
+    weft(&["service", "rm", "restless"]).done();
+    eventually("it is gone", || {
+        let rows = cluster.rows(&["service", "ls"]);
+        let named = rows.iter().any(|row| row["Name"] == "restless");
+        if named { Err(rows) } else { Ok(()) }
     });
 }

@@ -31,12 +31,15 @@ fn error_about(frame: &[u8], too_big: bool) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-fn packet(v6: bool, tcp: bool, payload: usize) -> Packet {
-    let packet = if tcp {
-        Packet::tcp(payload)
-    } else {
-        Packet::udp(payload)
-    };
+/// Makes packets of one transport.
+type Make = fn(usize) -> Packet;
+
+fn transport(tcp: bool) -> Make {
+    if tcp { Packet::tcp } else { Packet::udp }
+}
+
+fn packet(v6: bool, make: Make, payload: usize) -> Packet {
+    let packet = make(payload);
     if v6 { packet.over_v6() } else { packet }
 }
 
@@ -55,7 +58,7 @@ fn same_message(left: &[u8], right: &[u8]) -> bool {
 #[test]
 fn the_quoted_flow_is_that_of_the_packet() {
     for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
-        let frame = packet(v6, tcp, 1400).build();
+        let frame = packet(v6, transport(tcp), 1400).build();
         let error = error_about(&frame, true);
         let found = quoted(&error, &info(&error)).unwrap();
         assert_eq!(found.tuple, info(&frame).five_tuple());
@@ -94,7 +97,7 @@ fn what_quotes_no_packet_of_a_flow_is_none() {
 fn eight_octets_of_transport_header_are_enough_and_seven_are_not() {
     // RFC 792: the internet header and 64 bits of the datagram.
     for (len, known) in [(8, true), (7, false)] {
-        let frame = packet(false, true, 100).build();
+        let frame = packet(false, Packet::tcp, 100).build();
         let mut error = error_about(&frame, false);
         let at = info(&error);
         let end = at.l4 + 8 + 20 + len;
@@ -113,7 +116,7 @@ fn eight_octets_of_transport_header_are_enough_and_seven_are_not() {
 
 #[test]
 fn other_families_and_other_frames_are_refused() {
-    let error = error_about(&packet(false, true, 0).build(), false);
+    let error = error_about(&packet(false, Packet::tcp, 0).build(), false);
     let at = info(&error);
     let found = quoted(&error, &at).unwrap();
     let mut copy = error.clone();
@@ -142,7 +145,7 @@ proptest! {
         } else {
             IpAddr::from([10, octets[1], octets[2], 7])
         };
-        let frame = packet(v6, tcp, payload).build();
+        let frame = packet(v6, transport(tcp), payload).build();
         let before = info(&frame);
         let mut sent = frame.clone();
         prop_assert!(rewrite_endpoint(
@@ -180,7 +183,7 @@ proptest! {
         cut in 0_usize..200,
         port: u16,
     ) {
-        let mut error = error_about(&packet(v6, true, 100).build(), true);
+        let mut error = error_about(&packet(v6, Packet::tcp, 100).build(), true);
         for (at, value) in changes {
             if let Some(byte) = error.get_mut(at) {
                 *byte = value;

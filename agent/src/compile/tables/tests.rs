@@ -1,5 +1,5 @@
-use weft_control::assignment::{NodeView, Own, Shared};
-use weft_control::objects::{
+use weft_model::assignment::{NodeView, Own, Shared};
+use weft_model::objects::{
     Availability, ConnectionPolicy, EndingService, Meta, NetworkAttachmentSpec, NetworkSpec, Node,
     NodeState, Role, ServiceMode, Subnet, Vip,
 };
@@ -59,13 +59,13 @@ fn orders() -> Assignment {
         }],
         ports: Vec::new(),
     };
-    let endpoint = weft_control::assignment::EndpointView {
+    let endpoint = weft_model::assignment::EndpointView {
         id: EndpointId::from("d"),
         network: network.id.clone(),
         node: NodeId::from("n3"),
         name: "web.1.d".to_owned(),
         ips: vec![[10, 0, 1, 3].into()],
-        mac: weft_control::objects::Mac::for_ip([10, 0, 1, 3].into()),
+        mac: weft_model::objects::Mac::for_ip([10, 0, 1, 3].into()),
         aliases: Vec::new(),
         service: Some(web.id.clone()),
         task: None,
@@ -213,7 +213,7 @@ proptest::proptest! {
     /// other.
     #[test]
     fn every_name_that_a_command_takes_is_in_the_zone(name in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,66}") {
-        proptest::prop_assume!(weft_control::names::check("alias", &name).is_ok());
+        proptest::prop_assume!(weft_model::names::check("alias", &name).is_ok());
         let mut zone = ZoneBuilder::new();
         zone.network("n", &name);
         let service = ServiceNames {

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use weft_control::id::{NetworkId, PeerId};
-use weft_control::objects::{Meta, Network, NetworkSpec};
+use weft_model::id::{NetworkId, PeerId};
+use weft_model::objects::{Meta, Network, NetworkSpec};
 use weft_sys::namespaces::unmounted_tmpfs;
 
 use super::*;

@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use tonic::{Code, Status};
-use weft_control::cluster::remove_node;
-use weft_control::id::NodeId;
+use weft_cluster::remove_node;
+use weft_model::id::NodeId;
 
 use super::*;
 use crate::session::proto::ca_client::CaClient;
@@ -143,6 +143,52 @@ async fn a_node_that_was_off_for_too_long_renews_and_comes_back_by_itself() {
             "{refused}"
         );
     }
+    manager.stop().await;
+}
+
+/// As after a start with a clock of the past: by it, what a manager proves itself with is of the
+/// future.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_hours_behind_says_both_clocks() {
+    let (manager, _first) = cluster().await;
+    let (dir, identity, mut membership) = joined(&manager, "w1").await;
+    let core = &manager.core;
+    let made = SystemTime::now() + Duration::from_secs(3 * 3600);
+    let ahead = core
+        .authority
+        .issue(&core.node, Role::Manager, &core.cluster, made)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(listener::server_config(&ahead).unwrap());
+    let there = TcpListener::bind(any_port()).await.unwrap();
+    let remote = there.local_addr().unwrap().to_string();
+    membership.managers = vec![remote.clone()];
+    let accepts = tokio::spawn(async move {
+        while let Ok((stream, _)) = there.accept().await {
+            // The node hangs up.
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    let node = Node::start(dir, identity, membership);
+    let failure = timeout(LIMIT, async {
+        loop {
+            match node.session.last_failure() {
+                Some(failure) => break failure,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    // `weft info` shows it as it is.
+    let failure = failure.await.expect("a reason");
+    let text = &failure.error.message;
+    assert_eq!(failure.error.kind, ErrorKind::Forbidden, "{text}");
+    let from = crate::session::local(ahead.validity().0);
+    let both = format!(
+        "the certificate of the manager at {remote} counts from {from} on, and the clock of this \
+         node says 2"
+    );
+    assert!(text.starts_with(&both), "{text}");
+    assert!(!node.session.connected());
+    accepts.abort();
     manager.stop().await;
 }
 

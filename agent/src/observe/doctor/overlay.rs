@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use weft_control::api::Passage;
-use weft_control::gossip::MemberState;
-use weft_control::id::NodeId;
+use weft_gossip::MemberState;
+use weft_model::api::Passage;
+use weft_model::id::NodeId;
 
 use super::Checks;
 use crate::observe::ping::{self, Found, PATIENCE, Peer, SMALL};
@@ -143,7 +143,7 @@ fn say(checks: &mut Checks, way: &Way, ends: &Ends) {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use weft_control::api::Health;
+    use weft_model::api::Health;
 
     const fn found(there: Passage, back: Passage) -> Found {
         Found {

@@ -2,7 +2,7 @@
 //! goes down takes routes and neighbours with it, and anybody who is root may take the rest.
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_control::objects::Mac;
+use weft_model::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, NetlinkError, Route};
 
 use super::{

@@ -1,7 +1,8 @@
 //! Text of the one nftables table: the way out, and the wall around it. Chains are static; what
 //! changes are elements of sets. The kernel enters one chain for each hook, `prerouting`, `forward` and
-//! `output`, and they call the others: to enter a chain costs every packet of the host more than its
-//! rules do.
+//! `output`, and they call the others: every packet of the host pays for each chain that is entered
+//! and each rule that is asked, most for the name of its interface. So names come last in a rule, and
+//! what is not weft's leaves early.
 //!
 //! A drop is final whatever chains of others accept, so the wall consists of drops; what it lets
 //! through may still be dropped elsewhere. Chains at the priority `raw` come before connection
@@ -12,21 +13,22 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use weft_control::objects::{Mac, Protocol};
 use weft_dataplane::SEGMENTING_DEVICE;
+use weft_model::objects::{Mac, Protocol};
 
 use crate::names::{BRIDGE, MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, PORT_PREFIX, TABLE};
 
 /// Chains without which a part of the wall is missing, with how many rules each has at least.
-pub(crate) const WALL: [(&str, usize); 9] = [
+pub(crate) const WALL: [(&str, usize); 10] = [
     ("prerouting", 3),
     ("output", 2),
-    ("forward", 2),
+    ("forward", 3),
     ("mesh_in", 3),
     ("mesh_out", 2),
     ("mesh_forward", 2),
-    ("sandbox_in", 5),
-    ("sandbox_forward", 9),
+    ("sandbox_in", 6),
+    ("sandbox_forward", 6),
+    ("sandbox_replies", 2),
     ("sandbox_input", 6),
 ];
 
@@ -70,6 +72,7 @@ flush set inet {TABLE} gateway_sources
 flush chain inet {TABLE} postrouting
 flush chain inet {TABLE} sandbox_in
 flush chain inet {TABLE} sandbox_forward
+flush chain inet {TABLE} sandbox_replies
 flush chain inet {TABLE} sandbox_input
 table inet {TABLE} {{
     chain postrouting {{
@@ -78,25 +81,27 @@ table inet {TABLE} {{
     # A frame for a reserved group address (IEEE 802.1D table 7-10) passes the bridge by and is
     # received on the port itself.
     chain sandbox_in {{
+        iifname \"{MESH_IFNAME}\" accept
         iifname \"{PORT_PREFIX}*\" counter name refused_sandbox drop
         iifname != \"{BRIDGE}\" return
         meta nfproto ipv6 counter name refused_sandbox drop
         meta pkttype != host counter name refused_sandbox drop
         ether saddr . ip saddr != @gateway_sources counter name refused_sandbox drop
     }}
-    # First what is nobody's here, published ports among it, then what has passed all of this before:
-    # every packet that the host forwards comes this way. An ICMP error of a sandbox would be believed
-    # by the flow that it quotes, whoever's that is.
+    # What comes from the bridge. First what has passed all of this before. An ICMP error of a sandbox
+    # would be believed by the flow that it quotes, whoever's that is.
     chain sandbox_forward {{
-        iifname != \"{BRIDGE}\" oifname != \"{BRIDGE}\" accept
-        iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" counter name refused_sandbox drop
-        ct state established accept
-        iifname \"{BRIDGE}\" meta l4proto icmp ct state related counter name refused_sandbox drop
-        iifname \"{BRIDGE}\" ct state invalid counter name refused_sandbox drop
-        iifname \"{BRIDGE}\" ip daddr . meta l4proto . th dport @cluster_ports counter name refused_sandbox drop
-        iifname \"{BRIDGE}\" accept
-        oifname \"{BRIDGE}\" ct state related accept
+        oifname \"{MESH_IFNAME}\" jump mesh_forward
         oifname \"{BRIDGE}\" counter name refused_sandbox drop
+        ct state established accept
+        meta l4proto icmp ct state related counter name refused_sandbox drop
+        ct state invalid counter name refused_sandbox drop
+        ip daddr . meta l4proto . th dport @cluster_ports counter name refused_sandbox drop
+    }}
+    # What goes to it, from elsewhere.
+    chain sandbox_replies {{
+        ct state established,related accept
+        counter name refused_sandbox drop
     }}
     chain sandbox_input {{
         iifname != \"{BRIDGE}\" return
@@ -138,6 +143,7 @@ table inet {TABLE} {{
     chain mesh_forward {{ }}
     chain sandbox_in {{ }}
     chain sandbox_forward {{ }}
+    chain sandbox_replies {{ }}
     chain untracked_in {{ }}
     chain untracked_out {{ }}
     chain prerouting {{
@@ -164,26 +170,29 @@ table inet {TABLE} {{
     }}
     # The agent's listeners; programs of others on this host have the listeners.
     chain mesh_out {{
-        meta skuid != {own} ip daddr {v4} counter name refused_mesh drop
-        meta skuid != {own} ip6 daddr {v6} counter name refused_mesh drop
+        ip daddr {v4} meta skuid != {own} counter name refused_mesh drop
+        ip6 daddr {v6} meta skuid != {own} counter name refused_mesh drop
     }}
     chain mesh_forward {{
         ct status dnat return
         counter name refused_mesh drop
     }}
-    # Walls first: what a later chain accepts has left this hook.
+    # Names of weft's own interfaces begin with a w; few others do. Walls first: what a later chain
+    # accepts has left this hook.
     chain prerouting {{
-        jump sandbox_in
+        iifname \"w*\" jump sandbox_in
         jump mesh_in
-        jump untracked_in
+        meta l4proto udp jump untracked_in
     }}
     chain output {{
         jump mesh_out
-        jump untracked_out
+        meta l4proto udp jump untracked_out
     }}
+    # Published ports come first, and are done.
     chain forward {{
-        oifname \"{MESH_IFNAME}\" jump mesh_forward
-        jump sandbox_forward
+        iifname \"{BRIDGE}\" goto sandbox_forward
+        oifname \"{MESH_IFNAME}\" goto mesh_forward
+        oifname \"{BRIDGE}\" goto sandbox_replies
     }}
 }}
 "
@@ -239,8 +248,8 @@ flush chain inet {TABLE} untracked_in
 flush chain inet {TABLE} untracked_out
 table inet {TABLE} {{
     chain untracked_in {{
-        {family} daddr {ip} udp dport {port} iifname != \"{BRIDGE}\" notrack accept
-        iifname \"{SEGMENTING_DEVICE}\" udp dport {port} notrack
+        udp dport {port} {family} daddr {ip} iifname != \"{BRIDGE}\" notrack accept
+        udp dport {port} iifname \"{SEGMENTING_DEVICE}\" notrack
     }}
     chain untracked_out {{
         udp dport {port} meta skuid {own} notrack

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
-use weft_control::cluster::{HostRoute, claim_on, first_free};
+use weft_cluster::{HostRoute, claim_on, first_free};
 
 /// No range can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use weft_control::id::TaskId;
-use weft_control::objects::TaskStatus;
+use weft_model::id::TaskId;
+use weft_model::objects::TaskStatus;
 use weft_shim::spec;
 
 use super::files::{self, write_json};
@@ -138,8 +138,8 @@ fn remove_file(path: PathBuf) -> Result<(), RunError> {
 
 #[cfg(test)]
 mod tests {
-    use weft_control::id::NodeId;
-    use weft_control::objects::TaskState;
+    use weft_model::id::NodeId;
+    use weft_model::objects::TaskState;
 
     use super::*;
 

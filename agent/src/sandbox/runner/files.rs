@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use weft_control::objects::Task;
+use weft_model::objects::Task;
 use weft_sys::process::Process;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 

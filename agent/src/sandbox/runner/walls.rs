@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use weft_control::id::{NodeId, TaskId};
+use weft_model::capability::Capabilities;
+use weft_model::id::{NodeId, TaskId};
 
 /// weft's own folders and the socket of the node API, as tasks must not see them: keys, tokens,
 /// orders and the specs of other services are there. Relative paths are this process's.
@@ -25,9 +26,27 @@ pub(super) fn control_group(node_name: &str, node: &NodeId, task: &TaskId) -> Pa
     Path::new("weft").join(node).join(task.as_str())
 }
 
+/// What of the capabilities that a task is granted it does not get, because the agent has not got it:
+/// nobody hands on more than he has.
+pub(super) fn missing(granted: u64, own: u64) -> Option<Capabilities> {
+    let missing = granted & !own;
+    (missing != 0).then_some(Capabilities(missing))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_that_the_agent_lacks_are_named() {
+        let named = |granted, own| missing(granted, own).map(|missing| format!("{missing:?}"));
+        assert_eq!(named(0b1, 0b11), None);
+        // CAP_CHOWN, CAP_SYS_TIME.
+        assert_eq!(
+            named(0b1 | 1 << 25, 0b11).as_deref(),
+            Some("{\"SYS_TIME\"}")
+        );
+    }
 
     #[test]
     fn a_group_is_named_after_node_and_task() {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
-use weft_control::cluster::CommandError;
+use weft_cluster::CommandError;
 
 use super::{Session, Shared, lock, rpc};
 use crate::session::identity::Identity;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tokio::runtime::Runtime;
-use weft_control::api::TaskRow;
-use weft_control::objects::{
+use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_model::api::TaskRow;
+use weft_model::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service,
     ServiceMode, ServiceSpec, TaskState,
 };
-use weft_lab::{Lab, LabConfig, OUTSIDE};
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
 

@@ -22,6 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::measure::Work;
 use super::pairs::{Pace, Test, WARM_UP, median_of};
+use super::setting::Setting;
 use super::{picture, report};
 use crate::args::{BenchMeshArgs, MeshTest};
 use crate::output::{Printer, complain};
@@ -72,7 +73,8 @@ pub(crate) fn run(args: &BenchMeshArgs, out: &mut Printer) -> anyhow::Result<Exi
         bench.front(&mut tests, front)?;
     }
     if let Some(file) = &args.svg {
-        picture::draw(&tests, file)?;
+        let setting = Setting::of_now("weft bench mesh", bench.pace);
+        picture::draw(&tests, &setting, file)?;
     }
     out.text(&report::render(&tests, &args.format, report::MESH)?)?;
     if args.format.format.is_none() && !args.format.quiet {

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
 use ipnet::IpNet;
-use weft_control::objects::Mac;
 use weft_lab::{Lab, LabConfig};
+use weft_model::objects::Mac;
 use weft_sys::netlink::{Netlink, Veth, Vxlan};
 use weft_sys::netns::Netns;
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use weft_control::objects::Mac;
 use weft_lab::{Lab, LabConfig};
+use weft_model::objects::Mac;
 use weft_sys::netlink::Netlink;
 
 use super::{End, LIMIT, LOOK, wait_for};

@@ -11,14 +11,14 @@ use std::time::Instant;
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use weft_control::api::{
+use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_model::api::{
     Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
-use weft_control::objects::{
+use weft_model::objects::{
     ConnectionPolicy, Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service,
     ServiceMode, ServiceSpec,
 };
-use weft_lab::{Lab, LabConfig, OUTSIDE};
 
 use super::{End, LIMIT, LOOK, wait_for};
 use crate::bench::load::{Garbage, Way};
@@ -312,7 +312,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
             ..NetworkAttachmentSpec::default()
         }],
         ports: Vec::new(),
-        endpoint_mode: weft_control::objects::EndpointMode::Vip,
+        endpoint_mode: weft_model::objects::EndpointMode::Vip,
         restart_condition: RestartCondition::None,
         connections: ConnectionPolicy::default(),
         attach: true,

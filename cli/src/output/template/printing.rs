@@ -44,10 +44,10 @@ fn quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
             c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if weft_control::text::is_unsafe(c) && u32::from(c) > 0xffff => {
+            c if weft_model::text::is_unsafe(c) && u32::from(c) > 0xffff => {
                 out.push_str(&format!("\\U{:08x}", u32::from(c)));
             }
-            c if weft_control::text::is_unsafe(c) => {
+            c if weft_model::text::is_unsafe(c) => {
                 out.push_str(&format!("\\u{:04x}", u32::from(c)));
             }
             c => out.push(c),

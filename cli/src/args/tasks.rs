@@ -1,0 +1,19 @@
+//! How `weft service ps` and `weft node ps` show tasks.
+
+use clap::Args;
+
+use super::{FilterArgs, FormatArgs};
+
+/// Which tasks, and how.
+#[derive(Debug, Args)]
+pub(crate) struct TaskListArgs {
+    /// Print whole ids and errors
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Which: keys are id, name, node and desired-state.
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// How.
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}

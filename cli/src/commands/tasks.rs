@@ -1,0 +1,42 @@
+//! `weft service ps` and `weft node ps`.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use weft_model::api::TaskRow;
+
+use crate::args::TaskListArgs;
+use crate::client::{Client, Refused};
+use crate::commands::{finish, rows};
+use crate::output::Printer;
+
+/// Keys of `--filter`, and the fields that they look at.
+const KEYS: [(&str, &str); 4] = [
+    ("id", "ID"),
+    ("name", "Name"),
+    ("node", "Node"),
+    ("desired-state", "DesiredState"),
+];
+
+/// Shows the tasks that the API has at these paths. What is not there is told afterwards.
+pub(super) async fn list(
+    client: &Client,
+    paths: &[String],
+    args: &TaskListArgs,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let (mut tasks, mut refused) = (Vec::new(), Vec::new());
+    for path in paths {
+        match client.get::<Vec<TaskRow>>(path).await {
+            Ok(more) => tasks.extend(more),
+            Err(error) if error.is::<Refused>() => refused.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if !tasks.is_empty() || refused.is_empty() {
+        let mut listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        listing.keep(&args.filter.filters, &KEYS)?;
+        out.listing(&listing, &args.format)?;
+    }
+    finish(&refused)
+}

@@ -1,0 +1,517 @@
+//! The commands against a node API that a test plays, over a real unix socket.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod nodes;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use clap::Parser;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use weft_cli::testing::{Cli, Printer, run as run_command};
+
+/// One request that is expected, and the answer to it.
+struct Exchange {
+    request: &'static str,
+    body: Value,
+    status: u16,
+    answer: Value,
+}
+
+fn get(path: &'static str, answer: Value) -> Exchange {
+    exchange(path, Value::Null, 200, answer)
+}
+
+fn exchange(request: &'static str, body: Value, status: u16, answer: Value) -> Exchange {
+    Exchange {
+        request,
+        body,
+        status,
+        answer,
+    }
+}
+
+/// Plays a node: answers the expected requests in order, then goes away.
+struct FakeNode {
+    dir: tempfile::TempDir,
+    thread: JoinHandle<Vec<String>>,
+}
+
+impl FakeNode {
+    fn start(script: Vec<Exchange>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(serve(listener, script))
+        });
+        Self { dir, thread }
+    }
+
+    fn run(&self, line: &str) -> (anyhow::Result<ExitCode>, String) {
+        run(self.dir.path().join("s").as_path(), line)
+    }
+
+    /// Requests that were not as expected.
+    fn surprises(self) -> Vec<String> {
+        self.thread.join().unwrap()
+    }
+}
+
+async fn serve(listener: std::os::unix::net::UnixListener, script: Vec<Exchange>) -> Vec<String> {
+    let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+    let count = script.len();
+    let script = Arc::new(Mutex::new(VecDeque::from(script)));
+    let surprises = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..count {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = service_fn(|request: Request<Incoming>| {
+            let (script, surprises) = (Arc::clone(&script), Arc::clone(&surprises));
+            async move {
+                let line = format!("{} {}", request.method(), request.uri());
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let expected = script.lock().unwrap().pop_front().unwrap();
+                if line != expected.request || body != expected.body {
+                    surprises.lock().unwrap().push(format!("{line} {body}"));
+                }
+                Ok::<_, Infallible>(
+                    Response::builder()
+                        .status(expected.status)
+                        .body(Full::new(Bytes::from(expected.answer.to_string())))
+                        .unwrap(),
+                )
+            }
+        });
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await
+            .unwrap();
+    }
+    surprises.lock().unwrap().drain(..).collect()
+}
+
+#[derive(Clone, Default)]
+struct Output(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn run(socket: &Path, line: &str) -> (anyhow::Result<ExitCode>, String) {
+    let host = format!("unix://{}", socket.display());
+    let mut words = vec!["weft", "-H", &host];
+    words.extend(line.split_whitespace());
+    let output = Output::default();
+    let mut printer = Printer::to(Box::new(output.clone()));
+    let result = run_command(Cli::try_parse_from(words).unwrap(), &mut printer);
+    let text = String::from_utf8(output.0.borrow().clone()).unwrap();
+    (result, text)
+}
+
+const NO_SURPRISES: [&str; 0] = [];
+
+#[test]
+fn init_tells_how_to_join() {
+    let node = FakeNode::start(vec![exchange(
+        "POST /v1/swarm/init",
+        json!({
+            "advertise_addr": "10.77.0.1", "listen_addr": null, "data_path_addr": null,
+            "data_path_port": 5789, "default_addr_pool": ["10.20.0.0/16"],
+            "default_addr_pool_mask_length": null,
+        }),
+        200,
+        json!({"node_id": "abc", "worker_token": "SWMTKN-1-x-y", "manager_addr": "10.77.0.1:2377"}),
+    )]);
+    let (result, text) = node.run(
+        "swarm init --advertise-addr 10.77.0.1 --data-path-port 5789 --default-addr-pool 10.20.0.0/16",
+    );
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(
+        text,
+        "\
+Swarm initialized: current node (abc) is now a manager.
+
+To add a worker to this swarm, run the following command:
+
+    weft swarm join --token SWMTKN-1-x-y 10.77.0.1:2377
+
+"
+    );
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn no_command_is_printed_that_would_be_refused() {
+    let token = json!({"token": "SWMTKN-1-x-y", "manager_addr": "10.77.0.1:2377"});
+    let node = FakeNode::start(vec![
+        get("GET /v1/swarm/token/manager", token.clone()),
+        get("GET /v1/swarm/token/manager", token),
+    ]);
+    let (result, text) = node.run("swarm join-token manager");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(
+        text.contains("the manager token cannot be used yet"),
+        "{text}"
+    );
+    assert!(!text.contains("--token"), "{text}");
+    let (result, text) = node.run("swarm join-token -q manager");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "SWMTKN-1-x-y\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn a_refusal_is_told_in_the_nodes_words() {
+    let message = "port '8000' is already in use by service 'web' (abc) as an ingress port";
+    let node = FakeNode::start(vec![exchange(
+        "POST /v1/swarm/join",
+        json!({
+            "token": "bad", "remote_addr": "10.77.0.1:2377", "advertise_addr": null,
+            "listen_addr": null, "data_path_addr": null,
+        }),
+        409,
+        json!({ "message": message }),
+    )]);
+    let (result, text) = node.run("swarm join --token bad 10.77.0.1:2377");
+    assert_eq!(result.unwrap_err().to_string(), message);
+    assert_eq!(text, "");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn names_are_escaped_in_paths_and_the_rest_is_still_done() {
+    let node = FakeNode::start(vec![
+        exchange(
+            "DELETE /v1/networks/a%2Fb",
+            Value::Null,
+            404,
+            json!({"message": "network a/b not found"}),
+        ),
+        exchange("DELETE /v1/networks/front", Value::Null, 200, json!({})),
+    ]);
+    let (result, text) = node.run("network rm a/b front");
+    assert_eq!(result.unwrap(), ExitCode::FAILURE);
+    assert_eq!(text, "front\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+fn service(replicas: u32, running: u32) -> Value {
+    json!({
+        "service": {
+            "id": "svc1", "meta": {"version": 1, "created_at": 0, "updated_at": 0},
+            "spec": {
+                "name": "web", "mode": {"replicated": {"replicas": replicas}}, "image": "host",
+                "command": ["server"], "restart_delay_ms": 5000, "stop_grace_ms": 10000,
+            },
+            "vips": [], "ports": [],
+        },
+        "running": running, "desired": replicas, "port_errors": [],
+    })
+}
+
+fn task(state: &str) -> Value {
+    json!({
+        "task": {
+            "id": "t1", "meta": {"version": 1, "created_at": 0, "updated_at": 0},
+            "service": "svc1", "service_name": "web", "slot": 1, "node": "n1", "spec_version": 1,
+            "spec": service(1, 0)["service"]["spec"], "attachments": [], "desired": "running",
+            "status": {"state": state, "since": 0, "message": "", "err": "", "exit_code": null},
+        },
+        "node_name": "node1",
+    })
+}
+
+#[test]
+fn create_waits_until_the_service_has_converged() {
+    let mut script = vec![
+        exchange(
+            "POST /v1/services",
+            json!({
+                "name": "web", "mode": {"replicated": {"replicas": 1}}, "image": "host",
+                "command": ["server", "-x"], "env": [], "endpoint_mode": "vip",
+                "networks": [{"target": "front", "aliases": ["www"]}],
+                "ports": [{"host_ip": null, "published": 8000, "target": 80, "protocol": "tcp",
+                           "mode": "ingress",
+                           "client_address": "keep"}],
+                "connections": {"affinity": "client", "local_first": true, "limit": 100,
+                                "limit_per_client": 0},
+                "attach": true,
+                "restart_condition": "any", "restart_delay_ms": 5000, "stop_grace_ms": 10000,
+                "labels": {},
+            }),
+            200,
+            service(1, 0)["service"].clone(),
+        ),
+        get("GET /v1/services/svc1", service(1, 0)),
+        get("GET /v1/services/svc1/tasks", json!([task("preparing")])),
+    ];
+    // It has to stay up for a second: five looks 200 ms apart, and the first one.
+    for _ in 0..6 {
+        script.push(get("GET /v1/services/svc1", service(1, 1)));
+        script.push(get("GET /v1/services/svc1/tasks", json!([task("running")])));
+    }
+    let node = FakeNode::start(script);
+    let (result, text) = node.run(
+        "service create --name web -p 8000:80 --network front,alias=www --affinity client \
+         --local-first --limit-connections 100 --attach host server -x",
+    );
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(
+        text,
+        "\
+svc1
+overall progress: 0 out of 1 tasks
+1/1: preparing
+overall progress: 1 out of 1 tasks
+1/1: running
+verify: Service svc1 converged
+"
+    );
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
+    let create = |status, answer| exchange("POST /v1/services", Value::Null, status, answer);
+    let taken = || {
+        let text = "name conflicts with an existing object: service calm_otter already exists";
+        create(409, json!({"message": text}))
+    };
+    let made = create(200, service(1, 0)["service"].clone());
+    let node = FakeNode::start(vec![taken(), taken(), made]);
+    let (result, text) = node.run("service create -d host server");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "svc1\n");
+    // The names are not known before, so every request is another one than expected.
+    let name = |request: String| {
+        let body = request.strip_prefix("POST /v1/services ").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        body["name"].as_str().unwrap().to_owned()
+    };
+    let mut tried: Vec<String> = node.surprises().into_iter().map(name).collect();
+    assert_eq!(tried.len(), 3);
+    assert!(tried.iter().all(|name| name.contains('_')), "{tried:?}");
+    tried.sort();
+    tried.dedup();
+    assert_eq!(tried.len(), 3, "{tried:?}");
+
+    // Five are enough, and other refusals are told at once.
+    let node = FakeNode::start((0..5).map(|_| taken()).collect());
+    let (result, _) = node.run("service create -d host server");
+    let said = result.unwrap_err().to_string();
+    assert!(said.starts_with("name conflicts"), "{said}");
+    assert_eq!(node.surprises().len(), 5);
+    let busy = create(409, json!({"message": "port '8000' is already in use"}));
+    let node = FakeNode::start(vec![busy]);
+    let (result, _) = node.run("service create -d -p 8000:80 host server");
+    let said = result.unwrap_err().to_string();
+    assert_eq!(said, "port '8000' is already in use");
+    assert_eq!(node.surprises().len(), 1);
+}
+
+#[test]
+fn ports_are_published_and_taken_back_and_busy_ones_told() {
+    let mut listed = service(1, 1);
+    listed["port_errors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);
+    let node = FakeNode::start(vec![
+        exchange(
+            "POST /v1/services/web/update",
+            json!({
+                "publish_add": [{"host_ip": "192.0.2.1", "published": 8000, "target": 80,
+                                 "protocol": "tcp", "mode": "ingress",
+                           "client_address": "keep"}],
+                "publish_rm": [{"host_ip": null, "published": 0, "target": 53,
+                                "protocol": "udp", "mode": "ingress",
+                           "client_address": "keep"}],
+                "affinity": null, "local_first": false, "limit_connections": null,
+                "limit_client_connections": 7, "attach": true,
+            }),
+            200,
+            service(1, 1)["service"].clone(),
+        ),
+        get("GET /v1/services", json!([listed])),
+        exchange(
+            "GET /v1/mesh/why/53%2Fudp",
+            Value::Null,
+            200,
+            json!({"asked": "53/udp", "node": "n1", "service": "", "source": "",
+                   "found": ["no service publishes port 53/udp"], "ports": [], "replicas": []}),
+        ),
+    ]);
+    let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp \
+                --local-first=false --limit-client-connections 7 --attach web";
+    let (result, text) = node.run(line);
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "web\n");
+    let (result, text) = node.run("service ls");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(text.contains("web"), "{text}");
+    let (result, text) = node.run("why 53/udp");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "no service publishes port 53/udp\n");
+    let (result, _) = node.run("service update web");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
+         --limit-connections, --limit-client-connections or --attach"
+    );
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn an_update_changes_the_number_of_replicas_after_the_rest() {
+    let scale = || {
+        exchange(
+            "POST /v1/services/web/scale",
+            json!({"replicas": 3}),
+            200,
+            service(3, 1)["service"].clone(),
+        )
+    };
+    let update = exchange(
+        "POST /v1/services/web/update",
+        json!({
+            "publish_add": [], "publish_rm": [], "affinity": null, "local_first": true,
+            "limit_connections": null, "limit_client_connections": null, "attach": null,
+        }),
+        200,
+        service(1, 1)["service"].clone(),
+    );
+    let refused = exchange(
+        "POST /v1/services/web/scale",
+        json!({"replicas": 0}),
+        400,
+        json!({"message": "scale can only be used with replicated mode"}),
+    );
+    let node = FakeNode::start(vec![scale(), update, scale(), refused]);
+    for line in [
+        "service update -d --replicas 3 web",
+        "service update -d --replicas 3 --local-first web",
+    ] {
+        let (result, text) = node.run(line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        assert_eq!(text, "web\n", "{line}");
+    }
+    let (result, text) = node.run("service update -d --replicas 0 web");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(error, "scale can only be used with replicated mode");
+    assert_eq!(text, "");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn the_addresses_of_a_network_are_counted_by_name() {
+    let detail = json!({
+        "network": {"id": "net1", "spec": {"name": "front"}},
+        "mtu": 1450, "endpoints": [], "addresses": [4, 253],
+    });
+    let node = FakeNode::start(vec![
+        get("GET /v1/networks/front", detail.clone()),
+        get("GET /v1/networks/front", detail),
+    ]);
+    let template = "network inspect front --format {{.Addresses.Used}}/{{.Addresses.Total}}";
+    assert_eq!(node.run(template).1, "4/253\n");
+    let text = node.run("network inspect front").1;
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown[0]["Addresses"], json!({"Used": 4, "Total": 253}));
+    assert_eq!(shown[0]["Spec"]["Name"], "front");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn inspect_takes_templates_in_dockers_spelling() {
+    let node = FakeNode::start(vec![
+        get("GET /v1/services/web", service(2, 1)),
+        get("GET /v1/services/nosuch", json!({})),
+    ]);
+    let (result, text) =
+        node.run("service inspect web --format {{.ID}}:{{.Spec.Name}}:{{.Running}}");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "svc1:web:1\n");
+    let (result, text) = node.run("service inspect nosuch");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "[\n    {}\n]\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn an_answer_of_another_form_is_an_error_with_a_next_step() {
+    let node = FakeNode::start(vec![
+        get("GET /v1/nodes", json!({"nodes": []})),
+        exchange("GET /v1/nodes", Value::Null, 502, json!("<html>")),
+    ]);
+    let (result, _) = node.run("node ls");
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "weftd's answer to /v1/nodes has an unexpected form: are weft and weftd of the same version?"
+    );
+    let (result, _) = node.run("node ls");
+    let text = result.unwrap_err().to_string();
+    assert!(
+        text.contains("answered 502 Bad Gateway: \"<html>\""),
+        "{text}"
+    );
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn a_node_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("none.sock");
+    let (result, _) = run(&socket, "node ls");
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        format!(
+            "cannot connect to weftd at unix://{}: is it running? start it with `weftd`, or name another socket with -H",
+            socket.display()
+        )
+    );
+}
+
+#[test]
+fn the_doctor_fails_when_something_does_not_work() {
+    let check = |health| json!({"name": "nft", "health": health, "found": "f", "next": "n"});
+    for (worst, code) in [
+        ("ok", ExitCode::SUCCESS),
+        ("warn", ExitCode::SUCCESS),
+        ("fail", ExitCode::FAILURE),
+    ] {
+        let node = FakeNode::start(vec![get(
+            "GET /v1/doctor",
+            json!([check("ok"), check(worst)]),
+        )]);
+        let (result, text) = node.run("doctor --format {{.Health}}:{{.Next}}");
+        assert_eq!(result.unwrap(), code);
+        assert_eq!(text, format!("ok:n\n{worst}:n\n"));
+        assert_eq!(node.surprises(), NO_SURPRISES);
+    }
+}

@@ -1,0 +1,176 @@
+//! Nodes: their lists, filters and tasks.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{FakeNode, NO_SURPRISES, exchange, get, task};
+
+fn info_of_a_manager() -> Value {
+    json!({
+        "version": "0", "name": "node1", "pid": 7, "warnings": [],
+        "swarm": {
+            "cluster_id": "c", "node_id": "n1", "role": "manager", "addr": "10.77.0.1",
+            "managers": ["10.77.0.1:2377"], "connected": true,
+        },
+    })
+}
+
+#[test]
+fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
+    let mut failed = task("failed");
+    failed["task"]["id"] = json!("t2");
+    failed["task"]["service_name"] = json!("db");
+    failed["task"]["desired"] = json!("shutdown");
+    let error = "an error that is longer than a table has room for";
+    failed["task"]["status"]["err"] = json!(error);
+    let tasks = json!([task("running"), failed]);
+    let node = FakeNode::start(vec![
+        get("GET /v1/info", info_of_a_manager()),
+        get("GET /v1/nodes/n1/tasks", tasks.clone()),
+        exchange(
+            "GET /v1/nodes/nosuch/tasks",
+            Value::Null,
+            404,
+            json!({"message": "no such node: nosuch"}),
+        ),
+        get("GET /v1/nodes/node1/tasks", tasks.clone()),
+        get("GET /v1/nodes/node1/tasks", tasks),
+    ]);
+    // Without a name it is the node that answers.
+    let (result, text) = node.run("node ps");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split("   ").collect()).collect();
+    let cells = |line: usize| -> Vec<&str> {
+        let cells = lines[line].iter().map(|cell| cell.trim());
+        cells.filter(|cell| !cell.is_empty()).collect()
+    };
+    let headings = "ID,NAME,IMAGE,NODE,DESIRED STATE,CURRENT STATE,ERROR,PORTS";
+    assert_eq!(cells(0).join(","), headings, "{text}");
+    assert_eq!(
+        cells(1)[..5],
+        ["t2", "db.1", "host", "node1", "Shutdown"],
+        "{text}"
+    );
+    assert_eq!(
+        cells(2)[..5],
+        ["t1", "web.1", "host", "node1", "Running"],
+        "{text}"
+    );
+    assert!(!text.contains(error), "the error is not cut: {text}");
+
+    let (result, text) = node.run(
+        "node ps nosuch node1 --no-trunc --filter desired-state=shutdown --format {{.Name}}:{{.Error}}",
+    );
+    assert_eq!(result.unwrap(), ExitCode::FAILURE);
+    assert_eq!(text, format!("db.1:\"{error}\"\n"));
+    let (result, text) = node.run("node ps -q -f name=web node1");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "t1\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
+    let row = |id: &str, name: &str, role: &str| {
+        json!({
+            "node": {
+                "id": id, "meta": {"version": 1, "created_at": 0, "updated_at": 0}, "role": role,
+                "availability": "active", "labels": {}, "hostname": name,
+                "engine_version": "0.1.0", "addr": "10.77.0.1", "data_path_addr": "10.77.0.1",
+                "gossip_port": 7946, "state": "ready", "message": "",
+            },
+            "is_self": role == "manager", "is_leader": role == "manager",
+        })
+    };
+    let rows = json!([
+        row("aa1", "node1", "manager"),
+        row("aa2", "node2", "worker"),
+        row("bb3", "shop", "worker"),
+    ]);
+    let questions = [
+        ("role=worker", "node2 shop"),
+        ("role=Manager", "node1"),
+        ("role=worker --filter name=node", "node2"),
+        ("id=aa", "node1 node2"),
+        ("name=none", ""),
+    ];
+    let asked = questions.map(|_| get("GET /v1/nodes", rows.clone()));
+    let node = FakeNode::start(asked.into_iter().collect());
+    for (filter, names) in questions {
+        let line = format!("node ls --filter {filter} --format {{{{.Hostname}}}}");
+        let (result, text) = node.run(&line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.join(" "), names, "{filter}");
+    }
+    // These are refused before the node is asked.
+    for (filter, said) in [
+        (
+            "node.label=disk=ssd",
+            "invalid filter \"node.label\": nodes have no labels in this version of weft; \
+             there is id, name, role",
+        ),
+        ("label=a", "invalid filter \"label\": nodes have no labels"),
+        (
+            "membership=accepted",
+            "invalid filter \"membership\": who joins a swarm is its member at once",
+        ),
+        (
+            "role=boss",
+            "invalid filter \"role=boss\": write role=manager or role=worker",
+        ),
+    ] {
+        let (result, _) = node.run(&format!("node ls --filter {filter}"));
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
+    let node = FakeNode::start(vec![
+        exchange(
+            "DELETE /v1/nodes/n2",
+            json!({"force": true}),
+            200,
+            json!({}),
+        ),
+        get(
+            "GET /v1/networks/front/peers",
+            json!([{"id": "p1", "network": "x", "ip": "10.0.1.200",
+                    "mac": "02:42:0a:00:01:c8", "vtep": "192.0.2.7"}]),
+        ),
+        exchange(
+            "POST /v1/networks/front/disconnect",
+            json!({"endpoint": "box", "force": true}),
+            200,
+            json!({}),
+        ),
+    ]);
+    assert_eq!(node.run("node rm --force n2").1, "n2\n");
+    assert_eq!(node.run("network peer ls -q front").1, "10.0.1.200\n");
+    let (result, _) = node.run("network disconnect --force front box");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn a_node_without_a_swarm_says_so_to_people() {
+    let alone = json!({"version": "0", "name": "node1", "pid": 7, "swarm": null, "warnings": []});
+    let node = FakeNode::start(vec![
+        get("GET /v1/info", alone.clone()),
+        get("GET /v1/info", alone),
+        get("GET /v1/info", info_of_a_manager()),
+    ]);
+    let (result, text) = node.run("info");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert!(text.ends_with("\nSwarm: inactive\n"), "{text}");
+    // A program gets what it asked for.
+    assert_eq!(node.run("info --format {{.Name}}").1, "node1\n");
+    let text = node.run("info").1;
+    assert!(text.contains("Swarm.NodeID"), "{text}");
+    assert!(!text.contains("inactive"), "{text}");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}

@@ -1,0 +1,164 @@
+//! Gives tasks and nodes their addresses. What cannot be given is written on the object that
+//! lacks it, and tried again on every reconciliation.
+
+use weft_model::id::{EndpointId, NetworkId};
+use weft_model::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
+
+use super::draft::Draft;
+use super::ipam::{Exhausted, Ipam, wants_addresses};
+use super::state::ClusterState;
+
+/// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to
+/// one task in place of all.
+pub(super) fn uses_ingress(spec: &ServiceSpec) -> bool {
+    !spec.ports.is_empty()
+}
+
+/// Networks of a service's tasks in the order of their interfaces: the user's first, then ingress.
+pub(super) fn networks_of(
+    state: &ClusterState,
+    spec: &ServiceSpec,
+) -> Vec<(NetworkId, Vec<String>)> {
+    let mut networks: Vec<_> = spec
+        .networks
+        .iter()
+        .map(|n| (NetworkId(n.target.clone()), n.aliases.clone()))
+        .collect();
+    if uses_ingress(spec)
+        && let Some(ingress) = state.ingress()
+    {
+        networks.push((ingress.id.clone(), Vec::new()));
+    }
+    networks
+}
+
+/// Gives addresses to new tasks and to nodes that have none on the ingress network.
+pub(super) fn allocate(draft: &mut Draft<'_>) {
+    let lacking: Vec<_> = draft
+        .state
+        .nodes
+        .values()
+        .filter(|n| n.ingress_ip.is_none())
+        .map(|n| n.id.clone())
+        .collect();
+    let new: Vec<_> = draft
+        .state
+        .tasks
+        .values()
+        .filter(|t| wants_addresses(t))
+        .map(|t| t.id.clone())
+        .collect();
+    let ingress = draft.state.ingress().cloned();
+    if new.is_empty() && (lacking.is_empty() || ingress.is_none()) {
+        return;
+    }
+    let mut ipam = Ipam::new(&draft.state);
+    for id in lacking {
+        let (Some(ingress), Some(node)) = (&ingress, draft.state.nodes.get(&id)) else {
+            break;
+        };
+        let mut node = node.clone();
+        match ipam.allocate_node(ingress) {
+            Ok(ip) => {
+                node.ingress_ip = Some(ip);
+                draft.put(node);
+            }
+            Err(e) => {
+                let message = e.to_string();
+                if node.message != message {
+                    node.message = message;
+                    draft.put(node);
+                }
+            }
+        }
+    }
+    for id in new {
+        if let Some(mut task) = draft.state.tasks.get(&id).cloned() {
+            match attach(draft, &mut ipam, &task) {
+                Ok(attachments) => {
+                    task.attachments = attachments;
+                    task.status.state = TaskState::Pending;
+                    task.status.since = draft.now;
+                    task.status.message = "pending task scheduling".to_owned();
+                    task.status.err.clear();
+                    draft.put(task);
+                }
+                Err(e) => {
+                    let err = e.to_string();
+                    if task.status.err != err {
+                        task.status.message = "waiting for an address".to_owned();
+                        task.status.err = err;
+                        draft.put(task);
+                    }
+                }
+            }
+        }
+    }
+    ipam.store(draft);
+}
+
+fn attach(
+    draft: &mut Draft<'_>,
+    ipam: &mut Ipam,
+    task: &Task,
+) -> Result<Vec<Attachment>, Exhausted> {
+    let mut attachments: Vec<Attachment> = Vec::new();
+    for (id, aliases) in networks_of(&draft.state, &task.spec) {
+        let given = match draft.state.networks.get(&id) {
+            Some(network) => ipam.allocate_all(network),
+            None => Err(Exhausted {
+                network: id.to_string(),
+                usage: "the network was removed".to_owned(),
+            }),
+        };
+        let ips = given.inspect_err(|_| {
+            for done in &attachments {
+                ipam.release(&done.network, &done.ips);
+            }
+        })?;
+        attachments.push(Attachment {
+            endpoint: EndpointId::from_entropy(draft.entropy.next_u128()),
+            network: id,
+            mac: Mac::for_ip(
+                ips.first()
+                    .copied()
+                    .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            ),
+            ips,
+            aliases,
+        });
+    }
+    Ok(attachments)
+}
+
+/// Virtual addresses of the service: one of each family on each of its networks.
+pub(super) fn vips(
+    state: &ClusterState,
+    ipam: &mut Ipam,
+    service: &Service,
+) -> Result<Vec<Vip>, Exhausted> {
+    let networks: Vec<NetworkId> = networks_of(state, &service.spec)
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    vips_on(state, ipam, &networks)
+}
+
+/// Virtual addresses of a service on these networks, one of each family.
+pub(super) fn vips_on(
+    state: &ClusterState,
+    ipam: &mut Ipam,
+    networks: &[NetworkId],
+) -> Result<Vec<Vip>, Exhausted> {
+    let mut vips = Vec::new();
+    for id in networks {
+        if let Some(network) = state.networks.get(id) {
+            let ips = ipam.allocate_all(network)?;
+            vips.extend(ips.into_iter().map(|ip| Vip {
+                network: id.clone(),
+                ip,
+            }));
+        }
+    }
+    Ok(vips)
+}

@@ -1,0 +1,181 @@
+//! Networks.
+
+use weft_model::id::NetworkId;
+use weft_model::names;
+use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::routes::HostRoute;
+use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::{ipam, subnets};
+
+/// No option is known yet: one that changed nothing would promise what is not there.
+fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
+    let Some(key) = spec.options.keys().next() else {
+        return Ok(());
+    };
+    let instead = match key.as_str() {
+        "encrypted" => {
+            "traffic between nodes is not encrypted; leave it out, and where that is needed give the \
+             nodes an encrypted link (WireGuard, IPsec) with --data-path-addr"
+        }
+        "com.docker.network.driver.mtu" => {
+            "the MTU follows from the link of the data path; leave it out"
+        }
+        _ => "leave it out",
+    };
+    Err(CommandError::bad(format!(
+        "network option {key:?} is not known (there are none in this version): {instead}"
+    )))
+}
+
+/// Adds the network to the draft.
+pub(super) fn build(
+    draft: &mut Draft<'_>,
+    spec: NetworkSpec,
+    reserved: &[HostRoute],
+) -> Result<Network, CommandError> {
+    let vni = subnets::next_vni(&draft.state)?;
+    let (subnets, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    let mut counters = draft.state.counters.clone();
+    counters.last_vni = vni;
+    counters.last_subnet = from_pool.or(counters.last_subnet);
+    draft.put(Object::Counters(counters));
+    let id = NetworkId::from_entropy(draft.entropy.next_u128());
+    draft.put(Network {
+        id: id.clone(),
+        meta: Meta::default(),
+        spec,
+        vni,
+        subnets,
+    });
+    let network = draft.state.networks.get(&id).cloned();
+    network.ok_or_else(|| CommandError::unavailable("the new network vanished"))
+}
+
+/// `weft network create`. `reserved` are the routes of the manager's host: no subnet may overlap
+/// with one that is a claim ([`HostRoute::is_claim`]).
+///
+/// # Errors
+/// A name in use or not valid, an option that is not known, a subnet that overlaps (the text says
+/// with what), no room in the pools, a second ingress network.
+pub fn create_network(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    spec: NetworkSpec,
+    reserved: &[HostRoute],
+) -> Result<Planned<Network>, CommandError> {
+    names::check("network", &spec.name)?;
+    names::check_labels(&spec.labels)?;
+    let predefined = ["host", "none", "bridge"];
+    if predefined.iter().any(|name| names::same(name, &spec.name)) {
+        return Err(CommandError::forbidden(format!(
+            "{} is a pre-defined network and cannot be created",
+            spec.name
+        )));
+    }
+    let mut networks = state.networks.values();
+    if let Some(other) = networks.find(|n| names::same(&n.spec.name, &spec.name)) {
+        return Err(CommandError::conflict(format!(
+            "network with name {} already exists",
+            other.spec.name
+        )));
+    }
+    if let Some(ingress) = state.ingress().filter(|_| spec.ingress) {
+        return Err(CommandError::conflict(format!(
+            "ingress network ({}) is already present",
+            ingress.spec.name
+        )));
+    }
+    check_options(&spec)?;
+    let mut draft = Draft::new(state, now, entropy);
+    let network = build(&mut draft, spec, reserved)?;
+    Ok(draft.plan(network))
+}
+
+/// An unwanted task on a node that is down: the node ends it when it returns, with or without the
+/// network. Its addresses stay reserved until then.
+fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
+    let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
+    task.desired == TaskState::Remove && node.is_some_and(|n| n.state == NodeState::Down)
+}
+
+/// `weft network rm`: also forgets the network's static peers.
+///
+/// # Errors
+/// It does not exist, is the ingress network, or something is attached to it; the text says what.
+pub fn remove_network(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let network = state.find_network(reference)?;
+    let name = &network.spec.name;
+    if network.spec.ingress {
+        return Err(CommandError::forbidden(format!(
+            "ingress network {name} cannot be removed: every node accepts published ports through it"
+        )));
+    }
+    for service in state.services.values() {
+        if service
+            .spec
+            .networks
+            .iter()
+            .any(|n| n.target == network.id.0)
+        {
+            return Err(CommandError::conflict(format!(
+                "network {name} is in use by service {}; remove the service first",
+                service.spec.name
+            )));
+        }
+    }
+    let task = state.tasks.values().find(|t| {
+        ipam::holds_addresses(t)
+            && !waits_for_its_node(state, t)
+            && t.attachments.iter().any(|a| a.network == network.id)
+    });
+    if let Some(task) = task {
+        return Err(CommandError::conflict(format!(
+            "network {name} is in use by task {}; try again when it has stopped",
+            task.name()
+        )));
+    }
+    let endpoint = state
+        .endpoints
+        .values()
+        .find(|e| e.attachment.network == network.id);
+    if let Some(endpoint) = endpoint {
+        let node = state
+            .nodes
+            .get(&endpoint.node)
+            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+        return Err(CommandError::conflict(format!(
+            "network {name} is in use by endpoint {} on node {node}; run \"weft network disconnect \
+             {name} {}\" there first, or with --force here",
+            endpoint.name, endpoint.name
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    for peer in state.peers.values().filter(|p| p.network == network.id) {
+        draft.delete(ObjectId::Peer(peer.id.clone()));
+    }
+    // What waits for a dead node to return will find that its network is gone.
+    let holds = |t: &&Task| t.attachments.iter().any(|a| a.network == network.id);
+    for task in state.tasks.values().filter(holds) {
+        let mut task = task.clone();
+        task.attachments.retain(|a| a.network != network.id);
+        draft.put(task);
+    }
+    let on = |s: &&EndingService| s.vips.iter().any(|v| v.network == network.id);
+    for service in state.ending.values().filter(on) {
+        let mut service = service.clone();
+        service.vips.retain(|v| v.network != network.id);
+        draft.put(service);
+    }
+    draft.delete(ObjectId::Cursor(network.id.clone()));
+    draft.delete(ObjectId::Network(network.id.clone()));
+    Ok(draft.into_changes())
+}

@@ -1,0 +1,369 @@
+//! Members: joining, health, availability, removal.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use weft_model::id::NodeId;
+use weft_model::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
+use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::ipam::Ipam;
+use super::super::keys;
+use super::super::state::{Change, ClusterState, ObjectId};
+
+/// What a node says about itself when it joins and whenever its session opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// `--name`, or the host name.
+    pub hostname: String,
+    /// Version of `weftd`.
+    pub engine_version: String,
+    /// Address that others reach the node at.
+    pub addr: IpAddr,
+    /// Address of the VXLAN data path.
+    pub data_path_addr: IpAddr,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// Control address, of managers only.
+    pub manager_addr: Option<SocketAddr>,
+}
+
+impl NodeDescription {
+    /// Whether others can live with it: texts that are short and read as they are, addresses that
+    /// can be a machine's.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check(&self) -> Result<(), CommandError> {
+        if !text::is_plain(&self.hostname, MAX_HOSTNAME) {
+            return Err(CommandError::bad(format!(
+                "the name of the node must have 1 to {MAX_HOSTNAME} printable characters; set --name"
+            )));
+        }
+        if !text::is_plain(&self.engine_version, MAX_VERSION) {
+            return Err(CommandError::bad(format!(
+                "the version of weftd must have 1 to {MAX_VERSION} printable characters"
+            )));
+        }
+        let nobodys = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast();
+        if nobodys(self.addr) || nobodys(self.data_path_addr) {
+            return Err(CommandError::bad(
+                "advertise address must be a non-zero IP address or network interface (with \
+                 optional port number)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether its addresses are nobody else's: packets and words for another node would go to this
+    /// one. A node that is down may have been replaced by this one.
+    fn check_addresses(&self, state: &ClusterState, id: &NodeId) -> Result<(), CommandError> {
+        let there = state.nodes.values();
+        let mut others = there.filter(|n| n.id != *id && n.state != NodeState::Down);
+        let taken = others.find_map(|n| {
+            if n.data_path_addr == self.data_path_addr {
+                Some((n, format!("data path address {}", n.data_path_addr)))
+            } else if (n.addr, n.gossip_port) == (self.addr, self.gossip_port) {
+                let addr = SocketAddr::new(n.addr, n.gossip_port);
+                Some((n, format!("gossip address {addr}")))
+            } else {
+                None
+            }
+        });
+        if let Some((other, what)) = taken {
+            return Err(CommandError::conflict(format!(
+                "{what} is that of node {} ({}), which is not down: give this node another one \
+                 (--advertise-addr, --data-path-addr), or remove the other one with \"weft node rm \
+                 --force {}\" on a manager",
+                other.hostname, other.id, other.id
+            )));
+        }
+        let mut peers = state.peers.values();
+        if peers.any(|p| p.vtep == self.data_path_addr) {
+            return Err(CommandError::conflict(format!(
+                "data path address {} is that of a static peer; remove the peer on a manager, or \
+                 give this node another one (--data-path-addr)",
+                self.data_path_addr
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn describe(node: &mut Node, description: &NodeDescription) {
+    node.hostname.clone_from(&description.hostname);
+    node.engine_version.clone_from(&description.engine_version);
+    node.addr = description.addr;
+    node.data_path_addr = description.data_path_addr;
+    node.gossip_port = description.gossip_port;
+    node.manager_addr = description
+        .manager_addr
+        .filter(|_| node.role == Role::Manager);
+}
+
+/// Adds a node with an address on the ingress network; without one when the network is full, which
+/// the reconciliation then says on the node.
+pub(super) fn build_node(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    role: Role,
+    description: &NodeDescription,
+) -> Node {
+    let mut ipam = Ipam::new(&draft.state);
+    let ingress_ip = draft
+        .state
+        .ingress()
+        .and_then(|n| ipam.allocate_node(n).ok());
+    ipam.store(draft);
+    let mut node = Node {
+        id,
+        meta: Meta::default(),
+        role,
+        availability: Availability::Active,
+        labels: std::collections::BTreeMap::new(),
+        hostname: String::new(),
+        engine_version: String::new(),
+        addr: description.addr,
+        data_path_addr: description.data_path_addr,
+        gossip_port: 0,
+        state: NodeState::Unknown,
+        message: "joined; its session is not open yet".to_owned(),
+        impaired: None,
+        certified: 0,
+        ingress_ip,
+        manager_addr: None,
+    };
+    describe(&mut node, description);
+    draft.put(node.clone());
+    node
+}
+
+/// Adds a node that proved to know a join secret.
+///
+/// # Errors
+/// The id or an address is taken, the description is not to be lived with, or there is no cluster.
+pub fn join(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: NodeId,
+    role: Role,
+    description: &NodeDescription,
+) -> Result<Planned<Node>, CommandError> {
+    if state.cluster.is_none() {
+        return Err(CommandError::unavailable(
+            "This node is not part of a swarm",
+        ));
+    }
+    if state.nodes.contains_key(&id) {
+        return Err(CommandError::conflict(format!("node {id} already exists")));
+    }
+    description.check()?;
+    description.check_addresses(state, &id)?;
+    let mut draft = Draft::new(state, now, entropy);
+    let node = build_node(&mut draft, id, role, description);
+    Ok(draft.plan(node))
+}
+
+fn member<'a>(state: &'a ClusterState, id: &NodeId) -> Result<&'a Node, CommandError> {
+    state.nodes.get(id).ok_or_else(|| {
+        CommandError::forbidden(format!(
+            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there \
+             and join again"
+        ))
+    })
+}
+
+/// Takes over what a node says about itself; no change when nothing differs.
+///
+/// # Errors
+/// The node is not a member (any more), or says what [`join`] refuses too.
+pub fn update_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    description: &NodeDescription,
+) -> Result<Vec<Change>, CommandError> {
+    let before = member(state, id)?;
+    description.check()?;
+    description.check_addresses(state, id)?;
+    let mut node = before.clone();
+    describe(&mut node, description);
+    let mut draft = Draft::new(state, now, entropy);
+    if node != *before {
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Records that a node opened a session with a certificate that counts from `since` on, in Unix
+/// milliseconds; no change when it is not the newest.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn note_certificate(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    since: u64,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if since > node.certified {
+        node.certified = since;
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Records a node's health; no change when it is known already.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn set_node_state(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    health: NodeState,
+    message: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if node.state != health {
+        node.state = health;
+        if health == NodeState::Down {
+            // Whatever it was, it is more now.
+            node.impaired = None;
+        }
+        message.clone_into(&mut node.message);
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Records that a node carries no traffic although its session is open, or that it does again; no
+/// change when it is known already.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn set_impaired(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    reason: Option<&str>,
+) -> Result<Vec<Change>, CommandError> {
+    let before = member(state, id)?;
+    let mut node = before.clone();
+    let known = before.impaired.as_ref().map(|i| i.since);
+    // Another reason does not begin another wait. A node that is down may not be less.
+    node.impaired = reason
+        .filter(|_| before.state != NodeState::Down)
+        .map(|reason| Impairment {
+            since: known.unwrap_or(now),
+            reason: reason.to_owned(),
+        });
+    let mut draft = Draft::new(state, now, entropy);
+    if node != *before {
+        draft.put(node);
+    }
+    Ok(draft.into_changes())
+}
+
+/// `weft node update --availability`
+///
+/// # Errors
+/// The node does not exist.
+pub fn set_availability(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    availability: Availability,
+) -> Result<Planned<Node>, CommandError> {
+    let mut node = state.find_node(reference)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if node.availability != availability {
+        node.availability = availability;
+        draft.put(node.clone());
+    }
+    Ok(draft.plan(node))
+}
+
+/// A node left by itself and does not come back: it is down, and nothing of it is waited for.
+///
+/// # Errors
+/// The node is not a member (any more).
+pub fn leave_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+) -> Result<Vec<Change>, CommandError> {
+    let mut node = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    node.state = NodeState::Down;
+    node.impaired = None;
+    "the node left the swarm".clone_into(&mut node.message);
+    draft.put(node);
+    give_up(&mut draft, state, id, "the node of the task left the swarm");
+    keys::expel(&mut draft);
+    Ok(draft.into_changes())
+}
+
+/// Endpoints and tasks of a node that does not come back.
+fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) {
+    for endpoint in state.endpoints.values().filter(|e| e.node == *id) {
+        draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
+    }
+    for task in state.tasks.values() {
+        if task.node.as_ref() == Some(id) && !task.status.state.is_terminal() {
+            let mut task = task.clone();
+            task.status.state = TaskState::Orphaned;
+            task.status.since = draft.now;
+            task.status.err = why.to_owned();
+            task.desired = task.desired.max(TaskState::Shutdown);
+            draft.put(task);
+        }
+    }
+}
+
+/// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere, and so
+/// are the gossip keys that it knows.
+///
+/// # Errors
+/// It does not exist, is a manager, or is not down and `force` is false.
+pub fn remove_node(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    force: bool,
+) -> Result<Planned<Node>, CommandError> {
+    let node = state.find_node(reference)?.clone();
+    if node.role == Role::Manager {
+        return Err(CommandError::bad(format!(
+            "node {} is a cluster manager and is a member of the raft cluster. It must be demoted \
+             to worker before removal",
+            node.id
+        )));
+    }
+    if !force && node.state == NodeState::Ready {
+        return Err(CommandError::bad(format!(
+            "node {} is not down and can't be removed; run \"weft swarm leave\" there first, or \
+             use --force",
+            node.id
+        )));
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    draft.delete(ObjectId::Node(node.id.clone()));
+    let why = "Task belonged to a node that has been deleted";
+    give_up(&mut draft, state, &node.id, why);
+    keys::expel(&mut draft);
+    Ok(draft.plan(node))
+}

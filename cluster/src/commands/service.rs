@@ -1,0 +1,276 @@
+//! Services.
+
+use weft_model::capability;
+use weft_model::id::ServiceId;
+use weft_model::names;
+use weft_model::objects::{
+    EndingService, EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
+};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::ipam::Ipam;
+use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::{allocator, ports};
+use super::endpoint::MAX_ALIASES;
+
+/// Tasks of one service at most. Far above what one service needs here, and low enough that a
+/// slip of the finger does not fill the manager's memory.
+pub const MAX_REPLICAS: u32 = 10_000;
+/// Longest restart delay and stop grace period, in milliseconds: 24 hours.
+pub const MAX_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
+    match mode {
+        ServiceMode::Replicated { replicas } if replicas > MAX_REPLICAS => {
+            Err(CommandError::bad(format!(
+                "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
+                 for fewer, or split the service"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_delays(spec: &ServiceSpec) -> Result<(), CommandError> {
+    let delays = [
+        ("restart delay", spec.restart_delay_ms),
+        ("stop grace period", spec.stop_grace_ms),
+    ];
+    for (name, ms) in delays {
+        if ms > MAX_DELAY_MS {
+            return Err(CommandError::bad(format!(
+                "{name} of {ms} ms is too long: it may be {MAX_DELAY_MS} ms (24 hours) at most"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Command and environment: what the kernel cannot hand to a program would fail on every node.
+fn check_process(spec: &ServiceSpec) -> Result<(), CommandError> {
+    // What was given, as far as it helps to find it.
+    let shown = |text: &str| text.chars().take(64).collect::<String>();
+    for (index, arg) in spec.command.iter().enumerate() {
+        if arg.contains('\0') {
+            return Err(CommandError::bad(format!(
+                "argument {} of the command {:?} has a NUL character, which no program can be \
+                 given; leave it out",
+                index + 1,
+                shown(arg)
+            )));
+        }
+    }
+    for pair in &spec.env {
+        let fault = if pair.contains('\0') {
+            "has a NUL character, which no program can be given; leave it out"
+        } else if pair.is_empty() || pair.starts_with('=') {
+            "has no name; write NAME=VALUE"
+        } else {
+            continue;
+        };
+        let shown = shown(pair);
+        return Err(CommandError::bad(format!(
+            "environment variable {shown:?} {fault}"
+        )));
+    }
+    Ok(())
+}
+
+/// Longest user of a task, in bytes: two names of 32 and what is between them leave room.
+const MAX_USER_LEN: usize = 128;
+
+/// Puts the names of capabilities into the form in which they are stored, each once.
+fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
+    let user = &privileges.user;
+    let plain = user.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    let named = user.split(':').all(|part| !part.is_empty()) && user.split(':').count() <= 2;
+    if user.len() > MAX_USER_LEN || !plain || !(user.is_empty() || named) {
+        return Err(CommandError::bad(format!(
+            "invalid user {:?}: write NAME or UID, and perhaps a group: www-data, 33, 33:33",
+            user.chars().take(MAX_USER_LEN).collect::<String>()
+        )));
+    }
+    for names in [&mut privileges.cap_add, &mut privileges.cap_drop] {
+        let canonical: Result<std::collections::BTreeSet<String>, _> = names
+            .iter()
+            .map(|name| capability::canonical(name))
+            .collect();
+        let canonical = canonical.map_err(|error| CommandError::bad(error.to_string()))?;
+        *names = canonical.into_iter().collect();
+    }
+    Ok(())
+}
+
+/// Replaces network names by ids.
+fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), CommandError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for attachment in &mut spec.networks {
+        let network = state.find_network(&attachment.target).map_err(|mut e| {
+            e.message
+                .push_str("; make it with \"weft network create\" first");
+            e
+        })?;
+        if network.spec.ingress {
+            return Err(CommandError::bad(
+                "Service cannot be explicitly attached to the ingress network",
+            ));
+        }
+        if !seen.insert(network.id.clone()) {
+            return Err(CommandError::bad(format!(
+                "network {} is given twice",
+                network.spec.name
+            )));
+        }
+        if attachment.aliases.len() > MAX_ALIASES {
+            return Err(CommandError::bad(format!(
+                "{} aliases on network {} are too many: there may be {MAX_ALIASES}",
+                attachment.aliases.len(),
+                network.spec.name
+            )));
+        }
+        for alias in &attachment.aliases {
+            names::check("alias", alias)?;
+        }
+        attachment.target.clone_from(&network.id.0);
+    }
+    if allocator::uses_ingress(spec) && state.ingress().is_none() {
+        return Err(CommandError::bad(
+            "service needs ingress network, but no ingress network is present",
+        ));
+    }
+    Ok(())
+}
+
+/// `weft service create`
+///
+/// # Errors
+/// A name or port in use (the text says by whom), an unknown network, a spec that cannot work, no
+/// address left for a virtual IP.
+pub fn create_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    mut spec: ServiceSpec,
+) -> Result<Planned<Service>, CommandError> {
+    names::check_service(&spec.name)?;
+    names::check_labels(&spec.labels)?;
+    if spec.image != "host" {
+        return Err(CommandError::bad(format!(
+            "image {:?} is not supported: use the word `host` to run a command from the node's own \
+             file system",
+            spec.image
+        )));
+    }
+    if spec.command.first().is_none_or(String::is_empty) {
+        return Err(CommandError::bad(
+            "a service of image `host` needs a command: weft service create --name S host COMMAND \
+             [ARG…]",
+        ));
+    }
+    check_process(&spec)?;
+    check_replicas(spec.mode)?;
+    check_delays(&spec)?;
+    check_privileges(&mut spec.privileges)?;
+    ports::validate(&spec)?;
+    let mut services = state.services.values();
+    if let Some(other) = services.find(|s| names::same(&s.spec.name, &spec.name)) {
+        return Err(CommandError::conflict(format!(
+            "name conflicts with an existing object: service {} already exists",
+            other.spec.name
+        )));
+    }
+    resolve_networks(state, &mut spec)?;
+    let id = ServiceId::from_entropy(entropy.next_u128());
+    let (ports, last_port) = ports::allocate(state, &id, &spec, &[])?;
+    let mut draft = Draft::new(state, now, entropy);
+    if last_port != state.counters.last_port {
+        let mut counters = state.counters.clone();
+        counters.last_port = last_port;
+        draft.put(Object::Counters(counters));
+    }
+    let mut service = Service {
+        id: id.clone(),
+        meta: Meta::default(),
+        spec,
+        vips: Vec::new(),
+        ports,
+    };
+    if service.spec.endpoint_mode == EndpointMode::Vip {
+        let mut ipam = Ipam::new(state);
+        service.vips = allocator::vips(state, &mut ipam, &service)
+            .map_err(|e| CommandError::conflict(format!("no virtual IP: {e}")))?;
+        ipam.store(&mut draft);
+    }
+    draft.put(service);
+    let service = draft.state.services.get(&id).cloned();
+    let service = service.ok_or_else(|| CommandError::unavailable("the new service vanished"))?;
+    Ok(draft.plan(service))
+}
+
+/// `weft service scale`
+///
+/// # Errors
+/// It does not exist, is not replicated, or would have more than [`MAX_REPLICAS`].
+pub fn scale_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    replicas: u32,
+) -> Result<Planned<Service>, CommandError> {
+    let mut service = state.find_service(reference)?.clone();
+    if service.spec.mode == ServiceMode::Global {
+        return Err(CommandError::bad(
+            "scale can only be used with replicated or replicated-job mode",
+        ));
+    }
+    let mode = ServiceMode::Replicated { replicas };
+    check_replicas(mode)?;
+    let mut draft = Draft::new(state, now, entropy);
+    if service.spec.mode != mode {
+        service.spec.mode = mode;
+        draft.put(service.clone());
+    }
+    let id = service.id.clone();
+    let service = draft.state.services.get(&id).cloned().unwrap_or(service);
+    Ok(draft.plan(service))
+}
+
+/// `weft service rm`: its tasks are stopped and forgotten. Connections that are open to them go on
+/// until they have ended; meanwhile name and ports are free for another service.
+///
+/// # Errors
+/// It does not exist.
+pub fn remove_service(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+) -> Result<Vec<Change>, CommandError> {
+    let service = state.find_service(reference)?;
+    let mut draft = Draft::new(state, now, entropy);
+    let mut has_tasks = false;
+    for task in state.tasks_of(&service.id) {
+        has_tasks |= !task.status.state.is_terminal();
+        let mut task = task.clone();
+        task.desired = TaskState::Remove;
+        draft.put(task);
+    }
+    for endpoint in state.endpoints.values() {
+        if endpoint.service.as_ref() == Some(&service.id) {
+            let mut endpoint = endpoint.clone();
+            endpoint.service = None;
+            draft.put(endpoint);
+        }
+    }
+    if has_tasks {
+        draft.put(EndingService {
+            id: service.id.clone(),
+            name: service.spec.name.clone(),
+            vips: service.vips.clone(),
+        });
+    }
+    draft.delete(ObjectId::Service(service.id.clone()));
+    Ok(draft.into_changes())
+}

@@ -1,0 +1,168 @@
+//! Birth of a cluster, and its join secrets.
+
+use ipnet::IpNet;
+use weft_model::id::NodeId;
+use weft_model::objects::{Cluster, Meta, NetworkSpec, Node, Role};
+
+use super::super::draft::{Draft, Entropy, Planned};
+use super::super::error::CommandError;
+use super::super::keys::first_ring;
+use super::super::routes::HostRoute;
+use super::super::state::{ClusterState, Secrets};
+use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
+use super::network::build;
+use super::node::{NodeDescription, build_node};
+
+/// UDP port of the data path (RFC 7348).
+pub const DEFAULT_DATA_PATH_PORT: u16 = 4789;
+
+/// `weft swarm init`
+#[derive(Debug, Clone)]
+pub struct InitCluster {
+    /// New cluster's id.
+    pub cluster_id: String,
+    /// Id of the first manager.
+    pub node_id: NodeId,
+    /// The first manager.
+    pub node: NodeDescription,
+    /// Pools of subnets; empty means the default one.
+    pub default_address_pools: Vec<IpNet>,
+    /// Prefix length of subnets from the pools; 24 when absent.
+    pub subnet_prefix_len: Option<u8>,
+    /// UDP port of the data path; 4789 when absent, or 0.
+    pub data_path_port: Option<u16>,
+    /// Routes of the manager's host.
+    pub reserved: Vec<HostRoute>,
+}
+
+/// Makes the cluster, its `ingress` network, its secrets and its first node.
+///
+/// # Errors
+/// A pool or port that cannot be used, or no room in the pools for `ingress`.
+pub fn init_cluster(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    cmd: InitCluster,
+) -> Result<Planned<Node>, CommandError> {
+    if state.cluster.is_some() {
+        return Err(CommandError::unavailable(
+            "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm \
+             and join another one.",
+        ));
+    }
+    cmd.node.check()?;
+    let prefix_len = cmd.subnet_prefix_len.unwrap_or(DEFAULT_SUBNET_PREFIX_LEN);
+    if !(1..=29).contains(&prefix_len) {
+        return Err(CommandError::bad(format!(
+            "subnet size is out of range: {prefix_len}; --default-addr-pool-mask-length takes 1 to 29"
+        )));
+    }
+    let mut pools = cmd.default_address_pools;
+    if !pools.iter().any(|pool| matches!(pool, IpNet::V4(_))) {
+        pools.extend(DEFAULT_POOL.parse::<IpNet>());
+    }
+    for (i, pool) in pools.iter().enumerate() {
+        let subnet_len = match pool {
+            IpNet::V4(_) => prefix_len,
+            IpNet::V6(_) => IPV6_SUBNET_PREFIX_LEN,
+        };
+        if pool.prefix_len() > subnet_len {
+            return Err(CommandError::bad(format!(
+                "address pool {pool} cannot be cut into subnets of length /{subnet_len}; give a \
+                 larger one"
+            )));
+        }
+        let earlier = pools.iter().take(i);
+        if let Some(other) = earlier
+            .into_iter()
+            .find(|p| p.contains(pool) || pool.contains(*p))
+        {
+            return Err(CommandError::bad(format!(
+                "address pools {other} and {pool} overlap"
+            )));
+        }
+    }
+    let data_path_port = match cmd.data_path_port.unwrap_or(0) {
+        0 => DEFAULT_DATA_PATH_PORT,
+        port @ 1024..=49151 => port,
+        port => {
+            return Err(CommandError::bad(format!(
+                "Datapath port number is not in valid range (1024-49151) : {port}"
+            )));
+        }
+    };
+    let mut draft = Draft::new(state, now, entropy);
+    draft.put(Cluster {
+        id: cmd.cluster_id,
+        meta: Meta::default(),
+        default_address_pools: pools.iter().map(IpNet::trunc).collect(),
+        subnet_prefix_len: prefix_len,
+        data_path_port,
+    });
+    let (gossip_keys, gossip_ring) = first_ring(&mut draft);
+    let secrets = Secrets {
+        worker: draft.entropy.bytes(),
+        manager: draft.entropy.bytes(),
+        gossip_keys,
+        gossip_ring,
+    };
+    draft.put(secrets);
+    let ingress = NetworkSpec {
+        name: "ingress".to_owned(),
+        ipv6: true,
+        ingress: true,
+        ..NetworkSpec::default()
+    };
+    if build(&mut draft, ingress.clone(), &cmd.reserved).is_err() {
+        // A host whose routes cover every IPv6 prefix does without: listeners accept its clients.
+        let ingress = NetworkSpec {
+            ipv6: false,
+            ..ingress
+        };
+        build(&mut draft, ingress, &cmd.reserved)?;
+    }
+    let node = build_node(&mut draft, cmd.node_id, Role::Manager, &cmd.node);
+    Ok(draft.plan(node))
+}
+
+/// Replaces one join secret; nodes that joined with the old one stay.
+///
+/// # Errors
+/// There is no cluster yet.
+pub fn rotate_token(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    role: Role,
+) -> Result<Planned<Secrets>, CommandError> {
+    let mut secrets = state
+        .secrets
+        .clone()
+        .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
+    let mut draft = Draft::new(state, now, entropy);
+    match role {
+        Role::Worker => secrets.worker = draft.entropy.bytes(),
+        Role::Manager => secrets.manager = draft.entropy.bytes(),
+    }
+    draft.put(secrets.clone());
+    Ok(draft.plan(secrets))
+}
+
+/// The role that a join secret gives. `equal` compares in constant time; both secrets are always
+/// compared.
+#[must_use]
+pub fn role_of_secret(
+    state: &ClusterState,
+    secret: &[u8; 16],
+    equal: impl Fn(&[u8], &[u8]) -> bool,
+) -> Option<Role> {
+    let secrets = state.secrets.as_ref()?;
+    let worker = equal(secret, &secrets.worker);
+    let manager = equal(secret, &secrets.manager);
+    match (worker, manager) {
+        (_, true) => Some(Role::Manager),
+        (true, false) => Some(Role::Worker),
+        (false, false) => None,
+    }
+}

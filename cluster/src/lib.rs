@@ -1,0 +1,61 @@
+//! What should be: cluster objects, allocation, orchestration, scheduling.
+//!
+//! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
+//! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
+//! manager with a file and several with a replicated log.
+//!
+//! ```text
+//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
+//!                                                                   │
+//! reconcile(&ClusterState, now, waits, entropy) ◄─ every new state ◄─┤
+//!                                                                   ▼
+//! OrderBook::update(&ClusterState) ──► the nodes' sessions
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod allocator;
+mod assign;
+mod commands;
+mod draft;
+mod error;
+mod ipam;
+mod keys;
+mod lookup;
+mod orchestrator;
+mod ports;
+mod routes;
+mod scheduler;
+mod state;
+mod store;
+mod subnets;
+mod token;
+mod vitals;
+mod waits;
+
+#[cfg(test)]
+mod tests;
+
+pub use assign::OrderBook;
+pub use commands::{
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
+    NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
+    init_cluster, join, leave_node, note_certificate, remove_network, remove_node, remove_peer,
+    remove_service, role_of_secret, rotate_token, scale_service, set_availability, set_impaired,
+    set_node_state, update_node, update_service, update_task_status,
+};
+pub use draft::{Entropy, Planned};
+pub use error::{CommandError, ErrorKind};
+pub use ipam::{Exhausted, usage};
+pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
+pub use orchestrator::{
+    IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired,
+};
+pub use ports::DYNAMIC_PORTS;
+pub use routes::{HostRoute, claim_on, first_free, shared_with};
+pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
+pub use store::{BoxFuture, DesiredStore, ProposeError};
+pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
+pub use token::{ParseTokenError, Token, encode as base36_bytes};
+pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
+pub use waits::Waits;

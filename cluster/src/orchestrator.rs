@@ -1,0 +1,367 @@
+//! Turns services and nodes into tasks, level-triggered: [`reconcile`] looks at the whole state,
+//! never at what just happened, and changes what does not fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use weft_model::id::{NodeId, ServiceId, TaskId};
+use weft_model::objects::{
+    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
+    TaskStatus,
+};
+
+use super::draft::{Draft, Entropy};
+use super::scheduler::{is_eligible, is_global, same_program};
+use super::state::{Change, ClusterState, ObjectId};
+use super::waits::Waits;
+use super::{allocator, keys, scheduler};
+
+/// Finished tasks that are remembered for each slot (Swarm's default).
+pub const TASK_HISTORY: usize = 5;
+/// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
+pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
+/// restarted, or a cable that is pulled and put back, must not move everything.
+pub const IMPAIRED_GRACE_MS: u64 = 10_000;
+/// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
+/// the manager does nothing else meanwhile. The next pass makes the rest.
+const TASKS_PER_PASS: usize = 1000;
+
+/// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
+///
+/// `now` in Unix milliseconds, for what is written down; how long something has waited is in `waits`,
+/// which have looked at this very state. Call again at [`Waits::next_deadline`] and after every
+/// change.
+#[must_use]
+pub fn reconcile(
+    state: &ClusterState,
+    now: u64,
+    waits: &Waits,
+    entropy: &mut Entropy,
+) -> Vec<Change> {
+    let mut draft = Draft::new(state, now, entropy);
+    remove_unwanted(&mut draft);
+    leave_lost_nodes(&mut draft, waits);
+    orphan(&mut draft, waits);
+    restart(&mut draft);
+    let services: Vec<Service> = draft.state.services.values().cloned().collect();
+    for service in &services {
+        match service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicate(&mut draft, service, replicas),
+            ServiceMode::Global => globalise(&mut draft, service),
+        }
+    }
+    start_delayed(&mut draft, waits);
+    keys::turn(&mut draft, waits);
+    reap(&mut draft);
+    forget_ended_services(&mut draft);
+    allocator::allocate(&mut draft);
+    scheduler::schedule(&mut draft);
+    if draft.changed() {
+        draft.into_changes()
+    } else {
+        Vec::new()
+    }
+}
+
+/// True while the cluster wants the task in its slot.
+fn is_wanted(task: &Task) -> bool {
+    task.desired <= TaskState::Running
+}
+
+fn set_desired(draft: &mut Draft<'_>, ids: impl IntoIterator<Item = TaskId>, desired: TaskState) {
+    for id in ids {
+        if let Some(mut task) = draft.state.tasks.get(&id).cloned()
+            && task.desired != desired
+        {
+            task.desired = desired;
+            draft.put(task);
+        }
+    }
+}
+
+fn ids(state: &ClusterState, filter: impl Fn(&Task) -> bool) -> Vec<TaskId> {
+    state
+        .tasks
+        .values()
+        .filter(|t| filter(t))
+        .map(|t| t.id.clone())
+        .collect()
+}
+
+/// Tasks of deleted services go.
+fn remove_unwanted(draft: &mut Draft<'_>) {
+    let state = &draft.state;
+    let unwanted = ids(state, |t| {
+        t.desired != TaskState::Remove && !state.services.contains_key(&t.service)
+    });
+    set_desired(draft, unwanted, TaskState::Remove);
+}
+
+/// A node that lost its tasks for good or for now: they are replaced elsewhere at once. From one
+/// that carries no traffic they move after a while, and only where another one can take them: what
+/// serves its own node still serves somebody.
+fn is_lost(state: &ClusterState, node: &NodeId, waits: &Waits) -> bool {
+    let grace = Duration::from_millis(IMPAIRED_GRACE_MS);
+    let elsewhere = || state.nodes.values().any(is_eligible);
+    state.nodes.get(node).is_none_or(|n| {
+        n.state == NodeState::Down
+            || n.availability == Availability::Drain
+            || (n.impaired.is_some()
+                && waits.waited(&ObjectId::Node(n.id.clone())) >= grace
+                && elsewhere())
+    })
+}
+
+fn leave_lost_nodes(draft: &mut Draft<'_>, waits: &Waits) {
+    let state = &draft.state;
+    let lost = ids(state, |t| {
+        is_wanted(t) && t.node.as_ref().is_some_and(|n| is_lost(state, n, waits))
+    });
+    // A task that ended by itself and is not to be restarted has nothing to lose.
+    let lost: Vec<TaskId> = lost
+        .into_iter()
+        .filter(|id| {
+            let task = state.tasks.get(id);
+            task.is_none_or(|t| !t.status.state.is_terminal() || should_restart(t))
+        })
+        .collect();
+    set_desired(draft, lost, TaskState::Shutdown);
+}
+
+/// Tasks whose node was removed, or is down for a day, will never report again.
+fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
+    let (state, now) = (&draft.state, draft.now);
+    let limit = Duration::from_millis(ORPHAN_AFTER_MS);
+    let gone = ids(state, |t| {
+        !t.status.state.is_terminal()
+            && t.node.as_ref().is_some_and(|id| {
+                state.nodes.get(id).is_none_or(|n| {
+                    n.state == NodeState::Down
+                        && waits.waited(&ObjectId::Node(n.id.clone())) >= limit
+                })
+            })
+    });
+    for id in gone {
+        if let Some(mut task) = draft.state.tasks.get(&id).cloned() {
+            let removed = task
+                .node
+                .as_ref()
+                .is_none_or(|n| !draft.state.nodes.contains_key(n));
+            task.status = TaskStatus {
+                state: TaskState::Orphaned,
+                since: now,
+                message: "task is orphaned".to_owned(),
+                err: if removed {
+                    "Task belonged to a node that has been deleted".to_owned()
+                } else {
+                    "the node of the task has been down for 24 hours".to_owned()
+                },
+                exit_code: None,
+            };
+            draft.put(task);
+        }
+    }
+}
+
+fn should_restart(task: &Task) -> bool {
+    match task.spec.restart_condition {
+        RestartCondition::Any => true,
+        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
+        RestartCondition::None => false,
+    }
+}
+
+/// Replaces wanted tasks that ended; one that shall not be restarted stays and keeps its slot.
+fn restart(draft: &mut Draft<'_>) {
+    let ended = ids(&draft.state, |t| {
+        is_wanted(t) && t.status.state.is_terminal() && should_restart(t)
+    });
+    for id in ended {
+        let Some(task) = draft.state.tasks.get(&id).cloned() else {
+            continue;
+        };
+        set_desired(draft, [id], TaskState::Shutdown);
+        let Some(service) = draft.state.services.get(&task.service).cloned() else {
+            continue;
+        };
+        if is_global(&service) {
+            let eligible = task
+                .node
+                .as_ref()
+                .and_then(|n| draft.state.nodes.get(n))
+                .is_some_and(is_eligible);
+            if !eligible {
+                continue;
+            }
+        }
+        let delayed = service.spec.restart_delay_ms > 0;
+        let desired = if delayed {
+            TaskState::Ready
+        } else {
+            TaskState::Running
+        };
+        let node = is_global(&service).then_some(task.node).flatten();
+        create(draft, &service, task.slot, node, desired);
+    }
+}
+
+fn create(
+    draft: &mut Draft<'_>,
+    service: &Service,
+    slot: u32,
+    node: Option<NodeId>,
+    desired: TaskState,
+) {
+    let task = Task {
+        id: TaskId::from_entropy(draft.entropy.next_u128()),
+        meta: Meta::default(),
+        service: service.id.clone(),
+        service_name: service.spec.name.clone(),
+        slot,
+        node,
+        spec_version: service.meta.version,
+        spec: service.spec.clone(),
+        attachments: Vec::new(),
+        desired,
+        status: TaskStatus {
+            since: draft.now,
+            message: "created".to_owned(),
+            ..TaskStatus::default()
+        },
+    };
+    draft.put(task);
+}
+
+/// Slots 1..=n. Too many: the slots go whose nodes have most copies, those not running first,
+/// the highest numbers first.
+fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
+    let mut slots: BTreeMap<u32, Vec<&Task>> = BTreeMap::new();
+    for task in draft.state.tasks_of(&service.id).filter(|t| is_wanted(t)) {
+        slots.entry(task.slot).or_default().push(task);
+    }
+    let have = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    if have < replicas {
+        let free: Vec<u32> = (1..=u32::MAX)
+            .filter(|slot| !slots.contains_key(slot))
+            .take(((replicas - have) as usize).min(TASKS_PER_PASS))
+            .collect();
+        for slot in free {
+            create(draft, service, slot, None, TaskState::Running);
+        }
+    } else if have > replicas {
+        let surplus = choose_surplus(&slots, replicas as usize);
+        let unwanted = ids(&draft.state, |t| {
+            t.service == service.id && surplus.contains(&t.slot)
+        });
+        set_desired(draft, unwanted, TaskState::Remove);
+    }
+}
+
+fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u32> {
+    let is_running = |tasks: &[&Task]| tasks.iter().any(|t| t.status.state == TaskState::Running);
+    let node = |tasks: &[&Task]| tasks.iter().find_map(|t| t.node.clone());
+    let mut copies: BTreeMap<Option<NodeId>, usize> = BTreeMap::new();
+    let mut order = Vec::with_capacity(slots.len());
+    for running in [true, false] {
+        for (slot, tasks) in slots.iter().filter(|(_, t)| is_running(t) == running) {
+            let copy = copies.entry(node(tasks)).or_default();
+            order.push((!running, *copy, *slot));
+            *copy += 1;
+        }
+    }
+    order.sort_unstable();
+    order
+        .into_iter()
+        .skip(keep)
+        .map(|(_, _, slot)| slot)
+        .collect()
+}
+
+/// One task on each node that takes tasks; a paused or unheard-of node keeps what it has.
+fn globalise(draft: &mut Draft<'_>, service: &Service) {
+    let covered: BTreeSet<NodeId> = draft
+        .state
+        .tasks_of(&service.id)
+        .filter(|t| is_wanted(t))
+        .filter_map(|t| t.node.clone())
+        .collect();
+    let lacking: Vec<NodeId> = draft
+        .state
+        .nodes
+        .values()
+        .filter(|n| is_eligible(n) && !covered.contains(&n.id))
+        .map(|n| n.id.clone())
+        .collect();
+    for node in lacking {
+        create(draft, service, 0, Some(node), TaskState::Running);
+    }
+}
+
+/// A task that waits for its restart delay is wanted `Ready`.
+fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
+    let due = ids(&draft.state, |t| {
+        let delay = Duration::from_millis(t.spec.restart_delay_ms);
+        t.desired == TaskState::Ready && waits.waited(&ObjectId::Task(t.id.clone())) >= delay
+    });
+    set_desired(draft, due, TaskState::Running);
+}
+
+/// Forgets tasks: unwanted ones that no node ever saw, ended ones that shall be removed, and what
+/// is older than the history of its slot.
+fn reap(draft: &mut Draft<'_>) {
+    let mut dead = ids(&draft.state, |t| {
+        !is_wanted(t)
+            && (t.status.state < TaskState::Assigned
+                || (t.desired == TaskState::Remove && t.status.state.is_terminal()))
+    });
+    let mut history: BTreeMap<(&ServiceId, u32, Option<&NodeId>), Vec<&Task>> = BTreeMap::new();
+    for task in draft.state.tasks.values() {
+        if !is_wanted(task) && task.status.state.is_terminal() {
+            let node = task.node.as_ref().filter(|_| task.slot == 0);
+            let slot = (&task.service, task.slot, node);
+            history.entry(slot).or_default().push(task);
+        }
+    }
+    for tasks in history.values_mut() {
+        tasks.sort_by_key(|t| std::cmp::Reverse((t.meta.created_at, t.status.since, &t.id)));
+        dead.extend(tasks.iter().skip(TASK_HISTORY).map(|t| t.id.clone()));
+    }
+    for id in dead {
+        draft.delete(ObjectId::Task(id));
+    }
+}
+
+/// Removed services stay while one of their tasks may still have connections.
+fn forget_ended_services(draft: &mut Draft<'_>) {
+    let state = &draft.state;
+    let has_tasks = |id: &ServiceId| {
+        let mut tasks = state.tasks_of(id);
+        tasks.any(|t| !t.status.state.is_terminal())
+    };
+    let ended: Vec<ServiceId> = state
+        .ending
+        .keys()
+        .filter(|id| !has_tasks(id))
+        .cloned()
+        .collect();
+    for id in ended {
+        draft.delete(ObjectId::Ending(id));
+    }
+}
+
+/// Tasks of a service that count as replicas of its present program.
+#[must_use]
+pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
+    let running = state
+        .tasks_of(&service.id)
+        .filter(|t| is_wanted(t) && t.status.state == TaskState::Running)
+        .filter(|t| same_program(&t.spec, &service.spec))
+        .count();
+    let desired = match service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicas as usize,
+        ServiceMode::Global => state.nodes.values().filter(|n| is_eligible(n)).count(),
+    };
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (count(running), count(desired))
+}

@@ -1,0 +1,540 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use weft_model::api::PeerAdd;
+use weft_model::objects::Mac;
+
+use super::*;
+
+/// No address is held twice on one network, whoever holds it, and no Ethernet address stands for two.
+fn assert_unique(state: &ClusterState) {
+    let mut seen = BTreeSet::new();
+    let mut claim = |network: &weft_model::id::NetworkId, ip: IpAddr| {
+        let net = &state.networks[network];
+        assert!(
+            net.subnets
+                .iter()
+                .any(|s| s.cidr.contains(&ip) && s.gateway != ip),
+            "{ip} is outside {}",
+            net.spec.name
+        );
+        assert!(seen.insert((network.clone(), ip)), "{ip} is held twice");
+    };
+    for service in state.services.values() {
+        for vip in &service.vips {
+            claim(&vip.network, vip.ip);
+        }
+    }
+    for task in state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal())
+    {
+        for a in &task.attachments {
+            for ip in &a.ips {
+                claim(&a.network, *ip);
+            }
+        }
+    }
+    for e in state.endpoints.values() {
+        for ip in &e.attachment.ips {
+            claim(&e.attachment.network, *ip);
+        }
+    }
+    for p in state.peers.values() {
+        claim(&p.network, p.ip);
+    }
+    let ingress = state.ingress().unwrap();
+    for n in state.nodes.values() {
+        for ip in n.ips_on(ingress) {
+            claim(&ingress.id, ip);
+        }
+    }
+    let mut macs: BTreeMap<_, String> = BTreeMap::new();
+    let mut stands_for = |network: &weft_model::id::NetworkId, mac: Mac, holder: &str| {
+        let known = macs
+            .entry((network.clone(), mac.0))
+            .or_insert(holder.to_owned());
+        assert_eq!(known, holder, "{mac} stands for both");
+    };
+    for (service, vip) in state
+        .services
+        .values()
+        .flat_map(|s| s.vips.iter().map(move |v| (s, v)))
+    {
+        stands_for(&vip.network, Mac::for_ip(vip.ip), service.id.as_str());
+    }
+    let tasks = state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal())
+        .flat_map(|t| &t.attachments);
+    for a in tasks.chain(state.endpoints.values().map(|e| &e.attachment)) {
+        stands_for(&a.network, a.mac, a.endpoint.as_str());
+    }
+    for net in state.networks.values() {
+        let gateway = net.subnets[0].gateway;
+        stands_for(&net.id, Mac::for_ip(gateway), "gateway");
+    }
+    let mut vnis = BTreeSet::new();
+    for n in state.networks.values() {
+        assert!(n.vni >= FIRST_VNI && vnis.insert(n.vni));
+    }
+    let ports: Vec<_> = state.services.values().flat_map(|s| &s.ports).collect();
+    let unique: BTreeSet<_> = ports.iter().map(|p| (p.published, p.protocol)).collect();
+    assert_eq!(ports.len(), unique.len());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Service(u8, u8, bool),
+    Scale(u8, u8),
+    RemoveService(u8),
+    Attach(u8, Option<u8>),
+    Detach(u8),
+    Peer(u8, u8),
+    Network(u8),
+    RemoveNetwork(u8),
+    Fail(u8),
+    Down(u8),
+    Up(u8),
+    Time(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
+        (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
+        (0..4u8).prop_map(Step::RemoveService),
+        (0..3u8, proptest::option::of(0..48u8)).prop_map(|(n, ip)| Step::Attach(n, ip)),
+        any::<u8>().prop_map(Step::Detach),
+        (0..3u8, 0..48u8).prop_map(|(n, ip)| Step::Peer(n, ip)),
+        (0..3u8).prop_map(Step::Network),
+        (0..3u8).prop_map(Step::RemoveNetwork),
+        any::<u8>().prop_map(Step::Fail),
+        (1..4u8).prop_map(Step::Down),
+        (1..4u8).prop_map(Step::Up),
+        any::<u16>().prop_map(Step::Time),
+    ]
+}
+
+/// Refusals are part of the game; what counts is what the state looks like afterwards.
+fn play(world: &mut World, step: Step) {
+    let net = |n: u8| format!("net{n}");
+    // An IPv4 address, one of IPv6 that nobody's IPv4 address leads to, or one that some does.
+    let host = |n: u8, ip: u8| match (ip / 16, ip % 16) {
+        (0, ip) => IpAddr::from([10, 99, n, ip]),
+        (1, ip) => format!("fd99:{n}::{ip}").parse().unwrap(),
+        (_, ip) => format!("fd99:{n}::10.99.{n}.{ip}").parse().unwrap(),
+    };
+    let result = match step {
+        Step::Service(s, replicas, port) => {
+            let mut spec = on(spec(&format!("s{s}"), replicas.into()), &net(s % 3));
+            if port {
+                spec = publish(spec, 0, 80);
+            }
+            world.create(spec).map(drop)
+        }
+        Step::Scale(s, replicas) => world
+            .run(|st, now, e| scale_service(st, now, e, &format!("s{s}"), replicas.into()))
+            .map(drop),
+        Step::RemoveService(s) => {
+            world.change(|st, now, e| remove_service(st, now, e, &format!("s{s}")))
+        }
+        Step::Attach(n, ip) => {
+            let cmd = Attach {
+                network: net(n),
+                ip: ip.map(|ip| host(n, ip)),
+                ..Attach::default()
+            };
+            world
+                .run(|st, now, e| attach_endpoint(st, now, e, &node(1), cmd))
+                .map(drop)
+        }
+        Step::Detach(i) => {
+            let all: Vec<_> = world.state.endpoints.values().cloned().collect();
+            match all.get(usize::from(i) % all.len().max(1)) {
+                Some(e) => {
+                    let (network, id) = (
+                        e.attachment.network.0.clone(),
+                        e.attachment.endpoint.0.clone(),
+                    );
+                    world
+                        .run(|st, now, en| {
+                            detach_endpoint(st, now, en, Detacher::Force, &network, &id)
+                        })
+                        .map(drop)
+                }
+                None => Ok(()),
+            }
+        }
+        Step::Peer(n, ip) => {
+            let peer = PeerAdd {
+                ip: host(n, ip),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                vtep: "198.51.100.1".parse().unwrap(),
+            };
+            world
+                .run(|st, now, e| add_peer(st, now, e, &net(n), &peer))
+                .map(drop)
+        }
+        // A /28 each, so that networks run full; the first has IPv4 only.
+        Step::Network(0) => world.network("net0", &["10.99.0.0/28"]),
+        Step::Network(n) => {
+            let (v4, v6) = (format!("10.99.{n}.0/28"), format!("fd99:{n}::/96"));
+            world.network(&net(n), &[&v6, &v4])
+        }
+        Step::RemoveNetwork(n) => world.change(|st, now, e| remove_network(st, now, e, &net(n))),
+        Step::Fail(i) => {
+            let running: Vec<_> = world
+                .state
+                .tasks
+                .values()
+                .filter(|t| t.status.state == TaskState::Running)
+                .map(|t| t.id.clone())
+                .collect();
+            if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
+                world.report(id, TaskState::Failed);
+            }
+            Ok(())
+        }
+        Step::Down(n) => {
+            world.health(n, NodeState::Down);
+            Ok(())
+        }
+        Step::Up(n) => {
+            world.health(n, NodeState::Ready);
+            Ok(())
+        }
+        Step::Time(ms) => {
+            world.advance(ms.into());
+            Ok(())
+        }
+    };
+    if let Err(e) = result {
+        assert!(!e.message.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_is_allocated_twice(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::new(3);
+        for step in steps {
+            play(&mut world, step);
+            world.run_tasks();
+            assert_unique(&world.state);
+        }
+    }
+}
+
+#[test]
+fn first_networks_follow_swarm() {
+    let mut world = World::new(1);
+    world.network("a", &[]).unwrap();
+    world.network("b", &[]).unwrap();
+    let cidr = |name: &str| {
+        let n = world.state.find_network(name).unwrap();
+        (
+            n.vni,
+            n.subnets[0].cidr.to_string(),
+            n.subnets[0].gateway.to_string(),
+        )
+    };
+    assert_eq!(
+        cidr("ingress"),
+        (4096, "10.0.0.0/24".into(), "10.0.0.1".into())
+    );
+    assert_eq!(cidr("a"), (4097, "10.0.1.0/24".into(), "10.0.1.1".into()));
+    assert_eq!(cidr("b"), (4098, "10.0.2.0/24".into(), "10.0.2.1".into()));
+    assert_eq!(
+        world.state.nodes[&node(1)].ingress_ip,
+        "10.0.0.2".parse().ok()
+    );
+}
+
+#[test]
+fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
+    let mut world = World::new(2);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    let ingress = world.state.ingress().unwrap();
+    let v6 = ingress.subnets[1].cidr;
+    assert!(v6.addr().is_ipv6() && v6.prefix_len() == 64);
+    for task in world.wanted("web") {
+        let ips = &task.attachments[0].ips;
+        assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
+    }
+    let holder = |ip| ipam::holder(&world.state, &ingress.id, ip);
+    for node in world.state.nodes.values() {
+        let Some(IpAddr::V4(ip)) = node.ingress_ip else {
+            panic!("{:?}", node.ingress_ip)
+        };
+        let twin = ingress.twin(ip).unwrap();
+        assert_eq!(holder(twin.into()), Some(format!("node {}", node.hostname)));
+    }
+    assert_unique(&world.state);
+}
+
+#[test]
+fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
+    let init = InitCluster {
+        cluster_id: "c".into(),
+        node_id: node(1),
+        node: description(1),
+        default_address_pools: Vec::new(),
+        subnet_prefix_len: None,
+        data_path_port: None,
+        reserved: ["fd00::/9", "fd80::/9"]
+            .map(|dest| HostRoute::connected(dest.parse().unwrap(), "dev wg0"))
+            .to_vec(),
+    };
+    let mut entropy = Entropy::from_seed([7; 32]);
+    let mut state = ClusterState::default();
+    let planned = init_cluster(&state, 1, &mut entropy, init).unwrap();
+    state.apply(&planned.changes);
+    let ingress = state.ingress().unwrap();
+    assert_eq!((ingress.subnets.len(), ingress.spec.ipv6), (1, false));
+    assert_eq!(planned.value.ips_on(ingress).count(), 1);
+}
+
+#[test]
+fn ingress_of_an_older_store_stays_as_it_is() {
+    let mut world = World::new(1);
+    let mut ingress = world.state.ingress().unwrap().clone();
+    ingress.spec.ipv6 = false;
+    ingress.subnets.truncate(1);
+    world.state.networks.insert(ingress.id.clone(), ingress);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    for task in world.wanted("web") {
+        assert_eq!(task.attachments[0].ips.len(), 1);
+    }
+    assert_unique(&world.state);
+}
+
+#[test]
+fn freed_numbers_rest() {
+    let mut world = World::new(1);
+    world.network("a", &[]).unwrap();
+    world
+        .change(|s, now, e| remove_network(s, now, e, "a"))
+        .unwrap();
+    world.network("b", &[]).unwrap();
+    let b = world.state.find_network("b").unwrap();
+    assert_eq!(
+        (b.vni, b.subnets[0].cidr.to_string().as_str()),
+        (4098, "10.0.2.0/24")
+    );
+
+    let attach = |world: &mut World| {
+        let cmd = Attach {
+            network: "b".into(),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+            .unwrap()
+    };
+    let first = attach(&mut world);
+    assert_eq!(first.attachment.ips[0].to_string(), "10.0.2.2");
+    assert_eq!(first.attachment.mac.to_string(), "02:42:0a:00:02:02");
+    let name = first.name;
+    world
+        .run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(1)), "b", &name))
+        .unwrap();
+    assert_eq!(attach(&mut world).attachment.ips[0].to_string(), "10.0.2.3");
+}
+
+#[test]
+fn a_full_network_is_said_on_the_task_and_heals() {
+    let mut world = World::new(1);
+    world.network("tiny", &["10.9.0.0/29"]).unwrap();
+    // Five addresses: one VIP and four tasks.
+    world.create(on(spec("web", 6), "tiny")).unwrap();
+    let stuck: Vec<_> = world
+        .wanted("web")
+        .into_iter()
+        .filter(|t| t.status.state == TaskState::New)
+        .collect();
+    assert_eq!(stuck.len(), 2);
+    for task in &stuck {
+        assert!(
+            task.status.err.starts_with(
+                "could not find an available IP on network tiny (5 of 5 addresses of 10.9.0.0/29 are in use)"
+            ),
+            "{}",
+            task.status.err
+        );
+    }
+    let refused = world.create(on(spec("db", 1), "tiny")).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    assert!(refused.message.contains("tiny (5 of 5"), "{refused}");
+    world.run_tasks();
+    let running = world
+        .wanted("web")
+        .into_iter()
+        .find(|t| t.status.state == TaskState::Running);
+    world.report(&running.unwrap().id, TaskState::Failed);
+    // One address came free: one of those that waited has it.
+    let stuck = world
+        .wanted("web")
+        .into_iter()
+        .filter(|t| t.status.state == TaskState::New);
+    assert_eq!(stuck.count(), 2, "the replacement waits in turn");
+    let network = world.state.find_network("tiny").unwrap();
+    assert_eq!(usage(&world.state, network), (5, 5));
+}
+
+fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::objects::Network {
+    let spec = NetworkSpec {
+        name: name.into(),
+        ipv6: true,
+        subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+        ..NetworkSpec::default()
+    };
+    world
+        .run(|s, now, e| create_network(s, now, e, spec, &[]))
+        .unwrap()
+}
+
+#[test]
+fn dual_stack_networks_give_both_addresses() {
+    let mut world = World::new(1);
+    let network = dual_stack(&mut world, "six", &[]);
+    assert_eq!(network.subnets.len(), 2);
+    let v6 = network.subnets[1].cidr;
+    assert!("fd00::/8".parse::<ipnet::IpNet>().unwrap().contains(&v6) && v6.prefix_len() == 64);
+    let service = world.create(on(spec("web", 1), "six")).unwrap();
+    let task = world.wanted("web").remove(0);
+    for ips in [
+        service.vips.iter().map(|v| v.ip).collect(),
+        task.attachments[0].ips.clone(),
+    ] {
+        let [IpAddr::V4(four), IpAddr::V6(six)] = ips[..] else {
+            panic!("one of each family: {ips:?}");
+        };
+        assert!(v6.contains(&IpAddr::V6(six)));
+        assert_eq!(six.octets()[12..], four.octets());
+        assert_eq!(Mac::for_ip(four.into()), Mac::for_ip(six.into()));
+    }
+}
+
+#[test]
+fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
+    let mut world = World::new(1);
+    let first = dual_stack(&mut world, "a", &[]).subnets[1].cidr;
+    let second = dual_stack(&mut world, "b", &[]).subnets[1].cidr;
+    assert_ne!(first, second);
+    // The prefix that comes next is taken by hand: the one behind it is given out.
+    let next = |cidr: ipnet::IpNet| -> ipnet::IpNet {
+        let ipnet::IpNet::V6(v6) = cidr else {
+            panic!("{cidr} is not IPv6")
+        };
+        let addr = std::net::Ipv6Addr::from(u128::from(v6.network()) + (1 << 64));
+        ipnet::Ipv6Net::new_assert(addr, 64).into()
+    };
+    let third = next(second);
+    let by_hand = dual_stack(&mut world, "c", &[&third.to_string()]);
+    assert_eq!(by_hand.subnets[1].cidr, third);
+    let fourth = dual_stack(&mut world, "d", &[]).subnets[1].cidr;
+    assert_eq!(fourth, next(third));
+    // Deterministic: the same commands give the same prefixes in a second world.
+    let mut again = World::new(1);
+    assert_eq!(dual_stack(&mut again, "a", &[]).subnets[1].cidr, first);
+}
+
+#[test]
+fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
+    let mut world = World::new(1);
+    let mut cluster = world.state.cluster.clone().unwrap();
+    cluster
+        .default_address_pools
+        .push("fd01:2:3::/63".parse().unwrap());
+    world.state.cluster = Some(cluster);
+    for (name, cidr) in [("a", "fd01:2:3::/64"), ("b", "fd01:2:3:1::/64")] {
+        assert_eq!(
+            dual_stack(&mut world, name, &[]).subnets[1]
+                .cidr
+                .to_string(),
+            cidr
+        );
+    }
+    let refused = |world: &mut World, subnets: &[&str], says: &str| {
+        let spec = NetworkSpec {
+            name: "c".into(),
+            ipv6: true,
+            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ..NetworkSpec::default()
+        };
+        let error = world
+            .run(|s, now, e| create_network(s, now, e, spec, &[]))
+            .unwrap_err();
+        assert!(error.message.contains(says), "{error}");
+    };
+    refused(&mut world, &[], "no free IPv6 subnet for network c");
+    refused(&mut world, &["fd09::/97"], "use /96 or larger");
+    refused(&mut world, &["fe80::/64"], "link-local");
+}
+
+#[test]
+fn an_address_that_was_asked_for_comes_with_one_of_the_other_family() {
+    let mut world = World::new(1);
+    dual_stack(&mut world, "six", &["10.9.0.0/24", "fd09::/64"]);
+    let attach = |world: &mut World, ip: Option<&str>| {
+        let cmd = Attach {
+            network: "six".into(),
+            ip: ip.map(|ip| ip.parse().unwrap()),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+            .map(|e| {
+                e.attachment
+                    .ips
+                    .iter()
+                    .map(IpAddr::to_string)
+                    .collect::<Vec<_>>()
+            })
+            .map_err(|e| e.message)
+    };
+    let pair = |a: &str, b: &str| Ok(vec![a.to_owned(), b.to_owned()]);
+    assert_eq!(
+        attach(&mut world, Some("10.9.0.7")),
+        pair("10.9.0.7", "fd09::a09:7")
+    );
+    assert_eq!(
+        attach(&mut world, Some("fd09::5")),
+        pair("10.9.0.2", "fd09::5")
+    );
+    // The IPv6 address that 10.9.0.3 would bring along is held: the next one is given.
+    assert_eq!(
+        attach(&mut world, Some("fd09::a09:4")),
+        pair("10.9.0.3", "fd09::a09:4")
+    );
+    assert_eq!(attach(&mut world, None), pair("10.9.0.5", "fd09::a09:5"));
+    let error = attach(&mut world, Some("10.9.0.4")).unwrap_err();
+    assert!(
+        error.starts_with("address 10.9.0.4 comes with fd09::a09:4: ")
+            && error.contains("already in use by endpoint"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ingress_is_the_last_interface() {
+    let mut world = World::new(2);
+    world.network("back", &[]).unwrap();
+    let web = world
+        .create(publish(on(spec("web", 2), "back"), 8000, 80))
+        .unwrap();
+    let back = world.state.find_network("back").unwrap().id.clone();
+    let ingress = world.state.ingress().unwrap().id.clone();
+    let vips: Vec<_> = web.vips.iter().map(|v| v.network.clone()).collect();
+    assert_eq!(vips, [back.clone(), ingress.clone(), ingress.clone()]);
+    for task in world.wanted("web") {
+        let order: Vec<_> = task.attachments.iter().map(|a| a.network.clone()).collect();
+        assert_eq!(order, [back.clone(), ingress.clone()]);
+    }
+    world.create(publish(spec("only", 1), 8001, 80)).unwrap();
+    assert_eq!(world.wanted("only")[0].attachments[0].network, ingress);
+}

@@ -1,0 +1,708 @@
+use weft_model::api::PeerAdd;
+use weft_model::objects::{EndpointMode, Protocol, PublishMode};
+
+use super::*;
+
+#[track_caller]
+pub(super) fn refused<T: std::fmt::Debug>(
+    result: Result<T, CommandError>,
+    kind: ErrorKind,
+    text: &str,
+) {
+    let error = result.unwrap_err();
+    assert!(error.message.contains(text), "{error}");
+    assert_eq!(error.kind, kind, "{error}");
+}
+
+#[test]
+fn ports_in_use_name_their_owner() {
+    let mut world = World::new(1);
+    let web = world.create(publish(spec("web", 1), 8000, 80)).unwrap();
+    refused(
+        world.create(publish(spec("api", 1), 8000, 8080)),
+        ErrorKind::Conflict,
+        &format!(
+            "port '8000' is already in use by service 'web' ({}) as an ingress port",
+            web.id
+        ),
+    );
+    assert!(
+        world.state.find_service("api").is_err(),
+        "nothing half-made"
+    );
+    let mut udp = publish(spec("api", 1), 8000, 8080);
+    udp.ports[0].protocol = Protocol::Udp;
+    world.create(udp).unwrap();
+    let mut host = publish(spec("h", 1), 9000, 80);
+    host.ports[0].mode = PublishMode::Host;
+    world.create(host).unwrap();
+    refused(
+        world.create(publish(spec("x", 1), 9000, 80)),
+        ErrorKind::Conflict,
+        "port '9000' is already in use by service 'h' (",
+    );
+    let mut bound = publish(publish(spec("b", 1), 7000, 80), 7000, 80);
+    bound.ports[0].host_ip = "192.0.2.1".parse().ok();
+    bound.ports[1].host_ip = "192.0.2.2".parse().ok();
+    world.create(bound).unwrap();
+}
+
+#[test]
+fn dynamic_ports() {
+    let mut world = World::new(1);
+    let a = world
+        .create(publish(publish(spec("a", 1), 0, 80), 0, 81))
+        .unwrap();
+    assert_eq!(
+        a.ports.iter().map(|p| p.published).collect::<Vec<_>>(),
+        [30000, 30001]
+    );
+    world
+        .change(|s, now, e| remove_service(s, now, e, "a"))
+        .unwrap();
+    let b = world.create(publish(spec("b", 1), 0, 80)).unwrap();
+    assert_eq!(b.ports[0].published, 30002, "just freed ports rest");
+}
+
+#[test]
+fn specs_that_cannot_work() {
+    let mut world = World::new(1);
+    let bad = ErrorKind::BadRequest;
+    refused(
+        world.create(spec("no dots.", 1)),
+        bad,
+        "name must be valid as a DNS name component",
+    );
+    refused(
+        world.create(spec(&"x".repeat(64), 1)),
+        bad,
+        "name must be 63 characters or fewer",
+    );
+    refused(
+        world.create(publish(spec("a", 1), 80, 0)),
+        bad,
+        "missing mandatory field 'target'",
+    );
+    refused(
+        world.create(publish(publish(spec("a", 1), 80, 1), 80, 2)),
+        bad,
+        "EndpointSpec: duplicate published ports provided",
+    );
+    let mut dnsrr = publish(spec("a", 1), 80, 80);
+    dnsrr.endpoint_mode = EndpointMode::Dnsrr;
+    refused(
+        world.create(dnsrr),
+        bad,
+        "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+    );
+    refused(
+        world.create(on(spec("a", 1), "nope")),
+        ErrorKind::NotFound,
+        "no such network: nope",
+    );
+    refused(
+        world.create(on(spec("a", 1), "ingress")),
+        bad,
+        "Service cannot be explicitly attached to the ingress network",
+    );
+    let mut image = spec("a", 1);
+    image.image = "nginx".into();
+    refused(world.create(image), bad, "image \"nginx\" is not supported");
+    world.create(spec("a", 1)).unwrap();
+    refused(
+        world.create(spec("a", 1)),
+        ErrorKind::Conflict,
+        "name conflicts with an existing object: service a already exists",
+    );
+    let mut global = spec("g", 1);
+    global.mode = ServiceMode::Global;
+    world.create(global).unwrap();
+    refused(
+        world.run(|s, now, e| scale_service(s, now, e, "g", 2)),
+        bad,
+        "scale can only be used with replicated or replicated-job mode",
+    );
+}
+
+#[test]
+fn more_replicas_or_longer_delays_than_allowed() {
+    let mut world = World::new(1);
+    let bad = ErrorKind::BadRequest;
+    let many = "4000000000 replicas are too many: a service may have 10000 at most";
+    refused(world.create(spec("web", 4_000_000_000)), bad, many);
+    world.create(spec("web", 1)).unwrap();
+    let scale = |replicas| move |s: &_, now, e: &mut _| scale_service(s, now, e, "web", replicas);
+    refused(world.run(scale(4_000_000_000)), bad, many);
+    let over = "10001 replicas are too many";
+    refused(world.run(scale(MAX_REPLICAS + 1)), bad, over);
+    let state = &world.state;
+    assert!(scale(MAX_REPLICAS)(state, world.now, &mut world.entropy).is_ok());
+    assert_eq!(world.wanted("web").len(), 1);
+
+    let mut slow = spec("slow", 1);
+    slow.restart_delay_ms = MAX_DELAY_MS + 1;
+    let text = "restart delay of 86400001 ms is too long: it may be 86400000 ms (24 hours)";
+    refused(world.create(slow), bad, text);
+    let mut slow = spec("slow", 1);
+    slow.stop_grace_ms = u64::MAX;
+    refused(
+        world.create(slow),
+        bad,
+        "stop grace period of 18446744073709551615 ms",
+    );
+    let mut slow = spec("slow", 1);
+    (slow.restart_delay_ms, slow.stop_grace_ms) = (MAX_DELAY_MS, MAX_DELAY_MS);
+    world.create(slow).unwrap();
+}
+
+#[test]
+fn what_tasks_may_do_is_checked_and_spelled_in_one_way() {
+    let mut world = World::new(1);
+    let mut web = spec("web", 1);
+    web.privileges.cap_add = ["net_admin", "CAP_NET_ADMIN", "sys_time"]
+        .map(Into::into)
+        .into();
+    web.privileges.cap_drop = vec!["all".to_owned()];
+    web.privileges.user = "www-data:33".to_owned();
+    let service = world.create(web.clone()).unwrap();
+    let stored = &service.spec.privileges;
+    assert_eq!(stored.cap_add, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+    assert_eq!(stored.cap_drop, ["ALL"]);
+    // A store from before has no such field.
+    let mut old = serde_json::to_value(spec("old", 1)).unwrap();
+    assert!(old.as_object_mut().unwrap().get("privileges").is_none());
+    let old: ServiceSpec = serde_json::from_value(old).unwrap();
+    assert_eq!(old, spec("old", 1));
+
+    let bad = ErrorKind::BadRequest;
+    let mut wrong = spec("wrong", 1);
+    wrong.privileges.cap_drop = vec!["NET".to_owned()];
+    refused(
+        world.create(wrong),
+        bad,
+        "unknown capability \"NET\": write ALL or one of CHOWN",
+    );
+    for user in [
+        "a b",
+        ":",
+        "www:",
+        ":33",
+        "a:b:c",
+        "a\u{1b}b",
+        &"x".repeat(129),
+    ] {
+        let mut wrong = spec("wrong", 1);
+        wrong.privileges.user = user.to_owned();
+        refused(world.create(wrong), bad, "invalid user \"");
+    }
+}
+
+#[test]
+fn subnets_that_collide() {
+    let mut world = World::new(1);
+    world.network("a", &["10.5.0.0/16"]).unwrap();
+    refused(
+        world.network("a", &[]),
+        ErrorKind::Conflict,
+        "network with name a already exists",
+    );
+    refused(
+        world.network("b", &["10.5.7.0/24"]),
+        ErrorKind::Conflict,
+        "subnet 10.5.7.0/24 overlaps with 10.5.0.0/16 of network a",
+    );
+    let bad = ErrorKind::BadRequest;
+    refused(
+        world.network("b", &["10.6.0.1/24"]),
+        bad,
+        "it should be 10.6.0.0/24",
+    );
+    for small in ["10.6.0.0/30", "10.6.0.0/31", "10.6.0.0/32"] {
+        let text = format!("subnet {small} is too small for a network; use /29 or larger");
+        refused(world.network("b", &[small]), bad, &text);
+    }
+    world.network("small", &["10.6.0.0/29"]).unwrap();
+    refused(
+        world.network("b", &["::ffff:10.7.0.0/120"]),
+        bad,
+        "subnet ::ffff:10.7.0.0/120 is too small for a network; use /96 or larger",
+    );
+    refused(world.network("b", &["127.1.0.0/16"]), bad, "loopback");
+    refused(world.network("bad name", &[]), bad, "invalid network name");
+    let connected = |dest: &str| HostRoute::connected(dest.parse().unwrap(), "dev wg0");
+    let reserved = ["0.0.0.0/0", "10.0.0.0/14"].map(connected);
+    let spec = NetworkSpec {
+        name: "b".into(),
+        subnets: vec!["10.1.2.0/24".parse().unwrap()],
+        ..NetworkSpec::default()
+    };
+    refused(
+        world.run(|s, now, e| create_network(s, now, e, spec, &reserved)),
+        ErrorKind::Conflict,
+        "subnet 10.1.2.0/24 of network b overlaps with the host route 10.0.0.0/14 (dev wg0)",
+    );
+    // Without --subnet, the pool goes round what is taken.
+    let free = NetworkSpec {
+        name: "c".into(),
+        ..NetworkSpec::default()
+    };
+    let c = world
+        .run(|s, now, e| create_network(s, now, e, free, &reserved))
+        .unwrap();
+    assert_eq!(c.subnets[0].cidr.to_string(), "10.4.0.0/24");
+    let all = ["10.0.0.0/9", "10.128.0.0/9"].map(connected);
+    let none = NetworkSpec {
+        name: "d".into(),
+        ..NetworkSpec::default()
+    };
+    refused(
+        world.run(|s, now, e| create_network(s, now, e, none, &all)),
+        ErrorKind::Conflict,
+        "no free /24 subnet for network d in the address pools 10.0.0.0/8; a part is covered by the host route 10.128.0.0/9 (dev wg0)",
+    );
+}
+
+/// A VPN takes the default route in pieces; a company routes all private ranges to a gateway.
+#[test]
+fn networks_can_be_made_beside_a_full_tunnel() {
+    let mut world = World::new(1);
+    let tunnel = [
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "2000::/3",
+        "fc00::/7",
+        "10.0.0.0/8",
+    ];
+    let routes = tunnel.map(|dest| HostRoute::by_gateway(dest.parse().unwrap(), "dev tun0"));
+    let mut make = |name: &str, subnets: &[&str]| {
+        let spec = NetworkSpec {
+            name: name.into(),
+            ipv6: true,
+            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ..NetworkSpec::default()
+        };
+        let made = world.run(|s, now, e| create_network(s, now, e, spec, &routes));
+        made.unwrap().subnets[0].cidr.to_string()
+    };
+    assert_eq!(make("a", &[]), "10.0.1.0/24");
+    assert_eq!(make("b", &["10.50.0.0/24"]), "10.50.0.0/24");
+}
+
+#[test]
+fn a_static_peer_is_another_machine() {
+    let mut world = World::new(2);
+    world.network("n", &["10.7.0.0/24"]).unwrap();
+    for (vtep, says) in [
+        ("127.0.0.1", "is not the address of one machine"),
+        ("169.254.3.4", "is not the address of one machine"),
+        ("fe80::1", "is not the address of one machine"),
+        ("192.0.2.2", "is that of node n2"),
+    ] {
+        let peer = PeerAdd {
+            ip: "10.7.0.20".parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            vtep: vtep.parse().unwrap(),
+        };
+        refused(
+            world.run(|s, now, e| add_peer(s, now, e, "n", &peer)),
+            ErrorKind::BadRequest,
+            says,
+        );
+    }
+    assert!(world.state.peers.is_empty());
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let mut world = World::new(1);
+    for (key, says) in [
+        ("encrypted", "traffic between nodes is not encrypted"),
+        ("com.docker.network.driver.mtu", "the MTU follows from"),
+        (
+            "colour",
+            "\"colour\" is not known (there are none in this version)",
+        ),
+    ] {
+        let spec = NetworkSpec {
+            name: "n".into(),
+            options: BTreeMap::from([(key.to_owned(), String::new())]),
+            ..NetworkSpec::default()
+        };
+        refused(
+            world.run(|s, now, e| create_network(s, now, e, spec, &[])),
+            ErrorKind::BadRequest,
+            says,
+        );
+    }
+    assert_eq!(world.state.networks.len(), 1, "ingress alone");
+}
+
+fn detach(
+    world: &mut World,
+    who: Detacher<'_>,
+) -> Result<weft_model::objects::Endpoint, CommandError> {
+    world.run(|s, now, e| detach_endpoint(s, now, e, who, "n", "b3"))
+}
+
+#[test]
+fn nodes_that_are_gone_hold_nothing() {
+    let mut world = World::new(3);
+    world.network("n", &[]).unwrap();
+    world.create(on(spec("web", 3), "n")).unwrap();
+    world.run_tasks();
+    for n in 2..=3u8 {
+        let cmd = Attach {
+            network: "n".into(),
+            name: Some(format!("b{n}")),
+            ..Attach::default()
+        };
+        world
+            .run(|s, now, e| attach_endpoint(s, now, e, &node(n), cmd))
+            .unwrap();
+    }
+    // One leaves, one dies.
+    world
+        .change(|s, now, e| leave_node(s, now, e, &node(2)))
+        .unwrap();
+    refused(
+        detach(&mut world, Detacher::Manager(&node(1))),
+        ErrorKind::Forbidden,
+        "endpoint b3 is on node n3; disconnect it there, or use --force",
+    );
+    world.health(3, NodeState::Down);
+    let left: Vec<_> = world.state.endpoints.values().map(|e| &e.name).collect();
+    assert_eq!(left, ["b3"], "the endpoint of the node that left is gone");
+    world.run_tasks();
+    assert_eq!(
+        world.spread("web"),
+        BTreeMap::from([("node1".to_owned(), 3)])
+    );
+    world
+        .change(|s, now, e| remove_service(s, now, e, "web"))
+        .unwrap();
+    world.run_tasks();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "n")),
+        ErrorKind::Conflict,
+        "run \"weft network disconnect n b3\" there first, or with --force here",
+    );
+    refused(
+        detach(&mut world, Detacher::Node(&node(2))),
+        ErrorKind::Forbidden,
+        "disconnect it there, or with --force on a manager",
+    );
+    detach(&mut world, Detacher::Manager(&node(1))).unwrap();
+    let waiting = world
+        .state
+        .tasks
+        .values()
+        .filter(|t| !t.status.state.is_terminal());
+    assert_eq!(waiting.count(), 1, "node3 may still run its task");
+    world
+        .change(|s, now, e| remove_network(s, now, e, "n"))
+        .unwrap();
+    world.health(3, NodeState::Ready);
+    world.run_tasks();
+    assert!(world.state.tasks.is_empty(), "{:?}", world.state.tasks);
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n3", false)),
+        ErrorKind::BadRequest,
+        "is not down and can't be removed",
+    );
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n2", false))
+        .unwrap();
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n3", true))
+        .unwrap();
+    assert_eq!(world.state.nodes.len(), 1);
+}
+
+#[test]
+fn networks_in_use_name_their_user() {
+    let mut world = World::new(1);
+    world.network("n", &[]).unwrap();
+    world.create(on(spec("web", 0), "n")).unwrap();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "n")),
+        ErrorKind::Conflict,
+        "network n is in use by service web",
+    );
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "ingress")),
+        ErrorKind::Forbidden,
+        "ingress network ingress cannot be removed: every node accepts published ports",
+    );
+    assert!(world.state.ingress().is_some());
+    world.network("m", &[]).unwrap();
+    let cmd = Attach {
+        network: "m".into(),
+        name: Some("box".into()),
+        ..Attach::default()
+    };
+    world
+        .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| remove_network(s, now, e, "m")),
+        ErrorKind::Conflict,
+        "network m is in use by endpoint box on node n1",
+    );
+}
+
+#[test]
+fn addresses_and_names_in_use_name_their_holder() {
+    let mut world = World::new(2);
+    world.network("n", &["10.7.0.0/24"]).unwrap();
+    let attach = |world: &mut World, ip: &str, name: &str| {
+        let cmd = Attach {
+            network: "n".into(),
+            ip: ip.parse().ok(),
+            name: Some(name.into()),
+            ..Attach::default()
+        };
+        world.run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
+    };
+    attach(&mut world, "10.7.0.9", "box").unwrap();
+    let conflict = ErrorKind::Conflict;
+    refused(
+        attach(&mut world, "10.7.0.9", "other"),
+        conflict,
+        "address 10.7.0.9 on network n is already in use by endpoint box",
+    );
+    refused(
+        attach(&mut world, "10.7.0.1", "gw"),
+        conflict,
+        "by the gateway of the network",
+    );
+    refused(
+        attach(&mut world, "10.8.0.1", "far"),
+        ErrorKind::BadRequest,
+        "not a host address of network n (10.7.0.0/24)",
+    );
+    refused(
+        attach(&mut world, "10.7.0.255", "bc"),
+        ErrorKind::BadRequest,
+        "not a host address",
+    );
+    refused(
+        attach(&mut world, "10.7.0.10", "box"),
+        conflict,
+        "endpoint with name box already exists in network n (on node n1)",
+    );
+    refused(
+        world.run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(2)), "n", "box")),
+        ErrorKind::Forbidden,
+        "endpoint box is on node n1; disconnect it there",
+    );
+    let peer = |ip: &str, mac: &str| PeerAdd {
+        ip: ip.parse().unwrap(),
+        mac: mac.parse().unwrap(),
+        vtep: "198.51.100.7".parse().unwrap(),
+    };
+    let good = peer("10.7.0.20", "02:00:00:00:00:01");
+    world
+        .run(|s, now, e| add_peer(s, now, e, "n", &good))
+        .unwrap();
+    refused(
+        world.run(|s, now, e| add_peer(s, now, e, "n", &good)),
+        conflict,
+        "already in use by the static peer behind 198.51.100.7",
+    );
+    refused(
+        world.run(|s, now, e| add_peer(s, now, e, "n", &peer("10.7.0.21", "01:00:5e:00:00:01"))),
+        ErrorKind::BadRequest,
+        "not the address of one interface",
+    );
+    world
+        .change(|s, now, e| remove_peer(s, now, e, "n", good.ip))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| remove_peer(s, now, e, "n", good.ip)),
+        ErrorKind::NotFound,
+        "no such static peer: 10.7.0.20 on network n",
+    );
+}
+
+#[test]
+fn reports_never_go_backwards_and_never_from_others() {
+    let mut world = World::new(2);
+    world.create(spec("web", 1)).unwrap();
+    let task = world.wanted("web").remove(0);
+    world.report(&task.id, TaskState::Running);
+    world.report(&task.id, TaskState::Preparing);
+    assert_eq!(world.state.tasks[&task.id].status.state, TaskState::Running);
+    let status = TaskStatus {
+        state: TaskState::Failed,
+        ..TaskStatus::default()
+    };
+    refused(
+        world.change(|s, now, e| update_task_status(s, now, e, &node(2), &task.id, &status)),
+        ErrorKind::Forbidden,
+        "is not assigned to node node2",
+    );
+    let gone = TaskId("forgotten".into());
+    world
+        .change(|s, now, e| update_task_status(s, now, e, &node(2), &gone, &status))
+        .unwrap();
+}
+
+#[test]
+fn references() {
+    let mut world = World::new(1);
+    world.create(spec("web", 0)).unwrap();
+    let id = world.service("web");
+    assert_eq!(world.state.find_service(id.as_str()).unwrap().id, id);
+    assert_eq!(world.state.find_service(&id.as_str()[..10]).unwrap().id, id);
+    refused(
+        world.state.find_service("nope"),
+        ErrorKind::NotFound,
+        "no such service: nope",
+    );
+    refused(
+        world.state.find_service(""),
+        ErrorKind::NotFound,
+        "no such service: ",
+    );
+    world.add_node(2);
+    refused(
+        world.state.find_node("node"),
+        ErrorKind::BadRequest,
+        "node node is ambiguous (2 matches found)",
+    );
+}
+
+/// A whole id counts before a name, and a name before the beginning of an id.
+#[test]
+fn a_service_may_have_the_id_of_another_for_its_name_or_the_beginning_of_it() {
+    let mut world = World::new(1);
+    let found = |world: &World, reference: &str| {
+        let service = world.state.find_service(reference).unwrap();
+        service.id.clone()
+    };
+    let web = world.create(spec("web", 0)).unwrap().id;
+    let (id, start) = (web.as_str(), &web.as_str()[..10]);
+    let named_id = world.create(spec(id, 0)).unwrap().id;
+    let named_start = world.create(spec(start, 0)).unwrap().id;
+    assert_eq!(found(&world, id), web);
+    assert_eq!(found(&world, "web"), web);
+    assert_eq!(found(&world, start), named_start);
+    assert_eq!(found(&world, &id[..11]), web);
+    assert_eq!(found(&world, named_id.as_str()), named_id);
+    world
+        .change(|s, now, e| remove_service(s, now, e, id))
+        .unwrap();
+    assert_eq!(found(&world, id), named_id);
+    assert_eq!(found(&world, start), named_start);
+}
+
+#[test]
+fn members() {
+    let mut world = World::new(2);
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n1", true)),
+        ErrorKind::BadRequest,
+        "is a cluster manager and is a member of the raft cluster",
+    );
+    refused(
+        world.run(|s, now, e| remove_node(s, now, e, "n2", false)),
+        ErrorKind::BadRequest,
+        "node node2 is not down and can't be removed",
+    );
+    world.health(2, NodeState::Down);
+    world
+        .run(|s, now, e| remove_node(s, now, e, "n2", false))
+        .unwrap();
+    refused(
+        world.change(|s, now, e| set_node_state(s, now, e, &node(2), NodeState::Ready, "")),
+        ErrorKind::Forbidden,
+        "Permission denied: node node2 was removed from swarm",
+    );
+}
+
+#[test]
+fn join_secrets_decide_the_role_and_rotate() {
+    let mut world = World::new(1);
+    let role =
+        |world: &World, secret: &[u8; 16]| role_of_secret(&world.state, secret, |a, b| a == b);
+    let before = world.state.secrets.clone().unwrap();
+    assert_eq!(role(&world, &before.worker), Some(Role::Worker));
+    assert_eq!(role(&world, &before.manager), Some(Role::Manager));
+    assert_eq!(role(&world, &[0; 16]), None);
+    world
+        .run(|s, now, e| rotate_token(s, now, e, Role::Worker))
+        .unwrap();
+    assert_eq!(role(&world, &before.worker), None);
+    assert_eq!(role(&world, &before.manager), Some(Role::Manager));
+    assert_eq!(format!("{before:?}"), "Secrets(..)");
+}
+
+#[test]
+fn the_state_survives_serialisation() {
+    let mut world = World::new(2);
+    world.network("n", &[]).unwrap();
+    world
+        .create(publish(on(spec("web", 2), "n"), 8000, 80))
+        .unwrap();
+    let text = serde_json::to_string(&world.state).unwrap();
+    assert_eq!(
+        serde_json::from_str::<ClusterState>(&text).unwrap(),
+        world.state
+    );
+    let orders = orders_of(&world.state, &node(1)).unwrap();
+    assert_eq!(orders.shared.nodes.len(), 2);
+    assert_eq!(orders.own.tasks.len(), 1);
+    let versions = (orders.shared.version, orders.own.version);
+    assert_eq!(versions, (world.state.version, world.state.version));
+    assert!(orders_of(&world.state, &node(9)).is_none());
+}
+
+#[test]
+fn init_refuses_what_cannot_work() {
+    let init = |pools: &[&str], len: Option<u8>, port: Option<u16>| {
+        let cmd = InitCluster {
+            cluster_id: "c".into(),
+            node_id: node(1),
+            node: description(1),
+            default_address_pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
+            subnet_prefix_len: len,
+            data_path_port: port,
+            reserved: Vec::new(),
+        };
+        init_cluster(
+            &ClusterState::default(),
+            1,
+            &mut Entropy::from_seed([1; 32]),
+            cmd,
+        )
+    };
+    let bad = ErrorKind::BadRequest;
+    refused(
+        init(&[], Some(30), None),
+        bad,
+        "subnet size is out of range: 30",
+    );
+    refused(
+        init(&[], None, Some(80)),
+        bad,
+        "Datapath port number is not in valid range (1024-49151) : 80",
+    );
+    refused(
+        init(&["10.0.0.0/26"], None, None),
+        bad,
+        "cannot be cut into",
+    );
+    refused(
+        init(&["10.0.0.0/8", "10.1.0.0/16"], None, None),
+        bad,
+        "overlap",
+    );
+    let good = init(&["172.30.0.0/16"], Some(26), Some(0)).unwrap();
+    let mut state = ClusterState::default();
+    state.apply(&good.changes);
+    assert_eq!(
+        state.ingress().unwrap().subnets[0].cidr.to_string(),
+        "172.30.0.0/26"
+    );
+    assert_eq!(state.cluster.unwrap().data_path_port, 4789);
+}

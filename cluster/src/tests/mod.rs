@@ -1,0 +1,281 @@
+//! A cluster in memory and in virtual time.
+
+mod allocation;
+mod commands;
+mod impaired;
+mod keys;
+mod members;
+mod names;
+mod orchestration;
+mod placement;
+mod publish;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use weft_model::assignment::Assignment;
+use weft_model::id::{NodeId, ServiceId, TaskId};
+use weft_model::objects::{
+    ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
+    Role, Service, ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
+};
+
+use super::*;
+
+pub(super) struct World {
+    pub(super) state: ClusterState,
+    /// Time of day.
+    pub(super) now: u64,
+    /// The clock that is never set.
+    pub(super) steady: Duration,
+    pub(super) waits: Waits,
+    pub(super) entropy: Entropy,
+}
+
+pub(super) fn description(n: u8) -> NodeDescription {
+    let addr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
+    NodeDescription {
+        hostname: format!("n{n}"),
+        engine_version: "0.1.0".to_owned(),
+        addr,
+        data_path_addr: addr,
+        gossip_port: 7946,
+        manager_addr: None,
+    }
+}
+
+pub(super) fn node(n: u8) -> NodeId {
+    NodeId(format!("node{n}"))
+}
+
+/// Orders of a node, made from nothing.
+pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
+    let mut book = OrderBook::default();
+    book.update(state);
+    book.of(node)
+}
+
+pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        mode: ServiceMode::Replicated { replicas },
+        image: "host".to_owned(),
+        command: vec!["/bin/true".to_owned()],
+        env: Vec::new(),
+        networks: Vec::new(),
+        ports: Vec::new(),
+        endpoint_mode: weft_model::objects::EndpointMode::Vip,
+        attach: false,
+        restart_condition: RestartCondition::Any,
+        connections: ConnectionPolicy::default(),
+        restart_delay_ms: 5000,
+        stop_grace_ms: 10_000,
+        labels: BTreeMap::new(),
+        privileges: Default::default(),
+    }
+}
+
+pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
+    spec.networks.push(NetworkAttachmentSpec {
+        target: network.to_owned(),
+        aliases: Vec::new(),
+    });
+    spec
+}
+
+pub(super) fn publish(mut spec: ServiceSpec, published: u16, target: u16) -> ServiceSpec {
+    spec.ports.push(PortSpec {
+        published,
+        target,
+        ..PortSpec::default()
+    });
+    spec
+}
+
+impl World {
+    /// A cluster with `nodes` ready nodes, the first one a manager.
+    pub(super) fn new(nodes: u8) -> Self {
+        let mut world = Self {
+            state: ClusterState::default(),
+            now: 1_000_000,
+            steady: Duration::from_secs(7),
+            waits: Waits::default(),
+            entropy: Entropy::from_seed([42; 32]),
+        };
+        let init = InitCluster {
+            cluster_id: "cluster".to_owned(),
+            node_id: node(1),
+            node: description(1),
+            default_address_pools: Vec::new(),
+            subnet_prefix_len: None,
+            data_path_port: None,
+            reserved: Vec::new(),
+        };
+        world
+            .run(|s, now, e| init_cluster(s, now, e, init))
+            .unwrap();
+        world.health(1, NodeState::Ready);
+        for n in 2..=nodes {
+            world.add_node(n);
+        }
+        world
+    }
+
+    pub(super) fn add_node(&mut self, n: u8) {
+        self.run(|s, now, e| join(s, now, e, node(n), Role::Worker, &description(n)))
+            .unwrap();
+        self.health(n, NodeState::Ready);
+    }
+
+    pub(super) fn run<T>(
+        &mut self,
+        command: impl FnOnce(&ClusterState, u64, &mut Entropy) -> Result<Planned<T>, CommandError>,
+    ) -> Result<T, CommandError> {
+        let planned = command(&self.state, self.now, &mut self.entropy)?;
+        self.state.apply(&planned.changes);
+        self.settle();
+        Ok(planned.value)
+    }
+
+    pub(super) fn change(
+        &mut self,
+        command: impl FnOnce(&ClusterState, u64, &mut Entropy) -> Result<Vec<Change>, CommandError>,
+    ) -> Result<(), CommandError> {
+        let changes = command(&self.state, self.now, &mut self.entropy)?;
+        self.state.apply(&changes);
+        self.settle();
+        Ok(())
+    }
+
+    /// Reconciles to the fixpoint, which must come soon.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..8 {
+            let changes = self.reconcile();
+            if changes.is_empty() {
+                return;
+            }
+            self.state.apply(&changes);
+        }
+        panic!("no fixpoint");
+    }
+
+    pub(super) fn reconcile(&mut self) -> Vec<Change> {
+        self.waits.look(&self.state, self.now, self.steady);
+        reconcile(&self.state, self.now, &self.waits, &mut self.entropy)
+    }
+
+    /// How long until something of tasks is due.
+    pub(super) fn next_wait(&mut self) -> Option<Duration> {
+        self.waits.look(&self.state, self.now, self.steady);
+        let deadline = self.waits.next_of_tasks(&self.state)?;
+        Some(deadline.saturating_sub(self.steady))
+    }
+
+    /// How long until anything is due, in milliseconds.
+    pub(super) fn next_due(&mut self) -> Option<u64> {
+        self.waits.look(&self.state, self.now, self.steady);
+        let deadline = self.waits.next_deadline(&self.state)?;
+        u64::try_from(deadline.saturating_sub(self.steady).as_millis()).ok()
+    }
+
+    pub(super) fn advance(&mut self, ms: u64) {
+        self.now += ms;
+        self.steady += Duration::from_millis(ms);
+        self.settle();
+    }
+
+    pub(super) fn health(&mut self, n: u8, state: NodeState) {
+        self.change(|s, now, e| set_node_state(s, now, e, &node(n), state, "test"))
+            .unwrap();
+    }
+
+    pub(super) fn create(&mut self, spec: ServiceSpec) -> Result<Service, CommandError> {
+        self.run(|s, now, e| create_service(s, now, e, spec))
+    }
+
+    pub(super) fn network(&mut self, name: &str, subnets: &[&str]) -> Result<(), CommandError> {
+        let spec = NetworkSpec {
+            name: name.to_owned(),
+            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ..NetworkSpec::default()
+        };
+        self.run(|s, now, e| create_network(s, now, e, spec, &[]))
+            .map(drop)
+    }
+
+    pub(super) fn scale(&mut self, name: &str, replicas: u32) {
+        self.run(|s, now, e| scale_service(s, now, e, name, replicas))
+            .unwrap();
+    }
+
+    pub(super) fn report(&mut self, task: &TaskId, state: TaskState) {
+        let on = self.state.tasks[task].node.clone().unwrap();
+        let status = TaskStatus {
+            state,
+            since: self.now,
+            ..TaskStatus::default()
+        };
+        self.change(|s, now, e| update_task_status(s, now, e, &on, task, &status))
+            .unwrap();
+    }
+
+    /// Every node does what it is told.
+    pub(super) fn run_tasks(&mut self) {
+        for _ in 0..8 {
+            let steps: Vec<(TaskId, TaskState)> = self
+                .state
+                .tasks
+                .values()
+                .filter(|t| {
+                    let up = |n| self.state.nodes.get(n).map(|n| n.state);
+                    t.node.as_ref().and_then(up) == Some(NodeState::Ready)
+                        && t.status.state >= TaskState::Assigned
+                })
+                .filter_map(|t| match t.desired {
+                    TaskState::Running if t.status.state < TaskState::Running => {
+                        Some((t.id.clone(), TaskState::Running))
+                    }
+                    TaskState::Shutdown | TaskState::Remove if !t.status.state.is_terminal() => {
+                        Some((t.id.clone(), TaskState::Shutdown))
+                    }
+                    _ => None,
+                })
+                .collect();
+            if steps.is_empty() {
+                return;
+            }
+            for (id, state) in steps {
+                // A report may make the manager forget another task.
+                if self.state.tasks.contains_key(&id) {
+                    self.report(&id, state);
+                }
+            }
+        }
+        panic!("tasks never settle");
+    }
+
+    pub(super) fn service(&self, name: &str) -> ServiceId {
+        self.state.find_service(name).unwrap().id.clone()
+    }
+
+    /// Tasks that the cluster wants of a service.
+    pub(super) fn wanted(&self, name: &str) -> Vec<Task> {
+        let id = self.service(name);
+        self.state
+            .tasks_of(&id)
+            .filter(|t| t.desired <= TaskState::Running)
+            .cloned()
+            .collect()
+    }
+
+    /// Number of wanted tasks of a service on each node.
+    pub(super) fn spread(&self, name: &str) -> BTreeMap<String, usize> {
+        let mut out = BTreeMap::new();
+        for task in self.wanted(name) {
+            let node = task.node.map_or_else(|| "none".to_owned(), |n| n.0);
+            *out.entry(node).or_default() += 1;
+        }
+        out
+    }
+}

@@ -1,0 +1,119 @@
+//! How long things have waited, by a clock that nobody sets.
+//!
+//! Objects carry the time of day at which they were made and changed. A person or NTP may set that
+//! clock by hours: a task would then wait an hour for its restart, or a node that was lost a minute
+//! ago lose its addresses. So the time of day only says how long something had waited when it was
+//! first seen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weft_model::objects::{NodeState, TaskState};
+
+use super::orchestrator::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS};
+use super::scheduler::is_eligible;
+use super::state::{ClusterState, ObjectId};
+
+/// What waits in a state, and since when. Made anew with each start: the clock of the process it
+/// belongs to is all it knows.
+#[derive(Debug, Default)]
+pub struct Waits {
+    begun: BTreeMap<ObjectId, Begun>,
+    /// The steady clock at the last look.
+    steady: Duration,
+}
+
+/// A wait as it was first seen.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// Time of day that the object carries: another one is another wait.
+    stamp_ms: u64,
+    /// How long it had waited by then.
+    before: Duration,
+    /// The steady clock then.
+    seen: Duration,
+}
+
+impl Waits {
+    /// Takes note of what waits in `state`. `now` is the time of day in Unix milliseconds, `steady`
+    /// the time since some fixed moment, on a clock that is never set and never goes back.
+    pub fn look(&mut self, state: &ClusterState, now: u64, steady: Duration) {
+        self.steady = steady;
+        let tasks = state.tasks.values();
+        let tasks = tasks
+            .filter(|task| task.desired == TaskState::Ready)
+            .map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
+        let nodes = state.nodes.values();
+        let nodes = nodes.filter_map(|node| {
+            let since = match (node.state, &node.impaired) {
+                (NodeState::Down, _) => node.meta.updated_at,
+                (_, impaired) => impaired.as_ref()?.since,
+            };
+            Some((ObjectId::Node(node.id.clone()), since))
+        });
+        let ring = state.secrets.as_ref();
+        let ring = ring.map(|secrets| (ObjectId::Secrets, secrets.ring_since()));
+        let mut earlier = std::mem::take(&mut self.begun);
+        self.begun = tasks
+            .chain(nodes)
+            .chain(ring)
+            .map(|(id, stamp_ms)| {
+                let known = earlier.remove(&id).filter(|b| b.stamp_ms == stamp_ms);
+                let begun = known.unwrap_or(Begun {
+                    stamp_ms,
+                    // One from the future was stamped before the clock was set back.
+                    before: Duration::from_millis(now.saturating_sub(stamp_ms)),
+                    seen: steady,
+                });
+                (id, begun)
+            })
+            .collect();
+    }
+
+    /// How long an object had waited at the last look; one that was not seen waits since now.
+    pub(super) fn waited(&self, id: &ObjectId) -> Duration {
+        self.begun.get(id).map_or(Duration::ZERO, |begun| {
+            let since = self.steady.saturating_sub(begun.seen);
+            begun.before.saturating_add(since)
+        })
+    }
+
+    /// The moment on the steady clock at which the first wait of `state` is over; it may be past.
+    #[must_use]
+    pub fn next_deadline(&self, state: &ClusterState) -> Option<Duration> {
+        let ring = state.secrets.as_ref();
+        let ring = ring.map(|secrets| self.over(&ObjectId::Secrets, secrets.ring_wait_ms()));
+        self.next_of_tasks(state).into_iter().chain(ring).min()
+    }
+
+    /// The same of tasks alone.
+    pub(super) fn next_of_tasks(&self, state: &ClusterState) -> Option<Duration> {
+        let tasks = state.tasks.values();
+        let restarts = tasks
+            .clone()
+            .filter(|task| task.desired == TaskState::Ready)
+            .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart_delay_ms));
+        let orphans = tasks
+            .filter(|task| !task.status.state.is_terminal())
+            .filter_map(|task| state.nodes.get(task.node.as_ref()?))
+            .filter(|node| node.state == NodeState::Down)
+            .map(|node| self.over(&ObjectId::Node(node.id.clone()), ORPHAN_AFTER_MS));
+        // Where there is no better node they stay.
+        let wanted = if state.nodes.values().any(is_eligible) {
+            state.tasks.values()
+        } else {
+            Default::default()
+        };
+        let moves = wanted
+            .filter(|task| task.desired <= TaskState::Running && !task.status.state.is_terminal())
+            .filter_map(|task| state.nodes.get(task.node.as_ref()?))
+            .filter(|node| node.state != NodeState::Down && node.impaired.is_some())
+            .map(|node| self.over(&ObjectId::Node(node.id.clone()), IMPAIRED_GRACE_MS));
+        restarts.chain(orphans).chain(moves).min()
+    }
+
+    fn over(&self, id: &ObjectId, limit_ms: u64) -> Duration {
+        let left = Duration::from_millis(limit_ms).saturating_sub(self.waited(id));
+        self.steady.saturating_add(left)
+    }
+}

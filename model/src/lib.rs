@@ -1,0 +1,17 @@
+//! What everybody speaks of: ids and names, cluster objects, the orders of a node, the records of
+//! gossip, the types of the node API.
+//!
+//! Values, how they are written, and the rules that hold for one alone. Nothing here decides
+//! anything, and nothing here knows who does: a program that only talks to a node needs this crate
+//! and no other.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod assignment;
+pub mod capability;
+pub mod id;
+pub mod names;
+pub mod objects;
+pub mod records;
+pub mod text;
