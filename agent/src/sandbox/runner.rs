@@ -248,7 +248,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::BadId`].
-    pub(crate) fn end_of(&self, task: &TaskId) -> Result<Option<Ended>, RunError> {
+    pub fn end_of(&self, task: &TaskId) -> Result<Option<Ended>, RunError> {
         Ok(read_end(&self.task_dir(task)?))
     }
 

@@ -36,7 +36,8 @@ impl Setting {
 fn machine(cpuinfo: &str, meminfo: &str, release: &str) -> String {
     let lines = |key: &'static str| {
         let words = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-        words.filter_map(move |(name, value)| (name.trim() == key).then(|| value.trim()))
+        let named = words.filter(move |(name, _)| name.trim() == key);
+        named.map(|(_, value)| value.trim())
     };
     // Some architectures do not name the model.
     let model = lines("model name").next();

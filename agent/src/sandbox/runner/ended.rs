@@ -31,7 +31,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError::BadId`], [`RunError::File`].
-    pub(crate) fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
+    pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
         let dir = self.task_dir(task)?;
         std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
             path: dir.clone(),
