@@ -9,8 +9,9 @@
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
+//! `cargo xtask demo` and `cargo xtask test [--all]` run the demo and the tests, with `--all` also
+//! those of the second tier ([`tiers`]), and install what they need before ([`programs`]).
 //! `cargo xtask circles` lists the arrows of each circle.
-//! `cargo xtask test [--all]` runs the tests, with `--all` also those of the second tier ([`tiers`]).
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
@@ -25,6 +26,7 @@ mod lints;
 mod modules;
 mod parts;
 mod paths;
+mod programs;
 mod pure_code;
 mod purity;
 mod report;
@@ -34,42 +36,72 @@ mod tiers;
 mod tutorial;
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use cargo_metadata::{Metadata, MetadataCommand};
 
+use crate::programs::Consent;
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check|circles|deny|test [--all]|tutorial [--all]";
+const USAGE: &str = "\
+usage: cargo xtask demo [--yes|--no-install] [OPTIONS OF weft demo]
+       cargo xtask test [--yes|--no-install] [--all]
+       cargo xtask check|circles|deny|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
-    let mut args = std::env::args().skip(1);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut out = std::io::stdout().lock();
-    let report = match (args.next().as_deref(), args.next().as_deref(), args.next()) {
-        (Some("check"), None, None) => check()?,
-        (Some("circles"), None, None) => {
+    let report = match words[..] {
+        ["demo", ref rest @ ..] => return demo(rest, &mut out),
+        ["test", ref rest @ ..] => {
+            let (consent, rest) = Consent::take(rest);
+            match rest[..] {
+                [] => return test(false, consent, &mut out),
+                ["--all"] => return test(true, consent, &mut out),
+                _ => return usage(&mut out),
+            }
+        }
+        ["check"] => check()?,
+        ["circles"] => {
             write!(out, "{}", circles::list(&members()?)?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        (Some("deny"), None, None) => denied()?,
-        (Some("test"), all @ (None | Some("--all")), None) => {
-            let metadata = members()?;
-            let root = metadata.workspace_root.as_std_path();
-            let passed = tiers::run(root, all.is_some())?
-                && (all.is_none() || tutorial::run(&metadata, true)?);
-            return Ok(outcome(passed));
-        }
-        (Some("tutorial"), all @ (None | Some("--all")), None) => {
-            return Ok(outcome(tutorial::run(&members()?, all.is_some())?));
-        }
-        _ => {
-            writeln!(out, "{USAGE}")?;
-            return Ok(ExitCode::from(64));
-        }
+        ["deny"] => denied()?,
+        ["tutorial"] => return Ok(outcome(tutorial::run(&members()?, false)?)),
+        ["tutorial", "--all"] => return Ok(outcome(tutorial::run(&members()?, true)?)),
+        _ => return usage(&mut out),
     };
     write!(out, "{report}")?;
     Ok(outcome(!report.failed()))
+}
+
+fn usage(out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    writeln!(out, "{USAGE}")?;
+    Ok(ExitCode::from(64))
+}
+
+/// Turns into the demo, so that Ctrl-C is the demo's alone, which cleans up.
+fn demo(words: &[&str], out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let (consent, rest) = Consent::take(words);
+    let path = programs::provide(programs::DEMO, consent, out)?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let error = Command::new(cargo)
+        .args(["run", "--release", "-p", "weft", "--", "demo"])
+        .args(rest)
+        .env("PATH", path)
+        .exec();
+    Err(error).context("cannot run cargo")
+}
+
+fn test(all: bool, consent: Consent, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let path = programs::provide(programs::TESTS, consent, out)?;
+    let metadata = members()?;
+    let passed = tiers::run(metadata.workspace_root.as_std_path(), all, &path)?
+        && (!all || tutorial::run(&metadata, true)?);
+    Ok(outcome(passed))
 }
 
 fn outcome(passed: bool) -> ExitCode {

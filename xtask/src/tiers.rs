@@ -2,6 +2,7 @@
 //! there, with the reason [`SECOND`], and `cargo xtask test --all` runs both: before a change that
 //! it is about, and before a release.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,12 +14,13 @@ use crate::rust_text;
 /// How the reason of an ignored test begins: a test is never left out for another one.
 pub(crate) const SECOND: &str = "second tier: ";
 
-/// Runs the first tier, or both; true when all passed.
-pub(crate) fn run(root: &Path, all: bool) -> anyhow::Result<bool> {
+/// Runs the first tier, or both, with the search path `path`; true when all passed.
+pub(crate) fn run(root: &Path, all: bool, path: &OsStr) -> anyhow::Result<bool> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(root)
+        .env("PATH", path)
         .args(["test", "--workspace", "--locked"]);
     if all {
         command.args(["--", "--include-ignored"]);
