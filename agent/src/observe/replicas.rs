@@ -41,7 +41,8 @@ impl Seen {
         let orders = handles.session.assignments().borrow().clone()?;
         let view = data_path.gossip.view().borrow().clone();
         let heard = view.endpoints();
-        let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
+        let heard = heard.map(|(owner, said)| (owner.clone(), Arc::clone(said)));
+        let heard = heard.collect();
         let local = handles.local.all().into_iter().map(|p| p.record);
         // Who lies is told by the loop.
         let mut lies = Vec::new();

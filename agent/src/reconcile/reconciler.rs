@@ -55,7 +55,7 @@ struct CompiledFrom {
     shared: Option<Arc<Shared>>,
     node: Option<Node>,
     heard: Heard,
-    nodes: Vec<(NodeId, NodeRecord)>,
+    nodes: Vec<(NodeId, Arc<NodeRecord>)>,
     local: Vec<KnownEndpoint>,
     mtus: Option<Arc<Mtus>>,
 }
@@ -387,12 +387,12 @@ impl Reconciler {
             nodes: view
                 .nodes()
                 .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), record))
+                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
                 .collect(),
             endpoints: view
                 .endpoints()
                 .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), record))
+                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
                 .collect(),
         };
         // A member that nobody knows yet is not known to be gone.
