@@ -7,6 +7,7 @@ mod attach;
 mod delivery;
 mod drain;
 pub(crate) mod endpoints;
+mod intake;
 pub(crate) mod keeper;
 mod lifecycle;
 mod listening;
