@@ -17,5 +17,7 @@ pub(crate) mod places;
 pub(crate) mod probe;
 pub(crate) mod reconciler;
 mod remembered;
+#[cfg(test)]
+mod scale;
 pub(crate) mod tasks;
 mod wall;
