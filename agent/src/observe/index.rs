@@ -97,3 +97,97 @@ fn add<K: std::hash::Hash + Eq + Clone, V>(to: &mut HashMap<K, Vec<V>>, key: &K,
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weft_mesh::{Balancer, Limits, Replica, ReplicaLoad, Service, ServicesBuilder};
+    use weft_model::assignment::EndpointView;
+    use weft_model::id::EndpointId;
+    use weft_model::objects::Mac;
+    use weft_model::records::EndpointRecord;
+    use weft_wire::mac_for_ip;
+
+    use super::*;
+
+    fn endpoint(id: &str, service: Option<&str>, ip: IpAddr) -> KnownEndpoint {
+        let view = EndpointView {
+            id: EndpointId::from(id),
+            network: NetworkId::from("back"),
+            node: NodeId::from("n"),
+            name: id.to_owned(),
+            ips: vec![ip],
+            mac: Mac::for_ip(ip),
+            aliases: Vec::new(),
+            service: service.map(ServiceId::from),
+            task: None,
+        };
+        let said = EndpointRecord {
+            id: view.id.clone(),
+            ready: true,
+            ipv4_only: Vec::new(),
+            without_ipv6: false,
+        };
+        KnownEndpoint::new(view, &said)
+    }
+
+    #[test]
+    fn everything_is_where_it_says() {
+        let vni = Vni::new(4097).unwrap();
+        let [a, b, other] = [3, 4, 5].map(|last| IpAddr::from([10, 0, 1, last]));
+        let mut tables = ServicesBuilder::new();
+        for ips in [vec![a, b], vec![b]] {
+            let replicas = ips.into_iter().map(|ip| Replica {
+                key: 1,
+                vni,
+                ip,
+                mac: mac_for_ip(ip),
+                local: false,
+                weight: 1,
+                draining: false,
+                load: Arc::new(ReplicaLoad::with_workers(1)),
+            });
+            tables.service(Service {
+                id: "web".into(),
+                name: "web".into(),
+                local_first: false,
+                balancer: Balancer::default(),
+                limits: Limits {
+                    connections: 0,
+                    per_client: 0,
+                },
+                replicas: replicas.collect(),
+            });
+        }
+        let endpoints = [
+            endpoint("w1", Some("web"), a),
+            endpoint("alone", None, other),
+            endpoint("w2", Some("web"), b),
+        ];
+        let orders = Shared {
+            version: 1,
+            cluster_id: "c".to_owned(),
+            data_path_port: 4789,
+            nodes: Vec::new(),
+            networks: Vec::new(),
+            services: Vec::new(),
+            ending: Vec::new(),
+            endpoints: Vec::new(),
+            peers: Vec::new(),
+            gossip_keys: Vec::new(),
+        };
+        let index = Index::of(&orders, &endpoints, &tables.build(), None);
+        assert_eq!(index.endpoints(&"web".into()), [0, 2]);
+        assert_eq!(index.endpoints(&"db".into()), [0; 0]);
+        assert_eq!(index.replicas(vni, a), [(0, 0)]);
+        assert_eq!(
+            index.replicas(vni, b),
+            [(0, 1), (1, 0)],
+            "a port has its own"
+        );
+        assert!(index.replicas(vni, other).is_empty());
+        assert_eq!(index.network(&"back".into()), None);
+        assert!(index.tasks(&"web".into()).is_empty());
+    }
+}
