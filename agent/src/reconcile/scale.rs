@@ -396,7 +396,7 @@ fn reports_of_a_thousand_nodes_cost_little_and_one_change_what_tables_cost() {
             differ_in_loads_only(&seen, &view) && agent.sources(&seen).are(&agent.sources(&view))
         });
         assert!(same, "reports make no tables");
-        let ticked = round % VIEWS_IN_A_TICK as usize == 0;
+        let ticked = round.is_multiple_of(VIEWS_IN_A_TICK as usize);
         timed(&mut loads, || agent.take_reports(&view, ticked, start + at));
         seen = view;
     }
