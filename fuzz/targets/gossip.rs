@@ -174,7 +174,11 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(view.state(&me.identity().node), Some(MemberState::Alive));
     let own = view.get(Table::Endpoint, &me.identity().node, "own");
     assert_eq!(own.map(|v| &v[..]), Some(&[0][..]), "nobody else writes it");
-    assert!(view.nodes().count() + view.endpoints().count() < 10_000);
+    let decoded = view.nodes().count() + view.endpoints().count() + view.loads().count();
+    let entries = [Table::Node, Table::Endpoint, Table::Load];
+    let entries: usize = entries.map(|t| view.entries(t).count()).iter().sum();
+    assert_eq!(decoded + view.undecodable(), entries);
+    assert!(view.has_same(Table::Endpoint, &me.view()) && view.has_same_active(&me.view()));
     if !pair.enrolled {
         return;
     }

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod entries;
 mod identity;
 mod membership;
 mod message;
@@ -19,6 +20,7 @@ mod paths;
 mod protocol;
 mod queue;
 mod register;
+mod said;
 #[cfg(test)]
 mod sim;
 mod view;
@@ -30,7 +32,7 @@ pub use netdb::{MAX_KEY, MAX_VALUE, PutError};
 pub use paths::Blocked;
 pub use protocol::{Event, Forgery, ForgeryKind, Gossip, StreamRequest, Transmit};
 pub use register::Members;
-pub use view::{Member, MemberState, NetdbView};
+pub use view::{LoadReports, Member, MemberState, NetdbView};
 
 /// Largest datagram that [`Gossip`] hands out, in bytes, before it is sealed.
 ///

@@ -13,9 +13,11 @@ use bytes::Bytes;
 use weft_model::id::NodeId;
 use weft_model::records::Table;
 
+use super::entries::{Entries, Entry, EntryKey, table_code, table_of};
 use super::identity::MAX_NODE_ID;
 use super::message::{OwnerDelta, OwnerDigest, Update};
 use super::queue::ChangeKey;
+use super::said::Said;
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 256;
@@ -26,27 +28,6 @@ pub const MAX_VALUE: usize = 60 * 1024;
 const MAX_ENTRIES_PER_OWNER: usize = 65_536;
 const MAX_OWNERS: usize = 16_384;
 const MAX_PENDING: usize = 4096;
-
-/// Table code and key. Code 0 stands for the owner as a whole.
-pub(crate) type EntryKey = (u32, String);
-
-/// Table codes that this version does not know are kept and passed on.
-pub(crate) const fn table_code(table: Table) -> u32 {
-    match table {
-        Table::Node => 1,
-        Table::Endpoint => 2,
-        Table::Load => 3,
-    }
-}
-
-pub(crate) const fn table_of(code: u32) -> Option<Table> {
-    match code {
-        1 => Some(Table::Node),
-        2 => Some(Table::Endpoint),
-        3 => Some(Table::Load),
-        _ => None,
-    }
-}
 
 /// Why an entry was not stored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -61,16 +42,6 @@ pub enum PutError {
     #[error("this node already gossips {MAX_ENTRIES_PER_OWNER} entries: remove some first")]
     Full,
 }
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) seq: u64,
-    pub(crate) value: Bytes,
-    /// When this node learnt of the deletion.
-    pub(crate) deleted: Option<Duration>,
-}
-
-pub(crate) type Entries = BTreeMap<EntryKey, Entry>;
 
 /// Everything known of one owner.
 #[derive(Debug, Clone, Default)]
@@ -120,13 +91,12 @@ impl Owner {
         if entry.deleted.is_none() {
             self.hash ^= entry_hash(&key, entry.seq);
         }
-        let entries = Arc::make_mut(&mut self.entries);
-        if let Some(old) = entries.get(&key)
+        let old = Arc::make_mut(&mut self.entries).insert(key.clone(), entry);
+        if let Some(old) = old
             && old.deleted.is_none()
         {
             self.hash ^= entry_hash(&key, old.seq);
         }
-        entries.insert(key, entry);
     }
 
     fn remove(&mut self, key: &EntryKey) {
@@ -252,6 +222,10 @@ impl Netdb {
     }
 
     fn write(&mut self, key: EntryKey, value: Bytes, deleted: Option<Duration>) {
+        let said = match deleted {
+            Some(_) => Said::Nothing,
+            None => Said::of(table_of(key.0), self.me.as_str(), &key.1, &value),
+        };
         let own = self.own();
         let seq = own.highest + 1;
         own.insert(
@@ -259,6 +233,7 @@ impl Netdb {
             Entry {
                 seq,
                 value,
+                said,
                 deleted,
             },
         );
@@ -271,8 +246,9 @@ impl Netdb {
         let own = self.own();
         let old = std::mem::replace(own, Owner::at(incarnation));
         let mut changed = Vec::new();
-        for (key, entry) in old.entries.iter().filter(|(_, e)| e.deleted.is_none()) {
+        for (code, key, entry) in old.entries.iter().filter(|(.., e)| e.deleted.is_none()) {
             let seq = own.highest + 1;
+            let key = (code, key.to_owned());
             own.insert(
                 key.clone(),
                 Entry {
@@ -281,7 +257,7 @@ impl Netdb {
                 },
             );
             own.complete_to(seq);
-            changed.push((me.clone(), key.clone()));
+            changed.push((me.clone(), key));
         }
         changed
     }
@@ -409,12 +385,19 @@ impl Netdb {
             None if owner.entries.len() >= MAX_ENTRIES_PER_OWNER => return Applied::Invalid,
             _ => {}
         }
+        let said = if update.deleted {
+            Said::Nothing
+        } else {
+            let table = table_of(update.table);
+            Said::of(table, &update.owner, &update.key, &update.value)
+        };
         owner.insert(
             key,
             Entry {
                 seq: update.seq,
                 // A copy of its own: a slice would keep the whole datagram alive.
                 value: Bytes::copy_from_slice(&update.value),
+                said,
                 deleted: update.deleted.then_some(now),
             },
         );
@@ -495,12 +478,13 @@ impl Netdb {
                 to: mine.complete,
                 entries: Vec::new(),
             };
-            let mut changes: Vec<_> = mine.entries.iter().filter(|(_, e)| e.seq > from).collect();
-            changes.sort_unstable_by_key(|(_, e)| e.seq);
+            let entries = mine.entries.iter();
+            let mut changes: Vec<_> = entries.filter(|(.., e)| e.seq > from).collect();
+            changes.sort_unstable_by_key(|(.., e)| e.seq);
             budget = budget.saturating_sub(id.0.len() + 64);
             let mut last = from;
-            for (key, entry) in changes {
-                let cost = key.1.len() + entry.value.len() + 48;
+            for (table, key, entry) in changes {
+                let cost = key.len() + entry.value.len() + 48;
                 if cost > budget {
                     delta.to = delta.to.min(last);
                     budget = 0;
@@ -510,8 +494,8 @@ impl Netdb {
                 last = entry.seq;
                 delta.entries.push(Update {
                     seq: entry.seq,
-                    table: key.0,
-                    key: key.1.clone(),
+                    table,
+                    key: key.to_owned(),
                     value: entry.value.clone(),
                     deleted: entry.deleted.is_some(),
                     ..Update::default()
@@ -633,8 +617,9 @@ impl Netdb {
             let vanished: Vec<EntryKey> = owner
                 .entries
                 .iter()
-                .filter(|(k, e)| e.seq > delta.from && e.seq <= delta.to && !named.contains(*k))
-                .map(|(k, _)| k.clone())
+                .filter(|(.., e)| e.seq > delta.from && e.seq <= delta.to)
+                .map(|(code, key, _)| (code, key.to_owned()))
+                .filter(|key| !named.contains(key))
                 .collect();
             for key in vanished {
                 owner.remove(&key);
@@ -660,11 +645,11 @@ impl Netdb {
             let old: Vec<(EntryKey, u64)> = owner
                 .entries
                 .iter()
-                .filter(|(_, e)| {
+                .filter(|(.., e)| {
                     e.deleted
                         .is_some_and(|at| at.saturating_add(tombstone_life) <= now)
                 })
-                .map(|(k, e)| (k.clone(), e.seq))
+                .map(|(code, key, e)| ((code, key.to_owned()), e.seq))
                 .collect();
             for (key, seq) in old {
                 owner.remove(&key);
@@ -715,8 +700,8 @@ mod tests {
             .get(&NodeId::from(owner))
             .into_iter()
             .flat_map(|o| o.entries.iter())
-            .filter(|(_, e)| e.deleted.is_none())
-            .map(|(k, e)| (k.1.clone(), e.value.to_vec()))
+            .filter(|(.., e)| e.deleted.is_none())
+            .map(|(_, key, e)| (key.to_owned(), e.value.to_vec()))
             .collect()
     }
 

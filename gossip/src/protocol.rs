@@ -16,8 +16,9 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_model::id::NodeId;
-use weft_model::records::Table;
+use weft_model::records::{LoadRecord, Table};
 
+use super::entries::table_code;
 use super::identity::Identity;
 use super::membership::Membership;
 use super::message::{Body, Datagram, Hello, StreamBody, StreamMessage, Update, Updates};
@@ -25,6 +26,7 @@ use super::netdb::{Netdb, PutError};
 use super::paths::Paths;
 use super::queue::{ChangeKey, Queue};
 use super::register::{Members, Register};
+use super::said::Said;
 use super::view::{Member, MemberState, NetdbView};
 use super::{Config, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE};
 
@@ -278,7 +280,7 @@ impl Gossip {
     fn own_key(&self, table: Table, key: &str) -> ChangeKey {
         (
             self.identity().node.clone(),
-            (super::netdb::table_code(table), key.to_owned()),
+            (table_code(table), key.to_owned()),
         )
     }
 
@@ -517,10 +519,20 @@ impl Gossip {
         }
         for (id, owner) in self.netdb.owners() {
             if view.members.get(id).is_some_and(|m| m.state.is_active()) {
-                view.owners.insert(id.clone(), Arc::clone(&owner.entries));
+                view.owners.push((id.clone(), Arc::clone(&owner.entries)));
             }
         }
         view
+    }
+
+    /// What `owner` said last of the load of a replica, whether a view shows it or not.
+    #[must_use]
+    pub fn load(&self, owner: &NodeId, key: &str) -> Option<LoadRecord> {
+        let entries = &self.netdb.owners().get(owner)?.entries;
+        match entries.rows(table_code(Table::Load))?.get(key)?.said {
+            Said::Load(load) => Some(load),
+            _ => None,
+        }
     }
 
     /// One endpoint entry as [`Self::view`] shows it, without making a view.
@@ -532,7 +544,7 @@ impl Gossip {
         }
         let entries = &self.netdb.owners().get(owner)?.entries;
         entries
-            .get(&(super::netdb::table_code(Table::Endpoint), key.to_owned()))
+            .get(&(table_code(Table::Endpoint), key.to_owned()))
             .filter(|e| e.deleted.is_none())
             .map(|e| &e.value)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use weft_model::id::NodeId;
 
-use super::netdb::EntryKey;
+use super::entries::EntryKey;
 
 /// Name of a change: whose entry. The content is looked up when it is sent, so it is never stale.
 pub(crate) type ChangeKey = (NodeId, EntryKey);

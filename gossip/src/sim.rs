@@ -19,6 +19,7 @@ use weft_model::records::Table;
 use super::{Config, Event, Forgery, Gossip, Identity, InputError, MemberState, Members};
 
 mod forgery;
+mod views;
 mod ways;
 
 const MS: Duration = Duration::from_millis(1);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use weft_model::id::NodeId;
 use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
 
-use super::netdb::{Entries, table_code};
+use super::entries::{Entries, Rows, table_code};
+use super::said::Said;
 
 /// How a member is seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,73 +41,131 @@ pub struct Member {
     pub state: MemberState,
 }
 
-/// Members and visible entries at one moment. Cheap to make and to share: entries are not copied.
+/// Members and visible entries at one moment. Cheap to make and to share: entries are not copied,
+/// and were decoded when they arrived.
 #[derive(Debug, Clone, Default)]
 pub struct NetdbView {
     /// Every known member, this node included.
     pub members: BTreeMap<NodeId, Member>,
-    pub(crate) owners: BTreeMap<NodeId, Arc<Entries>>,
+    /// What active members say, by their ids.
+    pub(crate) owners: Vec<(NodeId, Arc<Entries>)>,
+}
+
+/// The load reports of one node. Cheap to keep, and to compare with earlier ones.
+#[derive(Debug, Clone)]
+pub struct LoadReports(Arc<Rows>);
+
+impl LoadReports {
+    /// Whether nothing was written between the two.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Endpoint id of the replica, report.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, LoadRecord)> {
+        self.0.iter().filter_map(|(key, entry)| match entry.said {
+            Said::Load(load) => Some((key.as_str(), load)),
+            _ => None,
+        })
+    }
 }
 
 impl NetdbView {
+    fn rows(&self, table: Table) -> impl Iterator<Item = (&NodeId, &Arc<Rows>)> {
+        let code = table_code(table);
+        self.owners
+            .iter()
+            .filter_map(move |(owner, entries)| Some((owner, entries.rows(code)?)))
+    }
+
+    fn said(&self, table: Table) -> impl Iterator<Item = (&NodeId, &str, &Said)> {
+        self.rows(table).flat_map(|(owner, rows)| {
+            rows.iter()
+                .map(move |(key, entry)| (owner, key.as_str(), &entry.said))
+        })
+    }
+
     /// Live entries of active owners in one table: owner, key, value.
     pub fn entries(&self, table: Table) -> impl Iterator<Item = (&NodeId, &str, &Bytes)> {
-        let code = table_code(table);
-        self.owners.iter().flat_map(move |(owner, entries)| {
-            entries
-                .range((code, String::new())..(code + 1, String::new()))
-                .filter(|(_, e)| e.deleted.is_none())
-                .map(move |((_, key), e)| (owner, key.as_str(), &e.value))
+        self.rows(table).flat_map(|(owner, rows)| {
+            rows.iter()
+                .filter(|(_, entry)| entry.deleted.is_none())
+                .map(move |(key, entry)| (owner, key.as_str(), &entry.value))
         })
     }
 
     /// One entry.
     #[must_use]
     pub fn get(&self, table: Table, owner: &NodeId, key: &str) -> Option<&Bytes> {
-        self.owners
-            .get(owner)?
-            .get(&(table_code(table), key.to_owned()))
-            .filter(|e| e.deleted.is_none())
-            .map(|e| &e.value)
-    }
-
-    fn decoded<T: DeserializeOwned>(
-        &self,
-        table: Table,
-    ) -> impl Iterator<Item = (&NodeId, &str, T)> {
-        self.entries(table).filter_map(|(owner, key, value)| {
-            Some((owner, key, serde_json::from_slice(value).ok()?))
-        })
+        let at = self.owners.binary_search_by(|(id, _)| id.cmp(owner)).ok()?;
+        let (_, entries) = self.owners.get(at)?;
+        let entry = entries.rows(table_code(table))?.get(key)?;
+        entry.deleted.is_none().then_some(&entry.value)
     }
 
     /// What active nodes say of themselves. Values that do not decode are skipped
     /// (see [`Self::undecodable`]), and so are records under another key than their owner's.
-    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, NodeRecord)> {
-        self.decoded(Table::Node)
-            .filter(|(owner, key, _)| owner.as_str() == *key)
-            .map(|(owner, _, r)| (owner, r))
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &Arc<NodeRecord>)> {
+        self.said(Table::Node)
+            .filter_map(|(owner, _, said)| match said {
+                Said::Node(record) => Some((owner, record)),
+                _ => None,
+            })
     }
 
     /// What active nodes say of endpoints, with who says it; skips as [`Self::nodes`] does. Whether
     /// the endpoint is the speaker's own only the orders tell.
-    pub fn endpoints(&self) -> impl Iterator<Item = (&NodeId, EndpointRecord)> {
-        self.decoded(Table::Endpoint)
-            .filter(|(_, key, r): &(_, _, EndpointRecord)| *key == r.id.as_str())
-            .map(|(owner, _, r)| (owner, r))
+    pub fn endpoints(&self) -> impl Iterator<Item = (&NodeId, &Arc<EndpointRecord>)> {
+        self.said(Table::Endpoint)
+            .filter_map(|(owner, _, said)| match said {
+                Said::Endpoint(record) => Some((owner, record)),
+                _ => None,
+            })
     }
 
     /// Load reports of active nodes: reporting node, endpoint id of the replica, report.
     pub fn loads(&self) -> impl Iterator<Item = (&NodeId, &str, LoadRecord)> {
-        self.decoded(Table::Load)
+        self.said(Table::Load)
+            .filter_map(|(owner, key, said)| match said {
+                Said::Load(load) => Some((owner, key, *load)),
+                _ => None,
+            })
+    }
+
+    /// The same node by node, in the order of their ids.
+    pub fn reports(&self) -> impl Iterator<Item = (&NodeId, LoadReports)> {
+        self.rows(Table::Load)
+            .map(|(owner, rows)| (owner, LoadReports(Arc::clone(rows))))
     }
 
     /// How many visible values the typed iterators skip.
     #[must_use]
     pub fn undecodable(&self) -> usize {
-        let total = |table| self.entries(table).count();
-        (total(Table::Node) - self.nodes().count())
-            + (total(Table::Endpoint) - self.endpoints().count())
-            + (total(Table::Load) - self.loads().count())
+        [Table::Node, Table::Endpoint, Table::Load]
+            .into_iter()
+            .flat_map(|table| self.said(table))
+            .filter(|(.., said)| **said == Said::Undecodable)
+            .count()
+    }
+
+    /// Whether a table shows what it shows in `other`, another view of the same node: nobody whose
+    /// entries count has written to it between the two, come, or gone.
+    #[must_use]
+    pub fn has_same(&self, table: Table, other: &Self) -> bool {
+        // Each owner has rows of its own, and what a view holds is never written to.
+        let ours = self.rows(table).map(|(_, rows)| Arc::as_ptr(rows));
+        ours.eq(other.rows(table).map(|(_, rows)| Arc::as_ptr(rows)))
+    }
+
+    /// Whether the same members are known in both views, and the same ones are active.
+    #[must_use]
+    pub fn has_same_active(&self, other: &Self) -> bool {
+        let same = |((a, of_a), (b, of_b)): ((&NodeId, &Member), (&NodeId, &Member))| {
+            of_a.state.is_active() == of_b.state.is_active() && a == b
+        };
+        self.members.len() == other.members.len()
+            && self.members.iter().zip(&other.members).all(same)
     }
 
     /// State of a member.

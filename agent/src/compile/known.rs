@@ -32,7 +32,7 @@ pub(crate) struct KnownEndpoint {
 }
 
 impl KnownEndpoint {
-    pub(crate) fn new(view: EndpointView, said: EndpointRecord) -> Self {
+    pub(crate) fn new(view: EndpointView, said: &EndpointRecord) -> Self {
         let mut ips = view.ips;
         if said.without_ipv6 {
             ips.retain(IpAddr::is_ipv4);
@@ -48,7 +48,7 @@ impl KnownEndpoint {
             service: view.service,
             task: view.task,
             ready: said.ready,
-            ipv4_only: said.ipv4_only,
+            ipv4_only: said.ipv4_only.clone(),
             without_ipv6: said.without_ipv6,
         }
     }
@@ -80,7 +80,7 @@ pub(crate) struct LocalPort {
 }
 
 /// What other nodes say of endpoints: who speaks, and what.
-pub(crate) type Heard = Vec<(NodeId, EndpointRecord)>;
+pub(crate) type Heard = Vec<(NodeId, Arc<EndpointRecord>)>;
 
 /// Endpoints of other nodes: named by the orders, and spoken of by the node that the orders name.
 /// Who speaks of what is not his is not believed, and called by his name in `problems`. What the
@@ -106,7 +106,7 @@ pub(crate) fn of_others(
         if view.node != *speaker {
             liars.entry(speaker).or_insert((0, view)).0 += 1;
         } else if view.node != *own {
-            known.push(KnownEndpoint::new((*view).clone(), said.clone()));
+            known.push(KnownEndpoint::new((*view).clone(), said));
         }
     }
     problems.extend(liars.into_iter().map(|(liar, (count, view))| {
@@ -179,8 +179,9 @@ mod tests {
     }
 
     /// `said` by the text that arrived, as the tables decode it.
-    fn says(owner: &str, said: &str) -> (NodeId, EndpointRecord) {
-        (NodeId::from(owner), serde_json::from_str(said).unwrap())
+    fn says(owner: &str, said: &str) -> (NodeId, Arc<EndpointRecord>) {
+        let said = serde_json::from_str(said).unwrap();
+        (NodeId::from(owner), Arc::new(said))
     }
 
     #[test]
@@ -233,7 +234,7 @@ mod tests {
         let of = |said: &str| {
             let said = vec![says("n2", said)];
             let known = of_others(&shared, &NodeId::from("n1"), &said, &mut Vec::new());
-            (known[0].ips.clone(), known[0].said() == said[0].1)
+            (known[0].ips.clone(), known[0].said() == *said[0].1)
         };
         let all = of(r#"{"id": "w", "ready": true, "ipv4_only": [80]}"#);
         assert_eq!(all, (with.ips.clone(), true));

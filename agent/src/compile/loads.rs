@@ -1,124 +1,16 @@
 //! Connection counts of replicas: kept across snapshots, fed by gossip, reported by gossip.
-//!
-//! What another node reports may be wrong, or a lie: see [`Figures`] for what is made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use weft_gossip::LoadReports;
 use weft_mesh::{PortLoad, ReplicaLoad, ServiceLoad};
-use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
+use weft_model::id::{EndpointId, NodeId, ServiceId};
 use weft_model::objects::Protocol;
 use weft_model::records::LoadRecord;
 use weft_wire::Instant;
 
-/// More connections than one node has to one replica: its flow tables hold fewer.
-const MOST_OF_ONE_NODE: u32 = 1 << 24;
-
-/// A figure that is small is believed whatever others say.
-const BELIEVED: u32 = 16;
-
-/// Connections that another node says it has open to a replica.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reported {
-    /// Who says so.
-    pub(crate) by: NodeId,
-    /// Of which replica.
-    pub(crate) replica: EndpointId,
-    /// So many.
-    pub(crate) active: u32,
-}
-
-/// What all others have open to one replica, as far as it is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Figures {
-    /// For the limit of the service: what a node reports counts up to the limit, as it cannot have
-    /// more. What one liar can take away by that is bounded by the share that this node always has.
-    claimed: u32,
-    /// For the choice among replicas. A liar that says four billion of all replicas but his own
-    /// would draw all clients there. So a node's figure counts in full as long as it is like those
-    /// that the same node reports of the service's other replicas: whoever balances has about as
-    /// many everywhere, up to twice the least. What goes beyond that counts up to the largest figure
-    /// that anybody else has for that replica, this node included, and [`BELIEVED`] connections: a
-    /// liar moves the choice by no more than another node's honest load does.
-    balanced: u32,
-}
-
-/// Replicas among which one is chosen: those of a service on one network.
-pub(crate) type Group<'a> = (&'a ServiceId, &'a NetworkId);
-
-/// A replica that there is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Balanced<'a> {
-    /// Its endpoint.
-    pub(crate) replica: &'a EndpointId,
-    /// Among which others.
-    pub(crate) group: Group<'a>,
-    /// It takes new connections.
-    pub(crate) ready: bool,
-}
-
-/// The figures of every replica, from what all others reported.
-fn figures<'a>(
-    reported: &'a [Reported],
-    own: &BTreeMap<&'a EndpointId, u32>,
-    replicas: &[Balanced<'a>],
-    limits: &BTreeMap<&ServiceId, u32>,
-) -> BTreeMap<&'a EndpointId, Figures> {
-    let known: BTreeMap<&EndpointId, &Balanced<'_>> =
-        replicas.iter().map(|r| (r.replica, r)).collect();
-    let mut sizes: BTreeMap<Group<'_>, usize> = BTreeMap::new();
-    for replica in known.values().filter(|r| r.ready) {
-        *sizes.entry(replica.group).or_default() += 1;
-    }
-    // By node and group: of how many replicas that take connections it reports, and the least
-    // figure.
-    let mut profiles: BTreeMap<(&NodeId, Group<'_>), (usize, u32)> = BTreeMap::new();
-    // By replica: the largest figure and who says it, and the second largest.
-    let mut largest: BTreeMap<&EndpointId, (u32, Option<&NodeId>, u32)> = own
-        .iter()
-        .map(|(replica, active)| (*replica, (*active, None, 0)))
-        .collect();
-    for report in reported {
-        let Some(Balanced { group, ready, .. }) = known.get(&report.replica).copied() else {
-            continue;
-        };
-        let active = report.active.min(MOST_OF_ONE_NODE);
-        if *ready {
-            let profile = profiles.entry((&report.by, *group)).or_insert((0, active));
-            *profile = (profile.0 + 1, profile.1.min(active));
-        }
-        let top = largest.entry(&report.replica).or_default();
-        *top = if active > top.0 {
-            (active, Some(&report.by), top.0)
-        } else {
-            (top.0, top.1, top.2.max(active))
-        };
-    }
-    let mut figures: BTreeMap<&EndpointId, Figures> = BTreeMap::new();
-    for report in reported {
-        let Some(Balanced { group, .. }) = known.get(&report.replica).copied() else {
-            continue;
-        };
-        let active = report.active.min(MOST_OF_ONE_NODE);
-        let limit = limits.get(group.0).copied().filter(|limit| *limit > 0);
-        let claimed = active.min(limit.unwrap_or(MOST_OF_ONE_NODE));
-        // What is not reported is zero.
-        let least = profiles
-            .get(&(&report.by, *group))
-            .filter(|(count, _)| Some(count) == sizes.get(group))
-            .map_or(0, |(_, least)| *least);
-        let others = match largest.get(&report.replica) {
-            Some((_, Some(by), second)) if **by == report.by => *second,
-            Some((first, ..)) => *first,
-            None => 0,
-        };
-        let bound = others.saturating_add(BELIEVED).max(least.saturating_mul(2));
-        let sum = figures.entry(&report.replica).or_default();
-        sum.claimed = sum.claimed.saturating_add(claimed);
-        sum.balanced = sum.balanced.saturating_add(active.min(bound));
-    }
-    figures
-}
+use super::reports::{Balanced, Reports};
 
 /// The counters that workers share, by endpoint of the replica.
 #[derive(Debug, Default)]
@@ -131,6 +23,11 @@ pub(crate) struct Loads {
     /// Workers that count.
     workers: usize,
     reported: BTreeMap<EndpointId, LoadRecord>,
+    others: Reports,
+    /// Counters of the replicas that `others` has, in its order, where they have one.
+    balanced: Vec<Option<Arc<ReplicaLoad>>>,
+    /// All other counters.
+    unknown: Vec<Arc<ReplicaLoad>>,
 }
 
 impl Loads {
@@ -192,22 +89,42 @@ impl Loads {
         }
     }
 
-    /// Takes in what the other nodes say they have open, and when that was counted. Replicas that
-    /// nobody reports count zero. `replicas` are all that there are.
-    pub(crate) fn set_others(
+    /// Says which replicas there are, all of them, and the limits of their services. To be called
+    /// after each change of the counters by other methods.
+    pub(crate) fn set_replicas<'a>(
         &mut self,
-        reported: &[Reported],
-        replicas: &[Balanced<'_>],
+        replicas: impl Iterator<Item = Balanced<'a>>,
         limits: &BTreeMap<&ServiceId, u32>,
-        counted: Instant,
     ) {
-        let own = self.counters.iter();
-        let own = own.map(|(replica, load)| (replica, load.own())).collect();
-        let figures = figures(reported, &own, replicas, limits);
-        for (endpoint, load) in &self.counters {
-            let figures = figures.get(endpoint).copied().unwrap_or_default();
-            load.set_others_at(figures.balanced, counted);
-            load.set_claimed(figures.claimed);
+        self.others.set_replicas(replicas, limits);
+        let numbered = self.others.replicas();
+        self.balanced = numbered.map(|id| self.counters.get(id).cloned()).collect();
+        let unknown = self.counters.iter();
+        let unknown = unknown.filter(|(id, _)| !self.others.knows(id));
+        self.unknown = unknown.map(|(_, load)| Arc::clone(load)).collect();
+    }
+
+    /// Takes in what the other nodes say they have open, in the order of their ids.
+    pub(crate) fn hear<'a>(&mut self, said: impl Iterator<Item = (&'a NodeId, LoadReports)>) {
+        self.others.hear(said);
+    }
+
+    /// Gives the workers what was heard, and when that was counted. Replicas that nobody reports
+    /// count zero.
+    pub(crate) fn set_others(&self, counted: Instant) {
+        let own = self.balanced.iter();
+        let own: Vec<u32> = own
+            .map(|load| load.as_ref().map_or(0, |load| load.own()))
+            .collect();
+        let figures = self.others.figures(&own);
+        for (load, figures) in self.balanced.iter().zip(figures) {
+            if let Some(load) = load {
+                load.set_others_at(figures.balanced, counted);
+                load.set_claimed(figures.claimed);
+            }
+        }
+        for load in &self.unknown {
+            load.set_others_at(0, counted);
         }
     }
 
@@ -258,6 +175,13 @@ impl Loads {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use weft_gossip::{Config, Gossip, Identity};
+    use weft_model::id::NetworkId;
+    use weft_model::records::Table;
+
     use super::*;
 
     #[test]
@@ -276,18 +200,38 @@ mod tests {
         assert_eq!(loads.take_changes(), [], "an open flow keeps its counter");
         drop(flow);
         assert_eq!(loads.take_changes(), [(a.clone(), None)]);
+    }
+
+    #[test]
+    fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
+        let addr = ([10, 0, 0, 1], 7946).into();
+        let id = Identity::new("n".into(), addr, 1);
+        let mut other = Gossip::new(Config::default(), id, [0; 32], Duration::ZERO);
+        for replica in ["a", "b"] {
+            let seven = Bytes::from_static(br#"{"active": 7}"#);
+            other
+                .put(Duration::ZERO, Table::Load, replica, seven)
+                .unwrap();
+        }
+        let view = other.view();
+        let mut loads = Loads::default();
+        let ids = ["a", "b", "c"].map(EndpointId::from);
+        let [a, b, c] = ids.each_ref().map(|id| loads.of(id));
         let (service, network) = (ServiceId::from("s"), NetworkId::from("n"));
-        let group = (&service, &network);
-        let replica = Balanced {
-            replica: &a,
-            group,
+        let balanced = |replica| Balanced {
+            replica,
+            group: (&service, &network),
             ready: true,
         };
-        let reported = [reported("n", "a", 7)];
-        loads.set_others(&reported, &[replica], &BTreeMap::new(), Instant(1));
-        assert_eq!(loads.of(&a).total(), 7);
-        loads.retain(|_| false);
-        assert_eq!(loads.of(&a).total(), 0);
+        loads.hear(view.reports());
+        let limits = BTreeMap::from([(&service, 5)]);
+        loads.set_replicas([&ids[0], &ids[2]].map(balanced).into_iter(), &limits);
+        loads.set_others(Instant(1));
+        let counts = [&a, &b, &c].map(|load| (load.others(), load.claimed()));
+        assert_eq!(counts, [(7, 5), (0, 0), (0, 0)]);
+        loads.hear(std::iter::empty());
+        loads.set_others(Instant(2));
+        assert_eq!((a.others(), a.claimed()), (0, 0));
     }
 
     #[test]
@@ -324,89 +268,6 @@ mod tests {
         assert_eq!(loads.take_changes(), [(a, None)]);
     }
 
-    fn reported(by: &str, replica: &str, active: u32) -> Reported {
-        Reported {
-            by: by.into(),
-            replica: replica.into(),
-            active,
-        }
-    }
-
-    /// What node `me` believes of replicas 0, 1, … of one service, of which it has `own` open.
-    fn believed(own: &[u32], others: &[(&str, Vec<u32>)], limit: u32) -> Vec<Figures> {
-        let (service, network) = (ServiceId::from("s"), NetworkId::from("n"));
-        let ids: Vec<EndpointId> = (0..own.len())
-            .map(|i| format!("r{i}").as_str().into())
-            .collect();
-        let replicas: Vec<_> = ids
-            .iter()
-            .map(|replica| Balanced {
-                replica,
-                group: (&service, &network),
-                ready: true,
-            })
-            .collect();
-        let all: Vec<Reported> = others
-            .iter()
-            .flat_map(|(by, counts)| {
-                let counts = counts.iter().enumerate().filter(|(_, n)| **n > 0);
-                counts.map(|(i, n)| reported(by, ids[i].as_str(), *n))
-            })
-            .collect();
-        let own = ids.iter().zip(own.iter().copied()).collect();
-        let limits = BTreeMap::from([(&service, limit)]);
-        let figures = figures(&all, &own, &replicas, &limits);
-        ids.iter()
-            .map(|id| figures.get(id).copied().unwrap_or_default())
-            .collect()
-    }
-
-    fn balanced(own: &[u32], others: &[(&str, Vec<u32>)]) -> Vec<u32> {
-        let figures = believed(own, others, 0);
-        figures.iter().map(|f| f.balanced).collect()
-    }
-
-    #[test]
-    fn honest_figures_count_in_full() {
-        // One node has nearly all of the traffic, spread as balancers do.
-        let busy = ("b", vec![900, 1000, 1100]);
-        assert_eq!(balanced(&[1, 0, 2], &[busy]), [900, 1000, 1100]);
-        // A newcomer, and a node that has few.
-        let all = [("b", vec![16, 9, 0]), ("c", vec![3, 0, 1])];
-        assert_eq!(balanced(&[0, 0, 0], &all), [19, 9, 1]);
-        // Like loads on two nodes of which one has a replica less.
-        let all = [("b", vec![100, 110, 0]), ("c", vec![105, 100, 0])];
-        assert_eq!(balanced(&[0, 0, 0], &all), [205, 210, 0]);
-    }
-
-    #[test]
-    fn a_liar_draws_no_more_than_another_nodes_load() {
-        let most = u32::MAX;
-        let liar = ("z", vec![most, most, 0]);
-        let honest = ("b", vec![40, 50, 60]);
-        assert_eq!(
-            balanced(&[10, 10, 10], &[honest, liar.clone()]),
-            [40 + 40 + BELIEVED, 50 + 50 + BELIEVED, 60]
-        );
-        assert_eq!(balanced(&[5, 0, 0], &[liar]), [5 + BELIEVED, BELIEVED, 0]);
-        // Absurd of all alike changes nothing in the choice, and overflows nothing.
-        let all = [("y", vec![most; 3]), ("z", vec![most; 3])];
-        assert_eq!(balanced(&[0, 0, 0], &all), [2 * MOST_OF_ONE_NODE; 3]);
-    }
-
-    #[test]
-    fn strangers_to_a_service_count_nothing_and_limits_bound_the_rest() {
-        let others = [("b", vec![7, 2]), ("z", vec![4_000_000_000, 4_000_000_000])];
-        let claimed: Vec<u32> = believed(&[0, 0], &others, 1000)
-            .iter()
-            .map(|f| f.claimed)
-            .collect();
-        assert_eq!(claimed, [1007, 1002]);
-        let elsewhere = [reported("z", "elsewhere", u32::MAX)];
-        let none = figures(&elsewhere, &BTreeMap::new(), &[], &BTreeMap::new());
-        assert!(none.is_empty());
-    }
-
     #[test]
     fn a_share_is_an_equal_part_and_one_at_least() {
         let mut loads = Loads::default();
@@ -419,31 +280,5 @@ mod tests {
         assert_eq!(share(1000, 3), 333);
         assert_eq!(share(2, 3), 1);
         assert_eq!(share(10, 0), 10);
-    }
-
-    proptest::proptest! {
-        /// However one of the others lies, no replica's figure differs from the honest one by more
-        /// than the largest that an honest node has there, and [`BELIEVED`]; or it lies of all alike,
-        /// within a factor of two.
-        #[test]
-        fn one_liar_moves_the_choice_by_one_honest_load(
-            own in proptest::collection::vec(0_u32..500, 4),
-            honest in proptest::collection::vec(proptest::collection::vec(100_u32..180, 4), 1..5),
-            lie in proptest::collection::vec(proptest::num::u32::ANY, 4),
-        ) {
-            let names = ["a", "b", "c", "d", "e"];
-            let mut others: Vec<(&str, Vec<u32>)> =
-                names.iter().copied().zip(honest.iter().cloned()).collect();
-            let without = balanced(&own, &others);
-            others.push(("z", lie.clone()));
-            let with = balanced(&own, &others);
-            let least = lie.iter().copied().min().unwrap_or(0).min(MOST_OF_ONE_NODE);
-            for i in 0..4 {
-                let largest = honest.iter().map(|h| h[i]).chain([own[i]]).max().unwrap_or(0);
-                let added = with[i] - without[i];
-                let bound = (largest + BELIEVED).max(least.saturating_mul(2));
-                proptest::prop_assert!(added <= bound, "{added} > {bound}");
-            }
-        }
     }
 }

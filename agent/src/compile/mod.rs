@@ -6,4 +6,5 @@ pub(crate) mod known;
 pub(crate) mod loads;
 pub(crate) mod mtus;
 mod published_ports;
+pub(crate) mod reports;
 pub(crate) mod tables;

@@ -170,7 +170,7 @@ mod tests {
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
-        let mut record = KnownEndpoint::new(view, said);
+        let mut record = KnownEndpoint::new(view, &said);
         let to = |target| PortSpec {
             target,
             ..PortSpec::default()

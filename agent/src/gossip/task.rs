@@ -21,6 +21,8 @@ use crate::door::{Door, Quiet};
 
 /// Readers of the view get changes in batches of this length.
 const DEBOUNCE: Duration = Duration::from_millis(10);
+/// Batches of load reports alone: they come all the time, and each tells of a quarter of a second.
+const LOADS_DEBOUNCE: Duration = Duration::from_millis(50);
 /// Between two looks for ways that are blocked.
 const LOOK: Duration = Duration::from_secs(1);
 const DATAGRAMS_PER_ROUND: usize = 64;
@@ -286,7 +288,10 @@ impl Core {
                 None => Ok(self.gossip.delete(now, table, &key)),
             };
             match changed {
-                Ok(true) => self.publish_soon(now),
+                Ok(true) => {
+                    let own = self.gossip.identity().node.clone();
+                    self.publish_entry(now, &own, table, &key);
+                }
                 Ok(false) => {}
                 Err(error) => tracing::error!(?table, key, %error, "not gossiped"),
             }
@@ -331,8 +336,23 @@ impl Core {
     }
 
     fn publish_soon(&mut self, now: Duration) {
-        let at = (self.published + DEBOUNCE).max(now);
+        self.publish_after(DEBOUNCE, now);
+    }
+
+    /// A view is to be published, and no earlier than `debounce` after the last one.
+    fn publish_after(&mut self, debounce: Duration, now: Duration) {
+        let at = (self.published + debounce).max(now);
         self.publish_at = Some(self.publish_at.map_or(at, |p| p.min(at)));
+    }
+
+    /// An entry has changed. Tasks that end wait for the word that nobody sends them anything new.
+    fn publish_entry(&mut self, now: Duration, owner: &NodeId, table: Table, key: &str) {
+        let waits = table == Table::Load
+            && !self
+                .gossip
+                .load(owner, key)
+                .is_some_and(|load| load.draining);
+        self.publish_after(if waits { LOADS_DEBOUNCE } else { DEBOUNCE }, now);
     }
 
     async fn drain(&mut self) {
@@ -378,7 +398,9 @@ impl Core {
                     tracing::info!(%node, "node is up");
                     self.publish_soon(now);
                 }
-                Event::EntryChanged { .. } => self.publish_soon(now),
+                Event::EntryChanged { owner, table, key } => {
+                    self.publish_entry(now, &owner, table, &key);
+                }
                 Event::Forged(lie) => {
                     tracing::debug!(?lie, "gossip lies");
                     self.shared.note_lie(&lie);

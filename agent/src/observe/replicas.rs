@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use weft_cluster::ClusterState;
 use weft_dataplane::Snapshot;
 use weft_gossip::MemberState;
 use weft_mesh::Ejection;
 use weft_model::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_model::assignment::{Assignment, ServiceView};
-use weft_model::id::{NetworkId, NodeId};
+use weft_model::id::{NetworkId, NodeId, ServiceId, TaskId};
 use weft_model::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_wire::{Instant, Vni};
 
+use super::index::Index;
 use crate::compile::known::{self, KnownEndpoint};
-use crate::manager::Manager;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::published::PortEntry;
@@ -29,7 +30,9 @@ pub(crate) struct Seen {
     pub(crate) entries: Vec<PortEntry>,
     /// Why this node accepts connections that should go on as they are.
     pub(crate) frame_error: Option<String>,
-    pub(crate) manager: Option<Arc<Manager>>,
+    /// What the manager of this node has, where it is one.
+    state: Option<Arc<ClusterState>>,
+    index: Index,
     /// Nodes that do not answer gossip.
     pub(crate) down: BTreeSet<NodeId>,
     pub(crate) now: Instant,
@@ -41,18 +44,28 @@ impl Seen {
         let orders = handles.session.assignments().borrow().clone()?;
         let view = data_path.gossip.view().borrow().clone();
         let heard = view.endpoints();
-        let heard = heard.map(|(owner, said)| (owner.clone(), said)).collect();
+        let heard = heard.map(|(owner, said)| (owner.clone(), Arc::clone(said)));
+        let heard = heard.collect();
         let local = handles.local.all().into_iter().map(|p| p.record);
         // Who lies is told by the loop.
         let mut lies = Vec::new();
         let others = known::of_others(&orders.shared, orders.node_id(), &heard, &mut lies);
+        let endpoints: Vec<KnownEndpoint> = local.chain(others).collect();
+        let snapshot = data_path.plane.snapshot();
+        let state = handles.manager.get().map(|manager| manager.state());
         Some(Self {
-            endpoints: local.chain(others).collect(),
+            index: Index::of(
+                &orders.shared,
+                &endpoints,
+                &snapshot.services,
+                state.as_deref(),
+            ),
+            endpoints,
             orders,
-            snapshot: data_path.plane.snapshot(),
+            snapshot,
             entries: data_path.mesh.entries(),
             frame_error: data_path.mesh.frame_error(),
-            manager: handles.manager.get().map(Arc::clone),
+            state,
             down: view
                 .members
                 .iter()
@@ -65,7 +78,7 @@ impl Seen {
 
     /// The service of that name, of a published port.
     fn service(&self, name: &str) -> Option<&ServiceView> {
-        self.orders.shared.services.iter().find(|s| s.name == name)
+        self.orders.shared.services.get(self.index.service(name)?)
     }
 
     pub(crate) fn ingress(&self) -> Option<&NetworkId> {
@@ -74,13 +87,21 @@ impl Seen {
     }
 
     fn network(&self, id: &NetworkId) -> String {
-        let network = self.orders.shared.networks.iter().find(|n| n.id == *id);
+        let at = self.index.network(id);
+        let network = at.and_then(|at| self.orders.shared.networks.get(at));
         network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
     }
 
     pub(crate) fn hostname(&self, id: &NodeId) -> String {
-        let node = self.orders.shared.nodes.iter().find(|n| n.id == *id);
+        let at = self.index.node(id);
+        let node = at.and_then(|at| self.orders.shared.nodes.get(at));
         node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
+    }
+
+    /// Endpoints of a service that are there.
+    fn endpoints_of(&self, service: &ServiceId) -> impl Iterator<Item = &KnownEndpoint> {
+        let places = self.index.endpoints(service).iter();
+        places.filter_map(|at| self.endpoints.get(*at))
     }
 
     /// Every published port of this node.
@@ -94,11 +115,8 @@ impl Seen {
         if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
             let host = published.mode == PublishMode::Host;
             let own = &self.orders.own.node.id;
-            let replicas = self.endpoints.iter().filter(|r| {
-                r.service.as_ref() == Some(&service.id)
-                    && r.network == *ingress
-                    && (!host || r.node == *own)
-            });
+            let replicas = self.endpoints_of(&service.id);
+            let replicas = replicas.filter(|r| r.network == *ingress && (!host || r.node == *own));
             for record in replicas {
                 total += 1;
                 let load = self.load(service, record);
@@ -162,29 +180,22 @@ impl Seen {
         service: &ServiceView,
         record: &KnownEndpoint,
     ) -> Option<(bool, Arc<weft_mesh::ReplicaLoad>)> {
-        let network = self
-            .orders
-            .shared
-            .networks
-            .iter()
-            .find(|n| n.id == record.network)?;
-        let vni = Vni::new(network.vni)?;
-        let services = self.snapshot.services.all().iter();
-        services
-            .filter(|s| *s.id == *service.id.as_str())
-            .flat_map(|s| &s.replicas)
-            .find(|r| r.vni == vni && record.ips.contains(&r.ip))
+        let networks = &self.orders.shared.networks;
+        let vni = Vni::new(networks.get(self.index.network(&record.network)?)?.vni)?;
+        let services = self.snapshot.services.all();
+        let places = record.ips.iter();
+        let places = places.flat_map(|ip| self.index.replicas(vni, *ip));
+        places
+            .filter_map(|(at, number)| services.get(*at).zip(Some(number)))
+            .find(|(s, _)| *s.id == *service.id.as_str())
+            .and_then(|(s, number)| s.replicas.get(*number))
             .map(|r| (r.draining, Arc::clone(&r.load)))
     }
 
     /// Replicas of a service as this node sees them; on a manager also those that nobody hears of.
     pub(crate) fn replicas(&self, service: &ServiceView) -> Vec<MeshReplica> {
         let mut rows = Vec::new();
-        let own: Vec<_> = self
-            .endpoints
-            .iter()
-            .filter(|r| r.service.as_ref() == Some(&service.id))
-            .collect();
+        let own: Vec<_> = self.endpoints_of(&service.id).collect();
         for record in &own {
             let load = self.load(service, record);
             let why_not = if !record.ready {
@@ -223,12 +234,12 @@ impl Seen {
                 why_not,
             });
         }
-        if let Some(manager) = &self.manager {
-            let state = manager.state();
-            let unheard = state.tasks_of(&service.id).filter(|task| {
-                task.desired <= TaskState::Running
-                    && !own.iter().any(|r| r.task.as_ref() == Some(&task.id))
-            });
+        if let Some(state) = &self.state {
+            let heard: BTreeSet<&TaskId> = own.iter().filter_map(|r| r.task.as_ref()).collect();
+            let tasks = self.index.tasks(&service.id).iter();
+            let tasks = tasks.filter_map(|id| state.tasks.get(id));
+            let unheard = tasks
+                .filter(|task| task.desired <= TaskState::Running && !heard.contains(&task.id));
             for task in unheard {
                 let down = task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
@@ -264,7 +275,7 @@ impl Seen {
             .find(|t| Some(&t.id) == task)
             .cloned();
         let known = local.or_else(|| {
-            let state = self.manager.as_ref()?.state();
+            let state = self.state.as_ref()?;
             state.tasks.get(task?).cloned()
         });
         match known {

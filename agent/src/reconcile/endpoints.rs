@@ -262,7 +262,7 @@ impl Endpoints {
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
-        let record = KnownEndpoint::new(EndpointView::from(endpoint), said);
+        let record = KnownEndpoint::new(EndpointView::from(endpoint), &said);
         let id = self.handles.local.next_id();
         let port = local_port(id, data_path, made.tap, network.vni, record)?;
         self.handles.local.insert(port);

@@ -394,7 +394,7 @@ impl Lifecycle {
             ipv4_only: Vec::new(),
             without_ipv6: usable_ips(attachment, network) != attachment.ips,
         };
-        let record = KnownEndpoint::new(view, said);
+        let record = KnownEndpoint::new(view, &said);
         self.handles.local.insert(local_port(
             self.handles.local.next_id(),
             &self.data_path,

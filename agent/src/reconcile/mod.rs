@@ -7,6 +7,7 @@ mod attach;
 mod delivery;
 mod drain;
 pub(crate) mod endpoints;
+mod intake;
 pub(crate) mod keeper;
 mod lifecycle;
 mod listening;
@@ -16,5 +17,7 @@ pub(crate) mod places;
 pub(crate) mod probe;
 pub(crate) mod reconciler;
 mod remembered;
+#[cfg(test)]
+mod scale;
 pub(crate) mod tasks;
 mod wall;

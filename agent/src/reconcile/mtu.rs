@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::Port;
 use weft_gossip::NetdbView;
 use weft_model::assignment::Assignment;
+use weft_model::id::NodeId;
 use weft_wire::PortId;
 
 use crate::blocking::blocking;
@@ -160,10 +161,9 @@ fn vteps(orders: &Assignment) -> BTreeSet<IpAddr> {
 
 /// What nodes say of their own devices. Where a node is, the orders say.
 fn announced(orders: &Assignment, view: &NetdbView) -> BTreeMap<IpAddr, u32> {
+    let nodes = orders.shared.nodes.iter();
+    let addrs: BTreeMap<&NodeId, IpAddr> = nodes.map(|n| (&n.id, n.data_path_addr)).collect();
     view.nodes()
-        .filter_map(|(owner, record)| {
-            let node = orders.shared.nodes.iter().find(|n| n.id == *owner)?;
-            Some((node.data_path_addr, record.mtu))
-        })
+        .filter_map(|(owner, record)| Some((*addrs.get(owner)?, record.mtu)))
         .collect()
 }

@@ -19,6 +19,7 @@ use weft_wire::Vni;
 
 use super::announcements::{Announcements, announce};
 use super::endpoints::Endpoints;
+use super::intake::{Intake, Sources, differ_in_loads_only};
 use super::listening::Listening;
 use super::mtu::MtuKeeper;
 use super::overlap::Overlaps;
@@ -26,8 +27,9 @@ use super::remembered::{Records, Remembered};
 use super::tasks::Tasks;
 use super::wall::Wall;
 use crate::compile::known::{self, Heard, KnownEndpoint};
-use crate::compile::loads::{Balanced, Loads, Reported};
+use crate::compile::loads::Loads;
 use crate::compile::mtus::Mtus;
+use crate::compile::reports::Balanced;
 use crate::compile::tables::{Inputs, compile};
 use crate::observe::{liars, trouble, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
@@ -55,7 +57,7 @@ struct CompiledFrom {
     shared: Option<Arc<Shared>>,
     node: Option<Node>,
     heard: Heard,
-    nodes: Vec<(NodeId, NodeRecord)>,
+    nodes: Vec<(NodeId, Arc<NodeRecord>)>,
     local: Vec<KnownEndpoint>,
     mtus: Option<Arc<Mtus>>,
 }
@@ -68,9 +70,6 @@ impl CompiledFrom {
         }
     }
 }
-
-/// Orders, generation of the own ports, gossip, underlay.
-type Sources = (Arc<Assignment>, u64, Arc<NetdbView>, Arc<Mtus>);
 
 /// State of the loop.
 pub(crate) struct Reconciler {
@@ -88,6 +87,13 @@ pub(crate) struct Reconciler {
     /// The last tables hold nodes that only the disk speaks of.
     borrowed: bool,
     epoch: u64,
+    /// What the last step, or what stood for it, has seen.
+    stepped: Option<(Arc<Assignment>, Arc<NetdbView>)>,
+    /// A tick has passed since loads were looked at.
+    ticked: bool,
+    intake: Intake,
+    /// Whose reports count.
+    reporters: BTreeSet<NodeId>,
     started: Instant,
     adopted: bool,
     ticks: u32,
@@ -101,6 +107,8 @@ pub(crate) struct Reconciler {
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
     told_node: Option<NodeRecord>,
+    /// The orders whose members gossip knows.
+    told_of: Option<Arc<Assignment>>,
     told_seeds: BTreeSet<SocketAddr>,
     told_keys: Vec<GossipKey>,
     told_members: Members,
@@ -125,6 +133,10 @@ impl Reconciler {
             remote: Vec::new(),
             sources: None,
             epoch: 0,
+            stepped: None,
+            ticked: false,
+            intake: Intake::default(),
+            reporters: BTreeSet::new(),
             started: Instant::now(),
             adopted: false,
             ticks: 0,
@@ -137,6 +149,7 @@ impl Reconciler {
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
+            told_of: None,
             told_seeds: BTreeSet::new(),
             told_keys: Vec::new(),
             told_members: Members::default(),
@@ -155,6 +168,7 @@ impl Reconciler {
         let mut orders = session.assignments();
         let mut view = self.data_path.gossip.view();
         let mut strangers_may_run = true;
+        let mut by_gossip = false;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let result = loop {
@@ -168,21 +182,39 @@ impl Reconciler {
                     self.tasks.end_strangers(&current).await;
                 }
                 let seen = Arc::clone(&view.borrow_and_update());
-                self.step(&current, &seen).await;
+                if by_gossip && self.only_loads_changed(&current, &seen) {
+                    self.report_loads(&current, &seen);
+                } else {
+                    self.step(&current, &seen).await;
+                }
+                self.stepped = Some((current, seen));
             }
-            tokio::select! {
-                changed = orders.changed() => if changed.is_err() {
-                    break Err(anyhow::anyhow!("the session with the manager has ended"));
+            by_gossip = tokio::select! {
+                changed = orders.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => break Err(anyhow::anyhow!("the session with the manager has ended")),
                 },
-                changed = view.changed() => if changed.is_err() {
-                    break Err(anyhow::anyhow!("gossip has ended"));
+                changed = view.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => break Err(anyhow::anyhow!("gossip has ended")),
                 },
-                () = self.handles.local.changed() => {}
-                _ = tick.tick() => self.ticks = self.ticks.wrapping_add(1),
+                () = self.handles.local.changed() => false,
+                _ = tick.tick() => {
+                    self.ticks = self.ticks.wrapping_add(1);
+                    self.ticked = true;
+                    false
+                }
                 _ = stop.wait_for(|s| *s) => break Ok(()),
-            }
+            };
         };
         (self.tasks, result)
+    }
+
+    /// Whether the last step did already all that these call for, but for loads.
+    fn only_loads_changed(&self, orders: &Assignment, view: &Arc<NetdbView>) -> bool {
+        let last = self.stepped.as_ref();
+        self.adopted
+            && last.is_some_and(|(of, with)| of.is(orders) && differ_in_loads_only(with, view))
     }
 
     async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
@@ -253,8 +285,12 @@ impl Reconciler {
         self.adopted
     }
 
-    /// Own records out, own stale ones back.
-    fn tell_gossip(&mut self, orders: &Assignment) {
+    /// Who is a member and where, as the orders have it.
+    fn tell_members(&mut self, orders: &Arc<Assignment>) {
+        if self.told_of.as_ref().is_some_and(|of| of.is(orders)) {
+            return;
+        }
+        self.told_of = Some(Arc::clone(orders));
         let gossip = &self.data_path.gossip;
         let members = gossip_members(orders);
         if members != self.told_members {
@@ -279,6 +315,12 @@ impl Reconciler {
             gossip.join(seeds.iter().copied().collect());
             self.told_seeds = seeds;
         }
+    }
+
+    /// Own records out, own stale ones back.
+    fn tell_gossip(&mut self, orders: &Arc<Assignment>) {
+        self.tell_members(orders);
+        let gossip = &self.data_path.gossip;
         if self.told_keys != orders.shared.gossip_keys {
             match gossip.set_keys(orders.shared.gossip_keys.clone()) {
                 Ok(()) => self.told_keys.clone_from(&orders.shared.gossip_keys),
@@ -359,40 +401,32 @@ impl Reconciler {
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.handles.local.generation();
         let mtus = self.data_path.mtus.load_full();
-        if self
-            .sources
-            .as_ref()
-            .is_some_and(|(from, local, seen, with)| {
-                from.is(orders)
-                    && *local == generation
-                    && Arc::ptr_eq(seen, view)
-                    && Arc::ptr_eq(with, &mtus)
-                    && !self.borrowed
-            })
-        {
+        let sources = Sources {
+            orders: Arc::clone(orders),
+            local: generation,
+            view: Arc::clone(view),
+            mtus: Arc::clone(&mtus),
+        };
+        let last = self.sources.replace(sources);
+        let same = last.is_some_and(|last| self.sources.as_ref().is_some_and(|s| s.are(&last)));
+        if same && !self.borrowed {
             let last = &self.compiled_from;
             self.remembered
                 .keep(self.epoch, Instant::now(), || last.records());
             return;
         }
-        self.sources = Some((
-            Arc::clone(orders),
-            generation,
-            Arc::clone(view),
-            Arc::clone(&mtus),
-        ));
         let own = orders.node_id();
         // Gossip says who is there and which endpoints take connections; all else the orders say.
         let mut heard = Records {
             nodes: view
                 .nodes()
                 .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), record))
+                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
                 .collect(),
             endpoints: view
                 .endpoints()
                 .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), record))
+                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
                 .collect(),
         };
         // A member that nobody knows yet is not known to be gone.
@@ -470,44 +504,43 @@ impl Reconciler {
     }
 
     /// Counts of open connections, both ways.
-    fn report_loads(&mut self, orders: &Assignment, view: &NetdbView) {
-        let own = &self.handles.node_id;
-        let reported: Vec<Reported> = view
-            .loads()
-            .filter(|(owner, ..)| {
-                *owner != own && orders.shared.nodes.iter().any(|n| n.id == **owner)
-            })
-            .map(|(owner, endpoint, load)| Reported {
-                by: owner.clone(),
-                replica: EndpointId::from(endpoint),
-                active: load.active,
-            })
-            .collect();
-        let limits = orders.shared.services.iter();
-        let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
-        let replicas: Vec<Balanced<'_>> = self
-            .remote
-            .iter()
-            .chain(&self.compiled_from.local)
-            .filter_map(|record| {
+    fn report_loads(&mut self, orders: &Assignment, view: &Arc<NetdbView>) {
+        let ticked = std::mem::take(&mut self.ticked);
+        let due = self.intake.look(self.epoch, view, ticked, Instant::now());
+        if due.replicas {
+            let limits = orders.shared.services.iter();
+            let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
+            let nodes = orders.shared.nodes.iter().map(|n| &n.id);
+            let others = nodes.filter(|id| **id != self.handles.node_id);
+            self.reporters = others.cloned().collect();
+            let there = self.remote.iter().chain(&self.compiled_from.local);
+            let replicas = there.filter_map(|record| {
                 Some(Balanced {
                     ready: record.ready,
                     replica: &record.id,
                     group: (record.service.as_ref()?, &record.network),
                 })
-            })
-            .collect();
-        self.loads.set_shares(&limits, orders.shared.nodes.len());
-        // Every node says what has changed once in a tick; what it does not say is as it was.
-        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
-        let now = monotonic_nanos();
-        let counted = weft_wire::Instant(now.saturating_sub(tick));
-        self.loads
-            .set_others(&reported, &replicas, &limits, counted);
+            });
+            self.loads.set_shares(&limits, orders.shared.nodes.len());
+            self.loads.set_replicas(replicas, &limits);
+        }
+        if due.hear {
+            let reporters = &self.reporters;
+            self.loads
+                .hear(view.reports().filter(|(by, _)| reporters.contains(*by)));
+        }
+        if due.count {
+            // Every node says what has changed once in a tick; what it does not say is as it was.
+            let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
+            let now = monotonic_nanos();
+            let counted = weft_wire::Instant(now.saturating_sub(tick));
+            self.loads.set_others(counted);
+        }
         // Who says that a replica gets nothing new must not have a worker that still sends there.
-        if !self.data_path.plane.is_settled() {
+        if !self.intake.tell || !self.data_path.plane.is_settled() {
             return;
         }
+        self.intake.tell = false;
         for (endpoint, record) in self.loads.take_changes() {
             match record {
                 Some(record) => put(

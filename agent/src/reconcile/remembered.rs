@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ const PACE: Duration = Duration::from_millis(200);
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Records {
     /// Who speaks, and what of himself.
-    pub(super) nodes: Vec<(NodeId, NodeRecord)>,
+    pub(super) nodes: Vec<(NodeId, Arc<NodeRecord>)>,
     pub(super) endpoints: Heard,
 }
 
@@ -44,8 +45,8 @@ pub(super) struct Remembered {
 
 #[derive(Debug)]
 struct Last {
-    node: NodeRecord,
-    endpoints: Vec<EndpointRecord>,
+    node: Arc<NodeRecord>,
+    endpoints: Vec<Arc<EndpointRecord>>,
     /// Set while the node is silent.
     until: Option<Instant>,
 }
@@ -101,20 +102,20 @@ impl Remembered {
             let endpoints = last.endpoints.iter();
             records
                 .endpoints
-                .extend(endpoints.map(|e| (id.clone(), e.clone())));
-            records.nodes.push((id.clone(), last.node.clone()));
+                .extend(endpoints.map(|e| (id.clone(), Arc::clone(e))));
+            records.nodes.push((id.clone(), Arc::clone(&last.node)));
         }
         added
     }
 
     fn take(&mut self, records: &Records) {
-        let mut endpoints: BTreeMap<&NodeId, Vec<EndpointRecord>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<&NodeId, Vec<Arc<EndpointRecord>>> = BTreeMap::new();
         for (owner, said) in &records.endpoints {
-            endpoints.entry(owner).or_default().push(said.clone());
+            endpoints.entry(owner).or_default().push(Arc::clone(said));
         }
         for (id, node) in &records.nodes {
             let last = Last {
-                node: node.clone(),
+                node: Arc::clone(node),
                 endpoints: endpoints.remove(id).unwrap_or_default(),
                 until: None,
             };
@@ -153,23 +154,23 @@ mod tests {
     use super::*;
     use weft_model::id::EndpointId;
 
-    fn node(id: &str) -> (NodeId, NodeRecord) {
+    fn node(id: &str) -> (NodeId, Arc<NodeRecord>) {
         let record = NodeRecord {
             closed_ports: Vec::new(),
             mtu: 1500,
             heard: Vec::new(),
         };
-        (NodeId(id.to_owned()), record)
+        (NodeId(id.to_owned()), Arc::new(record))
     }
 
-    fn endpoint(id: &str, of: &str) -> (NodeId, EndpointRecord) {
+    fn endpoint(id: &str, of: &str) -> (NodeId, Arc<EndpointRecord>) {
         let record = EndpointRecord {
             id: EndpointId(id.to_owned()),
             ready: true,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
-        (NodeId(of.to_owned()), record)
+        (NodeId(of.to_owned()), Arc::new(record))
     }
 
     fn records(nodes: &[&str], endpoints: &[(&str, &str)]) -> Records {

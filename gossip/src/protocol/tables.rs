@@ -14,9 +14,10 @@ use super::{
     Deadline, Event, FIRST_FLUSH, FRESH_FLUSH, Gossip, RELAYED_FROM_SYNC, StreamRequest,
     VERIFY_AFTER, encode_stream, identity,
 };
+use crate::entries::table_of;
 use crate::identity::{Identity, member_from_pb, member_to_pb};
 use crate::message::{StreamBody, SyncPush, SyncReply, SyncRequest, Update};
-use crate::netdb::{Applied, table_of};
+use crate::netdb::Applied;
 use crate::queue::{ChangeKey, retransmit_limit};
 use crate::register::By;
 use crate::{InputError, MAX_DATAGRAM};

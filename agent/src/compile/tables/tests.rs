@@ -100,7 +100,7 @@ fn tables(said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
 fn tables_of(orders: &Assignment, said: &[(&str, &str)]) -> (Compiled, Vec<String>) {
     let heard = said.iter().map(|(owner, text)| {
         let record = serde_json::from_str(text).unwrap();
-        (NodeId::from(*owner), record)
+        (NodeId::from(*owner), Arc::new(record))
     });
     let mut problems = Vec::new();
     let heard = heard.collect();

@@ -1,0 +1,185 @@
+//! When tables are made again, reports of other nodes taken in, and own ones given out: not for
+//! each view of gossip, as under traffic nearly all of them differ in load reports alone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_gossip::NetdbView;
+use weft_model::assignment::Assignment;
+use weft_model::records::Table;
+
+use crate::compile::mtus::Mtus;
+
+/// Between two intakes of reports: a little less than gossip has between two views for these alone.
+const PACE: Duration = Duration::from_millis(40);
+
+/// Orders, generation of the own ports, gossip, underlay: what tables are made from.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) orders: Arc<Assignment>,
+    pub(super) local: u64,
+    pub(super) view: Arc<NetdbView>,
+    pub(super) mtus: Arc<Mtus>,
+}
+
+impl Sources {
+    /// Whether the same tables come of both.
+    pub(super) fn are(&self, other: &Self) -> bool {
+        self.orders.is(&other.orders)
+            && self.local == other.local
+            && Arc::ptr_eq(&self.mtus, &other.mtus)
+            && makes_same_tables(&self.view, &other.view)
+    }
+}
+
+/// Loads are in no table, and whoever is suspected is still there.
+fn makes_same_tables(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
+    Arc::ptr_eq(a, b) || (says_same(a, b) && a.has_same_active(b))
+}
+
+/// Whether at most load reports differ.
+pub(super) fn differ_in_loads_only(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
+    Arc::ptr_eq(a, b) || (says_same(a, b) && a.members == b.members)
+}
+
+fn says_same(a: &NetdbView, b: &NetdbView) -> bool {
+    a.has_same(Table::Node, b) && a.has_same(Table::Endpoint, b)
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// There are other replicas than before.
+    pub(super) replicas: bool,
+    /// Reports are to be read.
+    pub(super) hear: bool,
+    /// What was heard is to be given to the workers, with its age.
+    pub(super) count: bool,
+}
+
+/// What was taken in, and when.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    epoch: u64,
+    view: Option<Arc<NetdbView>>,
+    at: Option<Instant>,
+    /// Own counts are to be told: once in a tick, and as soon as the tables have changed, since
+    /// others wait for the word that a replica gets nothing new.
+    pub(super) tell: bool,
+}
+
+impl Intake {
+    /// What is due at `now`, with the tables of `epoch`; `ticked` says that a tick has passed.
+    pub(super) fn look(
+        &mut self,
+        epoch: u64,
+        view: &Arc<NetdbView>,
+        ticked: bool,
+        now: Instant,
+    ) -> Due {
+        let replicas = self.epoch != epoch;
+        self.tell |= replicas || ticked;
+        let read = self
+            .view
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, view) || last.has_same(Table::Load, view));
+        let hear = replicas || !read;
+        let rested = self.at.is_none_or(|at| now.duration_since(at) >= PACE);
+        let count = replicas || ticked || (hear && rested);
+        if count {
+            self.epoch = epoch;
+            self.view = Some(Arc::clone(view));
+            self.at = Some(now);
+        }
+        Due {
+            replicas,
+            hear: hear && count,
+            count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use weft_gossip::{Config, Gossip, Identity};
+
+    use super::*;
+
+    struct Node(Gossip);
+
+    impl Node {
+        fn new() -> Self {
+            let id = Identity::new("n".into(), ([10, 0, 0, 1], 7946).into(), 1);
+            Self(Gossip::new(Config::default(), id, [0; 32], Duration::ZERO))
+        }
+
+        /// The view after it said this.
+        fn says(&mut self, table: Table, key: &str, value: &'static str) -> Arc<NetdbView> {
+            let value = Bytes::from_static(value.as_bytes());
+            let put = self.0.put(Duration::ZERO, table, key, value);
+            assert!(put.unwrap(), "it says something new");
+            Arc::new(self.0.view())
+        }
+    }
+
+    #[test]
+    fn load_reports_make_no_tables() {
+        let mut node = Node::new();
+        let start = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": false}"#);
+        let loaded = node.says(Table::Load, "e", r#"{"active": 1}"#);
+        let ready = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
+        let spoken = node.says(Table::Node, "n", r#"{"mtu": 1500}"#);
+        assert!(makes_same_tables(&start, &loaded) && differ_in_loads_only(&start, &loaded));
+        for (before, after) in [(&loaded, &ready), (&ready, &spoken)] {
+            assert!(!makes_same_tables(before, after) && !differ_in_loads_only(before, after));
+        }
+        let mut suspected = NetdbView::clone(&spoken);
+        for member in suspected.members.values_mut() {
+            member.state = weft_gossip::MemberState::Suspect;
+        }
+        let suspected = Arc::new(suspected);
+        assert!(makes_same_tables(&spoken, &suspected), "it is still there");
+        assert!(!differ_in_loads_only(&spoken, &suspected), "people see it");
+        let mut down = NetdbView::clone(&spoken);
+        down.members.clear();
+        assert!(!makes_same_tables(&spoken, &Arc::new(down)));
+    }
+
+    #[test]
+    fn reports_are_taken_in_when_there_are_new_ones_and_counts_told_once_in_a_tick() {
+        let mut node = Node::new();
+        let (mut intake, start) = (Intake::default(), Instant::now());
+        let due = |replicas, hear, count| Due {
+            replicas,
+            hear,
+            count,
+        };
+        let view = node.says(Table::Load, "e", r#"{"active": 1}"#);
+        assert_eq!(intake.look(1, &view, false, start), due(true, true, true));
+        assert!(std::mem::take(&mut intake.tell), "tables are new");
+        let later = start + PACE;
+        assert_eq!(
+            intake.look(1, &view, false, later),
+            due(false, false, false)
+        );
+        let other = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
+        assert_eq!(
+            intake.look(1, &other, false, later),
+            due(false, false, false)
+        );
+        assert!(!intake.tell);
+        // What is not said again was so a tick ago.
+        assert_eq!(intake.look(1, &other, true, later), due(false, false, true));
+        assert!(std::mem::take(&mut intake.tell), "a tick has passed");
+        let news = node.says(Table::Load, "e", r#"{"active": 2}"#);
+        let soon = later + PACE / 2;
+        assert_eq!(intake.look(1, &news, false, soon), due(false, false, false));
+        let then = later + PACE;
+        assert_eq!(intake.look(1, &news, false, then), due(false, true, true));
+        assert!(!intake.tell);
+        // Tables do not wait.
+        assert_eq!(intake.look(2, &news, false, then), due(true, true, true));
+        assert!(intake.tell);
+    }
+}

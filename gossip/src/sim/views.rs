@@ -1,0 +1,108 @@
+//! What views show of a change, and what they share.
+
+use weft_model::records::LoadRecord;
+
+use super::*;
+use crate::NetdbView;
+
+const TABLES: [Table; 3] = [Table::Node, Table::Endpoint, Table::Load];
+
+impl Sim {
+    /// Node `i` writes, and everybody hears of it.
+    fn say(&mut self, i: usize, table: Table, key: &str, value: &'static str) {
+        let now = self.now;
+        let node = self.nodes[i].as_mut().expect("runs");
+        node.put(now, table, key, Bytes::from_static(value.as_bytes()))
+            .unwrap();
+        self.after(i);
+        self.run(2 * SECOND);
+    }
+}
+
+/// Tables that differ.
+fn changed(before: &NetdbView, after: &NetdbView) -> Vec<Table> {
+    let changed = TABLES.into_iter().filter(|t| !after.has_same(*t, before));
+    changed.collect()
+}
+
+#[test]
+fn a_change_shows_in_its_table_and_nowhere_else() {
+    let mut sim = Sim::cluster(5, 0.0, 3);
+    let start = sim.node(2).view();
+    assert_eq!(start.undecodable(), 3, "`first` is no endpoint");
+    assert_eq!(start.endpoints().count(), 0);
+    sim.run(20 * SECOND);
+    let idle = sim.node(2).view();
+    assert_eq!(changed(&start, &idle), []);
+    assert!(idle.has_same_active(&start));
+
+    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    let loaded = sim.node(2).view();
+    assert_eq!(changed(&idle, &loaded), [Table::Load]);
+    let three = LoadRecord {
+        active: 3,
+        draining: false,
+    };
+    assert!(loaded.loads().eq([(&name(0), "e", three)]));
+    assert_eq!(sim.node(2).load(&name(0), "e"), Some(three));
+    sim.say(1, Table::Load, "e", r#"{"active": 1}"#);
+    let both = sim.node(2).view();
+    let of = |view: &NetdbView, i| view.reports().find(|(by, _)| **by == name(i)).unwrap().1;
+    assert!(of(&both, 0).is(&of(&loaded, 0)), "it said nothing new");
+    assert!(of(&both, 0).iter().eq([("e", three)]));
+    // The same again is nothing new.
+    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    assert_eq!(changed(&both, &sim.node(2).view()), []);
+
+    sim.say(0, Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
+    let ready = sim.node(2).view();
+    assert_eq!(changed(&both, &ready), [Table::Endpoint]);
+    assert!(ready.endpoints().any(|(by, e)| *by == name(0) && e.ready));
+    sim.say(0, Table::Node, &name(0).0, r#"{"mtu": 1500}"#);
+    let spoken = sim.node(2).view();
+    assert_eq!(changed(&ready, &spoken), [Table::Node]);
+    assert!(
+        spoken
+            .nodes()
+            .any(|(by, n)| *by == name(0) && n.mtu == 1500)
+    );
+    assert_eq!(spoken.undecodable(), 3);
+    let now = sim.now;
+    let node = sim.nodes[0].as_mut().unwrap();
+    assert!(node.delete(now, Table::Endpoint, "e"));
+    sim.after(0);
+    sim.run(2 * SECOND);
+    let gone = sim.node(2).view();
+    assert_eq!(changed(&spoken, &gone), [Table::Endpoint]);
+    assert_eq!(gone.endpoints().count(), 0);
+    assert_eq!(spoken.endpoints().count(), 1, "a view is of its moment");
+
+    assert!(gone.has_same_active(&spoken));
+    sim.nodes[0] = None;
+    sim.run(5 * SECOND);
+    let dead = sim.node(2).view();
+    assert_eq!(changed(&gone, &dead), TABLES, "all that it said is hidden");
+    assert!(!dead.has_same_active(&gone));
+    assert_eq!((dead.undecodable(), dead.nodes().count()), (2, 0));
+    assert!(dead.reports().map(|(by, _)| by).eq([&name(1)]));
+}
+
+#[test]
+fn who_is_cut_off_and_comes_back_says_what_it_said() {
+    let mut sim = Sim::cluster(6, 0.0, 3);
+    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    let before = sim.node(2).view();
+    sim.island = [0].into();
+    sim.run(5 * SECOND);
+    let hidden = sim.node(2).view();
+    assert_eq!(
+        changed(&before, &hidden),
+        [Table::Endpoint, Table::Load],
+        "it never spoke of itself"
+    );
+    sim.island.clear();
+    let back = |s: &Sim| s.node(2).view().loads().count() == 1;
+    assert!(sim.until(30 * SECOND, back).is_some());
+    let after = sim.node(2).view();
+    assert_eq!(changed(&hidden, &after), [Table::Endpoint, Table::Load]);
+}
