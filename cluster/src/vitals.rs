@@ -90,7 +90,9 @@ pub fn judge(
     }
     let Some(whole) = whole else { return verdicts };
     for node in gossips.keys().filter(|node| !whole.contains(*node)) {
-        let names: Vec<String> = whole.iter().take(NAMED).map(|n| name(n)).collect();
+        let mut names: Vec<String> = whole.iter().map(|n| name(n)).collect();
+        names.sort_unstable();
+        names.truncate(NAMED);
         let more = whole.len() - names.len();
         let more = match more {
             0 => String::new(),

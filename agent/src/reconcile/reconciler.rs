@@ -394,10 +394,6 @@ impl Reconciler {
     }
 
     /// New tables, when anything that they are made of has changed.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one pass, from orders and gossip to the tables and those who are told of them"
-    )]
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
         let generation = self.handles.local.generation();
         let mtus = self.data_path.mtus.load_full();

@@ -9,7 +9,7 @@ const TABLES: [Table; 3] = [Table::Node, Table::Endpoint, Table::Load];
 
 impl Sim {
     /// Node `i` writes, and everybody hears of it.
-    fn say(&mut self, i: usize, table: Table, key: &str, value: &'static str) {
+    fn write(&mut self, i: usize, table: Table, key: &str, value: &'static str) {
         let now = self.now;
         let node = self.nodes[i].as_mut().expect("runs");
         node.put(now, table, key, Bytes::from_static(value.as_bytes()))
@@ -36,7 +36,7 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     assert_eq!(changed(&start, &idle), []);
     assert!(idle.has_same_active(&start));
 
-    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
     let loaded = sim.node(2).view();
     assert_eq!(changed(&idle, &loaded), [Table::Load]);
     let three = LoadRecord {
@@ -45,20 +45,20 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     };
     assert!(loaded.loads().eq([(&name(0), "e", three)]));
     assert_eq!(sim.node(2).load(&name(0), "e"), Some(three));
-    sim.say(1, Table::Load, "e", r#"{"active": 1}"#);
+    sim.write(1, Table::Load, "e", r#"{"active": 1}"#);
     let both = sim.node(2).view();
     let of = |view: &NetdbView, i| view.reports().find(|(by, _)| **by == name(i)).unwrap().1;
     assert!(of(&both, 0).is(&of(&loaded, 0)), "it said nothing new");
     assert!(of(&both, 0).iter().eq([("e", three)]));
     // The same again is nothing new.
-    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
     assert_eq!(changed(&both, &sim.node(2).view()), []);
 
-    sim.say(0, Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
+    sim.write(0, Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
     let ready = sim.node(2).view();
     assert_eq!(changed(&both, &ready), [Table::Endpoint]);
     assert!(ready.endpoints().any(|(by, e)| *by == name(0) && e.ready));
-    sim.say(0, Table::Node, &name(0).0, r#"{"mtu": 1500}"#);
+    sim.write(0, Table::Node, &name(0).0, r#"{"mtu": 1500}"#);
     let spoken = sim.node(2).view();
     assert_eq!(changed(&ready, &spoken), [Table::Node]);
     assert!(
@@ -90,7 +90,7 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
 #[test]
 fn who_is_cut_off_and_comes_back_says_what_it_said() {
     let mut sim = Sim::cluster(6, 0.0, 3);
-    sim.say(0, Table::Load, "e", r#"{"active": 3}"#);
+    sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
     let before = sim.node(2).view();
     sim.island = [0].into();
     sim.run(5 * SECOND);
