@@ -1,17 +1,20 @@
 //! Repository chores. `cargo xtask check` proves the rules that no compiler proves:
 //!
 //! - arrows between crates point inward ([`arrows`]), those between files form no circle ([`circles`]);
-//! - ARCHITECTURE.md has the crates and rings that there are ([`parts`]);
+//! - ARCHITECTURE.md has the crates, rings and rooms that there are ([`parts`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
+//! - links and names of files in the texts lead somewhere ([`texts`]);
+//! - references in `docs/` are what the code says ([`reference`]);
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask circles` lists the arrows of each circle.
 //! `cargo xtask test [--all]` runs the tests, with `--all` also those of the second tier ([`tiers`]).
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
+//! `cargo xtask docs` writes the references anew ([`reference`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
@@ -27,9 +30,11 @@ mod parts;
 mod paths;
 mod pure_code;
 mod purity;
+mod reference;
 mod report;
 mod rust_text;
 mod sources;
+mod texts;
 mod tiers;
 mod tutorial;
 
@@ -41,7 +46,7 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::report::Report;
 
-const USAGE: &str = "usage: cargo xtask check|circles|deny|test [--all]|tutorial [--all]";
+const USAGE: &str = "usage: cargo xtask check|circles|deny|docs|test [--all]|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);
@@ -53,6 +58,11 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         (Some("deny"), None, None) => denied()?,
+        (Some("docs"), None, None) => {
+            return Ok(outcome(reference::write(
+                members()?.workspace_root.as_std_path(),
+            )?));
+        }
         (Some("test"), all @ (None | Some("--all")), None) => {
             let metadata = members()?;
             let root = metadata.workspace_root.as_std_path();
@@ -107,6 +117,8 @@ fn check() -> anyhow::Result<Report> {
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
     glossary::check(root, &mut report)?;
+    texts::check(root, &mut report)?;
+    reference::check(root, &mut report)?;
     tutorial::check(root, &mut report)?;
     Ok(report)
 }
