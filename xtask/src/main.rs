@@ -7,12 +7,15 @@
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
+//! - links and names of files in the texts lead somewhere ([`texts`]);
+//! - references in `docs/` are what the code says ([`reference`]);
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask demo` and `cargo xtask test [--all]` run the demo and the tests, with `--all` also
 //! those of the second tier ([`tiers`]), and install what they need before ([`programs`]).
 //! `cargo xtask circles` lists the arrows of each circle.
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
+//! `cargo xtask docs` writes the references anew ([`reference`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
@@ -29,9 +32,11 @@ mod paths;
 mod programs;
 mod pure_code;
 mod purity;
+mod reference;
 mod report;
 mod rust_text;
 mod sources;
+mod texts;
 mod tiers;
 mod tutorial;
 
@@ -48,7 +53,7 @@ use crate::report::Report;
 const USAGE: &str = "\
 usage: cargo xtask demo [--yes|--no-install] [OPTIONS OF weft demo]
        cargo xtask test [--yes|--no-install] [--all]
-       cargo xtask check|circles|deny|tutorial [--all]";
+       cargo xtask check|circles|deny|docs|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -70,6 +75,10 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         ["deny"] => denied()?,
+        ["docs"] => {
+            let root = members()?.workspace_root;
+            return Ok(outcome(reference::write(root.as_std_path())?));
+        }
         ["tutorial"] => return Ok(outcome(tutorial::run(&members()?, false)?)),
         ["tutorial", "--all"] => return Ok(outcome(tutorial::run(&members()?, true)?)),
         _ => return usage(&mut out),
@@ -139,6 +148,8 @@ fn check() -> anyhow::Result<Report> {
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
     glossary::check(root, &mut report)?;
+    texts::check(root, &mut report)?;
+    reference::check(root, &mut report)?;
     tutorial::check(root, &mut report)?;
     Ok(report)
 }

@@ -1,5 +1,7 @@
-//! The table of parts in ARCHITECTURE.md has every crate with its folder and its ring.
+//! The table of parts in ARCHITECTURE.md has every crate with its folder and its ring, that of rooms
+//! every folder and file of the agent.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
@@ -11,6 +13,9 @@ use crate::report::Report;
 const FILE: &str = "ARCHITECTURE.md";
 /// How the table begins.
 const HEAD: &str = "| folder | package | ring |";
+/// How that of rooms does, and where they are.
+const ROOMS: &str = "| room | what it does |";
+const AGENT: &str = "agent/src";
 
 /// A crate, as the table or the workspace has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +40,50 @@ pub(crate) fn check(metadata: &Metadata, report: &mut Report) -> anyhow::Result<
         })
         .collect();
     compare(&table(&text), &members, report);
+    compare_rooms(&rooms(&text), &entries(&root.join(AGENT))?, report);
     Ok(())
+}
+
+/// Files and folders in `folder`, as the table writes them, but the root of the crate.
+fn entries(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let listed = std::fs::read_dir(folder);
+    let listed = listed.with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut found = BTreeSet::new();
+    for entry in listed {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            found.insert(name + "/");
+        } else if name != "lib.rs" {
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
+/// What the first cells of the table of rooms name.
+fn rooms(text: &str) -> BTreeSet<String> {
+    let rows = text.lines().skip_while(|line| !line.starts_with(ROOMS));
+    let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn compare_rooms(rows: &BTreeSet<String>, there: &BTreeSet<String>, report: &mut Report) {
+    for room in there.difference(rows) {
+        report.fail(format!(
+            "{FILE}: the table of rooms does not name {AGENT}/{room}"
+        ));
+    }
+    for room in rows.difference(there) {
+        report.fail(format!(
+            "{FILE}: the table of rooms names {room}, which is not in {AGENT}"
+        ));
+    }
+    report.checked(format!("rooms: {} in the table of {FILE}", rows.len()));
 }
 
 /// The folder of a manifest; that of the root package is where its code is.
@@ -152,6 +200,25 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].contains(word), "{found:?}");
         }
+    }
+
+    #[test]
+    fn rooms_are_those_of_the_agent() {
+        let text = "| room | what it does | main types |\n|---|---|---|\n\
+             | `daemon.rs`, `node/` | one `weftd` | `Node` |\n| `gone/` | nothing | |\n\n| `x/` |\n";
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["node", "new"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        for file in ["lib.rs", "daemon.rs"] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let mut report = Report::default();
+        compare_rooms(&rooms(text), &entries(dir.path()).unwrap(), &mut report);
+        let found = report.failures();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("does not name agent/src/new/"));
+        assert!(found[1].contains("names gone/"));
     }
 
     #[test]

@@ -19,3 +19,4 @@ mod stats;
 mod tests;
 
 pub(crate) use server::DnsServer;
+pub(crate) use stats::DnsStats;

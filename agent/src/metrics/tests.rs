@@ -22,10 +22,9 @@ fn text(sample: Sample) -> String {
     Metrics::new(Arc::new(Fixed(sample))).encode().unwrap()
 }
 
-#[test]
-#[expect(clippy::too_many_lines, reason = "a list: a line for each series")]
-fn every_figure_has_its_series() {
-    let text = text(Sample {
+/// One of everything, each figure another one.
+pub(crate) fn full() -> Sample {
+    Sample {
         ports: vec![PortSample {
             port: "web.1\"x".into(),
             network: "blue".into(),
@@ -121,7 +120,12 @@ fn every_figure_has_its_series() {
         }],
         epoch: 19,
         session_connected: true,
-    });
+    }
+}
+
+#[test]
+fn every_figure_has_its_series() {
+    let text = text(full());
     let port = r#"port="web.1\"x",network="blue""#;
     let mesh = r#"service="web",published="8000",protocol="tcp",host_ip="""#;
     let replica = r#"service="web",replica="web.1.x",node="n1",network="blue""#;

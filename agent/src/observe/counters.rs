@@ -1,17 +1,22 @@
 //! Counters of the node, for `weft drops` and `/metrics`.
 
+#[cfg(test)]
+mod reference;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_dataplane::{DropCounters, Port, UNDERLAY};
-use weft_gossip::MemberState;
+use weft_gossip::{MemberState, NetdbView};
 use weft_model::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
 use weft_model::records::Table;
 use weft_wire::DropReason;
 
 use super::replicas::Seen;
 use crate::api::{Answer, ApiError};
+use crate::dns::DnsStats;
+use crate::gossip::GossipStats;
 use crate::metrics::{
     DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
     WorkerEvents, WorkerSample,
@@ -121,7 +126,7 @@ fn underlay(data_path: &DataPath) -> Vec<(DropReason, u64)> {
 pub(crate) fn sample(handles: &Handles) -> Sample {
     let mut sample = Sample {
         session_connected: handles.session.connected(),
-        dns: dns(handles),
+        dns: dns(&handles.dns.stats()),
         doors: handles
             .manager
             .get()
@@ -173,7 +178,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
     sample.unreachable = data_path.mesh.unreachable();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();
     sample.gossip_undecodable = data_path.gossip.view().borrow().undecodable() as u64;
-    sample.gossip = gossip(&data_path);
+    sample.gossip = gossip(&data_path.gossip.stats(), &data_path.gossip.view().borrow());
     sample.doors.push(data_path.gossip.door());
     sample
 }
@@ -229,8 +234,7 @@ fn mesh_replicas(seen: &Seen) -> Vec<MeshReplicaSample> {
     samples
 }
 
-fn dns(handles: &Handles) -> DnsSample {
-    let s = handles.dns.stats();
+fn dns(s: &DnsStats) -> DnsSample {
     DnsSample {
         queries: vec![
             ("answered", s.answered),
@@ -246,9 +250,7 @@ fn dns(handles: &Handles) -> DnsSample {
     }
 }
 
-fn gossip(data_path: &DataPath) -> GossipSample {
-    let s = data_path.gossip.stats();
-    let view = data_path.gossip.view().borrow().clone();
+fn gossip(s: &GossipStats, view: &NetdbView) -> GossipSample {
     let members =
         |state: MemberState| view.members.values().filter(|m| m.state == state).count() as u64;
     let entries = [Table::Node, Table::Endpoint, Table::Load]

@@ -4,6 +4,7 @@
 mod as_direct;
 mod bad_input;
 mod bench;
+mod by_hand;
 mod cable;
 mod capture;
 mod choice;
@@ -35,7 +36,6 @@ mod published_abuse;
 mod published_host;
 mod published_number;
 mod published_udp;
-mod readme;
 mod restart;
 mod service;
 mod static_peer;

@@ -1,4 +1,4 @@
-//! The commands of README's "By hand", run as they stand there.
+//! The commands of docs/by-hand.md, run as they stand there.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,32 +9,30 @@ use weft_netns_tests::beside_others;
 
 use crate::PROGRAM;
 
-/// What is marked as a shell's, from "By hand" to the next chapter.
-fn blocks(readme: &str) -> String {
-    let chapter = readme.split("\n## ").find(|c| c.starts_with("By hand"));
-    let chapter = chapter.expect("README has a chapter \"By hand\"");
-    let blocks = chapter.split("\n```sh\n").skip(1);
+/// What is marked as a shell's, from the first line to the last.
+fn blocks(page: &str) -> String {
+    let blocks = page.split("\n```sh\n").skip(1);
     let blocks = blocks.map(|block| block.split("\n```").next().unwrap_or_default());
     blocks.collect::<Vec<_>>().join("\n")
 }
 
-/// A user follows README in a shell of his own; the first command that fails ends the test. What
+/// A user follows the page in a shell of his own; the first command that fails ends the test. What
 /// differs: the lab has a name of its own, and the program is the one under test.
 #[test]
-fn by_hand_runs_as_it_stands_in_the_readme() {
+fn by_hand_runs_as_it_stands_in_the_docs() {
     let _share = beside_others();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let readme = fs::read_to_string(root.join("README.md")).expect("README.md");
-    let script = blocks(&readme);
+    let page = fs::read_to_string(root.join("docs/by-hand.md")).expect("docs/by-hand.md");
+    let script = blocks(&page);
     assert!(
         script.lines().count() > 30,
-        "README's commands are not found: {script}"
+        "the page's commands are not found: {script}"
     );
     let dir = tempfile::tempdir().expect("a folder");
     for name in ["weft", "weftd"] {
         symlink(PROGRAM, dir.path().join(name)).expect("a link");
     }
-    let lab = format!("readme-{}", std::process::id());
+    let lab = format!("by-hand-{}", std::process::id());
     let mut whole = "trap 'code=$?; weft lab down >/dev/null 2>&1 || true; exit $code' EXIT\nset -ex -o pipefail\n".to_owned();
     for line in script
         .lines()
@@ -60,7 +58,7 @@ fn by_hand_runs_as_it_stands_in_the_readme() {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),
-        "a command of README's \"By hand\" fails, the last one below:\n{}\n{}",
+        "a command of docs/by-hand.md fails, the last one below:\n{}\n{}",
         text(&output.stdout),
         text(&output.stderr)
     );

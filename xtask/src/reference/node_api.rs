@@ -1,0 +1,471 @@
+//! The node API: the table of its calls from the head of `model/src/api.rs`, and every type that a
+//! call takes or gives, down to the last field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+use super::types::{self, Field, Kind, Type, Variant};
+use super::{cell, read};
+use crate::report::Report;
+use crate::sources;
+
+const TABLE: &str = "model/src/api.rs";
+const ROUTES: &str = "agent/src/api/routes.rs";
+const MODEL: &str = "model/src";
+
+/// Types that are written as what they hold.
+const HOLDERS: &[&str] = &["Option<", "Arc<", "Box<"];
+const METHODS: &[&str] = &["get", "post", "put", "patch", "delete"];
+
+type Types = BTreeMap<String, Type>;
+/// Names of the types that stand on the page.
+type Known = BTreeSet<String>;
+
+pub(super) fn write(root: &Path) -> anyhow::Result<String> {
+    let mut types = Types::new();
+    for file in sources::files(&root.join(MODEL), &["rs"])? {
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        for (name, found) in types::read(&text) {
+            types.entry(name).or_insert(found);
+        }
+    }
+    page(&read(root, TABLE)?, &types)
+}
+
+/// Compares the table of calls with what the agent serves.
+pub(super) fn check_routes(root: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let told = told(&read(root, TABLE)?);
+    let served = served(&read(root, ROUTES)?);
+    for call in served.difference(&told) {
+        report.fail(format!("{TABLE}: the table of calls does not have {call}"));
+    }
+    for call in told.difference(&served) {
+        report.fail(format!(
+            "{TABLE}: the table of calls has {call}, which {ROUTES} does not serve"
+        ));
+    }
+    report.checked(format!("node API: {} calls", served.len()));
+    Ok(())
+}
+
+/// What the head of a file says: paragraphs, each in one line, and rows of tables.
+fn head(source: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    let lines = source.lines();
+    for line in lines.map_while(|line| line.strip_prefix("//!")) {
+        let line = line.trim();
+        let is_row = line.starts_with('|');
+        match found.last_mut() {
+            Some(last) if goes_on && !is_row && !line.is_empty() => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            _ if line.is_empty() => {}
+            _ => found.push(line.to_owned()),
+        }
+        goes_on = !line.is_empty() && !is_row;
+    }
+    found
+}
+
+/// Method and path of each call in the table, such as `GET /v1/info`.
+fn told(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for row in head(source).iter().filter(|line| line.starts_with('|')) {
+        let Some((methods, path)) = call_of(row) else {
+            continue;
+        };
+        let path = path.split('?').next().unwrap_or_default();
+        for method in methods.split(',') {
+            found.insert(format!("{} {path}", method.trim()));
+        }
+    }
+    found
+}
+
+/// Methods and path in the first cell of a row.
+fn call_of(row: &str) -> Option<(&str, &str)> {
+    let first = row.split('|').nth(1)?.trim();
+    let at = first.find('/')?;
+    let (methods, path) = first.split_at(at);
+    let methods = methods.trim();
+    let is_method = |word: &str| METHODS.contains(&word.trim().to_lowercase().as_str());
+    methods.split(',').all(is_method).then_some((methods, path))
+}
+
+/// The same of what the agent serves.
+fn served(routes: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for route in routes.split(".route(").skip(1) {
+        let mut parts = route.splitn(3, '"').skip(1);
+        let (Some(path), Some(handlers)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let handlers = handlers.split(".fallback(").next().unwrap_or_default();
+        for method in METHODS {
+            let call = format!("{method}(");
+            let mut calls = handlers.match_indices(call.as_str());
+            if calls.any(|(at, _)| !handlers.split_at(at).0.ends_with(in_word)) {
+                found.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    found
+}
+
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The table, and the types that it leads to.
+fn page(source: &str, types: &Types) -> anyhow::Result<String> {
+    let head = head(source);
+    ensure!(
+        head.iter().any(|line| call_of(line).is_some()),
+        "{TABLE} has no table of calls"
+    );
+    let asked = head.iter().flat_map(|line| words(line));
+    let asked = asked.filter(|word| types.contains_key(*word));
+    let known = reached(asked.map(str::to_owned).collect(), types);
+
+    let mut out = String::new();
+    let mut in_table = false;
+    for line in &head {
+        let is_row = line.starts_with('|');
+        if !(is_row && in_table) {
+            out.push('\n');
+        }
+        in_table = is_row;
+        let line = if is_row {
+            row_linked(&with_code(line), &known)
+        } else {
+            linked(line, &known)
+        };
+        writeln!(out, "{line}")?;
+    }
+    out.push_str(
+        "\n## Types\n\nA field that is *optional* may be left out of what is sent, and may be \
+         missing or `null` in an answer.\n",
+    );
+    for name in &known {
+        let found = types.get(name).context("a type that was there")?;
+        writeln!(out, "\n### {name}\n\n{}", linked(&found.doc, &known))?;
+        match &found.kind {
+            Kind::Struct(fields) if !fields.is_empty() => {
+                out.push_str("\n| field | type | what it is |\n|---|---|---|\n");
+                for field in fields {
+                    row(&mut out, field, &found.attributes, &known)?;
+                }
+            }
+            Kind::Enum(variants) => {
+                out.push_str("\n| value | what it means |\n|---|---|\n");
+                for variant in variants {
+                    let name = written(&variant.name, &found.attributes);
+                    value(&mut out, variant, &name, &known)?;
+                }
+            }
+            Kind::Struct(_) | Kind::Other => {}
+        }
+    }
+    Ok(out)
+}
+
+/// A row of the table of calls with its path as code.
+fn with_code(line: &str) -> String {
+    let Some((_, path)) = call_of(line) else {
+        return line.to_owned();
+    };
+    let bare = path.split('?').next().unwrap_or_default().trim();
+    line.replacen(bare, &format!("`{bare}`"), 1)
+}
+
+/// The types that can be reached from `asked`, themselves included.
+fn reached(asked: Known, types: &Types) -> Known {
+    let mut open: Vec<String> = asked.iter().cloned().collect();
+    let mut known = asked;
+    while let Some(name) = open.pop() {
+        let Some(found) = types.get(&name) else {
+            continue;
+        };
+        for of in held(&found.kind) {
+            for used in words(of) {
+                if types.contains_key(used) && known.insert(used.to_owned()) {
+                    open.push(used.to_owned());
+                }
+            }
+        }
+    }
+    known
+}
+
+/// The types of all fields.
+fn held(kind: &Kind) -> Vec<&str> {
+    match kind {
+        Kind::Struct(fields) => fields.iter().map(|field| field.of.as_str()).collect(),
+        Kind::Enum(variants) => {
+            let fields = variants.iter().flat_map(|variant| &variant.fields);
+            let fields = fields.map(|field| field.of.as_str());
+            let others = variants
+                .iter()
+                .filter_map(|variant| variant.holds.as_deref());
+            fields.chain(others).collect()
+        }
+        Kind::Other => Vec::new(),
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !in_word(c))
+        .filter(|word| !word.is_empty())
+}
+
+/// `above` are the attributes of the whole type.
+fn row(out: &mut String, field: &Field, above: &str, known: &Known) -> anyhow::Result<()> {
+    let may_lack = |attributes: &str| {
+        attributes.contains("serde(default") || attributes.contains("skip_serializing_if")
+    };
+    let optional =
+        field.of.starts_with("Option<") || may_lack(&field.attributes) || may_lack(above);
+    writeln!(
+        out,
+        "| `{}` | {}{} | {} |",
+        field.name,
+        shown(&field.of, known),
+        if optional { ", optional" } else { "" },
+        cell(&linked(&field.doc, known))
+    )?;
+    Ok(())
+}
+
+/// `name` is how the variant is written.
+fn value(out: &mut String, variant: &Variant, name: &str, known: &Known) -> anyhow::Result<()> {
+    let doc = cell(&linked(&variant.doc, known));
+    if let Some(of) = &variant.holds {
+        let of = shown(of, known);
+        writeln!(out, "| `{{\"{name}\": …}}` with {of} | {doc} |")?;
+    } else if variant.fields.is_empty() {
+        writeln!(out, "| `\"{name}\"` | {doc} |")?;
+    } else {
+        writeln!(out, "| `{{\"{name}\": {{…}}}}` | {doc} |")?;
+        for field in &variant.fields {
+            let (of, doc) = (shown(&field.of, known), cell(&linked(&field.doc, known)));
+            writeln!(out, "| in it `{}`: {of} | {doc} |", field.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// A variant as it is written, by the rule that stands above its type.
+fn written(name: &str, attributes: &str) -> String {
+    let rule = attributes.split_once("rename_all = \"");
+    let rule = rule.and_then(|(_, rest)| rest.split_once('"'));
+    let between = match rule {
+        Some(("lowercase", _)) => return name.to_lowercase(),
+        Some(("kebab-case", _)) => '-',
+        Some(("snake_case", _)) => '_',
+        _ => return name.to_owned(),
+    };
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push(between);
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+/// A type in words that say what its JSON is.
+fn shown(of: &str, known: &Known) -> String {
+    let of = of.trim();
+    for holder in HOLDERS {
+        if let Some(inner) = of.strip_prefix(*holder).and_then(|r| r.strip_suffix('>')) {
+            return shown(inner, known);
+        }
+    }
+    if let Some(inner) = of.strip_prefix("Vec<").and_then(|r| r.strip_suffix('>')) {
+        return format!("list of {}", shown(inner, known));
+    }
+    if let Some(inner) = of
+        .strip_prefix("BTreeMap<")
+        .and_then(|r| r.strip_suffix('>'))
+        && let Some((key, value)) = inner.split_once(", ")
+    {
+        return format!("map of {} to {}", shown(key, known), shown(value, known));
+    }
+    if let Some(inner) = of.strip_prefix('(').and_then(|r| r.strip_suffix(')')) {
+        let parts: Vec<String> = inner.split(", ").map(|part| shown(part, known)).collect();
+        return format!("list: {}", parts.join(", "));
+    }
+    let name = of.rsplit("::").next().unwrap_or(of);
+    match name {
+        "String" => "text".to_owned(),
+        "bool" => "true or false".to_owned(),
+        "u8" | "u16" | "u32" | "u64" | "i32" | "i64" | "usize" => "number".to_owned(),
+        "IpAddr" | "Ipv4Addr" | "Ipv6Addr" => "address".to_owned(),
+        "SocketAddr" => "address and port".to_owned(),
+        "IpNet" => "subnet".to_owned(),
+        _ if known.contains(name) => link(name),
+        _ if name.ends_with("Id") => "id".to_owned(),
+        _ => format!("`{name}`"),
+    }
+}
+
+fn link(name: &str) -> String {
+    format!("[`{name}`](#{})", name.to_lowercase())
+}
+
+/// A doc with its links as those of a page.
+fn linked(doc: &str, known: &Known) -> String {
+    with_links(doc, known, |in_brackets| in_brackets)
+}
+
+/// A row of the table of calls, where any code may be a type, and `[Name]` a list.
+fn row_linked(row: &str, known: &Known) -> String {
+    with_links(row, known, |_| true)
+}
+
+/// `text` with links where the code is a type, and is meant to be one; rustdoc has brackets around
+/// it then.
+fn with_links(text: &str, known: &Known, is_meant: impl Fn(bool) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut pieces = text.split('`');
+    out.push_str(pieces.next().unwrap_or_default());
+    while let Some(code) = pieces.next() {
+        let after = pieces.next().unwrap_or_default();
+        let (in_brackets, after) = match after.strip_prefix(']') {
+            Some(rest) if out.ends_with('[') => {
+                out.pop();
+                (true, rest)
+            }
+            _ => (false, after),
+        };
+        let list = code.strip_prefix('[').and_then(|c| c.strip_suffix(']'));
+        let name = list.unwrap_or(code);
+        if known.contains(name) && is_meant(in_brackets) {
+            out.push_str(if list.is_some() { "list of " } else { "" });
+            out.push_str(&link(name));
+        } else {
+            out.push('`');
+            out.push_str(code);
+            out.push('`');
+        }
+        out.push_str(after);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const API: &str = "\
+//! The API.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | GET /v1/info | | [`Info`] |
+//! | GET, POST /v1/nodes | `Spec` | `[Node]`, `{}` |
+//! | GET /v1/conns?[`Query`] | | list of [`Node`] |
+//!
+//! Every error is an
+//! [`Error`], see [`MAX`].
+
+use x::Y;
+";
+
+    const MODEL: &str = "\
+/// What it is, a [`Node`] perhaps.
+pub struct Info {
+    /// Of the node, `a|b`.
+    pub names: Vec<String>,
+    /// Where.
+    #[serde(default)]
+    pub node: Node,
+}
+
+/// A node.
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Which.
+    pub mode: Option<Mode>,
+}
+
+/// A mode.
+#[serde(rename_all = \"kebab-case\")]
+pub enum Mode {
+    /// One on each.
+    OnEach,
+    /// So many.
+    Many {
+        /// Wanted.
+        replicas: u32,
+    },
+}
+
+/// Not reached.
+pub struct Other {}
+";
+
+    #[test]
+    fn a_page_has_the_table_and_the_types_that_it_leads_to() {
+        let page = page(API, &types::read(MODEL)).unwrap();
+        for line in [
+            "| GET `/v1/info` | | [`Info`](#info) |",
+            "| GET, POST `/v1/nodes` | `Spec` | list of [`Node`](#node), `{}` |",
+            "| GET `/v1/conns`?`Query` | | list of [`Node`](#node) |",
+            "Every error is an `Error`, see `MAX`.",
+            "### Info",
+            "What it is, a [`Node`](#node) perhaps.",
+            "| `names` | list of text | Of the node, `a\\|b`. |",
+            "| `node` | [`Node`](#node), optional | Where. |",
+            "| `id` | id | Its id. |",
+            "| `mode` | [`Mode`](#mode), optional | Which. |",
+            "| `\"on-each\"` | One on each. |",
+            "| `{\"many\": {…}}` | So many. |",
+            "| in it `replicas`: number | Wanted. |",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains("Other"));
+        assert!(super::page("//! Nothing.\n", &Types::new()).is_err());
+    }
+
+    #[test]
+    fn calls_are_those_that_are_served() {
+        let routes = "use axum::routing::{delete, get};\nRouter::new()\n.route(\"/v1/info\", get(info::<S>))\n\
+             .route(\n\"/v1/nodes\",\nget(forget::<S>).post(add::<S>),\n)\n\
+             .route(\"/v1/conns\", get(conns))\n.fallback(delete(unknown))\n";
+        assert_eq!(told(API), served(routes));
+        let calls: Vec<String> = served(routes).into_iter().collect();
+        assert_eq!(
+            calls,
+            [
+                "GET /v1/conns",
+                "GET /v1/info",
+                "GET /v1/nodes",
+                "POST /v1/nodes"
+            ]
+        );
+    }
+
+    #[test]
+    fn types_are_told_in_words() {
+        let known = Known::from(["Node".to_owned()]);
+        for (of, words) in [
+            ("Option<Vec<Node>>", "list of [`Node`](#node)"),
+            ("BTreeMap<String, u64>", "map of text to number"),
+            ("(u64, String)", "list: number, text"),
+            ("crate::id::TaskId", "id"),
+            ("Strange<u8>", "`Strange<u8>`"),
+        ] {
+            assert_eq!(shown(of, &known), words);
+        }
+    }
+}
