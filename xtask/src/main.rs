@@ -8,14 +8,14 @@
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
 //! - links and names of files in the texts lead somewhere ([`texts`]);
-//! - references in `docs/` are what the code says ([`reference`]);
+//! - references in `docs/` are what the code says ([`mod@reference`]);
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask demo` and `cargo xtask test [--all]` run the demo and the tests, with `--all` also
 //! those of the second tier ([`tiers`]), and install what they need before ([`programs`]).
 //! `cargo xtask circles` lists the arrows of each circle.
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
-//! `cargo xtask docs` writes the references anew ([`reference`]).
+//! `cargo xtask docs` writes the references anew ([`mod@reference`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
