@@ -56,6 +56,12 @@ impl Flow {
         self.reset || (self.fin_client && self.fin_replica)
     }
 
+    /// The replica has answered, and the client said nothing to that.
+    fn is_half_open(&self) -> bool {
+        let went_on = self.acknowledged || self.fin_client || self.fin_replica || self.reset;
+        self.answered && !went_on
+    }
+
     /// Nobody but the client has spoken, and it only to open the connection.
     fn is_unanswered(&self) -> bool {
         let spoken = self.answered || self.acknowledged || self.fin_client || self.fin_replica;
@@ -130,7 +136,7 @@ impl Reference {
             return self.deliver_here(Place::Port(client), packet);
         }
         let tcp = packet.tuple.proto == TCP;
-        let opens = tcp && packet.flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN;
+        let opens = tcp && opens(packet);
         if let Some(at) = self.flows.iter().position(|f| f.sent == packet.tuple) {
             let flow = &self.flows[at];
             let there = flow.is_over() || is_replica(world, flow);
@@ -156,6 +162,10 @@ impl Reference {
 
     fn follow_flow(&mut self, world: &World, at: usize, packet: &Packet) -> Verdict {
         let flow = &mut self.flows[at];
+        if packet.tuple.proto == TCP && opens(packet) && flow.is_half_open() {
+            // The client did not see the answer: the connection is unanswered again.
+            flow.answered = false;
+        }
         note_client(flow, packet);
         let out = rewritten(flow, packet);
         match place_of(world, flow.replica_mac) {
@@ -321,6 +331,11 @@ fn stray(packet: &Packet) -> Verdict {
     } else {
         Verdict::Refused(DropReason::NotAFlow)
     }
+}
+
+/// A segment that asks for a connection, and says nothing else.
+fn opens(packet: &Packet) -> bool {
+    packet.flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
 }
 
 fn is_service(mac: Mac) -> bool {
