@@ -25,7 +25,6 @@ mod published;
 mod reconcile;
 mod sandbox;
 mod session;
-mod state_file;
 
 pub use daemon::main;
 

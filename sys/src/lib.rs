@@ -33,5 +33,6 @@ pub mod replace_file;
 pub mod seccomp;
 pub mod shared_words;
 pub mod signals;
+pub mod state_file;
 pub mod tap;
 pub mod udp;

@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use weft_model::id::NodeId;
 
-use crate::metrics::DoorSample;
 pub(crate) use admission::Limits;
 use admission::{Admission, GuestId, Refusal};
 pub(crate) use quiet::Quiet;
@@ -68,6 +67,18 @@ pub(crate) struct Counters {
     pub(crate) joins_refused: AtomicU64,
 }
 
+/// Counters of a TCP port for other nodes, which strangers can reach too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DoorSample {
+    /// `manager` or `gossip`.
+    pub(crate) door: &'static str,
+    /// What happened to connections and calls, by kind (`admitted`, `refused_crowded`, …).
+    pub(crate) events: Vec<(&'static str, u64)>,
+    /// Connections open now, by whose they are (`stranger`, `known`, `member`).
+    pub(crate) open: Vec<(&'static str, u64)>,
+}
+
+/// One more.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -22,7 +22,7 @@ use weft_model::assignment::GossipKey;
 use weft_model::id::NodeId;
 use weft_model::records::Table;
 
-use crate::metrics::DoorSample;
+use crate::door::DoorSample;
 
 pub(crate) use stats::GossipStats;
 

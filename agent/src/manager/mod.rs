@@ -37,7 +37,7 @@ use weft_cluster::{
     init_cluster, set_node_state,
 };
 use weft_model::id::{NodeId, base36};
-use weft_model::objects::{NodeState, Protocol, Role};
+use weft_model::objects::{NodeState, Role};
 use weft_sys::clock::unix_ms;
 
 use self::ca::{Authority, NODE_LIFE};
@@ -45,9 +45,7 @@ use self::engine::{Engine, Lines, entropy, stopped};
 use self::health::Health;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
-use crate::door::Door;
-use crate::metrics::DoorSample;
-use crate::published::owner;
+use crate::door::{Door, DoorSample};
 use crate::session::proto::ca_server::CaServer;
 use crate::session::proto::control_server::ControlServer;
 use crate::session::proto::dispatcher_server::DispatcherServer;
@@ -82,6 +80,9 @@ pub(crate) struct ManagerConfig {
     pub(crate) timing: Timing,
     /// Routes that no subnet may overlap with.
     pub(crate) routes: HostRoutes,
+    /// Words for the program that holds a TCP port; asked when it is the one to listen on. May
+    /// block.
+    pub(crate) holder_of: fn(u16) -> String,
 }
 
 impl std::fmt::Debug for ManagerConfig {
@@ -155,8 +156,8 @@ async fn bind(
     let listener = match listener::listen(listen) {
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
             // All of /proc is read for it.
-            let holder = move || owner::named(Protocol::Tcp, listen.port());
-            let holder = tokio::task::spawn_blocking(holder)
+            let holder_of = config.holder_of;
+            let holder = tokio::task::spawn_blocking(move || holder_of(listen.port()))
                 .await
                 .unwrap_or_else(|_| "another process".to_owned());
             return Err(CommandError::conflict(format!(

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use weft_cluster::{BoxFuture, Change, ClusterState, DesiredStore, Object, ObjectId, ProposeError};
 use weft_model::id::NodeId;
 use weft_sys::replace_file::{PRIVATE, sync_folder_of};
+use weft_sys::state_file;
 
 use crate::disk_thread::DiskThread;
-use crate::state_file;
 
 /// Format of the file and version of the state.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("weft.meta");

@@ -64,6 +64,7 @@ fn config(dir: &Path, listen: SocketAddr) -> ManagerConfig {
             let dest = "10.200.0.0/16".parse().unwrap();
             vec![HostRoute::connected(dest, "dev eth9")]
         }),
+        holder_of: |port| format!("the holder of {port}"),
     }
 }
 
@@ -656,7 +657,7 @@ async fn bad_starts_leave_nothing_and_say_why() {
             .starts_with(&format!("cannot listen on {listen}")),
         "{error}"
     );
-    let holder = format!("(pid {}); stop that", std::process::id());
+    let holder = format!("by the holder of {}; stop that", listen.port());
     assert!(error.message.contains(&holder), "{error}");
     let wrong = InitParams {
         data_path_port: Some(80),

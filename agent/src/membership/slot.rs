@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 use weft_cluster::NodeDescription;
 use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
-use weft_model::objects::Role;
+use weft_model::objects::{Protocol, Role};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
@@ -15,6 +15,7 @@ use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
 use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
+use crate::published::owner;
 use crate::reconcile::overlap::host_routes;
 use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
@@ -100,6 +101,7 @@ impl Slot {
             advertise,
             timing: Timing::default(),
             routes: Arc::new(host_routes),
+            holder_of: |port| owner::named(Protocol::Tcp, port),
         }
     }
 

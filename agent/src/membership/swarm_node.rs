@@ -7,6 +7,7 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use weft_sys::state_file;
 
 use super::manager_part;
 use super::self_tests::SelfTests;
@@ -33,7 +34,6 @@ use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
-use crate::state_file;
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);

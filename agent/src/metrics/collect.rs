@@ -12,9 +12,10 @@ use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
 
 use super::sample::{
-    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    UnreachableCounters, WorkerEvents,
+    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, UnreachableCounters,
+    WorkerEvents,
 };
+use crate::door::DoorSample;
 
 /// Reads the source at each scrape.
 #[derive(Debug)]

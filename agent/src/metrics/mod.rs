@@ -13,7 +13,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 pub(crate) use sample::{
-    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
     PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 

@@ -5,9 +5,10 @@ use weft_model::objects::Protocol;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource,
-    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
+    Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
+use crate::door::DoorSample;
 
 #[derive(Debug)]
 struct Fixed(Sample);

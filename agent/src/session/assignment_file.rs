@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use weft_model::assignment::{Assignment, Own, Shared};
+use weft_sys::state_file::{self, Found};
 
 use super::identity::{Identity, IdentityError, replace_private};
-use crate::state_file::{self, Found};
 
 /// The half of this node, and the one of all nodes.
 pub(super) const ASSIGNMENT_FILE: &str = "assignment.json";

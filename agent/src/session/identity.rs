@@ -9,9 +9,8 @@ use weft_cluster::CommandError;
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
+use weft_sys::state_file;
 use zeroize::Zeroizing;
-
-use crate::state_file;
 
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";

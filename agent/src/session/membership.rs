@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use weft_cluster::NodeDescription;
 use weft_model::assignment::Assignment;
 use weft_model::objects::Role;
+use weft_sys::state_file;
 
 use super::assignment_file::{ASSIGNMENT_FILE, AssignmentFile, SHARED_FILE};
 use super::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
-use crate::state_file;
 
 const FILE: &str = "swarm.json";
 /// Desired state: managers only.

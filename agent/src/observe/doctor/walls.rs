@@ -5,8 +5,8 @@ use std::time::Duration;
 use weft_sys::private_folder::check_folder;
 
 use super::{Checks, DataPath, Handles};
+use crate::door::DoorSample;
 use crate::gossip::KeysHeld;
-use crate::metrics::DoorSample;
 use crate::sandbox::gwbridge::GatewayBridge;
 
 /// Age of a gossip key that should have been turned long ago: 12 hours, and one for clocks that

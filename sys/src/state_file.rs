@@ -1,5 +1,5 @@
 //! How a file of state is read: what cannot be read is set aside under a name of its own, and the
-//! node goes on with what it can learn again. `weft_sys::replace_file` writes them.
+//! node goes on with what it can learn again. [`crate::replace_file`] writes them.
 
 use std::fmt;
 use std::io;
@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
-use weft_sys::replace_file::{remove_unfinished, sync_folder_of};
+
+use crate::replace_file::{remove_unfinished, sync_folder_of};
 
 /// Damaged files that are kept of each name.
 const KEPT: usize = 3;
 
 /// What a file holds.
 #[derive(Debug)]
-pub(crate) enum Found<T> {
+pub enum Found<T> {
     /// There is none.
     Nothing,
     /// This.
@@ -25,7 +26,7 @@ pub(crate) enum Found<T> {
 
 /// A file that was set aside. Its text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Damage {
+pub struct Damage {
     path: PathBuf,
     aside: PathBuf,
     why: String,
@@ -47,7 +48,7 @@ impl fmt::Display for Damage {
 ///
 /// # Errors
 /// The file cannot be read now, and may well be later; or it cannot be set aside.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
     if let Err(error) = remove_unfinished(path) {
         tracing::warn!(path = %path.display(), %error, "what a killed writer left stays");
     }
@@ -68,7 +69,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
 ///
 /// # Errors
 /// The disk's; the file is where it was.
-pub(crate) fn set_aside(path: &Path, why: String) -> io::Result<Damage> {
+pub fn set_aside(path: &Path, why: String) -> io::Result<Damage> {
     let aside = name_aside(path);
     std::fs::rename(path, &aside)?;
     if let Err(error) = sync_folder_of(path) {
@@ -93,7 +94,7 @@ fn is_damage(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// The first file that cannot be removed; the others are removed all the same.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let gone = |path: &Path| match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -123,7 +124,7 @@ fn set_aside_of(path: &Path) -> Vec<PathBuf> {
 }
 
 /// A free name for a damaged file, beside it. Of earlier ones the newest stay.
-pub(crate) fn name_aside(path: &Path) -> PathBuf {
+pub fn name_aside(path: &Path) -> PathBuf {
     let (start, folder) = (
         start_of_aside(path),
         path.parent().unwrap_or(Path::new(".")),
