@@ -24,7 +24,6 @@ const LIMITS: &[(&str, usize, usize)] = &[
     ("weft-dns", 2, 4),
     ("weft-cluster", 9, 9),
     ("weft-dataplane", 12, 12),
-    ("weft-agent", 3, 3),
     ("weft-cli", 2, 10),
 ];
 

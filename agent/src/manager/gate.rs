@@ -1,6 +1,7 @@
 //! Decides who may call what, by certificate and path, before a byte of the body is read.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,11 +12,10 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Context, Poll, Service, StdError};
 use tonic::service::Routes;
+use weft_model::id::NodeId;
 
 use super::engine::Engine;
 use super::lapsed::{may_be_renewed, only_renewal};
-use super::listener::Peer;
-use super::rpc::removed;
 use crate::door::count;
 use crate::session::PeerIdentity;
 
@@ -31,6 +31,23 @@ const RENEW: &str = "/weft.v1.Ca/RenewCertificate";
 const STRANGER_CALLS: usize = 8;
 /// Until a call is answered; streams go on as long as they like after that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who is on the other side of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    /// From its certificate; nothing for a machine that wants to join.
+    pub(super) member: Option<Arc<PeerIdentity>>,
+    /// The certificate has run out: all that it is good for is its renewal.
+    pub(super) lapsed: bool,
+}
+
+pub(super) fn removed(node: &NodeId) -> Status {
+    Status::permission_denied(format!(
+        "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there and \
+         join again"
+    ))
+}
 
 /// The member on the other side of a connection, if it still is one and its certificate counts.
 pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {

@@ -23,7 +23,7 @@ use weft_model::id::NodeId;
 use weft_model::objects::Node;
 
 use super::engine::{Engine, stopped};
-use super::gate::{self, Gate, Visit};
+use super::gate::{self, Gate, Peer, Visit};
 use super::lapsed::{LapsedToo, has_lapsed};
 use crate::door::{BACKLOG, FLUSH, Limits, Place, by_descriptors, count};
 use crate::session::{Identity, IdentityError, PeerIdentity, damaged, provider};
@@ -73,16 +73,6 @@ pub(super) fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
-}
-
-/// Who is on the other side of a connection.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
-    /// From its certificate; nothing for a machine that wants to join.
-    pub(super) member: Option<Arc<PeerIdentity>>,
-    /// The certificate has run out: all that it is good for is its renewal.
-    pub(super) lapsed: bool,
 }
 
 /// TLS of a manager: a client certificate is optional here, and asked for by each service that

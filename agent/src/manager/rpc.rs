@@ -18,8 +18,7 @@ use weft_sys::clock::unix_millis;
 
 use super::assignments::{News, Sent};
 use super::engine::{Engine, stopped};
-use super::gate;
-use super::listener::Peer;
+use super::gate::{self, Peer, removed};
 use super::sessions::{Caller, Replaced, Twins};
 use crate::session::convert::{SCHEMA, decode, encode, to_status, vitals_from_proto};
 use crate::session::proto::ca_server::Ca;
@@ -89,13 +88,6 @@ impl Rpc {
             .change(|s, now, e| set_node_state(s, now, e, node, state, why))
             .await
     }
-}
-
-pub(super) fn removed(node: &NodeId) -> Status {
-    Status::permission_denied(format!(
-        "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there and \
-         join again"
-    ))
 }
 
 fn is_a_clone(node: &NodeId, description: &NodeDescription, twins: Twins) -> Status {
