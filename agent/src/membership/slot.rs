@@ -8,16 +8,17 @@ use tokio::sync::{Mutex, RwLock};
 use weft_cluster::NodeDescription;
 use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
 use weft_model::objects::{Protocol, Role};
+use weft_swarm::{
+    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, Timing, join,
+};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
-use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
 use crate::published::owner;
 use crate::reconcile::overlap::host_routes;
-use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
 impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use weft_swarm::{Farewell, Identity, Manager, ManagerConfig, Membership, Session, SessionConfig};
 use weft_sys::state_file;
 
 use super::manager_part;
@@ -14,7 +15,6 @@ use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::dns::DnsServer;
-use crate::manager::{Manager, ManagerConfig};
 use crate::names::HOST_RESOLV_CONF;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
@@ -33,7 +33,6 @@ use crate::reconcile::tasks::Tasks;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
-use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);

@@ -10,12 +10,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
+use weft_swarm::door::DoorSample;
 
 use super::sample::{
     MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, UnreachableCounters,
     WorkerEvents,
 };
-use crate::door::DoorSample;
 
 /// Reads the source at each scrape.
 #[derive(Debug)]

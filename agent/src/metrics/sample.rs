@@ -8,9 +8,8 @@ use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
 use weft_model::objects::Protocol;
+use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
-
-use crate::door::DoorSample;
 
 /// Where the figures come from: the node.
 pub(crate) trait MetricsSource: fmt::Debug + Send + Sync + 'static {

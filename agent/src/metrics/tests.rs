@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use weft_model::api::ConnectTime;
 use weft_model::objects::Protocol;
+use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
 
 use super::{
     DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
     Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
-use crate::door::DoorSample;
 
 #[derive(Debug)]
 struct Fixed(Sample);

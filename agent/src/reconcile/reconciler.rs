@@ -14,6 +14,7 @@ use weft_model::assignment::{Assignment, GossipKey, Shared};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::objects::{Node, TaskState};
 use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_swarm::Session;
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 
@@ -35,7 +36,6 @@ use crate::observe::{liars, trouble, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
 use crate::parts::handles::Handles;
 use crate::published::busy::NO_ADDRESS;
-use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.
 const TICK: Duration = Duration::from_millis(250);

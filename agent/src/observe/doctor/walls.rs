@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use weft_swarm::door::DoorSample;
 use weft_sys::private_folder::check_folder;
 
 use super::{Checks, DataPath, Handles};
-use crate::door::DoorSample;
 use crate::gossip::KeysHeld;
 use crate::sandbox::gwbridge::GatewayBridge;
 
