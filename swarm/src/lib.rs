@@ -20,6 +20,7 @@ mod assignment_file;
 pub mod clocks;
 mod codec;
 mod convert;
+mod desired_store;
 mod disk_thread;
 pub mod door;
 mod identity;

@@ -1,41 +1,32 @@
 //! What all parts of a manager share: the store, the authority, and how commands become changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
 use weft_cluster::{
-    Change, ClusterState, CommandError, DesiredStore as _, Entropy, Planned, ProposeError, Waits,
-    reconcile, set_impaired, set_node_state,
+    Change, ClusterState, CommandError, Entropy, Entry, Leadership, Planned, ProposeError,
 };
 use weft_model::id::NodeId;
-use weft_model::objects::NodeState;
 use weft_sys::clock::unix_ms;
 
 use super::assignments::Assignments;
 use super::ca::Authority;
 use super::health::{Health, Timing};
 use super::sessions::Sessions;
-use super::store::RedbStore;
 use super::vitals::VitalsBook;
+use crate::desired_store::DesiredStore;
 use crate::door::{Door, Quiet};
 use crate::identity::Identity;
 
 /// Commands that lose against other writers this often have met a defect.
 const MAX_ATTEMPTS: usize = 64;
-/// Pause after a reconciliation that could not be stored.
-const STORAGE_RETRY: Duration = Duration::from_secs(1);
-
-/// Between two attempts to store again after the disk failed: the first pause, and the longest.
-const MEND_MIN: Duration = Duration::from_millis(500);
-const MEND_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) node: NodeId,
     pub(super) cluster: String,
-    pub(super) store: RedbStore,
+    pub(super) store: Arc<dyn DesiredStore>,
     pub(super) authority: Authority,
     pub(super) timing: Timing,
     pub(super) health: Health,
@@ -90,7 +81,40 @@ pub(super) fn entropy() -> Entropy {
 
 impl Engine {
     pub(super) fn state(&self) -> Arc<ClusterState> {
-        self.store.state()
+        self.store.read()
+    }
+
+    /// The manager that decides at present, as far as this one knows.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        match &*self.store.leadership().borrow() {
+            Leadership::Leader => Some(self.node.clone()),
+            Leadership::Follower { leader } => leader.clone(),
+        }
+    }
+
+    /// Whether this manager may do what only the leader does.
+    ///
+    /// # Errors
+    /// It may not: who may, for people.
+    pub(super) fn check_leads(&self) -> Result<(), CommandError> {
+        match &*self.store.leadership().borrow() {
+            Leadership::Leader => Ok(()),
+            Leadership::Follower { leader } => Err(self.not_leader(leader.clone())),
+        }
+    }
+
+    fn not_leader(&self, leader: Option<NodeId>) -> CommandError {
+        let state = self.state();
+        let known = leader.as_ref().and_then(|id| state.nodes.get(id));
+        let text = match known {
+            Some(node) => {
+                let (name, addr) = (&node.hostname, node.manager_addr);
+                let at = addr.map_or_else(String::new, |addr| format!(" ({addr})"));
+                format!("this manager does not lead the swarm: node {name}{at} does, ask there")
+            }
+            None => ProposeError::NotLeader { leader }.to_string(),
+        };
+        CommandError::unavailable(text)
     }
 
     /// Plans on the newest state, and plans again when someone else was faster.
@@ -104,9 +128,14 @@ impl Engine {
             if planned.changes.is_empty() {
                 return Ok(planned.value);
             }
-            match self.store.propose(state.version, planned.changes).await {
+            let entry = Entry {
+                base: state.version,
+                changes: planned.changes,
+            };
+            match self.store.propose(entry).await {
                 Ok(_) => return Ok(planned.value),
-                Err(ProposeError::Stale { .. }) => {}
+                Err(ProposeError::Stale(_)) => {}
+                Err(ProposeError::NotLeader { leader }) => return Err(self.not_leader(leader)),
                 Err(error) => return Err(CommandError::unavailable(error.to_string())),
             }
         }
@@ -125,110 +154,5 @@ impl Engine {
             })
         })
         .await
-    }
-
-    /// Brings tasks in line with services and nodes, at every change and deadline, until stopped.
-    pub(super) async fn reconcile_loop(self: Arc<Self>) {
-        let mut stop = self.stop.subscribe();
-        // Nobody sets this clock.
-        let started = Instant::now();
-        let mut waits = Waits::default();
-        let work = async {
-            loop {
-                let state = self.state();
-                let (now, steady) = (unix_ms(), started.elapsed());
-                waits.look(&state, now, steady);
-                let changes = reconcile(&state, now, &waits, &mut entropy());
-                if changes.is_empty() {
-                    let wait = match waits.next_deadline(&state) {
-                        Some(at) => at.saturating_sub(steady).max(Duration::from_millis(1)),
-                        None => Duration::from_secs(3600),
-                    };
-                    // Both ends are fine: a newer state, or the deadline.
-                    drop(tokio::time::timeout(wait, self.store.watch(state.version)).await);
-                } else {
-                    match self.store.propose(state.version, changes).await {
-                        Ok(_) | Err(ProposeError::Stale { .. }) => {}
-                        Err(error) => {
-                            // The store says it in the log, once.
-                            tracing::debug!(%error, "what the orchestrator decided is not stored");
-                            tokio::time::sleep(STORAGE_RETRY).await;
-                        }
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = stopped(&mut stop) => {}
-        }
-    }
-
-    /// Tries the disk again after it failed, until it stores again; until stopped.
-    pub(super) async fn mend_loop(self: Arc<Self>) {
-        let mut stop = self.stop.subscribe();
-        let mut trouble = self.store.trouble();
-        let work = async {
-            while trouble.wait_for(Option::is_some).await.is_ok() {
-                let mut pause = MEND_MIN;
-                loop {
-                    tokio::time::sleep(pause).await;
-                    if self.store.mend().await {
-                        break;
-                    }
-                    pause = (pause * 2).min(MEND_MAX);
-                }
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = stopped(&mut stop) => {}
-        }
-    }
-
-    /// Marks silent nodes down, and those that carry no traffic impaired, until stopped.
-    pub(super) async fn health_loop(self: Arc<Self>) {
-        let mut stop = self.stop.subscribe();
-        let work = async {
-            loop {
-                tokio::time::sleep(self.timing.tick).await;
-                self.mark_silent().await;
-                self.mark_impaired().await;
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = stopped(&mut stop) => {}
-        }
-    }
-
-    async fn mark_impaired(&self) {
-        let (state, now) = (self.state(), Instant::now());
-        self.sessions.retain(|id| state.nodes.contains_key(id));
-        let differences = self.vitals.differences(&state, &self.node, now);
-        for (node, why) in differences {
-            let mark = |s: &ClusterState, now, e: &mut Entropy| {
-                set_impaired(s, now, e, &node, why.as_deref())
-            };
-            match (self.change(mark).await, &why) {
-                (Ok(()), Some(why)) => tracing::warn!(%node, why, "node carries no traffic"),
-                (Ok(()), None) => tracing::info!(%node, "node carries traffic again"),
-                // Removed meanwhile, or the disk: a later tick tries again.
-                (Err(error), _) => tracing::debug!(%node, %error, "cannot mark the node"),
-            }
-        }
-    }
-
-    pub(super) async fn mark_silent(&self) {
-        for (node, why) in self.health.silent(&self.state(), Instant::now()) {
-            let down = |s: &ClusterState, now, e: &mut Entropy| {
-                set_node_state(s, now, e, &node, NodeState::Down, why)
-            };
-            match self.change(down).await {
-                Ok(()) => tracing::warn!(%node, why, "node is down, its tasks move"),
-                // Removed meanwhile, or the disk: the next tick tries again.
-                Err(error) => tracing::debug!(%node, %error, "cannot mark the node down"),
-            }
-        }
     }
 }

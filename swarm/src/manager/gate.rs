@@ -16,6 +16,7 @@ use weft_model::id::NodeId;
 
 use super::engine::Engine;
 use super::lapsed::{may_be_renewed, only_renewal};
+use crate::convert::to_status;
 use crate::door::count;
 use crate::identity::PeerIdentity;
 
@@ -183,6 +184,13 @@ where
         if let Err(status) = self.may_call(path) {
             // The body is dropped with the request: its stream is reset.
             let refused = self.refuse(path, status);
+            return Box::pin(std::future::ready(Ok(refused)));
+        }
+        if path != ROOT
+            && let Err(error) = self.core.check_leads()
+        {
+            // Nobody's fault: the caller tries the next manager.
+            let refused: Response<Body> = to_status(error).into_http();
             return Box::pin(std::future::ready(Ok(refused)));
         }
         let joining = (path == ISSUE).then(|| Joining::begin(&self.visit));

@@ -54,8 +54,7 @@ impl Manager {
 
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
     pub async fn report_node_down(&self, node: &NodeId) {
-        self.core.health.hint(node);
-        self.core.mark_silent().await;
+        self.core.hear_of_loss(node).await;
     }
 
     /// `weft swarm join-token`
@@ -90,7 +89,6 @@ impl Manager {
     }
 
     fn node_row(&self, node: &Node) -> NodeRow {
-        let is_self = node.id == self.core.node;
         let state = self.state();
         let name = |id: &NodeId| {
             let node = state.nodes.get(id);
@@ -109,8 +107,8 @@ impl Manager {
                 unseen: sight.unseen_nodes.iter().map(name).collect(),
             }),
             node: node.clone(),
-            is_self,
-            is_leader: is_self,
+            is_self: node.id == self.core.node,
+            is_leader: self.core.leader().as_ref() == Some(&node.id),
         }
     }
 

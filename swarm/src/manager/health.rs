@@ -80,6 +80,14 @@ impl Health {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As after a start: what was heard before this manager led says nothing.
+    pub(super) fn forget(&self, now: Instant) {
+        *self.inner() = Inner {
+            heard: BTreeMap::new(),
+            looked: now,
+        };
+    }
+
     pub(super) fn heard(&self, node: &NodeId, now: Instant) {
         let heard = Heard {
             at: now,

@@ -12,6 +12,7 @@ mod handle;
 mod health;
 mod lapsed;
 mod listener;
+mod planners;
 mod rpc;
 mod sessions;
 mod store;
@@ -22,7 +23,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -33,11 +34,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use weft_cluster::{
-    ClusterState, CommandError, DesiredStore as _, HostRoute, InitCluster, NodeDescription,
-    init_cluster, set_node_state,
+    ClusterState, CommandError, Entry, HostRoute, InitCluster, NodeDescription, init_cluster,
 };
 use weft_model::id::{NodeId, base36};
-use weft_model::objects::{NodeState, Role};
+use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
 use self::ca::{Authority, NODE_LIFE};
@@ -46,6 +46,7 @@ use self::health::Health;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
 use self::store::{RedbStore, StoreError};
+use crate::desired_store::DesiredStore;
 use crate::door::{Door, DoorSample};
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
@@ -234,9 +235,13 @@ impl Manager {
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
         let authority = Authority::generate(now)?;
         authority.save(&config.data_dir)?;
-        let store = RedbStore::open(&config.data_dir.join(STORE_FILE), node_id.clone())?;
+        let store = RedbStore::open(&config.data_dir.join(STORE_FILE))?;
+        let entry = Entry {
+            base: 0,
+            changes: planned.changes,
+        };
         store
-            .propose(0, planned.changes)
+            .propose(entry)
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
@@ -265,8 +270,8 @@ impl Manager {
                 path.display()
             )));
         }
-        let store = RedbStore::open(&path, identity.node_id().clone())?;
-        let cluster = store.state().cluster.as_ref().map(|c| c.id.clone());
+        let store = RedbStore::open(&path)?;
+        let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
         if cluster.as_deref() != Some(identity.cluster_id()) {
             return Err(CommandError::unavailable(format!(
                 "{} holds the state of another swarm than {}",
@@ -274,30 +279,36 @@ impl Manager {
                 identity.cluster_id()
             )));
         }
-        let manager = Self::serve(config, listener, authority, store, identity)?;
-        for node in manager.state().nodes.values() {
-            if node.state == NodeState::Ready {
-                manager
-                    .core
-                    .change(|s, now, e| {
-                        // A node that was faster than this loop is ready for good reason.
-                        if manager.core.sessions.contains(&node.id) {
-                            return Ok(Vec::new());
-                        }
-                        let why = "not heard of since the manager started";
-                        set_node_state(s, now, e, &node.id, NodeState::Unknown, why)
-                    })
-                    .await?;
+        Self::serve(config, listener, authority, store, identity)
+    }
+
+    /// Starts on a store of one file.
+    fn serve(
+        config: ManagerConfig,
+        listener: (TcpListener, SocketAddr, SocketAddr),
+        authority: Authority,
+        store: RedbStore,
+        identity: &Identity,
+    ) -> Result<Self, CommandError> {
+        let store = Arc::new(store);
+        let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
+        let manager = Self::serve_on(desired, config, listener, authority, identity)?;
+        let mut stop = manager.core.stop.subscribe();
+        manager.running().push(tokio::spawn(async move {
+            tokio::select! {
+                () = store.keep_mended() => {}
+                () = stopped(&mut stop) => {}
             }
-        }
+        }));
         Ok(manager)
     }
 
-    fn serve(
+    /// Starts on any store.
+    fn serve_on(
+        store: Arc<dyn DesiredStore>,
         config: ManagerConfig,
         (listener, local_addr, advertise): (TcpListener, SocketAddr, SocketAddr),
         authority: Authority,
-        store: RedbStore,
         identity: &Identity,
     ) -> Result<Self, CommandError> {
         let core = Arc::new(Engine {
@@ -329,9 +340,7 @@ impl Manager {
                 Arc::clone(&core),
                 routes,
             )),
-            tokio::spawn(Arc::clone(&core).reconcile_loop()),
-            tokio::spawn(Arc::clone(&core).health_loop()),
-            tokio::spawn(Arc::clone(&core).mend_loop()),
+            tokio::spawn(Arc::clone(&core).lead_loop()),
             tokio::spawn(keep_certified(Arc::clone(&core), tls)),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
@@ -364,10 +373,14 @@ impl Manager {
         self.core.own.subscribe()
     }
 
+    fn running(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends all sessions and closes the state file.
     pub async fn stop(&self) {
         self.core.stop.send_replace(true);
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *self.running());
         for task in tasks {
             let limit = Duration::from_secs(2);
             let abort = task.abort_handle();
@@ -375,7 +388,7 @@ impl Manager {
                 abort.abort();
             }
         }
-        self.core.store.close();
+        self.core.store.close().await;
     }
 }
 

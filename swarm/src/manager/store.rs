@@ -11,11 +11,13 @@ use redb::{
 };
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::watch;
-use weft_cluster::{BoxFuture, Change, ClusterState, DesiredStore, Object, ObjectId, ProposeError};
-use weft_model::id::NodeId;
+use weft_cluster::{
+    Change, ClusterState, Entry, Leadership, Object, ObjectId, ProposeError, Reply,
+};
 use weft_sys::replace_file::{PRIVATE, sync_folder_of};
 use weft_sys::state_file;
 
+use crate::desired_store::{BoxFuture, DesiredStore};
 use crate::disk_thread::DiskThread;
 
 /// Format of the file and version of the state.
@@ -27,7 +29,7 @@ const FORMAT: u64 = 1;
 /// Why the file cannot be opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum StoreError {
+pub(super) enum StoreError {
     /// Another process has it.
     #[error("{} is open in another process; is a second weftd running on this data directory?", path.display())]
     Busy {
@@ -63,16 +65,21 @@ const RESERVE: u64 = 4 << 20;
 const REOPEN_MIN: Duration = Duration::from_millis(100);
 const REOPEN_MAX: Duration = Duration::from_secs(2);
 
-/// A [`DesiredStore`] of one manager.
+/// Between two attempts to store again after the disk failed: the first pause, and the longest.
+const MEND_MIN: Duration = Duration::from_millis(500);
+const MEND_MAX: Duration = Duration::from_secs(5);
+
+/// A [`DesiredStore`] of one manager, which leads.
 #[derive(Debug)]
-pub(crate) struct RedbStore {
+pub(super) struct RedbStore {
     shared: Arc<Shared>,
     disk: DiskThread,
+    /// There is nobody else.
+    leadership: watch::Sender<Leadership>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    node: NodeId,
     path: PathBuf,
     /// What counts. The file follows it, also after it was lost for a while.
     state: watch::Sender<Arc<ClusterState>>,
@@ -102,7 +109,7 @@ impl RedbStore {
     ///
     /// # Errors
     /// A file that is busy, damaged, not ours, or cannot be read.
-    pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         make_private(path).map_err(|source| StoreError::Disk {
             path: path.to_owned(),
             source,
@@ -118,37 +125,35 @@ impl RedbStore {
         reserve(path);
         Ok(Self {
             shared: Arc::new(Shared {
-                node,
                 path: path.to_owned(),
                 state: watch::Sender::new(Arc::new(state)),
                 file: Mutex::new(StoreFile::Open(database)),
                 trouble: watch::Sender::new(None),
             }),
             disk: DiskThread::start("weft-store"),
+            leadership: watch::Sender::new(Leadership::Leader),
         })
     }
 
-    /// Changes of the state, newest only.
-    #[must_use]
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
-        self.shared.state.subscribe()
+    /// Tries the disk again whenever it failed, until it stores again; for as long as it is polled.
+    pub(super) async fn keep_mended(self: Arc<Self>) {
+        let mut trouble = self.trouble();
+        while trouble.wait_for(Option::is_some).await.is_ok() {
+            let mut pause = MEND_MIN;
+            loop {
+                tokio::time::sleep(pause).await;
+                if self.mend().await {
+                    break;
+                }
+                pause = (pause * 2).min(MEND_MAX);
+            }
+        }
     }
 
-    /// Why changes are not stored, while they are not.
-    #[must_use]
-    pub(crate) fn trouble(&self) -> watch::Receiver<Option<String>> {
-        self.shared.trouble.subscribe()
-    }
-
-    /// Tries whether the disk stores again, after [`Self::trouble`]; true when it does.
-    pub(crate) async fn mend(&self) -> bool {
+    /// Tries whether the disk stores again; true when it does.
+    async fn mend(&self) -> bool {
         let shared = Arc::clone(&self.shared);
         matches!(self.disk.run(move || shared.mend()).await, Ok(true))
-    }
-
-    /// Closes the file, after the transaction that runs now; later proposals fail.
-    pub(crate) fn close(&self) {
-        *lock(&self.shared.file) = StoreFile::Closed;
     }
 }
 
@@ -229,20 +234,21 @@ fn load(database: &Database) -> Result<ClusterState, String> {
 
 impl Shared {
     /// Blocks on the disk.
-    fn write(&self, base: u64, changes: &[Change]) -> Result<Arc<ClusterState>, ProposeError> {
+    fn write(&self, entry: &Entry) -> Result<Arc<ClusterState>, ProposeError> {
         let mut file = lock(&self.file);
-        let before = Arc::clone(&self.state.borrow());
-        if before.version != base {
-            return Err(ProposeError::Stale {
-                planned: base,
-                actual: before.version,
-            });
+        if matches!(*file, StoreFile::Closed) {
+            return Err(ProposeError::Closed);
         }
+        let before = Arc::clone(&self.state.borrow());
+        // Before all of it is copied.
+        entry.check(&before)?;
         let mut state = ClusterState::clone(&before);
-        state.apply(changes);
-        let ids: Vec<ObjectId> = changes.iter().map(Change::id).collect();
+        if let Reply::Stale(stale) = entry.apply(&mut state) {
+            return Err(stale.into());
+        }
+        let ids: Vec<ObjectId> = entry.changes.iter().map(Change::id).collect();
         self.store(&mut file, &before, &state, &ids)
-            .map_err(ProposeError::Storage)?;
+            .map_err(ProposeError::Disk)?;
         let state = Arc::new(state);
         self.state.send_replace(Arc::clone(&state));
         Ok(state)
@@ -486,40 +492,42 @@ fn put(
 }
 
 impl DesiredStore for RedbStore {
-    fn state(&self) -> Arc<ClusterState> {
+    fn read(&self) -> Arc<ClusterState> {
         Arc::clone(&self.shared.state.borrow())
     }
 
-    fn watch(&self, seen: u64) -> BoxFuture<'_, Arc<ClusterState>> {
-        let mut states = self.subscribe();
-        Box::pin(async move {
-            let newer = states.wait_for(|s| s.version > seen).await;
-            if let Ok(state) = newer {
-                return Arc::clone(&state);
-            }
-            // The sender lives as long as `self`.
-            drop(newer);
-            std::future::pending().await
-        })
+    fn subscribe(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.shared.state.subscribe()
     }
 
-    fn propose(
-        &self,
-        base: u64,
-        changes: Vec<Change>,
-    ) -> BoxFuture<'_, Result<Arc<ClusterState>, ProposeError>> {
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared.trouble.subscribe()
+    }
+
+    fn propose(&self, entry: Entry) -> BoxFuture<'_, Result<Arc<ClusterState>, ProposeError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            // Runs to its end also when the caller goes away.
             self.disk
-                .run(move || shared.write(base, &changes))
+                .run(move || shared.write(&entry))
                 .await
-                .map_err(|e| ProposeError::Storage(e.to_string()))?
+                .map_err(|e| ProposeError::Disk(e.to_string()))?
         })
     }
 
-    fn members(&self) -> Vec<NodeId> {
-        vec![self.shared.node.clone()]
+    fn close(&self) -> BoxFuture<'_, ()> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let close = move || {
+                *lock(&shared.file) = StoreFile::Closed;
+            };
+            if let Err(error) = self.disk.run(close).await {
+                tracing::error!(%error, "the manager's state is not closed");
+            }
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod door;
+mod leadership;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -696,7 +697,7 @@ async fn bad_starts_leave_nothing_and_say_why() {
     let manager = Manager::open(config(dir.path(), any_port()), &identity)
         .await
         .unwrap();
-    let second = RedbStore::open(&path, NodeId::default()).unwrap_err();
+    let second = RedbStore::open(&path).unwrap_err();
     assert!(matches!(second, StoreError::Busy { .. }), "{second}");
     manager.stop().await;
     Membership::forget(dir.path()).unwrap();

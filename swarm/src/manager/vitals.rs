@@ -34,6 +34,11 @@ impl VitalsBook {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As after a start: what nodes said before this manager led is old.
+    pub(super) fn forget(&self) {
+        self.entries().clear();
+    }
+
     /// Takes note of a heartbeat.
     pub(super) fn note(&self, node: &NodeId, said: Vitals) {
         let mut entries = self.entries();

@@ -24,7 +24,7 @@ impl Disk {
     }
 
     fn store(&self) -> RedbStore {
-        RedbStore::open(&self.path(), NodeId::default()).expect("a store")
+        RedbStore::open(&self.path()).expect("a store")
     }
 
     fn path(&self) -> PathBuf {
@@ -58,13 +58,19 @@ fn network(name: &str, len: usize) -> Change {
 }
 
 async fn put(store: &RedbStore, change: Change) -> Result<(), String> {
-    let base = store.state().version;
-    let proposed = store.propose(base, vec![change]).await;
-    proposed.map(drop).map_err(|e| e.to_string())
+    let entry = Entry {
+        base: store.read().version,
+        changes: vec![change],
+    };
+    store
+        .propose(entry)
+        .await
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 fn names(store: &RedbStore) -> Vec<String> {
-    let state = store.state();
+    let state = store.read();
     state.networks.keys().map(|id| id.0.clone()).collect()
 }
 
@@ -90,11 +96,11 @@ async fn a_full_disk_costs_the_change_that_did_not_fit_and_nothing_else() {
     put(&store, network("c", 500_000))
         .await
         .expect("room again");
-    let before = store.state();
-    store.close();
+    let before = store.read();
+    store.close().await;
     drop(store);
     let again = disk.store();
-    assert_eq!(again.state(), before, "all of it is on the disk");
+    assert_eq!(again.read(), before, "all of it is on the disk");
 }
 
 #[tokio::test]
@@ -108,7 +114,7 @@ async fn the_disk_is_tried_again_without_a_change() {
     disk.empty();
     assert!(store.mend().await);
     assert!(store.trouble().borrow().is_none());
-    assert_eq!(store.state().version, 0, "nothing was changed by that");
+    assert_eq!(store.read().version, 0, "nothing was changed by that");
 }
 
 /// What others fill the disk with does not stop the manager at once.
@@ -123,10 +129,10 @@ async fn room_is_held_for_changes() {
             .await
             .expect("room of its own");
     }
-    let before = store.state();
-    store.close();
+    let before = store.read();
+    store.close().await;
     drop(store);
-    assert_eq!(disk.store().state(), before);
+    assert_eq!(disk.store().read(), before);
 }
 
 /// A transaction may be on the disk although the disk said that it failed.
@@ -134,9 +140,9 @@ async fn room_is_held_for_changes() {
 async fn a_refused_change_that_is_in_the_file_is_taken_out() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("manager.redb");
-    let store = RedbStore::open(&path, NodeId::default()).expect("a store");
+    let store = RedbStore::open(&path).expect("a store");
     put(&store, network("a", 10)).await.expect("stored");
-    let before = store.state();
+    let before = store.read();
     let ahead = {
         let mut state = ClusterState::clone(&before);
         state.apply(&[network("refused", 10), Change::Delete(network("a", 0).id())]);
@@ -155,12 +161,12 @@ async fn a_refused_change_that_is_in_the_file_is_taken_out() {
         };
     }
     put(&store, network("b", 10)).await.expect("stored");
-    let after = store.state();
+    let after = store.read();
     assert_eq!(names(&store), ["a", "b"]);
-    store.close();
+    store.close().await;
     drop(store);
-    let again = RedbStore::open(&path, NodeId::default()).expect("a store");
-    assert_eq!(again.state(), after);
+    let again = RedbStore::open(&path).expect("a store");
+    assert_eq!(again.read(), after);
 }
 
 /// The state in memory is whole, so a file that was damaged under it is written anew.
@@ -168,7 +174,7 @@ async fn a_refused_change_that_is_in_the_file_is_taken_out() {
 async fn a_file_damaged_while_the_manager_runs_is_written_anew() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("manager.redb");
-    let store = RedbStore::open(&path, NodeId::default()).expect("a store");
+    let store = RedbStore::open(&path).expect("a store");
     put(&store, network("a", 10)).await.expect("stored");
     *lock(&store.shared.file) = StoreFile::Lost {
         why: "the test says so".to_owned(),
@@ -177,11 +183,11 @@ async fn a_file_damaged_while_the_manager_runs_is_written_anew() {
     };
     std::fs::write(&path, "no database at all".repeat(1000)).expect("written");
     put(&store, network("b", 10)).await.expect("stored");
-    let after = store.state();
-    store.close();
+    let after = store.read();
+    store.close().await;
     drop(store);
-    let again = RedbStore::open(&path, NodeId::default()).expect("a store");
-    assert_eq!(again.state(), after);
+    let again = RedbStore::open(&path).expect("a store");
+    assert_eq!(again.read(), after);
     let aside = std::fs::read_dir(dir.path()).expect("a folder").flatten();
     let aside = aside
         .filter(|e| e.file_name().to_string_lossy().contains("damaged-"))
@@ -194,7 +200,7 @@ async fn a_file_that_cannot_be_opened_again_is_not_tried_at_every_change() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("sub/manager.redb");
     std::fs::create_dir(dir.path().join("sub")).expect("a folder");
-    let store = RedbStore::open(&path, NodeId::default()).expect("a store");
+    let store = RedbStore::open(&path).expect("a store");
     put(&store, network("a", 10)).await.expect("stored");
     *lock(&store.shared.file) = StoreFile::Lost {
         why: "the test says so".to_owned(),
