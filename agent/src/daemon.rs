@@ -106,9 +106,13 @@ fn run(config: Config) -> anyhow::Result<()> {
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .parse(&config.log_level)
         .context("log-level")?;
+    if !config.log_level.contains("openraft") {
+        // A manager that is away is an error of its own at each heartbeat; weft tells it once.
+        filter = filter.add_directive("openraft=off".parse().context("log-level")?);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

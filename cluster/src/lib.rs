@@ -26,6 +26,7 @@ mod lookup;
 mod machine;
 mod orchestrator;
 mod ports;
+mod quorum;
 mod routes;
 mod scheduler;
 mod state;
@@ -55,6 +56,7 @@ pub use orchestrator::{
     IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired,
 };
 pub use ports::DYNAMIC_PORTS;
+pub use quorum::Quorum;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
 pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
 pub use store::{Leadership, ProposeError};

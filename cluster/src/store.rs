@@ -4,7 +4,7 @@ use weft_model::id::NodeId;
 
 use crate::machine::Stale;
 
-/// Why changes did not make it into the state. Nothing changed.
+/// Why changes did not make it into the state. Nothing changed, but for one reason, which says so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
@@ -20,6 +20,13 @@ pub enum ProposeError {
     /// The disk does not take it, for this reason.
     #[error("cannot store the change: {0}")]
     Disk(String),
+    /// This manager lost its lead before it knew whether the others took it. It may be part of the
+    /// state or not.
+    #[error(
+        "this manager lost the lead of the swarm while it stored the change: it may have been made or \
+         not; look whether it was, and try again"
+    )]
+    Undecided,
     /// The manager is about to end.
     #[error("cannot store the change: the manager is stopping")]
     Closed,

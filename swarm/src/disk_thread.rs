@@ -44,6 +44,12 @@ impl DiskThread {
         Self { work }
     }
 
+    /// One without a thread: the runtime's do it, for which a clock that tests have stopped waits.
+    #[cfg(test)]
+    pub(crate) fn inline() -> Self {
+        Self { work: None }
+    }
+
     /// Has `work` done and waits for it. It is done also when nobody waits any more.
     ///
     /// # Errors
@@ -93,7 +99,7 @@ mod tests {
             assert_eq!(thread.run(|| 8).await.expect("done"), 8);
             go_on.send(()).expect("it waits");
             assert!(slow.await.expect("no panic"));
-            let alone = DiskThread { work: None };
+            let alone = DiskThread::inline();
             assert_eq!(alone.run(|| 9).await.expect("done"), 9);
         });
     }

@@ -6,8 +6,8 @@
 //! session owns the identity's files and the copy of the last orders, so that a node that restarts
 //! without managers changes nothing.
 //!
-//! A manager's side: [`Manager`] keeps the desired state on disk, certifies nodes and serves their
-//! sessions. What it decides by is `weft_cluster`, which is pure.
+//! A manager's side: [`Manager`] keeps the desired state in a log on disk, which managers share,
+//! certifies nodes and serves their sessions. What it decides by is `weft_cluster`, which is pure.
 //!
 //! Nothing here sees the data plane, sandboxes, gossip or DNS: what a manager wants to know of its
 //! host comes in with [`ManagerConfig`].
@@ -28,6 +28,7 @@ mod join;
 mod manager;
 mod membership;
 mod proto;
+mod raft;
 mod session;
 mod tls;
 
@@ -35,4 +36,5 @@ pub use identity::{Identity, IdentityError};
 pub use join::{JoinParams, join};
 pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, Timing};
 pub use membership::Membership;
+pub use raft::MemberSight;
 pub use session::{Failure, Farewell, Session, SessionConfig};

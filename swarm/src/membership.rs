@@ -17,7 +17,9 @@ use crate::identity::{
 
 const FILE: &str = "swarm.json";
 /// Desired state: managers only.
-pub(crate) const STORE_FILE: &str = "manager.redb";
+pub(crate) const STORE_FILE: &str = "raft.redb";
+/// The same of versions with a single manager, which had no log.
+pub(crate) const EARLIER_STORE_FILE: &str = "manager.redb";
 
 /// How a node takes part: written when it becomes a member, read when `weftd` starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +139,7 @@ impl Membership {
             data_dir.join(ASSIGNMENT_FILE),
             data_dir.join(SHARED_FILE),
             data_dir.join(STORE_FILE),
+            data_dir.join(EARLIER_STORE_FILE),
         ];
         let mut result = Ok(());
         for file in files {

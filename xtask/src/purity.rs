@@ -34,6 +34,7 @@ const IO_CRATES: &[&str] = &[
     "smol",
     "polling",
     "redb",
+    "openraft*",
     "tempfile",
     "crossbeam-channel",
 ];

@@ -205,7 +205,7 @@ fn a_broken_manager_store_and_a_full_run_leave_traffic_up() {
     for node in ["node1", "node2"] {
         assert_eq!(readable(&data(&cluster, node)), Vec::<PathBuf>::new());
     }
-    let store = data(&cluster, "node1").join("manager.redb");
+    let store = data(&cluster, "node1").join("raft.redb");
     let good = std::fs::read(&store).expect("a state");
     let mut bad = good.clone();
     for byte in bad.iter_mut().skip(4096) {
@@ -216,7 +216,7 @@ fn a_broken_manager_store_and_a_full_run_leave_traffic_up() {
     traffic();
     info(&cluster, "node1", "the manager of this node is off", true);
     let why = |said: Said| {
-        let words = ["the manager of this node is off", "manager.redb is damaged"];
+        let words = ["the manager of this node is off", "raft.redb is damaged"];
         said.refused(&[words.as_slice(), &["restore it from a backup"]].concat());
     };
     for command in [
@@ -290,7 +290,7 @@ fn a_disk_that_was_full_once_is_no_matter_later() {
         if said.code == 0 { Err(said) } else { Ok(said) }
     });
     refused.refused(&[
-        "manager.redb has no room for it",
+        "raft.redb has no room for it",
         "nothing was changed",
         "try again",
     ]);

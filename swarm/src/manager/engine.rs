@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use tokio::sync::watch;
 use weft_cluster::{
-    Change, ClusterState, CommandError, Entropy, Entry, Leadership, Planned, ProposeError,
+    Change, ClusterState, CommandError, Entropy, Leadership, Planned, ProposeError,
 };
 use weft_model::id::NodeId;
 use weft_sys::clock::unix_ms;
@@ -117,26 +117,37 @@ impl Engine {
         CommandError::unavailable(text)
     }
 
-    /// Plans on the newest state, and plans again when someone else was faster.
+    /// Why something was not stored, for people.
+    pub(super) fn not_proposed(&self, error: ProposeError) -> CommandError {
+        match error {
+            ProposeError::NotLeader { leader } => self.not_leader(leader),
+            error => CommandError::unavailable(error.to_string()),
+        }
+    }
+
+    /// Plans on the newest state, and plans again when someone else was faster. What others have
+    /// proposed counts, stored or not; an answer waits until it is.
     pub(super) async fn run<T>(
         &self,
         plan: impl Fn(&ClusterState, u64, &mut Entropy) -> Result<Planned<T>, CommandError>,
     ) -> Result<T, CommandError> {
         for _ in 0..MAX_ATTEMPTS {
-            let state = self.state();
-            let planned = plan(&state, unix_ms(), &mut entropy())?;
-            if planned.changes.is_empty() {
-                return Ok(planned.value);
-            }
-            let entry = Entry {
-                base: state.version,
-                changes: planned.changes,
+            let head = self.store.head();
+            let (value, done) = match plan(&head.state, unix_ms(), &mut entropy()) {
+                Ok(planned) if planned.changes.is_empty() => {
+                    (Ok(planned.value), self.store.settled(&head).await)
+                }
+                Ok(planned) => {
+                    let done = self.store.propose(&head, planned.changes).await;
+                    (Ok(planned.value), done)
+                }
+                // It may be for something that is not stored yet.
+                Err(error) => (Err(error), self.store.settled(&head).await),
             };
-            match self.store.propose(entry).await {
-                Ok(_) => return Ok(planned.value),
+            match done {
+                Ok(()) => return value,
                 Err(ProposeError::Stale(_)) => {}
-                Err(ProposeError::NotLeader { leader }) => return Err(self.not_leader(leader)),
-                Err(error) => return Err(CommandError::unavailable(error.to_string())),
+                Err(error) => return Err(self.not_proposed(error)),
             }
         }
         Err(CommandError::unavailable("update out of sequence"))

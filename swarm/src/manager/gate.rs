@@ -13,6 +13,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Context, Poll, Service, StdError};
 use tonic::service::Routes;
 use weft_model::id::NodeId;
+use weft_model::objects::Role;
 
 use super::engine::Engine;
 use super::lapsed::{may_be_renewed, only_renewal};
@@ -27,6 +28,8 @@ const ROOT: &str = "/weft.v1.Ca/GetRootCa";
 const ISSUE: &str = "/weft.v1.Ca/IssueCertificate";
 /// What a member may call whose certificate has run out: this, and nothing else.
 const RENEW: &str = "/weft.v1.Ca/RenewCertificate";
+/// What managers alone may call, and on each other whoever leads.
+const LOG: &str = "/weft.v1.Raft/";
 
 /// Calls on one connection without a certificate; joining takes one on each of two.
 const STRANGER_CALLS: usize = 8;
@@ -59,6 +62,25 @@ pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, St
     Ok(member)
 }
 
+/// The manager on the other side of a connection, by its certificate and as far as is known here: the
+/// state of a manager that has just been made one, or was away, does not know all of them.
+pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
+    let member = certified(core, peer)?;
+    if peer.lapsed {
+        return Err(only_renewal(&member, SystemTime::now()));
+    }
+    let state = core.state();
+    let known = state.nodes.get(&member.node);
+    let is_manager = known.is_none_or(|node| node.role == Role::Manager);
+    if member.role != Role::Manager || !is_manager {
+        return Err(Status::permission_denied(format!(
+            "Permission denied: node {} is no manager",
+            member.node
+        )));
+    }
+    Ok(member)
+}
+
 /// The member on the other side, if it still is one and its certificate may be renewed.
 pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = known(core, peer)?;
@@ -71,8 +93,17 @@ pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
     Ok(member)
 }
 
-/// Who has a certificate of a node of this swarm, whatever its age.
+/// Who has a certificate of a node of this swarm that is there, whatever its age.
 fn known(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
+    let member = certified(core, peer)?;
+    if !core.state().nodes.contains_key(&member.node) {
+        return Err(removed(&member.node));
+    }
+    Ok(member)
+}
+
+/// Who has a certificate of this swarm, whatever its age.
+fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = peer.member.clone().ok_or_else(|| {
         Status::permission_denied(format!(
             "Permission denied: {} has no node certificate; join the swarm first",
@@ -84,9 +115,6 @@ fn known(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
             "Permission denied: node {} belongs to another swarm",
             member.node
         )));
-    }
-    if !core.state().nodes.contains_key(&member.node) {
-        return Err(removed(&member.node));
     }
     Ok(member)
 }
@@ -140,6 +168,9 @@ impl Gate {
                 return renewer(&self.core, &self.peer).map(drop);
             }
         }
+        if path.starts_with(LOG) {
+            return manager(&self.core, &self.peer).map(drop);
+        }
         if self.peer.lapsed || !OPEN.contains(&path) {
             return member(&self.core, &self.peer).map(drop);
         }
@@ -187,6 +218,7 @@ where
             return Box::pin(std::future::ready(Ok(refused)));
         }
         if path != ROOT
+            && !path.starts_with(LOG)
             && let Err(error) = self.core.check_leads()
         {
             // Nobody's fault: the caller tries the next manager.

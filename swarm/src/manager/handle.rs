@@ -1,12 +1,12 @@
 //! What the node API asks of a manager. Every error is for people, with Docker's words where
 //! Docker has some.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use weft_cluster::{
-    ClusterState, CommandError, Detacher, Token, add_peer, create_network, create_service,
+    ClusterState, CommandError, Detacher, Quorum, Token, add_peer, create_network, create_service,
     detach_endpoint, remove_network, remove_node, remove_peer, remove_service, rotate_token,
     running_and_desired, scale_service, set_availability, update_service, usage,
 };
@@ -21,6 +21,7 @@ use weft_model::objects::{
 
 use super::Manager;
 use super::sessions::Twins;
+use crate::raft::MemberSight;
 
 impl Manager {
     /// The newest desired state.
@@ -33,6 +34,47 @@ impl Manager {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.core.store.trouble().borrow().clone()
+    }
+
+    /// The managers, by their addresses. The leader knows of each whether it answers; another one
+    /// knows it of the leader.
+    #[must_use]
+    pub fn managers(&self) -> Vec<MemberSight> {
+        self.raft.members()
+    }
+
+    /// How many managers there are and answer, as far as this one knows.
+    #[must_use]
+    pub fn quorum(&self) -> Quorum {
+        self.raft.quorum()
+    }
+
+    /// Takes a node out of the managers' log, or refuses where that would lose the quorum; `force`
+    /// refuses nothing. Its role is another matter.
+    ///
+    /// # Errors
+    /// The quorum would be lost, this manager does not lead, or there is no quorum for it.
+    pub async fn remove_manager(&self, node: &NodeId, force: bool) -> Result<(), CommandError> {
+        self.core.check_leads()?;
+        let managers = self.managers();
+        let gone = managers.iter().find(|manager| manager.node == *node);
+        if let Some(gone) = gone
+            && gone.votes
+            && !force
+        {
+            self.quorum().check_removal(gone.reachable)?;
+        }
+        let removed = self.raft.remove_member(node).await;
+        removed.map_err(|error| self.core.not_proposed(error))
+    }
+
+    /// Tells all managers at which address a node among them is reached from now on.
+    ///
+    /// # Errors
+    /// This manager does not lead, or there is no quorum for it.
+    pub async fn move_manager(&self, node: &NodeId, addr: SocketAddr) -> Result<(), CommandError> {
+        let moved = self.raft.move_member(node, addr).await;
+        moved.map_err(|error| self.core.not_proposed(error))
     }
 
     /// Nodes whose identity a second machine has shown lately, for people.

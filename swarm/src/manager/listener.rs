@@ -192,7 +192,8 @@ impl Guest {
     /// Carries the connection to its end: the peer's, the manager's, or that of its time.
     async fn serve(self, stream: TlsStream<TcpStream>, peer: Peer) {
         let addr = peer.addr;
-        let member = gate::member(&self.core, &peer).ok();
+        let member = gate::member(&self.core, &peer);
+        let member = member.or_else(|_| gate::manager(&self.core, &peer)).ok();
         if let Some(member) = &member {
             self.place.prove(&member.node);
         }

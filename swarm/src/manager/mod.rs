@@ -13,9 +13,10 @@ mod health;
 mod lapsed;
 mod listener;
 mod planners;
+mod raft_rpc;
 mod rpc;
 mod sessions;
-mod store;
+mod store_file;
 mod vitals;
 
 #[cfg(test)]
@@ -34,7 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use weft_cluster::{
-    ClusterState, CommandError, Entry, HostRoute, InitCluster, NodeDescription, init_cluster,
+    ClusterState, CommandError, HostRoute, InitCluster, NodeDescription, init_cluster,
 };
 use weft_model::id::{NodeId, base36};
 use weft_model::objects::Role;
@@ -43,9 +44,10 @@ use weft_sys::clock::unix_ms;
 use self::ca::{Authority, NODE_LIFE};
 use self::engine::{Engine, Lines, entropy, stopped};
 use self::health::Health;
+use self::raft_rpc::RaftRpc;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
-use self::store::{RedbStore, StoreError};
+use self::store_file::{check_store_file, open_store};
 use crate::desired_store::DesiredStore;
 use crate::door::{Door, DoorSample};
 use crate::identity::Identity;
@@ -53,6 +55,8 @@ use crate::membership::{Membership, STORE_FILE};
 use crate::proto::ca_server::CaServer;
 use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
+use crate::proto::raft_server::RaftServer;
+use crate::raft::{Member, RaftStore, Start};
 
 pub use health::Timing;
 
@@ -68,6 +72,10 @@ const MAX_CA_REQUEST: usize = 32 << 10;
 const MAX_REPORT: usize = 3 << 19;
 /// Bytes of a command that a node sends on behalf of its users.
 const MAX_COMMAND: usize = 256 << 10;
+/// Bytes of what another manager sends: the longest entry of the log, and room for what is around it.
+const MAX_LOG_MESSAGE: usize = 40 << 20;
+/// How long a manager waits for the state of its swarm: a new one has it from the leader.
+const STATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a manager needs.
 #[derive(Clone)]
@@ -115,12 +123,17 @@ pub struct InitParams {
 #[derive(Debug)]
 pub struct Manager {
     core: Arc<Engine>,
+    /// The log that managers share; the engine knows it as its store.
+    raft: Arc<RaftStore>,
     advertise: SocketAddr,
     #[cfg(test)]
     local_addr: SocketAddr,
     routes: RoutesOf,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// The newest certificate of the manager itself.
+type Own = watch::Sender<Arc<Identity>>;
 
 /// Gives [`HostRoutes`] a `Debug`.
 struct RoutesOf(HostRoutes);
@@ -136,12 +149,6 @@ impl std::ops::Deref for RoutesOf {
 
     fn deref(&self) -> &HostRoutes {
         &self.0
-    }
-}
-
-impl From<StoreError> for CommandError {
-    fn from(error: StoreError) -> Self {
-        Self::unavailable(error.to_string())
     }
 }
 
@@ -202,15 +209,17 @@ impl Manager {
             ..params.node.clone()
         };
         let made = Self::make(&config, params, node).await;
-        let (authority, store, identity, membership) = match made {
+        let (authority, store, own, membership) = match made {
             Ok(made) => made,
             Err(error) => {
                 Membership::forget(&config.data_dir)?;
                 return Err(error);
             }
         };
+        let identity = Identity::clone(&own.borrow());
         let listener = (listener, local_addr, advertise);
-        let manager = Self::serve(config, listener, authority, store, &identity)?;
+        let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
+        let manager = Self::serve(desired, store, config, listener, authority, own)?;
         Ok((manager, identity, membership))
     }
 
@@ -218,7 +227,7 @@ impl Manager {
         config: &ManagerConfig,
         params: InitParams,
         node: NodeDescription,
-    ) -> Result<(Authority, RedbStore, Identity, Membership), CommandError> {
+    ) -> Result<(Authority, Arc<RaftStore>, Own, Membership), CommandError> {
         let now = SystemTime::now();
         let mut entropy = entropy();
         let cluster_id = base36(entropy.next_u128(), weft_model::id::ID_LEN);
@@ -235,23 +244,23 @@ impl Manager {
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
         let authority = Authority::generate(now)?;
         authority.save(&config.data_dir)?;
-        let store = RedbStore::open(&config.data_dir.join(STORE_FILE))?;
-        let entry = Entry {
-            base: 0,
-            changes: planned.changes,
-        };
-        store
-            .propose(entry)
-            .await
-            .map_err(|e| CommandError::unavailable(e.to_string()))?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
+        let own = watch::Sender::new(Arc::new(identity));
+        let member = Member {
+            node: node_id,
+            addr: node.manager_addr.unwrap_or(config.advertise),
+        };
+        let store = open_store(&config.data_dir, Start::Found(member), &own).await?;
+        let proposed = store.propose(&store.head(), planned.changes).await;
+        proposed.map_err(|e| CommandError::unavailable(e.to_string()))?;
         let membership = Membership {
             managers: node.manager_addr.iter().map(ToString::to_string).collect(),
             node,
             listen: Some(config.listen),
         };
+        let identity = Arc::clone(&own.borrow());
         membership.save(&config.data_dir, &identity)?;
-        Ok((authority, store, identity, membership))
+        Ok((authority, store, own, membership))
     }
 
     /// Starts the manager of a data directory again. Every node counts as unknown until its
@@ -260,57 +269,72 @@ impl Manager {
     /// # Errors
     /// State or keys that are missing or damaged, the port is in use.
     pub async fn open(config: ManagerConfig, identity: &Identity) -> Result<Self, CommandError> {
+        Self::reopen(config, identity, Start::Again).await
+    }
+
+    /// The same after all other managers were lost for good: this one goes on alone, with all that it
+    /// knows, reached at the address of `config`.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub async fn open_alone(
+        config: ManagerConfig,
+        identity: &Identity,
+    ) -> Result<Self, CommandError> {
+        let member = Member {
+            node: identity.node_id().clone(),
+            addr: config.advertise,
+        };
+        Self::reopen(config, identity, Start::Alone(member)).await
+    }
+
+    async fn reopen(
+        config: ManagerConfig,
+        identity: &Identity,
+        start: Start,
+    ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
         let authority = Authority::load(&config.data_dir)?;
-        let path = config.data_dir.join(STORE_FILE);
-        if !path.exists() {
-            return Err(CommandError::unavailable(format!(
-                "{} is missing, and with it the state of the swarm; restore it from a backup, or \
-                 leave the swarm with --force",
-                path.display()
-            )));
-        }
-        let store = RedbStore::open(&path)?;
+        check_store_file(&config.data_dir)?;
+        let own = watch::Sender::new(Arc::new(identity.clone()));
+        let store = open_store(&config.data_dir, start, &own).await?;
         let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
-        if cluster.as_deref() != Some(identity.cluster_id()) {
+        if cluster.is_some_and(|id| id != identity.cluster_id()) {
             return Err(CommandError::unavailable(format!(
                 "{} holds the state of another swarm than {}",
-                path.display(),
+                config.data_dir.join(STORE_FILE).display(),
                 identity.cluster_id()
             )));
         }
-        Self::serve(config, listener, authority, store, identity)
-    }
-
-    /// Starts on a store of one file.
-    fn serve(
-        config: ManagerConfig,
-        listener: (TcpListener, SocketAddr, SocketAddr),
-        authority: Authority,
-        store: RedbStore,
-        identity: &Identity,
-    ) -> Result<Self, CommandError> {
-        let store = Arc::new(store);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve_on(desired, config, listener, authority, identity)?;
-        let mut stop = manager.core.stop.subscribe();
-        manager.running().push(tokio::spawn(async move {
-            tokio::select! {
-                () = store.keep_mended() => {}
-                () = stopped(&mut stop) => {}
-            }
-        }));
-        Ok(manager)
+        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        manager.with_state().await
     }
 
-    /// Starts on any store.
-    fn serve_on(
+    /// Waits for the state of the swarm: a manager that is new has it from the leader, who finds it
+    /// because it serves.
+    async fn with_state(self) -> Result<Self, CommandError> {
+        self.raft.wait_for_cluster(STATE_LIMIT).await;
+        if self.state().cluster.is_some() {
+            return Ok(self);
+        }
+        self.stop().await;
+        Err(CommandError::unavailable(
+            "this manager does not have the state of the swarm yet, and no leader was heard of that \
+             sends it; check that more than half of the managers run",
+        ))
+    }
+
+    /// Starts on any store; `raft` is the log that other managers speak to.
+    fn serve(
         store: Arc<dyn DesiredStore>,
+        raft: Arc<RaftStore>,
         config: ManagerConfig,
         (listener, local_addr, advertise): (TcpListener, SocketAddr, SocketAddr),
         authority: Authority,
-        identity: &Identity,
+        own: Own,
     ) -> Result<Self, CommandError> {
+        let identity = Arc::clone(&own.borrow());
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
             cluster: identity.cluster_id().to_owned(),
@@ -321,17 +345,19 @@ impl Manager {
             vitals: vitals::VitalsBook::default(),
             assignments: assignments::Assignments::default(),
             sessions: Sessions::default(),
-            own: watch::Sender::new(Arc::new(identity.clone())),
+            own,
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
         });
         let tls = Arc::new(ArcSwap::new(certify_self(&core)?));
         let rpc = Rpc(Arc::clone(&core));
+        let log = RaftServer::new(RaftRpc(Arc::clone(&raft)));
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
             .add_service(ControlServer::new(rpc).max_decoding_message_size(MAX_COMMAND))
+            .add_service(log.max_decoding_message_size(MAX_LOG_MESSAGE))
             .prepare();
         let tasks = vec![
             tokio::spawn(listener::accept(
@@ -346,6 +372,7 @@ impl Manager {
         tracing::info!(listen = %local_addr, %advertise, "manager started");
         Ok(Self {
             core,
+            raft,
             advertise,
             #[cfg(test)]
             local_addr,

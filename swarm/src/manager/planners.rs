@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_cluster::{
-    ClusterState, Entropy, Entry, Leadership, ProposeError, Waits, reconcile, set_impaired,
-    set_node_state,
+    ClusterState, Entropy, Leadership, ProposeError, Waits, reconcile, set_impaired, set_node_state,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::NodeState;
@@ -87,12 +86,14 @@ impl Engine {
         let mut waits = Waits::default();
         let mut states = self.store.subscribe();
         loop {
-            let state = Arc::clone(&states.borrow_and_update());
+            // Whatever the head has becomes a state, or is taken back, and that is told as well.
+            states.mark_unchanged();
+            let head = self.store.head();
             let (now, steady) = (unix_ms(), started.elapsed());
-            waits.look(&state, now, steady);
-            let changes = reconcile(&state, now, &waits, &mut entropy());
+            waits.look(&head.state, now, steady);
+            let changes = reconcile(&head.state, now, &waits, &mut entropy());
             if changes.is_empty() {
-                let wait = match waits.next_deadline(&state) {
+                let wait = match waits.next_deadline(&head.state) {
                     Some(at) => at.saturating_sub(steady).max(Duration::from_millis(1)),
                     None => Duration::from_secs(3600),
                 };
@@ -100,12 +101,8 @@ impl Engine {
                 drop(tokio::time::timeout(wait, states.changed()).await);
                 continue;
             }
-            let entry = Entry {
-                base: state.version,
-                changes,
-            };
-            match self.store.propose(entry).await {
-                Ok(_) | Err(ProposeError::Stale(_)) => {}
+            match self.store.propose(&head, changes).await {
+                Ok(()) | Err(ProposeError::Stale(_)) => {}
                 Err(error) => {
                     // The store says it in the log, once.
                     tracing::debug!(%error, "what the orchestrator decided is not stored");

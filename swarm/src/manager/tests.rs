@@ -22,6 +22,8 @@ use weft_model::objects::{
 
 use super::*;
 use crate::join::{JoinParams, join};
+use crate::membership::EARLIER_STORE_FILE;
+use crate::raft::{Dialer, Links, Setup, StoreError};
 use crate::session::{Farewell, Session, SessionConfig};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -697,9 +699,26 @@ async fn bad_starts_leave_nothing_and_say_why() {
     let manager = Manager::open(config(dir.path(), any_port()), &identity)
         .await
         .unwrap();
-    let second = RedbStore::open(&path).unwrap_err();
+    let links = Arc::new(Links::default());
+    let dialer = Dialer::new(manager.identities(), Arc::clone(&links));
+    let setup = Setup::on_disk(path.clone(), links);
+    let second = RaftStore::open(setup, Start::Again, dialer).await;
+    let second = second.unwrap_err();
     assert!(matches!(second, StoreError::Busy { .. }), "{second}");
     manager.stop().await;
+
+    // The state of a version without a log is not taken for a missing one.
+    std::fs::rename(&path, dir.path().join(EARLIER_STORE_FILE)).unwrap();
+    let error = Manager::open(config(dir.path(), any_port()), &identity)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("manager.redb was written by an earlier version of weftd"),
+        "{error}"
+    );
+    assert!(dir.path().join(EARLIER_STORE_FILE).exists(), "as it was");
     Membership::forget(dir.path()).unwrap();
     assert!(Membership::load(dir.path()).unwrap().is_none());
 }

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use weft_cluster::{Entropy, Leadership, ProposeError, create_service};
+use weft_cluster::{Change, Entropy, Leadership, ProposeError, create_service};
 
 use super::*;
-use crate::desired_store::BoxFuture;
+use crate::desired_store::{BoxFuture, Head};
 
 /// A store with a leader that the test chooses.
 #[derive(Debug)]
 struct Led {
-    file: RedbStore,
+    file: Arc<RaftStore>,
     leadership: watch::Sender<Leadership>,
     /// Entries that this manager proposed while it did not lead.
     refused: AtomicUsize,
@@ -25,14 +25,10 @@ impl Led {
     async fn replicated(&self, spec: ServiceSpec) {
         let mut entropy = Entropy::from_seed([9; 32]);
         loop {
-            let state = self.file.read();
+            let head = self.file.head();
             let spec = spec.clone();
-            let planned = create_service(&state, unix_ms(), &mut entropy, spec).unwrap();
-            let entry = Entry {
-                base: state.version,
-                changes: planned.changes,
-            };
-            match self.file.propose(entry).await {
+            let planned = create_service(&head.state, unix_ms(), &mut entropy, spec).unwrap();
+            match self.file.propose(&head, planned.changes).await {
                 // Something of the last term was still on its way to the disk.
                 Err(ProposeError::Stale(_)) => {}
                 stored => {
@@ -61,13 +57,21 @@ impl DesiredStore for Led {
         self.file.trouble()
     }
 
-    fn propose(&self, entry: Entry) -> BoxFuture<'_, Result<Arc<ClusterState>, ProposeError>> {
+    fn head(&self) -> Head {
+        self.file.head()
+    }
+
+    fn settled(&self, on: &Head) -> BoxFuture<'_, Result<(), ProposeError>> {
+        self.file.settled(on)
+    }
+
+    fn propose(&self, on: &Head, changes: Vec<Change>) -> BoxFuture<'_, Result<(), ProposeError>> {
         if let Leadership::Follower { leader } = &*self.leadership.borrow() {
             self.refused.fetch_add(1, Ordering::SeqCst);
             let leader = leader.clone();
             return Box::pin(async move { Err(ProposeError::NotLeader { leader }) });
         }
-        self.file.propose(entry)
+        self.file.propose(on, changes)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -86,15 +90,16 @@ async fn led() -> (Manager, Arc<Led>, Node) {
         ..params.node.clone()
     };
     let made = Manager::make(&config, params, node).await.unwrap();
-    let (authority, file, identity, membership) = made;
+    let (authority, file, own, membership) = made;
+    let identity = Identity::clone(&own.borrow());
     let store = Arc::new(Led {
-        file,
+        file: Arc::clone(&file),
         leadership: watch::Sender::new(Leadership::Leader),
         refused: AtomicUsize::new(0),
     });
     let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
     let listener = (listener, local, advertise);
-    let manager = Manager::serve_on(desired, config, listener, authority, &identity).unwrap();
+    let manager = Manager::serve(desired, file, config, listener, authority, own).unwrap();
     let node = Node::start(dir, identity, membership);
     node.connected().await;
     (manager, store, node)

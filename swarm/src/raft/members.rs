@@ -1,0 +1,192 @@
+//! Who is a member of the log: seen, added, removed, and moved to another address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::error::{ClientWriteError, RaftError};
+use tokio::time::timeout;
+use weft_cluster::{Leadership, ProposeError, Quorum};
+use weft_model::id::NodeId;
+
+use super::shared::Shared;
+use super::store::RaftStore;
+use super::types::{Member, Raft, RaftId};
+use super::view::SILENCE;
+
+/// How long a new member may take to get what the others have.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// How long a list of members may take to be in the log.
+const CHANGE: Duration = Duration::from_secs(15);
+
+/// A manager, as another one sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSight {
+    /// Which node it is.
+    pub node: NodeId,
+    /// Where the others reach it.
+    pub addr: SocketAddr,
+    /// It counts for the quorum. A new one does not before it has caught up.
+    pub votes: bool,
+    /// It leads.
+    pub leads: bool,
+    /// It was heard of lately. The leader hears of all; others of the leader alone.
+    pub reachable: bool,
+}
+
+type Changes = ChangeMembers<RaftId, Member>;
+
+impl RaftStore {
+    /// All members, by their addresses.
+    pub(crate) fn members(&self) -> Vec<MemberSight> {
+        let shared = &self.shared;
+        let leader = shared.leader();
+        let view = shared.view.borrow();
+        let voters: BTreeSet<RaftId> = view.members.voter_ids().collect();
+        let members = view.members.nodes().map(|(id, member)| MemberSight {
+            node: member.node.clone(),
+            addr: member.addr,
+            votes: voters.contains(id),
+            leads: leader == Some(*id),
+            reachable: *id == shared.file.member || shared.links.is_heard(*id, SILENCE),
+        });
+        let mut members: Vec<_> = members.collect();
+        members.sort_by_key(|member| member.addr);
+        members
+    }
+
+    /// How many managers there are and answer, as far as this one knows.
+    pub(crate) fn quorum(&self) -> Quorum {
+        let members = self.members();
+        let voters = members.iter().filter(|member| member.votes);
+        Quorum {
+            managers: voters.clone().count(),
+            reachable: voters.filter(|member| member.reachable).count(),
+        }
+    }
+
+    /// Makes a manager a member, under the name that it drew; it votes when it has all that the
+    /// others have. What its node was before is removed.
+    ///
+    /// # Errors
+    /// This manager does not lead, or the new one does not answer: then it is no member.
+    pub(crate) async fn add_member(&self, id: RaftId, member: Member) -> Result<(), ProposeError> {
+        let _one = self.changing.lock().await;
+        let raft = self.leading()?;
+        let node = member.node.clone();
+        self.drop_node(&raft, &node, Some(id)).await?;
+        let added = timeout(CATCH_UP, raft.add_learner(id, member, true)).await;
+        if let Ok(added) = added {
+            added.map_err(|error| refused(&self.shared, &error))?;
+        } else {
+            self.change(&raft, ChangeMembers::RemoveNodes([id].into()))
+                .await?;
+            return Err(ProposeError::Disk(format!(
+                "node {node} does not take what the managers have; it is no manager"
+            )));
+        }
+        self.change(&raft, ChangeMembers::AddVoterIds([id].into()))
+            .await
+    }
+
+    /// Removes all that a node is in the log; nothing when that is nothing.
+    ///
+    /// # Errors
+    /// This manager does not lead, or there is no quorum for it.
+    pub(crate) async fn remove_member(&self, node: &NodeId) -> Result<(), ProposeError> {
+        let _one = self.changing.lock().await;
+        let raft = self.leading()?;
+        self.drop_node(&raft, node, None).await
+    }
+
+    /// Tells all members where a node is reached from now on; nothing when they know.
+    ///
+    /// # Errors
+    /// This manager does not lead, or there is no quorum for it.
+    pub(crate) async fn move_member(
+        &self,
+        node: &NodeId,
+        addr: SocketAddr,
+    ) -> Result<(), ProposeError> {
+        let _one = self.changing.lock().await;
+        let raft = self.leading()?;
+        let moved: BTreeMap<RaftId, Member> = {
+            let view = self.shared.view.borrow();
+            let at = view.members.nodes();
+            let elsewhere = at.filter(|(_, member)| member.node == *node && member.addr != addr);
+            elsewhere
+                .map(|(id, member)| {
+                    let node = member.node.clone();
+                    (*id, Member { node, addr })
+                })
+                .collect()
+        };
+        if moved.is_empty() {
+            return Ok(());
+        }
+        self.change(&raft, ChangeMembers::SetNodes(moved)).await
+    }
+
+    fn leading(&self) -> Result<Raft, ProposeError> {
+        if let Leadership::Follower { leader } = &*self.shared.leadership.borrow() {
+            return Err(ProposeError::NotLeader {
+                leader: leader.clone(),
+            });
+        }
+        self.raft().ok_or(ProposeError::NotLeader { leader: None })
+    }
+
+    /// Removes the members of a node, but for one of that name.
+    async fn drop_node(
+        &self,
+        raft: &Raft,
+        node: &NodeId,
+        but: Option<RaftId>,
+    ) -> Result<(), ProposeError> {
+        let (voters, others): (BTreeSet<RaftId>, BTreeSet<RaftId>) = {
+            let view = self.shared.view.borrow();
+            let voters: BTreeSet<RaftId> = view.members.voter_ids().collect();
+            let of_node = view.members.nodes();
+            let of_node = of_node.filter(|(id, member)| member.node == *node && Some(**id) != but);
+            let ids = of_node.map(|(id, _)| *id);
+            ids.partition(|id| voters.contains(id))
+        };
+        if !voters.is_empty() {
+            self.change(raft, ChangeMembers::RemoveVoters(voters))
+                .await?;
+        }
+        if !others.is_empty() {
+            self.change(raft, ChangeMembers::RemoveNodes(others))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, raft: &Raft, changes: Changes) -> Result<(), ProposeError> {
+        // Who stops voting leaves; nobody stays to listen.
+        let changed = timeout(CHANGE, raft.change_membership(changes, false)).await;
+        match changed {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(refused(&self.shared, &error)),
+            Err(_) => Err(ProposeError::Undecided),
+        }
+    }
+}
+
+/// Why members do not change.
+fn refused(
+    shared: &Shared,
+    error: &RaftError<RaftId, ClientWriteError<RaftId, Member>>,
+) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            let leader = forward.leader_id.and_then(|leader| shared.node_of(leader));
+            ProposeError::NotLeader { leader }
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            ProposeError::Disk(error.to_string())
+        }
+        RaftError::Fatal(error) => ProposeError::Disk(error.to_string()),
+    }
+}

@@ -1,0 +1,109 @@
+//! The whole state as bytes: what is kept in place of the entries that made it, and what a member
+//! gets that is too far behind.
+
+use serde::{Deserialize, Serialize};
+use weft_cluster::{ClusterState, Object};
+
+use super::known::Applied;
+use super::types::{RaftId, SnapshotMeta};
+
+/// Number of the form below. Newer ones are refused.
+const FORMAT: u32 = 1;
+
+/// Why bytes are no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoSnapshot {
+    /// Of a version to come.
+    #[error(
+        "the snapshot has format {0}, this weftd reads {reads}; run the same version on all managers",
+        reads = FORMAT
+    )]
+    Newer(u32),
+    /// Damaged, or something else.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Image {
+    format: u32,
+    version: u64,
+    /// All objects, in the order of [`ClusterState::ids`].
+    objects: Vec<Object>,
+}
+
+/// What is read first.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// Writes a state.
+pub(super) fn encode(state: &ClusterState) -> Vec<u8> {
+    let image = Image {
+        format: FORMAT,
+        version: state.version,
+        objects: state.ids().iter().filter_map(|id| state.get(id)).collect(),
+    };
+    serde_json::to_vec(&image).expect("objects have texts for keys, and nothing that fails")
+}
+
+/// Reads a state.
+///
+/// # Errors
+/// The bytes are none, or of a version to come.
+pub(super) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
+    let Format { format } = serde_json::from_slice(bytes)?;
+    if format != FORMAT {
+        return Err(NoSnapshot::Newer(format));
+    }
+    let image: Image = serde_json::from_slice(bytes)?;
+    let mut state = ClusterState {
+        version: image.version,
+        ..ClusterState::default()
+    };
+    for object in image.objects {
+        state.put(object);
+    }
+    Ok(state)
+}
+
+/// What is said of a snapshot of `applied`. Two that one member makes of one entry are the same.
+pub(super) fn describe(applied: &Applied, member: RaftId) -> SnapshotMeta {
+    let of = applied
+        .last
+        .map_or_else(String::new, |last| last.to_string());
+    SnapshotMeta {
+        last_log_id: applied.last,
+        last_membership: applied.membership.clone(),
+        snapshot_id: format!("{of}-by-{member}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_cluster::Counters;
+
+    use super::*;
+
+    #[test]
+    fn a_state_survives_and_another_format_is_refused() {
+        let mut state = ClusterState::default();
+        state.put(Object::Counters(Counters {
+            last_vni: 4711,
+            ..Counters::default()
+        }));
+        state.version = 9;
+        let bytes = encode(&state);
+        assert_eq!(decode(&bytes).unwrap(), state);
+        let newer = String::from_utf8(bytes.clone()).unwrap();
+        let newer = newer.replacen(r#""format":1"#, r#""format":2,"new":[]"#, 1);
+        let error = decode(newer.as_bytes()).unwrap_err().to_string();
+        assert!(
+            error.contains("has format 2, this weftd reads 1"),
+            "{error}"
+        );
+        let error = decode(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+}
