@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use weft_sys::instance_lock::InstanceLock;
 use weft_sys::private_folder::make_private;
 use weft_sys::{descriptors, open_files, privileges};
@@ -111,7 +112,8 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
         .context("log-level")?;
     if !config.log_level.contains("openraft") {
         // A manager that is away is an error of its own at each heartbeat; weft tells it once.
-        filter = filter.add_directive("openraft=off".parse().context("log-level")?);
+        let quiet = "openraft=off".parse::<Directive>().context("log-level")?;
+        filter = filter.add_directive(quiet);
     }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -64,7 +64,8 @@ impl Authority {
         Self::new(root_pem, Zeroizing::new(key.serialize_pem()))
     }
 
-    fn new(root_pem: String, key_pem: Zeroizing<String>) -> Result<Self, IdentityError> {
+    /// A root certificate and its key.
+    pub(super) fn new(root_pem: String, key_pem: Zeroizing<String>) -> Result<Self, IdentityError> {
         let root = certificate_from_pem("the root certificate", &root_pem)?;
         let key = KeyPair::from_pem(&key_pem).map_err(|e| damaged("the root key", e))?;
         let issuer =
@@ -102,6 +103,11 @@ impl Authority {
     /// The root certificate, for joiners.
     pub(super) fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    /// The root's key, for other managers.
+    pub(super) fn key_pem(&self) -> &str {
+        &self.key_pem
     }
 
     /// First and last moment at which the root certificate counts.

@@ -5,13 +5,16 @@
 //! its shell.
 
 mod assignments;
+mod bind;
 mod ca;
 mod engine;
+mod enlist;
 mod gate;
 mod handle;
 mod health;
 mod lapsed;
 mod listener;
+mod own;
 mod planners;
 mod raft_rpc;
 mod rpc;
@@ -29,7 +32,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -41,9 +43,12 @@ use weft_model::id::{NodeId, base36};
 use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
-use self::ca::{Authority, NODE_LIFE};
+use self::bind::bind;
+use self::ca::Authority;
 use self::engine::{Engine, Lines, entropy, stopped};
+use self::enlist::{authority, enlist};
 use self::health::Health;
+use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
@@ -62,9 +67,6 @@ pub use health::Timing;
 
 /// Routes of this host with words that name them; asked when a network is made.
 pub type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
-
-/// How often the time of day is compared with the life of the manager's own certificate.
-const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 
 /// Bytes of a request to join: a key, a token, and what a node says about itself.
 const MAX_CA_REQUEST: usize = 32 << 10;
@@ -150,38 +152,6 @@ impl std::ops::Deref for RoutesOf {
     fn deref(&self) -> &HostRoutes {
         &self.0
     }
-}
-
-/// Binds the control port, before anything is written.
-async fn bind(
-    config: &ManagerConfig,
-) -> Result<(TcpListener, SocketAddr, SocketAddr), CommandError> {
-    let listen = config.listen;
-    let fail = |e: std::io::Error| {
-        CommandError::bad(format!(
-            "cannot listen on {listen} for nodes: {e}; choose another --listen-addr"
-        ))
-    };
-    let listener = match listener::listen(listen) {
-        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-            // All of /proc is read for it.
-            let holder_of = config.holder_of;
-            let holder = tokio::task::spawn_blocking(move || holder_of(listen.port()))
-                .await
-                .unwrap_or_else(|_| "another process".to_owned());
-            return Err(CommandError::conflict(format!(
-                "cannot listen on {listen} for nodes: the port is held by {holder}; stop that, or \
-                 choose another --listen-addr"
-            )));
-        }
-        bound => bound.map_err(fail)?,
-    };
-    let local = listener.local_addr().map_err(fail)?;
-    let mut advertise = config.advertise;
-    if advertise.port() == 0 {
-        advertise.set_port(local.port());
-    }
-    Ok((listener, local, advertise))
 }
 
 impl Manager {
@@ -311,6 +281,39 @@ impl Manager {
         manager.with_state().await
     }
 
+    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the root's
+    /// key and the state from them, and is in their log when the leader has added it. Once more after
+    /// a restart that came too soon.
+    ///
+    /// # Errors
+    /// No manager answers that knows it for one, the port is in use, the disk's.
+    pub async fn join(
+        config: ManagerConfig,
+        identity: &Identity,
+        managers: Vec<String>,
+    ) -> Result<Self, CommandError> {
+        let listener = bind(&config).await?;
+        let authority = authority(&config.data_dir, &managers, identity).await?;
+        let start = if config.data_dir.join(STORE_FILE).exists() {
+            Start::Again
+        } else {
+            Start::Join
+        };
+        let own = watch::Sender::new(Arc::new(identity.clone()));
+        let store = open_store(&config.data_dir, start, &own).await?;
+        let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
+        let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
+        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let mut stop = manager.core.stop.subscribe();
+        manager.running().push(tokio::spawn(async move {
+            tokio::select! {
+                () = enlist(raft, certificates, managers, addr) => {}
+                () = stopped(&mut stop) => {}
+            }
+        }));
+        manager.with_state().await
+    }
+
     /// Waits for the state of the swarm: a manager that is new has it from the leader, who finds it
     /// because it serves.
     async fn with_state(self) -> Result<Self, CommandError> {
@@ -352,7 +355,10 @@ impl Manager {
         });
         let tls = Arc::new(ArcSwap::new(certify_self(&core)?));
         let rpc = Rpc(Arc::clone(&core));
-        let log = RaftServer::new(RaftRpc(Arc::clone(&raft)));
+        let log = RaftServer::new(RaftRpc {
+            core: Arc::clone(&core),
+            raft: Arc::clone(&raft),
+        });
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
@@ -427,44 +433,4 @@ impl Drop for Manager {
             task.abort();
         }
     }
-}
-
-/// A new certificate for the manager itself: what it shows to nodes, and its own node to it.
-fn certify_self(core: &Engine) -> Result<Arc<ServerConfig>, CommandError> {
-    let now = SystemTime::now();
-    let identity = core
-        .authority
-        .issue(&core.node, Role::Manager, &core.cluster, now)?;
-    let config = listener::server_config(&identity)?;
-    core.own.send_replace(Arc::new(identity));
-    Ok(config)
-}
-
-/// The manager certifies itself anew at each start, and a few times in a long life.
-async fn keep_certified(core: Arc<Engine>, tls: Arc<ArcSwap<ServerConfig>>) {
-    let mut stop = core.stop.subscribe();
-    let (mut made, mut steady) = (SystemTime::now(), Instant::now());
-    loop {
-        tokio::select! {
-            () = stopped(&mut stop) => return,
-            () = tokio::time::sleep(RENEWAL_LOOK) => {}
-        }
-        if is_fresh(made, SystemTime::now(), steady.elapsed()) {
-            continue;
-        }
-        match certify_self(&core) {
-            Ok(config) => {
-                (made, steady) = (SystemTime::now(), Instant::now());
-                tls.store(config);
-            }
-            Err(error) => tracing::error!(%error, "cannot renew the manager's certificate"),
-        }
-    }
-}
-
-/// Whether a certificate that was `made` then is young by the time of day, and by a clock that
-/// nobody sets. A clock that was set back may make it too new for others.
-fn is_fresh(made: SystemTime, now: SystemTime, held: Duration) -> bool {
-    let young = |age| age < NODE_LIFE / 3;
-    now.duration_since(made).is_ok_and(young) && young(held)
 }

@@ -5,16 +5,25 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tonic::{Request, Response, Status};
+use weft_model::id::NodeId;
+use weft_model::objects::Role;
 
-use super::gate::Peer;
-use crate::convert::{SCHEMA, decode, encode};
+use super::engine::Engine;
+use super::gate::{Peer, removed};
+use crate::convert::{SCHEMA, decode, encode, to_status};
 use crate::proto::raft_server::Raft;
-use crate::proto::{RaftRequest, RaftResponse, SnapshotChunk};
-use crate::raft::{Part, RaftStore, SnapshotOf, Unserved};
+use crate::proto::{
+    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, RootKeyRequest, RootKeyResponse,
+    SnapshotChunk,
+};
+use crate::raft::{Member, Part, RaftStore, SnapshotOf, Unserved};
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(super) struct RaftRpc(pub(super) Arc<RaftStore>);
+pub(super) struct RaftRpc {
+    pub(super) core: Arc<Engine>,
+    pub(super) raft: Arc<RaftStore>,
+}
 
 impl From<Unserved> for Status {
     fn from(unserved: Unserved) -> Self {
@@ -31,24 +40,42 @@ fn respond<T: Serialize>(answer: &T) -> Result<Response<RaftResponse>, Status> {
 }
 
 impl RaftRpc {
+    /// The node that calls.
+    fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let member = peer.and_then(|peer| peer.member.as_ref());
+        member
+            .map(|member| member.node.clone())
+            .ok_or_else(|| Status::internal("the connection has no peer"))
+    }
+
+    /// The node that calls, when it is a manager by the state of the leader, which is this one.
+    fn new_manager<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        self.core.check_leads().map_err(to_status)?;
+        let node = Self::caller(request)?;
+        let state = self.core.state();
+        let known = state.nodes.get(&node).ok_or_else(|| removed(&node))?;
+        if known.role != Role::Manager {
+            return Err(Status::permission_denied(format!(
+                "Permission denied: node {node} is no manager"
+            )));
+        }
+        Ok(node)
+    }
+
     /// Whether the call is for this manager, and from one that may speak here.
     fn check<T>(&self, request: &Request<T>, target: u64, list: (u64, u64)) -> Result<(), Status> {
-        if target != self.0.member() {
+        if target != self.raft.member() {
             return Err(Status::not_found(
                 "another manager was here before; its node joined anew",
             ));
         }
-        let peer = request.extensions().get::<Peer>();
-        let member = peer.and_then(|peer| peer.member.as_ref());
-        let Some(member) = member else {
-            return Err(Status::internal("the connection has no peer"));
-        };
-        if self.0.may_speak(&member.node, list) {
+        let node = Self::caller(request)?;
+        if self.raft.may_speak(&node, list) {
             return Ok(());
         }
         Err(Status::permission_denied(format!(
-            "Permission denied: node {} is no manager of this swarm any more",
-            member.node
+            "Permission denied: node {node} is no manager of this swarm any more"
         )))
     }
 
@@ -72,13 +99,13 @@ impl Raft for RaftRpc {
     ) -> Result<Response<RaftResponse>, Status> {
         let request = self.checked(request)?;
         let entries = decode(request.schema, &request.request_json)?;
-        respond(&self.0.append(entries).await?)
+        respond(&self.raft.append(entries).await?)
     }
 
     async fn vote(&self, request: Request<RaftRequest>) -> Result<Response<RaftResponse>, Status> {
         let request = self.checked(request)?;
         let asked = decode(request.schema, &request.request_json)?;
-        respond(&self.0.vote(asked).await?)
+        respond(&self.raft.vote(asked).await?)
     }
 
     async fn install(
@@ -96,6 +123,31 @@ impl Raft for RaftRpc {
             data: chunk.data,
             done: chunk.done,
         };
-        respond(&self.0.install(part).await?)
+        respond(&self.raft.install(part).await?)
+    }
+
+    async fn root_key(
+        &self,
+        request: Request<RootKeyRequest>,
+    ) -> Result<Response<RootKeyResponse>, Status> {
+        let node = self.new_manager(&request)?;
+        tracing::info!(%node, "a new manager asked for the root's key");
+        Ok(Response::new(RootKeyResponse {
+            key_pem: self.core.authority.key_pem().to_owned(),
+        }))
+    }
+
+    async fn enlist(
+        &self,
+        request: Request<EnlistRequest>,
+    ) -> Result<Response<EnlistResponse>, Status> {
+        let node = self.new_manager(&request)?;
+        let EnlistRequest { member, addr } = request.into_inner();
+        let addr = addr
+            .parse()
+            .map_err(|_| Status::invalid_argument("the address is not ADDRESS:PORT"))?;
+        let added = self.raft.add_member(member, Member { node, addr }).await;
+        added.map_err(|error| to_status(self.core.not_proposed(error)))?;
+        Ok(Response::new(EnlistResponse {}))
     }
 }

@@ -3,6 +3,7 @@
 mod certificates;
 mod door;
 mod leadership;
+mod managers;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ use weft_model::objects::{
     RestartCondition, Service, ServiceMode, ServiceSpec, TaskState, TaskStatus,
 };
 
+use super::ca::NODE_LIFE;
+use super::own::is_fresh;
 use super::*;
 use crate::join::{JoinParams, join};
 use crate::membership::EARLIER_STORE_FILE;

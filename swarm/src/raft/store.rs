@@ -144,14 +144,14 @@ impl RaftStore {
         self.shared.file.member
     }
 
-    /// openraft, while it runs.
-    pub(crate) fn raft(&self) -> Option<Raft> {
-        self.shared.raft.borrow().clone()
+    /// Whether the log has it for a member, as far as it knows.
+    pub(crate) fn is_member(&self) -> bool {
+        self.shared.node_of(self.member()).is_some()
     }
 
-    /// Who was heard of.
-    pub(crate) fn links(&self) -> &Links {
-        &self.shared.links
+    /// openraft, while it runs.
+    pub(super) fn raft(&self) -> Option<Raft> {
+        self.shared.raft.borrow().clone()
     }
 }
 

@@ -1,0 +1,97 @@
+//! How a node that was made a manager gets what the others have: the root's key, and a place in the
+//! log.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::transport::Channel;
+use weft_cluster::CommandError;
+use zeroize::Zeroizing;
+
+use super::ca::Authority;
+use crate::convert::from_status;
+use crate::identity::Identity;
+use crate::proto::raft_client::RaftClient;
+use crate::proto::{EnlistRequest, RootKeyRequest};
+use crate::raft::RaftStore;
+use crate::tls::{connect, member_config, with_port};
+
+/// Between two rounds of asking: the first pause, and the longest.
+const ASK_MIN: Duration = Duration::from_millis(100);
+const ASK_MAX: Duration = Duration::from_secs(2);
+
+async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, CommandError> {
+    let config = member_config(own)?;
+    let channel = connect(&with_port(manager), config).await?;
+    Ok(RaftClient::new(channel))
+}
+
+async fn root_key(manager: &str, own: &Identity) -> Result<Zeroizing<String>, CommandError> {
+    let asked = client(manager, own)
+        .await?
+        .root_key(RootKeyRequest {})
+        .await;
+    let answer = asked.map_err(|status| from_status(&status))?;
+    Ok(Zeroizing::new(answer.into_inner().key_pem))
+}
+
+/// The authority of a data directory, or that of the first manager that tells its key; then it is
+/// kept.
+pub(super) async fn authority(
+    data_dir: &Path,
+    managers: &[String],
+    own: &Identity,
+) -> Result<Authority, CommandError> {
+    if let Ok(authority) = Authority::load(data_dir) {
+        return Ok(authority);
+    }
+    let mut refused = CommandError::unavailable("no other manager is known");
+    for manager in managers {
+        match root_key(manager, own).await {
+            Ok(key) => {
+                let authority = Authority::new(own.root_pem().to_owned(), key)?;
+                authority.save(data_dir)?;
+                return Ok(authority);
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {
+    let asked = client(manager, own).await?.enlist(request).await;
+    asked.map(drop).map_err(|status| from_status(&status))
+}
+
+/// Asks the managers to add this one to their log, until one has: the leader among them.
+pub(super) async fn enlist(
+    raft: Arc<RaftStore>,
+    own: watch::Receiver<Arc<Identity>>,
+    managers: Vec<String>,
+    addr: SocketAddr,
+) {
+    let request = EnlistRequest {
+        member: raft.member(),
+        addr: addr.to_string(),
+    };
+    let mut pause = ASK_MIN;
+    while !raft.is_member() {
+        for manager in &managers {
+            let identity = Arc::clone(&own.borrow());
+            match ask(manager, &identity, request.clone()).await {
+                Ok(()) => {
+                    tracing::info!(%addr, "this manager is in the log of the others");
+                    return;
+                }
+                Err(error) => tracing::debug!(manager, %error, "not added to the log yet"),
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(ASK_MAX);
+    }
+}

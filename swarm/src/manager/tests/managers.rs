@@ -1,0 +1,131 @@
+//! Several managers over real sockets: they share the state, one leads, and the others go on when it
+//! is gone.
+
+use tonic::Code;
+use weft_cluster::{Quorum, join as add_node};
+use weft_model::id::NodeId;
+
+use super::*;
+use crate::proto::RaftRequest;
+use crate::proto::raft_client::RaftClient;
+use crate::tls::{connect, member_config};
+
+/// Another manager, on a node that was just made one.
+async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let core = &first.core;
+    let id = NodeId::from_entropy(entropy().next_u128());
+    let now = SystemTime::now();
+    let identity = core.authority.issue(&id, Role::Manager, &core.cluster, now);
+    let node = description(name);
+    core.run(|s, now, e| add_node(s, now, e, id.clone(), Role::Manager, &node))
+        .await
+        .unwrap();
+    let config = config(dir.path(), any_port());
+    let managers = vec![first.local_addr().to_string()];
+    let manager = Manager::join(config, &identity.unwrap(), managers).await;
+    (manager.unwrap(), dir)
+}
+
+fn named(name: &str) -> NetworkSpec {
+    NetworkSpec {
+        name: name.to_owned(),
+        ..NetworkSpec::default()
+    }
+}
+
+fn has(state: &ClusterState, name: &str) -> bool {
+    state.networks.values().any(|n| n.spec.name == name)
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let waited = timeout(LIMIT, async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managers_share_the_state_and_outlive_the_first() {
+    let (first, _node) = cluster().await;
+    let (second, _second_dir) = beside(&first, "m2").await;
+    let (third, _third_dir) = beside(&first, "m3").await;
+    let all = Quorum {
+        managers: 3,
+        reachable: 3,
+    };
+    until("three managers answer", || first.quorum() == all).await;
+    first.create_network(named("back")).await.unwrap();
+    for manager in [&second, &third] {
+        state(manager, |s| has(s, "back")).await;
+    }
+    let error = second.create_network(named("front")).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("this manager does not lead the swarm: node m1"),
+        "{error}"
+    );
+
+    let gone = first.core.node.clone();
+    first.stop().await;
+    drop(first);
+    let others = [&second, &third];
+    let leader = timeout(LIMIT, async {
+        loop {
+            for manager in others {
+                if manager.create_network(named("after")).await.is_ok() {
+                    return manager;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let leader = leader.await.expect("another one leads");
+    for manager in others {
+        state(manager, |s| has(s, "back") && has(s, "after")).await;
+    }
+    until("one of three does not answer", || {
+        leader.quorum().reachable == 2
+    })
+    .await;
+    leader.remove_manager(&gone, false).await.unwrap();
+    until("two managers are left", || leader.quorum().managers == 2).await;
+    let rest = if leader.core.node == second.core.node {
+        &third
+    } else {
+        &second
+    };
+    rest.stop().await;
+    until("the other one is missed", || {
+        leader.core.check_leads().is_err()
+    })
+    .await;
+    let error = leader.create_network(named("late")).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("The swarm does not have a leader."),
+        "{error}"
+    );
+    assert!(has(&leader.state(), "after"), "it is read all the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_has_no_part_in_the_log() {
+    let (manager, _first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    let config = member_config(&worker.session.identity()).unwrap();
+    let remote = manager.local_addr().to_string();
+    let channel = connect(&remote, config).await.unwrap();
+    let refused = RaftClient::new(channel)
+        .append(RaftRequest::default())
+        .await;
+    let status = refused.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("is no manager"), "{status}");
+    manager.stop().await;
+}
