@@ -1,6 +1,7 @@
 //! The gRPC service of the log that managers share. The gate has let managers pass; here is asked
 //! whether they are members.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -143,7 +144,7 @@ impl Raft for RaftRpc {
     ) -> Result<Response<EnlistResponse>, Status> {
         let node = self.new_manager(&request)?;
         let EnlistRequest { member, addr } = request.into_inner();
-        let addr = addr
+        let addr: SocketAddr = addr
             .parse()
             .map_err(|_| Status::invalid_argument("the address is not ADDRESS:PORT"))?;
         let added = self.raft.add_member(member, Member { node, addr }).await;

@@ -118,6 +118,8 @@ pub(crate) fn config() -> Config {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -147,7 +149,8 @@ mod tests {
             node: NodeId::from("n"),
             addr: SocketAddr::from(([192, 0, 2, 1], 2377)),
         };
-        let membership = Membership::new(vec![[u64::MAX].into()], [(u64::MAX, member)].into());
+        let nodes = BTreeMap::from([(u64::MAX, member)]);
+        let membership = Membership::new(vec![[u64::MAX].into()], nodes);
         let text = serde_json::to_string(&membership).unwrap();
         assert_eq!(
             serde_json::from_str::<Membership>(&text).unwrap(),
