@@ -158,7 +158,7 @@ impl RaftFile {
         then: impl FnOnce(&mut Known, T) + Send + 'static,
     ) -> Result<(), Failure> {
         let file = Arc::clone(self);
-        let written = move || {
+        self.run(move || {
             let mut opened = locked(&file.opened);
             let value = file.attempt(&mut opened, |database| tables::transact(database, work))?;
             file.is_fine();
@@ -166,8 +166,8 @@ impl RaftFile {
             then(&mut known, value);
             file.gap.send_replace(known.gap.is_some());
             Ok(())
-        };
-        self.run(written).await
+        })
+        .await
     }
 
     /// Reads by `work`.
@@ -179,11 +179,11 @@ impl RaftFile {
         work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let file = Arc::clone(self);
-        let read = move || {
+        self.run(move || {
             let mut opened = locked(&file.opened);
             file.attempt(&mut opened, |database| work(&database.begin_read()?))
-        };
-        self.run(read).await
+        })
+        .await
     }
 
     /// Has `work` done on the thread of the disk.
