@@ -1,0 +1,59 @@
+//! Calls about nodes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::objects::{Availability, Node};
+
+/// A row of `weft node ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// The node.
+    pub node: Node,
+    /// True for the node that answers.
+    pub is_self: bool,
+    /// True for the manager that leads.
+    pub is_leader: bool,
+    /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<NodeSight>,
+    /// A second machine has shown the node's identity in the last half minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<NodeClone>,
+}
+
+/// Two machines with one identity: a data directory was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeClone {
+    /// Address of the one with the session.
+    pub first: IpAddr,
+    /// Address of the one that was refused.
+    pub second: IpAddr,
+}
+
+/// Whom the gossip of a node sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSight {
+    /// Other members.
+    pub others: u32,
+    /// How many of them it sees.
+    pub seen: u32,
+    /// Names of those that it does not see; not all, where they are very many.
+    pub unseen: Vec<String>,
+}
+
+/// `weft node rm`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRemove {
+    /// Also a node that is not down.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `weft node update`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeUpdate {
+    /// Whether the scheduler may use the node.
+    pub availability: Availability,
+}
