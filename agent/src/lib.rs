@@ -8,6 +8,7 @@ mod capture;
 mod compile;
 mod config;
 mod daemon;
+mod data_format;
 mod disk_thread;
 mod dns;
 mod door;

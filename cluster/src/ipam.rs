@@ -5,7 +5,7 @@
 //! goes by these bits), and an IPv6 subnet needs no cursor of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_model::id::NetworkId;
@@ -50,22 +50,22 @@ fn holders<'a>(
         .networks
         .get(network)
         .into_iter()
-        .flat_map(|n| n.subnets.iter().map(|s| (s.gateway, Holder::Gateway)));
+        .flat_map(|n| n.subnets().iter().map(|s| (s.gateway, Holder::Gateway)));
     let ingress = state.networks.get(network).filter(|n| n.spec.ingress);
     let nodes = ingress.into_iter().flat_map(move |ingress| {
         state.nodes.values().flat_map(move |n| {
             let ips = n.ips_on(ingress);
-            ips.map(|ip| (ip, Holder::Node(&n.hostname)))
+            ips.map(|ip| (ip, Holder::Node(&n.description.hostname)))
         })
     });
     let on = move |vip: &&Vip| vip.network == *network;
     let vips = state.services.values().flat_map(move |s| {
-        let vips = s.vips.iter().filter(on);
-        vips.map(|v| (v.ip, Holder::Service(&s.spec.name)))
+        let vips = s.endpoint.vips.iter().filter(on);
+        vips.map(|v| (v.addr.addr(), Holder::Service(&s.spec.name)))
     });
     let ending = state.ending.values().flat_map(move |s| {
         let vips = s.vips.iter().filter(on);
-        vips.map(|v| (v.ip, Holder::Ending(&s.name)))
+        vips.map(|v| (v.addr.addr(), Holder::Ending(&s.name)))
     });
     let tasks = state
         .tasks
@@ -75,17 +75,15 @@ fn holders<'a>(
             t.attachments
                 .iter()
                 .filter(move |a| a.network == *network)
-                .flat_map(move |a| a.ips.iter().map(move |ip| (*ip, Holder::Task(t))))
+                .flat_map(move |a| a.ips().map(move |ip| (ip, Holder::Task(t))))
         });
     let endpoints = state
         .endpoints
         .values()
         .filter(move |e| e.attachment.network == *network)
         .flat_map(|e| {
-            e.attachment
-                .ips
-                .iter()
-                .map(|ip| (*ip, Holder::Endpoint(&e.name)))
+            let ips = e.attachment.ips();
+            ips.map(|ip| (ip, Holder::Endpoint(&e.name)))
         });
     let peers = state
         .peers
@@ -150,7 +148,7 @@ fn capacity(cidr: &IpNet) -> u64 {
 /// Addresses in use, and addresses in total, of the primary subnet; the gateway is not counted.
 #[must_use]
 pub fn usage(state: &ClusterState, network: &Network) -> (u64, u64) {
-    let Some(primary) = network.subnets.first() else {
+    let Some(primary) = network.subnets().first() else {
         return (0, 0);
     };
     let used: BTreeSet<IpAddr> = holders(state, &network.id)
@@ -162,7 +160,7 @@ pub fn usage(state: &ClusterState, network: &Network) -> (u64, u64) {
 
 /// Checks that an address can be held by an endpoint of the network, free or not.
 pub(super) fn is_usable(network: &Network, ip: IpAddr) -> bool {
-    network.subnets.iter().any(|s| {
+    network.subnets().iter().any(|s| {
         s.cidr.contains(&ip)
             && ip != s.gateway
             && ip != s.cidr.network()
@@ -176,14 +174,6 @@ fn hosts_after(cidr: Ipv4Net, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ip
     let end = u32::from(cidr.broadcast());
     let start = last.map_or(first, |ip| (u32::from(ip) + 1).clamp(first, end));
     (start..end).chain(first..start).map(Ipv4Addr::from)
-}
-
-/// First address after the network address: the gateway.
-pub(super) fn first_host(cidr: &IpNet) -> IpAddr {
-    match cidr.network() {
-        IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from(u32::from(ip).wrapping_add(1))),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip).wrapping_add(1))),
-    }
 }
 
 impl Ipam {
@@ -212,7 +202,7 @@ impl Ipam {
                 last: Vec::new(),
             });
         let mut tried = Vec::new();
-        for subnet in &network.subnets {
+        for subnet in network.subnets() {
             let IpNet::V4(v4) = subnet.cidr else { continue };
             let cidr = &subnet.cidr;
             let in_use = used
@@ -282,9 +272,11 @@ impl Ipam {
     }
 
     /// Takes back addresses of an attempt that failed half-way.
-    pub(super) fn release(&mut self, network: &NetworkId, ips: &[IpAddr]) {
+    pub(super) fn release(&mut self, network: &NetworkId, ips: impl Iterator<Item = IpAddr>) {
         if let Some(used) = self.used.get_mut(network) {
-            used.retain(|ip| !ips.contains(ip));
+            for ip in ips {
+                used.remove(&ip);
+            }
         }
     }
 

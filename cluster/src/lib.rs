@@ -38,7 +38,7 @@ mod tests;
 
 pub use assign::OrderBook;
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
     init_cluster, join, leave_node, note_certificate, remove_network, remove_node, remove_peer,
     remove_service, role_of_secret, rotate_token, scale_service, set_availability, set_impaired,

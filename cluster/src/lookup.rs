@@ -68,10 +68,11 @@ impl ClusterState {
     /// `no such node: X`, or `node X is ambiguous (N matches found)`.
     pub fn find_node(&self, reference: &str) -> Result<&Node, CommandError> {
         let nodes = self.nodes.values();
-        let exact = nodes.clone().any(|n| n.hostname == reference);
+        let exact = nodes.clone().any(|n| n.description.hostname == reference);
         let mut there = nodes.clone().filter(|n| {
-            n.state != NodeState::Down
-                && (n.hostname == reference || !exact && names::same(&n.hostname, reference))
+            n.status.state != NodeState::Down
+                && (n.description.hostname == reference
+                    || !exact && names::same(&n.description.hostname, reference))
         });
         let an_id = nodes.clone().any(|n| n.id.as_str() == reference);
         if let (Some(node), None, false) = (there.next(), there.next(), an_id) {
@@ -82,7 +83,7 @@ impl ClusterState {
             reference,
             self.nodes.values(),
             |n| n.id.as_str(),
-            |n| &n.hostname,
+            |n| &n.description.hostname,
         )
     }
 

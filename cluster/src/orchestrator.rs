@@ -2,16 +2,17 @@
 //! never at what just happened, and changes what does not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
-    TaskStatus,
+    Availability, ContainerStatus, Meta, NodeState, RestartCondition, Service, ServiceMode, Task,
+    TaskState, TaskStatus,
 };
 
 use super::draft::{Draft, Entropy};
-use super::scheduler::{is_eligible, is_global, same_program};
+use super::scheduler::{is_eligible, is_global};
 use super::state::{Change, ClusterState, ObjectId};
 use super::waits::Waits;
 use super::{allocator, keys, scheduler};
@@ -105,9 +106,9 @@ fn is_lost(state: &ClusterState, node: &NodeId, waits: &Waits) -> bool {
     let grace = Duration::from_millis(IMPAIRED_GRACE_MS);
     let elsewhere = || state.nodes.values().any(is_eligible);
     state.nodes.get(node).is_none_or(|n| {
-        n.state == NodeState::Down
-            || n.availability == Availability::Drain
-            || (n.impaired.is_some()
+        n.status.state == NodeState::Down
+            || n.spec.availability == Availability::Drain
+            || (n.status.impaired.is_some()
                 && waits.waited(&ObjectId::Node(n.id.clone())) >= grace
                 && elsewhere())
     })
@@ -137,7 +138,7 @@ fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
         !t.status.state.is_terminal()
             && t.node.as_ref().is_some_and(|id| {
                 state.nodes.get(id).is_none_or(|n| {
-                    n.state == NodeState::Down
+                    n.status.state == NodeState::Down
                         && waits.waited(&ObjectId::Node(n.id.clone())) >= limit
                 })
             })
@@ -157,7 +158,7 @@ fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
                 } else {
                     "the node of the task has been down for 24 hours".to_owned()
                 },
-                exit_code: None,
+                container: ContainerStatus::default(),
             };
             draft.put(task);
         }
@@ -165,7 +166,7 @@ fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
 }
 
 fn should_restart(task: &Task) -> bool {
-    match task.spec.restart_condition {
+    match task.spec.restart.condition {
         RestartCondition::Any => true,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
@@ -195,7 +196,7 @@ fn restart(draft: &mut Draft<'_>) {
                 continue;
             }
         }
-        let delayed = service.spec.restart_delay_ms > 0;
+        let delayed = !service.spec.task.restart.delay.is_zero();
         let desired = if delayed {
             TaskState::Ready
         } else {
@@ -221,7 +222,7 @@ fn create(
         slot,
         node,
         spec_version: service.meta.version,
-        spec: service.spec.clone(),
+        spec: Arc::clone(&service.spec.task),
         attachments: Vec::new(),
         desired,
         status: TaskStatus {
@@ -301,7 +302,7 @@ fn globalise(draft: &mut Draft<'_>, service: &Service) {
 /// A task that waits for its restart delay is wanted `Ready`.
 fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
     let due = ids(&draft.state, |t| {
-        let delay = Duration::from_millis(t.spec.restart_delay_ms);
+        let delay = t.spec.restart.delay;
         t.desired == TaskState::Ready && waits.waited(&ObjectId::Task(t.id.clone())) >= delay
     });
     set_desired(draft, due, TaskState::Running);
@@ -350,13 +351,13 @@ fn forget_ended_services(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tasks of a service that count as replicas of its present program.
+/// Tasks of a service that run what it says now, and how many there are to be.
 #[must_use]
 pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
     let running = state
         .tasks_of(&service.id)
         .filter(|t| is_wanted(t) && t.status.state == TaskState::Running)
-        .filter(|t| same_program(&t.spec, &service.spec))
+        .filter(|t| t.spec == service.spec.task)
         .count();
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,

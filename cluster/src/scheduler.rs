@@ -1,10 +1,11 @@
 //! Chooses nodes for pending tasks: spread, with Swarm's order of comparison.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_model::id::{NodeId, TaskId};
 use weft_model::objects::{
-    Availability, Node, NodeState, PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, Task,
+    Availability, Node, NodeState, PortSpec, PublishMode, Service, ServiceMode, Task, TaskSpec,
     TaskState,
 };
 
@@ -19,9 +20,9 @@ const FAILURE_WINDOW_MS: u64 = 5 * 60 * 1000;
 
 /// True when new tasks may be placed on the node.
 pub(super) fn is_eligible(node: &Node) -> bool {
-    node.state == NodeState::Ready
-        && node.availability == Availability::Active
-        && node.impaired.is_none()
+    node.status.state == NodeState::Ready
+        && node.spec.availability == Availability::Active
+        && node.status.impaired.is_none()
 }
 
 /// True while a task counts as load of its node.
@@ -29,21 +30,12 @@ fn is_active(task: &Task) -> bool {
     task.desired <= TaskState::Running && !task.status.state.is_terminal()
 }
 
-/// Two specs that differ in the number of tasks only run the same thing.
-pub(super) fn same_program(a: &ServiceSpec, b: &ServiceSpec) -> bool {
-    let same_mode = ServiceSpec {
-        mode: b.mode,
-        ..a.clone()
-    };
-    same_mode == *b
-}
-
 fn host_ports<'a>(state: &'a ClusterState, task: &Task) -> impl Iterator<Item = &'a PortSpec> {
     state
         .services
         .get(&task.service)
         .into_iter()
-        .flat_map(|s: &Service| &s.ports)
+        .flat_map(|s: &Service| &s.endpoint.ports)
         .filter(|p| p.mode == PublishMode::Host)
 }
 
@@ -61,7 +53,7 @@ struct Load {
     of_service: BTreeMap<(weft_model::id::ServiceId, NodeId), usize>,
     ports: BTreeMap<NodeId, Vec<PortSpec>>,
     /// What failed lately, by service and node.
-    failed: BTreeMap<(weft_model::id::ServiceId, NodeId), Vec<ServiceSpec>>,
+    failed: BTreeMap<(weft_model::id::ServiceId, NodeId), Vec<Arc<TaskSpec>>>,
 }
 
 impl Load {
@@ -73,7 +65,8 @@ impl Load {
                 && now.saturating_sub(task.status.since) <= FAILURE_WINDOW_MS
             {
                 let key = (task.service.clone(), node.clone());
-                load.failed.entry(key).or_default().push(task.spec.clone());
+                let failed = load.failed.entry(key).or_default();
+                failed.push(Arc::clone(&task.spec));
             }
             if let (Some(node), true, true) = (
                 &task.node,
@@ -96,9 +89,9 @@ impl Load {
         }
     }
 
-    fn keeps_failing(&self, key: &(weft_model::id::ServiceId, NodeId), spec: &ServiceSpec) -> bool {
+    fn keeps_failing(&self, key: &(weft_model::id::ServiceId, NodeId), spec: &TaskSpec) -> bool {
         let failed = self.failed.get(key).map_or(&[][..], Vec::as_slice);
-        failed.iter().filter(|s| same_program(s, spec)).count() >= FAILURES
+        failed.iter().filter(|s| ***s == *spec).count() >= FAILURES
     }
 }
 
@@ -153,7 +146,8 @@ fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, Stri
     let mut best: Option<((bool, usize, usize), &NodeId)> = None;
     for node in candidates {
         if !is_eligible(node) {
-            let would = node.state == NodeState::Ready && node.availability == Availability::Active;
+            let would = node.status.state == NodeState::Ready
+                && node.spec.availability == Availability::Active;
             impaired += usize::from(would);
             unavailable += usize::from(!would);
             continue;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -246,9 +247,9 @@ impl ClusterState {
         match change {
             Change::Put(mut object) => {
                 let before = self.get(&object.id());
-                let version = before.and_then(|mut o| o.meta_mut().map(|m| m.version));
+                let version = before.and_then(|mut o| o.meta_mut().map(|m| m.version.index));
                 if let Some(meta) = object.meta_mut() {
-                    meta.version = version.unwrap_or(0) + 1;
+                    meta.version.index = version.unwrap_or(0) + 1;
                 }
                 self.put(object);
             }
@@ -277,7 +278,8 @@ impl ClusterState {
             Object::Ending(o) => {
                 self.ending.insert(o.id.clone(), o);
             }
-            Object::Task(o) => {
+            Object::Task(mut o) => {
+                self.share_spec(&mut o);
                 self.tasks.insert(o.id.clone(), *o);
             }
             Object::Endpoint(o) => {
@@ -286,6 +288,15 @@ impl ClusterState {
             Object::Peer(o) => {
                 self.peers.insert(o.id.clone(), o);
             }
+        }
+    }
+
+    /// Tasks of a service share what it says of them, also those that were read from somewhere.
+    fn share_spec(&self, task: &mut Task) {
+        if let Some(service) = self.services.get(&task.service)
+            && task.spec == service.spec.task
+        {
+            task.spec = Arc::clone(&service.spec.task);
         }
     }
 

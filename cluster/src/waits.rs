@@ -45,7 +45,7 @@ impl Waits {
             .map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
         let nodes = state.nodes.values();
         let nodes = nodes.filter_map(|node| {
-            let since = match (node.state, &node.impaired) {
+            let since = match (node.status.state, &node.status.impaired) {
                 (NodeState::Down, _) => node.meta.updated_at,
                 (_, impaired) => impaired.as_ref()?.since,
             };
@@ -82,7 +82,12 @@ impl Waits {
     #[must_use]
     pub fn next_deadline(&self, state: &ClusterState) -> Option<Duration> {
         let ring = state.secrets.as_ref();
-        let ring = ring.map(|secrets| self.over(&ObjectId::Secrets, secrets.ring_wait_ms()));
+        let ring = ring.map(|secrets| {
+            self.over(
+                &ObjectId::Secrets,
+                Duration::from_millis(secrets.ring_wait_ms()),
+            )
+        });
         self.next_of_tasks(state).into_iter().chain(ring).min()
     }
 
@@ -92,12 +97,17 @@ impl Waits {
         let restarts = tasks
             .clone()
             .filter(|task| task.desired == TaskState::Ready)
-            .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart_delay_ms));
+            .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart.delay));
         let orphans = tasks
             .filter(|task| !task.status.state.is_terminal())
             .filter_map(|task| state.nodes.get(task.node.as_ref()?))
-            .filter(|node| node.state == NodeState::Down)
-            .map(|node| self.over(&ObjectId::Node(node.id.clone()), ORPHAN_AFTER_MS));
+            .filter(|node| node.status.state == NodeState::Down)
+            .map(|node| {
+                self.over(
+                    &ObjectId::Node(node.id.clone()),
+                    Duration::from_millis(ORPHAN_AFTER_MS),
+                )
+            });
         // Where there is no better node they stay.
         let wanted = if state.nodes.values().any(is_eligible) {
             state.tasks.values()
@@ -107,13 +117,18 @@ impl Waits {
         let moves = wanted
             .filter(|task| task.desired <= TaskState::Running && !task.status.state.is_terminal())
             .filter_map(|task| state.nodes.get(task.node.as_ref()?))
-            .filter(|node| node.state != NodeState::Down && node.impaired.is_some())
-            .map(|node| self.over(&ObjectId::Node(node.id.clone()), IMPAIRED_GRACE_MS));
+            .filter(|node| node.status.state != NodeState::Down && node.status.impaired.is_some())
+            .map(|node| {
+                self.over(
+                    &ObjectId::Node(node.id.clone()),
+                    Duration::from_millis(IMPAIRED_GRACE_MS),
+                )
+            });
         restarts.chain(orphans).chain(moves).min()
     }
 
-    fn over(&self, id: &ObjectId, limit_ms: u64) -> Duration {
-        let left = Duration::from_millis(limit_ms).saturating_sub(self.waited(id));
+    fn over(&self, id: &ObjectId, limit: Duration) -> Duration {
+        let left = limit.saturating_sub(self.waited(id));
         self.steady.saturating_add(left)
     }
 }

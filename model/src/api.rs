@@ -35,6 +35,10 @@
 //! `{ref}` is a full id, an exact name, or a unique prefix of an id. Every error is an
 //! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
 //! 409 (conflict), 413 (larger than [`MAX_REQUEST`]), 503 (not part of a swarm, not a manager, or the manager is unreachable).
+//!
+//! Objects, and calls that Docker's API has too, have its names and shapes; durations are
+//! nanoseconds, moments RFC 3339. A body with a field that is not listed here is refused, as nobody
+//! would carry it out.
 
 mod health;
 mod mesh;
@@ -50,12 +54,15 @@ pub use health::{Check, Health, Passage, PingQuery, Pong};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,
 };
-pub use network::{Connect, Connected, Disconnect, EndpointRow, NetworkDetail, PeerAdd};
+pub use network::{
+    AddressUsage, Connect, Connected, Disconnect, EndpointRow, NetworkDetail, PeerAdd,
+};
 pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
-pub use service::{Scale, ServiceDetail, ServiceUpdate, TaskRow};
+pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
-    Info, JoinToken, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    ClusterInfo, Info, JoinToken, RemoteManager, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmState,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

@@ -143,13 +143,13 @@ impl From<&Node> for NodeView {
     fn from(node: &Node) -> Self {
         Self {
             id: node.id.clone(),
-            hostname: node.hostname.clone(),
-            role: node.role,
-            addr: node.addr,
+            hostname: node.description.hostname.clone(),
+            role: node.spec.role,
+            addr: node.status.addr,
             data_path_addr: node.data_path_addr,
             gossip_port: node.gossip_port,
             ingress_ip: node.ingress_ip,
-            manager_addr: node.manager_addr,
+            manager_addr: node.manager_addr(),
         }
     }
 }
@@ -181,11 +181,11 @@ impl From<&Service> for ServiceView {
             id: service.id.clone(),
             name: service.spec.name.clone(),
             mode: service.spec.mode,
-            networks: service.spec.networks.clone(),
-            endpoint_mode: service.spec.endpoint_mode,
+            networks: service.spec.task.networks.clone(),
+            endpoint_mode: service.spec.endpoint.mode,
             connections: service.spec.connections,
-            vips: service.vips.clone(),
-            ports: service.ports.clone(),
+            vips: service.endpoint.vips.clone(),
+            ports: service.endpoint.ports.clone(),
         }
     }
 }
@@ -226,7 +226,7 @@ impl EndpointView {
                 network: a.network.clone(),
                 node: node.clone(),
                 name: name.clone(),
-                ips: a.ips.clone(),
+                ips: a.ips().collect(),
                 mac: a.mac,
                 aliases: a.aliases.clone(),
                 service: Some(task.service.clone()),
@@ -244,7 +244,7 @@ impl From<&Endpoint> for EndpointView {
             network: attachment.network.clone(),
             node: endpoint.node.clone(),
             name: endpoint.name.clone(),
-            ips: attachment.ips.clone(),
+            ips: attachment.ips().collect(),
             mac: attachment.mac,
             aliases: attachment.aliases.clone(),
             service: endpoint.service.clone(),

@@ -1,6 +1,9 @@
 //! Cluster objects: the desired state that a manager stores and every node receives a part of.
 //!
-//! Times are Unix milliseconds, given by the caller. `version` counts changes of one object.
+//! Written as JSON, they have one form for the node API, the managers' store and the wire: the names
+//! and shapes of Docker's API where Docker has the thing, our own in the same manner where not. What
+//! a user asks for (`…Spec`) refuses fields that it does not know, wherever it is read: a setting
+//! that nobody carries out is told, not dropped.
 
 mod cluster;
 mod endpoint;
@@ -11,16 +14,28 @@ mod node;
 mod port;
 mod service;
 mod task;
+mod task_spec;
+
+#[cfg(test)]
+mod tests;
 
 pub use cluster::Cluster;
 pub use endpoint::{Attachment, Endpoint};
 pub use mac::{Mac, ParseMacError};
-pub use meta::Meta;
-pub use network::{Network, NetworkSpec, StaticPeer, Subnet};
+pub use meta::{Meta, Version};
+pub use network::{Driver, GatewayError, Ipam, Network, NetworkSpec, Scope, StaticPeer, Subnet};
 pub(crate) use node::ips_on;
-pub use node::{Availability, Impairment, Node, NodeState, Role};
+pub use node::{
+    Availability, Description, Engine, Impairment, ManagerStatus, Node, NodeSpec, NodeState,
+    NodeStatus, Reachability, Role,
+};
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{
-    Affinity, ConnectionPolicy, EndingService, EndpointMode, Service, ServiceMode, ServiceSpec, Vip,
+    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, Service,
+    ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
 };
-pub use task::{NetworkAttachmentSpec, Privileges, RestartCondition, Task, TaskState, TaskStatus};
+pub use task::{ContainerStatus, Task, TaskState, TaskStatus};
+pub use task_spec::{
+    ContainerSpec, NetworkAttachmentSpec, Privileges, RestartCondition, RestartPolicy, Runtime,
+    TaskSpec,
+};

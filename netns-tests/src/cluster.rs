@@ -376,14 +376,14 @@ impl Cluster {
     /// It has none.
     #[must_use]
     pub fn vip(&self, service: &str, network: &str) -> IpAddr {
-        let network = &self.inspect("network", network)["ID"];
+        let network = &self.inspect("network", network)["Id"];
         let service = self.inspect("service", service);
-        let vips = service["VIPs"].as_array().expect("a list of addresses");
-        let vip = vips.iter().find(|vip| vip["Network"] == *network);
-        let vip = vip.and_then(|vip| vip["IP"].as_str());
-        vip.expect("an address on that network")
-            .parse()
-            .expect("an address")
+        let vips = service["Endpoint"]["VirtualIPs"].as_array();
+        let mut vips = vips.expect("a list of addresses").iter();
+        let vip = vips.find(|vip| vip["NetworkID"] == *network);
+        let vip = vip.and_then(|vip| vip["Addr"].as_str()?.split_once('/'));
+        let (ip, _) = vip.expect("an address on that network");
+        ip.parse().expect("an address")
     }
 
     /// Attaches a namespace of its own, named `name`, and returns it with what was printed.

@@ -157,8 +157,9 @@ pub(super) async fn accept(
 /// Where the nodes of a cluster come from.
 fn known(state: &ClusterState) -> BTreeMap<NodeId, BTreeSet<IpAddr>> {
     let addresses = |node: &Node| {
-        let manager = node.manager_addr.map(|addr| addr.ip());
-        let all = [node.addr, node.data_path_addr].into_iter().chain(manager);
+        let manager = node.manager_addr().map(|addr| addr.ip());
+        let all = [node.status.addr, node.data_path_addr];
+        let all = all.into_iter().chain(manager);
         all.filter(|ip| !ip.is_unspecified()).collect()
     };
     let nodes = state.nodes.values();

@@ -277,7 +277,7 @@ impl Manager {
         }
         let manager = Self::serve(config, listener, authority, store, identity)?;
         for node in manager.state().nodes.values() {
-            if node.state == NodeState::Ready {
+            if node.status.state == NodeState::Ready {
                 manager
                     .core
                     .change(|s, now, e| {

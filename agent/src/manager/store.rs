@@ -22,7 +22,8 @@ use crate::state_file;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("weft.meta");
 /// Objects as JSON, by their id as JSON.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("weft.objects");
-const FORMAT: u64 = 1;
+/// Of the objects; docs/compatibility.md says when it grows.
+const FORMAT: u64 = 2;
 
 /// Why the file cannot be opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +35,22 @@ pub(crate) enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// Not a file of ours, of a newer version, or damaged.
+    /// Of another version.
     #[error(
-        "{} is damaged or not a state file of this version of weftd: {why}; restore it from a \
-         backup, or move it away and start a new swarm", path.display()
+        "{} has format {found} of the swarm's state, this weftd reads format {FORMAT}; nothing in it \
+         was changed. Start the version of weftd that wrote it, or restore a backup of this one",
+        path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Of the file.
+        found: u64,
+    },
+    /// Not a file of ours, or damaged.
+    #[error(
+        "{} is damaged or not a state file of weftd: {why}; restore it from a backup, or move it away \
+         and start a new swarm", path.display()
     )]
     Damaged {
         /// The file.
@@ -111,9 +124,12 @@ impl RedbStore {
             .set_check_integrity_on_open(true)
             .create(path);
         let database = opened.map_err(|error| open_error(path, error))?;
-        let state = load(&database).map_err(|why| StoreError::Damaged {
-            path: path.to_owned(),
-            why,
+        let state = load(&database).map_err(|error| {
+            let path = path.to_owned();
+            match error {
+                Unreadable::Format(found) => StoreError::Format { path, found },
+                Unreadable::Damaged(why) => StoreError::Damaged { path, why },
+            }
         })?;
         reserve(path);
         Ok(Self {
@@ -195,7 +211,21 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn load(database: &Database) -> Result<ClusterState, String> {
+/// Why the contents of a file say nothing.
+enum Unreadable {
+    /// They are of this format.
+    Format(u64),
+    /// They are damaged, in these words.
+    Damaged(String),
+}
+
+impl From<String> for Unreadable {
+    fn from(why: String) -> Self {
+        Self::Damaged(why)
+    }
+}
+
+fn load(database: &Database) -> Result<ClusterState, Unreadable> {
     let text = |e: redb::Error| e.to_string();
     let transaction = database.begin_read().map_err(|e| e.to_string())?;
     let mut state = ClusterState::default();
@@ -203,7 +233,7 @@ fn load(database: &Database) -> Result<ClusterState, String> {
         Ok(meta) => meta,
         // A new file.
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(state),
-        Err(e) => return Err(e.to_string()),
+        Err(e) => return Err(e.to_string().into()),
     };
     let number = |key: &str| match meta.get(key) {
         Ok(Some(value)) => Ok(value.value()),
@@ -212,7 +242,7 @@ fn load(database: &Database) -> Result<ClusterState, String> {
     };
     let format = number("format")?;
     if format != FORMAT {
-        return Err(format!("its format is {format}, this weftd reads {FORMAT}"));
+        return Err(Unreadable::Format(format));
     }
     state.version = number("version")?;
     let objects = transaction

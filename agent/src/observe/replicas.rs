@@ -243,7 +243,7 @@ impl Seen {
             for task in unheard {
                 let down = task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
-                    node.is_none_or(|n| n.state == weft_model::objects::NodeState::Down)
+                    node.is_none_or(|n| n.status.state == weft_model::objects::NodeState::Down)
                 });
                 rows.push(MeshReplica {
                     name: task.name(),

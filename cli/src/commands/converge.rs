@@ -112,7 +112,7 @@ impl Progress {
     pub(super) fn of(detail: &ServiceDetail, tasks: &[TaskRow]) -> Self {
         let wanted = match detail.service.spec.mode {
             ServiceMode::Replicated { replicas } => replicas,
-            ServiceMode::Global => detail.desired,
+            ServiceMode::Global => detail.status.desired,
         };
         let mut progress = Self {
             running: 0,

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
 use weft_model::api::{Connect, Connected, Disconnect};
 use weft_model::objects::{Network, NetworkSpec};
 
 use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
 use crate::client::{Client, Refused, segment};
 use crate::commands::{finish, peer, rows, show, unique};
-use crate::output::{Printer, docker_case};
+use crate::output::Printer;
 
 pub(super) async fn run(
     client: &Client,
@@ -37,8 +36,7 @@ pub(super) async fn run(
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let network = client.get(&path(name)).await;
-                found.push(network.map(|network| counted(docker_case(network, "network"))));
+                found.push(client.get(&path(name)).await);
             }
             return show(&args, found, out);
         }
@@ -68,14 +66,6 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// With names for the two figures of addresses.
-fn counted(mut network: Value) -> Value {
-    if let Some([used, total]) = network["Addresses"].as_array().map(Vec::as_slice) {
-        network["Addresses"] = json!({ "Used": used, "Total": total });
-    }
-    network
-}
-
 /// Path of a network in the API.
 pub(super) fn path(name: &str) -> String {
     format!("/v1/networks/{}", segment(name))
@@ -84,13 +74,13 @@ pub(super) fn path(name: &str) -> String {
 async fn create(client: &Client, args: NetworkCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
     let spec = NetworkSpec {
         name: args.name,
-        subnets: args.subnets,
+        ipam: args.subnets.into_iter().collect(),
         ipv6: args.ipv6,
         internal: args.internal,
-        ingress: false,
         attachable: args.attachable,
         options: unique("option", args.options)?,
         labels: unique("label", args.labels)?,
+        ..NetworkSpec::default()
     };
     let network: Network = client.post("/v1/networks", &spec).await?;
     out.line(network.id.as_str())?;

@@ -1,12 +1,15 @@
 //! `weft service …`
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use hyper::StatusCode;
 use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
 use weft_model::objects::{
-    ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
+    ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
+    RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
 use crate::args::{
@@ -15,7 +18,7 @@ use crate::args::{
 };
 use crate::client::{Client, Refused, segment};
 use crate::commands::{converge, finish, local_range, names, rows, show, tasks, unique};
-use crate::output::{Printer, complain, docker_case};
+use crate::output::{Printer, complain};
 
 /// Names that are tried for a service that is given none, while others have them.
 const NAMES_TRIED: u64 = 5;
@@ -50,8 +53,7 @@ pub(super) async fn run(
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let service = client.get(&path(name)).await;
-                found.push(service.map(|service| docker_case(service, "service")));
+                found.push(client.get(&path(name)).await);
             }
             return show(&args, found, out);
         }
@@ -94,7 +96,7 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     };
     out.line(service.id.as_str())?;
     out.flush()?;
-    local_range::warn(&service.spec.ports);
+    local_range::warn(&service.spec.endpoint.ports);
     if !detach {
         converge::wait(client, &service.id.0, quiet, out).await?;
     }
@@ -179,40 +181,53 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let mut words = args.image_and_command.into_iter();
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
-    if image == "host" && command.is_empty() {
+    // Which other images there are, the manager knows.
+    let runtime = Runtime::of_image(&image);
+    if runtime == Some(Runtime::Host) && command.is_empty() {
         bail!(
             "image \"host\" needs a command: weft service create --name {} host COMMAND [ARG]…",
             args.name.as_deref().unwrap_or("S")
         );
     }
-    Ok(ServiceSpec {
-        name: args.name.unwrap_or_default(),
-        mode,
+    let container = ContainerSpec {
         image,
-        command,
+        args: command,
         env: args.env,
-        networks: args.networks,
-        ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
-        endpoint_mode: match args.endpoint_mode {
-            EndpointModeArg::Vip => EndpointMode::Vip,
-            EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
+        user: args.user.unwrap_or_default(),
+        privileges: Privileges {
+            no_new_privileges: args.no_new_privileges.unwrap_or_default(),
         },
-        restart_condition: match args.restart_condition {
+        cap_add: args.cap_add,
+        cap_drop: args.cap_drop,
+        stop_grace: Duration::from_millis(args.stop_grace_period),
+    };
+    let restart = RestartPolicy {
+        condition: match args.restart_condition {
             RestartArg::Any => RestartCondition::Any,
             RestartArg::OnFailure => RestartCondition::OnFailure,
             RestartArg::None => RestartCondition::None,
         },
+        delay: Duration::from_millis(args.restart_delay),
+    };
+    Ok(ServiceSpec {
+        name: args.name.unwrap_or_default(),
+        labels: unique("label", args.labels)?,
+        task: Arc::new(TaskSpec {
+            runtime: runtime.unwrap_or_default(),
+            container,
+            restart,
+            networks: args.networks,
+        }),
+        mode,
+        endpoint: EndpointSpec {
+            mode: match args.endpoint_mode {
+                EndpointModeArg::Vip => EndpointMode::Vip,
+                EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
+            },
+            ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
+        },
         connections: connections(&args.connections),
         attach: args.attach,
-        restart_delay_ms: args.restart_delay,
-        stop_grace_ms: args.stop_grace_period,
-        labels: unique("label", args.labels)?,
-        privileges: Privileges {
-            user: args.user.unwrap_or_default(),
-            cap_add: args.cap_add,
-            cap_drop: args.cap_drop,
-            no_new_privileges: args.no_new_privileges.unwrap_or_default(),
-        },
     })
 }
 

@@ -101,6 +101,8 @@ fn table(found: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_model::api::SwarmState;
+
     use super::*;
 
     #[test]
@@ -109,7 +111,7 @@ mod tests {
             version: "0.2.0".to_owned(),
             name: "node1".to_owned(),
             pid: 7,
-            swarm: None,
+            swarm: SwarmState::Inactive,
             warnings: Vec::new(),
         };
         let text = table(&versions(Some(&info)));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::walk::{TaskInfo, Walk};
@@ -164,18 +165,24 @@ pub(super) fn look(walk: &Walk<'_, '_>) -> anyhow::Result<Service> {
     )?;
     let vips = walk.quietly(
         "node1",
-        &["service", "inspect", "--format", "{{json .VIPs}}", "web"],
+        &[
+            "service",
+            "inspect",
+            "--format",
+            "{{json .Endpoint.VirtualIPs}}",
+            "web",
+        ],
     )?;
     let vips: Value = serde_json::from_str(&vips)?;
     let vip = vips
         .as_array()
-        .and_then(|all| all.iter().find(|vip| vip["Network"] == network.trim()))
-        .and_then(|vip| vip["IP"].as_str());
+        .and_then(|all| all.iter().find(|vip| vip["NetworkID"] == network.trim()))
+        .and_then(|vip| vip["Addr"].as_str());
     let Some(vip) = vip else {
         bail!("web has no virtual address on {NETWORK}");
     };
     Ok(Service {
         tasks: walk.running_tasks()?,
-        vip: vip.parse()?,
+        vip: vip.parse::<IpNet>()?.addr(),
     })
 }

@@ -1,5 +1,7 @@
 //! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
 
+use std::borrow::Cow;
+
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
@@ -156,6 +158,7 @@ pub(crate) fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Re
     match args.format.as_deref() {
         None if args.quiet => {
             for object in objects {
+                let object = with_id(object);
                 out.push_str(&value(object["ID"].as_str().unwrap_or_default()));
                 out.push('\n');
             }
@@ -178,12 +181,24 @@ pub(crate) fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Re
         Some(template) => {
             let format = Format::parse(template)?;
             for object in objects {
-                out.push_str(&format.render(object)?);
+                out.push_str(&format.render(&with_id(object))?);
                 out.push('\n');
             }
         }
     }
     Ok(out)
+}
+
+/// Docker writes the id of a network as `Id`, and templates may name it either way.
+fn with_id(object: &Value) -> Cow<'_, Value> {
+    match object.get("Id") {
+        Some(id) if object.get("ID").is_none() => {
+            let mut object = object.clone();
+            object["ID"] = id.clone();
+            Cow::Owned(object)
+        }
+        _ => Cow::Borrowed(object),
+    }
 }
 
 fn flatten(path: &str, found: &Value, lines: &mut Vec<String>) {

@@ -1,14 +1,12 @@
 //! What people see: one writer, docker's tables, Go templates, JSON.
 
 mod ago;
-mod case;
 mod listing;
 mod template;
 mod terminal;
 mod wrap;
 
 pub(crate) use ago::ago;
-pub(crate) use case::docker_case;
 pub(crate) use listing::{Listing, render_inspect};
 pub(crate) use terminal::value as shown;
 pub(crate) use wrap::wrap;

@@ -10,6 +10,7 @@ use weft_model::objects::{
     Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
 };
 
+use super::super::allocator::{mac_of, with_prefixes};
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::{Ipam, holder, is_usable};
@@ -45,7 +46,8 @@ fn claim(state: &ClusterState, network: &Network, ip: IpAddr) -> Result<(), Comm
         )));
     }
     if !is_usable(network, ip) {
-        let subnets: Vec<String> = network.subnets.iter().map(|s| s.cidr.to_string()).collect();
+        let subnets = network.subnets().iter().map(|s| s.cidr.to_string());
+        let subnets: Vec<String> = subnets.collect();
         return Err(CommandError::bad(format!(
             "address {ip} is not a host address of network {name} ({})",
             subnets.join(", ")
@@ -88,7 +90,7 @@ fn chosen(
 /// A service on the network with that name, its own or another one of its names there.
 fn named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&'a Service> {
     state.services.values().find(|service| {
-        let mut networks = service.spec.networks.iter();
+        let mut networks = service.spec.task.networks.iter();
         let here = networks.find(|n| n.target == network.id.0);
         here.is_some_and(|here| {
             let mut known = std::iter::once(&service.spec.name).chain(&here.aliases);
@@ -114,7 +116,7 @@ fn may_stand_for(
     service: &Service,
     what: &str,
 ) -> Result<(), CommandError> {
-    let role = state.nodes.get(node).map(|n| n.role);
+    let role = state.nodes.get(node).map(|n| n.spec.role);
     if role == Some(Role::Manager) || service.spec.attach {
         return Ok(());
     }
@@ -160,7 +162,7 @@ fn check_names(
     };
     let at = |other: &Endpoint| {
         let node = state.nodes.get(&other.node);
-        node.map_or(other.node.to_string(), |n| n.hostname.clone())
+        node.map_or(other.node.to_string(), |n| n.description.hostname.clone())
     };
     if let Some(other) = held(name) {
         return Err(CommandError::conflict(format!(
@@ -218,12 +220,8 @@ pub fn attach_endpoint(
         None => None,
         Some(reference) => {
             let service = state.find_service(reference)?;
-            if !service
-                .spec
-                .networks
-                .iter()
-                .any(|n| n.target == network.id.0)
-            {
+            let networks = &service.spec.task.networks;
+            if !networks.iter().any(|n| n.target == network.id.0) {
                 return Err(CommandError::bad(format!(
                     "service {} is not on network {}; connect to one of its networks",
                     service.spec.name, network.spec.name
@@ -245,18 +243,15 @@ pub fn attach_endpoint(
             .map_err(|e| CommandError::conflict(e.to_string()))?,
     };
     ipam.store(&mut draft);
+    let addresses = with_prefixes(network, ips);
     let endpoint = Endpoint {
         name,
         node: node.clone(),
         attachment: Attachment {
             endpoint: id,
             network: network.id.clone(),
-            mac: Mac::for_ip(
-                ips.first()
-                    .copied()
-                    .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-            ),
-            ips,
+            mac: mac_of(&addresses),
+            addresses,
             aliases: cmd.aliases,
         },
         service,
@@ -292,14 +287,14 @@ pub fn detach_endpoint(
     let network = state.find_network(network)?;
     let endpoint = state.find_endpoint(network, endpoint)?.clone();
     let node = state.nodes.get(&endpoint.node);
-    let down = node.is_none_or(|n| n.state == NodeState::Down);
+    let down = node.is_none_or(|n| n.status.state == NodeState::Down);
     let (allowed, or) = match who {
         Detacher::Node(id) => (*id == endpoint.node, "or with --force on a manager"),
         Detacher::Manager(id) => (*id == endpoint.node || down, "or use --force"),
         Detacher::Force => (true, ""),
     };
     if !allowed {
-        let node = node.map_or(endpoint.node.as_str(), |n| &n.hostname);
+        let node = node.map_or(endpoint.node.as_str(), |n| &n.description.hostname);
         return Err(CommandError::forbidden(format!(
             "endpoint {} is on node {node}; disconnect it there, {or}",
             endpoint.name
@@ -331,7 +326,7 @@ fn owner_of_mac(state: &ClusterState, network: &Network, peer: &PeerAdd) -> Opti
         return None;
     };
     let ip = IpAddr::from([a, b, c, d]);
-    let inside = network.subnets.iter().any(|s| s.cidr.contains(&ip));
+    let inside = network.subnets().iter().any(|s| s.cidr.contains(&ip));
     (inside && Mac::for_ip(peer.ip) != peer.mac).then(|| {
         holder(state, &network.id, ip)
             .unwrap_or_else(|| format!("whatever gets or has address {ip}"))
@@ -375,7 +370,7 @@ pub fn add_peer(
         return Err(CommandError::bad(format!(
             "VTEP address {} is that of node {}: a static peer is outside of the cluster; use \
              \"weft network connect\" there",
-            peer.vtep, node.hostname
+            peer.vtep, node.description.hostname
         )));
     }
     if local || peer.vtep.is_unspecified() || peer.vtep.is_multicast() {

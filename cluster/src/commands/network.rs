@@ -33,11 +33,12 @@ fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
 /// Adds the network to the draft.
 pub(super) fn build(
     draft: &mut Draft<'_>,
-    spec: NetworkSpec,
+    mut spec: NetworkSpec,
     reserved: &[HostRoute],
 ) -> Result<Network, CommandError> {
     let vni = subnets::next_vni(&draft.state)?;
-    let (subnets, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    let (ipam, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    spec.ipam = ipam;
     let mut counters = draft.state.counters.clone();
     counters.last_vni = vni;
     counters.last_subnet = from_pool.or(counters.last_subnet);
@@ -48,7 +49,6 @@ pub(super) fn build(
         meta: Meta::default(),
         spec,
         vni,
-        subnets,
     });
     let network = draft.state.networks.get(&id).cloned();
     network.ok_or_else(|| CommandError::unavailable("the new network vanished"))
@@ -99,7 +99,7 @@ pub fn create_network(
 /// network. Its addresses stay reserved until then.
 fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
     let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
-    task.desired == TaskState::Remove && node.is_some_and(|n| n.state == NodeState::Down)
+    task.desired == TaskState::Remove && node.is_some_and(|n| n.status.state == NodeState::Down)
 }
 
 /// `weft network rm`: also forgets the network's static peers.
@@ -120,12 +120,8 @@ pub fn remove_network(
         )));
     }
     for service in state.services.values() {
-        if service
-            .spec
-            .networks
-            .iter()
-            .any(|n| n.target == network.id.0)
-        {
+        let networks = &service.spec.task.networks;
+        if networks.iter().any(|n| n.target == network.id.0) {
             return Err(CommandError::conflict(format!(
                 "network {name} is in use by service {}; remove the service first",
                 service.spec.name
@@ -151,7 +147,7 @@ pub fn remove_network(
         let node = state
             .nodes
             .get(&endpoint.node)
-            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+            .map_or(endpoint.node.as_str(), |n| &n.description.hostname);
         return Err(CommandError::conflict(format!(
             "network {name} is in use by endpoint {} on node {node}; run \"weft network disconnect \
              {name} {}\" there first, or with --force here",

@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
-use weft_model::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
+use weft_model::objects::{
+    Availability, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec, NodeState,
+    NodeStatus, Reachability, Role, TaskState,
+};
 use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 use super::super::draft::{Draft, Entropy, Planned};
@@ -61,12 +64,12 @@ impl NodeDescription {
     /// one. A node that is down may have been replaced by this one.
     fn check_addresses(&self, state: &ClusterState, id: &NodeId) -> Result<(), CommandError> {
         let there = state.nodes.values();
-        let mut others = there.filter(|n| n.id != *id && n.state != NodeState::Down);
+        let mut others = there.filter(|n| n.id != *id && n.status.state != NodeState::Down);
         let taken = others.find_map(|n| {
             if n.data_path_addr == self.data_path_addr {
                 Some((n, format!("data path address {}", n.data_path_addr)))
-            } else if (n.addr, n.gossip_port) == (self.addr, self.gossip_port) {
-                let addr = SocketAddr::new(n.addr, n.gossip_port);
+            } else if (n.status.addr, n.gossip_port) == (self.addr, self.gossip_port) {
+                let addr = SocketAddr::new(n.status.addr, n.gossip_port);
                 Some((n, format!("gossip address {addr}")))
             } else {
                 None
@@ -77,7 +80,7 @@ impl NodeDescription {
                 "{what} is that of node {} ({}), which is not down: give this node another one \
                  (--advertise-addr, --data-path-addr), or remove the other one with \"weft node rm \
                  --force {}\" on a manager",
-                other.hostname, other.id, other.id
+                other.description.hostname, other.id, other.id
             )));
         }
         let mut peers = state.peers.values();
@@ -93,14 +96,20 @@ impl NodeDescription {
 }
 
 fn describe(node: &mut Node, description: &NodeDescription) {
-    node.hostname.clone_from(&description.hostname);
-    node.engine_version.clone_from(&description.engine_version);
-    node.addr = description.addr;
+    let said = &mut node.description;
+    said.hostname.clone_from(&description.hostname);
+    said.engine.version.clone_from(&description.engine_version);
+    node.status.addr = description.addr;
     node.data_path_addr = description.data_path_addr;
     node.gossip_port = description.gossip_port;
-    node.manager_addr = description
-        .manager_addr
-        .filter(|_| node.role == Role::Manager);
+    let manager_addr = description.manager_addr;
+    node.manager_status = manager_addr
+        .filter(|_| node.spec.role == Role::Manager)
+        .map(|addr| ManagerStatus {
+            leader: false,
+            reachability: Reachability::default(),
+            addr,
+        });
 }
 
 /// Adds a node with an address on the ingress network; without one when the network is full, which
@@ -120,20 +129,22 @@ pub(super) fn build_node(
     let mut node = Node {
         id,
         meta: Meta::default(),
-        role,
-        availability: Availability::Active,
-        labels: std::collections::BTreeMap::new(),
-        hostname: String::new(),
-        engine_version: String::new(),
-        addr: description.addr,
+        spec: NodeSpec {
+            role,
+            ..NodeSpec::default()
+        },
+        description: Description::default(),
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: "joined; its session is not open yet".to_owned(),
+            addr: description.addr,
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: description.data_path_addr,
         gossip_port: 0,
-        state: NodeState::Unknown,
-        message: "joined; its session is not open yet".to_owned(),
-        impaired: None,
         certified: 0,
         ingress_ip,
-        manager_addr: None,
     };
     describe(&mut node, description);
     draft.put(node.clone());
@@ -234,13 +245,13 @@ pub fn set_node_state(
 ) -> Result<Vec<Change>, CommandError> {
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    if node.state != health {
-        node.state = health;
+    if node.status.state != health {
+        node.status.state = health;
         if health == NodeState::Down {
             // Whatever it was, it is more now.
-            node.impaired = None;
+            node.status.impaired = None;
         }
-        message.clone_into(&mut node.message);
+        message.clone_into(&mut node.status.message);
         draft.put(node);
     }
     Ok(draft.into_changes())
@@ -260,10 +271,10 @@ pub fn set_impaired(
 ) -> Result<Vec<Change>, CommandError> {
     let before = member(state, id)?;
     let mut node = before.clone();
-    let known = before.impaired.as_ref().map(|i| i.since);
+    let known = before.status.impaired.as_ref().map(|i| i.since);
     // Another reason does not begin another wait. A node that is down may not be less.
-    node.impaired = reason
-        .filter(|_| before.state != NodeState::Down)
+    node.status.impaired = reason
+        .filter(|_| before.status.state != NodeState::Down)
         .map(|reason| Impairment {
             since: known.unwrap_or(now),
             reason: reason.to_owned(),
@@ -288,8 +299,8 @@ pub fn set_availability(
 ) -> Result<Planned<Node>, CommandError> {
     let mut node = state.find_node(reference)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    if node.availability != availability {
-        node.availability = availability;
+    if node.spec.availability != availability {
+        node.spec.availability = availability;
         draft.put(node.clone());
     }
     Ok(draft.plan(node))
@@ -307,9 +318,9 @@ pub fn leave_node(
 ) -> Result<Vec<Change>, CommandError> {
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    node.state = NodeState::Down;
-    node.impaired = None;
-    "the node left the swarm".clone_into(&mut node.message);
+    node.status.state = NodeState::Down;
+    node.status.impaired = None;
+    "the node left the swarm".clone_into(&mut node.status.message);
     draft.put(node);
     give_up(&mut draft, state, id, "the node of the task left the swarm");
     keys::expel(&mut draft);
@@ -346,14 +357,14 @@ pub fn remove_node(
     force: bool,
 ) -> Result<Planned<Node>, CommandError> {
     let node = state.find_node(reference)?.clone();
-    if node.role == Role::Manager {
+    if node.spec.role == Role::Manager {
         return Err(CommandError::bad(format!(
             "node {} is a cluster manager and is a member of the raft cluster. It must be demoted \
              to worker before removal",
             node.id
         )));
     }
-    if !force && node.state == NodeState::Ready {
+    if !force && node.status.state == NodeState::Ready {
         return Err(CommandError::bad(format!(
             "node {} is not down and can't be removed; run \"weft swarm leave\" there first, or \
              use --force",

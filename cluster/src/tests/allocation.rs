@@ -12,7 +12,7 @@ fn assert_unique(state: &ClusterState) {
     let mut claim = |network: &weft_model::id::NetworkId, ip: IpAddr| {
         let net = &state.networks[network];
         assert!(
-            net.subnets
+            net.subnets()
                 .iter()
                 .any(|s| s.cidr.contains(&ip) && s.gateway != ip),
             "{ip} is outside {}",
@@ -21,8 +21,8 @@ fn assert_unique(state: &ClusterState) {
         assert!(seen.insert((network.clone(), ip)), "{ip} is held twice");
     };
     for service in state.services.values() {
-        for vip in &service.vips {
-            claim(&vip.network, vip.ip);
+        for vip in &service.endpoint.vips {
+            claim(&vip.network, vip.addr.addr());
         }
     }
     for task in state
@@ -31,14 +31,14 @@ fn assert_unique(state: &ClusterState) {
         .filter(|t| !t.status.state.is_terminal())
     {
         for a in &task.attachments {
-            for ip in &a.ips {
-                claim(&a.network, *ip);
+            for ip in a.ips() {
+                claim(&a.network, ip);
             }
         }
     }
     for e in state.endpoints.values() {
-        for ip in &e.attachment.ips {
-            claim(&e.attachment.network, *ip);
+        for ip in e.attachment.ips() {
+            claim(&e.attachment.network, ip);
         }
     }
     for p in state.peers.values() {
@@ -60,9 +60,10 @@ fn assert_unique(state: &ClusterState) {
     for (service, vip) in state
         .services
         .values()
-        .flat_map(|s| s.vips.iter().map(move |v| (s, v)))
+        .flat_map(|s| s.endpoint.vips.iter().map(move |v| (s, v)))
     {
-        stands_for(&vip.network, Mac::for_ip(vip.ip), service.id.as_str());
+        let mac = Mac::for_ip(vip.addr.addr());
+        stands_for(&vip.network, mac, service.id.as_str());
     }
     let tasks = state
         .tasks
@@ -73,14 +74,15 @@ fn assert_unique(state: &ClusterState) {
         stands_for(&a.network, a.mac, a.endpoint.as_str());
     }
     for net in state.networks.values() {
-        let gateway = net.subnets[0].gateway;
+        let gateway = net.subnets()[0].gateway;
         stands_for(&net.id, Mac::for_ip(gateway), "gateway");
     }
     let mut vnis = BTreeSet::new();
     for n in state.networks.values() {
         assert!(n.vni >= FIRST_VNI && vnis.insert(n.vni));
     }
-    let ports: Vec<_> = state.services.values().flat_map(|s| &s.ports).collect();
+    let services = state.services.values();
+    let ports: Vec<_> = services.flat_map(|s| &s.endpoint.ports).collect();
     let unique: BTreeSet<_> = ports.iter().map(|p| (p.published, p.protocol)).collect();
     assert_eq!(ports.len(), unique.len());
 }
@@ -238,8 +240,8 @@ fn first_networks_follow_swarm() {
         let n = world.state.find_network(name).unwrap();
         (
             n.vni,
-            n.subnets[0].cidr.to_string(),
-            n.subnets[0].gateway.to_string(),
+            n.subnets()[0].cidr.to_string(),
+            n.subnets()[0].gateway.to_string(),
         )
     };
     assert_eq!(
@@ -259,10 +261,10 @@ fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
     let mut world = World::new(2);
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     let ingress = world.state.ingress().unwrap();
-    let v6 = ingress.subnets[1].cidr;
+    let v6 = ingress.subnets()[1].cidr;
     assert!(v6.addr().is_ipv6() && v6.prefix_len() == 64);
     for task in world.wanted("web") {
-        let ips = &task.attachments[0].ips;
+        let ips: Vec<IpAddr> = task.attachments[0].ips().collect();
         assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
     }
     let holder = |ip| ipam::holder(&world.state, &ingress.id, ip);
@@ -271,7 +273,10 @@ fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
             panic!("{:?}", node.ingress_ip)
         };
         let twin = ingress.twin(ip).unwrap();
-        assert_eq!(holder(twin.into()), Some(format!("node {}", node.hostname)));
+        assert_eq!(
+            holder(twin.into()),
+            Some(format!("node {}", node.description.hostname))
+        );
     }
     assert_unique(&world.state);
 }
@@ -294,7 +299,7 @@ fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
     let planned = init_cluster(&state, 1, &mut entropy, init).unwrap();
     state.apply(&planned.changes);
     let ingress = state.ingress().unwrap();
-    assert_eq!((ingress.subnets.len(), ingress.spec.ipv6), (1, false));
+    assert_eq!((ingress.subnets().len(), ingress.spec.ipv6), (1, false));
     assert_eq!(planned.value.ips_on(ingress).count(), 1);
 }
 
@@ -303,11 +308,11 @@ fn ingress_of_an_older_store_stays_as_it_is() {
     let mut world = World::new(1);
     let mut ingress = world.state.ingress().unwrap().clone();
     ingress.spec.ipv6 = false;
-    ingress.subnets.truncate(1);
+    ingress.spec.ipam.config.truncate(1);
     world.state.networks.insert(ingress.id.clone(), ingress);
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     for task in world.wanted("web") {
-        assert_eq!(task.attachments[0].ips.len(), 1);
+        assert_eq!(task.attachments[0].addresses.len(), 1);
     }
     assert_unique(&world.state);
 }
@@ -322,7 +327,7 @@ fn freed_numbers_rest() {
     world.network("b", &[]).unwrap();
     let b = world.state.find_network("b").unwrap();
     assert_eq!(
-        (b.vni, b.subnets[0].cidr.to_string().as_str()),
+        (b.vni, b.subnets()[0].cidr.to_string().as_str()),
         (4098, "10.0.2.0/24")
     );
 
@@ -336,13 +341,16 @@ fn freed_numbers_rest() {
             .unwrap()
     };
     let first = attach(&mut world);
-    assert_eq!(first.attachment.ips[0].to_string(), "10.0.2.2");
+    assert_eq!(first.attachment.addresses[0].to_string(), "10.0.2.2/24");
     assert_eq!(first.attachment.mac.to_string(), "02:42:0a:00:02:02");
     let name = first.name;
     world
         .run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(1)), "b", &name))
         .unwrap();
-    assert_eq!(attach(&mut world).attachment.ips[0].to_string(), "10.0.2.3");
+    assert_eq!(
+        attach(&mut world).attachment.addresses[0].to_string(),
+        "10.0.2.3/24"
+    );
 }
 
 #[test]
@@ -389,7 +397,7 @@ fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::ob
     let spec = NetworkSpec {
         name: name.into(),
         ipv6: true,
-        subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+        ipam: asked_for(subnets),
         ..NetworkSpec::default()
     };
     world
@@ -401,15 +409,14 @@ fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::ob
 fn dual_stack_networks_give_both_addresses() {
     let mut world = World::new(1);
     let network = dual_stack(&mut world, "six", &[]);
-    assert_eq!(network.subnets.len(), 2);
-    let v6 = network.subnets[1].cidr;
+    assert_eq!(network.subnets().len(), 2);
+    let v6 = network.subnets()[1].cidr;
     assert!("fd00::/8".parse::<ipnet::IpNet>().unwrap().contains(&v6) && v6.prefix_len() == 64);
     let service = world.create(on(spec("web", 1), "six")).unwrap();
     let task = world.wanted("web").remove(0);
-    for ips in [
-        service.vips.iter().map(|v| v.ip).collect(),
-        task.attachments[0].ips.clone(),
-    ] {
+    let vips = service.endpoint.vips.iter();
+    let vips: Vec<IpAddr> = vips.map(|v| v.addr.addr()).collect();
+    for ips in [vips, task.attachments[0].ips().collect()] {
         let [IpAddr::V4(four), IpAddr::V6(six)] = ips[..] else {
             panic!("one of each family: {ips:?}");
         };
@@ -422,8 +429,8 @@ fn dual_stack_networks_give_both_addresses() {
 #[test]
 fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
     let mut world = World::new(1);
-    let first = dual_stack(&mut world, "a", &[]).subnets[1].cidr;
-    let second = dual_stack(&mut world, "b", &[]).subnets[1].cidr;
+    let first = dual_stack(&mut world, "a", &[]).subnets()[1].cidr;
+    let second = dual_stack(&mut world, "b", &[]).subnets()[1].cidr;
     assert_ne!(first, second);
     // The prefix that comes next is taken by hand: the one behind it is given out.
     let next = |cidr: ipnet::IpNet| -> ipnet::IpNet {
@@ -435,12 +442,12 @@ fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
     };
     let third = next(second);
     let by_hand = dual_stack(&mut world, "c", &[&third.to_string()]);
-    assert_eq!(by_hand.subnets[1].cidr, third);
-    let fourth = dual_stack(&mut world, "d", &[]).subnets[1].cidr;
+    assert_eq!(by_hand.subnets()[1].cidr, third);
+    let fourth = dual_stack(&mut world, "d", &[]).subnets()[1].cidr;
     assert_eq!(fourth, next(third));
     // Deterministic: the same commands give the same prefixes in a second world.
     let mut again = World::new(1);
-    assert_eq!(dual_stack(&mut again, "a", &[]).subnets[1].cidr, first);
+    assert_eq!(dual_stack(&mut again, "a", &[]).subnets()[1].cidr, first);
 }
 
 #[test]
@@ -453,7 +460,7 @@ fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
     world.state.cluster = Some(cluster);
     for (name, cidr) in [("a", "fd01:2:3::/64"), ("b", "fd01:2:3:1::/64")] {
         assert_eq!(
-            dual_stack(&mut world, name, &[]).subnets[1]
+            dual_stack(&mut world, name, &[]).subnets()[1]
                 .cidr
                 .to_string(),
             cidr
@@ -463,7 +470,7 @@ fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
         let spec = NetworkSpec {
             name: "c".into(),
             ipv6: true,
-            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ipam: asked_for(subnets),
             ..NetworkSpec::default()
         };
         let error = world
@@ -490,9 +497,8 @@ fn an_address_that_was_asked_for_comes_with_one_of_the_other_family() {
             .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
             .map(|e| {
                 e.attachment
-                    .ips
-                    .iter()
-                    .map(IpAddr::to_string)
+                    .ips()
+                    .map(|ip| ip.to_string())
                     .collect::<Vec<_>>()
             })
             .map_err(|e| e.message)
@@ -529,7 +535,12 @@ fn ingress_is_the_last_interface() {
         .unwrap();
     let back = world.state.find_network("back").unwrap().id.clone();
     let ingress = world.state.ingress().unwrap().id.clone();
-    let vips: Vec<_> = web.vips.iter().map(|v| v.network.clone()).collect();
+    let vips: Vec<_> = web
+        .endpoint
+        .vips
+        .iter()
+        .map(|v| v.network.clone())
+        .collect();
     assert_eq!(vips, [back.clone(), ingress.clone(), ingress.clone()]);
     for task in world.wanted("web") {
         let order: Vec<_> = task.attachments.iter().map(|a| a.network.clone()).collect();

@@ -12,13 +12,14 @@ mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
-    Role, Service, ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
+    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Role, Service,
+    ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -57,27 +58,35 @@ pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignmen
 }
 
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
+    let task = TaskSpec {
+        container: ContainerSpec {
+            image: "host".to_owned(),
+            args: vec!["/bin/true".to_owned()],
+            ..ContainerSpec::default()
+        },
+        ..TaskSpec::default()
+    };
     ServiceSpec {
         name: name.to_owned(),
         mode: ServiceMode::Replicated { replicas },
-        image: "host".to_owned(),
-        command: vec!["/bin/true".to_owned()],
-        env: Vec::new(),
-        networks: Vec::new(),
-        ports: Vec::new(),
-        endpoint_mode: weft_model::objects::EndpointMode::Vip,
-        attach: false,
-        restart_condition: RestartCondition::Any,
-        connections: ConnectionPolicy::default(),
-        restart_delay_ms: 5000,
-        stop_grace_ms: 10_000,
-        labels: BTreeMap::new(),
-        privileges: Default::default(),
+        task: Arc::new(task),
+        ..ServiceSpec::default()
     }
 }
 
+/// What the tasks of a service are made of, to be changed.
+pub(super) fn task_of(spec: &mut ServiceSpec) -> &mut TaskSpec {
+    Arc::make_mut(&mut spec.task)
+}
+
+/// Subnets that somebody asks for.
+pub(super) fn asked_for(subnets: &[&str]) -> Ipam {
+    let parsed = subnets.iter().map(|s| s.parse::<ipnet::IpNet>().unwrap());
+    parsed.collect()
+}
+
 pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
-    spec.networks.push(NetworkAttachmentSpec {
+    task_of(&mut spec).networks.push(NetworkAttachmentSpec {
         target: network.to_owned(),
         aliases: Vec::new(),
     });
@@ -85,7 +94,7 @@ pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
 }
 
 pub(super) fn publish(mut spec: ServiceSpec, published: u16, target: u16) -> ServiceSpec {
-    spec.ports.push(PortSpec {
+    spec.endpoint.ports.push(PortSpec {
         published,
         target,
         ..PortSpec::default()
@@ -197,7 +206,7 @@ impl World {
     pub(super) fn network(&mut self, name: &str, subnets: &[&str]) -> Result<(), CommandError> {
         let spec = NetworkSpec {
             name: name.to_owned(),
-            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ipam: asked_for(subnets),
             ..NetworkSpec::default()
         };
         self.run(|s, now, e| create_network(s, now, e, spec, &[]))
@@ -228,7 +237,7 @@ impl World {
                 .tasks
                 .values()
                 .filter(|t| {
-                    let up = |n| self.state.nodes.get(n).map(|n| n.state);
+                    let up = |n| self.state.nodes.get(n).map(|n| n.status.state);
                     t.node.as_ref().and_then(up) == Some(NodeState::Ready)
                         && t.status.state >= TaskState::Assigned
                 })

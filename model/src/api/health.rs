@@ -16,6 +16,7 @@ pub struct PingQuery {
 
 /// `weft ping`: what came of one packet on the data path to another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Pong {
     /// Host name of the other node.
     pub node: String,
@@ -49,6 +50,7 @@ pub enum Passage {
 
 /// One line of `weft doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Check {
     /// What was looked at.
     pub name: String,

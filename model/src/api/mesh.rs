@@ -18,6 +18,7 @@ pub struct ConnsQuery {
 
 /// `weft mesh conns`: connections that the node balances.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct MeshConns {
     /// As many as were asked for.
     pub connections: Vec<MeshConn>,
@@ -27,6 +28,7 @@ pub struct MeshConns {
 
 /// One connection, or one exchange of datagrams.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct MeshConn {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -55,6 +57,7 @@ pub struct MeshConn {
 /// A row of `weft mesh ls`: a published port on the node that answers, with its figures since it
 /// was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct MeshPort {
     /// The published port.
     pub port: u16,
@@ -65,6 +68,7 @@ pub struct MeshPort {
     /// Name of the service.
     pub service: String,
     /// The one address that it is accepted on; every address when absent.
+    #[serde(rename = "HostIP")]
     pub host_ip: Option<IpAddr>,
     /// What brings packets to the balancer.
     pub front_end: String,
@@ -99,6 +103,7 @@ pub struct MeshPort {
 
 /// How long connections took to open, summed up since the agent started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct ConnectTime {
     /// Connections.
     pub count: u64,
@@ -141,6 +146,7 @@ pub enum MeshPortState {
 
 /// A replica as one node sees it, on one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct MeshReplica {
     /// Task name or given name.
     pub name: String,
@@ -149,6 +155,7 @@ pub struct MeshReplica {
     /// Name of the network; empty when nobody heard of an address.
     pub network: String,
     /// Its addresses there.
+    #[serde(rename = "IPs")]
     pub ips: Vec<IpAddr>,
     /// Connections that this node has open to it.
     pub active: u32,
@@ -182,6 +189,7 @@ pub struct MeshReplica {
 
 /// `weft why`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Why {
     /// Port or name.
     pub asked: String,

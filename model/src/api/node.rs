@@ -8,13 +8,15 @@ use crate::objects::{Availability, Node};
 
 /// A row of `weft node ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct NodeRow {
-    /// The node.
+    /// The node. Its part as a manager says who leads and who answers, as the manager that answers
+    /// knows.
+    #[serde(flatten)]
     pub node: Node,
     /// True for the node that answers.
+    #[serde(rename = "Self")]
     pub is_self: bool,
-    /// True for the manager that leads.
-    pub is_leader: bool,
     /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gossip: Option<NodeSight>,
@@ -25,6 +27,7 @@ pub struct NodeRow {
 
 /// Two machines with one identity: a data directory was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct NodeClone {
     /// Address of the one with the session.
     pub first: IpAddr,
@@ -34,6 +37,7 @@ pub struct NodeClone {
 
 /// Whom the gossip of a node sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct NodeSight {
     /// Other members.
     pub others: u32,
@@ -45,6 +49,7 @@ pub struct NodeSight {
 
 /// `weft node rm`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeRemove {
     /// Also a node that is not down.
     #[serde(default)]
@@ -53,6 +58,7 @@ pub struct NodeRemove {
 
 /// `weft node update`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
     /// Whether the scheduler may use the node.
     pub availability: Availability,

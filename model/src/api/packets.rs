@@ -11,6 +11,7 @@ pub struct DropsQuery {
 
 /// `weft drops`: packets not delivered, by reason and by port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Drops {
     /// Sum over all ports and workers; reasons that never happened are left out.
     pub total: Vec<DropCount>,
@@ -20,6 +21,7 @@ pub struct Drops {
 
 /// A reason and how often it happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct DropCount {
     /// Short name, as in the metrics.
     pub reason: String,
@@ -31,6 +33,7 @@ pub struct DropCount {
 
 /// Drops of one port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct PortDrops {
     /// Endpoint name, `underlay`, or `mesh`.
     pub port: String,

@@ -6,19 +6,32 @@ use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, Task};
 
 /// A service and how many of its tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct ServiceDetail {
     /// The service.
+    #[serde(flatten)]
     pub service: Service,
-    /// Tasks in state running.
-    pub running: u32,
-    /// Tasks wanted.
-    pub desired: u32,
+    /// How many of its tasks run.
+    #[serde(rename = "ServiceStatus")]
+    pub status: ServiceStatus,
     /// Published ports that a node could not bind, for people.
     pub port_errors: Vec<String>,
 }
 
+/// How many tasks of a service run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Tasks in state running.
+    #[serde(rename = "RunningTasks")]
+    pub running: u32,
+    /// Tasks wanted.
+    #[serde(rename = "DesiredTasks")]
+    pub desired: u32,
+}
+
 /// `weft service scale`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Scale {
     /// Wanted number of tasks.
     pub replicas: u32,
@@ -26,6 +39,7 @@ pub struct Scale {
 
 /// `weft service update`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ServiceUpdate {
     /// Ports to publish; one that is published already stays as it is.
     #[serde(default)]
@@ -69,12 +83,17 @@ impl ServiceUpdate {
 
 /// A row of `weft service ps` and `weft node ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct TaskRow {
     /// The task.
+    #[serde(flatten)]
     pub task: Task,
     /// Host name of its node; empty before it is assigned.
     pub node_name: String,
     /// The node is down, carries no traffic, or is no member any more: what it reported last is all that is known.
     #[serde(default)]
     pub node_down: bool,
+    /// Ports of its service that are published on its node alone; of a task that has ended none.
+    #[serde(default)]
+    pub host_ports: Vec<PortSpec>,
 }

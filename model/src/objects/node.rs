@@ -48,61 +48,125 @@ pub enum NodeState {
 
 /// A node whose session is open, and that carries no traffic all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Impairment {
-    /// Unix milliseconds of the moment at which it was noticed.
+    /// When it was noticed: Unix milliseconds, written as RFC 3339.
+    #[serde(with = "crate::time::rfc3339")]
     pub since: u64,
     /// What is wrong, for people.
     pub reason: String,
 }
 
-/// A member of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// Also the `CN` of its certificate.
-    pub id: NodeId,
-    /// Versions and times.
-    pub meta: Meta,
+/// What somebody wants a node to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeSpec {
     /// Role that the cluster wants the node to have.
     pub role: Role,
     /// Set by `node update`.
     pub availability: Availability,
-    /// Set by `node update`.
+    /// None yet: nothing sets them.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The agent of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// Version of `weftd` that the node runs.
+    #[serde(rename = "EngineVersion")]
+    pub version: String,
+}
+
+/// What a node says of itself, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Description {
     /// Host name that the node reported, or its `--name`.
     pub hostname: String,
-    /// Version of `weftd` that the node runs.
-    pub engine_version: String,
-    /// Address that others reach the node at (gossip and control).
-    pub addr: IpAddr,
-    /// Address of the VXLAN data path (`--data-path-addr`, else `addr`).
-    pub data_path_addr: IpAddr,
-    /// UDP and TCP port of gossip.
-    pub gossip_port: u16,
+    /// Its agent.
+    pub engine: Engine,
+}
+
+/// How a node is, as the managers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
     /// Health as the manager sees it.
     pub state: NodeState,
     /// Why the state is what it is, for people.
     pub message: String,
+    /// Address that others reach it at (gossip and control).
+    pub addr: IpAddr,
     /// Why it carries no traffic although its session is open: it gets no new tasks, and those it
-    /// has move after a grace. A field of its own beside `state`, so that agents and stores of
-    /// earlier versions read what they know.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// has move after a grace. Beside the state, whose words are Docker's.
+    #[serde(default)]
     pub impaired: Option<Impairment>,
-    /// Unix milliseconds from which the newest certificate counts that the node opened a session
-    /// with; 0 before the first. An older one is not renewed any more once it has run out.
-    #[serde(default, skip_serializing_if = "is_zero")]
+}
+
+/// Whether a manager answers the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachability {
+    /// Nobody has said.
+    #[default]
+    Unknown,
+    /// It does not.
+    Unreachable,
+    /// It does.
+    Reachable,
+}
+
+/// A node as a manager. Whether it leads and answers is no part of the desired state, which has
+/// nothing to say there: who answers a call says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerStatus {
+    /// True for the one that leads.
+    #[serde(default)]
+    pub leader: bool,
+    /// Whether it answers.
+    #[serde(default)]
+    pub reachability: Reachability,
+    /// Control address.
+    pub addr: SocketAddr,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Also the `CN` of its certificate.
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// What it is to be.
+    pub spec: NodeSpec,
+    /// What it says of itself.
+    pub description: Description,
+    /// How it is.
+    pub status: NodeStatus,
+    /// Managers only.
+    #[serde(default)]
+    pub manager_status: Option<ManagerStatus>,
+    /// Address of the VXLAN data path (`--data-path-addr`, else that of its status).
+    pub data_path_addr: IpAddr,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// From when on the newest certificate counts that the node opened a session with: Unix
+    /// milliseconds, written as RFC 3339; 0 before the first. An older one is not renewed any more
+    /// once it has run out.
+    #[serde(
+        default,
+        with = "crate::time::rfc3339",
+        skip_serializing_if = "is_zero"
+    )]
     pub certified: u64,
     /// The node's own IPv4 address on the ingress network: source of mesh connections to replicas.
     /// Its IPv6 address is the [`Network::twin`].
+    #[serde(rename = "IngressIP")]
     pub ingress_ip: Option<IpAddr>,
-    /// Control address, for managers only.
-    pub manager_addr: Option<SocketAddr>,
-}
-
-impl Node {
-    /// The node's addresses on the ingress network: IPv4, and IPv6 where the network has it.
-    pub fn ips_on(&self, ingress: &Network) -> impl Iterator<Item = IpAddr> + use<> {
-        ips_on(self.ingress_ip, ingress)
-    }
 }
 
 #[expect(
@@ -111,6 +175,19 @@ impl Node {
 )]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl Node {
+    /// Where it answers as a manager; nothing of one that is none.
+    #[must_use]
+    pub fn manager_addr(&self) -> Option<SocketAddr> {
+        self.manager_status.as_ref().map(|manager| manager.addr)
+    }
+
+    /// The node's addresses on the ingress network: IPv4, and IPv6 where the network has it.
+    pub fn ips_on(&self, ingress: &Network) -> impl Iterator<Item = IpAddr> + use<> {
+        ips_on(self.ingress_ip, ingress)
+    }
 }
 
 /// Addresses on the ingress network of the node that has `ip` there.

@@ -54,21 +54,24 @@ pub enum ClientAddress {
     ProxyV2,
 }
 
-/// A published port.
+/// A published port. What is not known here is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PortSpec {
     /// Bind to one address only; every address when absent.
-    #[serde(default)]
+    #[serde(default, rename = "HostIP")]
     pub host_ip: Option<IpAddr>,
     /// 0 asks for a dynamic port, 30000-32767.
+    #[serde(default, rename = "PublishedPort")]
     pub published: u16,
     /// Port inside the task.
+    #[serde(rename = "TargetPort")]
     pub target: u16,
     /// TCP or UDP.
     #[serde(default)]
     pub protocol: Protocol,
     /// Every node or the task's node.
-    #[serde(default)]
+    #[serde(default, rename = "PublishMode")]
     pub mode: PublishMode,
     /// What replicas learn of their clients.
     #[serde(default)]

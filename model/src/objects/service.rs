@@ -1,18 +1,19 @@
 //! Services: what somebody wants to run, how often, and how it is reached.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::meta::Meta;
 use super::port::PortSpec;
-use super::task::{NetworkAttachmentSpec, Privileges, RestartCondition};
+use super::task_spec::TaskSpec;
 use crate::id::{NetworkId, ServiceId};
 
 /// How many tasks a service has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(from = "ModeObject", into = "ModeObject")]
 pub enum ServiceMode {
     /// A fixed number, spread over the nodes.
     Replicated {
@@ -21,6 +22,46 @@ pub enum ServiceMode {
     },
     /// One on each node.
     Global,
+}
+
+impl Default for ServiceMode {
+    fn default() -> Self {
+        Self::Replicated { replicas: 1 }
+    }
+}
+
+/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum ModeObject {
+    #[serde(rename_all = "PascalCase")]
+    Replicated {
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    Global {},
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl From<ModeObject> for ServiceMode {
+    fn from(mode: ModeObject) -> Self {
+        match mode {
+            ModeObject::Replicated { replicas } => Self::Replicated { replicas },
+            ModeObject::Global {} => Self::Global,
+        }
+    }
+}
+
+impl From<ServiceMode> for ModeObject {
+    fn from(mode: ServiceMode) -> Self {
+        match mode {
+            ServiceMode::Replicated { replicas } => Self::Replicated { replicas },
+            ServiceMode::Global => Self::Global {},
+        }
+    }
 }
 
 /// How a service name resolves.
@@ -32,6 +73,16 @@ pub enum EndpointMode {
     Vip,
     /// To the addresses of the tasks.
     Dnsrr,
+}
+
+/// How a service is reached. What is not known here is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// VIP or DNS round robin.
+    pub mode: EndpointMode,
+    /// Published ports.
+    pub ports: Vec<PortSpec>,
 }
 
 /// Which connections of a client stay together.
@@ -46,48 +97,41 @@ pub enum Affinity {
 }
 
 /// How new connections to a service find a replica, and how many there may be. A change touches no
-/// connection that is open.
+/// connection that is open. What is not known here is refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ConnectionPolicy {
     /// Which connections of a client stay together.
-    #[serde(default)]
     pub affinity: Affinity,
     /// Replicas on the client's node, or the node that the client came to, go first while they have
     /// little more to do than the others.
-    #[serde(default)]
     pub local_first: bool,
     /// Connections at most that replicas have open on one network, cluster-wide as far as the node
     /// that takes the next one knows; 0 is no limit.
-    #[serde(default)]
     pub limit: u32,
     /// Connections at most that one client address has open through one node; 0 is no limit.
-    #[serde(default)]
     pub limit_per_client: u32,
 }
 
-/// What a user asks a service to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a user asks a service to be. What is not known here, and so would not be carried out, is
+/// refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Unique, a DNS label, at most 63 characters.
     pub name: String,
-    /// Replicated or global.
+    /// `--label k=v`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What its tasks are made of. They share it.
+    #[serde(rename = "TaskTemplate")]
+    pub task: Arc<TaskSpec>,
+    /// Replicated or global; one replica when absent.
+    #[serde(default)]
     pub mode: ServiceMode,
-    /// The word `host`: run `command` from the node's own file system.
-    pub image: String,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// `KEY=value`, more environment of the task.
-    #[serde(default)]
-    pub env: Vec<String>,
-    /// Networks to join, besides `ingress` for published ports.
-    #[serde(default)]
-    pub networks: Vec<NetworkAttachmentSpec>,
-    /// Published ports.
-    #[serde(default)]
-    pub ports: Vec<PortSpec>,
-    /// VIP or DNS round robin.
-    #[serde(default)]
-    pub endpoint_mode: EndpointMode,
+    /// How it is reached.
+    #[serde(default, rename = "EndpointSpec")]
+    pub endpoint: EndpointSpec,
     /// How connections find a replica.
     #[serde(default)]
     pub connections: ConnectionPolicy,
@@ -95,54 +139,58 @@ pub struct ServiceSpec {
     /// a manager it may in any case.
     #[serde(default)]
     pub attach: bool,
-    /// When finished tasks are replaced.
-    #[serde(default)]
-    pub restart_condition: RestartCondition,
-    /// Milliseconds between failure and replacement; Swarm's default is 5000.
-    pub restart_delay_ms: u64,
-    /// Milliseconds between SIGTERM and SIGKILL; Swarm's default is 10000.
-    pub stop_grace_ms: u64,
-    /// `--label k=v`.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Who its tasks are, and what they may do on their nodes.
-    #[serde(default, skip_serializing_if = "Privileges::is_default")]
-    pub privileges: Privileges,
 }
 
 /// A virtual address of a service on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
     /// On which network.
+    #[serde(rename = "NetworkID")]
     pub network: NetworkId,
-    /// The address.
-    pub ip: IpAddr,
+    /// The address, with the prefix length of its subnet.
+    #[serde(rename = "Addr")]
+    pub addr: IpNet,
+}
+
+/// What a service got to be reached by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceEndpoint {
+    /// The ports of the spec with dynamic ones filled in.
+    pub ports: Vec<PortSpec>,
+    /// One of each address family per network, IPv4 first; empty with `dnsrr`.
+    #[serde(rename = "VirtualIPs")]
+    pub vips: Vec<Vip>,
 }
 
 /// A service with everything that was allocated for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Service {
     /// Unique.
+    #[serde(rename = "ID")]
     pub id: ServiceId,
     /// Versions and times.
+    #[serde(flatten)]
     pub meta: Meta,
     /// As asked for, network targets resolved to ids.
     pub spec: ServiceSpec,
-    /// One of each address family per network, IPv4 first; empty with `dnsrr`.
-    pub vips: Vec<Vip>,
-    /// The ports of the spec with dynamic ones filled in.
-    pub ports: Vec<PortSpec>,
+    /// Ports and virtual addresses that it has.
+    pub endpoint: ServiceEndpoint,
 }
 
 /// What is left of a service that was removed while tasks of it have not ended: connections that are
 /// open to them go on, and nobody else gets its virtual addresses meanwhile. Its name and its ports
 /// are free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct EndingService {
     /// The id that it had.
+    #[serde(rename = "ID")]
     pub id: ServiceId,
     /// The name that it had, for people.
     pub name: String,
     /// Its virtual addresses.
+    #[serde(rename = "VirtualIPs")]
     pub vips: Vec<Vip>,
 }

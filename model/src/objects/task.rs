@@ -1,54 +1,13 @@
 //! Tasks: attempts to run one replica of a service.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Attachment;
-use super::meta::Meta;
-use super::service::ServiceSpec;
+use super::meta::{Meta, Version};
+use super::task_spec::TaskSpec;
 use crate::id::{NodeId, ServiceId, TaskId};
-
-/// When a finished task is replaced.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartCondition {
-    /// Always.
-    #[default]
-    Any,
-    /// When it ended with an error.
-    OnFailure,
-    /// Never.
-    None,
-}
-
-/// A network that a service joins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkAttachmentSpec {
-    /// Network name or id; an id once stored.
-    pub target: String,
-    /// More names for the service on this network.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-}
-
-/// What tasks may do on their nodes; by default what root in a container of Docker may.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Privileges {
-    /// `NAME|UID[:GROUP|GID]`, looked up on the node; root when empty.
-    pub user: String,
-    /// Capabilities beyond Docker's default, as [`crate::capability::canonical`] spells them.
-    pub cap_add: Vec<String>,
-    /// Capabilities of the default that they do not have.
-    pub cap_drop: Vec<String>,
-    /// Nothing that they execute gains rights by its file.
-    pub no_new_privileges: bool,
-}
-
-impl Privileges {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// Task states in order (SwarmKit's task model). An observed state never goes backwards.
 #[derive(
@@ -95,43 +54,62 @@ impl TaskState {
     }
 }
 
+/// What is known of a task's program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerStatus {
+    /// Exit code of the process, once it ended.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+}
+
 /// What is known of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct TaskStatus {
     /// Observed state.
     pub state: TaskState,
-    /// Unix milliseconds of the last change.
+    /// Moment of the last change: Unix milliseconds, written as RFC 3339.
+    #[serde(rename = "Timestamp", with = "crate::time::rfc3339")]
     pub since: u64,
     /// What happened, for people.
     pub message: String,
     /// What went wrong, for people; empty when nothing did.
     pub err: String,
-    /// Exit code of the process, once it ended.
-    pub exit_code: Option<i32>,
+    /// Its program.
+    #[serde(default, rename = "ContainerStatus")]
+    pub container: ContainerStatus,
 }
 
 /// One attempt to run one replica of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Task {
     /// Unique.
+    #[serde(rename = "ID")]
     pub id: TaskId,
     /// Versions and times.
+    #[serde(flatten)]
     pub meta: Meta,
     /// Which service it belongs to.
+    #[serde(rename = "ServiceID")]
     pub service: ServiceId,
     /// Name of the service.
     pub service_name: String,
     /// From 1; 0 for global services.
     pub slot: u32,
     /// Chosen node, once assigned.
+    #[serde(rename = "NodeID")]
     pub node: Option<NodeId>,
-    /// Version of the service spec it was made from.
-    pub spec_version: u64,
-    /// Copy of the spec it was made from.
-    pub spec: ServiceSpec,
+    /// Version of the service that the spec is of.
+    pub spec_version: Version,
+    /// What it is made of: where the service still has it, the very same as there.
+    pub spec: Arc<TaskSpec>,
     /// Allocated addresses, in the order eth0, eth2, eth3, …
+    #[serde(rename = "NetworksAttachments")]
     pub attachments: Vec<Attachment>,
     /// What the cluster wants.
+    #[serde(rename = "DesiredState")]
     pub desired: TaskState,
     /// What the node reports.
     pub status: TaskStatus,

@@ -555,19 +555,19 @@ fn noise_at_the_api_is_answered_with_errors() {
     for (answer, status, says) in [
         (post("/v1/nope", "{}"), "404", "has no such path"),
         (post("/v1/services", "{"), "400", "POST /v1/services"),
-        (post("/v1/services", "{\"name\": 1}"), "4", "message"),
+        (post("/v1/services", "{\"Name\": 1}"), "4", "message"),
         (post("/v1/networks", "[]"), "4", "message"),
         (
             post(
                 "/v1/networks/front/connect",
-                "{\"netns\": \"/x\", \"ip\": \"no\"}",
+                "{\"Netns\": \"/x\", \"IP\": \"no\"}",
             ),
             "4",
             "message",
         ),
         (post("/v1/services", &"x".repeat(9 << 20)), "413", "message"),
         (
-            post("/v1/services/a%2Fb/scale", "{\"replicas\": 4294967296}"),
+            post("/v1/services/a%2Fb/scale", "{\"Replicas\": 4294967296}"),
             "4",
             "message",
         ),

@@ -48,7 +48,7 @@ fn a_copied_data_directory_is_refused_by_name_and_the_first_node_goes_on() {
     };
     says("node1", "node node2 is there twice");
     says("node3", "has a session from 10.77.0.2 already");
-    says("node3", "LastErrorAt");
+    says("node3", "ErrorAt");
     let doctor = cluster.weft("node3", &["doctor"]).out;
     assert!(doctor.contains("do what it says"), "{doctor}");
 

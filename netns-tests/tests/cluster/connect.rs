@@ -13,7 +13,7 @@ use crate::swarm;
 const GIB: usize = 1 << 30;
 
 fn address(printed: &serde_json::Value) -> IpAddr {
-    let ip = printed["ip"].as_str().expect("an address");
+    let ip = printed["IP"].as_str().expect("an address");
     ip.parse().expect("an address")
 }
 
@@ -48,14 +48,16 @@ fn namespaces_are_attached_named_and_detached() {
     )
     .ok();
     let printed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(printed["name"], "box");
-    assert_eq!(printed["ip"], "10.0.1.77");
-    assert_eq!(printed["mac"], "02:42:0a:00:01:4d");
-    assert_eq!(printed["ifname"], "eth0");
-    assert_eq!(printed["network"], "front");
-    assert_eq!(printed["mtu"], 1450);
+    assert_eq!(printed["Name"], "box");
+    assert_eq!(printed["IP"], "10.0.1.77");
+    assert_eq!(printed["MacAddress"], "02:42:0a:00:01:4d");
+    assert_eq!(printed["Ifname"], "eth0");
+    assert_eq!(printed["Network"], "front");
+    assert_eq!(printed["MTU"], 1450);
     assert!(
-        printed["id"].as_str().is_some_and(|id| id.len() == 25),
+        printed["EndpointID"]
+            .as_str()
+            .is_some_and(|id| id.len() == 25),
         "{text}"
     );
     assert!(interfaces(&cluster, "node1", "box").contains("eth0    inet 10.0.1.77/24"));

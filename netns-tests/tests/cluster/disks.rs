@@ -104,11 +104,11 @@ fn a_node_finds_again_what_its_disk_has_lost() {
     let cluster = swarm(2);
     cluster.network("front");
     let (client, printed) = cluster.guest("node1", "client", "front");
-    let back = printed["ip"].as_str().expect("an address").to_owned();
+    let back = printed["IP"].as_str().expect("an address").to_owned();
     let (first, printed) = cluster.guest("node2", "first", "front");
-    let ip = printed["ip"].as_str().expect("an address").to_owned();
+    let ip = printed["IP"].as_str().expect("an address").to_owned();
     let (_second, printed) = cluster.guest("node2", "second", "front");
-    let other = printed["ip"].as_str().expect("an address").to_owned();
+    let other = printed["IP"].as_str().expect("an address").to_owned();
     reaches(&client, &ip);
     let data = data(&cluster, "node2");
     let places = data.join("endpoints.json");
@@ -194,7 +194,7 @@ fn a_broken_manager_store_and_a_full_run_leave_traffic_up() {
     cluster.web(2);
     let (client, _) = cluster.guest("node1", "client", "front");
     let (_server, printed) = cluster.guest("node2", "server", "front");
-    let ip = printed["ip"].as_str().expect("an address").to_owned();
+    let ip = printed["IP"].as_str().expect("an address").to_owned();
     let traffic = || {
         reaches(&client, &ip);
         for node in ["node1", "node2"] {

@@ -55,7 +55,7 @@ fn keys_of(cluster: &Cluster, node: &str) -> BTreeSet<Vec<u8>> {
 }
 
 fn id_of(cluster: &Cluster, node: &str) -> String {
-    let id = &own(cluster, node)["node"]["id"];
+    let id = &own(cluster, node)["node"]["ID"];
     id.as_str().expect("an id").to_owned()
 }
 
@@ -224,8 +224,8 @@ fn replicas(cluster: &Cluster, nodes: &[&str]) -> Vec<String> {
     for node in nodes {
         let orders = own(cluster, node);
         for task in orders["tasks"].as_array().expect("a list") {
-            let attachments = task["attachments"].as_array().expect("a list");
-            let ids = attachments.iter().map(|a| &a["endpoint"]);
+            let attachments = task["NetworksAttachments"].as_array().expect("a list");
+            let ids = attachments.iter().map(|a| &a["EndpointID"]);
             found.extend(ids.map(|id| id.as_str().expect("an id").to_owned()));
         }
     }
@@ -238,7 +238,7 @@ fn a_member_that_lies_erases_nobody_and_is_not_heard_once_it_is_removed() {
     cluster.network("front");
     let (client, _) = cluster.guest("node1", "client", "front");
     let (_server, printed) = cluster.guest("node3", "server", "front");
-    let ip: IpAddr = printed["ip"]
+    let ip: IpAddr = printed["IP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
         .expect("an address");

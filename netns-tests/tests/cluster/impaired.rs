@@ -74,8 +74,11 @@ fn a_node_without_its_address_is_shown_gets_nothing_and_comes_back() {
         "{row}"
     );
     let node = cluster.inspect("node", "node2");
-    assert_eq!(node["Impaired"]["Reason"], row["Message"], "{node}");
-    assert_eq!(node["State"], "ready", "{node}");
+    assert_eq!(
+        node["Status"]["Impaired"]["Reason"], row["Message"],
+        "{node}"
+    );
+    assert_eq!(node["Status"]["State"], "ready", "{node}");
 
     // Nothing new goes there; where there is nothing else, it says why.
     create("more");

@@ -141,7 +141,7 @@ fn everything_is_as_it_was_after_all_agents_restarted() {
     }
     let vip = SocketAddr::new(before.2, 80);
     eventually("the guest is attached again", || get(&guest, vip));
-    let own = printed["ip"].as_str().expect("an address");
+    let own = printed["IP"].as_str().expect("an address");
     let task = &tasks[2];
     eventually("the guest is known by name again", || {
         match cluster.lookup(task, "guest", false) {

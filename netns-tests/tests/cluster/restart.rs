@@ -105,7 +105,7 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
     cluster.network("front");
     let (client, _) = cluster.guest("node1", "client", "front");
     let (server, printed) = cluster.guest("node2", "server", "front");
-    let ip = printed["ip"]
+    let ip = printed["IP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
         .expect("an address");
@@ -196,7 +196,7 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     let old_own = holding("assignment.json", "node2");
     let tasks = cluster.serve_web(2);
     let (guest, printed) = cluster.guest("node2", "guest", "front");
-    let own = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    let own = printed["IP"].as_str().and_then(|ip| ip.parse().ok());
     let own = SocketAddr::new(own.expect("an address"), 9000);
     let task = SocketAddr::new(tasks[1].ip, 80);
     assert_eq!(tasks[1].node, "node2");

@@ -168,9 +168,10 @@ fn a_task_is_not_its_node() {
         0
     );
     assert_eq!(less, expected);
-    let shown = &cluster.inspect("service", "less")["Spec"]["Privileges"];
-    assert_eq!(shown["CapAdd"][0], "CAP_NET_ADMIN", "{shown}");
-    assert_eq!(shown["CapDrop"][0], "CAP_KILL", "{shown}");
+    let shown = cluster.inspect("service", "less");
+    let shown = &shown["Spec"]["TaskTemplate"]["ContainerSpec"];
+    assert_eq!(shown["CapabilityAdd"][0], "CAP_NET_ADMIN", "{shown}");
+    assert_eq!(shown["CapabilityDrop"][0], "CAP_KILL", "{shown}");
 
     shell(&cluster, "who", &["-u", "no-such-user"], "true");
     let row = ended(&cluster, "who", "Rejected");

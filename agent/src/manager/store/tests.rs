@@ -52,7 +52,6 @@ fn network(name: &str, len: usize) -> Change {
             ..NetworkSpec::default()
         },
         vni: 4096,
-        subnets: Vec::new(),
     };
     Change::Put(network.into())
 }
@@ -216,6 +215,44 @@ async fn a_file_that_cannot_be_opened_again_is_not_tried_at_every_change() {
     }
     put(&store, network("b", 10)).await.expect("stored");
     assert_eq!(names(&store), ["a", "b"]);
+}
+
+/// Gives a store that is closed the format of another version.
+fn set_format(path: &Path, format: u64) {
+    let database = Database::create(path).expect("a database");
+    let transaction = database.begin_write().expect("a transaction");
+    {
+        let mut meta = transaction.open_table(META).expect("a table");
+        meta.insert("format", format).expect("written");
+    }
+    transaction.commit().expect("written");
+}
+
+#[tokio::test]
+async fn the_state_of_another_version_is_refused_and_kept() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("manager.redb");
+    let store = RedbStore::open(&path, NodeId::default()).expect("a store");
+    put(&store, network("a", 10)).await.expect("stored");
+    let before = store.state();
+    store.close();
+    drop(store);
+    for format in [FORMAT - 1, FORMAT + 1] {
+        set_format(&path, format);
+        let error = RedbStore::open(&path, NodeId::default()).expect_err("another format");
+        let is_named = matches!(&error, StoreError::Format { found, .. } if *found == format);
+        let text = error.to_string();
+        assert!(
+            is_named
+                && text.contains("manager.redb has format")
+                && text.contains("nothing in it was changed")
+                && text.contains("restore a backup"),
+            "{text}"
+        );
+    }
+    set_format(&path, FORMAT);
+    let again = RedbStore::open(&path, NodeId::default()).expect("a store");
+    assert_eq!(again.state(), before);
 }
 
 /// `ids` and `get` are what the whole state is written by.

@@ -1,7 +1,7 @@
 //! The lab of one front end: two nodes, a service with a published port, a client outside.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -9,17 +9,14 @@ use ipnet::IpNet;
 use tokio::runtime::Runtime;
 use weft_lab::{Lab, LabConfig, OUTSIDE};
 use weft_model::api::TaskRow;
-use weft_model::objects::{
-    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service,
-    ServiceMode, ServiceSpec, TaskState,
-};
+use weft_model::objects::{EndpointSpec, PortSpec, Service, ServiceMode, ServiceSpec, TaskState};
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
 
 use super::client::{Front, Sources};
 use super::crowd::{Order, ask};
 use super::proxies::{Kind, Proxy, Settings};
-use crate::bench::side::{LIMIT, LOOK, api, attach, make_network};
+use crate::bench::side::{LIMIT, LOOK, api, attach, make_network, program_once};
 use crate::bench::usage::resident_sum;
 use crate::stop::Stop;
 
@@ -214,30 +211,21 @@ impl Cluster {
         let spec = ServiceSpec {
             name: "web".to_owned(),
             mode: ServiceMode::Replicated { replicas: REPLICAS },
-            image: "host".to_owned(),
-            command,
-            env: Vec::new(),
-            networks: vec![NetworkAttachmentSpec {
-                target: "bench".to_owned(),
-                ..NetworkAttachmentSpec::default()
-            }],
-            ports: vec![PortSpec {
-                published: PUBLISHED,
-                target: TARGET,
-                ..PortSpec::default()
-            }],
-            endpoint_mode: EndpointMode::Vip,
-            restart_condition: RestartCondition::None,
-            connections: ConnectionPolicy::default(),
-            attach: false,
-            restart_delay_ms: 5000,
-            stop_grace_ms: 10_000,
-            labels: BTreeMap::new(),
-            privileges: Default::default(),
+            task: Arc::new(program_once(command)),
+            endpoint: EndpointSpec {
+                ports: vec![PortSpec {
+                    published: PUBLISHED,
+                    target: TARGET,
+                    ..PortSpec::default()
+                }],
+                ..EndpointSpec::default()
+            },
+            ..ServiceSpec::default()
         };
         let manager = api(&self.lab, NODE)?;
         let service: Service = manager.post("/v1/services", &spec).await?;
-        let network = service.spec.networks.first().context("no network")?;
+        let networks = &service.spec.task.networks;
+        let network = networks.first().context("no network")?;
         let deadline = Instant::now() + LIMIT;
         loop {
             let path = format!("/v1/services/{}/tasks", service.id);
@@ -249,7 +237,7 @@ impl Cluster {
                 .filter_map(|row| {
                     let mut all = row.task.attachments.iter();
                     let on = all.find(|a| a.network.to_string() == network.target)?;
-                    on.ips.first().map(|ip| SocketAddr::new(*ip, TARGET))
+                    on.ips().next().map(|ip| SocketAddr::new(ip, TARGET))
                 })
                 .collect();
             if addrs.len() == REPLICAS as usize {

@@ -6,7 +6,7 @@ mod weft;
 
 pub(super) use kernel::KernelSide;
 pub(super) use ovs::OvsSide;
-pub(super) use weft::{Dropped, WeftSide, api, attach, make_network};
+pub(super) use weft::{Dropped, WeftSide, api, attach, make_network, program_once};
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

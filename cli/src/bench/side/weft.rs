@@ -16,8 +16,8 @@ use weft_model::api::{
     Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
 use weft_model::objects::{
-    ConnectionPolicy, Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service,
-    ServiceMode, ServiceSpec,
+    ContainerSpec, Ipam, Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition,
+    RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
 use super::{End, LIMIT, LOOK, wait_for};
@@ -241,7 +241,7 @@ pub(in crate::bench) async fn make_network(lab: &Lab, internal: bool) -> anyhow:
     let spec = NetworkSpec {
         name: "bench".to_owned(),
         internal,
-        subnets: vec![SUBNET.parse()?],
+        ipam: Ipam::from_iter([SUBNET.parse()?]),
         ..NetworkSpec::default()
     };
     let _network: Network = first.post("/v1/networks", &spec).await?;
@@ -299,34 +299,42 @@ async fn ask_to_attach(api: Client, request: Connect) -> anyhow::Result<Connecte
     }
 }
 
+/// A program of the node on the bench's network, which is not started again.
+pub(in crate::bench) fn program_once(command: Vec<String>) -> TaskSpec {
+    TaskSpec {
+        container: ContainerSpec {
+            image: Runtime::HOST_IMAGE.to_owned(),
+            args: command,
+            ..ContainerSpec::default()
+        },
+        restart: RestartPolicy {
+            condition: RestartCondition::None,
+            ..RestartPolicy::default()
+        },
+        networks: vec![NetworkAttachmentSpec {
+            target: "bench".to_owned(),
+            ..NetworkAttachmentSpec::default()
+        }],
+        ..TaskSpec::default()
+    }
+}
+
 async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
     // No tasks of its own: the bench's server is the replica.
     let spec = ServiceSpec {
         name: "bench".to_owned(),
         mode: ServiceMode::Replicated { replicas: 0 },
-        image: "host".to_owned(),
-        command: vec!["true".to_owned()],
-        env: Vec::new(),
-        networks: vec![NetworkAttachmentSpec {
-            target: "bench".to_owned(),
-            ..NetworkAttachmentSpec::default()
-        }],
-        ports: Vec::new(),
-        endpoint_mode: weft_model::objects::EndpointMode::Vip,
-        restart_condition: RestartCondition::None,
-        connections: ConnectionPolicy::default(),
+        task: Arc::new(program_once(vec!["true".to_owned()])),
         attach: true,
-        restart_delay_ms: 5000,
-        stop_grace_ms: 10_000,
-        labels: BTreeMap::new(),
-        privileges: Default::default(),
+        ..ServiceSpec::default()
     };
     let first = api(lab, "node1")?;
     let service: Service = first.post("/v1/services", &spec).await?;
     let detail: ServiceDetail = first.get(&format!("/v1/services/{}", service.id)).await?;
-    let vip = detail.service.vips.first().context("no virtual address")?;
+    let vip = detail.service.endpoint.vips.first();
+    let vip = vip.context("no virtual address")?.addr.addr();
     let replica = attach(lab, "node2", "replica", Some("bench")).await?;
-    Ok((replica, vip.ip))
+    Ok((replica, vip))
 }
 
 #[cfg(test)]
