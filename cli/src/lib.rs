@@ -7,7 +7,6 @@
 
 mod args;
 mod bench;
-mod client;
 mod commands;
 mod demo;
 mod output;

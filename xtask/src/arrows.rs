@@ -17,6 +17,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-dataplane", 2),
     ("weft-shim", 2),
     ("weft-agent", 3),
+    ("weft-client", 3),
     ("weft-cli", 3),
     ("weft-lab", 3),
     ("weft", 4),
@@ -29,12 +30,15 @@ const RINGS: &[(&str, u8)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("weft-dataplane", "weft-sys"),
     ("weft-shim", "weft-sys"),
+    ("weft-cli", "weft-client"),
     ("weft-cli", "weft-lab"),
 ];
 
 /// Arrows that point inward and are not wanted all the same: who talks to nodes by their API needs
 /// its words, not what managers decide by and nodes tell each other.
 const UNWANTED: &[(&str, &str)] = &[
+    ("weft-client", "weft-cluster"),
+    ("weft-client", "weft-gossip"),
     ("weft-cli", "weft-cluster"),
     ("weft-cli", "weft-gossip"),
     ("weft-lab", "weft-cluster"),
@@ -166,6 +170,7 @@ mod tests {
             ("weft-dataplane", "weft-mesh", Normal),
             ("weft-dataplane", "weft-sys", Normal),
             ("weft-cli", "weft-lab", Normal),
+            ("weft-cli", "weft-client", Normal),
             ("weft", "weft-agent", Normal),
             ("weft-netns-tests", "weft-lab", Normal),
             ("weft-agent", "weft-lab", Development),
@@ -189,6 +194,7 @@ mod tests {
             ("weft-sys", "weft-dataplane", Normal),
             ("weft-cli", "weft-agent", Normal),
             ("weft-cli", "weft-cluster", Normal),
+            ("weft-client", "weft-cluster", Normal),
             ("weft-lab", "weft-gossip", Development),
             ("weft-lab", "weft-cli", Normal),
             ("weft-agent", "weft-lab", Normal),

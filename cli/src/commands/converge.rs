@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
+use weft_client::Client;
 use weft_model::api::{ServiceDetail, TaskRow};
 use weft_model::objects::{ServiceMode, TaskState};
 
-use crate::client::Client;
 use crate::commands::failures::{Failures, all_over};
 use crate::commands::{rows, service};
 use crate::output::{Printer, complain, shown};

@@ -29,10 +29,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use weft_client::{Client, Refused};
 use weft_lab::EnterSpec;
 
 use crate::args::{BenchCommand, Cli, Command, InspectArgs};
-use crate::client::{Client, Refused};
 use crate::output::{Printer, complain, render_inspect};
 use crate::{bench, demo, tools};
 

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use weft_client::{Client, Refused, segment};
 use weft_model::api::{Connect, Connected, Disconnect};
 use weft_model::objects::{Network, NetworkSpec};
 
 use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
-use crate::client::{Client, Refused, segment};
 use crate::commands::{finish, peer, rows, show, unique};
 use crate::output::{Printer, docker_case};
 

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::{Client, Refused};
 use weft_model::api::PeerAdd;
 use weft_model::objects::StaticPeer;
 
 use crate::args::PeerCommand;
-use crate::client::{Client, Refused};
 use crate::commands::{finish, network};
 use crate::output::{Listing, Printer};
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use hyper::StatusCode;
+use weft_client::{Client, Refused, segment};
 use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
 use weft_model::objects::{
     ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
@@ -13,7 +14,6 @@ use crate::args::{
     ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
     ServiceCreateArgs, ServiceUpdateArgs,
 };
-use crate::client::{Client, Refused, segment};
 use crate::commands::{converge, finish, local_range, names, rows, show, tasks, unique};
 use crate::output::{Printer, complain, docker_case};
 
