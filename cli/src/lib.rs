@@ -10,9 +10,7 @@ mod bench;
 mod commands;
 mod demo;
 mod output;
-mod stop;
 mod suggest;
-mod tools;
 
 use std::ffi::OsString;
 use std::io;

@@ -50,7 +50,7 @@ impl NodeSpec {
 ///
 /// # Errors
 /// No permission for namespaces or mounts; a spec that cannot be read.
-pub fn run_node(spec_path: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn run_node(spec_path: &Path) -> anyhow::Result<ExitCode> {
     let spec = NodeSpec::read(spec_path)?;
     if let Some(parent) = spec.parent {
         die_with(parent)?;

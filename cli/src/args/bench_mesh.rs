@@ -67,17 +67,6 @@ pub(crate) enum MeshTest {
     All,
 }
 
-/// `weft bench-replica`
-#[derive(Debug, Args)]
-pub(crate) struct BenchReplicaArgs {
-    /// Port to listen on
-    #[arg(long, default_value_t = 80)]
-    pub(crate) port: u16,
-    /// TCP congestion control of its connections
-    #[arg(long = "cc", value_name = "NAME")]
-    pub(crate) congestion: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use weft_lab::LabConfig;
+use weft_lab::{LabConfig, Stop};
 
 use super::load::Way;
 use super::measure::Work;
@@ -18,7 +18,6 @@ use super::side::WeftSide;
 use super::streams;
 use crate::args::{BenchBuildsArgs, BuildsTest};
 use crate::output::{Printer, complain};
-use crate::stop::Stop;
 
 /// What rows are called that have the other build on the other side.
 const OTHER: &str = "other build";

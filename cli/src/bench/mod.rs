@@ -20,9 +20,10 @@ mod usage;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use weft_lab::Stop;
+
 use crate::args::{BenchOverlayArgs, BenchTest};
 use crate::output::{Printer, complain};
-use crate::stop::Stop;
 use load::Way;
 use measure::Work;
 use pairs::{Pace, Test};

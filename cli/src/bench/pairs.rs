@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use weft_lab::Stop;
+
 use super::figures::median;
 use super::load::Way;
 use super::measure::{Run, Work};
 use crate::output::complain;
-use crate::stop::Stop;
 
 /// Length of the runs that nobody counts, which warm caches and neighbours up.
 pub(super) const WARM_UP: Duration = Duration::from_millis(300);

@@ -80,6 +80,6 @@ mod tests {
                 .unwrap()
                 .contains("stop\\-grace\\-period")
         );
-        assert!(page("weft-lab-enter.1").is_err());
+        assert!(page("weft-man.1").is_err());
     }
 }

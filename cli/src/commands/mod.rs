@@ -30,11 +30,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use weft_client::{Client, Refused};
-use weft_lab::EnterSpec;
 
 use crate::args::{BenchCommand, Cli, Command, InspectArgs};
 use crate::output::{Printer, complain, render_inspect};
-use crate::{bench, demo, tools};
+use crate::{bench, demo};
 
 /// Does what the command line says and returns the exit status.
 ///
@@ -63,20 +62,6 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),
         Command::Bench(BenchCommand::Mesh(args)) => bench::mesh::run(&args, out),
         Command::Bench(BenchCommand::Builds(args)) => bench::builds::run(&args, out),
-        Command::BenchReplica(args) => block_on(tools::replica::serve(args)),
-        Command::DemoHttp(args) => block_on(tools::http::serve(args)),
-        Command::DemoDns(args) => tools::dns::run(&args, out),
-        Command::DemoGet(args) => tools::get::run(&args, out),
-        Command::DemoPing(args) => tools::ping::run(&args, out),
-        // These four move this process between namespaces, so no thread may run yet.
-        Command::LabNode(args) => weft_lab::run_node(&args.spec),
-        Command::LabInit(args) => weft_lab::run_init(&args.spec),
-        Command::LabEnter(args) => weft_lab::run_enter(&EnterSpec {
-            pid: args.pid,
-            netns: args.netns,
-            command: args.command,
-        }),
-        Command::LabNetns { paths } => weft_lab::run_netns(&paths),
     }
 }
 

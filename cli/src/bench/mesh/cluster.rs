@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tokio::runtime::Runtime;
-use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_lab::{Lab, LabConfig, OUTSIDE, Stop};
 use weft_model::api::TaskRow;
 use weft_model::objects::{
     ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service,
@@ -21,7 +21,6 @@ use super::crowd::{Order, ask};
 use super::proxies::{Kind, Proxy, Settings};
 use crate::bench::side::{LIMIT, LOOK, api, attach, make_network};
 use crate::bench::usage::resident_sum;
-use crate::stop::Stop;
 
 /// The node that accepts.
 const NODE: &str = "node1";

@@ -8,11 +8,11 @@ use anyhow::{Context, anyhow};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use socket2::Socket;
+use weft_lab::Stop;
+use weft_lab::tools::replica::{ANSWER, REQUEST, request};
 
 use super::client::Front;
 use crate::bench::load::nanos;
-use crate::stop::Stop;
-use crate::tools::replica::{ANSWER, REQUEST, request};
 
 /// Threads of the generator: one is kept busy by connections alone.
 const THREADS: usize = 2;

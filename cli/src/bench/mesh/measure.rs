@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use socket2::Socket;
+use weft_lab::Stop;
+use weft_lab::tools::replica::{STREAM, request};
 
 use super::client::Front;
 use super::crowd::{self, Answers, Order};
@@ -13,8 +15,6 @@ use crate::bench::figures::microseconds;
 use crate::bench::load::is_timeout;
 use crate::bench::measure::{Figure, Run};
 use crate::bench::usage::{Usage, resident_sum};
-use crate::stop::Stop;
-use crate::tools::replica::{STREAM, request};
 
 /// Connections that are made at once.
 const AT_ONCE: usize = 32;

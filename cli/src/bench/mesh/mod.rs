@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use weft_lab::{LabConfig, Stop};
 
 use super::measure::Work;
 use super::pairs::{Pace, Test, WARM_UP, median_of};
@@ -26,11 +27,9 @@ use super::setting::Setting;
 use super::{picture, report};
 use crate::args::{BenchMeshArgs, MeshTest};
 use crate::output::{Printer, complain};
-use crate::stop::Stop;
 use client::Front;
 use cluster::SourcePorts;
 use proxies::Kind;
-use weft_lab::LabConfig;
 
 /// Open files that 10,000 connections need in a balancer of two sockets each, and some more.
 const OPEN_FILES: u64 = 200_000;

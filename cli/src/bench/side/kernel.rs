@@ -4,14 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
 use ipnet::IpNet;
-use weft_lab::{Lab, LabConfig};
+use weft_lab::{Lab, LabConfig, Stop};
 use weft_model::objects::Mac;
 use weft_sys::netlink::{Netlink, Veth, Vxlan};
 use weft_sys::netns::Netns;
 
 use super::{End, wait_for};
 use crate::bench::load::Way;
-use crate::stop::Stop;
 
 /// VXLAN network identifier.
 const VNI: u32 = 4242;

@@ -12,10 +12,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use weft_lab::Stop;
 use weft_sys::netns::Netns;
 
 use super::load::{Way, exchange};
-use crate::stop::Stop;
 
 /// How long it may take until something that was asked for is there.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);

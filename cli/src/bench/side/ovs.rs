@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use weft_lab::{Lab, LabConfig};
+use weft_lab::{Lab, LabConfig, Stop};
 use weft_model::objects::Mac;
 use weft_sys::netlink::Netlink;
 
@@ -18,7 +18,6 @@ use super::{End, LIMIT, LOOK, wait_for};
 use crate::bench::load::Way;
 use crate::bench::usage::descendants;
 use crate::output::complain;
-use crate::stop::Stop;
 
 /// What it needs, all of package openvswitch-switch.
 const PROGRAMS: [&str; 4] = ["ovsdb-tool", "ovsdb-server", "ovs-vsctl", "ovs-vswitchd"];

@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use weft_client::Client;
-use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_lab::{Lab, LabConfig, OUTSIDE, Stop};
 use weft_model::api::{
     Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
 };
@@ -23,7 +23,6 @@ use weft_model::objects::{
 
 use super::{End, LIMIT, LOOK, wait_for};
 use crate::bench::load::{Garbage, Way};
-use crate::stop::Stop;
 
 /// Room for some thousand endpoints.
 const SUBNET: &str = "10.200.0.0/16";

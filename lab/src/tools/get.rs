@@ -1,4 +1,4 @@
-//! `weft demo-get`: one HTTP/1.1 request per connection, with limits.
+//! `demo-get`: one HTTP/1.1 request per connection, with limits.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Args;
 
-use crate::args::DemoGetArgs;
-use crate::output::Printer;
+/// Longest time without progress.
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// Longest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -16,19 +17,37 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Longest body that is kept, in bytes; more is only counted.
 const MAX_KEPT: usize = 64 * 1024;
 
-/// What came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Start of the body.
-    pub(crate) body: Vec<u8>,
-    /// Length of the whole body in bytes.
-    pub(crate) length: u64,
-    /// From the start of the connection to the last byte.
-    pub(crate) took: Duration,
+/// What `demo-get` takes.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Print how many bytes came and how long it took, instead of the bytes
+    #[arg(long)]
+    count: bool,
+    /// How many requests, one after the other
+    #[arg(long, default_value_t = 1)]
+    times: u32,
+    /// What to request
+    #[arg(value_name = "ADDRESS:PORT/PATH")]
+    target: String,
 }
 
-/// Requests `path`; `limit` is for connecting and for each wait for more.
-pub(crate) fn fetch(addr: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Start of the body.
+    pub body: Vec<u8>,
+    /// Length of the whole body in bytes.
+    pub length: u64,
+    /// From the start of the connection to the last byte.
+    pub took: Duration,
+}
+
+/// Requests `path` from the namespace of this thread; `limit` is for connecting and for each wait for
+/// more.
+///
+/// # Errors
+/// No connection, no whole answer, or another status than 200.
+pub fn fetch(addr: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
     let started = Instant::now();
     let mut stream = TcpStream::connect_timeout(&addr, limit)?;
     stream.set_read_timeout(Some(limit))?;
@@ -95,31 +114,33 @@ fn announced_length(head: &[u8]) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-pub(crate) fn run(args: &DemoGetArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+/// Prints what comes, or how much of it.
+pub(crate) fn run(args: &GetArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let (host, path) = match args.target.split_once('/') {
         Some((host, path)) => (host, format!("/{path}")),
         None => (args.target.as_str(), "/".to_owned()),
     };
-    let limit = Duration::from_millis(args.timeout.max(1));
     let addr = host
         .to_socket_addrs()
         .with_context(|| format!("cannot resolve {host}"))?
         .next()
         .with_context(|| format!("{host} has no address"))?;
     for _ in 0..args.times {
-        let answer = match fetch(addr, &path, limit) {
+        let answer = match fetch(addr, &path, LIMIT) {
             Ok(answer) => answer,
             Err(e) => bail!("no answer from {addr}: {e}"),
         };
         if args.count {
             let seconds = answer.took.as_secs_f64();
-            out.line(&format!(
+            writeln!(
+                out,
                 "{} bytes in {seconds:.3} s, {:.2} Gbit/s",
                 answer.length,
                 answer.length as f64 * 8.0 / seconds / 1e9
-            ))?;
+            )?;
         } else {
-            out.text(&String::from_utf8_lossy(&answer.body))?;
+            out.write_all(&answer.body)?;
+            out.flush()?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `weft demo-http`: an HTTP server that answers with its task and node.
+//! `demo-http`: an HTTP server that answers with its task and node.
 //!
 //! `/bytes/N` answers with N zero bytes, `/client` with the address that the request comes from,
 //! `/slow/MS` a while later; every other path with one line of text.
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::task::{Context as TaskContext, Poll};
 
 use anyhow::Context;
+use clap::Args;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -19,13 +20,25 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::DemoHttpArgs;
+/// What `demo-http` takes.
+#[derive(Debug, Args)]
+pub(crate) struct HttpArgs {
+    /// Port to listen on
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    /// Name to answer with, where no task is
+    #[arg(long)]
+    name: Option<String>,
+    /// Listen on IPv4 only
+    #[arg(long)]
+    ipv4: bool,
+}
 
 /// Bytes of one piece of a long answer.
 const CHUNK: usize = 256 * 1024;
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) async fn serve(args: DemoHttpArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(args: HttpArgs) -> anyhow::Result<ExitCode> {
     // Connections of both families; a kernel without IPv6 has one.
     let every = if args.ipv4 {
         None

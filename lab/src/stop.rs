@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Set once somebody wants the work to end.
-#[derive(Debug, Clone)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+/// Set once somebody wants the work to end. The default is one that nobody sets.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens for signals on a thread of its own.
-    pub(crate) fn on_signals() -> anyhow::Result<Self> {
+    /// Listens for SIGINT, SIGTERM and SIGHUP on a thread of its own: not before
+    /// [`crate::gain_privileges`].
+    ///
+    /// # Errors
+    /// No thread, or no descriptors for it.
+    pub fn on_signals() -> anyhow::Result<Self> {
         let stop = Self(Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&stop.0);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,12 +46,17 @@ impl Stop {
         Ok(stop)
     }
 
-    pub(crate) fn is_set(&self) -> bool {
+    /// Whether somebody does.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Fails once it is set.
-    pub(crate) fn going_on(&self) -> anyhow::Result<()> {
+    /// Goes on as long as nobody does.
+    ///
+    /// # Errors
+    /// It is set.
+    pub fn going_on(&self) -> anyhow::Result<()> {
         if self.is_set() {
             bail!("stopped on request");
         }

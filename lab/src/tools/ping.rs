@@ -1,15 +1,26 @@
-//! `weft demo-ping`: ICMP echo (RFC 792), for machines without `ping`.
+//! `demo-ping`: ICMP echo (RFC 792), for machines without `ping`.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::args::DemoPingArgs;
-use crate::output::Printer;
+/// What `demo-ping` takes.
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// How many requests
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    count: u16,
+    /// Bytes of data in each
+    #[arg(long, default_value_t = 56)]
+    size: u16,
+    /// Whom to ask
+    target: Ipv4Addr,
+}
 
 /// How long a reply may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -17,7 +28,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 
-pub(crate) fn run(args: &DemoPingArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+/// Prints a line for each request.
+pub(crate) fn run(args: &PingArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
         .context("cannot open a raw socket: run this as root")?;
     socket.connect(&SocketAddr::from((args.target, 0)).into())?;
@@ -30,14 +42,15 @@ pub(crate) fn run(args: &DemoPingArgs, out: &mut Printer) -> anyhow::Result<Exit
         match await_reply(&socket, args.target, &request, sent)? {
             Some(took) => {
                 received += 1;
-                out.line(&format!(
+                writeln!(
+                    out,
                     "{} bytes from {}: icmp_seq={sequence} time={:.3} ms",
                     request.len(),
                     args.target,
                     took.as_secs_f64() * 1e3
-                ))?;
+                )?;
             }
-            None => out.line(&format!("no answer to icmp_seq={sequence}"))?,
+            None => writeln!(out, "no answer to icmp_seq={sequence}")?,
         }
     }
     if received < args.count {

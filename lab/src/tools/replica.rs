@@ -1,4 +1,4 @@
-//! `weft bench-replica`: a server that costs little, so that what is before it is measured.
+//! `bench-replica`: a server that costs little, so that what is before it is measured.
 //!
 //! A request is one line. `stream` is answered with bytes until the client closes; every other
 //! line, of [`REQUEST`] bytes, with [`ANSWER`] bytes. Connections stay open until the client
@@ -9,21 +9,31 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::BenchReplicaArgs;
+/// What `bench-replica` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ReplicaArgs {
+    /// Port to listen on
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    /// TCP congestion control of its connections
+    #[arg(long = "cc", value_name = "NAME")]
+    congestion: Option<String>,
+}
 
 /// Bytes of a request with its end of line.
-pub(crate) const REQUEST: usize = 64;
+pub const REQUEST: usize = 64;
 
 /// Bytes of a small answer.
-pub(crate) const ANSWER: usize = 128;
+pub const ANSWER: usize = 128;
 
 /// The request for bytes without end, padded to [`REQUEST`].
-pub(crate) const STREAM: &[u8] = b"stream";
+pub const STREAM: &[u8] = b"stream";
 
 /// Bytes of one piece of a stream.
 const CHUNK: usize = 256 * 1024;
@@ -32,7 +42,8 @@ const CHUNK: usize = 256 * 1024;
 const BACKLOG: u32 = 4096;
 
 /// A request of that kind: its word, spaces, an end of line.
-pub(crate) fn request(word: &[u8]) -> [u8; REQUEST] {
+#[must_use]
+pub fn request(word: &[u8]) -> [u8; REQUEST] {
     let mut line = [b' '; REQUEST];
     let length = word.len().min(REQUEST - 1);
     line[..length].copy_from_slice(&word[..length]);
@@ -41,7 +52,7 @@ pub(crate) fn request(word: &[u8]) -> [u8; REQUEST] {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) async fn serve(args: BenchReplicaArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
     let listener = listen(args.port).with_context(|| format!("cannot listen on {}", args.port))?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! `weft demo-dns`: one question to one server, over UDP or TCP.
+//! `demo-dns`: one question to one server, over UDP or TCP.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -6,26 +6,40 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use crate::args::DemoDnsArgs;
-use crate::output::Printer;
+/// What `demo-dns` takes.
+#[derive(Debug, Args)]
+pub(crate) struct DnsArgs {
+    /// Server to ask
+    #[arg(long, default_value = "127.0.0.11:53")]
+    server: SocketAddr,
+    /// Ask over TCP
+    #[arg(long)]
+    tcp: bool,
+    /// Name to look up
+    name: String,
+}
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a server says about a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
     /// Its IPv4 addresses, sorted.
     Addresses(Vec<IpAddr>),
     /// There is no such name.
     NoSuchName,
 }
 
-/// Asks for the IPv4 addresses of a name.
-pub(crate) fn lookup(server: SocketAddr, name: &str, tcp: bool) -> anyhow::Result<Found> {
+/// Asks for the IPv4 addresses of a name, in the namespace of this thread.
+///
+/// # Errors
+/// No name, no answer within two seconds, or one that is no answer to this question.
+pub fn lookup(server: SocketAddr, name: &str, tcp: bool) -> anyhow::Result<Found> {
     let mut question = Message::query();
     question.metadata.recursion_desired = true;
     let wanted = Name::from_ascii(name).with_context(|| format!("{name:?} is no name"))?;
@@ -82,11 +96,12 @@ fn over_tcp(server: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-pub(crate) fn run(args: &DemoDnsArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+/// Prints one address in each line.
+pub(crate) fn run(args: &DnsArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match lookup(args.server, &args.name, args.tcp)? {
         Found::Addresses(addresses) => {
             for address in addresses {
-                out.line(&address.to_string())?;
+                writeln!(out, "{address}")?;
             }
         }
         Found::NoSuchName => bail!("{}: no such name", args.name),
