@@ -21,6 +21,6 @@ fn main() -> ExitCode {
     } else if weft_lab::is_called() {
         weft_lab::main()
     } else {
-        weft_cli::main()
+        weft_cli::main(&[weft_bench::command()])
     }
 }

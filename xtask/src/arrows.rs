@@ -20,6 +20,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-client", 3),
     ("weft-cli", 3),
     ("weft-lab", 3),
+    ("weft-bench", 3),
     ("weft", 4),
     ("weft-netns-tests", 4),
     ("weft-benches", 4),
@@ -32,6 +33,9 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("weft-shim", "weft-sys"),
     ("weft-cli", "weft-client"),
     ("weft-cli", "weft-lab"),
+    ("weft-bench", "weft-client"),
+    ("weft-bench", "weft-lab"),
+    ("weft-bench", "weft-cli"),
 ];
 
 /// Arrows that point inward and are not wanted all the same: who talks to nodes by their API needs
@@ -43,6 +47,8 @@ const UNWANTED: &[(&str, &str)] = &[
     ("weft-cli", "weft-gossip"),
     ("weft-lab", "weft-cluster"),
     ("weft-lab", "weft-gossip"),
+    ("weft-bench", "weft-cluster"),
+    ("weft-bench", "weft-gossip"),
 ];
 
 /// The library of test clusters: any crate that does I/O may use it in its tests.
@@ -171,6 +177,7 @@ mod tests {
             ("weft-dataplane", "weft-sys", Normal),
             ("weft-cli", "weft-lab", Normal),
             ("weft-cli", "weft-client", Normal),
+            ("weft-bench", "weft-cli", Normal),
             ("weft", "weft-agent", Normal),
             ("weft-netns-tests", "weft-lab", Normal),
             ("weft-agent", "weft-lab", Development),
@@ -193,6 +200,7 @@ mod tests {
             ("weft-model", "weft-cluster", Normal),
             ("weft-sys", "weft-dataplane", Normal),
             ("weft-cli", "weft-agent", Normal),
+            ("weft-cli", "weft-bench", Normal),
             ("weft-cli", "weft-cluster", Normal),
             ("weft-client", "weft-cluster", Normal),
             ("weft-lab", "weft-gossip", Development),

@@ -1,9 +1,6 @@
 //! The command line: what `weft` accepts, before anything is done.
 
 mod attachment;
-mod bench_builds;
-mod bench_mesh;
-mod bench_overlay;
 mod connections;
 mod duration;
 mod filter;
@@ -16,9 +13,6 @@ mod service;
 mod tasks;
 
 pub(crate) use attachment::parse_attachment;
-pub(crate) use bench_builds::{BenchBuildsArgs, BuildsTest};
-pub(crate) use bench_mesh::{BenchMeshArgs, FrontChoice, MeshTest};
-pub(crate) use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
 pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use filter::FilterArgs;
@@ -113,9 +107,6 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Start three nodes on this machine and walk through everything with real traffic
     Demo(DemoArgs),
-    /// Measure, side by side with the kernel
-    #[command(subcommand)]
-    Bench(BenchCommand),
     /// Write the manual pages into a folder
     #[command(hide = true)]
     Man {
@@ -126,13 +117,13 @@ pub(crate) enum Command {
 
 /// How to print.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct FormatArgs {
+pub struct FormatArgs {
     /// `table`, `json`, `table TEMPLATE`, or a Go template such as '{{.ID}}'
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
+    pub format: Option<String>,
     /// Print only ids
     #[arg(short, long)]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
 /// `weft swarm …`
