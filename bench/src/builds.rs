@@ -14,10 +14,10 @@ use crate::args::{BenchBuildsArgs, BuildsTest};
 use crate::load::Way;
 use crate::measure::Work;
 use crate::mesh::{self, Cluster, Load};
-use crate::overlay::streams;
 use crate::pairs::{Pace, Test, WARM_UP};
 use crate::report;
 use crate::side::WeftSide;
+use crate::trial::Trial;
 
 /// What rows are called that have the other build on the other side.
 const OTHER: &str = "other build";
@@ -125,8 +125,8 @@ impl Bench<'_> {
         (name, work): (&str, Work),
         ways: (&Way<'_>, &Way<'_>),
     ) -> anyhow::Result<()> {
-        let test = Test::new(name, work, OTHER);
-        tests.push(test.run(self.pace, ways, &self.stop, || Ok(()))?);
+        let trial = Trial::new(name, work, OTHER);
+        tests.push(trial.run(self.pace, ways, &self.stop, || Ok(()))?);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Bench<'_> {
         let [ours, theirs] = self.labs("overlay")?;
         let ours = WeftSide::of(ours, true, &self.stop)?;
         let theirs = WeftSide::of(theirs, true, &self.stop)?;
-        let stream = streams(1, &self.args.congestion);
+        let stream = Work::streams(1, &self.args.congestion);
         for (test, name, work) in [
             (Tcp, "TCP, one stream", stream.clone()),
             (Udp, "UDP 64 B", Work::Datagrams { payload: 64 }),
@@ -173,7 +173,7 @@ impl Bench<'_> {
             &ours.way_out(&near, &self.stop)?,
             &theirs.way_out(&far, &self.stop)?,
         );
-        let stream = streams(1, &self.args.congestion);
+        let stream = Work::streams(1, &self.args.congestion);
         self.measure(tests, ("TCP to the outside", stream), ways)?;
         drop((near, far));
         ours.down()?;
@@ -202,7 +202,7 @@ impl Bench<'_> {
             let run = |cluster: &Cluster, length| load.measure(&cluster.weft(), length, &self.stop);
             run(&ours, WARM_UP)?;
             run(&theirs, WARM_UP)?;
-            let test = Test::new(name, Work::Mesh(load), OTHER);
+            let test = Test::new(name, load.meaning(), OTHER);
             let (this, that) = (|length| run(&ours, length), |length| run(&theirs, length));
             tests.push(test.run_both(self.pace, &self.stop, this, that)?);
         }
@@ -217,12 +217,12 @@ mod tests {
 
     #[test]
     fn runs_of_all_labs_count_as_pairs_of_one_test() {
-        let run = |rate| crate::measure::Run {
+        let run = |rate| crate::run::Run {
             rate,
             ..Default::default()
         };
         let lab = |rate| {
-            let mut test = Test::new("TCP", streams(1, "bbr"), OTHER);
+            let mut test = Test::new("TCP", Work::streams(1, "bbr").meaning(), OTHER);
             (test.weft, test.other) = (vec![run(rate)], vec![run(1.0)]);
             test
         };
@@ -230,7 +230,7 @@ mod tests {
         add(&mut tests, vec![lab(2.0)]);
         add(
             &mut tests,
-            vec![lab(3.0), Test::new("UDP", Work::Rest, OTHER)],
+            vec![lab(3.0), Test::new("UDP", Work::Rest.meaning(), OTHER)],
         );
         let rates: Vec<f64> = tests[0].weft.iter().map(|run| run.rate).collect();
         assert_eq!((tests.len(), rates), (2, vec![2.0, 3.0]));

@@ -8,7 +8,8 @@
 //! | `builds` | both, this build against another one | `builds.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
-//! make the load, `pairs.rs` lets the sides take turns, `report.rs` and `picture.rs` show the runs.
+//! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
+//! `picture.rs` show it.
 
 #![forbid(unsafe_code)]
 
@@ -22,8 +23,10 @@ mod overlay;
 mod pairs;
 mod picture;
 mod report;
+mod run;
 mod setting;
 mod side;
+mod trial;
 mod usage;
 
 use std::process::ExitCode;

@@ -1,91 +1,14 @@
-//! One measurement: what was brought, how fast, and at what cost.
+//! One measurement between two sandboxes.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use crate::figures::{P50, P90, P99, P99_9, QUANTILES, microseconds};
+use crate::figures::microseconds;
 use crate::load::{self, Way};
-use crate::mesh::Load;
+use crate::run::{Carrier, Meaning, Run};
 use crate::usage::{Usage, resident_bytes};
 
 /// Connections over which the tasks are asked.
 pub(crate) const TASKS: usize = 16;
-
-/// Microseconds at each of [`QUANTILES`].
-pub(crate) type Latency = [f64; QUANTILES.len()];
-
-/// What one run cost and brought.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Run {
-    /// Bits, datagrams or round trips per second, as the test has it.
-    pub(crate) rate: f64,
-    /// Bytes of data delivered.
-    pub(crate) bytes: f64,
-    /// Datagrams delivered, or round trips; zero for streams.
-    pub(crate) count: f64,
-    /// Share of datagrams or requests that were lost.
-    pub(crate) lost: f64,
-    /// Times of round trips.
-    pub(crate) latency: Option<Latency>,
-    /// Wall time in seconds.
-    pub(crate) seconds: f64,
-    pub(crate) usage: Usage,
-    /// Memory in RAM of the biggest agent afterwards, in bytes; zero where there is none. Of a
-    /// balancer: of all its processes.
-    pub(crate) resident: f64,
-    /// CPU seconds of agents that carry packets for a balancer that is not theirs.
-    pub(crate) overlay: f64,
-    /// What only tests of its kind tell.
-    pub(crate) more: Vec<Figure>,
-}
-
-/// One more figure of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) value: f64,
-}
-
-impl Run {
-    /// Everything, for `--format json`.
-    pub(crate) fn json(&self) -> Value {
-        let mut value = json!({
-            "Rate": self.rate,
-            "Bytes": self.bytes,
-            "Count": self.count,
-            "LossPercent": self.lost * 100.0,
-            "Seconds": self.seconds,
-            "AgentCPUSeconds": self.usage.agents,
-            "MachineCPUSeconds": self.usage.machine,
-            "GeneratorUserCPUSeconds": self.usage.generator_user,
-            "GeneratorSystemCPUSeconds": self.usage.generator_system,
-            "AgentContextSwitches": self.usage.switches,
-            "AgentResidentBytes": self.resident,
-        });
-        for figure in &self.more {
-            value["More"][figure.name] = json!(figure.value);
-        }
-        if self.overlay > 0.0 {
-            value["OverlayCPUSeconds"] = json!(self.overlay);
-        }
-        if let Some(times) = &self.latency {
-            value["Latency"] = json!({
-                "P50": times[P50],
-                "P90": times[P90],
-                "P99": times[P99],
-                "P99.9": times[P99_9],
-            });
-            value["Quantiles"] = QUANTILES
-                .iter()
-                .zip(times)
-                .map(|(share, time)| json!([share, time]))
-                .collect();
-        }
-        value
-    }
-}
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,11 +25,17 @@ pub(crate) enum Work {
     Iperf3 { count: usize, control: String },
     /// Nothing: what the agents use all the same.
     Rest,
-    /// Load on a published port.
-    Mesh(Load),
 }
 
 impl Work {
+    /// So many streams.
+    pub(crate) fn streams(count: usize, control: &str) -> Self {
+        Self::Streams {
+            count,
+            control: control.to_owned(),
+        }
+    }
+
     /// Does it for that long.
     pub(crate) fn measure(&self, way: &Way<'_>, length: Duration) -> anyhow::Result<Run> {
         let before = Usage::now(way.agents)?;
@@ -135,7 +64,6 @@ impl Work {
                 round_trips(load::exchange_many(way, *concurrent, length)?)
             }
             Self::Tasks => round_trips(load::ask_tasks(way, TASKS, length)?),
-            Self::Mesh(_) => anyhow::bail!("a published port is no way between two sandboxes"),
             Self::Rest => {
                 // The one thing here that is about time passing.
                 std::thread::sleep(length);
@@ -153,24 +81,19 @@ impl Work {
         Ok(run)
     }
 
-    /// Unit of the rate.
-    pub(crate) const fn unit(&self) -> &'static str {
-        match self {
-            Self::Streams { .. } | Self::Iperf3 { .. } => "Gbit/s",
-            Self::Rest => "% of a CPU",
-            Self::Mesh(load) => load.unit(),
-            Self::Datagrams { .. } | Self::RoundTrips { .. } | Self::Tasks => "1/s",
-        }
-    }
-
-    /// What costs are shown for: a name, and how much of it a run did.
-    pub(crate) fn per(&self) -> (&'static str, fn(&Run) -> f64) {
-        match self {
-            Self::Streams { .. } | Self::Iperf3 { .. } => ("GB", |run| run.bytes / 1e9),
-            Self::Rest => ("second", |run| run.seconds),
-            Self::Mesh(load) => load.per(),
-            Self::Datagrams { .. } => ("1M datagrams", |run| run.count / 1e6),
-            Self::RoundTrips { .. } | Self::Tasks => ("1M requests", |run| run.count / 1e6),
+    /// What its figures mean.
+    pub(crate) fn meaning(&self) -> Meaning {
+        let (unit, per, amount): (_, _, fn(&Run) -> f64) = match self {
+            Self::Streams { .. } | Self::Iperf3 { .. } => ("Gbit/s", "GB", |run| run.bytes / 1e9),
+            Self::Rest => ("% of a CPU", "second", |run| run.seconds),
+            Self::Datagrams { .. } => ("1/s", "1M datagrams", |run| run.count / 1e6),
+            Self::RoundTrips { .. } | Self::Tasks => ("1/s", "1M requests", |run| run.count / 1e6),
+        };
+        Meaning {
+            unit,
+            per,
+            amount,
+            carrier: Carrier::Overlay,
         }
     }
 }

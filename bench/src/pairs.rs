@@ -6,8 +6,7 @@ use weft_cli::complain;
 use weft_lab::Stop;
 
 use crate::figures::median;
-use crate::load::Way;
-use crate::measure::{Run, Work};
+use crate::run::{Meaning, Run};
 
 /// Length of the runs that nobody counts, which warm caches and neighbours up.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
@@ -23,7 +22,7 @@ pub(crate) struct Pace {
 #[derive(Debug, Clone)]
 pub(crate) struct Test {
     pub(crate) name: String,
-    pub(crate) work: Work,
+    pub(crate) meaning: Meaning,
     /// What weft is compared with: `kernel`, another balancer, or weft itself in an easier case.
     pub(crate) against: &'static str,
     pub(crate) weft: Vec<Run>,
@@ -32,36 +31,14 @@ pub(crate) struct Test {
 
 impl Test {
     /// Nothing measured yet.
-    pub(crate) fn new(name: impl Into<String>, work: Work, against: &'static str) -> Self {
+    pub(crate) fn new(name: impl Into<String>, meaning: Meaning, against: &'static str) -> Self {
         Self {
             name: name.into(),
-            work,
+            meaning,
             against,
             weft: Vec::new(),
             other: Vec::new(),
         }
-    }
-
-    /// Measures both in pairs; `prepare` is called before each run on weft's side, and what it
-    /// returns lives as long as the run.
-    pub(crate) fn run<T>(
-        self,
-        pace: Pace,
-        (weft, other): (&Way<'_>, &Way<'_>),
-        stop: &Stop,
-        prepare: impl Fn() -> anyhow::Result<T>,
-    ) -> anyhow::Result<Self> {
-        let work = self.work.clone();
-        let ours = |length| {
-            let _meanwhile = prepare()?;
-            work.measure(weft, length)
-        };
-        let theirs = |length| work.measure(other, length);
-        stop.going_on()?;
-        ours(WARM_UP)?;
-        stop.going_on()?;
-        theirs(WARM_UP)?;
-        self.run_both(pace, stop, ours, theirs)
     }
 
     /// Measures both in pairs, without any run before that nobody counts.
@@ -86,7 +63,7 @@ impl Test {
                 let against = one(&theirs)?;
                 (one(&ours)?, against)
             };
-            let unit = self.work.unit();
+            let unit = self.meaning.unit;
             complain(&format!(
                 "{}, pair {pair} of {}: weft {}, {} {} {unit}",
                 self.name,

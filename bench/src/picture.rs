@@ -9,6 +9,7 @@ use plotters::prelude::*;
 
 use crate::figures::{QUANTILES, median};
 use crate::pairs::{Test, median_of, shown};
+use crate::run::Run;
 use crate::setting::Setting;
 
 /// Width in pixels.
@@ -47,7 +48,7 @@ pub(crate) fn draw(tests: &[Test], setting: &Setting, file: &Path) -> anyhow::Re
 
 fn svg(tests: &[Test], setting: &Setting) -> anyhow::Result<String> {
     let units = ["Gbit/s", "1/s"]
-        .map(|unit| -> Vec<&Test> { tests.iter().filter(|t| t.work.unit() == unit).collect() });
+        .map(|unit| -> Vec<&Test> { tests.iter().filter(|t| t.meaning.unit == unit).collect() });
     let timed: Vec<&Test> = tests.iter().filter(|t| spread(t).is_some()).collect();
     let bars: u32 = units
         .iter()
@@ -133,7 +134,7 @@ fn bars(
             let length = (value / most * room).max(1.0) as i32;
             let bar = [(LEFT, y), (LEFT + length, y + 17)];
             area.draw(&Rectangle::new(bar, color.filled()))?;
-            let figure = format!("{} {side}", shown(value, test.work.unit()));
+            let figure = format!("{} {side}", shown(value, test.meaning.unit));
             area.draw(&Text::new(figure, (LEFT + length + 6, y + 3), style(13)))?;
         }
     }
@@ -142,7 +143,7 @@ fn bars(
 
 /// Median over the runs of each quantile in microseconds, of weft and the other side.
 fn spread(test: &Test) -> Option<[Vec<f64>; 2]> {
-    let of = |runs: &[crate::measure::Run]| -> Option<Vec<f64>> {
+    let of = |runs: &[Run]| -> Option<Vec<f64>> {
         let times: Vec<_> = runs.iter().map(|run| run.latency).collect::<Option<_>>()?;
         let at = |index: usize| median(&times.iter().map(|run| run[index]).collect::<Vec<_>>());
         (!times.is_empty()).then(|| (0..QUANTILES.len()).map(at).collect())
@@ -220,7 +221,7 @@ fn percent(place: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Run, Work};
+    use crate::measure::Work;
 
     #[test]
     fn shares_have_equal_distances() {
@@ -243,13 +244,10 @@ mod tests {
             latency: Some(QUANTILES.map(|share| 10.0 * factor + share)),
             ..Run::default()
         };
-        let streams = Work::Streams {
-            count: 1,
-            control: "bbr".to_owned(),
-        };
+        let trips = Work::RoundTrips { concurrent: 1 };
         let mut tests = [
-            Test::new("one stream", streams, "kernel"),
-            Test::new("trips", Work::RoundTrips { concurrent: 1 }, "kernel"),
+            Test::new("one stream", Work::streams(1, "bbr").meaning(), "kernel"),
+            Test::new("trips", trips.meaning(), "kernel"),
         ];
         tests[0].weft = vec![Run {
             rate: 8e9,

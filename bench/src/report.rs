@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use weft_cli::{FormatArgs, Listing};
 
 use crate::figures::{P50, P90, P99, P99_9, interval, median};
-use crate::measure::{Run, Work};
 use crate::pairs::{Test, median_of, shown};
+use crate::run::{Carrier, Run};
 
 /// Headings of all fields that a table shows.
 const HEADINGS: &[(&str, &str)] = &[
@@ -99,7 +99,7 @@ pub(crate) fn render(tests: &[Test], format: &FormatArgs, second: Costs) -> anyh
 fn results(tests: &[Test], table: &'static str) -> Listing {
     let mut listing = Listing::new(HEADINGS, table, "Test");
     for test in tests {
-        let unit = test.work.unit();
+        let unit = test.meaning.unit;
         let mut main = row(test, &test.name, unit, |run| run.rate);
         if let (Some(main), Some(costs)) = (main.as_object_mut(), costs_of(test).as_object()) {
             main.extend(costs.clone());
@@ -193,7 +193,7 @@ fn costs(tests: &[Test], second: Costs) -> anyhow::Result<String> {
 }
 
 fn costs_of(test: &Test) -> Value {
-    let (per, amount) = test.work.per();
+    let amount = test.meaning.amount;
     let cost = |runs: &[Run], value: fn(&Run) -> f64, decimals: usize| {
         let cost = median_of(runs, |run| value(run) / amount(run));
         if cost.is_finite() {
@@ -204,7 +204,7 @@ fn costs_of(test: &Test) -> Value {
     };
     let mut row = json!({
         "Test": test.name,
-        "Per": per,
+        "Per": test.meaning.per,
         "AgentCPUs": format!("{:.2}", median_of(&test.weft, |run| run.usage.agents / run.seconds)),
         "AgentPer": cost(&test.weft, |run| run.usage.agents, 2),
         "OtherAgentPer": cost(&test.other, |run| run.usage.agents, 2),
@@ -215,7 +215,7 @@ fn costs_of(test: &Test) -> Value {
         "SwitchesPer": cost(&test.weft, |run| run.usage.switches, 0),
         "AgentMB": format!("{:.1}", median_of(&test.weft, |run| run.resident) / 1e6),
     });
-    if matches!(test.work, Work::Mesh(_)) {
+    if test.meaning.carrier == Carrier::Balancer {
         let mb = |runs: &[Run]| format!("{:.1}", median_of(runs, |run| run.resident) / 1e6);
         row["Against"] = json!(test.against);
         row["Balancer"] = json!(cost(&test.weft, |run| run.usage.agents, 2));

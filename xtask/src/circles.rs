@@ -26,7 +26,6 @@ const LIMITS: &[(&str, usize, usize)] = &[
     ("weft-dataplane", 12, 12),
     ("weft-agent", 3, 3),
     ("weft-cli", 2, 8),
-    ("weft-bench", 2, 2),
 ];
 
 /// A file that needs another one.

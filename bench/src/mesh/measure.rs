@@ -13,7 +13,7 @@ use super::client::Front;
 use super::crowd::{self, Answers, Order};
 use crate::figures::microseconds;
 use crate::load::is_timeout;
-use crate::measure::{Figure, Run};
+use crate::run::{Carrier, Figure, Meaning, Run};
 use crate::usage::{Usage, resident_sum};
 
 /// Connections that are made at once.
@@ -55,22 +55,23 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    /// Unit of the rate.
-    pub(crate) const fn unit(self) -> &'static str {
-        match self {
+    /// What its figures mean.
+    pub(crate) fn meaning(self) -> Meaning {
+        let unit = match self {
             Self::Streams(_) => "Gbit/s",
             Self::Idle(_) => "MB",
             _ => "1/s",
-        }
-    }
-
-    /// What costs are shown for: a name, and how much of it a run did.
-    pub(crate) fn per(self) -> (&'static str, fn(&Run) -> f64) {
-        match self {
+        };
+        let (per, amount): (_, fn(&Run) -> f64) = match self {
             Self::Streams(_) => ("GB", |run| run.bytes / 1e9),
-            Self::Idle(_) => ("1M connections", |run| run.count / 1e6),
             Self::Kept | Self::Paced { kept: true, .. } => ("1M requests", |run| run.count / 1e6),
             _ => ("1M connections", |run| run.count / 1e6),
+        };
+        Meaning {
+            unit,
+            per,
+            amount,
+            carrier: Carrier::Balancer,
         }
     }
 
@@ -318,10 +319,14 @@ mod tests {
 
     #[test]
     fn each_load_has_its_unit() {
-        assert_eq!(Load::Streams(8).unit(), "Gbit/s");
-        assert_eq!(Load::Streams(8).per().0, "GB");
-        assert_eq!(Load::Long.per().0, "1M connections");
-        assert_eq!(Load::Kept.per().0, "1M requests");
-        assert_eq!((Load::Idle(1).unit(), Load::Kept.unit()), ("MB", "1/s"));
+        for (load, unit, per) in [
+            (Load::Streams(8), "Gbit/s", "GB"),
+            (Load::Long, "1/s", "1M connections"),
+            (Load::Kept, "1/s", "1M requests"),
+            (Load::Idle(1), "MB", "1M connections"),
+        ] {
+            let meaning = load.meaning();
+            assert_eq!((meaning.unit, meaning.per), (unit, per), "{load:?}");
+        }
     }
 }

@@ -23,7 +23,6 @@ use weft_cli::{Printer, complain};
 use weft_lab::{LabConfig, Stop};
 
 use crate::args::{BenchMeshArgs, MeshTest};
-use crate::measure::Work;
 use crate::pairs::{Pace, Test, WARM_UP, median_of};
 use crate::setting::Setting;
 use crate::{picture, report};
@@ -197,7 +196,7 @@ impl Bench<'_> {
                 run(&weft, WARM_UP)?;
                 run(&other, WARM_UP)?;
             }
-            let test = Test::new(name, Work::Mesh(load), kind.name());
+            let test = Test::new(name, load.meaning(), kind.name());
             let (ours, theirs) = (|length| run(&weft, length), |length| run(&other, length));
             tests.push(test.run_both(self.pace, &self.stop, ours, theirs)?);
         }
@@ -238,7 +237,7 @@ impl Bench<'_> {
                 std::thread::sleep(Duration::from_millis(100));
             }
             let name = format!("200000 connections in a row, {front}");
-            let test = Test::new(name, Work::Mesh(Load::Long), kind.name());
+            let test = Test::new(name, Load::Long.meaning(), kind.name());
             let run = |front, length| Load::Long.measure(front, length, &self.stop);
             let (ours, theirs) = (|length| run(&weft, length), |length| run(&other, length));
             let once = Pace {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Bench, streams};
+use super::Bench;
 use crate::args::BenchTest;
 use crate::load::Garbage;
+use crate::measure::Work;
 use crate::pairs::Test;
 use crate::side::{Dropped, WeftSide};
+use crate::trial::Trial;
 
 /// What waits in the receiver's socket is counted a moment after it was sent.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -21,13 +23,13 @@ impl Bench {
         let garbage = side.garbage()?;
         let before = side.dropped()?;
         let control = self.plan.first_control();
-        let test = Test::new(
+        let trial = Trial::new(
             format!("TCP under a flood, {control}"),
-            streams(1, control),
+            Work::streams(1, control),
             "no flood",
         );
         let ways = (&side.way(), &side.way());
-        tests.push(test.run(self.pace, ways, &self.stop, || garbage.start())?);
+        tests.push(trial.run(self.pace, ways, &self.stop, || garbage.start())?);
         std::thread::sleep(SETTLE);
         let told = told(&garbage, &side.dropped()?.since(&before));
         drop(garbage);

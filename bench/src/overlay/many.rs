@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use weft_cli::complain;
 
-use super::{Bench, streams};
+use super::Bench;
 use crate::args::BenchTest;
 use crate::load::Crowd;
 use crate::measure::Work;
 use crate::pairs::Test;
 use crate::side::WeftSide;
+use crate::trial::Trial;
 
 /// Numbers of endpoints on the client's node.
 const ENDPOINTS: [usize; 2] = [100, 1000];
@@ -62,11 +63,11 @@ impl Bench {
         let control = self.plan.first_control();
         for (name, work) in [
             ("at rest", Work::Rest),
-            ("TCP", streams(1, control)),
+            ("TCP", Work::streams(1, control)),
             ("UDP 64 B", Work::Datagrams { payload: 64 }),
         ] {
-            let test = Test::new(format!("{count} endpoints, {name}"), work, "1 endpoint");
-            self.measure(tests, test, (&many.way(), &one.way()))?;
+            let trial = Trial::new(format!("{count} endpoints, {name}"), work, "1 endpoint");
+            self.measure(tests, trial, (&many.way(), &one.way()))?;
         }
         Ok(())
     }
@@ -95,16 +96,16 @@ impl Bench {
         }
         let control = self.plan.first_control();
         for (name, work) in [
-            ("TCP", streams(1, control)),
+            ("TCP", Work::streams(1, control)),
             (
                 "UDP 64 B there and back",
                 Work::RoundTrips { concurrent: 1 },
             ),
         ] {
-            let test = Test::new(format!("{FLOWS} flows, {name}"), work, "1 flow");
+            let trial = Trial::new(format!("{FLOWS} flows, {name}"), work, "1 flow");
             // Datagram flows are forgotten when they are idle, so they are used before each run.
             let again = || crowd.send(&ours);
-            tests.push(test.run(self.pace, (&ours, &theirs), &self.stop, again)?);
+            tests.push(trial.run(self.pace, (&ours, &theirs), &self.stop, again)?);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::measure::Work;
 use crate::pairs::{Pace, Test};
 use crate::setting::Setting;
 use crate::side::{KernelSide, OvsSide, WeftSide};
+use crate::trial::Trial;
 use crate::{picture, report};
 use plan::Plan;
 
@@ -81,10 +82,10 @@ impl Bench {
     fn measure(
         &self,
         tests: &mut Vec<Test>,
-        test: Test,
+        trial: Trial,
         ways: (&Way<'_>, &Way<'_>),
     ) -> anyhow::Result<()> {
-        tests.push(test.run(self.pace, ways, &self.stop, || Ok(()))?);
+        tests.push(trial.run(self.pace, ways, &self.stop, || Ok(()))?);
         Ok(())
     }
 
@@ -119,8 +120,14 @@ impl Bench {
         let ovs = OvsSide::create(&self.lab("ovs"), &self.stop)?;
         let control = self.plan.first_control();
         for (name, work) in [
-            (format!("TCP, one stream, {control}"), streams(1, control)),
-            (format!("TCP, 8 streams, {control}"), streams(8, control)),
+            (
+                format!("TCP, one stream, {control}"),
+                Work::streams(1, control),
+            ),
+            (
+                format!("TCP, 8 streams, {control}"),
+                Work::streams(8, control),
+            ),
             (
                 "UDP 64 B, delivered".to_owned(),
                 Work::Datagrams { payload: 64 },
@@ -130,8 +137,8 @@ impl Bench {
                 Work::RoundTrips { concurrent: 1 },
             ),
         ] {
-            let test = Test::new(name, work, "Open vSwitch");
-            self.measure(tests, test, (&weft.way(), &ovs.way()))?;
+            let trial = Trial::new(name, work, "Open vSwitch");
+            self.measure(tests, trial, (&weft.way(), &ovs.way()))?;
         }
         ovs.down()?;
         weft.down()
@@ -144,17 +151,17 @@ impl Bench {
         ] {
             if self.plan.has(test) {
                 for control in self.plan.controls() {
-                    let work = streams(count, control);
-                    let test = Test::new(format!("{name}, {control}"), work, "kernel");
-                    self.measure(tests, test, ways)?;
+                    let work = Work::streams(count, control);
+                    let trial = Trial::new(format!("{name}, {control}"), work, "kernel");
+                    self.measure(tests, trial, ways)?;
                 }
             }
         }
         if self.plan.has(BenchTest::Udp) {
             for payload in PAYLOADS {
                 let work = Work::Datagrams { payload };
-                let test = Test::new(format!("UDP {payload} B, delivered"), work, "kernel");
-                self.measure(tests, test, ways)?;
+                let trial = Trial::new(format!("UDP {payload} B, delivered"), work, "kernel");
+                self.measure(tests, trial, ways)?;
             }
         }
         for (test, concurrent, name) in [
@@ -162,13 +169,13 @@ impl Bench {
             (BenchTest::Rr64, 64, "UDP 64 B there and back, 64 at once"),
         ] {
             if self.plan.has(test) {
-                let test = Test::new(name, Work::RoundTrips { concurrent }, "kernel");
-                self.measure(tests, test, ways)?;
+                let trial = Trial::new(name, Work::RoundTrips { concurrent }, "kernel");
+                self.measure(tests, trial, ways)?;
             }
         }
         if self.plan.has(BenchTest::Tasks) {
-            let test = Test::new("TCP, tasks of 1 ms", Work::Tasks, "kernel");
-            self.measure(tests, test, ways)?;
+            let trial = Trial::new("TCP, tasks of 1 ms", Work::Tasks, "kernel");
+            self.measure(tests, trial, ways)?;
         }
         self.iperf3(tests, ways)
     }
@@ -184,8 +191,8 @@ impl Bench {
         for (count, name) in [(1, "one stream"), (8, "8 streams")] {
             let control = self.plan.first_control().to_owned();
             let name = format!("iperf3, {name}, {control}");
-            let test = Test::new(name, Work::Iperf3 { count, control }, "kernel");
-            self.measure(tests, test, ways)?;
+            let trial = Trial::new(name, Work::Iperf3 { count, control }, "kernel");
+            self.measure(tests, trial, ways)?;
         }
         Ok(())
     }
@@ -198,32 +205,25 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let (ours, theirs) = (weft.neighbour(&self.stop)?, kernel.neighbour(&self.stop)?);
         let control = self.plan.first_control();
-        let test = Test::new(
+        let trial = Trial::new(
             format!("TCP on one node, {control}"),
-            streams(1, control),
+            Work::streams(1, control),
             "kernel",
         );
         let ways = (&weft.way_to(&ours), &kernel.way_to(&theirs));
-        self.measure(tests, test, ways)
+        self.measure(tests, trial, ways)
     }
 
     fn virtual_address(&self, tests: &mut Vec<Test>, weft: &WeftSide) -> anyhow::Result<()> {
         let (replica, vip) = weft.service(&self.stop)?;
         let control = self.plan.first_control();
-        let test = Test::new(
+        let trial = Trial::new(
             format!("TCP through a VIP, {control}"),
-            streams(1, control),
+            Work::streams(1, control),
             "direct",
         );
         // To the same replica: another sandbox may belong to another worker.
         let ways = (&weft.way_through(&replica, vip), &weft.way_to(&replica));
-        self.measure(tests, test, ways)
-    }
-}
-
-pub(crate) fn streams(count: usize, control: &str) -> Work {
-    Work::Streams {
-        count,
-        control: control.to_owned(),
+        self.measure(tests, trial, ways)
     }
 }

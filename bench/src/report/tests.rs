@@ -1,7 +1,8 @@
 use super::*;
 use crate::figures::QUANTILES;
-use crate::measure::Figure;
+use crate::measure::Work;
 use crate::mesh::Load;
+use crate::run::Figure;
 use crate::usage::Usage;
 
 fn run(rate: f64) -> Run {
@@ -25,23 +26,16 @@ fn run(rate: f64) -> Run {
 }
 
 fn sample() -> Vec<Test> {
-    let mut streams = Test::new(
-        "TCP",
-        Work::Streams {
-            count: 1,
-            control: "cubic".to_owned(),
-        },
-        "kernel",
-    );
+    let mut streams = Test::new("TCP", Work::streams(1, "cubic").meaning(), "kernel");
     streams.weft = vec![run(5e9), run(6e9), run(90e9)];
     streams.other = vec![run(12e9)];
-    let mut datagrams = Test::new("UDP", Work::Datagrams { payload: 64 }, "kernel");
+    let mut datagrams = Test::new("UDP", Work::Datagrams { payload: 64 }.meaning(), "kernel");
     datagrams.weft = vec![run(30_000.0)];
     datagrams.other = vec![Run {
         lost: 0.0,
         ..run(20_000.0)
     }];
-    let mut trips = Test::new("RR", Work::RoundTrips { concurrent: 1 }, "1 flow");
+    let mut trips = Test::new("RR", Work::RoundTrips { concurrent: 1 }.meaning(), "1 flow");
     let timed = |factor: f64| Run {
         latency: Some(QUANTILES.map(|share| share * factor)),
         lost: 0.0,
@@ -101,7 +95,7 @@ fn json_holds_every_run() {
 
 #[test]
 fn balancers_have_a_second_table_of_their_own() {
-    let mut test = Test::new("idle, socket", Work::Mesh(Load::Idle(10)), "haproxy");
+    let mut test = Test::new("idle, socket", Load::Idle(10).meaning(), "haproxy");
     let with = |rate, growth| Run {
         more: vec![Figure {
             name: "  growth",
