@@ -20,10 +20,9 @@ pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::NodeCommand;
 pub(crate) use ping::PingArgs;
-pub(crate) use publish::parse_publish;
+pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
-    EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
-    ServiceUpdateArgs,
+    EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
 };
 pub(crate) use tasks::TaskListArgs;
 

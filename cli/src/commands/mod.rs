@@ -13,6 +13,7 @@ mod mesh;
 mod names;
 mod network;
 mod node;
+mod paths;
 mod peer;
 mod ping;
 mod rows;
