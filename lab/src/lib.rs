@@ -19,11 +19,14 @@
 
 #![forbid(unsafe_code)]
 
+mod birth;
 mod config;
 mod enter;
+mod folder;
 mod init;
 mod lab;
 mod list;
+mod machine;
 mod node;
 mod output;
 mod privileges;
@@ -35,8 +38,9 @@ pub mod tools;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
-pub use lab::{Lab, NodeStatus};
+pub use lab::Lab;
 pub use list::{LabSummary, list};
+pub use machine::NodeStatus;
 pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
