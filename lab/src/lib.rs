@@ -29,11 +29,13 @@ mod list;
 mod machine;
 mod node;
 mod output;
+mod patience;
 mod privileges;
 mod process;
 mod program;
 mod state;
 mod stop;
+mod swarm;
 pub mod tools;
 mod wiring;
 
@@ -41,6 +43,8 @@ pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, defaul
 pub use lab::Lab;
 pub use list::{LabSummary, list};
 pub use machine::NodeStatus;
+pub use patience::Patience;
 pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
+pub use swarm::{Attached, MANAGER, Swarm, Task};

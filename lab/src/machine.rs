@@ -12,6 +12,7 @@ use weft_sys::netns::Netns;
 use weft_sys::process::Signal;
 
 use crate::output::{last_words, note};
+use crate::patience::LOOK;
 use crate::process::{ProcessRef, arg0, children};
 
 /// `arg0` of an agent.
@@ -19,9 +20,6 @@ pub(crate) const AGENT: &str = "weftd";
 
 /// How long agents may take to stop before the plug is pulled.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
-
-/// Pause between two looks at something that only a look can tell.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A node, the switch, or the machine outside.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("weft-shim", "weft-sys"),
     ("weft-cli", "weft-client"),
     ("weft-cli", "weft-lab"),
-    ("weft-bench", "weft-client"),
+    ("weft-lab", "weft-client"),
     ("weft-bench", "weft-lab"),
     ("weft-bench", "weft-cli"),
 ];

@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use tokio::runtime::Runtime;
-use weft_lab::{Lab, LabConfig, OUTSIDE, Stop};
-use weft_model::api::TaskRow;
+use weft_lab::{Lab, LabConfig, MANAGER, OUTSIDE, Stop, Swarm};
 use weft_model::objects::{
-    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, Service,
-    ServiceMode, ServiceSpec, TaskState,
+    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, PortSpec, RestartCondition, ServiceMode,
+    ServiceSpec,
 };
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
@@ -19,11 +17,11 @@ use weft_sys::netns::Netns;
 use super::client::{Front, Sources};
 use super::crowd::{Order, ask};
 use super::proxies::{Kind, Proxy, Settings};
-use crate::side::{LIMIT, LOOK, api, attach, make_network};
+use crate::side::{LIMIT, LOOK, NETWORK, two_nodes};
 use crate::usage::resident_sum;
 
 /// The node that accepts.
-const NODE: &str = "node1";
+const NODE: &str = MANAGER;
 
 /// Tasks of the service, spread over both nodes.
 const REPLICAS: u32 = 4;
@@ -66,7 +64,7 @@ pub(crate) struct Cluster {
     /// Memory of balancers before any load: of weft, then of `proxies`.
     at_rest: Vec<u64>,
     /// Last, because everything else lives in it.
-    lab: Lab,
+    swarm: Swarm,
 }
 
 impl Cluster {
@@ -79,33 +77,23 @@ impl Cluster {
         stop: &Stop,
     ) -> anyhow::Result<Self> {
         let config = LabConfig {
-            nodes: 2,
             agent_args: vec!["--mesh".to_owned(), front.to_owned()],
             ..config
         };
-        let lab = Lab::create(&config)?;
-        lab.wait_ready(LIMIT)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(make_network(&lab, true))?;
-        let client = lab.netns(OUTSIDE, None)?;
-        let sources = more_addresses(&lab, &client)?;
-        let mut agents = Vec::new();
-        for node in lab.nodes() {
-            agents.push(lab.agent_pid(node)?.context("weftd does not run")?);
-        }
+        let swarm = two_nodes(config, true, stop)?;
+        let client = swarm.lab().netns(OUTSIDE, None)?;
+        let sources = more_addresses(swarm.lab(), &client)?;
         let mut cluster = Self {
             proxies: Vec::new(),
-            namespaces: vec![lab.netns(NODE, None)?],
+            namespaces: vec![swarm.lab().netns(NODE, None)?],
             client,
             sources: Sources::new(sources),
-            agents,
-            published: SocketAddr::new(lab.node_addr(NODE)?, PUBLISHED),
+            agents: swarm.agents()?,
+            published: SocketAddr::new(swarm.lab().node_addr(NODE)?, PUBLISHED),
             at_rest: Vec::new(),
-            lab,
+            swarm,
         };
-        let replicas = runtime.block_on(cluster.service(congestion, stop))?;
+        let replicas = cluster.service(congestion)?;
         for (number, kind) in (0u8..).zip(kinds) {
             let addr = beside(cluster.published.ip(), FIRST_BALANCER + number)?;
             let settings = Settings {
@@ -113,7 +101,7 @@ impl Cluster {
                 replicas: &replicas,
                 connections,
             };
-            cluster.start(&runtime, *kind, settings)?;
+            cluster.start(*kind, settings)?;
         }
         cluster.set_source_ports(SourcePorts::Tuned)?;
         for netns in cluster.namespaces.iter().chain([&cluster.client]) {
@@ -179,22 +167,16 @@ impl Cluster {
     pub(crate) fn down(self) -> anyhow::Result<()> {
         // Balancers end before their machine; namespaces live as long as somebody holds them.
         drop((self.proxies, self.namespaces, self.client));
-        self.lab.down()
+        self.swarm.down()
     }
 
     /// A namespace with an address on the underlay and one on the overlay, and the balancer in it.
-    fn start(
-        &mut self,
-        runtime: &Runtime,
-        kind: Kind,
-        settings: Settings<'_>,
-    ) -> anyhow::Result<()> {
+    fn start(&mut self, kind: Kind, settings: Settings<'_>) -> anyhow::Result<()> {
         let program = kind.program().context("it was there a moment ago")?;
-        let end = runtime.block_on(attach(&self.lab, NODE, kind.name(), None))?;
-        let path = std::path::Path::new("/run/netns").join(kind.name());
+        let end = self.swarm.attach(NODE, kind.name(), NETWORK, None)?;
         let addr = IpNet::new(settings.listen.ip(), 24)?;
-        self.lab.plug_in(NODE, &path, addr)?;
-        let place = (&self.lab, NODE, path.as_path());
+        self.swarm.lab().plug_in(NODE, &end.path, addr)?;
+        let place = (self.swarm.lab(), NODE, end.path.as_path());
         let proxy = Proxy::start(kind, &program, place, settings)?;
         self.proxies.push(proxy);
         self.namespaces.push(end.netns);
@@ -202,11 +184,7 @@ impl Cluster {
     }
 
     /// The service, and where its replicas listen.
-    async fn service(
-        &self,
-        congestion: Option<&str>,
-        stop: &Stop,
-    ) -> anyhow::Result<Vec<SocketAddr>> {
+    fn service(&self, congestion: Option<&str>) -> anyhow::Result<Vec<SocketAddr>> {
         let program = std::env::current_exe()?.display().to_string();
         let mut command = vec![program, "bench-replica".into(), format!("--port={TARGET}")];
         command.extend(congestion.map(|control| format!("--cc={control}")));
@@ -217,7 +195,7 @@ impl Cluster {
             command,
             env: Vec::new(),
             networks: vec![NetworkAttachmentSpec {
-                target: "bench".to_owned(),
+                target: NETWORK.to_owned(),
                 ..NetworkAttachmentSpec::default()
             }],
             ports: vec![PortSpec {
@@ -234,33 +212,12 @@ impl Cluster {
             labels: BTreeMap::new(),
             privileges: Default::default(),
         };
-        let manager = api(&self.lab, NODE)?;
-        let service: Service = manager.post("/v1/services", &spec).await?;
-        let network = service.spec.networks.first().context("no network")?;
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let path = format!("/v1/services/{}/tasks", service.id);
-            let rows: Vec<TaskRow> = manager.get(&path).await?;
-            let running = rows
-                .iter()
-                .filter(|row| row.task.status.state == TaskState::Running);
-            let addrs: Vec<_> = running
-                .filter_map(|row| {
-                    let mut all = row.task.attachments.iter();
-                    let on = all.find(|a| a.network.to_string() == network.target)?;
-                    on.ips.first().map(|ip| SocketAddr::new(*ip, TARGET))
-                })
-                .collect();
-            if addrs.len() == REPLICAS as usize {
-                return Ok(addrs);
-            }
-            stop.going_on()?;
-            if Instant::now() > deadline {
-                let errors: Vec<&str> = rows.iter().map(|r| r.task.status.err.as_str()).collect();
-                bail!("{} of {REPLICAS} replicas run {errors:?}", addrs.len());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        self.swarm.make_service(&spec)?;
+        let tasks = self.swarm.wait_tasks(&spec.name, REPLICAS as usize)?;
+        Ok(tasks
+            .iter()
+            .map(|task| SocketAddr::new(task.ip, TARGET))
+            .collect())
     }
 
     /// Until everyone answers.
@@ -275,7 +232,7 @@ impl Cluster {
         };
         loop {
             for proxy in &mut self.proxies {
-                proxy.check(&self.lab)?;
+                proxy.check(self.swarm.lab())?;
             }
             let mut silent = Vec::new();
             let others = self.others().map(|(kind, front)| (kind.name(), front));

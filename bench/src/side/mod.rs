@@ -6,13 +6,13 @@ mod weft;
 
 pub(crate) use kernel::KernelSide;
 pub(crate) use ovs::OvsSide;
-pub(crate) use weft::{Dropped, WeftSide, api, attach, make_network};
+pub(crate) use weft::{Dropped, NETWORK, WeftSide, two_nodes};
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::bail;
-use weft_lab::Stop;
+use anyhow::ensure;
+use weft_lab::{Attached, Patience, Stop};
 use weft_sys::netns::Netns;
 
 use crate::load::{Way, exchange};
@@ -30,6 +30,15 @@ pub(crate) struct End {
     pub(crate) ip: IpAddr,
 }
 
+impl From<Attached> for End {
+    fn from(attached: Attached) -> Self {
+        Self {
+            netns: attached.netns,
+            ip: attached.endpoint.ip,
+        }
+    }
+}
+
 impl End {
     /// The way from here to another one.
     pub(crate) fn to<'a>(&'a self, server: &'a Self, agents: &'a [u32]) -> Way<'a> {
@@ -45,17 +54,13 @@ impl End {
 
 /// Waits until the ends hear each other.
 pub(crate) fn wait_for(way: &Way<'_>, stop: &Stop) -> anyhow::Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while exchange(way, Duration::from_millis(10)).map_or(true, |heard| heard.times.is_empty()) {
-        stop.going_on()?;
-        if Instant::now() > deadline {
-            bail!(
-                "{} does not answer after {} s: `weft drops` on the nodes of the lab says where packets end",
-                way.target,
-                LIMIT.as_secs()
-            );
-        }
-        std::thread::sleep(LOOK);
-    }
-    Ok(())
+    Patience::new(LIMIT, stop).until(|| {
+        let heard = exchange(way, Duration::from_millis(10))?;
+        ensure!(
+            !heard.times.is_empty(),
+            "{} does not answer: `weft drops` on the nodes of the lab says where packets end",
+            way.target
+        );
+        Ok(())
+    })
 }

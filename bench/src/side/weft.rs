@@ -3,26 +3,21 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
-use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
-use weft_client::Client;
-use weft_lab::{Lab, LabConfig, OUTSIDE, Stop};
-use weft_model::api::{
-    Connect, Connected, Drops, ServiceDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-};
+use weft_lab::{LabConfig, OUTSIDE, Patience, Stop, Swarm};
+use weft_model::api::{Connect, Drops};
 use weft_model::objects::{
-    ConnectionPolicy, Network, NetworkAttachmentSpec, NetworkSpec, RestartCondition, Service,
-    ServiceMode, ServiceSpec,
+    ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, RestartCondition, ServiceMode,
+    ServiceSpec,
 };
 
-use super::{End, LIMIT, LOOK, wait_for};
+use super::{End, LIMIT, wait_for};
 use crate::load::{Garbage, Way};
+
+/// Name of the overlay network.
+pub(crate) const NETWORK: &str = "bench";
 
 /// Room for some thousand endpoints.
 const SUBNET: &str = "10.200.0.0/16";
@@ -36,13 +31,12 @@ const BATCH: usize = 25;
 /// Two machines with agents, a sandbox on each.
 #[derive(Debug)]
 pub(crate) struct WeftSide {
-    lab: Lab,
-    runtime: Runtime,
     client: End,
     server: End,
     agents: Vec<u32>,
     /// Sandboxes of [`WeftSide::fill`].
     extra: Cell<usize>,
+    swarm: Swarm,
 }
 
 impl WeftSide {
@@ -53,23 +47,13 @@ impl WeftSide {
 
     /// Builds it as such a lab of two nodes.
     pub(crate) fn of(config: LabConfig, internal: bool, stop: &Stop) -> anyhow::Result<Self> {
-        let lab = Lab::create(&LabConfig { nodes: 2, ..config })?;
-        lab.wait_ready(LIMIT)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(make_network(&lab, internal))?;
-        let mut agents = Vec::new();
-        for node in ["node1", "node2"] {
-            agents.push(lab.agent_pid(node)?.context("weftd does not run")?);
-        }
+        let swarm = two_nodes(config, internal, stop)?;
         let side = Self {
-            client: runtime.block_on(attach(&lab, "node1", "bench", None))?,
-            server: runtime.block_on(attach(&lab, "node2", "bench", None))?,
-            lab,
-            runtime,
-            agents,
+            client: swarm.attach("node1", "bench", NETWORK, None)?.into(),
+            server: swarm.attach("node2", "bench", NETWORK, None)?.into(),
+            agents: swarm.agents()?,
             extra: Cell::new(0),
+            swarm,
         };
         wait_for(&side.way(), stop)?;
         Ok(side)
@@ -83,8 +67,8 @@ impl WeftSide {
     /// The machine that is none, for [`WeftSide::way_out`].
     pub(crate) fn outside(&self) -> anyhow::Result<End> {
         Ok(End {
-            netns: self.lab.netns(OUTSIDE, None)?,
-            ip: self.lab.node_addr(OUTSIDE)?,
+            netns: self.swarm.lab().netns(OUTSIDE, None)?,
+            ip: self.swarm.lab().node_addr(OUTSIDE)?,
         })
     }
 
@@ -98,8 +82,8 @@ impl WeftSide {
 
     /// One more sandbox beside the client's.
     pub(crate) fn neighbour(&self, stop: &Stop) -> anyhow::Result<End> {
-        let end = attach(&self.lab, "node1", "neighbour", None);
-        let end = self.runtime.block_on(end)?;
+        let end = self.swarm.attach("node1", "neighbour", NETWORK, None)?;
+        let end = End::from(end);
         wait_for(&self.way_to(&end), stop)?;
         Ok(end)
     }
@@ -111,7 +95,14 @@ impl WeftSide {
             stop.going_on()?;
             let from = self.extra.get();
             let to = (from + BATCH).min(count - 1);
-            self.runtime.block_on(attach_many(&self.lab, from..to))?;
+            let names: Vec<String> = (from..to).map(|n| format!("extra{n}")).collect();
+            let paths = self.swarm.lab().add_netnses("node1", &names)?;
+            let requests = names.into_iter().zip(paths).map(|(name, path)| Connect {
+                netns: path.display().to_string(),
+                name: Some(name),
+                ..Connect::default()
+            });
+            self.swarm.connect("node1", NETWORK, requests)?;
             self.extra.set(to);
         }
         Ok(())
@@ -119,8 +110,7 @@ impl WeftSide {
 
     /// Flows that the client's agent counts as open.
     pub(crate) fn open_flows(&self) -> anyhow::Result<u64> {
-        let api = api(&self.lab, "node1")?;
-        let metrics = self.runtime.block_on(api.get_text("/metrics"))?;
+        let metrics = self.swarm.get_text("node1", "/metrics")?;
         let counts = metrics
             .lines()
             .filter(|line| line.starts_with("weft_flows_active{"))
@@ -131,17 +121,18 @@ impl WeftSide {
     /// Garbage for the server's node from the machine that is none, half of it in the name of the
     /// client's node.
     pub(crate) fn garbage(&self) -> anyhow::Result<Arc<Garbage>> {
-        let vtep = |node| anyhow::Ok(SocketAddr::new(self.lab.node_addr(node)?, VXLAN));
-        let outside = self.lab.netns(OUTSIDE, None)?;
+        let lab = self.swarm.lab();
+        let vtep = |node| anyhow::Ok(SocketAddr::new(lab.node_addr(node)?, VXLAN));
+        let outside = lab.netns(OUTSIDE, None)?;
         Garbage::new(&outside, vtep("node1")?, vtep("node2")?)
     }
 
     /// What was dropped until now on the server's node.
     pub(crate) fn dropped(&self) -> anyhow::Result<Dropped> {
-        let api = api(&self.lab, "node2")?;
-        let drops: Drops = self.runtime.block_on(api.get("/v1/drops?port=underlay"))?;
+        let drops: Drops = self.swarm.get("node2", "/v1/drops?port=underlay")?;
         let by_weft = drops.total.into_iter().map(|d| (d.reason, d.packets));
-        let pid = self.lab.agent_pid("node2")?.context("weftd does not run")?;
+        let pid = self.swarm.lab().agent_pid("node2")?;
+        let pid = pid.context("weftd does not run")?;
         let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/udp"))?;
         Ok(Dropped {
             by_weft: by_weft.collect(),
@@ -156,7 +147,7 @@ impl WeftSide {
 
     /// A service with one replica on the other node, and its virtual address.
     pub(crate) fn service(&self, stop: &Stop) -> anyhow::Result<(End, IpAddr)> {
-        let (replica, vip) = self.runtime.block_on(make_service(&self.lab))?;
+        let (replica, vip) = make_service(&self.swarm)?;
         wait_for(&self.way_through(&replica, vip), stop)?;
         Ok((replica, vip))
     }
@@ -172,7 +163,7 @@ impl WeftSide {
     pub(crate) fn down(self) -> anyhow::Result<()> {
         // The namespaces live as long as somebody holds them.
         drop((self.client, self.server));
-        self.lab.down()
+        self.swarm.down()
     }
 }
 
@@ -210,87 +201,20 @@ fn full_socket(table: &str) -> u64 {
     sockets.filter_map(|drops| drops.parse::<u64>().ok()).sum()
 }
 
-pub(crate) fn api(lab: &Lab, node: &str) -> anyhow::Result<Client> {
-    Client::new(&format!("unix://{}", lab.socket(node)?.display()))
-}
-
-pub(crate) async fn make_network(lab: &Lab, internal: bool) -> anyhow::Result<()> {
-    let (first, second) = (api(lab, "node1")?, api(lab, "node2")?);
-    let init = SwarmInit {
-        advertise_addr: Some(lab.node_addr("node1")?.to_string()),
-        ..SwarmInit::default()
-    };
-    let swarm: SwarmInitReply = first.post("/v1/swarm/init", &init).await?;
-    let join = SwarmJoin {
-        token: swarm.worker_token,
-        remote_addr: swarm.manager_addr,
-        advertise_addr: Some(lab.node_addr("node2")?.to_string()),
-        listen_addr: None,
-        data_path_addr: None,
-    };
-    let _joined: SwarmJoinReply = second.post("/v1/swarm/join", &join).await?;
-    let spec = NetworkSpec {
-        name: "bench".to_owned(),
+/// A lab of two nodes in one swarm, with the network of benches.
+pub(crate) fn two_nodes(config: LabConfig, internal: bool, stop: &Stop) -> anyhow::Result<Swarm> {
+    let config = LabConfig { nodes: 2, ..config };
+    let swarm = Swarm::create(&config, Patience::new(LIMIT, stop))?;
+    swarm.make_network(&NetworkSpec {
+        name: NETWORK.to_owned(),
         internal,
         subnets: vec![SUBNET.parse()?],
         ..NetworkSpec::default()
-    };
-    let _network: Network = first.post("/v1/networks", &spec).await?;
-    Ok(())
+    })?;
+    Ok(swarm)
 }
 
-/// Makes a namespace and attaches it; the node may hear of the network or the service a moment
-/// later than the manager.
-pub(crate) async fn attach(
-    lab: &Lab,
-    node: &str,
-    name: &str,
-    service: Option<&str>,
-) -> anyhow::Result<End> {
-    let path = lab.add_netns(node, name)?;
-    let request = connect(&path, format!("{name}-{node}"), service);
-    Ok(End {
-        ip: ask_to_attach(api(lab, node)?, request).await?.ip,
-        netns: lab.netns(node, Some(&path))?,
-    })
-}
-
-/// The same with many on the client's node at once.
-async fn attach_many(lab: &Lab, numbers: Range<usize>) -> anyhow::Result<()> {
-    let names: Vec<String> = numbers.map(|number| format!("extra{number}")).collect();
-    let paths = lab.add_netnses("node1", &names)?;
-    let mut asked = JoinSet::new();
-    for (name, path) in names.into_iter().zip(paths) {
-        let request = connect(&path, name, None);
-        asked.spawn(ask_to_attach(api(lab, "node1")?, request));
-    }
-    while let Some(attached) = asked.join_next().await {
-        attached??;
-    }
-    Ok(())
-}
-
-fn connect(path: &Path, name: String, service: Option<&str>) -> Connect {
-    Connect {
-        netns: path.display().to_string(),
-        name: Some(name),
-        service: service.map(str::to_owned),
-        ..Connect::default()
-    }
-}
-
-async fn ask_to_attach(api: Client, request: Connect) -> anyhow::Result<Connected> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match api.post("/v1/networks/bench/connect", &request).await {
-            Ok(connected) => return Ok(connected),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(LOOK).await,
-        }
-    }
-}
-
-async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
+fn make_service(swarm: &Swarm) -> anyhow::Result<(End, IpAddr)> {
     // No tasks of its own: the bench's server is the replica.
     let spec = ServiceSpec {
         name: "bench".to_owned(),
@@ -299,7 +223,7 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         command: vec!["true".to_owned()],
         env: Vec::new(),
         networks: vec![NetworkAttachmentSpec {
-            target: "bench".to_owned(),
+            target: NETWORK.to_owned(),
             ..NetworkAttachmentSpec::default()
         }],
         ports: Vec::new(),
@@ -312,12 +236,10 @@ async fn make_service(lab: &Lab) -> anyhow::Result<(End, IpAddr)> {
         labels: BTreeMap::new(),
         privileges: Default::default(),
     };
-    let first = api(lab, "node1")?;
-    let service: Service = first.post("/v1/services", &spec).await?;
-    let detail: ServiceDetail = first.get(&format!("/v1/services/{}", service.id)).await?;
-    let vip = detail.service.vips.first().context("no virtual address")?;
-    let replica = attach(lab, "node2", "replica", Some("bench")).await?;
-    Ok((replica, vip.ip))
+    swarm.make_service(&spec)?;
+    let vip = swarm.vip("bench", NETWORK)?;
+    let replica = swarm.attach("node2", "replica", NETWORK, Some("bench"))?;
+    Ok((replica.into(), vip))
 }
 
 #[cfg(test)]
