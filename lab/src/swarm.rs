@@ -132,6 +132,22 @@ impl Swarm {
         self.lab.nodes().map(pid).collect()
     }
 
+    /// Kills the agent of a node and waits until the next one runs. It answers a moment later.
+    ///
+    /// # Errors
+    /// No agent runs there, or none follows in time.
+    pub fn restart_agent(&self, node: &str) -> anyhow::Result<()> {
+        let before = self.lab.kill_agent(node)?;
+        self.patience.until(|| {
+            let now = self.lab.agent_pid(node)?;
+            ensure!(
+                now.is_some_and(|now| now != before),
+                "the agent of {node} is not back"
+            );
+            Ok(())
+        })
+    }
+
     /// Asks the API of a node.
     ///
     /// # Errors
