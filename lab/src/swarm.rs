@@ -64,29 +64,27 @@ pub struct Attached {
 }
 
 impl Swarm {
-    /// Makes a lab whose agents answer; they are in no swarm yet. `patience` is for this and every
-    /// later step.
+    /// Makes a lab with every node in one swarm. `patience` is for this and every later step.
     ///
     /// # Errors
-    /// As [`Lab::create`] and [`Lab::wait_ready`]. Nothing is left behind.
-    pub fn bare(config: &LabConfig, patience: Patience) -> anyhow::Result<Self> {
-        let lab = Lab::create(config)?;
-        lab.wait_ready(patience.limit())?;
+    /// As [`Lab::create`], [`Lab::wait_ready`] and [`Swarm::form`]. Nothing is left behind.
+    pub fn create(config: &LabConfig, patience: Patience) -> anyhow::Result<Self> {
+        let swarm = Self::of(Lab::create(config)?, patience)?;
+        swarm.lab.wait_ready(swarm.patience.limit())?;
+        swarm.form()?;
+        Ok(swarm)
+    }
+
+    /// Drives a lab whose nodes may be in no swarm yet, and whose agents need not answer yet.
+    ///
+    /// # Errors
+    /// No descriptors for it. Nothing is left behind.
+    pub fn of(lab: Lab, patience: Patience) -> anyhow::Result<Self> {
         let io = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the I/O loop")?;
         Ok(Self { lab, patience, io })
-    }
-
-    /// The same, with every node in one swarm.
-    ///
-    /// # Errors
-    /// As [`Swarm::bare`] and [`Swarm::form`]. Nothing is left behind.
-    pub fn create(config: &LabConfig, patience: Patience) -> anyhow::Result<Self> {
-        let swarm = Self::bare(config, patience)?;
-        swarm.form()?;
-        Ok(swarm)
     }
 
     /// Makes the first node a manager, lets all others join it, and waits until all are ready.

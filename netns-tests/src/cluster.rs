@@ -104,13 +104,15 @@ impl Cluster {
         } else {
             config
         };
-        let swarm = Swarm::bare(&config, Patience::new(LIMIT, &Stop::default()));
-        Self {
-            swarm: swarm.unwrap_or_else(|e| panic!("no lab: {e:#}")),
+        let lab = Lab::create(&config).unwrap_or_else(|e| panic!("no lab: {e:#}"));
+        let cluster = Self {
+            swarm: told(Swarm::of(lab, Patience::new(LIMIT, &Stop::default()))),
             program: program.to_owned(),
             dir,
             _share: share,
-        }
+        };
+        told(cluster.lab().wait_ready(LIMIT));
+        cluster
     }
 
     /// A swarm with every node in it, the first one its manager.

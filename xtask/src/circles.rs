@@ -25,7 +25,6 @@ const LIMITS: &[(&str, usize, usize)] = &[
     ("weft-cluster", 9, 9),
     ("weft-dataplane", 12, 12),
     ("weft-agent", 3, 3),
-    ("weft-cli", 2, 2),
 ];
 
 /// A file that needs another one.
