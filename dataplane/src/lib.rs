@@ -16,34 +16,42 @@
 #![forbid(unsafe_code)]
 
 mod capture;
+mod capture_reader;
 mod capture_taps;
 mod counters;
+mod dataplane;
+mod deliver;
 mod egress;
+mod entries;
+mod frame_slot;
 mod handover;
 mod ingress;
 mod inject;
 mod journal;
 mod listing;
 mod loopback;
+mod loopback_budget;
 mod node_frames;
 mod port;
 pub mod selftest;
 mod send_queue;
 mod service_mtu;
+mod shared;
 mod snapshot;
 mod spin;
 mod start;
 mod too_big;
 mod worker;
 
-pub use capture::{CaptureBusy, CaptureFilter, CaptureReader, Fate, Record, UNDERLAY};
+pub use capture::{CaptureFilter, Fate, Record, UNDERLAY};
+pub use capture_reader::{CaptureBusy, CaptureReader};
 pub use counters::{DropCounters, WorkerCounters};
+pub use dataplane::Dataplane;
+pub use handover::{HeardLoopback, NODE_FRAME_LEN};
 pub use inject::{DEVICE as SEGMENTING_DEVICE, InjectError};
 pub use journal::JournalConfig;
 pub use listing::FlowListing;
-pub use loopback::HeardLoopback;
-pub use node_frames::NODE_FRAME_LEN;
 pub use port::{Port, PortCounters};
 pub use selftest::{SelfTest, Verdict};
 pub use snapshot::{MeshAddresses, MeshPort, PortMap, Snapshot};
-pub use start::{Config, Dataplane, StartError};
+pub use start::{Config, StartError};

@@ -1,30 +1,28 @@
-//! Starting, feeding and stopping the workers.
+//! Starting the workers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_queue::ArrayQueue;
 use hashbrown::HashMap;
 use weft_mesh::{Claims, FlowConfig, FlowTable, ServicesBuilder};
-use weft_sys::udp::{BindError, VxlanSocket, worker_for};
+use weft_sys::udp::{BindError, VxlanSocket};
 use weft_vxlan::SwitchBuilder;
 use weft_wire::ecn::Dscp;
 
-use crate::capture::{CaptureBusy, CaptureFilter, CaptureReader};
 use crate::counters::WorkerCounters;
-use crate::handover::Inbox;
+use crate::dataplane::{Dataplane, JournalTrouble};
+use crate::handover::{Inbox, LOOPBACKS, NODE_FRAMES};
 use crate::inject::{InjectError, Injector};
 use crate::journal::{FileJournal, JournalConfig};
-use crate::loopback::LOOPBACKS;
-use crate::node_frames::{NODE_FRAME_LEN, NODE_FRAMES, NodeFrame};
-use crate::selftest::{self, SelfTest, Verdict};
+use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::worker::{Parts, Shared, Worker};
+use crate::worker::{Parts, Worker};
 
 /// Longest idle time of datagrams that nobody answered.
 const UNANSWERED_IDLE: Duration = Duration::from_secs(30);
@@ -65,29 +63,6 @@ pub enum StartError {
     /// A thread, an epoll set or the steering program.
     #[error("cannot start the data plane: {0}")]
     Kernel(#[from] std::io::Error),
-}
-
-/// The running workers.
-#[derive(Debug)]
-pub struct Dataplane {
-    pub(crate) shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    self_test: Option<JoinHandle<()>>,
-    local: SocketAddr,
-    injection: Arc<OnceLock<Result<(), InjectError>>>,
-    self_tests: Vec<SelfTest>,
-    receive_buffer: usize,
-    segment: bool,
-    journal: JournalTrouble,
-}
-
-/// What went wrong with the records of flows.
-#[derive(Debug, Default)]
-struct JournalTrouble {
-    /// A worker has no file.
-    failed: Option<std::io::Error>,
-    /// Records that there was no room for.
-    left_out: Arc<AtomicU64>,
 }
 
 impl Dataplane {
@@ -225,24 +200,6 @@ impl Dataplane {
         Ok(plane)
     }
 
-    /// What came of [`Config::inject`]: nothing while the self-test runs or when it was not asked
-    /// for, else success or why super-frames are segmented in this process.
-    #[must_use]
-    pub fn injection(&self) -> Option<Result<(), &InjectError>> {
-        self.injection.get().map(|r| r.as_ref().copied())
-    }
-
-    /// Says to which nodes super-frames leave as segments made here although the injector works: the
-    /// device on the way there does not segment tunnels, so the kernel would, at a higher price.
-    pub fn segment_for(&self, vteps: impl IntoIterator<Item = IpAddr>) {
-        let v4 = vteps.into_iter().filter_map(|vtep| match vtep {
-            IpAddr::V4(v4) => Some(v4),
-            // Nothing is injected for them.
-            IpAddr::V6(_) => None,
-        });
-        self.shared.segment_for.store(Arc::new(v4.collect()));
-    }
-
     /// Makes the injector and tests it, beside the workers: they must not wait for that when their
     /// ports do.
     fn prepare_injection(&mut self, underlay: IpAddr) -> std::io::Result<()> {
@@ -267,148 +224,5 @@ impl Dataplane {
             })?;
         self.self_test = Some(thread);
         Ok(())
-    }
-
-    /// Where VXLAN datagrams are received.
-    #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The worker that a port with this address belongs to.
-    #[must_use]
-    pub fn worker_for(&self, ip: IpAddr) -> usize {
-        worker_for(ip, self.threads.len())
-    }
-
-    /// What was tested before the data plane started, and the way that TCP super-frames go.
-    #[must_use]
-    pub fn self_tests(&self) -> Vec<SelfTest> {
-        let injection = self.injection.get().map(|found| match found {
-            Ok(()) => (
-                Verdict::Passed,
-                "the kernel segments TCP together with its VXLAN headers".to_owned(),
-            ),
-            Err(why) => (
-                Verdict::Failed,
-                format!("TCP is segmented in this process: {why}"),
-            ),
-        });
-        let injection = injection.map(|(verdict, reason)| SelfTest {
-            name: selftest::TUNNEL_OFFLOAD,
-            verdict,
-            reason,
-        });
-        self.self_tests.iter().cloned().chain(injection).collect()
-    }
-
-    /// The way that super-frames take to other nodes, for people. A worker that the kernel refuses
-    /// later counts it (`WorkerCounters::unsegmented`).
-    #[must_use]
-    pub fn path(&self) -> &'static str {
-        if matches!(self.injection(), Some(Ok(()))) {
-            "TCP super-frames to other nodes leave whole, with their tunnel headers"
-        } else if self.segment {
-            "super-frames to other nodes leave as segmented datagrams (UDP_SEGMENT)"
-        } else {
-            "super-frames to other nodes leave as single datagrams: UDP_SEGMENT is not used"
-        }
-    }
-
-    /// Receive buffer of the smallest VXLAN socket, in bytes as the kernel accounts for them.
-    #[must_use]
-    pub fn receive_buffer(&self) -> usize {
-        self.receive_buffer
-    }
-
-    /// Why flows do not outlive this process, or not all of them; nothing when they do, or were not
-    /// meant to.
-    #[must_use]
-    pub fn journal_trouble(&self) -> Option<String> {
-        let left_out = self.journal.left_out.load(Ordering::Relaxed);
-        match &self.journal.failed {
-            Some(error) => Some(error.to_string()),
-            None if left_out > 0 => Some("there is no room for more of them".to_owned()),
-            None => None,
-        }
-    }
-
-    /// False when a worker thread has ended: its epoll set failed, or it panicked. Its ports forward
-    /// nothing then, so the agent should say why and end.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        self.threads.iter().all(|thread| !thread.is_finished())
-    }
-
-    /// Swaps the tables. Workers take them up at their next round, at once when they sleep.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.shared.snapshot.store(snapshot);
-        for inbox in &self.shared.inboxes {
-            inbox.wakeup.notify();
-        }
-    }
-
-    /// True when every worker uses the tables that were published last: nothing is forwarded by
-    /// older ones any more.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        let epoch = self.shared.snapshot.load().epoch;
-        let mut counters = self.shared.counters.iter();
-        counters.all(|worker| worker.epoch.load(Ordering::Acquire) == epoch)
-    }
-
-    /// The tables in use.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared.snapshot.load_full()
-    }
-
-    /// Copies frames for the returned reader until it is dropped; one capture at a time.
-    ///
-    /// # Errors
-    /// [`CaptureBusy`].
-    pub fn capture(&self, filter: CaptureFilter) -> Result<CaptureReader, CaptureBusy> {
-        CaptureReader::start(Arc::clone(&self.shared), filter)
-    }
-
-    /// Sends a frame from the node's own address on the ingress network, as a replica's answer to
-    /// it comes back by [`Self::receive_for_node`]. False when it is too long or there is no room.
-    pub fn send_from_node(&self, frame: &[u8]) -> bool {
-        let worker = self.shared.snapshot.load().mesh_worker();
-        let inbox = worker.and_then(|worker| self.shared.inboxes.get(worker));
-        let (Some(inbox), Some(frame)) = (inbox, NodeFrame::new(frame)) else {
-            return false;
-        };
-        let sent = inbox.from_node.push(frame).is_ok();
-        inbox.wakeup.notify();
-        sent
-    }
-
-    /// The next answer to a frame that the node sent, read into `frame`; its length.
-    pub fn receive_for_node(&self, frame: &mut [u8; NODE_FRAME_LEN]) -> Option<usize> {
-        let received = self.shared.for_node.pop()?;
-        let bytes = received.bytes();
-        frame.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some(bytes.len())
-    }
-
-    /// Counters, one of each worker.
-    #[must_use]
-    pub fn counters(&self) -> &[WorkerCounters] {
-        &self.shared.counters
-    }
-}
-
-impl Drop for Dataplane {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for inbox in &self.shared.inboxes {
-            inbox.wakeup.notify();
-        }
-        for thread in self.threads.drain(..).chain(self.self_test.take()) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the data plane panicked");
-            }
-        }
     }
 }

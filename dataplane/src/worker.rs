@@ -1,20 +1,17 @@
 //! One worker: its event loop and the state that nobody else touches.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use crossbeam_queue::ArrayQueue;
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use weft_mesh::{Context, FlowTable, Record};
 use weft_sys::affinity::yield_cpu;
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
-use weft_sys::udp::{RecvBatch, VxlanSocket, worker_for};
-use weft_vxlan::Destination;
+use weft_sys::udp::{RecvBatch, VxlanSocket};
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::MAX_FRAME_LEN;
 use weft_wire::gro::Coalescer;
@@ -22,13 +19,12 @@ use weft_wire::{Instant, IpInfo, PortId};
 
 use crate::capture::Capture;
 use crate::counters::WorkerCounters;
-use crate::handover::{Entry, Inbox};
-use crate::inject::Injector;
-use crate::listing::{PAUSE, Question};
-use crate::loopback::{HeardLoopback, LoopbackBudget};
-use crate::node_frames::NodeFrame;
+use crate::handover::FlowQuestion;
+use crate::listing::PAUSE;
+use crate::loopback_budget::LoopbackBudget;
 use crate::port::Port;
 use crate::send_queue::SendQueue;
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::spin::Spin;
 
@@ -47,24 +43,6 @@ const RECV_MESSAGES: usize = 32;
 const EXPIRE_BUDGET: usize = 256;
 /// Flows looked at after a change of tables in one round.
 const SWEEP_BUDGET: usize = 1024;
-
-/// What all workers and the agent share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) snapshot: ArcSwap<Snapshot>,
-    pub(crate) inboxes: Vec<Inbox>,
-    pub(crate) counters: Vec<WorkerCounters>,
-    pub(crate) capture: ArcSwapOption<Capture>,
-    /// Answers to what the node itself sent.
-    pub(crate) for_node: ArrayQueue<NodeFrame>,
-    /// What other nodes answered the node, or want it to know.
-    pub(crate) heard: ArrayQueue<HeardLoopback>,
-    pub(crate) stop: AtomicBool,
-    /// There once its self-test has passed.
-    pub(crate) injector: OnceLock<Injector>,
-    /// VTEPs that it is slower for: see `DataPlane::segment_for`.
-    pub(crate) segment_for: ArcSwap<HashSet<Ipv4Addr, RandomState>>,
-}
 
 /// State of one worker thread.
 #[derive(Debug)]
@@ -95,7 +73,7 @@ pub(crate) struct Worker {
     /// When they are given up.
     pub(crate) saved_until: Option<Instant>,
     /// Who is being told the flows.
-    pub(crate) question: Option<Question>,
+    pub(crate) question: Option<FlowQuestion>,
     /// What others may ask of the node.
     pub(crate) loopbacks: LoopbackBudget,
 }
@@ -330,51 +308,6 @@ impl Worker {
             self.send_reset(snapshot, to, &frame);
         }
         self.sweeping = !done;
-    }
-
-    /// Takes in what other workers say about flows whose replica's frames this one reads.
-    pub(crate) fn take_entries(&mut self) {
-        let inbox = &self.shared.inboxes[self.index];
-        while let Some(entry) = inbox.entries.pop() {
-            match entry {
-                // When the table is full the answer reaches the client as from a stranger, and
-                // the client resets the connection.
-                Entry::Install(install) => {
-                    self.flows.install(self.now, install);
-                }
-                Entry::Remove(removal) => self.flows.uninstall(removal),
-            }
-        }
-    }
-
-    /// Takes entries back from the workers that hold them.
-    fn hand_removals(&mut self, snapshot: &Snapshot) {
-        while let Some(removal) = self.flows.poll_removal() {
-            let Some(vni) = removal.vni() else { continue };
-            let port = snapshot
-                .switch
-                .neighbor(vni, removal.replica_ip())
-                .and_then(|mac| snapshot.switch.lookup(vni, mac))
-                .and_then(|to| match to {
-                    Destination::Local(id) => snapshot.ports.get(&id),
-                    Destination::Remote(_) => None,
-                });
-            // The rule that gave the port its worker still holds when the port is gone.
-            let worker = port.map_or_else(
-                || worker_for(removal.replica_ip(), self.shared.inboxes.len()),
-                |p| p.worker,
-            );
-            if worker == self.index {
-                continue;
-            }
-            let inbox = &self.shared.inboxes[worker];
-            if inbox.entries.push(Entry::Remove(removal)).is_err() {
-                tracing::debug!("letter box full: a guest entry lives until its table evicts it");
-            } else if inbox.entries.len() == 1 {
-                // An idle worker would keep the entry until its next frame.
-                inbox.wakeup.notify();
-            }
-        }
     }
 }
 
