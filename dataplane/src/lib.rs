@@ -18,11 +18,13 @@
 mod capture;
 mod capture_reader;
 mod capture_taps;
+mod config;
 mod counters;
 mod dataplane;
 mod deliver;
 mod egress;
 mod entries;
+mod event_loop;
 mod frame_slot;
 mod handover;
 mod ingress;
@@ -45,6 +47,7 @@ mod worker;
 
 pub use capture::{CaptureFilter, Fate, Record, UNDERLAY};
 pub use capture_reader::{CaptureBusy, CaptureReader};
+pub use config::Config;
 pub use counters::{DropCounters, WorkerCounters};
 pub use dataplane::Dataplane;
 pub use handover::{HeardLoopback, NODE_FRAME_LEN};
@@ -54,4 +57,4 @@ pub use listing::FlowListing;
 pub use port::{Port, PortCounters};
 pub use selftest::{SelfTest, Verdict};
 pub use snapshot::{MeshAddresses, MeshPort, PortMap, Snapshot};
-pub use start::{Config, StartError};
+pub use start::StartError;

@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 
 use crate::capture::Capture;
 use crate::counters::WorkerCounters;
-use crate::handover::{HeardLoopback, Inbox, NodeFrame};
+use crate::handover::{HeardLoopback, Inbox, LOOPBACKS, NODE_FRAMES, NodeFrame};
 use crate::inject::Injector;
 use crate::snapshot::Snapshot;
 
@@ -31,4 +31,26 @@ pub(crate) struct Shared {
     pub(crate) injector: OnceLock<Injector>,
     /// VTEPs that it is slower for: see `Dataplane::segment_for`.
     pub(crate) segment_for: ArcSwap<HashSet<Ipv4Addr, RandomState>>,
+}
+
+impl Shared {
+    /// For so many workers, with empty tables.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for a letter box.
+    pub(crate) fn new(workers: usize) -> std::io::Result<Self> {
+        Ok(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
+            inboxes: (0..workers)
+                .map(|_| Inbox::new())
+                .collect::<Result<_, _>>()?,
+            counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            capture: ArcSwapOption::empty(),
+            for_node: ArrayQueue::new(NODE_FRAMES),
+            heard: ArrayQueue::new(LOOPBACKS),
+            stop: AtomicBool::new(false),
+            injector: OnceLock::new(),
+            segment_for: ArcSwap::default(),
+        })
+    }
 }

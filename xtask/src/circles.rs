@@ -21,7 +21,6 @@ use crate::report::Report;
 const LIMITS: &[(&str, usize, usize)] = &[
     ("weft-mesh", 15, 15),
     ("weft-cluster", 9, 9),
-    ("weft-dataplane", 2, 2),
     ("weft-agent", 3, 3),
     ("weft-cli", 2, 10),
 ];
