@@ -4,6 +4,7 @@
 //! - ARCHITECTURE.md has the crates and rings that there are ([`parts`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
+//! - dependencies are named by the code that they are for ([`dependencies`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
@@ -23,6 +24,7 @@
 mod arrows;
 mod circles;
 mod deny;
+mod dependencies;
 mod glossary;
 mod hash_order;
 mod lints;
@@ -145,6 +147,7 @@ fn check() -> anyhow::Result<Report> {
     circles::check(&metadata, &mut report)?;
     pure_code::check(&metadata, &mut report)?;
     purity::check(root, &mut report)?;
+    dependencies::check(&metadata, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
     glossary::check(root, &mut report)?;
