@@ -7,6 +7,7 @@
 //! - dependencies are named by the code that they are for ([`dependencies`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
+//! - structs with several locks say in which order they are taken ([`locks`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
 //! - links and names of files in the texts lead somewhere ([`texts`]);
 //! - references in `docs/` are what the code says ([`mod@reference`]);
@@ -28,6 +29,7 @@ mod dependencies;
 mod glossary;
 mod hash_order;
 mod lints;
+mod locks;
 mod modules;
 mod parts;
 mod paths;
@@ -150,6 +152,7 @@ fn check() -> anyhow::Result<Report> {
     dependencies::check(&metadata, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
+    locks::check(root, &mut report)?;
     glossary::check(root, &mut report)?;
     texts::check(root, &mut report)?;
     reference::check(root, &mut report)?;

@@ -88,6 +88,7 @@ pub(crate) struct Session {
     remembered: Weak<Assignment>,
 }
 
+/// No two of its locks are held at once.
 #[derive(Debug)]
 struct Shared {
     config: SessionConfig,
