@@ -16,7 +16,7 @@ pub(crate) const NODE_FRAMES: usize = 256;
 /// Loopback messages that wait in one direction, at most.
 pub(crate) const LOOPBACKS: usize = 256;
 /// Who may ask a worker for its flows at once.
-pub(crate) const QUESTIONS: usize = 4;
+const QUESTIONS: usize = 4;
 
 /// Entries of flows whose replica's frames another worker reads.
 #[derive(Debug, Clone, Copy)]
