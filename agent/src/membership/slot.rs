@@ -35,6 +35,7 @@ struct Addresses {
 }
 
 /// At most one membership.
+/// Its locks are taken in this order: `transition`, `member`.
 #[derive(Debug)]
 pub(crate) struct Slot {
     around: Surroundings,

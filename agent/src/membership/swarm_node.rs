@@ -51,6 +51,7 @@ pub(crate) struct Surroundings {
 }
 
 /// A node in its swarm.
+/// No two of its locks are held at once.
 pub(crate) struct SwarmNode {
     pub(crate) handles: Arc<Handles>,
     /// Those of `network connect`.

@@ -91,6 +91,7 @@ pub struct Session {
     remembered: Weak<Assignment>,
 }
 
+/// No two of its locks are held at once.
 #[derive(Debug)]
 struct Shared {
     config: SessionConfig,
