@@ -16,7 +16,7 @@ use weft_wire::Instant;
 pub use self::rng::Rng;
 use self::view::View;
 use crate::load::ServiceLoad;
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// How replicas are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
-use crate::flow::Key;
+use crate::key::Key;
 
 /// Places for claims. Two connections that meet in one place by chance only cost the second its
 /// client's own port, so a few times the flows that a node has will do: 512 KiB.

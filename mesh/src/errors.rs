@@ -19,11 +19,14 @@ use weft_wire::quoted::{Quoted, path_mtu, quoted};
 use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role, is_of_window};
-use crate::forward::{Forward, rewrite_forward};
+use crate::context::Context;
+use crate::flow::{Flow, Origin, Role, is_of_window};
+use crate::key::Key;
 use crate::returns::scope_of;
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::rewrite::rewrite_forward;
+use crate::state::FlowState;
+use crate::table::FlowTable;
+use crate::verdict::{Forward, Reverse};
 
 impl FlowTable {
     /// An error about a packet of the replica, from the client or from a router before it.

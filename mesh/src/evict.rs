@@ -3,7 +3,8 @@
 
 use weft_wire::Instant;
 
-use crate::flow::{FlowState, HALF_CLOSED, Origin, Role};
+use crate::flow::{HALF_CLOSED, Origin, Role};
+use crate::state::FlowState;
 use crate::table::FlowTable;
 
 /// Entries looked at, at most, among those that will end next.

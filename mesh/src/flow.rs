@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
-use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
 use weft_wire::reply::segment_end;
-use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
+use weft_wire::{Instant, IpInfo, Mac, PortId, Vni};
 
+use crate::claims::Claims;
+use crate::key::Key;
 use crate::load::OpenFlow;
+use crate::state::FlowState;
 use crate::syn_ring::SynRef;
-use crate::table::FlowConfig;
 
 /// Handshake that nobody finished: a little longer than Linux retransmits a SYN-ACK (63 s).
 const HANDSHAKE: Duration = Duration::from_secs(75);
@@ -21,6 +24,39 @@ const CLOSED: Duration = Duration::from_secs(10);
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// A datagram entry that belongs to another worker, should that worker's removal be lost.
 const GUEST_DATAGRAMS: Duration = Duration::from_secs(3600);
+
+/// Limits and identity of a table.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    /// Number of the worker that owns the table.
+    pub worker: u16,
+    /// Flows at most. Memory grows with use, up to about 300 bytes for each.
+    pub capacity: usize,
+    /// Unanswered connections, at most, that can be moved to another replica.
+    pub syn_copies: usize,
+    /// Seed of hashes and of random choices; draw it at random.
+    pub seed: u64,
+    /// Idle time after which datagrams that were never answered are forgotten.
+    pub udp_idle: Duration,
+    /// Idle time after which datagrams that were answered are forgotten.
+    pub udp_answered_idle: Duration,
+    /// The same for all workers of a node.
+    pub claims: Arc<Claims>,
+}
+
+impl Default for FlowConfig {
+    fn default() -> Self {
+        Self {
+            worker: 0,
+            capacity: 262_144,
+            syn_copies: 4096,
+            seed: 0,
+            udp_idle: Duration::from_secs(30),
+            udp_answered_idle: Duration::from_secs(180),
+            claims: Arc::new(Claims::new(0)),
+        }
+    }
+}
 
 /// Where a client's frames come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,87 +120,12 @@ pub enum Target {
     Mesh,
 }
 
-/// How far a flow is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlowState {
-    /// The replica has not answered the SYN.
-    SynSent,
-    /// The replica has answered, the client has not confirmed.
-    SynAnswered,
-    /// Open. Never ends by being idle.
-    Established,
-    /// The client has closed its side.
-    FinClient,
-    /// The replica has closed its side.
-    FinReplica,
-    /// Both have closed.
-    Closing,
-    /// One of them has reset the connection.
-    Reset,
-    /// Datagrams from the client only.
-    Datagrams,
-    /// Datagrams in both directions.
-    DatagramsAnswered,
-}
-
-impl FlowState {
-    /// True while a connection may be moved to another replica: none has answered it.
-    #[must_use]
-    pub const fn is_unanswered(self) -> bool {
-        matches!(self, Self::SynSent)
-    }
-
-    /// True when nothing more than stray segments can follow.
-    #[must_use]
-    pub const fn is_over(self) -> bool {
-        matches!(self, Self::Closing | Self::Reset)
-    }
-
-    /// The state after a TCP segment from the client.
-    pub(crate) const fn after_client(self, flags: u8) -> Self {
-        if flags & TCP_RST != 0 {
-            return Self::Reset;
-        }
-        if flags & TCP_FIN != 0 {
-            return match self {
-                Self::FinReplica | Self::Closing => Self::Closing,
-                Self::Reset => Self::Reset,
-                _ => Self::FinClient,
-            };
-        }
-        match self {
-            // Only who got the SYN-ACK can acknowledge it.
-            Self::SynSent | Self::SynAnswered if flags & (TCP_ACK | TCP_SYN) == TCP_ACK => {
-                Self::Established
-            }
-            _ => self,
-        }
-    }
-
-    /// The state after a TCP segment from the replica.
-    pub(crate) const fn after_replica(self, flags: u8) -> Self {
-        if flags & TCP_RST != 0 {
-            return Self::Reset;
-        }
-        if flags & TCP_FIN != 0 {
-            return match self {
-                Self::FinClient | Self::Closing => Self::Closing,
-                Self::Reset => Self::Reset,
-                _ => Self::FinReplica,
-            };
-        }
-        match self {
-            Self::SynSent if flags & (TCP_ACK | TCP_SYN) == TCP_ACK | TCP_SYN => Self::SynAnswered,
-            _ => self,
-        }
-    }
-}
-
-/// One direction of a flow, within its network.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key {
-    pub(crate) scope: u32,
-    pub(crate) tuple: FiveTuple,
+/// Addresses and ports of a connection as its replica sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplicaSide {
+    pub(crate) key: Key,
+    /// In [`crate::Claims`].
+    pub(crate) claimed: bool,
 }
 
 /// Whose flow an entry is.
@@ -419,29 +380,6 @@ mod tests {
     #[test]
     fn an_entry_fits_in_four_cache_lines() {
         assert!(size_of::<Option<Flow>>() <= 256, "{}", size_of::<Flow>());
-    }
-
-    #[test]
-    fn states_follow_the_handshake_and_both_closes() {
-        use FlowState as S;
-        let (syn, ack, fin) = (TCP_SYN, TCP_ACK, TCP_FIN | TCP_ACK);
-        let mut s = S::SynSent;
-        s = s.after_client(syn);
-        assert_eq!(s, S::SynSent);
-        s = s.after_replica(syn | ack);
-        assert_eq!(s, S::SynAnswered);
-        s = s.after_client(ack);
-        assert_eq!(s, S::Established);
-        s = s.after_replica(syn | ack);
-        assert_eq!(s, S::Established);
-        assert_eq!(s.after_client(fin), S::FinClient);
-        assert_eq!(s.after_client(fin).after_client(fin), S::FinClient);
-        assert_eq!(s.after_client(fin).after_replica(fin), S::Closing);
-        assert_eq!(s.after_replica(fin).after_client(fin), S::Closing);
-        assert_eq!(s.after_replica(fin).after_client(ack), S::FinReplica);
-        assert_eq!(s.after_client(TCP_RST), S::Reset);
-        assert_eq!(s.after_replica(TCP_RST | ack), S::Reset);
-        assert_eq!(S::Reset.after_client(fin).after_replica(fin), S::Reset);
     }
 
     #[test]

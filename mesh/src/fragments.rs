@@ -15,10 +15,10 @@ use weft_wire::fragment::{FragmentHeader, fragment_header};
 use weft_wire::frame::{Fragment, TCP, UDP};
 use weft_wire::{DropReason, Instant, IpInfo, Vni};
 
+use crate::context::Context;
 use crate::flow::{Origin, Role};
-use crate::forward::Forward;
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::table::FlowTable;
+use crate::verdict::{Forward, Reverse};
 
 /// How long the fragments of a datagram may take. Receivers wait longer, but a sender sends them
 /// back to back, and identifications of 16 bits come round quickly.

@@ -10,10 +10,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use weft_wire::{FiveTuple, Mac, Vni};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role};
-use crate::forward::port_load;
+use crate::context::{Context, port_load};
+use crate::flow::{Flow, Origin, Role};
+use crate::key::Key;
 use crate::returns::scope_of;
-use crate::table::{Context, FlowTable};
+use crate::state::FlowState;
+use crate::table::FlowTable;
 
 /// Words of a record. The first one is zero in a record that holds nothing.
 pub const RECORD_WORDS: usize = 16;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use weft_wire::frame::TCP;
 use weft_wire::{Instant, Vni};
 
-use crate::flow::{FlowState, Role, Target};
+use crate::flow::{Role, Target};
 use crate::services::Protocol;
+use crate::state::FlowState;
 use crate::table::FlowTable;
 
 /// One connection, or one exchange of datagrams, as its table has it.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use crate::ejection::Failure;
-use crate::flow::{Flow, FlowState, Origin};
+use crate::flow::{Flow, FlowConfig, Origin};
 use crate::load::OpenFlow;
-use crate::table::{FlowConfig, FlowTable};
+use crate::state::FlowState;
+use crate::table::FlowTable;
 
 /// A client that repeats a SYN sooner does not do so because nobody answered: the first
 /// retransmission comes after a second (RFC 6298 section 2).

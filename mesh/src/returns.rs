@@ -5,12 +5,14 @@
 //! remembers which node the client came through, as the answers have to pass it on their way back.
 
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
+use weft_wire::rewrite::{Side, rewrite_endpoint};
+use weft_wire::{IpInfo, Mac, Vni, quoted};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role};
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::context::Context;
+use crate::flow::{Flow, Origin, Role};
+use crate::key::Key;
+use crate::state::FlowState;
+use crate::table::FlowTable;
 
 impl FlowTable {
     /// Takes note of a client's frame, from the underlay and on network `vni`, for a replica of this
@@ -132,30 +134,4 @@ impl FlowTable {
 pub(crate) const fn scope_of(via: Mac) -> u32 {
     let [_, _, a, b, c, d] = via.0;
     u32::from_be_bytes([a, b, c, d]) | 1 << 24
-}
-
-/// Sends an answer to the node that its client came through.
-pub(crate) fn rewrite_return(
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> Reverse {
-    let client = flow.forward.tuple;
-    if flow.reverse.tuple.dport != client.sport
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
-    {
-        return Reverse::Drop(DropReason::BadIpHeader);
-    }
-    set_macs(frame, flow.replica_mac, flow.client_mac);
-    Reverse::Return {
-        dst_mac: flow.client_mac,
-    }
 }

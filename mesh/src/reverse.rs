@@ -1,49 +1,14 @@
 //! Replica to client.
 
 use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum, quoted};
+use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 
-use crate::flow::{Flow, FlowState, Install, Role, Target};
-use crate::forward::{clamp, payload_of, port_load, rewrite_forward};
-use crate::returns::rewrite_return;
-use crate::table::{Context, FlowTable};
-
-/// What becomes of a frame that may come from a replica.
-#[derive(Debug, Clone, Copy)]
-pub enum Reverse {
-    /// Belongs to no flow here; unchanged, treat it as any other frame.
-    NotAFlow,
-    /// Rewritten in place: the client sees the service answer.
-    Rewritten {
-        /// Where the client is.
-        to: Target,
-    },
-    /// The replica refused the connection, which goes to the next one before the client notices.
-    /// Drop this frame ([`DropReason::Retried`]) and send [`FlowTable::retry_frame`] instead.
-    Retry {
-        /// Network of the next replica.
-        vni: Vni,
-        /// Its Ethernet address, already in that frame.
-        dst_mac: Mac,
-        /// Hand this to the worker that reads its frames, before the frame itself.
-        install: Option<Install>,
-    },
-    /// Unchanged; give it to that worker, whose [`FlowTable::reverse`] decides. Only frames that
-    /// open, end or first answer a flow take this way.
-    ToOwner {
-        /// Number of the worker.
-        worker: u16,
-    },
-    /// It answers a client that came through another node: deliver it, its Ethernet addresses set,
-    /// to `dst_mac` on the same network.
-    Return {
-        /// The other node's address on the ingress network.
-        dst_mac: Mac,
-    },
-    /// Drop it.
-    Drop(DropReason),
-}
+use crate::context::{Context, port_load};
+use crate::flow::Role;
+use crate::rewrite::{clamp, payload_of, rewrite_forward, rewrite_return, rewrite_reverse};
+use crate::state::FlowState;
+use crate::table::FlowTable;
+use crate::verdict::Reverse;
 
 impl FlowTable {
     /// Undoes the rewrite in a replica's frame on network `vni`.
@@ -226,34 +191,4 @@ impl FlowTable {
             install,
         })
     }
-}
-
-/// Applies the inverse of a flow's rewrite to a frame of the replica.
-fn rewrite_reverse(flow: &Flow, frame: &mut [u8], info: &IpInfo, partial_csum: bool) -> bool {
-    let client = flow.forward.tuple;
-    let seen_as = flow.reverse.tuple;
-    if !rewrite_endpoint(
-        frame,
-        info,
-        Side::Source,
-        client.dst,
-        Some(client.dport),
-        partial_csum,
-    ) {
-        return false;
-    }
-    if (seen_as.dst, seen_as.dport) != (client.src, client.sport)
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
-    {
-        return false;
-    }
-    set_macs(frame, flow.service_mac, flow.client_mac);
-    true
 }

@@ -6,8 +6,9 @@ use weft_wire::frame::TCP;
 use weft_wire::reply::{self, tcp_reset};
 use weft_wire::{FiveTuple, Mac, PortId, Vni};
 
+use crate::context::Context;
 use crate::flow::{Flow, Origin, Role, Target};
-use crate::table::{Context, FlowTable};
+use crate::table::FlowTable;
 
 /// Longest reset: Ethernet, IPv6, TCP.
 const RESET_BYTES: usize = 14 + 40 + 20;

@@ -3,71 +3,25 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use crate::balancer::Rng;
-use crate::claims::Claims;
+use crate::clients::Clients;
+use crate::context::Context;
 use crate::evict::Evictions;
-use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
-use crate::forward::ReplicaSide;
+use crate::flow::{Flow, FlowConfig, Install, Removal, ReplicaSide, Role};
 use crate::fragments::Fragments;
 use crate::journal::{Journal, is_kept};
-use crate::limits::Clients;
+use crate::key::Key;
 use crate::outcome::{close, note_answer};
-use crate::services::Services;
+use crate::state::FlowState;
 use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
 use crate::tenants::Tenants;
 use crate::wheel::Wheel;
-
-/// Limits and identity of a table.
-#[derive(Debug, Clone)]
-pub struct FlowConfig {
-    /// Number of the worker that owns the table.
-    pub worker: u16,
-    /// Flows at most. Memory grows with use, up to about 300 bytes for each.
-    pub capacity: usize,
-    /// Unanswered connections, at most, that can be moved to another replica.
-    pub syn_copies: usize,
-    /// Seed of hashes and of random choices; draw it at random.
-    pub seed: u64,
-    /// Idle time after which datagrams that were never answered are forgotten.
-    pub udp_idle: Duration,
-    /// Idle time after which datagrams that were answered are forgotten.
-    pub udp_answered_idle: Duration,
-    /// The same for all workers of a node.
-    pub claims: Arc<Claims>,
-}
-
-impl Default for FlowConfig {
-    fn default() -> Self {
-        Self {
-            worker: 0,
-            capacity: 262_144,
-            syn_copies: 4096,
-            seed: 0,
-            udp_idle: Duration::from_secs(30),
-            udp_answered_idle: Duration::from_secs(180),
-            claims: Arc::new(Claims::new(0)),
-        }
-    }
-}
-
-/// What a call needs to know of the world.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The time.
-    pub now: Instant,
-    /// Number of the snapshot that `services` belongs to.
-    pub epoch: u64,
-    /// The services.
-    pub services: &'a Services,
-}
 
 /// What happened to the flows of a table since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -302,6 +256,28 @@ impl FlowTable {
         self.by_reverse
             .find(hash, |&at| self.get(at).is_some_and(|f| f.reverse == *key))
             .copied()
+    }
+
+    /// Whether the flow's replica is still there; looked up once for each snapshot.
+    pub(crate) fn is_alive(&mut self, cx: &Context<'_>, at: u32) -> bool {
+        let Some(flow) = self.get_mut(at) else {
+            return false;
+        };
+        if flow.epoch == cx.epoch || flow.state.is_over() {
+            return true;
+        }
+        if flow.role == Role::Return {
+            let (vni, replica) = (flow.origin.vni(), flow.reverse.tuple.src);
+            return cx.services.is_replica(vni, replica);
+        }
+        match cx.services.replica(flow.origin.vni(), flow.replica_key) {
+            Some(replica) if replica.ip == flow.reverse.tuple.src => {
+                flow.epoch = cx.epoch;
+                flow.replica_mac = replica.mac;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Takes in a flow whose keys are not there yet; makes room where it can.

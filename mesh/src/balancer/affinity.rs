@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::rng::Rng;
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// The replica that a client belongs to. Where it cannot take the connection, the next best one
 /// does, and no other client moves.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use super::{Balancer, Policy, Rng};
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// One connection, in the unit of estimates.
 const ONE: i64 = 256;

@@ -7,7 +7,7 @@ use weft_wire::{Instant, Mac, Vni};
 
 use super::{Affinity, Balancer, Choice, Policy, Rng};
 use crate::ejection::Failure;
-use crate::services::Replica;
+use crate::replica::Replica;
 
 fn replicas(loads: &[u32]) -> Vec<Replica> {
     (0u8..)

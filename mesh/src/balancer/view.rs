@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::estimate::{Estimate, Score};
 use super::rng::Rng;
 use super::{Balancer, Choice};
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// A service's replicas, and who of them is left out.
 #[derive(Clone, Copy)]
