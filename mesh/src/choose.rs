@@ -8,6 +8,7 @@ use crate::flow::{Install, Origin, ReplicaSide};
 use crate::key::Key;
 use crate::replica::Replica;
 use crate::services::Service;
+use crate::store::FlowId;
 use crate::table::FlowTable;
 
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
@@ -107,7 +108,8 @@ impl FlowTable {
 
     /// The key, when nobody has it.
     fn take(&self, key: Key, shared: bool) -> Option<ReplicaSide> {
-        let free = self.find_reverse(&key).is_none() && (!shared || self.config.claims.claim(&key));
+        let free =
+            self.store.find_reverse(&key).is_none() && (!shared || self.config.claims.claim(&key));
         free.then_some(ReplicaSide {
             key,
             claimed: shared,
@@ -116,8 +118,8 @@ impl FlowTable {
 
     /// Moves an unanswered connection to a replica that was not tried yet. `None` when there is
     /// none; else what the worker of the new replica needs.
-    pub(crate) fn retry(&mut self, cx: &Context<'_>, at: u32) -> Option<Option<Install>> {
-        let flow = self.get(at)?;
+    pub(crate) fn retry(&mut self, cx: &Context<'_>, at: FlowId) -> Option<Option<Install>> {
+        let flow = self.store.get(at)?;
         let (origin, key, current, syn) = (flow.origin, flow.forward, flow.replica_key, flow.syn);
         let mut tried = [current; crate::syn_ring::MAX_TRIES];
         let mut tried_len = 1;
@@ -137,7 +139,7 @@ impl FlowTable {
         }
         self.move_reverse(at, reverse);
         let worker = self.config.worker;
-        let flow = self.get_mut(at)?;
+        let flow = self.store.get_mut(at)?;
         if let Some(open) = flow.open.take() {
             open.load().count_retried();
         }

@@ -52,13 +52,17 @@ impl FlowTable {
             scope: origin.scope(),
             tuple: quoted.tuple.reversed(),
         };
-        let Some(at) = self.find_forward(&key) else {
+        let Some(at) = self.store.find_forward(&key) else {
             return stray;
         };
         if !self.is_alive(cx, at) {
             return Forward::Drop(DropReason::NoReplica);
         }
-        let Some(flow) = self.get_mut(at).filter(|f| replica_sent(f, frame, &quoted)) else {
+        let Some(flow) = self
+            .store
+            .get_mut(at)
+            .filter(|f| replica_sent(f, frame, &quoted))
+        else {
             return stray;
         };
         let rewritten = rewrite_quoted(frame, info, &flow.reverse.tuple, partial_csum)
@@ -96,11 +100,13 @@ impl FlowTable {
             // To who seemed to have sent the packet.
             .filter(|quoted| quoted.tuple.src == info.dst)
             .and_then(|quoted| {
-                let at = self.find_reverse(&Key {
+                let at = self.store.find_reverse(&Key {
                     scope: vni.get(),
                     tuple: quoted.tuple.reversed(),
                 })?;
-                self.get(at).filter(|f| client_sent(f, frame, &quoted))
+                self.store
+                    .get(at)
+                    .filter(|f| client_sent(f, frame, &quoted))
             });
         let Some(flow) = found else {
             return Reverse::NotAFlow;
@@ -134,8 +140,8 @@ impl FlowTable {
         if !self.narrow {
             return None;
         }
-        let at = self.find_reverse(&Self::key_of(vni.get(), info))?;
-        Some(self.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
+        let at = self.store.find_reverse(&Self::key_of(vni.get(), info))?;
+        Some(self.store.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
     }
 
     /// An error from another node about a packet of a replica here, which has the client at another
@@ -144,11 +150,11 @@ impl FlowTable {
         let Some(quoted) = quoted(frame, info) else {
             return;
         };
-        let found = self.find_forward(&Key {
+        let found = self.store.find_forward(&Key {
             scope: scope_of(frame::src_mac(frame)),
             tuple: quoted.tuple.reversed(),
         });
-        let Some(flow) = found.and_then(|at| self.get(at)) else {
+        let Some(flow) = found.and_then(|at| self.store.get(at)) else {
             return;
         };
         let sent = flow.reverse.tuple;

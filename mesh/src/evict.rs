@@ -5,6 +5,7 @@ use weft_wire::Instant;
 
 use crate::flow::{HALF_CLOSED, Origin, Role};
 use crate::state::FlowState;
+use crate::store::FlowId;
 use crate::table::FlowTable;
 
 /// Entries looked at, at most, among those that will end next.
@@ -99,12 +100,14 @@ impl FlowTable {
     /// Ends one of the flows that would have ended first, were they left alone.
     fn evict_nearest(&mut self, newcomer: &Origin) -> bool {
         let full = self.has_its_part(newcomer);
-        let mut best: Option<((Rank, bool, Instant), u32)> = None;
-        let mut next = self.wheel.peek();
+        let mut best: Option<((Rank, bool, Instant), FlowId)> = None;
+        let mut next = self.store.nearest();
         for _ in 0..NEAREST {
             let Some(at) = next else { break };
-            next = self.wheel.after(at);
-            let Some(flow) = self.get(at) else { continue };
+            next = self.store.after(at);
+            let Some(flow) = self.store.get(at) else {
+                continue;
+            };
             let (rank, origin, owned) =
                 (Rank::of(flow.state), flow.origin, flow.role == Role::Owner);
             let last_seen = flow.last_seen;
@@ -128,12 +131,12 @@ impl FlowTable {
     /// Forgets a flow of another worker that was idle for long: should its removal have been lost,
     /// nothing else would.
     fn evict_guest(&mut self, now: Instant) -> bool {
-        for _ in 0..GUESTS.min(self.slots()) {
-            let at = self.next_sample();
-            let idle = self.get(at).is_some_and(|flow| {
-                flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED
-            });
-            if idle {
+        for _ in 0..GUESTS.min(self.store.places()) {
+            let place = self.next_place();
+            let Some((at, flow)) = self.store.at(place) else {
+                continue;
+            };
+            if flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED {
                 return self.evict(at);
             }
         }
@@ -146,10 +149,12 @@ impl FlowTable {
         if self.has_its_part(newcomer) {
             return false;
         }
-        let mut best: Option<((Rank, Instant), u32)> = None;
-        for _ in 0..SAMPLED.min(self.slots()) {
-            let at = self.next_sample();
-            let Some(flow) = self.get(at) else { continue };
+        let mut best: Option<((Rank, Instant), FlowId)> = None;
+        for _ in 0..SAMPLED.min(self.store.places()) {
+            let place = self.next_place();
+            let Some((at, flow)) = self.store.at(place) else {
+                continue;
+            };
             let merit = (Rank::of(flow.state), flow.last_seen);
             if self.is_greedy(&flow.origin, newcomer) && best.is_none_or(|(least, _)| merit < least)
             {
@@ -159,7 +164,7 @@ impl FlowTable {
         best.is_some_and(|(_, at)| self.evict(at))
     }
 
-    fn evict(&mut self, at: u32) -> bool {
+    fn evict(&mut self, at: FlowId) -> bool {
         let Some(flow) = self.remove(at) else {
             return false;
         };
@@ -168,9 +173,9 @@ impl FlowTable {
     }
 
     /// Goes round all entries, a few with each call.
-    fn next_sample(&mut self) -> u32 {
-        self.hand = (self.hand + 1) % self.slots().max(1);
-        u32::try_from(self.hand).unwrap_or(0)
+    fn next_place(&mut self) -> usize {
+        self.hand = (self.hand + 1) % self.store.places().max(1);
+        self.hand
     }
 }
 

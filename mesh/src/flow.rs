@@ -13,6 +13,7 @@ use crate::claims::Claims;
 use crate::key::Key;
 use crate::load::OpenFlow;
 use crate::state::FlowState;
+use crate::store::Keyed;
 use crate::syn_ring::SynRef;
 
 /// Handshake that nobody finished: a little longer than Linux retransmits a SYN-ACK (63 s).
@@ -175,6 +176,23 @@ pub(crate) struct Flow {
     pub(crate) limited: Option<NonZeroU64>,
 }
 
+impl Keyed for Flow {
+    #[inline]
+    fn forward(&self) -> &Key {
+        &self.forward
+    }
+
+    #[inline]
+    fn has_forward(&self) -> bool {
+        !matches!(self.role, Role::Guest { .. })
+    }
+
+    #[inline]
+    fn reverse(&self) -> &Key {
+        &self.reverse
+    }
+}
+
 impl Flow {
     /// How long the entry lives after its last packet; `None` for as long as it takes.
     pub(crate) fn timeout(&self, config: &FlowConfig) -> Option<Duration> {
@@ -195,9 +213,9 @@ impl Flow {
         }
     }
 
-    /// Whether frames of the client find the entry.
-    pub(crate) const fn has_forward(&self) -> bool {
-        !matches!(self.role, Role::Guest { .. })
+    /// When the entry's time is up, unless a packet comes before; `None` while it does not end.
+    pub(crate) fn deadline(&self, config: &FlowConfig) -> Option<Instant> {
+        Some(self.last_seen.after(self.timeout(config)?))
     }
 
     /// Takes note of what the client has sent and received, for a reset that it will believe.

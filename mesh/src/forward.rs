@@ -8,6 +8,7 @@ use crate::flow::{Flow, Install, Origin, Role};
 use crate::key::Key;
 use crate::rewrite::{clamp, payload_of, rewrite_forward};
 use crate::state::FlowState;
+use crate::store::FlowId;
 use crate::syn_ring::SynRef;
 use crate::table::FlowTable;
 use crate::verdict::{Forward, Refusal};
@@ -56,7 +57,7 @@ impl FlowTable {
         partial_csum: bool,
     ) -> Forward {
         let key = Self::key_of(origin.scope(), info);
-        let Some(at) = self.find_forward(&key) else {
+        let Some(at) = self.store.find_forward(&key) else {
             return self.forward_new(cx, origin, key, frame, info, partial_csum);
         };
         let alive = self.is_alive(cx, at);
@@ -79,14 +80,14 @@ impl FlowTable {
     fn forward_segment(
         &mut self,
         cx: &Context<'_>,
-        at: u32,
+        at: FlowId,
         alive: bool,
         origin: &Origin,
         frame: &mut [u8],
         info: &IpInfo,
         partial_csum: bool,
     ) -> Forward {
-        let Some(state) = self.get(at).map(|flow| flow.state) else {
+        let Some(state) = self.store.get(at).map(|flow| flow.state) else {
             return Forward::Drop(DropReason::NotAFlow);
         };
         let mut install = None;
@@ -120,9 +121,9 @@ impl FlowTable {
             self.counters.lost_replica += 1;
             return refuse_stranger(info);
         }
-        let state = self.get(at).map_or(state, |flow| flow.state);
+        let state = self.store.get(at).map_or(state, |flow| flow.state);
         let next = state.after_client(info.tcp_flags);
-        if let Some(flow) = self.get_mut(at) {
+        if let Some(flow) = self.store.get_mut(at) {
             let forged = next == FlowState::Reset && !flow.believes_reset(frame, info);
             if forged {
                 return self.forward_known(cx, at, install, frame, info, partial_csum);
@@ -136,8 +137,8 @@ impl FlowTable {
 
     /// The client repeats its SYN: it did not see the answer. The replica may have ended since, and
     /// then refuses; with a copy to send elsewhere the connection is unanswered again.
-    fn ask_again(&mut self, at: u32, frame: &[u8], info: &IpInfo, partial_csum: bool) {
-        let owned = self.get(at).filter(|flow| flow.role == Role::Owner);
+    fn ask_again(&mut self, at: FlowId, frame: &[u8], info: &IpInfo, partial_csum: bool) {
+        let owned = self.store.get(at).filter(|flow| flow.role == Role::Owner);
         let Some(replica) = owned.map(|flow| flow.replica_key) else {
             return;
         };
@@ -145,7 +146,7 @@ impl FlowTable {
             return;
         };
         self.set_state(at, FlowState::SynSent);
-        if let Some(flow) = self.get_mut(at) {
+        if let Some(flow) = self.store.get_mut(at) {
             flow.syn = Some(kept);
         }
     }
@@ -169,14 +170,14 @@ impl FlowTable {
     pub(crate) fn forward_known(
         &mut self,
         cx: &Context<'_>,
-        at: u32,
+        at: FlowId,
         install: Option<Install>,
         frame: &mut [u8],
         info: &IpInfo,
         partial_csum: bool,
     ) -> Forward {
         let worker = self.config.worker;
-        let Some(flow) = self.get_mut(at) else {
+        let Some(flow) = self.store.get_mut(at) else {
             return Forward::Drop(DropReason::NotAFlow);
         };
         flow.last_seen = cx.now;

@@ -17,6 +17,7 @@ use weft_wire::{DropReason, Instant, IpInfo, Vni};
 
 use crate::context::Context;
 use crate::flow::{Origin, Role};
+use crate::store::FlowId;
 use crate::table::FlowTable;
 use crate::verdict::{Forward, Reverse};
 
@@ -59,7 +60,7 @@ impl Datagram {
 #[derive(Debug, Clone, Copy)]
 struct Follow {
     /// Number of the flow, and what tells it from a later one with that number.
-    at: u32,
+    at: FlowId,
     role: Role,
     serial: u64,
     /// The first fragment went to the flow's owner; the others must not overtake it.
@@ -214,7 +215,7 @@ impl FlowTable {
         }
         let verdict = self.forward_packet(cx, origin, frame, info, partial_csum);
         if let Forward::Rewritten { .. } = verdict
-            && let Some(at) = self.find_forward(&Self::key_of(origin.scope(), info))
+            && let Some(at) = self.store.find_forward(&Self::key_of(origin.scope(), info))
         {
             self.begin_datagram(cx.now, datagram, at, info, &header, false);
         }
@@ -252,7 +253,7 @@ impl FlowTable {
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
-        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
+        let Some(at) = self.store.find_reverse(&Self::key_of(vni.get(), info)) else {
             return Reverse::NotAFlow;
         };
         if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
@@ -275,12 +276,14 @@ impl FlowTable {
         &mut self,
         now: Instant,
         datagram: Datagram,
-        at: u32,
+        at: FlowId,
         info: &IpInfo,
         header: &FragmentHeader,
         to_owner: bool,
     ) {
-        let Some(flow) = self.get(at) else { return };
+        let Some(flow) = self.store.get(at) else {
+            return;
+        };
         let follow = Follow {
             at,
             role: flow.role,
@@ -302,7 +305,8 @@ impl FlowTable {
 
     /// Whether the flow is still the one that the first fragment belonged to.
     fn is_there(&self, follow: &Follow) -> bool {
-        self.get(follow.at)
+        self.store
+            .get(follow.at)
             .is_some_and(|flow| (flow.role, flow.serial) == (follow.role, follow.serial))
     }
 }

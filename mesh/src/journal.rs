@@ -15,6 +15,7 @@ use crate::flow::{Flow, Origin, Role};
 use crate::key::Key;
 use crate::returns::scope_of;
 use crate::state::FlowState;
+use crate::store::{FlowId, Keyed};
 use crate::table::FlowTable;
 
 /// Words of a record. The first one is zero in a record that holds nothing.
@@ -95,7 +96,7 @@ impl FlowTable {
         cx: &Context<'_>,
         record: &Record,
         origin: &mut impl FnMut(SavedOrigin) -> Option<Origin>,
-    ) -> Option<u32> {
+    ) -> Option<FlowId> {
         let mut flow = self.decode(cx, record, origin)?;
         if flow.role == Role::Owner {
             let service = cx
@@ -106,8 +107,8 @@ impl FlowTable {
             let port = port_load(cx, &flow.origin, &flow.forward);
             flow.open = Some(replica.load.open().at_port(port));
         }
-        let taken = self.find_reverse(&flow.reverse).is_some()
-            || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
+        let taken = self.store.find_reverse(&flow.reverse).is_some()
+            || (flow.has_forward() && self.store.find_forward(&flow.forward).is_some());
         if taken {
             return None;
         }
@@ -117,27 +118,27 @@ impl FlowTable {
     }
 
     /// Brings the record of a flow up to date after it was `kept` before, or not.
-    pub(crate) fn record(&mut self, at: u32, kept: bool) {
+    pub(crate) fn record(&mut self, at: FlowId, kept: bool) {
         let Some(journal) = &mut self.journal else {
             return;
         };
-        let Some(flow) = self.flows.get(at as usize).and_then(Option::as_ref) else {
+        let Some(flow) = self.store.get(at) else {
             return;
         };
         match (kept, is_kept(flow)) {
-            (true, true) => journal.set_head(at, head(flow)),
-            (false, true) => journal.write(at, &encode(flow)),
-            (true, false) => journal.set_head(at, 0),
+            (true, true) => journal.set_head(at.get(), head(flow)),
+            (false, true) => journal.write(at.get(), &encode(flow)),
+            (true, false) => journal.set_head(at.get(), 0),
             (false, false) => {}
         }
     }
 
     /// Clears the record of a place that is free now.
-    pub(crate) fn forget_record(&mut self, at: u32, flow: &Flow) {
+    pub(crate) fn forget_record(&mut self, at: FlowId, flow: &Flow) {
         if let Some(journal) = &mut self.journal
             && is_kept(flow)
         {
-            journal.set_head(at, 0);
+            journal.set_head(at.get(), 0);
         }
     }
 

@@ -41,6 +41,7 @@ mod reverse;
 mod rewrite;
 mod services;
 mod state;
+mod store;
 mod sweep;
 mod syn_ring;
 mod table;

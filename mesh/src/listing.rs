@@ -45,8 +45,9 @@ impl FlowTable {
         budget: usize,
         rows: &mut Vec<FlowRow>,
     ) -> Option<usize> {
-        let end = self.slots().min(from.saturating_add(budget));
-        for flow in self.flows.get(from..end)?.iter().flatten() {
+        let places = self.store.places();
+        let end = places.min(from.saturating_add(budget));
+        for flow in self.store.among(from..end)? {
             if flow.role != Role::Owner {
                 continue;
             }
@@ -67,6 +68,6 @@ impl FlowTable {
                 idle: now.since(flow.last_seen),
             });
         }
-        (end < self.slots()).then_some(end)
+        (end < places).then_some(end)
     }
 }

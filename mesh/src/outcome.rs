@@ -8,6 +8,7 @@ use crate::ejection::Failure;
 use crate::flow::{Flow, FlowConfig, Origin};
 use crate::load::OpenFlow;
 use crate::state::FlowState;
+use crate::store::FlowId;
 use crate::table::FlowTable;
 
 /// A client that repeats a SYN sooner does not do so because nobody answered: the first
@@ -16,14 +17,14 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 impl FlowTable {
     /// The replica has refused the connection.
-    pub(crate) fn note_refusal(&mut self, now: Instant, at: u32) {
+    pub(crate) fn note_refusal(&mut self, now: Instant, at: FlowId) {
         self.note_failure(now, at, Failure::Refused);
     }
 
     /// The client asks again, or has given up; if it is late enough, the replica is silent.
-    pub(crate) fn note_silence(&mut self, now: Instant, at: u32) {
+    pub(crate) fn note_silence(&mut self, now: Instant, at: FlowId) {
         let late = |open: &OpenFlow| open.opened().is_some_and(|t| now.since(t) >= SILENCE);
-        let Some(flow) = self.get(at).filter(|f| f.state.is_unanswered()) else {
+        let Some(flow) = self.store.get(at).filter(|f| f.state.is_unanswered()) else {
             return;
         };
         if flow.open.as_ref().is_some_and(late) {
@@ -31,9 +32,11 @@ impl FlowTable {
         }
     }
 
-    fn note_failure(&mut self, now: Instant, at: u32, failure: Failure) {
+    fn note_failure(&mut self, now: Instant, at: FlowId, failure: Failure) {
         let random = self.rng.next_u64();
-        let Some(flow) = self.get(at) else { return };
+        let Some(flow) = self.store.get(at) else {
+            return;
+        };
         if let Some(open) = answerable(flow) {
             let health = open.load().health();
             health.note_failure_on(flow.reverse.tuple.sport);

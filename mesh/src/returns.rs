@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::flow::{Flow, Origin, Role};
 use crate::key::Key;
 use crate::state::FlowState;
+use crate::store::FlowId;
 use crate::table::FlowTable;
 
 impl FlowTable {
@@ -40,12 +41,12 @@ impl FlowTable {
             scope: scope_of(frame::src_mac(frame)),
             tuple: info.five_tuple(),
         };
-        let at = match self.find_forward(&forward) {
+        let at = match self.store.find_forward(&forward) {
             Some(at) => self.next_arrived(cx, at, info),
             None => self.first_arrived(cx, vni, forward, frame, info),
         };
         // Without room the answers are dropped and counted, and the client tries again.
-        let Some(flow) = at.and_then(|at| self.get(at)) else {
+        let Some(flow) = at.and_then(|at| self.store.get(at)) else {
             return;
         };
         let port = flow.reverse.tuple.dport;
@@ -55,8 +56,8 @@ impl FlowTable {
         }
     }
 
-    fn next_arrived(&mut self, cx: &Context<'_>, at: u32, info: &IpInfo) -> Option<u32> {
-        let flow = self.get_mut(at)?;
+    fn next_arrived(&mut self, cx: &Context<'_>, at: FlowId, info: &IpInfo) -> Option<FlowId> {
+        let flow = self.store.get_mut(at)?;
         flow.last_seen = cx.now;
         let is_syn = info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
         let state = if info.proto == UDP {
@@ -77,7 +78,7 @@ impl FlowTable {
         forward: Key,
         frame: &[u8],
         info: &IpInfo,
-    ) -> Option<u32> {
+    ) -> Option<FlowId> {
         if info.proto == TCP && info.tcp_flags & TCP_RST != 0 {
             return None;
         }
@@ -85,8 +86,9 @@ impl FlowTable {
             scope: vni.get(),
             tuple: forward.tuple.reversed(),
         };
-        if let Some(other) = self.find_reverse(&wanted)
+        if let Some(other) = self.store.find_reverse(&wanted)
             && self
+                .store
                 .get(other)
                 .is_some_and(|flow| flow.role == Role::Return && flow.state.is_over())
         {

@@ -7,6 +7,7 @@ use crate::context::{Context, port_load};
 use crate::flow::Role;
 use crate::rewrite::{clamp, payload_of, rewrite_forward, rewrite_return, rewrite_reverse};
 use crate::state::FlowState;
+use crate::store::FlowId;
 use crate::table::FlowTable;
 use crate::verdict::Reverse;
 
@@ -47,10 +48,10 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) -> Reverse {
-        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
+        let Some(at) = self.store.find_reverse(&Self::key_of(vni.get(), info)) else {
             return Reverse::NotAFlow;
         };
-        let Some(flow) = self.get_mut(at) else {
+        let Some(flow) = self.store.get_mut(at) else {
             return Reverse::NotAFlow;
         };
         flow.last_seen = cx.now;
@@ -83,12 +84,12 @@ impl FlowTable {
     pub(crate) fn reverse_known(
         &self,
         cx: &Context<'_>,
-        at: u32,
+        at: FlowId,
         frame: &mut [u8],
         info: &IpInfo,
         partial_csum: bool,
     ) -> Reverse {
-        let Some(flow) = self.get(at) else {
+        let Some(flow) = self.store.get(at) else {
             return Reverse::NotAFlow;
         };
         if flow.role == Role::Return {
@@ -123,7 +124,7 @@ impl FlowTable {
     fn reverse_guest(
         &mut self,
         cx: &Context<'_>,
-        at: u32,
+        at: FlowId,
         owner: u16,
         frame: &mut [u8],
         info: &IpInfo,
@@ -132,6 +133,7 @@ impl FlowTable {
         let to_owner = Reverse::ToOwner { worker: owner };
         if info.proto == UDP {
             let first = self
+                .store
                 .get(at)
                 .is_some_and(|flow| flow.state == FlowState::Datagrams);
             if first {
@@ -149,9 +151,9 @@ impl FlowTable {
 
     /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
     /// then goes on to the client.
-    fn reverse_refused(&mut self, cx: &Context<'_>, at: u32) -> Option<Reverse> {
+    fn reverse_refused(&mut self, cx: &Context<'_>, at: FlowId) -> Option<Reverse> {
         self.note_refusal(cx.now, at);
-        let syn = self.get(at)?.syn;
+        let syn = self.store.get(at)?.syn;
         let kept = syn.and_then(|syn| self.syns.get_mut(syn));
         let moved = kept
             .map(|kept| {
@@ -166,7 +168,7 @@ impl FlowTable {
             .and_then(|partial_csum| Some((self.retry(cx, at)?, partial_csum)));
         let Some((install, partial_csum)) = moved else {
             self.counters.refused += 1;
-            if let Some(open) = self.get(at).and_then(|flow| flow.open.as_ref()) {
+            if let Some(open) = self.store.get(at).and_then(|flow| flow.open.as_ref()) {
                 open.count_failed();
             }
             self.set_state(at, FlowState::Reset);
