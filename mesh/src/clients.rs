@@ -6,10 +6,9 @@ use std::num::NonZeroU64;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::flow::{Flow, Origin, Role};
+use crate::flow::{Flow, Origin};
 use crate::key::Key;
 use crate::services::Service;
-use crate::table::FlowTable;
 
 /// Connections by service and client, for services with a limit of them.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ impl Clients {
     }
 
     /// Names a service as long as the process lives, whatever the network.
-    pub(crate) fn key(&self, service: &Service) -> NonZeroU64 {
+    fn key(&self, service: &Service) -> NonZeroU64 {
         use std::hash::BuildHasher as _;
         NonZeroU64::new(self.hasher.hash_one(&*service.id)).unwrap_or(NonZeroU64::MIN)
     }
@@ -57,33 +56,25 @@ impl Clients {
             }
         }
     }
-}
 
-impl FlowTable {
     /// Whether a service takes one more connection.
-    pub(crate) fn is_admitted(&self, origin: &Origin, key: &Key, service: &Service) -> bool {
+    pub(crate) fn admits(&self, origin: &Origin, key: &Key, service: &Service) -> bool {
         let limits = service.limits;
         if limits.connections > 0 && !service.has_room(key.tuple.src.is_ipv6()) {
             return false;
         }
-        match self.limited(origin, Role::Owner, service) {
-            Some(name) => self.clients.held(name, key.tuple.src) < limits.per_client,
+        match self.limited(origin, service) {
+            Some(name) => self.held(name, key.tuple.src) < limits.per_client,
             None => true,
         }
     }
 
-    /// The service of a flow whose client is counted.
-    pub(crate) fn limited(
-        &self,
-        origin: &Origin,
-        role: Role,
-        service: &Service,
-    ) -> Option<NonZeroU64> {
+    /// The service of an own flow, where it is counted for its client.
+    pub(crate) fn limited(&self, origin: &Origin, service: &Service) -> Option<NonZeroU64> {
         let known = match origin {
             Origin::Port { .. } => true,
             Origin::Mesh { keeps_client, .. } => *keeps_client,
         };
-        let counted = known && role == Role::Owner && service.limits.per_client > 0;
-        counted.then(|| self.clients.key(service))
+        (known && service.limits.per_client > 0).then(|| self.key(service))
     }
 }

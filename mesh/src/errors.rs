@@ -21,8 +21,7 @@ use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role, is_of_window};
-use crate::key::Key;
-use crate::returns::scope_of;
+use crate::key::{Key, scope_of};
 use crate::rewrite::rewrite_forward;
 use crate::state::FlowState;
 use crate::table::FlowTable;

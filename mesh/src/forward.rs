@@ -1,10 +1,12 @@
 //! Client to replica.
 
+use weft_wire::fragment::fragment_header;
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::{DropReason, IpInfo, quoted};
 
 use crate::context::{Context, port_load, service_of};
 use crate::flow::{Flow, Install, Origin, Role};
+use crate::fragments::{Datagram, Follow};
 use crate::key::Key;
 use crate::rewrite::{clamp, payload_of, rewrite_forward};
 use crate::state::FlowState;
@@ -48,7 +50,7 @@ impl FlowTable {
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
-    pub(crate) fn forward_packet(
+    fn forward_packet(
         &mut self,
         cx: &Context<'_>,
         origin: &Origin,
@@ -69,6 +71,49 @@ impl FlowTable {
             return self.forward_new(cx, origin, key, frame, info, partial_csum);
         }
         self.forward_segment(cx, at, alive, origin, frame, info, partial_csum)
+    }
+
+    /// A client's fragment.
+    fn forward_fragment(
+        &mut self,
+        cx: &Context<'_>,
+        origin: &Origin,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Forward {
+        let header = match fragment_header(frame, info) {
+            Ok(header) => header,
+            Err(reason) => return Forward::Drop(reason),
+        };
+        let datagram = Datagram::new(origin.scope(), info, &header, false);
+        if info.fragment == Fragment::Later {
+            let follow = match self.fragments.later(cx.now, &datagram, &header) {
+                Ok(follow) => follow,
+                Err(reason) => return Forward::Drop(reason),
+            };
+            let flow = self.store.get(follow.at);
+            if !flow.is_some_and(|flow| follow.is(flow)) || !self.is_alive(cx, follow.at) {
+                return Forward::Drop(DropReason::NoReplica);
+            }
+            return self.forward_known(cx, follow.at, None, frame, info, partial_csum);
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Forward::Drop(DropReason::Fragment);
+        }
+        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
+            return Forward::Drop(reason);
+        }
+        let verdict = self.forward_packet(cx, origin, frame, info, partial_csum);
+        if let Forward::Rewritten { .. } = verdict
+            && let Some(at) = self.store.find_forward(&Self::key_of(origin.scope(), info))
+            && let Some(flow) = self.store.get(at)
+        {
+            let follow = Follow::new(at, flow, false);
+            self.fragments
+                .begin(cx.now, datagram, info, &header, follow);
+        }
+        verdict
     }
 
     /// A TCP segment of a known flow.
@@ -167,7 +212,7 @@ impl FlowTable {
     }
 
     /// Rewrites a frame as its flow says.
-    pub(crate) fn forward_known(
+    fn forward_known(
         &mut self,
         cx: &Context<'_>,
         at: FlowId,
@@ -209,7 +254,7 @@ impl FlowTable {
             return refuse_stranger(info);
         }
         let admitted = match service_of(cx, origin, &key) {
-            Some((service, _)) if !self.is_admitted(origin, &key, service) => {
+            Some((service, _)) if !self.clients.admits(origin, &key, service) => {
                 Err(DropReason::ConnectionLimit)
             }
             _ => self.choose(cx, origin, &key, &[]),
@@ -258,7 +303,7 @@ impl FlowTable {
                     .open_at(&service.balancer.load, cx.now)
                     .at_port(port_load(cx, origin, &key)),
             ),
-            limited: self.limited(origin, Role::Owner, service),
+            limited: self.clients.limited(origin, service),
         };
         flow.track_client(frame, info);
         let install = flow.install(self.config.worker);

@@ -36,6 +36,7 @@ mod load;
 mod outcome;
 mod probe;
 mod replica;
+mod restore;
 mod returns;
 mod reverse;
 mod rewrite;

@@ -6,11 +6,11 @@
 
 use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
 use weft_wire::rewrite::{Side, rewrite_endpoint};
-use weft_wire::{IpInfo, Mac, Vni, quoted};
+use weft_wire::{IpInfo, Vni, quoted};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role};
-use crate::key::Key;
+use crate::key::{Key, scope_of};
 use crate::state::FlowState;
 use crate::store::FlowId;
 use crate::table::FlowTable;
@@ -130,10 +130,4 @@ impl FlowTable {
         };
         self.insert(flow)
     }
-}
-
-/// Scope of what comes from a node: the IPv4 address in its Ethernet address. No VNI is as large.
-pub(crate) const fn scope_of(via: Mac) -> u32 {
-    let [_, _, a, b, c, d] = via.0;
-    u32::from_be_bytes([a, b, c, d]) | 1 << 24
 }

@@ -1,10 +1,12 @@
 //! Replica to client.
 
+use weft_wire::fragment::fragment_header;
 use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 
 use crate::context::{Context, port_load};
 use crate::flow::Role;
+use crate::fragments::{Datagram, Follow};
 use crate::rewrite::{clamp, payload_of, rewrite_forward, rewrite_return, rewrite_reverse};
 use crate::state::FlowState;
 use crate::store::FlowId;
@@ -40,7 +42,7 @@ impl FlowTable {
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
-    pub(crate) fn reverse_packet(
+    fn reverse_packet(
         &mut self,
         cx: &Context<'_>,
         vni: Vni,
@@ -75,13 +77,64 @@ impl FlowTable {
         self.reverse_known(cx, at, frame, info, partial_csum)
     }
 
+    /// A fragment that may come from a replica.
+    fn reverse_fragment(
+        &mut self,
+        cx: &Context<'_>,
+        vni: Vni,
+        frame: &mut [u8],
+        info: &IpInfo,
+        partial_csum: bool,
+    ) -> Reverse {
+        let Ok(header) = fragment_header(frame, info) else {
+            return Reverse::NotAFlow;
+        };
+        let datagram = Datagram::new(vni.get(), info, &header, true);
+        if info.fragment == Fragment::Later {
+            let follow = match self.fragments.later(cx.now, &datagram, &header) {
+                Ok(follow) => follow,
+                // Replicas also speak for themselves.
+                Err(DropReason::FragmentEarly) => return Reverse::NotAFlow,
+                Err(reason) => return Reverse::Drop(reason),
+            };
+            let flow = self.store.get(follow.at);
+            if !flow.is_some_and(|flow| follow.is(flow)) {
+                return Reverse::Drop(DropReason::NotAFlow);
+            }
+            return match follow.role {
+                Role::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
+                _ => self.reverse_known(cx, follow.at, frame, info, partial_csum),
+            };
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Reverse::NotAFlow;
+        }
+        let Some(at) = self.store.find_reverse(&Self::key_of(vni.get(), info)) else {
+            return Reverse::NotAFlow;
+        };
+        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
+            return Reverse::Drop(reason);
+        }
+        let verdict = self.reverse_packet(cx, vni, frame, info, partial_csum);
+        let to_owner = matches!(verdict, Reverse::ToOwner { .. });
+        let passed = matches!(verdict, Reverse::Rewritten { .. } | Reverse::Return { .. });
+        if (passed || to_owner)
+            && let Some(flow) = self.store.get(at)
+        {
+            let follow = Follow::new(at, flow, to_owner);
+            self.fragments
+                .begin(cx.now, datagram, info, &header, follow);
+        }
+        verdict
+    }
+
     /// The frame that [`Reverse::Retry`] spoke of: complete checksums, no offload asked for.
     #[must_use]
     pub fn retry_frame(&self) -> &[u8] {
         self.scratch.get(..self.scratch_len).unwrap_or_default()
     }
 
-    pub(crate) fn reverse_known(
+    fn reverse_known(
         &self,
         cx: &Context<'_>,
         at: FlowId,

@@ -9,7 +9,7 @@ use weft_wire::{FiveTuple, Mac, PortId, Vni};
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role, Target};
 use crate::store::FlowId;
-use crate::table::FlowTable;
+use crate::table::{FlowTable, Sweep};
 
 /// Longest reset: Ethernet, IPv6, TCP.
 const RESET_BYTES: usize = 14 + 40 + 20;
@@ -35,13 +35,6 @@ pub struct Reset<'a> {
     pub to: ResetTo,
     /// The frame: complete checksums, no offload asked for.
     pub frame: &'a [u8],
-}
-
-/// How far a sweep has come.
-#[derive(Debug, Default)]
-pub(crate) struct Sweep {
-    epoch: u64,
-    next: usize,
 }
 
 impl FlowTable {

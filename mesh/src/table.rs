@@ -8,15 +8,15 @@ use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 use crate::balancer::Rng;
 use crate::clients::Clients;
 use crate::context::Context;
-use crate::evict::Evictions;
-use crate::flow::{Flow, FlowConfig, Install, Removal, ReplicaSide, Role};
+use crate::ejection::Failure;
+use crate::evict::{Evictions, Evictor, Full};
+use crate::flow::{Flow, FlowConfig, Install, Origin, Removal, ReplicaSide, Role};
 use crate::fragments::Fragments;
-use crate::journal::{Journal, is_kept};
+use crate::journal::{Records, is_kept};
 use crate::key::Key;
-use crate::outcome::{close, note_answer};
+use crate::outcome::{self, close, note_answer};
 use crate::state::FlowState;
 use crate::store::{FlowId, FlowStore};
-use crate::sweep::Sweep;
 use crate::syn_ring::{SYN_BYTES, SynRing};
 use crate::tenants::Tenants;
 
@@ -39,6 +39,14 @@ pub struct FlowCounters {
     pub lost_replica: u64,
 }
 
+/// How far a sweep has come.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    pub(crate) epoch: u64,
+    /// The next place to look at.
+    pub(crate) next: usize,
+}
+
 /// Flows of one worker: no lock, bounded memory, O(1) for each frame.
 ///
 /// Nothing is allocated but when the table grows towards its capacity.
@@ -46,14 +54,13 @@ pub struct FlowTable {
     pub(crate) config: FlowConfig,
     pub(crate) rng: Rng,
     pub(crate) store: FlowStore<Flow>,
-    pub(crate) journal: Option<Box<dyn Journal>>,
+    pub(crate) records: Records,
     pub(crate) tenants: Tenants,
     pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
     active: usize,
     serial: u64,
-    /// Where the search for an entry to evict goes on.
-    pub(crate) hand: usize,
+    evictor: Evictor,
     removals: VecDeque<Removal>,
     pub(crate) syns: SynRing,
     pub(crate) scratch: Box<[u8; SYN_BYTES]>,
@@ -83,13 +90,13 @@ impl FlowTable {
         Self {
             rng: Rng::new(config.seed),
             store: FlowStore::new(config.seed),
-            journal: None,
+            records: Records::default(),
             tenants: Tenants::new(config.seed),
             clients: Clients::new(config.seed),
             fragments: Fragments::new(config.seed),
             active: 0,
             serial: 0,
-            hand: 0,
+            evictor: Evictor::default(),
             removals: VecDeque::new(),
             syns: SynRing::new(syn_copies),
             scratch: Box::new([0; SYN_BYTES]),
@@ -264,14 +271,34 @@ impl FlowTable {
         let deadline = flow.deadline(&self.config);
         let at = self.store.insert(flow)?;
         self.store.schedule(at, deadline);
-        self.record(at, false);
+        if let Some(flow) = self.store.get(at) {
+            self.records.update(at, false, flow);
+        }
         Some(at)
+    }
+
+    /// Whether one more entry of `newcomer` fits, after making room where it may.
+    fn make_room(&mut self, now: Instant, newcomer: &Origin) -> bool {
+        if self.len() < self.config.capacity {
+            return true;
+        }
+        let mut full = Full {
+            store: &mut self.store,
+            tenants: &self.tenants,
+            config: &self.config,
+        };
+        let evicted = self.evictor.choose(&mut full, now, newcomer);
+        let Some(flow) = evicted.and_then(|at| self.remove(at)) else {
+            return false;
+        };
+        self.counters.evicted.count(flow.role, flow.state);
+        true
     }
 
     /// Forgets a flow, takes its count back and tells the worker that helps with it.
     pub(crate) fn remove(&mut self, at: FlowId) -> Option<Flow> {
         let mut flow = self.store.remove(at)?;
-        self.forget_record(at, &flow);
+        self.records.forget(at, &flow);
         self.tenants.take(&flow.origin);
         self.clients.leave(&mut flow);
         self.release(flow.claimed, &flow.reverse);
@@ -346,13 +373,28 @@ impl FlowTable {
                 self.active -= 1;
             }
         }
-        self.record(at, kept);
-        self.reschedule(at);
+        self.records.update(at, kept, flow);
+        let deadline = flow.deadline(&self.config);
+        self.store.schedule(at, deadline);
     }
 
-    pub(crate) fn reschedule(&mut self, at: FlowId) {
+    /// The replica has refused the connection.
+    pub(crate) fn note_refusal(&mut self, now: Instant, at: FlowId) {
+        self.note_failure(now, at, Failure::Refused);
+    }
+
+    /// The client asks again, or has given up.
+    pub(crate) fn note_silence(&mut self, now: Instant, at: FlowId) {
         let flow = self.store.get(at);
-        let deadline = flow.and_then(|flow| flow.deadline(&self.config));
-        self.store.schedule(at, deadline);
+        if flow.is_some_and(|flow| outcome::is_silent(flow, now)) {
+            self.note_failure(now, at, Failure::Silent);
+        }
+    }
+
+    fn note_failure(&mut self, now: Instant, at: FlowId, failure: Failure) {
+        let random = self.rng.next_u64();
+        if let Some(flow) = self.store.get(at) {
+            outcome::note_failure(flow, now, random, failure);
+        }
     }
 }
