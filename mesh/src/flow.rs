@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
 use weft_wire::reply::segment_end;
-use weft_wire::{Instant, IpInfo, Mac, PortId, Vni};
+use weft_wire::{Instant, Mac, PortId, Vni};
 
 use crate::claims::Claims;
 use crate::key::Key;
 use crate::load::OpenFlow;
+use crate::packet::Packet;
 use crate::state::FlowState;
 use crate::store::Keyed;
 use crate::syn_ring::SynRef;
@@ -219,7 +220,8 @@ impl Flow {
     }
 
     /// Takes note of what the client has sent and received, for a reset that it will believe.
-    pub(crate) fn track_client(&mut self, frame: &[u8], info: &IpInfo) {
+    pub(crate) fn track_client(&mut self, packet: &Packet<'_>) {
+        let (frame, info) = (&*packet.frame, packet.info);
         if info.proto != TCP || frame.len() < info.len {
             return;
         }
@@ -238,16 +240,16 @@ impl Flow {
 
     /// True when a client's reset may be the client's own. Whoever only guesses its port does not
     /// know its sequence numbers, and must not end the flow; the replica answers as RFC 5961
-    /// section 3.2 has it. `frame` is a whole segment.
-    pub(crate) fn believes_reset(&self, frame: &[u8], info: &IpInfo) -> bool {
-        self.client_end == 0 || is_near(segment_end(frame, info), self.client_end)
+    /// section 3.2 has it.
+    pub(crate) fn believes_reset(&self, packet: &Packet<'_>) -> bool {
+        self.client_end == 0 || is_near(segment_end(packet.frame, packet.info), self.client_end)
     }
 
     /// True when a reset from the replica acknowledges the SYN that it answers (RFC 9293 section
     /// 3.10.7.3). With data in the SYN, part of it may be acknowledged too.
-    pub(crate) fn refuses_syn(&self, frame: &[u8], info: &IpInfo) -> bool {
-        info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
-            && read_u32(frame, info.l4 + 8)
+    pub(crate) fn refuses_syn(&self, packet: &Packet<'_>) -> bool {
+        packet.info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
+            && read_u32(packet.frame, packet.info.l4 + 8)
                 .is_some_and(|ack| self.client_end.wrapping_sub(ack) < 0x1_0000)
     }
 

@@ -1,18 +1,19 @@
 //! Client to replica.
 
 use weft_wire::fragment::fragment_header;
-use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
+use weft_wire::frame::{Fragment, TCP, TCP_RST, UDP};
 use weft_wire::{DropReason, IpInfo, quoted};
 
 use crate::context::{Context, port_load, service_of};
 use crate::flow::{Flow, Install, Origin, Role};
 use crate::fragments::{Datagram, Follow};
 use crate::key::Key;
-use crate::rewrite::{clamp, payload_of, rewrite_forward};
+use crate::packet::Packet;
+use crate::rewrite;
 use crate::state::FlowState;
 use crate::store::FlowId;
 use crate::syn_ring::SynRef;
-use crate::table::FlowTable;
+use crate::table::{FlowTable, Found};
 use crate::verdict::{Forward, Refusal};
 
 impl FlowTable {
@@ -34,19 +35,24 @@ impl FlowTable {
         if frame.len() < info.len {
             return Forward::Drop(DropReason::Truncated);
         }
+        let packet = &mut Packet {
+            frame,
+            info,
+            partial_csum,
+        };
         if info.fragment != Fragment::None {
-            return self.forward_fragment(cx, origin, frame, info, partial_csum);
+            return self.forward_fragment(cx, origin, packet);
         }
         if info.is_echo_request() {
             return Forward::AnswerEcho;
         }
         if quoted::is_error(info) {
-            return self.forward_error(cx, origin, frame, info, partial_csum);
+            return self.forward_error(cx, origin, packet);
         }
         if info.proto != TCP && info.proto != UDP {
             return Forward::Drop(DropReason::NotAFlow);
         }
-        self.forward_packet(cx, origin, frame, info, partial_csum)
+        self.forward_packet(cx, origin, packet)
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
@@ -54,23 +60,20 @@ impl FlowTable {
         &mut self,
         cx: &Context<'_>,
         origin: &Origin,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Forward {
-        let key = Self::key_of(origin.scope(), info);
-        let Some(at) = self.store.find_forward(&key) else {
-            return self.forward_new(cx, origin, key, frame, info, partial_csum);
+        let key = Key::of(origin.scope(), packet.info);
+        let Some(found) = self.lookup(cx, &key) else {
+            return self.forward_new(cx, origin, key, packet);
         };
-        let alive = self.is_alive(cx, at);
-        if info.proto == UDP {
-            if alive {
-                return self.forward_known(cx, at, None, frame, info, partial_csum);
+        if packet.info.proto == UDP {
+            if found.alive {
+                return self.forward_known(cx, found.at, None, packet);
             }
-            self.remove(at);
-            return self.forward_new(cx, origin, key, frame, info, partial_csum);
+            self.remove(found.at);
+            return self.forward_new(cx, origin, key, packet);
         }
-        self.forward_segment(cx, at, alive, origin, frame, info, partial_csum)
+        self.forward_segment(cx, origin, found, packet)
     }
 
     /// A client's fragment.
@@ -78,11 +81,10 @@ impl FlowTable {
         &mut self,
         cx: &Context<'_>,
         origin: &Origin,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Forward {
-        let header = match fragment_header(frame, info) {
+        let info = packet.info;
+        let header = match fragment_header(packet.frame, info) {
             Ok(header) => header,
             Err(reason) => return Forward::Drop(reason),
         };
@@ -96,7 +98,7 @@ impl FlowTable {
             if !flow.is_some_and(|flow| follow.is(flow)) || !self.is_alive(cx, follow.at) {
                 return Forward::Drop(DropReason::NoReplica);
             }
-            return self.forward_known(cx, follow.at, None, frame, info, partial_csum);
+            return self.forward_known(cx, follow.at, None, packet);
         }
         if info.proto != TCP && info.proto != UDP {
             return Forward::Drop(DropReason::Fragment);
@@ -104,9 +106,9 @@ impl FlowTable {
         if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
             return Forward::Drop(reason);
         }
-        let verdict = self.forward_packet(cx, origin, frame, info, partial_csum);
+        let verdict = self.forward_packet(cx, origin, packet);
         if let Forward::Rewritten { .. } = verdict
-            && let Some(at) = self.store.find_forward(&Self::key_of(origin.scope(), info))
+            && let Some(at) = self.store.find_forward(&Key::of(origin.scope(), info))
             && let Some(flow) = self.store.get(at)
         {
             let follow = Follow::new(at, flow, false);
@@ -117,31 +119,24 @@ impl FlowTable {
     }
 
     /// A TCP segment of a known flow.
-    #[expect(
-        clippy::too_many_arguments,
-        clippy::fn_params_excessive_bools,
-        reason = "the frame and all that is known of it"
-    )]
     fn forward_segment(
         &mut self,
         cx: &Context<'_>,
-        at: FlowId,
-        alive: bool,
         origin: &Origin,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        Found { at, alive }: Found,
+        packet: &mut Packet<'_>,
     ) -> Forward {
         let Some(state) = self.store.get(at).map(|flow| flow.state) else {
             return Forward::Drop(DropReason::NotAFlow);
         };
+        let info = packet.info;
         let mut install = None;
-        if is_syn(info) {
+        if packet.is_syn() {
             if state.is_over() || (!alive && !state.is_unanswered()) {
                 // The client uses its port again; what was there is over, or lost its replica.
                 let forward = self.remove(at).map(|flow| flow.forward);
-                let key = forward.unwrap_or_else(|| Self::key_of(origin.scope(), info));
-                return self.forward_new(cx, origin, key, frame, info, partial_csum);
+                let key = forward.unwrap_or_else(|| Key::of(origin.scope(), info));
+                return self.forward_new(cx, origin, key, packet);
             }
             if state.is_unanswered() {
                 self.note_silence(cx.now, at);
@@ -151,7 +146,7 @@ impl FlowTable {
                     None => {
                         self.remove(at);
                         self.counters.refused += 1;
-                        let key = Self::key_of(origin.scope(), info);
+                        let key = Key::of(origin.scope(), info);
                         if let Some(port) = port_load(cx, origin, &key) {
                             port.count_refused();
                         }
@@ -159,7 +154,7 @@ impl FlowTable {
                     }
                 }
             } else if state == FlowState::SynAnswered {
-                self.ask_again(at, frame, info, partial_csum);
+                self.ask_again(at, packet);
             }
         } else if !alive {
             self.remove(at);
@@ -169,25 +164,25 @@ impl FlowTable {
         let state = self.store.get(at).map_or(state, |flow| flow.state);
         let next = state.after_client(info.tcp_flags);
         if let Some(flow) = self.store.get_mut(at) {
-            let forged = next == FlowState::Reset && !flow.believes_reset(frame, info);
+            let forged = next == FlowState::Reset && !flow.believes_reset(packet);
             if forged {
-                return self.forward_known(cx, at, install, frame, info, partial_csum);
+                return self.forward_known(cx, at, install, packet);
             }
-            flow.track_client(frame, info);
+            flow.track_client(packet);
             flow.last_seen = cx.now;
         }
         self.set_state(at, next);
-        self.forward_known(cx, at, install, frame, info, partial_csum)
+        self.forward_known(cx, at, install, packet)
     }
 
     /// The client repeats its SYN: it did not see the answer. The replica may have ended since, and
     /// then refuses; with a copy to send elsewhere the connection is unanswered again.
-    fn ask_again(&mut self, at: FlowId, frame: &[u8], info: &IpInfo, partial_csum: bool) {
+    fn ask_again(&mut self, at: FlowId, packet: &Packet<'_>) {
         let owned = self.store.get(at).filter(|flow| flow.role == Role::Owner);
         let Some(replica) = owned.map(|flow| flow.replica_key) else {
             return;
         };
-        let Some(kept) = self.keep_syn(frame, info, replica, partial_csum) else {
+        let Some(kept) = self.keep_syn(packet, replica) else {
             return;
         };
         self.set_state(at, FlowState::SynSent);
@@ -197,18 +192,13 @@ impl FlowTable {
     }
 
     /// Copies an opening segment that goes to `replica`.
-    fn keep_syn(
-        &mut self,
-        frame: &[u8],
-        info: &IpInfo,
-        replica: u64,
-        partial_csum: bool,
-    ) -> Option<SynRef> {
+    fn keep_syn(&mut self, packet: &Packet<'_>, replica: u64) -> Option<SynRef> {
+        let info = packet.info;
         if info.proto != TCP || info.fragment != Fragment::None {
             return None;
         }
-        self.syns
-            .keep(frame.get(..info.len)?, replica, partial_csum)
+        let frame = packet.frame.get(..info.len)?;
+        self.syns.keep(frame, replica, packet.partial_csum)
     }
 
     /// Rewrites a frame as its flow says.
@@ -217,21 +207,19 @@ impl FlowTable {
         cx: &Context<'_>,
         at: FlowId,
         install: Option<Install>,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Forward {
         let worker = self.config.worker;
         let Some(flow) = self.store.get_mut(at) else {
             return Forward::Drop(DropReason::NotAFlow);
         };
         flow.last_seen = cx.now;
-        if !rewrite_forward(flow, frame, info, partial_csum) {
+        if !rewrite::to_replica(flow, packet) {
             return Forward::Drop(DropReason::BadIpHeader);
         }
-        clamp(cx, flow, frame, info, partial_csum);
+        rewrite::clamp(cx, flow, packet);
         if let Some(open) = &flow.open {
-            open.count_rx(worker, payload_of(frame, info));
+            open.count_rx(worker, packet.payload_bytes());
         }
         Forward::Rewritten {
             vni: flow.origin.vni(),
@@ -246,11 +234,10 @@ impl FlowTable {
         cx: &Context<'_>,
         origin: &Origin,
         key: Key,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Forward {
-        if info.proto == TCP && !is_syn(info) {
+        let info = packet.info;
+        if info.proto == TCP && !packet.is_syn() {
             return refuse_stranger(info);
         }
         let admitted = match service_of(cx, origin, &key) {
@@ -273,7 +260,7 @@ impl FlowTable {
                 return refuse(info, reason);
             }
         };
-        let syn = self.keep_syn(frame, info, replica.key, partial_csum);
+        let syn = self.keep_syn(packet, replica.key);
         let mut flow = Flow {
             forward: key,
             reverse: reverse.key,
@@ -284,8 +271,8 @@ impl FlowTable {
             } else {
                 FlowState::Datagrams
             },
-            client_mac: frame::src_mac(frame),
-            service_mac: frame::dst_mac(frame),
+            client_mac: packet.src_mac(),
+            service_mac: packet.dst_mac(),
             replica_mac: replica.mac,
             replica_key: replica.key,
             replica_local: replica.local,
@@ -305,17 +292,13 @@ impl FlowTable {
             ),
             limited: self.clients.limited(origin, service),
         };
-        flow.track_client(frame, info);
+        flow.track_client(packet);
         let install = flow.install(self.config.worker);
         match self.insert(flow) {
-            Some(at) => self.forward_known(cx, at, install, frame, info, partial_csum),
+            Some(at) => self.forward_known(cx, at, install, packet),
             None => Forward::Drop(DropReason::FlowTableFull),
         }
     }
-}
-
-fn is_syn(info: &IpInfo) -> bool {
-    info.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
 }
 
 /// Answer to a TCP segment of no known connection. A reset is never answered (RFC 9293 section

@@ -34,6 +34,7 @@ mod key;
 mod listing;
 mod load;
 mod outcome;
+mod packet;
 mod probe;
 mod replica;
 mod restore;

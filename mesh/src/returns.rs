@@ -4,13 +4,14 @@
 //! ([`crate::Origin::Mesh`]). A replica answers that address by way of its gateway, and this table
 //! remembers which node the client came through, as the answers have to pass it on their way back.
 
-use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint};
+use weft_wire::frame::{Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
+use weft_wire::rewrite::Side;
 use weft_wire::{IpInfo, Vni, quoted};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role};
 use crate::key::{Key, scope_of};
+use crate::packet::Packet;
 use crate::state::FlowState;
 use crate::store::FlowId;
 use crate::table::FlowTable;
@@ -30,20 +31,22 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) {
+        let packet = &mut Packet {
+            frame,
+            info,
+            partial_csum,
+        };
         if quoted::is_error(info) {
-            return self.arrived_error(frame, info, partial_csum);
+            return self.arrived_error(packet);
         }
         let has_ports = info.proto == TCP || info.proto == UDP;
-        if !has_ports || info.fragment == Fragment::Later || frame.len() < info.len {
+        if !has_ports || info.fragment == Fragment::Later || packet.frame.len() < info.len {
             return;
         }
-        let forward = Key {
-            scope: scope_of(frame::src_mac(frame)),
-            tuple: info.five_tuple(),
-        };
+        let forward = Key::of(scope_of(packet.src_mac()), info);
         let at = match self.store.find_forward(&forward) {
             Some(at) => self.next_arrived(cx, at, info),
-            None => self.first_arrived(cx, vni, forward, frame, info),
+            None => self.first_arrived(cx, vni, forward, packet),
         };
         // Without room the answers are dropped and counted, and the client tries again.
         let Some(flow) = at.and_then(|at| self.store.get(at)) else {
@@ -51,8 +54,7 @@ impl FlowTable {
         };
         let port = flow.reverse.tuple.dport;
         if port != info.sport {
-            let ip = info.src;
-            rewrite_endpoint(frame, info, Side::Source, ip, Some(port), partial_csum);
+            packet.set(Side::Source, info.src, Some(port));
         }
     }
 
@@ -76,9 +78,9 @@ impl FlowTable {
         cx: &Context<'_>,
         vni: Vni,
         forward: Key,
-        frame: &[u8],
-        info: &IpInfo,
+        packet: &Packet<'_>,
     ) -> Option<FlowId> {
+        let info = packet.info;
         if info.proto == TCP && info.tcp_flags & TCP_RST != 0 {
             return None;
         }
@@ -100,7 +102,7 @@ impl FlowTable {
             _ if info.tcp_flags & TCP_SYN != 0 => FlowState::SynSent,
             _ => FlowState::Established.after_client(info.tcp_flags),
         };
-        let (via, replica_mac) = (frame::src_mac(frame), frame::dst_mac(frame));
+        let (via, replica_mac) = (packet.src_mac(), packet.dst_mac());
         let flow = Flow {
             forward,
             reverse: reverse.key,

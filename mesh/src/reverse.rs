@@ -5,9 +5,11 @@ use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UD
 use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 
 use crate::context::{Context, port_load};
-use crate::flow::Role;
+use crate::flow::{Flow, Role};
 use crate::fragments::{Datagram, Follow};
-use crate::rewrite::{clamp, payload_of, rewrite_forward, rewrite_return, rewrite_reverse};
+use crate::key::Key;
+use crate::packet::Packet;
+use crate::rewrite;
 use crate::state::FlowState;
 use crate::store::FlowId;
 use crate::table::FlowTable;
@@ -29,28 +31,27 @@ impl FlowTable {
         if self.is_empty() || frame.len() < info.len {
             return Reverse::NotAFlow;
         }
+        let packet = &mut Packet {
+            frame,
+            info,
+            partial_csum,
+        };
         if info.fragment != Fragment::None {
-            return self.reverse_fragment(cx, vni, frame, info, partial_csum);
+            return self.reverse_fragment(cx, vni, packet);
         }
         if quoted::is_error(info) {
-            return self.reverse_error(vni, frame, info, partial_csum);
+            return self.reverse_error(vni, packet);
         }
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
-        self.reverse_packet(cx, vni, frame, info, partial_csum)
+        self.reverse_packet(cx, vni, packet)
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
-    fn reverse_packet(
-        &mut self,
-        cx: &Context<'_>,
-        vni: Vni,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let Some(at) = self.store.find_reverse(&Self::key_of(vni.get(), info)) else {
+    fn reverse_packet(&mut self, cx: &Context<'_>, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
+        let info = packet.info;
+        let Some(at) = self.store.find_reverse(&Key::of(vni.get(), info)) else {
             return Reverse::NotAFlow;
         };
         let Some(flow) = self.store.get_mut(at) else {
@@ -58,13 +59,13 @@ impl FlowTable {
         };
         flow.last_seen = cx.now;
         if let Role::Guest { owner } = flow.role {
-            return self.reverse_guest(cx, at, owner, frame, info, partial_csum);
+            return self.reverse_guest(cx, at, owner, packet);
         }
         let is_owner = flow.role == Role::Owner;
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
         } else if is_owner && flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
-            if !flow.refuses_syn(frame, info) {
+            if !flow.refuses_syn(packet) {
                 return Reverse::Drop(DropReason::NotAFlow);
             }
             if let Some(retry) = self.reverse_refused(cx, at) {
@@ -74,19 +75,13 @@ impl FlowTable {
             let state = flow.state.after_replica(info.tcp_flags);
             self.set_state(at, state);
         }
-        self.reverse_known(cx, at, frame, info, partial_csum)
+        self.reverse_known(cx, at, packet)
     }
 
     /// A fragment that may come from a replica.
-    fn reverse_fragment(
-        &mut self,
-        cx: &Context<'_>,
-        vni: Vni,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let Ok(header) = fragment_header(frame, info) else {
+    fn reverse_fragment(&mut self, cx: &Context<'_>, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
+        let info = packet.info;
+        let Ok(header) = fragment_header(packet.frame, info) else {
             return Reverse::NotAFlow;
         };
         let datagram = Datagram::new(vni.get(), info, &header, true);
@@ -103,19 +98,19 @@ impl FlowTable {
             }
             return match follow.role {
                 Role::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
-                _ => self.reverse_known(cx, follow.at, frame, info, partial_csum),
+                _ => self.reverse_known(cx, follow.at, packet),
             };
         }
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
-        let Some(at) = self.store.find_reverse(&Self::key_of(vni.get(), info)) else {
+        let Some(at) = self.store.find_reverse(&Key::of(vni.get(), info)) else {
             return Reverse::NotAFlow;
         };
         if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
             return Reverse::Drop(reason);
         }
-        let verdict = self.reverse_packet(cx, vni, frame, info, partial_csum);
+        let verdict = self.reverse_packet(cx, vni, packet);
         let to_owner = matches!(verdict, Reverse::ToOwner { .. });
         let passed = matches!(verdict, Reverse::Rewritten { .. } | Reverse::Return { .. });
         if (passed || to_owner)
@@ -134,25 +129,18 @@ impl FlowTable {
         self.scratch.get(..self.scratch_len).unwrap_or_default()
     }
 
-    fn reverse_known(
-        &self,
-        cx: &Context<'_>,
-        at: FlowId,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
+    fn reverse_known(&self, cx: &Context<'_>, at: FlowId, packet: &mut Packet<'_>) -> Reverse {
         let Some(flow) = self.store.get(at) else {
             return Reverse::NotAFlow;
         };
         if flow.role == Role::Return {
-            return rewrite_return(flow, frame, info, partial_csum);
+            return returned(flow, rewrite::to_node(flow, packet));
         }
-        if !rewrite_reverse(flow, frame, info, partial_csum) {
+        if !rewrite::to_client(flow, packet) {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
-        clamp(cx, flow, frame, info, partial_csum);
-        let (worker, bytes) = (self.config.worker, payload_of(frame, info));
+        rewrite::clamp(cx, flow, packet);
+        let (worker, bytes) = (self.config.worker, packet.payload_bytes());
         // What belongs to a flow of another worker is looked up.
         let (port, load) = match &flow.open {
             Some(open) => (open.port(), Some(open.load())),
@@ -179,11 +167,10 @@ impl FlowTable {
         cx: &Context<'_>,
         at: FlowId,
         owner: u16,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Reverse {
         let to_owner = Reverse::ToOwner { worker: owner };
+        let info = packet.info;
         if info.proto == UDP {
             let first = self
                 .store
@@ -199,7 +186,7 @@ impl FlowTable {
             }
             return to_owner;
         }
-        self.reverse_known(cx, at, frame, info, partial_csum)
+        self.reverse_known(cx, at, packet)
     }
 
     /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
@@ -227,23 +214,38 @@ impl FlowTable {
             self.set_state(at, FlowState::Reset);
             return None;
         };
-        let flow = self.flow_and_scratch(at)?;
-        let (flow, scratch) = flow;
+        let (flow, scratch) = self.flow_and_scratch(at)?;
         let Ok(Frame::Ip(info)) = frame::parse(scratch) else {
             return Some(Reverse::Drop(DropReason::Retried));
         };
-        rewrite_forward(flow, scratch, &info, partial_csum);
+        let mut packet = Packet {
+            frame: scratch,
+            info: &info,
+            partial_csum,
+        };
+        rewrite::to_replica(flow, &mut packet);
         if partial_csum
             && let Some(offset) = info.checksum_offset()
-            && checksum::complete(scratch, info.l4, offset).is_err()
+            && checksum::complete(packet.frame, info.l4, offset).is_err()
         {
             return Some(Reverse::Drop(DropReason::Retried));
         }
-        clamp(cx, flow, scratch, &info, false);
+        packet.partial_csum = false;
+        rewrite::clamp(cx, flow, &mut packet);
         Some(Reverse::Retry {
             vni: flow.origin.vni(),
             dst_mac: flow.replica_mac,
             install,
         })
+    }
+}
+
+/// What becomes of a frame to the node that its client came through, which was `rewritten` or not.
+pub(crate) fn returned(flow: &Flow, rewritten: bool) -> Reverse {
+    if !rewritten {
+        return Reverse::Drop(DropReason::BadIpHeader);
+    }
+    Reverse::Return {
+        dst_mac: flow.client_mac,
     }
 }

@@ -1,41 +1,21 @@
-//! Frames of a flow, rewritten for the one who gets them.
+//! Frames of a flow, rewritten for the one who gets them. Each call says whether it could be done.
 
 use weft_wire::frame::TCP_SYN;
-use weft_wire::rewrite::{Side, clamp_mss, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo};
+use weft_wire::rewrite::{Side, clamp_mss, set_macs};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin};
-use crate::verdict::Reverse;
+use crate::packet::Packet;
 
-/// Applies a flow's rewrite to a frame of the client.
-pub(crate) fn rewrite_forward(
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> bool {
+/// A frame of the client, for the replica.
+pub(crate) fn to_replica(flow: &Flow, packet: &mut Packet<'_>) -> bool {
     let to = flow.reverse.tuple;
     let seen_as = flow.forward.tuple;
-    if !rewrite_endpoint(
-        frame,
-        info,
-        Side::Destination,
-        to.src,
-        Some(to.sport),
-        partial_csum,
-    ) {
+    if !packet.set(Side::Destination, to.src, Some(to.sport)) {
         return false;
     }
     if (to.dst, to.dport) != (seen_as.src, seen_as.sport)
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Source,
-            to.dst,
-            Some(to.dport),
-            partial_csum,
-        )
+        && !packet.set(Side::Source, to.dst, Some(to.dport))
     {
         return false;
     }
@@ -44,95 +24,45 @@ pub(crate) fn rewrite_forward(
         Origin::Port { .. } => flow.client_mac,
         Origin::Mesh { node_mac, .. } => node_mac,
     };
-    set_macs(frame, src_mac, flow.replica_mac);
+    set_macs(packet.frame, src_mac, flow.replica_mac);
     true
 }
 
-/// Applies the inverse of a flow's rewrite to a frame of the replica.
-pub(crate) fn rewrite_reverse(
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> bool {
+/// A frame of the replica, for the client: the inverse.
+pub(crate) fn to_client(flow: &Flow, packet: &mut Packet<'_>) -> bool {
     let client = flow.forward.tuple;
     let seen_as = flow.reverse.tuple;
-    if !rewrite_endpoint(
-        frame,
-        info,
-        Side::Source,
-        client.dst,
-        Some(client.dport),
-        partial_csum,
-    ) {
+    if !packet.set(Side::Source, client.dst, Some(client.dport)) {
         return false;
     }
     if (seen_as.dst, seen_as.dport) != (client.src, client.sport)
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
+        && !packet.set(Side::Destination, client.src, Some(client.sport))
     {
         return false;
     }
-    set_macs(frame, flow.service_mac, flow.client_mac);
+    set_macs(packet.frame, flow.service_mac, flow.client_mac);
     true
 }
 
-/// Sends an answer to the node that its client came through.
-pub(crate) fn rewrite_return(
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> Reverse {
+/// A frame of the replica, for the node that its client came through.
+pub(crate) fn to_node(flow: &Flow, packet: &mut Packet<'_>) -> bool {
     let client = flow.forward.tuple;
     if flow.reverse.tuple.dport != client.sport
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
+        && !packet.set(Side::Destination, client.src, Some(client.sport))
     {
-        return Reverse::Drop(DropReason::BadIpHeader);
+        return false;
     }
-    set_macs(frame, flow.replica_mac, flow.client_mac);
-    Reverse::Return {
-        dst_mac: flow.client_mac,
-    }
+    set_macs(packet.frame, flow.replica_mac, flow.client_mac);
+    true
 }
 
 /// Keeps the segments of a new connection within the MTU of the replica's network, whatever the
 /// interface of an end believes: a SYN says how long the segments of the other direction may be.
-pub(crate) fn clamp(
-    cx: &Context<'_>,
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) {
+pub(crate) fn clamp(cx: &Context<'_>, flow: &Flow, packet: &mut Packet<'_>) {
+    let info = packet.info;
     if info.tcp_flags & TCP_SYN != 0
         && let Some(mss) = cx.services.mss(flow.origin.vni(), info.is_ipv4())
     {
-        clamp_mss(frame, info, mss, partial_csum);
+        clamp_mss(packet.frame, info, mss, packet.partial_csum);
     }
-}
-
-/// Bytes of data in a packet. A run of segments has the length of all in its header, and `info`
-/// that of the first.
-pub(crate) fn payload_of(frame: &[u8], info: &IpInfo) -> u64 {
-    // RFC 791: the length of all; RFC 8200: of what follows the fixed header.
-    let (at, fixed) = if info.is_ipv4() { (2, 0) } else { (4, 40) };
-    let total = frame
-        .get(info.l3 + at..)
-        .and_then(|rest| rest.first_chunk())
-        .map_or(0, |bytes| fixed + u64::from(u16::from_be_bytes(*bytes)));
-    total.saturating_sub((info.payload - info.l3) as u64)
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
+use weft_wire::{FiveTuple, Instant, Vni};
 
 use crate::balancer::Rng;
 use crate::clients::Clients;
@@ -45,6 +45,14 @@ pub(crate) struct Sweep {
     pub(crate) epoch: u64,
     /// The next place to look at.
     pub(crate) next: usize,
+}
+
+/// An entry that was found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) at: FlowId,
+    /// Its replica is still there.
+    pub(crate) alive: bool,
 }
 
 /// Flows of one worker: no lock, bounded memory, O(1) for each frame.
@@ -224,11 +232,12 @@ impl FlowTable {
         Some((flow, self.scratch.get_mut(..self.scratch_len)?))
     }
 
-    pub(crate) fn key_of(vni_or_scope: u32, info: &IpInfo) -> Key {
-        Key {
-            scope: vni_or_scope,
-            tuple: info.five_tuple(),
-        }
+    /// The entry that a client's frame belongs to, and how it is.
+    #[inline]
+    pub(crate) fn lookup(&mut self, cx: &Context<'_>, key: &Key) -> Option<Found> {
+        let at = self.store.find_forward(key)?;
+        let alive = self.is_alive(cx, at);
+        Some(Found { at, alive })
     }
 
     /// Whether the flow's replica is still there; looked up once for each snapshot.
