@@ -5,7 +5,7 @@ use weft_wire::DropReason;
 use crate::balancer::Choice;
 use crate::context::{Context, port_load, published, service_of};
 use crate::flow::{Install, Origin, ReplicaSide};
-use crate::key::Key;
+use crate::key::{Key, Scope};
 use crate::replica::Replica;
 use crate::services::Service;
 use crate::store::FlowId;
@@ -74,7 +74,7 @@ impl FlowTable {
             tuple.dport ^= LOCAL_PORT;
         }
         let wanted = Key {
-            scope: origin.vni().get(),
+            scope: Scope::network(origin.vni()),
             tuple,
         };
         let reverse = self

@@ -23,7 +23,7 @@ use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role, is_of_window};
-use crate::key::{Key, scope_of};
+use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::reverse::returned;
 use crate::rewrite;
@@ -98,7 +98,7 @@ impl FlowTable {
             .filter(|quoted| quoted.tuple.src == info.dst)
             .and_then(|quoted| {
                 let at = self.store.find_reverse(&Key {
-                    scope: vni.get(),
+                    scope: Scope::network(vni),
                     tuple: quoted.tuple.reversed(),
                 })?;
                 self.store
@@ -134,7 +134,9 @@ impl FlowTable {
         if !self.narrow {
             return None;
         }
-        let at = self.store.find_reverse(&Key::of(vni.get(), info))?;
+        let at = self
+            .store
+            .find_reverse(&Key::of(Scope::network(vni), info))?;
         Some(self.store.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
     }
 
@@ -145,7 +147,7 @@ impl FlowTable {
             return;
         };
         let found = self.store.find_forward(&Key {
-            scope: scope_of(packet.src_mac()),
+            scope: Scope::behind(packet.src_mac()),
             tuple: quoted.tuple.reversed(),
         });
         let Some(flow) = found.and_then(|at| self.store.get(at)) else {

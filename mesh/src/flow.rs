@@ -10,7 +10,7 @@ use weft_wire::reply::segment_end;
 use weft_wire::{Instant, Mac, PortId, Vni};
 
 use crate::claims::Claims;
-use crate::key::Key;
+use crate::key::{Key, Scope};
 use crate::load::OpenFlow;
 use crate::packet::Packet;
 use crate::state::FlowState;
@@ -102,16 +102,14 @@ impl Origin {
         }
     }
 
-    pub(crate) const fn scope(&self) -> u32 {
+    /// Where what clients send has its meaning.
+    pub(crate) const fn scope(&self) -> Scope {
         match self {
-            Self::Port { vni, .. } => vni.get(),
-            Self::Mesh { .. } => MESH_SCOPE,
+            Self::Port { vni, .. } => Scope::network(*vni),
+            Self::Mesh { .. } => Scope::MESH,
         }
     }
 }
-
-/// No VNI is this large.
-const MESH_SCOPE: u32 = u32::MAX;
 
 /// Where a frame for a client goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -356,7 +354,7 @@ impl Removal {
     /// Network of the replica.
     #[must_use]
     pub fn vni(&self) -> Option<Vni> {
-        Vni::new(self.reverse.scope)
+        self.reverse.scope.vni()
     }
 
     /// Address of the replica.

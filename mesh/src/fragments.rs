@@ -15,6 +15,7 @@ use weft_wire::fragment::FragmentHeader;
 use weft_wire::{DropReason, Instant, IpInfo};
 
 use crate::flow::{Flow, Role};
+use crate::key::Scope;
 use crate::store::FlowId;
 
 /// How long the fragments of a datagram may take. Receivers wait longer, but a sender sends them
@@ -29,7 +30,7 @@ const WAYS: usize = 32;
 /// Which datagram a fragment is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Datagram {
-    scope: u32,
+    scope: Scope,
     src: IpAddr,
     dst: IpAddr,
     id: u32,
@@ -40,7 +41,7 @@ pub(crate) struct Datagram {
 }
 
 impl Datagram {
-    pub(crate) fn new(scope: u32, info: &IpInfo, header: &FragmentHeader, reply: bool) -> Self {
+    pub(crate) fn new(scope: Scope, info: &IpInfo, header: &FragmentHeader, reply: bool) -> Self {
         Self {
             scope,
             src: info.src,

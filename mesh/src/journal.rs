@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use weft_wire::{FiveTuple, Instant, Mac, Vni};
 
 use crate::flow::{Flow, Origin, Role};
-use crate::key::{Key, scope_of};
+use crate::key::{Key, Scope};
 use crate::state::FlowState;
 use crate::store::FlowId;
 
@@ -161,7 +161,7 @@ pub(crate) fn decode(
         }),
     }?;
     let scope = if role == Role::Return {
-        scope_of(mac(node))
+        Scope::behind(mac(node))
     } else {
         origin.scope()
     };
@@ -171,7 +171,7 @@ pub(crate) fn decode(
             tuple: forward,
         },
         reverse: Key {
-            scope: vni.get(),
+            scope: Scope::network(vni),
             tuple: reverse,
         },
         role,

@@ -10,7 +10,7 @@ use weft_wire::{IpInfo, Vni, quoted};
 
 use crate::context::Context;
 use crate::flow::{Flow, Origin, Role};
-use crate::key::{Key, scope_of};
+use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::state::FlowState;
 use crate::store::FlowId;
@@ -43,7 +43,7 @@ impl FlowTable {
         if !has_ports || info.fragment == Fragment::Later || packet.frame.len() < info.len {
             return;
         }
-        let forward = Key::of(scope_of(packet.src_mac()), info);
+        let forward = Key::of(Scope::behind(packet.src_mac()), info);
         let at = match self.store.find_forward(&forward) {
             Some(at) => self.next_arrived(cx, at, info),
             None => self.first_arrived(cx, vni, forward, packet),
@@ -85,7 +85,7 @@ impl FlowTable {
             return None;
         }
         let wanted = Key {
-            scope: vni.get(),
+            scope: Scope::network(vni),
             tuple: forward.tuple.reversed(),
         };
         if let Some(other) = self.store.find_reverse(&wanted)

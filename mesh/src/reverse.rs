@@ -7,7 +7,7 @@ use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 use crate::context::{Context, port_load};
 use crate::flow::{Flow, Role};
 use crate::fragments::{Datagram, Follow};
-use crate::key::Key;
+use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::rewrite;
 use crate::state::FlowState;
@@ -51,7 +51,7 @@ impl FlowTable {
     /// A TCP or UDP packet, or the first fragment of one.
     fn reverse_packet(&mut self, cx: &Context<'_>, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
         let info = packet.info;
-        let Some(at) = self.store.find_reverse(&Key::of(vni.get(), info)) else {
+        let Some(at) = self.store.find_reverse(&Key::of(Scope::network(vni), info)) else {
             return Reverse::NotAFlow;
         };
         let Some(flow) = self.store.get_mut(at) else {
@@ -84,7 +84,7 @@ impl FlowTable {
         let Ok(header) = fragment_header(packet.frame, info) else {
             return Reverse::NotAFlow;
         };
-        let datagram = Datagram::new(vni.get(), info, &header, true);
+        let datagram = Datagram::new(Scope::network(vni), info, &header, true);
         if info.fragment == Fragment::Later {
             let follow = match self.fragments.later(cx.now, &datagram, &header) {
                 Ok(follow) => follow,
@@ -104,7 +104,7 @@ impl FlowTable {
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
-        let Some(at) = self.store.find_reverse(&Key::of(vni.get(), info)) else {
+        let Some(at) = self.store.find_reverse(&Key::of(Scope::network(vni), info)) else {
             return Reverse::NotAFlow;
         };
         if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {

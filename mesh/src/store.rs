@@ -233,9 +233,10 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use weft_wire::FiveTuple;
+    use weft_wire::{FiveTuple, Vni};
 
     use super::*;
+    use crate::key::Scope;
 
     /// An entry of nothing but keys.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +260,7 @@ mod tests {
         }
     }
 
-    fn key(scope: u32, port: u16) -> Key {
+    fn key(network: u32, port: u16) -> Key {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let tuple = FiveTuple {
             src: ip,
@@ -268,6 +269,7 @@ mod tests {
             dport: 80,
             proto: 6,
         };
+        let scope = Scope::network(Vni::new(network).unwrap());
         Key { scope, tuple }
     }
 
@@ -328,7 +330,8 @@ mod tests {
                         plain.insert(port, (store.insert(entry).unwrap(), entry));
                     }
                     (Some((id, mut entry)), 1) => {
-                        entry.reverse = key(entry.reverse.scope + 1, port);
+                        let network = entry.reverse.scope.vni().unwrap().get();
+                        entry.reverse = key(network + 1, port);
                         store.rekey(id, |kept| kept.reverse = entry.reverse);
                         plain.insert(port, (id, entry));
                     }

@@ -13,7 +13,7 @@ use crate::evict::{Evictions, Evictor, Full};
 use crate::flow::{Flow, FlowConfig, Install, Origin, Removal, ReplicaSide, Role};
 use crate::fragments::Fragments;
 use crate::journal::{Records, is_kept};
-use crate::key::Key;
+use crate::key::{Key, Scope};
 use crate::outcome::{self, close, note_answer};
 use crate::state::FlowState;
 use crate::store::{FlowId, FlowStore};
@@ -144,7 +144,7 @@ impl FlowTable {
     #[must_use]
     pub fn state_of(&self, vni: Vni, tuple: FiveTuple) -> Option<FlowState> {
         let key = Key {
-            scope: vni.get(),
+            scope: Scope::network(vni),
             tuple,
         };
         let at = self.store.find_forward(&key)?;
