@@ -4,7 +4,8 @@ use weft_wire::DropReason;
 
 use crate::balancer::Choice;
 use crate::context::{Context, port_load, published, service_of};
-use crate::flow::{Install, Origin, ReplicaSide};
+use crate::flow::{Origin, ReplicaSide};
+use crate::install::Install;
 use crate::key::{Key, Scope};
 use crate::replica::Replica;
 use crate::services::Service;
@@ -154,7 +155,7 @@ impl FlowTable {
         flow.replica_local = replica.local;
         flow.epoch = cx.epoch;
         flow.last_seen = cx.now;
-        let install = flow.install(worker);
+        let install = Install::of(flow, worker);
         self.counters.retried += 1;
         Some(install)
     }

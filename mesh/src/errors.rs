@@ -22,7 +22,7 @@ use weft_wire::rewrite::{Side, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
 use crate::context::Context;
-use crate::flow::{Flow, Origin, Role, is_of_window};
+use crate::flow::{Flow, FlowKind, Origin, is_of_window};
 use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::reverse::returned;
@@ -108,7 +108,7 @@ impl FlowTable {
         let Some(flow) = found else {
             return Reverse::NotAFlow;
         };
-        if flow.role == Role::Return {
+        if flow.kind == FlowKind::Return {
             let rewritten = rewrite_quoted(packet, &flow.forward.tuple);
             if rewritten {
                 set_macs(packet.frame, flow.replica_mac, flow.client_mac);

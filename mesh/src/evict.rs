@@ -3,7 +3,7 @@
 
 use weft_wire::Instant;
 
-use crate::flow::{Flow, FlowConfig, HALF_CLOSED, Origin, Role};
+use crate::flow::{Flow, FlowConfig, FlowKind, HALF_CLOSED, Origin};
 use crate::state::FlowState;
 use crate::store::{FlowId, FlowStore};
 use crate::tenants::Tenants;
@@ -37,13 +37,13 @@ impl Evictions {
         self.closed + self.handshakes + self.datagrams + self.open + self.guests
     }
 
-    pub(crate) fn count(&mut self, role: Role, state: FlowState) {
-        let counter = match (role, Rank::of(state)) {
-            (Role::Guest { .. } | Role::Return, _) => &mut self.guests,
-            (Role::Owner, Rank::Over) => &mut self.closed,
-            (Role::Owner, Rank::Handshake) => &mut self.handshakes,
-            (Role::Owner, Rank::Datagrams | Rank::Exchange) => &mut self.datagrams,
-            (Role::Owner, Rank::Open) => &mut self.open,
+    pub(crate) fn count(&mut self, kind: FlowKind, state: FlowState) {
+        let counter = match (kind, Rank::of(state)) {
+            (FlowKind::Guest { .. } | FlowKind::Return, _) => &mut self.guests,
+            (FlowKind::Owned, Rank::Over) => &mut self.closed,
+            (FlowKind::Owned, Rank::Handshake) => &mut self.handshakes,
+            (FlowKind::Owned, Rank::Datagrams | Rank::Exchange) => &mut self.datagrams,
+            (FlowKind::Owned, Rank::Open) => &mut self.open,
         };
         *counter += 1;
     }
@@ -109,7 +109,7 @@ impl Evictor {
     fn guest(&mut self, store: &FlowStore<Flow>, now: Instant) -> Option<FlowId> {
         (0..GUESTS.min(store.places())).find_map(|_| {
             let (id, flow) = store.at(self.next_place(store))?;
-            let idle = flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED;
+            let idle = flow.kind != FlowKind::Owned && now.since(flow.last_seen) > HALF_CLOSED;
             idle.then_some(id)
         })
     }
@@ -164,8 +164,11 @@ impl Full<'_> {
             let Some(flow) = self.store.get(id) else {
                 continue;
             };
-            let (rank, origin, owned) =
-                (Rank::of(flow.state), flow.origin, flow.role == Role::Owner);
+            let (rank, origin, owned) = (
+                Rank::of(flow.state),
+                flow.origin,
+                flow.kind == FlowKind::Owned,
+            );
             let last_seen = flow.last_seen;
             // It may have been used since it was put here: to where it now belongs.
             let deadline = flow.deadline(self.config);

@@ -128,12 +128,21 @@ pub(crate) struct ReplicaSide {
     pub(crate) claimed: bool,
 }
 
+/// Ethernet addresses of those who take part in a flow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Macs {
+    pub(crate) client: Mac,
+    /// What the client sends to: the VIP's, or the mesh address's.
+    pub(crate) service: Mac,
+    pub(crate) replica: Mac,
+}
+
 /// Whose flow an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
+pub(crate) enum FlowKind {
     /// This worker's: it reads the client's frames, keeps the state and counts the connection.
-    Owner,
-    /// Another worker's: only there so that the replica's frames, which this worker reads, are
+    Owned,
+    /// Worker `owner`'s: only there so that the replica's frames, which this worker reads, are
     /// rewritten without a hop.
     Guest { owner: u16 },
     /// Another node's: a client of its published port talks to a replica here, under its own
@@ -148,7 +157,7 @@ pub(crate) struct Flow {
     pub(crate) forward: Key,
     /// Replica to client, as the replica sees it.
     pub(crate) reverse: Key,
-    pub(crate) role: Role,
+    pub(crate) kind: FlowKind,
     pub(crate) origin: Origin,
     pub(crate) state: FlowState,
     pub(crate) client_mac: Mac,
@@ -183,7 +192,7 @@ impl Keyed for Flow {
 
     #[inline]
     fn has_forward(&self) -> bool {
-        !matches!(self.role, Role::Guest { .. })
+        !matches!(self.kind, FlowKind::Guest { .. })
     }
 
     #[inline]
@@ -193,9 +202,48 @@ impl Keyed for Flow {
 }
 
 impl Flow {
+    /// A flow that begins: nobody has answered, nothing is counted, and its replica, which `reverse`
+    /// has the address of, is not named yet.
+    #[inline]
+    pub(crate) fn new(
+        kind: FlowKind,
+        origin: Origin,
+        forward: Key,
+        reverse: ReplicaSide,
+        macs: Macs,
+        now: Instant,
+    ) -> Self {
+        Self {
+            forward,
+            reverse: reverse.key,
+            kind,
+            origin,
+            state: if forward.tuple.proto == TCP {
+                FlowState::SynSent
+            } else {
+                FlowState::Datagrams
+            },
+            client_mac: macs.client,
+            service_mac: macs.service,
+            replica_mac: macs.replica,
+            replica_key: 0,
+            replica_local: false,
+            claimed: reverse.claimed,
+            serial: 0,
+            epoch: 0,
+            last_seen: now,
+            client_end: 0,
+            client_ack: 0,
+            path_mtu: 0,
+            syn: None,
+            open: None,
+            limited: None,
+        }
+    }
+
     /// How long the entry lives after its last packet; `None` for as long as it takes.
     pub(crate) fn timeout(&self, config: &FlowConfig) -> Option<Duration> {
-        if let Role::Guest { .. } = self.role {
+        if let FlowKind::Guest { .. } = self.kind {
             return match self.state {
                 FlowState::FinReplica => Some(HALF_CLOSED),
                 FlowState::Datagrams | FlowState::DatagramsAnswered => Some(GUEST_DATAGRAMS),
@@ -249,118 +297,6 @@ impl Flow {
         packet.info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
             && read_u32(packet.frame, packet.info.l4 + 8)
                 .is_some_and(|ack| self.client_end.wrapping_sub(ack) < 0x1_0000)
-    }
-
-    /// The entry that another worker needs.
-    pub(crate) fn install(&self, owner: u16) -> Option<Install> {
-        self.replica_local.then_some(Install {
-            owner,
-            forward: self.forward,
-            reverse: self.reverse,
-            origin: self.origin,
-            client_mac: self.client_mac,
-            service_mac: self.service_mac,
-            replica_mac: self.replica_mac,
-            replica_key: self.replica_key,
-            serial: self.serial,
-        })
-    }
-
-    /// The message that takes it back.
-    pub(crate) fn removal(&self, owner: u16) -> Option<Removal> {
-        self.replica_local.then_some(Removal {
-            owner,
-            reverse: self.reverse,
-            serial: self.serial,
-        })
-    }
-}
-
-/// What the worker that reads a local replica's frames needs to rewrite them without a hop.
-///
-/// Put it into that worker's queue *before* the frame that it came with is delivered. Where that
-/// worker is the one that made it, there is nothing to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Install {
-    pub(crate) owner: u16,
-    pub(crate) forward: Key,
-    pub(crate) reverse: Key,
-    pub(crate) origin: Origin,
-    pub(crate) client_mac: Mac,
-    pub(crate) service_mac: Mac,
-    pub(crate) replica_mac: Mac,
-    pub(crate) replica_key: u64,
-    pub(crate) serial: u64,
-}
-
-impl Install {
-    /// Network of the replica.
-    #[must_use]
-    pub const fn vni(&self) -> Vni {
-        self.origin.vni()
-    }
-
-    /// Address of the replica: with the network it says which worker reads its frames.
-    #[must_use]
-    pub const fn replica_ip(&self) -> IpAddr {
-        self.reverse.tuple.src
-    }
-
-    /// Worker that owns the flow.
-    #[must_use]
-    pub const fn owner(&self) -> u16 {
-        self.owner
-    }
-
-    pub(crate) fn into_flow(self, now: Instant, epoch: u64) -> Flow {
-        Flow {
-            forward: self.forward,
-            reverse: self.reverse,
-            role: Role::Guest { owner: self.owner },
-            origin: self.origin,
-            state: if self.forward.tuple.proto == TCP {
-                FlowState::SynSent
-            } else {
-                FlowState::Datagrams
-            },
-            client_mac: self.client_mac,
-            service_mac: self.service_mac,
-            replica_mac: self.replica_mac,
-            replica_key: self.replica_key,
-            replica_local: false,
-            claimed: false,
-            serial: self.serial,
-            epoch,
-            last_seen: now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn: None,
-            open: None,
-            limited: None,
-        }
-    }
-}
-
-/// Takes an [`Install`] back. Must reach the same worker, at any time after it.
-#[derive(Clone, Copy, Debug)]
-pub struct Removal {
-    pub(crate) owner: u16,
-    pub(crate) reverse: Key,
-    pub(crate) serial: u64,
-}
-
-impl Removal {
-    /// Network of the replica.
-    #[must_use]
-    pub fn vni(&self) -> Option<Vni> {
-        self.reverse.scope.vni()
-    }
-
-    /// Address of the replica.
-    #[must_use]
-    pub const fn replica_ip(&self) -> IpAddr {
-        self.reverse.tuple.src
     }
 }
 

@@ -5,8 +5,9 @@ use weft_wire::frame::{Fragment, TCP, TCP_RST, UDP};
 use weft_wire::{DropReason, IpInfo, quoted};
 
 use crate::context::{Context, port_load, service_of};
-use crate::flow::{Flow, Install, Origin, Role};
+use crate::flow::{Flow, FlowKind, Macs, Origin};
 use crate::fragments::{Datagram, Follow};
+use crate::install::Install;
 use crate::key::Key;
 use crate::packet::Packet;
 use crate::rewrite;
@@ -178,7 +179,10 @@ impl FlowTable {
     /// The client repeats its SYN: it did not see the answer. The replica may have ended since, and
     /// then refuses; with a copy to send elsewhere the connection is unanswered again.
     fn ask_again(&mut self, at: FlowId, packet: &Packet<'_>) {
-        let owned = self.store.get(at).filter(|flow| flow.role == Role::Owner);
+        let owned = self
+            .store
+            .get(at)
+            .filter(|flow| flow.kind == FlowKind::Owned);
         let Some(replica) = owned.map(|flow| flow.replica_key) else {
             return;
         };
@@ -261,39 +265,22 @@ impl FlowTable {
             }
         };
         let syn = self.keep_syn(packet, replica.key);
-        let mut flow = Flow {
-            forward: key,
-            reverse: reverse.key,
-            role: Role::Owner,
-            origin: *origin,
-            state: if info.proto == TCP {
-                FlowState::SynSent
-            } else {
-                FlowState::Datagrams
-            },
-            client_mac: packet.src_mac(),
-            service_mac: packet.dst_mac(),
-            replica_mac: replica.mac,
-            replica_key: replica.key,
-            replica_local: replica.local,
-            claimed: reverse.claimed,
-            serial: self.next_serial(),
-            epoch: cx.epoch,
-            last_seen: cx.now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn,
-            open: Some(
-                replica
-                    .load
-                    .open_at(&service.balancer.load, cx.now)
-                    .at_port(port_load(cx, origin, &key)),
-            ),
-            limited: self.clients.limited(origin, service),
+        let macs = Macs {
+            client: packet.src_mac(),
+            service: packet.dst_mac(),
+            replica: replica.mac,
         };
+        let mut flow = Flow::new(FlowKind::Owned, *origin, key, reverse, macs, cx.now);
+        flow.replica_key = replica.key;
+        flow.replica_local = replica.local;
+        flow.serial = self.next_serial();
+        flow.epoch = cx.epoch;
+        flow.syn = syn;
+        let open = replica.load.open_at(&service.balancer.load, cx.now);
+        flow.open = Some(open.at_port(port_load(cx, origin, &key)));
+        flow.limited = self.clients.limited(origin, service);
         flow.track_client(packet);
-        let install = flow.install(self.config.worker);
+        let install = Install::of(&flow, self.config.worker);
         match self.insert(flow) {
             Some(at) => self.forward_known(cx, at, install, packet),
             None => Forward::Drop(DropReason::FlowTableFull),

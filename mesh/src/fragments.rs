@@ -14,7 +14,7 @@ use foldhash::fast::FixedState;
 use weft_wire::fragment::FragmentHeader;
 use weft_wire::{DropReason, Instant, IpInfo};
 
-use crate::flow::{Flow, Role};
+use crate::flow::{Flow, FlowKind};
 use crate::key::Scope;
 use crate::store::FlowId;
 
@@ -58,7 +58,7 @@ impl Datagram {
 pub(crate) struct Follow {
     /// Number of the flow, and what tells it from a later one with that number.
     pub(crate) at: FlowId,
-    pub(crate) role: Role,
+    pub(crate) kind: FlowKind,
     serial: u64,
     /// The first fragment went to the flow's owner; the others must not overtake it.
     pub(crate) to_owner: bool,
@@ -68,7 +68,7 @@ impl Follow {
     pub(crate) const fn new(at: FlowId, flow: &Flow, to_owner: bool) -> Self {
         Self {
             at,
-            role: flow.role,
+            kind: flow.kind,
             serial: flow.serial,
             to_owner,
         }
@@ -76,7 +76,7 @@ impl Follow {
 
     /// Whether the flow with that number is still the one that the first fragment belonged to.
     pub(crate) fn is(&self, flow: &Flow) -> bool {
-        (flow.role, flow.serial) == (self.role, self.serial)
+        (flow.kind, flow.serial) == (self.kind, self.serial)
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use weft_wire::{FiveTuple, Instant, Mac, Vni};
 
-use crate::flow::{Flow, Origin, Role};
+use crate::flow::{Flow, FlowKind, Macs, Origin, ReplicaSide};
 use crate::key::{Key, Scope};
 use crate::state::FlowState;
 use crate::store::FlowId;
@@ -125,10 +125,10 @@ pub(crate) fn decode(
     ] = *record;
     let state = state_of(head & 0xff)?;
     let worker = u16::try_from(head >> 32 & 0xffff).ok()?;
-    let role = match head >> 8 & 0xff {
-        0 => Role::Owner,
-        1 => Role::Guest { owner: worker },
-        2 => Role::Return,
+    let kind = match head >> 8 & 0xff {
+        0 => FlowKind::Owned,
+        1 => FlowKind::Guest { owner: worker },
+        2 => FlowKind::Return,
         _ => return None,
     };
     let vni = Vni::new(u32::try_from(vni).ok()?)?;
@@ -143,8 +143,8 @@ pub(crate) fn decode(
     };
     let forward = tuple(ip(f0, f1), ip(f2, f3), port(0), port(1));
     let reverse = tuple(ip(r0, r1), ip(r2, r3), port(2), port(3));
-    let origin = match (role, head & MESH != 0) {
-        (Role::Return, _) => Some(Origin::Mesh {
+    let origin = match (kind, head & MESH != 0) {
+        (FlowKind::Return, _) => Some(Origin::Mesh {
             vni,
             node_ip: forward.dst,
             node_mac: mac(node),
@@ -160,47 +160,40 @@ pub(crate) fn decode(
             ip: forward.src,
         }),
     }?;
-    let scope = if role == Role::Return {
+    let scope = if kind == FlowKind::Return {
         Scope::behind(mac(node))
     } else {
         origin.scope()
     };
-    Some(Flow {
-        forward: Key {
-            scope,
-            tuple: forward,
-        },
-        reverse: Key {
+    let forward = Key {
+        scope,
+        tuple: forward,
+    };
+    let reverse = ReplicaSide {
+        key: Key {
             scope: Scope::network(vni),
             tuple: reverse,
         },
-        role,
-        origin,
-        state,
-        client_mac: mac(client),
-        service_mac: mac(service),
-        replica_mac: mac(replica),
-        replica_key,
-        replica_local: head & REPLICA_LOCAL != 0,
         claimed: false,
-        serial: 0,
-        epoch: 0,
-        last_seen: now,
-        client_end: 0,
-        client_ack: 0,
-        path_mtu: 0,
-        syn: None,
-        open: None,
-        limited: None,
-    })
+    };
+    let macs = Macs {
+        client: mac(client),
+        service: mac(service),
+        replica: mac(replica),
+    };
+    let mut flow = Flow::new(kind, origin, forward, reverse, macs, now);
+    flow.state = state;
+    flow.replica_key = replica_key;
+    flow.replica_local = head & REPLICA_LOCAL != 0;
+    Some(flow)
 }
 
 /// Whether a flow has a record: somebody has answered it, and it is not over. Entries for flows of
 /// other workers do not know how far these are.
 pub(crate) fn is_kept(flow: &Flow) -> bool {
-    match flow.role {
-        Role::Guest { .. } => true,
-        Role::Owner | Role::Return => {
+    match flow.kind {
+        FlowKind::Guest { .. } => true,
+        FlowKind::Owned | FlowKind::Return => {
             !flow.state.is_over()
                 && !matches!(flow.state, FlowState::SynSent | FlowState::Datagrams)
         }
@@ -216,17 +209,17 @@ pub(crate) fn is_shared(flow: &Flow) -> bool {
             ..
         }
     );
-    flow.role == Role::Return || (flow.role == Role::Owner && kept && flow.replica_local)
+    flow.kind == FlowKind::Return || (flow.kind == FlowKind::Owned && kept && flow.replica_local)
 }
 
 fn head(flow: &Flow) -> u64 {
-    let (role, worker) = match flow.role {
-        Role::Owner => (0, 0),
-        Role::Guest { owner } => (1, owner),
-        Role::Return => (2, 0),
+    let (kind, worker) = match flow.kind {
+        FlowKind::Owned => (0, 0),
+        FlowKind::Guest { owner } => (1, owner),
+        FlowKind::Return => (2, 0),
     };
     let mut head = code_of(flow.state)
-        | role << 8
+        | kind << 8
         | u64::from(flow.forward.tuple.proto) << 24
         | u64::from(worker) << 32;
     if let Origin::Mesh { keeps_client, .. } = flow.origin {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_wire::frame::TCP;
 use weft_wire::{Instant, Vni};
 
-use crate::flow::{Role, Target};
+use crate::flow::{FlowKind, Target};
 use crate::services::Protocol;
 use crate::state::FlowState;
 use crate::table::FlowTable;
@@ -48,7 +48,7 @@ impl FlowTable {
         let places = self.store.places();
         let end = places.min(from.saturating_add(budget));
         for flow in self.store.among(from..end)? {
-            if flow.role != Role::Owner {
+            if flow.kind != FlowKind::Owned {
                 continue;
             }
             let (forward, reverse) = (flow.forward.tuple, flow.reverse.tuple);

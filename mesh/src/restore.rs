@@ -1,7 +1,7 @@
 //! Flows of an earlier process, taken up again.
 
 use crate::context::{Context, port_load};
-use crate::flow::{Origin, Role};
+use crate::flow::{FlowKind, Origin};
 use crate::journal::{Journal, Record, SavedOrigin, decode, is_shared};
 use crate::store::{FlowId, Keyed};
 use crate::table::FlowTable;
@@ -41,7 +41,7 @@ impl FlowTable {
     ) -> Option<FlowId> {
         let mut flow = decode(record, cx.now, origin)?;
         flow.serial = self.next_serial();
-        if flow.role == Role::Owner {
+        if flow.kind == FlowKind::Owned {
             let service = cx
                 .services
                 .service_of_replica(flow.origin.vni(), flow.replica_key)?;

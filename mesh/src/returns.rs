@@ -9,7 +9,7 @@ use weft_wire::rewrite::Side;
 use weft_wire::{IpInfo, Vni, quoted};
 
 use crate::context::Context;
-use crate::flow::{Flow, Origin, Role};
+use crate::flow::{Flow, FlowKind, Macs, Origin};
 use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::state::FlowState;
@@ -92,7 +92,7 @@ impl FlowTable {
             && self
                 .store
                 .get(other)
-                .is_some_and(|flow| flow.role == Role::Return && flow.state.is_over())
+                .is_some_and(|flow| flow.kind == FlowKind::Return && flow.state.is_over())
         {
             self.remove(other);
         }
@@ -103,33 +103,21 @@ impl FlowTable {
             _ => FlowState::Established.after_client(info.tcp_flags),
         };
         let (via, replica_mac) = (packet.src_mac(), packet.dst_mac());
-        let flow = Flow {
-            forward,
-            reverse: reverse.key,
-            role: Role::Return,
-            origin: Origin::Mesh {
-                vni,
-                node_ip: forward.tuple.dst,
-                node_mac: via,
-                keeps_client: true,
-            },
-            state,
-            client_mac: via,
-            service_mac: replica_mac,
-            replica_mac,
-            replica_key: 0,
-            replica_local: false,
-            claimed: reverse.claimed,
-            serial: self.next_serial(),
-            epoch: cx.epoch,
-            last_seen: cx.now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn: None,
-            open: None,
-            limited: None,
+        let origin = Origin::Mesh {
+            vni,
+            node_ip: forward.tuple.dst,
+            node_mac: via,
+            keeps_client: true,
         };
+        let macs = Macs {
+            client: via,
+            service: replica_mac,
+            replica: replica_mac,
+        };
+        let mut flow = Flow::new(FlowKind::Return, origin, forward, reverse, macs, cx.now);
+        flow.state = state;
+        flow.serial = self.next_serial();
+        flow.epoch = cx.epoch;
         self.insert(flow)
     }
 }

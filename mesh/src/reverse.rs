@@ -5,7 +5,7 @@ use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UD
 use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 
 use crate::context::{Context, port_load};
-use crate::flow::{Flow, Role};
+use crate::flow::{Flow, FlowKind};
 use crate::fragments::{Datagram, Follow};
 use crate::key::{Key, Scope};
 use crate::packet::Packet;
@@ -58,10 +58,10 @@ impl FlowTable {
             return Reverse::NotAFlow;
         };
         flow.last_seen = cx.now;
-        if let Role::Guest { owner } = flow.role {
+        if let FlowKind::Guest { owner } = flow.kind {
             return self.reverse_guest(cx, at, owner, packet);
         }
-        let is_owner = flow.role == Role::Owner;
+        let is_owner = flow.kind == FlowKind::Owned;
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
         } else if is_owner && flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
@@ -96,8 +96,8 @@ impl FlowTable {
             if !flow.is_some_and(|flow| follow.is(flow)) {
                 return Reverse::Drop(DropReason::NotAFlow);
             }
-            return match follow.role {
-                Role::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
+            return match follow.kind {
+                FlowKind::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
                 _ => self.reverse_known(cx, follow.at, packet),
             };
         }
@@ -133,7 +133,7 @@ impl FlowTable {
         let Some(flow) = self.store.get(at) else {
             return Reverse::NotAFlow;
         };
-        if flow.role == Role::Return {
+        if flow.kind == FlowKind::Return {
             return returned(flow, rewrite::to_node(flow, packet));
         }
         if !rewrite::to_client(flow, packet) {

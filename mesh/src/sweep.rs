@@ -7,7 +7,7 @@ use weft_wire::reply::{self, tcp_reset};
 use weft_wire::{FiveTuple, Mac, PortId, Vni};
 
 use crate::context::Context;
-use crate::flow::{Flow, Origin, Role, Target};
+use crate::flow::{Flow, FlowKind, Origin, Target};
 use crate::store::FlowId;
 use crate::table::{FlowTable, Sweep};
 
@@ -61,7 +61,7 @@ impl FlowTable {
             let Some((at, flow)) = self.store.at(place) else {
                 continue;
             };
-            if flow.state.is_unanswered() && flow.role == Role::Owner {
+            if flow.state.is_unanswered() && flow.kind == FlowKind::Owned {
                 continue;
             }
             if self.is_alive(cx, at) {
@@ -82,7 +82,7 @@ impl FlowTable {
                 continue;
             };
             let theirs = matches!(flow.origin, Origin::Port { port: p, .. } if p == port);
-            if theirs && flow.role == Role::Owner {
+            if theirs && flow.kind == FlowKind::Owned {
                 self.end_flow(at, false, &mut out);
                 closed += 1;
             }
@@ -92,7 +92,7 @@ impl FlowTable {
 
     fn end_flow(&mut self, at: FlowId, tell_client: bool, out: &mut impl FnMut(Reset<'_>)) {
         let Some(flow) = self.remove(at) else { return };
-        if flow.role != Role::Owner || flow.forward.tuple.proto != TCP || flow.state.is_over() {
+        if flow.kind != FlowKind::Owned || flow.forward.tuple.proto != TCP || flow.state.is_over() {
             return;
         }
         if tell_client {

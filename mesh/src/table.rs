@@ -10,8 +10,9 @@ use crate::clients::Clients;
 use crate::context::Context;
 use crate::ejection::Failure;
 use crate::evict::{Evictions, Evictor, Full};
-use crate::flow::{Flow, FlowConfig, Install, Origin, Removal, ReplicaSide, Role};
+use crate::flow::{Flow, FlowConfig, FlowKind, Origin, ReplicaSide};
 use crate::fragments::Fragments;
+use crate::install::{Install, Removal};
 use crate::journal::{Records, is_kept};
 use crate::key::{Key, Scope};
 use crate::outcome::{self, close, note_answer};
@@ -160,25 +161,19 @@ impl FlowTable {
             if self
                 .store
                 .get(at)
-                .is_some_and(|flow| flow.role == Role::Owner)
+                .is_some_and(|flow| flow.kind == FlowKind::Owned)
             {
                 return false;
             }
             self.remove(at);
         }
-        self.insert(install.into_flow(now, 0)).is_some()
+        self.insert(install.into_flow(now)).is_some()
     }
 
     /// Removes an entry that belonged to a flow of another worker.
     pub fn uninstall(&mut self, removal: Removal) {
         if let Some(at) = self.store.find_reverse(&removal.reverse)
-            && self.store.get(at).is_some_and(|flow| {
-                flow.serial == removal.serial
-                    && flow.role
-                        == Role::Guest {
-                            owner: removal.owner,
-                        }
-            })
+            && self.store.get(at).is_some_and(|flow| removal.is_of(flow))
         {
             self.remove(at);
         }
@@ -248,7 +243,7 @@ impl FlowTable {
         if flow.epoch == cx.epoch || flow.state.is_over() {
             return true;
         }
-        if flow.role == Role::Return {
+        if flow.kind == FlowKind::Return {
             let (vni, replica) = (flow.origin.vni(), flow.reverse.tuple.src);
             return cx.services.is_replica(vni, replica);
         }
@@ -274,7 +269,7 @@ impl FlowTable {
         if flow.open.is_some() {
             self.active += 1;
         }
-        if flow.role == Role::Owner {
+        if flow.kind == FlowKind::Owned {
             self.counters.created += 1;
         }
         let deadline = flow.deadline(&self.config);
@@ -300,7 +295,7 @@ impl FlowTable {
         let Some(flow) = evicted.and_then(|at| self.remove(at)) else {
             return false;
         };
-        self.counters.evicted.count(flow.role, flow.state);
+        self.counters.evicted.count(flow.kind, flow.state);
         true
     }
 
@@ -315,7 +310,7 @@ impl FlowTable {
         if close(&mut flow, state, &self.config) {
             self.active -= 1;
         }
-        self.push_removal(flow.removal(self.config.worker));
+        self.push_removal(Removal::of(&flow, self.config.worker));
         Some(flow)
     }
 
@@ -344,7 +339,7 @@ impl FlowTable {
         let serial = self.next_serial();
         let worker = self.config.worker;
         let moved = self.store.rekey(at, |flow| {
-            let removal = flow.removal(worker);
+            let removal = Removal::of(flow, worker);
             let old = std::mem::replace(&mut flow.reverse, reverse.key);
             let claimed = std::mem::replace(&mut flow.claimed, reverse.claimed);
             flow.serial = serial;

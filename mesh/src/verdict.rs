@@ -2,7 +2,8 @@
 
 use weft_wire::{DropReason, Mac, Vni};
 
-use crate::flow::{Install, Target};
+use crate::flow::Target;
+use crate::install::Install;
 
 /// What becomes of a client's frame.
 #[derive(Debug, Clone, Copy)]
