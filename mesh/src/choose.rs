@@ -142,10 +142,10 @@ impl FlowTable {
         let worker = self.config.worker;
         let flow = self.store.get_mut(at)?;
         if let Some(open) = flow.open.take() {
-            open.load().count_retried();
+            open.count_moved();
         }
         if let Some(published) = published(cx, &origin, &key) {
-            published.load.count_retried();
+            published.load.tally().count_retried();
         }
         let port = port_load(cx, &origin, &key);
         let open = replica.load.open_at(&service.balancer.load, cx.now);

@@ -149,7 +149,7 @@ impl FlowTable {
                         self.counters.refused += 1;
                         let key = Key::of(origin.scope(), info);
                         if let Some(port) = port_load(cx, origin, &key) {
-                            port.count_refused();
+                            port.tally().count_refused();
                         }
                         return Forward::Refuse(Refusal::Reset(DropReason::NoReplica));
                     }
@@ -259,7 +259,7 @@ impl FlowTable {
             Err(reason) => {
                 self.counters.refused += 1;
                 if let Some(port) = port_load(cx, origin, &key) {
-                    port.count_refused();
+                    port.tally().count_refused();
                 }
                 return refuse(info, reason);
             }

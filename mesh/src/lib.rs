@@ -69,5 +69,5 @@ pub use services::{Limits, Protocol, Published, Service, ServiceIndex, Services,
 pub use state::FlowState;
 pub use sweep::{Reset, ResetTo};
 pub use table::{FlowCounters, FlowTable};
-pub use traffic::ConnectTime;
+pub use traffic::{ConnectTime, Tally};
 pub use verdict::{Forward, Refusal, Reverse};

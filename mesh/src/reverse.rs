@@ -151,10 +151,10 @@ impl FlowTable {
             }
         };
         if let Some(port) = port {
-            port.count_tx(worker, bytes);
+            port.tally().count_tx(worker, bytes);
         }
         if let Some(load) = load {
-            load.count_tx(worker, bytes);
+            load.tally().count_tx(worker, bytes);
         }
         Reverse::Rewritten {
             to: flow.origin.target(),
