@@ -20,8 +20,6 @@ pub struct Replica {
     pub mac: Mac,
     /// Its sandbox is on this node.
     pub local: bool,
-    /// Share of the connections relative to the other replicas; 0 takes no new ones.
-    pub weight: u16,
     /// Takes no new connections, keeps the open ones.
     pub draining: bool,
     /// Shared counters.

@@ -251,7 +251,6 @@ mod tests {
             ip: Ipv4Addr::new(10, 0, 0, 9).into(),
             mac: Mac([2, 0x42, 10, 0, 0, 9]),
             local: false,
-            weight: 1,
             draining: false,
             load: Arc::default(),
         }

@@ -73,13 +73,13 @@ impl Estimate {
         let share = self.share(replica) + self.dither.cast_unsigned() / FIRST_SHARE;
         Score {
             load: load - load.rem_euclid(QUARTER),
-            weight: u64::from(replica.weight) * (share - share % FIRST_SHARE),
+            share: share - share % FIRST_SHARE,
             pressure: replica.load.pressure().map_or(0, step_of),
         }
     }
 
     /// Connections that are likely to be open, in [`ONE`], but for a part that is the same for all
-    /// replicas of one weight: less than none is possible.
+    /// replicas: less than none is possible.
     fn load(&self, replica: &Replica) -> i64 {
         let load = &replica.load;
         let own = i64::from(load.own());
@@ -107,7 +107,7 @@ impl Estimate {
         i64::try_from(256 * half / (half + age.as_nanos())).unwrap_or(ONE)
     }
 
-    /// Part of its weight that a replica has by now, from [`FIRST_SHARE`] to [`ONE`].
+    /// Part of a full share that a replica has by now, from [`FIRST_SHARE`] to [`ONE`].
     fn share(&self, replica: &Replica) -> u64 {
         let whole = ONE.cast_unsigned();
         let Some(since) = replica.load.ready_since() else {
@@ -131,17 +131,17 @@ fn step_of(pressure: u16) -> u8 {
     (u16::BITS - percent.leading_zeros()) as u8
 }
 
-/// Load for the weight, were one connection added.
+/// Load for the share, were one connection added.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
     load: i64,
-    weight: u64,
+    share: u64,
     pressure: u8,
 }
 
 impl Score {
     pub(super) fn cmp(&self, other: &Self) -> Ordering {
-        let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.weight);
+        let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.share);
         product(self, other)
             .cmp(&product(other, self))
             .then(self.pressure.cmp(&other.pressure))
@@ -149,8 +149,8 @@ impl Score {
 
     /// Not loaded by more than `percent` of the least loaded one, and one connection.
     pub(super) fn is_within(&self, percent: u16, least: &Self) -> bool {
-        let (mine, least_weight) = (i128::from(self.load), i128::from(least.weight));
-        let least = i128::from(least.load.max(0)) * i128::from(self.weight);
-        100 * (mine - i128::from(ONE)) * least_weight <= i128::from(percent) * least
+        let (mine, least_share) = (i128::from(self.load), i128::from(least.share));
+        let least = i128::from(least.load.max(0)) * i128::from(self.share);
+        100 * (mine - i128::from(ONE)) * least_share <= i128::from(percent) * least
     }
 }

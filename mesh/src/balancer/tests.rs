@@ -21,7 +21,6 @@ fn replicas(loads: &[u32]) -> Vec<Replica> {
                 ip: Ipv4Addr::new(10, 0, 0, i).into(),
                 mac: Mac([2, 0x42, 10, 0, 0, i]),
                 local: false,
-                weight: 1,
                 draining: false,
                 load,
             }
@@ -46,9 +45,8 @@ fn fewest_connections_win_and_ties_are_broken_evenly() {
 }
 
 #[test]
-fn open_connections_spread_evenly_and_by_weight() {
-    let mut rs = replicas(&[0, 0, 0, 0]);
-    rs[3].weight = 2;
+fn open_connections_spread_evenly() {
+    let rs = replicas(&[0, 0, 0, 0]);
     let mut rng = Rng::new(1);
     let mut open = Vec::new();
     for _ in 0..500 {
@@ -58,14 +56,14 @@ fn open_connections_spread_evenly_and_by_weight() {
         open.push(rs[at].load.open());
     }
     let counts: Vec<_> = rs.iter().map(|r| r.load.own()).collect();
-    assert_eq!(counts, [100, 100, 100, 200]);
+    assert_eq!(counts, [125; 4]);
 }
 
 #[test]
-fn draining_weightless_tried_and_foreign_families_are_passed_over() {
+fn draining_tried_and_foreign_families_are_passed_over() {
     let mut rs = replicas(&[0, 0, 0, 9, 0]);
     rs[0].draining = true;
-    rs[1].weight = 0;
+    rs[1].draining = true;
     rs[4].ip = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let mut rng = Rng::new(1);
     let mut pick = |tried: &[u64], ipv6| {
@@ -336,10 +334,6 @@ fn clients_stay_and_only_those_of_a_lost_replica_move() {
     for (was, is) in before.iter().zip(homes(&rs, 5000)) {
         assert!(*was == is || *was == lost);
     }
-    rs[1].weight = 3;
-    let heavy = rs[1].key;
-    let there = homes(&rs, 5000).iter().filter(|k| **k == heavy).count();
-    assert!((2350..2650).contains(&there), "three of six: {there}");
 }
 
 #[test]
@@ -420,7 +414,6 @@ proptest! {
             r.load.note_reported(counts[2]);
             r.load.set_ready_since(Some(Instant(at[1])));
             r.load.set_pressure((small[0] != 0).then_some(small[0]));
-            r.weight = small[1];
             r.draining = flags & 6 == 6;
             r.local = flags & 1 == 1;
             r.load.health().set_probed(flags & 4 == 4);
@@ -446,13 +439,13 @@ proptest! {
             tried: &tried,
             ..Choice::default()
         };
-        let open = |r: &Replica| !r.draining && r.weight > 0 && !tried.contains(&r.key);
+        let open = |r: &Replica| !r.draining && !tried.contains(&r.key);
         let fit = |r: &Replica| open(r) && !r.load.health().is_ejected(now);
         match b.pick(&rs, choice, &mut Rng::new(lifetime)) {
             Some(at) => {
                 prop_assert!(open(&rs[at]));
                 // An ejected one only where more than half are out, or nobody else is left.
-                let able = |r: &&Replica| !r.draining && r.weight > 0;
+                let able = |r: &&Replica| !r.draining;
                 let all = rs.iter().filter(able).count();
                 let ejected = |r: &&Replica| r.load.health().is_ejected(now);
                 let out = rs.iter().filter(able).filter(ejected).count();
@@ -463,18 +456,14 @@ proptest! {
     }
 
     #[test]
-    fn shares_follow_weights(weights in prop::collection::vec(1u16..20, 1..8), seed: u64) {
-        let mut rs = replicas(&vec![0; weights.len()]);
-        for (r, weight) in rs.iter_mut().zip(&weights) {
-            r.weight = *weight;
-        }
-        let sum: u32 = weights.iter().map(|w| u32::from(*w)).sum();
+    fn shares_are_equal(replicas_count in 1usize..8, seed: u64) {
+        let rs = replicas(&vec![0; replicas_count]);
         let mut rng = Rng::new(seed);
-        let open: Vec<_> = (0..10 * sum)
+        let open: Vec<_> = (0..10 * replicas_count)
             .map(|_| rs[Balancer::default().pick(&rs, now(), &mut rng).unwrap()].load.open())
             .collect();
-        for (r, weight) in rs.iter().zip(&weights) {
-            prop_assert_eq!(r.load.own(), 10 * u32::from(*weight));
+        for r in &rs {
+            prop_assert_eq!(r.load.own(), 10);
         }
         drop(open);
     }

@@ -129,7 +129,7 @@ impl<'a> View<'a> {
 }
 
 fn can_take(r: &Replica, choice: Choice<'_>) -> bool {
-    !r.draining && r.weight > 0 && r.ip.is_ipv6() == choice.ipv6
+    !r.draining && r.ip.is_ipv6() == choice.ipv6
 }
 
 /// The least of those that were added; each of several equals with the same chance.
