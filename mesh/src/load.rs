@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use crate::ejection::Health;
+use crate::pressure::NodePressure;
 use crate::traffic::Tally;
 
 /// Not known, in a counter whose other values are.
@@ -119,7 +120,6 @@ pub struct ReplicaLoad {
     others: AtomicU32,
     claimed: AtomicU32,
     reported: AtomicU32,
-    pressure: AtomicU32,
     others_at: AtomicU64,
     /// Fewest connections of others in this window and in the one before.
     least: AtomicU32,
@@ -128,6 +128,7 @@ pub struct ReplicaLoad {
     ready_since: AtomicU64,
     health: Health,
     tally: Tally,
+    node: Arc<NodePressure>,
 }
 
 impl Default for ReplicaLoad {
@@ -137,15 +138,20 @@ impl Default for ReplicaLoad {
 }
 
 impl ReplicaLoad {
-    /// Counters for so many workers.
+    /// Counters for so many workers, of a replica on a node of which nothing else is known.
     #[must_use]
     pub fn with_workers(workers: usize) -> Self {
+        Self::on_node(workers, Arc::default())
+    }
+
+    /// Counters for so many workers, of a replica on this node.
+    #[must_use]
+    pub fn on_node(workers: usize, node: Arc<NodePressure>) -> Self {
         Self {
             own: AtomicU32::new(0),
             others: AtomicU32::new(0),
             claimed: AtomicU32::new(0),
             reported: AtomicU32::new(UNKNOWN),
-            pressure: AtomicU32::new(UNKNOWN),
             others_at: AtomicU64::new(0),
             least: AtomicU32::new(UNKNOWN),
             least_before: AtomicU32::new(UNKNOWN),
@@ -153,6 +159,7 @@ impl ReplicaLoad {
             ready_since: AtomicU64::new(0),
             health: Health::default(),
             tally: Tally::with_workers(workers),
+            node,
         }
     }
 
@@ -258,17 +265,10 @@ impl ReplicaLoad {
         (since > 0).then_some(Instant(since))
     }
 
-    /// Sets how much tasks on the replica's node wait for CPU, memory or I/O (`/proc/pressure`,
-    /// the worst `avg10` of them), in hundredths of a percent.
-    pub fn set_pressure(&self, pressure: Option<u16>) {
-        self.pressure
-            .store(pressure.map_or(UNKNOWN, u32::from), Ordering::Relaxed);
-    }
-
-    /// Pressure of the replica's node in hundredths of a percent, where it is known.
+    /// The pressure of the node that it is on.
     #[must_use]
-    pub fn pressure(&self) -> Option<u16> {
-        u16::try_from(self.pressure.load(Ordering::Relaxed)).ok()
+    pub fn node(&self) -> &NodePressure {
+        &self.node
     }
 
     /// What became of this node's connections to it: refused are also those that it left unanswered,
@@ -465,17 +465,12 @@ mod tests {
         let load = ReplicaLoad::default();
         let now = Instant(10);
         assert_eq!(load.age_of_others(now), None);
-        assert_eq!(
-            (load.reported(), load.ready_since(), load.pressure()),
-            (None, None, None)
-        );
+        assert_eq!((load.reported(), load.ready_since()), (None, None));
         load.set_others_at(7, Instant(4));
         load.note_reported(2);
         load.set_ready_since(Some(Instant(0)));
-        load.set_pressure(Some(u16::MAX));
         assert_eq!(load.age_of_others(now), Some(Duration::from_nanos(6)));
         assert_eq!((load.others(), load.reported()), (7, Some(2)));
         assert_eq!(load.ready_since(), Some(Instant(1)));
-        assert_eq!(load.pressure(), Some(u16::MAX));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use super::{Balancer, Policy, Rng};
+use crate::pressure::NodePressure;
 use crate::replica::Replica;
 
 /// One connection, in the unit of estimates.
@@ -74,7 +75,7 @@ impl Estimate {
         Score {
             load: load - load.rem_euclid(QUARTER),
             share: share - share % FIRST_SHARE,
-            pressure: replica.load.pressure().map_or(0, step_of),
+            chances: chances(replica.load.node().get()),
         }
     }
 
@@ -124,11 +125,16 @@ impl Estimate {
     }
 }
 
-/// Below one percent all pressures are alike, above it those between one power of two and the
-/// next: else nodes with nothing to do would follow one another's noise.
-fn step_of(pressure: u16) -> u8 {
-    let percent = pressure / 100;
-    (u16::BITS - percent.leading_zeros()) as u8
+/// Chances among equals of a replica whose node never waits.
+const CALM: u32 = 256;
+/// Of one whose node waits all the time: not none, as what waits there may not be the replica.
+const LEAST_CHANCES: u32 = CALM / 16;
+
+/// Chances in proportion to the time in which nothing on the node waits. No order: with little to
+/// do all are equal, and the calmest of them would get everything.
+fn chances(pressure: u16) -> u32 {
+    let calm = u32::from(NodePressure::MAX.saturating_sub(pressure));
+    (CALM * calm / u32::from(NodePressure::MAX)).max(LEAST_CHANCES)
 }
 
 /// Load for the share, were one connection added.
@@ -136,15 +142,19 @@ fn step_of(pressure: u16) -> u8 {
 pub(super) struct Score {
     load: i64,
     share: u64,
-    pressure: u8,
+    /// Among those whose load for the share is the same.
+    chances: u32,
 }
 
 impl Score {
     pub(super) fn cmp(&self, other: &Self) -> Ordering {
         let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.share);
-        product(self, other)
-            .cmp(&product(other, self))
-            .then(self.pressure.cmp(&other.pressure))
+        product(self, other).cmp(&product(other, self))
+    }
+
+    /// How likely it is to be chosen among equals, beside their chances. Never zero.
+    pub(super) const fn chances(&self) -> u32 {
+        self.chances
     }
 
     /// Not loaded by more than `percent` of the least loaded one, and one connection.
