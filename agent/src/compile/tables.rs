@@ -362,7 +362,6 @@ fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Ve
             ip: *ip,
             mac: Mac(record.mac.0),
             local: endpoint.local,
-            weight: 1,
             draining: !record.ready,
             load: Arc::clone(&load),
         })
