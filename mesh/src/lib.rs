@@ -9,9 +9,20 @@
 //! ```
 //!
 //! One [`FlowTable`] belongs to one worker; nothing in it is shared but the [`ReplicaLoad`]
-//! counters and [`Claims`]. Two kinds of client bring frames ([`Origin`]): a sandbox on an overlay network that
-//! talks to a VIP, and the node's own `weft0` (routing mesh), whose frames are also given the
-//! node's ingress address as source. Both use the same balancer and the same flows.
+//! counters and [`Claims`]. Two kinds of client bring frames ([`Origin`]): a sandbox on an overlay
+//! network that talks to a VIP, and the node's own `weft0` (routing mesh), whose frames are also
+//! given the node's ingress address as source. Both use the same balancer and the same flows.
+//!
+//! Files know only those further in:
+//!
+//! ```text
+//! key, state, pressure, load     words of the crate, and counters that workers share
+//! replica, balancer, services    what can be reached, and who is chosen
+//! flow, store, packet            an entry, where entries are, a frame with what is known of it
+//! tenants, clients, evict, …     what a table is made of; none of them knows the table
+//! table                          the flows of one worker: begin, change, end
+//! choose, forward, reverse, …    what becomes of a frame, kind by kind
+//! ```
 //!
 //! No clock, no random number, no socket: `now` comes with every call, the seed with the table.
 //! Every frame is hostile until proven otherwise; nothing here panics on one.

@@ -10,7 +10,7 @@ use weft_wire::{IpInfo, Mac, frame};
 /// take them so.
 #[derive(Debug)]
 pub(crate) struct Packet<'a> {
-    /// The frame, no shorter than `info` says.
+    /// The frame.
     pub(crate) frame: &'a mut [u8],
     /// Where its headers are, and what they say; as it came, whatever was rewritten since.
     pub(crate) info: &'a IpInfo,

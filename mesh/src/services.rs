@@ -83,7 +83,7 @@ pub struct Services {
     services: Vec<Service>,
     vips: HashMap<(Vni, IpAddr), ServiceIndex>,
     published: HashMap<(Protocol, u16), (ServiceIndex, u16, Arc<PortLoad>)>,
-    replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
+    by_key: HashMap<(Vni, u64), (ServiceIndex, u32)>,
     addresses: HashSet<(Vni, IpAddr)>,
     mtus: HashMap<Vni, u16>,
 }
@@ -125,7 +125,7 @@ impl Services {
     /// The replica with stable id `key` on network `vni`; none once its endpoint is gone. O(1).
     #[must_use]
     pub fn replica(&self, vni: Vni, key: u64) -> Option<&Replica> {
-        let &(service, replica) = self.replicas.get(&(vni, key))?;
+        let &(service, replica) = self.by_key.get(&(vni, key))?;
         self.services
             .get(service.0 as usize)?
             .replicas
@@ -135,7 +135,7 @@ impl Services {
     /// The service that the replica with stable id `key` on network `vni` belongs to. O(1).
     #[must_use]
     pub fn service_of_replica(&self, vni: Vni, key: u64) -> Option<&Service> {
-        let (service, _) = self.replicas.get(&(vni, key))?;
+        let (service, _) = self.by_key.get(&(vni, key))?;
         self.services.get(service.0 as usize)
     }
 
@@ -183,7 +183,7 @@ impl ServicesBuilder {
         let index = ServiceIndex(self.built.services.len() as u32);
         for (at, replica) in (0u32..).zip(&service.replicas) {
             self.built
-                .replicas
+                .by_key
                 .insert((replica.vni, replica.key), (index, at));
             self.built.addresses.insert((replica.vni, replica.ip));
         }

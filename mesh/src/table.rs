@@ -64,7 +64,7 @@ pub struct FlowTable {
     pub(crate) rng: Rng,
     pub(crate) store: FlowStore<Flow>,
     pub(crate) records: Records,
-    pub(crate) tenants: Tenants,
+    tenants: Tenants,
     pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
     active: usize,

@@ -352,7 +352,7 @@ fn balanced(
 
 fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
     let record = endpoint.record;
-    let load = loads.of(&record.id);
+    let load = loads.of(&record.id, &record.node);
     record
         .ips
         .iter()
