@@ -50,7 +50,7 @@ fn main_from(args: impl IntoIterator<Item = OsString>, more: &[MoreCommand]) -> 
         Ok(asked) => asked,
         Err(mut usage) => {
             if let Some(missing) = suggest::mend(&mut usage, &hidden_commands(&program)) {
-                output::complain(&format!("weft: {missing}"));
+                complain(&format!("weft: {missing}"));
                 return ExitCode::from(2);
             }
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
@@ -58,7 +58,7 @@ fn main_from(args: impl IntoIterator<Item = OsString>, more: &[MoreCommand]) -> 
             return match printed.and_then(|()| io::Write::flush(&mut io::stdout())) {
                 // Help that nobody got, though somebody still waits for it.
                 Err(e) if code == 0 && e.kind() != io::ErrorKind::BrokenPipe => {
-                    output::complain(&format!("weft: {}", output::of_output(e)));
+                    complain(&format!("weft: {}", output::of_output(e)));
                     ExitCode::FAILURE
                 }
                 _ => ExitCode::from(code),
@@ -78,7 +78,7 @@ fn main_from(args: impl IntoIterator<Item = OsString>, more: &[MoreCommand]) -> 
         Ok(code) => code,
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&format!("weft: {error:#}"));
+            complain(&format!("weft: {error:#}"));
             ExitCode::FAILURE
         }
     }
