@@ -120,7 +120,7 @@ fn node3_dies(ipv6: bool) {
 fn watch_death(cluster: &mut Cluster, here: &weft_netns_tests::Task, dead: &str) {
     let killed = Instant::now();
     cluster
-        .lab()
+        .lab_mut()
         .kill_node("node3")
         .expect("the plug can be pulled");
     let left = |limit: f64| Duration::from_secs_f64(limit).saturating_sub(killed.elapsed());

@@ -180,7 +180,8 @@ async fn cluster() -> (Manager, Node) {
 async fn state(manager: &Manager, wanted: impl Fn(&ClusterState) -> bool) -> Arc<ClusterState> {
     let mut states = manager.core.store.subscribe();
     let found = timeout(LIMIT, states.wait_for(|s| wanted(s))).await;
-    Arc::clone(&found.expect("no such state").unwrap())
+    let found = found.map(|f| Arc::clone(&f.unwrap()));
+    found.unwrap_or_else(|_| panic!("no such state: {:#?}", manager.core.store.read().tasks))
 }
 
 fn health(state: &ClusterState, name: &str) -> NodeState {
