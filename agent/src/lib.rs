@@ -9,12 +9,9 @@ mod compile;
 mod config;
 mod daemon;
 mod data_format;
-mod disk_thread;
 mod dns;
-mod door;
 mod gossip;
 mod kept;
-mod manager;
 mod membership;
 mod metrics;
 mod names;
@@ -25,8 +22,6 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
-mod session;
-mod state_file;
 
 pub use daemon::main;
 

@@ -1,15 +1,16 @@
 //! What should be: cluster objects, allocation, orchestration, scheduling.
 //!
 //! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
-//! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
-//! manager with a file and several with a replicated log.
+//! as an [`Entry`]. What plans changes nothing in place, and what an entry does depends on the entry
+//! and the state alone, so the same functions serve one manager with a file and several with a
+//! replicated log.
 //!
 //! ```text
-//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
-//!                                                                   │
-//! reconcile(&ClusterState, now, waits, entropy) ◄─ every new state ◄─┤
-//!                                                                   ▼
-//! OrderBook::update(&ClusterState) ──► the nodes' sessions
+//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► Entry ──► file or log
+//!                                                                              │ Entry::apply
+//! reconcile(&ClusterState, now, waits, entropy) ◄──────── every new state ◄────┤
+//!                                                                              ▼
+//!                              nodes' sessions ◄── OrderBook::update(&ClusterState)
 //! ```
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod error;
 mod ipam;
 mod keys;
 mod lookup;
+mod machine;
 mod orchestrator;
 mod ports;
 mod routes;
@@ -48,13 +50,14 @@ pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
+pub use machine::{Entry, Reply, Stale};
 pub use orchestrator::{
     IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired,
 };
 pub use ports::DYNAMIC_PORTS;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
 pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
-pub use store::{BoxFuture, DesiredStore, ProposeError};
+pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};

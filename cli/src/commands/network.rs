@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use weft_client::{Client, Refused};
 use weft_model::api::{Connect, Connected, Disconnect};
 use weft_model::objects::{Network, NetworkSpec};
 
 use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
-use crate::client::{Client, Refused, segment};
-use crate::commands::{finish, peer, rows, show, unique};
+use crate::commands::{finish, paths, peer, rows, show, unique};
 use crate::output::Printer;
 
 pub(super) async fn run(
@@ -36,14 +36,14 @@ pub(super) async fn run(
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                found.push(client.get(&path(name)).await);
+                found.push(client.get(&paths::network(name)).await);
             }
             return show(&args, found, out);
         }
         NetworkCommand::Rm { refs } => {
             let mut refused = Vec::new();
             for name in &refs {
-                match client.delete(&path(name)).await {
+                match client.delete(&paths::network(name)).await {
                     Ok(()) => out.line(name)?,
                     Err(error) if error.is::<Refused>() => refused.push(error),
                     Err(error) => return Err(error),
@@ -57,18 +57,13 @@ pub(super) async fn run(
             network,
             endpoint,
         } => {
-            let path = format!("{}/disconnect", path(&network));
+            let path = format!("{}/disconnect", paths::network(&network));
             let request = Disconnect { endpoint, force };
             client.post_done(&path, &request).await?;
         }
         NetworkCommand::Peer(command) => return peer::run(client, command, out).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Path of a network in the API.
-pub(super) fn path(name: &str) -> String {
-    format!("/v1/networks/{}", segment(name))
 }
 
 async fn create(client: &Client, args: NetworkCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
@@ -100,7 +95,7 @@ async fn connect(
         name: args.name,
         ifname: args.ifname,
     };
-    let path = format!("{}/connect", path(&args.network));
+    let path = format!("{}/connect", paths::network(&args.network));
     let connected: Connected = client.post(&path, &request).await?;
     out.line(&serde_json::to_string_pretty(&connected)?)?;
     Ok(())

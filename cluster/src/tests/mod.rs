@@ -4,6 +4,7 @@ mod allocation;
 mod commands;
 mod impaired;
 mod keys;
+mod machine;
 mod members;
 mod names;
 mod orchestration;

@@ -48,7 +48,7 @@ fn a_malformed_configuration_is_refused_with_all_its_errors() {
 #[test]
 fn a_second_agent_on_the_same_data_is_refused() {
     let cluster = swarm(1);
-    let data = cluster.lab.dir().join("node1/data").display().to_string();
+    let data = cluster.lab().dir().join("node1/data").display().to_string();
     let other = format!("unix://{}", cluster.dir().join("other.sock").display());
     let weftd = cluster.weftd();
     let said = cluster.run(
@@ -93,7 +93,7 @@ fn a_second_agent_in_the_same_namespace_takes_nothing_from_the_first() {
         &host,
     ];
     let mut second = cluster
-        .lab
+        .lab()
         .command("node1", &words)
         .expect("node1 is up")
         .stdin(Stdio::null())
@@ -151,7 +151,7 @@ fn a_join_that_cannot_open_its_ports_names_the_holder_and_leaves_no_node() {
     let token = cluster.token();
     let words = [PROGRAM, "demo-http", "--port", "7946", "--name", "stranger"];
     let mut stranger = cluster
-        .lab
+        .lab()
         .command("node2", &words)
         .expect("node2 is up")
         .stdin(Stdio::null())
@@ -332,7 +332,7 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
 fn a_port_that_a_stranger_holds_is_reported_and_taken_over() {
     let cluster = swarm(3);
     let mut stranger = cluster
-        .lab
+        .lab()
         .command(
             "node3",
             &[PROGRAM, "demo-http", "--port", "8000", "--name", "stranger"],

@@ -73,7 +73,10 @@ fn read(bytes: &[u8]) -> Vec<Frame> {
 }
 
 fn capture(cluster: &Cluster, words: &[&str]) -> Child {
-    let socket = cluster.lab.socket("node1").expect("the node has an agent");
+    let socket = cluster
+        .lab()
+        .socket("node1")
+        .expect("the node has an agent");
     Command::new(cluster.program())
         .args(["-H", &format!("unix://{}", socket.display()), "capture"])
         .args(words)

@@ -64,7 +64,7 @@ fn namespaces_are_attached_named_and_detached() {
 
     // A process's namespace, by its id on the node.
     let mut sleeper = cluster
-        .lab
+        .lab()
         .command(
             "node2",
             &["unshare", "-n", "sh", "-c", "echo $$; exec sleep 600"],
@@ -272,7 +272,7 @@ fn attachments_that_a_killed_agent_was_making_are_whole_or_can_be_made_again() {
     };
     let before = used();
     let names: Vec<String> = (1..=8).map(|n| format!("box{n}")).collect();
-    let made = cluster.lab.add_netnses("node2", &names);
+    let made = cluster.lab().add_netnses("node2", &names);
     made.unwrap_or_else(|e| panic!("{e:#}"));
     std::thread::scope(|scope| {
         let (sender, ends) = mpsc::channel();

@@ -380,11 +380,7 @@ fn loads(cluster: &Cluster, liar: &Liar, outside: &Netns) {
 
 fn restart(cluster: &Cluster, nodes: &[&str]) {
     for node in nodes {
-        let before = cluster.lab.kill_agent(node).expect("an agent to kill");
-        eventually("the agent is back", || match cluster.lab.agent_pid(node) {
-            Ok(Some(now)) if now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        cluster.restart_agent(node);
     }
-    cluster.lab.wait_ready(BACK * 4).expect("they answer");
+    cluster.lab().wait_ready(BACK * 4).expect("they answer");
 }

@@ -241,7 +241,10 @@ fn a_cluster_joined_by_ipv6_carries_both_families() {
     }
 
     // A new agent takes everything up again.
-    cluster.lab.kill_agent("node1").expect("node1 has an agent");
+    cluster
+        .lab()
+        .kill_agent("node1")
+        .expect("node1 has an agent");
     cluster.wait_ready(2);
     a.reaches(&cluster, b.v6);
     eventually("the virtual address answers again", || {
@@ -258,7 +261,7 @@ fn addresses_of_ipv6_are_chosen_and_refused() {
     create(&["--subnet", "fd06::/120", "small"]).refused(&["use /96 or larger"]);
     let a = guest(&cluster, "node1", "a", 1450);
     assert_eq!(a.v6.to_string(), "fd05::a00:102");
-    let path = cluster.lab.add_netns("node2", "b").expect("a namespace");
+    let path = cluster.lab().add_netns("node2", "b").expect("a namespace");
     let path = path.display().to_string();
     let connect = ["network", "connect", "--ip", "fd05::b", "front", &path];
     let text = cluster.weft("node2", &connect).ok();

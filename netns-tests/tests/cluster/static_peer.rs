@@ -271,7 +271,7 @@ fn the_kernels_vxlan_device_is_a_peer() {
     cluster
         .weft("node1", &["network", "peer", "rm", "front", PEER])
         .done();
-    let path = cluster.lab.add_netns("node2", "heir");
+    let path = cluster.lab().add_netns("node2", "heir");
     let path = path.unwrap_or_else(|e| panic!("{e:#}"));
     let netns = path.display().to_string();
     let connect = [
