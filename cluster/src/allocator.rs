@@ -4,8 +4,9 @@
 use weft_model::id::{EndpointId, NetworkId};
 use weft_model::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
 
+use super::conditions::wants_addresses;
 use super::draft::Draft;
-use super::ipam::{Exhausted, Ipam, wants_addresses};
+use super::ipam::{Exhausted, Ipam};
 use super::state::ClusterState;
 
 /// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to

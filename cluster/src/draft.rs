@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::state::{Change, ClusterState, Object, ObjectId};
+use super::object::{Change, Object, ObjectId};
+use super::state::ClusterState;
 
 /// Random numbers from a seed that the caller drew: the same seed gives the same changes.
 #[derive(Debug)]

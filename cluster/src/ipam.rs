@@ -9,10 +9,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_model::id::NetworkId;
-use weft_model::objects::{Network, Task, TaskState, Vip};
+use weft_model::objects::{Network, Task, Vip};
 
+use super::conditions::holds_addresses;
 use super::draft::Draft;
-use super::state::{AddressCursor, ClusterState, Object};
+use super::object::{AddressCursor, Object};
+use super::state::ClusterState;
 
 /// No address is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +35,6 @@ pub(super) struct Ipam {
     used: BTreeMap<NetworkId, BTreeSet<IpAddr>>,
     cursors: BTreeMap<NetworkId, AddressCursor>,
     moved: BTreeSet<NetworkId>,
-}
-
-/// True while the task's addresses must not be given to anyone else. A task on a node that is down
-/// may still run there, so only its end frees them.
-pub(super) fn holds_addresses(task: &Task) -> bool {
-    !task.status.state.is_terminal()
 }
 
 /// Every address in use on `network` with the words for who holds it.
@@ -301,9 +297,4 @@ impl Ipam {
             }
         }
     }
-}
-
-/// True while the task may yet use addresses: allocation is worth trying.
-pub(super) fn wants_addresses(task: &Task) -> bool {
-    task.status.state == TaskState::New && task.desired <= TaskState::Running
 }

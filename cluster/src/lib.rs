@@ -17,15 +17,18 @@
 mod allocator;
 mod assign;
 mod commands;
+mod conditions;
 mod draft;
 mod error;
 mod ipam;
 mod keys;
 mod lookup;
+mod object;
 mod orchestrator;
 mod ports;
 mod routes;
 mod scheduler;
+mod secrets;
 mod state;
 mod store;
 mod subnets;
@@ -47,15 +50,15 @@ pub use commands::{
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
-pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
-pub use orchestrator::{
-    IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired,
-};
+pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
+pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
+pub use orchestrator::{TASK_HISTORY, reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
-pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
+pub use secrets::{RingState, RingStep, Secrets};
+pub use state::ClusterState;
 pub use store::{BoxFuture, DesiredStore, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
-pub use waits::Waits;
+pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};

@@ -6,23 +6,18 @@ use std::time::Duration;
 
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
-    TaskStatus,
+    Availability, Meta, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus,
 };
 
+use super::conditions::{is_eligible, is_global, is_wanted, same_program, should_restart};
 use super::draft::{Draft, Entropy};
-use super::scheduler::{is_eligible, is_global, same_program};
-use super::state::{Change, ClusterState, ObjectId};
-use super::waits::Waits;
+use super::object::{Change, ObjectId};
+use super::state::ClusterState;
+use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
 use super::{allocator, keys, scheduler};
 
 /// Finished tasks that are remembered for each slot (Swarm's default).
 pub const TASK_HISTORY: usize = 5;
-/// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
-pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
-/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
-/// restarted, or a cable that is pulled and put back, must not move everything.
-pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
@@ -62,11 +57,6 @@ pub fn reconcile(
     } else {
         Vec::new()
     }
-}
-
-/// True while the cluster wants the task in its slot.
-fn is_wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
 }
 
 fn set_desired(draft: &mut Draft<'_>, ids: impl IntoIterator<Item = TaskId>, desired: TaskState) {
@@ -161,14 +151,6 @@ fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
             };
             draft.put(task);
         }
-    }
-}
-
-fn should_restart(task: &Task) -> bool {
-    match task.spec.restart_condition {
-        RestartCondition::Any => true,
-        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
-        RestartCondition::None => false,
     }
 }
 

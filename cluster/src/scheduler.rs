@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use weft_model::id::{NodeId, TaskId};
 use weft_model::objects::{
-    Availability, Node, NodeState, PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, Task,
-    TaskState,
+    Availability, NodeState, PortSpec, PublishMode, Service, ServiceSpec, Task, TaskState,
 };
 
+use super::conditions::{is_active, is_eligible, same_program};
 use super::draft::Draft;
 use super::ports::collide;
 use super::state::ClusterState;
@@ -16,27 +16,6 @@ use super::state::ClusterState;
 const FAILURES: usize = 5;
 /// … while they are not older than this many milliseconds.
 const FAILURE_WINDOW_MS: u64 = 5 * 60 * 1000;
-
-/// True when new tasks may be placed on the node.
-pub(super) fn is_eligible(node: &Node) -> bool {
-    node.state == NodeState::Ready
-        && node.availability == Availability::Active
-        && node.impaired.is_none()
-}
-
-/// True while a task counts as load of its node.
-fn is_active(task: &Task) -> bool {
-    task.desired <= TaskState::Running && !task.status.state.is_terminal()
-}
-
-/// Two specs that differ in the number of tasks only run the same thing.
-pub(super) fn same_program(a: &ServiceSpec, b: &ServiceSpec) -> bool {
-    let same_mode = ServiceSpec {
-        mode: b.mode,
-        ..a.clone()
-    };
-    same_mode == *b
-}
 
 fn host_ports<'a>(state: &'a ClusterState, task: &Task) -> impl Iterator<Item = &'a PortSpec> {
     state
@@ -198,9 +177,4 @@ fn choose(state: &ClusterState, load: &Load, task: &Task) -> Result<NodeId, Stri
         [] => "no suitable node".to_owned(),
         _ => format!("no suitable node ({})", why.join("; ")),
     })
-}
-
-/// True for a service with one task on each node.
-pub(super) fn is_global(service: &Service) -> bool {
-    service.spec.mode == ServiceMode::Global
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use weft_model::id::NodeId;
 
-use super::state::{Change, ClusterState};
+use super::object::Change;
+use super::state::ClusterState;
 
 /// A boxed future, so that the trait stays usable behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -10,9 +10,15 @@ use std::time::Duration;
 
 use weft_model::objects::{NodeState, TaskState};
 
-use super::orchestrator::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS};
-use super::scheduler::is_eligible;
-use super::state::{ClusterState, ObjectId};
+use super::conditions::is_eligible;
+use super::object::ObjectId;
+use super::state::ClusterState;
+
+/// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
+pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
+/// restarted, or a cable that is pulled and put back, must not move everything.
+pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 
 /// What waits in a state, and since when. Made anew with each start: the clock of the process it
 /// belongs to is all it knows.

@@ -22,7 +22,6 @@ const LIMITS: &[(&str, usize, usize)] = &[
     ("weft-wire", 2, 2),
     ("weft-mesh", 15, 15),
     ("weft-dns", 2, 4),
-    ("weft-cluster", 9, 9),
     ("weft-dataplane", 12, 12),
     ("weft-agent", 3, 3),
     ("weft-cli", 2, 10),

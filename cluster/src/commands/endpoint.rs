@@ -13,7 +13,8 @@ use weft_model::objects::{
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::{Ipam, holder, is_usable};
-use super::super::state::{Change, ClusterState, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 
 /// Endpoints of `network connect` on one node, and further names of one endpoint: everybody's
 /// orders hold them.

@@ -4,11 +4,13 @@ use weft_model::id::NetworkId;
 use weft_model::names;
 use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
+use super::super::conditions::holds_addresses;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::object::{Change, Object, ObjectId};
 use super::super::routes::HostRoute;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
-use super::super::{ipam, subnets};
+use super::super::state::ClusterState;
+use super::super::subnets;
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -133,7 +135,7 @@ pub fn remove_network(
         }
     }
     let task = state.tasks.values().find(|t| {
-        ipam::holds_addresses(t)
+        holds_addresses(t)
             && !waits_for_its_node(state, t)
             && t.attachments.iter().any(|a| a.network == network.id)
     });

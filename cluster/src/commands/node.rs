@@ -11,7 +11,8 @@ use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
 use super::super::keys;
-use super::super::state::{Change, ClusterState, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use weft_model::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, Ta
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
-use super::super::state::{ClusterState, Object};
+use super::super::object::Object;
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port

@@ -10,7 +10,8 @@ use weft_model::objects::{
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::object::{Change, Object, ObjectId};
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
 
