@@ -13,9 +13,21 @@ pub(super) fn is_eligible(node: &Node) -> bool {
         && node.impaired.is_none()
 }
 
-/// True while a task counts as load of its node.
+/// True when the node's tasks are to go elsewhere, now or after a while.
+pub(super) fn is_away(node: &Node) -> bool {
+    node.state == NodeState::Down
+        || node.availability == Availability::Drain
+        || node.impaired.is_some()
+}
+
+/// True for a wanted task that has not ended.
 pub(super) fn is_active(task: &Task) -> bool {
-    task.desired <= TaskState::Running && !task.status.state.is_terminal()
+    is_wanted(task) && !task.status.state.is_terminal()
+}
+
+/// True while a task counts as load of its node.
+pub(super) fn is_carried(task: &Task) -> bool {
+    is_active(task) && task.status.state >= TaskState::Assigned
 }
 
 /// Two specs that differ in the number of tasks only run the same thing.

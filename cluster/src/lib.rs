@@ -2,12 +2,13 @@
 //!
 //! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
 //! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
-//! manager with a file and several with a replicated log.
+//! manager with a file and several with a replicated log. States share what is the same in them, and
+//! have an index: a command or a pass costs what it is about, not what there is.
 //!
 //! ```text
 //! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
 //!                                                                   │
-//! reconcile(&ClusterState, now, waits, entropy) ◄─ every new state ◄─┤
+//! reconcile(&ClusterState, since, now, waits, entropy) ◄─ new states ◄┤
 //!                                                                   ▼
 //! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
@@ -18,9 +19,12 @@ mod allocator;
 mod assign;
 mod commands;
 mod conditions;
+mod dirty;
 mod draft;
 mod error;
+mod index;
 mod ipam;
+mod journal;
 mod keys;
 mod lookup;
 mod object;
@@ -32,6 +36,7 @@ mod secrets;
 mod state;
 mod store;
 mod subnets;
+mod table;
 mod token;
 mod vitals;
 mod waits;
@@ -59,6 +64,7 @@ pub use secrets::{RingState, RingStep, Secrets};
 pub use state::ClusterState;
 pub use store::{BoxFuture, DesiredStore, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
+pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
 pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};

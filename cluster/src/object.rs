@@ -1,6 +1,7 @@
 //! Objects of the desired state, and the changes of them that a log can carry.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub struct AddressCursor {
     pub last: Vec<IpAddr>,
 }
 
-/// Anything that the desired state holds.
+/// Anything that the desired state holds. A copy of what there may be many of is a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Object {
@@ -42,21 +43,21 @@ pub enum Object {
     /// Allocation counters; there is one.
     Counters(Counters),
     /// Address cursor of a network.
-    Cursor(AddressCursor),
+    Cursor(Arc<AddressCursor>),
     /// A member.
-    Node(Box<Node>),
+    Node(Arc<Node>),
     /// A network.
-    Network(Box<Network>),
+    Network(Arc<Network>),
     /// A service.
-    Service(Box<Service>),
+    Service(Arc<Service>),
     /// A removed service whose tasks have not ended.
-    Ending(EndingService),
+    Ending(Arc<EndingService>),
     /// A task.
-    Task(Box<Task>),
+    Task(Arc<Task>),
     /// An endpoint.
-    Endpoint(Box<Endpoint>),
+    Endpoint(Arc<Endpoint>),
     /// A static peer.
-    Peer(StaticPeer),
+    Peer(Arc<StaticPeer>),
 }
 
 /// Names one object of the desired state.
@@ -107,13 +108,30 @@ impl Object {
     }
 
     /// Versions and times, of those objects that have them.
+    pub(super) fn meta(&self) -> Option<&Meta> {
+        match self {
+            Self::Cluster(o) => Some(&o.meta),
+            Self::Node(o) => Some(&o.meta),
+            Self::Network(o) => Some(&o.meta),
+            Self::Service(o) => Some(&o.meta),
+            Self::Task(o) => Some(&o.meta),
+            Self::Secrets(_)
+            | Self::Counters(_)
+            | Self::Cursor(_)
+            | Self::Ending(_)
+            | Self::Endpoint(_)
+            | Self::Peer(_) => None,
+        }
+    }
+
+    /// The same, to be changed; an object that others have too is copied for it.
     pub(super) fn meta_mut(&mut self) -> Option<&mut Meta> {
         match self {
             Self::Cluster(o) => Some(&mut o.meta),
-            Self::Node(o) => Some(&mut o.meta),
-            Self::Network(o) => Some(&mut o.meta),
-            Self::Service(o) => Some(&mut o.meta),
-            Self::Task(o) => Some(&mut o.meta),
+            Self::Node(o) => Some(&mut Arc::make_mut(o).meta),
+            Self::Network(o) => Some(&mut Arc::make_mut(o).meta),
+            Self::Service(o) => Some(&mut Arc::make_mut(o).meta),
+            Self::Task(o) => Some(&mut Arc::make_mut(o).meta),
             Self::Secrets(_)
             | Self::Counters(_)
             | Self::Cursor(_)
@@ -124,27 +142,22 @@ impl Object {
     }
 }
 
-macro_rules! boxed_object {
-    ($($type:ident => $variant:ident),*) => {$(
+macro_rules! object_from {
+    ($pointer:ident: $($type:ident => $variant:ident),*) => {$(
         impl From<$type> for Object {
             fn from(o: $type) -> Self {
-                Self::$variant(Box::new(o))
+                Self::$variant($pointer::new(o))
             }
         }
     )*};
 }
-boxed_object!(Cluster => Cluster, Secrets => Secrets, Node => Node, Network => Network,
-    Service => Service, Task => Task, Endpoint => Endpoint);
+object_from!(Box: Cluster => Cluster, Secrets => Secrets);
+object_from!(Arc: AddressCursor => Cursor, Node => Node, Network => Network, Service => Service,
+    EndingService => Ending, Task => Task, Endpoint => Endpoint, StaticPeer => Peer);
 
-impl From<EndingService> for Object {
-    fn from(o: EndingService) -> Self {
-        Self::Ending(o)
-    }
-}
-
-impl From<StaticPeer> for Object {
-    fn from(o: StaticPeer) -> Self {
-        Self::Peer(o)
+impl From<Counters> for Object {
+    fn from(o: Counters) -> Self {
+        Self::Counters(o)
     }
 }
 

@@ -7,7 +7,6 @@ use weft_model::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, Ta
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
-use super::super::object::Object;
 use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 
@@ -114,7 +113,7 @@ pub fn update_service(
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();
         counters.last_port = last_port;
-        draft.put(Object::Counters(counters));
+        draft.put(counters);
     }
     let ingress = state
         .ingress()
