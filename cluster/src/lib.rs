@@ -44,7 +44,7 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-pub use assign::OrderBook;
+pub use assign::{OrderBook, SharedNews};
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,

@@ -261,7 +261,7 @@ fn orders() -> Assignment {
             }],
             services: services.collect(),
             ending: Vec::new(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoints.map(Arc::new).collect(),
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),

@@ -95,7 +95,7 @@ fn assert_index(state: &ClusterState) {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Service(u8, u8, bool),
     Scale(u8, u8),
     RemoveService(u8),
@@ -115,7 +115,7 @@ enum Step {
     Gone(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
         (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
@@ -138,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Refusals are part of the game; what counts is what the state looks like afterwards.
-fn play(world: &mut World, step: Step) {
+pub(super) fn play(world: &mut World, step: Step) {
     let net = |n: u8| format!("net{n}");
     // An IPv4 address, one of IPv6 that nobody's IPv4 address leads to, or one that some does.
     let host = |n: u8, ip: u8| match (ip / 16, ip % 16) {

@@ -8,11 +8,13 @@ mod keys;
 mod members;
 mod names;
 mod orchestration;
+mod orders;
 mod placement;
 mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::assignment::Assignment;
@@ -56,7 +58,10 @@ pub(super) fn node(n: u8) -> NodeId {
 pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
     let mut book = OrderBook::default();
     book.update(state);
-    book.of(node)
+    Some(Assignment {
+        shared: Arc::new(book.shared()?),
+        own: Arc::new(book.own(node)?),
+    })
 }
 
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
