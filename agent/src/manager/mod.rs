@@ -14,6 +14,7 @@ mod lapsed;
 mod listener;
 mod rpc;
 mod sessions;
+mod shared_feed;
 mod store;
 mod vitals;
 

@@ -14,6 +14,7 @@ mod identity;
 mod join;
 mod live;
 mod membership;
+mod orders;
 pub(crate) mod proto;
 mod renewal;
 mod reports;
@@ -29,6 +30,8 @@ pub(crate) use join::digest;
 #[cfg(test)]
 pub(crate) use join::request_certificate;
 pub(crate) use membership::STORE_FILE;
+#[cfg(test)]
+pub(crate) use orders::RefusedOrders;
 pub(crate) use tls::provider;
 #[cfg(test)]
 pub(crate) use tls::{connect, member_config, unverified_config};

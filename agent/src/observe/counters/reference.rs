@@ -13,6 +13,7 @@ use crate::door::{Door, Limits};
 use crate::gossip::GossipStats;
 use crate::metrics::tests::full;
 use crate::metrics::{Metrics, Sample};
+use crate::session::RefusedOrders;
 
 const PAGE: &str = "docs/metrics.md";
 const WRITE: &str = "WEFT_WRITE_DOCS";
@@ -71,6 +72,7 @@ fn scrape() -> String {
         doors: ["manager", "gossip"]
             .map(|door| Door::new(door, limits).sample())
             .to_vec(),
+        refused_orders: RefusedOrders::default().sample(),
         ..full()
     };
     Metrics::new(Arc::new(Once(sample))).encode().unwrap()
