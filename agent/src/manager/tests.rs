@@ -3,6 +3,7 @@
 mod certificates;
 mod door;
 mod members;
+mod scale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
