@@ -4,7 +4,7 @@
 //! Each object has its own entries, and a change of it changes no others. So a command or a pass
 //! that asks here looks at what it is about, however much there is beside.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use weft_model::id::{NetworkId, NodeId, ServiceId};
@@ -123,7 +123,9 @@ impl Index {
     /// Objects of that key, in the order of their ids, from `first` on: kinds come one after the
     /// other.
     pub(super) fn listed(&self, key: Key, first: ObjectId) -> impl Iterator<Item = &ObjectId> {
-        let entries = self.entries.range((key.clone(), first)..);
+        let entries = self
+            .entries
+            .range::<(Key, ObjectId), _>((key.clone(), first)..);
         entries
             .take_while(move |(at, _)| *at == key)
             .map(|(_, id)| {
@@ -141,7 +143,7 @@ impl Index {
         first: IpAddr,
     ) -> impl Iterator<Item = IpAddr> {
         let first = (Key::Address(network.clone(), first), ObjectId::Cluster);
-        let entries = self.entries.range(first..);
+        let entries = self.entries.range::<(Key, ObjectId), _>(first..);
         entries.map_while(move |(key, _)| match key {
             Key::Address(at, ip) if at == network => {
                 #[cfg(test)]
@@ -152,9 +154,6 @@ impl Index {
         })
     }
 }
-
-/// The first of all addresses.
-pub(super) const FIRST_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The node that has to carry it.
 fn burdened(object: &Object) -> Option<&NodeId> {

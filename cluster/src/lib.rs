@@ -8,7 +8,7 @@
 //! ```text
 //! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
 //!                                                                   │
-//! reconcile(&ClusterState, since, now, waits, entropy) ◄─ new states ◄┤
+//! reconcile(&ClusterState, since, now, waits, entropy) ◄ new state ◄─┤
 //!                                                                   ▼
 //! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
@@ -24,12 +24,12 @@ mod draft;
 mod error;
 mod index;
 mod ipam;
-mod journal;
 mod keys;
 mod lookup;
 mod object;
 mod orchestrator;
 mod ports;
+mod recent;
 mod routes;
 mod scheduler;
 mod secrets;

@@ -9,8 +9,8 @@ use weft_model::objects::{
 };
 
 use super::index::{Index, Key};
-use super::journal::Journal;
 use super::object::{AddressCursor, Change, Counters, Object, ObjectId};
+use super::recent::RecentChanges;
 use super::secrets::Secrets;
 use super::table::Table;
 
@@ -48,7 +48,7 @@ pub struct ClusterState {
     /// Follows every change of the tables.
     index: Index,
     /// What the last batches changed.
-    journal: Journal,
+    recent: RecentChanges,
 }
 
 /// Objects of one kind by a key of the index, in the order of their ids.
@@ -73,7 +73,7 @@ impl ClusterState {
         }
         self.version += 1;
         let changed = changes.iter().map(Change::id).collect();
-        self.journal.record(self.version, changed);
+        self.recent.record(self.version, changed);
     }
 
     pub(super) fn apply_one(&mut self, change: Change) {
@@ -180,7 +180,7 @@ impl ClusterState {
             endpoints,
             peers,
             index: _,
-            journal: _,
+            recent: _,
         } = self;
         let mut ids = vec![ObjectId::Counters];
         ids.extend(cluster.is_some().then_some(ObjectId::Cluster));
@@ -199,7 +199,7 @@ impl ClusterState {
     /// What changed since this state had version `seen`; nothing when that is too long ago to say.
     #[must_use]
     pub fn changed_since(&self, seen: u64) -> Option<BTreeSet<&ObjectId>> {
-        self.journal.since(seen, self.version)
+        self.recent.since(seen, self.version)
     }
 
     /// Ways to objects other than by their id.
@@ -258,7 +258,7 @@ impl PartialEq for ClusterState {
             endpoints,
             peers,
             index: _,
-            journal: _,
+            recent: _,
         } = self;
         *version == other.version
             && *cluster == other.cluster

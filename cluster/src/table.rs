@@ -63,11 +63,18 @@ impl<K: Ord, V> Table<K, V> {
 
     /// Ids that are not before `first`, with their objects, in order.
     pub(super) fn starting_at(&self, first: K) -> impl Iterator<Item = (&K, &V)> {
-        self.0.range(first..).map(|(key, value)| {
+        self.0.range::<K, _>(first..).map(|(key, value)| {
             #[cfg(test)]
             looks::count();
             (key, &**value)
         })
+    }
+
+    /// True when nothing has been changed between the two: one is a copy of the other. Where it is
+    /// false they may be equal all the same.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
     }
 
     // What changes a table is for the state alone, which keeps its index in step.
@@ -145,6 +152,7 @@ mod tests {
             one.insert(key, Arc::new(key.to_string()));
         }
         let mut other = one.clone();
+        assert!(other.is(&one));
         other.insert(500, Arc::new("five hundred".to_owned()));
         other.remove(&501);
         assert_eq!((one.len(), other.len()), (1000, 999));
@@ -155,6 +163,7 @@ mod tests {
         let shared = |key| Some(Arc::as_ptr(one.shared(&key)?));
         assert_eq!(shared(7), other.shared(&7).map(Arc::as_ptr));
         assert_ne!(one, other);
+        assert!(!other.is(&one));
         let from: Vec<_> = other
             .starting_at(499)
             .map(|(key, _)| *key)

@@ -8,17 +8,17 @@ use rpds::RedBlackTreeMapSync;
 use super::object::ObjectId;
 
 /// Changes that are remembered. Who is further behind looks at everything.
-const MAX_CHANGES: usize = 1 << 16;
+const MAX_CHANGES: usize = 1 << 14;
 
 /// The last batches of changes, by the version that each of them made. Copies share them.
 #[derive(Clone, Default)]
-pub(super) struct Journal {
+pub(super) struct RecentChanges {
     batches: RedBlackTreeMapSync<u64, Arc<[ObjectId]>>,
     /// Changes in all batches; an empty one counts as one.
     changes: usize,
 }
 
-impl Journal {
+impl RecentChanges {
     /// Versions follow each other without a gap.
     pub(super) fn record(&mut self, version: u64, changed: Arc<[ObjectId]>) {
         self.changes += changed.len().max(1);
@@ -40,7 +40,7 @@ impl Journal {
         }
         let next = seen.checked_add(1)?;
         self.batches.get(&next)?;
-        let batches = self.batches.range(next..);
+        let batches = self.batches.range::<u64, _>(next..);
         Some(batches.flat_map(|(_, batch)| batch.iter()).collect())
     }
 }
@@ -57,22 +57,22 @@ mod tests {
 
     #[test]
     fn what_is_long_ago_is_not_known() {
-        let mut journal = Journal::default();
-        assert_eq!(journal.since(5, 5), Some(BTreeSet::new()));
-        assert_eq!(journal.since(4, 5), None);
+        let mut recent = RecentChanges::default();
+        assert_eq!(recent.since(5, 5), Some(BTreeSet::new()));
+        assert_eq!(recent.since(4, 5), None);
         for version in 6..=8 {
-            journal.record(version, [id(version), id(0)].into());
+            recent.record(version, [id(version), id(0)].into());
         }
-        assert_eq!(journal.since(4, 8), None);
+        assert_eq!(recent.since(4, 8), None);
         let changed = [id(0), id(6), id(7), id(8)];
-        assert_eq!(journal.since(5, 8), Some(changed.iter().collect()));
+        assert_eq!(recent.since(5, 8), Some(changed.iter().collect()));
         let changed = [id(0), id(8)];
-        assert_eq!(journal.since(7, 8), Some(changed.iter().collect()));
-        assert_eq!(journal.since(9, 8), None, "of another state");
+        assert_eq!(recent.since(7, 8), Some(changed.iter().collect()));
+        assert_eq!(recent.since(9, 8), None, "of another state");
         let many: Vec<ObjectId> = (0..MAX_CHANGES as u64).map(id).collect();
-        journal.record(9, many.into());
-        assert_eq!(journal.since(7, 9), None);
-        assert_eq!(journal.since(8, 9).map(|all| all.len()), Some(MAX_CHANGES));
-        assert_eq!(journal.changes, MAX_CHANGES);
+        recent.record(9, many.into());
+        assert_eq!(recent.since(7, 9), None);
+        assert_eq!(recent.since(8, 9).map(|all| all.len()), Some(MAX_CHANGES));
+        assert_eq!(recent.changes, MAX_CHANGES);
     }
 }
