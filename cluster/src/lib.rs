@@ -8,7 +8,7 @@
 //! ```text
 //! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
 //!                                                                   │
-//! reconcile(&ClusterState, since, now, waits, entropy) ◄ new state ◄─┤
+//! reconcile(&ClusterState, since, now, waits, entropy) ◄ new state ◄┤
 //!                                                                   ▼
 //! OrderBook::update(&ClusterState) ──► the nodes' sessions
 //! ```
