@@ -8,12 +8,9 @@ mod capture;
 mod compile;
 mod config;
 mod daemon;
-mod disk_thread;
 mod dns;
-mod door;
 mod gossip;
 mod kept;
-mod manager;
 mod membership;
 mod metrics;
 mod names;
@@ -24,8 +21,6 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
-mod session;
-mod state_file;
 
 pub use daemon::main;
 

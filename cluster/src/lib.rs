@@ -1,16 +1,17 @@
 //! What should be: cluster objects, allocation, orchestration, scheduling.
 //!
 //! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
-//! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
-//! manager with a file and several with a replicated log. States share what is the same in them, and
-//! have an index: a command or a pass costs what it is about, not what there is.
+//! as an [`Entry`]. What plans changes nothing in place, and what an entry does depends on the entry
+//! and the state alone, so the same functions serve one manager with a file and several with a
+//! replicated log. States share what is the same in them, and have an index: a command or a pass
+//! costs what it is about, not what there is.
 //!
 //! ```text
-//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
-//!                                                                   │
-//! reconcile(&ClusterState, since, now, waits, entropy) ◄ new state ◄┤
-//!                                                                   ▼
-//! OrderBook::update(&ClusterState) ──► the nodes' sessions
+//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► Entry ──► file or log
+//!                                                                              │ Entry::apply
+//! reconcile(&ClusterState, since, now, waits, entropy) ◄─ every new state ◄────┤
+//!                                                                              ▼
+//!                              nodes' sessions ◄── OrderBook::update(&ClusterState)
 //! ```
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod index;
 mod ipam;
 mod keys;
 mod lookup;
+mod machine;
 mod object;
 mod orchestrator;
 mod ports;
@@ -56,13 +58,14 @@ pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
+pub use machine::{Entry, Reply, Stale};
 pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
 pub use orchestrator::{TASK_HISTORY, reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
 pub use secrets::{RingState, RingStep, Secrets};
 pub use state::ClusterState;
-pub use store::{BoxFuture, DesiredStore, ProposeError};
+pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};

@@ -352,7 +352,7 @@ fn balanced(
 
 fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
     let record = endpoint.record;
-    let load = loads.of(&record.id);
+    let load = loads.of(&record.id, &record.node);
     record
         .ips
         .iter()
@@ -362,7 +362,6 @@ fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Ve
             ip: *ip,
             mac: Mac(record.mac.0),
             local: endpoint.local,
-            weight: 1,
             draining: !record.ready,
             load: Arc::clone(&load),
         })

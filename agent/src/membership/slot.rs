@@ -7,16 +7,18 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 use weft_cluster::NodeDescription;
 use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
-use weft_model::objects::Role;
+use weft_model::objects::{Protocol, Role};
+use weft_swarm::{
+    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, Timing, join,
+};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
-use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
+use crate::published::owner;
 use crate::reconcile::overlap::host_routes;
-use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
 impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {
@@ -33,6 +35,7 @@ struct Addresses {
 }
 
 /// At most one membership.
+/// Its locks are taken in this order: `transition`, `member`.
 #[derive(Debug)]
 pub(crate) struct Slot {
     around: Surroundings,
@@ -100,6 +103,7 @@ impl Slot {
             advertise,
             timing: Timing::default(),
             routes: Arc::new(host_routes),
+            holder_of: |port| owner::named(Protocol::Tcp, port),
         }
     }
 

@@ -10,10 +10,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
+use weft_swarm::door::DoorSample;
 
 use super::sample::{
-    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    UnreachableCounters, WorkerEvents,
+    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, UnreachableCounters,
+    WorkerEvents,
 };
 
 /// Reads the source at each scrape.

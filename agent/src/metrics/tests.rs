@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use weft_model::api::ConnectTime;
 use weft_model::objects::Protocol;
+use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource,
-    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
+    Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use weft_model::api::{
     SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_swarm::Manager;
 use weft_sys::clock::unix_millis;
 
 use super::Node;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
-use crate::manager::Manager;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;

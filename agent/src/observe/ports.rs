@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{PortSpec, Protocol};
 use weft_model::text::cleaned;
+use weft_swarm::Manager;
 
 use crate::api::{Answer, ApiError};
-use crate::manager::Manager;
 use crate::parts::handles::Handles;
 
 /// Refuses ports that no node could open.

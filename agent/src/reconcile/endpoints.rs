@@ -58,6 +58,7 @@ struct Made {
 }
 
 /// Endpoints on this node that `network connect` made.
+/// No two of its locks are held at once.
 pub(crate) struct Endpoints {
     handles: Arc<Handles>,
     places: Mutex<Places>,

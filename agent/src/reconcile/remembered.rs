@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
 use weft_model::records::{EndpointRecord, NodeRecord};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
+use weft_sys::state_file::{self, Found};
 
 use crate::blocking::blocking;
 use crate::compile::known::Heard;
-use crate::state_file::{self, Found};
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new
 /// life. Nodes that are known to be down do not count.

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use serde_json::Value;
+use weft_client::Client;
 
 use crate::args::FormatArgs;
-use crate::client::Client;
 use crate::output::{Printer, docker_case, render_inspect};
 
 pub(super) async fn run(

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use weft_client::{Client, Refused, segment};
 use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate};
 use weft_model::objects::Node;
 
 use crate::args::NodeCommand;
-use crate::client::{Client, Refused, segment};
 use crate::commands::{finish, rows, show, tasks};
 use crate::output::{Printer, docker_case};
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use hyper::StatusCode;
+use weft_client::{Client, Refused};
 use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
 use weft_model::objects::{
     ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
@@ -13,8 +14,7 @@ use crate::args::{
     ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
     ServiceCreateArgs, ServiceUpdateArgs,
 };
-use crate::client::{Client, Refused, segment};
-use crate::commands::{converge, finish, local_range, names, rows, show, tasks, unique};
+use crate::commands::{converge, finish, local_range, names, paths, rows, show, tasks, unique};
 use crate::output::{Printer, complain, docker_case};
 
 /// Names that are tried for a service that is given none, while others have them.
@@ -44,13 +44,13 @@ pub(super) async fn run(
             }
         }
         ServiceCommand::Ps(args) => {
-            let paths: Vec<String> = args.refs.iter().map(|name| tasks_path(name)).collect();
-            return tasks::list(client, &paths, &args.list, out).await;
+            let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
+            return tasks::list(client, &tasks_of, &args.list, out).await;
         }
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let service = client.get(&path(name)).await;
+                let service = client.get(&paths::service(name)).await;
                 found.push(service.map(|service| docker_case(service, "service")));
             }
             return show(&args, found, out);
@@ -62,7 +62,7 @@ pub(super) async fn run(
         ServiceCommand::Rm { refs } => {
             let mut refused = Vec::new();
             for name in &refs {
-                match client.delete(&path(name)).await {
+                match client.delete(&paths::service(name)).await {
                     Ok(()) => out.line(name)?,
                     Err(error) if error.is::<Refused>() => refused.push(error),
                     Err(error) => return Err(error),
@@ -72,16 +72,6 @@ pub(super) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Path of a service in the API.
-pub(super) fn path(name: &str) -> String {
-    format!("/v1/services/{}", segment(name))
-}
-
-/// Path of its tasks.
-pub(super) fn tasks_path(name: &str) -> String {
-    format!("{}/tasks", path(name))
 }
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
@@ -143,11 +133,11 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
     }
     let mut changed = None;
     if update != ServiceUpdate::default() {
-        let path = format!("{}/update", path(&args.service));
+        let path = format!("{}/update", paths::service(&args.service));
         changed = Some(client.post::<_, Service>(&path, &update).await?);
     }
     if let Some(replicas) = args.replicas {
-        let path = format!("{}/scale", path(&args.service));
+        let path = format!("{}/scale", paths::service(&args.service));
         changed = Some(
             client
                 .post::<_, Service>(&path, &Scale { replicas })
@@ -237,7 +227,7 @@ async fn scale(
             replicas: *replicas,
         };
         match client
-            .post::<_, Service>(&format!("{}/scale", path(name)), &request)
+            .post::<_, Service>(&format!("{}/scale", paths::service(name)), &request)
             .await
         {
             Ok(service) => {

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use weft_client::Client;
 use weft_model::api::Info;
 
 use crate::args::VersionArgs;
-use crate::client::Client;
 use crate::output::{Printer, complain, render_inspect};
 
 /// Of the node API: the first part of its paths.

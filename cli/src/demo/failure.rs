@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use weft_lab::OUTSIDE;
+use weft_lab::tools::dns::{Found, lookup};
+use weft_lab::tools::get::fetch;
 
 use super::cluster::{Guest, PORT, Service};
 use super::transcript::seconds;
 use super::walk::Walk;
-use crate::tools::dns::{Found, lookup};
-use crate::tools::get::fetch;
 
 /// Everything has to have forgotten the node by then.
 const LIMIT: Duration = Duration::from_secs(15);

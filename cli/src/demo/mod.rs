@@ -14,12 +14,11 @@ mod walk;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use weft_lab::{FAR_ADDRESS, Lab, LabConfig};
+use weft_lab::{FAR_ADDRESS, Lab, LabConfig, Stop};
 
 use crate::args::{DemoArgs, FormatArgs};
 use crate::commands::lab_status;
 use crate::output::Printer;
-use crate::stop::Stop;
 use transcript::Transcript;
 use walk::Walk;
 

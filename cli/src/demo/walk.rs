@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use weft_lab::Lab;
+use weft_lab::{Lab, Stop};
 
 use super::transcript::Transcript;
-use crate::stop::Stop;
 
 /// Pause between two looks at something that only a look can tell.
 const LOOK: Duration = Duration::from_millis(50);

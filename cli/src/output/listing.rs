@@ -10,7 +10,7 @@ use crate::args::FormatArgs;
 
 /// Rows with named fields and the table that people see when they ask for nothing else.
 #[derive(Debug, Clone)]
-pub(crate) struct Listing {
+pub struct Listing {
     /// Field and its heading.
     headings: &'static [(&'static str, &'static str)],
     /// Go template of a table row, cells separated by tabs.
@@ -23,7 +23,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// An empty listing.
     #[must_use]
-    pub(crate) fn new(
+    pub fn new(
         headings: &'static [(&'static str, &'static str)],
         table: &'static str,
         quiet: &'static str,
@@ -37,7 +37,7 @@ impl Listing {
     }
 
     /// Adds a row: a JSON object.
-    pub(crate) fn push(&mut self, row: Value) {
+    pub fn push(&mut self, row: Value) {
         self.rows.push(row);
     }
 
@@ -83,7 +83,7 @@ impl Listing {
     ///
     /// # Errors
     /// The template cannot be read, or names a field that does not exist.
-    pub(crate) fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+    pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
         self.render_in(args, None)
     }
 

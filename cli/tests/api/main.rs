@@ -24,7 +24,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use weft_cli::testing::{Cli, Printer, run as run_command};
+use weft_cli::Printer;
+use weft_cli::testing::{Cli, run as run_command};
 
 /// One request that is expected, and the answer to it.
 struct Exchange {
@@ -131,7 +132,7 @@ fn run(socket: &Path, line: &str) -> (anyhow::Result<ExitCode>, String) {
     words.extend(line.split_whitespace());
     let output = Output::default();
     let mut printer = Printer::to(Box::new(output.clone()));
-    let result = run_command(Cli::try_parse_from(words).unwrap(), &mut printer);
+    let result = run_command(Cli::try_parse_from(words).unwrap(), &[], &mut printer);
     let text = String::from_utf8(output.0.borrow().clone()).unwrap();
     (result, text)
 }

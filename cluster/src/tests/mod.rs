@@ -5,6 +5,7 @@ mod commands;
 mod cost;
 mod impaired;
 mod keys;
+mod machine;
 mod members;
 mod names;
 mod orchestration;

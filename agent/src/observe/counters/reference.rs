@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weft_gossip::NetdbView;
+use weft_swarm::RefusedOrders;
+use weft_swarm::door::{Door, Limits};
 
 use super::{Once, dns, gossip};
 use crate::dns::DnsStats;
-use crate::door::{Door, Limits};
 use crate::gossip::GossipStats;
 use crate::metrics::tests::full;
 use crate::metrics::{Metrics, Sample};
-use crate::session::RefusedOrders;
 
 const PAGE: &str = "docs/metrics.md";
 const WRITE: &str = "WEFT_WRITE_DOCS";

@@ -1,0 +1,61 @@
+//! The ways between two nodes: weft, the kernel's veth, bridge and vxlan, and Open vSwitch.
+
+mod kernel;
+mod ovs;
+mod weft;
+
+pub(crate) use kernel::KernelSide;
+pub(crate) use ovs::OvsSide;
+pub(crate) use weft::{Dropped, WeftSide, api, attach, make_network};
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use weft_lab::Stop;
+use weft_sys::netns::Netns;
+
+use crate::load::{Way, exchange};
+
+/// How long it may take until something that was asked for is there.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Pause between two looks.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// A sandbox with its address.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) netns: Netns,
+    pub(crate) ip: IpAddr,
+}
+
+impl End {
+    /// The way from here to another one.
+    pub(crate) fn to<'a>(&'a self, server: &'a Self, agents: &'a [u32]) -> Way<'a> {
+        Way {
+            client: &self.netns,
+            server: &server.netns,
+            listen: server.ip,
+            target: server.ip,
+            agents,
+        }
+    }
+}
+
+/// Waits until the ends hear each other.
+pub(crate) fn wait_for(way: &Way<'_>, stop: &Stop) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while exchange(way, Duration::from_millis(10)).map_or(true, |heard| heard.times.is_empty()) {
+        stop.going_on()?;
+        if Instant::now() > deadline {
+            bail!(
+                "{} does not answer after {} s: `weft drops` on the nodes of the lab says where packets end",
+                way.target,
+                LIMIT.as_secs()
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
