@@ -8,6 +8,7 @@ use weft_model::objects::{
 };
 
 use super::error::CommandError;
+use super::index::Key;
 use super::state::ClusterState;
 
 /// Range of dynamic ports (Swarm's choice).
@@ -67,10 +68,13 @@ pub(super) fn allocate(
     spec: &ServiceSpec,
     had: &[PortSpec],
 ) -> Result<(Vec<PortSpec>, u16), CommandError> {
-    let others = || state.services.values().filter(|s| s.id != *service);
+    let others = |published| {
+        let there = state.services_at(Key::Port(published));
+        there.filter(|s| s.id != *service)
+    };
     let mut ports = spec.endpoint.ports.clone();
     for port in ports.iter().filter(|p| p.published != 0) {
-        for other in others() {
+        for other in others(port.published) {
             let theirs = other.endpoint.ports.iter();
             for taken in theirs.filter(|t| collide(t, port)) {
                 let how = match (port.mode, taken.mode) {
@@ -114,7 +118,7 @@ pub(super) fn allocate(
                 ..ports[i].clone()
             };
             !ports.iter().any(|p| collide(p, &wanted))
-                && !others().any(|s| s.endpoint.ports.iter().any(|p| collide(p, &wanted)))
+                && !others(*published).any(|s| s.endpoint.ports.iter().any(|p| collide(p, &wanted)))
         });
         let published = free.ok_or_else(|| {
             CommandError::conflict(format!(

@@ -4,6 +4,7 @@ mod certificates;
 mod door;
 mod leadership;
 mod members;
+mod scale;
 mod versions;
 
 use std::collections::BTreeSet;
