@@ -5,7 +5,8 @@ use weft_model::id::{EndpointId, NetworkId};
 use weft_model::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
 
 use super::draft::Draft;
-use super::ipam::{Exhausted, Ipam, wants_addresses};
+use super::index::Key;
+use super::ipam::{Exhausted, Ipam};
 use super::state::ClusterState;
 
 /// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to
@@ -34,20 +35,10 @@ pub(super) fn networks_of(
 
 /// Gives addresses to new tasks and to nodes that have none on the ingress network.
 pub(super) fn allocate(draft: &mut Draft<'_>) {
-    let lacking: Vec<_> = draft
-        .state
-        .nodes
-        .values()
-        .filter(|n| n.ingress_ip.is_none())
-        .map(|n| n.id.clone())
-        .collect();
-    let new: Vec<_> = draft
-        .state
-        .tasks
-        .values()
-        .filter(|t| wants_addresses(t))
-        .map(|t| t.id.clone())
-        .collect();
+    let lacking = draft.state.nodes_at(Key::Unaddressed);
+    let lacking: Vec<_> = lacking.map(|n| n.id.clone()).collect();
+    let new = draft.state.tasks_at(Key::Unaddressed);
+    let new: Vec<_> = new.map(|t| t.id.clone()).collect();
     let ingress = draft.state.ingress().cloned();
     if new.is_empty() && (lacking.is_empty() || ingress.is_none()) {
         return;

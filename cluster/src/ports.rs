@@ -8,6 +8,7 @@ use weft_model::objects::{
 };
 
 use super::error::CommandError;
+use super::index::Key;
 use super::state::ClusterState;
 
 /// Range of dynamic ports (Swarm's choice).
@@ -67,10 +68,13 @@ pub(super) fn allocate(
     spec: &ServiceSpec,
     had: &[PortSpec],
 ) -> Result<(Vec<PortSpec>, u16), CommandError> {
-    let others = || state.services.values().filter(|s| s.id != *service);
+    let others = |published| {
+        let there = state.services_at(Key::Port(published));
+        there.filter(|s| s.id != *service)
+    };
     let mut ports = spec.ports.clone();
     for port in ports.iter().filter(|p| p.published != 0) {
-        for other in others() {
+        for other in others(port.published) {
             for taken in other.ports.iter().filter(|t| collide(t, port)) {
                 let how = match (port.mode, taken.mode) {
                     // Only the scheduler knows whether two of these meet on one node.
@@ -113,7 +117,7 @@ pub(super) fn allocate(
                 ..ports[i].clone()
             };
             !ports.iter().any(|p| collide(p, &wanted))
-                && !others().any(|s| s.ports.iter().any(|p| collide(p, &wanted)))
+                && !others(*published).any(|s| s.ports.iter().any(|p| collide(p, &wanted)))
         });
         let published = free.ok_or_else(|| {
             CommandError::conflict(format!(

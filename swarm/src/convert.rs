@@ -9,7 +9,7 @@ use weft_model::id::{ID_LEN, NodeId};
 use crate::proto;
 
 /// Number of the JSON schema that this version speaks.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// The status of a refused command; the text travels unchanged.
 pub(crate) fn to_status(error: CommandError) -> Status {

@@ -366,7 +366,8 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
             let mut all = std::iter::once(&e.name).chain(&e.aliases);
             all.any(|known| names::same(known, &name))
         };
-        for view in seen.orders.shared.endpoints.iter().filter(named) {
+        let views = seen.orders.shared.endpoints.iter().map(|view| &**view);
+        for view in views.filter(named) {
             why.source = OF_ENDPOINTS.to_owned();
             why.found.push(said_of_silent(seen, &name, view));
         }

@@ -1,7 +1,7 @@
 //! What one node of a large cluster spends on what the others say, in virtual time: 1,000 nodes,
 //! 10,000 endpoints, four load reports a second from each node.
 //!
-//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture`
+//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture --test-threads=1`
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -261,7 +261,7 @@ fn orders() -> Assignment {
             }],
             services: services.collect(),
             ending: Vec::new(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoints.map(Arc::new).collect(),
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),

@@ -4,11 +4,14 @@ use weft_model::id::NetworkId;
 use weft_model::names;
 use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
+use super::super::conditions::holds_addresses;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::{Key, folded};
+use super::super::object::{Change, ObjectId};
 use super::super::routes::HostRoute;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
-use super::super::{ipam, subnets};
+use super::super::state::ClusterState;
+use super::super::subnets;
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -41,7 +44,7 @@ pub(super) fn build(
     let mut counters = draft.state.counters.clone();
     counters.last_vni = vni;
     counters.last_subnet = from_pool.or(counters.last_subnet);
-    draft.put(Object::Counters(counters));
+    draft.put(counters);
     let id = NetworkId::from_entropy(draft.entropy.next_u128());
     draft.put(Network {
         id: id.clone(),
@@ -76,8 +79,8 @@ pub fn create_network(
             spec.name
         )));
     }
-    let mut networks = state.networks.values();
-    if let Some(other) = networks.find(|n| names::same(&n.spec.name, &spec.name)) {
+    let mut networks = state.networks_at(Key::Name(folded(&spec.name)));
+    if let Some(other) = networks.next() {
         return Err(CommandError::conflict(format!(
             "network with name {} already exists",
             other.spec.name
@@ -119,7 +122,8 @@ pub fn remove_network(
             "ingress network {name} cannot be removed: every node accepts published ports through it"
         )));
     }
-    for service in state.services.values() {
+    let here = || Key::Network(network.id.clone());
+    for service in state.services_at(here()) {
         if service
             .spec
             .networks
@@ -132,22 +136,15 @@ pub fn remove_network(
             )));
         }
     }
-    let task = state.tasks.values().find(|t| {
-        ipam::holds_addresses(t)
-            && !waits_for_its_node(state, t)
-            && t.attachments.iter().any(|a| a.network == network.id)
-    });
+    let mut tasks = state.tasks_at(here());
+    let task = tasks.find(|t| holds_addresses(t) && !waits_for_its_node(state, t));
     if let Some(task) = task {
         return Err(CommandError::conflict(format!(
             "network {name} is in use by task {}; try again when it has stopped",
             task.name()
         )));
     }
-    let endpoint = state
-        .endpoints
-        .values()
-        .find(|e| e.attachment.network == network.id);
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = state.endpoints_at(here()).next() {
         let node = state
             .nodes
             .get(&endpoint.node)
@@ -159,12 +156,11 @@ pub fn remove_network(
         )));
     }
     let mut draft = Draft::new(state, now, entropy);
-    for peer in state.peers.values().filter(|p| p.network == network.id) {
+    for peer in state.peers_at(here()) {
         draft.delete(ObjectId::Peer(peer.id.clone()));
     }
     // What waits for a dead node to return will find that its network is gone.
-    let holds = |t: &&Task| t.attachments.iter().any(|a| a.network == network.id);
-    for task in state.tasks.values().filter(holds) {
+    for task in state.tasks_at(here()) {
         let mut task = task.clone();
         task.attachments.retain(|a| a.network != network.id);
         draft.put(task);

@@ -9,9 +9,11 @@ use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::Key;
 use super::super::ipam::Ipam;
 use super::super::keys;
-use super::super::state::{Change, ClusterState, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,17 +62,25 @@ impl NodeDescription {
     /// Whether its addresses are nobody else's: packets and words for another node would go to this
     /// one. A node that is down may have been replaced by this one.
     fn check_addresses(&self, state: &ClusterState, id: &NodeId) -> Result<(), CommandError> {
-        let there = state.nodes.values();
-        let mut others = there.filter(|n| n.id != *id && n.state != NodeState::Down);
-        let taken = others.find_map(|n| {
-            if n.data_path_addr == self.data_path_addr {
-                Some((n, format!("data path address {}", n.data_path_addr)))
-            } else if (n.addr, n.gossip_port) == (self.addr, self.gossip_port) {
-                let addr = SocketAddr::new(n.addr, n.gossip_port);
-                Some((n, format!("gossip address {addr}")))
-            } else {
-                None
-            }
+        let data_path = Key::Vtep(self.data_path_addr);
+        let gossip = Key::Gossip(self.addr, self.gossip_port);
+        let taken = [
+            (
+                data_path,
+                format!("data path address {}", self.data_path_addr),
+            ),
+            (
+                gossip,
+                format!(
+                    "gossip address {}",
+                    SocketAddr::new(self.addr, self.gossip_port)
+                ),
+            ),
+        ];
+        let taken = taken.into_iter().find_map(|(key, what)| {
+            let mut there = state.nodes_at(key);
+            let other = there.find(|n| n.id != *id && n.state != NodeState::Down)?;
+            Some((other, what))
         });
         if let Some((other, what)) = taken {
             return Err(CommandError::conflict(format!(
@@ -80,8 +90,8 @@ impl NodeDescription {
                 other.hostname, other.id, other.id
             )));
         }
-        let mut peers = state.peers.values();
-        if peers.any(|p| p.vtep == self.data_path_addr) {
+        let mut peers = state.peers_at(Key::Vtep(self.data_path_addr));
+        if peers.next().is_some() {
             return Err(CommandError::conflict(format!(
                 "data path address {} is that of a static peer; remove the peer on a manager, or \
                  give this node another one (--data-path-addr)",
@@ -318,11 +328,11 @@ pub fn leave_node(
 
 /// Endpoints and tasks of a node that does not come back.
 fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) {
-    for endpoint in state.endpoints.values().filter(|e| e.node == *id) {
+    for endpoint in state.endpoints_on(id) {
         draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
     }
-    for task in state.tasks.values() {
-        if task.node.as_ref() == Some(id) && !task.status.state.is_terminal() {
+    for task in state.tasks_on(id) {
+        if !task.status.state.is_terminal() {
             let mut task = task.clone();
             task.status.state = TaskState::Orphaned;
             task.status.since = draft.now;

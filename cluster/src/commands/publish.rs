@@ -7,7 +7,7 @@ use weft_model::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, Ta
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
-use super::super::state::{ClusterState, Object};
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port
@@ -113,7 +113,7 @@ pub fn update_service(
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();
         counters.last_port = last_port;
-        draft.put(Object::Counters(counters));
+        draft.put(counters);
     }
     let ingress = state
         .ingress()

@@ -9,8 +9,10 @@ use weft_model::objects::{
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
 
@@ -173,8 +175,8 @@ pub fn create_service(
     check_delays(&spec)?;
     check_privileges(&mut spec.privileges)?;
     ports::validate(&spec)?;
-    let mut services = state.services.values();
-    if let Some(other) = services.find(|s| names::same(&s.spec.name, &spec.name)) {
+    let mut services = state.services_at(Key::Name(folded(&spec.name)));
+    if let Some(other) = services.next() {
         return Err(CommandError::conflict(format!(
             "name conflicts with an existing object: service {} already exists",
             other.spec.name
@@ -187,7 +189,7 @@ pub fn create_service(
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();
         counters.last_port = last_port;
-        draft.put(Object::Counters(counters));
+        draft.put(counters);
     }
     let mut service = Service {
         id: id.clone(),
@@ -257,12 +259,10 @@ pub fn remove_service(
         task.desired = TaskState::Remove;
         draft.put(task);
     }
-    for endpoint in state.endpoints.values() {
-        if endpoint.service.as_ref() == Some(&service.id) {
-            let mut endpoint = endpoint.clone();
-            endpoint.service = None;
-            draft.put(endpoint);
-        }
+    for endpoint in state.endpoints_at(Key::Service(service.id.clone())) {
+        let mut endpoint = endpoint.clone();
+        endpoint.service = None;
+        draft.put(endpoint);
     }
     if has_tasks {
         draft.put(EndingService {

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use weft_model::api::PeerAdd;
-use weft_model::objects::Mac;
+use weft_model::api::{PeerAdd, ServiceUpdate};
+use weft_model::objects::{Availability, Mac, PublishMode};
 
 use super::*;
 
@@ -85,8 +85,17 @@ fn assert_unique(state: &ClusterState) {
     assert_eq!(ports.len(), unique.len());
 }
 
+/// The index says what the objects say, however it came about.
+fn assert_index(state: &ClusterState) {
+    let mut again = ClusterState::default();
+    for id in state.ids() {
+        again.put(state.get(&id).unwrap());
+    }
+    assert!(again.index() == state.index(), "the index is out of step");
+}
+
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Service(u8, u8, bool),
     Scale(u8, u8),
     RemoveService(u8),
@@ -99,9 +108,14 @@ enum Step {
     Down(u8),
     Up(u8),
     Time(u16),
+    Global(u8),
+    Publish(u8, bool),
+    Availability(u8, bool),
+    Impaired(u8, bool),
+    Gone(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
         (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
@@ -115,11 +129,16 @@ fn step() -> impl Strategy<Value = Step> {
         (1..4u8).prop_map(Step::Down),
         (1..4u8).prop_map(Step::Up),
         any::<u16>().prop_map(Step::Time),
+        (0..4u8).prop_map(Step::Global),
+        (0..4u8, any::<bool>()).prop_map(|(s, host)| Step::Publish(s, host)),
+        (1..4u8, any::<bool>()).prop_map(|(n, drain)| Step::Availability(n, drain)),
+        (1..4u8, any::<bool>()).prop_map(|(n, why)| Step::Impaired(n, why)),
+        (2..4u8).prop_map(Step::Gone),
     ]
 }
 
 /// Refusals are part of the game; what counts is what the state looks like afterwards.
-fn play(world: &mut World, step: Step) {
+pub(super) fn play(world: &mut World, step: Step) {
     let net = |n: u8| format!("net{n}");
     // An IPv4 address, one of IPv6 that nobody's IPv4 address leads to, or one that some does.
     let host = |n: u8, ip: u8| match (ip / 16, ip % 16) {
@@ -199,13 +218,54 @@ fn play(world: &mut World, step: Step) {
             Ok(())
         }
         Step::Down(n) => {
-            world.health(n, NodeState::Down);
-            Ok(())
+            world.change(|st, now, e| set_node_state(st, now, e, &node(n), NodeState::Down, "test"))
         }
         Step::Up(n) => {
+            if !world.state.nodes.contains_key(&node(n)) {
+                world.add_node(n);
+            }
             world.health(n, NodeState::Ready);
             Ok(())
         }
+        Step::Global(s) => {
+            let mut spec = on(spec(&format!("s{s}"), 0), &net(s % 3));
+            spec.mode = ServiceMode::Global;
+            world.create(spec).map(drop)
+        }
+        Step::Publish(s, host) => {
+            let port = PortSpec {
+                target: 81,
+                mode: if host {
+                    PublishMode::Host
+                } else {
+                    PublishMode::Ingress
+                },
+                ..PortSpec::default()
+            };
+            let update = ServiceUpdate {
+                publish_add: vec![port],
+                ..ServiceUpdate::default()
+            };
+            world
+                .run(|st, now, e| update_service(st, now, e, &format!("s{s}"), &update))
+                .map(drop)
+        }
+        Step::Availability(n, drain) => {
+            let wanted = if drain {
+                Availability::Drain
+            } else {
+                Availability::Active
+            };
+            world
+                .run(|st, now, e| set_availability(st, now, e, node(n).as_str(), wanted))
+                .map(drop)
+        }
+        Step::Impaired(n, why) => {
+            world.change(|st, now, e| set_impaired(st, now, e, &node(n), why.then_some("test")))
+        }
+        Step::Gone(n) => world
+            .run(|st, now, e| remove_node(st, now, e, node(n).as_str(), true))
+            .map(drop),
         Step::Time(ms) => {
             world.advance(ms.into());
             Ok(())
@@ -225,6 +285,7 @@ proptest! {
             play(&mut world, step);
             world.run_tasks();
             assert_unique(&world.state);
+            assert_index(&world.state);
         }
     }
 }
@@ -304,7 +365,7 @@ fn ingress_of_an_older_store_stays_as_it_is() {
     let mut ingress = world.state.ingress().unwrap().clone();
     ingress.spec.ipv6 = false;
     ingress.subnets.truncate(1);
-    world.state.networks.insert(ingress.id.clone(), ingress);
+    world.state.apply(&[Change::Put(ingress.into())]);
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     for task in world.wanted("web") {
         assert_eq!(task.attachments[0].ips.len(), 1);

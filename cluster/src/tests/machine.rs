@@ -56,7 +56,7 @@ impl Writer {
             5 => rotate_token(seen, now, e, Role::Worker).map(|p| p.changes),
             _ => {
                 self.waits.look(seen, now, Duration::from_millis(step));
-                Ok(reconcile(seen, now, &self.waits, e))
+                Ok(reconcile(seen, None, now, &self.waits, e))
             }
         };
         changes.ok().filter(|changes| !changes.is_empty())

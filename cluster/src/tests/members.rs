@@ -1,7 +1,6 @@
 //! What a member may say of itself, what it is told, and what is not its word.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use weft_model::api::{PeerAdd, ServiceUpdate};
 
@@ -64,51 +63,6 @@ fn a_worker_is_told_of_its_own_tasks_and_of_other_services_only_names_and_addres
         assert_eq!(endpoint.name, task.name());
         assert_eq!(endpoint.service.as_ref(), Some(&api.id));
     }
-}
-
-#[test]
-fn a_half_that_says_the_same_stays_the_same_one() {
-    let mut world = World::new(3);
-    world.network("back", &[]).unwrap();
-    world.create(on(spec("web", 1), "back")).unwrap();
-    let mut book = OrderBook::default();
-    let mut of = |world: &World, n| {
-        book.update(&world.state);
-        book.of(&node(n)).unwrap()
-    };
-    let task = world.wanted("web").remove(0);
-    let runs: u8 = task.node.unwrap().0["node".len()..].parse().unwrap();
-    let idle = if runs == 3 { 2 } else { 3 };
-    let (busy_before, idle_before) = (of(&world, runs), of(&world, idle));
-    assert!(Arc::ptr_eq(&busy_before.shared, &idle_before.shared));
-    // A report changes what its node is told, and nothing else.
-    world.report(&task.id, TaskState::Running);
-    let (busy, idle_now) = (of(&world, runs), of(&world, idle));
-    assert!(Arc::ptr_eq(&busy.shared, &busy_before.shared));
-    assert!(idle_now.is(&idle_before));
-    assert!(busy.own.version > busy_before.own.version);
-    // So does a node that comes and goes.
-    world.health(idle, NodeState::Down);
-    let (busy, idle_now) = (of(&world, runs), of(&world, idle));
-    assert!(Arc::ptr_eq(&busy.shared, &busy_before.shared));
-    assert!(!Arc::ptr_eq(&idle_now.own, &idle_before.own));
-    // The end of the task is everybody's business: its address may be given out again.
-    world.report(&task.id, TaskState::Failed);
-    let after = of(&world, idle);
-    assert!(after.shared.version > idle_before.shared.version);
-    assert!(
-        after
-            .shared
-            .endpoints
-            .iter()
-            .all(|e| e.task.as_ref() != Some(&task.id))
-    );
-    // A node that is removed has no orders.
-    world
-        .run(|s, now, e| remove_node(s, now, e, &format!("node{idle}"), true))
-        .unwrap();
-    book.update(&world.state);
-    assert!(book.of(&node(idle)).is_none());
 }
 
 #[test]

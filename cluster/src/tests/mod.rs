@@ -2,17 +2,20 @@
 
 mod allocation;
 mod commands;
+mod cost;
 mod impaired;
 mod keys;
 mod machine;
 mod members;
 mod names;
 mod orchestration;
+mod orders;
 mod placement;
 mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::assignment::Assignment;
@@ -32,6 +35,8 @@ pub(super) struct World {
     pub(super) steady: Duration,
     pub(super) waits: Waits,
     pub(super) entropy: Entropy,
+    /// The state of the last pass, whose changes are always made.
+    pub(super) since: Option<ClusterState>,
 }
 
 pub(super) fn description(n: u8) -> NodeDescription {
@@ -54,7 +59,10 @@ pub(super) fn node(n: u8) -> NodeId {
 pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
     let mut book = OrderBook::default();
     book.update(state);
-    book.of(node)
+    Some(Assignment {
+        shared: Arc::new(book.shared()?),
+        own: Arc::new(book.own(node)?),
+    })
 }
 
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
@@ -103,6 +111,7 @@ impl World {
             steady: Duration::from_secs(7),
             waits: Waits::default(),
             entropy: Entropy::from_seed([42; 32]),
+            since: None,
         };
         let init = InitCluster {
             cluster_id: "cluster".to_owned(),
@@ -161,9 +170,25 @@ impl World {
         panic!("no fixpoint");
     }
 
+    /// One pass on what is different since the last one. One that looks at everything comes to the
+    /// same.
     pub(super) fn reconcile(&mut self) -> Vec<Change> {
         self.waits.look(&self.state, self.now, self.steady);
-        reconcile(&self.state, self.now, &self.waits, &mut self.entropy)
+        let seed = self.entropy.bytes();
+        let pass = |since| {
+            let entropy = &mut Entropy::from_seed(seed);
+            reconcile(&self.state, since, self.now, &self.waits, entropy)
+        };
+        let (changes, whole) = (pass(self.since.as_ref()), pass(None));
+        let after = |changes: &[Change]| {
+            let mut state = self.state.clone();
+            state.apply(changes);
+            state
+        };
+        let same = after(&changes) == after(&whole);
+        assert!(same, "a whole pass does {whole:#?}, this one {changes:#?}");
+        self.since = Some(self.state.clone());
+        changes
     }
 
     /// How long until something of tasks is due.

@@ -24,20 +24,30 @@ const BACK: Duration = Duration::from_secs(8);
 /// Two steps of the key ring, and the time that orders take.
 const EXPELLED: Duration = Duration::from_secs(15);
 
-fn on_disk(cluster: &Cluster, node: &str, file: &str) -> Value {
+fn on_disk(cluster: &Cluster, node: &str, file: &str) -> Vec<Value> {
     let folder: PathBuf = cluster.dir().join("lab").join(node).join("data");
     let text = std::fs::read(folder.join(file)).expect("orders on disk");
-    serde_json::from_slice(&text).expect("orders are JSON")
+    let values = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
+    values
+        .collect::<Result<_, _>>()
+        .expect("orders are JSON, one after the other")
 }
 
-/// What every node is told.
+/// What every node is told, with the last ring of keys: changes come after the whole.
 fn shared(cluster: &Cluster, node: &str) -> Value {
-    on_disk(cluster, node, "shared.json")
+    let mut values = on_disk(cluster, node, "shared.json").into_iter();
+    let mut shared = values.next().expect("the whole");
+    for mut change in values {
+        if let Some(keys) = change.get_mut("gossip_keys") {
+            shared["gossip_keys"] = keys.take();
+        }
+    }
+    shared
 }
 
 /// What this node is told.
 fn own(cluster: &Cluster, node: &str) -> Value {
-    on_disk(cluster, node, "assignment.json")
+    on_disk(cluster, node, "assignment.json").remove(0)
 }
 
 fn bytes(value: &Value) -> Vec<u8> {

@@ -328,9 +328,7 @@ impl Manager {
     pub fn node_tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
         let state = self.state();
         let node = &state.find_node(reference)?.id;
-        let tasks = state.tasks.values();
-        let on = tasks.filter(|task| task.node.as_ref() == Some(node));
-        Ok(task_rows(&state, on))
+        Ok(task_rows(&state, state.tasks_on(node)))
     }
 }
 

@@ -15,6 +15,7 @@ mod listener;
 mod planners;
 mod rpc;
 mod sessions;
+mod shared_feed;
 mod store;
 mod vitals;
 

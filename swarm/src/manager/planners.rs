@@ -85,13 +85,16 @@ impl Engine {
         // Nobody sets this clock.
         let started = Instant::now();
         let mut waits = Waits::default();
+        // What the last pass was about, once what it changed is stored.
+        let mut since: Option<Arc<ClusterState>> = None;
         let mut states = self.store.subscribe();
         loop {
             let state = Arc::clone(&states.borrow_and_update());
             let (now, steady) = (unix_ms(), started.elapsed());
             waits.look(&state, now, steady);
-            let changes = reconcile(&state, now, &waits, &mut entropy());
+            let changes = reconcile(&state, since.as_deref(), now, &waits, &mut entropy());
             if changes.is_empty() {
+                since = Some(Arc::clone(&state));
                 let wait = match waits.next_deadline(&state) {
                     Some(at) => at.saturating_sub(steady).max(Duration::from_millis(1)),
                     None => Duration::from_secs(3600),
@@ -105,7 +108,8 @@ impl Engine {
                 changes,
             };
             match self.store.propose(entry).await {
-                Ok(_) | Err(ProposeError::Stale(_)) => {}
+                Ok(_) => since = Some(state),
+                Err(ProposeError::Stale(_)) => {}
                 Err(error) => {
                     // The store says it in the log, once.
                     tracing::debug!(%error, "what the orchestrator decided is not stored");

@@ -4,6 +4,7 @@ mod certificates;
 mod door;
 mod leadership;
 mod members;
+mod scale;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -146,20 +146,21 @@ pub(super) mod tests {
             ingress_ip: None,
             manager_addr: None,
         };
-        let nodes = names.iter().map(|n| (NodeId::from(*n), node(n)));
-        ClusterState {
-            nodes: nodes.collect(),
-            ..ClusterState::default()
+        let mut state = ClusterState::default();
+        for name in names {
+            state.put(node(name).into());
         }
+        state
     }
 
     fn with_impaired(state: &ClusterState, name: &str, why: &str) -> ClusterState {
         let mut state = state.clone();
-        let node = state.nodes.get_mut(&NodeId::from(name)).unwrap();
+        let mut node = state.nodes[&NodeId::from(name)].clone();
         node.impaired = Some(Impairment {
             since: 1,
             reason: why.to_owned(),
         });
+        state.put(node.into());
         state
     }
 

@@ -79,7 +79,7 @@ fn orders() -> Assignment {
             networks: vec![network],
             services: vec![web],
             ending: Vec::new(),
-            endpoints: vec![endpoint],
+            endpoints: vec![Arc::new(endpoint)],
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),
