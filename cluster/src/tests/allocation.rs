@@ -139,6 +139,50 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn detach(world: &mut World, i: u8) -> Result<(), CommandError> {
+    let all: Vec<_> = world.state.endpoints.values().cloned().collect();
+    let Some(e) = all.get(usize::from(i) % all.len().max(1)) else {
+        return Ok(());
+    };
+    let (network, id) = (
+        e.attachment.network.0.clone(),
+        e.attachment.endpoint.0.clone(),
+    );
+    world
+        .run(|st, now, en| detach_endpoint(st, now, en, Detacher::Force, &network, &id))
+        .map(drop)
+}
+
+fn fail(world: &mut World, i: u8) {
+    let tasks = world.state.tasks.values();
+    let running: Vec<_> = tasks
+        .filter(|t| t.status.state == TaskState::Running)
+        .map(|t| t.id.clone())
+        .collect();
+    if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
+        world.report(id, TaskState::Failed);
+    }
+}
+
+fn publish_more(world: &mut World, s: u8, host: bool) -> Result<(), CommandError> {
+    let port = PortSpec {
+        target: 81,
+        mode: if host {
+            PublishMode::Host
+        } else {
+            PublishMode::Ingress
+        },
+        ..PortSpec::default()
+    };
+    let update = ServiceUpdate {
+        publish_add: vec![port],
+        ..ServiceUpdate::default()
+    };
+    world
+        .run(|st, now, e| update_service(st, now, e, &format!("s{s}"), &update))
+        .map(drop)
+}
+
 /// Refusals are part of the game; what counts is what the state looks like afterwards.
 pub(super) fn play(world: &mut World, step: Step) {
     let net = |n: u8| format!("net{n}");
@@ -172,23 +216,7 @@ pub(super) fn play(world: &mut World, step: Step) {
                 .run(|st, now, e| attach_endpoint(st, now, e, &node(1), cmd))
                 .map(drop)
         }
-        Step::Detach(i) => {
-            let all: Vec<_> = world.state.endpoints.values().cloned().collect();
-            match all.get(usize::from(i) % all.len().max(1)) {
-                Some(e) => {
-                    let (network, id) = (
-                        e.attachment.network.0.clone(),
-                        e.attachment.endpoint.0.clone(),
-                    );
-                    world
-                        .run(|st, now, en| {
-                            detach_endpoint(st, now, en, Detacher::Force, &network, &id)
-                        })
-                        .map(drop)
-                }
-                None => Ok(()),
-            }
-        }
+        Step::Detach(i) => detach(world, i),
         Step::Peer(n, ip) => {
             let peer = PeerAdd {
                 ip: host(n, ip),
@@ -207,16 +235,7 @@ pub(super) fn play(world: &mut World, step: Step) {
         }
         Step::RemoveNetwork(n) => world.change(|st, now, e| remove_network(st, now, e, &net(n))),
         Step::Fail(i) => {
-            let running: Vec<_> = world
-                .state
-                .tasks
-                .values()
-                .filter(|t| t.status.state == TaskState::Running)
-                .map(|t| t.id.clone())
-                .collect();
-            if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
-                world.report(id, TaskState::Failed);
-            }
+            fail(world, i);
             Ok(())
         }
         Step::Down(n) => {
@@ -234,24 +253,7 @@ pub(super) fn play(world: &mut World, step: Step) {
             spec.mode = ServiceMode::Global;
             world.create(spec).map(drop)
         }
-        Step::Publish(s, host) => {
-            let port = PortSpec {
-                target: 81,
-                mode: if host {
-                    PublishMode::Host
-                } else {
-                    PublishMode::Ingress
-                },
-                ..PortSpec::default()
-            };
-            let update = ServiceUpdate {
-                publish_add: vec![port],
-                ..ServiceUpdate::default()
-            };
-            world
-                .run(|st, now, e| update_service(st, now, e, &format!("s{s}"), &update))
-                .map(drop)
-        }
+        Step::Publish(s, host) => publish_more(world, s, host),
         Step::Availability(n, drain) => {
             let wanted = if drain {
                 Availability::Drain

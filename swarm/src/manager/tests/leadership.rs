@@ -24,7 +24,8 @@ impl Led {
 
     /// A service that this manager hears of from the leader.
     async fn replicated(&self, spec: ServiceSpec) {
-        let mut entropy = Entropy::from_seed([9; 32]);
+        // Another one for each: the same would make the same id.
+        let mut entropy = Entropy::from_seed([spec.name.as_bytes()[0]; 32]);
         loop {
             let state = self.file.read();
             let spec = spec.clone();

@@ -251,9 +251,9 @@ impl Large {
     /// A node says of a task of a service that it is at another state.
     fn report(&mut self, service: &str, state: TaskState) -> Spent {
         let service = self.state.find_service(service).unwrap().id.clone();
-        let mut wanted = self.state.tasks_of(&service);
-        let task = wanted.find(|task| task.desired <= TaskState::Running);
         let (id, node): (TaskId, NodeId) = {
+            let mut wanted = self.state.tasks_of(&service);
+            let task = wanted.find(|task| task.desired <= TaskState::Running);
             let task = task.unwrap();
             (task.id.clone(), task.node.clone().unwrap())
         };
