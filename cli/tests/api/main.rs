@@ -144,8 +144,8 @@ fn run_words<'a>(
     more: impl Iterator<Item = &'a str>,
 ) -> (anyhow::Result<ExitCode>, String) {
     let host = format!("unix://{}", socket.display());
-    let mut words = vec!["weft", "-H", &host];
-    words.extend(more);
+    let first = ["weft", "-H", &host].map(str::to_owned);
+    let words = first.into_iter().chain(more.map(str::to_owned));
     let output = Output::default();
     let mut printer = Printer::to(Box::new(output.clone()));
     let result = run_command(Cli::try_parse_from(words).unwrap(), &[], &mut printer);
