@@ -110,7 +110,9 @@ impl RefusedOrders {
 pub(crate) mod tests {
     use bytes::Bytes;
     use serde::Serialize;
-    use weft_model::objects::{Availability, Meta, Node, NodeState, Role, StaticPeer};
+    use weft_model::objects::{
+        Description, Meta, Node, NodeSpec, NodeState, NodeStatus, StaticPeer,
+    };
 
     use super::*;
     use crate::convert::SCHEMA;
@@ -149,20 +151,19 @@ pub(crate) mod tests {
         let node = Node {
             id: "n".into(),
             meta: Meta::default(),
-            role: Role::Worker,
-            availability: Availability::Active,
-            labels: Default::default(),
-            hostname: "n".to_owned(),
-            engine_version: "1".to_owned(),
-            addr,
+            spec: NodeSpec::default(),
+            description: Description::default(),
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr,
+                impaired: None,
+            },
+            manager_status: None,
             data_path_addr: addr,
             gossip_port: 7946,
-            state: NodeState::Ready,
-            message: String::new(),
-            impaired: None,
             certified: 0,
             ingress_ip: None,
-            manager_addr: None,
         };
         Own {
             version,

@@ -1,7 +1,7 @@
 //! Published ports of services that run.
 
 use weft_model::api::ServiceUpdate;
-use weft_model::objects::{Affinity, PublishMode};
+use weft_model::objects::{Affinity, ConnectionPolicy, PublishMode};
 
 use super::*;
 
