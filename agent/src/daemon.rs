@@ -81,7 +81,6 @@ fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     let lock = InstanceLock::acquire(config.data_dir.join(LOCK_FILE))?;
-    data_format::note(&config.data_dir)?;
     // Every TAP, socket of a sandbox and mesh connection is a descriptor; 1024 are few.
     if let Err(error) = open_files::raise() {
         tracing::warn!(%error, "cannot raise the limit of open files; `ulimit -n` sets it");

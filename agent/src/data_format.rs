@@ -14,7 +14,7 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 pub(crate) const FORMAT: u32 = 2;
 
 /// In the data directory: its format, as a number.
-const FILE: &str = "format";
+pub(crate) const FILE: &str = "format";
 
 /// Format 1 had no file of that name. What a member of a swarm left there all the same.
 const OF_FORMAT_1: [&str; 3] = ["swarm.json", "assignment.json", "manager.redb"];
@@ -51,7 +51,8 @@ pub(crate) fn check(dir: &Path) -> anyhow::Result<()> {
     Err(OtherFormat { dir, found }.into())
 }
 
-/// Notes the format in a directory that [`check`] found nothing of another version in.
+/// Notes the format in a directory that [`check`] found nothing of another version in, before the
+/// files of a member come into it; the node that leaves removes it with them.
 ///
 /// # Errors
 /// The disk's.

@@ -221,8 +221,8 @@ fn interfaces_of_others_stay_when_connecting_fails() {
         "/run/netns/box",
     ];
     let said = cluster.weft("node1", &words).ok();
-    assert!(said.contains("\"ifname\": \"eth2\""), "{said}");
-    assert!(said.contains("\"ip\": \"10.0.1.2\""), "{said}");
+    assert!(said.contains("\"Ifname\": \"eth2\""), "{said}");
+    assert!(said.contains("\"IP\": \"10.0.1.2\""), "{said}");
     let words = ["network", "disconnect", "front", "box"];
     cluster.weft("node1", &words).done();
     let links = run(&["ip", "-n", "box", "-o", "link"]);
