@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug(["."])
         // One copy of it for all sessions.
         .bytes(".weft.v1.SessionMessage.shared_json")
+        .bytes(".weft.v1.SessionMessage.shared_changes_json")
         .codec_path("crate::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())

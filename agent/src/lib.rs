@@ -8,6 +8,7 @@ mod capture;
 mod compile;
 mod config;
 mod daemon;
+mod data_format;
 mod dns;
 mod gossip;
 mod kept;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::name;
-use crate::zone::{Entry, Holder, NetworkZone, Tier, Zone};
+use crate::zone::{Entry, Holder, NetworkZone, ServicePort, Tier, Zone};
 
 /// How a service's own name resolves (`--endpoint-mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,17 +15,6 @@ pub enum ResolutionMode {
     Vip,
     /// To the addresses of its ready tasks.
     Dnsrr,
-}
-
-/// A port that `_port._proto.service` may ask for (RFC 2782).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
-    /// Name, for `_http._tcp.web`; the number is understood without one.
-    pub name: Option<String>,
-    /// Port on which the tasks listen.
-    pub port: u16,
-    /// `tcp`, `udp` or `sctp`.
-    pub protocol: String,
 }
 
 /// A service on one network.

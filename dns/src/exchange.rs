@@ -8,9 +8,13 @@ use weft_wire::Instant;
 
 use crate::answer::mix;
 use crate::cache::Key;
-use crate::forwarder::{ForwarderConfig, Token};
+use crate::forwarder_config::ForwarderConfig;
 use crate::reply::Transport;
 use crate::shares::Tenant;
+
+/// Names one waiting client; chosen by the caller, used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
 
 /// A question without an answer so far.
 #[derive(Debug)]

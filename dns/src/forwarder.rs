@@ -15,7 +15,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use hickory_proto::op::{Header, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
@@ -23,48 +22,12 @@ use thiserror::Error;
 use weft_wire::Instant;
 
 use crate::QUERY_MAX_BYTES;
-use crate::cache::{self, Cache, CacheLimits, Key};
-use crate::exchange::{AfterFailure, Asked, Exchange, Try, Waiter};
+use crate::cache::{self, Cache, Key};
+use crate::exchange::{AfterFailure, Asked, Exchange, Token, Try, Waiter};
+use crate::forwarder_config::ForwarderConfig;
 use crate::reply::{self, Outcome, Reply, Transport};
 use crate::shares::{Ledger, Tenant};
 use crate::upstreams::Upstreams;
-
-/// Names one waiting client; chosen by the caller, used once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
-/// Times and bounds of a [`Forwarder`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForwarderConfig {
-    /// Silence of an upstream after which the next one is asked too.
-    pub race_after: Duration,
-    /// Silence of all upstreams after which they are asked again (UDP only).
-    pub resend_after: Duration,
-    /// Time from the query to SERVFAIL; below the five seconds after which libc's resolver asks
-    /// again.
-    pub give_up_after: Duration,
-    /// Different questions under way. With more, the oldest of the tenant that has the most is
-    /// answered with REFUSED, or the new one, when that is its own or it has as many.
-    pub in_flight_max: usize,
-    /// Clients that wait, over all questions. The same holds for them.
-    pub waiters_max: usize,
-    /// Bounds of the cache.
-    pub cache: CacheLimits,
-}
-
-impl Default for ForwarderConfig {
-    /// 400 ms, 1 s, 4 s; 1024 questions (as in Swarm), 4096 clients.
-    fn default() -> Self {
-        Self {
-            race_after: Duration::from_millis(400),
-            resend_after: Duration::from_secs(1),
-            give_up_after: Duration::from_secs(4),
-            in_flight_max: 1024,
-            waiters_max: 4096,
-            cache: CacheLimits::default(),
-        }
-    }
-}
 
 /// A message for an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod builder;
 mod cache;
 mod exchange;
 mod forwarder;
+mod forwarder_config;
 mod lookup;
 mod name;
 mod reply;
@@ -29,13 +30,15 @@ mod zone;
 
 pub use answer::{Answer, Ask, DropCause, answer};
 pub use builder::{
-    BadName, EndpointNames, ResolutionMode, ServiceNames, ServicePort, UnknownNetwork, ZoneBuilder,
+    BadName, EndpointNames, ResolutionMode, ServiceNames, UnknownNetwork, ZoneBuilder,
 };
 pub use cache::CacheLimits;
-pub use forwarder::{Action, Forwarder, ForwarderConfig, NotAQuery, ReplyError, Token, Transmit};
+pub use exchange::Token;
+pub use forwarder::{Action, Forwarder, NotAQuery, ReplyError, Transmit};
+pub use forwarder_config::ForwarderConfig;
 pub use reply::{Outcome, Reply, Transport, refusal};
 pub use shares::Tenant;
-pub use zone::{ClientView, Zone};
+pub use zone::{ClientView, ServicePort, Zone};
 
 /// Lifetime of the answers made from a [`Zone`], in seconds.
 ///

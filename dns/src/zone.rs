@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
 
-use crate::builder::ServicePort;
 use crate::name;
 
 /// Every name of every network of the cluster, immutable. Built by
@@ -42,6 +41,17 @@ pub struct ClientView {
     /// Stack of the sandbox. A short name that services of several stacks share on one network
     /// then means the service of this stack.
     pub stack: Option<String>,
+}
+
+/// A port that `_port._proto.service` may ask for (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, for `_http._tcp.web`; the number is understood without one.
+    pub name: Option<String>,
+    /// Port on which the tasks listen.
+    pub port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
 }
 
 /// The names of one network.

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use weft_wire::{Mac, Vni};
+use weft_wire::Vni;
 
 use crate::balancer::Balancer;
-use crate::limits::Limits;
-use crate::load::{PortLoad, ReplicaLoad};
+use crate::load::PortLoad;
+use crate::replica::Replica;
 
 /// Transport protocol of a published port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,25 +19,16 @@ pub enum Protocol {
     Udp,
 }
 
-/// One address that can answer for a service.
-#[derive(Debug, Clone)]
-pub struct Replica {
-    /// Stable id of the endpoint, unique on its network for as long as the endpoint lives.
-    pub key: u64,
-    /// Network that it is reached on.
-    pub vni: Vni,
-    /// Its address there.
-    pub ip: IpAddr,
-    /// Its Ethernet address there.
-    pub mac: Mac,
-    /// Its sandbox is on this node.
-    pub local: bool,
-    /// Share of the connections relative to the other replicas; 0 takes no new ones.
-    pub weight: u16,
-    /// Takes no new connections, keeps the open ones.
-    pub draining: bool,
-    /// Shared counters.
-    pub load: Arc<ReplicaLoad>,
+/// Limits of a service on one network; 0 is none. Who reaches one is refused; what is open stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Connections of all clients to all replicas, cluster-wide as far as this node knows: several
+    /// nodes may pass it together by what they take between two reports, and by the share that each
+    /// always has ([`crate::ServiceLoad::share`]), so that no report closes a service.
+    pub connections: u32,
+    /// Connections of one client address through one worker, which is all of the client's on this
+    /// node. Clients whose address the balancer does not see are the business of who does.
+    pub per_client: u32,
 }
 
 /// A service as it is seen on one network.
@@ -55,6 +46,20 @@ pub struct Service {
     pub limits: Limits,
     /// Replicas on this network, both address families.
     pub replicas: Vec<Replica>,
+}
+
+impl Service {
+    /// Whether the limit, or this node's share of it, is not yet reached by the connections open to
+    /// all replicas with such an address.
+    pub(crate) fn has_room(&self, ipv6: bool) -> bool {
+        let (mut own, mut all) = (0_u32, 0_u32);
+        for replica in self.replicas.iter().filter(|r| r.ip.is_ipv6() == ipv6) {
+            let mine = replica.load.own();
+            own = own.saturating_add(mine);
+            all = all.saturating_add(mine.saturating_add(replica.load.claimed()));
+        }
+        all < self.limits.connections || own < self.balancer.load.share()
+    }
 }
 
 /// What is behind a published port.
@@ -78,7 +83,7 @@ pub struct Services {
     services: Vec<Service>,
     vips: HashMap<(Vni, IpAddr), ServiceIndex>,
     published: HashMap<(Protocol, u16), (ServiceIndex, u16, Arc<PortLoad>)>,
-    replicas: HashMap<(Vni, u64), (ServiceIndex, u32)>,
+    by_key: HashMap<(Vni, u64), (ServiceIndex, u32)>,
     addresses: HashSet<(Vni, IpAddr)>,
     mtus: HashMap<Vni, u16>,
 }
@@ -120,7 +125,7 @@ impl Services {
     /// The replica with stable id `key` on network `vni`; none once its endpoint is gone. O(1).
     #[must_use]
     pub fn replica(&self, vni: Vni, key: u64) -> Option<&Replica> {
-        let &(service, replica) = self.replicas.get(&(vni, key))?;
+        let &(service, replica) = self.by_key.get(&(vni, key))?;
         self.services
             .get(service.0 as usize)?
             .replicas
@@ -130,7 +135,7 @@ impl Services {
     /// The service that the replica with stable id `key` on network `vni` belongs to. O(1).
     #[must_use]
     pub fn service_of_replica(&self, vni: Vni, key: u64) -> Option<&Service> {
-        let (service, _) = self.replicas.get(&(vni, key))?;
+        let (service, _) = self.by_key.get(&(vni, key))?;
         self.services.get(service.0 as usize)
     }
 
@@ -178,7 +183,7 @@ impl ServicesBuilder {
         let index = ServiceIndex(self.built.services.len() as u32);
         for (at, replica) in (0u32..).zip(&service.replicas) {
             self.built
-                .replicas
+                .by_key
                 .insert((replica.vni, replica.key), (index, at));
             self.built.addresses.insert((replica.vni, replica.ip));
         }
@@ -235,6 +240,8 @@ impl ServicesBuilder {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use weft_wire::Mac;
+
     use super::*;
 
     fn replica(key: u64) -> Replica {
@@ -244,7 +251,6 @@ mod tests {
             ip: Ipv4Addr::new(10, 0, 0, 9).into(),
             mac: Mac([2, 0x42, 10, 0, 0, 9]),
             local: false,
-            weight: 1,
             draining: false,
             load: Arc::default(),
         }

@@ -8,8 +8,8 @@ use weft_model::id::{ID_LEN, NodeId};
 
 use crate::proto;
 
-/// Number of the JSON schema that this version speaks.
-pub(crate) const SCHEMA: u32 = 2;
+/// Number of the JSON schema that this version speaks; docs/compatibility.md says when it grows.
+pub(crate) const SCHEMA: u32 = 3;
 
 /// The status of a refused command; the text travels unchanged.
 pub(crate) fn to_status(error: CommandError) -> Status {

@@ -82,15 +82,15 @@ impl Membership {
             .nodes
             .iter()
             .filter(|n| n.role == Role::Manager);
-        let listen = node.manager_addr.filter(|_| role == Role::Manager);
+        let listen = node.manager_addr().filter(|_| role == Role::Manager);
         Self {
             node: NodeDescription {
-                hostname: node.hostname.clone(),
+                hostname: node.description.hostname.clone(),
                 engine_version: env!("CARGO_PKG_VERSION").to_owned(),
-                addr: node.addr,
+                addr: node.status.addr,
                 data_path_addr: node.data_path_addr,
                 gossip_port: node.gossip_port,
-                manager_addr: node.manager_addr,
+                manager_addr: node.manager_addr(),
             },
             managers: managers
                 .filter_map(|n| n.manager_addr)

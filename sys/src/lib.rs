@@ -26,6 +26,7 @@ pub mod netns_lock;
 pub mod nft;
 pub mod offload;
 pub mod open_files;
+pub mod pressure;
 pub mod private_folder;
 pub mod privileges;
 pub mod process;

@@ -49,11 +49,22 @@ impl fmt::Display for Damage {
 /// # Errors
 /// The file cannot be read now, and may well be later; or it cannot be set aside.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Found<T>> {
+    read_as(path, |text| serde_json::from_slice(text))
+}
+
+/// The same of a file that is not one value of JSON, but for `parse` to read.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as<T>(
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+) -> io::Result<Found<T>> {
     if let Err(error) = remove_unfinished(path) {
         tracing::warn!(path = %path.display(), %error, "what a killed writer left stays");
     }
     let why = match std::fs::read(path) {
-        Ok(text) => match serde_json::from_slice(&text) {
+        Ok(text) => match parse(&text) {
             Ok(value) => return Ok(Found::Value(value)),
             Err(_) if text.is_empty() => "it is empty".to_owned(),
             Err(error) => error.to_string(),

@@ -1,38 +1,8 @@
-//! What identifies a flow.
+//! The way of a flow through the underlay: its outer source port.
 
 use std::net::IpAddr;
 
-use crate::IpInfo;
-use crate::frame::Fragment;
-
-/// Addresses, ports and protocol of one direction of a flow.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FiveTuple {
-    /// Source address.
-    pub src: IpAddr,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// Source port; identifier of an ICMP echo; 0 where there are no ports.
-    pub sport: u16,
-    /// Destination port; identifier of an ICMP echo; 0 where there are no ports.
-    pub dport: u16,
-    /// IP protocol number.
-    pub proto: u8,
-}
-
-impl FiveTuple {
-    /// The other direction of the same flow.
-    #[must_use]
-    pub const fn reversed(self) -> Self {
-        Self {
-            src: self.dst,
-            dst: self.src,
-            sport: self.dport,
-            dport: self.sport,
-            proto: self.proto,
-        }
-    }
-}
+use crate::{FiveTuple, Fragment, IpInfo};
 
 /// What the outer source port of a packet is chosen by: its flow, but for fragments, which take one
 /// path because only the first of them knows its ports.

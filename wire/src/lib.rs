@@ -13,6 +13,7 @@
 pub mod checksum;
 mod drop_reason;
 pub mod ecn;
+mod five_tuple;
 pub mod flow;
 pub mod fragment;
 pub mod frame;
@@ -32,7 +33,7 @@ pub mod vnet;
 pub mod vxlan;
 
 pub use drop_reason::DropReason;
-pub use flow::FiveTuple;
+pub use five_tuple::FiveTuple;
 pub use frame::{ArpInfo, Fragment, Frame, IpInfo};
 pub use ids::{Instant, Mac, PortId, Vni, mac_for_ip};
 pub use vnet::{GsoKind, VnetHdr};

@@ -92,7 +92,7 @@ pub(crate) fn of_others(
     problems: &mut Vec<String>,
 ) -> Vec<KnownEndpoint> {
     let named: BTreeMap<&EndpointId, &EndpointView> =
-        shared.endpoints.iter().map(|e| (&e.id, e)).collect();
+        shared.endpoints.iter().map(|e| (&e.id, &**e)).collect();
     let hostname = |id: &NodeId| {
         let node = shared.nodes.iter().find(|n| n.id == *id);
         node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
@@ -172,7 +172,7 @@ mod tests {
             networks: Vec::new(),
             services: Vec::new(),
             ending: Vec::new(),
-            endpoints,
+            endpoints: endpoints.into_iter().map(Arc::new).collect(),
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_gossip::LoadReports;
-use weft_mesh::{PortLoad, ReplicaLoad, ServiceLoad};
+use weft_mesh::{NodePressure, PortLoad, ReplicaLoad, ServiceLoad};
 use weft_model::id::{EndpointId, NodeId, ServiceId};
 use weft_model::objects::Protocol;
-use weft_model::records::LoadRecord;
+use weft_model::records::{LoadRecord, PressureRecord};
 use weft_wire::Instant;
 
 use super::reports::{Balanced, Reports};
@@ -16,6 +16,8 @@ use super::reports::{Balanced, Reports};
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
+    /// Nodes that replicas are on.
+    nodes: BTreeMap<NodeId, Arc<NodePressure>>,
     services: BTreeMap<ServiceId, Arc<ServiceLoad>>,
     ports: BTreeMap<(ServiceId, Protocol, u16), Arc<PortLoad>>,
     /// Replicas that took connections once and take no more.
@@ -39,10 +41,15 @@ impl Loads {
         }
     }
 
-    /// The counter of a replica, made on first use.
-    pub(crate) fn of(&mut self, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
-        let new = || Arc::new(ReplicaLoad::with_workers(self.workers));
-        Arc::clone(self.counters.entry(endpoint.clone()).or_insert_with(new))
+    /// The counter of a replica, made on first use. A replica stays on its node.
+    pub(crate) fn of(&mut self, endpoint: &EndpointId, node: &NodeId) -> Arc<ReplicaLoad> {
+        if let Some(load) = self.counters.get(endpoint) {
+            return Arc::clone(load);
+        }
+        let node = Arc::clone(self.nodes.entry(node.clone()).or_default());
+        let load = Arc::new(ReplicaLoad::on_node(self.workers, node));
+        self.counters.insert(endpoint.clone(), Arc::clone(&load));
+        load
     }
 
     /// The counters of a service, made on first use.
@@ -109,6 +116,20 @@ impl Loads {
         self.others.hear(said);
     }
 
+    /// Gives the workers what all nodes say of their pressure, in the order of their ids; who is not
+    /// named is calm.
+    pub(crate) fn set_pressures<'a>(
+        &self,
+        said: impl Iterator<Item = (&'a NodeId, PressureRecord)>,
+    ) {
+        let mut said = said.peekable();
+        for (id, node) in &self.nodes {
+            while said.next_if(|(by, _)| *by < id).is_some() {}
+            let own = said.next_if(|(by, _)| *by == id);
+            node.set(own.map_or(0, |(_, record)| record.pressure));
+        }
+    }
+
     /// Gives the workers what was heard, and when that was counted. Replicas that nobody reports
     /// count zero.
     pub(crate) fn set_others(&self, counted: Instant) {
@@ -138,6 +159,8 @@ impl Loads {
     pub(crate) fn retain(&mut self, keep: impl Fn(&EndpointId) -> bool) {
         self.counters
             .retain(|endpoint, load| keep(endpoint) || load.own() > 0);
+        // Every counter of a replica there holds it.
+        self.nodes.retain(|_, node| Arc::strong_count(node) > 1);
         self.draining.retain(keep);
     }
 
@@ -184,12 +207,22 @@ mod tests {
 
     use super::*;
 
+    fn of(loads: &mut Loads, endpoint: &EndpointId) -> Arc<ReplicaLoad> {
+        loads.of(endpoint, &NodeId::from("n"))
+    }
+
+    fn gossip(node: &str) -> Gossip {
+        let addr = ([10, 0, 0, 1], 7946).into();
+        let id = Identity::new(node.into(), addr, 1);
+        Gossip::new(Config::default(), id, [0; 32], Duration::ZERO)
+    }
+
     #[test]
     fn reports_changes_once_and_forgets_the_idle() {
         let mut loads = Loads::default();
         let (a, b) = (EndpointId::from("a"), EndpointId::from("b"));
-        let flow = loads.of(&a).open();
-        loads.of(&b);
+        let flow = of(&mut loads, &a).open();
+        of(&mut loads, &b);
         let one = LoadRecord {
             active: 1,
             draining: false,
@@ -204,9 +237,7 @@ mod tests {
 
     #[test]
     fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
-        let addr = ([10, 0, 0, 1], 7946).into();
-        let id = Identity::new("n".into(), addr, 1);
-        let mut other = Gossip::new(Config::default(), id, [0; 32], Duration::ZERO);
+        let mut other = gossip("n");
         for replica in ["a", "b"] {
             let seven = Bytes::from_static(br#"{"active": 7}"#);
             other
@@ -216,7 +247,7 @@ mod tests {
         let view = other.view();
         let mut loads = Loads::default();
         let ids = ["a", "b", "c"].map(EndpointId::from);
-        let [a, b, c] = ids.each_ref().map(|id| loads.of(id));
+        let [a, b, c] = ids.each_ref().map(|id| of(&mut loads, id));
         let (service, network) = (ServiceId::from("s"), NetworkId::from("n"));
         let balanced = |replica| Balanced {
             replica,
@@ -235,9 +266,36 @@ mod tests {
     }
 
     #[test]
+    fn all_replicas_of_a_node_have_the_pressure_that_it_tells_of() {
+        let mut hot = gossip("n");
+        let mut says = |value: Option<&'static [u8]>| {
+            let now = Duration::ZERO;
+            let changed = match value {
+                Some(value) => hot.put(now, Table::Load, "n", Bytes::from_static(value)),
+                None => Ok(hot.delete(now, Table::Load, "n")),
+            };
+            assert!(changed.unwrap());
+            hot.view()
+        };
+        let mut loads = Loads::default();
+        let ids = ["a", "b", "c"].map(EndpointId::from);
+        let [a, b] = [&ids[0], &ids[1]].map(|id| of(&mut loads, id));
+        // Of a node before it, and one behind it, that say nothing.
+        let before = loads.of(&ids[2], &"m".into());
+        let behind = loads.of(&"d".into(), &"o".into());
+        let pressures = || [&a, &b, &before, &behind].map(|load| load.node().get());
+        loads.set_pressures(says(Some(br#"{"pressure": 4200}"#)).pressures());
+        assert_eq!(pressures(), [4200, 4200, 0, 0]);
+        let other = of(&mut loads, &"e".into());
+        assert_eq!(other.node().get(), 4200, "a new one is there, too");
+        loads.set_pressures(says(None).pressures());
+        assert_eq!(pressures(), [0; 4]);
+    }
+
+    #[test]
     fn a_replica_that_was_not_ready_is_a_newcomer_again() {
         let mut loads = Loads::default();
-        let load = loads.of(&EndpointId::from("a"));
+        let load = of(&mut loads, &EndpointId::from("a"));
         let mut since = |ready, now| {
             loads.set_ready(|_| ready, Instant(now));
             load.ready_since()
@@ -253,11 +311,11 @@ mod tests {
     fn tells_that_a_replica_gets_nothing_new() {
         let mut loads = Loads::default();
         let a = EndpointId::from("a");
-        loads.of(&a);
+        of(&mut loads, &a);
         loads.set_ready(|_| false, Instant(1));
         assert_eq!(loads.take_changes(), [], "it starts");
         loads.set_ready(|_| true, Instant(2));
-        let flow = loads.of(&a).open();
+        let flow = of(&mut loads, &a).open();
         let record = |active, draining| Some(LoadRecord { active, draining });
         assert_eq!(loads.take_changes(), [(a.clone(), record(1, false))]);
         loads.set_ready(|_| false, Instant(3));

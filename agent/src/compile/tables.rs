@@ -148,7 +148,7 @@ fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
             node_ip,
             host_ip: MESH_HOST_IP6.into(),
         }),
-        subnets: network.subnets.iter().map(|s| s.cidr).collect(),
+        subnets: network.subnets().iter().map(|s| s.cidr).collect(),
     })
 }
 
@@ -165,7 +165,7 @@ fn switch(
         switch.network(NetworkEntry {
             vni: *vni,
             mtu: inputs.mtus.port,
-            gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+            gateways: network.subnets().iter().map(|s| s.gateway).collect(),
         });
     }
     switch.receives(inputs.mtus.receives);
@@ -222,7 +222,7 @@ fn switch(
     let ending = assignment.shared.ending.iter().map(|s| &s.vips);
     for vip in services.chain(ending).flatten() {
         if let Some((vni, _)) = vnis.get(&vip.network) {
-            switch.virtual_ip(*vni, vip.ip);
+            switch.virtual_ip(*vni, vip.addr.addr());
         }
     }
     switch.build()
@@ -253,7 +253,7 @@ fn services(
         for (id, (vni, network)) in vnis {
             let vips = service.vips.iter().filter(|v| &v.network == *id);
             let publishes = network.spec.ingress && !service.ports.is_empty();
-            let vips: Vec<IpAddr> = vips.map(|v| v.ip).collect();
+            let vips: Vec<IpAddr> = vips.map(|v| v.addr.addr()).collect();
             let endpoints = by_service.get(&(&service.id, *id));
             // Who was published once has connections to end, without a port too.
             let was_published = network.spec.ingress && endpoints.is_some();
@@ -352,7 +352,7 @@ fn balanced(
 
 fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
     let record = endpoint.record;
-    let load = loads.of(&record.id);
+    let load = loads.of(&record.id, &record.node);
     record
         .ips
         .iter()
@@ -362,7 +362,6 @@ fn replicas_of(endpoint: &PlacedEndpoint<'_>, vni: Vni, loads: &mut Loads) -> Ve
             ip: *ip,
             mac: Mac(record.mac.0),
             local: endpoint.local,
-            weight: 1,
             draining: !record.ready,
             load: Arc::clone(&load),
         })
@@ -455,7 +454,7 @@ fn service_names(
             .vips
             .iter()
             .filter(|v| &v.network == network)
-            .map(|v| v.ip)
+            .map(|v| v.addr.addr())
             .collect(),
         tasks: endpoints
             .iter()

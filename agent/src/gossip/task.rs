@@ -44,6 +44,7 @@ pub(crate) struct Wishes {
 }
 
 /// Shared between the handle and its task.
+/// No two of its locks are held at once.
 #[derive(Debug)]
 pub(crate) struct Shared {
     wishes: Mutex<Wishes>,

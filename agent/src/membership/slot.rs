@@ -17,6 +17,7 @@ use super::address::{AddressError, HostAddresses};
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
+use crate::data_format;
 use crate::published::owner;
 use crate::reconcile::overlap::host_routes;
 
@@ -35,6 +36,7 @@ struct Addresses {
 }
 
 /// At most one membership.
+/// Its locks are taken in this order: `transition`, `member`.
 #[derive(Debug)]
 pub(crate) struct Slot {
     around: Surroundings,
@@ -106,6 +108,14 @@ impl Slot {
         }
     }
 
+    /// A member's files are the first that another version may misread: a directory without any is
+    /// everybody's.
+    fn note_format(&self) -> Result<(), ApiError> {
+        data_format::note(&self.around.config.data_dir).map_err(|error| {
+            ApiError::unavailable(format!("{error:#}; make room there and try again"))
+        })
+    }
+
     /// `weft swarm init`. Nothing is left behind when it fails.
     pub(crate) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
         let mut held = self.transition.lock().await;
@@ -113,6 +123,7 @@ impl Slot {
             return Err(already_member());
         }
         let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -151,6 +162,7 @@ impl Slot {
             return Err(already_member());
         }
         let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),

@@ -14,6 +14,7 @@ use super::manager_part;
 use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
+use crate::data_format;
 use crate::dns::DnsServer;
 use crate::names::HOST_RESOLV_CONF;
 use crate::observe::ping;
@@ -51,6 +52,7 @@ pub(crate) struct Surroundings {
 }
 
 /// A node in its swarm.
+/// No two of its locks are held at once.
 pub(crate) struct SwarmNode {
     pub(crate) handles: Arc<Handles>,
     /// Those of `network connect`.
@@ -311,6 +313,7 @@ impl SwarmNode {
                 remove_dir(&config.data_dir.join("tasks")),
                 remove_file(&config.data_dir.join(places::FILE)),
                 remove_file(&config.data_dir.join("heard.json")),
+                remove_file(&config.data_dir.join(data_format::FILE)),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()
         })

@@ -45,6 +45,13 @@ impl Collector for Reader {
             "session_connected",
             "1 while the session to a manager is open",
             [(NO_LABELS, u64::from(sample.session_connected))],
+        )?;
+        let refused = sample.refused_orders.iter();
+        counter(
+            out,
+            "session_refused_orders",
+            "Messages of orders that this node refused, by why",
+            refused.map(|(why, count)| ([("kind", *why)], *count)),
         )
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Sample {
     pub(crate) epoch: u64,
     /// True while the session to a manager is open.
     pub(crate) session_connected: bool,
+    /// Messages of orders that were refused, by why (`damaged`, `misfit`, …).
+    pub(crate) refused_orders: Vec<(&'static str, u64)>,
 }
 
 /// What came of messages to clients whose datagram was refused, since the agent started.

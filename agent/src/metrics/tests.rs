@@ -121,6 +121,7 @@ pub(crate) fn full() -> Sample {
         }],
         epoch: 19,
         session_connected: true,
+        refused_orders: vec![("misfit", 50)],
     }
 }
 
@@ -192,6 +193,7 @@ fn every_figure_has_its_series() {
         r#"weft_door_open_connections{door="manager",kind="stranger"} 46"#.to_owned(),
         "weft_snapshot_epoch 19".to_owned(),
         "weft_session_connected 1".to_owned(),
+        r#"weft_session_refused_orders_total{kind="misfit"} 50"#.to_owned(),
         "# EOF".to_owned(),
     ] {
         assert!(

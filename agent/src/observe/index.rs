@@ -144,7 +144,6 @@ mod tests {
                 ip,
                 mac: mac_for_ip(ip),
                 local: false,
-                weight: 1,
                 draining: false,
                 load: Arc::new(ReplicaLoad::with_workers(1)),
             });

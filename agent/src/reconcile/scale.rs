@@ -1,7 +1,7 @@
 //! What one node of a large cluster spends on what the others say, in virtual time: 1,000 nodes,
 //! 10,000 endpoints, four load reports a second from each node.
 //!
-//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture`
+//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture --test-threads=1`
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -14,8 +14,8 @@ use weft_gossip::{Config, Gossip, Identity, NetdbView};
 use weft_model::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
 use weft_model::objects::{
-    Availability, ConnectionPolicy, EndpointMode, Mac, Meta, Network, NetworkAttachmentSpec,
-    NetworkSpec, Node, NodeState, Role, ServiceMode, Subnet, Vip,
+    ConnectionPolicy, Description, EndpointMode, Ipam, Mac, Meta, Network, NetworkAttachmentSpec,
+    NetworkSpec, Node, NodeSpec, NodeState, NodeStatus, ServiceMode, Subnet, Vip,
 };
 use weft_model::records::Table;
 
@@ -193,20 +193,22 @@ fn node(n: usize) -> Node {
     Node {
         id: NodeId(node_id(n)),
         meta: Meta::default(),
-        role: Role::Worker,
-        availability: Availability::Active,
-        labels: BTreeMap::new(),
-        hostname: format!("node{n}"),
-        engine_version: "1".to_owned(),
-        addr: addr(n).ip(),
+        spec: NodeSpec::default(),
+        description: Description {
+            hostname: format!("node{n}"),
+            ..Description::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: addr(n).ip(),
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: addr(n).ip(),
         gossip_port: 7946,
-        state: NodeState::Ready,
-        message: String::new(),
-        impaired: None,
         certified: 0,
         ingress_ip: None,
-        manager_addr: None,
     }
 }
 
@@ -225,7 +227,7 @@ fn orders() -> Assignment {
         connections: ConnectionPolicy::default(),
         vips: vec![Vip {
             network: network.clone(),
-            ip: ip_of(60_000 + n),
+            addr: ip_of(60_000 + n).into(),
         }],
         ports: Vec::new(),
     });
@@ -251,17 +253,20 @@ fn orders() -> Assignment {
                 meta: Meta::default(),
                 spec: NetworkSpec {
                     name: "back".to_owned(),
+                    ipam: Ipam {
+                        config: vec![Subnet {
+                            cidr: "10.100.0.0/16".parse().unwrap(),
+                            // Apart from the endpoints, which begin with the first address.
+                            gateway: [10, 100, 255, 254].into(),
+                        }],
+                    },
                     ..NetworkSpec::default()
                 },
                 vni: 4097,
-                subnets: vec![Subnet {
-                    cidr: "10.100.0.0/16".parse().unwrap(),
-                    gateway: [10, 100, 255, 254].into(),
-                }],
             }],
             services: services.collect(),
             ending: Vec::new(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoints.map(Arc::new).collect(),
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),

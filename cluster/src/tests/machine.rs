@@ -56,7 +56,7 @@ impl Writer {
             5 => rotate_token(seen, now, e, Role::Worker).map(|p| p.changes),
             _ => {
                 self.waits.look(seen, now, Duration::from_millis(step));
-                Ok(reconcile(seen, now, &self.waits, e))
+                Ok(reconcile(seen, None, now, &self.waits, e))
             }
         };
         changes.ok().filter(|changes| !changes.is_empty())
@@ -140,7 +140,7 @@ fn nothing_is_allocated_twice() {
         let state = log(seed).state;
         let vnis: BTreeSet<_> = state.networks.values().map(|n| n.vni).collect();
         assert_eq!(vnis.len(), state.networks.len(), "seed {seed}");
-        let ports = state.services.values().flat_map(|s| &s.ports);
+        let ports = state.services.values().flat_map(|s| &s.endpoint.ports);
         let ports: Vec<u16> = ports.map(|port| port.published).collect();
         let single: BTreeSet<&u16> = ports.iter().collect();
         assert_eq!(single.len(), ports.len(), "seed {seed}: {ports:?}");

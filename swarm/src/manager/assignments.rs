@@ -1,25 +1,23 @@
-//! Orders as they go out to sessions: made once for each state, and the half that is the same for
-//! all nodes encoded once.
+//! Orders as they go out to sessions: each hears what is another thing than what it was sent last.
 
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use tonic::Status;
 use weft_cluster::{ClusterState, OrderBook};
 use weft_model::id::NodeId;
 
+use super::shared_feed::SharedFeed;
 use crate::convert::{SCHEMA, encode};
 use crate::proto::SessionMessage;
 
 /// The orders of all nodes.
 #[derive(Debug, Default)]
-pub(super) struct Assignments(Mutex<Encoded>);
+pub(super) struct Assignments(Mutex<Inner>);
 
 #[derive(Debug, Default)]
-struct Encoded {
+struct Inner {
     book: OrderBook,
-    /// Version of the shared half, and its text.
-    shared: Option<(u64, Bytes)>,
+    shared: SharedFeed,
 }
 
 /// Versions of both halves that a session was sent last.
@@ -51,41 +49,33 @@ impl Assignments {
         sent: &mut Sent,
         heartbeat_ms: u32,
     ) -> Result<News, Status> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.book.update(state);
-        let Some(orders) = all.book.of(node) else {
-            return Ok(News::Removed);
-        };
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { book, shared } = &mut *inner;
+        shared.note(&book.update(state))?;
         let now = Sent {
-            shared: Some(orders.shared.version),
-            own: Some(orders.own.version),
+            shared: book.shared_version(),
+            own: book.own_version(node),
         };
+        if now.shared.is_none() || now.own.is_none() {
+            return Ok(News::Removed);
+        }
         if now == *sent {
             return Ok(News::Nothing);
         }
-        let mut message = SessionMessage {
+        let delta = shared.delta(sent.shared, book)?.unwrap_or_default();
+        let own = (now.own != sent.own).then(|| book.own(node)).flatten();
+        drop(inner);
+        let own_json = match own {
+            Some(own) => Some(encode(&own)?),
+            None => None,
+        };
+        *sent = now;
+        Ok(News::Message(SessionMessage {
             schema: SCHEMA,
             heartbeat_ms,
-            shared_json: None,
-            own_json: None,
-        };
-        if now.shared != sent.shared {
-            let known = all.shared.as_ref();
-            let text = match known.filter(|(of, _)| Some(*of) == now.shared) {
-                Some((_, text)) => text.clone(),
-                None => {
-                    let text = Bytes::from(encode(&*orders.shared)?);
-                    all.shared = Some((orders.shared.version, text.clone()));
-                    text
-                }
-            };
-            message.shared_json = Some(text);
-        }
-        drop(all);
-        if now.own != sent.own {
-            message.own_json = Some(encode(&*orders.own)?);
-        }
-        *sent = now;
-        Ok(News::Message(message))
+            shared_json: delta.full,
+            own_json,
+            shared_changes_json: delta.changes,
+        }))
     }
 }

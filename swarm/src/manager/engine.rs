@@ -108,7 +108,7 @@ impl Engine {
         let known = leader.as_ref().and_then(|id| state.nodes.get(id));
         let text = match known {
             Some(node) => {
-                let (name, addr) = (&node.hostname, node.manager_addr);
+                let (name, addr) = (&node.description.hostname, node.manager_addr());
                 let at = addr.map_or_else(String::new, |addr| format!(" ({addr})"));
                 format!("this manager does not lead the swarm: node {name}{at} does, ask there")
             }

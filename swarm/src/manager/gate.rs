@@ -71,7 +71,7 @@ pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
     }
     let state = core.state();
     let known = state.nodes.get(&member.node);
-    let is_manager = known.is_none_or(|node| node.role == Role::Manager);
+    let is_manager = known.is_none_or(|node| node.spec.role == Role::Manager);
     if member.role != Role::Manager || !is_manager {
         return Err(Status::permission_denied(format!(
             "Permission denied: node {} is no manager",

@@ -11,12 +11,13 @@ use weft_cluster::{
     running_and_desired, scale_service, set_availability, update_service, usage,
 };
 use weft_model::api::{
-    JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceUpdate, TaskRow,
+    AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
+    ServiceUpdate, TaskRow,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
-    Availability, Endpoint, Network, NetworkSpec, Node, NodeState, Role, Service, ServiceSpec,
-    StaticPeer, Task,
+    Availability, Endpoint, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
+    Reachability, Role, Service, ServiceSpec, StaticPeer, Task,
 };
 
 use super::Manager;
@@ -83,7 +84,10 @@ impl Manager {
         let state = self.state();
         let twins = self.core.sessions.twins(Instant::now());
         let text = |(id, twins): (&NodeId, &Twins)| {
-            let name = state.nodes.get(id).map_or(id.as_str(), |n| &n.hostname);
+            let name = state
+                .nodes
+                .get(id)
+                .map_or(id.as_str(), |n| &n.description.hostname);
             format!(
                 "node {name} is there twice: at {}, which has the session, and at {}, whose data \
                  directory is a copy; stop weftd there, empty its data directory, and let it join \
@@ -134,10 +138,18 @@ impl Manager {
         let state = self.state();
         let name = |id: &NodeId| {
             let node = state.nodes.get(id);
-            node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
+            node.map_or_else(|| id.to_string(), |n| n.description.hostname.clone())
         };
         let sight = self.core.vitals.sight(&node.id);
         let twins = self.core.sessions.twins(Instant::now());
+        let mut node = node.clone();
+        if let Some(manager) = &mut node.manager_status {
+            manager.leader = self.core.leader().as_ref() == Some(&node.id);
+            manager.reachability = match node.status.state {
+                NodeState::Ready => Reachability::Reachable,
+                NodeState::Unknown | NodeState::Down => Reachability::Unreachable,
+            };
+        }
         NodeRow {
             cloned: twins.get(&node.id).map(|twins| NodeClone {
                 first: twins.first,
@@ -148,9 +160,8 @@ impl Manager {
                 seen: sight.others.saturating_sub(sight.unseen),
                 unseen: sight.unseen_nodes.iter().map(name).collect(),
             }),
-            node: node.clone(),
             is_self: node.id == self.core.node,
-            is_leader: self.core.leader().as_ref() == Some(&node.id),
+            node,
         }
     }
 
@@ -159,7 +170,7 @@ impl Manager {
     pub fn nodes(&self) -> Vec<NodeRow> {
         let state = self.state();
         let mut rows: Vec<_> = state.nodes.values().map(|n| self.node_row(n)).collect();
-        rows.sort_by(|a, b| a.node.hostname.cmp(&b.node.hostname));
+        rows.sort_by_cached_key(|row| row.node.description.hostname.clone());
         rows
     }
 
@@ -208,10 +219,11 @@ impl Manager {
     ///
     /// # Errors
     /// No such network, or an ambiguous reference.
-    pub fn network(&self, reference: &str) -> Result<(Network, (u64, u64)), CommandError> {
+    pub fn network(&self, reference: &str) -> Result<(Network, AddressUsage), CommandError> {
         let state = self.state();
         let network = state.find_network(reference)?;
-        Ok((network.clone(), usage(&state, network)))
+        let (used, total) = usage(&state, network);
+        Ok((network.clone(), AddressUsage { used, total }))
     }
 
     /// `weft network create`
@@ -370,9 +382,7 @@ impl Manager {
     pub fn node_tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
         let state = self.state();
         let node = &state.find_node(reference)?.id;
-        let tasks = state.tasks.values();
-        let on = tasks.filter(|task| task.node.as_ref() == Some(node));
-        Ok(task_rows(&state, on))
+        Ok(task_rows(&state, state.tasks_on(node)))
     }
 }
 
@@ -384,14 +394,17 @@ fn task_rows<'a>(state: &ClusterState, tasks: impl Iterator<Item = &'a Task>) ->
                 .node
                 .as_ref()
                 .map(|id| match state.nodes.get(id) {
-                    Some(node) => node.hostname.clone(),
+                    Some(node) => node.description.hostname.clone(),
                     None => id.to_string(),
                 })
                 .unwrap_or_default(),
             node_down: task.node.as_ref().is_some_and(|id| {
                 let node = state.nodes.get(id);
-                node.is_none_or(|n| n.state == NodeState::Down || n.impaired.is_some())
+                node.is_none_or(|n| {
+                    n.status.state == NodeState::Down || n.status.impaired.is_some()
+                })
             }),
+            host_ports: host_ports(state, task),
         })
         .collect();
     rows.sort_by_cached_key(|row| {
@@ -404,12 +417,20 @@ fn task_rows<'a>(state: &ClusterState, tasks: impl Iterator<Item = &'a Task>) ->
     rows
 }
 
+/// Ports that are open on the task's node for the task alone.
+fn host_ports(state: &ClusterState, task: &Task) -> Vec<PortSpec> {
+    let service = state.services.get(&task.service);
+    let service = service.filter(|_| !task.status.state.is_terminal());
+    let ports = service.into_iter().flat_map(|s| &s.endpoint.ports);
+    let ports = ports.filter(|port| port.mode == PublishMode::Host);
+    ports.cloned().collect()
+}
+
 fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
     let (running, desired) = running_and_desired(state, service);
     ServiceDetail {
         service: service.clone(),
-        running,
-        desired,
+        status: ServiceStatus { running, desired },
         port_errors: Vec::new(),
     }
 }

@@ -130,7 +130,7 @@ impl Health {
                 hinted: false,
             });
             let silence = now.saturating_duration_since(heard.at);
-            let grace = match node.state {
+            let grace = match node.status.state {
                 NodeState::Ready => self.timing.grace,
                 NodeState::Unknown => self.timing.first_grace,
                 NodeState::Down => continue,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
-use weft_cluster::ClusterState;
+use weft_cluster::Table;
 use weft_model::id::NodeId;
 use weft_model::objects::Node;
 
@@ -108,13 +108,18 @@ pub(super) async fn accept(
     let mut states = core.store.subscribe();
     let mut flush = tokio::time::interval(FLUSH);
     let mut connections = JoinSet::new();
-    core.door.set_known(known(&states.borrow_and_update()));
+    let mut nodes = states.borrow_and_update().nodes.clone();
+    core.door.set_known(known(&nodes));
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
             // The store outlives the listener.
             Ok(()) = states.changed() => {
-                core.door.set_known(known(&states.borrow_and_update()));
+                let now = states.borrow_and_update().nodes.clone();
+                if !now.is(&nodes) {
+                    core.door.set_known(known(&now));
+                    nodes = now;
+                }
                 continue;
             }
             Some(_) = connections.join_next() => continue,
@@ -146,13 +151,14 @@ pub(super) async fn accept(
 }
 
 /// Where the nodes of a cluster come from.
-fn known(state: &ClusterState) -> BTreeMap<NodeId, BTreeSet<IpAddr>> {
+fn known(nodes: &Table<NodeId, Node>) -> BTreeMap<NodeId, BTreeSet<IpAddr>> {
     let addresses = |node: &Node| {
-        let manager = node.manager_addr.map(|addr| addr.ip());
-        let all = [node.addr, node.data_path_addr].into_iter().chain(manager);
+        let manager = node.manager_addr().map(|addr| addr.ip());
+        let all = [node.status.addr, node.data_path_addr];
+        let all = all.into_iter().chain(manager);
         all.filter(|ip| !ip.is_unspecified()).collect()
     };
-    let nodes = state.nodes.values();
+    let nodes = nodes.values();
     nodes.map(|n| (n.id.clone(), addresses(n))).collect()
 }
 

@@ -19,6 +19,7 @@ mod planners;
 mod raft_rpc;
 mod rpc;
 mod sessions;
+mod shared_feed;
 mod store_file;
 mod vitals;
 

@@ -13,6 +13,7 @@ use weft_model::objects::NodeState;
 use weft_sys::clock::unix_ms;
 
 use super::engine::{Engine, entropy, stopped};
+use crate::desired_store::Head;
 
 /// Pause after a change that could not be stored.
 const STORAGE_RETRY: Duration = Duration::from_secs(1);
@@ -21,6 +22,13 @@ const STORAGE_RETRY: Duration = Duration::from_secs(1);
 /// has.
 async fn turned(leadership: &mut watch::Receiver<Leadership>, leads: bool) {
     drop(leadership.wait_for(|now| now.leads() == leads).await);
+}
+
+/// The state that a pass may go on from: nothing when what that one saw was taken back, or another
+/// manager led since.
+fn earlier<'a>(since: Option<&'a Head>, head: &Head) -> Option<&'a ClusterState> {
+    let since = since.filter(|since| since.line == head.line)?;
+    Some(&since.state)
 }
 
 impl Engine {
@@ -59,12 +67,15 @@ impl Engine {
         self.health.forget(Instant::now());
         self.vitals.forget();
         let state = self.state();
-        let ready = state.nodes.values().filter(|n| n.state == NodeState::Ready);
+        let ready = state
+            .nodes
+            .values()
+            .filter(|n| n.status.state == NodeState::Ready);
         for node in ready {
             let unknown = |s: &ClusterState, now, e: &mut Entropy| {
                 // One that was faster than this loop is ready for good reason.
                 let known = s.nodes.get(&node.id);
-                let is_ready = known.is_some_and(|n| n.state == NodeState::Ready);
+                let is_ready = known.is_some_and(|n| n.status.state == NodeState::Ready);
                 if !is_ready || self.sessions.contains(&node.id) {
                     return Ok(Vec::new());
                 }
@@ -84,6 +95,8 @@ impl Engine {
         // Nobody sets this clock.
         let started = Instant::now();
         let mut waits = Waits::default();
+        // What the last pass was about, once what it changed is stored.
+        let mut since: Option<Head> = None;
         let mut states = self.store.subscribe();
         loop {
             // Whatever the head has becomes a state, or is taken back, and that is told as well.
@@ -91,18 +104,21 @@ impl Engine {
             let head = self.store.head();
             let (now, steady) = (unix_ms(), started.elapsed());
             waits.look(&head.state, now, steady);
-            let changes = reconcile(&head.state, now, &waits, &mut entropy());
+            let earlier = earlier(since.as_ref(), &head);
+            let changes = reconcile(&head.state, earlier, now, &waits, &mut entropy());
             if changes.is_empty() {
                 let wait = match waits.next_deadline(&head.state) {
                     Some(at) => at.saturating_sub(steady).max(Duration::from_millis(1)),
                     None => Duration::from_secs(3600),
                 };
+                since = Some(head);
                 // Both ends are fine: a newer state, or the deadline.
                 drop(tokio::time::timeout(wait, states.changed()).await);
                 continue;
             }
             match self.store.propose(&head, changes).await {
-                Ok(()) | Err(ProposeError::Stale(_)) => {}
+                Ok(()) => since = Some(head),
+                Err(ProposeError::Stale(_)) => {}
                 Err(error) => {
                     // The store says it in the log, once.
                     tracing::debug!(%error, "what the orchestrator decided is not stored");
@@ -158,5 +174,28 @@ impl Engine {
                 Err(error) => tracing::debug!(%node, %error, "cannot mark the node down"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_goes_on_from_what_was_not_taken_back() {
+        let head = |version, line| {
+            let mut state = ClusterState::default();
+            state.version = version;
+            Head {
+                state: Arc::new(state),
+                line,
+            }
+        };
+        let since = head(4, 1);
+        let version = |since, now: &Head| earlier(since, now).map(|state| state.version);
+        assert_eq!(version(Some(&since), &head(7, 1)), Some(4));
+        assert_eq!(version(Some(&since), &since), Some(4));
+        assert_eq!(version(Some(&since), &head(4, 2)), None, "the same number");
+        assert_eq!(version(None, &since), None);
     }
 }

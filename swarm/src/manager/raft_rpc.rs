@@ -56,7 +56,7 @@ impl RaftRpc {
         let node = Self::caller(request)?;
         let state = self.core.state();
         let known = state.nodes.get(&node).ok_or_else(|| removed(&node))?;
-        if known.role != Role::Manager {
+        if known.spec.role != Role::Manager {
             return Err(Status::permission_denied(format!(
                 "Permission denied: node {node} is no manager"
             )));

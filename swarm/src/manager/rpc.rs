@@ -177,7 +177,7 @@ impl Ca for Rpc {
             .sign(
                 &request.get_ref().csr_pem,
                 &node.id,
-                node.role,
+                node.spec.role,
                 &self.0.cluster,
                 SystemTime::now(),
             )
@@ -282,7 +282,8 @@ impl Dispatcher for Rpc {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let member = self.member(&request)?;
-        let state = self.0.state().nodes.get(&member.node).map(|n| n.state);
+        let state = self.0.state();
+        let state = state.nodes.get(&member.node).map(|n| n.status.state);
         if state != Some(NodeState::Ready) {
             // It was taken for dead, or this manager is new: its orders may have changed.
             return Err(Status::failed_precondition(

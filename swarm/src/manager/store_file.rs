@@ -36,12 +36,8 @@ pub(super) fn check_store_file(data_dir: &Path) -> Result<(), CommandError> {
     }
     let earlier = data_dir.join(EARLIER_STORE_FILE);
     if earlier.exists() {
-        let foreign = StoreError::Foreign {
-            path: earlier.display().to_string(),
-            which: "an earlier",
-            why: "it is the state of a single manager, without a log".to_owned(),
-        };
-        return Err(foreign.into());
+        let path = earlier.display().to_string();
+        return Err(StoreError::Earlier { path }.into());
     }
     Err(CommandError::unavailable(format!(
         "{} is missing, and with it the state of the swarm; restore it from a backup, or leave the \

@@ -5,8 +5,10 @@ mod door;
 mod leadership;
 mod managers;
 mod members;
+mod scale;
+mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use tokio::time::timeout;
 use weft_cluster::{Attach, ErrorKind, HostRoute};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
-    ConnectionPolicy, EndpointMode, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
-    RestartCondition, Service, ServiceMode, ServiceSpec, TaskState, TaskStatus,
+    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Service,
+    ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::ca::NODE_LIFE;
@@ -89,22 +91,19 @@ fn params(name: &str) -> InitParams {
 }
 
 fn service(name: &str, replicas: u32) -> ServiceSpec {
+    let task = TaskSpec {
+        container: ContainerSpec {
+            image: "host".to_owned(),
+            args: vec!["/bin/true".to_owned()],
+            ..ContainerSpec::default()
+        },
+        ..TaskSpec::default()
+    };
     ServiceSpec {
         name: name.to_owned(),
         mode: ServiceMode::Replicated { replicas },
-        image: "host".to_owned(),
-        command: vec!["/bin/true".to_owned()],
-        env: Vec::new(),
-        networks: Vec::new(),
-        ports: Vec::new(),
-        endpoint_mode: EndpointMode::Vip,
-        attach: false,
-        restart_condition: RestartCondition::Any,
-        connections: ConnectionPolicy::default(),
-        restart_delay_ms: 5000,
-        stop_grace_ms: 10_000,
-        labels: BTreeMap::new(),
-        privileges: Default::default(),
+        task: Arc::new(task),
+        ..ServiceSpec::default()
     }
 }
 
@@ -185,11 +184,12 @@ async fn cluster() -> (Manager, Node) {
 async fn state(manager: &Manager, wanted: impl Fn(&ClusterState) -> bool) -> Arc<ClusterState> {
     let mut states = manager.core.store.subscribe();
     let found = timeout(LIMIT, states.wait_for(|s| wanted(s))).await;
-    Arc::clone(&found.expect("no such state").unwrap())
+    let found = found.map(|f| Arc::clone(&f.unwrap()));
+    found.unwrap_or_else(|_| panic!("no such state: {:#?}", manager.core.store.read().tasks))
 }
 
 fn health(state: &ClusterState, name: &str) -> NodeState {
-    state.find_node(name).unwrap().state
+    state.find_node(name).unwrap().status.state
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,13 +199,13 @@ async fn a_worker_joins_and_gets_orders() {
     worker.connected().await;
     assert_eq!(worker.session.identity().role(), Role::Worker);
     state(&manager, |s| {
-        s.nodes.len() == 2 && s.nodes.values().all(|n| n.state == NodeState::Ready)
+        s.nodes.len() == 2 && s.nodes.values().all(|n| n.status.state == NodeState::Ready)
     })
     .await;
     let names: Vec<String> = manager
         .nodes()
         .into_iter()
-        .map(|r| r.node.hostname)
+        .map(|r| r.node.description.hostname)
         .collect();
     assert_eq!(names, ["m1", "w1"]);
 
@@ -215,11 +215,11 @@ async fn a_worker_joins_and_gets_orders() {
     };
     let network = manager.create_network(network).await.unwrap();
     let mut web = service("web", 2);
-    web.networks = vec![NetworkAttachmentSpec {
+    Arc::make_mut(&mut web.task).networks = vec![NetworkAttachmentSpec {
         target: "back".into(),
         aliases: Vec::new(),
     }];
-    web.ports = vec![PortSpec {
+    web.endpoint.ports = vec![PortSpec {
         published: 8000,
         target: 80,
         ..PortSpec::default()
@@ -242,7 +242,7 @@ async fn a_worker_joins_and_gets_orders() {
     })
     .await;
     let detail = manager.service("web").unwrap();
-    assert_eq!((detail.running, detail.desired), (1, 2));
+    assert_eq!((detail.status.running, detail.status.desired), (1, 2));
     assert_eq!(manager.tasks("web").unwrap().len(), 2);
     let on_worker = manager.node_tasks("w1").unwrap();
     assert_eq!(on_worker.len(), 1);
@@ -295,7 +295,7 @@ async fn of_many_services_at_once_one_gets_a_name_and_one_a_port() {
     let manager = Arc::new(manager);
     let on = |name: String, published: u16| {
         let mut spec = service(&name, 0);
-        spec.ports.push(PortSpec {
+        spec.endpoint.ports.push(PortSpec {
             published,
             target: 80,
             ..PortSpec::default()
@@ -327,7 +327,8 @@ async fn of_many_services_at_once_one_gets_a_name_and_one_a_port() {
     let any_port = (0..16).map(|n| on(format!("any{n}"), 0)).collect();
     let (made, refused) = at_once(&manager, any_port).await;
     assert!(refused.is_empty(), "{refused:?}");
-    let ports: BTreeSet<u16> = made.iter().map(|s| s.ports[0].published).collect();
+    let ports = made.iter().map(|s| s.endpoint.ports[0].published);
+    let ports: BTreeSet<u16> = ports.collect();
     assert_eq!((made.len(), ports.len()), (16, 16), "{ports:?}");
     assert!(!ports.contains(&0) && !ports.contains(&8000), "{ports:?}");
     assert_eq!(manager.state().services.len(), 18);
@@ -451,7 +452,7 @@ async fn silent_nodes_go_down_and_their_tasks_move() {
         })
         .await;
     let row = manager.node("w1").unwrap();
-    assert_eq!(row.node.message, "heartbeat failure");
+    assert_eq!(row.node.status.message, "heartbeat failure");
 
     // It comes back with what it remembers, and is told to stop the moved task.
     let (membership, _) = Membership::load(dir.path()).unwrap().unwrap();
@@ -495,9 +496,9 @@ async fn gossip_hastens_the_end() {
     .unwrap();
     let row = manager.node("w1").unwrap();
     assert!(
-        row.node.message.starts_with("gossip lost the node"),
+        row.node.status.message.starts_with("gossip lost the node"),
         "{} after {:?}",
-        row.node.message,
+        row.node.status.message,
         died.elapsed()
     );
 }
@@ -546,7 +547,7 @@ async fn a_restarted_manager_remembers() {
     worker.connected().await;
     let after = state(&manager, |s| {
         s.tasks[&task].status.state == TaskState::Running
-            && s.nodes.values().all(|n| n.state == NodeState::Ready)
+            && s.nodes.values().all(|n| n.status.state == NodeState::Ready)
     })
     .await;
     assert_eq!(after.tasks.len(), 2, "nothing was moved");
@@ -570,7 +571,7 @@ async fn workers_attach_endpoints() {
         ..Attach::default()
     };
     let endpoint = worker.session.attach(&attach("box", None)).await.unwrap();
-    assert_eq!(endpoint.attachment.ips[0].to_string(), "10.0.1.2");
+    assert_eq!(endpoint.attachment.addresses[0].to_string(), "10.0.1.2/24");
     worker.orders(|o| o.own.endpoints.len() == 1).await;
     let error = first
         .session
@@ -587,7 +588,7 @@ async fn workers_attach_endpoints() {
 
     // A replica, and the name of a service, are the word of a manager and its user.
     let mut web = service("web", 0);
-    web.networks = vec![NetworkAttachmentSpec {
+    Arc::make_mut(&mut web.task).networks = vec![NetworkAttachmentSpec {
         target: "n".into(),
         aliases: Vec::new(),
     }];
@@ -606,7 +607,7 @@ async fn workers_attach_endpoints() {
 
     let overlap = NetworkSpec {
         name: "o".into(),
-        subnets: vec!["10.200.3.0/24".parse().unwrap()],
+        ipam: Ipam::from_iter(["10.200.3.0/24".parse().unwrap()]),
         ..NetworkSpec::default()
     };
     let error = manager.create_network(overlap).await.unwrap_err();
@@ -715,11 +716,12 @@ async fn bad_starts_leave_nothing_and_say_why() {
     let error = Manager::open(config(dir.path(), any_port()), &identity)
         .await
         .unwrap_err();
+    let text = &error.message;
     assert!(
-        error
-            .message
-            .contains("manager.redb was written by an earlier version of weftd"),
-        "{error}"
+        text.contains("manager.redb is the state of a version of weftd without a log")
+            && text.contains("nothing in it was changed")
+            && text.contains("leave the swarm with --force"),
+        "{text}"
     );
     assert!(dir.path().join(EARLIER_STORE_FILE).exists(), "as it was");
     Membership::forget(dir.path()).unwrap();

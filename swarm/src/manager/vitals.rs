@@ -66,14 +66,14 @@ impl VitalsBook {
         let mut entries = self.entries();
         entries.retain(|id, _| {
             let node = state.nodes.get(id);
-            node.is_some_and(|n| n.state != NodeState::Down)
+            node.is_some_and(|n| n.status.state != NodeState::Down)
         });
         // A node without an open session says nothing: what it said last stays as it is.
         let ready = |id: &NodeId| {
             state
                 .nodes
                 .get(id)
-                .is_some_and(|n| n.state == NodeState::Ready)
+                .is_some_and(|n| n.status.state == NodeState::Ready)
         };
         let said: BTreeMap<NodeId, Vitals> = entries
             .iter()
@@ -82,7 +82,7 @@ impl VitalsBook {
             .collect();
         let name = |id: &NodeId| {
             let node = state.nodes.get(id);
-            node.map_or_else(|| id.short().to_owned(), |n| n.hostname.clone())
+            node.map_or_else(|| id.short().to_owned(), |n| n.description.hostname.clone())
         };
         let mut verdicts = judge(&said, own, name);
         let mut differences = Vec::new();
@@ -97,7 +97,7 @@ impl VitalsBook {
             } else {
                 entry.cut_off = None;
             }
-            let known = node.impaired.as_ref().map(|i| &i.reason);
+            let known = node.status.impaired.as_ref().map(|i| &i.reason);
             if why.as_ref() == known {
                 continue;
             }
@@ -122,7 +122,7 @@ impl VitalsBook {
 pub(super) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use weft_model::objects::{Availability, Impairment, Meta, Node, Role};
+    use weft_model::objects::{Description, Impairment, Meta, Node, NodeSpec, NodeStatus};
 
     use super::*;
 
@@ -131,35 +131,38 @@ pub(super) mod tests {
         let node = |name: &str| Node {
             id: name.into(),
             meta: Meta::default(),
-            role: Role::Worker,
-            availability: Availability::Active,
-            labels: BTreeMap::new(),
-            hostname: name.to_owned(),
-            engine_version: String::new(),
-            addr,
+            spec: NodeSpec::default(),
+            description: Description {
+                hostname: name.to_owned(),
+                ..Description::default()
+            },
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr,
+                impaired: None,
+            },
+            manager_status: None,
             data_path_addr: addr,
             gossip_port: 7946,
-            state: NodeState::Ready,
-            message: String::new(),
-            impaired: None,
             certified: 0,
             ingress_ip: None,
-            manager_addr: None,
         };
-        let nodes = names.iter().map(|n| (NodeId::from(*n), node(n)));
-        ClusterState {
-            nodes: nodes.collect(),
-            ..ClusterState::default()
+        let mut state = ClusterState::default();
+        for name in names {
+            state.put(node(name).into());
         }
+        state
     }
 
     fn with_impaired(state: &ClusterState, name: &str, why: &str) -> ClusterState {
         let mut state = state.clone();
-        let node = state.nodes.get_mut(&NodeId::from(name)).unwrap();
-        node.impaired = Some(Impairment {
+        let mut node = state.nodes[&NodeId::from(name)].clone();
+        node.status.impaired = Some(Impairment {
             since: 1,
             reason: why.to_owned(),
         });
+        state.put(node.into());
         state
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::known::Known;
 use super::medium::{Medium, StoreError, write_error};
 use super::seal::Seal;
-use super::tables::{self, FORMAT, Unreadable};
+use super::tables::{self, Unreadable};
 use super::types::{LogId, RaftId};
 use crate::disk_thread::DiskThread;
 
@@ -34,7 +34,7 @@ pub(super) enum Failure {
     Closed,
 }
 
-/// See the module.
+/// See the module. Its locks are taken in this order: `opened`, `known`.
 #[derive(Debug)]
 pub(super) struct RaftFile {
     medium: Box<dyn Medium>,
@@ -388,15 +388,7 @@ fn load(medium: &dyn Medium, database: &Database) -> Result<Option<(RaftId, Know
     let path = medium.name();
     match tables::load(database, Seal) {
         Ok(found) => Ok(found),
-        Err(Unreadable::Format(format)) => Err(StoreError::Foreign {
-            path,
-            which: if format > FORMAT {
-                "a newer"
-            } else {
-                "an earlier"
-            },
-            why: format!("its format is {format}, this weftd reads {FORMAT}"),
-        }),
+        Err(Unreadable::Format(found)) => Err(StoreError::Format { path, found }),
         Err(Unreadable::Snapshot(error)) => Err(StoreError::Damaged {
             path,
             why: error.to_string(),

@@ -11,6 +11,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use weft_sys::replace_file::{PRIVATE, sync_folder_of};
 use weft_sys::state_file;
 
+use super::tables::FORMAT;
+
 /// Why the file cannot be opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,8 +25,8 @@ pub(crate) enum StoreError {
     },
     /// Not a file of ours, or damaged.
     #[error(
-        "{path} is damaged or not a state file of this version of weftd: {why}; restore it from a \
-         backup, or move it away and start a new swarm"
+        "{path} is damaged or not a state file of weftd: {why}; restore it from a backup, or move it \
+         away and start a new swarm"
     )]
     Damaged {
         /// The file.
@@ -32,19 +34,26 @@ pub(crate) enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// Written by another version.
+    /// Of another version.
     #[error(
-        "{path} was written by {which} version of weftd ({why}), and this one does not read it; run \
-         that version again, or leave the swarm with --force and start a new one. The file is as it \
-         was"
+        "{path} has format {found} of the swarm's state, this weftd reads format {FORMAT}; nothing in \
+         it was changed. Start the version of weftd that wrote it, or restore a backup of this one"
     )]
-    Foreign {
+    Format {
         /// The file.
         path: String,
-        /// An earlier or a newer one.
-        which: &'static str,
-        /// How that is known.
-        why: String,
+        /// Of the file.
+        found: u64,
+    },
+    /// Of a version whose managers had no log. It is not opened.
+    #[error(
+        "{path} is the state of a version of weftd without a log of the managers, which this weftd \
+         does not read; nothing in it was changed. Start the version of weftd that wrote it, or leave \
+         the swarm with --force and start a new one"
+    )]
+    Earlier {
+        /// The file.
+        path: String,
     },
     /// The disk's fault.
     #[error("cannot use {path}: {source}")]

@@ -58,13 +58,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
         return Err(NoSnapshot::Newer(format));
     }
     let image: Image = serde_json::from_slice(bytes)?;
-    let mut state = ClusterState {
-        version: image.version,
-        ..ClusterState::default()
-    };
+    let mut state = ClusterState::default();
     for object in image.objects {
         state.put(object);
     }
+    state.version = image.version;
     Ok(state)
 }
 
@@ -95,7 +93,10 @@ mod tests {
         }));
         state.version = 9;
         let bytes = encode(&state);
-        assert_eq!(decode(&bytes).unwrap(), state);
+        let again = decode(&bytes).unwrap();
+        assert_eq!(again, state);
+        let before = again.changed_since(8);
+        assert_eq!(before, None, "who follows its changes looks at everything");
         let newer = String::from_utf8(bytes.clone()).unwrap();
         let newer = newer.replacen(r#""format":1"#, r#""format":2,"new":[]"#, 1);
         let error = decode(newer.as_bytes()).unwrap_err().to_string();

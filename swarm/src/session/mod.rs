@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 use weft_cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
-use weft_model::assignment::{self, Assignment, Own};
+use weft_model::assignment::Assignment;
 use weft_model::id::TaskId;
 use weft_model::objects::{Endpoint, Role, TaskStatus};
 use weft_model::text::{MAX_STATUS, cleaned};
@@ -27,6 +27,7 @@ use self::writes::Writes;
 use crate::assignment_file::AssignmentFile;
 use crate::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};
 use crate::identity::Identity;
+use crate::orders::{self, RefusedOrders};
 use crate::proto::control_client::ControlClient;
 use crate::proto::dispatcher_client::DispatcherClient;
 use crate::proto::{
@@ -91,6 +92,7 @@ pub struct Session {
     remembered: Weak<Assignment>,
 }
 
+/// No two of its locks are held at once.
 #[derive(Debug)]
 struct Shared {
     config: SessionConfig,
@@ -99,6 +101,7 @@ struct Shared {
     assignment_file: AssignmentFile,
     /// There are orders on disk that the loss of power would lose.
     unsynced: Notify,
+    refused: RefusedOrders,
     channel: watch::Sender<Option<Channel>>,
     last_failure: Mutex<Option<Failure>>,
     /// A manager takes this node's certificate for one that has run out.
@@ -130,6 +133,7 @@ impl Session {
             assignment: watch::Sender::new(last),
             assignment_file,
             unsynced: Notify::new(),
+            refused: RefusedOrders::default(),
             channel: watch::Sender::new(None),
             last_failure: Mutex::new(None),
             lapsed: AtomicBool::new(false),
@@ -165,6 +169,12 @@ impl Session {
     #[must_use]
     pub fn connected(&self) -> bool {
         self.shared.channel.borrow().is_some()
+    }
+
+    /// Messages of orders that were refused since the start, by why.
+    #[must_use]
+    pub fn refused_orders(&self) -> Vec<(&'static str, u64)> {
+        self.shared.refused.sample()
     }
 
     /// Why the last attempt to open a session failed; nothing while it is open.
@@ -382,7 +392,7 @@ impl Shared {
             .map_err(|s| from_status(&s))?
             .ok_or_else(|| CommandError::unavailable("the manager closed the session"))?;
         let period = Duration::from_millis(u64::from(first.heartbeat_ms.clamp(20, 60_000)));
-        let mut held = self.take_orders(&first, None).await?;
+        let mut held = self.take_orders(first, None).await?;
         *backoff = BACKOFF_MIN;
         *lock(&self.last_failure) = None;
         self.channel.send_replace(Some(channel.clone()));
@@ -390,7 +400,7 @@ impl Shared {
         let orders = async {
             loop {
                 match stream.message().await {
-                    Ok(Some(message)) => held = self.take_orders(&message, Some(&held)).await?,
+                    Ok(Some(message)) => held = self.take_orders(message, Some(&held)).await?,
                     Ok(None) => {
                         return Err(CommandError::unavailable("the manager closed the session"));
                     }
@@ -406,31 +416,18 @@ impl Shared {
         }
     }
 
-    /// Takes over a message; a half that it does not bring is the one that was `held`.
+    /// Takes over a message; what it does not bring is as it was in `held`.
     async fn take_orders(
         &self,
-        message: &SessionMessage,
+        message: SessionMessage,
         held: Option<&Assignment>,
     ) -> Result<Assignment, CommandError> {
-        let missing = || CommandError::unavailable("the manager sent half of the orders");
-        let schema = message.schema;
-        let shared: Arc<assignment::Shared> = match &message.shared_json {
-            Some(json) => Arc::new(decode(schema, json).map_err(|s| from_status(&s))?),
-            None => held.map(|h| Arc::clone(&h.shared)).ok_or_else(missing)?,
-        };
-        let own: Arc<Own> = match &message.own_json {
-            Some(json) => Arc::new(decode(schema, json).map_err(|s| from_status(&s))?),
-            None => held.map(|h| Arc::clone(&h.own)).ok_or_else(missing)?,
-        };
-        let orders = Assignment { shared, own };
-        let file = self.assignment_file.clone();
-        let (shared_json, own_json) = (message.shared_json.clone(), message.own_json.clone());
+        let orders =
+            orders::next(held, &message).inspect_err(|refusal| self.refused.count(refusal))?;
+        let (file, shared) = (self.assignment_file.clone(), Arc::clone(&orders.shared));
         // Before anybody acts on them: an agent that is killed in between must not come back with
         // orders older than its deeds. The disk is not waited for: orders would queue behind it.
-        let written = self
-            .writes
-            .run(move || file.replace(shared_json.as_deref(), own_json.as_deref()))
-            .await;
+        let written = self.writes.run(move || file.keep(&message, &shared)).await;
         match written {
             Ok(Err(error)) => {
                 // The node works on; only a restart without managers would miss the file.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weft_gossip::NetdbView;
+use weft_swarm::RefusedOrders;
 use weft_swarm::door::{Door, Limits};
 
 use super::{Once, dns, gossip};
@@ -71,6 +72,7 @@ fn scrape() -> String {
         doors: ["manager", "gossip"]
             .map(|door| Door::new(door, limits).sample())
             .to_vec(),
+        refused_orders: RefusedOrders::default().sample(),
         ..full()
     };
     Metrics::new(Arc::new(Once(sample))).encode().unwrap()

@@ -230,10 +230,8 @@ fn what_a_lapsed_certificate_is_held_against() {
         not_before: at(1000),
         not_after: at(1090),
     };
-    let mut node = vitals::tests::nodes(&["n"])
-        .nodes
-        .remove(&NodeId::from("n"))
-        .unwrap();
+    let known = vitals::tests::nodes(&["n"]);
+    let mut node = known.nodes.get(&NodeId::from("n")).unwrap().clone();
     let root = (at(500), at(5000));
     let may = |node: &_, root, now| may_be_renewed(&member, node, root, now);
     may(&node, root, at(2000)).unwrap();

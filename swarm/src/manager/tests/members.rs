@@ -8,8 +8,9 @@ async fn a_node_is_sent_what_changed_and_nothing_of_others() {
     let worker = Node::join(&manager, "w1").await;
     worker.connected().await;
     let mut secret = service("secret", 1);
-    secret.command.push("--key=s3cret".to_owned());
-    secret.env = vec!["DB_PASSWORD=hunter2".to_owned()];
+    let container = &mut Arc::make_mut(&mut secret.task).container;
+    container.args.push("--key=s3cret".to_owned());
+    container.env = vec!["DB_PASSWORD=hunter2".to_owned()];
     manager.create_service(secret).await.unwrap();
     // It is placed on one of the two; both are told of it.
     let named = |o: &Assignment| o.shared.services.len() == 1;

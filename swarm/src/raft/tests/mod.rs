@@ -35,7 +35,6 @@ fn network(name: &str, len: usize) -> Change {
             ..NetworkSpec::default()
         },
         vni: 4096,
-        subnets: Vec::new(),
     };
     Change::Put(network.into())
 }

@@ -94,7 +94,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("weft.meta");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("weft.raft.notes");
 
 #[tokio::test]
-async fn a_file_of_a_newer_version_is_refused_and_stays_as_it_is() {
+async fn a_file_of_another_version_is_refused_and_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("raft.redb");
     let store = found(OnDisk(path.clone())).await.unwrap();
@@ -120,16 +120,21 @@ async fn a_file_of_a_newer_version_is_refused_and_stays_as_it_is() {
         });
         rows.collect::<Vec<_>>()
     };
-    set_format(99);
-    let stored = notes();
-    let error = again(OnDisk(path.clone())).await.unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, StoreError::Foreign { .. }), "{text}");
-    assert!(
-        text.contains("by a newer version of weftd (its format is 99"),
-        "{text}"
-    );
-    assert_eq!(notes(), stored);
+    for format in [tables::FORMAT - 1, tables::FORMAT + 1] {
+        set_format(format);
+        let stored = notes();
+        let error = again(OnDisk(path.clone())).await.unwrap_err();
+        let is_named = matches!(&error, StoreError::Format { found, .. } if *found == format);
+        let text = error.to_string();
+        assert!(
+            is_named
+                && text.contains(&format!("raft.redb has format {format}"))
+                && text.contains("nothing in it was changed")
+                && text.contains("restore a backup"),
+            "{text}"
+        );
+        assert_eq!(notes(), stored);
+    }
     set_format(tables::FORMAT);
     let store = again(OnDisk(path.clone())).await.unwrap();
     assert_eq!(store.read(), before);
