@@ -64,6 +64,13 @@ impl LoadReports {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether something is reported of a replica.
+    #[must_use]
+    pub fn names(&self, replica: &str) -> bool {
+        let entry = self.0.get(replica);
+        entry.is_some_and(|entry| matches!(entry.said, Said::Load(_)))
+    }
+
     /// Endpoint id of the replica, report.
     pub fn iter(&self) -> impl Iterator<Item = (&str, LoadRecord)> {
         self.0.iter().filter_map(|(key, entry)| match entry.said {

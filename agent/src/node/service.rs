@@ -301,7 +301,7 @@ impl NodeService for Node {
         let member = self.slot.get().await;
         let sample = member.map(|m| counters::sample(&m.handles));
         let sample = sample.unwrap_or_default();
-        Metrics::new(Arc::new(counters::Once(sample)))
+        Metrics::new(Arc::new(counters::Once::from(sample)))
             .encode()
             .map_err(|e| ApiError::internal(e.to_string()))
     }

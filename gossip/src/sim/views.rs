@@ -54,6 +54,7 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     let of = |view: &NetdbView, i| view.reports().find(|(by, _)| **by == name(i)).unwrap().1;
     assert!(of(&both, 0).is(&of(&loaded, 0)), "it said nothing new");
     assert!(of(&both, 0).iter().eq([("e", three)]));
+    assert!(of(&both, 0).names("e") && !of(&both, 0).names("f"));
     assert_eq!(both.changed(Table::Load, &loaded), [&name(1)]);
     // The same again is nothing new.
     sim.write(0, Table::Load, "e", r#"{"active": 3}"#);

@@ -73,7 +73,8 @@ fn scrape() -> String {
             .to_vec(),
         ..full()
     };
-    Metrics::new(Arc::new(Once(sample))).encode().unwrap()
+    let source = Once::from(sample);
+    Metrics::new(Arc::new(source)).encode().unwrap()
 }
 
 fn series(text: &str) -> Vec<Series> {
