@@ -1,4 +1,4 @@
-//! `weft`, `weftd` when it is called by that name, and the shim of a task: wiring only.
+//! `weft`, `weftd` when it is called by that name, the shim of a task, and what a lab runs: wiring only.
 //!
 //! One executable can be all of them, so that `weft lab` and `weft demo` can start real agents from
 //! their own file, whatever folder it is in, and agents the shims of their tasks.
@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         weft_shim::main()
     } else if is_agent {
         weft_agent::main()
+    } else if weft_lab::is_called() {
+        weft_lab::main()
     } else {
-        weft_cli::main()
+        weft_cli::main(&[weft_bench::command()])
     }
 }

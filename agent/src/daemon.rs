@@ -14,15 +14,17 @@ use weft_sys::private_folder::make_private;
 use weft_sys::{descriptors, open_files, privileges};
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
-use crate::{node, notify};
+use crate::data_format::OtherFormat;
+use crate::{data_format, node, notify};
 
 /// In the data directory: who uses it.
 const LOCK_FILE: &str = "weftd.lock";
 
 /// Runs `weftd` with the arguments of this process, until a signal ends it.
 ///
-/// Exit status: 0 after SIGTERM or SIGINT, 1 when the node failed, 64 for wrong flags or a wrong
-/// configuration. A second signal ends the process at once with 130.
+/// Exit status: 0 after SIGTERM or SIGINT, 1 when the node failed, 64 for wrong flags, a wrong
+/// configuration, or a data directory of another version. A second signal ends the process at once
+/// with 130.
 pub fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
@@ -48,6 +50,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("{error:#}"));
+            if error.is::<OtherFormat>() {
+                return ExitCode::from(EXIT_USAGE);
+            }
             ExitCode::FAILURE
         }
     }
@@ -66,6 +71,8 @@ fn run(config: Config) -> anyhow::Result<()> {
     descriptors::close_on_exec_from(3).context("cannot keep inherited descriptors to itself")?;
     start_logging(&config)?;
     privileges::check()?;
+    // Before anything in it is touched.
+    data_format::check(&config.data_dir)?;
     // Keys lie in it, and what tasks are started: of this user alone, whatever it was before.
     if make_private(&config.data_dir).context("the data directory")? {
         tracing::warn!(

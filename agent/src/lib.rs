@@ -8,12 +8,10 @@ mod capture;
 mod compile;
 mod config;
 mod daemon;
-mod disk_thread;
+mod data_format;
 mod dns;
-mod door;
 mod gossip;
 mod kept;
-mod manager;
 mod membership;
 mod metrics;
 mod names;
@@ -24,8 +22,6 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
-mod session;
-mod state_file;
 
 pub use daemon::main;
 

@@ -288,7 +288,6 @@ fn replica(n: usize) -> Replica {
         ip,
         mac: mac_for_ip(ip),
         local: false,
-        weight: 1,
         draining: false,
         load: Arc::<ReplicaLoad>::default(),
     }

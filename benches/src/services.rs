@@ -38,7 +38,6 @@ pub fn services(count: u32, replicas: u32) -> Services {
                 ip,
                 mac: mac_for_ip(ip),
                 local: false,
-                weight: 1,
                 draining: false,
                 load: Arc::<ReplicaLoad>::default(),
             }

@@ -104,7 +104,7 @@ mod tests {
         );
         for (words, tip) in [
             (["weft", "servce", "ls"], Some("'service'")),
-            (["weft", "demo-pin", "x"], None),
+            (["weft", "mam", "x"], None),
             (["weft", "node", "rmx"], Some("'rm'")),
             (["weft", "node", "remote"], None),
         ] {

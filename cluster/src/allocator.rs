@@ -1,32 +1,38 @@
 //! Gives tasks and nodes their addresses. What cannot be given is written on the object that
 //! lacks it, and tried again on every reconciliation.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
 use weft_model::id::{EndpointId, NetworkId};
-use weft_model::objects::{Attachment, Mac, Service, ServiceSpec, Task, TaskState, Vip};
+use weft_model::objects::{
+    Attachment, Mac, Network, Service, ServiceSpec, Task, TaskSpec, TaskState, Vip,
+};
 
 use super::draft::Draft;
-use super::ipam::{Exhausted, Ipam, wants_addresses};
+use super::index::Key;
+use super::ipam::{Exhausted, Ipam};
 use super::state::ClusterState;
 
 /// True when nodes accept connections for the service. Ports with `mode=host` go the same way, to
 /// one task in place of all.
 pub(super) fn uses_ingress(spec: &ServiceSpec) -> bool {
-    !spec.ports.is_empty()
+    !spec.endpoint.ports.is_empty()
 }
 
-/// Networks of a service's tasks in the order of their interfaces: the user's first, then ingress.
-pub(super) fn networks_of(
+/// Networks of tasks that are made of `task`, in the order of their interfaces: the user's first,
+/// then ingress where their service is `published`.
+fn networks_of(
     state: &ClusterState,
-    spec: &ServiceSpec,
+    task: &TaskSpec,
+    published: bool,
 ) -> Vec<(NetworkId, Vec<String>)> {
-    let mut networks: Vec<_> = spec
+    let mut networks: Vec<_> = task
         .networks
         .iter()
         .map(|n| (NetworkId(n.target.clone()), n.aliases.clone()))
         .collect();
-    if uses_ingress(spec)
-        && let Some(ingress) = state.ingress()
-    {
+    if published && let Some(ingress) = state.ingress() {
         networks.push((ingress.id.clone(), Vec::new()));
     }
     networks
@@ -34,20 +40,10 @@ pub(super) fn networks_of(
 
 /// Gives addresses to new tasks and to nodes that have none on the ingress network.
 pub(super) fn allocate(draft: &mut Draft<'_>) {
-    let lacking: Vec<_> = draft
-        .state
-        .nodes
-        .values()
-        .filter(|n| n.ingress_ip.is_none())
-        .map(|n| n.id.clone())
-        .collect();
-    let new: Vec<_> = draft
-        .state
-        .tasks
-        .values()
-        .filter(|t| wants_addresses(t))
-        .map(|t| t.id.clone())
-        .collect();
+    let lacking = draft.state.nodes_at(Key::Unaddressed);
+    let lacking: Vec<_> = lacking.map(|n| n.id.clone()).collect();
+    let new = draft.state.tasks_at(Key::Unaddressed);
+    let new: Vec<_> = new.map(|t| t.id.clone()).collect();
     let ingress = draft.state.ingress().cloned();
     if new.is_empty() && (lacking.is_empty() || ingress.is_none()) {
         return;
@@ -65,8 +61,8 @@ pub(super) fn allocate(draft: &mut Draft<'_>) {
             }
             Err(e) => {
                 let message = e.to_string();
-                if node.message != message {
-                    node.message = message;
+                if node.status.message != message {
+                    node.status.message = message;
                     draft.put(node);
                 }
             }
@@ -103,32 +99,44 @@ fn attach(
     task: &Task,
 ) -> Result<Vec<Attachment>, Exhausted> {
     let mut attachments: Vec<Attachment> = Vec::new();
-    for (id, aliases) in networks_of(&draft.state, &task.spec) {
+    let service = draft.state.services.get(&task.service);
+    let published = service.is_some_and(|service| uses_ingress(&service.spec));
+    for (id, aliases) in networks_of(&draft.state, &task.spec, published) {
         let given = match draft.state.networks.get(&id) {
-            Some(network) => ipam.allocate_all(network),
+            Some(network) => {
+                let ips = ipam.allocate_all(network);
+                ips.map(|ips| with_prefixes(network, ips))
+            }
             None => Err(Exhausted {
                 network: id.to_string(),
                 usage: "the network was removed".to_owned(),
             }),
         };
-        let ips = given.inspect_err(|_| {
+        let addresses = given.inspect_err(|_| {
             for done in &attachments {
-                ipam.release(&done.network, &done.ips);
+                ipam.release(&done.network, done.ips());
             }
         })?;
         attachments.push(Attachment {
             endpoint: EndpointId::from_entropy(draft.entropy.next_u128()),
             network: id,
-            mac: Mac::for_ip(
-                ips.first()
-                    .copied()
-                    .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-            ),
-            ips,
+            mac: mac_of(&addresses),
+            addresses,
             aliases,
         });
     }
     Ok(attachments)
+}
+
+/// What an endpoint has on the network: these addresses, with the prefix lengths of their subnets.
+pub(super) fn with_prefixes(network: &Network, ips: Vec<IpAddr>) -> Vec<IpNet> {
+    ips.into_iter().map(|ip| network.with_prefix(ip)).collect()
+}
+
+/// The Ethernet address of an endpoint: it follows from its first address.
+pub(super) fn mac_of(addresses: &[IpNet]) -> Mac {
+    let first = addresses.first().map(IpNet::addr);
+    Mac::for_ip(first.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
 }
 
 /// Virtual addresses of the service: one of each family on each of its networks.
@@ -137,7 +145,8 @@ pub(super) fn vips(
     ipam: &mut Ipam,
     service: &Service,
 ) -> Result<Vec<Vip>, Exhausted> {
-    let networks: Vec<NetworkId> = networks_of(state, &service.spec)
+    let published = uses_ingress(&service.spec);
+    let networks: Vec<NetworkId> = networks_of(state, &service.spec.task, published)
         .into_iter()
         .map(|(id, _)| id)
         .collect();
@@ -156,7 +165,7 @@ pub(super) fn vips_on(
             let ips = ipam.allocate_all(network)?;
             vips.extend(ips.into_iter().map(|ip| Vip {
                 network: id.clone(),
-                ip,
+                addr: network.with_prefix(ip),
             }));
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::state::{Change, ClusterState, Object, ObjectId};
+use super::object::{Change, Object, ObjectId};
+use super::state::ClusterState;
 
 /// Random numbers from a seed that the caller drew: the same seed gives the same changes.
 #[derive(Debug)]
@@ -62,16 +63,19 @@ impl<'a> Draft<'a> {
 
     pub(super) fn put(&mut self, object: impl Into<Object>) {
         let mut object = object.into();
-        let now = self.now;
+        let (now, id) = (self.now, object.id());
+        let version = self.state.next_version(&id);
         if let Some(meta) = object.meta_mut() {
             meta.updated_at = now;
             if meta.created_at == 0 {
                 meta.created_at = now;
             }
+            // With this one already, the state and the log share the object.
+            meta.version = version;
         }
         let change = Change::Put(object);
         self.state.apply_one(change.clone());
-        self.changes.insert(change.id(), change);
+        self.changes.insert(id, change);
     }
 
     pub(super) fn delete(&mut self, id: ObjectId) {
@@ -80,9 +84,9 @@ impl<'a> Draft<'a> {
         self.changes.insert(id, change);
     }
 
-    /// Number of objects changed so far.
-    pub(super) fn changed(&self) -> bool {
-        !self.changes.is_empty()
+    /// Ids of the objects changed so far.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &ObjectId> {
+        self.changes.keys()
     }
 
     pub(super) fn into_changes(self) -> Vec<Change> {

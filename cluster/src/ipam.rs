@@ -5,14 +5,16 @@
 //! goes by these bits), and an IPv6 subnet needs no cursor of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_model::id::NetworkId;
-use weft_model::objects::{Network, Task, TaskState, Vip};
+use weft_model::objects::{Network, Node, Task};
 
 use super::draft::Draft;
-use super::state::{AddressCursor, ClusterState, Object};
+use super::index::Key;
+use super::object::{AddressCursor, ObjectId};
+use super::state::ClusterState;
 
 /// No address is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,80 +29,22 @@ pub struct Exhausted {
     pub usage: String,
 }
 
-/// Addresses in use, by network.
+/// Addresses that one command or pass gives out, on top of those in use.
 #[derive(Debug)]
 pub(super) struct Ipam {
-    used: BTreeMap<NetworkId, BTreeSet<IpAddr>>,
+    state: ClusterState,
+    /// Given out since.
+    taken: BTreeSet<(NetworkId, IpAddr)>,
+    /// Of networks that gave out something.
     cursors: BTreeMap<NetworkId, AddressCursor>,
-    moved: BTreeSet<NetworkId>,
+    /// Networks on which there was nothing left, without and with a twin.
+    full: BTreeMap<(NetworkId, bool), Exhausted>,
 }
 
-/// True while the task's addresses must not be given to anyone else. A task on a node that is down
-/// may still run there, so only its end frees them.
-pub(super) fn holds_addresses(task: &Task) -> bool {
-    !task.status.state.is_terminal()
-}
+/// Addresses that are looked at one by one before it is asked whether any is free at all.
+const NEAR: usize = 64;
 
-/// Every address in use on `network` with the words for who holds it.
-fn holders<'a>(
-    state: &'a ClusterState,
-    network: &'a NetworkId,
-) -> impl Iterator<Item = (IpAddr, Holder<'a>)> {
-    let gateways = state
-        .networks
-        .get(network)
-        .into_iter()
-        .flat_map(|n| n.subnets.iter().map(|s| (s.gateway, Holder::Gateway)));
-    let ingress = state.networks.get(network).filter(|n| n.spec.ingress);
-    let nodes = ingress.into_iter().flat_map(move |ingress| {
-        state.nodes.values().flat_map(move |n| {
-            let ips = n.ips_on(ingress);
-            ips.map(|ip| (ip, Holder::Node(&n.hostname)))
-        })
-    });
-    let on = move |vip: &&Vip| vip.network == *network;
-    let vips = state.services.values().flat_map(move |s| {
-        let vips = s.vips.iter().filter(on);
-        vips.map(|v| (v.ip, Holder::Service(&s.spec.name)))
-    });
-    let ending = state.ending.values().flat_map(move |s| {
-        let vips = s.vips.iter().filter(on);
-        vips.map(|v| (v.ip, Holder::Ending(&s.name)))
-    });
-    let tasks = state
-        .tasks
-        .values()
-        .filter(|t| holds_addresses(t))
-        .flat_map(move |t| {
-            t.attachments
-                .iter()
-                .filter(move |a| a.network == *network)
-                .flat_map(move |a| a.ips.iter().map(move |ip| (*ip, Holder::Task(t))))
-        });
-    let endpoints = state
-        .endpoints
-        .values()
-        .filter(move |e| e.attachment.network == *network)
-        .flat_map(|e| {
-            e.attachment
-                .ips
-                .iter()
-                .map(|ip| (*ip, Holder::Endpoint(&e.name)))
-        });
-    let peers = state
-        .peers
-        .values()
-        .filter(move |p| p.network == *network)
-        .map(|p| (p.ip, Holder::Peer(p.vtep)));
-    gateways
-        .chain(nodes)
-        .chain(vips)
-        .chain(ending)
-        .chain(tasks)
-        .chain(endpoints)
-        .chain(peers)
-}
-
+/// Who holds an address.
 enum Holder<'a> {
     Gateway,
     Node(&'a str),
@@ -128,11 +72,58 @@ impl std::fmt::Display for Holder<'_> {
     }
 }
 
+/// The node that has `ip` on a network, which only ingress gives to nodes. Its IPv6 address is the
+/// twin of what it says.
+fn node_with<'a>(state: &'a ClusterState, network: &Network, ip: IpAddr) -> Option<&'a Node> {
+    if !network.spec.ingress {
+        return None;
+    }
+    let its = match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            let v4 = Ipv4Addr::new(a, b, c, d);
+            let is_twin = network.twin(v4) == Some(v6);
+            if is_twin { IpAddr::V4(v4) } else { ip }
+        }
+    };
+    state.nodes_at(Key::IngressAddress(its)).next()
+}
+
+fn holder_of<'a>(state: &'a ClusterState, network: &Network, ip: IpAddr) -> Option<Holder<'a>> {
+    if network.subnets().iter().any(|s| s.gateway == ip) {
+        return Some(Holder::Gateway);
+    }
+    if let Some(node) = node_with(state, network, ip) {
+        return Some(Holder::Node(&node.description.hostname));
+    }
+    let key = Key::Address(network.id.clone(), ip);
+    let mut listed = state.index().listed(key, ObjectId::Cluster);
+    listed.find_map(|id| match id {
+        ObjectId::Service(id) => Some(Holder::Service(&state.services.get(id)?.spec.name)),
+        ObjectId::Ending(id) => Some(Holder::Ending(&state.ending.get(id)?.name)),
+        ObjectId::Task(id) => Some(Holder::Task(state.tasks.get(id)?)),
+        ObjectId::Endpoint(id) => Some(Holder::Endpoint(&state.endpoints.get(id)?.name)),
+        ObjectId::Peer(id) => Some(Holder::Peer(state.peers.get(id)?.vtep)),
+        _ => None,
+    })
+}
+
 /// Who holds `ip` on the network, in words; nothing when it is free.
 pub(super) fn holder(state: &ClusterState, network: &NetworkId, ip: IpAddr) -> Option<String> {
-    holders(state, network)
-        .find(|(used, _)| *used == ip)
-        .map(|(_, holder)| holder.to_string())
+    let network = state.networks.get(network)?;
+    holder_of(state, network, ip).map(|holder| holder.to_string())
+}
+
+/// Addresses of a subnet that are in use, but for the gateway.
+fn in_use(state: &ClusterState, network: &Network, cidr: &IpNet) -> BTreeSet<IpAddr> {
+    let nodes = network.spec.ingress.then(|| state.nodes.values());
+    let nodes = nodes.into_iter().flatten();
+    let held = state.index().addresses(&network.id, cidr.network());
+    held.take_while(|ip| *ip <= cidr.broadcast())
+        .chain(nodes.flat_map(|node| node.ips_on(network)))
+        .filter(|ip| cidr.contains(ip) && !network.subnets().iter().any(|s| s.gateway == *ip))
+        .collect()
 }
 
 /// Number of addresses that can be given out in a subnet, the gateway not counted.
@@ -150,19 +141,16 @@ fn capacity(cidr: &IpNet) -> u64 {
 /// Addresses in use, and addresses in total, of the primary subnet; the gateway is not counted.
 #[must_use]
 pub fn usage(state: &ClusterState, network: &Network) -> (u64, u64) {
-    let Some(primary) = network.subnets.first() else {
+    let Some(primary) = network.subnets().first() else {
         return (0, 0);
     };
-    let used: BTreeSet<IpAddr> = holders(state, &network.id)
-        .map(|(ip, _)| ip)
-        .filter(|ip| primary.cidr.contains(ip) && *ip != primary.gateway)
-        .collect();
+    let used = in_use(state, network, &primary.cidr);
     (used.len() as u64, capacity(&primary.cidr))
 }
 
 /// Checks that an address can be held by an endpoint of the network, free or not.
 pub(super) fn is_usable(network: &Network, ip: IpAddr) -> bool {
-    network.subnets.iter().any(|s| {
+    network.subnets().iter().any(|s| {
         s.cidr.contains(&ip)
             && ip != s.gateway
             && ip != s.cidr.network()
@@ -178,82 +166,110 @@ fn hosts_after(cidr: Ipv4Net, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ip
     (start..end).chain(first..start).map(Ipv4Addr::from)
 }
 
-/// First address after the network address: the gateway.
-pub(super) fn first_host(cidr: &IpNet) -> IpAddr {
-    match cidr.network() {
-        IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from(u32::from(ip).wrapping_add(1))),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip).wrapping_add(1))),
-    }
-}
-
 impl Ipam {
     pub(super) fn new(state: &ClusterState) -> Self {
-        let used = state
-            .networks
-            .keys()
-            .map(|id| (id.clone(), holders(state, id).map(|(ip, _)| ip).collect()))
-            .collect();
         Self {
-            used,
-            cursors: state.cursors.clone(),
-            moved: BTreeSet::new(),
+            state: state.clone(),
+            taken: BTreeSet::new(),
+            cursors: BTreeMap::new(),
+            full: BTreeMap::new(),
         }
+    }
+
+    fn is_free(&self, network: &Network, ip: IpAddr) -> bool {
+        !self.taken.contains(&(network.id.clone(), ip))
+            && holder_of(&self.state, network, ip).is_none()
+    }
+
+    /// Addresses of a subnet that are in use or given out, but for the gateway.
+    fn in_use(&self, network: &Network, cidr: &IpNet) -> usize {
+        let taken = self.taken.iter().filter(|(at, _)| *at == network.id);
+        let taken = taken.map(|(_, ip)| *ip).filter(|ip| cidr.contains(ip));
+        let mut used = in_use(&self.state, network, cidr);
+        used.extend(taken);
+        used.len()
+    }
+
+    /// Where a subnet of the network gave out its last address.
+    fn last(&self, network: &NetworkId, cidr: Ipv4Net) -> Option<Ipv4Addr> {
+        let stored = || self.state.cursors.get(network);
+        let cursor = self.cursors.get(network).or_else(stored)?;
+        cursor.last.iter().find_map(|ip| match ip {
+            IpAddr::V4(ip) if cidr.contains(ip) => Some(*ip),
+            _ => None,
+        })
+    }
+
+    /// The next free address of a subnet, or how many there are and are in use.
+    fn next_of(
+        &self,
+        network: &Network,
+        cidr: Ipv4Net,
+        pair: bool,
+    ) -> Result<Ipv4Addr, (u64, u64)> {
+        let free = |ip: &Ipv4Addr| {
+            let twin = network.twin(*ip).filter(|_| pair);
+            self.is_free(network, IpAddr::V4(*ip))
+                && twin.is_none_or(|twin| self.is_free(network, IpAddr::V6(twin)))
+        };
+        let mut hosts = hosts_after(cidr, self.last(&network.id, cidr));
+        // Nearly always it is the first one. Only where there is none near is it worth counting.
+        if let Some(ip) = hosts.by_ref().take(NEAR).find(free) {
+            return Ok(ip);
+        }
+        let cidr = IpNet::V4(cidr);
+        let (used, capacity) = (self.in_use(network, &cidr) as u64, capacity(&cidr));
+        let found = if used < capacity {
+            hosts.find(free)
+        } else {
+            None
+        };
+        found.ok_or((used, capacity))
     }
 
     /// The next free IPv4 address; later subnets are used when earlier ones are full. With `pair`
     /// its IPv6 [twin](Network::twin) has to be free as well.
     fn next_v4(&mut self, network: &Network, pair: bool) -> Result<Ipv4Addr, Exhausted> {
-        let used = self.used.entry(network.id.clone()).or_default();
-        let cursor = self
-            .cursors
-            .entry(network.id.clone())
-            .or_insert_with(|| AddressCursor {
-                network: network.id.clone(),
-                last: Vec::new(),
-            });
+        if let Some(full) = self.full.get(&(network.id.clone(), pair)) {
+            return Err(full.clone());
+        }
         let mut tried = Vec::new();
-        for subnet in &network.subnets {
+        for subnet in network.subnets() {
             let IpNet::V4(v4) = subnet.cidr else { continue };
-            let cidr = &subnet.cidr;
-            let in_use = used
-                .range(cidr.network()..=cidr.broadcast())
-                .filter(|ip| **ip != subnet.gateway)
-                .count() as u64;
-            let capacity = capacity(cidr);
-            let last = cursor.last.iter().find_map(|ip| match ip {
-                IpAddr::V4(ip) if v4.contains(ip) => Some(*ip),
-                _ => None,
-            });
-            let free = |ip: Ipv4Addr| {
-                let twin = network.twin(ip).filter(|_| pair);
-                subnet.gateway != ip
-                    && !used.contains(&IpAddr::V4(ip))
-                    && !twin.is_some_and(|ip| used.contains(&IpAddr::V6(ip)))
-            };
-            let found = if in_use < capacity {
-                hosts_after(v4, last).find(|ip| free(*ip))
-            } else {
-                None
-            };
-            let Some(ip) = found else {
-                tried.push(format!(
-                    "{in_use} of {capacity} addresses of {cidr} are in use"
-                ));
-                continue;
-            };
-            used.insert(IpAddr::V4(ip));
-            cursor.last.retain(|last| !cidr.contains(last));
-            cursor.last.push(IpAddr::V4(ip));
-            self.moved.insert(network.id.clone());
-            return Ok(ip);
+            match self.next_of(network, v4, pair) {
+                Ok(ip) => {
+                    self.take(network, v4, ip);
+                    return Ok(ip);
+                }
+                Err((used, capacity)) => {
+                    tried.push(format!("{used} of {capacity} addresses of {v4} are in use"))
+                }
+            }
         }
         if tried.is_empty() {
             tried.push("it has no subnet".to_owned());
         }
-        Err(Exhausted {
+        let full = Exhausted {
             network: network.spec.name.clone(),
             usage: tried.join("; "),
-        })
+        };
+        self.full.insert((network.id.clone(), pair), full.clone());
+        Err(full)
+    }
+
+    fn take(&mut self, network: &Network, cidr: Ipv4Net, ip: Ipv4Addr) {
+        let id = &network.id;
+        self.taken.insert((id.clone(), ip.into()));
+        let stored = self.state.cursors.get(id);
+        let cursor = self.cursors.entry(id.clone()).or_insert_with(|| {
+            stored.cloned().unwrap_or_else(|| AddressCursor {
+                network: id.clone(),
+                last: Vec::new(),
+            })
+        });
+        let here = |last: &IpAddr| matches!(last, IpAddr::V4(last) if cidr.contains(last));
+        cursor.last.retain(|last| !here(last));
+        cursor.last.push(ip.into());
     }
 
     /// One address of each family that the network has, IPv4 first.
@@ -282,28 +298,22 @@ impl Ipam {
     }
 
     /// Takes back addresses of an attempt that failed half-way.
-    pub(super) fn release(&mut self, network: &NetworkId, ips: &[IpAddr]) {
-        if let Some(used) = self.used.get_mut(network) {
-            used.retain(|ip| !ips.contains(ip));
+    pub(super) fn release(&mut self, network: &NetworkId, ips: impl Iterator<Item = IpAddr>) {
+        for ip in ips {
+            self.taken.remove(&(network.clone(), ip));
         }
+        self.full.retain(|(full, _), _| full != network);
     }
 
     /// Marks an address that the user chose.
     pub(super) fn reserve(&mut self, network: &NetworkId, ip: IpAddr) {
-        self.used.entry(network.clone()).or_default().insert(ip);
+        self.taken.insert((network.clone(), ip));
     }
 
     /// Writes the cursors that moved.
     pub(super) fn store(self, draft: &mut Draft<'_>) {
-        for (id, cursor) in self.cursors {
-            if self.moved.contains(&id) {
-                draft.put(Object::Cursor(cursor));
-            }
+        for cursor in self.cursors.into_values() {
+            draft.put(cursor);
         }
     }
-}
-
-/// True while the task may yet use addresses: allocation is worth trying.
-pub(super) fn wants_addresses(task: &Task) -> bool {
-    task.status.state == TaskState::New && task.desired <= TaskState::Running
 }

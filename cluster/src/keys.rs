@@ -11,11 +11,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use weft_model::assignment::GossipKey;
 
 use super::draft::Draft;
-use super::state::{ObjectId, Secrets};
+use super::object::ObjectId;
+use super::secrets::{RingState, RingStep, Secrets};
 use super::waits::Waits;
 
 /// How long one key seals, in milliseconds (Swarm's choice).
@@ -27,37 +27,6 @@ pub const SPREAD_MS: u64 = 2000;
 
 /// Others that go meanwhile put the new key off by no more than this, in milliseconds.
 const LONGEST_ANNOUNCEMENT_MS: u64 = 30_000;
-
-/// How far the ring is in getting rid of keys that a stranger knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RingStep {
-    /// Not at it.
-    #[default]
-    Settled,
-    /// Every node is getting the next key, which no stranger knows.
-    Announced,
-    /// That key seals; the one before opens what is still under way.
-    Replaced,
-}
-
-/// When the ring changed last; kept beside the keys.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RingState {
-    /// Unix milliseconds; 0 in a swarm of an earlier version, whose only key never changed.
-    pub changed_at: u64,
-    /// What is to come.
-    pub step: RingStep,
-    /// When the announcement began that this step belongs to, in Unix milliseconds.
-    #[serde(default)]
-    pub announced_at: u64,
-}
-
-impl zeroize::Zeroize for RingState {
-    fn zeroize(&mut self) {
-        *self = Self::default();
-    }
-}
 
 impl Secrets {
     /// Time of day at which the ring began to wait for its next step, in Unix milliseconds.

@@ -1,15 +1,17 @@
 //! What should be: cluster objects, allocation, orchestration, scheduling.
 //!
 //! In: commands, reports of nodes, the time, entropy. Out: [`Change`]s, which the caller proposes
-//! to a [`DesiredStore`]. Nothing here is changed in place, so the same functions serve one
-//! manager with a file and several with a replicated log.
+//! as an [`Entry`]. What plans changes nothing in place, and what an entry does depends on the entry
+//! and the state alone, so the same functions serve one manager with a file and several with a
+//! replicated log. States share what is the same in them, and have an index: a command or a pass
+//! costs what it is about, not what there is.
 //!
 //! ```text
-//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► DesiredStore::propose
-//!                                                                   │
-//! reconcile(&ClusterState, now, waits, entropy) ◄─ every new state ◄─┤
-//!                                                                   ▼
-//! OrderBook::update(&ClusterState) ──► the nodes' sessions
+//! command ──► fn(&ClusterState, now, entropy, …) ──► changes ──► Entry ──► file or log
+//!                                                                              │ Entry::apply
+//! reconcile(&ClusterState, since, now, waits, entropy) ◄─ every new state ◄────┤
+//!                                                                              ▼
+//!                              nodes' sessions ◄── OrderBook::update(&ClusterState)
 //! ```
 
 #![forbid(unsafe_code)]
@@ -17,18 +19,26 @@
 mod allocator;
 mod assign;
 mod commands;
+mod conditions;
+mod dirty;
 mod draft;
 mod error;
+mod index;
 mod ipam;
 mod keys;
 mod lookup;
+mod machine;
+mod object;
 mod orchestrator;
 mod ports;
+mod recent;
 mod routes;
 mod scheduler;
+mod secrets;
 mod state;
 mod store;
 mod subnets;
+mod table;
 mod token;
 mod vitals;
 mod waits;
@@ -36,9 +46,9 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-pub use assign::OrderBook;
+pub use assign::{OrderBook, SharedNews};
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY_MS, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
     init_cluster, join, leave_node, note_certificate, remove_network, remove_node, remove_peer,
     remove_service, role_of_secret, rotate_token, scale_service, set_availability, set_impaired,
@@ -47,15 +57,17 @@ pub use commands::{
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use ipam::{Exhausted, usage};
-pub use keys::{GOSSIP_KEY_LIFE_MS, RingState, RingStep, SPREAD_MS};
-pub use orchestrator::{
-    IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, TASK_HISTORY, reconcile, running_and_desired,
-};
+pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
+pub use machine::{Entry, Reply, Stale};
+pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
+pub use orchestrator::{TASK_HISTORY, reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
-pub use state::{AddressCursor, Change, ClusterState, Counters, Object, ObjectId, Secrets};
-pub use store::{BoxFuture, DesiredStore, ProposeError};
+pub use secrets::{RingState, RingStep, Secrets};
+pub use state::ClusterState;
+pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
+pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
-pub use waits::Waits;
+pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};

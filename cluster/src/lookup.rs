@@ -1,63 +1,80 @@
 //! How a name on the command line finds an object: full id, exact name, name in other case, unique
 //! prefix of an id.
 
-use weft_model::names;
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
 use weft_model::objects::{Endpoint, Network, Node, NodeState, Service};
 
 use super::error::CommandError;
+use super::index::{Key, folded};
 use super::state::ClusterState;
+use super::table::Table;
 
 /// Ids that are listed where one name means several objects.
 const IDS_SHOWN: usize = 5;
 
-/// In order: earlier ones win.
-#[derive(Debug, Clone, Copy)]
-enum By {
-    Name,
-    /// As DNS compares. Clusters of earlier versions may have two names that differ in case only.
-    NameInAnyCase,
-    IdPrefix,
+/// What a reference may lead to, by the index: the first of these that has something wins.
+struct Candidates<'a, T> {
+    /// The object of that id.
+    by_id: Option<&'a T>,
+    /// Objects of that name, as DNS compares. Clusters of earlier versions may have two names that
+    /// differ in case only: those in the very letters go first.
+    by_name: Vec<&'a T>,
+    /// Objects whose ids begin with it.
+    by_prefix: Vec<&'a T>,
 }
 
-fn find<'a, T>(
-    kind: &str,
-    reference: &str,
-    items: impl Iterator<Item = &'a T> + Clone,
-    id: impl Fn(&T) -> &str,
-    name: impl Fn(&T) -> &str,
-) -> Result<&'a T, CommandError> {
-    if let Some(found) = items.clone().find(|i| id(i) == reference) {
-        return Ok(found);
-    }
-    for by in [By::Name, By::NameInAnyCase, By::IdPrefix] {
-        let matches = |i: &&'a T| match by {
-            By::Name => name(i) == reference,
-            By::NameInAnyCase => names::same(name(i), reference),
-            By::IdPrefix => !reference.is_empty() && id(i).starts_with(reference),
-        };
-        let found: Vec<&T> = items.clone().filter(matches).collect();
-        match found.as_slice() {
-            [] => {}
-            [one] => return Ok(one),
-            several => {
-                let ids: Vec<&str> = several.iter().take(IDS_SHOWN).map(|i| id(i)).collect();
-                let more = if several.len() > ids.len() {
-                    ", …"
-                } else {
-                    ""
-                };
-                return Err(CommandError::bad(format!(
-                    "{kind} {reference} is ambiguous ({} matches found): say which one by its id: \
-                     {}{more}",
-                    several.len(),
-                    ids.join(", ")
-                )));
+impl<'a, T> Candidates<'a, T> {
+    fn find(
+        self,
+        kind: &str,
+        reference: &str,
+        id: impl Fn(&T) -> &str,
+        name: impl Fn(&T) -> &str,
+    ) -> Result<&'a T, CommandError> {
+        if let Some(found) = self.by_id {
+            return Ok(found);
+        }
+        let exact = self.by_name.iter().copied();
+        let exact = exact.filter(|one| name(one) == reference).collect();
+        for found in [exact, self.by_name, self.by_prefix] {
+            match found.as_slice() {
+                [] => {}
+                [one] => return Ok(one),
+                several => {
+                    let ids: Vec<&str> = several.iter().take(IDS_SHOWN).map(|i| id(i)).collect();
+                    let more = if several.len() > ids.len() {
+                        ", …"
+                    } else {
+                        ""
+                    };
+                    return Err(CommandError::bad(format!(
+                        "{kind} {reference} is ambiguous ({} matches found): say which one by its \
+                         id: {}{more}",
+                        several.len(),
+                        ids.join(", ")
+                    )));
+                }
             }
         }
+        Err(CommandError::not_found(format!(
+            "no such {kind}: {reference}"
+        )))
     }
-    Err(CommandError::not_found(format!(
-        "no such {kind}: {reference}"
-    )))
+}
+
+/// Objects of a table whose ids begin with `reference`, which is `first` as an id.
+fn with_prefix<'a, K: Ord, T>(
+    table: &'a Table<K, T>,
+    first: K,
+    id: fn(&K) -> &str,
+    reference: &str,
+) -> Vec<&'a T> {
+    if reference.is_empty() {
+        return Vec::new();
+    }
+    let rest = table.starting_at(first);
+    let with = rest.take_while(|(key, _)| id(key).starts_with(reference));
+    with.map(|(_, object)| object).collect()
 }
 
 impl ClusterState {
@@ -67,22 +84,27 @@ impl ClusterState {
     /// # Errors
     /// `no such node: X`, or `node X is ambiguous (N matches found)`.
     pub fn find_node(&self, reference: &str) -> Result<&Node, CommandError> {
-        let nodes = self.nodes.values();
-        let exact = nodes.clone().any(|n| n.hostname == reference);
-        let mut there = nodes.clone().filter(|n| {
-            n.state != NodeState::Down
-                && (n.hostname == reference || !exact && names::same(&n.hostname, reference))
+        let first = NodeId::from(reference);
+        let by_name: Vec<&Node> = self.nodes_at(Key::Name(folded(reference))).collect();
+        let by_id = self.nodes.get(&first);
+        let exact = by_name.iter().any(|n| n.description.hostname == reference);
+        let mut there = by_name.iter().filter(|n| {
+            n.status.state != NodeState::Down && (n.description.hostname == reference || !exact)
         });
-        let an_id = nodes.clone().any(|n| n.id.as_str() == reference);
-        if let (Some(node), None, false) = (there.next(), there.next(), an_id) {
+        if let (Some(node), None, None) = (there.next(), there.next(), by_id) {
             return Ok(node);
         }
-        find(
+        let by_prefix = with_prefix(&self.nodes, first, NodeId::as_str, reference);
+        let candidates = Candidates {
+            by_id,
+            by_name,
+            by_prefix,
+        };
+        candidates.find(
             "node",
             reference,
-            self.nodes.values(),
             |n| n.id.as_str(),
-            |n| &n.hostname,
+            |n| &n.description.hostname,
         )
     }
 
@@ -91,13 +113,13 @@ impl ClusterState {
     /// # Errors
     /// `no such network: X`, or `network X is ambiguous (N matches found)`.
     pub fn find_network(&self, reference: &str) -> Result<&Network, CommandError> {
-        find(
-            "network",
-            reference,
-            self.networks.values(),
-            |n| n.id.as_str(),
-            |n| &n.spec.name,
-        )
+        let first = NetworkId::from(reference);
+        let candidates = Candidates {
+            by_id: self.networks.get(&first),
+            by_name: self.networks_at(Key::Name(folded(reference))).collect(),
+            by_prefix: with_prefix(&self.networks, first, NetworkId::as_str, reference),
+        };
+        candidates.find("network", reference, |n| n.id.as_str(), |n| &n.spec.name)
     }
 
     /// Finds a service by id, name or unique id prefix.
@@ -105,13 +127,13 @@ impl ClusterState {
     /// # Errors
     /// `no such service: X`, or `service X is ambiguous (N matches found)`.
     pub fn find_service(&self, reference: &str) -> Result<&Service, CommandError> {
-        find(
-            "service",
-            reference,
-            self.services.values(),
-            |s| s.id.as_str(),
-            |s| &s.spec.name,
-        )
+        let first = ServiceId::from(reference);
+        let candidates = Candidates {
+            by_id: self.services.get(&first),
+            by_name: self.services_at(Key::Name(folded(reference))).collect(),
+            by_prefix: with_prefix(&self.services, first, ServiceId::as_str, reference),
+        };
+        candidates.find("service", reference, |s| s.id.as_str(), |s| &s.spec.name)
     }
 
     /// Finds an endpoint of one network by id, name or unique id prefix.
@@ -123,12 +145,19 @@ impl ClusterState {
         network: &Network,
         reference: &str,
     ) -> Result<&Endpoint, CommandError> {
-        find(
+        let here = |endpoint: &&Endpoint| endpoint.attachment.network == network.id;
+        let first = EndpointId::from(reference);
+        let named = Key::NameOn(network.id.clone(), folded(reference));
+        let by_id = self.endpoints.get(&first).filter(here);
+        let by_prefix = with_prefix(&self.endpoints, first, EndpointId::as_str, reference);
+        let candidates = Candidates {
+            by_id,
+            by_name: self.endpoints_at(named).collect(),
+            by_prefix: by_prefix.into_iter().filter(here).collect(),
+        };
+        candidates.find(
             "endpoint",
             reference,
-            self.endpoints
-                .values()
-                .filter(|e| e.attachment.network == network.id),
             |e| e.attachment.endpoint.as_str(),
             |e| &e.name,
         )

@@ -1,72 +1,67 @@
-//! Turns services and nodes into tasks, level-triggered: [`reconcile`] looks at the whole state,
-//! never at what just happened, and changes what does not fit.
+//! Turns services and nodes into tasks, level-triggered: [`reconcile`] looks at what should be and
+//! what is, never at what just happened, and changes what does not fit.
+//!
+//! What is left to do about one object is in lists of the index, which every pass reads. What
+//! depends on several objects (a task on its service, the tasks of a service on its nodes) is looked
+//! at again when one of them has changed ([`Dirty`]).
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, Meta, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
+    Availability, ContainerStatus, Meta, NodeState, Service, ServiceMode, Task, TaskState,
     TaskStatus,
 };
 
+use super::conditions::{is_eligible, is_global, is_wanted, should_restart};
+use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
-use super::scheduler::{is_eligible, is_global, same_program};
-use super::state::{Change, ClusterState, ObjectId};
-use super::waits::Waits;
+use super::index::Key;
+use super::object::{Change, ObjectId};
+use super::state::ClusterState;
+use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
 use super::{allocator, keys, scheduler};
 
 /// Finished tasks that are remembered for each slot (Swarm's default).
 pub const TASK_HISTORY: usize = 5;
-/// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
-pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
-/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
-/// restarted, or a cable that is pulled and put back, must not move everything.
-pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
 
 /// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
 ///
-/// `now` in Unix milliseconds, for what is written down; how long something has waited is in `waits`,
-/// which have looked at this very state. Call again at [`Waits::next_deadline`] and after every
-/// change.
+/// `since` is the state of an earlier pass whose changes, if any, are in this one; a pass looks at
+/// what is different from it, and comes to the same as one that looks at everything. That is what it
+/// does where there is no such state, or one too far back. `now` in Unix milliseconds, for what is
+/// written down; how long something has waited is in `waits`, which have looked at this very state.
+/// Call again at [`Waits::next_deadline`] and after every change.
 #[must_use]
 pub fn reconcile(
     state: &ClusterState,
+    since: Option<&ClusterState>,
     now: u64,
     waits: &Waits,
     entropy: &mut Entropy,
 ) -> Vec<Change> {
+    let mut dirty = Dirty::since(since, state);
     let mut draft = Draft::new(state, now, entropy);
-    remove_unwanted(&mut draft);
-    leave_lost_nodes(&mut draft, waits);
-    orphan(&mut draft, waits);
+    remove_unwanted(&mut draft, &dirty);
+    leave_lost_nodes(&mut draft, &dirty, waits);
+    orphan(&mut draft, &dirty, waits);
     restart(&mut draft);
-    let services: Vec<Service> = draft.state.services.values().cloned().collect();
-    for service in &services {
-        match service.spec.mode {
-            ServiceMode::Replicated { replicas } => replicate(&mut draft, service, replicas),
-            ServiceMode::Global => globalise(&mut draft, service),
-        }
-    }
+    dirty.add(draft.changed(), state, &draft.state);
+    replicate_and_globalise(&mut draft, &dirty);
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
-    reap(&mut draft);
+    dirty.add(draft.changed(), state, &draft.state);
+    reap(&mut draft, &dirty);
     forget_ended_services(&mut draft);
     allocator::allocate(&mut draft);
     scheduler::schedule(&mut draft);
-    if draft.changed() {
-        draft.into_changes()
-    } else {
-        Vec::new()
-    }
-}
-
-/// True while the cluster wants the task in its slot.
-fn is_wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+    draft.into_changes()
 }
 
 fn set_desired(draft: &mut Draft<'_>, ids: impl IntoIterator<Item = TaskId>, desired: TaskState) {
@@ -80,68 +75,68 @@ fn set_desired(draft: &mut Draft<'_>, ids: impl IntoIterator<Item = TaskId>, des
     }
 }
 
-fn ids(state: &ClusterState, filter: impl Fn(&Task) -> bool) -> Vec<TaskId> {
-    state
-        .tasks
-        .values()
-        .filter(|t| filter(t))
-        .map(|t| t.id.clone())
-        .collect()
+fn ids<'a>(tasks: impl Iterator<Item = &'a Task>) -> BTreeSet<TaskId> {
+    tasks.map(|task| task.id.clone()).collect()
 }
 
 /// Tasks of deleted services go.
-fn remove_unwanted(draft: &mut Draft<'_>) {
+fn remove_unwanted(draft: &mut Draft<'_>, dirty: &Dirty) {
     let state = &draft.state;
-    let unwanted = ids(state, |t| {
-        t.desired != TaskState::Remove && !state.services.contains_key(&t.service)
-    });
+    let of_deleted = dirty.services.iter();
+    let of_deleted = of_deleted.filter(|id| !state.services.contains_key(id));
+    let tasks = of_deleted.flat_map(|id| state.tasks_of(id));
+    let tasks = tasks.chain(dirty.tasks(state));
+    let unwanted = ids(tasks
+        .filter(|t| t.desired != TaskState::Remove && !state.services.contains_key(&t.service)));
     set_desired(draft, unwanted, TaskState::Remove);
 }
 
-/// A node that lost its tasks for good or for now: they are replaced elsewhere at once. From one
+/// Nodes that lost their tasks for good or for now: these are replaced elsewhere at once. From one
 /// that carries no traffic they move after a while, and only where another one can take them: what
-/// serves its own node still serves somebody.
-fn is_lost(state: &ClusterState, node: &NodeId, waits: &Waits) -> bool {
+/// serves its own node still serves somebody. Nodes that are gone are not told.
+fn lost_nodes(state: &ClusterState, waits: &Waits) -> BTreeSet<NodeId> {
     let grace = Duration::from_millis(IMPAIRED_GRACE_MS);
-    let elsewhere = || state.nodes.values().any(is_eligible);
-    state.nodes.get(node).is_none_or(|n| {
-        n.state == NodeState::Down
-            || n.availability == Availability::Drain
-            || (n.impaired.is_some()
+    let elsewhere = LazyCell::new(|| state.nodes.values().any(is_eligible));
+    let lost = state.nodes_at(Key::Away).filter(|n| {
+        n.status.state == NodeState::Down
+            || n.spec.availability == Availability::Drain
+            || (n.status.impaired.is_some()
                 && waits.waited(&ObjectId::Node(n.id.clone())) >= grace
-                && elsewhere())
-    })
+                && *elsewhere)
+    });
+    lost.map(|n| n.id.clone()).collect()
 }
 
-fn leave_lost_nodes(draft: &mut Draft<'_>, waits: &Waits) {
+fn leave_lost_nodes(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
     let state = &draft.state;
-    let lost = ids(state, |t| {
-        is_wanted(t) && t.node.as_ref().is_some_and(|n| is_lost(state, n, waits))
+    let lost = lost_nodes(state, waits);
+    let on_lost = lost.iter().chain(dirty.gone_nodes(state));
+    let tasks = on_lost.flat_map(|id| state.tasks_at(Key::WantedOn(id.clone())));
+    let misplaced = dirty.tasks(state).filter(|t| {
+        let node = t.node.as_ref().filter(|_| is_wanted(t));
+        node.is_some_and(|id| lost.contains(id) || !state.nodes.contains_key(id))
     });
     // A task that ended by itself and is not to be restarted has nothing to lose.
-    let lost: Vec<TaskId> = lost
-        .into_iter()
-        .filter(|id| {
-            let task = state.tasks.get(id);
-            task.is_none_or(|t| !t.status.state.is_terminal() || should_restart(t))
-        })
-        .collect();
-    set_desired(draft, lost, TaskState::Shutdown);
+    let leaving = tasks.chain(misplaced);
+    let leaving = ids(leaving.filter(|t| !t.status.state.is_terminal() || should_restart(t)));
+    set_desired(draft, leaving, TaskState::Shutdown);
 }
 
 /// Tasks whose node was removed, or is down for a day, will never report again.
-fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
+fn orphan(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
     let (state, now) = (&draft.state, draft.now);
     let limit = Duration::from_millis(ORPHAN_AFTER_MS);
-    let gone = ids(state, |t| {
-        !t.status.state.is_terminal()
-            && t.node.as_ref().is_some_and(|id| {
-                state.nodes.get(id).is_none_or(|n| {
-                    n.state == NodeState::Down
-                        && waits.waited(&ObjectId::Node(n.id.clone())) >= limit
-                })
-            })
+    let long_down = state.nodes_at(Key::Away).filter(|n| {
+        n.status.state == NodeState::Down && waits.waited(&ObjectId::Node(n.id.clone())) >= limit
     });
+    let left = long_down.map(|n| &n.id).chain(dirty.gone_nodes(state));
+    let tasks = left.flat_map(|id| state.tasks_on(id));
+    let homeless = dirty.tasks(state).filter(|t| {
+        let node = t.node.as_ref();
+        node.is_some_and(|id| !state.nodes.contains_key(id))
+    });
+    let gone = tasks.chain(homeless);
+    let gone = ids(gone.filter(|t| !t.status.state.is_terminal()));
     for id in gone {
         if let Some(mut task) = draft.state.tasks.get(&id).cloned() {
             let removed = task
@@ -157,26 +152,16 @@ fn orphan(draft: &mut Draft<'_>, waits: &Waits) {
                 } else {
                     "the node of the task has been down for 24 hours".to_owned()
                 },
-                exit_code: None,
+                container: ContainerStatus::default(),
             };
             draft.put(task);
         }
     }
 }
 
-fn should_restart(task: &Task) -> bool {
-    match task.spec.restart_condition {
-        RestartCondition::Any => true,
-        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
-        RestartCondition::None => false,
-    }
-}
-
 /// Replaces wanted tasks that ended; one that shall not be restarted stays and keeps its slot.
 fn restart(draft: &mut Draft<'_>) {
-    let ended = ids(&draft.state, |t| {
-        is_wanted(t) && t.status.state.is_terminal() && should_restart(t)
-    });
+    let ended = ids(draft.state.tasks_at(Key::Ended));
     for id in ended {
         let Some(task) = draft.state.tasks.get(&id).cloned() else {
             continue;
@@ -195,7 +180,7 @@ fn restart(draft: &mut Draft<'_>) {
                 continue;
             }
         }
-        let delayed = service.spec.restart_delay_ms > 0;
+        let delayed = !service.spec.task.restart.delay.is_zero();
         let desired = if delayed {
             TaskState::Ready
         } else {
@@ -221,7 +206,7 @@ fn create(
         slot,
         node,
         spec_version: service.meta.version,
-        spec: service.spec.clone(),
+        spec: Arc::clone(&service.spec.task),
         attachments: Vec::new(),
         desired,
         status: TaskStatus {
@@ -231,6 +216,45 @@ fn create(
         },
     };
     draft.put(task);
+}
+
+/// As many tasks as services ask for. Of a service that is as it was, only nodes that are not may
+/// lack one.
+fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty) {
+    let mut services = dirty.services.clone();
+    if !dirty.nodes.is_empty() {
+        let global = draft.state.services_at(Key::Global);
+        services.extend(global.map(|service| service.id.clone()));
+    }
+    for id in services {
+        let Some(service) = draft.state.services.get(&id).cloned() else {
+            continue;
+        };
+        match service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicate(draft, &service, replicas),
+            ServiceMode::Global => {
+                let nodes = if dirty.services.contains(&id) {
+                    without_task(&draft.state, &id)
+                } else {
+                    let runs_on = |node: &&NodeId| {
+                        let key = Key::WantedOn(NodeId::clone(node));
+                        draft.state.tasks_at(key).any(|task| task.service == id)
+                    };
+                    let others = dirty.nodes.iter().filter(|node| !runs_on(node));
+                    others.cloned().collect()
+                };
+                globalise(draft, &service, nodes);
+            }
+        }
+    }
+}
+
+/// Nodes that no task of the service is wanted on.
+fn without_task(state: &ClusterState, service: &ServiceId) -> Vec<NodeId> {
+    let wanted = state.tasks_of(service).filter(|t| is_wanted(t));
+    let covered: BTreeSet<&NodeId> = wanted.filter_map(|t| t.node.as_ref()).collect();
+    let others = state.nodes.keys().filter(|id| !covered.contains(id));
+    others.cloned().collect()
 }
 
 /// Slots 1..=n. Too many: the slots go whose nodes have most copies, those not running first,
@@ -251,9 +275,8 @@ fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
         }
     } else if have > replicas {
         let surplus = choose_surplus(&slots, replicas as usize);
-        let unwanted = ids(&draft.state, |t| {
-            t.service == service.id && surplus.contains(&t.slot)
-        });
+        let tasks = draft.state.tasks_of(&service.id);
+        let unwanted = ids(tasks.filter(|t| surplus.contains(&t.slot)));
         set_desired(draft, unwanted, TaskState::Remove);
     }
 }
@@ -278,52 +301,35 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
         .collect()
 }
 
-/// One task on each node that takes tasks; a paused or unheard-of node keeps what it has.
-fn globalise(draft: &mut Draft<'_>, service: &Service) {
-    let covered: BTreeSet<NodeId> = draft
-        .state
-        .tasks_of(&service.id)
-        .filter(|t| is_wanted(t))
-        .filter_map(|t| t.node.clone())
-        .collect();
-    let lacking: Vec<NodeId> = draft
-        .state
-        .nodes
-        .values()
-        .filter(|n| is_eligible(n) && !covered.contains(&n.id))
-        .map(|n| n.id.clone())
-        .collect();
-    for node in lacking {
-        create(draft, service, 0, Some(node), TaskState::Running);
+/// One task on each of these nodes that takes tasks; a paused or unheard-of node keeps what it has.
+fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
+    for node in nodes {
+        if draft.state.nodes.get(&node).is_some_and(is_eligible) {
+            create(draft, service, 0, Some(node), TaskState::Running);
+        }
     }
 }
 
 /// A task that waits for its restart delay is wanted `Ready`.
 fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
-    let due = ids(&draft.state, |t| {
-        let delay = Duration::from_millis(t.spec.restart_delay_ms);
-        t.desired == TaskState::Ready && waits.waited(&ObjectId::Task(t.id.clone())) >= delay
-    });
+    let due = ids(draft.state.tasks_at(Key::Delayed).filter(|t| {
+        let delay = t.spec.restart.delay;
+        waits.waited(&ObjectId::Task(t.id.clone())) >= delay
+    }));
     set_desired(draft, due, TaskState::Running);
 }
 
 /// Forgets tasks: unwanted ones that no node ever saw, ended ones that shall be removed, and what
 /// is older than the history of its slot.
-fn reap(draft: &mut Draft<'_>) {
-    let mut dead = ids(&draft.state, |t| {
-        !is_wanted(t)
-            && (t.status.state < TaskState::Assigned
-                || (t.desired == TaskState::Remove && t.status.state.is_terminal()))
-    });
-    let mut history: BTreeMap<(&ServiceId, u32, Option<&NodeId>), Vec<&Task>> = BTreeMap::new();
-    for task in draft.state.tasks.values() {
-        if !is_wanted(task) && task.status.state.is_terminal() {
-            let node = task.node.as_ref().filter(|_| task.slot == 0);
-            let slot = (&task.service, task.slot, node);
-            history.entry(slot).or_default().push(task);
-        }
-    }
-    for tasks in history.values_mut() {
+fn reap(draft: &mut Draft<'_>, dirty: &Dirty) {
+    let state = &draft.state;
+    let mut dead = ids(state.tasks_at(Key::Dead));
+    let grown = dirty
+        .tasks(state)
+        .filter(|t| !is_wanted(t) && t.status.state.is_terminal());
+    let grown: BTreeSet<Key> = grown.map(Key::history_of).collect();
+    for history in grown {
+        let mut tasks: Vec<&Task> = state.tasks_at(history).collect();
         tasks.sort_by_key(|t| std::cmp::Reverse((t.meta.created_at, t.status.since, &t.id)));
         dead.extend(tasks.iter().skip(TASK_HISTORY).map(|t| t.id.clone()));
     }
@@ -350,13 +356,13 @@ fn forget_ended_services(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tasks of a service that count as replicas of its present program.
+/// Tasks of a service that run what it says now, and how many there are to be.
 #[must_use]
 pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
     let running = state
         .tasks_of(&service.id)
         .filter(|t| is_wanted(t) && t.status.state == TaskState::Running)
-        .filter(|t| same_program(&t.spec, &service.spec))
+        .filter(|t| t.spec == service.spec.task)
         .count();
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,

@@ -8,6 +8,7 @@ use weft_model::objects::{
 };
 
 use super::error::CommandError;
+use super::index::Key;
 use super::state::ClusterState;
 
 /// Range of dynamic ports (Swarm's choice).
@@ -28,14 +29,14 @@ pub(super) fn collide(a: &PortSpec, b: &PortSpec) -> bool {
 
 /// Checks the ports of a spec by themselves.
 pub(super) fn validate(spec: &ServiceSpec) -> Result<(), CommandError> {
-    for (i, port) in spec.ports.iter().enumerate() {
+    for (i, port) in spec.endpoint.ports.iter().enumerate() {
         if port.target == 0 {
             return Err(CommandError::bad(
                 "missing mandatory field 'target': give the port inside the task, as in \
                  --publish 8000:80",
             ));
         }
-        if port.mode == PublishMode::Ingress && spec.endpoint_mode == EndpointMode::Dnsrr {
+        if port.mode == PublishMode::Ingress && spec.endpoint.mode == EndpointMode::Dnsrr {
             return Err(CommandError::bad(
                 "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
             ));
@@ -49,7 +50,7 @@ pub(super) fn validate(spec: &ServiceSpec) -> Result<(), CommandError> {
                 "port {port}: the PROXY protocol is for tcp; publish it with client_address=keep or client_address=node"
             )));
         }
-        let earlier = spec.ports.get(..i).unwrap_or_default();
+        let earlier = spec.endpoint.ports.get(..i).unwrap_or_default();
         if port.published != 0 && earlier.iter().any(|p| collide(p, port)) {
             return Err(CommandError::bad(
                 "EndpointSpec: duplicate published ports provided",
@@ -67,11 +68,15 @@ pub(super) fn allocate(
     spec: &ServiceSpec,
     had: &[PortSpec],
 ) -> Result<(Vec<PortSpec>, u16), CommandError> {
-    let others = || state.services.values().filter(|s| s.id != *service);
-    let mut ports = spec.ports.clone();
+    let others = |published| {
+        let there = state.services_at(Key::Port(published));
+        there.filter(|s| s.id != *service)
+    };
+    let mut ports = spec.endpoint.ports.clone();
     for port in ports.iter().filter(|p| p.published != 0) {
-        for other in others() {
-            for taken in other.ports.iter().filter(|t| collide(t, port)) {
+        for other in others(port.published) {
+            let theirs = other.endpoint.ports.iter();
+            for taken in theirs.filter(|t| collide(t, port)) {
                 let how = match (port.mode, taken.mode) {
                     // Only the scheduler knows whether two of these meet on one node.
                     (PublishMode::Host, PublishMode::Host) => continue,
@@ -113,7 +118,7 @@ pub(super) fn allocate(
                 ..ports[i].clone()
             };
             !ports.iter().any(|p| collide(p, &wanted))
-                && !others().any(|s| s.ports.iter().any(|p| collide(p, &wanted)))
+                && !others(*published).any(|s| s.endpoint.ports.iter().any(|p| collide(p, &wanted)))
         });
         let published = free.ok_or_else(|| {
             CommandError::conflict(format!(

@@ -1,210 +1,26 @@
-//! The desired state as one value, and the changes that a log can carry.
+//! The desired state as one value.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-use weft_model::assignment::GossipKey;
 use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
 use weft_model::objects::{
-    Cluster, EndingService, Endpoint, Meta, Network, Node, Role, Service, StaticPeer, Task,
+    Cluster, EndingService, Endpoint, Network, Node, Service, StaticPeer, Task, Version,
 };
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::keys::RingState;
+use super::index::{Index, Key};
+use super::object::{AddressCursor, Change, Counters, Object, ObjectId};
+use super::recent::RecentChanges;
+use super::secrets::Secrets;
+use super::table::Table;
 
-/// What must stay between managers: join secrets and gossip keys. Never logged.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub struct Secrets {
-    /// Last part of the worker join token.
-    pub worker: [u8; 16],
-    /// Last part of the manager join token.
-    pub manager: [u8; 16],
-    /// The first seals, all open. The next one comes second, the one before last.
-    pub gossip_keys: Vec<GossipKey>,
-    /// Where their rotation is.
-    #[serde(default)]
-    pub gossip_ring: RingState,
-}
-
-impl Secrets {
-    /// The join secret that gives `role`.
-    #[must_use]
-    pub fn join(&self, role: Role) -> &[u8; 16] {
-        match role {
-            Role::Worker => &self.worker,
-            Role::Manager => &self.manager,
-        }
-    }
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets(..)")
-    }
-}
-
-/// Where serial allocation goes on, so that what was just freed is not handed out at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Last allocated VXLAN network identifier; 0 before the first.
-    pub last_vni: u32,
-    /// Last subnet that was cut from a pool.
-    pub last_subnet: Option<IpNet>,
-    /// Last dynamic port; 0 before the first.
-    pub last_port: u16,
-}
-
-/// Last allocated address of each subnet of one network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressCursor {
-    /// Which network.
-    pub network: NetworkId,
-    /// At most one address of each subnet.
-    pub last: Vec<IpAddr>,
-}
-
-/// Anything that the desired state holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Object {
-    /// Settings; there is one.
-    Cluster(Box<Cluster>),
-    /// Join secrets and gossip keys; there is one.
-    Secrets(Box<Secrets>),
-    /// Allocation counters; there is one.
-    Counters(Counters),
-    /// Address cursor of a network.
-    Cursor(AddressCursor),
-    /// A member.
-    Node(Box<Node>),
-    /// A network.
-    Network(Box<Network>),
-    /// A service.
-    Service(Box<Service>),
-    /// A removed service whose tasks have not ended.
-    Ending(EndingService),
-    /// A task.
-    Task(Box<Task>),
-    /// An endpoint.
-    Endpoint(Box<Endpoint>),
-    /// A static peer.
-    Peer(StaticPeer),
-}
-
-/// Names one object of the desired state.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectId {
-    /// The cluster's settings.
-    Cluster,
-    /// The cluster's secrets.
-    Secrets,
-    /// The allocation counters.
-    Counters,
-    /// Address cursor of that network.
-    Cursor(NetworkId),
-    /// A member.
-    Node(NodeId),
-    /// A network.
-    Network(NetworkId),
-    /// A service.
-    Service(ServiceId),
-    /// A removed service whose tasks have not ended.
-    Ending(ServiceId),
-    /// A task.
-    Task(TaskId),
-    /// An endpoint.
-    Endpoint(EndpointId),
-    /// A static peer.
-    Peer(PeerId),
-}
-
-impl Object {
-    /// Name of the object.
-    #[must_use]
-    pub fn id(&self) -> ObjectId {
-        match self {
-            Self::Cluster(_) => ObjectId::Cluster,
-            Self::Secrets(_) => ObjectId::Secrets,
-            Self::Counters(_) => ObjectId::Counters,
-            Self::Cursor(c) => ObjectId::Cursor(c.network.clone()),
-            Self::Node(n) => ObjectId::Node(n.id.clone()),
-            Self::Network(n) => ObjectId::Network(n.id.clone()),
-            Self::Service(s) => ObjectId::Service(s.id.clone()),
-            Self::Ending(s) => ObjectId::Ending(s.id.clone()),
-            Self::Task(t) => ObjectId::Task(t.id.clone()),
-            Self::Endpoint(e) => ObjectId::Endpoint(e.attachment.endpoint.clone()),
-            Self::Peer(p) => ObjectId::Peer(p.id.clone()),
-        }
-    }
-
-    /// Versions and times, of those objects that have them.
-    pub(super) fn meta_mut(&mut self) -> Option<&mut Meta> {
-        match self {
-            Self::Cluster(o) => Some(&mut o.meta),
-            Self::Node(o) => Some(&mut o.meta),
-            Self::Network(o) => Some(&mut o.meta),
-            Self::Service(o) => Some(&mut o.meta),
-            Self::Task(o) => Some(&mut o.meta),
-            Self::Secrets(_)
-            | Self::Counters(_)
-            | Self::Cursor(_)
-            | Self::Ending(_)
-            | Self::Endpoint(_)
-            | Self::Peer(_) => None,
-        }
-    }
-}
-
-macro_rules! boxed_object {
-    ($($type:ident => $variant:ident),*) => {$(
-        impl From<$type> for Object {
-            fn from(o: $type) -> Self {
-                Self::$variant(Box::new(o))
-            }
-        }
-    )*};
-}
-boxed_object!(Cluster => Cluster, Secrets => Secrets, Node => Node, Network => Network,
-    Service => Service, Task => Task, Endpoint => Endpoint);
-
-impl From<EndingService> for Object {
-    fn from(o: EndingService) -> Self {
-        Self::Ending(o)
-    }
-}
-
-impl From<StaticPeer> for Object {
-    fn from(o: StaticPeer) -> Self {
-        Self::Peer(o)
-    }
-}
-
-/// One step of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Change {
-    /// Creates or replaces.
-    Put(Object),
-    /// Removes; no error when it is gone already.
-    Delete(ObjectId),
-}
-
-impl Change {
-    /// What it changes.
-    #[must_use]
-    pub fn id(&self) -> ObjectId {
-        match self {
-            Self::Put(object) => object.id(),
-            Self::Delete(id) => id.clone(),
-        }
-    }
-}
-
-/// Everything that must not fork. Ordered maps, so that every reader sees one order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that must not fork. Ordered tables, so that every reader sees one order.
+///
+/// A copy costs a few pointers, and a change what it changes. Beside the objects there are an index
+/// of them and the last changes, which both follow from the objects and how they came: two states
+/// are equal when their versions and objects are.
+#[derive(Clone, Default)]
 pub struct ClusterState {
     /// Counts applied batches of changes.
     pub version: u64,
@@ -215,22 +31,39 @@ pub struct ClusterState {
     /// Allocation counters.
     pub counters: Counters,
     /// Address cursors.
-    pub cursors: BTreeMap<NetworkId, AddressCursor>,
+    pub cursors: Table<NetworkId, AddressCursor>,
     /// Members.
-    pub nodes: BTreeMap<NodeId, Node>,
+    pub nodes: Table<NodeId, Node>,
     /// Networks.
-    pub networks: BTreeMap<NetworkId, Network>,
+    pub networks: Table<NetworkId, Network>,
     /// Services.
-    pub services: BTreeMap<ServiceId, Service>,
+    pub services: Table<ServiceId, Service>,
     /// Removed services whose tasks have not ended.
-    #[serde(default)]
-    pub ending: BTreeMap<ServiceId, EndingService>,
+    pub ending: Table<ServiceId, EndingService>,
     /// Tasks, wanted and remembered.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: Table<TaskId, Task>,
     /// Endpoints of `network connect`.
-    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub endpoints: Table<EndpointId, Endpoint>,
     /// Static peers.
-    pub peers: BTreeMap<PeerId, StaticPeer>,
+    pub peers: Table<PeerId, StaticPeer>,
+    /// Follows every change of the tables.
+    index: Index,
+    /// What the last batches changed.
+    recent: RecentChanges,
+}
+
+/// Objects of one kind by a key of the index, in the order of their ids.
+macro_rules! listed {
+    ($($name:ident: $table:ident, $kind:ident($id:ident) => $object:ident;)*) => {$(
+        pub(super) fn $name(&self, key: Key) -> impl Iterator<Item = &$object> {
+            let listed = self.index.listed(key, ObjectId::$kind($id::default()));
+            let ids = listed.map_while(|id| match id {
+                ObjectId::$kind(id) => Some(id),
+                _ => None,
+            });
+            ids.filter_map(move |id| self.$table.get(id))
+        }
+    )*};
 }
 
 impl ClusterState {
@@ -240,53 +73,73 @@ impl ClusterState {
             self.apply_one(change.clone());
         }
         self.version += 1;
+        let changed = changes.iter().map(Change::id).collect();
+        self.recent.record(self.version, changed);
     }
 
     pub(super) fn apply_one(&mut self, change: Change) {
         match change {
             Change::Put(mut object) => {
-                let before = self.get(&object.id());
-                let version = before.and_then(|mut o| o.meta_mut().map(|m| m.version));
-                if let Some(meta) = object.meta_mut() {
-                    meta.version = version.unwrap_or(0) + 1;
+                let version = self.next_version(&object.id());
+                let same = object.meta().is_none_or(|meta| meta.version == version);
+                if !same && let Some(meta) = object.meta_mut() {
+                    meta.version = version;
                 }
                 self.put(object);
             }
-            Change::Delete(id) => self.delete(&id),
+            Change::Delete(id) => self.replace(&id, None),
+        }
+    }
+
+    /// The version that an object has once it is put.
+    pub(super) fn next_version(&self, id: &ObjectId) -> Version {
+        let before = self.get(id);
+        let version = before.as_ref().and_then(Object::meta).map(|m| m.version);
+        Version {
+            index: version.unwrap_or_default().index + 1,
         }
     }
 
     /// Puts an object as it is, version included: for loading from disk.
     pub fn put(&mut self, object: Object) {
+        self.replace(&object.id(), Some(object));
+    }
+
+    /// The only way to change an object.
+    fn replace(&mut self, id: &ObjectId, object: Option<Object>) {
+        let before = self.get(id);
+        self.index.replace(id, before.as_ref(), object.as_ref());
+        match object {
+            Some(object) => self.store(object),
+            None => self.delete(id),
+        }
+    }
+
+    fn store(&mut self, object: Object) {
         match object {
             Object::Cluster(o) => self.cluster = Some(*o),
             Object::Secrets(o) => self.secrets = Some(*o),
             Object::Counters(o) => self.counters = o,
-            Object::Cursor(o) => {
-                self.cursors.insert(o.network.clone(), o);
-            }
-            Object::Node(o) => {
-                self.nodes.insert(o.id.clone(), *o);
-            }
-            Object::Network(o) => {
-                self.networks.insert(o.id.clone(), *o);
-            }
-            Object::Service(o) => {
-                self.services.insert(o.id.clone(), *o);
-            }
-            Object::Ending(o) => {
-                self.ending.insert(o.id.clone(), o);
-            }
-            Object::Task(o) => {
-                self.tasks.insert(o.id.clone(), *o);
-            }
-            Object::Endpoint(o) => {
-                self.endpoints.insert(o.attachment.endpoint.clone(), *o);
-            }
-            Object::Peer(o) => {
-                self.peers.insert(o.id.clone(), o);
-            }
+            Object::Cursor(o) => self.cursors.insert(o.network.clone(), o),
+            Object::Node(o) => self.nodes.insert(o.id.clone(), o),
+            Object::Network(o) => self.networks.insert(o.id.clone(), o),
+            Object::Service(o) => self.services.insert(o.id.clone(), o),
+            Object::Ending(o) => self.ending.insert(o.id.clone(), o),
+            Object::Task(o) => self.tasks.insert(o.id.clone(), self.with_shared_spec(o)),
+            Object::Endpoint(o) => self.endpoints.insert(o.attachment.endpoint.clone(), o),
+            Object::Peer(o) => self.peers.insert(o.id.clone(), o),
         }
+    }
+
+    /// Tasks of a service share what it says of them, also those that were read from somewhere.
+    fn with_shared_spec(&self, mut task: Arc<Task>) -> Arc<Task> {
+        if let Some(service) = self.services.get(&task.service)
+            && !Arc::ptr_eq(&task.spec, &service.spec.task)
+            && task.spec == service.spec.task
+        {
+            Arc::make_mut(&mut task).spec = Arc::clone(&service.spec.task);
+        }
+        task
     }
 
     fn delete(&mut self, id: &ObjectId) {
@@ -294,32 +147,32 @@ impl ClusterState {
             ObjectId::Cluster => self.cluster = None,
             ObjectId::Secrets => self.secrets = None,
             ObjectId::Counters => self.counters = Counters::default(),
-            ObjectId::Cursor(id) => drop(self.cursors.remove(id)),
-            ObjectId::Node(id) => drop(self.nodes.remove(id)),
-            ObjectId::Network(id) => drop(self.networks.remove(id)),
-            ObjectId::Service(id) => drop(self.services.remove(id)),
-            ObjectId::Ending(id) => drop(self.ending.remove(id)),
-            ObjectId::Task(id) => drop(self.tasks.remove(id)),
-            ObjectId::Endpoint(id) => drop(self.endpoints.remove(id)),
-            ObjectId::Peer(id) => drop(self.peers.remove(id)),
+            ObjectId::Cursor(id) => self.cursors.remove(id),
+            ObjectId::Node(id) => self.nodes.remove(id),
+            ObjectId::Network(id) => self.networks.remove(id),
+            ObjectId::Service(id) => self.services.remove(id),
+            ObjectId::Ending(id) => self.ending.remove(id),
+            ObjectId::Task(id) => self.tasks.remove(id),
+            ObjectId::Endpoint(id) => self.endpoints.remove(id),
+            ObjectId::Peer(id) => self.peers.remove(id),
         }
     }
 
-    /// A copy of one object.
+    /// One object. Settings, secrets and counters are copied, all others shared with the state.
     #[must_use]
     pub fn get(&self, id: &ObjectId) -> Option<Object> {
         match id {
             ObjectId::Cluster => self.cluster.clone().map(Object::from),
             ObjectId::Secrets => self.secrets.clone().map(Object::from),
             ObjectId::Counters => Some(Object::Counters(self.counters.clone())),
-            ObjectId::Cursor(id) => self.cursors.get(id).cloned().map(Object::Cursor),
-            ObjectId::Node(id) => self.nodes.get(id).cloned().map(Object::from),
-            ObjectId::Network(id) => self.networks.get(id).cloned().map(Object::from),
-            ObjectId::Service(id) => self.services.get(id).cloned().map(Object::from),
-            ObjectId::Ending(id) => self.ending.get(id).cloned().map(Object::from),
-            ObjectId::Task(id) => self.tasks.get(id).cloned().map(Object::from),
-            ObjectId::Endpoint(id) => self.endpoints.get(id).cloned().map(Object::from),
-            ObjectId::Peer(id) => self.peers.get(id).cloned().map(Object::from),
+            ObjectId::Cursor(id) => self.cursors.shared(id).cloned().map(Object::Cursor),
+            ObjectId::Node(id) => self.nodes.shared(id).cloned().map(Object::Node),
+            ObjectId::Network(id) => self.networks.shared(id).cloned().map(Object::Network),
+            ObjectId::Service(id) => self.services.shared(id).cloned().map(Object::Service),
+            ObjectId::Ending(id) => self.ending.shared(id).cloned().map(Object::Ending),
+            ObjectId::Task(id) => self.tasks.shared(id).cloned().map(Object::Task),
+            ObjectId::Endpoint(id) => self.endpoints.shared(id).cloned().map(Object::Endpoint),
+            ObjectId::Peer(id) => self.peers.shared(id).cloned().map(Object::Peer),
         }
     }
 
@@ -340,6 +193,8 @@ impl ClusterState {
             tasks,
             endpoints,
             peers,
+            index: _,
+            recent: _,
         } = self;
         let mut ids = vec![ObjectId::Counters];
         ids.extend(cluster.is_some().then_some(ObjectId::Cluster));
@@ -355,14 +210,102 @@ impl ClusterState {
         ids
     }
 
+    /// What changed since this state had version `seen`; nothing when that is too long ago to say.
+    #[must_use]
+    pub fn changed_since(&self, seen: u64) -> Option<BTreeSet<&ObjectId>> {
+        self.recent.since(seen, self.version)
+    }
+
+    /// Ways to objects other than by their id.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// The network that published ports travel on.
     #[must_use]
     pub fn ingress(&self) -> Option<&Network> {
-        self.networks.values().find(|n| n.spec.ingress)
+        self.networks_at(Key::Ingress).next()
     }
 
     /// Tasks of one service.
-    pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Task> {
-        self.tasks.values().filter(move |t| t.service == *service)
+    pub fn tasks_of<'a>(&'a self, service: &ServiceId) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.tasks_at(Key::Service(service.clone()))
+    }
+
+    /// Tasks that were given to a node and are not forgotten.
+    pub fn tasks_on<'a>(&'a self, node: &NodeId) -> impl Iterator<Item = &'a Task> + use<'a> {
+        self.tasks_at(Key::Node(node.clone()))
+    }
+
+    /// Endpoints of `network connect` on a node.
+    pub fn endpoints_on<'a>(
+        &'a self,
+        node: &NodeId,
+    ) -> impl Iterator<Item = &'a Endpoint> + use<'a> {
+        self.endpoints_at(Key::Node(node.clone()))
+    }
+
+    listed! {
+        nodes_at: nodes, Node(NodeId) => Node;
+        networks_at: networks, Network(NetworkId) => Network;
+        services_at: services, Service(ServiceId) => Service;
+        tasks_at: tasks, Task(TaskId) => Task;
+        endpoints_at: endpoints, Endpoint(EndpointId) => Endpoint;
+        peers_at: peers, Peer(PeerId) => StaticPeer;
+    }
+}
+
+impl PartialEq for ClusterState {
+    fn eq(&self, other: &Self) -> bool {
+        // As in `ids`.
+        let Self {
+            version,
+            cluster,
+            secrets,
+            counters,
+            cursors,
+            nodes,
+            networks,
+            services,
+            ending,
+            tasks,
+            endpoints,
+            peers,
+            index: _,
+            recent: _,
+        } = self;
+        *version == other.version
+            && *cluster == other.cluster
+            && *secrets == other.secrets
+            && *counters == other.counters
+            && *cursors == other.cursors
+            && *nodes == other.nodes
+            && *networks == other.networks
+            && *services == other.services
+            && *ending == other.ending
+            && *tasks == other.tasks
+            && *endpoints == other.endpoints
+            && *peers == other.peers
+    }
+}
+
+impl Eq for ClusterState {}
+
+impl fmt::Debug for ClusterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterState")
+            .field("version", &self.version)
+            .field("cluster", &self.cluster)
+            .field("secrets", &self.secrets)
+            .field("counters", &self.counters)
+            .field("cursors", &self.cursors)
+            .field("nodes", &self.nodes)
+            .field("networks", &self.networks)
+            .field("services", &self.services)
+            .field("ending", &self.ending)
+            .field("tasks", &self.tasks)
+            .field("endpoints", &self.endpoints)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
     }
 }

@@ -1,49 +1,60 @@
-//! Where the desired state lives: one file today, a replicated log later.
-
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+//! What those who plan hear of where the desired state lives: one file, or a replicated log.
 
 use weft_model::id::NodeId;
 
-use super::state::{Change, ClusterState};
+use crate::machine::Stale;
 
-/// A boxed future, so that the trait stays usable behind a pointer.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Why a proposal did not make it into the state.
+/// Why changes did not make it into the state. Nothing changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// Someone else changed the state since it was read: plan again. Nothing changed.
-    #[error("update out of sequence: planned on version {planned}, the state is at {actual}")]
-    Stale {
-        /// Version that the changes were planned on.
-        planned: u64,
-        /// Version of the state now.
-        actual: u64,
+    /// Someone else changed the state since it was read: plan again.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// Another manager decides, or none does.
+    #[error("{}", not_led(leader.as_ref()))]
+    NotLeader {
+        /// Who does, as far as this manager knows.
+        leader: Option<NodeId>,
     },
-    /// The store cannot write (disk full, no quorum). Nothing changed.
+    /// The disk does not take it, for this reason.
     #[error("cannot store the change: {0}")]
-    Storage(String),
+    Disk(String),
+    /// The manager is about to end.
+    #[error("cannot store the change: the manager is stopping")]
+    Closed,
 }
 
-/// Holds the desired state. Every accepted proposal is durable before `propose` returns.
-pub trait DesiredStore: Send + Sync + 'static {
-    /// The newest state that this store knows.
-    fn state(&self) -> Arc<ClusterState>;
+/// Docker's words where it has some.
+fn not_led(leader: Option<&NodeId>) -> String {
+    match leader {
+        Some(leader) => {
+            format!("this manager does not lead the swarm: node {leader} does, ask there")
+        }
+        None => {
+            "The swarm does not have a leader. It's possible that too few managers are online. \
+                 Make sure more than half of the managers are online."
+                .to_owned()
+        }
+    }
+}
 
-    /// Waits until the state is newer than version `seen`, and returns it.
-    fn watch(&self, seen: u64) -> BoxFuture<'_, Arc<ClusterState>>;
+/// Whether a manager decides for its cluster. Of all managers one does, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leadership {
+    /// This one does: it plans, judges nodes and certifies them.
+    Leader,
+    /// It only keeps a copy of the state.
+    Follower {
+        /// Who decides, as far as it knows.
+        leader: Option<NodeId>,
+    },
+}
 
-    /// Applies `changes` that were planned on version `base`, all or nothing; returns the new
-    /// state.
-    fn propose(
-        &self,
-        base: u64,
-        changes: Vec<Change>,
-    ) -> BoxFuture<'_, Result<Arc<ClusterState>, ProposeError>>;
-
-    /// Managers that hold a copy, the leader first.
-    fn members(&self) -> Vec<NodeId>;
+impl Leadership {
+    /// True of the manager that decides.
+    #[must_use]
+    pub const fn leads(&self) -> bool {
+        matches!(self, Self::Leader)
+    }
 }

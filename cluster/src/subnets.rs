@@ -4,10 +4,9 @@
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_model::objects::{Network, NetworkSpec, Subnet};
+use weft_model::objects::{Ipam, Network, NetworkSpec, Subnet};
 
 use super::error::CommandError;
-use super::ipam::first_host;
 use super::routes::{HostRoute, claim_on, first_free, overlap};
 use super::state::ClusterState;
 
@@ -38,7 +37,7 @@ const FORBIDDEN: [(&str, &str); 8] = [
 
 fn taken_by<'a>(state: &'a ClusterState, cidr: &IpNet) -> Option<(&'a Network, IpNet)> {
     state.networks.values().find_map(|n| {
-        n.subnets
+        n.subnets()
             .iter()
             .find(|s| overlap(&s.cidr, cidr))
             .map(|s| (n, s.cidr))
@@ -217,9 +216,9 @@ pub(super) fn allocate(
     spec: &NetworkSpec,
     vni: u32,
     reserved: &[HostRoute],
-) -> Result<(Vec<Subnet>, Option<IpNet>), CommandError> {
+) -> Result<(Ipam, Option<IpNet>), CommandError> {
     let mut cidrs: Vec<IpNet> = Vec::new();
-    for cidr in &spec.subnets {
+    for Subnet { cidr, .. } in &spec.ipam.config {
         check(state, &spec.name, cidr, reserved)?;
         if let Some(other) = cidrs.iter().find(|c| overlap(c, cidr)) {
             return Err(CommandError::bad(format!(
@@ -239,12 +238,5 @@ pub(super) fn allocate(
         cidrs.push(next_ipv6(state, &spec.name, vni, reserved)?);
     }
     cidrs.sort_by_key(|c| matches!(c, IpNet::V6(_)));
-    let subnets = cidrs
-        .into_iter()
-        .map(|cidr| Subnet {
-            cidr,
-            gateway: first_host(&cidr),
-        })
-        .collect();
-    Ok((subnets, from_pool))
+    Ok((cidrs.into_iter().collect(), from_pool))
 }

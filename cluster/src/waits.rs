@@ -5,14 +5,22 @@
 //! ago lose its addresses. So the time of day only says how long something had waited when it was
 //! first seen.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use weft_model::objects::{NodeState, TaskState};
+use weft_model::objects::NodeState;
 
-use super::orchestrator::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS};
-use super::scheduler::is_eligible;
-use super::state::{ClusterState, ObjectId};
+use super::conditions::{is_active, is_eligible};
+use super::index::Key;
+use super::object::ObjectId;
+use super::state::ClusterState;
+
+/// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
+pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// A node that carries no traffic has this long to mend before its tasks move: an agent that is
+/// restarted, or a cable that is pulled and put back, must not move everything.
+pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 
 /// What waits in a state, and since when. Made anew with each start: the clock of the process it
 /// belongs to is all it knows.
@@ -39,13 +47,10 @@ impl Waits {
     /// the time since some fixed moment, on a clock that is never set and never goes back.
     pub fn look(&mut self, state: &ClusterState, now: u64, steady: Duration) {
         self.steady = steady;
-        let tasks = state.tasks.values();
-        let tasks = tasks
-            .filter(|task| task.desired == TaskState::Ready)
-            .map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
-        let nodes = state.nodes.values();
-        let nodes = nodes.filter_map(|node| {
-            let since = match (node.state, &node.impaired) {
+        let tasks = state.tasks_at(Key::Delayed);
+        let tasks = tasks.map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
+        let nodes = state.nodes_at(Key::Away).filter_map(|node| {
+            let since = match (node.status.state, &node.status.impaired) {
                 (NodeState::Down, _) => node.meta.updated_at,
                 (_, impaired) => impaired.as_ref()?.since,
             };
@@ -82,38 +87,41 @@ impl Waits {
     #[must_use]
     pub fn next_deadline(&self, state: &ClusterState) -> Option<Duration> {
         let ring = state.secrets.as_ref();
-        let ring = ring.map(|secrets| self.over(&ObjectId::Secrets, secrets.ring_wait_ms()));
+        let ring = ring.map(|secrets| {
+            self.over(
+                &ObjectId::Secrets,
+                Duration::from_millis(secrets.ring_wait_ms()),
+            )
+        });
         self.next_of_tasks(state).into_iter().chain(ring).min()
     }
 
     /// The same of tasks alone.
     pub(super) fn next_of_tasks(&self, state: &ClusterState) -> Option<Duration> {
-        let tasks = state.tasks.values();
-        let restarts = tasks
-            .clone()
-            .filter(|task| task.desired == TaskState::Ready)
-            .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart_delay_ms));
-        let orphans = tasks
-            .filter(|task| !task.status.state.is_terminal())
-            .filter_map(|task| state.nodes.get(task.node.as_ref()?))
-            .filter(|node| node.state == NodeState::Down)
-            .map(|node| self.over(&ObjectId::Node(node.id.clone()), ORPHAN_AFTER_MS));
+        let restarts = state
+            .tasks_at(Key::Delayed)
+            .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart.delay));
         // Where there is no better node they stay.
-        let wanted = if state.nodes.values().any(is_eligible) {
-            state.tasks.values()
-        } else {
-            Default::default()
-        };
-        let moves = wanted
-            .filter(|task| task.desired <= TaskState::Running && !task.status.state.is_terminal())
-            .filter_map(|task| state.nodes.get(task.node.as_ref()?))
-            .filter(|node| node.state != NodeState::Down && node.impaired.is_some())
-            .map(|node| self.over(&ObjectId::Node(node.id.clone()), IMPAIRED_GRACE_MS));
-        restarts.chain(orphans).chain(moves).min()
+        let elsewhere = LazyCell::new(|| state.nodes.values().any(is_eligible));
+        let nodes = state.nodes_at(Key::Away).filter_map(|node| {
+            let limit = if node.status.state == NodeState::Down {
+                let mut left = state.tasks_on(&node.id);
+                left.any(|task| !task.status.state.is_terminal())
+                    .then_some(ORPHAN_AFTER_MS)
+            } else {
+                node.status.impaired.as_ref()?;
+                let mut wanted = state.tasks_at(Key::WantedOn(node.id.clone()));
+                let moves = wanted.any(is_active) && *elsewhere;
+                moves.then_some(IMPAIRED_GRACE_MS)
+            };
+            let limit = Duration::from_millis(limit?);
+            Some(self.over(&ObjectId::Node(node.id.clone()), limit))
+        });
+        restarts.chain(nodes).min()
     }
 
-    fn over(&self, id: &ObjectId, limit_ms: u64) -> Duration {
-        let left = Duration::from_millis(limit_ms).saturating_sub(self.waited(id));
+    fn over(&self, id: &ObjectId, limit: Duration) -> Duration {
+        let left = limit.saturating_sub(self.waited(id));
         self.steady.saturating_add(left)
     }
 }

@@ -13,16 +13,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::sync::{Parker, Unparker};
+use crossbeam_utils::sync::Unparker;
 use weft_wire::DropReason;
 
-use crate::worker::Shared;
-
 /// Records that wait to be read, at most.
-const RECORDS: usize = 1024;
+pub(crate) const RECORDS: usize = 1024;
 
 /// Accounts for records in use. Ports that fall on one share its part.
 const ACCOUNTS: usize = 64;
@@ -113,7 +111,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    fn new(filter: CaptureFilter, reader: Unparker) -> Self {
+    pub(crate) fn new(filter: CaptureFilter, reader: Unparker) -> Self {
         let free = ArrayQueue::new(RECORDS);
         // Both queues hold every record, so that pushing cannot fail.
         while free.push(Record::empty()).is_ok() {}
@@ -198,7 +196,22 @@ impl Capture {
         Some(record)
     }
 
-    fn give_back(&self, record: Record) {
+    /// True when nothing waits for the reader.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty()
+    }
+
+    /// The next record for the reader, who gives it back.
+    pub(crate) fn pop(&self) -> Option<Record> {
+        self.full.pop()
+    }
+
+    /// Frames that were wanted while every record was in use.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn give_back(&self, record: Record) {
         self.held[account_of(record.port.as_ref())].fetch_sub(1, Ordering::Relaxed);
         if self.free.push(record).is_err() {
             tracing::debug!("a capture has more records than it was made with");
@@ -241,75 +254,10 @@ fn now() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Somebody captures already.
-#[derive(Debug, thiserror::Error)]
-#[error("a capture is running on this node already: end it first")]
-pub struct CaptureBusy;
-
-/// The reading end. Dropping it ends the capture.
-#[derive(Debug)]
-pub struct CaptureReader {
-    capture: Arc<Capture>,
-    shared: Arc<Shared>,
-    parker: Parker,
-}
-
-impl CaptureReader {
-    pub(crate) fn start(shared: Arc<Shared>, filter: CaptureFilter) -> Result<Self, CaptureBusy> {
-        let parker = Parker::new();
-        let capture = Arc::new(Capture::new(filter, parker.unparker().clone()));
-        let none: Option<Arc<Capture>> = None;
-        let before = shared
-            .capture
-            .compare_and_swap(&none, Some(Arc::clone(&capture)));
-        if before.is_some() {
-            return Err(CaptureBusy);
-        }
-        // A worker that sleeps need not be woken: it looks before it reads its next frame.
-        Ok(Self {
-            capture,
-            shared,
-            parker,
-        })
-    }
-
-    /// Gives every record that waits to `each`, after waiting for the first at most `timeout`.
-    /// Returns how many there were.
-    pub fn read(&self, timeout: Duration, mut each: impl FnMut(&Record)) -> usize {
-        if self.capture.full.is_empty() {
-            self.parker.park_timeout(timeout);
-        }
-        let mut count = 0;
-        // Bounded, so that a flood does not keep the caller.
-        while count < RECORDS
-            && let Some(record) = self.capture.full.pop()
-        {
-            each(&record);
-            count += 1;
-            self.capture.give_back(record);
-        }
-        count
-    }
-
-    /// Frames that were wanted while every record was in use.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.capture.lost.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for CaptureReader {
-    fn drop(&mut self) {
-        self.shared.capture.store(None);
-        // An idle worker would hold the records until its next frame.
-        for inbox in &self.shared.inboxes {
-            inbox.wakeup.notify();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crossbeam_utils::sync::Parker;
+
     use super::*;
 
     fn capture(filter: CaptureFilter) -> Capture {

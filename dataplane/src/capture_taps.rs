@@ -8,7 +8,7 @@ use std::ops::Range;
 use weft_wire::{DropReason, VnetHdr, vxlan};
 
 use crate::capture::{Fate, Record};
-use crate::egress::Held;
+use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::worker::Worker;
 

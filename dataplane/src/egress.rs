@@ -10,25 +10,11 @@ use weft_wire::frame::{Frame, parse};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, offload, reply};
 
 use crate::capture::Fate;
+use crate::frame_slot::{Held, Slot};
 use crate::node_frames::keep_for_node;
 use crate::port::Port;
 use crate::snapshot::{MeshPort, Snapshot};
 use crate::worker::{PORT_BUDGET, Worker, context};
-
-/// A frame in a slot of the send queue.
-#[derive(Debug, Clone)]
-pub(crate) struct Held {
-    /// Bytes of the slots, virtio header excluded.
-    pub(crate) frame: Range<usize>,
-    pub(crate) vnet: VnetHdr,
-}
-
-/// Whether the slot must stay untouched until the flush.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Kept,
-    Free,
-}
 
 impl Worker {
     /// Reads what waits on `port`, up to the budget. False when the device is gone.
@@ -93,18 +79,18 @@ impl Worker {
         };
         match snapshot.switch.egress(port.vni, source, frame, &parsed) {
             Egress::Local(to) => {
-                self.check_mtu(snapshot, port, None, &held, as_ip(&parsed))?;
+                self.check_mtu(snapshot, port, None, &held, parsed.ip())?;
                 self.local_frame(snapshot, port.vni, to, &held, &parsed)
             }
             Egress::Remote(vtep) => {
-                let info = as_ip(&parsed);
+                let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
             }
             Egress::Virtual => {
-                let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
+                let info = parsed.ip().ok_or(DropReason::BadEthertype)?;
                 // A replica that answers its own request sees the service as its client.
                 let cx = context(self.now, snapshot);
                 let frame = self.queue.bytes(held.frame.clone());
@@ -128,7 +114,7 @@ impl Worker {
                 self.service_frame(snapshot, port, &origin, &held, info)
             }
             Egress::Routed => {
-                let info = as_ip(&parsed).ok_or(DropReason::BadEthertype)?;
+                let info = parsed.ip().ok_or(DropReason::BadEthertype)?;
                 self.routed_frame(snapshot, port, &held, info)
             }
             Egress::Answer(answer) => {
@@ -296,7 +282,7 @@ impl Worker {
         held: &Held,
         parsed: &Frame,
     ) -> Result<Slot, DropReason> {
-        let to = match as_ip(parsed) {
+        let to = match parsed.ip() {
             Some(info) => {
                 let frame = &mut self.queue.bytes(held.frame.clone())[..];
                 // The two borrows are of different fields; the frame outlives the verdict only
@@ -324,21 +310,6 @@ impl Worker {
         Ok(Slot::Free)
     }
 
-    /// Writes a held frame into a port, the virtio header passed through.
-    fn write_held(
-        &mut self,
-        snapshot: &Snapshot,
-        to: weft_wire::PortId,
-        held: &Held,
-    ) -> Result<(), DropReason> {
-        let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
-        let whole = held.frame.start - VnetHdr::LEN..held.frame.end;
-        let written = port.tap.write(self.queue.bytes(whole));
-        let fate = port.took(&written, held.frame.len());
-        self.copy_held(port, held, fate);
-        Ok(())
-    }
-
     /// Answers a ping in place, in the name of the address that was pinged.
     fn echo(&mut self, port: &Arc<Port>, held: &Held, info: &IpInfo) -> Result<Slot, DropReason> {
         let frame = self.queue.bytes(held.frame.clone());
@@ -356,21 +327,5 @@ impl Worker {
         let fate = port.took(&written, len);
         self.copy_held(port, held, fate);
         Ok(Slot::Free)
-    }
-
-    /// Writes the answer in `scratch` back into the port that asked.
-    pub(crate) fn answer(&mut self, port: &Port, len: usize) -> Result<Slot, DropReason> {
-        if len == 0 {
-            return Err(DropReason::UnknownNeighbor);
-        }
-        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len]);
-        Ok(Slot::Free)
-    }
-}
-
-pub(crate) const fn as_ip(frame: &Frame) -> Option<&IpInfo> {
-    match frame {
-        Frame::Ip(info) => Some(info),
-        Frame::Arp(_) => None,
     }
 }

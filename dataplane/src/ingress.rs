@@ -1,22 +1,19 @@
-//! Frames that come from the underlay, and the last steps that they share with local ones.
+//! Frames that come from the underlay, by whichever worker they came first.
 
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_mesh::{Install, ResetTo, Reverse, Target};
+use weft_mesh::Reverse;
 use weft_sys::udp::Received;
 use weft_vxlan::{Destination, Ingress};
 use weft_wire::frame::{self, Frame, TCP, parse};
 use weft_wire::gro::{MAX_SEGMENTS, Offer};
 use weft_wire::{DropReason, GsoKind, IpInfo, PortId, VnetHdr, Vni, ecn, superframe};
 
-use crate::egress::{Slot, as_ip};
-use crate::handover::{Entry, Handover};
+use crate::handover::Handover;
 use crate::node_frames::keep_for_node;
-use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::{RunStart, UNDERLAY_BUDGET, Worker, context};
 
@@ -114,7 +111,7 @@ impl Worker {
             ecn::decapsulate(&mut self.recv.arena_mut()[frame.clone()], message.class)?;
         }
         let parsed = parse(&self.recv.arena()[frame.clone()])?;
-        let Some(info) = as_ip(&parsed) else {
+        let Some(info) = parsed.ip() else {
             self.close_run(snapshot);
             let inner = Inner {
                 vni,
@@ -322,108 +319,6 @@ impl Worker {
         frame.into_boxed_slice()
     }
 
-    /// Carries out what the flow table decided about a frame for local port `to`: the port that
-    /// the frame goes into, or nothing when it was taken care of.
-    pub(crate) fn settle(
-        &mut self,
-        snapshot: &Snapshot,
-        vni: Vni,
-        to: PortId,
-        verdict: Reverse,
-        vnet: &VnetHdr,
-        copy: impl FnOnce(&mut Self) -> Box<[u8]>,
-    ) -> Result<Option<PortId>, DropReason> {
-        let mesh = snapshot.mesh.as_ref().map(|m| m.port);
-        match verdict {
-            // The node's own address: nobody listens there but flows of the mesh.
-            Reverse::NotAFlow if Some(to) == mesh => Err(DropReason::NotAFlow),
-            Reverse::NotAFlow => Ok(Some(to)),
-            Reverse::Rewritten {
-                to: Target::Port(port),
-            } => Ok(Some(port)),
-            Reverse::Rewritten { to: Target::Mesh } => mesh.map(Some).ok_or(DropReason::PortGone),
-            Reverse::Retry {
-                vni,
-                dst_mac,
-                install,
-            } => {
-                self.retry(snapshot, vni, dst_mac, install)?;
-                Err(DropReason::Retried)
-            }
-            Reverse::ToOwner { worker } => {
-                let handover = Handover {
-                    vni,
-                    vnet: *vnet,
-                    frame: copy(self),
-                };
-                let inbox = self
-                    .shared
-                    .inboxes
-                    .get(usize::from(worker))
-                    .ok_or(DropReason::PortGone)?;
-                inbox
-                    .frames
-                    .push(handover)
-                    .map_err(|_| DropReason::FlowTableFull)?;
-                inbox.wakeup.notify();
-                Ok(None)
-            }
-            // Answers of a replica here to a client of another node leave by their port's worker.
-            Reverse::Return { .. } => Err(DropReason::NotAFlow),
-            Reverse::Drop(reason) => Err(reason),
-        }
-    }
-
-    /// Sends the client's SYN to the next replica.
-    fn retry(
-        &mut self,
-        snapshot: &Snapshot,
-        vni: Vni,
-        dst_mac: weft_wire::Mac,
-        install: Option<Install>,
-    ) -> Result<(), DropReason> {
-        let destination = snapshot
-            .switch
-            .lookup(vni, dst_mac)
-            .ok_or(DropReason::NoReplica)?;
-        if let Some(install) = install {
-            self.hand_entry(snapshot, destination, install)?;
-        }
-        let syn = self.flows.retry_frame();
-        let len = syn.len();
-        self.scratch
-            .get_mut(..len)
-            .ok_or(DropReason::Oversized)?
-            .copy_from_slice(syn);
-        match destination {
-            Destination::Local(to) => self.write_scratch(snapshot, to, len),
-            Destination::Remote(vtep) => self.send_scratch(vni, vtep, len),
-        }
-    }
-
-    /// Gives the worker that reads the replica's frames its entry, unless that is this one.
-    pub(crate) fn hand_entry(
-        &self,
-        snapshot: &Snapshot,
-        replica: Destination,
-        install: Install,
-    ) -> Result<(), DropReason> {
-        let Destination::Local(id) = replica else {
-            return Ok(());
-        };
-        let port = snapshot.ports.get(&id).ok_or(DropReason::PortGone)?;
-        if port.worker == self.index {
-            return Ok(());
-        }
-        self.shared
-            .inboxes
-            .get(port.worker)
-            .ok_or(DropReason::PortGone)?
-            .entries
-            .push(Entry::Install(install))
-            .map_err(|_| DropReason::FlowTableFull)
-    }
-
     /// Frames of local replicas that other workers passed on to the owner of the flow.
     pub(crate) fn take_handovers(&mut self, snapshot: &Snapshot) {
         let shared = Arc::clone(&self.shared);
@@ -476,89 +371,5 @@ impl Worker {
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
         self.write_pieces(port, &vnet, &handover.frame);
         Ok(())
-    }
-
-    /// Sends a reset to an end whose peer is gone.
-    pub(crate) fn send_reset(&mut self, snapshot: &Snapshot, to: ResetTo, frame: &[u8]) {
-        let len = frame.len();
-        let Some(out) = self.scratch.get_mut(..len) else {
-            return;
-        };
-        out.copy_from_slice(frame);
-        let sent = match to {
-            ResetTo::Client(Target::Port(id)) => self.write_scratch(snapshot, id, len),
-            ResetTo::Client(Target::Mesh) => snapshot
-                .mesh
-                .as_ref()
-                .ok_or(DropReason::PortGone)
-                .and_then(|m| self.write_scratch(snapshot, m.port, len)),
-            ResetTo::Replica { vni, mac } => match snapshot.switch.lookup(vni, mac) {
-                Some(Destination::Local(id)) => self.write_scratch(snapshot, id, len),
-                Some(Destination::Remote(vtep)) => self.send_scratch(vni, vtep, len),
-                None => Ok(()),
-            },
-        };
-        if let Err(reason) = sent {
-            self.counters().underlay.add(reason);
-        }
-    }
-
-    fn write_scratch(&self, snapshot: &Snapshot, id: PortId, len: usize) -> Result<(), DropReason> {
-        let port = snapshot.ports.get(&id).ok_or(DropReason::PortGone)?;
-        self.write_pieces(port, &VnetHdr::NONE, &self.scratch[..len]);
-        Ok(())
-    }
-
-    /// Queues the frame in `scratch` for a VTEP.
-    pub(crate) fn send_scratch(
-        &mut self,
-        vni: Vni,
-        vtep: SocketAddr,
-        len: usize,
-    ) -> Result<(), DropReason> {
-        let counters = &self.shared.counters[self.index];
-        let slot = self.queue.free_slot(counters);
-        let start = slot.start + VnetHdr::LEN;
-        let frame = start..start + len;
-        self.queue
-            .bytes(frame.clone())
-            .copy_from_slice(&self.scratch[..len]);
-        let info = parse(&self.scratch[..len])?;
-        let kept = self
-            .queue
-            .push(vni, vtep, &VnetHdr::NONE, as_ip(&info), frame, counters)?;
-        if kept == Slot::Kept {
-            self.queue.keep_slot(start + len);
-        }
-        Ok(())
-    }
-
-    /// Writes a virtio header and a frame into a port.
-    pub(crate) fn write_pieces(&self, port: &Port, vnet: &VnetHdr, frame: &[u8]) {
-        self.write_pieces_of(port, vnet, frame, &(0..frame.len()), &[]);
-    }
-
-    /// Writes a virtio header and pieces of `arena` into a port, as one frame.
-    fn write_pieces_of(
-        &self,
-        port: &Port,
-        vnet: &VnetHdr,
-        arena: &[u8],
-        head: &Range<usize>,
-        tails: &[Range<usize>],
-    ) {
-        let mut header = [0; VnetHdr::LEN];
-        vnet.emit(&mut header);
-        let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 2];
-        pieces[0] = IoSlice::new(&header);
-        pieces[1] = IoSlice::new(&arena[head.clone()]);
-        let mut len = head.len();
-        for (piece, tail) in pieces[2..].iter_mut().zip(tails) {
-            *piece = IoSlice::new(&arena[tail.clone()]);
-            len += tail.len();
-        }
-        let written = port.tap.writev(&pieces[..2 + tails.len()]);
-        let fate = port.took(&written, len);
-        self.copy_pieces(port, &pieces[1..2 + tails.len()], fate);
     }
 }

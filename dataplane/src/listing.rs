@@ -1,12 +1,13 @@
 //! Flows of all workers, for people: each worker tells a piece of its table at a time, between
 //! packets.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use weft_mesh::FlowRow;
 
-use crate::start::Dataplane;
+use crate::handover::FlowQuestion;
+use crate::shared::Shared;
 use crate::worker::Worker;
 
 /// Places of a table that a worker looks at in one round: some 20 µs.
@@ -17,16 +18,6 @@ const PIECES: usize = 64;
 pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 /// How long nobody may say anything before the rest is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Who may ask a worker at once.
-pub(crate) const QUESTIONS: usize = 4;
-
-/// Somebody who wants to know the flows of a worker.
-#[derive(Debug)]
-pub(crate) struct Question {
-    answer: SyncSender<Vec<FlowRow>>,
-    /// Place of the table to go on at.
-    next: usize,
-}
 
 /// The flows of all workers, as they come in.
 #[derive(Debug)]
@@ -36,6 +27,21 @@ pub struct FlowListing {
 }
 
 impl FlowListing {
+    /// Asks every worker for its flows.
+    pub(crate) fn ask(shared: &Shared) -> Self {
+        let (answer, answers) = sync_channel(PIECES);
+        let mut complete = true;
+        for inbox in &shared.inboxes {
+            let question = FlowQuestion {
+                answer: answer.clone(),
+                next: 0,
+            };
+            complete &= inbox.questions.push(question).is_ok();
+            inbox.wakeup.notify();
+        }
+        Self { answers, complete }
+    }
+
     /// Collects the flows that `keep` lets through, `limit` at most. Blocks: for a large table some
     /// hundred milliseconds. The second value is false when there may be more.
     #[must_use]
@@ -61,24 +67,6 @@ impl FlowListing {
     }
 }
 
-impl Dataplane {
-    /// Asks every worker for its flows.
-    #[must_use]
-    pub fn flows(&self) -> FlowListing {
-        let (answer, answers) = sync_channel(PIECES);
-        let mut complete = true;
-        for inbox in &self.shared.inboxes {
-            let question = Question {
-                answer: answer.clone(),
-                next: 0,
-            };
-            complete &= inbox.questions.push(question).is_ok();
-            inbox.wakeup.notify();
-        }
-        FlowListing { answers, complete }
-    }
-}
-
 impl Worker {
     /// Tells a piece of the flow table to whoever asks.
     pub(crate) fn tell_flows(&mut self) {
@@ -89,7 +77,7 @@ impl Worker {
         let next = self.flows.list(self.now, question.next, SLICE, &mut rows);
         match question.answer.try_send(rows) {
             Ok(()) => {
-                self.question = next.map(|next| Question { next, ..question });
+                self.question = next.map(|next| FlowQuestion { next, ..question });
             }
             // Nobody waits any more.
             Err(TrySendError::Disconnected(_)) => {}

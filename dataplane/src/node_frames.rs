@@ -6,36 +6,10 @@ use weft_vxlan::Destination;
 use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
 use weft_wire::{DropReason, Fragment, IpInfo, PortId, VnetHdr};
 
+use crate::handover::NodeFrame;
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::worker::{Shared, Worker};
-
-/// Longest frame: Ethernet, IPv6, TCP with all of its options.
-pub const NODE_FRAME_LEN: usize = 14 + 40 + 60;
-/// Frames that may wait in one direction.
-pub(crate) const NODE_FRAMES: usize = 256;
-
-/// A frame of the node, or for it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NodeFrame {
-    bytes: [u8; NODE_FRAME_LEN],
-    len: usize,
-}
-
-impl NodeFrame {
-    /// None when it is too long.
-    pub(crate) fn new(frame: &[u8]) -> Option<Self> {
-        let mut bytes = [0; NODE_FRAME_LEN];
-        bytes.get_mut(..frame.len())?.copy_from_slice(frame);
-        Some(Self {
-            bytes,
-            len: frame.len(),
-        })
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
+use crate::worker::Worker;
 
 /// Keeps an answer to the node; true when it is one. No flow has such a frame. Only what ends or
 /// answers a handshake of the node's own is kept, so that others cannot fill the queue by chance.

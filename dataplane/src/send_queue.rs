@@ -13,8 +13,8 @@ use weft_wire::gso::{self, MAX_SEGMENTS, Segment};
 use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, flow, vxlan};
 
 use crate::counters::WorkerCounters;
-use crate::egress::Slot;
-use crate::worker::Shared;
+use crate::frame_slot::Slot;
+use crate::shared::Shared;
 
 /// Bytes of one slot: virtio header and the longest frame, rounded to cache lines.
 pub(crate) const SLOT_LEN: usize = (VnetHdr::LEN + MAX_FRAME_LEN + 4).next_multiple_of(64);

@@ -7,7 +7,7 @@ use weft_mesh::Reverse;
 use weft_wire::frame::{Frame, parse};
 use weft_wire::{DropReason, IpInfo, Vni};
 
-use crate::egress::Held;
+use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::{Worker, context};

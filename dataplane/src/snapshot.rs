@@ -6,8 +6,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use weft_mesh::{Origin, Services};
-use weft_vxlan::Switch;
+use weft_mesh::{Origin, Services, ServicesBuilder};
+use weft_vxlan::{Switch, SwitchBuilder};
 use weft_wire::{IpInfo, Mac, PortId, Vni, quoted};
 
 use crate::port::Port;
@@ -104,6 +104,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// No networks, no ports: what workers start with.
+    pub(crate) fn empty() -> Self {
+        Self {
+            epoch: 0,
+            switch: SwitchBuilder::new().build(),
+            services: ServicesBuilder::new().build(),
+            ports: PortMap::default(),
+            mesh: None,
+        }
+    }
+
     /// The worker that reads `weft0`, and the answers to the node's own address.
     pub(crate) fn mesh_worker(&self) -> Option<usize> {
         let mesh = self.mesh.as_ref()?;

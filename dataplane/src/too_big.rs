@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_wire::{DropReason, IpInfo};
 
-use crate::egress::Held;
+use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;

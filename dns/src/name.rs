@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_names_that_dns_cannot_carry_are_refused() {
+    fn rfc1035_s2_3_4_configured_names_that_dns_cannot_carry_are_refused() {
         for bad in [
             "",
             "a..b",

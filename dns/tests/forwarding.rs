@@ -445,7 +445,7 @@ fn other_edns_other_transport_and_other_case_are_other_questions() {
 }
 
 #[test]
-fn denials_are_kept_by_their_soa_and_failures_not_at_all() {
+fn rfc2308_s5_denials_are_kept_by_their_soa_and_failures_not_at_all() {
     let mut bench = Bench::new(&[first()]);
     bench.ask(1, "nope.org.");
     let sent = bench.sent[0].clone();
@@ -527,7 +527,7 @@ fn without_upstreams_it_is_servfail() {
 }
 
 #[test]
-fn a_reply_larger_than_the_client_takes_is_cut_and_marked() {
+fn rfc2181_s9_a_reply_larger_than_the_client_takes_is_cut_and_marked() {
     let mut bench = Bench::new(&[first()]);
     bench.ask(1, "example.org.");
     let sent = bench.sent[0].clone();

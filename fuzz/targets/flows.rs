@@ -119,7 +119,6 @@ impl World {
                     ip: at,
                     mac: mac_for_ip(at),
                     local: i % 2 == 0,
-                    weight: 1,
                     draining: bits & 0xc0 == 0x80,
                     load: Arc::clone(&self.loads[i]),
                 }

@@ -174,7 +174,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(view.state(&me.identity().node), Some(MemberState::Alive));
     let own = view.get(Table::Endpoint, &me.identity().node, "own");
     assert_eq!(own.map(|v| &v[..]), Some(&[0][..]), "nobody else writes it");
-    let decoded = view.nodes().count() + view.endpoints().count() + view.loads().count();
+    let loads = view.loads().count() + view.pressures().count();
+    let decoded = view.nodes().count() + view.endpoints().count() + loads;
     let entries = [Table::Node, Table::Endpoint, Table::Load];
     let entries: usize = entries.map(|t| view.entries(t).count()).iter().sum();
     assert_eq!(decoded + view.undecodable(), entries);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
+use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, PressureRecord, Table};
 
 /// A value, decoded. Records that others keep are shared, not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub(crate) enum Said {
     Node(Arc<NodeRecord>),
     Endpoint(Arc<EndpointRecord>),
     Load(LoadRecord),
+    Pressure(PressureRecord),
     /// No record of its table, or under another key than the record's own.
     Undecodable,
     /// Nothing: the entry was deleted, or is of a table that this version does not know.
@@ -17,7 +18,8 @@ pub(crate) enum Said {
 }
 
 impl Said {
-    /// A node speaks of itself under its own id, and of an endpoint under the endpoint's.
+    /// A node speaks of itself under its own id, of its pressure too, and of an endpoint under the
+    /// endpoint's.
     pub(crate) fn of(table: Option<Table>, owner: &str, key: &str, value: &[u8]) -> Self {
         let said = match table {
             Some(Table::Node) => serde_json::from_slice(value)
@@ -28,6 +30,9 @@ impl Said {
                 .ok()
                 .filter(|record: &EndpointRecord| key == record.id.as_str())
                 .map(|record| Self::Endpoint(Arc::new(record))),
+            Some(Table::Load) if key == owner => {
+                serde_json::from_slice(value).ok().map(Self::Pressure)
+            }
             Some(Table::Load) => serde_json::from_slice(value).ok().map(Self::Load),
             None => Some(Self::Nothing),
         };
@@ -57,6 +62,14 @@ mod tests {
             draining: false,
         };
         assert_eq!(said(Table::Load, "e", r#"{"active": 3}"#), Said::Load(load));
+        let hot = r#"{"pressure": 4200}"#;
+        let pressure = Said::Pressure(PressureRecord { pressure: 4200 });
+        assert_eq!(said(Table::Load, "n", hot), pressure);
+        assert_eq!(
+            said(Table::Load, "other", hot),
+            Said::Undecodable,
+            "of itself only"
+        );
         for table in [Table::Node, Table::Endpoint, Table::Load] {
             assert_eq!(said(table, "n", "1"), Said::Undecodable);
         }

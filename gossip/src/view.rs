@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_model::id::NodeId;
-use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, Table};
+use weft_model::records::{EndpointRecord, LoadRecord, NodeRecord, PressureRecord, Table};
 
 use super::entries::{Entries, Rows, table_code};
 use super::said::Said;
@@ -190,6 +190,16 @@ impl NetdbView {
     pub fn reports(&self) -> impl Iterator<Item = (&NodeId, LoadReports)> {
         self.rows(Table::Load)
             .map(|(owner, rows)| (owner, LoadReports(Arc::clone(rows))))
+    }
+
+    /// How much active nodes say that they wait, each of itself, in the order of their ids. Who is not
+    /// among them is calm.
+    pub fn pressures(&self) -> impl Iterator<Item = (&NodeId, PressureRecord)> {
+        self.rows(Table::Load)
+            .filter_map(|(owner, rows)| match rows.get(owner.as_str())?.said {
+                Said::Pressure(record) => Some((owner, record)),
+                _ => None,
+            })
     }
 
     /// How many visible values the typed iterators skip.

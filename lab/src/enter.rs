@@ -6,20 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use weft_sys::namespaces::{self, Kinds};
 use weft_sys::netns::Netns;
 use weft_sys::process::Signal;
 
 /// What to do where.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EnterSpec {
-    /// Process 1 of the machine, as seen from here.
-    pub pid: u32,
-    /// A network namespace of the machine to go on to, as the machine names it.
-    pub netns: Option<PathBuf>,
-    /// Program and arguments.
-    pub command: Vec<String>,
+#[derive(Debug, Args)]
+pub(crate) struct EnterSpec {
+    /// A network namespace of the machine to go on to, as the machine names it
+    #[arg(long)]
+    pub(crate) netns: Option<PathBuf>,
+    /// Process 1 of the machine, as seen from here
+    pub(crate) pid: u32,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
 }
 
 /// Does what the spec says and returns the exit status of the command; 128 and the signal when a
@@ -27,7 +30,7 @@ pub struct EnterSpec {
 ///
 /// # Errors
 /// The machine is gone, or may not be entered; the program does not exist there.
-pub fn run_enter(spec: &EnterSpec) -> anyhow::Result<ExitCode> {
+pub(crate) fn run_enter(spec: &EnterSpec) -> anyhow::Result<ExitCode> {
     namespaces::set_parent_death_signal(Signal::KILL)?;
     let user = in_another_user_namespace(spec.pid)?;
     namespaces::enter_process(
@@ -65,7 +68,7 @@ pub fn run_enter(spec: &EnterSpec) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// One exists, or no permission; those before it were made.
-pub fn run_netns(paths: &[impl AsRef<Path>]) -> anyhow::Result<ExitCode> {
+pub(crate) fn run_netns(paths: &[impl AsRef<Path>]) -> anyhow::Result<ExitCode> {
     for path in paths {
         Netns::create_at(path)?;
     }

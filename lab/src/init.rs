@@ -26,7 +26,7 @@ const MAX_QUICK_ENDS: u32 = 5;
 ///
 /// # Errors
 /// The service cannot be started, or ended quickly too often.
-pub fn run_init(spec_path: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn run_init(spec_path: &Path) -> anyhow::Result<ExitCode> {
     // `lab-node` is the plug: when it is pulled, everything here goes dark.
     namespaces::set_parent_death_signal(Signal::KILL)?;
     let spec = NodeSpec::read(spec_path)?;

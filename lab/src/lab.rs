@@ -1,36 +1,24 @@
 //! A cluster of machines, and what can be done to them.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use weft_sys::netns::Netns;
-use weft_sys::private_folder::{PrivateError, make_private};
 use weft_sys::process::Signal;
-use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
+use crate::birth::Birth;
 use crate::config::{LabConfig, OUTSIDE, SWITCH};
-use crate::node::NodeSpec;
-use crate::output::note;
-use crate::process::{ProcessRef, arg0, children};
-use crate::state::{Machine, State};
+use crate::folder::make_room;
+use crate::machine::{Machine, NodeStatus, STOP_LIMIT};
+use crate::output::{last_words, note};
+use crate::process::ProcessRef;
+use crate::state::State;
 use crate::wiring;
-
-/// `arg0` of an agent.
-const AGENT: &str = "weftd";
-
-/// How long agents may take to stop before the plug is pulled.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
-
-/// Pause between two looks at something that only a look can tell.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A cluster in namespaces. Dropping the value that created it takes everything down, unless
 /// [`Lab::keep`] was called.
@@ -42,23 +30,6 @@ pub struct Lab {
     /// Processes that are children of this one, to be waited for.
     plugs: Vec<Child>,
     owned: bool,
-}
-
-/// What is known of one machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// `node1`, …
-    pub name: String,
-    /// Underlay address.
-    pub addr: Option<IpAddr>,
-    /// False once the plug was pulled.
-    pub up: bool,
-    /// Process id of the agent as this process sees it, while it runs.
-    pub agent_pid: Option<u32>,
-    /// Socket of the node API.
-    pub socket: Option<PathBuf>,
-    /// Output of everything on the machine.
-    pub log: PathBuf,
 }
 
 impl Lab {
@@ -115,55 +86,19 @@ impl Lab {
         addr: Option<IpAddr>,
         wire: impl FnOnce(&Netns) -> anyhow::Result<()>,
     ) -> anyhow::Result<Netns> {
-        let dir = config.dir.join(name);
-        let log = config.log(name);
-        for folder in [Some(dir.as_path()), log.parent()].into_iter().flatten() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
-        }
-        let socket = dir.join("weft.sock");
-        let (service, socket) = match name {
-            SWITCH => (None, None),
-            _ if name != OUTSIDE && !config.agents => (None, None),
-            OUTSIDE if config.outside_args.is_empty() => (None, None),
-            OUTSIDE => (Some(("weft".to_owned(), config.outside_args.clone())), None),
-            _ => {
-                let mut args = vec![
-                    "-H".to_owned(),
-                    format!("unix://{}", socket.display()),
-                    "--data-dir".to_owned(),
-                    dir.join("data").display().to_string(),
-                    "--name".to_owned(),
-                    name.to_owned(),
-                ];
-                args.extend(config.agent_args.iter().cloned());
-                (Some((AGENT.to_owned(), args)), Some(socket))
-            }
-        };
-        let spec = NodeSpec {
-            name: name.to_owned(),
-            lab_dir: config.dir.clone(),
-            service,
-            env: config.env.clone(),
-            parent: config.dies_with_parent.then(std::process::id),
-        };
-        let spec_path = dir.join("spec.json");
-        let text = serde_json::to_vec_pretty(&spec)?;
-        replace_file(&spec_path, &text, PRIVATE, Outlives::Process)
-            .with_context(|| format!("cannot write {}", spec_path.display()))?;
-        let mut birth = Birth::begin(config, &spec_path, &log)?;
+        let mut birth = Birth::begin(config, name)?;
         let started = birth.finish(wire);
         let plug = birth.child.id();
         self.plugs.push(birth.child);
         let (netns, init) =
-            started.with_context(|| format!("cannot start {name}{}", last_words(&log)))?;
+            started.with_context(|| format!("cannot start {name}{}", last_words(&birth.log)))?;
         self.state.machines.push(Machine {
             name: name.to_owned(),
             addr,
             plug: ProcessRef::of(plug)?,
             init: ProcessRef::of(init)?,
-            socket,
-            log,
+            socket: birth.socket,
+            log: birth.log,
         });
         self.state.save()?;
         Ok(netns)
@@ -208,10 +143,7 @@ impl Lab {
     /// # Errors
     /// No such machine.
     pub fn node_addr(&self, node: &str) -> anyhow::Result<IpAddr> {
-        self.state
-            .machine(node)?
-            .addr
-            .with_context(|| format!("{node} has no address"))
+        self.state.machine(node)?.addr()
     }
 
     /// Socket of a node's API.
@@ -219,11 +151,7 @@ impl Lab {
     /// # Errors
     /// No such node.
     pub fn socket(&self, node: &str) -> anyhow::Result<&Path> {
-        self.state
-            .machine(node)?
-            .socket
-            .as_deref()
-            .with_context(|| format!("no agent runs on {node}"))
+        self.state.machine(node)?.socket()
     }
 
     /// File with the output of everything on a machine.
@@ -258,17 +186,7 @@ impl Lab {
 
     fn entering(&self, node: &str, how: &[&str], command: &[&str]) -> anyhow::Result<Command> {
         let machine = self.state.machine(node)?;
-        if !machine.init.is_alive() {
-            bail!("{node} is down");
-        }
-        let mut enter = Command::new(&self.program);
-        enter
-            .arg("lab-enter")
-            .args(how)
-            .arg(machine.init.pid.to_string())
-            .arg("--")
-            .args(command);
-        Ok(enter)
+        machine.entering(&self.program, how, command)
     }
 
     /// Runs a command on a machine and returns what it printed.
@@ -339,17 +257,7 @@ impl Lab {
     /// # Errors
     /// No such machine or namespace.
     pub fn netns(&self, node: &str, path: Option<&Path>) -> anyhow::Result<Netns> {
-        let machine = self.state.machine(node)?;
-        if !machine.init.is_alive() {
-            bail!("{node} is down");
-        }
-        Ok(match path {
-            None => Netns::of_pid(machine.init.pid)?,
-            Some(path) => {
-                let inside = path.strip_prefix("/").unwrap_or(path);
-                Netns::open(Path::new(&format!("/proc/{}/root", machine.init.pid)).join(inside))?
-            }
-        })
+        self.state.machine(node)?.netns(path)
     }
 
     /// Process id of the agent of a node, as this process sees it.
@@ -357,7 +265,7 @@ impl Lab {
     /// # Errors
     /// No such machine.
     pub fn agent_pid(&self, node: &str) -> anyhow::Result<Option<u32>> {
-        Ok(agent_of(self.state.machine(node)?))
+        Ok(self.state.machine(node)?.agent())
     }
 
     /// Pulls the plug of a machine: every process on it is gone at once, and its link.
@@ -366,10 +274,7 @@ impl Lab {
     /// No such machine; the kernel does not let go of it.
     pub fn kill_node(&mut self, node: &str) -> anyhow::Result<()> {
         let machine = self.state.machine(node)?;
-        machine.plug.signal(Signal::KILL)?;
-        if !machine.init.wait_end(STOP_LIMIT)? {
-            bail!("{node} does not end although its plug was pulled");
-        }
+        machine.kill()?;
         let plug = machine.plug.pid;
         for child in &mut self.plugs {
             if child.id() == plug {
@@ -383,20 +288,14 @@ impl Lab {
     ///
     /// # Errors
     /// No such node, it is off already, or it does not end.
-    pub fn stop_node(&mut self, node: &str) -> anyhow::Result<()> {
+    pub fn stop_node(&self, node: &str) -> anyhow::Result<()> {
         self.check_node(node)?;
-        let machine = self.state.machine(node)?.clone();
+        let machine = self.state.machine(node)?;
         if !machine.init.is_alive() {
             bail!("{node} is off already: `weft lab start {node}` starts it");
         }
-        if let Some(pid) = agent_of(&machine) {
-            ProcessRef::of(pid)?.signal(Signal::TERM)?;
-            if machine.plug.wait_end(STOP_LIMIT)? {
-                return Ok(());
-            }
-            note(&format!("{node}: weftd does not stop, killing it"));
-        }
-        self.kill_node(node)
+        machine.ask_to_end()?;
+        machine.end_by(Instant::now() + STOP_LIMIT)
     }
 
     /// Switches a node on again, as after a power cut: its disk is what it was, nothing runs yet but
@@ -417,9 +316,7 @@ impl Lab {
         };
         let switch = self.netns(SWITCH, None)?;
         wiring::unplug(&switch, node)?;
-        let addr = machine
-            .addr
-            .with_context(|| format!("{node} has no address"))?;
+        let addr = machine.addr()?;
         let place = self.state.machines.iter().position(|m| m.name == node);
         if let Some(place) = place {
             self.state.machines.remove(place);
@@ -456,13 +353,9 @@ impl Lab {
     /// # Errors
     /// No such machine; no agent runs there.
     pub fn kill_agent(&self, node: &str) -> anyhow::Result<u32> {
-        let pid = self
-            .agent_pid(node)?
-            .with_context(|| format!("no agent runs on {node}"))?;
-        let agent = ProcessRef::of(pid)?;
-        agent.signal(Signal::KILL)?;
+        let agent = self.state.machine(node)?.signal_agent(Signal::KILL)?;
         agent.wait_end(STOP_LIMIT)?;
-        Ok(pid)
+        Ok(agent.pid)
     }
 
     /// Stops the agent of a node where it stands, or lets it go on.
@@ -470,12 +363,8 @@ impl Lab {
     /// # Errors
     /// No such machine; no agent runs there.
     pub fn freeze_agent(&self, node: &str, frozen: bool) -> anyhow::Result<()> {
-        let pid = self
-            .agent_pid(node)?
-            .with_context(|| format!("no agent runs on {node}"))?;
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
-        ProcessRef::of(pid)?.signal(signal)?;
-        Ok(())
+        self.state.machine(node)?.signal_agent(signal).map(drop)
     }
 
     /// Waits until the agent of every node that is up answers on its socket.
@@ -484,7 +373,8 @@ impl Lab {
     /// One does not in that time, or ended; with the last lines of its log.
     pub fn wait_ready(&self, limit: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
-        self.wait_for(&self.state.machines, limit, deadline)
+        let mut machines = self.state.machines.iter();
+        machines.try_for_each(|machine| machine.wait_ready(limit, deadline))
     }
 
     /// The same for one node.
@@ -492,53 +382,14 @@ impl Lab {
     /// # Errors
     /// No such node; or as [`Lab::wait_ready`].
     pub fn wait_ready_of(&self, node: &str, limit: Duration) -> anyhow::Result<()> {
-        let machine = std::slice::from_ref(self.state.machine(node)?);
-        self.wait_for(machine, limit, Instant::now() + limit)
-    }
-
-    fn wait_for(
-        &self,
-        machines: &[Machine],
-        limit: Duration,
-        deadline: Instant,
-    ) -> anyhow::Result<()> {
-        for machine in machines {
-            let Some(socket) = &machine.socket else {
-                continue;
-            };
-            while UnixStream::connect(socket).is_err() {
-                if !machine.init.is_alive() {
-                    bail!("{} ended{}", machine.name, last_words(&machine.log));
-                }
-                if Instant::now() > deadline {
-                    bail!(
-                        "weftd on {} is not ready after {} s{}",
-                        machine.name,
-                        limit.as_secs(),
-                        last_words(&machine.log)
-                    );
-                }
-                std::thread::sleep(LOOK);
-            }
-        }
-        Ok(())
+        let deadline = Instant::now() + limit;
+        self.state.machine(node)?.wait_ready(limit, deadline)
     }
 
     /// What runs.
     #[must_use]
     pub fn status(&self) -> Vec<NodeStatus> {
-        self.state
-            .machines
-            .iter()
-            .map(|machine| NodeStatus {
-                name: machine.name.clone(),
-                addr: machine.addr,
-                up: machine.init.is_alive(),
-                agent_pid: agent_of(machine),
-                socket: machine.socket.clone(),
-                log: machine.log.clone(),
-            })
-            .collect()
+        self.state.machines.iter().map(Machine::status).collect()
     }
 
     /// Stops the agents, pulls every plug, and removes the lab's folder.
@@ -558,31 +409,11 @@ impl Lab {
             }
         };
         for machine in &self.state.machines {
-            if let Some(pid) = agent_of(machine) {
-                remember(ProcessRef::of(pid).and_then(|agent| agent.signal(Signal::TERM)));
-            } else {
-                remember(machine.plug.signal(Signal::KILL));
-            }
+            remember(machine.ask_to_end());
         }
         let deadline = Instant::now() + STOP_LIMIT;
         for machine in &self.state.machines {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match machine.plug.wait_end(left) {
-                Ok(true) => {}
-                Ok(false) => {
-                    note(&format!(
-                        "{}: weftd does not stop, killing it",
-                        machine.name
-                    ));
-                    remember(machine.plug.signal(Signal::KILL));
-                }
-                Err(error) => remember(Err(error)),
-            }
-            match machine.init.wait_end(STOP_LIMIT) {
-                Ok(true) => {}
-                Ok(false) => remember(Err(anyhow::anyhow!("{} does not end", machine.name))),
-                Err(error) => remember(Err(error)),
-            }
+            remember(machine.end_by(deadline));
         }
         for child in &mut self.plugs {
             // One that never became a machine is still waiting for its cables.
@@ -610,120 +441,7 @@ impl Drop for Lab {
     }
 }
 
-/// A machine that is being made (see `node`).
-struct Birth {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Birth {
-    fn begin(config: &LabConfig, spec: &Path, log: &Path) -> anyhow::Result<Self> {
-        let log_file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("cannot write {}", log.display()))?;
-        // A group of its own: Ctrl-C is for the one who made the lab, who then takes it down.
-        let mut child = Command::new(&config.program)
-            .arg("lab-node")
-            .arg(spec)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot run {}", config.program.display()))?;
-        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("the pipes of a node are missing");
-        };
-        Ok(Self {
-            child,
-            to,
-            from: BufReader::new(from),
-        })
-    }
-
-    fn hear(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        if self.from.read_line(&mut line)? == 0 {
-            bail!("its first process ended");
-        }
-        Ok(line.trim_end().to_owned())
-    }
-
-    /// Returns the namespace of the machine and the id of its process 1.
-    fn finish(
-        &mut self,
-        wire: impl FnOnce(&Netns) -> anyhow::Result<()>,
-    ) -> anyhow::Result<(Netns, u32)> {
-        let line = self.hear()?;
-        if line != "namespaces" {
-            bail!("its first process said {line:?}");
-        }
-        let netns = Netns::of_pid(self.child.id())?;
-        wire(&netns)?;
-        writeln!(self.to, "go")?;
-        let line = self.hear()?;
-        let pid = line.strip_prefix("init ").and_then(|pid| pid.parse().ok());
-        Ok((
-            netns,
-            pid.with_context(|| format!("its first process said {line:?}"))?,
-        ))
-    }
-}
-
-/// Makes the folder of a new lab, after removing what a lab that was killed left there. Nobody else
-/// may enter it: sockets, specs and keys of agents lie in it.
-fn make_room(dir: &Path) -> anyhow::Result<()> {
-    match State::load(dir) {
-        Ok(old) if old.machines.iter().any(|m| m.plug.is_alive()) => bail!(
-            "lab {} runs already in {}: stop it with `weft lab down --name {}`",
-            old.name,
-            dir.display(),
-            old.name
-        ),
-        Ok(_) => {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?
-        }
-        Err(error) if error.is::<PrivateError>() => return Err(error),
-        Err(_) => {
-            let in_use = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-            if in_use {
-                bail!(
-                    "{} is not empty and holds no lab: remove it or choose another folder",
-                    dir.display()
-                );
-            }
-        }
-    }
-    make_private(dir)?;
-    Ok(())
-}
-
 /// Where `ip netns` looks for it.
 fn netns_path(name: &str) -> PathBuf {
     PathBuf::from("/run/netns").join(name)
-}
-
-fn agent_of(machine: &Machine) -> Option<u32> {
-    if machine.socket.is_none() || !machine.init.is_alive() {
-        return None;
-    }
-    children(machine.init.pid)
-        .into_iter()
-        .find(|pid| arg0(*pid) == AGENT)
-}
-
-/// The end of a log, to be put behind a message; empty when there is none.
-fn last_words(log: &Path) -> String {
-    const LINES: usize = 5;
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(LINES)..].join("\n  ");
-    if tail.is_empty() {
-        format!("; its log {} is empty", log.display())
-    } else {
-        format!("; the end of {}:\n  {tail}", log.display())
-    }
 }

@@ -14,28 +14,37 @@
 //! and the link vanish at once.
 //!
 //! The processes are this library again, reached through a multi-call program: the program named
-//! in [`LabConfig::program`] calls [`run_node`], [`run_init`], [`run_enter`] and [`run_netns`] for
-//! its arguments `lab-node`, `lab-init`, `lab-enter` and `lab-netns`, and is the agent when it is
+//! in [`LabConfig::program`] calls [`main`] when [`is_called`] says so, and is the agent when it is
 //! called `weftd`.
 
 #![forbid(unsafe_code)]
 
+mod birth;
 mod config;
 mod enter;
+mod folder;
 mod init;
 mod lab;
 mod list;
+mod machine;
 mod node;
 mod output;
+mod patience;
 mod privileges;
 mod process;
+mod program;
 mod state;
+mod stop;
+mod swarm;
+pub mod tools;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
-pub use enter::{EnterSpec, run_enter, run_netns};
-pub use init::run_init;
-pub use lab::{Lab, NodeStatus};
+pub use lab::Lab;
 pub use list::{LabSummary, list};
-pub use node::run_node;
+pub use machine::NodeStatus;
+pub use patience::Patience;
 pub use privileges::gain_privileges;
+pub use program::{is_called, main};
+pub use stop::Stop;
+pub use swarm::{Attached, MANAGER, Swarm, Task};

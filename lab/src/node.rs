@@ -26,14 +26,16 @@ use weft_sys::process::Signal;
 
 use crate::output::note;
 
+/// What process 1 starts and keeps running: `arg0` and arguments for this very program.
+pub(crate) type Service = (String, Vec<String>);
+
 /// What a machine shall be; handed over as a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeSpec {
     pub(crate) name: String,
     /// Folder of the lab: stays visible although `/run` becomes the machine's own.
     pub(crate) lab_dir: PathBuf,
-    /// What process 1 starts and keeps running: `arg0` and arguments for this very program.
-    pub(crate) service: Option<(String, Vec<String>)>,
+    pub(crate) service: Option<Service>,
     pub(crate) env: Vec<(String, String)>,
     /// Process that the machine dies with.
     pub(crate) parent: Option<u32>,
@@ -50,7 +52,7 @@ impl NodeSpec {
 ///
 /// # Errors
 /// No permission for namespaces or mounts; a spec that cannot be read.
-pub fn run_node(spec_path: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn run_node(spec_path: &Path) -> anyhow::Result<ExitCode> {
     let spec = NodeSpec::read(spec_path)?;
     if let Some(parent) = spec.parent {
         die_with(parent)?;

@@ -1,7 +1,6 @@
 //! What a lab leaves on disk, so that other processes find it again: `state.json`.
 
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,7 +9,7 @@ use weft_sys::private_folder::{check_folder, open_own};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::config::LabConfig;
-use crate::process::ProcessRef;
+use crate::machine::Machine;
 
 /// A lab that exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,21 +19,6 @@ pub(crate) struct State {
     pub(crate) machines: Vec<Machine>,
     /// What it was made with: a node is made again likewise.
     pub(crate) config: LabConfig,
-}
-
-/// One machine: a node, the switch, or the one outside.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) name: String,
-    /// None for the switch.
-    pub(crate) addr: Option<IpAddr>,
-    /// The process that the machine stands and falls with.
-    pub(crate) plug: ProcessRef,
-    /// Process 1 of the machine.
-    pub(crate) init: ProcessRef,
-    /// Socket of the node API; none where no agent runs.
-    pub(crate) socket: Option<PathBuf>,
-    pub(crate) log: PathBuf,
 }
 
 impl State {

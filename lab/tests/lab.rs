@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use weft_lab::{EnterSpec, Lab, LabConfig};
+use weft_lab::{Lab, LabConfig};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -48,23 +48,16 @@ const TESTS: [Test; 7] = [
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let result = match words.as_slice() {
-        ["weftd", rest @ ..] => Ok(agent(rest)),
-        [_, "lab-node", spec] => weft_lab::run_node(Path::new(spec)),
-        [_, "lab-init", spec] => weft_lab::run_init(Path::new(spec)),
-        [_, "lab-enter", rest @ ..] => weft_lab::run_enter(&enter_spec(rest)),
-        [_, "lab-netns", paths @ ..] => weft_lab::run_netns(paths),
-        [_, "maker", dir] => {
-            maker(Path::new(dir));
-            Ok(ExitCode::SUCCESS)
-        }
+    match words.as_slice() {
+        ["weftd", rest @ ..] => return agent(rest),
+        _ if weft_lab::is_called() => return weft_lab::main(),
+        [_, "maker", dir] => maker(Path::new(dir)),
         [_, "--list", ..] => {
             for (name, _) in TESTS {
                 std::io::stdout()
                     .write_all(format!("{name}: test\n").as_bytes())
                     .unwrap();
             }
-            Ok(ExitCode::SUCCESS)
         }
         [_, filters @ ..] => {
             let names: Vec<_> = filters.iter().filter(|f| !f.starts_with('-')).collect();
@@ -74,27 +67,10 @@ fn main() -> ExitCode {
                     test();
                 }
             }
-            Ok(ExitCode::SUCCESS)
         }
-        [] => Ok(ExitCode::FAILURE),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
-        ExitCode::FAILURE
-    })
-}
-
-fn enter_spec(words: &[&str]) -> EnterSpec {
-    let mut spec = EnterSpec::default();
-    let mut words = words.iter().copied();
-    while let Some(word) = words.next() {
-        match word {
-            "--netns" => spec.netns = words.next().map(PathBuf::from),
-            "--" => spec.command = words.by_ref().map(str::to_owned).collect(),
-            pid => spec.pid = pid.parse().unwrap(),
-        }
+        [] => return ExitCode::FAILURE,
     }
-    spec
+    ExitCode::SUCCESS
 }
 
 /// Stands in for weftd: answers its own process id on the socket. With `--refuse` it is an agent

@@ -16,20 +16,20 @@ use weft_wire::Instant;
 pub use self::rng::Rng;
 use self::view::View;
 use crate::load::ServiceLoad;
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// How replicas are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// By the connections that are open to them cluster-wide for their weight, as they are likely
-    /// to be by now: this node's own, and what the others reported, which counts for less the
+    /// By the connections that are open to them cluster-wide, as they are likely to be by now: this
+    /// node's own, and what the others reported, which counts for less the
     /// older it is compared with the life of a connection. Full least connections while reports
     /// are fresh or of unknown age, least own connections when there are none, and all between.
     #[default]
     Adaptive,
-    /// The one with the fewest connections for its weight, reports taken for true.
+    /// The one with the fewest connections, reports taken for true.
     LeastConnections,
-    /// The one with the fewest connections of this node for its weight.
+    /// The one with the fewest connections of this node.
     LeastOwn,
     /// The better of two random ones by this node's own connections.
     TwoChoices,
@@ -41,7 +41,7 @@ pub enum Affinity {
     /// None: each goes where the load is least.
     #[default]
     None,
-    /// All from one client address go to one replica (rendezvous hashing by weight): every node
+    /// All from one client address go to one replica (rendezvous hashing): every node
     /// chooses the same one, and when a replica goes, only its own clients move.
     ClientAddress,
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
-use crate::flow::Key;
+use crate::key::Key;
 
 /// Places for claims. Two connections that meet in one place by chance only cost the second its
 /// client's own port, so a few times the flows that a node has will do: 512 KiB.
@@ -68,15 +68,16 @@ impl fmt::Debug for Claims {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use weft_wire::FiveTuple;
+    use weft_wire::{FiveTuple, Vni};
 
     use super::*;
+    use crate::key::Scope;
 
     #[test]
     fn a_connection_has_one_owner_at_a_time() {
         let claims = Claims::new(7);
         let key = |dport| Key {
-            scope: 4096,
+            scope: Scope::network(Vni::new(4096).unwrap()),
             tuple: FiveTuple {
                 src: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5)),
                 dst: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),

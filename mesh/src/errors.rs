@@ -14,16 +14,22 @@
 //! a link on the way to the client carries is noted, for super-frames that arrive from other nodes
 //! without the length of their segments.
 
-use weft_wire::frame::{self, TCP};
+use std::net::IpAddr;
+
+use weft_wire::frame::TCP;
 use weft_wire::quoted::{Quoted, path_mtu, quoted};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
+use weft_wire::rewrite::{Side, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role, is_of_window};
-use crate::forward::{Forward, rewrite_forward};
-use crate::returns::scope_of;
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::context::Context;
+use crate::flow::{Flow, FlowKind, Origin, is_of_window};
+use crate::key::{Key, Scope};
+use crate::packet::Packet;
+use crate::reverse::returned;
+use crate::rewrite;
+use crate::state::FlowState;
+use crate::table::{FlowTable, Found};
+use crate::verdict::{Forward, Reverse};
 
 impl FlowTable {
     /// An error about a packet of the replica, from the client or from a router before it.
@@ -31,12 +37,11 @@ impl FlowTable {
         &mut self,
         cx: &Context<'_>,
         origin: &Origin,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Forward {
+        let info = packet.info;
         let stray = Forward::Drop(DropReason::NotAFlow);
-        let Some(quoted) = quoted(frame, info) else {
+        let Some(quoted) = quoted(packet.frame, info) else {
             return stray;
         };
         // To who seemed to have sent the packet. A sandbox speaks for nobody but itself.
@@ -49,26 +54,30 @@ impl FlowTable {
             scope: origin.scope(),
             tuple: quoted.tuple.reversed(),
         };
-        let Some(at) = self.find_forward(&key) else {
+        let Some(Found { at, alive }) = self.lookup(cx, &key) else {
             return stray;
         };
-        if !self.is_alive(cx, at) {
+        if !alive {
             return Forward::Drop(DropReason::NoReplica);
         }
-        let Some(flow) = self.get_mut(at).filter(|f| replica_sent(f, frame, &quoted)) else {
+        let Some(flow) = self
+            .store
+            .get_mut(at)
+            .filter(|f| replica_sent(f, packet.frame, &quoted))
+        else {
             return stray;
         };
-        let rewritten = rewrite_quoted(frame, info, &flow.reverse.tuple, partial_csum)
+        let rewritten = rewrite_quoted(packet, &flow.reverse.tuple)
             && if is_client {
-                rewrite_forward(flow, frame, info, partial_csum)
+                rewrite::to_replica(flow, packet)
             } else {
-                rewrite_routers(flow, origin, frame, info, partial_csum)
+                rewrite_routers(flow, origin, packet)
             };
         if !rewritten {
             return Forward::Drop(DropReason::BadIpHeader);
         }
         let (vni, dst_mac) = (flow.origin.vni(), flow.replica_mac);
-        if let Some(mtu) = path_mtu(frame, info)
+        if let Some(mtu) = path_mtu(packet.frame, info)
             && (flow.path_mtu == 0 || mtu < flow.path_mtu)
         {
             flow.path_mtu = mtu;
@@ -82,41 +91,35 @@ impl FlowTable {
     }
 
     /// An error about a packet of the client, from the replica or from a router before it.
-    pub(crate) fn reverse_error(
-        &self,
-        vni: Vni,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let found = quoted(frame, info)
+    pub(crate) fn reverse_error(&self, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
+        let info = packet.info;
+        let found = quoted(packet.frame, info)
             // To who seemed to have sent the packet.
             .filter(|quoted| quoted.tuple.src == info.dst)
             .and_then(|quoted| {
-                let at = self.find_reverse(&Key {
-                    scope: vni.get(),
+                let at = self.store.find_reverse(&Key {
+                    scope: Scope::network(vni),
                     tuple: quoted.tuple.reversed(),
                 })?;
-                self.get(at).filter(|f| client_sent(f, frame, &quoted))
+                self.store
+                    .get(at)
+                    .filter(|f| client_sent(f, packet.frame, &quoted))
             });
         let Some(flow) = found else {
             return Reverse::NotAFlow;
         };
-        if flow.role == Role::Return {
-            if !rewrite_quoted(frame, info, &flow.forward.tuple, partial_csum) {
-                return Reverse::Drop(DropReason::BadIpHeader);
+        if flow.kind == FlowKind::Return {
+            let rewritten = rewrite_quoted(packet, &flow.forward.tuple);
+            if rewritten {
+                set_macs(packet.frame, flow.replica_mac, flow.client_mac);
             }
-            set_macs(frame, flow.replica_mac, flow.client_mac);
-            return Reverse::Return {
-                dst_mac: flow.client_mac,
-            };
+            return returned(flow, rewritten);
         }
-        let rewritten = rewrite_quoted(frame, info, &flow.forward.tuple, partial_csum)
-            && rewrite_outer(flow, frame, info, partial_csum);
+        let rewritten = rewrite_quoted(packet, &flow.forward.tuple) && rewrite_outer(flow, packet);
         if !rewritten {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
-        set_macs(frame, flow.service_mac, flow.client_mac);
+        set_macs(packet.frame, flow.service_mac, flow.client_mac);
         Reverse::Rewritten {
             to: flow.origin.target(),
         }
@@ -131,27 +134,29 @@ impl FlowTable {
         if !self.narrow {
             return None;
         }
-        let at = self.find_reverse(&Self::key_of(vni.get(), info))?;
-        Some(self.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
+        let at = self
+            .store
+            .find_reverse(&Key::of(Scope::network(vni), info))?;
+        Some(self.store.get(at)?.path_mtu).filter(|mtu| *mtu > 0)
     }
 
     /// An error from another node about a packet of a replica here, which has the client at another
     /// port than the error says. Anything else stays as it is.
-    pub(crate) fn arrived_error(&self, frame: &mut [u8], info: &IpInfo, partial_csum: bool) {
-        let Some(quoted) = quoted(frame, info) else {
+    pub(crate) fn arrived_error(&self, packet: &mut Packet<'_>) {
+        let Some(quoted) = quoted(packet.frame, packet.info) else {
             return;
         };
-        let found = self.find_forward(&Key {
-            scope: scope_of(frame::src_mac(frame)),
+        let found = self.store.find_forward(&Key {
+            scope: Scope::behind(packet.src_mac()),
             tuple: quoted.tuple.reversed(),
         });
-        let Some(flow) = found.and_then(|at| self.get(at)) else {
+        let Some(flow) = found.and_then(|at| self.store.get(at)) else {
             return;
         };
         let sent = flow.reverse.tuple;
         if sent.dport != quoted.tuple.dport {
             let (ip, port) = (sent.dst, sent.dport);
-            quoted.rewrite(frame, info, Side::Destination, ip, port, partial_csum);
+            set_quoted(packet, &quoted, Side::Destination, (ip, port));
         }
     }
 }
@@ -178,15 +183,8 @@ fn is_of_stream(frame: &[u8], quoted: &Quoted, known: u32) -> bool {
 
 /// An error of a router goes on in its own name, and one of the host, of which the overlay knows no
 /// other address, in that of the node.
-fn rewrite_routers(
-    flow: &Flow,
-    origin: &Origin,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> bool {
-    let mut set = |side, ip| rewrite_endpoint(frame, info, side, ip, None, partial_csum);
-    let mut rewritten = set(Side::Destination, flow.reverse.tuple.src);
+fn rewrite_routers(flow: &Flow, origin: &Origin, packet: &mut Packet<'_>) -> bool {
+    let mut rewritten = packet.set(Side::Destination, flow.reverse.tuple.src, None);
     if let Origin::Mesh {
         node_ip,
         node_mac,
@@ -195,27 +193,38 @@ fn rewrite_routers(
     } = origin
     {
         // Neither a client nor a router outside: see `keeps_client`.
-        rewritten &= *keeps_client || set(Side::Source, *node_ip);
-        set_macs(frame, *node_mac, flow.replica_mac);
+        rewritten &= *keeps_client || packet.set(Side::Source, *node_ip, None);
+        set_macs(packet.frame, *node_mac, flow.replica_mac);
     }
     rewritten
 }
 
 /// Makes the quoted packet the one that its sender sent.
-fn rewrite_quoted(frame: &mut [u8], info: &IpInfo, sent: &FiveTuple, partial_csum: bool) -> bool {
-    let Some(quoted) = quoted(frame, info) else {
+fn rewrite_quoted(packet: &mut Packet<'_>, sent: &FiveTuple) -> bool {
+    let Some(quoted) = quoted(packet.frame, packet.info) else {
         return false;
     };
-    let mut set = |side, ip, port| quoted.rewrite(frame, info, side, ip, port, partial_csum);
-    set(Side::Source, sent.src, sent.sport) && set(Side::Destination, sent.dst, sent.dport)
+    set_quoted(packet, &quoted, Side::Source, (sent.src, sent.sport))
+        && set_quoted(packet, &quoted, Side::Destination, (sent.dst, sent.dport))
+}
+
+/// Gives one end of the quoted packet another address and port.
+fn set_quoted(
+    packet: &mut Packet<'_>,
+    quoted: &Quoted,
+    side: Side,
+    (ip, port): (IpAddr, u16),
+) -> bool {
+    let (info, partial_csum) = (packet.info, packet.partial_csum);
+    quoted.rewrite(packet.frame, info, side, ip, port, partial_csum)
 }
 
 /// The error's own addresses: to the client's own, and from the service where the replica speaks.
 /// Another sender keeps its address, but for the host, which knows none of the overlay's.
-fn rewrite_outer(flow: &Flow, frame: &mut [u8], info: &IpInfo, partial_csum: bool) -> bool {
+fn rewrite_outer(flow: &Flow, packet: &mut Packet<'_>) -> bool {
     let (client, seen_as) = (flow.forward.tuple, flow.reverse.tuple);
-    let mut set = |side, ip| rewrite_endpoint(frame, info, side, ip, None, partial_csum);
+    let info = packet.info;
     let in_its_name = info.src == seen_as.src || matches!(flow.origin, Origin::Mesh { .. });
-    (!in_its_name || set(Side::Source, client.dst))
-        && (client.src == info.dst || set(Side::Destination, client.src))
+    (!in_its_name || packet.set(Side::Source, client.dst, None))
+        && (client.src == info.dst || packet.set(Side::Destination, client.src, None))
 }

@@ -3,8 +3,10 @@
 
 use weft_wire::Instant;
 
-use crate::flow::{FlowState, HALF_CLOSED, Origin, Role};
-use crate::table::FlowTable;
+use crate::flow::{Flow, FlowConfig, FlowKind, HALF_CLOSED, Origin};
+use crate::state::FlowState;
+use crate::store::{FlowId, FlowStore};
+use crate::tenants::Tenants;
 
 /// Entries looked at, at most, among those that will end next.
 const NEAREST: usize = 16;
@@ -35,13 +37,13 @@ impl Evictions {
         self.closed + self.handshakes + self.datagrams + self.open + self.guests
     }
 
-    fn count(&mut self, role: Role, state: FlowState) {
-        let counter = match (role, Rank::of(state)) {
-            (Role::Guest { .. } | Role::Return, _) => &mut self.guests,
-            (Role::Owner, Rank::Over) => &mut self.closed,
-            (Role::Owner, Rank::Handshake) => &mut self.handshakes,
-            (Role::Owner, Rank::Datagrams | Rank::Exchange) => &mut self.datagrams,
-            (Role::Owner, Rank::Open) => &mut self.open,
+    pub(crate) fn count(&mut self, kind: FlowKind, state: FlowState) {
+        let counter = match (kind, Rank::of(state)) {
+            (FlowKind::Guest { .. } | FlowKind::Return, _) => &mut self.guests,
+            (FlowKind::Owned, Rank::Over) => &mut self.closed,
+            (FlowKind::Owned, Rank::Handshake) => &mut self.handshakes,
+            (FlowKind::Owned, Rank::Datagrams | Rank::Exchange) => &mut self.datagrams,
+            (FlowKind::Owned, Rank::Open) => &mut self.open,
         };
         *counter += 1;
     }
@@ -74,16 +76,72 @@ impl Rank {
     }
 }
 
-impl FlowTable {
-    /// Whether one more entry of `newcomer` fits, after making room where it may. Looks at a
-    /// bounded number of entries.
-    pub(crate) fn make_room(&mut self, now: Instant, newcomer: &Origin) -> bool {
-        self.len() < self.config.capacity
-            || self.evict_nearest(newcomer)
-            || self.evict_guest(now)
-            || self.evict_from_greedy(newcomer)
+/// Finds entries that may end for others.
+#[derive(Debug, Default)]
+pub(crate) struct Evictor {
+    /// The place where the search goes on.
+    hand: usize,
+}
+
+/// What it looks at: a table without room.
+pub(crate) struct Full<'a> {
+    pub(crate) store: &'a mut FlowStore<Flow>,
+    pub(crate) tenants: &'a Tenants,
+    pub(crate) config: &'a FlowConfig,
+}
+
+impl Evictor {
+    /// The entry to end so that one more of `newcomer` fits, if one may. Looks at a bounded number
+    /// of entries.
+    pub(crate) fn choose(
+        &mut self,
+        full: &mut Full<'_>,
+        now: Instant,
+        newcomer: &Origin,
+    ) -> Option<FlowId> {
+        full.nearest(newcomer)
+            .or_else(|| self.guest(full.store, now))
+            .or_else(|| self.greedy(full, newcomer))
     }
 
+    /// A flow of another worker that was idle for long: should its removal have been lost, nothing
+    /// else would end it.
+    fn guest(&mut self, store: &FlowStore<Flow>, now: Instant) -> Option<FlowId> {
+        (0..GUESTS.min(store.places())).find_map(|_| {
+            let (id, flow) = store.at(self.next_place(store))?;
+            let idle = flow.kind != FlowKind::Owned && now.since(flow.last_seen) > HALF_CLOSED;
+            idle.then_some(id)
+        })
+    }
+
+    /// An entry, even an open connection, of a tenant that holds more than its part, for one that
+    /// holds less.
+    fn greedy(&mut self, full: &Full<'_>, newcomer: &Origin) -> Option<FlowId> {
+        if full.has_its_part(newcomer) {
+            return None;
+        }
+        let mut best: Option<((Rank, Instant), FlowId)> = None;
+        for _ in 0..SAMPLED.min(full.store.places()) {
+            let Some((id, flow)) = full.store.at(self.next_place(full.store)) else {
+                continue;
+            };
+            let merit = (Rank::of(flow.state), flow.last_seen);
+            if full.is_greedy(&flow.origin, newcomer) && best.is_none_or(|(least, _)| merit < least)
+            {
+                best = Some((merit, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// Goes round all places, a few with each call.
+    fn next_place(&mut self, store: &FlowStore<Flow>) -> usize {
+        self.hand = (self.hand + 1) % store.places().max(1);
+        self.hand
+    }
+}
+
+impl Full<'_> {
     fn is_greedy(&self, origin: &Origin, newcomer: &Origin) -> bool {
         let part = self.tenants.part(origin, newcomer, self.config.capacity);
         self.tenants.held(origin) > part
@@ -95,20 +153,26 @@ impl FlowTable {
         self.tenants.held(newcomer) >= part
     }
 
-    /// Ends one of the flows that would have ended first, were they left alone.
-    fn evict_nearest(&mut self, newcomer: &Origin) -> bool {
+    /// One of the flows that would have ended first, were they left alone.
+    fn nearest(&mut self, newcomer: &Origin) -> Option<FlowId> {
         let full = self.has_its_part(newcomer);
-        let mut best: Option<((Rank, bool, Instant), u32)> = None;
-        let mut next = self.wheel.peek();
+        let mut best: Option<((Rank, bool, Instant), FlowId)> = None;
+        let mut next = self.store.nearest();
         for _ in 0..NEAREST {
-            let Some(at) = next else { break };
-            next = self.wheel.after(at);
-            let Some(flow) = self.get(at) else { continue };
-            let (rank, origin, owned) =
-                (Rank::of(flow.state), flow.origin, flow.role == Role::Owner);
+            let Some(id) = next else { break };
+            next = self.store.after(id);
+            let Some(flow) = self.store.get(id) else {
+                continue;
+            };
+            let (rank, origin, owned) = (
+                Rank::of(flow.state),
+                flow.origin,
+                flow.kind == FlowKind::Owned,
+            );
             let last_seen = flow.last_seen;
             // It may have been used since it was put here: to where it now belongs.
-            self.reschedule(at);
+            let deadline = flow.deadline(self.config);
+            self.store.schedule(id, deadline);
             if !owned || rank == Rank::Open {
                 continue;
             }
@@ -118,58 +182,10 @@ impl FlowTable {
                 || (!full && (greedy || rank < Rank::Exchange));
             let merit = (rank, !greedy, last_seen);
             if allowed && best.is_none_or(|(least, _)| merit < least) {
-                best = Some((merit, at));
+                best = Some((merit, id));
             }
         }
-        best.is_some_and(|(_, at)| self.evict(at))
-    }
-
-    /// Forgets a flow of another worker that was idle for long: should its removal have been lost,
-    /// nothing else would.
-    fn evict_guest(&mut self, now: Instant) -> bool {
-        for _ in 0..GUESTS.min(self.slots()) {
-            let at = self.next_sample();
-            let idle = self.get(at).is_some_and(|flow| {
-                flow.role != Role::Owner && now.since(flow.last_seen) > HALF_CLOSED
-            });
-            if idle {
-                return self.evict(at);
-            }
-        }
-        false
-    }
-
-    /// Takes an entry, even an open connection, from a tenant that holds more than its part, for
-    /// one that holds less.
-    fn evict_from_greedy(&mut self, newcomer: &Origin) -> bool {
-        if self.has_its_part(newcomer) {
-            return false;
-        }
-        let mut best: Option<((Rank, Instant), u32)> = None;
-        for _ in 0..SAMPLED.min(self.slots()) {
-            let at = self.next_sample();
-            let Some(flow) = self.get(at) else { continue };
-            let merit = (Rank::of(flow.state), flow.last_seen);
-            if self.is_greedy(&flow.origin, newcomer) && best.is_none_or(|(least, _)| merit < least)
-            {
-                best = Some((merit, at));
-            }
-        }
-        best.is_some_and(|(_, at)| self.evict(at))
-    }
-
-    fn evict(&mut self, at: u32) -> bool {
-        let Some(flow) = self.remove(at) else {
-            return false;
-        };
-        self.counters.evicted.count(flow.role, flow.state);
-        true
-    }
-
-    /// Goes round all entries, a few with each call.
-    fn next_sample(&mut self) -> u32 {
-        self.hand = (self.hand + 1) % self.slots().max(1);
-        u32::try_from(self.hand).unwrap_or(0)
+        best.map(|(_, id)| id)
     }
 }
 

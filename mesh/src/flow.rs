@@ -2,15 +2,20 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
-use weft_wire::frame::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
 use weft_wire::reply::segment_end;
-use weft_wire::{FiveTuple, Instant, IpInfo, Mac, PortId, Vni};
+use weft_wire::{Instant, Mac, PortId, Vni};
 
+use crate::claims::Claims;
+use crate::key::{Key, Scope};
 use crate::load::OpenFlow;
+use crate::packet::Packet;
+use crate::state::FlowState;
+use crate::store::Keyed;
 use crate::syn_ring::SynRef;
-use crate::table::FlowConfig;
 
 /// Handshake that nobody finished: a little longer than Linux retransmits a SYN-ACK (63 s).
 const HANDSHAKE: Duration = Duration::from_secs(75);
@@ -21,6 +26,39 @@ const CLOSED: Duration = Duration::from_secs(10);
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// A datagram entry that belongs to another worker, should that worker's removal be lost.
 const GUEST_DATAGRAMS: Duration = Duration::from_secs(3600);
+
+/// Limits and identity of a table.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    /// Number of the worker that owns the table.
+    pub worker: u16,
+    /// Flows at most. Memory grows with use, up to about 300 bytes for each.
+    pub capacity: usize,
+    /// Unanswered connections, at most, that can be moved to another replica.
+    pub syn_copies: usize,
+    /// Seed of hashes and of random choices; draw it at random.
+    pub seed: u64,
+    /// Idle time after which datagrams that were never answered are forgotten.
+    pub udp_idle: Duration,
+    /// Idle time after which datagrams that were answered are forgotten.
+    pub udp_answered_idle: Duration,
+    /// The same for all workers of a node.
+    pub claims: Arc<Claims>,
+}
+
+impl Default for FlowConfig {
+    fn default() -> Self {
+        Self {
+            worker: 0,
+            capacity: 262_144,
+            syn_copies: 4096,
+            seed: 0,
+            udp_idle: Duration::from_secs(30),
+            udp_answered_idle: Duration::from_secs(180),
+            claims: Arc::new(Claims::new(0)),
+        }
+    }
+}
 
 /// Where a client's frames come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,16 +102,14 @@ impl Origin {
         }
     }
 
-    pub(crate) const fn scope(&self) -> u32 {
+    /// Where what clients send has its meaning.
+    pub(crate) const fn scope(&self) -> Scope {
         match self {
-            Self::Port { vni, .. } => vni.get(),
-            Self::Mesh { .. } => MESH_SCOPE,
+            Self::Port { vni, .. } => Scope::network(*vni),
+            Self::Mesh { .. } => Scope::MESH,
         }
     }
 }
-
-/// No VNI is this large.
-const MESH_SCOPE: u32 = u32::MAX;
 
 /// Where a frame for a client goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,95 +120,29 @@ pub enum Target {
     Mesh,
 }
 
-/// How far a flow is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlowState {
-    /// The replica has not answered the SYN.
-    SynSent,
-    /// The replica has answered, the client has not confirmed.
-    SynAnswered,
-    /// Open. Never ends by being idle.
-    Established,
-    /// The client has closed its side.
-    FinClient,
-    /// The replica has closed its side.
-    FinReplica,
-    /// Both have closed.
-    Closing,
-    /// One of them has reset the connection.
-    Reset,
-    /// Datagrams from the client only.
-    Datagrams,
-    /// Datagrams in both directions.
-    DatagramsAnswered,
+/// Addresses and ports of a connection as its replica sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplicaSide {
+    pub(crate) key: Key,
+    /// In [`crate::Claims`].
+    pub(crate) claimed: bool,
 }
 
-impl FlowState {
-    /// True while a connection may be moved to another replica: none has answered it.
-    #[must_use]
-    pub const fn is_unanswered(self) -> bool {
-        matches!(self, Self::SynSent)
-    }
-
-    /// True when nothing more than stray segments can follow.
-    #[must_use]
-    pub const fn is_over(self) -> bool {
-        matches!(self, Self::Closing | Self::Reset)
-    }
-
-    /// The state after a TCP segment from the client.
-    pub(crate) const fn after_client(self, flags: u8) -> Self {
-        if flags & TCP_RST != 0 {
-            return Self::Reset;
-        }
-        if flags & TCP_FIN != 0 {
-            return match self {
-                Self::FinReplica | Self::Closing => Self::Closing,
-                Self::Reset => Self::Reset,
-                _ => Self::FinClient,
-            };
-        }
-        match self {
-            // Only who got the SYN-ACK can acknowledge it.
-            Self::SynSent | Self::SynAnswered if flags & (TCP_ACK | TCP_SYN) == TCP_ACK => {
-                Self::Established
-            }
-            _ => self,
-        }
-    }
-
-    /// The state after a TCP segment from the replica.
-    pub(crate) const fn after_replica(self, flags: u8) -> Self {
-        if flags & TCP_RST != 0 {
-            return Self::Reset;
-        }
-        if flags & TCP_FIN != 0 {
-            return match self {
-                Self::FinClient | Self::Closing => Self::Closing,
-                Self::Reset => Self::Reset,
-                _ => Self::FinReplica,
-            };
-        }
-        match self {
-            Self::SynSent if flags & (TCP_ACK | TCP_SYN) == TCP_ACK | TCP_SYN => Self::SynAnswered,
-            _ => self,
-        }
-    }
-}
-
-/// One direction of a flow, within its network.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key {
-    pub(crate) scope: u32,
-    pub(crate) tuple: FiveTuple,
+/// Ethernet addresses of those who take part in a flow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Macs {
+    pub(crate) client: Mac,
+    /// What the client sends to: the VIP's, or the mesh address's.
+    pub(crate) service: Mac,
+    pub(crate) replica: Mac,
 }
 
 /// Whose flow an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
+pub(crate) enum FlowKind {
     /// This worker's: it reads the client's frames, keeps the state and counts the connection.
-    Owner,
-    /// Another worker's: only there so that the replica's frames, which this worker reads, are
+    Owned,
+    /// Worker `owner`'s: only there so that the replica's frames, which this worker reads, are
     /// rewritten without a hop.
     Guest { owner: u16 },
     /// Another node's: a client of its published port talks to a replica here, under its own
@@ -187,7 +157,7 @@ pub(crate) struct Flow {
     pub(crate) forward: Key,
     /// Replica to client, as the replica sees it.
     pub(crate) reverse: Key,
-    pub(crate) role: Role,
+    pub(crate) kind: FlowKind,
     pub(crate) origin: Origin,
     pub(crate) state: FlowState,
     pub(crate) client_mac: Mac,
@@ -214,10 +184,66 @@ pub(crate) struct Flow {
     pub(crate) limited: Option<NonZeroU64>,
 }
 
+impl Keyed for Flow {
+    #[inline]
+    fn forward(&self) -> &Key {
+        &self.forward
+    }
+
+    #[inline]
+    fn has_forward(&self) -> bool {
+        !matches!(self.kind, FlowKind::Guest { .. })
+    }
+
+    #[inline]
+    fn reverse(&self) -> &Key {
+        &self.reverse
+    }
+}
+
 impl Flow {
+    /// A flow that begins: nobody has answered, nothing is counted, and its replica, which `reverse`
+    /// has the address of, is not named yet.
+    #[inline]
+    pub(crate) fn new(
+        kind: FlowKind,
+        origin: Origin,
+        forward: Key,
+        reverse: ReplicaSide,
+        macs: Macs,
+        now: Instant,
+    ) -> Self {
+        Self {
+            forward,
+            reverse: reverse.key,
+            kind,
+            origin,
+            state: if forward.tuple.proto == TCP {
+                FlowState::SynSent
+            } else {
+                FlowState::Datagrams
+            },
+            client_mac: macs.client,
+            service_mac: macs.service,
+            replica_mac: macs.replica,
+            replica_key: 0,
+            replica_local: false,
+            claimed: reverse.claimed,
+            serial: 0,
+            epoch: 0,
+            last_seen: now,
+            client_end: 0,
+            client_ack: 0,
+            path_mtu: 0,
+            syn: None,
+            open: None,
+            limited: None,
+        }
+    }
+
     /// How long the entry lives after its last packet; `None` for as long as it takes.
     pub(crate) fn timeout(&self, config: &FlowConfig) -> Option<Duration> {
-        if let Role::Guest { .. } = self.role {
+        if let FlowKind::Guest { .. } = self.kind {
             return match self.state {
                 FlowState::FinReplica => Some(HALF_CLOSED),
                 FlowState::Datagrams | FlowState::DatagramsAnswered => Some(GUEST_DATAGRAMS),
@@ -234,13 +260,14 @@ impl Flow {
         }
     }
 
-    /// Whether frames of the client find the entry.
-    pub(crate) const fn has_forward(&self) -> bool {
-        !matches!(self.role, Role::Guest { .. })
+    /// When the entry's time is up, unless a packet comes before; `None` while it does not end.
+    pub(crate) fn deadline(&self, config: &FlowConfig) -> Option<Instant> {
+        Some(self.last_seen.after(self.timeout(config)?))
     }
 
     /// Takes note of what the client has sent and received, for a reset that it will believe.
-    pub(crate) fn track_client(&mut self, frame: &[u8], info: &IpInfo) {
+    pub(crate) fn track_client(&mut self, packet: &Packet<'_>) {
+        let (frame, info) = (&*packet.frame, packet.info);
         if info.proto != TCP || frame.len() < info.len {
             return;
         }
@@ -259,129 +286,17 @@ impl Flow {
 
     /// True when a client's reset may be the client's own. Whoever only guesses its port does not
     /// know its sequence numbers, and must not end the flow; the replica answers as RFC 5961
-    /// section 3.2 has it. `frame` is a whole segment.
-    pub(crate) fn believes_reset(&self, frame: &[u8], info: &IpInfo) -> bool {
-        self.client_end == 0 || is_near(segment_end(frame, info), self.client_end)
+    /// section 3.2 has it.
+    pub(crate) fn believes_reset(&self, packet: &Packet<'_>) -> bool {
+        self.client_end == 0 || is_near(segment_end(packet.frame, packet.info), self.client_end)
     }
 
     /// True when a reset from the replica acknowledges the SYN that it answers (RFC 9293 section
     /// 3.10.7.3). With data in the SYN, part of it may be acknowledged too.
-    pub(crate) fn refuses_syn(&self, frame: &[u8], info: &IpInfo) -> bool {
-        info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
-            && read_u32(frame, info.l4 + 8)
+    pub(crate) fn refuses_syn(&self, packet: &Packet<'_>) -> bool {
+        packet.info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
+            && read_u32(packet.frame, packet.info.l4 + 8)
                 .is_some_and(|ack| self.client_end.wrapping_sub(ack) < 0x1_0000)
-    }
-
-    /// The entry that another worker needs.
-    pub(crate) fn install(&self, owner: u16) -> Option<Install> {
-        self.replica_local.then_some(Install {
-            owner,
-            forward: self.forward,
-            reverse: self.reverse,
-            origin: self.origin,
-            client_mac: self.client_mac,
-            service_mac: self.service_mac,
-            replica_mac: self.replica_mac,
-            replica_key: self.replica_key,
-            serial: self.serial,
-        })
-    }
-
-    /// The message that takes it back.
-    pub(crate) fn removal(&self, owner: u16) -> Option<Removal> {
-        self.replica_local.then_some(Removal {
-            owner,
-            reverse: self.reverse,
-            serial: self.serial,
-        })
-    }
-}
-
-/// What the worker that reads a local replica's frames needs to rewrite them without a hop.
-///
-/// Put it into that worker's queue *before* the frame that it came with is delivered. Where that
-/// worker is the one that made it, there is nothing to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Install {
-    pub(crate) owner: u16,
-    pub(crate) forward: Key,
-    pub(crate) reverse: Key,
-    pub(crate) origin: Origin,
-    pub(crate) client_mac: Mac,
-    pub(crate) service_mac: Mac,
-    pub(crate) replica_mac: Mac,
-    pub(crate) replica_key: u64,
-    pub(crate) serial: u64,
-}
-
-impl Install {
-    /// Network of the replica.
-    #[must_use]
-    pub const fn vni(&self) -> Vni {
-        self.origin.vni()
-    }
-
-    /// Address of the replica: with the network it says which worker reads its frames.
-    #[must_use]
-    pub const fn replica_ip(&self) -> IpAddr {
-        self.reverse.tuple.src
-    }
-
-    /// Worker that owns the flow.
-    #[must_use]
-    pub const fn owner(&self) -> u16 {
-        self.owner
-    }
-
-    pub(crate) fn into_flow(self, now: Instant, epoch: u64) -> Flow {
-        Flow {
-            forward: self.forward,
-            reverse: self.reverse,
-            role: Role::Guest { owner: self.owner },
-            origin: self.origin,
-            state: if self.forward.tuple.proto == TCP {
-                FlowState::SynSent
-            } else {
-                FlowState::Datagrams
-            },
-            client_mac: self.client_mac,
-            service_mac: self.service_mac,
-            replica_mac: self.replica_mac,
-            replica_key: self.replica_key,
-            replica_local: false,
-            claimed: false,
-            serial: self.serial,
-            epoch,
-            last_seen: now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn: None,
-            open: None,
-            limited: None,
-        }
-    }
-}
-
-/// Takes an [`Install`] back. Must reach the same worker, at any time after it.
-#[derive(Clone, Copy, Debug)]
-pub struct Removal {
-    pub(crate) owner: u16,
-    pub(crate) reverse: Key,
-    pub(crate) serial: u64,
-}
-
-impl Removal {
-    /// Network of the replica.
-    #[must_use]
-    pub fn vni(&self) -> Option<Vni> {
-        Vni::new(self.reverse.scope)
-    }
-
-    /// Address of the replica.
-    #[must_use]
-    pub const fn replica_ip(&self) -> IpAddr {
-        self.reverse.tuple.src
     }
 }
 
@@ -419,29 +334,6 @@ mod tests {
     #[test]
     fn an_entry_fits_in_four_cache_lines() {
         assert!(size_of::<Option<Flow>>() <= 256, "{}", size_of::<Flow>());
-    }
-
-    #[test]
-    fn states_follow_the_handshake_and_both_closes() {
-        use FlowState as S;
-        let (syn, ack, fin) = (TCP_SYN, TCP_ACK, TCP_FIN | TCP_ACK);
-        let mut s = S::SynSent;
-        s = s.after_client(syn);
-        assert_eq!(s, S::SynSent);
-        s = s.after_replica(syn | ack);
-        assert_eq!(s, S::SynAnswered);
-        s = s.after_client(ack);
-        assert_eq!(s, S::Established);
-        s = s.after_replica(syn | ack);
-        assert_eq!(s, S::Established);
-        assert_eq!(s.after_client(fin), S::FinClient);
-        assert_eq!(s.after_client(fin).after_client(fin), S::FinClient);
-        assert_eq!(s.after_client(fin).after_replica(fin), S::Closing);
-        assert_eq!(s.after_replica(fin).after_client(fin), S::Closing);
-        assert_eq!(s.after_replica(fin).after_client(ack), S::FinReplica);
-        assert_eq!(s.after_client(TCP_RST), S::Reset);
-        assert_eq!(s.after_replica(TCP_RST | ack), S::Reset);
-        assert_eq!(S::Reset.after_client(fin).after_replica(fin), S::Reset);
     }
 
     #[test]

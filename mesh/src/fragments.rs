@@ -11,14 +11,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use weft_wire::fragment::{FragmentHeader, fragment_header};
-use weft_wire::frame::{Fragment, TCP, UDP};
-use weft_wire::{DropReason, Instant, IpInfo, Vni};
+use weft_wire::fragment::FragmentHeader;
+use weft_wire::{DropReason, Instant, IpInfo};
 
-use crate::flow::{Origin, Role};
-use crate::forward::Forward;
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::flow::{Flow, FlowKind};
+use crate::key::Scope;
+use crate::store::FlowId;
 
 /// How long the fragments of a datagram may take. Receivers wait longer, but a sender sends them
 /// back to back, and identifications of 16 bits come round quickly.
@@ -31,8 +29,8 @@ const WAYS: usize = 32;
 
 /// Which datagram a fragment is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Datagram {
-    scope: u32,
+pub(crate) struct Datagram {
+    scope: Scope,
     src: IpAddr,
     dst: IpAddr,
     id: u32,
@@ -43,7 +41,7 @@ struct Datagram {
 }
 
 impl Datagram {
-    fn new(scope: u32, info: &IpInfo, header: &FragmentHeader, reply: bool) -> Self {
+    pub(crate) fn new(scope: Scope, info: &IpInfo, header: &FragmentHeader, reply: bool) -> Self {
         Self {
             scope,
             src: info.src,
@@ -57,13 +55,29 @@ impl Datagram {
 
 /// The flow that a datagram's fragments follow.
 #[derive(Debug, Clone, Copy)]
-struct Follow {
+pub(crate) struct Follow {
     /// Number of the flow, and what tells it from a later one with that number.
-    at: u32,
-    role: Role,
+    pub(crate) at: FlowId,
+    pub(crate) kind: FlowKind,
     serial: u64,
     /// The first fragment went to the flow's owner; the others must not overtake it.
-    to_owner: bool,
+    pub(crate) to_owner: bool,
+}
+
+impl Follow {
+    pub(crate) const fn new(at: FlowId, flow: &Flow, to_owner: bool) -> Self {
+        Self {
+            at,
+            kind: flow.kind,
+            serial: flow.serial,
+            to_owner,
+        }
+    }
+
+    /// Whether the flow with that number is still the one that the first fragment belonged to.
+    pub(crate) fn is(&self, flow: &Flow) -> bool {
+        (flow.kind, flow.serial) == (self.kind, self.serial)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +132,7 @@ impl Fragments {
     }
 
     /// Whether a first fragment may pass: not when it speaks for other ports than one before it.
-    fn may_begin(
+    pub(crate) fn may_begin(
         &mut self,
         now: Instant,
         datagram: &Datagram,
@@ -134,9 +148,26 @@ impl Fragments {
         Ok(())
     }
 
-    /// Notes a first fragment that passed. One with the same identification before it was sent
-    /// again, or lost its last fragments.
-    fn begin(&mut self, now: Instant, entry: Entry) {
+    /// Notes a first fragment that passed, and what the others follow. One with the same
+    /// identification before it was sent again, or lost its last fragments.
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        datagram: Datagram,
+        info: &IpInfo,
+        header: &FragmentHeader,
+        follow: Follow,
+    ) {
+        let entry = Entry {
+            datagram,
+            ports: (info.sport, info.dport),
+            follow,
+            first_len: header.len,
+            seen: header.len,
+            total: None,
+            deadline: now.after(LIFETIME),
+            refused: false,
+        };
         let place = match self.find(now, &entry.datagram) {
             Some(place) => Some(place),
             None => self.set(&entry.datagram).iter_mut().min_by_key(|place| {
@@ -150,7 +181,7 @@ impl Fragments {
     }
 
     /// What a later fragment follows.
-    fn later(
+    pub(crate) fn later(
         &mut self,
         now: Instant,
         datagram: &Datagram,
@@ -178,131 +209,5 @@ impl Fragments {
             *place = None;
         }
         Ok(follow)
-    }
-}
-
-impl FlowTable {
-    /// A client's fragment.
-    pub(crate) fn forward_fragment(
-        &mut self,
-        cx: &Context<'_>,
-        origin: &Origin,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Forward {
-        let header = match fragment_header(frame, info) {
-            Ok(header) => header,
-            Err(reason) => return Forward::Drop(reason),
-        };
-        let datagram = Datagram::new(origin.scope(), info, &header, false);
-        if info.fragment == Fragment::Later {
-            let follow = match self.fragments.later(cx.now, &datagram, &header) {
-                Ok(follow) => follow,
-                Err(reason) => return Forward::Drop(reason),
-            };
-            if !self.is_there(&follow) || !self.is_alive(cx, follow.at) {
-                return Forward::Drop(DropReason::NoReplica);
-            }
-            return self.forward_known(cx, follow.at, None, frame, info, partial_csum);
-        }
-        if info.proto != TCP && info.proto != UDP {
-            return Forward::Drop(DropReason::Fragment);
-        }
-        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
-            return Forward::Drop(reason);
-        }
-        let verdict = self.forward_packet(cx, origin, frame, info, partial_csum);
-        if let Forward::Rewritten { .. } = verdict
-            && let Some(at) = self.find_forward(&Self::key_of(origin.scope(), info))
-        {
-            self.begin_datagram(cx.now, datagram, at, info, &header, false);
-        }
-        verdict
-    }
-
-    /// A fragment that may come from a replica.
-    pub(crate) fn reverse_fragment(
-        &mut self,
-        cx: &Context<'_>,
-        vni: Vni,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let Ok(header) = fragment_header(frame, info) else {
-            return Reverse::NotAFlow;
-        };
-        let datagram = Datagram::new(vni.get(), info, &header, true);
-        if info.fragment == Fragment::Later {
-            let follow = match self.fragments.later(cx.now, &datagram, &header) {
-                Ok(follow) => follow,
-                // Replicas also speak for themselves.
-                Err(DropReason::FragmentEarly) => return Reverse::NotAFlow,
-                Err(reason) => return Reverse::Drop(reason),
-            };
-            if !self.is_there(&follow) {
-                return Reverse::Drop(DropReason::NotAFlow);
-            }
-            return match follow.role {
-                Role::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
-                _ => self.reverse_known(cx, follow.at, frame, info, partial_csum),
-            };
-        }
-        if info.proto != TCP && info.proto != UDP {
-            return Reverse::NotAFlow;
-        }
-        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
-            return Reverse::NotAFlow;
-        };
-        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
-            return Reverse::Drop(reason);
-        }
-        let verdict = self.reverse_packet(cx, vni, frame, info, partial_csum);
-        match verdict {
-            Reverse::Rewritten { .. } | Reverse::Return { .. } => {
-                self.begin_datagram(cx.now, datagram, at, info, &header, false);
-            }
-            Reverse::ToOwner { .. } => {
-                self.begin_datagram(cx.now, datagram, at, info, &header, true);
-            }
-            _ => {}
-        }
-        verdict
-    }
-
-    fn begin_datagram(
-        &mut self,
-        now: Instant,
-        datagram: Datagram,
-        at: u32,
-        info: &IpInfo,
-        header: &FragmentHeader,
-        to_owner: bool,
-    ) {
-        let Some(flow) = self.get(at) else { return };
-        let follow = Follow {
-            at,
-            role: flow.role,
-            serial: flow.serial,
-            to_owner,
-        };
-        let entry = Entry {
-            datagram,
-            ports: (info.sport, info.dport),
-            follow,
-            first_len: header.len,
-            seen: header.len,
-            total: None,
-            deadline: now.after(LIFETIME),
-            refused: false,
-        };
-        self.fragments.begin(now, entry);
-    }
-
-    /// Whether the flow is still the one that the first fragment belonged to.
-    fn is_there(&self, follow: &Follow) -> bool {
-        self.get(follow.at)
-            .is_some_and(|flow| (flow.role, flow.serial) == (follow.role, follow.serial))
     }
 }

@@ -8,12 +8,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use weft_wire::{FiveTuple, Mac, Vni};
+use weft_wire::{FiveTuple, Instant, Mac, Vni};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role};
-use crate::forward::port_load;
-use crate::returns::scope_of;
-use crate::table::{Context, FlowTable};
+use crate::flow::{Flow, FlowKind, Macs, Origin, ReplicaSide};
+use crate::key::{Key, Scope};
+use crate::state::FlowState;
+use crate::store::FlowId;
 
 /// Words of a record. The first one is zero in a record that holds nothing.
 pub const RECORD_WORDS: usize = 16;
@@ -34,7 +34,7 @@ pub trait Journal: Send + fmt::Debug {
     fn clear(&mut self);
 }
 
-/// Whose flow a record is, for the caller of [`FlowTable::restore`] to say where that is now.
+/// Whose flow a record is, for the caller of [`crate::FlowTable::restore`] to say where that is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SavedOrigin {
     /// A sandbox with this address.
@@ -59,189 +59,141 @@ const MESH: u64 = 1 << 16;
 const KEEPS_CLIENT: u64 = 1 << 17;
 const REPLICA_LOCAL: u64 = 1 << 18;
 
-impl FlowTable {
-    /// Keeps records from now on. Those of an earlier process may be in it, until
-    /// [`FlowTable::clear_journal`].
-    pub fn set_journal(&mut self, journal: Box<dyn Journal>) {
-        self.journal = Some(journal);
+/// The journal of a table, where it has one.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Option<Box<dyn Journal>>);
+
+impl Records {
+    /// Keeps records in `journal` from now on.
+    pub(crate) fn set(&mut self, journal: Box<dyn Journal>) {
+        self.0 = Some(journal);
     }
 
-    /// Takes out the records of an earlier process: before the table has a flow, and not long before
-    /// [`FlowTable::restore`], as a process that ends between both has lost them.
-    pub fn clear_journal(&mut self) {
-        if let Some(journal) = &mut self.journal {
+    /// Takes all records out.
+    pub(crate) fn clear(&mut self) {
+        if let Some(journal) = &mut self.0 {
             journal.clear();
         }
     }
 
-    /// Takes up flows of an earlier process, whose journal must be empty again by now. `origin`
-    /// says where a client is; records of flows without one, or without their replica, stay in
-    /// `records`, as these may come later. Returns how many there are.
-    pub fn restore(
-        &mut self,
-        cx: &Context<'_>,
-        records: &mut Vec<Record>,
-        mut origin: impl FnMut(SavedOrigin) -> Option<Origin>,
-    ) -> usize {
-        let before = records.len();
-        records.retain(|record| self.restore_one(cx, record, &mut origin).is_none());
-        before - records.len()
-    }
-
-    fn restore_one(
-        &mut self,
-        cx: &Context<'_>,
-        record: &Record,
-        origin: &mut impl FnMut(SavedOrigin) -> Option<Origin>,
-    ) -> Option<u32> {
-        let mut flow = self.decode(cx, record, origin)?;
-        if flow.role == Role::Owner {
-            let service = cx
-                .services
-                .service_of_replica(flow.origin.vni(), flow.replica_key)?;
-            flow.limited = self.limited(&flow.origin, flow.role, service);
-            let replica = cx.services.replica(flow.origin.vni(), flow.replica_key)?;
-            let port = port_load(cx, &flow.origin, &flow.forward);
-            flow.open = Some(replica.load.open().at_port(port));
-        }
-        let taken = self.find_reverse(&flow.reverse).is_some()
-            || (flow.has_forward() && self.find_forward(&flow.forward).is_some());
-        if taken {
-            return None;
-        }
-        // Without a claim, should two of them meet in one place by chance: they differed before.
-        flow.claimed = is_shared(&flow) && self.config.claims.claim(&flow.reverse);
-        self.insert(flow)
-    }
-
     /// Brings the record of a flow up to date after it was `kept` before, or not.
-    pub(crate) fn record(&mut self, at: u32, kept: bool) {
-        let Some(journal) = &mut self.journal else {
-            return;
-        };
-        let Some(flow) = self.flows.get(at as usize).and_then(Option::as_ref) else {
+    pub(crate) fn update(&mut self, id: FlowId, kept: bool, flow: &Flow) {
+        let Some(journal) = &mut self.0 else {
             return;
         };
         match (kept, is_kept(flow)) {
-            (true, true) => journal.set_head(at, head(flow)),
-            (false, true) => journal.write(at, &encode(flow)),
-            (true, false) => journal.set_head(at, 0),
+            (true, true) => journal.set_head(id.get(), head(flow)),
+            (false, true) => journal.write(id.get(), &encode(flow)),
+            (true, false) => journal.set_head(id.get(), 0),
             (false, false) => {}
         }
     }
 
     /// Clears the record of a place that is free now.
-    pub(crate) fn forget_record(&mut self, at: u32, flow: &Flow) {
-        if let Some(journal) = &mut self.journal
+    pub(crate) fn forget(&mut self, id: FlowId, flow: &Flow) {
+        if let Some(journal) = &mut self.0
             && is_kept(flow)
         {
-            journal.set_head(at, 0);
+            journal.set_head(id.get(), 0);
         }
     }
+}
 
-    fn decode(
-        &mut self,
-        cx: &Context<'_>,
-        record: &Record,
-        origin: &mut impl FnMut(SavedOrigin) -> Option<Origin>,
-    ) -> Option<Flow> {
-        let [
-            head,
-            replica_key,
+/// The flow of a record, as far as the record tells: not what it is counted in, and not its number.
+pub(crate) fn decode(
+    record: &Record,
+    now: Instant,
+    origin: &mut impl FnMut(SavedOrigin) -> Option<Origin>,
+) -> Option<Flow> {
+    let [
+        head,
+        replica_key,
+        vni,
+        ports,
+        f0,
+        f1,
+        f2,
+        f3,
+        r0,
+        r1,
+        r2,
+        r3,
+        client,
+        service,
+        replica,
+        node,
+    ] = *record;
+    let state = state_of(head & 0xff)?;
+    let worker = u16::try_from(head >> 32 & 0xffff).ok()?;
+    let kind = match head >> 8 & 0xff {
+        0 => FlowKind::Owned,
+        1 => FlowKind::Guest { owner: worker },
+        2 => FlowKind::Return,
+        _ => return None,
+    };
+    let vni = Vni::new(u32::try_from(vni).ok()?)?;
+    let proto = u8::try_from(head >> 24 & 0xff).ok()?;
+    let port = |n: u32| (ports >> (16 * n) & 0xffff) as u16;
+    let tuple = |src, dst, sport, dport| FiveTuple {
+        src,
+        dst,
+        sport,
+        dport,
+        proto,
+    };
+    let forward = tuple(ip(f0, f1), ip(f2, f3), port(0), port(1));
+    let reverse = tuple(ip(r0, r1), ip(r2, r3), port(2), port(3));
+    let origin = match (kind, head & MESH != 0) {
+        (FlowKind::Return, _) => Some(Origin::Mesh {
             vni,
-            ports,
-            f0,
-            f1,
-            f2,
-            f3,
-            r0,
-            r1,
-            r2,
-            r3,
-            client,
-            service,
-            replica,
-            node,
-        ] = *record;
-        let state = state_of(head & 0xff)?;
-        let worker = u16::try_from(head >> 32 & 0xffff).ok()?;
-        let role = match head >> 8 & 0xff {
-            0 => Role::Owner,
-            1 => Role::Guest { owner: worker },
-            2 => Role::Return,
-            _ => return None,
-        };
-        let vni = Vni::new(u32::try_from(vni).ok()?)?;
-        let proto = u8::try_from(head >> 24 & 0xff).ok()?;
-        let port = |n: u32| (ports >> (16 * n) & 0xffff) as u16;
-        let tuple = |src, dst, sport, dport| FiveTuple {
-            src,
-            dst,
-            sport,
-            dport,
-            proto,
-        };
-        let forward = tuple(ip(f0, f1), ip(f2, f3), port(0), port(1));
-        let reverse = tuple(ip(r0, r1), ip(r2, r3), port(2), port(3));
-        let origin = match (role, head & MESH != 0) {
-            (Role::Return, _) => Some(Origin::Mesh {
-                vni,
-                node_ip: forward.dst,
-                node_mac: mac(node),
-                keeps_client: true,
-            }),
-            (_, true) => origin(SavedOrigin::Mesh {
-                vni,
-                ipv4: forward.src.is_ipv4(),
-                keeps_client: head & KEEPS_CLIENT != 0,
-            }),
-            (_, false) => origin(SavedOrigin::Port {
-                vni,
-                ip: forward.src,
-            }),
-        }?;
-        let scope = if role == Role::Return {
-            scope_of(mac(node))
-        } else {
-            origin.scope()
-        };
-        Some(Flow {
-            forward: Key {
-                scope,
-                tuple: forward,
-            },
-            reverse: Key {
-                scope: vni.get(),
-                tuple: reverse,
-            },
-            role,
-            origin,
-            state,
-            client_mac: mac(client),
-            service_mac: mac(service),
-            replica_mac: mac(replica),
-            replica_key,
-            replica_local: head & REPLICA_LOCAL != 0,
-            claimed: false,
-            serial: self.next_serial(),
-            epoch: 0,
-            last_seen: cx.now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn: None,
-            open: None,
-            limited: None,
-        })
-    }
+            node_ip: forward.dst,
+            node_mac: mac(node),
+            keeps_client: true,
+        }),
+        (_, true) => origin(SavedOrigin::Mesh {
+            vni,
+            ipv4: forward.src.is_ipv4(),
+            keeps_client: head & KEEPS_CLIENT != 0,
+        }),
+        (_, false) => origin(SavedOrigin::Port {
+            vni,
+            ip: forward.src,
+        }),
+    }?;
+    let scope = if kind == FlowKind::Return {
+        Scope::behind(mac(node))
+    } else {
+        origin.scope()
+    };
+    let forward = Key {
+        scope,
+        tuple: forward,
+    };
+    let reverse = ReplicaSide {
+        key: Key {
+            scope: Scope::network(vni),
+            tuple: reverse,
+        },
+        claimed: false,
+    };
+    let macs = Macs {
+        client: mac(client),
+        service: mac(service),
+        replica: mac(replica),
+    };
+    let mut flow = Flow::new(kind, origin, forward, reverse, macs, now);
+    flow.state = state;
+    flow.replica_key = replica_key;
+    flow.replica_local = head & REPLICA_LOCAL != 0;
+    Some(flow)
 }
 
 /// Whether a flow has a record: somebody has answered it, and it is not over. Entries for flows of
 /// other workers do not know how far these are.
 pub(crate) fn is_kept(flow: &Flow) -> bool {
-    match flow.role {
-        Role::Guest { .. } => true,
-        Role::Owner | Role::Return => {
+    match flow.kind {
+        FlowKind::Guest { .. } => true,
+        FlowKind::Owned | FlowKind::Return => {
             !flow.state.is_over()
                 && !matches!(flow.state, FlowState::SynSent | FlowState::Datagrams)
         }
@@ -249,7 +201,7 @@ pub(crate) fn is_kept(flow: &Flow) -> bool {
 }
 
 /// A client outside at a replica of this node, which other workers' connections must differ from.
-fn is_shared(flow: &Flow) -> bool {
+pub(crate) fn is_shared(flow: &Flow) -> bool {
     let kept = matches!(
         flow.origin,
         Origin::Mesh {
@@ -257,17 +209,17 @@ fn is_shared(flow: &Flow) -> bool {
             ..
         }
     );
-    flow.role == Role::Return || (flow.role == Role::Owner && kept && flow.replica_local)
+    flow.kind == FlowKind::Return || (flow.kind == FlowKind::Owned && kept && flow.replica_local)
 }
 
 fn head(flow: &Flow) -> u64 {
-    let (role, worker) = match flow.role {
-        Role::Owner => (0, 0),
-        Role::Guest { owner } => (1, owner),
-        Role::Return => (2, 0),
+    let (kind, worker) = match flow.kind {
+        FlowKind::Owned => (0, 0),
+        FlowKind::Guest { owner } => (1, owner),
+        FlowKind::Return => (2, 0),
     };
     let mut head = code_of(flow.state)
-        | role << 8
+        | kind << 8
         | u64::from(flow.forward.tuple.proto) << 24
         | u64::from(worker) << 32;
     if let Origin::Mesh { keeps_client, .. } = flow.origin {

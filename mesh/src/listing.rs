@@ -6,8 +6,9 @@ use std::time::Duration;
 use weft_wire::frame::TCP;
 use weft_wire::{Instant, Vni};
 
-use crate::flow::{FlowState, Role, Target};
+use crate::flow::{FlowKind, Target};
 use crate::services::Protocol;
+use crate::state::FlowState;
 use crate::table::FlowTable;
 
 /// One connection, or one exchange of datagrams, as its table has it.
@@ -44,9 +45,10 @@ impl FlowTable {
         budget: usize,
         rows: &mut Vec<FlowRow>,
     ) -> Option<usize> {
-        let end = self.slots().min(from.saturating_add(budget));
-        for flow in self.flows.get(from..end)?.iter().flatten() {
-            if flow.role != Role::Owner {
+        let places = self.store.places();
+        let end = places.min(from.saturating_add(budget));
+        for flow in self.store.among(from..end)? {
+            if flow.kind != FlowKind::Owned {
                 continue;
             }
             let (forward, reverse) = (flow.forward.tuple, flow.reverse.tuple);
@@ -66,6 +68,6 @@ impl FlowTable {
                 idle: now.since(flow.last_seen),
             });
         }
-        (end < self.slots()).then_some(end)
+        (end < places).then_some(end)
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use crate::ejection::Health;
-use crate::traffic::{ConnectTime, Traffic};
+use crate::pressure::NodePressure;
+use crate::traffic::Tally;
 
 /// Not known, in a counter whose other values are.
 const UNKNOWN: u32 = u32::MAX;
@@ -74,12 +75,8 @@ impl ServiceLoad {
 /// Retries are counted here whoever accepted the connection.
 #[derive(Debug)]
 pub struct PortLoad {
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    retried: AtomicU64,
     open: AtomicU64,
-    traffic: Traffic,
-    connect: ConnectTime,
+    tally: Tally,
 }
 
 impl Default for PortLoad {
@@ -93,71 +90,22 @@ impl PortLoad {
     #[must_use]
     pub fn with_workers(workers: usize) -> Self {
         Self {
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            retried: AtomicU64::new(0),
             open: AtomicU64::new(0),
-            traffic: Traffic::new(workers),
-            connect: ConnectTime::default(),
+            tally: Tally::with_workers(workers),
         }
     }
 
-    /// Times that a connection went on to another replica.
+    /// What became of them: refused are those that no replica took, retried says how often one went
+    /// on to another replica.
     #[must_use]
-    pub fn retried(&self) -> u64 {
-        self.retried.load(Ordering::Relaxed)
-    }
-
-    /// How long connections took to open.
-    #[must_use]
-    pub const fn connect(&self) -> &ConnectTime {
-        &self.connect
-    }
-
-    /// Connections that a replica took.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections that no replica took.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Connections that are open, or being opened.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from clients to replicas, headers left out.
-    #[must_use]
-    pub fn rx_bytes(&self) -> u64 {
-        self.traffic.rx()
-    }
-
-    /// Bytes from replicas to clients, headers left out.
-    #[must_use]
-    pub fn tx_bytes(&self) -> u64 {
-        self.traffic.tx()
-    }
-
-    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
-        self.traffic.add_rx(worker, bytes);
-    }
-
-    pub(crate) fn count_tx(&self, worker: u16, bytes: u64) {
-        self.traffic.add_tx(worker, bytes);
-    }
-
-    pub(crate) fn count_retried(&self) {
-        self.retried.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -172,7 +120,6 @@ pub struct ReplicaLoad {
     others: AtomicU32,
     claimed: AtomicU32,
     reported: AtomicU32,
-    pressure: AtomicU32,
     others_at: AtomicU64,
     /// Fewest connections of others in this window and in the one before.
     least: AtomicU32,
@@ -180,11 +127,8 @@ pub struct ReplicaLoad {
     window_at: AtomicU64,
     ready_since: AtomicU64,
     health: Health,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    retried: AtomicU64,
-    traffic: Traffic,
-    connect: ConnectTime,
+    tally: Tally,
+    node: Arc<NodePressure>,
 }
 
 impl Default for ReplicaLoad {
@@ -194,26 +138,28 @@ impl Default for ReplicaLoad {
 }
 
 impl ReplicaLoad {
-    /// Counters for so many workers.
+    /// Counters for so many workers, of a replica on a node of which nothing else is known.
     #[must_use]
     pub fn with_workers(workers: usize) -> Self {
+        Self::on_node(workers, Arc::default())
+    }
+
+    /// Counters for so many workers, of a replica on this node.
+    #[must_use]
+    pub fn on_node(workers: usize, node: Arc<NodePressure>) -> Self {
         Self {
             own: AtomicU32::new(0),
             others: AtomicU32::new(0),
             claimed: AtomicU32::new(0),
             reported: AtomicU32::new(UNKNOWN),
-            pressure: AtomicU32::new(UNKNOWN),
             others_at: AtomicU64::new(0),
             least: AtomicU32::new(UNKNOWN),
             least_before: AtomicU32::new(UNKNOWN),
             window_at: AtomicU64::new(0),
             ready_since: AtomicU64::new(0),
             health: Health::default(),
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            retried: AtomicU64::new(0),
-            traffic: Traffic::new(workers),
-            connect: ConnectTime::default(),
+            tally: Tally::with_workers(workers),
+            node,
         }
     }
 
@@ -319,53 +265,17 @@ impl ReplicaLoad {
         (since > 0).then_some(Instant(since))
     }
 
-    /// Sets how much tasks on the replica's node wait for CPU, memory or I/O (`/proc/pressure`,
-    /// the worst `avg10` of them), in hundredths of a percent.
-    pub fn set_pressure(&self, pressure: Option<u16>) {
-        self.pressure
-            .store(pressure.map_or(UNKNOWN, u32::from), Ordering::Relaxed);
+    /// The pressure of the node that it is on.
+    #[must_use]
+    pub fn node(&self) -> &NodePressure {
+        &self.node
     }
 
-    /// Pressure of the replica's node in hundredths of a percent, where it is known.
+    /// What became of this node's connections to it: refused are also those that it left unanswered,
+    /// and retried those among them that went on to another replica; the others failed.
     #[must_use]
-    pub fn pressure(&self) -> Option<u16> {
-        u16::try_from(self.pressure.load(Ordering::Relaxed)).ok()
-    }
-
-    /// Connections of this node that the replica answered, since the agent started.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections of this node that it refused or left unanswered, since the agent started.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Those of [`Self::refused`] that went on to another replica; the others failed.
-    #[must_use]
-    pub fn retried(&self) -> u64 {
-        self.retried.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from clients of this node, headers left out.
-    #[must_use]
-    pub fn rx_bytes(&self) -> u64 {
-        self.traffic.rx()
-    }
-
-    /// Bytes to clients of this node, headers left out.
-    #[must_use]
-    pub fn tx_bytes(&self) -> u64 {
-        self.traffic.tx()
-    }
-
-    /// How long it takes to answer a SYN.
-    #[must_use]
-    pub const fn connect(&self) -> &ConnectTime {
-        &self.connect
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// What its answers say of it.
@@ -396,27 +306,6 @@ impl ReplicaLoad {
             port: None,
         }
     }
-
-    pub(crate) fn count_accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_retried(&self) {
-        self.count_refused();
-        self.retried.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
-        self.traffic.add_rx(worker, bytes);
-    }
-
-    pub(crate) fn count_tx(&self, worker: u16, bytes: u64) {
-        self.traffic.add_tx(worker, bytes);
-    }
 }
 
 /// One connection counted in [`ReplicaLoad::own`]; dropping it takes the count back, once.
@@ -446,33 +335,39 @@ impl OpenFlow {
 
     /// Counts data from the client.
     pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
-        self.load.count_rx(worker, bytes);
+        self.load.tally.count_rx(worker, bytes);
         if let Some(port) = &self.port {
-            port.count_rx(worker, bytes);
+            port.tally.count_rx(worker, bytes);
         }
     }
 
     /// The replica has answered.
     pub(crate) fn note_connected(&self, now: Instant) {
         let Some(opened) = self.opened() else { return };
-        self.load.connect.add(now.since(opened));
+        self.load.tally.note_connected(now.since(opened));
         if let Some(port) = &self.port {
-            port.connect.add(now.since(opened));
+            port.tally.note_connected(now.since(opened));
         }
     }
 
     /// The replica did not take it, and no other one will.
     pub(crate) fn count_failed(&self) {
-        self.load.count_refused();
+        self.load.tally.count_refused();
         if let Some(port) = &self.port {
-            port.count_refused();
+            port.tally.count_refused();
         }
     }
 
+    /// The replica did not take it, and another one is asked.
+    pub(crate) fn count_moved(&self) {
+        self.load.tally.count_refused();
+        self.load.tally.count_retried();
+    }
+
     pub(crate) fn count_accepted(&self) {
-        self.load.count_accepted();
+        self.load.tally.count_accepted();
         if let Some(port) = &self.port {
-            port.accepted.fetch_add(1, Ordering::Relaxed);
+            port.tally.count_accepted();
         }
     }
 
@@ -570,17 +465,12 @@ mod tests {
         let load = ReplicaLoad::default();
         let now = Instant(10);
         assert_eq!(load.age_of_others(now), None);
-        assert_eq!(
-            (load.reported(), load.ready_since(), load.pressure()),
-            (None, None, None)
-        );
+        assert_eq!((load.reported(), load.ready_since()), (None, None));
         load.set_others_at(7, Instant(4));
         load.note_reported(2);
         load.set_ready_since(Some(Instant(0)));
-        load.set_pressure(Some(u16::MAX));
         assert_eq!(load.age_of_others(now), Some(Duration::from_nanos(6)));
         assert_eq!((load.others(), load.reported()), (7, Some(2)));
         assert_eq!(load.ready_since(), Some(Instant(1)));
-        assert_eq!(load.pressure(), Some(u16::MAX));
     }
 }

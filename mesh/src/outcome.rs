@@ -5,39 +5,27 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use crate::ejection::Failure;
-use crate::flow::{Flow, FlowState, Origin};
+use crate::flow::{Flow, FlowConfig, Origin};
 use crate::load::OpenFlow;
-use crate::table::{FlowConfig, FlowTable};
+use crate::state::FlowState;
 
 /// A client that repeats a SYN sooner does not do so because nobody answered: the first
 /// retransmission comes after a second (RFC 6298 section 2).
 const SILENCE: Duration = Duration::from_millis(500);
 
-impl FlowTable {
-    /// The replica has refused the connection.
-    pub(crate) fn note_refusal(&mut self, now: Instant, at: u32) {
-        self.note_failure(now, at, Failure::Refused);
-    }
+/// Whether the replica of an unanswered flow is silent, now that the client asks again or has given
+/// up: if it is late enough.
+pub(crate) fn is_silent(flow: &Flow, now: Instant) -> bool {
+    let late = |open: &OpenFlow| open.opened().is_some_and(|t| now.since(t) >= SILENCE);
+    flow.state.is_unanswered() && flow.open.as_ref().is_some_and(late)
+}
 
-    /// The client asks again, or has given up; if it is late enough, the replica is silent.
-    pub(crate) fn note_silence(&mut self, now: Instant, at: u32) {
-        let late = |open: &OpenFlow| open.opened().is_some_and(|t| now.since(t) >= SILENCE);
-        let Some(flow) = self.get(at).filter(|f| f.state.is_unanswered()) else {
-            return;
-        };
-        if flow.open.as_ref().is_some_and(late) {
-            self.note_failure(now, at, Failure::Silent);
-        }
-    }
-
-    fn note_failure(&mut self, now: Instant, at: u32, failure: Failure) {
-        let random = self.rng.next_u64();
-        let Some(flow) = self.get(at) else { return };
-        if let Some(open) = answerable(flow) {
-            let health = open.load().health();
-            health.note_failure_on(flow.reverse.tuple.sport);
-            health.note_failure(now, random, failure);
-        }
+/// Notes that the replica has failed the connection. `random` spreads the ends of back-offs.
+pub(crate) fn note_failure(flow: &Flow, now: Instant, random: u64, failure: Failure) {
+    if let Some(open) = answerable(flow) {
+        let health = open.load().health();
+        health.note_failure_on(flow.reverse.tuple.sport);
+        health.note_failure(now, random, failure);
     }
 }
 

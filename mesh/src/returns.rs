@@ -4,13 +4,17 @@
 //! ([`crate::Origin::Mesh`]). A replica answers that address by way of its gateway, and this table
 //! remembers which node the client came through, as the answers have to pass it on their way back.
 
-use weft_wire::frame::{self, Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni, quoted};
+use weft_wire::frame::{Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
+use weft_wire::rewrite::Side;
+use weft_wire::{IpInfo, Vni, quoted};
 
-use crate::flow::{Flow, FlowState, Key, Origin, Role};
-use crate::reverse::Reverse;
-use crate::table::{Context, FlowTable};
+use crate::context::Context;
+use crate::flow::{Flow, FlowKind, Macs, Origin};
+use crate::key::{Key, Scope};
+use crate::packet::Packet;
+use crate::state::FlowState;
+use crate::store::FlowId;
+use crate::table::FlowTable;
 
 impl FlowTable {
     /// Takes note of a client's frame, from the underlay and on network `vni`, for a replica of this
@@ -27,34 +31,35 @@ impl FlowTable {
         info: &IpInfo,
         partial_csum: bool,
     ) {
+        let packet = &mut Packet {
+            frame,
+            info,
+            partial_csum,
+        };
         if quoted::is_error(info) {
-            return self.arrived_error(frame, info, partial_csum);
+            return self.arrived_error(packet);
         }
         let has_ports = info.proto == TCP || info.proto == UDP;
-        if !has_ports || info.fragment == Fragment::Later || frame.len() < info.len {
+        if !has_ports || info.fragment == Fragment::Later || packet.frame.len() < info.len {
             return;
         }
-        let forward = Key {
-            scope: scope_of(frame::src_mac(frame)),
-            tuple: info.five_tuple(),
-        };
-        let at = match self.find_forward(&forward) {
+        let forward = Key::of(Scope::behind(packet.src_mac()), info);
+        let at = match self.store.find_forward(&forward) {
             Some(at) => self.next_arrived(cx, at, info),
-            None => self.first_arrived(cx, vni, forward, frame, info),
+            None => self.first_arrived(cx, vni, forward, packet),
         };
         // Without room the answers are dropped and counted, and the client tries again.
-        let Some(flow) = at.and_then(|at| self.get(at)) else {
+        let Some(flow) = at.and_then(|at| self.store.get(at)) else {
             return;
         };
         let port = flow.reverse.tuple.dport;
         if port != info.sport {
-            let ip = info.src;
-            rewrite_endpoint(frame, info, Side::Source, ip, Some(port), partial_csum);
+            packet.set(Side::Source, info.src, Some(port));
         }
     }
 
-    fn next_arrived(&mut self, cx: &Context<'_>, at: u32, info: &IpInfo) -> Option<u32> {
-        let flow = self.get_mut(at)?;
+    fn next_arrived(&mut self, cx: &Context<'_>, at: FlowId, info: &IpInfo) -> Option<FlowId> {
+        let flow = self.store.get_mut(at)?;
         flow.last_seen = cx.now;
         let is_syn = info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
         let state = if info.proto == UDP {
@@ -73,20 +78,21 @@ impl FlowTable {
         cx: &Context<'_>,
         vni: Vni,
         forward: Key,
-        frame: &[u8],
-        info: &IpInfo,
-    ) -> Option<u32> {
+        packet: &Packet<'_>,
+    ) -> Option<FlowId> {
+        let info = packet.info;
         if info.proto == TCP && info.tcp_flags & TCP_RST != 0 {
             return None;
         }
         let wanted = Key {
-            scope: vni.get(),
+            scope: Scope::network(vni),
             tuple: forward.tuple.reversed(),
         };
-        if let Some(other) = self.find_reverse(&wanted)
+        if let Some(other) = self.store.find_reverse(&wanted)
             && self
+                .store
                 .get(other)
-                .is_some_and(|flow| flow.role == Role::Return && flow.state.is_over())
+                .is_some_and(|flow| flow.kind == FlowKind::Return && flow.state.is_over())
         {
             self.remove(other);
         }
@@ -96,66 +102,22 @@ impl FlowTable {
             _ if info.tcp_flags & TCP_SYN != 0 => FlowState::SynSent,
             _ => FlowState::Established.after_client(info.tcp_flags),
         };
-        let (via, replica_mac) = (frame::src_mac(frame), frame::dst_mac(frame));
-        let flow = Flow {
-            forward,
-            reverse: reverse.key,
-            role: Role::Return,
-            origin: Origin::Mesh {
-                vni,
-                node_ip: forward.tuple.dst,
-                node_mac: via,
-                keeps_client: true,
-            },
-            state,
-            client_mac: via,
-            service_mac: replica_mac,
-            replica_mac,
-            replica_key: 0,
-            replica_local: false,
-            claimed: reverse.claimed,
-            serial: self.next_serial(),
-            epoch: cx.epoch,
-            last_seen: cx.now,
-            client_end: 0,
-            client_ack: 0,
-            path_mtu: 0,
-            syn: None,
-            open: None,
-            limited: None,
+        let (via, replica_mac) = (packet.src_mac(), packet.dst_mac());
+        let origin = Origin::Mesh {
+            vni,
+            node_ip: forward.tuple.dst,
+            node_mac: via,
+            keeps_client: true,
         };
+        let macs = Macs {
+            client: via,
+            service: replica_mac,
+            replica: replica_mac,
+        };
+        let mut flow = Flow::new(FlowKind::Return, origin, forward, reverse, macs, cx.now);
+        flow.state = state;
+        flow.serial = self.next_serial();
+        flow.epoch = cx.epoch;
         self.insert(flow)
-    }
-}
-
-/// Scope of what comes from a node: the IPv4 address in its Ethernet address. No VNI is as large.
-pub(crate) const fn scope_of(via: Mac) -> u32 {
-    let [_, _, a, b, c, d] = via.0;
-    u32::from_be_bytes([a, b, c, d]) | 1 << 24
-}
-
-/// Sends an answer to the node that its client came through.
-pub(crate) fn rewrite_return(
-    flow: &Flow,
-    frame: &mut [u8],
-    info: &IpInfo,
-    partial_csum: bool,
-) -> Reverse {
-    let client = flow.forward.tuple;
-    if flow.reverse.tuple.dport != client.sport
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
-    {
-        return Reverse::Drop(DropReason::BadIpHeader);
-    }
-    set_macs(frame, flow.replica_mac, flow.client_mac);
-    Reverse::Return {
-        dst_mac: flow.client_mac,
     }
 }

@@ -1,49 +1,19 @@
 //! Replica to client.
 
+use weft_wire::fragment::fragment_header;
 use weft_wire::frame::{self, Fragment, Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP};
-use weft_wire::rewrite::{Side, rewrite_endpoint, set_macs};
-use weft_wire::{DropReason, IpInfo, Mac, Vni, checksum, quoted};
+use weft_wire::{DropReason, IpInfo, Vni, checksum, quoted};
 
-use crate::flow::{Flow, FlowState, Install, Role, Target};
-use crate::forward::{clamp, payload_of, port_load, rewrite_forward};
-use crate::returns::rewrite_return;
-use crate::table::{Context, FlowTable};
-
-/// What becomes of a frame that may come from a replica.
-#[derive(Debug, Clone, Copy)]
-pub enum Reverse {
-    /// Belongs to no flow here; unchanged, treat it as any other frame.
-    NotAFlow,
-    /// Rewritten in place: the client sees the service answer.
-    Rewritten {
-        /// Where the client is.
-        to: Target,
-    },
-    /// The replica refused the connection, which goes to the next one before the client notices.
-    /// Drop this frame ([`DropReason::Retried`]) and send [`FlowTable::retry_frame`] instead.
-    Retry {
-        /// Network of the next replica.
-        vni: Vni,
-        /// Its Ethernet address, already in that frame.
-        dst_mac: Mac,
-        /// Hand this to the worker that reads its frames, before the frame itself.
-        install: Option<Install>,
-    },
-    /// Unchanged; give it to that worker, whose [`FlowTable::reverse`] decides. Only frames that
-    /// open, end or first answer a flow take this way.
-    ToOwner {
-        /// Number of the worker.
-        worker: u16,
-    },
-    /// It answers a client that came through another node: deliver it, its Ethernet addresses set,
-    /// to `dst_mac` on the same network.
-    Return {
-        /// The other node's address on the ingress network.
-        dst_mac: Mac,
-    },
-    /// Drop it.
-    Drop(DropReason),
-}
+use crate::context::{Context, port_load};
+use crate::flow::{Flow, FlowKind};
+use crate::fragments::{Datagram, Follow};
+use crate::key::{Key, Scope};
+use crate::packet::Packet;
+use crate::rewrite;
+use crate::state::FlowState;
+use crate::store::FlowId;
+use crate::table::FlowTable;
+use crate::verdict::Reverse;
 
 impl FlowTable {
     /// Undoes the rewrite in a replica's frame on network `vni`.
@@ -61,42 +31,41 @@ impl FlowTable {
         if self.is_empty() || frame.len() < info.len {
             return Reverse::NotAFlow;
         }
+        let packet = &mut Packet {
+            frame,
+            info,
+            partial_csum,
+        };
         if info.fragment != Fragment::None {
-            return self.reverse_fragment(cx, vni, frame, info, partial_csum);
+            return self.reverse_fragment(cx, vni, packet);
         }
         if quoted::is_error(info) {
-            return self.reverse_error(vni, frame, info, partial_csum);
+            return self.reverse_error(vni, packet);
         }
         if info.proto != TCP && info.proto != UDP {
             return Reverse::NotAFlow;
         }
-        self.reverse_packet(cx, vni, frame, info, partial_csum)
+        self.reverse_packet(cx, vni, packet)
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
-    pub(crate) fn reverse_packet(
-        &mut self,
-        cx: &Context<'_>,
-        vni: Vni,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let Some(at) = self.find_reverse(&Self::key_of(vni.get(), info)) else {
+    fn reverse_packet(&mut self, cx: &Context<'_>, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
+        let info = packet.info;
+        let Some(at) = self.store.find_reverse(&Key::of(Scope::network(vni), info)) else {
             return Reverse::NotAFlow;
         };
-        let Some(flow) = self.get_mut(at) else {
+        let Some(flow) = self.store.get_mut(at) else {
             return Reverse::NotAFlow;
         };
         flow.last_seen = cx.now;
-        if let Role::Guest { owner } = flow.role {
-            return self.reverse_guest(cx, at, owner, frame, info, partial_csum);
+        if let FlowKind::Guest { owner } = flow.kind {
+            return self.reverse_guest(cx, at, owner, packet);
         }
-        let is_owner = flow.role == Role::Owner;
+        let is_owner = flow.kind == FlowKind::Owned;
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
         } else if is_owner && flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
-            if !flow.refuses_syn(frame, info) {
+            if !flow.refuses_syn(packet) {
                 return Reverse::Drop(DropReason::NotAFlow);
             }
             if let Some(retry) = self.reverse_refused(cx, at) {
@@ -106,7 +75,52 @@ impl FlowTable {
             let state = flow.state.after_replica(info.tcp_flags);
             self.set_state(at, state);
         }
-        self.reverse_known(cx, at, frame, info, partial_csum)
+        self.reverse_known(cx, at, packet)
+    }
+
+    /// A fragment that may come from a replica.
+    fn reverse_fragment(&mut self, cx: &Context<'_>, vni: Vni, packet: &mut Packet<'_>) -> Reverse {
+        let info = packet.info;
+        let Ok(header) = fragment_header(packet.frame, info) else {
+            return Reverse::NotAFlow;
+        };
+        let datagram = Datagram::new(Scope::network(vni), info, &header, true);
+        if info.fragment == Fragment::Later {
+            let follow = match self.fragments.later(cx.now, &datagram, &header) {
+                Ok(follow) => follow,
+                // Replicas also speak for themselves.
+                Err(DropReason::FragmentEarly) => return Reverse::NotAFlow,
+                Err(reason) => return Reverse::Drop(reason),
+            };
+            let flow = self.store.get(follow.at);
+            if !flow.is_some_and(|flow| follow.is(flow)) {
+                return Reverse::Drop(DropReason::NotAFlow);
+            }
+            return match follow.kind {
+                FlowKind::Guest { owner } if follow.to_owner => Reverse::ToOwner { worker: owner },
+                _ => self.reverse_known(cx, follow.at, packet),
+            };
+        }
+        if info.proto != TCP && info.proto != UDP {
+            return Reverse::NotAFlow;
+        }
+        let Some(at) = self.store.find_reverse(&Key::of(Scope::network(vni), info)) else {
+            return Reverse::NotAFlow;
+        };
+        if let Err(reason) = self.fragments.may_begin(cx.now, &datagram, info) {
+            return Reverse::Drop(reason);
+        }
+        let verdict = self.reverse_packet(cx, vni, packet);
+        let to_owner = matches!(verdict, Reverse::ToOwner { .. });
+        let passed = matches!(verdict, Reverse::Rewritten { .. } | Reverse::Return { .. });
+        if (passed || to_owner)
+            && let Some(flow) = self.store.get(at)
+        {
+            let follow = Follow::new(at, flow, to_owner);
+            self.fragments
+                .begin(cx.now, datagram, info, &header, follow);
+        }
+        verdict
     }
 
     /// The frame that [`Reverse::Retry`] spoke of: complete checksums, no offload asked for.
@@ -115,25 +129,18 @@ impl FlowTable {
         self.scratch.get(..self.scratch_len).unwrap_or_default()
     }
 
-    pub(crate) fn reverse_known(
-        &self,
-        cx: &Context<'_>,
-        at: u32,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
-    ) -> Reverse {
-        let Some(flow) = self.get(at) else {
+    fn reverse_known(&self, cx: &Context<'_>, at: FlowId, packet: &mut Packet<'_>) -> Reverse {
+        let Some(flow) = self.store.get(at) else {
             return Reverse::NotAFlow;
         };
-        if flow.role == Role::Return {
-            return rewrite_return(flow, frame, info, partial_csum);
+        if flow.kind == FlowKind::Return {
+            return returned(flow, rewrite::to_node(flow, packet));
         }
-        if !rewrite_reverse(flow, frame, info, partial_csum) {
+        if !rewrite::to_client(flow, packet) {
             return Reverse::Drop(DropReason::BadIpHeader);
         }
-        clamp(cx, flow, frame, info, partial_csum);
-        let (worker, bytes) = (self.config.worker, payload_of(frame, info));
+        rewrite::clamp(cx, flow, packet);
+        let (worker, bytes) = (self.config.worker, packet.payload_bytes());
         // What belongs to a flow of another worker is looked up.
         let (port, load) = match &flow.open {
             Some(open) => (open.port(), Some(open.load())),
@@ -144,10 +151,10 @@ impl FlowTable {
             }
         };
         if let Some(port) = port {
-            port.count_tx(worker, bytes);
+            port.tally().count_tx(worker, bytes);
         }
         if let Some(load) = load {
-            load.count_tx(worker, bytes);
+            load.tally().count_tx(worker, bytes);
         }
         Reverse::Rewritten {
             to: flow.origin.target(),
@@ -158,15 +165,15 @@ impl FlowTable {
     fn reverse_guest(
         &mut self,
         cx: &Context<'_>,
-        at: u32,
+        at: FlowId,
         owner: u16,
-        frame: &mut [u8],
-        info: &IpInfo,
-        partial_csum: bool,
+        packet: &mut Packet<'_>,
     ) -> Reverse {
         let to_owner = Reverse::ToOwner { worker: owner };
+        let info = packet.info;
         if info.proto == UDP {
             let first = self
+                .store
                 .get(at)
                 .is_some_and(|flow| flow.state == FlowState::Datagrams);
             if first {
@@ -179,14 +186,14 @@ impl FlowTable {
             }
             return to_owner;
         }
-        self.reverse_known(cx, at, frame, info, partial_csum)
+        self.reverse_known(cx, at, packet)
     }
 
     /// The replica refused the connection. `None` when no other can be asked unseen: the refusal
     /// then goes on to the client.
-    fn reverse_refused(&mut self, cx: &Context<'_>, at: u32) -> Option<Reverse> {
+    fn reverse_refused(&mut self, cx: &Context<'_>, at: FlowId) -> Option<Reverse> {
         self.note_refusal(cx.now, at);
-        let syn = self.get(at)?.syn;
+        let syn = self.store.get(at)?.syn;
         let kept = syn.and_then(|syn| self.syns.get_mut(syn));
         let moved = kept
             .map(|kept| {
@@ -201,25 +208,30 @@ impl FlowTable {
             .and_then(|partial_csum| Some((self.retry(cx, at)?, partial_csum)));
         let Some((install, partial_csum)) = moved else {
             self.counters.refused += 1;
-            if let Some(open) = self.get(at).and_then(|flow| flow.open.as_ref()) {
+            if let Some(open) = self.store.get(at).and_then(|flow| flow.open.as_ref()) {
                 open.count_failed();
             }
             self.set_state(at, FlowState::Reset);
             return None;
         };
-        let flow = self.flow_and_scratch(at)?;
-        let (flow, scratch) = flow;
+        let (flow, scratch) = self.flow_and_scratch(at)?;
         let Ok(Frame::Ip(info)) = frame::parse(scratch) else {
             return Some(Reverse::Drop(DropReason::Retried));
         };
-        rewrite_forward(flow, scratch, &info, partial_csum);
+        let mut packet = Packet {
+            frame: scratch,
+            info: &info,
+            partial_csum,
+        };
+        rewrite::to_replica(flow, &mut packet);
         if partial_csum
             && let Some(offset) = info.checksum_offset()
-            && checksum::complete(scratch, info.l4, offset).is_err()
+            && checksum::complete(packet.frame, info.l4, offset).is_err()
         {
             return Some(Reverse::Drop(DropReason::Retried));
         }
-        clamp(cx, flow, scratch, &info, false);
+        packet.partial_csum = false;
+        rewrite::clamp(cx, flow, &mut packet);
         Some(Reverse::Retry {
             vni: flow.origin.vni(),
             dst_mac: flow.replica_mac,
@@ -228,32 +240,12 @@ impl FlowTable {
     }
 }
 
-/// Applies the inverse of a flow's rewrite to a frame of the replica.
-fn rewrite_reverse(flow: &Flow, frame: &mut [u8], info: &IpInfo, partial_csum: bool) -> bool {
-    let client = flow.forward.tuple;
-    let seen_as = flow.reverse.tuple;
-    if !rewrite_endpoint(
-        frame,
-        info,
-        Side::Source,
-        client.dst,
-        Some(client.dport),
-        partial_csum,
-    ) {
-        return false;
+/// What becomes of a frame to the node that its client came through, which was `rewritten` or not.
+pub(crate) fn returned(flow: &Flow, rewritten: bool) -> Reverse {
+    if !rewritten {
+        return Reverse::Drop(DropReason::BadIpHeader);
     }
-    if (seen_as.dst, seen_as.dport) != (client.src, client.sport)
-        && !rewrite_endpoint(
-            frame,
-            info,
-            Side::Destination,
-            client.src,
-            Some(client.sport),
-            partial_csum,
-        )
-    {
-        return false;
+    Reverse::Return {
+        dst_mac: flow.client_mac,
     }
-    set_macs(frame, flow.service_mac, flow.client_mac);
-    true
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use weft_wire::{Mac, Vni};
+use weft_wire::Vni;
 
 use crate::balancer::Balancer;
-use crate::limits::Limits;
-use crate::load::{PortLoad, ReplicaLoad};
+use crate::load::PortLoad;
+use crate::replica::Replica;
 
 /// Transport protocol of a published port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,25 +19,16 @@ pub enum Protocol {
     Udp,
 }
 
-/// One address that can answer for a service.
-#[derive(Debug, Clone)]
-pub struct Replica {
-    /// Stable id of the endpoint, unique on its network for as long as the endpoint lives.
-    pub key: u64,
-    /// Network that it is reached on.
-    pub vni: Vni,
-    /// Its address there.
-    pub ip: IpAddr,
-    /// Its Ethernet address there.
-    pub mac: Mac,
-    /// Its sandbox is on this node.
-    pub local: bool,
-    /// Share of the connections relative to the other replicas; 0 takes no new ones.
-    pub weight: u16,
-    /// Takes no new connections, keeps the open ones.
-    pub draining: bool,
-    /// Shared counters.
-    pub load: Arc<ReplicaLoad>,
+/// Limits of a service on one network; 0 is none. Who reaches one is refused; what is open stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Connections of all clients to all replicas, cluster-wide as far as this node knows: several
+    /// nodes may pass it together by what they take between two reports, and by the share that each
+    /// always has ([`crate::ServiceLoad::share`]), so that no report closes a service.
+    pub connections: u32,
+    /// Connections of one client address through one worker, which is all of the client's on this
+    /// node. Clients whose address the balancer does not see are the business of who does.
+    pub per_client: u32,
 }
 
 /// A service as it is seen on one network.
@@ -55,6 +46,20 @@ pub struct Service {
     pub limits: Limits,
     /// Replicas on this network, both address families.
     pub replicas: Vec<Replica>,
+}
+
+impl Service {
+    /// Whether the limit, or this node's share of it, is not yet reached by the connections open to
+    /// all replicas with such an address.
+    pub(crate) fn has_room(&self, ipv6: bool) -> bool {
+        let (mut own, mut all) = (0_u32, 0_u32);
+        for replica in self.replicas.iter().filter(|r| r.ip.is_ipv6() == ipv6) {
+            let mine = replica.load.own();
+            own = own.saturating_add(mine);
+            all = all.saturating_add(mine.saturating_add(replica.load.claimed()));
+        }
+        all < self.limits.connections || own < self.balancer.load.share()
+    }
 }
 
 /// What is behind a published port.
@@ -304,6 +309,8 @@ impl ServicesBuilder {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use weft_wire::Mac;
+
     use super::*;
 
     fn replica(key: u64) -> Replica {
@@ -313,7 +320,6 @@ mod tests {
             ip: Ipv4Addr::new(10, 0, 0, 9).into(),
             mac: Mac([2, 0x42, 10, 0, 0, 9]),
             local: false,
-            weight: 1,
             draining: false,
             load: Arc::default(),
         }

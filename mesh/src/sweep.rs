@@ -6,8 +6,10 @@ use weft_wire::frame::TCP;
 use weft_wire::reply::{self, tcp_reset};
 use weft_wire::{FiveTuple, Mac, PortId, Vni};
 
-use crate::flow::{Flow, Origin, Role, Target};
-use crate::table::{Context, FlowTable};
+use crate::context::Context;
+use crate::flow::{Flow, FlowKind, Origin, Target};
+use crate::store::FlowId;
+use crate::table::{FlowTable, Sweep};
 
 /// Longest reset: Ethernet, IPv6, TCP.
 const RESET_BYTES: usize = 14 + 40 + 20;
@@ -35,13 +37,6 @@ pub struct Reset<'a> {
     pub frame: &'a [u8],
 }
 
-/// How far a sweep has come.
-#[derive(Debug, Default)]
-pub(crate) struct Sweep {
-    epoch: u64,
-    next: usize,
-}
-
 impl FlowTable {
     /// Ends the flows whose replica is gone, and resets both ends of their connections.
     ///
@@ -60,11 +55,13 @@ impl FlowTable {
                 next: 0,
             };
         }
-        let end = self.slots().min(self.sweep.next.saturating_add(budget));
-        for slot in self.sweep.next..end {
-            let Ok(at) = u32::try_from(slot) else { break };
-            let Some(flow) = self.get(at) else { continue };
-            if flow.state.is_unanswered() && flow.role == Role::Owner {
+        let places = self.store.places();
+        let end = places.min(self.sweep.next.saturating_add(budget));
+        for place in self.sweep.next..end {
+            let Some((at, flow)) = self.store.at(place) else {
+                continue;
+            };
+            if flow.state.is_unanswered() && flow.kind == FlowKind::Owned {
                 continue;
             }
             if self.is_alive(cx, at) {
@@ -73,20 +70,19 @@ impl FlowTable {
             self.end_flow(at, true, &mut out);
         }
         self.sweep.next = end;
-        end >= self.slots()
+        end >= places
     }
 
     /// Ends the flows of a client whose port was removed, and resets the replicas' side. Returns
     /// how many. O(table): for the rare removal of a port.
     pub fn close_port(&mut self, port: PortId, mut out: impl FnMut(Reset<'_>)) -> usize {
         let mut closed = 0;
-        for slot in 0..self.slots() {
-            let Ok(at) = u32::try_from(slot) else { break };
-            let theirs = self.get(at).is_some_and(|flow| {
-                flow.role == Role::Owner
-                    && matches!(flow.origin, Origin::Port { port: p, .. } if p == port)
-            });
-            if theirs {
+        for place in 0..self.store.places() {
+            let Some((at, flow)) = self.store.at(place) else {
+                continue;
+            };
+            let theirs = matches!(flow.origin, Origin::Port { port: p, .. } if p == port);
+            if theirs && flow.kind == FlowKind::Owned {
                 self.end_flow(at, false, &mut out);
                 closed += 1;
             }
@@ -94,9 +90,9 @@ impl FlowTable {
         closed
     }
 
-    fn end_flow(&mut self, at: u32, tell_client: bool, out: &mut impl FnMut(Reset<'_>)) {
+    fn end_flow(&mut self, at: FlowId, tell_client: bool, out: &mut impl FnMut(Reset<'_>)) {
         let Some(flow) = self.remove(at) else { return };
-        if flow.role != Role::Owner || flow.forward.tuple.proto != TCP || flow.state.is_over() {
+        if flow.kind != FlowKind::Owned || flow.forward.tuple.proto != TCP || flow.state.is_over() {
             return;
         }
         if tell_client {

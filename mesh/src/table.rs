@@ -2,72 +2,24 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::Arc;
-use std::time::Duration;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
+use weft_wire::{FiveTuple, Instant, Vni};
 
 use crate::balancer::Rng;
-use crate::claims::Claims;
-use crate::evict::Evictions;
-use crate::flow::{Flow, FlowState, Install, Key, Removal, Role};
-use crate::forward::ReplicaSide;
+use crate::clients::Clients;
+use crate::context::Context;
+use crate::ejection::Failure;
+use crate::evict::{Evictions, Evictor, Full};
+use crate::flow::{Flow, FlowConfig, FlowKind, Origin, ReplicaSide};
 use crate::fragments::Fragments;
-use crate::journal::{Journal, is_kept};
-use crate::limits::Clients;
-use crate::outcome::{close, note_answer};
-use crate::services::Services;
-use crate::sweep::Sweep;
+use crate::install::{Install, Removal};
+use crate::journal::{Records, is_kept};
+use crate::key::{Key, Scope};
+use crate::outcome::{self, close, note_answer};
+use crate::state::FlowState;
+use crate::store::{FlowId, FlowStore};
 use crate::syn_ring::{SYN_BYTES, SynRing};
 use crate::tenants::Tenants;
-use crate::wheel::Wheel;
-
-/// Limits and identity of a table.
-#[derive(Debug, Clone)]
-pub struct FlowConfig {
-    /// Number of the worker that owns the table.
-    pub worker: u16,
-    /// Flows at most. Memory grows with use, up to about 300 bytes for each.
-    pub capacity: usize,
-    /// Unanswered connections, at most, that can be moved to another replica.
-    pub syn_copies: usize,
-    /// Seed of hashes and of random choices; draw it at random.
-    pub seed: u64,
-    /// Idle time after which datagrams that were never answered are forgotten.
-    pub udp_idle: Duration,
-    /// Idle time after which datagrams that were answered are forgotten.
-    pub udp_answered_idle: Duration,
-    /// The same for all workers of a node.
-    pub claims: Arc<Claims>,
-}
-
-impl Default for FlowConfig {
-    fn default() -> Self {
-        Self {
-            worker: 0,
-            capacity: 262_144,
-            syn_copies: 4096,
-            seed: 0,
-            udp_idle: Duration::from_secs(30),
-            udp_answered_idle: Duration::from_secs(180),
-            claims: Arc::new(Claims::new(0)),
-        }
-    }
-}
-
-/// What a call needs to know of the world.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The time.
-    pub now: Instant,
-    /// Number of the snapshot that `services` belongs to.
-    pub epoch: u64,
-    /// The services.
-    pub services: &'a Services,
-}
 
 /// What happened to the flows of a table since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,26 +40,36 @@ pub struct FlowCounters {
     pub lost_replica: u64,
 }
 
+/// How far a sweep has come.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    pub(crate) epoch: u64,
+    /// The next place to look at.
+    pub(crate) next: usize,
+}
+
+/// An entry that was found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) at: FlowId,
+    /// Its replica is still there.
+    pub(crate) alive: bool,
+}
+
 /// Flows of one worker: no lock, bounded memory, O(1) for each frame.
 ///
 /// Nothing is allocated but when the table grows towards its capacity.
 pub struct FlowTable {
     pub(crate) config: FlowConfig,
     pub(crate) rng: Rng,
-    hasher: FixedState,
-    pub(crate) flows: Vec<Option<Flow>>,
-    pub(crate) journal: Option<Box<dyn Journal>>,
-    free: Vec<u32>,
-    by_forward: HashTable<u32>,
-    by_reverse: HashTable<u32>,
-    pub(crate) wheel: Wheel,
-    pub(crate) tenants: Tenants,
+    pub(crate) store: FlowStore<Flow>,
+    pub(crate) records: Records,
+    tenants: Tenants,
     pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
     active: usize,
     serial: u64,
-    /// Where the search for an entry to evict goes on.
-    pub(crate) hand: usize,
+    evictor: Evictor,
     removals: VecDeque<Removal>,
     pub(crate) syns: SynRing,
     pub(crate) scratch: Box<[u8; SYN_BYTES]>,
@@ -136,19 +98,14 @@ impl FlowTable {
         let syn_copies = config.syn_copies.min(capacity);
         Self {
             rng: Rng::new(config.seed),
-            hasher: FixedState::with_seed(config.seed),
-            flows: Vec::new(),
-            journal: None,
-            free: Vec::new(),
-            by_forward: HashTable::new(),
-            by_reverse: HashTable::new(),
-            wheel: Wheel::new(),
+            store: FlowStore::new(config.seed),
+            records: Records::default(),
             tenants: Tenants::new(config.seed),
             clients: Clients::new(config.seed),
             fragments: Fragments::new(config.seed),
             active: 0,
             serial: 0,
-            hand: 0,
+            evictor: Evictor::default(),
             removals: VecDeque::new(),
             syns: SynRing::new(syn_copies),
             scratch: Box::new([0; SYN_BYTES]),
@@ -163,13 +120,13 @@ impl FlowTable {
     /// Entries, those of other workers included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_reverse.len()
+        self.store.len()
     }
 
     /// True when no frame can belong to a flow.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_reverse.is_empty()
+        self.store.is_empty()
     }
 
     /// Flows of this worker that are counted as load: neither closed nor reset.
@@ -188,11 +145,11 @@ impl FlowTable {
     #[must_use]
     pub fn state_of(&self, vni: Vni, tuple: FiveTuple) -> Option<FlowState> {
         let key = Key {
-            scope: vni.get(),
+            scope: Scope::network(vni),
             tuple,
         };
-        let at = self.find_forward(&key)?;
-        self.get(at).map(|flow| flow.state)
+        let at = self.store.find_forward(&key)?;
+        self.store.get(at).map(|flow| flow.state)
     }
 
     /// Takes in an entry for a flow of another worker, in place of an older one.
@@ -200,25 +157,23 @@ impl FlowTable {
     /// False when the table is full: replies will then reach the client as from a stranger, and
     /// the client will reset the connection.
     pub fn install(&mut self, now: Instant, install: Install) -> bool {
-        if let Some(at) = self.find_reverse(&install.reverse) {
-            if self.get(at).is_some_and(|flow| flow.role == Role::Owner) {
+        if let Some(at) = self.store.find_reverse(&install.reverse) {
+            if self
+                .store
+                .get(at)
+                .is_some_and(|flow| flow.kind == FlowKind::Owned)
+            {
                 return false;
             }
             self.remove(at);
         }
-        self.insert(install.into_flow(now, 0)).is_some()
+        self.insert(install.into_flow(now)).is_some()
     }
 
     /// Removes an entry that belonged to a flow of another worker.
     pub fn uninstall(&mut self, removal: Removal) {
-        if let Some(at) = self.find_reverse(&removal.reverse)
-            && self.get(at).is_some_and(|flow| {
-                flow.serial == removal.serial
-                    && flow.role
-                        == Role::Guest {
-                            owner: removal.owner,
-                        }
-            })
+        if let Some(at) = self.store.find_reverse(&removal.reverse)
+            && self.store.get(at).is_some_and(|flow| removal.is_of(flow))
         {
             self.remove(at);
         }
@@ -234,25 +189,27 @@ impl FlowTable {
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         let mut ended = 0;
         for _ in 0..budget {
-            let Some(at) = self.wheel.pop(now) else {
+            let Some(at) = self.store.pop_due(now) else {
                 break;
             };
-            if self.deadline(at).is_some_and(|deadline| deadline <= now) {
+            let flow = self.store.get(at);
+            let deadline = flow.and_then(|flow| flow.deadline(&self.config));
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 self.note_silence(now, at);
                 self.count_unanswered(at);
                 self.remove(at);
                 self.counters.expired += 1;
                 ended += 1;
             } else {
-                self.reschedule(at);
+                self.store.schedule(at, deadline);
             }
         }
         ended
     }
 
     /// Counts a connection that was never answered.
-    fn count_unanswered(&self, at: u32) {
-        let flow = self.get(at).filter(|flow| flow.state.is_unanswered());
+    fn count_unanswered(&self, at: FlowId) {
+        let flow = self.store.get(at).filter(|flow| flow.state.is_unanswered());
         if let Some(open) = flow.and_then(|flow| flow.open.as_ref()) {
             open.count_failed();
         }
@@ -261,51 +218,47 @@ impl FlowTable {
     /// When [`FlowTable::expire`] may have something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.wheel.next_deadline()
-    }
-
-    pub(crate) fn get(&self, at: u32) -> Option<&Flow> {
-        self.flows.get(at as usize)?.as_ref()
-    }
-
-    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Flow> {
-        self.flows.get_mut(at as usize)?.as_mut()
+        self.store.next_deadline()
     }
 
     /// A flow and the frame that is built for it, both at once.
-    pub(crate) fn flow_and_scratch(&mut self, at: u32) -> Option<(&Flow, &mut [u8])> {
-        let flow = self.flows.get(at as usize)?.as_ref()?;
+    pub(crate) fn flow_and_scratch(&mut self, at: FlowId) -> Option<(&Flow, &mut [u8])> {
+        let flow = self.store.get(at)?;
         Some((flow, self.scratch.get_mut(..self.scratch_len)?))
     }
 
-    /// Number of places for entries, free ones included.
-    pub(crate) fn slots(&self) -> usize {
-        self.flows.len()
+    /// The entry that a client's frame belongs to, and how it is.
+    #[inline]
+    pub(crate) fn lookup(&mut self, cx: &Context<'_>, key: &Key) -> Option<Found> {
+        let at = self.store.find_forward(key)?;
+        let alive = self.is_alive(cx, at);
+        Some(Found { at, alive })
     }
 
-    pub(crate) fn key_of(vni_or_scope: u32, info: &IpInfo) -> Key {
-        Key {
-            scope: vni_or_scope,
-            tuple: info.five_tuple(),
+    /// Whether the flow's replica is still there; looked up once for each snapshot.
+    pub(crate) fn is_alive(&mut self, cx: &Context<'_>, at: FlowId) -> bool {
+        let Some(flow) = self.store.get_mut(at) else {
+            return false;
+        };
+        if flow.epoch == cx.epoch || flow.state.is_over() {
+            return true;
+        }
+        if flow.kind == FlowKind::Return {
+            let (vni, replica) = (flow.origin.vni(), flow.reverse.tuple.src);
+            return cx.services.is_replica(vni, replica);
+        }
+        match cx.services.replica(flow.origin.vni(), flow.replica_key) {
+            Some(replica) if replica.ip == flow.reverse.tuple.src => {
+                flow.epoch = cx.epoch;
+                flow.replica_mac = replica.mac;
+                true
+            }
+            _ => false,
         }
     }
 
-    pub(crate) fn find_forward(&self, key: &Key) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
-        self.by_forward
-            .find(hash, |&at| self.get(at).is_some_and(|f| f.forward == *key))
-            .copied()
-    }
-
-    pub(crate) fn find_reverse(&self, key: &Key) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
-        self.by_reverse
-            .find(hash, |&at| self.get(at).is_some_and(|f| f.reverse == *key))
-            .copied()
-    }
-
     /// Takes in a flow whose keys are not there yet; makes room where it can.
-    pub(crate) fn insert(&mut self, flow: Flow) -> Option<u32> {
+    pub(crate) fn insert(&mut self, flow: Flow) -> Option<FlowId> {
         if !self.make_room(flow.last_seen, &flow.origin) {
             self.release(flow.claimed, &flow.reverse);
             self.counters.full += 1;
@@ -313,52 +266,51 @@ impl FlowTable {
         }
         self.tenants.add(&flow.origin);
         self.clients.enter(&flow);
-        let owned = flow.role == Role::Owner;
-        let has_forward = flow.has_forward();
         if flow.open.is_some() {
             self.active += 1;
         }
-        let (forward, reverse) = (flow.forward, flow.reverse);
-        let at = match self.free.pop() {
-            Some(at) => at,
-            None => {
-                self.flows.push(None);
-                u32::try_from(self.flows.len() - 1).ok()?
-            }
-        };
-        if let Some(place) = self.flows.get_mut(at as usize) {
-            *place = Some(flow);
-        }
-        if owned {
+        if flow.kind == FlowKind::Owned {
             self.counters.created += 1;
         }
-        if has_forward {
-            self.link_forward(at, &forward);
+        let deadline = flow.deadline(&self.config);
+        let at = self.store.insert(flow)?;
+        self.store.schedule(at, deadline);
+        if let Some(flow) = self.store.get(at) {
+            self.records.update(at, false, flow);
         }
-        self.link_reverse(at, &reverse);
-        self.reschedule(at);
-        self.record(at, false);
         Some(at)
     }
 
+    /// Whether one more entry of `newcomer` fits, after making room where it may.
+    fn make_room(&mut self, now: Instant, newcomer: &Origin) -> bool {
+        if self.len() < self.config.capacity {
+            return true;
+        }
+        let mut full = Full {
+            store: &mut self.store,
+            tenants: &self.tenants,
+            config: &self.config,
+        };
+        let evicted = self.evictor.choose(&mut full, now, newcomer);
+        let Some(flow) = evicted.and_then(|at| self.remove(at)) else {
+            return false;
+        };
+        self.counters.evicted.count(flow.kind, flow.state);
+        true
+    }
+
     /// Forgets a flow, takes its count back and tells the worker that helps with it.
-    pub(crate) fn remove(&mut self, at: u32) -> Option<Flow> {
-        let mut flow = self.flows.get_mut(at as usize)?.take()?;
-        self.wheel.unlink(at);
-        self.forget_record(at, &flow);
+    pub(crate) fn remove(&mut self, at: FlowId) -> Option<Flow> {
+        let mut flow = self.store.remove(at)?;
+        self.records.forget(at, &flow);
         self.tenants.take(&flow.origin);
         self.clients.leave(&mut flow);
-        unlink(&self.hasher, &mut self.by_reverse, &flow.reverse, at);
-        if flow.has_forward() {
-            unlink(&self.hasher, &mut self.by_forward, &flow.forward, at);
-        }
         self.release(flow.claimed, &flow.reverse);
         let state = flow.state;
         if close(&mut flow, state, &self.config) {
             self.active -= 1;
         }
-        self.free.push(at);
-        self.push_removal(flow.removal(self.config.worker));
+        self.push_removal(Removal::of(&flow, self.config.worker));
         Some(flow)
     }
 
@@ -383,25 +335,25 @@ impl FlowTable {
     }
 
     /// Gives a flow another replica side: from then on only `reverse` finds it.
-    pub(crate) fn move_reverse(&mut self, at: u32, reverse: ReplicaSide) {
+    pub(crate) fn move_reverse(&mut self, at: FlowId, reverse: ReplicaSide) {
         let serial = self.next_serial();
         let worker = self.config.worker;
-        let Some(flow) = self.get_mut(at) else {
-            return;
-        };
-        let removal = flow.removal(worker);
-        let old = std::mem::replace(&mut flow.reverse, reverse.key);
-        let claimed = std::mem::replace(&mut flow.claimed, reverse.claimed);
-        flow.serial = serial;
-        self.release(claimed, &old);
-        self.push_removal(removal);
-        unlink(&self.hasher, &mut self.by_reverse, &old, at);
-        self.link_reverse(at, &reverse.key);
+        let moved = self.store.rekey(at, |flow| {
+            let removal = Removal::of(flow, worker);
+            let old = std::mem::replace(&mut flow.reverse, reverse.key);
+            let claimed = std::mem::replace(&mut flow.claimed, reverse.claimed);
+            flow.serial = serial;
+            (removal, claimed, old)
+        });
+        if let Some((removal, claimed, old)) = moved {
+            self.release(claimed, &old);
+            self.push_removal(removal);
+        }
     }
 
     /// Changes a flow's state and with it when it ends.
-    pub(crate) fn set_state(&mut self, at: u32, state: FlowState) {
-        let Some(Some(flow)) = self.flows.get_mut(at as usize) else {
+    pub(crate) fn set_state(&mut self, at: FlowId, state: FlowState) {
+        let Some(flow) = self.store.get_mut(at) else {
             return;
         };
         if flow.state == state {
@@ -425,53 +377,28 @@ impl FlowTable {
                 self.active -= 1;
             }
         }
-        self.record(at, kept);
-        self.reschedule(at);
+        self.records.update(at, kept, flow);
+        let deadline = flow.deadline(&self.config);
+        self.store.schedule(at, deadline);
     }
 
-    pub(crate) fn reschedule(&mut self, at: u32) {
-        match self.deadline(at) {
-            Some(deadline) => self.wheel.schedule(at, deadline),
-            None => self.wheel.unlink(at),
+    /// The replica has refused the connection.
+    pub(crate) fn note_refusal(&mut self, now: Instant, at: FlowId) {
+        self.note_failure(now, at, Failure::Refused);
+    }
+
+    /// The client asks again, or has given up.
+    pub(crate) fn note_silence(&mut self, now: Instant, at: FlowId) {
+        let flow = self.store.get(at);
+        if flow.is_some_and(|flow| outcome::is_silent(flow, now)) {
+            self.note_failure(now, at, Failure::Silent);
         }
     }
 
-    fn deadline(&self, at: u32) -> Option<Instant> {
-        let flow = self.get(at)?;
-        Some(flow.last_seen.after(flow.timeout(&self.config)?))
-    }
-
-    fn link_forward(&mut self, at: u32, key: &Key) {
-        let (hasher, flows) = (&self.hasher, &self.flows);
-        self.by_forward
-            .insert_unique(hasher.hash_one(key), at, |&i| {
-                hash_of(hasher, flows, i, |f| &f.forward)
-            });
-    }
-
-    fn link_reverse(&mut self, at: u32, key: &Key) {
-        let (hasher, flows) = (&self.hasher, &self.flows);
-        self.by_reverse
-            .insert_unique(hasher.hash_one(key), at, |&i| {
-                hash_of(hasher, flows, i, |f| &f.reverse)
-            });
-    }
-}
-
-fn hash_of(
-    hasher: &FixedState,
-    flows: &[Option<Flow>],
-    at: u32,
-    key: impl Fn(&Flow) -> &Key,
-) -> u64 {
-    flows
-        .get(at as usize)
-        .and_then(Option::as_ref)
-        .map_or(0, |flow| hasher.hash_one(key(flow)))
-}
-
-fn unlink(hasher: &FixedState, index: &mut HashTable<u32>, key: &Key, at: u32) {
-    if let Ok(entry) = index.find_entry(hasher.hash_one(key), |&i| i == at) {
-        entry.remove();
+    fn note_failure(&mut self, now: Instant, at: FlowId, failure: Failure) {
+        let random = self.rng.next_u64();
+        if let Some(flow) = self.store.get(at) {
+            outcome::note_failure(flow, now, random, failure);
+        }
     }
 }

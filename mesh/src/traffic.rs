@@ -1,12 +1,97 @@
-//! Counters of what connections carried and how long they took to open.
+//! Counters of what became of connections, what they carried, and how long they took to open.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// What became of connections: to one replica, or to one published port. Counted since the agent
+/// started, by all workers.
+#[derive(Debug)]
+pub struct Tally {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    retried: AtomicU64,
+    traffic: Traffic,
+    connect: ConnectTime,
+}
+
+impl Tally {
+    /// Counters for so many workers.
+    pub(crate) fn with_workers(workers: usize) -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            traffic: Traffic::new(workers),
+            connect: ConnectTime::default(),
+        }
+    }
+
+    /// Connections that a replica took.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were refused, or left unanswered.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Times that a connection went on to another replica.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from clients, headers left out.
+    #[must_use]
+    pub fn rx_bytes(&self) -> u64 {
+        self.traffic.rx()
+    }
+
+    /// Bytes to clients, headers left out.
+    #[must_use]
+    pub fn tx_bytes(&self) -> u64 {
+        self.traffic.tx()
+    }
+
+    /// How long connections took to open.
+    #[must_use]
+    pub const fn connect(&self) -> &ConnectTime {
+        &self.connect
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_retried(&self) {
+        self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_rx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_rx(worker, bytes);
+    }
+
+    pub(crate) fn count_tx(&self, worker: u16, bytes: u64) {
+        self.traffic.add_tx(worker, bytes);
+    }
+
+    /// Takes in how long one connection took to open.
+    pub(crate) fn note_connected(&self, took: Duration) {
+        self.connect.add(took);
+    }
+}
+
 /// Bytes in both directions. Each worker counts in words of its own, in a cache line of its own: a
 /// packet costs two additions, without a lock and without another worker's line.
 #[derive(Debug)]
-pub(crate) struct Traffic(Box<[Words]>);
+struct Traffic(Box<[Words]>);
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -17,27 +102,27 @@ struct Words {
 
 impl Traffic {
     /// For so many workers; at least one.
-    pub(crate) fn new(workers: usize) -> Self {
+    fn new(workers: usize) -> Self {
         Self((0..workers.max(1)).map(|_| Words::default()).collect())
     }
 
     /// Counts bytes from a client.
-    pub(crate) fn add_rx(&self, worker: u16, bytes: u64) {
+    fn add_rx(&self, worker: u16, bytes: u64) {
         add(self.of(worker).map(|words| &words.rx), bytes);
     }
 
     /// Counts bytes to a client.
-    pub(crate) fn add_tx(&self, worker: u16, bytes: u64) {
+    fn add_tx(&self, worker: u16, bytes: u64) {
         add(self.of(worker).map(|words| &words.tx), bytes);
     }
 
     /// Bytes from clients, over all workers.
-    pub(crate) fn rx(&self) -> u64 {
+    fn rx(&self) -> u64 {
         self.0.iter().map(|w| w.rx.load(Ordering::Relaxed)).sum()
     }
 
     /// Bytes to clients, over all workers.
-    pub(crate) fn tx(&self) -> u64 {
+    fn tx(&self) -> u64 {
         self.0.iter().map(|w| w.tx.load(Ordering::Relaxed)).sum()
     }
 
@@ -73,7 +158,7 @@ impl ConnectTime {
         Duration::from_nanos(self.total_nanos.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn add(&self, took: Duration) {
+    fn add(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.total_nanos.fetch_add(nanos, Ordering::Relaxed);

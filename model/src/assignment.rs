@@ -6,8 +6,13 @@
 //! to run, environment included. What a service's tasks are made of goes to the nodes that run them
 //! and to no other.
 //!
+//! A node that has the last version of the shared half is sent the difference
+//! ([`change::SharedChange`]).
+//!
 //! The node compares both with what it runs and repairs the difference (level-triggered), and keeps
 //! the last ones on disk so that a restart without managers changes nothing.
+
+pub mod change;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -43,7 +48,7 @@ impl Assignment {
     }
 }
 
-/// What every node of the cluster is told.
+/// What every node of the cluster is told. Each list is in the order of its ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared {
     /// Version of the desired state that this half changed with last.
@@ -62,40 +67,12 @@ pub struct Shared {
     #[serde(default)]
     pub ending: Vec<EndingService>,
     /// Every endpoint on every network. Whether it takes connections its node says by gossip.
-    pub endpoints: Vec<EndpointView>,
+    pub endpoints: Vec<Arc<EndpointView>>,
     /// Static peers of every network.
     pub peers: Vec<StaticPeer>,
     /// Gossip keys: the first seals, all open; the next one, and the one before, if any. Never
     /// logged.
     pub gossip_keys: Vec<GossipKey>,
-}
-
-impl Shared {
-    /// True when nothing but the version differs.
-    #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        let Self {
-            version: _,
-            cluster_id,
-            data_path_port,
-            nodes,
-            networks,
-            services,
-            ending,
-            endpoints,
-            peers,
-            gossip_keys,
-        } = self;
-        *cluster_id == other.cluster_id
-            && *data_path_port == other.data_path_port
-            && *nodes == other.nodes
-            && *networks == other.networks
-            && *services == other.services
-            && *ending == other.ending
-            && *endpoints == other.endpoints
-            && *peers == other.peers
-            && *gossip_keys == other.gossip_keys
-    }
 }
 
 /// What one node is told.
@@ -143,13 +120,13 @@ impl From<&Node> for NodeView {
     fn from(node: &Node) -> Self {
         Self {
             id: node.id.clone(),
-            hostname: node.hostname.clone(),
-            role: node.role,
-            addr: node.addr,
+            hostname: node.description.hostname.clone(),
+            role: node.spec.role,
+            addr: node.status.addr,
             data_path_addr: node.data_path_addr,
             gossip_port: node.gossip_port,
             ingress_ip: node.ingress_ip,
-            manager_addr: node.manager_addr,
+            manager_addr: node.manager_addr(),
         }
     }
 }
@@ -181,11 +158,11 @@ impl From<&Service> for ServiceView {
             id: service.id.clone(),
             name: service.spec.name.clone(),
             mode: service.spec.mode,
-            networks: service.spec.networks.clone(),
-            endpoint_mode: service.spec.endpoint_mode,
+            networks: service.spec.task.networks.clone(),
+            endpoint_mode: service.spec.endpoint.mode,
             connections: service.spec.connections,
-            vips: service.vips.clone(),
-            ports: service.ports.clone(),
+            vips: service.endpoint.vips.clone(),
+            ports: service.endpoint.ports.clone(),
         }
     }
 }
@@ -226,7 +203,7 @@ impl EndpointView {
                 network: a.network.clone(),
                 node: node.clone(),
                 name: name.clone(),
-                ips: a.ips.clone(),
+                ips: a.ips().collect(),
                 mac: a.mac,
                 aliases: a.aliases.clone(),
                 service: Some(task.service.clone()),
@@ -244,7 +221,7 @@ impl From<&Endpoint> for EndpointView {
             network: attachment.network.clone(),
             node: endpoint.node.clone(),
             name: endpoint.name.clone(),
-            ips: attachment.ips.clone(),
+            ips: attachment.ips().collect(),
             mac: attachment.mac,
             aliases: attachment.aliases.clone(),
             service: endpoint.service.clone(),

@@ -15,3 +15,4 @@ pub mod names;
 pub mod objects;
 pub mod records;
 pub mod text;
+mod time;

@@ -19,7 +19,8 @@ pub enum Table {
     Node,
     /// [`EndpointRecord`] by endpoint id.
     Endpoint,
-    /// [`LoadRecord`] by endpoint id of the replica (one entry for each reporting node).
+    /// [`LoadRecord`] by endpoint id of the replica (one entry for each reporting node), and
+    /// [`PressureRecord`] by node id.
     Load,
 }
 
@@ -88,4 +89,13 @@ pub struct LoadRecord {
     /// The owning node has learnt that the replica is going, and sends it no new connections.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// How much what runs on a node waits, by the node's own id; table [`Table::Load`], as no tables are
+/// made of it either. A node that says nothing is calm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureRecord {
+    /// The part of the last seconds in which some task waited for CPU, memory or I/O, in hundredths
+    /// of a percent.
+    pub pressure: u16,
 }

@@ -5,17 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use weft_lab::{Lab, LabConfig, OUTSIDE};
+use weft_lab::{Lab, LabConfig, MANAGER, OUTSIDE, Patience, Stop, Swarm, Task};
 use weft_sys::netns::Netns;
 
 use crate::said::Said;
-use crate::wait::{LIMIT, eventually};
+use crate::wait::LIMIT;
 
 /// Held for reading by every cluster, for writing by one whose times are measured.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -60,25 +60,11 @@ impl Default for Settings {
     }
 }
 
-/// A running task, as `weft service ps` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// `web.1.<id>`
-    pub name: String,
-    /// Its node.
-    pub node: String,
-    /// Its address on its first network.
-    pub ip: IpAddr,
-    /// Path of its namespace on its node.
-    pub netns: PathBuf,
-}
-
 /// A lab, taken down with everything in it when it is dropped. The machine outside answers HTTP
 /// on port 80 with the address that it sees.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The machines.
-    pub lab: Lab,
+    swarm: Swarm,
     program: String,
     dir: TempDir,
     _share: Share,
@@ -120,14 +106,12 @@ impl Cluster {
         };
         let lab = Lab::create(&config).unwrap_or_else(|e| panic!("no lab: {e:#}"));
         let cluster = Self {
-            lab,
+            swarm: told(Swarm::of(lab, Patience::new(LIMIT, &Stop::default()))),
             program: program.to_owned(),
             dir,
             _share: share,
         };
-        if let Err(error) = cluster.lab.wait_ready(LIMIT) {
-            panic!("the agents are not ready: {error:#}");
-        }
+        told(cluster.lab().wait_ready(LIMIT));
         cluster
     }
 
@@ -138,13 +122,27 @@ impl Cluster {
     #[must_use]
     pub fn swarm(program: &str, settings: &Settings) -> Self {
         let cluster = Self::bare(program, settings);
-        cluster.init("node1");
-        let token = cluster.token();
-        for index in 2..=settings.nodes {
-            cluster.join(&format!("node{index}"), &token).done();
-        }
-        cluster.wait_ready(settings.nodes.into());
+        told(cluster.swarm.form());
         cluster
+    }
+
+    /// The machines, and what can be done to them.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        self.swarm.lab()
+    }
+
+    /// The same, for what changes them.
+    pub fn lab_mut(&mut self) -> &mut Lab {
+        self.swarm.lab_mut()
+    }
+
+    /// Kills the agent of a node and waits until the next one runs.
+    ///
+    /// # Panics
+    /// None does.
+    pub fn restart_agent(&self, node: &str) {
+        told(self.swarm.restart_agent(node));
     }
 
     /// `swarm init` on a node.
@@ -164,7 +162,7 @@ impl Cluster {
     #[must_use]
     pub fn token(&self) -> String {
         let text = self
-            .weft("node1", &["swarm", "join-token", "-q", "worker"])
+            .weft(MANAGER, &["swarm", "join-token", "-q", "worker"])
             .ok();
         text.trim().to_owned()
     }
@@ -172,7 +170,7 @@ impl Cluster {
     /// `swarm join` of a node to the first one.
     #[must_use]
     pub fn join(&self, node: &str, token: &str) -> Said {
-        let remote = self.at("node1", 2377).to_string();
+        let remote = self.at(MANAGER, 2377).to_string();
         self.weft(node, &["swarm", "join", "--token", token, &remote])
     }
 
@@ -181,11 +179,7 @@ impl Cluster {
     /// # Panics
     /// They are not in time.
     pub fn wait_ready(&self, count: usize) {
-        eventually("nodes are ready", || {
-            let said = self.weft("node1", &["node", "ls", "--format", "{{.Status}}"]);
-            let ready = said.out.lines().filter(|s| *s == "Ready").count();
-            if ready == count { Ok(()) } else { Err(said) }
-        });
+        told(self.swarm.wait_nodes(count));
     }
 
     /// Runs `weft` against a node, as a person would.
@@ -194,12 +188,12 @@ impl Cluster {
     /// The program cannot be run at all.
     #[must_use]
     pub fn weft(&self, node: &str, words: &[&str]) -> Said {
-        let socket = self.lab.socket(node).expect("the node has an agent");
+        let socket = self.lab().socket(node).expect("the node has an agent");
         let mut command = Command::new(&self.program);
         command
             .args(["-H", &format!("unix://{}", socket.display())])
             .args(words);
-        run(command, format!("{node}$ weft {}", words.join(" ")))
+        run(&mut command, format!("{node}$ weft {}", words.join(" ")))
     }
 
     /// Runs a program on a machine, in a namespace of it when one is given.
@@ -209,11 +203,11 @@ impl Cluster {
     #[must_use]
     pub fn run(&self, machine: &str, netns: Option<&Path>, words: &[&str]) -> Said {
         let command = match netns {
-            None => self.lab.command(machine, words),
-            Some(path) => self.lab.command_in(machine, path, words),
+            None => self.lab().command(machine, words),
+            Some(path) => self.lab().command_in(machine, path, words),
         };
-        let command = command.unwrap_or_else(|e| panic!("{machine}: {e:#}"));
-        run(command, format!("{machine}$ {}", words.join(" ")))
+        let mut command = command.unwrap_or_else(|e| panic!("{machine}: {e:#}"));
+        run(&mut command, format!("{machine}$ {}", words.join(" ")))
     }
 
     /// Looks a name up inside a sandbox: sorted addresses, or what went wrong.
@@ -262,7 +256,7 @@ impl Cluster {
     /// No such machine.
     #[must_use]
     pub fn addr(&self, machine: &str) -> IpAddr {
-        self.lab.node_addr(machine).expect("the machine exists")
+        self.lab().node_addr(machine).expect("the machine exists")
     }
 
     /// A port of a machine on the underlay.
@@ -283,7 +277,7 @@ impl Cluster {
     /// No such machine or namespace.
     #[must_use]
     pub fn netns(&self, machine: &str, path: Option<&Path>) -> Netns {
-        match self.lab.netns(machine, path) {
+        match self.lab().netns(machine, path) {
             Ok(netns) => netns,
             Err(error) => panic!("namespace of {machine}: {error:#}"),
         }
@@ -327,23 +321,7 @@ impl Cluster {
     /// The manager does not say.
     #[must_use]
     pub fn tasks(&self, service: &str) -> Vec<Task> {
-        let mut tasks: Vec<Task> = self
-            .rows(&["service", "ps", service])
-            .iter()
-            .filter(|row| row["DesiredState"] == "Running" && row["State"] == "Running")
-            .map(|row| {
-                let text = |name: &str| row[name].as_str().expect("a text").to_owned();
-                let ip = row["Addresses"][0]["IPs"][0].as_str().expect("an address");
-                Task {
-                    name: text("TaskName"),
-                    node: text("Node"),
-                    ip: ip.parse().expect("an address"),
-                    netns: Path::new("/run/weft/netns").join(text("ID")),
-                }
-            })
-            .collect();
-        tasks.sort_by(|a, b| a.node.cmp(&b.node));
-        tasks
+        told(self.swarm.tasks(service))
     }
 
     /// What an `ls` or `ps` of the first node prints with `--format json`.
@@ -376,14 +354,7 @@ impl Cluster {
     /// It has none.
     #[must_use]
     pub fn vip(&self, service: &str, network: &str) -> IpAddr {
-        let network = &self.inspect("network", network)["ID"];
-        let service = self.inspect("service", service);
-        let vips = service["VIPs"].as_array().expect("a list of addresses");
-        let vip = vips.iter().find(|vip| vip["Network"] == *network);
-        let vip = vip.and_then(|vip| vip["IP"].as_str());
-        vip.expect("an address on that network")
-            .parse()
-            .expect("an address")
+        told(self.swarm.vip(service, network))
     }
 
     /// Attaches a namespace of its own, named `name`, and returns it with what was printed.
@@ -391,7 +362,7 @@ impl Cluster {
     /// # Panics
     /// It is refused.
     pub fn guest(&self, node: &str, name: &str, network: &str) -> (Netns, Value) {
-        let path = self.lab.add_netns(node, name);
+        let path = self.lab().add_netns(node, name);
         let path = path.unwrap_or_else(|e| panic!("{node}: {e:#}"));
         let netns = path.display().to_string();
         let text = self
@@ -423,11 +394,7 @@ impl Cluster {
     /// The node does not answer.
     #[must_use]
     pub fn metric(&self, node: &str, name: &str) -> u64 {
-        let answer = self.api(
-            node,
-            b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        );
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let answer = told(self.swarm.get_text(node, "/metrics"));
         let line = answer.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |value| value.trim().parse().expect("a number"))
     }
@@ -438,7 +405,7 @@ impl Cluster {
     /// It does not accept the connection, or keeps it open without an answer.
     #[must_use]
     pub fn api(&self, node: &str, request: &[u8]) -> String {
-        let socket = self.lab.socket(node).expect("the node has an agent");
+        let socket = self.lab().socket(node).expect("the node has an agent");
         let mut stream = UnixStream::connect(socket).expect("the agent listens");
         stream.set_read_timeout(Some(LIMIT)).expect("a limit");
         // An agent that has heard enough may close early; its answer is what counts.
@@ -470,7 +437,7 @@ impl Cluster {
 impl Cluster {
     /// Prints what a node with an agent says of its ports and of the packets it dropped.
     fn note_what_nodes_say(&self, node: &str) {
-        if self.lab.socket(node).is_err() {
+        if self.lab().socket(node).is_err() {
             return;
         }
         for words in [&["drops"][..], &["mesh", "ls"], &["node", "ls"]] {
@@ -485,7 +452,7 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        for machine in self.lab.status() {
+        for machine in self.lab().status() {
             self.note_what_nodes_say(&machine.name);
             let text = std::fs::read_to_string(&machine.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -500,54 +467,20 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs a command to its end; one that does not end is killed and reported with code -1.
-fn run(mut command: Command, shown: String) -> Said {
-    let limit = LIMIT + Duration::from_secs(30);
-    let mut child = command
-        .env_remove("WEFT_HOST")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
-    let read = |pipe: Option<Box<dyn Read + Send>>| {
-        let mut pipe = pipe.expect("the pipe was asked for");
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            pipe.read_to_end(&mut bytes).map(|_| bytes)
-        })
-    };
-    let out = read(
-        child
-            .stdout
-            .take()
-            .map(|p| Box::new(p) as Box<dyn Read + Send>),
-    );
-    let err = read(
-        child
-            .stderr
-            .take()
-            .map(|p| Box::new(p) as Box<dyn Read + Send>),
-    );
-    let started = std::time::Instant::now();
-    let status = loop {
-        match child.try_wait().expect("a child can be waited for") {
-            Some(status) => break status,
-            None if started.elapsed() > limit => {
-                child.kill().expect("a child can be killed");
-                break child.wait().expect("a child can be waited for");
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
-    };
-    let bytes = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
-        let read = reader.join().expect("the reader does not panic");
-        read.expect("a pipe can be read")
-    };
-    let output = std::process::Output {
-        status,
-        stdout: bytes(out),
-        stderr: bytes(err),
-    };
-    Said::new(shown, &output)
+/// What a step came to.
+#[track_caller]
+fn told<T>(result: anyhow::Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// Runs a command to its end.
+fn run(command: &mut Command, shown: String) -> Said {
+    let patience = Patience::new(LIMIT + Duration::from_secs(30), &Stop::default());
+    match patience.run(command) {
+        Ok(output) => Said::new(shown, &output),
+        Err(error) => panic!("{shown}: {error:#}"),
+    }
 }

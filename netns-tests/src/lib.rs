@@ -12,9 +12,11 @@ mod said;
 mod stream;
 mod wait;
 
-pub use cluster::{Cluster, Settings, Task, beside_others};
+pub use cluster::{Cluster, Settings, beside_others};
 pub use http::{Held, ask, ask_from, ask_on, connect, get, hold, hold_from};
 pub use said::Said;
 pub use stream::{receive_pattern, send_pattern, transfer};
 
 pub use wait::{LIMIT, eventually, figure, within};
+
+pub use weft_lab::Task;

@@ -51,7 +51,7 @@ drop_reasons! {
     BadVxlanHeader => "bad_vxlan_header", "VXLAN header without the I flag.";
     Hairpin => "hairpin", "Came from the underlay and would go back to it.";
     PortGone => "port_gone", "The port was removed while the frame was on its way.";
-    TapFull => "tap_full", "The kernel did not take the frame into the sandbox.";
+    TapFull => "tap_full", "The kernel did not take the frame into the sandbox: counted at its port, by whatever way the frame came.";
     UnderlayFull => "underlay_full", "The kernel did not take the datagram (socket buffer full).";
     UnderlayError => "underlay_error", "The kernel refused the datagram (no route, too big, …).";
     NoReplica => "no_replica", "The service has no replica that can take the flow.";

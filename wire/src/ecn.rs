@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc6040_figure_4() {
+    fn rfc6040_s4_2_figure_4() {
         const ECT_0: u8 = 2;
         let all = [NOT_ECT, ECT_0, ECT_1, CE];
         // Rows: what is inside; columns: the outer Not-ECT, ECT(0), ECT(1), CE.
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outer_class_has_the_marks_and_the_asked_class() {
+    fn rfc6040_s4_1_the_outer_class_has_the_marks_and_the_asked_class() {
         for v4 in [true, false] {
             let frame = frame(v4, 46 << 2 | CE);
             assert_eq!(outer_class(&frame, Dscp::default()), CE);

@@ -55,6 +55,18 @@ pub enum Frame {
     Ip(IpInfo),
 }
 
+impl Frame {
+    /// The IP packet; nothing for ARP.
+    #[inline]
+    #[must_use]
+    pub const fn ip(&self) -> Option<&IpInfo> {
+        match self {
+            Self::Ip(info) => Some(info),
+            Self::Arp(_) => None,
+        }
+    }
+}
+
 /// An ARP packet (RFC 826).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArpInfo {

@@ -16,9 +16,12 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-sys", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),
+    ("weft-swarm", 3),
     ("weft-agent", 3),
+    ("weft-client", 3),
     ("weft-cli", 3),
     ("weft-lab", 3),
+    ("weft-bench", 3),
     ("weft", 4),
     ("weft-netns-tests", 4),
     ("weft-benches", 4),
@@ -29,16 +32,32 @@ const RINGS: &[(&str, u8)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("weft-dataplane", "weft-sys"),
     ("weft-shim", "weft-sys"),
+    ("weft-agent", "weft-swarm"),
+    ("weft-cli", "weft-client"),
     ("weft-cli", "weft-lab"),
+    ("weft-lab", "weft-client"),
+    ("weft-bench", "weft-lab"),
+    ("weft-bench", "weft-cli"),
 ];
 
-/// Arrows that point inward and are not wanted all the same: who talks to nodes by their API needs
-/// its words, not what managers decide by and nodes tell each other.
+/// Arrows that point inward and are not wanted all the same. Who talks to nodes by their API needs
+/// its words, not what managers decide by and nodes tell each other. And what is managed goes on
+/// without managers: they send orders, and reach for nothing that carries packets or names.
 const UNWANTED: &[(&str, &str)] = &[
+    ("weft-swarm", "weft-vxlan"),
+    ("weft-swarm", "weft-mesh"),
+    ("weft-swarm", "weft-dns"),
+    ("weft-swarm", "weft-gossip"),
+    ("weft-swarm", "weft-dataplane"),
+    ("weft-swarm", "weft-shim"),
+    ("weft-client", "weft-cluster"),
+    ("weft-client", "weft-gossip"),
     ("weft-cli", "weft-cluster"),
     ("weft-cli", "weft-gossip"),
     ("weft-lab", "weft-cluster"),
     ("weft-lab", "weft-gossip"),
+    ("weft-bench", "weft-cluster"),
+    ("weft-bench", "weft-gossip"),
 ];
 
 /// The library of test clusters: any crate that does I/O may use it in its tests.
@@ -166,6 +185,11 @@ mod tests {
             ("weft-dataplane", "weft-mesh", Normal),
             ("weft-dataplane", "weft-sys", Normal),
             ("weft-cli", "weft-lab", Normal),
+            ("weft-agent", "weft-swarm", Normal),
+            ("weft-swarm", "weft-cluster", Normal),
+            ("weft-swarm", "weft-sys", Normal),
+            ("weft-cli", "weft-client", Normal),
+            ("weft-bench", "weft-cli", Normal),
             ("weft", "weft-agent", Normal),
             ("weft-netns-tests", "weft-lab", Normal),
             ("weft-agent", "weft-lab", Development),
@@ -187,8 +211,14 @@ mod tests {
             ("weft-model", "weft-wire", Normal),
             ("weft-model", "weft-cluster", Normal),
             ("weft-sys", "weft-dataplane", Normal),
+            ("weft-swarm", "weft-gossip", Normal),
+            ("weft-swarm", "weft-dataplane", Normal),
+            ("weft-swarm", "weft-agent", Normal),
+            ("weft-cli", "weft-swarm", Normal),
             ("weft-cli", "weft-agent", Normal),
+            ("weft-cli", "weft-bench", Normal),
             ("weft-cli", "weft-cluster", Normal),
+            ("weft-client", "weft-cluster", Normal),
             ("weft-lab", "weft-gossip", Development),
             ("weft-lab", "weft-cli", Normal),
             ("weft-agent", "weft-lab", Normal),

@@ -4,8 +4,11 @@
 //! - ARCHITECTURE.md has the crates and rings that there are ([`parts`]);
 //! - pure crates pull in no I/O crate, the packet path no async runtime ([`purity`]);
 //! - pure crates use no clock, no chance and no order of hashes ([`pure_code`], [`hash_order`]);
+//! - dependencies are named by the code that they are for ([`dependencies`]);
 //! - every member takes the workspace's lints ([`lints`]);
 //! - files stay readable and `unsafe` stays in `sys` ([`sources`]);
+//! - structs with several locks say in which order they are taken ([`locks`]);
+//! - sections of RFCs that pure crates cite are in the names of tests ([`citations`]);
 //! - words of GLOSSARY.md are in use, with one meaning each ([`glossary`]);
 //! - links and names of files in the texts lead somewhere ([`texts`]);
 //! - references in `docs/` are what the code says ([`mod@reference`]);
@@ -13,7 +16,8 @@
 //!
 //! `cargo xtask demo` and `cargo xtask test [--all]` run the demo and the tests, with `--all` also
 //! those of the second tier ([`tiers`]), and install what they need before ([`programs`]).
-//! `cargo xtask circles` lists the arrows of each circle.
+//! `cargo xtask circles` lists the arrows of each circle, `cargo xtask citations` the sections of
+//! RFCs without a test.
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
 //! `cargo xtask docs` writes the references anew ([`mod@reference`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
@@ -22,10 +26,13 @@
 
 mod arrows;
 mod circles;
+mod citations;
 mod deny;
+mod dependencies;
 mod glossary;
 mod hash_order;
 mod lints;
+mod locks;
 mod modules;
 mod parts;
 mod paths;
@@ -53,7 +60,7 @@ use crate::report::Report;
 const USAGE: &str = "\
 usage: cargo xtask demo [--yes|--no-install] [OPTIONS OF weft demo]
        cargo xtask test [--yes|--no-install] [--all]
-       cargo xtask check|circles|deny|docs|tutorial [--all]";
+       cargo xtask check|circles|citations|deny|docs|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -72,6 +79,10 @@ fn main() -> anyhow::Result<ExitCode> {
         ["check"] => check()?,
         ["circles"] => {
             write!(out, "{}", circles::list(&members()?)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ["citations"] => {
+            write!(out, "{}", citations::list(&members()?)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         ["deny"] => denied()?,
@@ -144,9 +155,12 @@ fn check() -> anyhow::Result<Report> {
     parts::check(&metadata, &mut report)?;
     circles::check(&metadata, &mut report)?;
     pure_code::check(&metadata, &mut report)?;
+    citations::check(&metadata, &mut report)?;
     purity::check(root, &mut report)?;
+    dependencies::check(&metadata, &mut report)?;
     lints::check(&metadata, &mut report)?;
     sources::check(root, &mut report)?;
+    locks::check(root, &mut report)?;
     glossary::check(root, &mut report)?;
     texts::check(root, &mut report)?;
     reference::check(root, &mut report)?;

@@ -15,7 +15,7 @@ use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
     PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -56,7 +56,7 @@ impl NodeService for Fake {
             version: "0".into(),
             name: "n1".into(),
             pid: 7,
-            swarm: None,
+            swarm: SwarmState::Inactive,
             warnings: vec![],
         })
     }
@@ -115,7 +115,6 @@ impl NodeService for Fake {
             meta: Meta::default(),
             spec,
             vni: 4096,
-            subnets: vec![],
         })
     }
     async fn network(&self, reference: String) -> Answer<NetworkDetail> {
@@ -274,11 +273,13 @@ impl Server {
 async fn every_route_reaches_its_method() {
     let server = Server::start();
     let spec = json!({
-        "name": "web", "mode": "global", "image": "host", "command": ["true"],
-        "restart_delay_ms": 1, "stop_grace_ms": 1,
+        "Name": "web",
+        "TaskTemplate": {"ContainerSpec": {"Image": "host", "Args": ["true"]}},
+        "Mode": {"Global": {}},
     });
-    let peer = json!({"ip": "10.0.0.9", "mac": Mac([2, 0, 0, 0, 0, 9]), "vtep": "192.0.2.9"});
-    let join = json!({"token": "t", "remote_addr": "192.0.2.1:2377"});
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    let peer = json!({"IP": "10.0.0.9", "MacAddress": mac, "VTEP": "192.0.2.9"});
+    let join = json!({"JoinToken": "t", "RemoteAddr": "192.0.2.1:2377"});
     let none = json!({});
     let calls = [
         ("GET", "/v1/info", &none, 200, "info"),
@@ -287,7 +288,7 @@ async fn every_route_reaches_its_method() {
         (
             "POST",
             "/v1/swarm/leave",
-            &json!({"force": true}),
+            &json!({"Force": true}),
             200,
             "leave true",
         ),
@@ -306,7 +307,7 @@ async fn every_route_reaches_its_method() {
         (
             "DELETE",
             "/v1/nodes/n1",
-            &json!({"force": true}),
+            &json!({"Force": true}),
             200,
             "node rm n1 true",
         ),
@@ -314,7 +315,7 @@ async fn every_route_reaches_its_method() {
         (
             "POST",
             "/v1/networks",
-            &json!({"name": "blue"}),
+            &json!({"Name": "blue"}),
             200,
             "network create blue",
         ),
@@ -323,14 +324,14 @@ async fn every_route_reaches_its_method() {
         (
             "POST",
             "/v1/networks/blue/connect",
-            &json!({"netns": "12"}),
+            &json!({"Netns": "12"}),
             503,
             "connect blue 12",
         ),
         (
             "POST",
             "/v1/networks/blue/disconnect",
-            &json!({"endpoint": "e"}),
+            &json!({"Endpoint": "e"}),
             200,
             "disconnect blue e",
         ),
@@ -356,14 +357,14 @@ async fn every_route_reaches_its_method() {
         (
             "POST",
             "/v1/services/web/scale",
-            &json!({"replicas": 2}),
+            &json!({"Replicas": 2}),
             503,
             "scale web 2",
         ),
         (
             "POST",
             "/v1/services/web/update",
-            &json!({"publish_add": [{"published": 0, "target": 80}]}),
+            &json!({"PublishAdd": [{"PublishedPort": 0, "TargetPort": 80}]}),
             503,
             "update web 1",
         ),
@@ -421,29 +422,46 @@ async fn wrong_bodies_are_named_and_never_reach_the_service() {
         .message(
             "POST",
             "/v1/swarm/join",
-            r#"{"token": 5, "remote_addr": "x"}"#,
+            r#"{"JoinToken": 5, "RemoteAddr": "x"}"#,
         )
         .await;
     assert_eq!(status, 400);
     assert!(
-        message.contains("token") && message.contains("line 1"),
+        message.contains("JoinToken") && message.contains("line 1"),
         "{message}"
     );
 
     let (status, message) = server.message("POST", "/v1/swarm/join", "").await;
     assert_eq!(status, 400);
-    assert!(message.contains("missing field `token`"), "{message}");
+    assert!(message.contains("missing field `JoinToken`"), "{message}");
 
     let (status, message) = server
-        .message("POST", "/v1/services/web/scale", "{\n  \"replicas\": -1\n}")
+        .message("POST", "/v1/services/web/scale", "{\n  \"Replicas\": -1\n}")
         .await;
     assert_eq!(status, 400);
     assert!(
-        message.contains("replicas") && message.contains("line 2"),
+        message.contains("Replicas") && message.contains("line 2"),
         "{message}"
     );
 
-    let (status, message) = server.message("POST", "/v1/networks", "{\"name\": ").await;
+    // What nobody would carry out is not dropped without a word, however deep it lies.
+    let placed = json!({
+        "Name": "web",
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": "host", "Args": ["true"]},
+            "Placement": {"Constraints": ["node.role==worker"]},
+        },
+    });
+    let (status, message) = server
+        .message("POST", "/v1/services", &placed.to_string())
+        .await;
+    assert_eq!(status, 400);
+    assert!(
+        message.contains("TaskTemplate") && message.contains("unknown field `Placement`"),
+        "{message}"
+    );
+
+    let (status, message) = server.message("POST", "/v1/networks", "{\"Name\": ").await;
     assert_eq!(status, 400);
     assert!(message.contains("POST /v1/networks"), "{message}");
 
@@ -464,7 +482,7 @@ async fn wrong_bodies_are_named_and_never_reach_the_service() {
     assert_eq!(status, 400);
     assert!(message.contains("UTF-8"), "{message}");
 
-    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
+    let huge = format!("{{\"Name\": \"{}\"}}", "x".repeat(1 << 20));
     let (status, message) = server.message("POST", "/v1/networks", &huge).await;
     assert_eq!(status, 413);
     assert!(message.contains("1048576"), "{message}");

@@ -17,7 +17,7 @@ use super::known::KnownEndpoint;
 pub(super) struct Believed {
     orders: Option<Arc<Shared>>,
     /// The endpoints of the orders.
-    named: BTreeMap<EndpointId, EndpointView>,
+    named: BTreeMap<EndpointId, Arc<EndpointView>>,
     nodes: BTreeMap<NodeId, OfNode>,
 }
 
@@ -138,7 +138,7 @@ impl Believed {
         for view in were {
             self.named.remove(&view.id);
         }
-        let mut gone: BTreeMap<&EndpointId, &EndpointView> =
+        let mut gone: BTreeMap<&EndpointId, &Arc<EndpointView>> =
             were.iter().map(|view| (&view.id, view)).collect();
         for view in are {
             let was = gone.remove(&view.id);
@@ -146,7 +146,7 @@ impl Believed {
                 others.extend(was.map(|was| was.node.clone()));
                 others.insert(view.node.clone());
             }
-            self.named.insert(view.id.clone(), view.clone());
+            self.named.insert(view.id.clone(), Arc::clone(view));
         }
         let ended = !gone.is_empty();
         others.extend(gone.into_values().map(|view| view.node.clone()));
@@ -200,7 +200,7 @@ impl Believed {
                 });
                 lie.count += 1;
             } else if view.node != *own {
-                let now = KnownEndpoint::new(view.clone(), said);
+                let now = KnownEndpoint::new(EndpointView::clone(view), said);
                 let known = before.and_then(|before| before.get(&said.id));
                 let known = known.filter(|known| ***known == now);
                 endpoints.push(known.map_or_else(|| Arc::new(now), Arc::clone));

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_gossip::LoadReports;
-use weft_mesh::{PortLoad, ReplicaLoad, ServiceLoad};
+use weft_mesh::{NodePressure, PortLoad, ReplicaLoad, ServiceLoad};
 use weft_model::id::{EndpointId, NodeId, ServiceId};
 use weft_model::objects::Protocol;
-use weft_model::records::LoadRecord;
+use weft_model::records::{LoadRecord, PressureRecord};
 use weft_wire::Instant;
 
 use super::known::PlacedEndpoint;
@@ -18,6 +18,8 @@ use super::there::Change;
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
     counters: BTreeMap<EndpointId, Arc<ReplicaLoad>>,
+    /// Nodes that replicas are on, and others that have said that they are not calm.
+    nodes: BTreeMap<NodeId, Arc<NodePressure>>,
     services: BTreeMap<ServiceId, Arc<ServiceLoad>>,
     ports: BTreeMap<(ServiceId, Protocol, u16), Arc<PortLoad>>,
     /// Replicas whose counters were made since the last [`Self::follow`], and whether they take
@@ -55,15 +57,31 @@ impl Loads {
         }
     }
 
-    /// The counter of a replica, made on first use; `ready` says whether it takes connections.
-    pub(crate) fn of(&mut self, endpoint: &EndpointId, ready: bool) -> Arc<ReplicaLoad> {
+    /// The counter of a replica, made on first use; `ready` says whether it takes connections. A
+    /// replica stays on its node.
+    pub(crate) fn of(
+        &mut self,
+        endpoint: &EndpointId,
+        node: &NodeId,
+        ready: bool,
+    ) -> Arc<ReplicaLoad> {
         if let Some(load) = self.counters.get(endpoint) {
             return Arc::clone(load);
         }
-        let load = Arc::new(ReplicaLoad::with_workers(self.workers));
+        let node = self.of_node(node);
+        let load = Arc::new(ReplicaLoad::on_node(self.workers, node));
         self.counters.insert(endpoint.clone(), Arc::clone(&load));
         self.fresh.push((endpoint.clone(), ready));
         load
+    }
+
+    fn of_node(&mut self, node: &NodeId) -> Arc<NodePressure> {
+        if let Some(pressure) = self.nodes.get(node) {
+            return Arc::clone(pressure);
+        }
+        let pressure = Arc::<NodePressure>::default();
+        self.nodes.insert(node.clone(), Arc::clone(&pressure));
+        pressure
     }
 
     /// The counters of a service, made on first use.
@@ -165,6 +183,9 @@ impl Loads {
             }
             open
         });
+        // Every counter of a replica there holds it.
+        self.nodes
+            .retain(|_, node| Arc::strong_count(node) > 1 || node.get() > 0);
     }
 
     /// Says what each node may always take of a service's limit: an equal part, and one connection
@@ -187,6 +208,26 @@ impl Loads {
     /// Takes in what the other nodes say they have open, in the order of their ids.
     pub(crate) fn hear<'a>(&mut self, said: impl Iterator<Item = (&'a NodeId, LoadReports)>) {
         self.others.hear(said);
+    }
+
+    /// Gives the workers what all nodes say of their pressure, in the order of their ids; who is not
+    /// named is calm. It is kept of nodes without a replica, too, which may get one.
+    pub(crate) fn set_pressures<'a>(
+        &mut self,
+        said: impl Iterator<Item = (&'a NodeId, PressureRecord)>,
+    ) {
+        let mut said = said.peekable();
+        let mut others = Vec::new();
+        for (id, node) in &self.nodes {
+            while let Some(other) = said.next_if(|(by, _)| *by < id) {
+                others.push(other);
+            }
+            let own = said.next_if(|(by, _)| *by == id);
+            node.set(own.map_or(0, |(_, record)| record.pressure));
+        }
+        for (id, record) in others.into_iter().chain(said) {
+            self.of_node(id).set(record.pressure);
+        }
     }
 
     /// Gives the workers what was heard, and when that was counted. Replicas that nobody reports

@@ -303,7 +303,7 @@ fn mesh_port(inputs: &Inputs<'_>, vnis: &Vnis<'_>) -> Option<MeshPort> {
             node_ip,
             host_ip: MESH_HOST_IP6.into(),
         }),
-        subnets: network.subnets.iter().map(|s| s.cidr).collect(),
+        subnets: network.subnets().iter().map(|s| s.cidr).collect(),
     })
 }
 

@@ -23,7 +23,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Answers the sandboxes of this node. Dropping it stops everything.
 ///
-/// Every method may be called from any task of the runtime in which it was made.
+/// Every method may be called from any task of the runtime in which it was made. No two of
+/// its locks are held at once.
 #[derive(Debug)]
 pub(crate) struct DnsServer {
     shared: Arc<Shared>,

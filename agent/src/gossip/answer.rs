@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use weft_gossip::MAX_STREAM_MESSAGE;
+use weft_swarm::door::{Door, FLUSH, Limits, Place, count};
 
 use super::stats::add;
 use super::stream::Conversations;
-use crate::door::{Door, FLUSH, Limits, Place, count};
 
 /// Conversations at a time. A node has few with another, and the orders name its address before it
 /// speaks; strangers get their places so that a node whose orders are late can speak all the same.

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use weft_model::objects::Protocol as Port;
+use weft_swarm::door::BACKLOG;
 
-use crate::door::BACKLOG;
 use crate::published::owner;
 
 /// A burst of news from many nodes fits.

@@ -22,12 +22,11 @@ use weft_model::assignment::GossipKey;
 use weft_model::id::NodeId;
 use weft_model::records::Table;
 
-use crate::metrics::DoorSample;
-
 pub(crate) use stats::GossipStats;
 
 use seal::Sealer;
 use task::{Core, Shared};
+use weft_swarm::door::DoorSample;
 
 /// What [`GossipHandle::start`] needs to know.
 #[derive(Debug, Clone)]

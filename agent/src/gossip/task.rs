@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use weft_gossip::{Blocked, Event, Forgery, ForgeryKind, Gossip, MAX_DATAGRAM, Members, NetdbView};
 use weft_model::id::NodeId;
 use weft_model::records::Table;
+use weft_swarm::door::{Door, Quiet};
 
 use super::answer::{LIMITS, answer};
 use super::seal::{Channel, OVERHEAD, Sealer};
 use super::stats::{Counters, add};
 use super::stream::{Conversations, Incoming};
-use crate::door::{Door, Quiet};
 
 /// Readers of the view get changes in batches of this length.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -44,6 +44,7 @@ pub(crate) struct Wishes {
 }
 
 /// Shared between the handle and its task.
+/// No two of its locks are held at once.
 #[derive(Debug)]
 pub(crate) struct Shared {
     wishes: Mutex<Wishes>,

@@ -29,6 +29,7 @@ use shape::Shape;
 
 /// The rules of this host and the parts that they are made of. Methods block, for some
 /// milliseconds where rules are changed.
+/// No two of its locks are held at once.
 #[derive(Debug, Default)]
 pub(crate) struct HostRules {
     state: Mutex<State>,

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use weft_swarm::{Identity, Manager, ManagerConfig};
 
-use crate::manager::{Manager, ManagerConfig};
 use crate::parts::handles::Handles;
-use crate::session::Identity;
 
 /// Between two attempts to open the manager: the first pause, and the longest.
 const REOPEN_MIN: Duration = Duration::from_secs(1);

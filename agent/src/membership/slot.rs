@@ -7,16 +7,19 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 use weft_cluster::NodeDescription;
 use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
-use weft_model::objects::Role;
+use weft_model::objects::{Protocol, Role};
+use weft_swarm::{
+    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, Timing, join,
+};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::config::Config;
-use crate::manager::{InitParams, Manager, ManagerConfig, Timing};
+use crate::data_format;
+use crate::published::owner;
 use crate::reconcile::overlap::host_routes;
-use crate::session::{Farewell, Identity, JoinParams, Membership, join};
 
 impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {
@@ -33,6 +36,7 @@ struct Addresses {
 }
 
 /// At most one membership.
+/// Its locks are taken in this order: `transition`, `member`.
 #[derive(Debug)]
 pub(crate) struct Slot {
     around: Surroundings,
@@ -100,7 +104,16 @@ impl Slot {
             advertise,
             timing: Timing::default(),
             routes: Arc::new(host_routes),
+            holder_of: |port| owner::named(Protocol::Tcp, port),
         }
+    }
+
+    /// A member's files are the first that another version may misread: a directory without any is
+    /// everybody's.
+    fn note_format(&self) -> Result<(), ApiError> {
+        data_format::note(&self.around.config.data_dir).map_err(|error| {
+            ApiError::unavailable(format!("{error:#}; make room there and try again"))
+        })
     }
 
     /// `weft swarm init`. Nothing is left behind when it fails.
@@ -110,6 +123,7 @@ impl Slot {
             return Err(already_member());
         }
         let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),
@@ -148,6 +162,7 @@ impl Slot {
             return Err(already_member());
         }
         let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
         let addresses = Self::addresses(
             body.advertise_addr.as_deref(),
             body.listen_addr.as_deref(),

@@ -7,13 +7,15 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use weft_swarm::{Farewell, Identity, Manager, ManagerConfig, Membership, Session, SessionConfig};
+use weft_sys::state_file;
 
 use super::manager_part;
 use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
+use crate::data_format;
 use crate::dns::DnsServer;
-use crate::manager::{Manager, ManagerConfig};
 use crate::names::HOST_RESOLV_CONF;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
@@ -32,8 +34,6 @@ use crate::reconcile::tasks::Tasks;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
-use crate::session::{Farewell, Identity, Membership, Session, SessionConfig};
-use crate::state_file;
 
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);
@@ -52,6 +52,7 @@ pub(crate) struct Surroundings {
 }
 
 /// A node in its swarm.
+/// No two of its locks are held at once.
 pub(crate) struct SwarmNode {
     pub(crate) handles: Arc<Handles>,
     /// Those of `network connect`.
@@ -312,6 +313,7 @@ impl SwarmNode {
                 remove_dir(&config.data_dir.join("tasks")),
                 remove_file(&config.data_dir.join(places::FILE)),
                 remove_file(&config.data_dir.join("heard.json")),
+                remove_file(&config.data_dir.join(data_format::FILE)),
             ];
             steps.into_iter().collect::<anyhow::Result<()>>()
         })

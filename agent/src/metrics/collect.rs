@@ -10,10 +10,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
+use weft_swarm::door::DoorSample;
 
 use super::sample::{
-    DoorSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    UnreachableCounters, WorkerEvents,
+    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, UnreachableCounters,
+    WorkerEvents,
 };
 
 /// Reads the source at each scrape.
@@ -44,6 +45,13 @@ impl Collector for Reader {
             "session_connected",
             "1 while the session to a manager is open",
             [(NO_LABELS, u64::from(sample.session_connected))],
+        )?;
+        let refused = sample.refused_orders.iter();
+        counter(
+            out,
+            "session_refused_orders",
+            "Messages of orders that this node refused, by why",
+            refused.map(|(why, count)| ([("kind", *why)], *count)),
         )
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 pub(crate) use sample::{
-    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
-    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
+    UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 /// All metrics of one node.

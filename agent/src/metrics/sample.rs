@@ -9,6 +9,7 @@ use weft_dataplane::WorkerCounters;
 use weft_mesh::ProbeCounters;
 use weft_model::api::ConnectTime;
 use weft_model::objects::Protocol;
+use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
 
 /// Where the figures come from: the node.
@@ -48,6 +49,8 @@ pub(crate) struct Sample {
     pub(crate) epoch: u64,
     /// True while the session to a manager is open.
     pub(crate) session_connected: bool,
+    /// Messages of orders that were refused, by why (`damaged`, `misfit`, …).
+    pub(crate) refused_orders: Vec<(&'static str, u64)>,
 }
 
 /// What came of messages to clients whose datagram was refused, since the agent started.
@@ -227,15 +230,4 @@ pub(crate) struct GossipSample {
     pub(crate) events: Vec<(&'static str, u64)>,
     /// Table entries that are visible now.
     pub(crate) entries: u64,
-}
-
-/// Counters of a TCP port for other nodes, which strangers can reach too.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DoorSample {
-    /// `manager` or `gossip`.
-    pub(crate) door: &'static str,
-    /// What happened to connections and calls, by kind (`admitted`, `refused_crowded`, …).
-    pub(crate) events: Vec<(&'static str, u64)>,
-    /// Connections open now, by whose they are (`stranger`, `known`, `member`).
-    pub(crate) open: Vec<(&'static str, u64)>,
 }

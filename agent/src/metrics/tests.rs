@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use weft_model::api::ConnectTime;
 use weft_model::objects::Protocol;
+use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, DoorSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource,
-    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
+    Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -121,6 +122,7 @@ pub(crate) fn full() -> Sample {
         }],
         epoch: 19,
         session_connected: true,
+        refused_orders: vec![("misfit", 50)],
     }
 }
 
@@ -192,6 +194,7 @@ fn every_figure_has_its_series() {
         r#"weft_door_open_connections{door="manager",kind="stranger"} 46"#.to_owned(),
         "weft_snapshot_epoch 19".to_owned(),
         "weft_session_connected 1".to_owned(),
+        r#"weft_session_refused_orders_total{kind="misfit"} 50"#.to_owned(),
         "# EOF".to_owned(),
     ] {
         assert!(

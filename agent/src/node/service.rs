@@ -6,18 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInfo,
-    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
+    DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, PeerAdd, PingQuery, Pong, RemoteManager, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_swarm::Manager;
 use weft_sys::clock::unix_millis;
 
 use super::Node;
 use crate::api::{Answer, ApiError, NodeService};
 use crate::capture;
-use crate::manager::Manager;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
@@ -50,22 +51,25 @@ impl NodeService for Node {
             let m = &member.handles;
             let identity = m.session.identity();
             let failure = m.session.last_failure();
-            SwarmInfo {
-                cluster_id: identity.cluster_id().to_owned(),
+            let managers = m.membership.managers.iter().cloned();
+            SwarmState::Active(SwarmInfo {
+                cluster: ClusterInfo {
+                    id: identity.cluster_id().to_owned(),
+                },
                 node_id: m.node_id.clone(),
-                role: identity.role(),
+                control_available: identity.role() == Role::Manager,
                 addr: m.membership.node.addr,
-                managers: m.membership.managers.clone(),
+                managers: managers.map(|addr| RemoteManager { addr }).collect(),
                 connected: m.session.connected(),
-                last_error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
-                last_error: failure.map(|failure| failure.error.to_string()),
-            }
+                error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
+                error: failure.map(|failure| failure.error.to_string()),
+            })
         });
         Ok(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.config.name.clone(),
             pid: std::process::id(),
-            swarm,
+            swarm: swarm.unwrap_or_default(),
             warnings: self.warnings.all(),
         })
     }
@@ -131,31 +135,38 @@ impl NodeService for Node {
         let (network, addresses) = manager.network(&reference)?;
         let state = manager.state();
         let hostname = |id: &weft_model::id::NodeId| {
-            state
-                .nodes
-                .get(id)
-                .map_or_else(|| id.as_str().to_owned(), |n| n.hostname.clone())
+            state.nodes.get(id).map_or_else(
+                || id.as_str().to_owned(),
+                |n| n.description.hostname.clone(),
+            )
         };
         let data_path = member.handles.data_path.load_full();
         let seen = data_path
             .as_ref()
             .and_then(|d| Seen::of(&member.handles, d));
-        let there = seen.into_iter().flat_map(|seen| seen.endpoints);
-        let mut endpoints: Vec<EndpointRow> = there
+        let there = seen.iter().flat_map(|seen| seen.there.all());
+        let containers = there
             .filter(|e| e.network == network.id)
-            .map(|e| EndpointRow {
-                node: hostname(&e.node),
-                id: e.id,
-                name: e.name,
-                ips: e.ips,
-                mac: e.mac,
+            .map(|e| {
+                let of_family = |ipv4: bool| {
+                    let ip = e.ips.iter().find(|ip| ip.is_ipv4() == ipv4);
+                    ip.map(|ip| network.with_prefix(*ip))
+                };
+                let row = EndpointRow {
+                    ipv4: of_family(true),
+                    ipv6: of_family(false),
+                    node: hostname(&e.node),
+                    id: e.id.clone(),
+                    name: e.name.clone(),
+                    mac: e.mac,
+                };
+                (e.id.clone(), row)
             })
             .collect();
-        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(NetworkDetail {
             network,
             mtu: data_path.map_or(0, |r| u32::from(r.mtu())),
-            endpoints,
+            containers,
             addresses,
         })
     }
@@ -209,7 +220,7 @@ impl NodeService for Node {
 
     async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
-        ports::check(&member.handles, &spec.ports)?;
+        ports::check(&member.handles, &spec.endpoint.ports)?;
         Ok(manager.create_service(spec).await?)
     }
 

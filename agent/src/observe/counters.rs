@@ -132,6 +132,7 @@ fn underlay(data_path: &DataPath) -> Vec<(DropReason, u64)> {
 pub(crate) fn sample(handles: &Handles) -> Sample {
     let mut sample = Sample {
         session_connected: handles.session.connected(),
+        refused_orders: handles.session.refused_orders(),
         dns: dns(&handles.dns.stats()),
         doors: handles
             .manager

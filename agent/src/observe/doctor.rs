@@ -11,6 +11,7 @@ use weft_cluster::ErrorKind;
 use weft_dataplane::{SelfTest, Verdict};
 use weft_gossip::MemberState;
 use weft_model::api::{Check, Health};
+use weft_swarm::clocks::local;
 use weft_sys::clock::unix_ms;
 
 use super::ways;
@@ -18,7 +19,6 @@ use crate::blocking::blocking;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::parts::warnings::Warnings;
-use crate::session::local;
 
 /// Oldest kernel that everything was made for.
 const LEAST_KERNEL: (u32, u32) = (6, 2);

@@ -8,6 +8,7 @@ mod index;
 pub(crate) mod liars;
 pub(crate) mod ping;
 pub(crate) mod ports;
+pub(crate) mod pressure;
 pub(crate) mod replicas;
 pub(crate) mod trouble;
 pub(crate) mod vitals;

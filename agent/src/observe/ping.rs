@@ -95,7 +95,8 @@ pub(crate) fn peers(orders: &Assignment) -> impl Iterator<Item = Peer> {
 /// None, several, this one, or somebody who cannot answer.
 pub(crate) fn find(orders: &Assignment, asked: &str) -> Answer<Peer> {
     let own = &orders.own.node;
-    if asked == own.hostname || asked == own.id.as_str() || is_address(asked, own.data_path_addr) {
+    let by_name = asked == own.description.hostname || asked == own.id.as_str();
+    if by_name || is_address(asked, own.data_path_addr) {
         return Err(ApiError::bad_request(format!(
             "{asked} is this node itself: name another one"
         )));

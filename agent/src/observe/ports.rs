@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{PortSpec, Protocol};
 use weft_model::text::cleaned;
+use weft_swarm::Manager;
 
 use crate::api::{Answer, ApiError};
-use crate::manager::Manager;
 use crate::parts::handles::Handles;
 
 /// Refuses ports that no node could open.
@@ -58,7 +58,7 @@ pub(crate) fn errors(handles: &Handles, manager: &Manager, service: &ServiceDeta
         nodes += 1;
         for closed in &record.closed_ports {
             let (port, protocol) = (closed.port, closed.protocol);
-            let ours = service.service.ports.iter().any(|p| {
+            let ours = service.service.endpoint.ports.iter().any(|p| {
                 p.published == port && p.protocol == protocol && p.host_ip == closed.host_ip
             });
             if !ours {
@@ -67,7 +67,7 @@ pub(crate) fn errors(handles: &Handles, manager: &Manager, service: &ServiceDeta
             let node = state
                 .nodes
                 .get(owner)
-                .map_or(owner.as_str(), |n| n.hostname.as_str());
+                .map_or(owner.as_str(), |n| n.description.hostname.as_str());
             match (&closed.holder, closed.host_ip) {
                 (None, Some(ip)) => {
                     let error = format!("port {port}/{protocol}: no node has the address {ip}");

@@ -149,7 +149,7 @@ impl Seen {
             .snapshot
             .services
             .published(protocol, published.mesh_port);
-        let frame = behind.map(|p| p.load);
+        let frame = behind.map(|p| p.load.tally());
         let failed = stats.map_or(0, |s| s.refused) + frame.map_or(0, |f| f.refused());
         MeshPort {
             port: published.port,
@@ -163,7 +163,7 @@ impl Seen {
             healthy,
             total,
             accepted: stats.map_or(0, |s| s.accepted) + frame.map_or(0, |f| f.accepted()),
-            active: stats.map_or(0, |s| s.open) + frame.map_or(0, |f| f.open()),
+            active: stats.map_or(0, |s| s.open) + behind.map_or(0, |p| p.load.open()),
             failed,
             retried: frame.map_or(0, |f| f.retried()),
             ejected,
@@ -190,6 +190,7 @@ impl Seen {
             let replica = self.replica(record);
             let load = replica.map(|replica| &replica.load);
             let health = load.map(|load| load.health());
+            let tally = load.map(|load| load.tally());
             let ejection = health.and_then(|health| health.ejection(self.now));
             let why_not = if !record.ready {
                 self.why_not_ready(record)
@@ -210,12 +211,12 @@ impl Seen {
                 ips: record.ips.clone(),
                 active: load.map_or(0, |l| l.own()),
                 active_everywhere: load.map_or(0, |l| l.total()),
-                accepted: load.map_or(0, |l| l.accepted()),
-                refused: load.map_or(0, |l| l.refused()),
-                retried: load.map_or(0, |l| l.retried()),
-                rx_bytes: load.map_or(0, |l| l.rx_bytes()),
-                tx_bytes: load.map_or(0, |l| l.tx_bytes()),
-                connect: load.map_or_else(ConnectTime::default, |l| connect_time(l.connect())),
+                accepted: tally.map_or(0, |t| t.accepted()),
+                refused: tally.map_or(0, |t| t.refused()),
+                retried: tally.map_or(0, |t| t.retried()),
+                rx_bytes: tally.map_or(0, |t| t.rx_bytes()),
+                tx_bytes: tally.map_or(0, |t| t.tx_bytes()),
+                connect: tally.map_or_else(ConnectTime::default, |t| connect_time(t.connect())),
                 ejected: ejection.is_some(),
                 ejections: health.map_or(0, weft_mesh::Health::ejections),
                 why_not,
@@ -230,7 +231,7 @@ impl Seen {
             for task in unheard {
                 let down = task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
-                    node.is_none_or(|n| n.state == weft_model::objects::NodeState::Down)
+                    node.is_none_or(|n| n.status.state == weft_model::objects::NodeState::Down)
                 });
                 rows.push(MeshReplica {
                     name: task.name(),

@@ -33,7 +33,7 @@ fn port_of(asked: &str) -> Option<(u16, Option<Protocol>)> {
 pub(crate) async fn why(seen: &Seen, asked: &str) -> Answer<Why> {
     let empty = Why {
         asked: asked.to_owned(),
-        node: seen.orders.own.node.hostname.clone(),
+        node: seen.orders.own.node.description.hostname.clone(),
         ..Why::default()
     };
     if let Some((port, protocol)) = port_of(asked) {
@@ -189,7 +189,7 @@ fn said_of_front_end(seen: &Seen, rows: &[MeshPort]) -> Option<String> {
             && row.protocol == Protocol::Tcp
     };
     rows.iter().any(own).then(|| {
-        format!("{} accepts these connections itself, so replicas see its address in place of the client's: {error}", seen.orders.own.node.hostname)
+        format!("{} accepts these connections itself, so replicas see its address in place of the client's: {error}", seen.orders.own.node.description.hostname)
     })
 }
 
@@ -201,7 +201,7 @@ fn why_address(seen: &Seen, mut why: Why, ip: IpAddr) -> Answer<Why> {
         network.map_or_else(|| id.to_string(), |n| n.spec.name.clone())
     };
     for service in &shared.services {
-        if let Some(vip) = service.vips.iter().find(|vip| vip.ip == ip) {
+        if let Some(vip) = service.vips.iter().find(|vip| vip.addr.addr() == ip) {
             let found = format!(
                 "{ip} is the address of service {} on network {}",
                 service.name,
@@ -244,7 +244,7 @@ fn why_address(seen: &Seen, mut why: Why, ip: IpAddr) -> Answer<Why> {
         return Ok(why);
     }
     let around = shared.networks.iter().find(|n| {
-        let mut subnets = n.subnets.iter();
+        let mut subnets = n.subnets().iter();
         subnets.any(|s| s.cidr.contains(&ip))
     });
     Err(ApiError::not_found(match around {
@@ -329,7 +329,9 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
             if let Some(network) = network {
                 why.found.push(format!(
                     "{} is {} on network {}: the data plane of the client's node picks a replica",
-                    service.name, vip.ip, network.spec.name
+                    service.name,
+                    vip.addr.addr(),
+                    network.spec.name
                 ));
             }
         }
@@ -366,7 +368,8 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
             let mut all = std::iter::once(&e.name).chain(&e.aliases);
             all.any(|known| names::same(known, &name))
         };
-        for view in seen.orders.shared.endpoints.iter().filter(named) {
+        let views = seen.orders.shared.endpoints.iter().map(|view| &**view);
+        for view in views.filter(named) {
             why.source = OF_ENDPOINTS.to_owned();
             why.found.push(said_of_silent(seen, &name, view));
         }

@@ -82,7 +82,7 @@ impl DataPath {
         warnings: &Arc<Warnings>,
     ) -> anyhow::Result<Self> {
         let node = &orders.own.node;
-        let gossip_addr = SocketAddr::new(node.addr, node.gossip_port);
+        let gossip_addr = SocketAddr::new(node.status.addr, node.gossip_port);
         let members = gossip_members(orders);
         let gossip = GossipHandle::start(GossipConfig {
             node: node.id.clone(),
@@ -223,7 +223,7 @@ fn mesh_ipv6(config: &Config, orders: &Assignment, mesh: bool) -> Result<(), Str
         Err("published ports are off".to_owned())
     } else if config.mesh == MeshFrontEnd::Socket {
         Err("this node accepts them itself (--mesh socket)".to_owned())
-    } else if !networks.any(|n| n.subnets.iter().any(|s| s.cidr.addr().is_ipv6())) {
+    } else if !networks.any(|n| n.subnets().iter().any(|s| s.cidr.addr().is_ipv6())) {
         Err("the ingress network of this swarm has no IPv6 subnet".to_owned())
     } else {
         add_mesh_ipv6()
@@ -234,6 +234,7 @@ fn mesh_ipv6(config: &Config, orders: &Assignment, mesh: bool) -> Result<(), Str
 pub(crate) fn gossip_members(orders: &Assignment) -> Members {
     let shared = &orders.shared;
     let own = &orders.own.node;
+    let own_addr = SocketAddr::new(own.status.addr, own.gossip_port);
     let others = shared.nodes.iter();
     // Shared orders hold no time of their own, which would change them all the time: what they
     // hold of the managers' clock is at most as old as the newest key.
@@ -242,7 +243,7 @@ pub(crate) fn gossip_members(orders: &Assignment) -> Members {
     Members {
         addrs: others
             .map(|n| (n.id.clone(), SocketAddr::new(n.addr, n.gossip_port)))
-            .chain([(own.id.clone(), SocketAddr::new(own.addr, own.gossip_port))])
+            .chain([(own.id.clone(), own_addr)])
             .collect(),
         time_ms: keys
             .chain(networks)

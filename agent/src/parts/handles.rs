@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
+use weft_swarm::{Manager, Membership, Session};
 
 use super::data_path::DataPath;
 use super::local::LocalPorts;
@@ -15,9 +16,7 @@ use super::warnings::Warnings;
 use crate::api::ApiError;
 use crate::config::Config;
 use crate::dns::DnsServer;
-use crate::manager::Manager;
 use crate::sandbox::runner::Runner;
-use crate::session::{Membership, Session};
 
 /// Everything that a member has, running or not yet.
 pub(crate) struct Handles {

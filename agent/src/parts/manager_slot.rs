@@ -1,9 +1,9 @@
 //! The manager of a node that is one.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use weft_swarm::Manager;
 
 use crate::api::ApiError;
-use crate::manager::Manager;
 
 /// Empty on a worker. After a restart the ports come first and the manager later: traffic waits for
 /// nobody.

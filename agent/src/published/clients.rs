@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weft_model::objects::Protocol;
 
 /// Clients of all listeners. One short lock for each connection that begins or ends.
+/// No two of its locks are held at once.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     /// Client by the node's own port towards the mesh.

@@ -1,6 +1,5 @@
 //! What an attachment means to a sandbox and to the data plane.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,29 +26,24 @@ pub(super) fn port_config(
     network: &Network,
     mtu: u16,
 ) -> PortConfig {
-    let ips = usable_ips(attachment, network)
-        .into_iter()
-        .filter_map(|ip| {
-            let subnet = network.subnets.iter().find(|s| s.cidr.contains(&ip))?;
-            IpNet::new(ip, subnet.cidr.prefix_len()).ok()
-        })
-        .collect();
     PortConfig {
         endpoint: attachment.endpoint.clone(),
         ifname,
         mac: attachment.mac,
-        ips,
-        gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+        ips: usable_addresses(attachment, network),
+        gateways: network.subnets().iter().map(|s| s.gateway).collect(),
         mtu: u32::from(mtu),
     }
 }
 
 /// Addresses that the sandbox gets. Who publishes a port did not ask for IPv6: a kernel without it
 /// serves the port over IPv4.
-pub(super) fn usable_ips(attachment: &Attachment, network: &Network) -> Vec<IpAddr> {
+pub(super) fn usable_addresses(attachment: &Attachment, network: &Network) -> Vec<IpNet> {
     let without = network.spec.ingress && !Path::new("/proc/sys/net/ipv6").exists();
-    let ips = attachment.ips.iter().copied();
-    ips.filter(|ip| ip.is_ipv4() || !without).collect()
+    let addresses = attachment.addresses.iter().copied();
+    addresses
+        .filter(|address| matches!(address, IpNet::V4(_)) || !without)
+        .collect()
 }
 
 /// The data plane's side of an attachment; `id` is a number that no port had yet.

@@ -1,6 +1,7 @@
 //! Endpoints made by `network connect`: sandboxes that someone else owns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -58,6 +59,7 @@ struct Made {
 }
 
 /// Endpoints on this node that `network connect` made.
+/// No two of its locks are held at once.
 pub(crate) struct Endpoints {
     handles: Arc<Handles>,
     places: Mutex<Places>,
@@ -166,12 +168,15 @@ impl Endpoints {
             self.undo_attach(&endpoint).await;
             return Err(failed(error));
         }
-        let ip = endpoint.attachment.ips.first().copied();
+        let ips: Vec<IpAddr> = endpoint.attachment.ips().collect();
         Ok(Connected {
             id: endpoint.attachment.endpoint.clone(),
             name: endpoint.name,
-            ip: ip.ok_or_else(|| ApiError::internal("the endpoint has no address"))?,
-            ips: endpoint.attachment.ips,
+            ip: ips
+                .first()
+                .copied()
+                .ok_or_else(|| ApiError::internal("the endpoint has no address"))?,
+            ips,
             mac: endpoint.attachment.mac,
             ifname,
             network: network.spec.name,

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_model::assignment::Assignment;
 use weft_sys::tap::Tap;
@@ -141,11 +140,7 @@ fn ports(local: &[LocalPort], orders: &Assignment, mtu: u32) -> Vec<Attached> {
         let record = &port.record;
         let mut networks = orders.shared.networks.iter();
         let network = networks.find(|n| n.id == record.network)?;
-        let ips = record.ips.iter().filter_map(|ip| {
-            let mut subnets = network.subnets.iter();
-            let subnet = subnets.find(|s| s.cidr.contains(ip))?;
-            IpNet::new(*ip, subnet.cidr.prefix_len()).ok()
-        });
+        let ips = record.ips.iter().map(|ip| network.with_prefix(*ip));
         Some(Attached {
             tap: Arc::clone(&port.port.tap),
             config: PortConfig {
@@ -153,7 +148,7 @@ fn ports(local: &[LocalPort], orders: &Assignment, mtu: u32) -> Vec<Attached> {
                 ifname: port.port.tap.name().to_owned(),
                 mac: record.mac,
                 ips: ips.collect(),
-                gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+                gateways: network.subnets().iter().map(|s| s.gateway).collect(),
                 mtu,
             },
         })

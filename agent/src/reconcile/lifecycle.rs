@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_dns::ClientView;
 use weft_model::assignment::{Assignment, EndpointView};
-use weft_model::objects::{Attachment, Network, Task, TaskState, TaskStatus};
+use weft_model::objects::{Attachment, ContainerStatus, Network, Task, TaskState, TaskStatus};
 use weft_model::records::EndpointRecord;
 use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
 
-use super::attach::{ifname, local_port, port_config, usable_ips};
+use super::attach::{ifname, local_port, port_config, usable_addresses};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use crate::blocking::blocking;
@@ -107,7 +107,7 @@ impl Lifecycle {
             since: unix_ms(),
             message: message.to_owned(),
             err,
-            exit_code,
+            container: ContainerStatus { exit_code },
         };
         // On disk before it is reported: a restart must not run the task again.
         self.clean_up(&status).await;
@@ -146,7 +146,7 @@ impl Lifecycle {
                 since: unix_ms(),
                 message: message.to_owned(),
                 err,
-                exit_code,
+                container: ContainerStatus { exit_code },
             },
         );
     }
@@ -269,7 +269,7 @@ impl Lifecycle {
     async fn delivered(&self) {
         // Nothing listens any more.
         self.set_ready(false);
-        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        let grace = self.task.spec.container.stop_grace;
         let mut delivery = Delivery::new(grace.max(DELIVERED_WITHIN));
         let path = self.handles.netns_path(self.task.id.as_str());
         let begun = tokio::time::Instant::now();
@@ -293,7 +293,7 @@ impl Lifecycle {
     }
 
     async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
-        let grace = Duration::from_millis(self.task.spec.stop_grace_ms);
+        let grace = self.task.spec.container.stop_grace;
         // A thread of its own waits: hundreds that stop slowly would take all of the runtime's.
         let Ok(mut end) = watch_end(&process) else {
             return Ok(blocking(move || process.stop(grace)).await??);
@@ -392,7 +392,7 @@ impl Lifecycle {
             id: attachment.endpoint.clone(),
             ready: false,
             ipv4_only: Vec::new(),
-            without_ipv6: usable_ips(attachment, network) != attachment.ips,
+            without_ipv6: usable_addresses(attachment, network) != attachment.addresses,
         };
         let record = KnownEndpoint::new(view, &said);
         self.handles.local.insert(local_port(

@@ -117,7 +117,7 @@ impl Listening {
 }
 
 fn has_ipv6(network: &Network) -> bool {
-    network.subnets.iter().any(|s| s.cidr.addr().is_ipv6())
+    network.subnets().iter().any(|s| s.cidr.addr().is_ipv6())
 }
 
 /// Whether clients of the port go to replicas as they are.

@@ -73,7 +73,7 @@ pub(crate) fn host_routes() -> Vec<HostRoute> {
 fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
     let mut found = Vec::new();
     for network in networks {
-        for subnet in &network.subnets {
+        for subnet in network.subnets() {
             for HostRoute { dest, what, .. } in shared_with(subnet.cidr, routes) {
                 found.push(format!(
                     "network {} ({}) overlaps with the host route {dest} ({what})",
@@ -93,7 +93,7 @@ fn overlaps(networks: &[Network], routes: &[HostRoute]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use weft_model::id::NetworkId;
-    use weft_model::objects::{Meta, NetworkSpec, Subnet};
+    use weft_model::objects::{Ipam, Meta, NetworkSpec};
 
     use super::*;
 
@@ -103,13 +103,10 @@ mod tests {
             meta: Meta::default(),
             spec: NetworkSpec {
                 name: name.to_owned(),
+                ipam: Ipam::from_iter([cidr.parse().unwrap()]),
                 ..NetworkSpec::default()
             },
             vni: 4097,
-            subnets: vec![Subnet {
-                cidr: cidr.parse().unwrap(),
-                gateway: "10.0.1.1".parse().unwrap(),
-            }],
         }
     }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use weft_model::id::EndpointId;
 use weft_sys::netns::{Netns, bound_namespaces, namespaces_of_processes};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
+use weft_sys::state_file::{self, Damage, Found};
 
 use crate::sandbox::Sandbox;
-use crate::state_file::{self, Damage, Found};
 
 /// In the data directory; also the subject of a warning about it.
 pub(crate) const FILE: &str = "endpoints.json";

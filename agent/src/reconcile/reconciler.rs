@@ -13,7 +13,8 @@ use weft_gossip::{MemberState, Members, NetdbView};
 use weft_model::assignment::{Assignment, GossipKey, Shared};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::objects::TaskState;
-use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, Table};
+use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, PressureRecord, Table};
+use weft_swarm::Session;
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Vni;
 
@@ -29,11 +30,11 @@ use super::wall::Wall;
 use crate::compile::known::LocalPort;
 use crate::compile::loads::Loads;
 use crate::compile::tables::{Compiled, Compiler, Inputs};
+use crate::observe::pressure::ToldPressure;
 use crate::observe::{liars, trouble, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
 use crate::parts::handles::Handles;
 use crate::published::busy::NO_ADDRESS;
-use crate::session::Session;
 
 /// How often counts are reported and everything is compared again.
 const TICK: Duration = Duration::from_millis(250);
@@ -83,6 +84,7 @@ pub(crate) struct Reconciler {
     told: BTreeSet<EndpointId>,
     told_generation: Option<u64>,
     told_node: Option<NodeRecord>,
+    told_pressure: ToldPressure,
     /// The orders whose members gossip knows.
     told_of: Option<Arc<Assignment>>,
     told_seeds: BTreeSet<SocketAddr>,
@@ -124,6 +126,7 @@ impl Reconciler {
             told: BTreeSet::new(),
             told_generation: None,
             told_node: None,
+            told_pressure: ToldPressure::default(),
             told_of: None,
             told_seeds: BTreeSet::new(),
             told_keys: Vec::new(),
@@ -229,6 +232,9 @@ impl Reconciler {
             .await;
         self.listening.keep(&self.handles.local, orders).await;
         self.tell_gossip(orders);
+        if slow {
+            self.tell_pressure();
+        }
         if let Some(manager) = self.handles.manager.get() {
             for (node, member) in view.members.iter() {
                 if member.state == MemberState::Down {
@@ -329,6 +335,19 @@ impl Reconciler {
             let own = orders.node_id().as_str();
             put(&self.data_path.gossip, Table::Node, own, &node);
             self.told_node = Some(node);
+        }
+    }
+
+    /// How much what runs here waits: the balancers of all nodes have it, this one's too, by the view.
+    fn tell_pressure(&mut self) {
+        let seen = weft_sys::pressure::worst().unwrap_or(0);
+        let Some(pressure) = self.told_pressure.news(seen) else {
+            return;
+        };
+        let (gossip, own) = (&self.data_path.gossip, self.handles.node_id.as_str());
+        match pressure {
+            0 => gossip.delete(Table::Load, own.to_owned()),
+            pressure => put(gossip, Table::Load, own, &PressureRecord { pressure }),
         }
     }
 
@@ -474,6 +493,7 @@ impl Reconciler {
             let reporters = &self.reporters;
             self.loads
                 .hear(view.reports().filter(|(by, _)| reporters.contains(*by)));
+            self.loads.set_pressures(view.pressures());
         }
         if due.count {
             // Every node says what has changed once in a tick; what it does not say is as it was.

@@ -15,10 +15,10 @@ use weft_gossip::NetdbView;
 use weft_model::id::NodeId;
 use weft_model::records::{EndpointRecord, NodeRecord, Table};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
+use weft_sys::state_file::{self, Found};
 
 use crate::blocking::blocking;
 use crate::compile::heard::{Heard, Words};
-use crate::state_file::{self, Found};
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new
 /// life. Nodes that are known to be down do not count.

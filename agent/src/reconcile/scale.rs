@@ -1,7 +1,7 @@
 //! What one node of a large cluster spends on what the others say, in virtual time: 1,000 nodes,
 //! 10,000 endpoints of 200 services, four load reports a second from each node.
 //!
-//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture`
+//! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture --test-threads=1`
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -135,6 +135,7 @@ impl Agent {
         let due = self.intake.look(view, ticked, false, now);
         if due.hear {
             self.loads.hear(view.reports());
+            self.loads.set_pressures(view.pressures());
         }
         if due.count {
             self.loads.set_others(weft_wire::Instant(1));

@@ -101,7 +101,7 @@ impl Tasks {
                     since: unix_ms(),
                     message: "ended".to_owned(),
                     err: format!("weftd: {error}; see its log"),
-                    exit_code: None,
+                    ..TaskStatus::default()
                 };
                 self.handles.session.report(id.clone(), status);
             }

@@ -74,6 +74,7 @@ pub(crate) enum Egress {
 }
 
 /// The bridge of this node, set up.
+/// Its locks are taken in this order: `members`, `pool`, `sources`, then those of [`HostRules`].
 #[derive(Debug)]
 pub(crate) struct GatewayBridge {
     subnet: Ipv4Net,

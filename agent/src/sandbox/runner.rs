@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use weft_model::capability::{self, UnknownCapability};
 use weft_model::id::{NodeId, TaskId};
-use weft_model::objects::Task;
+use weft_model::objects::{Runtime, Task};
 use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError};
 use weft_shim::spec::{self, Bind, Ended, Spec};
@@ -54,16 +54,6 @@ pub(crate) const SHIM_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// Config: only programs of the node are run so far.
-    #[error(
-        "image {image:?} cannot be run on node {node}: use the word `host` and a program of the node's own file system"
-    )]
-    Image {
-        /// As given.
-        image: String,
-        /// Name of this node.
-        node: String,
-    },
     /// Config: there is nothing to run.
     #[error(
         "no command: name the program after the image, as in `weft service create --name web host /usr/bin/web`"
@@ -155,12 +145,13 @@ impl Runner {
     /// # Errors
     /// See [`RunError`].
     pub(crate) fn check(&self, task: &Task) -> Result<PathBuf, RunError> {
-        if task.spec.image != "host" {
-            let (image, node) = (task.spec.image.clone(), self.node_name.clone());
-            return Err(RunError::Image { image, node });
+        let container = &task.spec.container;
+        match task.spec.runtime {
+            Runtime::Host => {
+                let program = container.args.first().ok_or(RunError::NoCommand)?;
+                find_program(program, &container.env, &self.node_name)
+            }
         }
-        let program = task.spec.command.first().ok_or(RunError::NoCommand)?;
-        find_program(program, &task.spec.env, &self.node_name)
     }
 
     /// Starts the task in its sandbox. Its shim is written down before.
@@ -203,16 +194,16 @@ impl Runner {
     }
 
     fn spec(&self, task: &Task, program: PathBuf, binds: Vec<Bind>) -> Result<Spec, RunError> {
-        let privileges = &task.spec.privileges;
-        let user = Some(privileges.user.clone()).filter(|user| !user.is_empty());
-        let args = task.spec.command.iter().skip(1).map(OsString::from);
+        let container = &task.spec.container;
+        let user = Some(container.user.clone()).filter(|user| !user.is_empty());
+        let args = container.args.iter().skip(1).map(OsString::from);
         Ok(Spec {
             program,
             args: args.collect(),
             env: self.environment(task),
             user,
-            capabilities: capability::granted(&privileges.cap_add, &privileges.cap_drop)?.0,
-            no_new_privileges: privileges.no_new_privileges,
+            capabilities: capability::granted(&container.cap_add, &container.cap_drop)?.0,
+            no_new_privileges: container.privileges.no_new_privileges,
             binds,
             hostname: files::hostname(task),
             hidden: self.hidden.clone(),
@@ -325,7 +316,7 @@ impl Runner {
         let ips: Vec<_> = task
             .attachments
             .iter()
-            .filter_map(|a| a.ips.first().copied())
+            .filter_map(|a| a.ips().next())
             .collect();
         let contents = [
             (
@@ -363,7 +354,7 @@ impl Runner {
             ("PATH".into(), program::SEARCH_PATH.into()),
             ("HOSTNAME".into(), files::hostname(task).into()),
         ];
-        for pair in &task.spec.env {
+        for pair in &task.spec.container.env {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // An empty key, or a NUL anywhere, cannot be passed to a program.
             if !key.is_empty() && !pair.contains('\0') {

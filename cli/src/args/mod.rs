@@ -1,9 +1,6 @@
 //! The command line: what `weft` accepts, before anything is done.
 
 mod attachment;
-mod bench_builds;
-mod bench_mesh;
-mod bench_overlay;
 mod connections;
 mod duration;
 mod filter;
@@ -16,9 +13,6 @@ mod service;
 mod tasks;
 
 pub(crate) use attachment::parse_attachment;
-pub(crate) use bench_builds::{BenchBuildsArgs, BuildsTest};
-pub(crate) use bench_mesh::{BenchMeshArgs, BenchReplicaArgs, FrontChoice, MeshTest};
-pub(crate) use bench_overlay::{BenchCommand, BenchOverlayArgs, BenchTest};
 pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use filter::FilterArgs;
@@ -26,14 +20,12 @@ pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::NodeCommand;
 pub(crate) use ping::PingArgs;
-pub(crate) use publish::parse_publish;
+pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
-    EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand, ServiceCreateArgs,
-    ServiceUpdateArgs,
+    EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
 };
 pub(crate) use tasks::TaskListArgs;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -114,57 +106,23 @@ pub(crate) enum Command {
     Lab(LabCommand),
     /// Start three nodes on this machine and walk through everything with real traffic
     Demo(DemoArgs),
-    /// Measure, side by side with the kernel
-    #[command(subcommand)]
-    Bench(BenchCommand),
     /// Write the manual pages into a folder
     #[command(hide = true)]
     Man {
         /// Folder, such as /usr/local/share/man/man1; made where it is not there
         dir: PathBuf,
     },
-    /// The server behind the published port of `weft bench mesh`
-    #[command(hide = true)]
-    BenchReplica(BenchReplicaArgs),
-    /// The small HTTP server of the demo's tasks
-    #[command(hide = true)]
-    DemoHttp(DemoHttpArgs),
-    /// Look a name up; prints one address per line
-    #[command(hide = true)]
-    DemoDns(DemoDnsArgs),
-    /// Request something over HTTP; prints the answer
-    #[command(hide = true)]
-    DemoGet(DemoGetArgs),
-    /// Send ICMP echo requests
-    #[command(hide = true)]
-    DemoPing(DemoPingArgs),
-    /// The process that a lab machine stands and falls with
-    #[command(hide = true)]
-    LabNode(LabSpecArgs),
-    /// Process 1 of a lab machine
-    #[command(hide = true)]
-    LabInit(LabSpecArgs),
-    /// Runs a command on a lab machine
-    #[command(hide = true)]
-    LabEnter(LabEnterArgs),
-    /// Makes network namespaces
-    #[command(hide = true)]
-    LabNetns {
-        /// Where they are bound
-        #[arg(required = true)]
-        paths: Vec<PathBuf>,
-    },
 }
 
 /// How to print.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct FormatArgs {
+pub struct FormatArgs {
     /// `table`, `json`, `table TEMPLATE`, or a Go template such as '{{.ID}}'
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
+    pub format: Option<String>,
     /// Print only ids
     #[arg(short, long)]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
 /// `weft swarm …`
@@ -452,83 +410,6 @@ pub(crate) struct DemoArgs {
     /// Keep the output of the nodes there, instead of removing it
     #[arg(long, value_name = "DIR")]
     pub(crate) log_dir: Option<PathBuf>,
-}
-
-/// `weft demo-http`
-#[derive(Debug, Args)]
-pub(crate) struct DemoHttpArgs {
-    /// Port to listen on
-    #[arg(long, default_value_t = 80)]
-    pub(crate) port: u16,
-    /// Name to answer with, where no task is
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Listen on IPv4 only
-    #[arg(long)]
-    pub(crate) ipv4: bool,
-}
-
-/// `weft demo-dns`
-#[derive(Debug, Args)]
-pub(crate) struct DemoDnsArgs {
-    /// Server to ask
-    #[arg(long, default_value = "127.0.0.11:53")]
-    pub(crate) server: SocketAddr,
-    /// Ask over TCP
-    #[arg(long)]
-    pub(crate) tcp: bool,
-    /// Name to look up
-    pub(crate) name: String,
-}
-
-/// `weft demo-get`
-#[derive(Debug, Args)]
-pub(crate) struct DemoGetArgs {
-    /// Longest time without progress
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration_ms)]
-    pub(crate) timeout: u64,
-    /// Print how many bytes came and how long it took, instead of the bytes
-    #[arg(long)]
-    pub(crate) count: bool,
-    /// How many requests, one after the other
-    #[arg(long, default_value_t = 1)]
-    pub(crate) times: u32,
-    /// What to request
-    #[arg(value_name = "ADDRESS:PORT/PATH")]
-    pub(crate) target: String,
-}
-
-/// `weft demo-ping`
-#[derive(Debug, Args)]
-pub(crate) struct DemoPingArgs {
-    /// How many requests
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) count: u16,
-    /// Bytes of data in each
-    #[arg(long, default_value_t = 56)]
-    pub(crate) size: u16,
-    /// Whom to ask
-    pub(crate) target: std::net::Ipv4Addr,
-}
-
-/// `weft lab-node`, `weft lab-init`
-#[derive(Debug, Args)]
-pub(crate) struct LabSpecArgs {
-    /// File with what the machine shall be, in JSON
-    pub(crate) spec: PathBuf,
-}
-
-/// `weft lab-enter`
-#[derive(Debug, Args)]
-pub(crate) struct LabEnterArgs {
-    /// A network namespace of the machine to go on to
-    #[arg(long)]
-    pub(crate) netns: Option<PathBuf>,
-    /// Process 1 of the machine
-    pub(crate) pid: u32,
-    /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
 }
 
 fn parse_key_value(text: &str) -> Result<(String, String), String> {

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 
 use weft_model::objects::{ClientAddress, PortSpec, Protocol, PublishMode};
 
-use super::PortList;
+/// The ports that one `-p` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortList(pub(crate) Vec<PortSpec>);
 
 /// Parses one `-p`: `[IP:][PUBLISHED:]TARGET[/PROTOCOL]`, where both ports may be ranges of the
 /// same length, or `published=,target=,protocol=,mode=`.

@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use weft_model::capability;
-use weft_model::objects::{NetworkAttachmentSpec, PortSpec};
+use weft_model::objects::NetworkAttachmentSpec;
 
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, TaskListArgs, parse_attachment,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PortList, TaskListArgs, parse_attachment,
     parse_duration_ms, parse_key_value, parse_publish,
 };
 
@@ -145,10 +145,6 @@ pub(crate) struct ServiceUpdateArgs {
     #[arg(value_name = "SERVICE")]
     pub(crate) service: String,
 }
-
-/// The ports that one `-p` stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortList(pub(crate) Vec<PortSpec>);
 
 /// `--mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

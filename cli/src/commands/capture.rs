@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use hyper::body::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
+use weft_client::{Client, segment};
 
 use crate::args::CaptureArgs;
-use crate::client::{Client, segment};
 use crate::output::{complain, of_output};
 use order::Order;
 

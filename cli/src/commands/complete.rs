@@ -4,29 +4,32 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::args::{Cli, ShellArg};
+use crate::args::ShellArg;
 use crate::output::Printer;
 
-/// Prints the script that makes a shell complete commands.
-pub(super) fn completion(shell: ShellArg, out: &mut Printer) -> anyhow::Result<ExitCode> {
+/// Prints the script that makes a shell complete the commands of `program`.
+pub(super) fn completion(
+    program: clap::Command,
+    shell: ShellArg,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
     let shell = match shell {
         ShellArg::Bash => Shell::Bash,
         ShellArg::Zsh => Shell::Zsh,
         ShellArg::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown(Cli::command()), "weft", &mut script);
+    clap_complete::generate(shell, &mut shown(program), "weft", &mut script);
     out.text(&String::from_utf8(script).context("the script is no text")?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a page for each command.
-pub(super) fn manual(dir: &Path) -> anyhow::Result<ExitCode> {
+/// Writes a page for each command of `program`.
+pub(super) fn manual(program: clap::Command, dir: &Path) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    clap_mangen::generate_to(shown(Cli::command()), dir)
+    clap_mangen::generate_to(shown(program), dir)
         .with_context(|| format!("cannot write the pages into {}", dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -52,12 +55,13 @@ fn shown(command: clap::Command) -> clap::Command {
 mod tests {
     use super::*;
     use crate::commands::tests::shared;
+    use crate::program::whole;
 
     #[test]
     fn scripts_know_the_commands_that_are_for_people() {
         for shell in [ShellArg::Bash, ShellArg::Zsh, ShellArg::Fish] {
             let (reader, writer) = shared();
-            completion(shell, &mut Printer::to(writer)).unwrap();
+            completion(whole(&[]), shell, &mut Printer::to(writer)).unwrap();
             let script = reader.text();
             for word in ["service", "publish-add", "doctor", "join-token"] {
                 assert!(script.contains(word), "{shell:?} lacks {word}");
@@ -72,7 +76,7 @@ mod tests {
     #[test]
     fn there_is_a_page_for_each_command() {
         let dir = tempfile::tempdir().unwrap();
-        manual(&dir.path().join("man1")).unwrap();
+        manual(whole(&[]), &dir.path().join("man1")).unwrap();
         let page = |name: &str| std::fs::read_to_string(dir.path().join("man1").join(name));
         assert!(page("weft.1").unwrap().contains("weft\\-doctor(1)"));
         assert!(
@@ -80,6 +84,6 @@ mod tests {
                 .unwrap()
                 .contains("stop\\-grace\\-period")
         );
-        assert!(page("weft-lab-enter.1").is_err());
+        assert!(page("weft-man.1").is_err());
     }
 }

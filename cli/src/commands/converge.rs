@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
+use weft_client::Client;
 use weft_model::api::{ServiceDetail, TaskRow};
 use weft_model::objects::{ServiceMode, TaskState};
 
-use crate::client::Client;
 use crate::commands::failures::{Failures, all_over};
-use crate::commands::{rows, service};
+use crate::commands::{paths, rows};
 use crate::output::{Printer, complain, shown};
 
 /// Time between two looks.
@@ -51,8 +51,8 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
     let mut failures = Failures::default();
     let mut stable_since = None;
     loop {
-        let detail: ServiceDetail = client.get(&service::path(id)).await?;
-        let tasks: Vec<TaskRow> = client.get(&service::tasks_path(id)).await?;
+        let detail: ServiceDetail = client.get(&paths::service(id)).await?;
+        let tasks: Vec<TaskRow> = client.get(&paths::tasks(id)).await?;
         let progress = Progress::of(&detail, &tasks);
         if !quiet {
             screen.show(&progress, out)?;
@@ -112,7 +112,7 @@ impl Progress {
     pub(super) fn of(detail: &ServiceDetail, tasks: &[TaskRow]) -> Self {
         let wanted = match detail.service.spec.mode {
             ServiceMode::Replicated { replicas } => replicas,
-            ServiceMode::Global => detail.desired,
+            ServiceMode::Global => detail.status.desired,
         };
         let mut progress = Self {
             running: 0,

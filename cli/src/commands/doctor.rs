@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::Client;
 use weft_model::api::{Check, Health};
 
 use crate::args::DoctorArgs;
-use crate::client::Client;
 use crate::output::{Colour, Listing, Printer, wrap};
 
 /// Columns before what was found.

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::{Client, segment};
 use weft_model::api::{DropCount, Drops};
 
 use crate::args::DropsArgs;
-use crate::client::{Client, segment};
 use crate::output::{Listing, Printer};
 
 pub(super) async fn run(

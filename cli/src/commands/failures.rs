@@ -37,7 +37,7 @@ fn failed(row: &TaskRow) -> bool {
 /// True when the task ended and its slot stays with it: nothing will be tried again.
 pub(super) fn is_over(row: &TaskRow) -> bool {
     let task = &row.task;
-    let again = match task.spec.restart_condition {
+    let again = match task.spec.restart.condition {
         RestartCondition::Any => true,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::{Client, segment};
 use weft_model::api::{ConnectTime, MeshConn, MeshConns, MeshPort, MeshPortState};
 use weft_model::objects::PublishMode;
 
 use crate::args::MeshCommand;
-use crate::client::{Client, segment};
 use crate::output::{Listing, Printer, complain};
 
 pub(super) async fn run(

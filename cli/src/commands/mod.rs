@@ -13,6 +13,7 @@ mod mesh;
 mod names;
 mod network;
 mod node;
+mod paths;
 mod peer;
 mod ping;
 mod rows;
@@ -29,18 +30,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use weft_lab::EnterSpec;
+use weft_client::{Client, Refused};
 
-use crate::args::{BenchCommand, Cli, Command, InspectArgs};
-use crate::client::{Client, Refused};
+use crate::args::{Cli, Command, InspectArgs};
+use crate::demo;
 use crate::output::{Printer, complain, render_inspect};
-use crate::{bench, demo, tools};
+use crate::program::{MoreCommand, whole};
 
-/// Does what the command line says and returns the exit status.
+/// Does what the command line says and returns the exit status. `more` are the commands of others,
+/// which completion and manual pages know as well.
 ///
 /// # Errors
 /// Whatever went wrong, with the next step; printed by [`crate::main`].
-pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
+pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<ExitCode> {
     let host = cli.host();
     let client = || Client::new(&host);
     match cli.command {
@@ -52,31 +54,14 @@ pub fn run(cli: Cli, out: &mut Printer) -> anyhow::Result<ExitCode> {
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),
         Command::Version(args) => block_on(version::run(client(), &args, out)),
-        Command::Completion(args) => complete::completion(args.shell, out),
-        Command::Man { dir } => complete::manual(&dir),
+        Command::Completion(args) => complete::completion(whole(more), args.shell, out),
+        Command::Man { dir } => complete::manual(whole(more), &dir),
         Command::Drops(args) => block_on(drops::run(&client()?, &args, out)),
         Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),
         Command::Ping(args) => block_on(ping::run(client(), &args, out)),
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
-        Command::Bench(BenchCommand::Overlay(args)) => bench::run(&args, out),
-        Command::Bench(BenchCommand::Mesh(args)) => bench::mesh::run(&args, out),
-        Command::Bench(BenchCommand::Builds(args)) => bench::builds::run(&args, out),
-        Command::BenchReplica(args) => block_on(tools::replica::serve(args)),
-        Command::DemoHttp(args) => block_on(tools::http::serve(args)),
-        Command::DemoDns(args) => tools::dns::run(&args, out),
-        Command::DemoGet(args) => tools::get::run(&args, out),
-        Command::DemoPing(args) => tools::ping::run(&args, out),
-        // These four move this process between namespaces, so no thread may run yet.
-        Command::LabNode(args) => weft_lab::run_node(&args.spec),
-        Command::LabInit(args) => weft_lab::run_init(&args.spec),
-        Command::LabEnter(args) => weft_lab::run_enter(&EnterSpec {
-            pid: args.pid,
-            netns: args.netns,
-            command: args.command,
-        }),
-        Command::LabNetns { paths } => weft_lab::run_netns(&paths),
     }
 }
 

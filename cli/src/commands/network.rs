@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use weft_client::{Client, Refused};
 use weft_model::api::{Connect, Connected, Disconnect};
 use weft_model::objects::{Network, NetworkSpec};
 
 use crate::args::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs};
-use crate::client::{Client, Refused, segment};
-use crate::commands::{finish, peer, rows, show, unique};
-use crate::output::{Printer, docker_case};
+use crate::commands::{finish, paths, peer, rows, show, unique};
+use crate::output::Printer;
 
 pub(super) async fn run(
     client: &Client,
@@ -37,15 +36,14 @@ pub(super) async fn run(
         NetworkCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let network = client.get(&path(name)).await;
-                found.push(network.map(|network| counted(docker_case(network, "network"))));
+                found.push(client.get(&paths::network(name)).await);
             }
             return show(&args, found, out);
         }
         NetworkCommand::Rm { refs } => {
             let mut refused = Vec::new();
             for name in &refs {
-                match client.delete(&path(name)).await {
+                match client.delete(&paths::network(name)).await {
                     Ok(()) => out.line(name)?,
                     Err(error) if error.is::<Refused>() => refused.push(error),
                     Err(error) => return Err(error),
@@ -59,7 +57,7 @@ pub(super) async fn run(
             network,
             endpoint,
         } => {
-            let path = format!("{}/disconnect", path(&network));
+            let path = format!("{}/disconnect", paths::network(&network));
             let request = Disconnect { endpoint, force };
             client.post_done(&path, &request).await?;
         }
@@ -68,29 +66,16 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// With names for the two figures of addresses.
-fn counted(mut network: Value) -> Value {
-    if let Some([used, total]) = network["Addresses"].as_array().map(Vec::as_slice) {
-        network["Addresses"] = json!({ "Used": used, "Total": total });
-    }
-    network
-}
-
-/// Path of a network in the API.
-pub(super) fn path(name: &str) -> String {
-    format!("/v1/networks/{}", segment(name))
-}
-
 async fn create(client: &Client, args: NetworkCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
     let spec = NetworkSpec {
         name: args.name,
-        subnets: args.subnets,
+        ipam: args.subnets.into_iter().collect(),
         ipv6: args.ipv6,
         internal: args.internal,
-        ingress: false,
         attachable: args.attachable,
         options: unique("option", args.options)?,
         labels: unique("label", args.labels)?,
+        ..NetworkSpec::default()
     };
     let network: Network = client.post("/v1/networks", &spec).await?;
     out.line(network.id.as_str())?;
@@ -110,7 +95,7 @@ async fn connect(
         name: args.name,
         ifname: args.ifname,
     };
-    let path = format!("{}/connect", path(&args.network));
+    let path = format!("{}/connect", paths::network(&args.network));
     let connected: Connected = client.post(&path, &request).await?;
     out.line(&serde_json::to_string_pretty(&connected)?)?;
     Ok(())

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate};
+use weft_client::{Client, Refused, segment};
+use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate, SwarmState};
 use weft_model::objects::Node;
 
 use crate::args::NodeCommand;
-use crate::client::{Client, Refused, segment};
 use crate::commands::{finish, rows, show, tasks};
-use crate::output::{Printer, docker_case};
+use crate::output::Printer;
 
 /// Keys of `node ls --filter`, and the fields that they look at.
 const KEYS: [(&str, &str); 3] = [("id", "ID"), ("name", "Hostname"), ("role", "Role")];
@@ -50,8 +50,7 @@ pub(super) async fn run(
         NodeCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let node = client.get(&path(client, name).await?).await;
-                found.push(node.map(|node| docker_case(node, "node")));
+                found.push(client.get(&path(client, name).await?).await);
             }
             show(&args, found, out)
         }
@@ -110,8 +109,8 @@ async fn path(client: &Client, name: &str) -> anyhow::Result<String> {
 async fn own_id(client: &Client) -> anyhow::Result<String> {
     let info: Info = client.get("/v1/info").await?;
     match info.swarm {
-        Some(swarm) => Ok(swarm.node_id.0),
-        None => bail!(
+        SwarmState::Active(swarm) => Ok(swarm.node_id.0),
+        SwarmState::Inactive => bail!(
             "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" and try again."
         ),
     }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::{Client, Refused};
 use weft_model::api::PeerAdd;
 use weft_model::objects::StaticPeer;
 
 use crate::args::PeerCommand;
-use crate::client::{Client, Refused};
-use crate::commands::{finish, network};
+use crate::commands::{finish, paths};
 use crate::output::{Listing, Printer};
 
 pub(super) async fn run(
@@ -16,7 +16,7 @@ pub(super) async fn run(
     command: PeerCommand,
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
-    let path = |network: &str| format!("{}/peers", network::path(network));
+    let path = |network: &str| format!("{}/peers", paths::network(network));
     match command {
         PeerCommand::Add {
             ip,

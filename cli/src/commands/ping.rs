@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
+use weft_client::{Client, segment};
 use weft_model::api::{Passage, Pong};
 
 use crate::args::PingArgs;
-use crate::client::{Client, segment};
 use crate::output::{Printer, complain, is_reader_gone};
 
 /// Bytes of the small packet: as much as an empty one of ping(8) has.

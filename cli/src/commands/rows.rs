@@ -5,9 +5,7 @@ use std::cmp::{Ordering, Reverse};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
-use weft_model::objects::{
-    Network, NodeState, PortSpec, PublishMode, Role, ServiceMode, TaskState,
-};
+use weft_model::objects::{Network, NodeState, PortSpec, PublishMode, ServiceMode, TaskState};
 
 use crate::output::{Listing, ago};
 
@@ -31,25 +29,25 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
         "ID",
     );
     nodes.sort_by(|a, b| {
-        natural(&a.node.hostname, &b.node.hostname).then(a.node.id.cmp(&b.node.id))
+        let (x, y) = (&a.node.description.hostname, &b.node.description.hostname);
+        natural(x, y).then(a.node.id.cmp(&b.node.id))
     });
     for row in nodes {
-        let manager = match (row.is_leader, row.node.role, row.node.state) {
-            (true, ..) => "Leader",
-            (false, Role::Manager, NodeState::Ready) => "Reachable",
-            (false, Role::Manager, _) => "Unreachable",
-            (false, Role::Worker, _) => "",
+        let manager = match &row.node.manager_status {
+            Some(manager) if manager.leader => "Leader".to_owned(),
+            Some(manager) => word(&manager.reachability),
+            None => String::new(),
         };
         listing.push(json!({
             "ID": row.node.id,
             "Self": row.is_self,
-            "Hostname": row.node.hostname,
+            "Hostname": row.node.description.hostname,
             "Status": status(&row),
-            "Availability": word(&row.node.availability),
-            "Role": word(&row.node.role),
+            "Availability": word(&row.node.spec.availability),
+            "Role": word(&row.node.spec.role),
             "ManagerStatus": manager,
-            "EngineVersion": row.node.engine_version,
-            "Addr": row.node.addr,
+            "EngineVersion": row.node.description.engine.version,
+            "Addr": row.node.status.addr,
             "Message": message(&row),
         }));
     }
@@ -58,20 +56,20 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
 
 /// What there is to say about the state.
 fn message(row: &NodeRow) -> String {
-    match (&row.node.impaired, row.cloned) {
+    match (&row.node.status.impaired, row.cloned) {
         (Some(impaired), _) => impaired.reason.clone(),
         (None, Some(cloned)) => format!(
             "it is there twice: {} has the session, the data directory of {} is a copy",
             cloned.first, cloned.second
         ),
-        (None, None) => row.node.message.clone(),
+        (None, None) => row.node.status.message.clone(),
     }
 }
 
 /// Docker's word for the state of a node, and one of ours for a node that answers its manager and
 /// carries no traffic.
 fn status(row: &NodeRow) -> String {
-    match (row.node.state, &row.node.impaired) {
+    match (row.node.status.state, &row.node.status.impaired) {
         (NodeState::Ready, Some(_)) => "Impaired".to_owned(),
         (state, _) if row.cloned.is_some() => format!("{} (cloned)", word(&state)),
         (state, _) => word(&state),
@@ -98,12 +96,13 @@ pub(super) fn networks(mut networks: Vec<Network>, no_trunc: bool) -> Listing {
     );
     networks.sort_by(|a, b| natural(&a.spec.name, &b.spec.name));
     for network in networks {
-        let subnets: Vec<_> = network.subnets.iter().map(|s| s.cidr.to_string()).collect();
+        let subnets = network.subnets().iter().map(|s| s.cidr.to_string());
+        let subnets: Vec<_> = subnets.collect();
         listing.push(json!({
             "ID": network.id,
             "Name": network.spec.name,
-            "Driver": "overlay",
-            "Scope": "swarm",
+            "Driver": network.spec.driver,
+            "Scope": network.spec.scope,
             "Internal": network.spec.internal,
             "Attachable": network.spec.attachable,
             "IPv6": network.spec.ipv6,
@@ -140,9 +139,9 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
                 ServiceMode::Replicated { .. } => "replicated",
                 ServiceMode::Global => "global",
             },
-            "Replicas": format!("{}/{}", detail.running, detail.desired),
-            "Image": spec.image,
-            "Ports": ports(&detail.service.ports, PublishMode::Ingress),
+            "Replicas": format!("{}/{}", detail.status.running, detail.status.desired),
+            "Image": spec.task.container.image,
+            "Ports": ports(&detail.service.endpoint.ports, PublishMode::Ingress),
             "PortErrors": detail.port_errors,
         }));
     }
@@ -187,18 +186,18 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> 
             "TaskName": task.name(),
             "Service": task.service_name,
             "Slot": task.slot,
-            "Image": task.spec.image,
+            "Image": task.spec.container.image,
             "Node": row.node_name,
             "DesiredState": word(&task.desired),
             "State": state,
             "CurrentState": format!("{state} {}", ago(task.status.since, now)),
             "Error": quote(&task.status.err, no_trunc),
             "Message": task.status.message,
-            "ExitCode": task.status.exit_code,
-            "Ports": ports(&task.spec.ports, PublishMode::Host),
+            "ExitCode": task.status.container.exit_code,
+            "Ports": ports(&row.host_ports, PublishMode::Host),
             "Addresses": task.attachments.iter().map(|a| json!({
                 "Network": a.network,
-                "IPs": a.ips,
+                "IPs": a.ips().collect::<Vec<_>>(),
                 "MAC": a.mac,
             })).collect::<Vec<_>>(),
         }));

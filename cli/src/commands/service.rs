@@ -1,21 +1,24 @@
 //! `weft service …`
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use hyper::StatusCode;
+use weft_client::{Client, Refused};
 use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
 use weft_model::objects::{
-    ConnectionPolicy, EndpointMode, Privileges, RestartCondition, Service, ServiceMode, ServiceSpec,
+    ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
+    RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
 use crate::args::{
     ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
     ServiceCreateArgs, ServiceUpdateArgs,
 };
-use crate::client::{Client, Refused, segment};
-use crate::commands::{converge, finish, local_range, names, rows, show, tasks, unique};
-use crate::output::{Printer, complain, docker_case};
+use crate::commands::{converge, finish, local_range, names, paths, rows, show, tasks, unique};
+use crate::output::{Printer, complain};
 
 /// Names that are tried for a service that is given none, while others have them.
 const NAMES_TRIED: u64 = 5;
@@ -44,14 +47,13 @@ pub(super) async fn run(
             }
         }
         ServiceCommand::Ps(args) => {
-            let paths: Vec<String> = args.refs.iter().map(|name| tasks_path(name)).collect();
-            return tasks::list(client, &paths, &args.list, out).await;
+            let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
+            return tasks::list(client, &tasks_of, &args.list, out).await;
         }
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
-                let service = client.get(&path(name)).await;
-                found.push(service.map(|service| docker_case(service, "service")));
+                found.push(client.get(&paths::service(name)).await);
             }
             return show(&args, found, out);
         }
@@ -62,7 +64,7 @@ pub(super) async fn run(
         ServiceCommand::Rm { refs } => {
             let mut refused = Vec::new();
             for name in &refs {
-                match client.delete(&path(name)).await {
+                match client.delete(&paths::service(name)).await {
                     Ok(()) => out.line(name)?,
                     Err(error) if error.is::<Refused>() => refused.push(error),
                     Err(error) => return Err(error),
@@ -72,16 +74,6 @@ pub(super) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Path of a service in the API.
-pub(super) fn path(name: &str) -> String {
-    format!("/v1/services/{}", segment(name))
-}
-
-/// Path of its tasks.
-pub(super) fn tasks_path(name: &str) -> String {
-    format!("{}/tasks", path(name))
 }
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
@@ -94,7 +86,7 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     };
     out.line(service.id.as_str())?;
     out.flush()?;
-    local_range::warn(&service.spec.ports);
+    local_range::warn(&service.spec.endpoint.ports);
     if !detach {
         converge::wait(client, &service.id.0, quiet, out).await?;
     }
@@ -143,11 +135,11 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
     }
     let mut changed = None;
     if update != ServiceUpdate::default() {
-        let path = format!("{}/update", path(&args.service));
+        let path = format!("{}/update", paths::service(&args.service));
         changed = Some(client.post::<_, Service>(&path, &update).await?);
     }
     if let Some(replicas) = args.replicas {
-        let path = format!("{}/scale", path(&args.service));
+        let path = format!("{}/scale", paths::service(&args.service));
         changed = Some(
             client
                 .post::<_, Service>(&path, &Scale { replicas })
@@ -179,40 +171,53 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let mut words = args.image_and_command.into_iter();
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
-    if image == "host" && command.is_empty() {
+    // Which other images there are, the manager knows.
+    let runtime = Runtime::of_image(&image);
+    if runtime == Some(Runtime::Host) && command.is_empty() {
         bail!(
             "image \"host\" needs a command: weft service create --name {} host COMMAND [ARG]…",
             args.name.as_deref().unwrap_or("S")
         );
     }
-    Ok(ServiceSpec {
-        name: args.name.unwrap_or_default(),
-        mode,
+    let container = ContainerSpec {
         image,
-        command,
+        args: command,
         env: args.env,
-        networks: args.networks,
-        ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
-        endpoint_mode: match args.endpoint_mode {
-            EndpointModeArg::Vip => EndpointMode::Vip,
-            EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
+        user: args.user.unwrap_or_default(),
+        privileges: Privileges {
+            no_new_privileges: args.no_new_privileges.unwrap_or_default(),
         },
-        restart_condition: match args.restart_condition {
+        cap_add: args.cap_add,
+        cap_drop: args.cap_drop,
+        stop_grace: Duration::from_millis(args.stop_grace_period),
+    };
+    let restart = RestartPolicy {
+        condition: match args.restart_condition {
             RestartArg::Any => RestartCondition::Any,
             RestartArg::OnFailure => RestartCondition::OnFailure,
             RestartArg::None => RestartCondition::None,
         },
+        delay: Duration::from_millis(args.restart_delay),
+    };
+    Ok(ServiceSpec {
+        name: args.name.unwrap_or_default(),
+        labels: unique("label", args.labels)?,
+        task: Arc::new(TaskSpec {
+            runtime: runtime.unwrap_or_default(),
+            container,
+            restart,
+            networks: args.networks,
+        }),
+        mode,
+        endpoint: EndpointSpec {
+            mode: match args.endpoint_mode {
+                EndpointModeArg::Vip => EndpointMode::Vip,
+                EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
+            },
+            ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
+        },
         connections: connections(&args.connections),
         attach: args.attach,
-        restart_delay_ms: args.restart_delay,
-        stop_grace_ms: args.stop_grace_period,
-        labels: unique("label", args.labels)?,
-        privileges: Privileges {
-            user: args.user.unwrap_or_default(),
-            cap_add: args.cap_add,
-            cap_drop: args.cap_drop,
-            no_new_privileges: args.no_new_privileges.unwrap_or_default(),
-        },
     })
 }
 
@@ -237,7 +242,7 @@ async fn scale(
             replicas: *replicas,
         };
         match client
-            .post::<_, Service>(&format!("{}/scale", path(name)), &request)
+            .post::<_, Service>(&format!("{}/scale", paths::service(name)), &request)
             .await
         {
             Ok(service) => {

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use weft_client::Client;
 use weft_model::api;
 use weft_model::objects::Role;
 
 use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
-use crate::client::Client;
 use crate::output::Printer;
 
 pub(super) async fn run(

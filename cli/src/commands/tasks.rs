@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use weft_client::{Client, Refused};
 use weft_model::api::TaskRow;
 
 use crate::args::TaskListArgs;
-use crate::client::{Client, Refused};
 use crate::commands::{finish, rows};
 use crate::output::Printer;
 

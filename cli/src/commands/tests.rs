@@ -1,7 +1,9 @@
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use weft_model::api::{DropCount, Drops, NodeRow, PortDrops, ServiceDetail, TaskRow};
+use weft_model::api::{
+    DropCount, Drops, NodeRow, PortDrops, ServiceDetail, ServiceStatus, TaskRow,
+};
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::*;
 
@@ -13,49 +15,60 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
         node: Node {
             id: NodeId::from(id),
             meta: Meta::default(),
-            role,
-            availability: Availability::Active,
-            labels: BTreeMap::new(),
-            hostname: name.to_owned(),
-            engine_version: "0.1.0".to_owned(),
-            addr: "10.77.0.1".parse().unwrap(),
+            spec: NodeSpec {
+                role,
+                ..NodeSpec::default()
+            },
+            description: Description {
+                hostname: name.to_owned(),
+                engine: Engine {
+                    version: "0.1.0".to_owned(),
+                },
+            },
+            status: NodeStatus {
+                state,
+                message: String::new(),
+                addr: "10.77.0.1".parse().unwrap(),
+                impaired: None,
+            },
+            manager_status: (role == Role::Manager).then(|| ManagerStatus {
+                leader: true,
+                reachability: Reachability::Reachable,
+                addr: "10.77.0.1:2377".parse().unwrap(),
+            }),
             data_path_addr: "10.77.0.1".parse().unwrap(),
             gossip_port: 7946,
-            state,
-            message: String::new(),
-            impaired: None,
             certified: 0,
             ingress_ip: None,
-            manager_addr: None,
         },
         is_self: role == Role::Manager,
-        is_leader: role == Role::Manager,
         gossip: None,
         cloned: None,
     }
 }
 
 fn spec(replicas: u32) -> ServiceSpec {
+    let container = ContainerSpec {
+        image: "host".to_owned(),
+        args: vec!["server".to_owned()],
+        ..ContainerSpec::default()
+    };
     ServiceSpec {
         name: "web".to_owned(),
         mode: ServiceMode::Replicated { replicas },
-        image: "host".to_owned(),
-        command: vec!["server".to_owned()],
-        env: Vec::new(),
-        networks: Vec::new(),
-        ports: vec![PortSpec {
-            published: 8000,
-            target: 80,
-            ..PortSpec::default()
-        }],
-        endpoint_mode: EndpointMode::Vip,
-        restart_condition: RestartCondition::Any,
-        connections: ConnectionPolicy::default(),
-        attach: false,
-        restart_delay_ms: 5_000,
-        stop_grace_ms: 10_000,
-        labels: BTreeMap::new(),
-        privileges: Default::default(),
+        task: Arc::new(TaskSpec {
+            container,
+            ..TaskSpec::default()
+        }),
+        endpoint: EndpointSpec {
+            ports: vec![PortSpec {
+                published: 8000,
+                target: 80,
+                ..PortSpec::default()
+            }],
+            ..EndpointSpec::default()
+        },
+        ..ServiceSpec::default()
     }
 }
 
@@ -64,12 +77,16 @@ fn detail(replicas: u32) -> ServiceDetail {
         service: Service {
             id: ServiceId::from("svc0000000000000000000000"),
             meta: Meta::default(),
-            ports: spec(replicas).ports,
+            endpoint: ServiceEndpoint {
+                ports: spec(replicas).endpoint.ports,
+                vips: Vec::new(),
+            },
             spec: spec(replicas),
-            vips: Vec::new(),
         },
-        running: 1,
-        desired: replicas,
+        status: ServiceStatus {
+            running: 1,
+            desired: replicas,
+        },
         port_errors: Vec::new(),
     }
 }
@@ -86,7 +103,7 @@ fn task(
         task: Task {
             id: TaskId::from(id),
             meta: Meta {
-                version: 1,
+                version: Version { index: 1 },
                 created_at: created,
                 updated_at: created,
             },
@@ -94,8 +111,8 @@ fn task(
             service_name: "web".to_owned(),
             slot,
             node: Some(NodeId::from("n1")),
-            spec_version: 1,
-            spec: spec(2),
+            spec_version: Version { index: 1 },
+            spec: spec(2).task,
             attachments: Vec::new(),
             desired,
             status: TaskStatus {
@@ -103,18 +120,19 @@ fn task(
                 since: created,
                 message: String::new(),
                 err: err.to_owned(),
-                exit_code: None,
+                container: ContainerStatus::default(),
             },
         },
         node_name: "node1".to_owned(),
         node_down: false,
+        host_ports: Vec::new(),
     }
 }
 
 #[test]
 fn a_node_that_answers_and_carries_no_traffic_has_a_word_of_its_own() {
     let mut row = node("node1", "aaa", Role::Worker, NodeState::Ready);
-    row.node.impaired = Some(Impairment {
+    row.node.status.impaired = Some(Impairment {
         since: 1,
         reason: "its data plane does not run: no address".to_owned(),
     });
@@ -126,7 +144,7 @@ fn a_node_that_answers_and_carries_no_traffic_has_a_word_of_its_own() {
         rows::nodes(vec![row.clone()]).render(&args).unwrap(),
         "Impaired: its data plane does not run: no address\n"
     );
-    row.node.state = NodeState::Down;
+    row.node.status.state = NodeState::Down;
     let text = rows::nodes(vec![row]).render(&args).unwrap();
     assert!(text.starts_with("Down: "), "{text}");
 }
@@ -361,9 +379,12 @@ fn a_slot_that_fails_again_and_again_is_given_up() {
 fn tasks_that_are_not_restarted_end_the_waiting() {
     use failures::all_over;
 
+    let restart = |row: &mut TaskRow, condition| {
+        Arc::make_mut(&mut row.task.spec).restart.condition = condition;
+    };
     let ended = |id: &str, slot, state, err: &str| {
         let mut row = task(id, slot, 0, TaskState::Running, state, err);
-        row.task.spec.restart_condition = RestartCondition::None;
+        restart(&mut row, RestartCondition::None);
         row
     };
     let mut rows = vec![ended("a", 1, TaskState::Complete, "")];
@@ -372,7 +393,7 @@ fn tasks_that_are_not_restarted_end_the_waiting() {
     rows.push(ended("b", 2, TaskState::Failed, "task: non-zero exit (1)"));
     let error = "task web.2: task: non-zero exit (1)".to_owned();
     assert_eq!(all_over(&rows, 2, 0), Some(vec![error]));
-    rows[1].task.spec.restart_condition = RestartCondition::OnFailure;
+    restart(&mut rows[1], RestartCondition::OnFailure);
     assert_eq!(all_over(&rows, 2, 0), None, "it is tried again");
 }
 

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use weft_client::Client;
 use weft_model::api::Info;
 
 use crate::args::VersionArgs;
-use crate::client::Client;
 use crate::output::{Printer, complain, render_inspect};
 
 /// Of the node API: the first part of its paths.
@@ -101,6 +101,8 @@ fn table(found: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_model::api::SwarmState;
+
     use super::*;
 
     #[test]
@@ -109,7 +111,7 @@ mod tests {
             version: "0.2.0".to_owned(),
             name: "node1".to_owned(),
             pid: 7,
-            swarm: None,
+            swarm: SwarmState::Inactive,
             warnings: Vec::new(),
         };
         let text = table(&versions(Some(&info)));

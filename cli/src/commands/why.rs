@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use weft_client::{Client, segment};
 use weft_model::api::{MeshReplica, Why};
 
 use super::mesh::mean;
 use crate::args::WhyArgs;
-use crate::client::{Client, segment};
 use crate::output::{Listing, Printer, wrap};
 
 pub(super) async fn run(

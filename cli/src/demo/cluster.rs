@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, ensure};
+use weft_lab::Task;
 
-use super::walk::{TaskInfo, Walk};
+use super::walk::Walk;
 
 /// Name of the demo's network.
 pub(super) const NETWORK: &str = "front";
@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     /// Running tasks, in the order of their nodes.
-    pub(super) tasks: Vec<TaskInfo>,
+    pub(super) tasks: Vec<Task>,
     /// Virtual address on the demo's network.
     pub(super) vip: IpAddr,
 }
@@ -36,12 +36,12 @@ pub(super) struct Guest {
 
 pub(super) fn swarm(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     walk.transcript.section("A swarm")?;
-    let manager = walk.lab.node_addr("node1")?.to_string();
+    let manager = walk.lab().node_addr("node1")?.to_string();
     walk.weft("node1", &["swarm", "init", "--advertise-addr", &manager])?;
     let token = walk.weft("node1", &["swarm", "join-token", "-q", "worker"])?;
     let remote = format!("{manager}:2377");
     for node in walk.nodes.clone().iter().skip(1) {
-        let addr = walk.lab.node_addr(node)?.to_string();
+        let addr = walk.lab().node_addr(node)?.to_string();
         walk.weft(
             node,
             &[
@@ -57,8 +57,8 @@ pub(super) fn swarm(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     }
     walk.require("three nodes are ready", |walk| {
         walk.eventually(LIMIT, |walk| {
-            let states = walk.quietly("node1", &["node", "ls", "--format", "{{.Status}}"])?;
-            let ready = states.lines().filter(|state| *state == "Ready").count();
+            let nodes = walk.swarm.nodes()?;
+            let ready = nodes.iter().filter(|(_, ready)| *ready).count();
             ensure!(ready == 3, "{ready} of 3 nodes are ready");
             Ok(())
         })
@@ -145,7 +145,7 @@ pub(super) fn connect(walk: &mut Walk<'_, '_>, service: &Service) -> anyhow::Res
         .find(|node| !service.tasks.iter().any(|task| task.node == **node))
         .context("every node runs a task")?
         .clone();
-    let netns = walk.lab.add_netns(&node, "guest")?;
+    let netns = walk.lab().add_netns(&node, "guest")?;
     let path = netns.display().to_string();
     walk.transcript
         .say(&format!("{node} has a new network namespace {path}."))?;
@@ -157,25 +157,9 @@ pub(super) fn connect(walk: &mut Walk<'_, '_>, service: &Service) -> anyhow::Res
 }
 
 /// What the cluster says about the service.
-pub(super) fn look(walk: &Walk<'_, '_>) -> anyhow::Result<Service> {
-    let network = walk.quietly(
-        "node1",
-        &["network", "inspect", "--format", "{{.ID}}", NETWORK],
-    )?;
-    let vips = walk.quietly(
-        "node1",
-        &["service", "inspect", "--format", "{{json .VIPs}}", "web"],
-    )?;
-    let vips: Value = serde_json::from_str(&vips)?;
-    let vip = vips
-        .as_array()
-        .and_then(|all| all.iter().find(|vip| vip["Network"] == network.trim()))
-        .and_then(|vip| vip["IP"].as_str());
-    let Some(vip) = vip else {
-        bail!("web has no virtual address on {NETWORK}");
-    };
+fn look(walk: &Walk<'_, '_>) -> anyhow::Result<Service> {
     Ok(Service {
-        tasks: walk.running_tasks()?,
-        vip: vip.parse()?,
+        tasks: walk.swarm.tasks("web")?,
+        vip: walk.swarm.vip("web", NETWORK)?,
     })
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use weft_lab::OUTSIDE;
+use weft_lab::tools::dns::{Found, lookup};
+use weft_lab::tools::get::fetch;
 
 use super::cluster::{Guest, PORT, Service};
 use super::transcript::seconds;
 use super::walk::Walk;
-use crate::tools::dns::{Found, lookup};
-use crate::tools::get::fetch;
 
 /// Everything has to have forgotten the node by then.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -61,10 +61,10 @@ pub(super) fn kill_a_node(
     let started = Instant::now();
     let mut clients = Vec::new();
     for node in &survivors {
-        let target = SocketAddr::new(walk.lab.node_addr(node)?, PORT);
+        let target = SocketAddr::new(walk.lab().node_addr(node)?, PORT);
         let mut asking = Vec::new();
         for _ in 0..CLIENTS {
-            let outside = walk.lab.netns(OUTSIDE, None)?;
+            let outside = walk.lab().netns(OUTSIDE, None)?;
             let stop = Arc::clone(&stop);
             asking.push(std::thread::spawn(move || {
                 outside.run_in(|| ask_until(target, started, &stop))
@@ -80,7 +80,7 @@ pub(super) fn kill_a_node(
         victim.name
     ))?;
     let killed = started.elapsed();
-    walk.lab.kill_node(&victim.node)?;
+    walk.swarm.lab_mut().kill_node(&victim.node)?;
     let forgotten = walk.check("its task is withdrawn from the names", |walk| {
         until_forgotten(walk, guest, victim.ip)
     })?;
@@ -124,7 +124,7 @@ fn until_forgotten(
     dead: IpAddr,
 ) -> anyhow::Result<Duration> {
     let started = Instant::now();
-    let netns = walk.lab.netns(&guest.node, Some(&guest.netns))?;
+    let netns = walk.lab().netns(&guest.node, Some(&guest.netns))?;
     let server = SocketAddr::from(([127, 0, 0, 11], 53));
     loop {
         let found = netns.run_in(|| lookup(server, "tasks.web", false))?;
@@ -203,7 +203,7 @@ fn aftermath(walk: &mut Walk<'_, '_>, dead: &str, survivors: &[String]) -> anyho
     })?;
     walk.check("its task runs on another node", |walk| {
         walk.eventually(LIMIT, |walk| {
-            let tasks = walk.running_tasks()?;
+            let tasks = walk.swarm.tasks("web")?;
             let alive = tasks.iter().filter(|t| t.node != dead).count();
             ensure!(alive == 2, "{alive} of 2 tasks run on nodes that live");
             Ok(())
@@ -212,7 +212,7 @@ fn aftermath(walk: &mut Walk<'_, '_>, dead: &str, survivors: &[String]) -> anyho
     walk.weft("node1", &["node", "ls"])?;
     walk.weft("node1", &["service", "ps", "web"])?;
     for node in survivors {
-        let target = format!("{}:{PORT}/", walk.lab.node_addr(node)?);
+        let target = format!("{}:{PORT}/", walk.lab().node_addr(node)?);
         walk.check(&format!("{node} still answers"), |walk| {
             walk.eventually(LIMIT, |walk| {
                 walk.tool_quietly(OUTSIDE, None, &["demo-get", "--times", "10", &target])

@@ -14,12 +14,11 @@ mod walk;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use weft_lab::{FAR_ADDRESS, Lab, LabConfig};
+use weft_lab::{FAR_ADDRESS, Lab, LabConfig, Patience, Stop, Swarm};
 
 use crate::args::{DemoArgs, FormatArgs};
 use crate::commands::lab_status;
 use crate::output::Printer;
-use crate::stop::Stop;
 use transcript::Transcript;
 use walk::Walk;
 
@@ -47,22 +46,21 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
         dies_with_parent: !args.keep,
         ..LabConfig::new(&args.name)?
     };
-    let mut lab = Lab::create(&config)?;
-    let result = lab
-        .wait_ready(READY_LIMIT)
-        .and_then(|()| tour(&mut lab, &stop, &mut transcript));
+    let mut swarm = Swarm::of(Lab::create(&config)?, Patience::new(READY_LIMIT, &stop))?;
+    let ready = swarm.lab().wait_ready(READY_LIMIT);
+    let result = ready.and_then(|()| tour(&mut swarm, &stop, &mut transcript));
     if let Err(error) = &result {
         transcript.failed(&format!("{error:#}"))?;
     }
     let failures = transcript.failures();
     if failures > 0 && !stop.is_set() {
-        transcript.last_words(&lab)?;
+        transcript.last_words(swarm.lab())?;
     }
     if args.keep && !stop.is_set() {
-        how_to_talk(&lab, &args.name, &mut transcript)?;
-        lab.keep();
+        how_to_talk(swarm.lab(), &args.name, &mut transcript)?;
+        swarm.lab_mut().keep();
     } else {
-        take_down(lab, &mut transcript)?;
+        take_down(swarm, &mut transcript)?;
     }
     transcript.summary(started.elapsed(), stop.is_set())?;
     let held = transcript.failures() == 0 && !stop.is_set();
@@ -74,12 +72,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
 }
 
 /// The whole walk; an error ends it, a check that fails does not.
-fn tour(lab: &mut Lab, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
-    transcript.output(&lab_status(lab).render(&FormatArgs {
+fn tour(swarm: &mut Swarm, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+    transcript.output(&lab_status(swarm.lab()).render(&FormatArgs {
         format: Some("table {{.Name}}\t{{.Addr}}\t{{.State}}\t{{.Agent}}".to_owned()),
         quiet: false,
     })?)?;
-    let mut walk = Walk::new(lab, stop, transcript)?;
+    let mut walk = Walk::new(swarm, stop, transcript)?;
     for node in walk.nodes.clone() {
         walk.eventually(READY_LIMIT, |walk| walk.quietly(&node, &["info"]))?;
     }
@@ -110,12 +108,12 @@ fn how_to_talk(lab: &Lab, name: &str, transcript: &mut Transcript<'_>) -> anyhow
     Ok(())
 }
 
-fn take_down(lab: Lab, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+fn take_down(swarm: Swarm, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
     transcript.section("Everything is taken down")?;
     let started = Instant::now();
-    let dir = lab.dir().to_owned();
-    let before = lab.status();
-    let result = lab.down();
+    let dir = swarm.lab().dir().to_owned();
+    let before = swarm.lab().status();
+    let result = swarm.down();
     let alive: Vec<_> = before
         .iter()
         .filter_map(|machine| machine.agent_pid)

@@ -54,7 +54,7 @@ pub(super) fn between_tasks(walk: &mut Walk<'_, '_>, service: &Service) -> anyho
 pub(super) fn published_port(walk: &mut Walk<'_, '_>, title: &str) -> anyhow::Result<()> {
     walk.transcript.section(title)?;
     for node in walk.nodes.clone() {
-        let target = format!("{}:{PORT}/", walk.lab.node_addr(&node)?);
+        let target = format!("{}:{PORT}/", walk.lab().node_addr(&node)?);
         let local = format!("127.0.0.1:{PORT}/");
         walk.check(&format!("{node} answers the outside"), |walk| {
             walk.eventually(LIMIT, |walk| {
@@ -71,7 +71,7 @@ pub(super) fn published_port(walk: &mut Walk<'_, '_>, title: &str) -> anyhow::Re
             greeting(&walk.tool(&node, None, &["demo-get", &local])?)
         })?;
     }
-    let first = format!("{}:{PORT}/", walk.lab.node_addr("node1")?);
+    let first = format!("{}:{PORT}/", walk.lab().node_addr("node1")?);
     walk.check("requests are spread over the replicas", |walk| {
         let times = MANY.to_string();
         let text = walk.tool_quietly(OUTSIDE, None, &["demo-get", "--times", &times, &first])?;
@@ -117,7 +117,7 @@ pub(super) fn outside(
     walk.transcript
         .section("Tasks reach the world through the gateway bridge")?;
     let task = service.tasks.first().context("no task runs")?.clone();
-    let node_addr = walk.lab.node_addr(&task.node)?;
+    let node_addr = walk.lab().node_addr(&task.node)?;
     walk.transcript.say(&format!(
         "{far} is on no network of the cluster; it says whom it sees:"
     ))?;

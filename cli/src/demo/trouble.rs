@@ -34,9 +34,9 @@ pub(super) type Reader = JoinHandle<io::Result<io::Result<u64>>>;
 pub(super) fn slow_clients(walk: &Walk<'_, '_>) -> anyhow::Result<Vec<Reader>> {
     let mut readers = Vec::new();
     for node in &walk.nodes {
-        let target = SocketAddr::new(walk.lab.node_addr(node)?, PORT);
+        let target = SocketAddr::new(walk.lab().node_addr(node)?, PORT);
         for _ in 0..2 {
-            let outside = walk.lab.netns(OUTSIDE, None)?;
+            let outside = walk.lab().netns(OUTSIDE, None)?;
             readers.push(std::thread::spawn(move || {
                 outside.run_in(|| read_slowly(target))
             }));
@@ -90,9 +90,9 @@ pub(super) fn narrow_link(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     walk.transcript.say(&format!(
         "A namespace outside, behind a router and a link of {NARROW} bytes, asks for 200,000 bytes."
     ))?;
-    let path = walk.lab.add_netns(OUTSIDE, "far")?;
-    let router = walk.lab.netns(OUTSIDE, None)?;
-    let client = walk.lab.netns(OUTSIDE, Some(&path))?;
+    let path = walk.lab().add_netns(OUTSIDE, "far")?;
+    let router = walk.lab().netns(OUTSIDE, None)?;
+    let client = walk.lab().netns(OUTSIDE, Some(&path))?;
     router.run_in(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
     let prefix = |ip| Ipv4Net::new(ip, 24).map(IpNet::from);
     let mut near = Netlink::open_in(&router)?;
@@ -117,7 +117,7 @@ pub(super) fn narrow_link(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
         onlink: false,
     })?;
     for node in walk.nodes.clone() {
-        let target = format!("{}:{PORT}/bytes/200000", walk.lab.node_addr(&node)?);
+        let target = format!("{}:{PORT}/bytes/200000", walk.lab().node_addr(&node)?);
         let claim = format!("every byte arrives through {node}, and replicas learn of the link");
         walk.check(&claim, |walk| {
             let inside = Some(("far", path.as_path()));
@@ -132,8 +132,8 @@ pub(super) fn narrow_link(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
 pub(super) fn firewall_loaded_anew(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     walk.transcript
         .section("Somebody loads the firewall of a node anew")?;
-    let outside = walk.lab.netns(OUTSIDE, None)?;
-    let target = SocketAddr::new(walk.lab.node_addr("node1")?, PORT);
+    let outside = walk.lab().netns(OUTSIDE, None)?;
+    let target = SocketAddr::new(walk.lab().node_addr("node1")?, PORT);
     let mut kept = outside.run_in(|| TcpStream::connect_timeout(&target, LIMIT))??;
     kept.set_read_timeout(Some(LIMIT))?;
     ask(&mut kept)?;

@@ -1,5 +1,7 @@
 //! Rows of `ls`, `ps` and the like, in every form that `--format` asks for.
 
+use std::borrow::Cow;
+
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
@@ -10,7 +12,7 @@ use crate::args::FormatArgs;
 
 /// Rows with named fields and the table that people see when they ask for nothing else.
 #[derive(Debug, Clone)]
-pub(crate) struct Listing {
+pub struct Listing {
     /// Field and its heading.
     headings: &'static [(&'static str, &'static str)],
     /// Go template of a table row, cells separated by tabs.
@@ -23,7 +25,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// An empty listing.
     #[must_use]
-    pub(crate) fn new(
+    pub fn new(
         headings: &'static [(&'static str, &'static str)],
         table: &'static str,
         quiet: &'static str,
@@ -37,7 +39,7 @@ impl Listing {
     }
 
     /// Adds a row: a JSON object.
-    pub(crate) fn push(&mut self, row: Value) {
+    pub fn push(&mut self, row: Value) {
         self.rows.push(row);
     }
 
@@ -83,7 +85,7 @@ impl Listing {
     ///
     /// # Errors
     /// The template cannot be read, or names a field that does not exist.
-    pub(crate) fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
+    pub fn render(&self, args: &FormatArgs) -> anyhow::Result<String> {
         self.render_in(args, None)
     }
 
@@ -156,6 +158,7 @@ pub(crate) fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Re
     match args.format.as_deref() {
         None if args.quiet => {
             for object in objects {
+                let object = with_id(object);
                 out.push_str(&value(object["ID"].as_str().unwrap_or_default()));
                 out.push('\n');
             }
@@ -178,12 +181,24 @@ pub(crate) fn render_inspect(objects: &[Value], args: &FormatArgs) -> anyhow::Re
         Some(template) => {
             let format = Format::parse(template)?;
             for object in objects {
-                out.push_str(&format.render(object)?);
+                out.push_str(&format.render(&with_id(object))?);
                 out.push('\n');
             }
         }
     }
     Ok(out)
+}
+
+/// Docker writes the id of a network as `Id`, and templates may name it either way.
+fn with_id(object: &Value) -> Cow<'_, Value> {
+    match object.get("Id") {
+        Some(id) if object.get("ID").is_none() => {
+            let mut object = object.clone();
+            object["ID"] = id.clone();
+            Cow::Owned(object)
+        }
+        _ => Cow::Borrowed(object),
+    }
 }
 
 fn flatten(path: &str, found: &Value, lines: &mut Vec<String>) {

@@ -1,15 +1,14 @@
 //! What people see: one writer, docker's tables, Go templates, JSON.
 
 mod ago;
-mod case;
 mod listing;
 mod template;
 mod terminal;
 mod wrap;
 
 pub(crate) use ago::ago;
-pub(crate) use case::docker_case;
-pub(crate) use listing::{Listing, render_inspect};
+pub use listing::Listing;
+pub(crate) use listing::render_inspect;
 pub(crate) use terminal::value as shown;
 pub(crate) use wrap::wrap;
 
@@ -130,7 +129,7 @@ impl Printer {
     ///
     /// # Errors
     /// The writer's, a closed pipe among them.
-    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
         self.write(terminal::lines(text).as_bytes())?;
         self.write(b"\n")
     }
@@ -139,7 +138,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+    pub fn text(&mut self, text: &str) -> io::Result<()> {
         self.write(terminal::lines(text).as_bytes())?;
         self.flush()
     }
@@ -156,7 +155,7 @@ impl Printer {
     ///
     /// # Errors
     /// As [`Printer::line`].
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush().map_err(of_output)
     }
 }
@@ -193,7 +192,7 @@ pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
 }
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.
-pub(crate) fn complain(text: &str) {
+pub fn complain(text: &str) {
     drop(writeln!(io::stderr(), "{}", terminal::lines(text)));
 }
 

@@ -58,8 +58,9 @@ impl Format {
     }
 }
 
-/// Maps with keys of the user, as `inspect` spells them: a key that is not there is no mistake.
-const USER_MAPS: [&str; 2] = ["Labels", "Options"];
+/// Maps of which a key that is not there is no mistake: keys of the user, and the one mode of those
+/// that a service may have.
+const LOOSE_MAPS: [&str; 3] = ["Labels", "Options", "Mode"];
 
 /// A text of a value with its line ends and tabs.
 fn restored(text: &str) -> String {
@@ -85,7 +86,7 @@ fn to_template(value: &serde_json::Value) -> Value {
             map.iter()
                 .map(|(k, v)| {
                     let value = match to_template(v) {
-                        Value::Object(map) if USER_MAPS.contains(&k.as_str()) => Value::Map(map),
+                        Value::Object(map) if LOOSE_MAPS.contains(&k.as_str()) => Value::Map(map),
                         other => other,
                     };
                     (k.clone(), value)

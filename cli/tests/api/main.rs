@@ -24,7 +24,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use weft_cli::testing::{Cli, Printer, run as run_command};
+use weft_cli::Printer;
+use weft_cli::testing::{Cli, run as run_command};
 
 /// One request that is expected, and the answer to it.
 struct Exchange {
@@ -70,6 +71,15 @@ impl FakeNode {
 
     fn run(&self, line: &str) -> (anyhow::Result<ExitCode>, String) {
         run(self.dir.path().join("s").as_path(), line)
+    }
+
+    /// What `weft OBJECT inspect NAME` prints with a template.
+    fn inspect(&self, object: &str, name: &str, template: &str) -> String {
+        let words = [object, "inspect", name, "--format", template];
+        let socket = self.dir.path().join("s");
+        let (result, text) = run_words(&socket, words.into_iter());
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS, "{template}");
+        text
     }
 
     /// Requests that were not as expected.
@@ -126,12 +136,19 @@ impl Write for Output {
 }
 
 fn run(socket: &Path, line: &str) -> (anyhow::Result<ExitCode>, String) {
+    run_words(socket, line.split_whitespace())
+}
+
+fn run_words<'a>(
+    socket: &Path,
+    more: impl Iterator<Item = &'a str>,
+) -> (anyhow::Result<ExitCode>, String) {
     let host = format!("unix://{}", socket.display());
-    let mut words = vec!["weft", "-H", &host];
-    words.extend(line.split_whitespace());
+    let first = ["weft", "-H", &host].map(str::to_owned);
+    let words = first.into_iter().chain(more.map(str::to_owned));
     let output = Output::default();
     let mut printer = Printer::to(Box::new(output.clone()));
-    let result = run_command(Cli::try_parse_from(words).unwrap(), &mut printer);
+    let result = run_command(Cli::try_parse_from(words).unwrap(), &[], &mut printer);
     let text = String::from_utf8(output.0.borrow().clone()).unwrap();
     (result, text)
 }
@@ -143,12 +160,11 @@ fn init_tells_how_to_join() {
     let node = FakeNode::start(vec![exchange(
         "POST /v1/swarm/init",
         json!({
-            "advertise_addr": "10.77.0.1", "listen_addr": null, "data_path_addr": null,
-            "data_path_port": 5789, "default_addr_pool": ["10.20.0.0/16"],
-            "default_addr_pool_mask_length": null,
+            "AdvertiseAddr": "10.77.0.1", "ListenAddr": null, "DataPathAddr": null,
+            "DataPathPort": 5789, "DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": null,
         }),
         200,
-        json!({"node_id": "abc", "worker_token": "SWMTKN-1-x-y", "manager_addr": "10.77.0.1:2377"}),
+        json!({"NodeID": "abc", "WorkerToken": "SWMTKN-1-x-y", "ManagerAddr": "10.77.0.1:2377"}),
     )]);
     let (result, text) = node.run(
         "swarm init --advertise-addr 10.77.0.1 --data-path-port 5789 --default-addr-pool 10.20.0.0/16",
@@ -170,7 +186,7 @@ To add a worker to this swarm, run the following command:
 
 #[test]
 fn no_command_is_printed_that_would_be_refused() {
-    let token = json!({"token": "SWMTKN-1-x-y", "manager_addr": "10.77.0.1:2377"});
+    let token = json!({"Token": "SWMTKN-1-x-y", "ManagerAddr": "10.77.0.1:2377"});
     let node = FakeNode::start(vec![
         get("GET /v1/swarm/token/manager", token.clone()),
         get("GET /v1/swarm/token/manager", token),
@@ -194,8 +210,8 @@ fn a_refusal_is_told_in_the_nodes_words() {
     let node = FakeNode::start(vec![exchange(
         "POST /v1/swarm/join",
         json!({
-            "token": "bad", "remote_addr": "10.77.0.1:2377", "advertise_addr": null,
-            "listen_addr": null, "data_path_addr": null,
+            "JoinToken": "bad", "RemoteAddr": "10.77.0.1:2377", "AdvertiseAddr": null,
+            "ListenAddr": null, "DataPathAddr": null,
         }),
         409,
         json!({ "message": message }),
@@ -223,29 +239,45 @@ fn names_are_escaped_in_paths_and_the_rest_is_still_done() {
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
+const LONG_AGO: &str = "2026-01-02T03:04:05.678Z";
+
 fn service(replicas: u32, running: u32) -> Value {
     json!({
-        "service": {
-            "id": "svc1", "meta": {"version": 1, "created_at": 0, "updated_at": 0},
-            "spec": {
-                "name": "web", "mode": {"replicated": {"replicas": replicas}}, "image": "host",
-                "command": ["server"], "restart_delay_ms": 5000, "stop_grace_ms": 10000,
+        "ID": "svc1", "Version": {"Index": 12}, "CreatedAt": LONG_AGO, "UpdatedAt": LONG_AGO,
+        "Spec": {
+            "Name": "web",
+            "Labels": {"tier": "front"},
+            "TaskTemplate": {
+                "Runtime": "host",
+                "ContainerSpec": {"Image": "host", "Args": ["server"], "Env": ["A=1"]},
+                "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
+                "Networks": [{"Target": "net1", "Aliases": []}],
             },
-            "vips": [], "ports": [],
+            "Mode": {"Replicated": {"Replicas": replicas}},
+            "EndpointSpec": {"Mode": "vip", "Ports": []},
         },
-        "running": running, "desired": replicas, "port_errors": [],
+        "Endpoint": {
+            "Ports": [{
+                "Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8000, "PublishMode": "ingress",
+            }],
+            "VirtualIPs": [{"NetworkID": "net1", "Addr": "10.0.1.2/24"}],
+        },
+        "ServiceStatus": {"RunningTasks": running, "DesiredTasks": replicas},
+        "PortErrors": [],
     })
 }
 
 fn task(state: &str) -> Value {
     json!({
-        "task": {
-            "id": "t1", "meta": {"version": 1, "created_at": 0, "updated_at": 0},
-            "service": "svc1", "service_name": "web", "slot": 1, "node": "n1", "spec_version": 1,
-            "spec": service(1, 0)["service"]["spec"], "attachments": [], "desired": "running",
-            "status": {"state": state, "since": 0, "message": "", "err": "", "exit_code": null},
+        "ID": "t1", "Version": {"Index": 1}, "CreatedAt": LONG_AGO, "UpdatedAt": LONG_AGO,
+        "ServiceID": "svc1", "ServiceName": "web", "Slot": 1, "NodeID": "n1",
+        "SpecVersion": {"Index": 1}, "Spec": service(1, 0)["Spec"]["TaskTemplate"],
+        "NetworksAttachments": [], "DesiredState": "running",
+        "Status": {
+            "State": state, "Timestamp": LONG_AGO, "Message": "", "Err": "",
+            "ContainerStatus": {"ExitCode": null},
         },
-        "node_name": "node1",
+        "NodeName": "node1",
     })
 }
 
@@ -255,20 +287,31 @@ fn create_waits_until_the_service_has_converged() {
         exchange(
             "POST /v1/services",
             json!({
-                "name": "web", "mode": {"replicated": {"replicas": 1}}, "image": "host",
-                "command": ["server", "-x"], "env": [], "endpoint_mode": "vip",
-                "networks": [{"target": "front", "aliases": ["www"]}],
-                "ports": [{"host_ip": null, "published": 8000, "target": 80, "protocol": "tcp",
-                           "mode": "ingress",
-                           "client_address": "keep"}],
-                "connections": {"affinity": "client", "local_first": true, "limit": 100,
-                                "limit_per_client": 0},
-                "attach": true,
-                "restart_condition": "any", "restart_delay_ms": 5000, "stop_grace_ms": 10000,
-                "labels": {},
+                "Name": "web",
+                "Labels": {},
+                "TaskTemplate": {
+                    "Runtime": "host",
+                    "ContainerSpec": {
+                        "Image": "host", "Args": ["server", "-x"], "Env": [], "User": "",
+                        "Privileges": {"NoNewPrivileges": false}, "CapabilityAdd": [],
+                        "CapabilityDrop": [], "StopGracePeriod": 10_000_000_000_u64,
+                    },
+                    "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
+                    "Networks": [{"Target": "front", "Aliases": ["www"]}],
+                },
+                "Mode": {"Replicated": {"Replicas": 1}},
+                "EndpointSpec": {
+                    "Mode": "vip",
+                    "Ports": [{"HostIP": null, "PublishedPort": 8000, "TargetPort": 80,
+                               "Protocol": "tcp", "PublishMode": "ingress",
+                               "ClientAddress": "keep"}],
+                },
+                "Connections": {"Affinity": "client", "LocalFirst": true, "Limit": 100,
+                                "LimitPerClient": 0},
+                "Attach": true,
             }),
             200,
-            service(1, 0)["service"].clone(),
+            service(1, 0),
         ),
         get("GET /v1/services/svc1", service(1, 0)),
         get("GET /v1/services/svc1/tasks", json!([task("preparing")])),
@@ -305,7 +348,7 @@ fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
         let text = "name conflicts with an existing object: service calm_otter already exists";
         create(409, json!({"message": text}))
     };
-    let made = create(200, service(1, 0)["service"].clone());
+    let made = create(200, service(1, 0));
     let node = FakeNode::start(vec![taken(), taken(), made]);
     let (result, text) = node.run("service create -d host server");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
@@ -314,7 +357,7 @@ fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
     let name = |request: String| {
         let body = request.strip_prefix("POST /v1/services ").unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
-        body["name"].as_str().unwrap().to_owned()
+        body["Name"].as_str().unwrap().to_owned()
     };
     let mut tried: Vec<String> = node.surprises().into_iter().map(name).collect();
     assert_eq!(tried.len(), 3);
@@ -340,30 +383,30 @@ fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
 #[test]
 fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let mut listed = service(1, 1);
-    listed["port_errors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);
+    listed["PortErrors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);
     let node = FakeNode::start(vec![
         exchange(
             "POST /v1/services/web/update",
             json!({
-                "publish_add": [{"host_ip": "192.0.2.1", "published": 8000, "target": 80,
-                                 "protocol": "tcp", "mode": "ingress",
-                           "client_address": "keep"}],
-                "publish_rm": [{"host_ip": null, "published": 0, "target": 53,
-                                "protocol": "udp", "mode": "ingress",
-                           "client_address": "keep"}],
-                "affinity": null, "local_first": false, "limit_connections": null,
-                "limit_client_connections": 7, "attach": true,
+                "PublishAdd": [{"HostIP": "192.0.2.1", "PublishedPort": 8000, "TargetPort": 80,
+                                "Protocol": "tcp", "PublishMode": "ingress",
+                                "ClientAddress": "keep"}],
+                "PublishRm": [{"HostIP": null, "PublishedPort": 0, "TargetPort": 53,
+                               "Protocol": "udp", "PublishMode": "ingress",
+                               "ClientAddress": "keep"}],
+                "Affinity": null, "LocalFirst": false, "LimitConnections": null,
+                "LimitClientConnections": 7, "Attach": true,
             }),
             200,
-            service(1, 1)["service"].clone(),
+            service(1, 1),
         ),
         get("GET /v1/services", json!([listed])),
         exchange(
             "GET /v1/mesh/why/53%2Fudp",
             Value::Null,
             200,
-            json!({"asked": "53/udp", "node": "n1", "service": "", "source": "",
-                   "found": ["no service publishes port 53/udp"], "ports": [], "replicas": []}),
+            json!({"Asked": "53/udp", "Node": "n1", "Service": "", "Source": "",
+                   "Found": ["no service publishes port 53/udp"], "Ports": [], "Replicas": []}),
         ),
     ]);
     let line = "service update -d --publish-add 192.0.2.1:8000:80 --publish-rm 53/udp \
@@ -392,23 +435,23 @@ fn an_update_changes_the_number_of_replicas_after_the_rest() {
     let scale = || {
         exchange(
             "POST /v1/services/web/scale",
-            json!({"replicas": 3}),
+            json!({"Replicas": 3}),
             200,
-            service(3, 1)["service"].clone(),
+            service(3, 1),
         )
     };
     let update = exchange(
         "POST /v1/services/web/update",
         json!({
-            "publish_add": [], "publish_rm": [], "affinity": null, "local_first": true,
-            "limit_connections": null, "limit_client_connections": null, "attach": null,
+            "PublishAdd": [], "PublishRm": [], "Affinity": null, "LocalFirst": true,
+            "LimitConnections": null, "LimitClientConnections": null, "Attach": null,
         }),
         200,
-        service(1, 1)["service"].clone(),
+        service(1, 1),
     );
     let refused = exchange(
         "POST /v1/services/web/scale",
-        json!({"replicas": 0}),
+        json!({"Replicas": 0}),
         400,
         json!({"message": "scale can only be used with replicated mode"}),
     );
@@ -430,33 +473,96 @@ fn an_update_changes_the_number_of_replicas_after_the_rest() {
 
 #[test]
 fn the_addresses_of_a_network_are_counted_by_name() {
-    let detail = json!({
-        "network": {"id": "net1", "spec": {"name": "front"}},
-        "mtu": 1450, "endpoints": [], "addresses": [4, 253],
-    });
-    let node = FakeNode::start(vec![
-        get("GET /v1/networks/front", detail.clone()),
-        get("GET /v1/networks/front", detail),
-    ]);
-    let template = "network inspect front --format {{.Addresses.Used}}/{{.Addresses.Total}}";
-    assert_eq!(node.run(template).1, "4/253\n");
+    let detail = || {
+        json!({
+            "Id": "net1", "Name": "front", "Driver": "overlay", "Scope": "swarm",
+            "IPAM": {"Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}]},
+            "MTU": 1450, "Addresses": {"Used": 4, "Total": 253},
+            "Containers": {"e1": {"Name": "web.1.t1", "IPv4Address": "10.0.1.3/24"}},
+        })
+    };
+    let templates = [
+        ("{{.Addresses.Used}}/{{.Addresses.Total}}", "4/253"),
+        // As people have them for docker.
+        ("{{.Id}} {{.ID}} {{.Name}}", "net1 net1 front"),
+        ("{{.Driver}} {{.Scope}}", "overlay swarm"),
+        ("{{(index .IPAM.Config 0).Subnet}}", "10.0.1.0/24"),
+        (
+            "{{range .IPAM.Config}}{{.Subnet}}-{{.Gateway}}{{end}}",
+            "10.0.1.0/24-10.0.1.1",
+        ),
+        (
+            "{{range .Containers}}{{.Name}}@{{.IPv4Address}}{{end}}",
+            "web.1.t1@10.0.1.3/24",
+        ),
+    ];
+    let asked = templates.map(|_| get("GET /v1/networks/front", detail()));
+    let mut script: Vec<Exchange> = asked.into_iter().collect();
+    script.push(get("GET /v1/networks/front", detail()));
+    script.push(get("GET /v1/networks/front", detail()));
+    let node = FakeNode::start(script);
+    for (template, shown) in templates {
+        let text = node.inspect("network", "front", template);
+        assert_eq!(text, format!("{shown}\n"), "{template}");
+    }
     let text = node.run("network inspect front").1;
     let shown: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(shown[0]["Addresses"], json!({"Used": 4, "Total": 253}));
-    assert_eq!(shown[0]["Spec"]["Name"], "front");
+    assert_eq!(
+        shown,
+        json!([detail()]),
+        "nothing is spelled in another way"
+    );
+    assert_eq!(node.run("network inspect -q front").1, "net1\n");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
+/// Templates that people have for docker.
 #[test]
-fn inspect_takes_templates_in_dockers_spelling() {
-    let node = FakeNode::start(vec![
-        get("GET /v1/services/web", service(2, 1)),
-        get("GET /v1/services/nosuch", json!({})),
-    ]);
-    let (result, text) =
-        node.run("service inspect web --format {{.ID}}:{{.Spec.Name}}:{{.Running}}");
-    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
-    assert_eq!(text, "svc1:web:1\n");
+fn inspect_takes_dockers_templates() {
+    let mut global = service(1, 1);
+    global["Spec"]["Mode"] = json!({"Global": {}});
+    let mode =
+        "{{if .Spec.Mode.Replicated}}{{.Spec.Mode.Replicated.Replicas}}{{else}}global{{end}}";
+    let of_web = [
+        ("{{.ID}}", "svc1"),
+        ("{{.Version.Index}}", "12"),
+        ("{{.CreatedAt}}", LONG_AGO),
+        ("{{.Spec.Name}} {{.Spec.Labels.tier}}", "web front"),
+        ("{{.Spec.Mode.Replicated.Replicas}}", "2"),
+        (mode, "2"),
+        ("{{.Spec.TaskTemplate.ContainerSpec.Image}}", "host"),
+        ("{{json .Spec.TaskTemplate.ContainerSpec.Env}}", "[\"A=1\"]"),
+        ("{{.Spec.TaskTemplate.RestartPolicy.Condition}}", "any"),
+        (
+            "{{range .Spec.TaskTemplate.Networks}}{{.Target}}{{end}}",
+            "net1",
+        ),
+        ("{{.Spec.EndpointSpec.Mode}}", "vip"),
+        (
+            "{{range .Endpoint.Ports}}{{.PublishedPort}}->{{.TargetPort}}/{{.Protocol}}{{end}}",
+            "8000->80/tcp",
+        ),
+        (
+            "{{range .Endpoint.VirtualIPs}}{{.NetworkID}}={{.Addr}}{{end}}",
+            "net1=10.0.1.2/24",
+        ),
+        (
+            "{{.ServiceStatus.RunningTasks}}/{{.ServiceStatus.DesiredTasks}}",
+            "1/2",
+        ),
+    ];
+    let mut script: Vec<Exchange> = of_web
+        .iter()
+        .map(|_| get("GET /v1/services/web", service(2, 1)))
+        .collect();
+    script.push(get("GET /v1/services/everywhere", global));
+    script.push(get("GET /v1/services/nosuch", json!({})));
+    let node = FakeNode::start(script);
+    for (template, shown) in of_web {
+        let text = node.inspect("service", "web", template);
+        assert_eq!(text, format!("{shown}\n"), "{template}");
+    }
+    assert_eq!(node.inspect("service", "everywhere", mode), "global\n");
     let (result, text) = node.run("service inspect nosuch");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "[\n    {}\n]\n");
@@ -499,7 +605,7 @@ fn a_node_that_is_not_there_is_named() {
 
 #[test]
 fn the_doctor_fails_when_something_does_not_work() {
-    let check = |health| json!({"name": "nft", "health": health, "found": "f", "next": "n"});
+    let check = |health| json!({"Name": "nft", "Health": health, "Found": "f", "Next": "n"});
     for (worst, code) in [
         ("ok", ExitCode::SUCCESS),
         ("warn", ExitCode::SUCCESS),

@@ -4,26 +4,66 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{FakeNode, NO_SURPRISES, exchange, get, task};
+use super::{FakeNode, LONG_AGO, NO_SURPRISES, exchange, get, task};
 
 fn info_of_a_manager() -> Value {
     json!({
-        "version": "0", "name": "node1", "pid": 7, "warnings": [],
-        "swarm": {
-            "cluster_id": "c", "node_id": "n1", "role": "manager", "addr": "10.77.0.1",
-            "managers": ["10.77.0.1:2377"], "connected": true,
+        "ServerVersion": "0", "Name": "node1", "Pid": 7, "Warnings": [],
+        "Swarm": {
+            "LocalNodeState": "active", "Cluster": {"ID": "c"}, "NodeID": "n1",
+            "NodeAddr": "10.77.0.1", "ControlAvailable": true,
+            "RemoteManagers": [{"Addr": "10.77.0.1:2377"}], "Connected": true,
+            "Error": null, "ErrorAt": null,
         },
     })
+}
+
+fn row(id: &str, name: &str, role: &str) -> Value {
+    let manager = json!({"Leader": true, "Reachability": "reachable", "Addr": "10.77.0.1:2377"});
+    json!({
+        "ID": id, "Version": {"Index": 1}, "CreatedAt": LONG_AGO, "UpdatedAt": LONG_AGO,
+        "Spec": {"Role": role, "Availability": "active", "Labels": {}},
+        "Description": {"Hostname": name, "Engine": {"EngineVersion": "0.1.0"}},
+        "Status": {"State": "ready", "Message": "", "Addr": "10.77.0.1", "Impaired": null},
+        "ManagerStatus": if role == "manager" { manager } else { Value::Null },
+        "DataPathAddr": "10.77.0.1", "GossipPort": 7946, "IngressIP": "10.0.0.2",
+        "Self": role == "manager",
+    })
+}
+
+/// Templates that people have for docker.
+#[test]
+fn nodes_take_dockers_templates() {
+    let leads =
+        "{{if .ManagerStatus}}{{.ManagerStatus.Leader}} {{.ManagerStatus.Reachability}}{{end}}";
+    let manager = [
+        ("{{.Spec.Role}} {{.Spec.Availability}}", "manager active"),
+        ("{{.Description.Hostname}}", "node1"),
+        ("{{.Description.Engine.EngineVersion}}", "0.1.0"),
+        ("{{.Status.State}} {{.Status.Addr}}", "ready 10.77.0.1"),
+        ("{{.ManagerStatus.Addr}}", "10.77.0.1:2377"),
+        (leads, "true reachable"),
+    ];
+    let of_manager = |_| get("GET /v1/nodes/node1", row("aa1", "node1", "manager"));
+    let mut script: Vec<_> = manager.iter().map(of_manager).collect();
+    script.push(get("GET /v1/nodes/node2", row("aa2", "node2", "worker")));
+    let node = FakeNode::start(script);
+    for (template, shown) in manager {
+        let text = node.inspect("node", "node1", template);
+        assert_eq!(text, format!("{shown}\n"), "{template}");
+    }
+    assert_eq!(node.inspect("node", "node2", leads), "\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
 #[test]
 fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
     let mut failed = task("failed");
-    failed["task"]["id"] = json!("t2");
-    failed["task"]["service_name"] = json!("db");
-    failed["task"]["desired"] = json!("shutdown");
+    failed["ID"] = json!("t2");
+    failed["ServiceName"] = json!("db");
+    failed["DesiredState"] = json!("shutdown");
     let error = "an error that is longer than a table has room for";
-    failed["task"]["status"]["err"] = json!(error);
+    failed["Status"]["Err"] = json!(error);
     let tasks = json!([task("running"), failed]);
     let node = FakeNode::start(vec![
         get("GET /v1/info", info_of_a_manager()),
@@ -72,17 +112,6 @@ fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
 
 #[test]
 fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
-    let row = |id: &str, name: &str, role: &str| {
-        json!({
-            "node": {
-                "id": id, "meta": {"version": 1, "created_at": 0, "updated_at": 0}, "role": role,
-                "availability": "active", "labels": {}, "hostname": name,
-                "engine_version": "0.1.0", "addr": "10.77.0.1", "data_path_addr": "10.77.0.1",
-                "gossip_port": 7946, "state": "ready", "message": "",
-            },
-            "is_self": role == "manager", "is_leader": role == "manager",
-        })
-    };
     let rows = json!([
         row("aa1", "node1", "manager"),
         row("aa2", "node2", "worker"),
@@ -133,18 +162,18 @@ fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
     let node = FakeNode::start(vec![
         exchange(
             "DELETE /v1/nodes/n2",
-            json!({"force": true}),
+            json!({"Force": true}),
             200,
             json!({}),
         ),
         get(
             "GET /v1/networks/front/peers",
-            json!([{"id": "p1", "network": "x", "ip": "10.0.1.200",
-                    "mac": "02:42:0a:00:01:c8", "vtep": "192.0.2.7"}]),
+            json!([{"ID": "p1", "NetworkID": "x", "IP": "10.0.1.200",
+                    "MacAddress": "02:42:0a:00:01:c8", "VTEP": "192.0.2.7"}]),
         ),
         exchange(
             "POST /v1/networks/front/disconnect",
-            json!({"endpoint": "box", "force": true}),
+            json!({"Endpoint": "box", "Force": true}),
             200,
             json!({}),
         ),
@@ -158,19 +187,26 @@ fn nodes_are_removed_and_peers_listed_as_they_can_be_removed() {
 
 #[test]
 fn a_node_without_a_swarm_says_so_to_people() {
-    let alone = json!({"version": "0", "name": "node1", "pid": 7, "swarm": null, "warnings": []});
+    let alone = json!({
+        "ServerVersion": "0", "Name": "node1", "Pid": 7, "Warnings": [],
+        "Swarm": {"LocalNodeState": "inactive"},
+    });
     let node = FakeNode::start(vec![
         get("GET /v1/info", alone.clone()),
         get("GET /v1/info", alone),
         get("GET /v1/info", info_of_a_manager()),
+        get("GET /v1/info", info_of_a_manager()),
     ]);
     let (result, text) = node.run("info");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
-    assert!(text.ends_with("\nSwarm: inactive\n"), "{text}");
+    assert!(text.contains("Swarm.LocalNodeState   inactive"), "{text}");
     // A program gets what it asked for.
     assert_eq!(node.run("info --format {{.Name}}").1, "node1\n");
     let text = node.run("info").1;
     assert!(text.contains("Swarm.NodeID"), "{text}");
     assert!(!text.contains("inactive"), "{text}");
+    assert!(!text.contains("Swarm.Error"), "{text}");
+    let script = "info --format {{.Swarm.LocalNodeState}}:{{.Swarm.ControlAvailable}}";
+    assert_eq!(node.run(script).1, "active:true\n");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

@@ -4,16 +4,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use weft_model::api::PeerAdd;
-use weft_model::id::{EndpointId, NodeId, PeerId};
+use weft_model::id::{EndpointId, NodeId, PeerId, TaskId};
 use weft_model::names;
 use weft_model::objects::{
     Attachment, Endpoint, Mac, Network, NodeState, Role, Service, StaticPeer, Task,
 };
 
+use super::super::allocator::{mac_of, with_prefixes};
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::{Key, folded};
 use super::super::ipam::{Ipam, holder, is_usable};
-use super::super::state::{Change, ClusterState, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 
 /// Endpoints of `network connect` on one node, and further names of one endpoint: everybody's
 /// orders hold them.
@@ -45,7 +48,8 @@ fn claim(state: &ClusterState, network: &Network, ip: IpAddr) -> Result<(), Comm
         )));
     }
     if !is_usable(network, ip) {
-        let subnets: Vec<String> = network.subnets.iter().map(|s| s.cidr.to_string()).collect();
+        let subnets = network.subnets().iter().map(|s| s.cidr.to_string());
+        let subnets: Vec<String> = subnets.collect();
         return Err(CommandError::bad(format!(
             "address {ip} is not a host address of network {name} ({})",
             subnets.join(", ")
@@ -87,23 +91,19 @@ fn chosen(
 
 /// A service on the network with that name, its own or another one of its names there.
 fn named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&'a Service> {
-    state.services.values().find(|service| {
-        let mut networks = service.spec.networks.iter();
-        let here = networks.find(|n| n.target == network.id.0);
-        here.is_some_and(|here| {
-            let mut known = std::iter::once(&service.spec.name).chain(&here.aliases);
-            known.any(|n| names::same(n, name))
-        })
-    })
+    let named = Key::NameOn(network.id.clone(), folded(name));
+    state.services_at(named).next()
 }
 
 /// A task on the network with that name.
 fn task_named<'a>(state: &'a ClusterState, network: &Network, name: &str) -> Option<&'a Task> {
-    state.tasks.values().find(|t| {
-        !t.status.state.is_terminal()
-            && t.attachments.iter().any(|a| a.network == network.id)
-            && names::same(&t.name(), name)
-    })
+    // A task's name ends with its id.
+    let (_, id) = name.rsplit_once('.')?;
+    let task = state.tasks.get(&TaskId(id.to_ascii_lowercase()))?;
+    let there = !task.status.state.is_terminal()
+        && task.attachments.iter().any(|a| a.network == network.id)
+        && names::same(&task.name(), name);
+    there.then_some(task)
 }
 
 /// Whether an endpoint of `node` may stand for a service. Who is a replica is the managers' word: a
@@ -114,7 +114,7 @@ fn may_stand_for(
     service: &Service,
     what: &str,
 ) -> Result<(), CommandError> {
-    let role = state.nodes.get(node).map(|n| n.role);
+    let role = state.nodes.get(node).map(|n| n.spec.role);
     if role == Some(Role::Manager) || service.spec.attach {
         return Ok(());
     }
@@ -155,12 +155,12 @@ fn check_names(
         }
     }
     let held = |wanted: &str| {
-        let mut others = state.endpoints.values();
-        others.find(|e| e.attachment.network == network.id && names::same(&e.name, wanted))
+        let named = Key::NameOn(network.id.clone(), folded(wanted));
+        state.endpoints_at(named).next()
     };
     let at = |other: &Endpoint| {
         let node = state.nodes.get(&other.node);
-        node.map_or(other.node.to_string(), |n| n.hostname.clone())
+        node.map_or(other.node.to_string(), |n| n.description.hostname.clone())
     };
     if let Some(other) = held(name) {
         return Err(CommandError::conflict(format!(
@@ -208,7 +208,7 @@ pub fn attach_endpoint(
             name = network.spec.name
         )));
     }
-    let mine = state.endpoints.values().filter(|e| e.node == *node).count();
+    let mine = state.endpoints_on(node).count();
     if mine >= MAX_ENDPOINTS {
         return Err(CommandError::conflict(format!(
             "this node has {mine} endpoints, and may have {MAX_ENDPOINTS}; disconnect some"
@@ -218,12 +218,8 @@ pub fn attach_endpoint(
         None => None,
         Some(reference) => {
             let service = state.find_service(reference)?;
-            if !service
-                .spec
-                .networks
-                .iter()
-                .any(|n| n.target == network.id.0)
-            {
+            let networks = &service.spec.task.networks;
+            if !networks.iter().any(|n| n.target == network.id.0) {
                 return Err(CommandError::bad(format!(
                     "service {} is not on network {}; connect to one of its networks",
                     service.spec.name, network.spec.name
@@ -245,18 +241,15 @@ pub fn attach_endpoint(
             .map_err(|e| CommandError::conflict(e.to_string()))?,
     };
     ipam.store(&mut draft);
+    let addresses = with_prefixes(network, ips);
     let endpoint = Endpoint {
         name,
         node: node.clone(),
         attachment: Attachment {
             endpoint: id,
             network: network.id.clone(),
-            mac: Mac::for_ip(
-                ips.first()
-                    .copied()
-                    .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-            ),
-            ips,
+            mac: mac_of(&addresses),
+            addresses,
             aliases: cmd.aliases,
         },
         service,
@@ -292,14 +285,14 @@ pub fn detach_endpoint(
     let network = state.find_network(network)?;
     let endpoint = state.find_endpoint(network, endpoint)?.clone();
     let node = state.nodes.get(&endpoint.node);
-    let down = node.is_none_or(|n| n.state == NodeState::Down);
+    let down = node.is_none_or(|n| n.status.state == NodeState::Down);
     let (allowed, or) = match who {
         Detacher::Node(id) => (*id == endpoint.node, "or with --force on a manager"),
         Detacher::Manager(id) => (*id == endpoint.node || down, "or use --force"),
         Detacher::Force => (true, ""),
     };
     if !allowed {
-        let node = node.map_or(endpoint.node.as_str(), |n| &n.hostname);
+        let node = node.map_or(endpoint.node.as_str(), |n| &n.description.hostname);
         return Err(CommandError::forbidden(format!(
             "endpoint {} is on node {node}; disconnect it there, {or}",
             endpoint.name
@@ -313,25 +306,22 @@ pub fn detach_endpoint(
 /// Who has the MAC address of a peer on its network already. Those of members follow from their
 /// addresses, so that of any other address is somebody's, now or later.
 fn owner_of_mac(state: &ClusterState, network: &Network, peer: &PeerAdd) -> Option<String> {
-    let mut peers = state.peers.values().filter(|p| p.network == network.id);
-    match peers.find(|p| p.mac == peer.mac) {
+    let here = || Key::Network(network.id.clone());
+    match state.peers_at(here()).find(|p| p.mac == peer.mac) {
         // Another address of the same machine.
         Some(same) if same.vtep == peer.vtep => return None,
         Some(other) => return Some(format!("the static peer {} at {}", other.ip, other.vtep)),
         None => {}
     }
-    let endpoints = state.endpoints.values().map(|e| (&e.attachment, &e.name));
-    if let Some((_, name)) = endpoints
-        .filter(|(attachment, _)| attachment.network == network.id)
-        .find(|(attachment, _)| attachment.mac == peer.mac)
-    {
-        return Some(format!("endpoint {name}"));
+    let mut endpoints = state.endpoints_at(here());
+    if let Some(other) = endpoints.find(|e| e.attachment.mac == peer.mac) {
+        return Some(format!("endpoint {}", other.name));
     }
     let [2, 0x42, a, b, c, d] = peer.mac.0 else {
         return None;
     };
     let ip = IpAddr::from([a, b, c, d]);
-    let inside = network.subnets.iter().any(|s| s.cidr.contains(&ip));
+    let inside = network.subnets().iter().any(|s| s.cidr.contains(&ip));
     (inside && Mac::for_ip(peer.ip) != peer.mac).then(|| {
         holder(state, &network.id, ip)
             .unwrap_or_else(|| format!("whatever gets or has address {ip}"))
@@ -370,12 +360,12 @@ pub fn add_peer(
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
     };
-    let member = state.nodes.values().find(|n| n.data_path_addr == peer.vtep);
+    let member = state.nodes_at(Key::Vtep(peer.vtep)).next();
     if let Some(node) = member {
         return Err(CommandError::bad(format!(
             "VTEP address {} is that of node {}: a static peer is outside of the cluster; use \
              \"weft network connect\" there",
-            peer.vtep, node.hostname
+            peer.vtep, node.description.hostname
         )));
     }
     if local || peer.vtep.is_unspecified() || peer.vtep.is_multicast() {
@@ -409,9 +399,9 @@ pub fn remove_peer(
 ) -> Result<Vec<Change>, CommandError> {
     let network = state.find_network(network)?;
     let mut draft = Draft::new(state, now, entropy);
-    let mut peers = state.peers.values();
-    let peer = peers
-        .find(|p| p.network == network.id && p.ip == ip)
+    let peer = state
+        .peers_at(Key::Address(network.id.clone(), ip))
+        .next()
         .ok_or_else(|| {
             CommandError::not_found(format!(
                 "no such static peer: {ip} on network {}",

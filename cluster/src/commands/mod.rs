@@ -16,6 +16,6 @@ pub use node::{
     set_impaired, set_node_state, update_node,
 };
 pub use publish::update_service;
-pub use service::{MAX_DELAY_MS, MAX_REPLICAS, create_service, remove_service, scale_service};
+pub use service::{MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service};
 pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
 pub use task::update_task_status;

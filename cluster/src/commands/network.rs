@@ -4,11 +4,14 @@ use weft_model::id::NetworkId;
 use weft_model::names;
 use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
 
+use super::super::conditions::holds_addresses;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::{Key, folded};
+use super::super::object::{Change, ObjectId};
 use super::super::routes::HostRoute;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
-use super::super::{ipam, subnets};
+use super::super::state::ClusterState;
+use super::super::subnets;
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -33,22 +36,22 @@ fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
 /// Adds the network to the draft.
 pub(super) fn build(
     draft: &mut Draft<'_>,
-    spec: NetworkSpec,
+    mut spec: NetworkSpec,
     reserved: &[HostRoute],
 ) -> Result<Network, CommandError> {
     let vni = subnets::next_vni(&draft.state)?;
-    let (subnets, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    let (ipam, from_pool) = subnets::allocate(&draft.state, &spec, vni, reserved)?;
+    spec.ipam = ipam;
     let mut counters = draft.state.counters.clone();
     counters.last_vni = vni;
     counters.last_subnet = from_pool.or(counters.last_subnet);
-    draft.put(Object::Counters(counters));
+    draft.put(counters);
     let id = NetworkId::from_entropy(draft.entropy.next_u128());
     draft.put(Network {
         id: id.clone(),
         meta: Meta::default(),
         spec,
         vni,
-        subnets,
     });
     let network = draft.state.networks.get(&id).cloned();
     network.ok_or_else(|| CommandError::unavailable("the new network vanished"))
@@ -76,8 +79,8 @@ pub fn create_network(
             spec.name
         )));
     }
-    let mut networks = state.networks.values();
-    if let Some(other) = networks.find(|n| names::same(&n.spec.name, &spec.name)) {
+    let mut networks = state.networks_at(Key::Name(folded(&spec.name)));
+    if let Some(other) = networks.next() {
         return Err(CommandError::conflict(format!(
             "network with name {} already exists",
             other.spec.name
@@ -99,7 +102,7 @@ pub fn create_network(
 /// network. Its addresses stay reserved until then.
 fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
     let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
-    task.desired == TaskState::Remove && node.is_some_and(|n| n.state == NodeState::Down)
+    task.desired == TaskState::Remove && node.is_some_and(|n| n.status.state == NodeState::Down)
 }
 
 /// `weft network rm`: also forgets the network's static peers.
@@ -119,39 +122,29 @@ pub fn remove_network(
             "ingress network {name} cannot be removed: every node accepts published ports through it"
         )));
     }
-    for service in state.services.values() {
-        if service
-            .spec
-            .networks
-            .iter()
-            .any(|n| n.target == network.id.0)
-        {
+    let here = || Key::Network(network.id.clone());
+    for service in state.services_at(here()) {
+        let networks = &service.spec.task.networks;
+        if networks.iter().any(|n| n.target == network.id.0) {
             return Err(CommandError::conflict(format!(
                 "network {name} is in use by service {}; remove the service first",
                 service.spec.name
             )));
         }
     }
-    let task = state.tasks.values().find(|t| {
-        ipam::holds_addresses(t)
-            && !waits_for_its_node(state, t)
-            && t.attachments.iter().any(|a| a.network == network.id)
-    });
+    let mut tasks = state.tasks_at(here());
+    let task = tasks.find(|t| holds_addresses(t) && !waits_for_its_node(state, t));
     if let Some(task) = task {
         return Err(CommandError::conflict(format!(
             "network {name} is in use by task {}; try again when it has stopped",
             task.name()
         )));
     }
-    let endpoint = state
-        .endpoints
-        .values()
-        .find(|e| e.attachment.network == network.id);
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = state.endpoints_at(here()).next() {
         let node = state
             .nodes
             .get(&endpoint.node)
-            .map_or(endpoint.node.as_str(), |n| &n.hostname);
+            .map_or(endpoint.node.as_str(), |n| &n.description.hostname);
         return Err(CommandError::conflict(format!(
             "network {name} is in use by endpoint {} on node {node}; run \"weft network disconnect \
              {name} {}\" there first, or with --force here",
@@ -159,12 +152,11 @@ pub fn remove_network(
         )));
     }
     let mut draft = Draft::new(state, now, entropy);
-    for peer in state.peers.values().filter(|p| p.network == network.id) {
+    for peer in state.peers_at(here()) {
         draft.delete(ObjectId::Peer(peer.id.clone()));
     }
     // What waits for a dead node to return will find that its network is gone.
-    let holds = |t: &&Task| t.attachments.iter().any(|a| a.network == network.id);
-    for task in state.tasks.values().filter(holds) {
+    for task in state.tasks_at(here()) {
         let mut task = task.clone();
         task.attachments.retain(|a| a.network != network.id);
         draft.put(task);

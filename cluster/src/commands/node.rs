@@ -4,14 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
-use weft_model::objects::{Availability, Impairment, Meta, Node, NodeState, Role, TaskState};
+use weft_model::objects::{
+    Availability, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec, NodeState,
+    NodeStatus, Reachability, Role, TaskState,
+};
 use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::Key;
 use super::super::ipam::Ipam;
 use super::super::keys;
-use super::super::state::{Change, ClusterState, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,28 +65,36 @@ impl NodeDescription {
     /// Whether its addresses are nobody else's: packets and words for another node would go to this
     /// one. A node that is down may have been replaced by this one.
     fn check_addresses(&self, state: &ClusterState, id: &NodeId) -> Result<(), CommandError> {
-        let there = state.nodes.values();
-        let mut others = there.filter(|n| n.id != *id && n.state != NodeState::Down);
-        let taken = others.find_map(|n| {
-            if n.data_path_addr == self.data_path_addr {
-                Some((n, format!("data path address {}", n.data_path_addr)))
-            } else if (n.addr, n.gossip_port) == (self.addr, self.gossip_port) {
-                let addr = SocketAddr::new(n.addr, n.gossip_port);
-                Some((n, format!("gossip address {addr}")))
-            } else {
-                None
-            }
+        let data_path = Key::Vtep(self.data_path_addr);
+        let gossip = Key::Gossip(self.addr, self.gossip_port);
+        let taken = [
+            (
+                data_path,
+                format!("data path address {}", self.data_path_addr),
+            ),
+            (
+                gossip,
+                format!(
+                    "gossip address {}",
+                    SocketAddr::new(self.addr, self.gossip_port)
+                ),
+            ),
+        ];
+        let taken = taken.into_iter().find_map(|(key, what)| {
+            let mut there = state.nodes_at(key);
+            let other = there.find(|n| n.id != *id && n.status.state != NodeState::Down)?;
+            Some((other, what))
         });
         if let Some((other, what)) = taken {
             return Err(CommandError::conflict(format!(
                 "{what} is that of node {} ({}), which is not down: give this node another one \
                  (--advertise-addr, --data-path-addr), or remove the other one with \"weft node rm \
                  --force {}\" on a manager",
-                other.hostname, other.id, other.id
+                other.description.hostname, other.id, other.id
             )));
         }
-        let mut peers = state.peers.values();
-        if peers.any(|p| p.vtep == self.data_path_addr) {
+        let mut peers = state.peers_at(Key::Vtep(self.data_path_addr));
+        if peers.next().is_some() {
             return Err(CommandError::conflict(format!(
                 "data path address {} is that of a static peer; remove the peer on a manager, or \
                  give this node another one (--data-path-addr)",
@@ -93,14 +106,20 @@ impl NodeDescription {
 }
 
 fn describe(node: &mut Node, description: &NodeDescription) {
-    node.hostname.clone_from(&description.hostname);
-    node.engine_version.clone_from(&description.engine_version);
-    node.addr = description.addr;
+    let said = &mut node.description;
+    said.hostname.clone_from(&description.hostname);
+    said.engine.version.clone_from(&description.engine_version);
+    node.status.addr = description.addr;
     node.data_path_addr = description.data_path_addr;
     node.gossip_port = description.gossip_port;
-    node.manager_addr = description
-        .manager_addr
-        .filter(|_| node.role == Role::Manager);
+    let manager_addr = description.manager_addr;
+    node.manager_status = manager_addr
+        .filter(|_| node.spec.role == Role::Manager)
+        .map(|addr| ManagerStatus {
+            leader: false,
+            reachability: Reachability::default(),
+            addr,
+        });
 }
 
 /// Adds a node with an address on the ingress network; without one when the network is full, which
@@ -120,20 +139,22 @@ pub(super) fn build_node(
     let mut node = Node {
         id,
         meta: Meta::default(),
-        role,
-        availability: Availability::Active,
-        labels: std::collections::BTreeMap::new(),
-        hostname: String::new(),
-        engine_version: String::new(),
-        addr: description.addr,
+        spec: NodeSpec {
+            role,
+            ..NodeSpec::default()
+        },
+        description: Description::default(),
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: "joined; its session is not open yet".to_owned(),
+            addr: description.addr,
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: description.data_path_addr,
         gossip_port: 0,
-        state: NodeState::Unknown,
-        message: "joined; its session is not open yet".to_owned(),
-        impaired: None,
         certified: 0,
         ingress_ip,
-        manager_addr: None,
     };
     describe(&mut node, description);
     draft.put(node.clone());
@@ -234,13 +255,13 @@ pub fn set_node_state(
 ) -> Result<Vec<Change>, CommandError> {
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    if node.state != health {
-        node.state = health;
+    if node.status.state != health {
+        node.status.state = health;
         if health == NodeState::Down {
             // Whatever it was, it is more now.
-            node.impaired = None;
+            node.status.impaired = None;
         }
-        message.clone_into(&mut node.message);
+        message.clone_into(&mut node.status.message);
         draft.put(node);
     }
     Ok(draft.into_changes())
@@ -260,10 +281,10 @@ pub fn set_impaired(
 ) -> Result<Vec<Change>, CommandError> {
     let before = member(state, id)?;
     let mut node = before.clone();
-    let known = before.impaired.as_ref().map(|i| i.since);
+    let known = before.status.impaired.as_ref().map(|i| i.since);
     // Another reason does not begin another wait. A node that is down may not be less.
-    node.impaired = reason
-        .filter(|_| before.state != NodeState::Down)
+    node.status.impaired = reason
+        .filter(|_| before.status.state != NodeState::Down)
         .map(|reason| Impairment {
             since: known.unwrap_or(now),
             reason: reason.to_owned(),
@@ -288,8 +309,8 @@ pub fn set_availability(
 ) -> Result<Planned<Node>, CommandError> {
     let mut node = state.find_node(reference)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    if node.availability != availability {
-        node.availability = availability;
+    if node.spec.availability != availability {
+        node.spec.availability = availability;
         draft.put(node.clone());
     }
     Ok(draft.plan(node))
@@ -307,9 +328,9 @@ pub fn leave_node(
 ) -> Result<Vec<Change>, CommandError> {
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    node.state = NodeState::Down;
-    node.impaired = None;
-    "the node left the swarm".clone_into(&mut node.message);
+    node.status.state = NodeState::Down;
+    node.status.impaired = None;
+    "the node left the swarm".clone_into(&mut node.status.message);
     draft.put(node);
     give_up(&mut draft, state, id, "the node of the task left the swarm");
     keys::expel(&mut draft);
@@ -318,11 +339,11 @@ pub fn leave_node(
 
 /// Endpoints and tasks of a node that does not come back.
 fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) {
-    for endpoint in state.endpoints.values().filter(|e| e.node == *id) {
+    for endpoint in state.endpoints_on(id) {
         draft.delete(ObjectId::Endpoint(endpoint.attachment.endpoint.clone()));
     }
-    for task in state.tasks.values() {
-        if task.node.as_ref() == Some(id) && !task.status.state.is_terminal() {
+    for task in state.tasks_on(id) {
+        if !task.status.state.is_terminal() {
             let mut task = task.clone();
             task.status.state = TaskState::Orphaned;
             task.status.since = draft.now;
@@ -346,14 +367,14 @@ pub fn remove_node(
     force: bool,
 ) -> Result<Planned<Node>, CommandError> {
     let node = state.find_node(reference)?.clone();
-    if node.role == Role::Manager {
+    if node.spec.role == Role::Manager {
         return Err(CommandError::bad(format!(
             "node {} is a cluster manager and is a member of the raft cluster. It must be demoted \
              to worker before removal",
             node.id
         )));
     }
-    if !force && node.state == NodeState::Ready {
+    if !force && node.status.state == NodeState::Ready {
         return Err(CommandError::bad(format!(
             "node {} is not down and can't be removed; run \"weft swarm leave\" there first, or \
              use --force",

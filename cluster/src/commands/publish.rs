@@ -7,7 +7,7 @@ use weft_model::objects::{EndpointMode, PortSpec, PublishMode, Service, Task, Ta
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::ipam::Ipam;
-use super::super::state::{ClusterState, Object};
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port
@@ -21,8 +21,9 @@ fn names(wanted: &PortSpec, port: &PortSpec) -> bool {
 
 fn remove_ports(service: &mut Service, unwanted: &[PortSpec]) -> Result<(), CommandError> {
     for wanted in unwanted {
-        if !service.ports.iter().any(|p| names(wanted, p)) {
-            let mut have: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+        let given = &service.endpoint.ports;
+        if !given.iter().any(|p| names(wanted, p)) {
+            let mut have: Vec<String> = given.iter().map(ToString::to_string).collect();
             have.sort();
             return Err(CommandError::bad(format!(
                 "service {} publishes no port {wanted}; it publishes {}",
@@ -36,6 +37,7 @@ fn remove_ports(service: &mut Service, unwanted: &[PortSpec]) -> Result<(), Comm
         }
     }
     let keep: Vec<bool> = service
+        .endpoint
         .ports
         .iter()
         .map(|p| !unwanted.iter().any(|wanted| names(wanted, p)))
@@ -43,10 +45,12 @@ fn remove_ports(service: &mut Service, unwanted: &[PortSpec]) -> Result<(), Comm
     let mut kept = keep.iter();
     service
         .spec
+        .endpoint
         .ports
         .retain(|_| kept.next().copied().unwrap_or(true));
     let mut kept = keep.iter();
     service
+        .endpoint
         .ports
         .retain(|_| kept.next().copied().unwrap_or(true));
     Ok(())
@@ -63,6 +67,7 @@ fn has_to_be_replaced(task: &Task, ingress: Option<&NetworkId>, host_ports_chang
 
 fn host_ports(service: &Service) -> Vec<PortSpec> {
     let mut ports: Vec<PortSpec> = service
+        .endpoint
         .ports
         .iter()
         .filter(|p| p.mode == PublishMode::Host)
@@ -91,8 +96,8 @@ pub fn update_service(
     remove_ports(&mut service, &update.publish_rm)?;
     for port in &update.publish_add {
         // As docker: what is published already stays as it is.
-        if port.published == 0 || !service.ports.contains(port) {
-            service.spec.ports.push(port.clone());
+        if port.published == 0 || !service.endpoint.ports.contains(port) {
+            service.spec.endpoint.ports.push(port.clone());
         }
     }
     service.spec.connections = update.connections(before.spec.connections);
@@ -107,26 +112,31 @@ pub fn update_service(
             "service needs ingress network, but no ingress network is present",
         ));
     }
-    let (given, last_port) = ports::allocate(state, &service.id, &service.spec, &service.ports)?;
-    service.ports = given;
+    let had = &service.endpoint.ports;
+    let (given, last_port) = ports::allocate(state, &service.id, &service.spec, had)?;
+    service.endpoint.ports = given;
     let mut draft = Draft::new(state, now, entropy);
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();
         counters.last_port = last_port;
-        draft.put(Object::Counters(counters));
+        draft.put(counters);
     }
     let ingress = state
         .ingress()
         .filter(|_| needs_ingress)
         .map(|n| n.id.clone());
     if let Some(ingress) = &ingress
-        && service.spec.endpoint_mode == EndpointMode::Vip
-        && !service.vips.iter().any(|vip| vip.network == *ingress)
+        && service.spec.endpoint.mode == EndpointMode::Vip
+        && !service
+            .endpoint
+            .vips
+            .iter()
+            .any(|vip| vip.network == *ingress)
     {
         let mut ipam = Ipam::new(state);
         let vips = allocator::vips_on(state, &mut ipam, std::slice::from_ref(ingress))
             .map_err(|e| CommandError::conflict(format!("no virtual IP: {e}")))?;
-        service.vips.extend(vips);
+        service.endpoint.vips.extend(vips);
         ipam.store(&mut draft);
     }
     let moved = host_ports(&service) != host_ports(before);
@@ -134,15 +144,11 @@ pub fn update_service(
         if task.desired > TaskState::Running {
             continue;
         }
-        let mut task = task.clone();
-        if has_to_be_replaced(&task, ingress.as_ref(), moved) {
+        if has_to_be_replaced(task, ingress.as_ref(), moved) {
+            let mut task = task.clone();
             task.desired = TaskState::Shutdown;
-        } else {
-            task.spec.ports.clone_from(&service.spec.ports);
-            task.spec.connections = service.spec.connections;
-            task.spec.attach = service.spec.attach;
+            draft.put(task);
         }
-        draft.put(task);
     }
     let id = service.id.clone();
     draft.put(service.clone());

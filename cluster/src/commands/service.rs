@@ -1,24 +1,30 @@
 //! Services.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use weft_model::capability;
 use weft_model::id::ServiceId;
 use weft_model::names;
 use weft_model::objects::{
-    EndingService, EndpointMode, Meta, Privileges, Service, ServiceMode, ServiceSpec, TaskState,
+    ContainerSpec, EndingService, EndpointMode, Meta, Runtime, Service, ServiceEndpoint,
+    ServiceMode, ServiceSpec, TaskSpec, TaskState,
 };
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
+use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
-use super::super::state::{Change, ClusterState, Object, ObjectId};
+use super::super::object::{Change, ObjectId};
+use super::super::state::ClusterState;
 use super::super::{allocator, ports};
 use super::endpoint::MAX_ALIASES;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
 pub const MAX_REPLICAS: u32 = 10_000;
-/// Longest restart delay and stop grace period, in milliseconds: 24 hours.
-pub const MAX_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Longest restart delay and stop grace period: 24 hours.
+pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     match mode {
@@ -32,26 +38,46 @@ fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     }
 }
 
-fn check_delays(spec: &ServiceSpec) -> Result<(), CommandError> {
+fn check_delays(task: &TaskSpec) -> Result<(), CommandError> {
     let delays = [
-        ("restart delay", spec.restart_delay_ms),
-        ("stop grace period", spec.stop_grace_ms),
+        ("restart delay", task.restart.delay),
+        ("stop grace period", task.container.stop_grace),
     ];
-    for (name, ms) in delays {
-        if ms > MAX_DELAY_MS {
+    for (name, delay) in delays {
+        if delay > MAX_DELAY {
             return Err(CommandError::bad(format!(
-                "{name} of {ms} ms is too long: it may be {MAX_DELAY_MS} ms (24 hours) at most"
+                "{name} of {} ms is too long: it may be {} ms (24 hours) at most",
+                delay.as_millis(),
+                MAX_DELAY.as_millis()
             )));
         }
     }
     Ok(())
 }
 
+/// Whether something can run the task at all.
+fn check_runtime(task: &TaskSpec) -> Result<(), CommandError> {
+    let ContainerSpec { image, args, .. } = &task.container;
+    if Runtime::of_image(image) != Some(task.runtime) {
+        return Err(CommandError::bad(format!(
+            "image {image:?} is not supported: use the word `host` to run a command from the node's \
+             own file system"
+        )));
+    }
+    match task.runtime {
+        Runtime::Host if args.first().is_none_or(String::is_empty) => Err(CommandError::bad(
+            "a service of image `host` needs a command: weft service create --name S host COMMAND \
+             [ARG…]",
+        )),
+        Runtime::Host => Ok(()),
+    }
+}
+
 /// Command and environment: what the kernel cannot hand to a program would fail on every node.
-fn check_process(spec: &ServiceSpec) -> Result<(), CommandError> {
+fn check_process(container: &ContainerSpec) -> Result<(), CommandError> {
     // What was given, as far as it helps to find it.
     let shown = |text: &str| text.chars().take(64).collect::<String>();
-    for (index, arg) in spec.command.iter().enumerate() {
+    for (index, arg) in container.args.iter().enumerate() {
         if arg.contains('\0') {
             return Err(CommandError::bad(format!(
                 "argument {} of the command {:?} has a NUL character, which no program can be \
@@ -61,7 +87,7 @@ fn check_process(spec: &ServiceSpec) -> Result<(), CommandError> {
             )));
         }
     }
-    for pair in &spec.env {
+    for pair in &container.env {
         let fault = if pair.contains('\0') {
             "has a NUL character, which no program can be given; leave it out"
         } else if pair.is_empty() || pair.starts_with('=') {
@@ -81,8 +107,8 @@ fn check_process(spec: &ServiceSpec) -> Result<(), CommandError> {
 const MAX_USER_LEN: usize = 128;
 
 /// Puts the names of capabilities into the form in which they are stored, each once.
-fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
-    let user = &privileges.user;
+fn check_privileges(container: &mut ContainerSpec) -> Result<(), CommandError> {
+    let user = &container.user;
     let plain = user.chars().all(|c| !c.is_control() && !c.is_whitespace());
     let named = user.split(':').all(|part| !part.is_empty()) && user.split(':').count() <= 2;
     if user.len() > MAX_USER_LEN || !plain || !(user.is_empty() || named) {
@@ -91,7 +117,7 @@ fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
             user.chars().take(MAX_USER_LEN).collect::<String>()
         )));
     }
-    for names in [&mut privileges.cap_add, &mut privileges.cap_drop] {
+    for names in [&mut container.cap_add, &mut container.cap_drop] {
         let canonical: Result<std::collections::BTreeSet<String>, _> = names
             .iter()
             .map(|name| capability::canonical(name))
@@ -103,9 +129,9 @@ fn check_privileges(privileges: &mut Privileges) -> Result<(), CommandError> {
 }
 
 /// Replaces network names by ids.
-fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), CommandError> {
+fn resolve_networks(state: &ClusterState, task: &mut TaskSpec) -> Result<(), CommandError> {
     let mut seen = std::collections::BTreeSet::new();
-    for attachment in &mut spec.networks {
+    for attachment in &mut task.networks {
         let network = state.find_network(&attachment.target).map_err(|mut e| {
             e.message
                 .push_str("; make it with \"weft network create\" first");
@@ -134,11 +160,6 @@ fn resolve_networks(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), 
         }
         attachment.target.clone_from(&network.id.0);
     }
-    if allocator::uses_ingress(spec) && state.ingress().is_none() {
-        return Err(CommandError::bad(
-            "service needs ingress network, but no ingress network is present",
-        ));
-    }
     Ok(())
 }
 
@@ -155,50 +176,46 @@ pub fn create_service(
 ) -> Result<Planned<Service>, CommandError> {
     names::check_service(&spec.name)?;
     names::check_labels(&spec.labels)?;
-    if spec.image != "host" {
-        return Err(CommandError::bad(format!(
-            "image {:?} is not supported: use the word `host` to run a command from the node's own \
-             file system",
-            spec.image
-        )));
-    }
-    if spec.command.first().is_none_or(String::is_empty) {
-        return Err(CommandError::bad(
-            "a service of image `host` needs a command: weft service create --name S host COMMAND \
-             [ARG…]",
-        ));
-    }
-    check_process(&spec)?;
+    let task = Arc::make_mut(&mut spec.task);
+    check_runtime(task)?;
+    check_process(&task.container)?;
     check_replicas(spec.mode)?;
-    check_delays(&spec)?;
-    check_privileges(&mut spec.privileges)?;
+    check_delays(task)?;
+    check_privileges(&mut task.container)?;
     ports::validate(&spec)?;
-    let mut services = state.services.values();
-    if let Some(other) = services.find(|s| names::same(&s.spec.name, &spec.name)) {
+    let mut services = state.services_at(Key::Name(folded(&spec.name)));
+    if let Some(other) = services.next() {
         return Err(CommandError::conflict(format!(
             "name conflicts with an existing object: service {} already exists",
             other.spec.name
         )));
     }
-    resolve_networks(state, &mut spec)?;
+    resolve_networks(state, Arc::make_mut(&mut spec.task))?;
+    if allocator::uses_ingress(&spec) && state.ingress().is_none() {
+        return Err(CommandError::bad(
+            "service needs ingress network, but no ingress network is present",
+        ));
+    }
     let id = ServiceId::from_entropy(entropy.next_u128());
     let (ports, last_port) = ports::allocate(state, &id, &spec, &[])?;
     let mut draft = Draft::new(state, now, entropy);
     if last_port != state.counters.last_port {
         let mut counters = state.counters.clone();
         counters.last_port = last_port;
-        draft.put(Object::Counters(counters));
+        draft.put(counters);
     }
     let mut service = Service {
         id: id.clone(),
         meta: Meta::default(),
         spec,
-        vips: Vec::new(),
-        ports,
+        endpoint: ServiceEndpoint {
+            ports,
+            vips: Vec::new(),
+        },
     };
-    if service.spec.endpoint_mode == EndpointMode::Vip {
+    if service.spec.endpoint.mode == EndpointMode::Vip {
         let mut ipam = Ipam::new(state);
-        service.vips = allocator::vips(state, &mut ipam, &service)
+        service.endpoint.vips = allocator::vips(state, &mut ipam, &service)
             .map_err(|e| CommandError::conflict(format!("no virtual IP: {e}")))?;
         ipam.store(&mut draft);
     }
@@ -257,18 +274,16 @@ pub fn remove_service(
         task.desired = TaskState::Remove;
         draft.put(task);
     }
-    for endpoint in state.endpoints.values() {
-        if endpoint.service.as_ref() == Some(&service.id) {
-            let mut endpoint = endpoint.clone();
-            endpoint.service = None;
-            draft.put(endpoint);
-        }
+    for endpoint in state.endpoints_at(Key::Service(service.id.clone())) {
+        let mut endpoint = endpoint.clone();
+        endpoint.service = None;
+        draft.put(endpoint);
     }
     if has_tasks {
         draft.put(EndingService {
             id: service.id.clone(),
             name: service.spec.name.clone(),
-            vips: service.vips.clone(),
+            vips: service.endpoint.vips.clone(),
         });
     }
     draft.delete(ObjectId::Service(service.id.clone()));

@@ -6,7 +6,8 @@ use weft_model::text::{MAX_STATUS, cleaned};
 
 use super::super::draft::{Draft, Entropy};
 use super::super::error::CommandError;
-use super::super::state::{Change, ClusterState};
+use super::super::object::Change;
+use super::super::state::ClusterState;
 
 /// Takes over a status, with its texts cleaned and cut to [`MAX_STATUS`]. A state never goes
 /// backwards, and a forgotten task is no error: both are ignored.

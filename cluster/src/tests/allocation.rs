@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use weft_model::api::PeerAdd;
-use weft_model::objects::Mac;
+use weft_model::api::{PeerAdd, ServiceUpdate};
+use weft_model::objects::{Availability, Mac, PublishMode};
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn assert_unique(state: &ClusterState) {
     let mut claim = |network: &weft_model::id::NetworkId, ip: IpAddr| {
         let net = &state.networks[network];
         assert!(
-            net.subnets
+            net.subnets()
                 .iter()
                 .any(|s| s.cidr.contains(&ip) && s.gateway != ip),
             "{ip} is outside {}",
@@ -21,8 +21,8 @@ fn assert_unique(state: &ClusterState) {
         assert!(seen.insert((network.clone(), ip)), "{ip} is held twice");
     };
     for service in state.services.values() {
-        for vip in &service.vips {
-            claim(&vip.network, vip.ip);
+        for vip in &service.endpoint.vips {
+            claim(&vip.network, vip.addr.addr());
         }
     }
     for task in state
@@ -31,14 +31,14 @@ fn assert_unique(state: &ClusterState) {
         .filter(|t| !t.status.state.is_terminal())
     {
         for a in &task.attachments {
-            for ip in &a.ips {
-                claim(&a.network, *ip);
+            for ip in a.ips() {
+                claim(&a.network, ip);
             }
         }
     }
     for e in state.endpoints.values() {
-        for ip in &e.attachment.ips {
-            claim(&e.attachment.network, *ip);
+        for ip in e.attachment.ips() {
+            claim(&e.attachment.network, ip);
         }
     }
     for p in state.peers.values() {
@@ -60,9 +60,10 @@ fn assert_unique(state: &ClusterState) {
     for (service, vip) in state
         .services
         .values()
-        .flat_map(|s| s.vips.iter().map(move |v| (s, v)))
+        .flat_map(|s| s.endpoint.vips.iter().map(move |v| (s, v)))
     {
-        stands_for(&vip.network, Mac::for_ip(vip.ip), service.id.as_str());
+        let mac = Mac::for_ip(vip.addr.addr());
+        stands_for(&vip.network, mac, service.id.as_str());
     }
     let tasks = state
         .tasks
@@ -73,20 +74,30 @@ fn assert_unique(state: &ClusterState) {
         stands_for(&a.network, a.mac, a.endpoint.as_str());
     }
     for net in state.networks.values() {
-        let gateway = net.subnets[0].gateway;
+        let gateway = net.subnets()[0].gateway;
         stands_for(&net.id, Mac::for_ip(gateway), "gateway");
     }
     let mut vnis = BTreeSet::new();
     for n in state.networks.values() {
         assert!(n.vni >= FIRST_VNI && vnis.insert(n.vni));
     }
-    let ports: Vec<_> = state.services.values().flat_map(|s| &s.ports).collect();
+    let services = state.services.values();
+    let ports: Vec<_> = services.flat_map(|s| &s.endpoint.ports).collect();
     let unique: BTreeSet<_> = ports.iter().map(|p| (p.published, p.protocol)).collect();
     assert_eq!(ports.len(), unique.len());
 }
 
+/// The index says what the objects say, however it came about.
+fn assert_index(state: &ClusterState) {
+    let mut again = ClusterState::default();
+    for id in state.ids() {
+        again.put(state.get(&id).unwrap());
+    }
+    assert!(again.index() == state.index(), "the index is out of step");
+}
+
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Service(u8, u8, bool),
     Scale(u8, u8),
     RemoveService(u8),
@@ -99,9 +110,14 @@ enum Step {
     Down(u8),
     Up(u8),
     Time(u16),
+    Global(u8),
+    Publish(u8, bool),
+    Availability(u8, bool),
+    Impaired(u8, bool),
+    Gone(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..4u8, 0..9u8, any::<bool>()).prop_map(|(s, r, p)| Step::Service(s, r, p)),
         (0..4u8, 0..9u8).prop_map(|(s, r)| Step::Scale(s, r)),
@@ -115,11 +131,60 @@ fn step() -> impl Strategy<Value = Step> {
         (1..4u8).prop_map(Step::Down),
         (1..4u8).prop_map(Step::Up),
         any::<u16>().prop_map(Step::Time),
+        (0..4u8).prop_map(Step::Global),
+        (0..4u8, any::<bool>()).prop_map(|(s, host)| Step::Publish(s, host)),
+        (1..4u8, any::<bool>()).prop_map(|(n, drain)| Step::Availability(n, drain)),
+        (1..4u8, any::<bool>()).prop_map(|(n, why)| Step::Impaired(n, why)),
+        (2..4u8).prop_map(Step::Gone),
     ]
 }
 
+fn detach(world: &mut World, i: u8) -> Result<(), CommandError> {
+    let all: Vec<_> = world.state.endpoints.values().cloned().collect();
+    let Some(e) = all.get(usize::from(i) % all.len().max(1)) else {
+        return Ok(());
+    };
+    let (network, id) = (
+        e.attachment.network.0.clone(),
+        e.attachment.endpoint.0.clone(),
+    );
+    world
+        .run(|st, now, en| detach_endpoint(st, now, en, Detacher::Force, &network, &id))
+        .map(drop)
+}
+
+fn fail(world: &mut World, i: u8) {
+    let tasks = world.state.tasks.values();
+    let running: Vec<_> = tasks
+        .filter(|t| t.status.state == TaskState::Running)
+        .map(|t| t.id.clone())
+        .collect();
+    if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
+        world.report(id, TaskState::Failed);
+    }
+}
+
+fn publish_more(world: &mut World, s: u8, host: bool) -> Result<(), CommandError> {
+    let port = PortSpec {
+        target: 81,
+        mode: if host {
+            PublishMode::Host
+        } else {
+            PublishMode::Ingress
+        },
+        ..PortSpec::default()
+    };
+    let update = ServiceUpdate {
+        publish_add: vec![port],
+        ..ServiceUpdate::default()
+    };
+    world
+        .run(|st, now, e| update_service(st, now, e, &format!("s{s}"), &update))
+        .map(drop)
+}
+
 /// Refusals are part of the game; what counts is what the state looks like afterwards.
-fn play(world: &mut World, step: Step) {
+pub(super) fn play(world: &mut World, step: Step) {
     let net = |n: u8| format!("net{n}");
     // An IPv4 address, one of IPv6 that nobody's IPv4 address leads to, or one that some does.
     let host = |n: u8, ip: u8| match (ip / 16, ip % 16) {
@@ -151,23 +216,7 @@ fn play(world: &mut World, step: Step) {
                 .run(|st, now, e| attach_endpoint(st, now, e, &node(1), cmd))
                 .map(drop)
         }
-        Step::Detach(i) => {
-            let all: Vec<_> = world.state.endpoints.values().cloned().collect();
-            match all.get(usize::from(i) % all.len().max(1)) {
-                Some(e) => {
-                    let (network, id) = (
-                        e.attachment.network.0.clone(),
-                        e.attachment.endpoint.0.clone(),
-                    );
-                    world
-                        .run(|st, now, en| {
-                            detach_endpoint(st, now, en, Detacher::Force, &network, &id)
-                        })
-                        .map(drop)
-                }
-                None => Ok(()),
-            }
-        }
+        Step::Detach(i) => detach(world, i),
         Step::Peer(n, ip) => {
             let peer = PeerAdd {
                 ip: host(n, ip),
@@ -186,26 +235,41 @@ fn play(world: &mut World, step: Step) {
         }
         Step::RemoveNetwork(n) => world.change(|st, now, e| remove_network(st, now, e, &net(n))),
         Step::Fail(i) => {
-            let running: Vec<_> = world
-                .state
-                .tasks
-                .values()
-                .filter(|t| t.status.state == TaskState::Running)
-                .map(|t| t.id.clone())
-                .collect();
-            if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
-                world.report(id, TaskState::Failed);
-            }
+            fail(world, i);
             Ok(())
         }
         Step::Down(n) => {
-            world.health(n, NodeState::Down);
-            Ok(())
+            world.change(|st, now, e| set_node_state(st, now, e, &node(n), NodeState::Down, "test"))
         }
         Step::Up(n) => {
+            if !world.state.nodes.contains_key(&node(n)) {
+                world.add_node(n);
+            }
             world.health(n, NodeState::Ready);
             Ok(())
         }
+        Step::Global(s) => {
+            let mut spec = on(spec(&format!("s{s}"), 0), &net(s % 3));
+            spec.mode = ServiceMode::Global;
+            world.create(spec).map(drop)
+        }
+        Step::Publish(s, host) => publish_more(world, s, host),
+        Step::Availability(n, drain) => {
+            let wanted = if drain {
+                Availability::Drain
+            } else {
+                Availability::Active
+            };
+            world
+                .run(|st, now, e| set_availability(st, now, e, node(n).as_str(), wanted))
+                .map(drop)
+        }
+        Step::Impaired(n, why) => {
+            world.change(|st, now, e| set_impaired(st, now, e, &node(n), why.then_some("test")))
+        }
+        Step::Gone(n) => world
+            .run(|st, now, e| remove_node(st, now, e, node(n).as_str(), true))
+            .map(drop),
         Step::Time(ms) => {
             world.advance(ms.into());
             Ok(())
@@ -225,6 +289,7 @@ proptest! {
             play(&mut world, step);
             world.run_tasks();
             assert_unique(&world.state);
+            assert_index(&world.state);
         }
     }
 }
@@ -238,8 +303,8 @@ fn first_networks_follow_swarm() {
         let n = world.state.find_network(name).unwrap();
         (
             n.vni,
-            n.subnets[0].cidr.to_string(),
-            n.subnets[0].gateway.to_string(),
+            n.subnets()[0].cidr.to_string(),
+            n.subnets()[0].gateway.to_string(),
         )
     };
     assert_eq!(
@@ -259,10 +324,10 @@ fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
     let mut world = World::new(2);
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     let ingress = world.state.ingress().unwrap();
-    let v6 = ingress.subnets[1].cidr;
+    let v6 = ingress.subnets()[1].cidr;
     assert!(v6.addr().is_ipv6() && v6.prefix_len() == 64);
     for task in world.wanted("web") {
-        let ips = &task.attachments[0].ips;
+        let ips: Vec<IpAddr> = task.attachments[0].ips().collect();
         assert!(ips[0].is_ipv4() && v6.contains(&ips[1]), "{ips:?}");
     }
     let holder = |ip| ipam::holder(&world.state, &ingress.id, ip);
@@ -271,7 +336,10 @@ fn ingress_has_both_families_and_nodes_and_tasks_an_address_of_each() {
             panic!("{:?}", node.ingress_ip)
         };
         let twin = ingress.twin(ip).unwrap();
-        assert_eq!(holder(twin.into()), Some(format!("node {}", node.hostname)));
+        assert_eq!(
+            holder(twin.into()),
+            Some(format!("node {}", node.description.hostname))
+        );
     }
     assert_unique(&world.state);
 }
@@ -294,7 +362,7 @@ fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
     let planned = init_cluster(&state, 1, &mut entropy, init).unwrap();
     state.apply(&planned.changes);
     let ingress = state.ingress().unwrap();
-    assert_eq!((ingress.subnets.len(), ingress.spec.ipv6), (1, false));
+    assert_eq!((ingress.subnets().len(), ingress.spec.ipv6), (1, false));
     assert_eq!(planned.value.ips_on(ingress).count(), 1);
 }
 
@@ -303,11 +371,11 @@ fn ingress_of_an_older_store_stays_as_it_is() {
     let mut world = World::new(1);
     let mut ingress = world.state.ingress().unwrap().clone();
     ingress.spec.ipv6 = false;
-    ingress.subnets.truncate(1);
-    world.state.networks.insert(ingress.id.clone(), ingress);
+    ingress.spec.ipam.config.truncate(1);
+    world.state.apply(&[Change::Put(ingress.into())]);
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     for task in world.wanted("web") {
-        assert_eq!(task.attachments[0].ips.len(), 1);
+        assert_eq!(task.attachments[0].addresses.len(), 1);
     }
     assert_unique(&world.state);
 }
@@ -322,7 +390,7 @@ fn freed_numbers_rest() {
     world.network("b", &[]).unwrap();
     let b = world.state.find_network("b").unwrap();
     assert_eq!(
-        (b.vni, b.subnets[0].cidr.to_string().as_str()),
+        (b.vni, b.subnets()[0].cidr.to_string().as_str()),
         (4098, "10.0.2.0/24")
     );
 
@@ -336,13 +404,16 @@ fn freed_numbers_rest() {
             .unwrap()
     };
     let first = attach(&mut world);
-    assert_eq!(first.attachment.ips[0].to_string(), "10.0.2.2");
+    assert_eq!(first.attachment.addresses[0].to_string(), "10.0.2.2/24");
     assert_eq!(first.attachment.mac.to_string(), "02:42:0a:00:02:02");
     let name = first.name;
     world
         .run(|s, now, e| detach_endpoint(s, now, e, Detacher::Node(&node(1)), "b", &name))
         .unwrap();
-    assert_eq!(attach(&mut world).attachment.ips[0].to_string(), "10.0.2.3");
+    assert_eq!(
+        attach(&mut world).attachment.addresses[0].to_string(),
+        "10.0.2.3/24"
+    );
 }
 
 #[test]
@@ -389,7 +460,7 @@ fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::ob
     let spec = NetworkSpec {
         name: name.into(),
         ipv6: true,
-        subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+        ipam: asked_for(subnets),
         ..NetworkSpec::default()
     };
     world
@@ -401,15 +472,14 @@ fn dual_stack(world: &mut World, name: &str, subnets: &[&str]) -> weft_model::ob
 fn dual_stack_networks_give_both_addresses() {
     let mut world = World::new(1);
     let network = dual_stack(&mut world, "six", &[]);
-    assert_eq!(network.subnets.len(), 2);
-    let v6 = network.subnets[1].cidr;
+    assert_eq!(network.subnets().len(), 2);
+    let v6 = network.subnets()[1].cidr;
     assert!("fd00::/8".parse::<ipnet::IpNet>().unwrap().contains(&v6) && v6.prefix_len() == 64);
     let service = world.create(on(spec("web", 1), "six")).unwrap();
     let task = world.wanted("web").remove(0);
-    for ips in [
-        service.vips.iter().map(|v| v.ip).collect(),
-        task.attachments[0].ips.clone(),
-    ] {
+    let vips = service.endpoint.vips.iter();
+    let vips: Vec<IpAddr> = vips.map(|v| v.addr.addr()).collect();
+    for ips in [vips, task.attachments[0].ips().collect()] {
         let [IpAddr::V4(four), IpAddr::V6(six)] = ips[..] else {
             panic!("one of each family: {ips:?}");
         };
@@ -422,8 +492,8 @@ fn dual_stack_networks_give_both_addresses() {
 #[test]
 fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
     let mut world = World::new(1);
-    let first = dual_stack(&mut world, "a", &[]).subnets[1].cidr;
-    let second = dual_stack(&mut world, "b", &[]).subnets[1].cidr;
+    let first = dual_stack(&mut world, "a", &[]).subnets()[1].cidr;
+    let second = dual_stack(&mut world, "b", &[]).subnets()[1].cidr;
     assert_ne!(first, second);
     // The prefix that comes next is taken by hand: the one behind it is given out.
     let next = |cidr: ipnet::IpNet| -> ipnet::IpNet {
@@ -435,12 +505,12 @@ fn ipv6_subnets_come_from_the_cluster_and_overlap_with_nothing() {
     };
     let third = next(second);
     let by_hand = dual_stack(&mut world, "c", &[&third.to_string()]);
-    assert_eq!(by_hand.subnets[1].cidr, third);
-    let fourth = dual_stack(&mut world, "d", &[]).subnets[1].cidr;
+    assert_eq!(by_hand.subnets()[1].cidr, third);
+    let fourth = dual_stack(&mut world, "d", &[]).subnets()[1].cidr;
     assert_eq!(fourth, next(third));
     // Deterministic: the same commands give the same prefixes in a second world.
     let mut again = World::new(1);
-    assert_eq!(dual_stack(&mut again, "a", &[]).subnets[1].cidr, first);
+    assert_eq!(dual_stack(&mut again, "a", &[]).subnets()[1].cidr, first);
 }
 
 #[test]
@@ -453,7 +523,7 @@ fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
     world.state.cluster = Some(cluster);
     for (name, cidr) in [("a", "fd01:2:3::/64"), ("b", "fd01:2:3:1::/64")] {
         assert_eq!(
-            dual_stack(&mut world, name, &[]).subnets[1]
+            dual_stack(&mut world, name, &[]).subnets()[1]
                 .cidr
                 .to_string(),
             cidr
@@ -463,7 +533,7 @@ fn an_ipv6_pool_is_used_and_a_small_subnet_refused() {
         let spec = NetworkSpec {
             name: "c".into(),
             ipv6: true,
-            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ipam: asked_for(subnets),
             ..NetworkSpec::default()
         };
         let error = world
@@ -490,9 +560,8 @@ fn an_address_that_was_asked_for_comes_with_one_of_the_other_family() {
             .run(|s, now, e| attach_endpoint(s, now, e, &node(1), cmd))
             .map(|e| {
                 e.attachment
-                    .ips
-                    .iter()
-                    .map(IpAddr::to_string)
+                    .ips()
+                    .map(|ip| ip.to_string())
                     .collect::<Vec<_>>()
             })
             .map_err(|e| e.message)
@@ -529,7 +598,12 @@ fn ingress_is_the_last_interface() {
         .unwrap();
     let back = world.state.find_network("back").unwrap().id.clone();
     let ingress = world.state.ingress().unwrap().id.clone();
-    let vips: Vec<_> = web.vips.iter().map(|v| v.network.clone()).collect();
+    let vips: Vec<_> = web
+        .endpoint
+        .vips
+        .iter()
+        .map(|v| v.network.clone())
+        .collect();
     assert_eq!(vips, [back.clone(), ingress.clone(), ingress.clone()]);
     for task in world.wanted("web") {
         let order: Vec<_> = task.attachments.iter().map(|a| a.network.clone()).collect();

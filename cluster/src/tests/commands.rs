@@ -31,10 +31,10 @@ fn ports_in_use_name_their_owner() {
         "nothing half-made"
     );
     let mut udp = publish(spec("api", 1), 8000, 8080);
-    udp.ports[0].protocol = Protocol::Udp;
+    udp.endpoint.ports[0].protocol = Protocol::Udp;
     world.create(udp).unwrap();
     let mut host = publish(spec("h", 1), 9000, 80);
-    host.ports[0].mode = PublishMode::Host;
+    host.endpoint.ports[0].mode = PublishMode::Host;
     world.create(host).unwrap();
     refused(
         world.create(publish(spec("x", 1), 9000, 80)),
@@ -42,8 +42,8 @@ fn ports_in_use_name_their_owner() {
         "port '9000' is already in use by service 'h' (",
     );
     let mut bound = publish(publish(spec("b", 1), 7000, 80), 7000, 80);
-    bound.ports[0].host_ip = "192.0.2.1".parse().ok();
-    bound.ports[1].host_ip = "192.0.2.2".parse().ok();
+    bound.endpoint.ports[0].host_ip = "192.0.2.1".parse().ok();
+    bound.endpoint.ports[1].host_ip = "192.0.2.2".parse().ok();
     world.create(bound).unwrap();
 }
 
@@ -54,14 +54,19 @@ fn dynamic_ports() {
         .create(publish(publish(spec("a", 1), 0, 80), 0, 81))
         .unwrap();
     assert_eq!(
-        a.ports.iter().map(|p| p.published).collect::<Vec<_>>(),
+        a.endpoint
+            .ports
+            .iter()
+            .map(|p| p.published)
+            .collect::<Vec<_>>(),
         [30000, 30001]
     );
     world
         .change(|s, now, e| remove_service(s, now, e, "a"))
         .unwrap();
     let b = world.create(publish(spec("b", 1), 0, 80)).unwrap();
-    assert_eq!(b.ports[0].published, 30002, "just freed ports rest");
+    let given = b.endpoint.ports[0].published;
+    assert_eq!(given, 30002, "just freed ports rest");
 }
 
 #[test]
@@ -89,7 +94,7 @@ fn specs_that_cannot_work() {
         "EndpointSpec: duplicate published ports provided",
     );
     let mut dnsrr = publish(spec("a", 1), 80, 80);
-    dnsrr.endpoint_mode = EndpointMode::Dnsrr;
+    dnsrr.endpoint.mode = EndpointMode::Dnsrr;
     refused(
         world.create(dnsrr),
         bad,
@@ -106,7 +111,7 @@ fn specs_that_cannot_work() {
         "Service cannot be explicitly attached to the ingress network",
     );
     let mut image = spec("a", 1);
-    image.image = "nginx".into();
+    task_of(&mut image).container.image = "nginx".into();
     refused(world.create(image), bad, "image \"nginx\" is not supported");
     world.create(spec("a", 1)).unwrap();
     refused(
@@ -140,18 +145,19 @@ fn more_replicas_or_longer_delays_than_allowed() {
     assert_eq!(world.wanted("web").len(), 1);
 
     let mut slow = spec("slow", 1);
-    slow.restart_delay_ms = MAX_DELAY_MS + 1;
+    task_of(&mut slow).restart.delay = MAX_DELAY + Duration::from_millis(1);
     let text = "restart delay of 86400001 ms is too long: it may be 86400000 ms (24 hours)";
     refused(world.create(slow), bad, text);
     let mut slow = spec("slow", 1);
-    slow.stop_grace_ms = u64::MAX;
+    task_of(&mut slow).container.stop_grace = Duration::from_millis(u64::MAX);
     refused(
         world.create(slow),
         bad,
         "stop grace period of 18446744073709551615 ms",
     );
     let mut slow = spec("slow", 1);
-    (slow.restart_delay_ms, slow.stop_grace_ms) = (MAX_DELAY_MS, MAX_DELAY_MS);
+    task_of(&mut slow).restart.delay = MAX_DELAY;
+    task_of(&mut slow).container.stop_grace = MAX_DELAY;
     world.create(slow).unwrap();
 }
 
@@ -159,24 +165,20 @@ fn more_replicas_or_longer_delays_than_allowed() {
 fn what_tasks_may_do_is_checked_and_spelled_in_one_way() {
     let mut world = World::new(1);
     let mut web = spec("web", 1);
-    web.privileges.cap_add = ["net_admin", "CAP_NET_ADMIN", "sys_time"]
+    let container = &mut task_of(&mut web).container;
+    container.cap_add = ["net_admin", "CAP_NET_ADMIN", "sys_time"]
         .map(Into::into)
         .into();
-    web.privileges.cap_drop = vec!["all".to_owned()];
-    web.privileges.user = "www-data:33".to_owned();
+    container.cap_drop = vec!["all".to_owned()];
+    container.user = "www-data:33".to_owned();
     let service = world.create(web.clone()).unwrap();
-    let stored = &service.spec.privileges;
+    let stored = &service.spec.task.container;
     assert_eq!(stored.cap_add, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
     assert_eq!(stored.cap_drop, ["ALL"]);
-    // A store from before has no such field.
-    let mut old = serde_json::to_value(spec("old", 1)).unwrap();
-    assert!(old.as_object_mut().unwrap().get("privileges").is_none());
-    let old: ServiceSpec = serde_json::from_value(old).unwrap();
-    assert_eq!(old, spec("old", 1));
 
     let bad = ErrorKind::BadRequest;
     let mut wrong = spec("wrong", 1);
-    wrong.privileges.cap_drop = vec!["NET".to_owned()];
+    task_of(&mut wrong).container.cap_drop = vec!["NET".to_owned()];
     refused(
         world.create(wrong),
         bad,
@@ -192,7 +194,7 @@ fn what_tasks_may_do_is_checked_and_spelled_in_one_way() {
         &"x".repeat(129),
     ] {
         let mut wrong = spec("wrong", 1);
-        wrong.privileges.user = user.to_owned();
+        task_of(&mut wrong).container.user = user.to_owned();
         refused(world.create(wrong), bad, "invalid user \"");
     }
 }
@@ -233,7 +235,7 @@ fn subnets_that_collide() {
     let reserved = ["0.0.0.0/0", "10.0.0.0/14"].map(connected);
     let spec = NetworkSpec {
         name: "b".into(),
-        subnets: vec!["10.1.2.0/24".parse().unwrap()],
+        ipam: asked_for(&["10.1.2.0/24"]),
         ..NetworkSpec::default()
     };
     refused(
@@ -249,7 +251,7 @@ fn subnets_that_collide() {
     let c = world
         .run(|s, now, e| create_network(s, now, e, free, &reserved))
         .unwrap();
-    assert_eq!(c.subnets[0].cidr.to_string(), "10.4.0.0/24");
+    assert_eq!(c.subnets()[0].cidr.to_string(), "10.4.0.0/24");
     let all = ["10.0.0.0/9", "10.128.0.0/9"].map(connected);
     let none = NetworkSpec {
         name: "d".into(),
@@ -278,11 +280,11 @@ fn networks_can_be_made_beside_a_full_tunnel() {
         let spec = NetworkSpec {
             name: name.into(),
             ipv6: true,
-            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ipam: asked_for(subnets),
             ..NetworkSpec::default()
         };
         let made = world.run(|s, now, e| create_network(s, now, e, spec, &routes));
-        made.unwrap().subnets[0].cidr.to_string()
+        made.unwrap().subnets()[0].cidr.to_string()
     };
     assert_eq!(make("a", &[]), "10.0.1.0/24");
     assert_eq!(make("b", &["10.50.0.0/24"]), "10.50.0.0/24");
@@ -644,11 +646,14 @@ fn the_state_survives_serialisation() {
     world
         .create(publish(on(spec("web", 2), "n"), 8000, 80))
         .unwrap();
-    let text = serde_json::to_string(&world.state).unwrap();
-    assert_eq!(
-        serde_json::from_str::<ClusterState>(&text).unwrap(),
-        world.state
-    );
+    let mut again = ClusterState::default();
+    for id in world.state.ids() {
+        let text = serde_json::to_string(&world.state.get(&id).unwrap()).unwrap();
+        again.put(serde_json::from_str(&text).unwrap());
+    }
+    again.version = world.state.version;
+    assert_eq!(again, world.state);
+    assert!(again.index() == world.state.index());
     let orders = orders_of(&world.state, &node(1)).unwrap();
     assert_eq!(orders.shared.nodes.len(), 2);
     assert_eq!(orders.own.tasks.len(), 1);
@@ -701,7 +706,7 @@ fn init_refuses_what_cannot_work() {
     let mut state = ClusterState::default();
     state.apply(&good.changes);
     assert_eq!(
-        state.ingress().unwrap().subnets[0].cidr.to_string(),
+        state.ingress().unwrap().subnets()[0].cidr.to_string(),
         "172.30.0.0/26"
     );
     assert_eq!(state.cluster.unwrap().data_path_port, 4789);

@@ -19,7 +19,7 @@ fn its_tasks_move_after_a_grace_and_it_gets_no_new_ones() {
     world.create(spec("web", 3)).unwrap();
     world.run_tasks();
     world.impaired(2, Some("no address"));
-    let said = world.state.nodes[&node(2)].impaired.clone().unwrap();
+    let said = world.state.nodes[&node(2)].status.impaired.clone().unwrap();
     assert_eq!(
         (said.since, said.reason.as_str()),
         (world.now, "no address")
@@ -74,9 +74,13 @@ fn without_a_better_node_tasks_stay_and_new_ones_say_why_they_wait() {
     let task = world.wanted("more").remove(0);
     assert_eq!(task.status.err, "no suitable node (2 nodes impaired)");
     world.health(2, NodeState::Down);
-    assert_eq!(world.state.nodes[&node(2)].impaired, None, "it is down");
+    assert_eq!(
+        world.state.nodes[&node(2)].status.impaired,
+        None,
+        "it is down"
+    );
     world.impaired(2, Some("late words"));
-    assert_eq!(world.state.nodes[&node(2)].impaired, None);
+    assert_eq!(world.state.nodes[&node(2)].status.impaired, None);
     let task = world.wanted("more").remove(0);
     assert_eq!(
         task.status.err,
@@ -86,13 +90,4 @@ fn without_a_better_node_tasks_stay_and_new_ones_say_why_they_wait() {
     world.impaired(1, None);
     assert_eq!(world.spread("web")["node1"], 2);
     assert_eq!(world.spread("more")["node1"], 1);
-}
-
-#[test]
-fn a_store_of_an_earlier_version_is_read_and_reads_what_it_knows() {
-    let world = World::new(1);
-    let text = serde_json::to_string(&world.state.nodes[&node(1)]).unwrap();
-    assert!(!text.contains("impaired"), "{text}");
-    let back: weft_model::objects::Node = serde_json::from_str(&text).unwrap();
-    assert_eq!(back, world.state.nodes[&node(1)]);
 }

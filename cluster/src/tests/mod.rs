@@ -2,23 +2,27 @@
 
 mod allocation;
 mod commands;
+mod cost;
 mod impaired;
 mod keys;
+mod machine;
 mod members;
 mod names;
 mod orchestration;
+mod orders;
 mod placement;
 mod publish;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    ConnectionPolicy, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, RestartCondition,
-    Role, Service, ServiceMode, ServiceSpec, Task, TaskState, TaskStatus,
+    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Role, Service,
+    ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -31,6 +35,8 @@ pub(super) struct World {
     pub(super) steady: Duration,
     pub(super) waits: Waits,
     pub(super) entropy: Entropy,
+    /// The state of the last pass, whose changes are always made.
+    pub(super) since: Option<ClusterState>,
 }
 
 pub(super) fn description(n: u8) -> NodeDescription {
@@ -53,31 +59,42 @@ pub(super) fn node(n: u8) -> NodeId {
 pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignment> {
     let mut book = OrderBook::default();
     book.update(state);
-    book.of(node)
+    Some(Assignment {
+        shared: Arc::new(book.shared()?),
+        own: Arc::new(book.own(node)?),
+    })
 }
 
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
+    let task = TaskSpec {
+        container: ContainerSpec {
+            image: "host".to_owned(),
+            args: vec!["/bin/true".to_owned()],
+            ..ContainerSpec::default()
+        },
+        ..TaskSpec::default()
+    };
     ServiceSpec {
         name: name.to_owned(),
         mode: ServiceMode::Replicated { replicas },
-        image: "host".to_owned(),
-        command: vec!["/bin/true".to_owned()],
-        env: Vec::new(),
-        networks: Vec::new(),
-        ports: Vec::new(),
-        endpoint_mode: weft_model::objects::EndpointMode::Vip,
-        attach: false,
-        restart_condition: RestartCondition::Any,
-        connections: ConnectionPolicy::default(),
-        restart_delay_ms: 5000,
-        stop_grace_ms: 10_000,
-        labels: BTreeMap::new(),
-        privileges: Default::default(),
+        task: Arc::new(task),
+        ..ServiceSpec::default()
     }
 }
 
+/// What the tasks of a service are made of, to be changed.
+pub(super) fn task_of(spec: &mut ServiceSpec) -> &mut TaskSpec {
+    Arc::make_mut(&mut spec.task)
+}
+
+/// Subnets that somebody asks for.
+pub(super) fn asked_for(subnets: &[&str]) -> Ipam {
+    let parsed = subnets.iter().map(|s| s.parse::<ipnet::IpNet>().unwrap());
+    parsed.collect()
+}
+
 pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
-    spec.networks.push(NetworkAttachmentSpec {
+    task_of(&mut spec).networks.push(NetworkAttachmentSpec {
         target: network.to_owned(),
         aliases: Vec::new(),
     });
@@ -85,7 +102,7 @@ pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
 }
 
 pub(super) fn publish(mut spec: ServiceSpec, published: u16, target: u16) -> ServiceSpec {
-    spec.ports.push(PortSpec {
+    spec.endpoint.ports.push(PortSpec {
         published,
         target,
         ..PortSpec::default()
@@ -102,6 +119,7 @@ impl World {
             steady: Duration::from_secs(7),
             waits: Waits::default(),
             entropy: Entropy::from_seed([42; 32]),
+            since: None,
         };
         let init = InitCluster {
             cluster_id: "cluster".to_owned(),
@@ -160,9 +178,25 @@ impl World {
         panic!("no fixpoint");
     }
 
+    /// One pass on what is different since the last one. One that looks at everything comes to the
+    /// same.
     pub(super) fn reconcile(&mut self) -> Vec<Change> {
         self.waits.look(&self.state, self.now, self.steady);
-        reconcile(&self.state, self.now, &self.waits, &mut self.entropy)
+        let seed = self.entropy.bytes();
+        let pass = |since| {
+            let entropy = &mut Entropy::from_seed(seed);
+            reconcile(&self.state, since, self.now, &self.waits, entropy)
+        };
+        let (changes, whole) = (pass(self.since.as_ref()), pass(None));
+        let after = |changes: &[Change]| {
+            let mut state = self.state.clone();
+            state.apply(changes);
+            state
+        };
+        let same = after(&changes) == after(&whole);
+        assert!(same, "a whole pass does {whole:#?}, this one {changes:#?}");
+        self.since = Some(self.state.clone());
+        changes
     }
 
     /// How long until something of tasks is due.
@@ -197,7 +231,7 @@ impl World {
     pub(super) fn network(&mut self, name: &str, subnets: &[&str]) -> Result<(), CommandError> {
         let spec = NetworkSpec {
             name: name.to_owned(),
-            subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+            ipam: asked_for(subnets),
             ..NetworkSpec::default()
         };
         self.run(|s, now, e| create_network(s, now, e, spec, &[]))
@@ -228,7 +262,7 @@ impl World {
                 .tasks
                 .values()
                 .filter(|t| {
-                    let up = |n| self.state.nodes.get(n).map(|n| n.state);
+                    let up = |n| self.state.nodes.get(n).map(|n| n.status.state);
                     t.node.as_ref().and_then(up) == Some(NodeState::Ready)
                         && t.status.state >= TaskState::Assigned
                 })

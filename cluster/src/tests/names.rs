@@ -24,7 +24,7 @@ fn what_dns_cannot_carry_is_refused_at_every_command() {
     let bad = ErrorKind::BadRequest;
     for name in ["web.", "x..y", ".x", "b-", "a.-b", "a b", "ü", "a\0"] {
         let mut service = on(spec("web", 1), "back");
-        service.networks[0].aliases = vec!["fine".to_owned(), name.to_owned()];
+        task_of(&mut service).networks[0].aliases = vec!["fine".to_owned(), name.to_owned()];
         refused(world.create(service), bad, "invalid alias name");
         refused(world.create(spec(name, 1)), bad, "name must be valid as");
         let alias = Attach {
@@ -104,8 +104,9 @@ fn what_no_program_can_be_given_is_refused_at_create() {
     let mut world = World::new(1);
     let with = |command: &str, env: &str| {
         let mut spec = spec("web", 1);
-        spec.command = vec!["/bin/web".to_owned(), command.to_owned()];
-        spec.env = vec!["GOOD=1".to_owned(), env.to_owned()];
+        let container = &mut task_of(&mut spec).container;
+        container.args = vec!["/bin/web".to_owned(), command.to_owned()];
+        container.env = vec!["GOOD=1".to_owned(), env.to_owned()];
         spec
     };
     let bad = ErrorKind::BadRequest;
@@ -124,7 +125,7 @@ fn what_no_program_can_be_given_is_refused_at_create() {
         refused(world.create(spec), bad, says);
     }
     let mut nothing = spec("web", 1);
-    nothing.command = vec![String::new(), "x".to_owned()];
+    task_of(&mut nothing).container.args = vec![String::new(), "x".to_owned()];
     refused(world.create(nothing), bad, "needs a command");
     world.create(with("", "EMPTY=")).unwrap();
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use std::time::Duration;
 
-use weft_model::objects::Availability;
+use weft_model::objects::{Availability, RestartCondition};
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn a_delay_that_reaches_beyond_time_is_no_overflow() {
     world.create(spec("web", 1)).unwrap();
     let mut task = world.wanted("web").remove(0);
     task.desired = TaskState::Ready;
-    task.spec.restart_delay_ms = u64::MAX;
+    Arc::make_mut(&mut task.spec).restart.delay = Duration::from_millis(u64::MAX);
     world.state.apply(&[Change::Put(task.into())]);
     let for_ever = Some(Duration::from_millis(u64::MAX));
     assert_eq!(world.next_wait(), for_ever);
@@ -265,7 +265,7 @@ fn restart_conditions() {
     ] {
         let mut world = World::new(1);
         let mut web = spec("web", 1);
-        web.restart_condition = condition;
+        task_of(&mut web).restart.condition = condition;
         world.create(web).unwrap();
         world.run_tasks();
         let first = world.wanted("web").remove(0).id;
@@ -304,7 +304,7 @@ fn history_is_bounded() {
 fn without_a_delay_each_slot_has_one_live_task_and_a_bounded_history() {
     let mut world = World::new(2);
     let mut broken = spec("web", 3);
-    broken.restart_delay_ms = 0;
+    task_of(&mut broken).restart.delay = Duration::ZERO;
     world.create(broken).unwrap();
     for round in 0..40 {
         world.run_tasks();
@@ -364,12 +364,13 @@ fn a_removed_service_stays_in_the_orders_until_its_last_task_has_ended() {
     let left = orders(&world);
     assert_eq!(left.services, []);
     assert_eq!((&left.ending[0].id, left.ending.len()), (&old.id, 1));
-    assert_eq!(left.ending[0].vips, old.vips);
+    assert_eq!(left.ending[0].vips, old.endpoint.vips);
     assert_eq!(left.endpoints.len(), 4, "two tasks on two networks");
     // Name and port are free at once, the address is not.
     let new = world.create(web()).unwrap();
-    assert_eq!(new.ports, old.ports);
-    let busy = ipam::holder(&world.state, &old.vips[0].network, old.vips[0].ip);
+    assert_eq!(new.endpoint.ports, old.endpoint.ports);
+    let vip = &old.endpoint.vips[0];
+    let busy = ipam::holder(&world.state, &vip.network, vip.addr.addr());
     assert_eq!(
         busy.unwrap(),
         "service web, which was removed and whose tasks have not ended, as its virtual IP"
@@ -432,4 +433,61 @@ fn global_services_run_once_on_each_node() {
         .run(|s, now, e| remove_node(s, now, e, "n3", true))
         .unwrap();
     assert_eq!(world.spread("agent"), one_each(2));
+}
+
+/// Whether every task of a service holds the very spec that the service has.
+fn share(state: &ClusterState, name: &str) -> bool {
+    let service = state.find_service(name).unwrap();
+    let mut tasks = state.tasks_of(&service.id).peekable();
+    assert!(tasks.peek().is_some());
+    tasks.all(|task| Arc::ptr_eq(&task.spec, &service.spec.task))
+}
+
+#[test]
+fn tasks_share_the_spec_of_their_service_also_after_a_restart() {
+    let mut world = World::new(2);
+    let made = world.create(spec("web", 2)).unwrap();
+    world.create(spec("other", 2)).unwrap();
+    world.run_tasks();
+    assert!(share(&world.state, "web"));
+    let version = world.wanted("web")[0].spec_version;
+    assert_eq!(version, made.meta.version);
+    // A port and more tasks: what runs is still what the service says.
+    let update = weft_model::api::ServiceUpdate {
+        publish_add: publish(spec("web", 1), 8000, 80).endpoint.ports,
+        ..Default::default()
+    };
+    world
+        .run(|s, now, e| update_service(s, now, e, "web", &update))
+        .unwrap();
+    world.scale("web", 5);
+    world.run_tasks();
+    let web = world.state.find_service("web").unwrap();
+    assert_eq!(running_and_desired(&world.state, web), (5, 5));
+    assert!(web.meta.version > version);
+    assert!(share(&world.state, "web"));
+
+    let mut read = ClusterState::default();
+    for id in world.state.ids() {
+        let text = serde_json::to_string(&world.state.get(&id)).unwrap();
+        read.put(serde_json::from_str(&text).unwrap());
+    }
+    read.version = world.state.version;
+    assert_eq!(read, world.state);
+    assert!(share(&read, "web") && share(&read, "other"));
+    // One that is made of something else keeps what it is made of.
+    let mut old = world.wanted("web").remove(0);
+    task_spec(&mut old).container.args.push("--old".to_owned());
+    let id = old.id.clone();
+    world.state.apply(&[Change::Put(old.into())]);
+    assert_eq!(
+        world.state.tasks[&id].spec.container.args,
+        ["/bin/true", "--old"]
+    );
+    let web = world.state.find_service("web").unwrap();
+    assert_eq!(running_and_desired(&world.state, web), (4, 5));
+}
+
+fn task_spec(task: &mut Task) -> &mut TaskSpec {
+    Arc::make_mut(&mut task.spec)
 }

@@ -71,7 +71,7 @@ fn no_node_is_said_on_the_task_and_heals() {
 fn host_ports_are_taken_once_on_each_node() {
     let mut world = World::new(2);
     let mut host = publish(spec("web", 3), 8080, 80);
-    host.ports[0].mode = PublishMode::Host;
+    host.endpoint.ports[0].mode = PublishMode::Host;
     world.create(host).unwrap();
     let pending: Vec<_> = world
         .wanted("web")

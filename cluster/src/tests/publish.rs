@@ -1,7 +1,7 @@
 //! Published ports of services that run.
 
 use weft_model::api::ServiceUpdate;
-use weft_model::objects::{Affinity, PublishMode};
+use weft_model::objects::{Affinity, ConnectionPolicy, PublishMode};
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn update(
 }
 
 fn published(service: &Service) -> Vec<u16> {
-    service.ports.iter().map(|p| p.published).collect()
+    service.endpoint.ports.iter().map(|p| p.published).collect()
 }
 
 #[test]
@@ -37,7 +37,10 @@ fn ports_come_and_go_while_the_tasks_stay() {
     world.create(publish(spec("web", 2), 8000, 80)).unwrap();
     world.run_tasks();
     let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
-    let vips = world.state.services[&world.service("web")].vips.clone();
+    let vips = world.state.services[&world.service("web")]
+        .endpoint
+        .vips
+        .clone();
     let web = update(&mut world, "web", &[port(8001, 81), port(0, 82)], &[]).unwrap();
     assert_eq!(published(&web), [8000, 8001, 30000]);
     // As docker: once more is no error, and changes nothing.
@@ -48,7 +51,7 @@ fn ports_come_and_go_while_the_tasks_stay() {
     assert_eq!(published(&web), [8001, 30000]);
     let after: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     assert_eq!(before, after);
-    assert_eq!(web.vips, vips);
+    assert_eq!(web.endpoint.vips, vips);
     assert_eq!(running_and_desired(&world.state, &web), (2, 2));
     let error = update(&mut world, "web", &[], &[port(0, 99)]).unwrap_err();
     assert_eq!(
@@ -89,7 +92,7 @@ fn tasks_without_an_address_for_published_ports_are_replaced() {
     world.run_tasks();
     let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     let web = update(&mut world, "web", &[port(8000, 80)], &[]).unwrap();
-    assert_eq!(web.vips.len(), 2);
+    assert_eq!(web.endpoint.vips.len(), 2);
     world.run_tasks();
     let after = world.wanted("web");
     assert_eq!(after.len(), 2);
@@ -98,7 +101,7 @@ fn tasks_without_an_address_for_published_ports_are_replaced() {
     // The address is kept for the next time, and not taken twice.
     update(&mut world, "web", &[], &[port(0, 80)]).unwrap();
     let again = update(&mut world, "web", &[port(8000, 80)], &[]).unwrap();
-    assert_eq!(again.vips, web.vips);
+    assert_eq!(again.endpoint.vips, web.endpoint.vips);
     let same: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     assert!(after.iter().all(|t| same.contains(&t.id)));
 }
@@ -107,9 +110,9 @@ fn tasks_without_an_address_for_published_ports_are_replaced() {
 fn another_port_of_the_tasks_node_replaces_the_tasks() {
     let mut world = World::new(2);
     let mut host = publish(spec("web", 2), 8000, 80);
-    host.ports[0].mode = PublishMode::Host;
+    host.endpoint.ports[0].mode = PublishMode::Host;
     let before = world.create(host).unwrap();
-    assert_eq!(before.vips.len(), 2);
+    assert_eq!(before.endpoint.vips.len(), 2);
     world.run_tasks();
     let before: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     let more = PortSpec {

@@ -74,7 +74,6 @@ impl Fast {
                         ip,
                         mac: e.mac,
                         local: false,
-                        weight: 1,
                         draining: e.draining,
                         load: Arc::clone(self.loads.entry(key).or_default()),
                     });

@@ -266,7 +266,6 @@ pub(crate) fn publish(
                 ip: s.ip,
                 mac: s.port.mac,
                 local: here.iter().any(|h| h.port.id == s.port.id),
-                weight: 1,
                 draining: false,
                 load: Arc::default(),
             })

@@ -77,7 +77,6 @@ fn publish(node: &Node, here: &Sandbox, there: &Sandbox, peer: &Node, sizes: &Si
             ip: there.ip,
             mac: there.port.mac,
             local: false,
-            weight: 1,
             draining: false,
             load: Arc::default(),
         }],

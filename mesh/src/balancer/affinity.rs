@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::rng::Rng;
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// The replica that a client belongs to. Where it cannot take the connection, the next best one
 /// does, and no other client moves.
@@ -12,23 +12,9 @@ pub(super) fn pick<'a>(
     candidates: impl Iterator<Item = (usize, &'a Replica)>,
 ) -> Option<usize> {
     let client = hash_of(client);
-    let mut best: Option<(usize, f64)> = None;
-    for (at, replica) in candidates {
-        // An exponential variable with the weight as its rate: the least of several belongs to
-        // each of them in proportion to the weights, whoever else there is.
-        let time = exponential(client, replica.key) / f64::from(replica.weight.max(1));
-        if best.is_none_or(|(_, least)| time < least) {
-            best = Some((at, time));
-        }
-    }
-    best.map(|(at, _)| at)
-}
-
-fn exponential(client: u64, key: u64) -> f64 {
-    let mixed = Rng::new(client ^ Rng::new(key).next_u64()).next_u64();
-    // 53 bits, which a double holds exactly; never zero.
-    let uniform = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    -uniform.ln()
+    candidates
+        .max_by_key(|(_, replica)| Rng::new(client ^ Rng::new(replica.key).next_u64()).next_u64())
+        .map(|(at, _)| at)
 }
 
 fn hash_of(client: IpAddr) -> u64 {

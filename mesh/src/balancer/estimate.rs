@@ -6,7 +6,8 @@ use std::time::Duration;
 use weft_wire::Instant;
 
 use super::{Balancer, Policy, Rng};
-use crate::services::Replica;
+use crate::pressure::NodePressure;
+use crate::replica::Replica;
 
 /// One connection, in the unit of estimates.
 const ONE: i64 = 256;
@@ -73,13 +74,13 @@ impl Estimate {
         let share = self.share(replica) + self.dither.cast_unsigned() / FIRST_SHARE;
         Score {
             load: load - load.rem_euclid(QUARTER),
-            weight: u64::from(replica.weight) * (share - share % FIRST_SHARE),
-            pressure: replica.load.pressure().map_or(0, step_of),
+            share: share - share % FIRST_SHARE,
+            chances: chances(replica.load.node().get()),
         }
     }
 
     /// Connections that are likely to be open, in [`ONE`], but for a part that is the same for all
-    /// replicas of one weight: less than none is possible.
+    /// replicas: less than none is possible.
     fn load(&self, replica: &Replica) -> i64 {
         let load = &replica.load;
         let own = i64::from(load.own());
@@ -107,7 +108,7 @@ impl Estimate {
         i64::try_from(256 * half / (half + age.as_nanos())).unwrap_or(ONE)
     }
 
-    /// Part of its weight that a replica has by now, from [`FIRST_SHARE`] to [`ONE`].
+    /// Part of a full share that a replica has by now, from [`FIRST_SHARE`] to [`ONE`].
     fn share(&self, replica: &Replica) -> u64 {
         let whole = ONE.cast_unsigned();
         let Some(since) = replica.load.ready_since() else {
@@ -124,33 +125,42 @@ impl Estimate {
     }
 }
 
-/// Below one percent all pressures are alike, above it those between one power of two and the
-/// next: else nodes with nothing to do would follow one another's noise.
-fn step_of(pressure: u16) -> u8 {
-    let percent = pressure / 100;
-    (u16::BITS - percent.leading_zeros()) as u8
+/// Chances among equals of a replica whose node never waits.
+const CALM: u32 = 256;
+/// Of one whose node waits all the time: not none, as what waits there may not be the replica.
+const LEAST_CHANCES: u32 = CALM / 16;
+
+/// Chances in proportion to the time in which nothing on the node waits. No order: with little to
+/// do all are equal, and the calmest of them would get everything.
+fn chances(pressure: u16) -> u32 {
+    let calm = u32::from(NodePressure::MAX.saturating_sub(pressure));
+    (CALM * calm / u32::from(NodePressure::MAX)).max(LEAST_CHANCES)
 }
 
-/// Load for the weight, were one connection added.
+/// Load for the share, were one connection added.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
     load: i64,
-    weight: u64,
-    pressure: u8,
+    share: u64,
+    /// Among those whose load for the share is the same.
+    chances: u32,
 }
 
 impl Score {
     pub(super) fn cmp(&self, other: &Self) -> Ordering {
-        let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.weight);
-        product(self, other)
-            .cmp(&product(other, self))
-            .then(self.pressure.cmp(&other.pressure))
+        let product = |a: &Self, b: &Self| i128::from(a.load + ONE) * i128::from(b.share);
+        product(self, other).cmp(&product(other, self))
+    }
+
+    /// How likely it is to be chosen among equals, beside their chances. Never zero.
+    pub(super) const fn chances(&self) -> u32 {
+        self.chances
     }
 
     /// Not loaded by more than `percent` of the least loaded one, and one connection.
     pub(super) fn is_within(&self, percent: u16, least: &Self) -> bool {
-        let (mine, least_weight) = (i128::from(self.load), i128::from(least.weight));
-        let least = i128::from(least.load.max(0)) * i128::from(self.weight);
-        100 * (mine - i128::from(ONE)) * least_weight <= i128::from(percent) * least
+        let (mine, least_share) = (i128::from(self.load), i128::from(least.share));
+        let least = i128::from(least.load.max(0)) * i128::from(self.share);
+        100 * (mine - i128::from(ONE)) * least_share <= i128::from(percent) * least
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::estimate::{Estimate, Score};
 use super::rng::Rng;
 use super::{Balancer, Choice};
-use crate::services::Replica;
+use crate::replica::Replica;
 
 /// A service's replicas, and who of them is left out.
 #[derive(Clone, Copy)]
@@ -129,14 +129,16 @@ impl<'a> View<'a> {
 }
 
 fn can_take(r: &Replica, choice: Choice<'_>) -> bool {
-    !r.draining && r.weight > 0 && r.ip.is_ipv6() == choice.ipv6
+    !r.draining && r.ip.is_ipv6() == choice.ipv6
 }
 
-/// The least of those that were added; each of several equals with the same chance.
+/// The least of those that were added; of several equals one by chance, which they have by the
+/// pressure of their nodes.
 #[derive(Default)]
 struct Least {
     best: Option<(usize, Score)>,
-    ties: u32,
+    /// Chances of all that are equal to it.
+    chances: u32,
 }
 
 impl Least {
@@ -145,13 +147,13 @@ impl Least {
             Some(Ordering::Greater) => {}
             Some(Ordering::Equal) => {
                 // Reservoir of size one.
-                self.ties += 1;
-                if rng.below(self.ties) == 0 {
+                self.chances = self.chances.saturating_add(score.chances());
+                if rng.below(self.chances) < score.chances() {
                     self.best = Some((at, score));
                 }
             }
             Some(Ordering::Less) | None => {
-                self.ties = 1;
+                self.chances = score.chances();
                 self.best = Some((at, score));
             }
         }
@@ -184,8 +186,14 @@ impl Two {
             [Some((a, of_a)), Some((b, of_b))] => Some(match of_a.cmp(of_b) {
                 Ordering::Less => *a,
                 Ordering::Greater => *b,
-                Ordering::Equal if rng.below(2) == 0 => *a,
-                Ordering::Equal => *b,
+                Ordering::Equal => {
+                    let chances = of_a.chances() + of_b.chances();
+                    if rng.below(chances) < of_a.chances() {
+                        *a
+                    } else {
+                        *b
+                    }
+                }
             }),
             [Some((a, _)), None] => Some(*a),
             [None, _] => None,

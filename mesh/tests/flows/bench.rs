@@ -108,7 +108,6 @@ impl Bench {
                 ip: v4(11 + i),
                 mac: Mac([2, 0x42, 10, 0, 0, 11 + i]),
                 local: false,
-                weight: 1,
                 draining: false,
                 load: Arc::clone(load),
             })

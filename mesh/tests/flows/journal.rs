@@ -277,7 +277,8 @@ fn client_is_kept(client: IpAddr, replica: IpAddr, node_ip: IpAddr, mesh_ip: IpA
     let more = tcp((CLIENT, VIP_MAC), sent_as, (ACK, 2, 6), b"question");
     bench.forwarded(&origin, more);
     bench.returned(&origin, answer(seen, ACK, 6, 10, b"yes"));
-    let port = bench.services.published(Protocol::Tcp, 8000).unwrap().load;
+    let port = bench.services.published(Protocol::Tcp, 8000).unwrap();
+    let port = port.load.tally();
     assert_eq!((port.rx_bytes(), port.tx_bytes()), (8, 3));
     assert_eq!(
         bench.table.state_of(vni, seen),

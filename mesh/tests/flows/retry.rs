@@ -40,7 +40,7 @@ fn a_refused_connection_goes_to_each_other_replica_and_then_the_client_is_told()
     asked.sort_unstable();
     assert_eq!(asked, [v4(11), v4(12), v4(13)]);
     assert_eq!(b.own(), [0, 0, 0]);
-    assert_eq!(b.loads.iter().map(|l| l.refused()).sum::<u64>(), 3);
+    assert_eq!(b.loads.iter().map(|l| l.tally().refused()).sum::<u64>(), 3);
     let c = b.table.counters();
     assert_eq!((c.created, c.retried, c.refused), (1, 2, 1));
 }
@@ -56,7 +56,7 @@ fn a_moved_connection_works_and_its_first_replica_is_forgotten() {
     let mut late = answer(first, SYN | ACK, 1, 101, b"");
     assert!(matches!(b.reverse(&mut late), Reverse::NotAFlow));
     let at = b.replica_at(second.dst);
-    assert_eq!(b.loads[at].accepted(), 1);
+    assert_eq!(b.loads[at].tally().accepted(), 1);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn what_a_moved_connection_does_is_counted_where_it_belongs() {
     b.forwarded(&port(), to_vip(40_000, ACK, 101, 10, b"hello"));
     b.returned(&port(), answer(second, ACK, 10, 106, b"good day"));
     let figures = |ip| {
-        let load = &b.loads[b.replica_at(ip)];
+        let load = b.loads[b.replica_at(ip)].tally();
         let connect = load.connect();
         (
             (load.refused(), load.retried()),
@@ -92,7 +92,8 @@ fn a_retry_is_counted_at_its_port_whoever_accepted_the_connection() {
     refuse(&mut b, seen).unwrap();
     let retried = |port| {
         let published = b.services.published(Protocol::Tcp, port).unwrap();
-        (published.load.retried(), published.load.accepted())
+        let tally = published.load.tally();
+        (tally.retried(), tally.accepted())
     };
     assert_eq!((retried(8000), retried(8001)), ((0, 0), (1, 0)));
 }
@@ -103,13 +104,14 @@ fn a_connection_that_is_never_answered_has_failed() {
     b.half_open(40_000);
     b.pass(Duration::from_secs(80));
     b.table.expire(b.now, 10);
-    assert_eq!((b.loads[0].refused(), b.loads[0].retried()), (1, 0));
+    let tally = b.loads[0].tally();
+    assert_eq!((tally.refused(), tally.retried()), (1, 0));
     // One that was answered, and then given up by its client, has not.
     let seen = b.half_open(40_001);
     b.returned(&port(), answer(seen, SYN | ACK, 9, 101, b""));
     b.pass(Duration::from_secs(80));
     b.table.expire(b.now, 10);
-    assert_eq!(b.loads[0].refused(), 1);
+    assert_eq!(b.loads[0].tally().refused(), 1);
 }
 
 #[test]

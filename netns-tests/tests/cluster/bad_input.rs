@@ -48,7 +48,7 @@ fn a_malformed_configuration_is_refused_with_all_its_errors() {
 #[test]
 fn a_second_agent_on_the_same_data_is_refused() {
     let cluster = swarm(1);
-    let data = cluster.lab.dir().join("node1/data").display().to_string();
+    let data = cluster.lab().dir().join("node1/data").display().to_string();
     let other = format!("unix://{}", cluster.dir().join("other.sock").display());
     let weftd = cluster.weftd();
     let said = cluster.run(
@@ -93,7 +93,7 @@ fn a_second_agent_in_the_same_namespace_takes_nothing_from_the_first() {
         &host,
     ];
     let mut second = cluster
-        .lab
+        .lab()
         .command("node1", &words)
         .expect("node1 is up")
         .stdin(Stdio::null())
@@ -151,7 +151,7 @@ fn a_join_that_cannot_open_its_ports_names_the_holder_and_leaves_no_node() {
     let token = cluster.token();
     let words = [PROGRAM, "demo-http", "--port", "7946", "--name", "stranger"];
     let mut stranger = cluster
-        .lab
+        .lab()
         .command("node2", &words)
         .expect("node2 is up")
         .stdin(Stdio::null())
@@ -332,7 +332,7 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
 fn a_port_that_a_stranger_holds_is_reported_and_taken_over() {
     let cluster = swarm(3);
     let mut stranger = cluster
-        .lab
+        .lab()
         .command(
             "node3",
             &[PROGRAM, "demo-http", "--port", "8000", "--name", "stranger"],
@@ -555,19 +555,19 @@ fn noise_at_the_api_is_answered_with_errors() {
     for (answer, status, says) in [
         (post("/v1/nope", "{}"), "404", "has no such path"),
         (post("/v1/services", "{"), "400", "POST /v1/services"),
-        (post("/v1/services", "{\"name\": 1}"), "4", "message"),
+        (post("/v1/services", "{\"Name\": 1}"), "4", "message"),
         (post("/v1/networks", "[]"), "4", "message"),
         (
             post(
                 "/v1/networks/front/connect",
-                "{\"netns\": \"/x\", \"ip\": \"no\"}",
+                "{\"Netns\": \"/x\", \"IP\": \"no\"}",
             ),
             "4",
             "message",
         ),
         (post("/v1/services", &"x".repeat(9 << 20)), "413", "message"),
         (
-            post("/v1/services/a%2Fb/scale", "{\"replicas\": 4294967296}"),
+            post("/v1/services/a%2Fb/scale", "{\"Replicas\": 4294967296}"),
             "4",
             "message",
         ),

@@ -36,7 +36,7 @@ fn streams_go_on_after_a_cable_or_an_address_was_away_and_no_task_moves_twice() 
     });
     let [(a, _), (b, printed)] =
         [("node1", "a"), ("node2", "b")].map(|(node, name)| cluster.guest(node, name, "front"));
-    let ip = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    let ip = printed["IP"].as_str().and_then(|ip| ip.parse().ok());
     let to = SocketAddr::new(ip.expect("an address"), 5000);
     let listener = b.run_in(|| TcpListener::bind(to)).expect("a thread");
     let listener = listener.expect("the port is free");

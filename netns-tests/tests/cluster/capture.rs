@@ -73,7 +73,10 @@ fn read(bytes: &[u8]) -> Vec<Frame> {
 }
 
 fn capture(cluster: &Cluster, words: &[&str]) -> Child {
-    let socket = cluster.lab.socket("node1").expect("the node has an agent");
+    let socket = cluster
+        .lab()
+        .socket("node1")
+        .expect("the node has an agent");
     Command::new(cluster.program())
         .args(["-H", &format!("unix://{}", socket.display()), "capture"])
         .args(words)
@@ -102,7 +105,7 @@ fn frames_are_captured_with_the_reasons_of_drops() {
     cluster.network("front");
     let (a, _) = cluster.guest("node1", "a", "front");
     let (_b, printed) = cluster.guest("node2", "b", "front");
-    let to = printed["ip"].as_str().expect("an address").to_owned();
+    let to = printed["IP"].as_str().expect("an address").to_owned();
     let ping = || {
         let words = ["ping", "-c", "1", "-W", "1", &to];
         let said = cluster.run("node1", Some("/run/netns/a".as_ref()), &words);

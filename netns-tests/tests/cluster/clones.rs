@@ -15,13 +15,13 @@ fn a_copied_data_directory_is_refused_by_name_and_the_first_node_goes_on() {
     cluster.join("node2", &cluster.token()).done();
     cluster.wait_ready(2);
     // node3 is started on a copy of the disk of node2.
-    let dir = cluster.lab.dir();
+    let dir = cluster.lab().dir();
     let copy = format!(
         "cp -a {0}/node2/data/certs {0}/node2/data/swarm.json {0}/node3/data/",
         dir.display()
     );
     cluster.run("node3", None, &["sh", "-c", &copy]).done();
-    cluster.lab.kill_agent("node3").expect("an agent to kill");
+    cluster.lab().kill_agent("node3").expect("an agent to kill");
 
     let row = eventually("the clone is shown", || {
         let rows = cluster.rows(&["node", "ls"]);
@@ -48,7 +48,7 @@ fn a_copied_data_directory_is_refused_by_name_and_the_first_node_goes_on() {
     };
     says("node1", "node node2 is there twice");
     says("node3", "has a session from 10.77.0.2 already");
-    says("node3", "LastErrorAt");
+    says("node3", "ErrorAt");
     let doctor = cluster.weft("node3", &["doctor"]).out;
     assert!(doctor.contains("do what it says"), "{doctor}");
 

@@ -16,7 +16,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Runs a line of a shell on the node, where `$WEFT` is the program and the variable names the node.
 fn typed(cluster: &Cluster, line: &str) -> Said {
-    let socket = cluster.lab.socket("node1").expect("an agent");
+    let socket = cluster.lab().socket("node1").expect("an agent");
     let script = format!(
         "WEFT={PROGRAM}; export WEFT_HOST=unix://{}; {line}",
         socket.display()
@@ -34,7 +34,7 @@ struct Waiting {
 
 impl Waiting {
     fn new(cluster: &Cluster, name: &str) -> Self {
-        let socket = cluster.lab.socket("node1").expect("an agent");
+        let socket = cluster.lab().socket("node1").expect("an agent");
         let mut child = Command::new(PROGRAM)
             .args(["-H", &format!("unix://{}", socket.display())])
             .args(["service", "create", "--name", name, "host", "sleep", "1000"])
@@ -81,9 +81,12 @@ fn odd_outputs_an_empty_variable_and_signals_while_it_waits() {
     let frozen = Waiting::new(&cluster, "second");
     let ids = [waits.id.clone(), frozen.id.clone()];
     let mut said = vec![waits.ended_by(Signal::INT)];
-    cluster.lab.freeze_agent("node1", true).expect("an agent");
+    cluster.lab().freeze_agent("node1", true).expect("an agent");
     said.push(frozen.ended_by(Signal::INT));
-    cluster.lab.freeze_agent("node1", false).expect("an agent");
+    cluster
+        .lab()
+        .freeze_agent("node1", false)
+        .expect("an agent");
     for (id, (code, text)) in ids.iter().zip(&said) {
         let says = format!(
             "Operation continuing in background.\nUse `weft service ps {id}` to check progress.\n"

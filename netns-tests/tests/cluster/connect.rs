@@ -13,7 +13,7 @@ use crate::swarm;
 const GIB: usize = 1 << 30;
 
 fn address(printed: &serde_json::Value) -> IpAddr {
-    let ip = printed["ip"].as_str().expect("an address");
+    let ip = printed["IP"].as_str().expect("an address");
     ip.parse().expect("an address")
 }
 
@@ -48,21 +48,23 @@ fn namespaces_are_attached_named_and_detached() {
     )
     .ok();
     let printed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(printed["name"], "box");
-    assert_eq!(printed["ip"], "10.0.1.77");
-    assert_eq!(printed["mac"], "02:42:0a:00:01:4d");
-    assert_eq!(printed["ifname"], "eth0");
-    assert_eq!(printed["network"], "front");
-    assert_eq!(printed["mtu"], 1450);
+    assert_eq!(printed["Name"], "box");
+    assert_eq!(printed["IP"], "10.0.1.77");
+    assert_eq!(printed["MacAddress"], "02:42:0a:00:01:4d");
+    assert_eq!(printed["Ifname"], "eth0");
+    assert_eq!(printed["Network"], "front");
+    assert_eq!(printed["MTU"], 1450);
     assert!(
-        printed["id"].as_str().is_some_and(|id| id.len() == 25),
+        printed["EndpointID"]
+            .as_str()
+            .is_some_and(|id| id.len() == 25),
         "{text}"
     );
     assert!(interfaces(&cluster, "node1", "box").contains("eth0    inet 10.0.1.77/24"));
 
     // A process's namespace, by its id on the node.
     let mut sleeper = cluster
-        .lab
+        .lab()
         .command(
             "node2",
             &["unshare", "-n", "sh", "-c", "echo $$; exec sleep 600"],
@@ -219,8 +221,8 @@ fn interfaces_of_others_stay_when_connecting_fails() {
         "/run/netns/box",
     ];
     let said = cluster.weft("node1", &words).ok();
-    assert!(said.contains("\"ifname\": \"eth2\""), "{said}");
-    assert!(said.contains("\"ip\": \"10.0.1.2\""), "{said}");
+    assert!(said.contains("\"Ifname\": \"eth2\""), "{said}");
+    assert!(said.contains("\"IP\": \"10.0.1.2\""), "{said}");
     let words = ["network", "disconnect", "front", "box"];
     cluster.weft("node1", &words).done();
     let links = run(&["ip", "-n", "box", "-o", "link"]);
@@ -270,7 +272,7 @@ fn attachments_that_a_killed_agent_was_making_are_whole_or_can_be_made_again() {
     };
     let before = used();
     let names: Vec<String> = (1..=8).map(|n| format!("box{n}")).collect();
-    let made = cluster.lab.add_netnses("node2", &names);
+    let made = cluster.lab().add_netnses("node2", &names);
     made.unwrap_or_else(|e| panic!("{e:#}"));
     std::thread::scope(|scope| {
         let (sender, ends) = mpsc::channel();

@@ -64,7 +64,7 @@ fn the_doctor_looks_at_everything_and_names_what_is_wrong() {
         "{table}"
     );
 
-    cluster.lab.kill_node("node1").expect("node1 dies");
+    cluster.lab_mut().kill_node("node1").expect("node1 dies");
     eventually("node2 misses its manager, which is a failure", || {
         let said = cluster.weft("node2", &["doctor"]);
         let says = |health: &str, words: &str| {

@@ -72,7 +72,7 @@ fn peak_kib(cluster: &Cluster, node: &str) -> u64 {
 
 /// Memory of the agent of a node, in KiB, by the name that proc_pid_status(5) has for it.
 pub(crate) fn memory_kib(cluster: &Cluster, node: &str, name: &str) -> u64 {
-    let pid = cluster.lab.agent_pid(node).expect("a node");
+    let pid = cluster.lab().agent_pid(node).expect("a node");
     let status = format!("/proc/{}/status", pid.expect("its agent runs"));
     let status = fs::read_to_string(status).expect("a process");
     let found = status.lines().find_map(|l| l.strip_prefix(name));
@@ -104,13 +104,13 @@ fn refused(cluster: &Cluster, door: &str) -> u64 {
 }
 
 fn log_lines(cluster: &Cluster, about: &str) -> usize {
-    let log = cluster.lab.log("node1").expect("a log");
+    let log = cluster.lab().log("node1").expect("a log");
     let text = fs::read_to_string(log).expect("a log");
     text.lines().filter(|line| line.contains(about)).count()
 }
 
 fn root(cluster: &Cluster) -> PathBuf {
-    cluster.lab.dir().join("node1/data/certs/ca.crt")
+    cluster.lab().dir().join("node1/data/certs/ca.crt")
 }
 
 #[test]
@@ -216,10 +216,10 @@ impl Drop for StopAtEnd<'_> {
 
 /// The agent of node2 dies and comes back before anybody takes the node for dead.
 fn come_back(cluster: &Cluster) -> Duration {
-    let before = cluster.lab.kill_agent("node2").expect("an agent to kill");
+    let before = cluster.lab().kill_agent("node2").expect("an agent to kill");
     let (_, back) = within(Duration::from_secs(15), "the session is open again", || {
         all_ready(cluster);
-        let now = cluster.lab.agent_pid("node2").expect("a node");
+        let now = cluster.lab().agent_pid("node2").expect("a node");
         if now.is_none_or(|pid| pid == before) || cluster.weft("node2", &["info"]).code != 0 {
             return Err("no agent");
         }

@@ -120,7 +120,7 @@ fn node3_dies(ipv6: bool) {
 fn watch_death(cluster: &mut Cluster, here: &weft_netns_tests::Task, dead: &str) {
     let killed = Instant::now();
     cluster
-        .lab
+        .lab_mut()
         .kill_node("node3")
         .expect("the plug can be pulled");
     let left = |limit: f64| Duration::from_secs_f64(limit).saturating_sub(killed.elapsed());
@@ -209,12 +209,8 @@ fn a_killed_agent_takes_neither_tasks_nor_connections_with_it() {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_slowly(&stream, total, &read));
         for node in nodes {
-            let before = cluster.lab.kill_agent(node).expect("an agent to kill");
             let killed = Instant::now();
-            eventually("the agent is back", || match cluster.lab.agent_pid(node) {
-                Ok(Some(now)) if now != before => Ok(()),
-                other => Err(format!("{other:?}")),
-            });
+            cluster.restart_agent(node);
             eventually("it carries traffic", || {
                 let said = cluster.weft(node, &["drops"]);
                 if said.code == 0 { Ok(()) } else { Err(said) }
@@ -278,7 +274,7 @@ struct Still<'a> {
 
 impl<'a> Still<'a> {
     fn new(cluster: &'a Cluster, node: &'a str) -> Self {
-        let frozen = cluster.lab.freeze_agent(node, true);
+        let frozen = cluster.lab().freeze_agent(node, true);
         frozen.expect("an agent to freeze");
         Self {
             cluster,
@@ -300,7 +296,7 @@ impl<'a> Still<'a> {
 impl Drop for Still<'_> {
     fn drop(&mut self) {
         // If it is gone, what asks it next says so.
-        drop(self.cluster.lab.freeze_agent(self.node, false));
+        drop(self.cluster.lab().freeze_agent(self.node, false));
     }
 }
 

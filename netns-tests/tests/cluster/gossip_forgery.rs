@@ -24,20 +24,30 @@ const BACK: Duration = Duration::from_secs(8);
 /// Two steps of the key ring, and the time that orders take.
 const EXPELLED: Duration = Duration::from_secs(15);
 
-fn on_disk(cluster: &Cluster, node: &str, file: &str) -> Value {
+fn on_disk(cluster: &Cluster, node: &str, file: &str) -> Vec<Value> {
     let folder: PathBuf = cluster.dir().join("lab").join(node).join("data");
     let text = std::fs::read(folder.join(file)).expect("orders on disk");
-    serde_json::from_slice(&text).expect("orders are JSON")
+    let values = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
+    values
+        .collect::<Result<_, _>>()
+        .expect("orders are JSON, one after the other")
 }
 
-/// What every node is told.
+/// What every node is told, with the last ring of keys: changes come after the whole.
 fn shared(cluster: &Cluster, node: &str) -> Value {
-    on_disk(cluster, node, "shared.json")
+    let mut values = on_disk(cluster, node, "shared.json").into_iter();
+    let mut shared = values.next().expect("the whole");
+    for mut change in values {
+        if let Some(keys) = change.get_mut("gossip_keys") {
+            shared["gossip_keys"] = keys.take();
+        }
+    }
+    shared
 }
 
 /// What this node is told.
 fn own(cluster: &Cluster, node: &str) -> Value {
-    on_disk(cluster, node, "assignment.json")
+    on_disk(cluster, node, "assignment.json").remove(0)
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
@@ -55,7 +65,7 @@ fn keys_of(cluster: &Cluster, node: &str) -> BTreeSet<Vec<u8>> {
 }
 
 fn id_of(cluster: &Cluster, node: &str) -> String {
-    let id = &own(cluster, node)["node"]["id"];
+    let id = &own(cluster, node)["node"]["ID"];
     id.as_str().expect("an id").to_owned()
 }
 
@@ -224,8 +234,8 @@ fn replicas(cluster: &Cluster, nodes: &[&str]) -> Vec<String> {
     for node in nodes {
         let orders = own(cluster, node);
         for task in orders["tasks"].as_array().expect("a list") {
-            let attachments = task["attachments"].as_array().expect("a list");
-            let ids = attachments.iter().map(|a| &a["endpoint"]);
+            let attachments = task["NetworksAttachments"].as_array().expect("a list");
+            let ids = attachments.iter().map(|a| &a["EndpointID"]);
             found.extend(ids.map(|id| id.as_str().expect("an id").to_owned()));
         }
     }
@@ -238,7 +248,7 @@ fn a_member_that_lies_erases_nobody_and_is_not_heard_once_it_is_removed() {
     cluster.network("front");
     let (client, _) = cluster.guest("node1", "client", "front");
     let (_server, printed) = cluster.guest("node3", "server", "front");
-    let ip: IpAddr = printed["ip"]
+    let ip: IpAddr = printed["IP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
         .expect("an address");
@@ -380,11 +390,7 @@ fn loads(cluster: &Cluster, liar: &Liar, outside: &Netns) {
 
 fn restart(cluster: &Cluster, nodes: &[&str]) {
     for node in nodes {
-        let before = cluster.lab.kill_agent(node).expect("an agent to kill");
-        eventually("the agent is back", || match cluster.lab.agent_pid(node) {
-            Ok(Some(now)) if now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        cluster.restart_agent(node);
     }
-    cluster.lab.wait_ready(BACK * 4).expect("they answer");
+    cluster.lab().wait_ready(BACK * 4).expect("they answer");
 }

@@ -18,7 +18,7 @@ fn warns(cluster: &Cluster, node: &str, wanted: &str) {
 }
 
 fn news(cluster: &Cluster, node: &str, of: &str) -> usize {
-    let log = std::fs::read_to_string(cluster.lab.log(node).expect("a log")).expect("a text");
+    let log = std::fs::read_to_string(cluster.lab().log(node).expect("a log")).expect("a text");
     log.lines().filter(|line| line.contains(of)).count()
 }
 

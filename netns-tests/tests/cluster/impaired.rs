@@ -64,7 +64,7 @@ fn a_node_without_its_address_is_shown_gets_nothing_and_comes_back() {
     });
 
     readdress(&cluster, "2", "22");
-    cluster.lab.kill_agent("node2").expect("an agent to kill");
+    cluster.lab().kill_agent("node2").expect("an agent to kill");
     let row = status(&cluster, "node2", "Impaired");
     let says = "its data plane does not run: ";
     let message = row["Message"].as_str().expect("a text");
@@ -74,8 +74,11 @@ fn a_node_without_its_address_is_shown_gets_nothing_and_comes_back() {
         "{row}"
     );
     let node = cluster.inspect("node", "node2");
-    assert_eq!(node["Impaired"]["Reason"], row["Message"], "{node}");
-    assert_eq!(node["State"], "ready", "{node}");
+    assert_eq!(
+        node["Status"]["Impaired"]["Reason"], row["Message"],
+        "{node}"
+    );
+    assert_eq!(node["Status"]["State"], "ready", "{node}");
 
     // Nothing new goes there; where there is nothing else, it says why.
     create("more");

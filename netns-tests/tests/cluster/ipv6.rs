@@ -57,8 +57,8 @@ struct Guest {
 
 fn guest(cluster: &Cluster, node: &'static str, name: &str, mtu: u64) -> Guest {
     let (netns, printed) = cluster.guest(node, name, "front");
-    assert_eq!(printed["mtu"], mtu);
-    let ips = printed["ips"].as_array().expect("a list");
+    assert_eq!(printed["MTU"], mtu);
+    let ips = printed["IPs"].as_array().expect("a list");
     let ips: Vec<IpAddr> = ips
         .iter()
         .map(|ip| {
@@ -71,7 +71,7 @@ fn guest(cluster: &Cluster, node: &'static str, name: &str, mtu: u64) -> Guest {
         unreachable!("one address of each family: {ips:?}");
     };
     assert!(v4.is_ipv4() && v6.is_ipv6(), "{ips:?}");
-    assert_eq!(printed["ip"], ips[0].to_string());
+    assert_eq!(printed["IP"], ips[0].to_string());
     Guest {
         node,
         path: format!("/run/netns/{name}"),
@@ -156,13 +156,15 @@ fn addresses(cluster: &Cluster) -> ([Vec<IpAddr>; 2], [IpAddr; 2]) {
             .and_then(|t| t.parse().ok())
             .expect("an address")
     };
-    let network = &cluster.inspect("network", "front")["ID"];
+    let network = &cluster.inspect("network", "front")["Id"];
     let service = cluster.inspect("service", "web");
-    let vips = service["VIPs"].as_array().expect("a list");
+    let vips = service["Endpoint"]["VirtualIPs"].as_array();
     let vips: Vec<IpAddr> = vips
+        .expect("a list")
         .iter()
-        .filter(|v| v["Network"] == *network)
-        .map(|v| parse(&v["IP"]))
+        .filter(|v| v["NetworkID"] == *network)
+        .filter_map(|v| v["Addr"].as_str()?.parse::<IpNet>().ok())
+        .map(|addr| addr.addr())
         .collect();
     let tasks: Vec<IpAddr> = cluster
         .rows(&["service", "ps", "web"])
@@ -191,7 +193,7 @@ fn a_cluster_joined_by_ipv6_carries_both_families() {
     let a = guest(&cluster, "node1", "a", 1430);
     let b = guest(&cluster, "node2", "b", 1430);
     let network = cluster.inspect("network", "front");
-    let subnets = network["Subnets"].as_array().expect("a list");
+    let subnets = network["IPAM"]["Config"].as_array().expect("a list");
     assert_eq!(subnets.len(), 2, "{network:#}");
     for to in [b.v6, b.v4] {
         a.reaches(&cluster, to);
@@ -239,7 +241,10 @@ fn a_cluster_joined_by_ipv6_carries_both_families() {
     }
 
     // A new agent takes everything up again.
-    cluster.lab.kill_agent("node1").expect("node1 has an agent");
+    cluster
+        .lab()
+        .kill_agent("node1")
+        .expect("node1 has an agent");
     cluster.wait_ready(2);
     a.reaches(&cluster, b.v6);
     eventually("the virtual address answers again", || {
@@ -256,12 +261,12 @@ fn addresses_of_ipv6_are_chosen_and_refused() {
     create(&["--subnet", "fd06::/120", "small"]).refused(&["use /96 or larger"]);
     let a = guest(&cluster, "node1", "a", 1450);
     assert_eq!(a.v6.to_string(), "fd05::a00:102");
-    let path = cluster.lab.add_netns("node2", "b").expect("a namespace");
+    let path = cluster.lab().add_netns("node2", "b").expect("a namespace");
     let path = path.display().to_string();
     let connect = ["network", "connect", "--ip", "fd05::b", "front", &path];
     let text = cluster.weft("node2", &connect).ok();
     let printed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(printed["ips"], serde_json::json!(["10.0.1.3", "fd05::b"]));
+    assert_eq!(printed["IPs"], serde_json::json!(["10.0.1.3", "fd05::b"]));
     let b = cluster.netns("node2", Some(Path::new(&path)));
     let to: SocketAddr = "[fd05::b]:5000".parse().expect("an address");
     a.reaches(&cluster, to.ip());

@@ -61,18 +61,18 @@ fn a_member_is_told_of_its_own_and_believed_for_itself_only() {
         }
     };
     eventually("the name resolves on node 2", resolve);
-    let data = cluster.lab.dir().join("node2/data");
+    let data = cluster.lab().dir().join("node2/data");
     for secret in ["hunter2", "86417"] {
         let mut found = Vec::new();
         holding(&data, secret, &mut found);
         assert!(found.is_empty(), "{secret} is in {found:?}");
-        holding(&cluster.lab.dir().join("node1/data"), secret, &mut found);
+        holding(&cluster.lab().dir().join("node1/data"), secret, &mut found);
         assert!(!found.is_empty(), "{secret} is with the node that runs it");
     }
 
     // Being a replica, and a name of a service, are a manager's word.
     let spare = |node: &str, name: &str| {
-        let path = cluster.lab.add_netns(node, name);
+        let path = cluster.lab().add_netns(node, name);
         path.expect("a namespace")
     };
     let (on1, on2) = (spare("node1", "spare"), spare("node2", "spare"));

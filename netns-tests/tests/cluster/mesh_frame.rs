@@ -151,7 +151,7 @@ fn replicas_agent_is_killed(cluster: &Cluster) {
         }
     });
     cluster
-        .lab
+        .lab()
         .kill_agent("node2")
         .expect("the agent is killed");
     eventually("the connection goes on", || {
@@ -210,7 +210,7 @@ fn connections_outlive_the_agent_that_their_clients_came_through() {
         .collect();
     for round in 0..2 {
         cluster
-            .lab
+            .lab()
             .kill_agent("node1")
             .expect("the agent is killed");
         for (at, held) in held.iter_mut().enumerate() {

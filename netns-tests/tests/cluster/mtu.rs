@@ -40,8 +40,8 @@ fn swarm(mtu: u32) -> (Cluster, [Guest; 2]) {
     cluster.network("front");
     let guests = [("node1", "a"), ("node2", "b")].map(|(node, name)| {
         let (netns, printed) = cluster.guest(node, name, "front");
-        assert_eq!(printed["mtu"], mtu - 50, "{printed}");
-        let ip = printed["ip"].as_str().expect("an address");
+        assert_eq!(printed["MTU"], mtu - 50, "{printed}");
+        let ip = printed["IP"].as_str().expect("an address");
         Guest {
             netns,
             ip: ip.parse().expect("an address"),

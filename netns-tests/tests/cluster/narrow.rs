@@ -37,7 +37,10 @@ fn downloads_complete(ipv6: bool, [near, far]: [&str; 2], forwarding: &str) {
     };
     let cluster = Cluster::swarm(PROGRAM, &settings);
     cluster.web(2);
-    let path = cluster.lab.add_netns(OUTSIDE, "far").expect("a namespace");
+    let path = cluster
+        .lab()
+        .add_netns(OUTSIDE, "far")
+        .expect("a namespace");
     let host = |text: &str| text.split('/').next().unwrap_or(text).to_owned();
     let family = if ipv6 { "-6" } else { "-4" };
     let script = format!(

@@ -66,7 +66,7 @@ fn ordinary_tasks_reach_the_outside_and_internal_ones_do_not() {
     });
 
     // A box on both: the way out goes with the last network that has one, in either order.
-    let path = cluster.lab.add_netns("node1", "box");
+    let path = cluster.lab().add_netns("node1", "box");
     let path = path.unwrap_or_else(|e| panic!("{e:#}"));
     let netns = path.display().to_string();
     let attach = |network: &str| {
@@ -117,7 +117,7 @@ fn everything_is_as_it_was_after_all_agents_restarted() {
     let (before, pids) = (objects(), nodes.map(|n| cluster.task_pids(n)));
     for node in nodes {
         cluster
-            .lab
+            .lab()
             .kill_agent(node)
             .unwrap_or_else(|e| panic!("{node}: {e:#}"));
     }
@@ -141,7 +141,7 @@ fn everything_is_as_it_was_after_all_agents_restarted() {
     }
     let vip = SocketAddr::new(before.2, 80);
     eventually("the guest is attached again", || get(&guest, vip));
-    let own = printed["ip"].as_str().expect("an address");
+    let own = printed["IP"].as_str().expect("an address");
     let task = &tasks[2];
     eventually("the guest is known by name again", || {
         match cluster.lookup(task, "guest", false) {

@@ -148,12 +148,15 @@ fn ports_of_both_protocols_families_and_forms_are_accepted_everywhere() {
     let sandbox = cluster.netns(&tasks[0].node, Some(&tasks[0].netns));
     udp_server(&sandbox, 5353, "datagram", Arc::clone(&stop));
     let ports = cluster.inspect("service", "web");
-    let ports = ports["Ports"].as_array().expect("a list").clone();
+    let ports = ports["Endpoint"]["Ports"]
+        .as_array()
+        .expect("a list")
+        .clone();
     let dynamic = ports
         .iter()
-        .find(|p| p["Target"] == 82 && p["Published"] != 8002);
+        .find(|p| p["TargetPort"] == 82 && p["PublishedPort"] != 8002);
     let dynamic = dynamic
-        .and_then(|p| p["Published"].as_u64())
+        .and_then(|p| p["PublishedPort"].as_u64())
         .expect("a port");
     assert!((30000..=32767).contains(&dynamic), "{ports:?}");
     let dynamic = u16::try_from(dynamic).expect("a port");

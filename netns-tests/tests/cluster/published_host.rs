@@ -114,7 +114,7 @@ fn ports_and_names_say_who_answers_and_why_not() {
         .into_iter()
         .map(|port| {
             let words = [PROGRAM, "demo-http", "--port", port, "--name", "stranger"];
-            let command = cluster.lab.command("node2", &words);
+            let command = cluster.lab().command("node2", &words);
             let mut command = command.expect("node2 is up");
             command.stdin(Stdio::null()).spawn().expect("a process")
         })

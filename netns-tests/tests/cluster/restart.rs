@@ -105,7 +105,7 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
     cluster.network("front");
     let (client, _) = cluster.guest("node1", "client", "front");
     let (server, printed) = cluster.guest("node2", "server", "front");
-    let ip = printed["ip"]
+    let ip = printed["IP"]
         .as_str()
         .and_then(|ip| ip.parse().ok())
         .expect("an address");
@@ -147,11 +147,7 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
             for s in &seen {
                 s.longest.store(0, Ordering::Relaxed);
             }
-            let before = cluster.lab.kill_agent(node).expect("an agent to kill");
-            eventually("the agent is back", || match cluster.lab.agent_pid(node) {
-                Ok(Some(now)) if now != before => Ok(()),
-                other => Err(format!("{other:?}")),
-            });
+            cluster.restart_agent(node);
             // What waited in the meantime, and then as much again.
             brought(500 * CHUNK as u64);
             let mut silences: Vec<u64> = seen
@@ -180,7 +176,7 @@ fn twenty_streams_outlive_the_agents_of_both_ends() {
 #[test]
 fn orders_on_disk_that_are_old_take_nothing_down() {
     let cluster = swarm(2);
-    let data = cluster.lab.dir().join("node2/data");
+    let data = cluster.lab().dir().join("node2/data");
     cluster.network("front");
     let holding = |file: &str, name: &str| {
         eventually("the orders are on disk", || {
@@ -196,7 +192,7 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     let old_own = holding("assignment.json", "node2");
     let tasks = cluster.serve_web(2);
     let (guest, printed) = cluster.guest("node2", "guest", "front");
-    let own = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    let own = printed["IP"].as_str().and_then(|ip| ip.parse().ok());
     let own = SocketAddr::new(own.expect("an address"), 9000);
     let task = SocketAddr::new(tasks[1].ip, 80);
     assert_eq!(tasks[1].node, "node2");
@@ -204,16 +200,13 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     let pids = cluster.task_pids("node2");
     holding("assignment.json", "guest");
     holding("shared.json", "guest");
-    cluster.lab.freeze_agent("node1", true).expect("a manager");
+    cluster
+        .lab()
+        .freeze_agent("node1", true)
+        .expect("a manager");
     std::fs::write(data.join("shared.json"), old).expect("older orders");
     std::fs::write(data.join("assignment.json"), old_own).expect("older orders");
-    let before = cluster.lab.kill_agent("node2").expect("an agent to kill");
-    eventually("the agent is back", || {
-        match cluster.lab.agent_pid("node2") {
-            Ok(Some(now)) if now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    cluster.restart_agent("node2");
     std::thread::sleep(LOOKS);
     let has_interface = || {
         let bound = guest.run_in(|| TcpListener::bind(own));
@@ -221,7 +214,10 @@ fn orders_on_disk_that_are_old_take_nothing_down() {
     };
     has_interface().expect("the sandbox has its interface without a manager");
     assert_eq!(cluster.task_pids("node2"), pids);
-    cluster.lab.freeze_agent("node1", false).expect("a manager");
+    cluster
+        .lab()
+        .freeze_agent("node1", false)
+        .expect("a manager");
     eventually("all is as it was", || ask(&guest, task, PROBE));
     std::thread::sleep(LOOKS);
     has_interface().expect("the sandbox has its interface with a manager");
@@ -242,7 +238,7 @@ struct Belongings {
 
 impl Belongings {
     fn of(cluster: &Cluster, node: &str, sandbox: &Path) -> Result<Self, String> {
-        let pid = match cluster.lab.agent_pid(node) {
+        let pid = match cluster.lab().agent_pid(node) {
             Ok(Some(pid)) => pid,
             other => return Err(format!("no agent: {other:?}")),
         };
@@ -253,7 +249,7 @@ impl Belongings {
         let network = "ip -br link | cut -d' ' -f1 | cut -d@ -f1 | sort; \
             ip rule | wc -l; ip -6 rule | wc -l; ip route show table all | wc -l";
         let more = "wc -l < /proc/self/mounts; nft -s list ruleset | wc -l";
-        let data = cluster.lab.dir().join(node).join("data");
+        let data = cluster.lab().dir().join(node).join("data");
         let files = format!("find /run/weft {} | sort", data.display());
         let said = |netns: Option<&Path>, script: &str| {
             let said = cluster.run(node, netns, &["sh", "-c", script]);
@@ -307,11 +303,7 @@ fn an_agent_that_is_killed_over_and_over_leaves_nothing_behind() {
     let sandbox = sandbox.expect("a task there").netns.clone();
 
     let restart = |pause: Option<Duration>| {
-        let before = cluster.lab.kill_agent(NODE).expect("an agent to kill");
-        eventually("the agent is back", || match cluster.lab.agent_pid(NODE) {
-            Ok(Some(now)) if now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+        cluster.restart_agent(NODE);
         match pause {
             Some(pause) => std::thread::sleep(pause),
             None => eventually("it carries traffic", || {

@@ -128,7 +128,7 @@ fn speaks_for_itself_only(cluster: &Cluster, guest: &Netns, own: IpAddr) {
     let (other, printed) = cluster.guest("node1", "other", "back");
     let (_, near) = cluster.guest("node1", "near", "front");
     let ip = |printed: &serde_json::Value| -> IpAddr {
-        let ip = printed["ip"].as_str().expect("an address");
+        let ip = printed["IP"].as_str().expect("an address");
         ip.parse().expect("an address")
     };
     let (to, near) = (ip(&printed), ip(&near));
@@ -174,7 +174,7 @@ fn the_kernels_vxlan_device_is_a_peer() {
     cluster.network("front");
     cluster.network("back");
     let (guest, printed) = cluster.guest("node1", "guest", "front");
-    let own: IpAddr = printed["ip"]
+    let own: IpAddr = printed["IP"]
         .as_str()
         .expect("an address")
         .parse()
@@ -271,7 +271,7 @@ fn the_kernels_vxlan_device_is_a_peer() {
     cluster
         .weft("node1", &["network", "peer", "rm", "front", PEER])
         .done();
-    let path = cluster.lab.add_netns("node2", "heir");
+    let path = cluster.lab().add_netns("node2", "heir");
     let path = path.unwrap_or_else(|e| panic!("{e:#}"));
     let netns = path.display().to_string();
     let connect = [

@@ -72,7 +72,10 @@ fn nodes_are_routers(cluster: &Cluster, client: &Netns) {
 /// Gives node1 a link called `br-lan` with a resolver behind it that has no address but that of the
 /// link, and no other resolver. Short names are looked up below `corp.test` there.
 fn resolver_on_a_link(cluster: &Cluster, stop: &Arc<AtomicBool>) {
-    let path = cluster.lab.add_netns("node1", "lan").expect("a namespace");
+    let path = cluster
+        .lab()
+        .add_netns("node1", "lan")
+        .expect("a namespace");
     // Whatever file the name leads to, the node sees another one in its place.
     let script = "set -e
         ip link add br-lan type veth peer name lan0 netns lan

@@ -159,7 +159,7 @@ fn leave_and_join(cluster: &Cluster, token: &str) {
 /// A sandbox, and its address.
 fn guest(cluster: &Cluster, node: &str, name: &str) -> (Netns, IpAddr) {
     let (netns, printed) = cluster.guest(node, name, "front");
-    let ip = printed["ip"].as_str().and_then(|ip| ip.parse().ok());
+    let ip = printed["IP"].as_str().and_then(|ip| ip.parse().ok());
     (netns, ip.expect("an address"))
 }
 

@@ -28,7 +28,7 @@ fn shell(cluster: &Cluster, name: &str, flags: &[&str], script: &str) -> PathBuf
         rows.first().cloned().ok_or(())
     });
     let id = task["ID"].as_str().expect("an id");
-    cluster.lab.dir().join("node1/data/tasks").join(id)
+    cluster.lab().dir().join("node1/data/tasks").join(id)
 }
 
 /// What `service ps` says of the only task of a service.
@@ -73,8 +73,8 @@ fn a_task_is_not_its_node() {
     drop(inherited);
     cluster.network("front");
 
-    let data = cluster.lab.dir().join("node1/data");
-    let socket = cluster.lab.socket("node1").expect("an agent").to_owned();
+    let data = cluster.lab().dir().join("node1/data");
+    let socket = cluster.lab().socket("node1").expect("an agent").to_owned();
     assert!(
         data.join("certs/ca.key").exists(),
         "there is something to read"
@@ -168,9 +168,10 @@ fn a_task_is_not_its_node() {
         0
     );
     assert_eq!(less, expected);
-    let shown = &cluster.inspect("service", "less")["Spec"]["Privileges"];
-    assert_eq!(shown["CapAdd"][0], "CAP_NET_ADMIN", "{shown}");
-    assert_eq!(shown["CapDrop"][0], "CAP_KILL", "{shown}");
+    let shown = cluster.inspect("service", "less");
+    let shown = &shown["Spec"]["TaskTemplate"]["ContainerSpec"];
+    assert_eq!(shown["CapabilityAdd"][0], "CAP_NET_ADMIN", "{shown}");
+    assert_eq!(shown["CapabilityDrop"][0], "CAP_KILL", "{shown}");
 
     shell(&cluster, "who", &["-u", "no-such-user"], "true");
     let row = ended(&cluster, "who", "Rejected");
@@ -222,7 +223,7 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
 
     // One that outlives the agent, and asks the next one, whose socket is a new file.
     let ask = cluster.dir().join("ask");
-    let socket = cluster.lab.socket("node1").expect("an agent");
+    let socket = cluster.lab().socket("node1").expect("an agent");
     let script = format!(
         "while [ ! -e {} ]; do sleep 0.02; done; \
          {PROGRAM} -H unix://{} swarm join-token -q manager 2>&1; echo over; sleep 1000",
@@ -239,18 +240,12 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
     );
     let dir = shell(&cluster, "away", &[], &wait);
     ended(&cluster, "away", "Running");
-    cluster.lab.freeze_agent("node1", true).expect("an agent");
+    cluster.lab().freeze_agent("node1", true).expect("an agent");
     std::fs::write(&seen, "").expect("write");
     eventually("the shim has written down the end", || {
         std::fs::read_to_string(dir.join("exit.json"))
     });
-    let before = cluster.lab.kill_agent("node1").expect("an agent to kill");
-    eventually("the agent is back", || {
-        match cluster.lab.agent_pid("node1") {
-            Ok(Some(now)) if now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    cluster.restart_agent("node1");
     eventually("its API answers", || {
         let said = cluster.weft("node1", &["info"]);
         if said.code == 0 { Ok(()) } else { Err(said) }

@@ -11,7 +11,10 @@ use crate::swarm;
 fn answers_leave_by_the_uplink_that_the_question_came_in_by() {
     let cluster = swarm(2);
     cluster.web(2);
-    let path = cluster.lab.add_netns("node1", "isp").expect("a namespace");
+    let path = cluster
+        .lab()
+        .add_netns("node1", "isp")
+        .expect("a namespace");
     // Only table 77 knows the client.
     let script = "set -e
         ip link add up2 type veth peer name up0 netns isp

@@ -44,7 +44,7 @@ struct Guest {
 fn guest(cluster: &Cluster, node: &str, name: &str, network: &str) -> Guest {
     let (netns, printed) = cluster.guest(node, name, network);
     let text = |key: &str| printed[key].as_str().expect("a text").to_owned();
-    let mac: Vec<u8> = text("mac")
+    let mac: Vec<u8> = text("MacAddress")
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16).expect("a byte"))
         .collect();
@@ -58,7 +58,7 @@ fn guest(cluster: &Cluster, node: &str, name: &str, network: &str) -> Guest {
     let gateway_mac = link.mac.expect("an address").map(|b| format!("{b:02x}"));
     Guest {
         netns,
-        ip: text("ip").parse().expect("an address"),
+        ip: text("IP").parse().expect("an address"),
         mac: mac.try_into().expect("six bytes"),
         gateway_ip: gateway_ip.expect("an address on the bridge"),
         gateway_mac: gateway_mac.join(":"),

@@ -84,7 +84,7 @@ fn rfc7348_s4_3_overhead() {
 }
 
 #[test]
-fn each_way_has_its_own_limit() {
+fn rfc1191_s6_1_each_way_has_its_own_limit() {
     for df in [true, false] {
         let gateway = GATEWAY.into();
         for (vtep, mtu) in [(wide(), 8950), (narrow(), 1450)] {

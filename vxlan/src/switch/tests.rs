@@ -221,7 +221,7 @@ fn arp_is_answered_from_the_tables() {
 }
 
 #[test]
-fn rfc5227_own_address_is_not_answered() {
+fn rfc5227_s1_1_own_address_is_not_answered() {
     let probe = arp(1, mac(OWN), (mac(OWN), Ipv4Addr::UNSPECIFIED), OWN);
     let announcement = arp(1, mac(OWN), (mac(OWN), OWN), OWN);
     let reply = arp(2, mac(OWN), (mac(OWN), OWN), NEIGHBOR);
@@ -254,7 +254,7 @@ fn rfc4862_s5_4_duplicate_address_detection_stays_silent() {
 }
 
 #[test]
-fn nobody_advertises_through_the_switch() {
+fn rfc4861_s4_nobody_advertises_through_the_switch() {
     for kind in [133, 134, 136, 137] {
         let mut frame = discovery(kind, mac(OWN), v6(5), v6(6));
         assert_eq!(egress(&frame), dropped(DropReason::Multicast), "{kind}");

@@ -72,7 +72,7 @@ fn partial_checksums_are_told_from_complete_and_wrong_ones() {
 }
 
 #[test]
-fn rfc768_zero_means_no_checksum_over_ipv4_only() {
+fn rfc768_rfc8200_s8_1_zero_means_no_checksum_over_ipv4_only() {
     let mut frame = Packet::udp(10).build();
     let at = info(&frame);
     put16(&mut frame, at.l4 + 6, 0);

@@ -30,7 +30,7 @@ fn header(frame: &[u8]) -> Result<FragmentHeader, DropReason> {
 }
 
 #[test]
-fn first_and_later_fragments_say_where_they_belong() {
+fn rfc791_s3_2_first_and_later_fragments_say_where_they_belong() {
     for (frame, id) in [
         (ipv4(16, 0x2000), 0xfffe),
         (ipv6(16, 1, 0xdead_beef), 0xdead_beef),
@@ -50,7 +50,7 @@ fn first_and_later_fragments_say_where_they_belong() {
 }
 
 #[test]
-fn an_extension_header_before_the_fragment_header_is_stepped_over() {
+fn rfc8200_s4_5_an_extension_header_before_the_fragment_header_is_stepped_over() {
     let frame = ipv6(16, 9 << 3, 5);
     let hop_by_hop = [44, 0, 1, 4, 0, 0, 0, 0];
     let mut frame = [&frame[..54], &hop_by_hop, &frame[54..]].concat();

@@ -31,7 +31,7 @@ fn arp() {
 }
 
 #[test]
-fn echo_over_both_families() {
+fn rfc4443_s4_2_echo_over_both_families() {
     for packet in [Packet::ping(56), Packet::ping(1400).over_v6()] {
         let mut frame = packet.build();
         let at = info(&frame);
@@ -150,7 +150,7 @@ fn duplicate_address_probe_is_not_answered() {
 }
 
 #[test]
-fn rfc1191_s4_fragmentation_needed() {
+fn rfc1191_s4_rfc1812_s4_3_2_3_fragmentation_needed() {
     let frame = Packet::udp(3000).build();
     let at = info(&frame);
     let mut out = [0; MAX_LEN];
@@ -200,7 +200,7 @@ fn port_unreachable_quotes_a_small_packet_whole() {
 }
 
 #[test]
-fn rfc1122_s3_2_2_no_errors_about_errors_fragments_or_groups() {
+fn rfc1122_s3_2_2_rfc4443_s2_4_no_errors_about_errors_fragments_or_groups() {
     let mut out = [0; MAX_LEN];
     let mut answered =
         |frame: &[u8]| icmp_unreachable(frame, &info(frame), MAC, GATEWAY.into(), &mut out) != 0;

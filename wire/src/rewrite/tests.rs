@@ -121,7 +121,7 @@ fn syn(options: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn mss_is_lowered_at_even_and_odd_offsets() {
+fn rfc9293_s3_7_1_mss_is_lowered_at_even_and_odd_offsets() {
     for options in [vec![2, 4, 5, 0xb4], vec![1, 2, 4, 5, 0xb4, 1, 1, 0]] {
         let mut frame = syn(options);
         let at = info(&frame);

@@ -158,15 +158,16 @@ fn page(source: &str, types: &Types) -> anyhow::Result<String> {
         match &found.kind {
             Kind::Struct(fields) if !fields.is_empty() => {
                 out.push_str("\n| field | type | what it is |\n|---|---|---|\n");
-                for field in fields {
-                    row(&mut out, field, &found.attributes, &known)?;
+                for (field, above) in with_flat(fields, &found.attributes, types) {
+                    row(&mut out, field, above, &known)?;
                 }
             }
             Kind::Enum(variants) => {
                 out.push_str("\n| value | what it means |\n|---|---|\n");
-                for variant in variants {
-                    let name = written(&variant.name, &found.attributes);
-                    value(&mut out, variant, &name, &known)?;
+                let as_written = as_written(found, types);
+                for (index, variant) in variants.iter().enumerate() {
+                    let form = as_written.get(index).unwrap_or(variant);
+                    value(&mut out, variant, form, &found.attributes, &known)?;
                 }
             }
             Kind::Struct(_) | Kind::Other => {}
@@ -208,8 +209,10 @@ fn held(kind: &Kind) -> Vec<&str> {
     match kind {
         Kind::Struct(fields) => fields.iter().map(|field| field.of.as_str()).collect(),
         Kind::Enum(variants) => {
-            let fields = variants.iter().flat_map(|variant| &variant.fields);
-            let fields = fields.map(|field| field.of.as_str());
+            let fields = variants
+                .iter()
+                .filter_map(|variant| variant.fields.as_ref());
+            let fields = fields.flatten().map(|field| field.of.as_str());
             let others = variants
                 .iter()
                 .filter_map(|variant| variant.holds.as_deref());
@@ -224,6 +227,67 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
+/// The fields of a struct with the attributes of the types that they stand in: those of another type
+/// may lie flat between its own.
+fn with_flat<'a>(
+    fields: &'a [Field],
+    above: &'a str,
+    types: &'a Types,
+) -> Vec<(&'a Field, &'a str)> {
+    let mut all = Vec::new();
+    for field in fields {
+        let flat = field.attributes.contains("flatten");
+        match types.get(&field.of).filter(|_| flat) {
+            Some(Type {
+                kind: Kind::Struct(inner),
+                attributes,
+                ..
+            }) => all.extend(with_flat(inner, attributes, types)),
+            _ => all.push((field, above)),
+        }
+    }
+    all
+}
+
+/// The variants of the type that an enum is written as, where that is another one.
+fn as_written<'a>(found: &'a Type, types: &'a Types) -> &'a [Variant] {
+    let name = ["(from = ", ", from = "]
+        .iter()
+        .find_map(|before| setting(&found.attributes, before));
+    match name.and_then(|name| types.get(name)).map(|of| &of.kind) {
+        Some(Kind::Enum(variants)) => variants,
+        _ => &[],
+    }
+}
+
+/// What an attribute of serde has in quotes behind `before`.
+fn setting<'a>(attributes: &'a str, before: &str) -> Option<&'a str> {
+    let (_, rest) = attributes.split_once(before)?;
+    let (value, _) = rest.strip_prefix('"')?.split_once('"')?;
+    Some(value)
+}
+
+/// A field or variant as it is written: by its own name, or by the rule above it.
+fn name_of(name: &str, own: &str, above: &str) -> String {
+    match ["(rename = ", ", rename = ", ",rename = "]
+        .iter()
+        .find_map(|before| setting(own, before))
+    {
+        Some(name) => name.to_owned(),
+        None => written(name, above),
+    }
+}
+
+/// The type of a field in words, by how it is written.
+fn type_of(field: &Field, known: &Known) -> String {
+    match setting(&field.attributes, "with = ") {
+        Some(with) if with.ends_with("rfc3339") => "time".to_owned(),
+        Some(with) if with.ends_with("nanoseconds") => "number of nanoseconds".to_owned(),
+        Some(_) => "object".to_owned(),
+        None => shown(&field.of, known),
+    }
+}
+
 /// `above` are the attributes of the whole type.
 fn row(out: &mut String, field: &Field, above: &str, known: &Known) -> anyhow::Result<()> {
     let may_lack = |attributes: &str| {
@@ -234,27 +298,50 @@ fn row(out: &mut String, field: &Field, above: &str, known: &Known) -> anyhow::R
     writeln!(
         out,
         "| `{}` | {}{} | {} |",
-        field.name,
-        shown(&field.of, known),
+        name_of(&field.name, &field.attributes, above),
+        type_of(field, known),
         if optional { ", optional" } else { "" },
         cell(&linked(&field.doc, known))
     )?;
     Ok(())
 }
 
-/// `name` is how the variant is written.
-fn value(out: &mut String, variant: &Variant, name: &str, known: &Known) -> anyhow::Result<()> {
+/// `form` is the variant as it is written, which has no docs of its own where it is another one.
+fn value(
+    out: &mut String,
+    variant: &Variant,
+    form: &Variant,
+    above: &str,
+    known: &Known,
+) -> anyhow::Result<()> {
     let doc = cell(&linked(&variant.doc, known));
-    if let Some(of) = &variant.holds {
-        let of = shown(of, known);
-        writeln!(out, "| `{{\"{name}\": …}}` with {of} | {doc} |")?;
-    } else if variant.fields.is_empty() {
-        writeln!(out, "| `\"{name}\"` | {doc} |")?;
-    } else {
-        writeln!(out, "| `{{\"{name}\": {{…}}}}` | {doc} |")?;
-        for field in &variant.fields {
-            let (of, doc) = (shown(&field.of, known), cell(&linked(&field.doc, known)));
-            writeln!(out, "| in it `{}`: {of} | {doc} |", field.name)?;
+    let name = name_of(&form.name, &form.attributes, above);
+    let tag = setting(above, "tag = ");
+    match (&form.holds, &form.fields, tag) {
+        (Some(of), _, Some(tag)) => {
+            let of = shown(of, known);
+            writeln!(
+                out,
+                "| `\"{tag}\": \"{name}\"` beside the fields of {of} | {doc} |"
+            )?;
+        }
+        (Some(of), _, None) => {
+            let of = shown(of, known);
+            writeln!(out, "| `{{\"{name}\": …}}` with {of} | {doc} |")?;
+        }
+        (None, None, Some(tag)) => writeln!(out, "| `\"{tag}\": \"{name}\"` | {doc} |")?,
+        (None, None, None) => writeln!(out, "| `\"{name}\"` | {doc} |")?,
+        (None, Some(fields), _) if fields.is_empty() => {
+            writeln!(out, "| `{{\"{name}\": {{}}}}` | {doc} |")?;
+        }
+        (None, Some(fields), _) => {
+            writeln!(out, "| `{{\"{name}\": {{…}}}}` | {doc} |")?;
+            let docs = variant.fields.as_deref().unwrap_or_default();
+            for (field, told) in fields.iter().zip(docs) {
+                let name = name_of(&field.name, &field.attributes, &form.attributes);
+                let (of, doc) = (type_of(field, known), cell(&linked(&told.doc, known)));
+                writeln!(out, "| in it `{name}`: {of} | {doc} |")?;
+            }
         }
     }
     Ok(())
@@ -266,6 +353,7 @@ fn written(name: &str, attributes: &str) -> String {
     let rule = rule.and_then(|(_, rest)| rest.split_once('"'));
     let between = match rule {
         Some(("lowercase", _)) => return name.to_lowercase(),
+        Some(("PascalCase", _)) => return name.split('_').map(capital).collect(),
         Some(("kebab-case", _)) => '-',
         Some(("snake_case", _)) => '_',
         _ => return name.to_owned(),
@@ -278,6 +366,12 @@ fn written(name: &str, attributes: &str) -> String {
         out.extend(c.to_lowercase());
     }
     out
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|first| first.to_uppercase());
+    first.into_iter().flatten().chain(letters).collect()
 }
 
 /// A type in words that say what its JSON is.
@@ -435,6 +529,79 @@ pub struct Other {}
         }
         assert!(!page.contains("Other"));
         assert!(super::page("//! Nothing.\n", &Types::new()).is_err());
+    }
+
+    #[test]
+    fn names_are_those_that_are_written() {
+        const API: &str = "//! | GET /v1/services | | [`Row`], [`State`] |\n";
+        const MODEL: &str = "\
+/// A row.
+#[serde(rename_all = \"PascalCase\")]
+pub struct Row {
+    /// Flat.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// How many.
+    pub service_mode: Mode,
+    /// How long.
+    #[serde(default, rename = \"StopGracePeriod\", with = \"crate::time::nanoseconds\")]
+    pub stop_grace: Duration,
+}
+
+/// What all have.
+#[serde(rename_all = \"PascalCase\")]
+pub struct Meta {
+    /// When.
+    #[serde(with = \"crate::time::rfc3339\")]
+    pub created_at: u64,
+}
+
+/// A mode.
+#[serde(from = \"ModeObject\", into = \"ModeObject\")]
+pub enum Mode {
+    /// So many.
+    Replicated {
+        /// Wanted.
+        replicas: u32,
+    },
+    /// Everywhere.
+    Global,
+}
+
+enum ModeObject {
+    #[serde(rename_all = \"PascalCase\")]
+    Replicated {
+        replicas: u32,
+    },
+    Global {},
+}
+
+/// A state.
+#[serde(tag = \"LocalNodeState\", rename_all = \"lowercase\")]
+pub enum State {
+    /// None.
+    Inactive,
+    /// One.
+    Active(Meta),
+}
+";
+        let page = page(API, &types::read(MODEL)).unwrap();
+        for line in [
+            "| `CreatedAt` | time | When. |",
+            "| `ServiceMode` | [`Mode`](#mode) | How many. |",
+            "| `StopGracePeriod` | number of nanoseconds, optional | How long. |",
+            "| `{\"Replicated\": {…}}` | So many. |",
+            "| in it `Replicas`: number | Wanted. |",
+            "| `{\"Global\": {}}` | Everywhere. |",
+            "| `\"LocalNodeState\": \"inactive\"` | None. |",
+            "| `\"LocalNodeState\": \"active\"` beside the fields of [`Meta`](#meta) | One. |",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+        assert!(
+            !page.contains("`meta`") && !page.contains("ModeObject"),
+            "{page}"
+        );
     }
 
     #[test]

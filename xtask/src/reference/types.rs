@@ -32,13 +32,15 @@ pub(super) struct Field {
 pub(super) struct Variant {
     pub(super) name: String,
     pub(super) doc: String,
-    /// Of one with braces.
-    pub(super) fields: Vec<Field>,
+    pub(super) attributes: String,
+    /// Of one with braces; there may be nothing between them.
+    pub(super) fields: Option<Vec<Field>>,
     /// What stands in the parentheses of one that has them.
     pub(super) holds: Option<String>,
 }
 
-/// The public types of a file, by name; what only tests compile is left out.
+/// The types of a file, by name; what only tests compile is left out. Those that are not public say
+/// how others are written.
 pub(super) fn read(source: &str) -> BTreeMap<String, Type> {
     let mut lines = source.lines().take_while(|line| *line != "mod tests {");
     let mut found = BTreeMap::new();
@@ -48,10 +50,11 @@ pub(super) fn read(source: &str) -> BTreeMap<String, Type> {
             continue;
         }
         let Head { doc, attributes } = std::mem::take(&mut head);
-        let is_enum = line.starts_with("pub enum ");
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        let is_enum = line.starts_with("enum ");
         let Some(rest) = line
-            .strip_prefix("pub struct ")
-            .or_else(|| line.strip_prefix("pub enum "))
+            .strip_prefix("struct ")
+            .or_else(|| line.strip_prefix("enum "))
         else {
             continue;
         };
@@ -146,7 +149,7 @@ fn variants(body: &[&str]) -> Vec<Variant> {
         if head.takes(line, &mut lines) {
             continue;
         }
-        let doc = std::mem::take(&mut head).doc;
+        let Head { doc, attributes } = std::mem::take(&mut head);
         let line = line.trim();
         let end = line.find(|c: char| !c.is_alphanumeric());
         let (name, rest) = line.split_at(end.unwrap_or(line.len()));
@@ -154,19 +157,22 @@ fn variants(body: &[&str]) -> Vec<Variant> {
             continue;
         }
         let rest = rest.trim().trim_end_matches(',');
-        let inner: Vec<&str> = if rest == "{" {
-            lines
-                .by_ref()
-                .take_while(|line| line.trim() != "},")
-                .collect()
-        } else {
-            Vec::new()
+        let inner: Option<Vec<&str>> = match rest {
+            "{" => Some(
+                lines
+                    .by_ref()
+                    .take_while(|line| line.trim() != "},")
+                    .collect(),
+            ),
+            "{}" => Some(Vec::new()),
+            _ => None,
         };
         let holds = rest.strip_prefix('(').and_then(|r| r.strip_suffix(')'));
         found.push(Variant {
             name: name.to_owned(),
             doc,
-            fields: fields(&inner),
+            attributes,
+            fields: inner.map(|inner| fields(&inner)),
             holds: holds.map(str::to_owned),
         });
     }
@@ -224,6 +230,16 @@ pub enum Mode {
 /// Six bytes.
 pub struct Mac(pub [u8; 6]);
 
+#[serde(deny_unknown_fields)]
+enum ModeObject {
+    #[serde(rename_all = \"PascalCase\")]
+    Replicated {
+        #[serde(default)]
+        replicas: u32,
+    },
+    Global {},
+}
+
 #[cfg(test)]
 mod tests {
     /// Not this.
@@ -244,7 +260,7 @@ mod tests {
     fn types_are_read_with_their_docs() {
         let found = read(SOURCE);
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
-        assert_eq!(names, ["Mac", "Mode", "Node"]);
+        assert_eq!(names, ["Hidden", "Mac", "Mode", "ModeObject", "Node"]);
         let node = &found["Node"];
         assert_eq!(node.doc, "A node, with a name.");
         assert!(node.attributes.ends_with(")]#[serde(default)]"));
@@ -267,11 +283,17 @@ mod tests {
         };
         let names: Vec<&str> = variants.iter().map(|v| v.name.as_str()).collect();
         assert_eq!(names, ["Replicated", "Global", "Other"]);
-        assert_eq!(
-            variants[0].fields,
-            [field("replicas", "Wanted.", "", "u32")]
-        );
+        let replicas = vec![field("replicas", "Wanted.", "", "u32")];
+        assert_eq!(variants[0].fields, Some(replicas));
         assert_eq!(variants[1].doc, "Everywhere.");
+        assert_eq!(variants[1].fields, None);
         assert_eq!(variants[2].holds.as_deref(), Some("String"));
+        let Kind::Enum(variants) = &found["ModeObject"].kind else {
+            panic!("an enum");
+        };
+        assert!(variants[0].attributes.contains("PascalCase"));
+        let replicas = vec![field("replicas", "", "#[serde(default)]", "u32")];
+        assert_eq!(variants[0].fields, Some(replicas));
+        assert_eq!(variants[1].fields, Some(Vec::new()));
     }
 }

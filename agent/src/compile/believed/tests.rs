@@ -43,7 +43,7 @@ fn shared(endpoints: Vec<EndpointView>) -> Arc<Shared> {
         networks: Vec::new(),
         services: Vec::new(),
         ending: Vec::new(),
-        endpoints,
+        endpoints: endpoints.into_iter().map(Arc::new).collect(),
         peers: Vec::new(),
         gossip_keys: Vec::new(),
     })

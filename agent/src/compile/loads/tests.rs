@@ -42,6 +42,16 @@ fn change(id: &str, ready: Option<bool>) -> Change {
     }
 }
 
+fn of(loads: &mut Loads, endpoint: &EndpointId, ready: bool) -> Arc<ReplicaLoad> {
+    loads.of(endpoint, &NodeId::from("other"), ready)
+}
+
+fn gossip(node: &str) -> Gossip {
+    let addr = ([10, 0, 0, 1], 7946).into();
+    let id = Identity::new(node.into(), addr, 1);
+    Gossip::new(Config::default(), id, [0; 32], Duration::ZERO)
+}
+
 fn record(active: u32, draining: bool) -> Option<LoadRecord> {
     Some(LoadRecord { active, draining })
 }
@@ -50,8 +60,8 @@ fn record(active: u32, draining: bool) -> Option<LoadRecord> {
 fn reports_changes_once_and_forgets_the_idle() {
     let mut loads = Loads::default();
     let (a, b) = (EndpointId::from("a"), EndpointId::from("b"));
-    let flow = loads.of(&a, true).open();
-    loads.of(&b, true);
+    let flow = of(&mut loads, &a, true).open();
+    of(&mut loads, &b, true);
     loads.follow(
         &[change("a", Some(true)), change("b", Some(true))],
         Instant(1),
@@ -68,9 +78,7 @@ fn reports_changes_once_and_forgets_the_idle() {
 
 #[test]
 fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
-    let addr = ([10, 0, 0, 1], 7946).into();
-    let id = Identity::new("n".into(), addr, 1);
-    let mut other = Gossip::new(Config::default(), id, [0; 32], Duration::ZERO);
+    let mut other = gossip("n");
     for replica in ["a", "b"] {
         let seven = Bytes::from_static(br#"{"active": 7}"#);
         other
@@ -80,7 +88,7 @@ fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
     let view = other.view();
     let mut loads = Loads::default();
     let ids = ["a", "b", "c"].map(EndpointId::from);
-    let [a, b, c] = ids.each_ref().map(|id| loads.of(id, true));
+    let [a, b, c] = ids.each_ref().map(|id| of(&mut loads, id, true));
     let service = ServiceId::from("s");
     loads.hear(view.reports());
     loads.set_limits(&BTreeMap::from([(&service, 5)]));
@@ -103,9 +111,61 @@ fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
 }
 
 #[test]
+fn all_replicas_of_a_node_have_the_pressure_that_it_tells_of() {
+    let mut hot = gossip("n");
+    let mut says = |value: Option<&'static [u8]>| {
+        let now = Duration::ZERO;
+        let changed = match value {
+            Some(value) => hot.put(now, Table::Load, "n", Bytes::from_static(value)),
+            None => Ok(hot.delete(now, Table::Load, "n")),
+        };
+        assert!(changed.unwrap());
+        hot.view()
+    };
+    let mut loads = Loads::default();
+    let on = |loads: &mut Loads, id: &str, node: &str| loads.of(&id.into(), &node.into(), true);
+    // It has no replica yet; one on a node before it, and one behind it, are of nodes that say
+    // nothing.
+    let before = on(&mut loads, "c", "m");
+    loads.set_pressures(says(Some(br#"{"pressure": 900}"#)).pressures());
+    let behind = on(&mut loads, "d", "o");
+    let a = on(&mut loads, "a", "n");
+    assert_eq!(a.node().get(), 900, "it has said so before");
+    let b = on(&mut loads, "b", "n");
+    let pressures = || [&a, &b, &before, &behind].map(|load| load.node().get());
+    loads.set_pressures(says(Some(br#"{"pressure": 4200}"#)).pressures());
+    assert_eq!(pressures(), [4200, 4200, 0, 0]);
+    loads.set_pressures(says(None).pressures());
+    assert_eq!(pressures(), [0; 4]);
+}
+
+#[test]
+fn nodes_are_kept_while_they_have_replicas_or_are_not_calm() {
+    let mut loads = Loads::default();
+    let a = EndpointId::from("a");
+    let nodes = |loads: &mut Loads| {
+        loads.take_changes();
+        loads
+            .nodes
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    of(&mut loads, &a, true);
+    let hot = NodeId::from("hot");
+    let pressure = PressureRecord { pressure: 1000 };
+    loads.set_pressures([(&hot, pressure)].into_iter());
+    assert_eq!(nodes(&mut loads), ["hot", "other"]);
+    loads.follow(&[change("a", None)], Instant(1));
+    assert_eq!(nodes(&mut loads), ["hot"]);
+    loads.set_pressures(std::iter::empty());
+    assert_eq!(nodes(&mut loads), [""; 0]);
+}
+
+#[test]
 fn a_replica_that_was_not_ready_is_a_newcomer_again() {
     let mut loads = Loads::default();
-    let load = loads.of(&EndpointId::from("a"), false);
+    let load = of(&mut loads, &EndpointId::from("a"), false);
     let mut since = |ready, now| {
         loads.follow(&[change("a", Some(ready))], Instant(now));
         load.ready_since()
@@ -121,7 +181,7 @@ fn a_replica_that_was_not_ready_is_a_newcomer_again() {
 fn a_counter_that_comes_after_its_replica_knows_that_this_is_ready() {
     let mut loads = Loads::default();
     loads.follow(&[change("a", Some(true))], Instant(1));
-    let load = loads.of(&EndpointId::from("a"), true);
+    let load = of(&mut loads, &EndpointId::from("a"), true);
     assert_eq!(load.ready_since(), None);
     loads.follow(&[], Instant(2));
     assert_eq!(load.ready_since(), Some(Instant(2)));
@@ -133,7 +193,7 @@ fn a_counter_that_comes_after_its_replica_knows_that_this_is_ready() {
 fn tells_at_once_that_a_replica_gets_nothing_new() {
     let mut loads = Loads::default();
     let a = EndpointId::from("a");
-    let load = loads.of(&a, false);
+    let load = of(&mut loads, &a, false);
     loads.follow(&[change("a", Some(false))], Instant(1));
     assert_eq!(loads.take_changes(), [], "it starts");
     loads.follow(&[change("a", Some(true))], Instant(2));

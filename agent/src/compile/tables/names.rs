@@ -159,7 +159,7 @@ fn service_names(
             EndpointMode::Vip => ResolutionMode::Vip,
             EndpointMode::Dnsrr => ResolutionMode::Dnsrr,
         },
-        vips: vips.map(|v| v.ip).collect(),
+        vips: vips.map(|v| v.addr.addr()).collect(),
         tasks: tasks.flat_map(|m| m.record.ips.iter().copied()).collect(),
         ports: ports.collect(),
     }

@@ -136,7 +136,7 @@ impl OfService {
         for (id, (vni, network)) in &look.vnis {
             let there = members.clone().filter(|m| m.record.network == **id);
             let vips = view.vips.iter().filter(|v| v.network == **id);
-            let vips: Vec<IpAddr> = vips.map(|v| v.ip).collect();
+            let vips: Vec<IpAddr> = vips.map(|v| v.addr.addr()).collect();
             let publishes = network.spec.ingress && !view.ports.is_empty();
             // Who was published once has connections to end, without a port too.
             let was_published = network.spec.ingress && there.clone().next().is_some();
@@ -234,7 +234,7 @@ fn balanced(
 
 fn replicas_of(placed: &PlacedEndpoint, vni: Vni, loads: &mut Loads) -> Vec<Replica> {
     let record = &placed.record;
-    let load = loads.of(&record.id, record.ready);
+    let load = loads.of(&record.id, &record.node, record.ready);
     record
         .ips
         .iter()
@@ -244,7 +244,6 @@ fn replicas_of(placed: &PlacedEndpoint, vni: Vni, loads: &mut Loads) -> Vec<Repl
             ip: *ip,
             mac: Mac(record.mac.0),
             local: placed.port.is_some(),
-            weight: 1,
             draining: !record.ready,
             load: Arc::clone(&load),
         })

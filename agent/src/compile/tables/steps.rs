@@ -131,7 +131,7 @@ fn said_of(services: &Services) -> Vec<String> {
         ));
         for r in &service.replicas {
             let load = Arc::as_ptr(&r.load);
-            let place = (r.key, r.vni, r.ip, r.mac, r.local, r.weight, r.draining);
+            let place = (r.key, r.vni, r.ip, r.mac, r.local, r.draining);
             said.push(format!("{place:?} {load:?}"));
             let found = services.replica(r.vni, r.key).map(|r| (r.ip, r.local));
             let of = services.service_of_replica(r.vni, r.key).map(|s| &s.id);

@@ -106,7 +106,7 @@ impl Base {
         let networks = vnis.values().map(|(vni, network)| NetworkEntry {
             vni: *vni,
             mtu: inputs.mtus.port,
-            gateways: network.subnets.iter().map(|s| s.gateway).collect(),
+            gateways: network.subnets().iter().map(|s| s.gateway).collect(),
         });
         let peers = shared.peers.iter().filter_map(|peer| {
             let (vni, _) = vnis.get(&peer.network)?;
@@ -139,7 +139,7 @@ impl Base {
                 (mesh.vni, mesh.node_mac, ips, mesh.port)
             }),
             virtual_ips: vips
-                .filter_map(|vip| Some((vnis.get(&vip.network)?.0, vip.ip)))
+                .filter_map(|vip| Some((vnis.get(&vip.network)?.0, vip.addr.addr())))
                 .collect(),
             vnis: vnis
                 .iter()

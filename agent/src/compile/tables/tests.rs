@@ -2,8 +2,8 @@ use weft_dns::{ServiceNames, ZoneBuilder};
 use weft_model::assignment::{NodeView, Own, ServiceView};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::objects::{
-    Availability, ConnectionPolicy, EndingService, EndpointMode, Meta, NetworkAttachmentSpec,
-    NetworkSpec, NodeState, Role, ServiceMode, Subnet, Vip,
+    ConnectionPolicy, Description, EndingService, EndpointMode, Ipam, Meta, NetworkAttachmentSpec,
+    NetworkSpec, NodeSpec, NodeState, NodeStatus, ServiceMode, Vip,
 };
 use weft_model::records::NodeRecord;
 
@@ -14,20 +14,22 @@ fn node(n: u8) -> Node {
     Node {
         id: NodeId(format!("n{n}")),
         meta: Meta::default(),
-        role: Role::Worker,
-        availability: Availability::Active,
-        labels: BTreeMap::new(),
-        hostname: format!("node{n}"),
-        engine_version: "1".to_owned(),
-        addr: [192, 0, 2, n].into(),
+        spec: NodeSpec::default(),
+        description: Description {
+            hostname: format!("node{n}"),
+            ..Description::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: [192, 0, 2, n].into(),
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: [192, 0, 2, n].into(),
         gossip_port: 7946,
-        state: NodeState::Ready,
-        message: String::new(),
-        impaired: None,
         certified: 0,
         ingress_ip: None,
-        manager_addr: None,
     }
 }
 
@@ -38,13 +40,10 @@ fn orders() -> Assignment {
         meta: Meta::default(),
         spec: NetworkSpec {
             name: "back".to_owned(),
+            ipam: Ipam::from_iter(["10.0.1.0/24".parse().unwrap()]),
             ..NetworkSpec::default()
         },
         vni: 4097,
-        subnets: vec![Subnet {
-            cidr: "10.0.1.0/24".parse().unwrap(),
-            gateway: [10, 0, 1, 1].into(),
-        }],
     };
     let web = ServiceView {
         id: ServiceId::from("web"),
@@ -58,7 +57,7 @@ fn orders() -> Assignment {
         connections: ConnectionPolicy::default(),
         vips: vec![Vip {
             network: network.id.clone(),
-            ip: [10, 0, 1, 2].into(),
+            addr: "10.0.1.2/24".parse().unwrap(),
         }],
         ports: Vec::new(),
     };
@@ -82,7 +81,7 @@ fn orders() -> Assignment {
             networks: vec![network],
             services: vec![web],
             ending: Vec::new(),
-            endpoints: vec![endpoint],
+            endpoints: vec![Arc::new(endpoint)],
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weft_gossip::NetdbView;
+use weft_swarm::RefusedOrders;
+use weft_swarm::door::{Door, Limits};
 
 use super::{Once, dns, gossip};
 use crate::dns::DnsStats;
-use crate::door::{Door, Limits};
 use crate::gossip::GossipStats;
 use crate::metrics::tests::full;
 use crate::metrics::{Metrics, Sample};
@@ -71,6 +72,7 @@ fn scrape() -> String {
         doors: ["manager", "gossip"]
             .map(|door| Door::new(door, limits).sample())
             .to_vec(),
+        refused_orders: RefusedOrders::default().sample(),
         ..full()
     };
     let source = Once::from(sample);

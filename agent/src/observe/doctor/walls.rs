@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use weft_swarm::door::DoorSample;
 use weft_sys::private_folder::check_folder;
 
 use super::{Checks, DataPath, Handles};
 use crate::gossip::KeysHeld;
-use crate::metrics::DoorSample;
 use crate::sandbox::gwbridge::GatewayBridge;
 
 /// Age of a gossip key that should have been turned long ago: 12 hours, and one for clocks that

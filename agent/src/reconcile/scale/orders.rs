@@ -1,14 +1,13 @@
 //! What the orders say of the cluster.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_model::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
 use weft_model::objects::{
-    Availability, ConnectionPolicy, EndpointMode, Mac, Meta, Network, NetworkAttachmentSpec,
-    NetworkSpec, Node, NodeState, PortSpec, Role, ServiceMode, Subnet, Vip,
+    ConnectionPolicy, Description, EndpointMode, Ipam, Mac, Meta, Network, NetworkAttachmentSpec,
+    NetworkSpec, Node, NodeSpec, NodeState, NodeStatus, PortSpec, ServiceMode, Subnet, Vip,
 };
 
 use super::cluster::{addr, endpoint_id, node_id};
@@ -29,20 +28,22 @@ fn node(n: usize) -> Node {
     Node {
         id: NodeId(node_id(n)),
         meta: Meta::default(),
-        role: Role::Worker,
-        availability: Availability::Active,
-        labels: BTreeMap::new(),
-        hostname: format!("node{n}"),
-        engine_version: "1".to_owned(),
-        addr: addr(n).ip(),
+        spec: NodeSpec::default(),
+        description: Description {
+            hostname: format!("node{n}"),
+            ..Description::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: addr(n).ip(),
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: addr(n).ip(),
         gossip_port: 7946,
-        state: NodeState::Ready,
-        message: String::new(),
-        impaired: None,
         certified: 0,
         ingress_ip: None,
-        manager_addr: None,
     }
 }
 
@@ -54,13 +55,16 @@ fn network(name: &str, vni: u32) -> Network {
         spec: NetworkSpec {
             name: name.to_owned(),
             ingress: name == "ingress",
+            ipam: Ipam {
+                config: vec![Subnet {
+                    cidr: format!("10.{second}.0.0/16").parse().unwrap(),
+                    // Apart from the endpoints, which begin with the first address.
+                    gateway: [10, second, 255, 254].into(),
+                }],
+            },
             ..NetworkSpec::default()
         },
         vni,
-        subnets: vec![Subnet {
-            cidr: format!("10.{second}.0.0/16").parse().unwrap(),
-            gateway: [10, second, 255, 254].into(),
-        }],
     }
 }
 
@@ -87,8 +91,10 @@ fn service(n: usize) -> ServiceView {
             target: network.to_string(),
             aliases: Vec::new(),
         });
-        let ip = ip_of(60_000 + n, n);
-        vips.push(Vip { network, ip });
+        vips.push(Vip {
+            network,
+            addr: ip_of(60_000 + n, n).into(),
+        });
     }
     ServiceView {
         id: ServiceId(format!("service{n}")),
@@ -129,7 +135,7 @@ pub(super) fn orders() -> Assignment {
             networks: vec![network("back", 4096 + 100), network("ingress", 4096 + 101)],
             services: (0..SERVICES).map(service).collect(),
             ending: Vec::new(),
-            endpoints: endpoints.map(endpoint_view).collect(),
+            endpoints: endpoints.map(|n| Arc::new(endpoint_view(n))).collect(),
             peers: Vec::new(),
             gossip_keys: Vec::new(),
         }),

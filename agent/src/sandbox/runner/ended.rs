@@ -139,7 +139,7 @@ fn remove_file(path: PathBuf) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use weft_model::id::NodeId;
-    use weft_model::objects::TaskState;
+    use weft_model::objects::{ContainerStatus, TaskState};
 
     use super::*;
 
@@ -153,7 +153,7 @@ mod tests {
             since: 7,
             message: "ended".to_owned(),
             err: "task: exit code 3".to_owned(),
-            exit_code: Some(3),
+            container: ContainerStatus { exit_code: Some(3) },
         }
     }
 

@@ -8,9 +8,9 @@ use weft_dataplane::{Port, PortCounters};
 use weft_model::assignment::{EndpointView, NodeView, ServiceView, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId};
 use weft_model::objects::{
-    Affinity, Availability, ConnectionPolicy, EndingService, EndpointMode, Mac as PeerMac, Meta,
-    Network, NetworkAttachmentSpec, NetworkSpec, Node, NodeState, PortSpec, PublishMode, Role,
-    ServiceMode, StaticPeer, Subnet, Vip,
+    Affinity, ConnectionPolicy, Description, EndingService, EndpointMode, Ipam, Mac as PeerMac,
+    Meta, Network, NetworkAttachmentSpec, NetworkSpec, Node, NodeSpec, NodeState, NodeStatus,
+    PortSpec, PublishMode, ServiceMode, StaticPeer, Subnet, Vip,
 };
 use weft_model::records::{EndpointRecord, NodeRecord};
 use weft_sys::netns::Netns;
@@ -58,20 +58,22 @@ pub(super) fn node(n: u8) -> Node {
     Node {
         id: node_id(n),
         meta: Meta::default(),
-        role: Role::Worker,
-        availability: Availability::Active,
-        labels: BTreeMap::new(),
-        hostname: format!("node{n}"),
-        engine_version: "1".to_owned(),
-        addr: [192, 0, 2, n].into(),
+        spec: NodeSpec::default(),
+        description: Description {
+            hostname: format!("node{n}"),
+            ..Description::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: [192, 0, 2, n].into(),
+            impaired: None,
+        },
+        manager_status: None,
         data_path_addr: [192, 0, 2, n].into(),
         gossip_port: 7946,
-        state: NodeState::Ready,
-        message: String::new(),
-        impaired: None,
         certified: 0,
         ingress_ip: Some([10, 0, 2, 200 + n].into()),
-        manager_addr: None,
     }
 }
 
@@ -83,13 +85,15 @@ fn network(n: u8) -> Network {
         spec: NetworkSpec {
             name: name.to_owned(),
             ingress: name == "ingress",
+            ipam: Ipam {
+                config: vec![Subnet {
+                    cidr: format!("10.0.{n}.0/24").parse().unwrap(),
+                    gateway: [10, 0, n, 254].into(),
+                }],
+            },
             ..NetworkSpec::default()
         },
         vni: 4097 + u32::from(n),
-        subnets: vec![Subnet {
-            cidr: format!("10.0.{n}.0/24").parse().unwrap(),
-            gateway: [10, 0, n, 254].into(),
-        }],
     }
 }
 
@@ -100,7 +104,7 @@ fn service(n: u8) -> ServiceView {
     };
     let vip = |network: u8| Vip {
         network: NetworkId::from(NETWORKS[usize::from(network)]),
-        ip: [10, 0, network, 100 + n].into(),
+        addr: IpAddr::from([10, 0, network, 100 + n]).into(),
     };
     // Of the last, one of two ports has the number of another one.
     let port = |published, mode| PortSpec {
@@ -166,7 +170,8 @@ impl World {
     }
 
     fn view(&self, id: &EndpointId) -> Option<&EndpointView> {
-        self.shared.endpoints.iter().find(|view| view.id == *id)
+        let mut views = self.shared.endpoints.iter().map(|view| &**view);
+        views.find(|view| view.id == *id)
     }
 
     /// The orders name an endpoint, or name it otherwise.
@@ -188,7 +193,7 @@ impl World {
         };
         self.revoke(n);
         let place = usize::from(at) % (self.shared.endpoints.len() + 1);
-        self.shared.endpoints.insert(place, view);
+        self.shared.endpoints.insert(place, Arc::new(view));
     }
 
     fn revoke(&mut self, n: u8) {

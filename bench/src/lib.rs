@@ -1,0 +1,54 @@
+//! `weft bench`: measures a data plane, side by side with others, in labs that are made for it. The
+//! two sides take turns, so that a machine that changes its mind hits both.
+//!
+//! | command | what | where |
+//! |---|---|---|
+//! | `overlay` | between two nodes, against what the kernel, or Open vSwitch, has | `overlay/` |
+//! | `mesh` | a published port, against HAProxy and nginx | `mesh/` |
+//! | `builds` | both, this build against another one | `builds.rs` |
+//!
+//! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
+//! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
+//! `picture.rs` show it.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod builds;
+mod figures;
+mod load;
+mod measure;
+mod mesh;
+mod overlay;
+mod pairs;
+mod picture;
+mod report;
+mod run;
+mod setting;
+mod side;
+mod trial;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use weft_cli::{MoreCommand, Printer};
+
+use args::{BenchArgs, BenchCommand};
+
+/// `weft bench`, for [`weft_cli::main`].
+#[must_use]
+pub fn command() -> MoreCommand {
+    MoreCommand {
+        command: BenchArgs::command,
+        run,
+    }
+}
+
+fn run(matches: &ArgMatches, out: &mut Printer) -> anyhow::Result<ExitCode> {
+    match BenchArgs::from_arg_matches(matches)?.command {
+        BenchCommand::Overlay(args) => overlay::run(&args, out),
+        BenchCommand::Mesh(args) => mesh::run(&args, out),
+        BenchCommand::Builds(args) => builds::run(&args, out),
+    }
+}

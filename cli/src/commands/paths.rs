@@ -1,0 +1,18 @@
+//! Paths of objects in the node API (`weft_model::api`).
+
+use weft_client::segment;
+
+/// Of a service.
+pub(super) fn service(name: &str) -> String {
+    format!("/v1/services/{}", segment(name))
+}
+
+/// Of the tasks of a service.
+pub(super) fn tasks(service_name: &str) -> String {
+    format!("{}/tasks", service(service_name))
+}
+
+/// Of a network.
+pub(super) fn network(name: &str) -> String {
+    format!("/v1/networks/{}", segment(name))
+}

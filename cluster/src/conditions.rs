@@ -1,0 +1,60 @@
+//! Where one object stands, as far as it says so by itself. Commands, passes and the index ask the
+//! same questions.
+
+use weft_model::objects::{
+    Availability, Node, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
+};
+
+/// True when new tasks may be placed on the node.
+pub(super) fn is_eligible(node: &Node) -> bool {
+    node.status.state == NodeState::Ready
+        && node.spec.availability == Availability::Active
+        && node.status.impaired.is_none()
+}
+
+/// True when the node's tasks are to go elsewhere, now or after a while.
+pub(super) fn is_away(node: &Node) -> bool {
+    node.status.state == NodeState::Down
+        || node.spec.availability == Availability::Drain
+        || node.status.impaired.is_some()
+}
+
+/// True for a wanted task that has not ended.
+pub(super) fn is_active(task: &Task) -> bool {
+    is_wanted(task) && !task.status.state.is_terminal()
+}
+
+/// True while a task counts as load of its node.
+pub(super) fn is_carried(task: &Task) -> bool {
+    is_active(task) && task.status.state >= TaskState::Assigned
+}
+
+/// True while the cluster wants the task in its slot.
+pub(super) fn is_wanted(task: &Task) -> bool {
+    task.desired <= TaskState::Running
+}
+
+/// True when a task that ended is to be replaced.
+pub(super) fn should_restart(task: &Task) -> bool {
+    match task.spec.restart.condition {
+        RestartCondition::Any => true,
+        RestartCondition::OnFailure => task.status.state != TaskState::Complete,
+        RestartCondition::None => false,
+    }
+}
+
+/// True while the task's addresses must not be given to anyone else. A task on a node that is down
+/// may still run there, so only its end frees them.
+pub(super) fn holds_addresses(task: &Task) -> bool {
+    !task.status.state.is_terminal()
+}
+
+/// True while the task may yet use addresses: allocation is worth trying.
+pub(super) fn wants_addresses(task: &Task) -> bool {
+    task.status.state == TaskState::New && task.desired <= TaskState::Running
+}
+
+/// True for a service with one task on each node.
+pub(super) fn is_global(service: &Service) -> bool {
+    service.spec.mode == ServiceMode::Global
+}

@@ -1,0 +1,287 @@
+//! Ways to objects by what they say of themselves: of which service they are, on which node, by
+//! which name or address, and what is left to do about them.
+//!
+//! Each object has its own entries, and a change of it changes no others. So a command or a pass
+//! that asks here looks at what it is about, however much there is beside.
+
+use std::net::IpAddr;
+
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
+use weft_model::id::{NetworkId, NodeId, ServiceId};
+use weft_model::objects::{Endpoint, Network, Node, Service, StaticPeer, Task, TaskState, Vip};
+
+use super::conditions::{
+    holds_addresses, is_away, is_carried, is_global, is_wanted, should_restart, wants_addresses,
+};
+use super::object::{Object, ObjectId};
+
+/// What objects are found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// Tasks of a service, and endpoints that are its replicas.
+    Service(ServiceId),
+    /// Tasks and endpoints of a node.
+    Node(NodeId),
+    /// Tasks that the cluster wants on a node.
+    WantedOn(NodeId),
+    /// What is on a network: services, removed ones, tasks, endpoints, peers.
+    Network(NetworkId),
+    /// Nodes, networks and services of a name, as [`folded`].
+    Name(String),
+    /// Services and endpoints that have a name on a network, as [`folded`].
+    NameOn(NetworkId, String),
+    /// Who holds an address on a network. Nodes are not here: what they have on the ingress network
+    /// follows from two objects.
+    Address(NetworkId, IpAddr),
+    /// Nodes by their address on the ingress network.
+    IngressAddress(IpAddr),
+    /// Nodes and peers by where their VXLAN datagrams go.
+    Vtep(IpAddr),
+    /// Nodes by where they hear gossip.
+    Gossip(IpAddr, u16),
+    /// Services that publish a port of that number.
+    Port(u16),
+    /// The ingress network.
+    Ingress,
+    /// Services with a task on each node.
+    Global,
+    /// Nodes whose tasks are to go elsewhere, now or after a while.
+    Away,
+    /// Ended tasks that nobody wants any more, by their slot, or their node where slots are 0.
+    History(ServiceId, u32, Option<NodeId>),
+    /// Wanted tasks that ended and are to be replaced.
+    Ended,
+    /// Tasks that wait for their restart delay.
+    Delayed,
+    /// Unwanted tasks that nothing is left of.
+    Dead,
+    /// Tasks and nodes without the addresses that they are to have.
+    Unaddressed,
+    /// Tasks that wait for a node.
+    Unplaced,
+}
+
+impl Key {
+    /// Where an ended task that nobody wants any more is remembered.
+    pub(super) fn history_of(task: &Task) -> Self {
+        let node = task.node.clone().filter(|_| task.slot == 0);
+        Self::History(task.service.clone(), task.slot, node)
+    }
+}
+
+/// One spelling of all names that DNS takes for one ([`weft_model::names::same`]).
+pub(super) fn folded(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+/// Entries of all objects. A copy is two pointers.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    entries: RedBlackTreeSetSync<(Key, ObjectId)>,
+    /// Tasks that nodes have to carry; nodes with none are left out.
+    loads: RedBlackTreeMapSync<NodeId, usize>,
+}
+
+impl Index {
+    /// An object is there, changes or goes.
+    pub(super) fn replace(&mut self, id: &ObjectId, old: Option<&Object>, new: Option<&Object>) {
+        let [before, after] = [old, new].map(|object| object.map(keys).unwrap_or_default());
+        for key in &before {
+            if after.binary_search(key).is_err() {
+                self.entries.remove_mut(&(key.clone(), id.clone()));
+            }
+        }
+        for key in after {
+            if before.binary_search(&key).is_err() {
+                self.entries.insert_mut((key, id.clone()));
+            }
+        }
+        let [was, is] = [old, new].map(|object| object.and_then(burdened));
+        if was != is {
+            if let Some(node) = was {
+                self.set_load(node, self.load(node).saturating_sub(1));
+            }
+            if let Some(node) = is {
+                self.set_load(node, self.load(node) + 1);
+            }
+        }
+    }
+
+    fn set_load(&mut self, node: &NodeId, load: usize) {
+        if load == 0 {
+            self.loads.remove_mut(node);
+        } else {
+            self.loads.insert_mut(node.clone(), load);
+        }
+    }
+
+    /// Tasks that a node has to carry.
+    pub(super) fn load(&self, node: &NodeId) -> usize {
+        self.loads.get(node).copied().unwrap_or(0)
+    }
+
+    /// Objects of that key, in the order of their ids, from `first` on: kinds come one after the
+    /// other.
+    pub(super) fn listed(&self, key: Key, first: ObjectId) -> impl Iterator<Item = &ObjectId> {
+        let entries = self
+            .entries
+            .range::<(Key, ObjectId), _>((key.clone(), first)..);
+        entries
+            .take_while(move |(at, _)| *at == key)
+            .map(|(_, id)| {
+                #[cfg(test)]
+                super::table::looks::count();
+                id
+            })
+    }
+
+    /// Addresses that something other than a node holds on a network, in order, from `first` on; one
+    /// that two hold comes twice.
+    pub(super) fn addresses(
+        &self,
+        network: &NetworkId,
+        first: IpAddr,
+    ) -> impl Iterator<Item = IpAddr> {
+        let first = (Key::Address(network.clone(), first), ObjectId::Cluster);
+        let entries = self.entries.range::<(Key, ObjectId), _>(first..);
+        entries.map_while(move |(key, _)| match key {
+            Key::Address(at, ip) if at == network => {
+                #[cfg(test)]
+                super::table::looks::count();
+                Some(*ip)
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The node that has to carry it.
+fn burdened(object: &Object) -> Option<&NodeId> {
+    match object {
+        Object::Task(task) if is_carried(task) => task.node.as_ref(),
+        _ => None,
+    }
+}
+
+/// What an object is found by, in order.
+fn keys(object: &Object) -> Vec<Key> {
+    let mut keys = match object {
+        Object::Cluster(_) | Object::Secrets(_) | Object::Counters(_) | Object::Cursor(_) => {
+            Vec::new()
+        }
+        Object::Node(node) => of_node(node),
+        Object::Network(network) => of_network(network),
+        Object::Service(service) => of_service(service),
+        Object::Ending(service) => vips(&service.vips),
+        Object::Task(task) => of_task(task),
+        Object::Endpoint(endpoint) => of_endpoint(endpoint),
+        Object::Peer(peer) => of_peer(peer),
+    };
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn of_node(node: &Node) -> Vec<Key> {
+    let mut keys = vec![
+        Key::Name(folded(&node.description.hostname)),
+        Key::Vtep(node.data_path_addr),
+        Key::Gossip(node.status.addr, node.gossip_port),
+        node.ingress_ip
+            .map_or(Key::Unaddressed, Key::IngressAddress),
+    ];
+    keys.extend(is_away(node).then_some(Key::Away));
+    keys
+}
+
+fn of_network(network: &Network) -> Vec<Key> {
+    let mut keys = vec![Key::Name(folded(&network.spec.name))];
+    keys.extend(network.spec.ingress.then_some(Key::Ingress));
+    keys
+}
+
+/// Addresses on their networks.
+fn vips(vips: &[Vip]) -> Vec<Key> {
+    let keys = vips.iter().flat_map(|vip| {
+        [
+            Key::Network(vip.network.clone()),
+            Key::Address(vip.network.clone(), vip.addr.addr()),
+        ]
+    });
+    keys.collect()
+}
+
+fn of_service(service: &Service) -> Vec<Key> {
+    let name = &service.spec.name;
+    let mut keys = vips(&service.endpoint.vips);
+    keys.push(Key::Name(folded(name)));
+    keys.extend(is_global(service).then_some(Key::Global));
+    let ports = service.endpoint.ports.iter();
+    keys.extend(ports.map(|port| Key::Port(port.published)));
+    for attachment in &service.spec.task.networks {
+        let network = NetworkId(attachment.target.clone());
+        let names = std::iter::once(name).chain(&attachment.aliases);
+        keys.extend(names.map(|name| Key::NameOn(network.clone(), folded(name))));
+        keys.push(Key::Network(network));
+    }
+    keys
+}
+
+fn of_task(task: &Task) -> Vec<Key> {
+    let state = task.status.state;
+    let (wanted, ended) = (is_wanted(task), state.is_terminal());
+    let mut keys = vec![Key::Service(task.service.clone())];
+    if let Some(node) = &task.node {
+        keys.push(Key::Node(node.clone()));
+        keys.extend(wanted.then(|| Key::WantedOn(node.clone())));
+    }
+    for attachment in &task.attachments {
+        let network = &attachment.network;
+        keys.push(Key::Network(network.clone()));
+        if holds_addresses(task) {
+            let ips = attachment.ips();
+            keys.extend(ips.map(|ip| Key::Address(network.clone(), ip)));
+        }
+    }
+    if !wanted && ended {
+        keys.push(Key::history_of(task));
+    }
+    let dead =
+        !wanted && (state < TaskState::Assigned || (task.desired == TaskState::Remove && ended));
+    let waits = state == TaskState::Pending && task.desired == TaskState::Running;
+    let lists = [
+        (wanted && ended && should_restart(task), Key::Ended),
+        (task.desired == TaskState::Ready, Key::Delayed),
+        (dead, Key::Dead),
+        (wants_addresses(task), Key::Unaddressed),
+        (waits, Key::Unplaced),
+    ];
+    keys.extend(
+        lists
+            .into_iter()
+            .filter_map(|(on, list)| on.then_some(list)),
+    );
+    keys
+}
+
+fn of_endpoint(endpoint: &Endpoint) -> Vec<Key> {
+    let attachment = &endpoint.attachment;
+    let network = &attachment.network;
+    let mut keys = vec![
+        Key::Node(endpoint.node.clone()),
+        Key::Network(network.clone()),
+        Key::NameOn(network.clone(), folded(&endpoint.name)),
+    ];
+    let ips = attachment.ips();
+    keys.extend(ips.map(|ip| Key::Address(network.clone(), ip)));
+    keys.extend(endpoint.service.clone().map(Key::Service));
+    keys
+}
+
+fn of_peer(peer: &StaticPeer) -> Vec<Key> {
+    vec![
+        Key::Network(peer.network.clone()),
+        Key::Address(peer.network.clone(), peer.ip),
+        Key::Vtep(peer.vtep),
+    ]
+}

@@ -1,0 +1,65 @@
+//! Calls about nodes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::objects::{Availability, Node};
+
+/// A row of `weft node ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeRow {
+    /// The node. Its part as a manager says who leads and who answers, as the manager that answers
+    /// knows.
+    #[serde(flatten)]
+    pub node: Node,
+    /// True for the node that answers.
+    #[serde(rename = "Self")]
+    pub is_self: bool,
+    /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<NodeSight>,
+    /// A second machine has shown the node's identity in the last half minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<NodeClone>,
+}
+
+/// Two machines with one identity: a data directory was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeClone {
+    /// Address of the one with the session.
+    pub first: IpAddr,
+    /// Address of the one that was refused.
+    pub second: IpAddr,
+}
+
+/// Whom the gossip of a node sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeSight {
+    /// Other members.
+    pub others: u32,
+    /// How many of them it sees.
+    pub seen: u32,
+    /// Names of those that it does not see; not all, where they are very many.
+    pub unseen: Vec<String>,
+}
+
+/// `weft node rm`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NodeRemove {
+    /// Also a node that is not down.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `weft node update`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NodeUpdate {
+    /// Whether the scheduler may use the node.
+    pub availability: Availability,
+}

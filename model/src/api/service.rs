@@ -1,0 +1,99 @@
+//! Calls about services and their tasks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, Task};
+
+/// A service and how many of its tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceDetail {
+    /// The service.
+    #[serde(flatten)]
+    pub service: Service,
+    /// How many of its tasks run.
+    #[serde(rename = "ServiceStatus")]
+    pub status: ServiceStatus,
+    /// Published ports that a node could not bind, for people.
+    pub port_errors: Vec<String>,
+}
+
+/// How many tasks of a service run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Tasks in state running.
+    #[serde(rename = "RunningTasks")]
+    pub running: u32,
+    /// Tasks wanted.
+    #[serde(rename = "DesiredTasks")]
+    pub desired: u32,
+}
+
+/// `weft service scale`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Scale {
+    /// Wanted number of tasks.
+    pub replicas: u32,
+}
+
+/// `weft service update`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ServiceUpdate {
+    /// Ports to publish; one that is published already stays as it is.
+    #[serde(default)]
+    pub publish_add: Vec<PortSpec>,
+    /// Ports to take back, by target and protocol; a published port of 0 and no address stand for
+    /// every one of that target.
+    #[serde(default)]
+    pub publish_rm: Vec<PortSpec>,
+    /// Which connections stay together. This and the fields after it are a [`ConnectionPolicy`]:
+    /// what is absent stays.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// Replicas on the node go first.
+    #[serde(default)]
+    pub local_first: Option<bool>,
+    /// Connections at most; 0 takes the limit away.
+    #[serde(default)]
+    pub limit_connections: Option<u32>,
+    /// Connections of one client at most; 0 takes the limit away.
+    #[serde(default)]
+    pub limit_client_connections: Option<u32>,
+    /// Whether `network connect` on a worker may make replicas; absent, it stays.
+    #[serde(default)]
+    pub attach: Option<bool>,
+}
+
+impl ServiceUpdate {
+    /// The policy after the update.
+    #[must_use]
+    pub fn connections(&self, before: ConnectionPolicy) -> ConnectionPolicy {
+        ConnectionPolicy {
+            affinity: self.affinity.unwrap_or(before.affinity),
+            local_first: self.local_first.unwrap_or(before.local_first),
+            limit: self.limit_connections.unwrap_or(before.limit),
+            limit_per_client: self
+                .limit_client_connections
+                .unwrap_or(before.limit_per_client),
+        }
+    }
+}
+
+/// A row of `weft service ps` and `weft node ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskRow {
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+    /// Host name of its node; empty before it is assigned.
+    pub node_name: String,
+    /// The node is down, carries no traffic, or is no member any more: what it reported last is all that is known.
+    #[serde(default)]
+    pub node_down: bool,
+    /// Ports of its service that are published on its node alone; of a task that has ended none.
+    #[serde(default)]
+    pub host_ports: Vec<PortSpec>,
+}

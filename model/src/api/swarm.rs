@@ -1,0 +1,172 @@
+//! The node itself, and becoming part of a swarm.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+use crate::objects::Role;
+
+/// What this node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Info {
+    /// Version of `weftd`.
+    #[serde(rename = "ServerVersion")]
+    pub version: String,
+    /// `--name`, or the host name.
+    pub name: String,
+    /// Process id of `weftd`.
+    pub pid: u32,
+    /// Whether it is part of a swarm.
+    pub swarm: SwarmState,
+    /// Warnings that a person should see (no `nft`, busy ports, …).
+    pub warnings: Vec<String>,
+}
+
+/// Whether a node is part of a swarm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "LocalNodeState", rename_all = "lowercase")]
+pub enum SwarmState {
+    /// It is not.
+    #[default]
+    Inactive,
+    /// It is.
+    Active(SwarmInfo),
+}
+
+impl SwarmState {
+    /// The membership, when there is one.
+    #[must_use]
+    pub const fn active(&self) -> Option<&SwarmInfo> {
+        match self {
+            Self::Inactive => None,
+            Self::Active(swarm) => Some(swarm),
+        }
+    }
+}
+
+/// Membership of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmInfo {
+    /// Which cluster.
+    pub cluster: ClusterInfo,
+    /// This node.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Address that others reach it at.
+    #[serde(rename = "NodeAddr")]
+    pub addr: IpAddr,
+    /// It is a manager, by its certificate.
+    pub control_available: bool,
+    /// Managers that it knows.
+    #[serde(rename = "RemoteManagers")]
+    pub managers: Vec<RemoteManager>,
+    /// True while the session to a manager is open.
+    pub connected: bool,
+    /// Why it is not, while it is not.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// When the last attempt failed: Unix milliseconds, written as RFC 3339.
+    #[serde(default, with = "crate::time::maybe_rfc3339")]
+    pub error_at: Option<u64>,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// Unique.
+    #[serde(rename = "ID")]
+    pub id: String,
+}
+
+/// A manager that a node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RemoteManager {
+    /// `host:port`
+    pub addr: String,
+}
+
+/// `weft swarm init`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmInit {
+    /// Address or interface, with an optional port.
+    pub advertise_addr: Option<String>,
+    /// Address or interface, with an optional port; default `0.0.0.0:2377`, or `[::]:2377` with an
+    /// IPv6 advertise address.
+    pub listen_addr: Option<String>,
+    /// Address or interface, without a port.
+    pub data_path_addr: Option<String>,
+    /// 1024-49151; default 4789.
+    pub data_path_port: Option<u16>,
+    /// Pools for network subnets; default `10.0.0.0/8`, and unique local prefixes for IPv6.
+    #[serde(default)]
+    pub default_addr_pool: Vec<IpNet>,
+    /// Prefix length of the subnets; default 24.
+    #[serde(rename = "SubnetSize")]
+    pub default_addr_pool_mask_length: Option<u8>,
+}
+
+/// Answer to [`SwarmInit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmInitReply {
+    /// The first manager.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Token for workers.
+    pub worker_token: String,
+    /// `host:port` to join at.
+    pub manager_addr: String,
+}
+
+/// `weft swarm join`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmJoin {
+    /// `SWMTKN-1-…`
+    #[serde(rename = "JoinToken")]
+    pub token: String,
+    /// `host:port` of a manager.
+    pub remote_addr: String,
+    /// As for init.
+    pub advertise_addr: Option<String>,
+    /// As for init.
+    pub listen_addr: Option<String>,
+    /// As for init.
+    pub data_path_addr: Option<String>,
+}
+
+/// Answer to [`SwarmJoin`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmJoinReply {
+    /// The new node.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Role that the token gave.
+    pub role: Role,
+}
+
+/// `weft swarm leave`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmLeave {
+    /// Leave even as the last manager.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `weft swarm join-token`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JoinToken {
+    /// `SWMTKN-1-…`
+    pub token: String,
+    /// `host:port` to join at.
+    pub manager_addr: String,
+}

@@ -1,0 +1,225 @@
+//! Networks, and what is on them without being a node.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::mac::Mac;
+use super::meta::Meta;
+use crate::id::{NetworkId, PeerId};
+
+/// What carries a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// VXLAN between nodes.
+    #[default]
+    Overlay,
+}
+
+/// Where a network is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// On every node.
+    #[default]
+    Swarm,
+}
+
+/// One subnet of a network. Its gateway is always the first address of the range, and may be left
+/// out of what is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", try_from = "SubnetRequest")]
+pub struct Subnet {
+    /// Range of the subnet.
+    #[serde(rename = "Subnet")]
+    pub cidr: IpNet,
+    /// First host address; answered by the data plane, never by a host.
+    pub gateway: IpAddr,
+}
+
+impl From<IpNet> for Subnet {
+    fn from(cidr: IpNet) -> Self {
+        let gateway = match cidr.network() {
+            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),
+        };
+        Self { cidr, gateway }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct SubnetRequest {
+    subnet: IpNet,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+}
+
+impl TryFrom<SubnetRequest> for Subnet {
+    type Error = GatewayError;
+
+    fn try_from(request: SubnetRequest) -> Result<Self, GatewayError> {
+        let subnet = Self::from(request.subnet);
+        match request.gateway {
+            Some(asked) if asked != subnet.gateway => Err(GatewayError { asked, subnet }),
+            _ => Ok(subnet),
+        }
+    }
+}
+
+/// A gateway that is another address than the first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{asked} cannot be the gateway of subnet {}: that is always the first address, {}; leave it out",
+    .subnet.cidr,
+    .subnet.gateway
+)]
+pub struct GatewayError {
+    asked: IpAddr,
+    subnet: Subnet,
+}
+
+/// The addresses of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Ipam {
+    /// Its subnets. In a request those that are wanted, where none means one from the pool; of a
+    /// network all that it has, the primary one first.
+    #[serde(default)]
+    pub config: Vec<Subnet>,
+}
+
+impl FromIterator<IpNet> for Ipam {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(subnets: I) -> Self {
+        Self {
+            config: subnets.into_iter().map(Subnet::from).collect(),
+        }
+    }
+}
+
+/// What a user asks a network to be. What is not known here is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Unique name.
+    pub name: String,
+    /// There is one.
+    #[serde(default)]
+    pub driver: Driver,
+    /// There is one.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Also allocate an IPv6 subnet, when none is asked for.
+    #[serde(default, rename = "EnableIPv6")]
+    pub ipv6: bool,
+    /// Its subnets.
+    #[serde(default, rename = "IPAM")]
+    pub ipam: Ipam,
+    /// No way to the outside: no `eth1`, no forwarding of outside names.
+    #[serde(default)]
+    pub internal: bool,
+    /// The network that published ports travel on; there is one.
+    #[serde(default)]
+    pub ingress: bool,
+    /// `network connect` may join it, on any node; services may in any case.
+    #[serde(default = "yes")]
+    pub attachable: bool,
+    /// `--opt k=v`.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// `--label k=v`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            driver: Driver::default(),
+            scope: Scope::default(),
+            ipv6: false,
+            ipam: Ipam::default(),
+            internal: false,
+            ingress: false,
+            attachable: true,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A network with everything that was allocated for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Unique.
+    #[serde(rename = "Id")]
+    pub id: NetworkId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// As asked for, with the subnets that it got.
+    #[serde(flatten)]
+    pub spec: NetworkSpec,
+    /// VXLAN network identifier, from 4096.
+    #[serde(rename = "VNI")]
+    pub vni: u32,
+}
+
+impl Network {
+    /// The subnets: the first is the primary one.
+    #[must_use]
+    pub fn subnets(&self) -> &[Subnet] {
+        &self.spec.ipam.config
+    }
+
+    /// An address on the network, with the prefix length of its subnet; that of one address alone
+    /// where no subnet has it.
+    #[must_use]
+    pub fn with_prefix(&self, ip: IpAddr) -> IpNet {
+        let subnet = self.subnets().iter().find(|s| s.cidr.contains(&ip));
+        subnet
+            .and_then(|s| IpNet::new(ip, s.cidr.prefix_len()).ok())
+            .unwrap_or_else(|| IpNet::from(ip))
+    }
+
+    /// The IPv6 address of the holder of `ip` on a network with both families: the network's first
+    /// IPv6 subnet (never smaller than a /96), and `ip` in the last 32 bits.
+    #[must_use]
+    pub fn twin(&self, ip: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.subnets().iter().find_map(|s| match s.cidr {
+            IpNet::V6(cidr) => {
+                let high = u128::from(cidr.network());
+                Some(Ipv6Addr::from(high | u128::from(u32::from(ip))))
+            }
+            IpNet::V4(_) => None,
+        })
+    }
+}
+
+/// An endpoint outside the cluster: a plain Linux vxlan device, a hardware VTEP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticPeer {
+    /// Unique.
+    #[serde(rename = "ID")]
+    pub id: PeerId,
+    /// Network that it belongs to.
+    #[serde(rename = "NetworkID")]
+    pub network: NetworkId,
+    /// Its address inside the network.
+    #[serde(rename = "IP")]
+    pub ip: IpAddr,
+    /// Its Ethernet address.
+    #[serde(rename = "MacAddress")]
+    pub mac: Mac,
+    /// Where its frames go to and come from.
+    #[serde(rename = "VTEP")]
+    pub vtep: IpAddr,
+}

@@ -1,0 +1,196 @@
+//! Services: what somebody wants to run, how often, and how it is reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::meta::Meta;
+use super::port::PortSpec;
+use super::task_spec::TaskSpec;
+use crate::id::{NetworkId, ServiceId};
+
+/// How many tasks a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ModeObject", into = "ModeObject")]
+pub enum ServiceMode {
+    /// A fixed number, spread over the nodes.
+    Replicated {
+        /// Wanted number of running tasks.
+        replicas: u32,
+    },
+    /// One on each node.
+    Global,
+}
+
+impl Default for ServiceMode {
+    fn default() -> Self {
+        Self::Replicated { replicas: 1 }
+    }
+}
+
+/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum ModeObject {
+    #[serde(rename_all = "PascalCase")]
+    Replicated {
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    Global {},
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl From<ModeObject> for ServiceMode {
+    fn from(mode: ModeObject) -> Self {
+        match mode {
+            ModeObject::Replicated { replicas } => Self::Replicated { replicas },
+            ModeObject::Global {} => Self::Global,
+        }
+    }
+}
+
+impl From<ServiceMode> for ModeObject {
+    fn from(mode: ServiceMode) -> Self {
+        match mode {
+            ServiceMode::Replicated { replicas } => Self::Replicated { replicas },
+            ServiceMode::Global => Self::Global {},
+        }
+    }
+}
+
+/// How a service name resolves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointMode {
+    /// To one virtual address.
+    #[default]
+    Vip,
+    /// To the addresses of the tasks.
+    Dnsrr,
+}
+
+/// How a service is reached. What is not known here is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// VIP or DNS round robin.
+    pub mode: EndpointMode,
+    /// Published ports.
+    pub ports: Vec<PortSpec>,
+}
+
+/// Which connections of a client stay together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// None: each goes where the load is least.
+    #[default]
+    None,
+    /// All from one client address go to one replica, whatever node they come by.
+    Client,
+}
+
+/// How new connections to a service find a replica, and how many there may be. A change touches no
+/// connection that is open. What is not known here is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ConnectionPolicy {
+    /// Which connections of a client stay together.
+    pub affinity: Affinity,
+    /// Replicas on the client's node, or the node that the client came to, go first while they have
+    /// little more to do than the others.
+    pub local_first: bool,
+    /// Connections at most that replicas have open on one network, cluster-wide as far as the node
+    /// that takes the next one knows; 0 is no limit.
+    pub limit: u32,
+    /// Connections at most that one client address has open through one node; 0 is no limit.
+    pub limit_per_client: u32,
+}
+
+/// What a user asks a service to be. What is not known here, and so would not be carried out, is
+/// refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Unique, a DNS label, at most 63 characters.
+    pub name: String,
+    /// `--label k=v`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What its tasks are made of. They share it.
+    #[serde(rename = "TaskTemplate")]
+    pub task: Arc<TaskSpec>,
+    /// Replicated or global; one replica when absent.
+    #[serde(default)]
+    pub mode: ServiceMode,
+    /// How it is reached.
+    #[serde(default, rename = "EndpointSpec")]
+    pub endpoint: EndpointSpec,
+    /// How connections find a replica.
+    #[serde(default)]
+    pub connections: ConnectionPolicy,
+    /// `network connect` on a worker may make endpoints that are its replicas or have its names; on
+    /// a manager it may in any case.
+    #[serde(default)]
+    pub attach: bool,
+}
+
+/// A virtual address of a service on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// On which network.
+    #[serde(rename = "NetworkID")]
+    pub network: NetworkId,
+    /// The address, with the prefix length of its subnet.
+    #[serde(rename = "Addr")]
+    pub addr: IpNet,
+}
+
+/// What a service got to be reached by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceEndpoint {
+    /// The ports of the spec with dynamic ones filled in.
+    pub ports: Vec<PortSpec>,
+    /// One of each address family per network, IPv4 first; empty with `dnsrr`.
+    #[serde(rename = "VirtualIPs")]
+    pub vips: Vec<Vip>,
+}
+
+/// A service with everything that was allocated for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Service {
+    /// Unique.
+    #[serde(rename = "ID")]
+    pub id: ServiceId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// As asked for, network targets resolved to ids.
+    pub spec: ServiceSpec,
+    /// Ports and virtual addresses that it has.
+    pub endpoint: ServiceEndpoint,
+}
+
+/// What is left of a service that was removed while tasks of it have not ended: connections that are
+/// open to them go on, and nobody else gets its virtual addresses meanwhile. Its name and its ports
+/// are free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EndingService {
+    /// The id that it had.
+    #[serde(rename = "ID")]
+    pub id: ServiceId,
+    /// The name that it had, for people.
+    pub name: String,
+    /// Its virtual addresses.
+    #[serde(rename = "VirtualIPs")]
+    pub vips: Vec<Vip>,
+}

@@ -1,0 +1,127 @@
+//! Tasks: attempts to run one replica of a service.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::Attachment;
+use super::meta::{Meta, Version};
+use super::task_spec::TaskSpec;
+use crate::id::{NodeId, ServiceId, TaskId};
+
+/// Task states in order (SwarmKit's task model). An observed state never goes backwards.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Created by the orchestrator.
+    #[default]
+    New = 0,
+    /// Addresses are allocated.
+    Pending = 64,
+    /// A node was chosen.
+    Assigned = 192,
+    /// The node took it.
+    Accepted = 256,
+    /// The sandbox is being made.
+    Preparing = 320,
+    /// Ready to start.
+    Ready = 384,
+    /// The process is being started.
+    Starting = 448,
+    /// Running and healthy.
+    Running = 512,
+    /// Ended with success.
+    Complete = 576,
+    /// Stopped on request.
+    Shutdown = 640,
+    /// Ended with an error.
+    Failed = 704,
+    /// Could not be started.
+    Rejected = 768,
+    /// Only as a desired state: forget it once it ended.
+    Remove = 800,
+    /// Its node is gone for good.
+    Orphaned = 832,
+}
+
+impl TaskState {
+    /// True once the task will never run again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+}
+
+/// What is known of a task's program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerStatus {
+    /// Exit code of the process, once it ended.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+}
+
+/// What is known of a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskStatus {
+    /// Observed state.
+    pub state: TaskState,
+    /// Moment of the last change: Unix milliseconds, written as RFC 3339.
+    #[serde(rename = "Timestamp", with = "crate::time::rfc3339")]
+    pub since: u64,
+    /// What happened, for people.
+    pub message: String,
+    /// What went wrong, for people; empty when nothing did.
+    pub err: String,
+    /// Its program.
+    #[serde(default, rename = "ContainerStatus")]
+    pub container: ContainerStatus,
+}
+
+/// One attempt to run one replica of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Task {
+    /// Unique.
+    #[serde(rename = "ID")]
+    pub id: TaskId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Which service it belongs to.
+    #[serde(rename = "ServiceID")]
+    pub service: ServiceId,
+    /// Name of the service.
+    pub service_name: String,
+    /// From 1; 0 for global services.
+    pub slot: u32,
+    /// Chosen node, once assigned.
+    #[serde(rename = "NodeID")]
+    pub node: Option<NodeId>,
+    /// Version of the service that the spec is of.
+    pub spec_version: Version,
+    /// What it is made of: where the service still has it, the very same as there.
+    pub spec: Arc<TaskSpec>,
+    /// Allocated addresses, in the order eth0, eth2, eth3, …
+    #[serde(rename = "NetworksAttachments")]
+    pub attachments: Vec<Attachment>,
+    /// What the cluster wants.
+    #[serde(rename = "DesiredState")]
+    pub desired: TaskState,
+    /// What the node reports.
+    pub status: TaskStatus,
+}
+
+impl Task {
+    /// `web.1.<id>`; for global services the node id stands in place of the slot.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.node, self.slot) {
+            (Some(node), 0) => format!("{}.{}.{}", self.service_name, node, self.id),
+            (_, slot) => format!("{}.{}.{}", self.service_name, slot, self.id),
+        }
+    }
+}

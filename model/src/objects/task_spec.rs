@@ -1,0 +1,137 @@
+//! What the tasks of a service are made of.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What runs a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// The node itself: a program of its own file system.
+    #[default]
+    Host,
+}
+
+impl Runtime {
+    /// The word for an image that asks for [`Runtime::Host`].
+    pub const HOST_IMAGE: &'static str = "host";
+
+    /// The runtime that an image asks for; nothing when no runtime of this version can run it.
+    #[must_use]
+    pub fn of_image(image: &str) -> Option<Self> {
+        (image == Self::HOST_IMAGE).then_some(Self::Host)
+    }
+}
+
+/// Rights that a task may not gain. What is not known here is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Privileges {
+    /// Nothing that it executes gains rights by its file.
+    pub no_new_privileges: bool,
+}
+
+/// The program of a task, who it is, and what it may do on its node: by default what root in a
+/// container of Docker may. What is not known here is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// The word `host`: a program of the node's own file system.
+    pub image: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// `KEY=value`, more environment of the task.
+    pub env: Vec<String>,
+    /// `NAME|UID[:GROUP|GID]`, looked up on the node; root when empty.
+    pub user: String,
+    /// Rights that it may not gain.
+    pub privileges: Privileges,
+    /// Capabilities beyond Docker's default, as [`crate::capability::canonical`] spells them.
+    #[serde(rename = "CapabilityAdd")]
+    pub cap_add: Vec<String>,
+    /// Capabilities of the default that it does not have.
+    #[serde(rename = "CapabilityDrop")]
+    pub cap_drop: Vec<String>,
+    /// Between SIGTERM and SIGKILL; written in nanoseconds. Ten seconds when absent, as in Swarm.
+    #[serde(rename = "StopGracePeriod", with = "crate::time::nanoseconds")]
+    pub stop_grace: Duration,
+}
+
+impl Default for ContainerSpec {
+    fn default() -> Self {
+        Self {
+            image: String::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            user: String::new(),
+            privileges: Privileges::default(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            stop_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// When a finished task is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    /// Always.
+    #[default]
+    Any,
+    /// When it ended with an error.
+    OnFailure,
+    /// Never.
+    None,
+}
+
+/// What follows a task that has ended. What is not known here is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct RestartPolicy {
+    /// When finished tasks are replaced.
+    pub condition: RestartCondition,
+    /// Between the end and the replacement; written in nanoseconds. Five seconds when absent, as in
+    /// Swarm.
+    #[serde(with = "crate::time::nanoseconds")]
+    pub delay: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::default(),
+            delay: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A network that a service joins. What is not known here is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NetworkAttachmentSpec {
+    /// Network name or id; an id once stored.
+    pub target: String,
+    /// More names for the service on this network.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// What a task is made of. What is not known here is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct TaskSpec {
+    /// What runs it.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Its program.
+    #[serde(rename = "ContainerSpec")]
+    pub container: ContainerSpec,
+    /// What follows its end.
+    #[serde(default, rename = "RestartPolicy")]
+    pub restart: RestartPolicy,
+    /// Networks to join, besides `ingress` for published ports.
+    #[serde(default)]
+    pub networks: Vec<NetworkAttachmentSpec>,
+}

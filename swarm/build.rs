@@ -1,0 +1,15 @@
+//! Compiles the node protocol. No `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/weft.proto");
+    let files = protox::compile(["proto/weft.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .skip_debug(["."])
+        // One copy of it for all sessions.
+        .bytes(".weft.v1.SessionMessage.shared_json")
+        .bytes(".weft.v1.SessionMessage.shared_changes_json")
+        .codec_path("crate::codec::BoundedCodec")
+        .compile_fds(files)?;
+    Ok(())
+}

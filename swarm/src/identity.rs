@@ -1,0 +1,307 @@
+//! Who this node is: its certificate, its key and the root that it trusts.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use weft_cluster::CommandError;
+use weft_model::id::NodeId;
+use weft_model::objects::Role;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
+use weft_sys::state_file;
+use zeroize::Zeroizing;
+
+/// Organisational unit in the certificate of a manager, and the name that managers prove.
+pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
+/// Organisational unit in the certificate of a worker.
+pub(crate) const WORKER_UNIT: &str = "swarm-worker";
+
+/// Root certificate, below the certificate directory.
+pub(crate) const ROOT_FILE: &str = "ca.crt";
+/// The root's key, on managers only.
+pub(crate) const ROOT_KEY_FILE: &str = "ca.key";
+/// The node's certificate and key.
+pub(crate) const NODE_FILE: &str = "node.pem";
+
+/// Why an identity cannot be read or written. Nothing changed, except where noted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The disk's fault.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// read, write, …
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A file or message that is no certificate, or not one of ours.
+    #[error(
+        "{what} is damaged: {why}; restore it from a backup, or stop weftd, remove the folder certs of its data directory, start it, and join again"
+    )]
+    Damaged {
+        /// Which certificate or key.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl From<IdentityError> for CommandError {
+    fn from(error: IdentityError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> IdentityError {
+    IdentityError::Damaged {
+        what: what.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// What a certificate says of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerIdentity {
+    pub(crate) node: NodeId,
+    pub(crate) role: Role,
+    pub(crate) cluster: String,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+}
+
+impl PeerIdentity {
+    /// Reads CN, OU and O. The caller has verified the signature.
+    pub(crate) fn from_certificate(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        const WHAT: &str = "the node certificate";
+        let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|e| damaged(WHAT, e))?;
+        let subject = cert.subject();
+        let text = |attribute: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>,
+                    name: &str| {
+            attribute
+                .and_then(|a| a.as_str().ok())
+                .filter(|s| !s.is_empty())
+                .map(str::to_owned)
+                .ok_or_else(|| damaged(WHAT, format!("it has no {name}")))
+        };
+        let node = text(subject.iter_common_name().next(), "common name")?;
+        let unit = text(
+            subject.iter_organizational_unit().next(),
+            "organisational unit",
+        )?;
+        let cluster = text(subject.iter_organization().next(), "organisation")?;
+        let role = match unit.as_str() {
+            MANAGER_UNIT => Role::Manager,
+            WORKER_UNIT => Role::Worker,
+            other => return Err(damaged(WHAT, format!("its role is {other:?}"))),
+        };
+        let (not_before, not_after) = moments(cert.validity());
+        Ok(Self {
+            node: NodeId(node),
+            role,
+            cluster,
+            not_before,
+            not_after,
+        })
+    }
+}
+
+fn moments(validity: &x509_parser::certificate::Validity) -> (SystemTime, SystemTime) {
+    let time = |t: x509_parser::time::ASN1Time| {
+        UNIX_EPOCH + Duration::from_secs(u64::try_from(t.timestamp()).unwrap_or(0))
+    };
+    (time(validity.not_before), time(validity.not_after))
+}
+
+/// First and last moment at which a certificate counts.
+pub(crate) fn validity_of(
+    what: &str,
+    der: &CertificateDer<'_>,
+) -> Result<(SystemTime, SystemTime), IdentityError> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|e| damaged(what, e))?;
+    Ok(moments(cert.validity()))
+}
+
+/// A node's certificate with its key. `Debug` leaves the key out.
+#[derive(Clone)]
+pub struct Identity {
+    member: PeerIdentity,
+    root_pem: String,
+    /// Certificate and key in one text, so that a renewal replaces both at once.
+    pem: Zeroizing<String>,
+    root: CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Directory of certificates below the data directory.
+pub(crate) fn certificate_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("certs")
+}
+
+/// The certificate in a PEM text.
+pub(crate) fn certificate_from_pem(
+    what: &str,
+    pem: &str,
+) -> Result<CertificateDer<'static>, IdentityError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| damaged(what, format!("{e:?}")))
+}
+
+impl Identity {
+    /// Puts an identity together from PEM texts.
+    pub(crate) fn new(
+        root_pem: String,
+        certificate_pem: &str,
+        key_pem: &str,
+    ) -> Result<Self, IdentityError> {
+        let pem = Zeroizing::new(format!("{}\n{key_pem}", certificate_pem.trim_end()));
+        Self::from_pem(root_pem, pem)
+    }
+
+    fn from_pem(root_pem: String, pem: Zeroizing<String>) -> Result<Self, IdentityError> {
+        let root = certificate_from_pem("the root certificate", &root_pem)?;
+        let certificate = certificate_from_pem("the node certificate", &pem)?;
+        PrivateKeyDer::from_pem_slice(pem.as_bytes())
+            .map_err(|e| damaged("the node key", format!("{e:?}")))?;
+        Ok(Self {
+            member: PeerIdentity::from_certificate(&certificate)?,
+            root_pem,
+            pem,
+            root,
+            certificate,
+        })
+    }
+
+    /// Reads the identity of a data directory; nothing when the node is not part of a swarm.
+    ///
+    /// # Errors
+    /// Files that cannot be read or are damaged.
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let dir = certificate_dir(data_dir);
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(|source| (path, source))
+        };
+        let fail = |(path, source)| IdentityError::File {
+            action: "read",
+            path,
+            source,
+        };
+        let pem = match read(NODE_FILE) {
+            Ok(pem) => Zeroizing::new(pem),
+            Err((_, e)) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(e)),
+        };
+        Self::from_pem(read(ROOT_FILE).map_err(fail)?, pem).map(Some)
+    }
+
+    /// Writes the identity below a data directory, readable by the owner only. The node's file
+    /// comes last: an identity that was not written to the end does not count.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
+        let dir = certificate_dir(data_dir);
+        create_private_dir(&dir)?;
+        write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
+        write_private(&dir.join(NODE_FILE), self.pem.as_bytes())
+    }
+
+    /// Id of the node.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        &self.member.node
+    }
+
+    /// Role in the certificate.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.member.role
+    }
+
+    /// Cluster that the node belongs to.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.member.cluster
+    }
+
+    /// First and last moment at which the certificate counts.
+    #[must_use]
+    pub fn validity(&self) -> (SystemTime, SystemTime) {
+        (self.member.not_before, self.member.not_after)
+    }
+
+    pub(crate) fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    pub(crate) fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Certificate and key as they are on disk.
+    #[cfg(test)]
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        PrivateKeyDer::from_pem_slice(self.pem.as_bytes())
+            .map_err(|e| damaged("the node key", format!("{e:?}")))
+    }
+}
+
+pub(crate) fn create_private_dir(dir: &Path) -> Result<(), IdentityError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| IdentityError::File {
+            action: "create",
+            path: dir.to_owned(),
+            source,
+        })
+}
+
+/// Replaces a file as a whole, mode 0600: readers see the old text or the new one, and it outlives
+/// the loss of power.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    replace(path, bytes, Outlives::Power)
+}
+
+/// The same without waiting for the disk: it outlives the process, not the loss of power.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    replace(path, bytes, Outlives::Process)
+}
+
+fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> Result<(), IdentityError> {
+    replace_file(path, bytes, PRIVATE, outlives).map_err(|source| IdentityError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Removes a file that may be gone already, with damaged copies of it: they hold the same secrets.
+pub(crate) fn remove_file(path: &Path) -> Result<(), IdentityError> {
+    state_file::remove(path).map_err(|source| IdentityError::File {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,122 @@
+//! Becoming a member: pin the cluster's root with the token, then ask for a certificate.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rcgen::{CertificateParams, KeyPair};
+use tokio::time::timeout;
+use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
+use zeroize::Zeroizing;
+
+use crate::convert::{SCHEMA, encode, from_status};
+use crate::identity::{Identity, IdentityError, certificate_from_pem};
+use crate::membership::Membership;
+use crate::proto::ca_client::CaClient;
+use crate::proto::{GetRootCaRequest, IssueCertificateRequest};
+use crate::tls::{CONNECT_TIMEOUT, connect, joiner_config, unverified_config, with_port};
+
+/// `weft swarm join`
+#[derive(Debug, Clone)]
+pub struct JoinParams {
+    /// `SWMTKN-1-…`
+    pub token: String,
+    /// A manager: `host`, or `host:port`.
+    pub remote: String,
+    /// What the node says about itself.
+    pub node: NodeDescription,
+    /// Where the identity is kept.
+    pub data_dir: PathBuf,
+}
+
+/// SHA-256 of a root certificate, as tokens pin it.
+pub(crate) fn digest(der: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// A new key, and a request to certify it. Only the public key of the request counts.
+pub(crate) fn request_certificate() -> Result<(Zeroizing<String>, String), IdentityError> {
+    let what = "the new key";
+    let key = KeyPair::generate().map_err(|e| crate::identity::damaged(what, e))?;
+    let csr = CertificateParams::default()
+        .serialize_request(&key)
+        .and_then(|csr| csr.pem())
+        .map_err(|e| crate::identity::damaged(what, e))?;
+    Ok((Zeroizing::new(key.serialize_pem()), csr))
+}
+
+/// Joins the cluster of a manager and writes identity and membership.
+///
+/// Nothing is left behind when it fails. When the answer of the manager is lost on the way, the
+/// manager keeps a node that never shows up; `weft node rm` forgets it.
+///
+/// # Errors
+/// A token that is not one, that was made by another cluster, or that was rotated; a manager that
+/// cannot be reached; a disk that cannot be written.
+pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
+    let token: Token = params
+        .token
+        .parse()
+        .map_err(|e: weft_cluster::ParseTokenError| CommandError::bad(e.to_string()))?;
+    if Identity::load(&params.data_dir)?.is_some() {
+        return Err(CommandError::unavailable(
+            "This node is already part of a swarm. Use \"weft swarm leave\" to leave this swarm \
+             and join another one.",
+        ));
+    }
+    let remote = with_port(&params.remote);
+    let late = || {
+        CommandError::unavailable(format!(
+            "the manager at {remote} accepted the connection, but did not answer within {} \
+             seconds; try again, or look at the log of weftd there",
+            CONNECT_TIMEOUT.as_secs()
+        ))
+    };
+    let unverified = connect(&remote, unverified_config()?).await?;
+    let root_pem = timeout(
+        CONNECT_TIMEOUT,
+        CaClient::new(unverified).get_root_ca(GetRootCaRequest {}),
+    )
+    .await
+    .map_err(|_| late())?
+    .map_err(|s| from_status(&s))?
+    .into_inner()
+    .root_pem;
+    let root = certificate_from_pem("the root certificate of the manager", &root_pem)?;
+    if digest(&root) != token.ca_digest {
+        return Err(CommandError::forbidden(format!(
+            "remote CA does not match fingerprint. Expected: {}. The token belongs to another \
+             swarm, or {remote} is not a manager of it; run `weft swarm join-token worker` on a \
+             manager and use what it prints.",
+            base36_bytes(&token.ca_digest, 50)
+        )));
+    }
+    // Only now the secret leaves this machine, to a manager that the pinned root vouches for.
+    let verified = connect(&remote, joiner_config(&root)?).await?;
+    let (key_pem, csr_pem) = request_certificate()?;
+    let request = IssueCertificateRequest {
+        csr_pem,
+        token: token.to_string(),
+        schema: SCHEMA,
+        node_json: encode(&params.node).map_err(|s| from_status(&s))?,
+    };
+    let certificate_pem = timeout(
+        CONNECT_TIMEOUT,
+        CaClient::new(verified).issue_certificate(request),
+    )
+    .await
+    .map_err(|_| late())?
+    .map_err(|s| from_status(&s))?
+    .into_inner()
+    .certificate_pem;
+    let identity = Identity::new(root_pem, &certificate_pem, &key_pem)?;
+    let membership = Membership {
+        node: params.node,
+        managers: vec![remote],
+        listen: None::<SocketAddr>,
+    };
+    membership.save(&params.data_dir, &identity)?;
+    Ok(identity)
+}

@@ -1,0 +1,40 @@
+//! The control plane of a swarm, with its sockets and files: what a node and a manager say to each
+//! other, who they are, and the manager itself.
+//!
+//! A node's side: [`join()`] makes it a member, [`Membership`] is what it remembers of that, and a
+//! [`Session`] brings the newest [`Assignment`] from a manager and takes statuses of tasks there. The
+//! session owns the identity's files and the copy of the last orders, so that a node that restarts
+//! without managers changes nothing.
+//!
+//! A manager's side: [`Manager`] keeps the desired state on disk, certifies nodes and serves their
+//! sessions. What it decides by is `weft_cluster`, which is pure.
+//!
+//! Nothing here sees the data plane, sandboxes, gossip or DNS: what a manager wants to know of its
+//! host comes in with [`ManagerConfig`].
+//!
+//! [`Assignment`]: weft_model::assignment::Assignment
+
+#![forbid(unsafe_code)]
+
+mod assignment_file;
+pub mod clocks;
+mod codec;
+mod convert;
+mod desired_store;
+mod disk_thread;
+pub mod door;
+mod identity;
+mod join;
+mod manager;
+mod membership;
+mod orders;
+mod proto;
+mod session;
+mod tls;
+
+pub use identity::{Identity, IdentityError};
+pub use join::{JoinParams, join};
+pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, Timing};
+pub use membership::Membership;
+pub use orders::RefusedOrders;
+pub use session::{Failure, Farewell, Session, SessionConfig};

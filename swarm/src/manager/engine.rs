@@ -1,0 +1,158 @@
+//! What all parts of a manager share: the store, the authority, and how commands become changes.
+
+use std::sync::Arc;
+
+use rand::RngExt as _;
+use tokio::sync::watch;
+use weft_cluster::{
+    Change, ClusterState, CommandError, Entropy, Entry, Leadership, Planned, ProposeError,
+};
+use weft_model::id::NodeId;
+use weft_sys::clock::unix_ms;
+
+use super::assignments::Assignments;
+use super::ca::Authority;
+use super::health::{Health, Timing};
+use super::sessions::Sessions;
+use super::vitals::VitalsBook;
+use crate::desired_store::DesiredStore;
+use crate::door::{Door, Quiet};
+use crate::identity::Identity;
+
+/// Commands that lose against other writers this often have met a defect.
+const MAX_ATTEMPTS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) node: NodeId,
+    pub(super) cluster: String,
+    pub(super) store: Arc<dyn DesiredStore>,
+    pub(super) authority: Authority,
+    pub(super) timing: Timing,
+    pub(super) health: Health,
+    /// What nodes say of themselves.
+    pub(super) vitals: VitalsBook,
+    /// Of all nodes.
+    pub(super) assignments: Assignments,
+    /// Open session of each node.
+    pub(super) sessions: Sessions,
+    /// The newest certificate of the manager itself.
+    pub(super) own: watch::Sender<Arc<Identity>>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) door: Arc<Door>,
+    pub(super) quiet: Lines,
+}
+
+/// Log lines that others can provoke as often as they like.
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) calls: Quiet,
+    pub(super) joins: Quiet,
+    pub(super) reports: Quiet,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            calls: Quiet::new("refused calls to the manager"),
+            joins: Quiet::new("attempts to join without a valid token"),
+            reports: Quiet::new("ignored reports of nodes"),
+        }
+    }
+}
+
+impl Lines {
+    /// Tells of lines that were suppressed.
+    pub(super) fn flush(&self) {
+        for lines in [&self.calls, &self.joins, &self.reports] {
+            lines.flush();
+        }
+    }
+}
+
+/// Waits until the manager stops; also when it is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+pub(super) fn entropy() -> Entropy {
+    Entropy::from_seed(rand::rng().random())
+}
+
+impl Engine {
+    pub(super) fn state(&self) -> Arc<ClusterState> {
+        self.store.read()
+    }
+
+    /// The manager that decides at present, as far as this one knows.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        match &*self.store.leadership().borrow() {
+            Leadership::Leader => Some(self.node.clone()),
+            Leadership::Follower { leader } => leader.clone(),
+        }
+    }
+
+    /// Whether this manager may do what only the leader does.
+    ///
+    /// # Errors
+    /// It may not: who may, for people.
+    pub(super) fn check_leads(&self) -> Result<(), CommandError> {
+        match &*self.store.leadership().borrow() {
+            Leadership::Leader => Ok(()),
+            Leadership::Follower { leader } => Err(self.not_leader(leader.clone())),
+        }
+    }
+
+    fn not_leader(&self, leader: Option<NodeId>) -> CommandError {
+        let state = self.state();
+        let known = leader.as_ref().and_then(|id| state.nodes.get(id));
+        let text = match known {
+            Some(node) => {
+                let (name, addr) = (&node.description.hostname, node.manager_addr());
+                let at = addr.map_or_else(String::new, |addr| format!(" ({addr})"));
+                format!("this manager does not lead the swarm: node {name}{at} does, ask there")
+            }
+            None => ProposeError::NotLeader { leader }.to_string(),
+        };
+        CommandError::unavailable(text)
+    }
+
+    /// Plans on the newest state, and plans again when someone else was faster.
+    pub(super) async fn run<T>(
+        &self,
+        plan: impl Fn(&ClusterState, u64, &mut Entropy) -> Result<Planned<T>, CommandError>,
+    ) -> Result<T, CommandError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let state = self.state();
+            let planned = plan(&state, unix_ms(), &mut entropy())?;
+            if planned.changes.is_empty() {
+                return Ok(planned.value);
+            }
+            let entry = Entry {
+                base: state.version,
+                changes: planned.changes,
+            };
+            match self.store.propose(entry).await {
+                Ok(_) => return Ok(planned.value),
+                Err(ProposeError::Stale(_)) => {}
+                Err(ProposeError::NotLeader { leader }) => return Err(self.not_leader(leader)),
+                Err(error) => return Err(CommandError::unavailable(error.to_string())),
+            }
+        }
+        Err(CommandError::unavailable("update out of sequence"))
+    }
+
+    /// As [`Engine::run`], for commands without an answer.
+    pub(super) async fn change(
+        &self,
+        plan: impl Fn(&ClusterState, u64, &mut Entropy) -> Result<Vec<Change>, CommandError>,
+    ) -> Result<(), CommandError> {
+        self.run(|s, now, e| {
+            Ok(Planned {
+                changes: plan(s, now, e)?,
+                value: (),
+            })
+        })
+        .await
+    }
+}

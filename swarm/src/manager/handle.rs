@@ -1,0 +1,394 @@
+//! What the node API asks of a manager. Every error is for people, with Docker's words where
+//! Docker has some.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_cluster::{
+    ClusterState, CommandError, Detacher, Token, add_peer, create_network, create_service,
+    detach_endpoint, remove_network, remove_node, remove_peer, remove_service, rotate_token,
+    running_and_desired, scale_service, set_availability, update_service, usage,
+};
+use weft_model::api::{
+    AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
+    ServiceUpdate, TaskRow,
+};
+use weft_model::id::NodeId;
+use weft_model::objects::{
+    Availability, Endpoint, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
+    Reachability, Role, Service, ServiceSpec, StaticPeer, Task,
+};
+
+use super::Manager;
+use super::sessions::Twins;
+
+impl Manager {
+    /// The newest desired state.
+    #[must_use]
+    pub fn state(&self) -> Arc<ClusterState> {
+        self.core.state()
+    }
+
+    /// Why changes of the desired state are not stored, while they are not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.core.store.trouble().borrow().clone()
+    }
+
+    /// Nodes whose identity a second machine has shown lately, for people.
+    #[must_use]
+    pub fn clones(&self) -> Vec<String> {
+        let state = self.state();
+        let twins = self.core.sessions.twins(Instant::now());
+        let text = |(id, twins): (&NodeId, &Twins)| {
+            let name = state
+                .nodes
+                .get(id)
+                .map_or(id.as_str(), |n| &n.description.hostname);
+            format!(
+                "node {name} is there twice: at {}, which has the session, and at {}, whose data \
+                 directory is a copy; stop weftd there, empty its data directory, and let it join \
+                 by itself",
+                twins.first, twins.second
+            )
+        };
+        twins.iter().map(text).collect()
+    }
+
+    /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
+    pub async fn report_node_down(&self, node: &NodeId) {
+        self.core.hear_of_loss(node).await;
+    }
+
+    /// `weft swarm join-token`
+    ///
+    /// # Errors
+    /// There is no cluster.
+    pub fn join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+        let state = self.state();
+        let secrets = state
+            .secrets
+            .as_ref()
+            .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
+        let token = Token {
+            ca_digest: self.core.authority.digest(),
+            secret: *secrets.join(role),
+        };
+        Ok(JoinToken {
+            token: token.to_string(),
+            manager_addr: self.advertise.to_string(),
+        })
+    }
+
+    /// `weft swarm join-token --rotate`
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn rotate_join_token(&self, role: Role) -> Result<JoinToken, CommandError> {
+        self.core
+            .run(|s, now, e| rotate_token(s, now, e, role))
+            .await?;
+        self.join_token(role)
+    }
+
+    fn node_row(&self, node: &Node) -> NodeRow {
+        let state = self.state();
+        let name = |id: &NodeId| {
+            let node = state.nodes.get(id);
+            node.map_or_else(|| id.to_string(), |n| n.description.hostname.clone())
+        };
+        let sight = self.core.vitals.sight(&node.id);
+        let twins = self.core.sessions.twins(Instant::now());
+        let mut node = node.clone();
+        if let Some(manager) = &mut node.manager_status {
+            manager.leader = self.core.leader().as_ref() == Some(&node.id);
+            manager.reachability = match node.status.state {
+                NodeState::Ready => Reachability::Reachable,
+                NodeState::Unknown | NodeState::Down => Reachability::Unreachable,
+            };
+        }
+        NodeRow {
+            cloned: twins.get(&node.id).map(|twins| NodeClone {
+                first: twins.first,
+                second: twins.second,
+            }),
+            gossip: sight.map(|sight| NodeSight {
+                others: sight.others,
+                seen: sight.others.saturating_sub(sight.unseen),
+                unseen: sight.unseen_nodes.iter().map(name).collect(),
+            }),
+            is_self: node.id == self.core.node,
+            node,
+        }
+    }
+
+    /// `weft node ls`, by host name.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        let state = self.state();
+        let mut rows: Vec<_> = state.nodes.values().map(|n| self.node_row(n)).collect();
+        rows.sort_by_cached_key(|row| row.node.description.hostname.clone());
+        rows
+    }
+
+    /// `weft node inspect`
+    ///
+    /// # Errors
+    /// No such node, or an ambiguous reference.
+    pub fn node(&self, reference: &str) -> Result<NodeRow, CommandError> {
+        Ok(self.node_row(self.state().find_node(reference)?))
+    }
+
+    /// `weft node update --availability`
+    ///
+    /// # Errors
+    /// No such node, or the disk's.
+    pub async fn set_availability(
+        &self,
+        reference: &str,
+        availability: Availability,
+    ) -> Result<Node, CommandError> {
+        self.core
+            .run(|s, now, e| set_availability(s, now, e, reference, availability))
+            .await
+    }
+
+    /// `weft node rm`
+    ///
+    /// # Errors
+    /// No such node, a manager, or a node that is not down without `force`.
+    pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), CommandError> {
+        self.core
+            .run(|s, now, e| remove_node(s, now, e, reference, force))
+            .await
+            .map(drop)
+    }
+
+    /// `weft network ls`, by name.
+    #[must_use]
+    pub fn networks(&self) -> Vec<Network> {
+        let mut networks: Vec<_> = self.state().networks.values().cloned().collect();
+        networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        networks
+    }
+
+    /// A network, with its used and usable addresses.
+    ///
+    /// # Errors
+    /// No such network, or an ambiguous reference.
+    pub fn network(&self, reference: &str) -> Result<(Network, AddressUsage), CommandError> {
+        let state = self.state();
+        let network = state.find_network(reference)?;
+        let (used, total) = usage(&state, network);
+        Ok((network.clone(), AddressUsage { used, total }))
+    }
+
+    /// `weft network create`
+    ///
+    /// # Errors
+    /// A name in use or not valid, a subnet that overlaps with a network or a route of this host.
+    pub async fn create_network(&self, spec: NetworkSpec) -> Result<Network, CommandError> {
+        let routes = (self.routes)();
+        self.core
+            .run(|s, now, e| create_network(s, now, e, spec.clone(), &routes))
+            .await
+    }
+
+    /// `weft network rm`
+    ///
+    /// # Errors
+    /// No such network, or it is in use; the text says by whom.
+    pub async fn remove_network(&self, reference: &str) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_network(s, now, e, reference))
+            .await
+    }
+
+    /// Forgets an endpoint.
+    ///
+    /// # Errors
+    /// No such network or endpoint, or it is on a node that `who` does not speak for.
+    pub async fn detach(
+        &self,
+        who: Detacher<'_>,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<Endpoint, CommandError> {
+        self.core
+            .run(|s, now, e| detach_endpoint(s, now, e, who, network, endpoint))
+            .await
+    }
+
+    /// `weft network peer ls`, by address.
+    ///
+    /// # Errors
+    /// No such network.
+    pub fn peers(&self, network: &str) -> Result<Vec<StaticPeer>, CommandError> {
+        let state = self.state();
+        let network = state.find_network(network)?;
+        let on = state.peers.values().filter(|p| p.network == network.id);
+        let mut peers: Vec<_> = on.cloned().collect();
+        peers.sort_by_key(|p| p.ip);
+        Ok(peers)
+    }
+
+    /// `weft network peer add`
+    ///
+    /// # Errors
+    /// No such network, an address in use (the text says by whom) or outside the network.
+    pub async fn add_peer(
+        &self,
+        network: &str,
+        peer: &PeerAdd,
+    ) -> Result<StaticPeer, CommandError> {
+        self.core
+            .run(|s, now, e| add_peer(s, now, e, network, peer))
+            .await
+    }
+
+    /// `weft network peer rm`
+    ///
+    /// # Errors
+    /// No such network or peer.
+    pub async fn remove_peer(&self, network: &str, ip: IpAddr) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_peer(s, now, e, network, ip))
+            .await
+    }
+
+    /// `weft service ls`, by name. `port_errors` are left to the caller, who hears gossip.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceDetail> {
+        let state = self.state();
+        let mut rows: Vec<_> = state.services.values().map(|s| detail(&state, s)).collect();
+        rows.sort_by(|a, b| a.service.spec.name.cmp(&b.service.spec.name));
+        rows
+    }
+
+    /// `weft service inspect`
+    ///
+    /// # Errors
+    /// No such service, or an ambiguous reference.
+    pub fn service(&self, reference: &str) -> Result<ServiceDetail, CommandError> {
+        let state = self.state();
+        Ok(detail(&state, state.find_service(reference)?))
+    }
+
+    /// `weft service create`
+    ///
+    /// # Errors
+    /// A name or port in use (the text says by whom), an unknown network, no address left.
+    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| create_service(s, now, e, spec.clone()))
+            .await
+    }
+
+    /// `weft service scale`
+    ///
+    /// # Errors
+    /// No such service, or it is not replicated.
+    pub async fn scale_service(
+        &self,
+        reference: &str,
+        replicas: u32,
+    ) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| scale_service(s, now, e, reference, replicas))
+            .await
+    }
+
+    /// `weft service update`
+    ///
+    /// # Errors
+    /// No such service, or a port that cannot be published or taken back.
+    pub async fn update_service(
+        &self,
+        reference: &str,
+        update: &ServiceUpdate,
+    ) -> Result<Service, CommandError> {
+        self.core
+            .run(|s, now, e| update_service(s, now, e, reference, update))
+            .await
+    }
+
+    /// `weft service rm`
+    ///
+    /// # Errors
+    /// No such service.
+    pub async fn remove_service(&self, reference: &str) -> Result<(), CommandError> {
+        self.core
+            .change(|s, now, e| remove_service(s, now, e, reference))
+            .await
+    }
+
+    /// `weft service ps`: by slot, the newest task of a slot first.
+    ///
+    /// # Errors
+    /// No such service.
+    pub fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
+        let state = self.state();
+        let service = state.find_service(reference)?;
+        Ok(task_rows(&state, state.tasks_of(&service.id)))
+    }
+
+    /// `weft node ps`: by service and slot, the newest task of a slot first.
+    ///
+    /// # Errors
+    /// No such node, or an ambiguous reference.
+    pub fn node_tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
+        let state = self.state();
+        let node = &state.find_node(reference)?.id;
+        Ok(task_rows(&state, state.tasks_on(node)))
+    }
+}
+
+fn task_rows<'a>(state: &ClusterState, tasks: impl Iterator<Item = &'a Task>) -> Vec<TaskRow> {
+    let mut rows: Vec<_> = tasks
+        .map(|task| TaskRow {
+            task: task.clone(),
+            node_name: task
+                .node
+                .as_ref()
+                .map(|id| match state.nodes.get(id) {
+                    Some(node) => node.description.hostname.clone(),
+                    None => id.to_string(),
+                })
+                .unwrap_or_default(),
+            node_down: task.node.as_ref().is_some_and(|id| {
+                let node = state.nodes.get(id);
+                node.is_none_or(|n| {
+                    n.status.state == NodeState::Down || n.status.impaired.is_some()
+                })
+            }),
+            host_ports: host_ports(state, task),
+        })
+        .collect();
+    rows.sort_by_cached_key(|row| {
+        // Global services have no slots: their nodes stand for them.
+        let node = Some(row.node_name.clone()).filter(|_| row.task.slot == 0);
+        let age = (row.task.meta.created_at, row.task.id.clone());
+        let service = row.task.service_name.clone();
+        (service, row.task.slot, node, std::cmp::Reverse(age))
+    });
+    rows
+}
+
+/// Ports that are open on the task's node for the task alone.
+fn host_ports(state: &ClusterState, task: &Task) -> Vec<PortSpec> {
+    let service = state.services.get(&task.service);
+    let service = service.filter(|_| !task.status.state.is_terminal());
+    let ports = service.into_iter().flat_map(|s| &s.endpoint.ports);
+    let ports = ports.filter(|port| port.mode == PublishMode::Host);
+    ports.cloned().collect()
+}
+
+fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
+    let (running, desired) = running_and_desired(state, service);
+    ServiceDetail {
+        service: service.clone(),
+        status: ServiceStatus { running, desired },
+        port_errors: Vec::new(),
+    }
+}

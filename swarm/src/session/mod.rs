@@ -1,0 +1,517 @@
+//! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
+
+mod renew;
+mod renewal;
+mod reports;
+mod writes;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use rand::RngExt as _;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+use tonic::transport::Channel;
+use weft_cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
+use weft_model::assignment::Assignment;
+use weft_model::id::TaskId;
+use weft_model::objects::{Endpoint, Role, TaskStatus};
+use weft_model::text::{MAX_STATUS, cleaned};
+
+use self::reports::Reports;
+use self::writes::Writes;
+use crate::assignment_file::AssignmentFile;
+use crate::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};
+use crate::identity::Identity;
+use crate::orders::{self, RefusedOrders};
+use crate::proto::control_client::ControlClient;
+use crate::proto::dispatcher_client::DispatcherClient;
+use crate::proto::{
+    AttachEndpointRequest, DetachEndpointRequest, HeartbeatRequest, LeaveRequest, SessionMessage,
+    SessionRequest, TaskUpdate, UpdateTaskStatusRequest,
+};
+use crate::tls::{connect, member_config};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// What another machine seems to be may be the agent before this one, until the manager misses it:
+/// longest pause of so many first attempts.
+const BACKOFF_SOON: Duration = Duration::from_millis(400);
+const SOON: usize = 10;
+const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a user's command waits for a session that is just being opened.
+const SESSION_WAIT: Duration = Duration::from_secs(2);
+/// Shortest time between two heartbeats.
+const NEWS_PERIOD: Duration = Duration::from_millis(200);
+/// The orders of a large cluster are larger than gRPC's default of 4 MiB.
+const MAX_MESSAGE: usize = 256 << 20;
+
+/// Statuses in one report, and bytes of them: less than a manager reads.
+const MAX_REPORTS: usize = 1000;
+const MAX_REPORT_BYTES: usize = 1 << 20;
+
+/// What a session needs besides the identity.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Where identity and last orders are kept.
+    pub data_dir: PathBuf,
+    /// Managers to begin with, `host:port`; later ones are learnt from the orders.
+    pub managers: Vec<String>,
+    /// What the node says about itself whenever a session opens.
+    pub node: NodeDescription,
+}
+
+/// Why a node says goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was a member; it is remembered as down.
+    Left,
+    /// What joining needs could not be started: the node is forgotten.
+    NeverStarted,
+}
+
+/// Why no session is open, and since when for that reason.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The reason, and the next step.
+    pub error: CommandError,
+    /// When the last attempt failed.
+    pub at: SystemTime,
+}
+
+/// A session that connects, and connects again, until it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+    /// The orders that were on disk at the start.
+    remembered: Weak<Assignment>,
+}
+
+/// No two of its locks are held at once.
+#[derive(Debug)]
+struct Shared {
+    config: SessionConfig,
+    identity: Mutex<Arc<Identity>>,
+    assignment: watch::Sender<Option<Arc<Assignment>>>,
+    assignment_file: AssignmentFile,
+    /// There are orders on disk that the loss of power would lose.
+    unsynced: Notify,
+    refused: RefusedOrders,
+    channel: watch::Sender<Option<Channel>>,
+    last_failure: Mutex<Option<Failure>>,
+    /// A manager takes this node's certificate for one that has run out.
+    lapsed: AtomicBool,
+    /// Names this process towards managers.
+    life: String,
+    /// The next attempt need not wait.
+    again: Notify,
+    reports: Reports,
+    writes: Writes,
+    /// What heartbeats say; nothing until the node knows.
+    vitals: watch::Sender<Option<Vitals>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// Starts in the background; the last orders of an earlier run are offered at once. Needs a
+    /// tokio runtime.
+    #[must_use]
+    pub fn start(identity: Identity, config: SessionConfig) -> Self {
+        let assignment_file = AssignmentFile::new(&config.data_dir);
+        let last = assignment_file.load(&identity).map(Arc::new);
+        let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        let shared = Arc::new(Shared {
+            identity: Mutex::new(Arc::new(identity)),
+            assignment: watch::Sender::new(last),
+            assignment_file,
+            unsynced: Notify::new(),
+            refused: RefusedOrders::default(),
+            channel: watch::Sender::new(None),
+            last_failure: Mutex::new(None),
+            lapsed: AtomicBool::new(false),
+            life: format!("{:032x}", rand::random::<u128>()),
+            again: Notify::new(),
+            reports: Reports::default(),
+            writes: Writes::default(),
+            vitals: watch::Sender::new(None),
+            config,
+        });
+        let task = tokio::spawn(Arc::clone(&shared).run());
+        Self {
+            shared,
+            task,
+            remembered,
+        }
+    }
+
+    /// True of orders that an earlier agent left on disk and no manager has confirmed since. They
+    /// may be old: put up what they name, take nothing down that they do not.
+    #[must_use]
+    pub fn is_remembered(&self, orders: &Arc<Assignment>) -> bool {
+        std::ptr::eq(self.remembered.as_ptr(), Arc::as_ptr(orders))
+    }
+
+    /// The orders of this node, newest only; nothing before the first manager answered.
+    #[must_use]
+    pub fn assignments(&self) -> watch::Receiver<Option<Arc<Assignment>>> {
+        self.shared.assignment.subscribe()
+    }
+
+    /// True while a manager streams orders to this node.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.shared.channel.borrow().is_some()
+    }
+
+    /// Messages of orders that were refused since the start, by why.
+    #[must_use]
+    pub fn refused_orders(&self) -> Vec<(&'static str, u64)> {
+        self.shared.refused.sample()
+    }
+
+    /// Why the last attempt to open a session failed; nothing while it is open.
+    #[must_use]
+    pub fn last_error(&self) -> Option<CommandError> {
+        self.last_failure().map(|failure| failure.error)
+    }
+
+    /// The same with its time.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Failure> {
+        lock(&self.shared.last_failure).clone()
+    }
+
+    /// The newest identity: renewed certificates replace older ones.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&lock(&self.shared.identity))
+    }
+
+    /// Queues a status; it is sent until a manager has stored it. The latest of a task wins.
+    pub fn report(&self, task: TaskId, mut status: TaskStatus) {
+        status.err = cleaned(&status.err, MAX_STATUS);
+        self.shared.reports.add(task, status);
+    }
+
+    /// Says how the node is: with the next heartbeat, which comes at once where it is news.
+    pub fn tell(&self, vitals: Vitals) {
+        self.shared.vitals.send_if_modified(|told| {
+            let news = told.as_ref() != Some(&vitals);
+            *told = Some(vitals);
+            news
+        });
+    }
+
+    /// Makes an endpoint on this node (`weft network connect`).
+    ///
+    /// # Errors
+    /// The manager's refusal in its words, or no manager is reachable.
+    pub async fn attach(&self, attach: &Attach) -> Result<Endpoint, CommandError> {
+        let request = AttachEndpointRequest {
+            schema: SCHEMA,
+            attach_json: encode(attach).map_err(|s| from_status(&s))?,
+        };
+        let channel = self.channel().await?;
+        let reply = rpc(ControlClient::new(channel).attach_endpoint(request)).await?;
+        decode(reply.schema, &reply.endpoint_json).map_err(|s| from_status(&s))
+    }
+
+    /// Removes an endpoint of this node (`weft network disconnect`); returns what it was.
+    ///
+    /// # Errors
+    /// The manager's refusal in its words, or no manager is reachable.
+    pub async fn detach(&self, network: &str, endpoint: &str) -> Result<Endpoint, CommandError> {
+        let request = DetachEndpointRequest {
+            network: network.to_owned(),
+            endpoint: endpoint.to_owned(),
+        };
+        let channel = self.channel().await?;
+        let reply = rpc(ControlClient::new(channel).detach_endpoint(request)).await?;
+        decode(reply.schema, &reply.endpoint_json).map_err(|s| from_status(&s))
+    }
+
+    /// Ends the session, then tells the manager that this node does not come back
+    /// (`weft swarm leave`, or a join that failed). Once this returns, also with an error, the session writes no file any
+    /// more; those there are [`crate::Membership::forget`]'s.
+    ///
+    /// # Errors
+    /// No manager is reachable: it will find out by missing heartbeats.
+    pub async fn leave(&self, farewell: Farewell) -> Result<(), CommandError> {
+        let channel = self.channel().await;
+        // The session first: it must neither open again after the farewell nor bring files back.
+        self.task.abort();
+        self.shared.writes.close().await;
+        let channel = channel?;
+        let request = LeaveRequest {
+            never_started: farewell == Farewell::NeverStarted,
+        };
+        rpc(DispatcherClient::new(channel).leave(request)).await?;
+        Ok(())
+    }
+
+    /// The open connection, waiting a little for one that is just being made.
+    async fn channel(&self) -> Result<Channel, CommandError> {
+        let mut channel = self.shared.channel.subscribe();
+        let found = timeout(SESSION_WAIT, channel.wait_for(Option::is_some)).await;
+        if let Ok(Ok(found)) = &found
+            && let Some(channel) = &**found
+        {
+            return Ok(channel.clone());
+        }
+        let why = self
+            .last_error()
+            .map_or_else(String::new, |e| format!(": {e}"));
+        Err(CommandError::unavailable(format!(
+            "no manager is reachable{why}"
+        )))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One unary call, with a time limit, and with errors in the manager's words.
+async fn rpc<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, CommandError> {
+    match timeout(RPC_TIMEOUT, call).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(from_status(&status)),
+        Err(_) => Err(CommandError::unavailable(format!(
+            "the manager did not answer within {} seconds",
+            RPC_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+impl Shared {
+    async fn run(self: Arc<Self>) {
+        tokio::join!(self.hold_sessions(), self.sync_orders());
+    }
+
+    async fn hold_sessions(&self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut told = String::new();
+        for attempt in 0_usize.. {
+            let managers = self.managers();
+            let error = match managers.get(attempt % managers.len().max(1)) {
+                Some(manager) => self.serve(manager, &mut backoff).await,
+                None => CommandError::unavailable("no manager is known"),
+            };
+            self.channel.send_replace(None);
+            if lock(&self.last_failure).is_none() {
+                // A session was open since: what comes now is news.
+                told.clear();
+            }
+            // The same words with other times and ports in them are the same reason.
+            let reason: String = error.message.replace(|c: char| c.is_ascii_digit(), "");
+            if reason == told {
+                tracing::debug!(%error, "no session with the manager");
+            } else {
+                tracing::warn!(%error, "no session with the manager; what runs goes on");
+                told = reason;
+            }
+            if error.kind == ErrorKind::Conflict && attempt < SOON {
+                // The session of a life before, which is over in a moment.
+                backoff = backoff.min(BACKOFF_SOON);
+            }
+            let at = SystemTime::now();
+            *lock(&self.last_failure) = Some(Failure { error, at });
+            let jitter = rand::rng().random_range(0.5..1.0);
+            // Both ends are fine: the pause, or a reason to try at once.
+            drop(timeout(backoff.mul_f64(jitter), self.again.notified()).await);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Managers of the last orders, then those that the node was told.
+    fn managers(&self) -> Vec<String> {
+        let mut managers: Vec<String> = self
+            .assignment
+            .borrow()
+            .iter()
+            .flat_map(|a| &a.shared.nodes)
+            .filter(|n| n.role == Role::Manager)
+            .filter_map(|n| n.manager_addr.map(|a| a.to_string()))
+            .collect();
+        for manager in &self.config.managers {
+            if !managers.contains(manager) {
+                managers.push(manager.clone());
+            }
+        }
+        managers
+    }
+
+    /// One session with one manager, until it fails.
+    async fn serve(&self, manager: &str, backoff: &mut Duration) -> CommandError {
+        match self.serve_until_error(manager, backoff).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn serve_until_error(
+        &self,
+        manager: &str,
+        backoff: &mut Duration,
+    ) -> Result<std::convert::Infallible, CommandError> {
+        self.renew_outside(manager).await?;
+        let identity = Arc::clone(&lock(&self.identity));
+        let channel = connect(manager, member_config(&identity)?).await?;
+        let mut dispatcher =
+            DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = SessionRequest {
+            schema: SCHEMA,
+            node_json: encode(&self.config.node).map_err(|s| from_status(&s))?,
+            life: self.life.clone(),
+        };
+        let opened = async {
+            let opened = dispatcher.session(request).await;
+            if let Err(status) = &opened
+                && status.code() == Code::Unauthenticated
+            {
+                self.lapsed.store(true, Ordering::Relaxed);
+            }
+            opened
+        };
+        let mut stream = rpc(opened).await?;
+        let first = timeout(RPC_TIMEOUT, stream.message())
+            .await
+            .map_err(|_| CommandError::unavailable("the manager sent no orders"))?
+            .map_err(|s| from_status(&s))?
+            .ok_or_else(|| CommandError::unavailable("the manager closed the session"))?;
+        let period = Duration::from_millis(u64::from(first.heartbeat_ms.clamp(20, 60_000)));
+        let mut held = self.take_orders(first, None).await?;
+        *backoff = BACKOFF_MIN;
+        *lock(&self.last_failure) = None;
+        self.channel.send_replace(Some(channel.clone()));
+        tracing::info!(manager, "session with the manager is open");
+        let orders = async {
+            loop {
+                match stream.message().await {
+                    Ok(Some(message)) => held = self.take_orders(message, Some(&held)).await?,
+                    Ok(None) => {
+                        return Err(CommandError::unavailable("the manager closed the session"));
+                    }
+                    Err(status) => return Err(from_status(&status)),
+                }
+            }
+        };
+        tokio::select! {
+            result = orders => result,
+            result = self.beat(channel.clone(), period) => result,
+            result = self.send_reports(channel.clone()) => result,
+            result = self.renew(channel) => result,
+        }
+    }
+
+    /// Takes over a message; what it does not bring is as it was in `held`.
+    async fn take_orders(
+        &self,
+        message: SessionMessage,
+        held: Option<&Assignment>,
+    ) -> Result<Assignment, CommandError> {
+        let orders =
+            orders::next(held, &message).inspect_err(|refusal| self.refused.count(refusal))?;
+        let (file, shared) = (self.assignment_file.clone(), Arc::clone(&orders.shared));
+        // Before anybody acts on them: an agent that is killed in between must not come back with
+        // orders older than its deeds. The disk is not waited for: orders would queue behind it.
+        let written = self.writes.run(move || file.keep(&message, &shared)).await;
+        match written {
+            Ok(Err(error)) => {
+                // The node works on; only a restart without managers would miss the file.
+                tracing::warn!(%error, "cannot keep the orders");
+            }
+            _ => self.unsynced.notify_one(),
+        }
+        self.assignment.send_replace(Some(Arc::new(orders.clone())));
+        Ok(orders)
+    }
+
+    /// Brings written orders to the disk, however many at once.
+    async fn sync_orders(&self) {
+        loop {
+            self.unsynced.notified().await;
+            let file = self.assignment_file.clone();
+            let synced = tokio::task::spawn_blocking(move || file.sync()).await;
+            if let Ok(Err(error)) = synced {
+                tracing::warn!(%error, "the orders may not outlive a loss of power");
+            }
+        }
+    }
+
+    async fn beat(
+        &self,
+        channel: Channel,
+        period: Duration,
+    ) -> Result<std::convert::Infallible, CommandError> {
+        let mut dispatcher = DispatcherClient::new(channel);
+        let mut vitals = self.vitals.subscribe();
+        // A manager that this session is new to has heard nothing yet.
+        vitals.mark_changed();
+        loop {
+            // The sender is in `self`. Not even much news makes many heartbeats.
+            let news = async {
+                sleep(period.min(NEWS_PERIOD)).await;
+                vitals.changed().await
+            };
+            // Both ends are fine: news, or the period.
+            drop(timeout(period, news).await);
+            let told = vitals.borrow_and_update().clone();
+            let request = HeartbeatRequest {
+                vitals: told.map(vitals_to_proto),
+            };
+            // A beat that takes two periods is a lost manager: the next one may be reachable.
+            let limit = (period * 2).max(Duration::from_millis(500));
+            match timeout(limit, dispatcher.heartbeat(request)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(status)) => return Err(from_status(&status)),
+                Err(_) => {
+                    return Err(CommandError::unavailable(
+                        "the manager does not answer heartbeats",
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn send_reports(
+        &self,
+        channel: Channel,
+    ) -> Result<std::convert::Infallible, CommandError> {
+        let mut dispatcher = DispatcherClient::new(channel);
+        loop {
+            let mut batch = self.reports.wait().await;
+            let mut updates = Vec::new();
+            let mut bytes = 0;
+            for (task, status) in batch.iter().take(MAX_REPORTS) {
+                let status_json = encode(status).map_err(|s| from_status(&s))?;
+                bytes += status_json.len();
+                if bytes > MAX_REPORT_BYTES && !updates.is_empty() {
+                    break;
+                }
+                let task = task.0.clone();
+                updates.push(TaskUpdate { task, status_json });
+            }
+            // The rest is still pending, and next.
+            batch.truncate(updates.len());
+            let request = UpdateTaskStatusRequest {
+                schema: SCHEMA,
+                updates,
+            };
+            rpc(dispatcher.update_task_status(request)).await?;
+            self.reports.stored(&batch);
+        }
+    }
+}
