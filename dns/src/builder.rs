@@ -1,11 +1,13 @@
 //! Making a [`Zone`] from what the agent knows.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::name;
-use crate::zone::{Entry, Holder, NetworkZone, ServicePort, Tier, Zone};
+use crate::zone::{Holder, NetworkZone, OwnerKind, ServicePort, Tier, Zone};
 
 /// How a service's own name resolves (`--endpoint-mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +62,7 @@ pub struct UnknownNetwork {
 }
 
 /// A name that cannot be asked for over DNS, and so is not in the zone. Its owner's other names are.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
 #[error(
     "{owner}: the name {name:?} cannot be resolved, its other names can: labels must be 1-63 \
      printable ASCII characters, 253 in all; make it anew with another name"
@@ -72,12 +74,14 @@ pub struct BadName {
     pub name: String,
 }
 
-/// Collects objects into a [`Zone`]. The order of calls does not matter, except that a network
-/// comes before what is on it, and that addresses of merged names keep it.
-#[derive(Debug, Default)]
+/// Collects objects into a [`Zone`], and goes on doing so: services and endpoints come and go, and
+/// each [`build`](Self::build) shares what has stayed. The order of calls does not matter, except
+/// that a network comes before what is on it.
+#[derive(Debug, Clone, Default)]
 pub struct ZoneBuilder {
     zone: Zone,
-    refused: Vec<BadName>,
+    /// How often each name was left out.
+    refused: BTreeMap<BadName, usize>,
 }
 
 impl ZoneBuilder {
@@ -90,9 +94,11 @@ impl ZoneBuilder {
     /// Adds a network, or renames it when `id` is known. What is on one with a name that DNS cannot
     /// carry resolves without the network's name behind its own.
     pub fn network(&mut self, id: &str, name: &str) -> &mut Self {
-        let spelling = self.checked(&format!("network {name}"), name);
+        let mut names = Claims::of(format!("network {name}"));
+        let spelling = names.checked(name);
         let network = self.zone.networks.entry(id.to_owned()).or_default();
-        network.name = spelling;
+        Arc::make_mut(network).name = spelling;
+        self.refuse(names.bad);
         self
     }
 
@@ -106,32 +112,19 @@ impl ZoneBuilder {
         network: &str,
         service: &ServiceNames,
     ) -> Result<&mut Self, UnknownNetwork> {
-        self.network_mut(network)?;
-        let owner = format!("service {}", service.name);
-        let name = self.checked(&owner, &service.name);
-        let aliases = self.checked_all(&owner, &service.aliases);
-        let zone = self.network_mut(network)?;
-        let holder = |addresses: &[IpAddr]| Holder {
-            stack: service.stack.clone(),
-            addresses: addresses.to_vec(),
-            ports: service.ports.clone(),
-        };
-        let own = match service.mode {
-            ResolutionMode::Vip => &service.vips,
-            ResolutionMode::Dnsrr => &service.tasks,
-        };
-        if let Some(name) = &name {
-            for vip in &service.vips {
-                zone.reverse.entry(*vip).or_insert_with(|| name.clone());
-            }
-        }
-        let names = name.into_iter().map(|name| (name, Tier::ServiceName));
-        let aliases = aliases.into_iter().map(|a| (a, Tier::ServiceAlias));
-        for (claim, tier) in names.chain(aliases) {
-            zone.claim(format!("tasks.{claim}"), tier, holder(&service.tasks));
-            zone.claim(claim, tier, holder(own));
-        }
-        Ok(self)
+        self.add(network, Claims::of_service(service))
+    }
+
+    /// Takes back what one call of [`service`](Self::service) with the same arguments added.
+    ///
+    /// # Errors
+    /// The network is not known.
+    pub fn remove_service(
+        &mut self,
+        network: &str,
+        service: &ServiceNames,
+    ) -> Result<&mut Self, UnknownNetwork> {
+        self.remove(network, Claims::of_service(service))
     }
 
     /// Adds an endpoint with its PTR. Names that DNS cannot carry are left out, and listed in
@@ -144,89 +137,171 @@ impl ZoneBuilder {
         network: &str,
         endpoint: &EndpointNames,
     ) -> Result<&mut Self, UnknownNetwork> {
-        self.network_mut(network)?;
-        let owner = format!("endpoint {}", endpoint.name);
-        let name = self.checked(&owner, &endpoint.name);
-        let aliases = self.checked_all(&owner, &endpoint.aliases);
-        let hostnames = self.checked_all(&owner, &endpoint.hostnames);
+        self.add(network, Claims::of_endpoint(endpoint))
+    }
+
+    /// Takes back what one call of [`endpoint`](Self::endpoint) with the same arguments added.
+    ///
+    /// # Errors
+    /// The network is not known.
+    pub fn remove_endpoint(
+        &mut self,
+        network: &str,
+        endpoint: &EndpointNames,
+    ) -> Result<&mut Self, UnknownNetwork> {
+        self.remove(network, Claims::of_endpoint(endpoint))
+    }
+
+    /// Names that were left out, in their order, each once.
+    #[must_use]
+    pub fn refused(&self) -> Vec<&BadName> {
+        self.refused.keys().collect()
+    }
+
+    /// The snapshot of what was collected so far. It copies nothing but references.
+    #[must_use]
+    pub fn build(&self) -> Zone {
+        self.zone.clone()
+    }
+
+    fn add(&mut self, network: &str, claims: Claims) -> Result<&mut Self, UnknownNetwork> {
         let zone = self.network_mut(network)?;
-        if let Some(name) = &name {
-            for ip in &endpoint.ips {
-                zone.reverse.insert(*ip, name.clone());
-            }
+        for (name, tier, holder) in claims.names {
+            zone.names.change(name, |entry| entry.add((tier, holder)));
         }
-        let names = name.into_iter().map(|name| (name, Tier::EndpointName));
-        let aliases = aliases.into_iter().map(|a| (a, Tier::EndpointAlias));
-        let hostnames = hostnames.into_iter().map(|host| (host, Tier::Hostname));
-        for (claim, tier) in names.chain(aliases).chain(hostnames) {
-            let holder = Holder {
-                stack: endpoint.stack.clone(),
-                addresses: endpoint.ips.clone(),
-                ports: Vec::new(),
-            };
-            zone.claim(claim, tier, holder);
+        for (ip, kind, name) in claims.reverse {
+            zone.reverse.change(ip, |owners| owners.add((kind, name)));
+        }
+        self.refuse(claims.bad);
+        Ok(self)
+    }
+
+    fn remove(&mut self, network: &str, claims: Claims) -> Result<&mut Self, UnknownNetwork> {
+        let zone = self.network_mut(network)?;
+        for (name, tier, holder) in claims.names {
+            zone.names
+                .change(name, |entry| entry.remove(&(tier, holder)));
+        }
+        for (ip, kind, name) in claims.reverse {
+            zone.reverse
+                .change(ip, |owners| owners.remove(&(kind, name)));
+        }
+        for bad in claims.bad {
+            if let Some(times) = self.refused.get_mut(&bad) {
+                *times -= 1;
+                if *times == 0 {
+                    self.refused.remove(&bad);
+                }
+            }
         }
         Ok(self)
     }
 
-    /// Names that were left out, in the order in which they came.
-    #[must_use]
-    pub fn refused(&self) -> &[BadName] {
-        &self.refused
+    fn refuse(&mut self, bad: Vec<BadName>) {
+        for bad in bad {
+            *self.refused.entry(bad).or_default() += 1;
+        }
     }
 
-    /// The snapshot.
-    #[must_use]
-    pub fn build(self) -> Zone {
-        self.zone
+    fn network_mut(&mut self, id: &str) -> Result<&mut NetworkZone, UnknownNetwork> {
+        let network = self.zone.networks.get_mut(id);
+        network.map(Arc::make_mut).ok_or_else(|| UnknownNetwork {
+            network: id.to_owned(),
+        })
+    }
+}
+
+/// What an object claims on its network.
+#[derive(Debug)]
+struct Claims {
+    /// Kind and own name of the object.
+    owner: String,
+    names: Vec<(String, Tier, Arc<Holder>)>,
+    reverse: Vec<(IpAddr, OwnerKind, Arc<str>)>,
+    bad: Vec<BadName>,
+}
+
+impl Claims {
+    fn of(owner: String) -> Self {
+        Self {
+            owner,
+            names: Vec::new(),
+            reverse: Vec::new(),
+            bad: Vec::new(),
+        }
+    }
+
+    fn of_service(service: &ServiceNames) -> Self {
+        let mut this = Self::of(format!("service {}", service.name));
+        let holder = |addresses: &[IpAddr]| {
+            Arc::new(Holder {
+                stack: service.stack.clone(),
+                addresses: addresses.to_vec(),
+                ports: service.ports.clone(),
+            })
+        };
+        let tasks = holder(&service.tasks);
+        let own = match service.mode {
+            ResolutionMode::Vip => holder(&service.vips),
+            ResolutionMode::Dnsrr => Arc::clone(&tasks),
+        };
+        let name = this.checked(&service.name);
+        this.own(name.as_deref(), &service.vips, OwnerKind::Service);
+        let names = name.into_iter().map(|name| (name, Tier::ServiceName));
+        let aliases = this.checked_all(&service.aliases);
+        let aliases = aliases.into_iter().map(|a| (a, Tier::ServiceAlias));
+        for (claim, tier) in names.chain(aliases) {
+            let each = (format!("tasks.{claim}"), tier, Arc::clone(&tasks));
+            this.names.push(each);
+            this.names.push((claim, tier, Arc::clone(&own)));
+        }
+        this
+    }
+
+    fn of_endpoint(endpoint: &EndpointNames) -> Self {
+        let mut this = Self::of(format!("endpoint {}", endpoint.name));
+        let holder = Arc::new(Holder {
+            stack: endpoint.stack.clone(),
+            addresses: endpoint.ips.clone(),
+            ports: Vec::new(),
+        });
+        let name = this.checked(&endpoint.name);
+        this.own(name.as_deref(), &endpoint.ips, OwnerKind::Endpoint);
+        let names = name.into_iter().map(|name| (name, Tier::EndpointName));
+        let aliases = this.checked_all(&endpoint.aliases);
+        let aliases = aliases.into_iter().map(|a| (a, Tier::EndpointAlias));
+        let hostnames = this.checked_all(&endpoint.hostnames);
+        let hostnames = hostnames.into_iter().map(|host| (host, Tier::Hostname));
+        for (claim, tier) in names.chain(aliases).chain(hostnames) {
+            this.names.push((claim, tier, Arc::clone(&holder)));
+        }
+        this
+    }
+
+    fn own(&mut self, name: Option<&str>, ips: &[IpAddr], kind: OwnerKind) {
+        if let Some(name) = name {
+            let name: Arc<str> = name.into();
+            let owned = ips.iter().map(|ip| (*ip, kind, Arc::clone(&name)));
+            self.reverse.extend(owned);
+        }
     }
 
     /// The zone's spelling; a name without one is noted.
-    fn checked(&mut self, owner: &str, name: &str) -> Option<String> {
+    fn checked(&mut self, name: &str) -> Option<String> {
         let spelling = name::from_config(name);
         if spelling.is_none() {
-            self.refused.push(BadName {
-                owner: owner.to_owned(),
+            self.bad.push(BadName {
+                owner: self.owner.clone(),
                 name: name.to_owned(),
             });
         }
         spelling
     }
 
-    fn checked_all(&mut self, owner: &str, names: &[String]) -> Vec<String> {
-        let spellings = names.iter().map(|name| self.checked(owner, name));
-        spellings
-            .collect::<Vec<_>>()
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    fn network_mut(&mut self, id: &str) -> Result<&mut NetworkZone, UnknownNetwork> {
-        self.zone
-            .networks
-            .get_mut(id)
-            .ok_or_else(|| UnknownNetwork {
-                network: id.to_owned(),
-            })
+    fn checked_all(&mut self, names: &[String]) -> Vec<String> {
+        names.iter().filter_map(|name| self.checked(name)).collect()
     }
 }
 
-impl NetworkZone {
-    fn claim(&mut self, name: String, tier: Tier, holder: Holder) {
-        let entry = self.names.entry(name).or_insert_with(|| Entry {
-            tier,
-            holders: Vec::new(),
-        });
-        if tier > entry.tier {
-            return;
-        }
-        if tier < entry.tier {
-            entry.tier = tier;
-            entry.holders.clear();
-        }
-        if !entry.holders.contains(&holder) {
-            entry.holders.push(holder);
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! world are looked up on its behalf.
 //!
 //! ```text
-//!  agent: assignment + gossip ──► ZoneBuilder ──► Zone (immutable snapshot)
+//!  agent: assignment + gossip ──► ZoneBuilder ──► Zone (immutable snapshot; shares what stays)
 //!                                                  │
 //!  query bytes, ClientView, seed ──► answer() ─────┤──► Reply(bytes)
 //!                                                  ├──► Forward ──► Forwarder ──► Send / Reply
@@ -24,6 +24,7 @@ mod forwarder_config;
 mod lookup;
 mod name;
 mod reply;
+mod shards;
 mod shares;
 mod upstreams;
 mod zone;

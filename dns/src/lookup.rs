@@ -57,7 +57,7 @@ pub(crate) fn pointer(zone: &Zone, client: &ClientView, name: &Name) -> Result<N
     };
     attached(zone, client)
         .find_map(|network| {
-            let owner = network.reverse.get(&ip)?;
+            let owner = network.owner_of(&ip)?;
             network.full_name(owner)
         })
         .ok_or(Found::Outside)
@@ -110,14 +110,14 @@ pub(crate) fn service_targets(
         };
         if each_task {
             for ip in &holder.addresses {
-                if let Some(owner) = network.reverse.get(ip) {
+                if let Some(owner) = network.owner_of(ip) {
                     add(owner, vec![*ip]);
                 }
             }
         } else if !holder.addresses.is_empty() {
             let bare = network
                 .bare(service)
-                .filter(|bare| network.names.contains_key(*bare))
+                .filter(|bare| network.names.get(*bare).is_some())
                 .unwrap_or(service);
             add(bare, holder.addresses.clone());
         }
@@ -166,7 +166,7 @@ fn attached<'z>(zone: &'z Zone, client: &'z ClientView) -> impl Iterator<Item = 
     client
         .networks
         .iter()
-        .filter_map(|id| zone.networks.get(id))
+        .filter_map(|id| zone.networks.get(id).map(|network| &**network))
 }
 
 fn splits(spelling: &str) -> impl Iterator<Item = (&str, &str)> {

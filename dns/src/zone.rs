@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::rr::Name;
 
 use crate::name;
+use crate::shards::Shards;
 
 /// Every name of every network of the cluster, immutable. Built by
 /// [`ZoneBuilder`](crate::ZoneBuilder).
 ///
-/// Lookups are O(log names) for each of a client's networks.
+/// Lookups are O(log names) for each of a client's networks. What two zones of one builder have in
+/// common they share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Zone {
-    pub(crate) networks: BTreeMap<String, NetworkZone>,
+    pub(crate) networks: BTreeMap<String, Arc<NetworkZone>>,
 }
 
 impl Zone {
@@ -44,7 +47,7 @@ pub struct ClientView {
 }
 
 /// A port that `_port._proto.service` may ask for (RFC 2782).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {
     /// Name, for `_http._tcp.web`; the number is understood without one.
     pub name: Option<String>,
@@ -59,14 +62,19 @@ pub struct ServicePort {
 pub(crate) struct NetworkZone {
     /// In the zone's spelling; absent when DNS cannot carry it.
     pub(crate) name: Option<String>,
-    pub(crate) names: BTreeMap<String, Entry>,
-    /// Address to the first name of its owner.
-    pub(crate) reverse: BTreeMap<IpAddr, String>,
+    pub(crate) names: Shards<String, Entry>,
+    /// Address to the names of its owners.
+    pub(crate) reverse: Shards<IpAddr, Owners>,
 }
 
 impl NetworkZone {
     pub(crate) fn is_named(&self, spelling: &str) -> bool {
         self.name.as_deref() == Some(spelling)
+    }
+
+    /// Name of whoever has an address.
+    pub(crate) fn owner_of(&self, ip: &IpAddr) -> Option<&str> {
+        self.reverse.get(ip)?.first()
     }
 
     /// A name on this network as others know it, `name.network`; `None` when it is too long.
@@ -84,11 +92,11 @@ impl NetworkZone {
     }
 }
 
-/// A name: everything of the strongest tier that claims it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Everything that claims a name. What is told does not depend on who came first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) tier: Tier,
-    pub(crate) holders: Vec<Holder>,
+    /// In order: the strongest tier comes first. One claim may be there several times.
+    claims: Vec<(Tier, Arc<Holder>)>,
 }
 
 /// Who wins when one name is claimed twice on a network; earlier is stronger. Claims of one tier
@@ -103,7 +111,7 @@ pub(crate) enum Tier {
 }
 
 /// One claim of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
     pub(crate) stack: Option<String>,
     pub(crate) addresses: Vec<IpAddr>,
@@ -111,19 +119,71 @@ pub(crate) struct Holder {
     pub(crate) ports: Vec<ServicePort>,
 }
 
+impl Holder {
+    fn is_of(&self, stack: Option<&str>) -> bool {
+        self.stack.as_deref() == stack
+    }
+}
+
 impl Entry {
+    pub(crate) fn add(&mut self, claim: (Tier, Arc<Holder>)) {
+        let at = self.claims.partition_point(|other| *other < claim);
+        self.claims.insert(at, claim);
+    }
+
+    pub(crate) fn remove(&mut self, claim: &(Tier, Arc<Holder>)) {
+        if let Ok(at) = self.claims.binary_search(claim) {
+            self.claims.remove(at);
+        }
+    }
+
+    /// Everything of the strongest tier, each once.
+    fn holders(&self) -> impl Iterator<Item = &Holder> {
+        let strongest = self.claims.first().map(|(tier, _)| *tier);
+        let mut last = None;
+        self.claims
+            .iter()
+            .take_while(move |(tier, _)| Some(*tier) == strongest)
+            .map(|(_, holder)| &**holder)
+            .filter(move |holder| last.replace(*holder) != Some(*holder))
+    }
+
     /// The claims that count for a client: those of its own stack when there are any.
     pub(crate) fn holders_for<'e>(
         &'e self,
         stack: Option<&'e str>,
     ) -> impl Iterator<Item = &'e Holder> {
-        let own = stack.filter(|stack| {
-            self.holders
-                .iter()
-                .any(|holder| holder.stack.as_deref() == Some(stack))
-        });
-        self.holders
-            .iter()
-            .filter(move |holder| own.is_none() || holder.stack.as_deref() == own)
+        let own = stack.filter(|_| self.holders().any(|holder| holder.is_of(stack)));
+        self.holders()
+            .filter(move |holder| own.is_none() || holder.is_of(own))
+    }
+}
+
+/// Whose an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OwnerKind {
+    Endpoint,
+    Service,
+}
+
+/// Names of those who have an address; there should be one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Owners(Vec<(OwnerKind, Arc<str>)>);
+
+impl Owners {
+    pub(crate) fn add(&mut self, owner: (OwnerKind, Arc<str>)) {
+        let at = self.0.partition_point(|other| *other < owner);
+        self.0.insert(at, owner);
+    }
+
+    pub(crate) fn remove(&mut self, owner: &(OwnerKind, Arc<str>)) {
+        if let Ok(at) = self.0.binary_search(owner) {
+            self.0.remove(at);
+        }
+    }
+
+    /// An endpoint goes before a service.
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.0.first().map(|(_, name)| &**name)
     }
 }

@@ -484,24 +484,41 @@ impl Gossip {
     /// Members and visible entries now.
     #[must_use]
     pub fn view(&self) -> NetdbView {
-        let me = self.identity();
-        let mut view = NetdbView::default();
-        view.members.insert(
-            me.node.clone(),
-            Member {
-                addr: me.addr,
-                state: if self.left {
-                    MemberState::Left
-                } else {
-                    MemberState::Alive
-                },
-            },
-        );
-        for member in self.membership.members() {
-            let id = member.id();
-            if !self.register.is_member(&id.node) {
-                continue;
+        self.view_after(&NetdbView::default())
+    }
+
+    /// As [`Self::view`], sharing with `last`, an earlier view, what both have in common.
+    #[must_use]
+    pub fn view_after(&self, last: &NetdbView) -> NetdbView {
+        let members = self.members_after(&last.members);
+        let active = members.iter().filter(|(_, m)| m.state.is_active());
+        let mut active = active.map(|(id, _)| id).peekable();
+        let mut said = Vec::with_capacity(members.len());
+        // Both are in the order of ids.
+        for (id, owner) in self.netdb.owners() {
+            while active.next_if(|member| *member < id).is_some() {}
+            if active.next_if(|member| *member == id).is_some() {
+                said.push((id, Arc::clone(&owner.entries)));
             }
+        }
+        NetdbView::of(members, said, last)
+    }
+
+    /// Every known member; `last` where it is the same.
+    fn members_after(&self, last: &Arc<BTreeMap<NodeId, Member>>) -> Arc<BTreeMap<NodeId, Member>> {
+        let me = self.identity();
+        let own = Member {
+            addr: me.addr,
+            state: if self.left {
+                MemberState::Left
+            } else {
+                MemberState::Alive
+            },
+        };
+        let known = self.membership.members();
+        let known = known.filter(|member| self.register.is_member(&member.id().node));
+        let others = known.map(|member| {
+            let id = member.id();
             let state = match member.state() {
                 _ if self.has_left(id) => MemberState::Left,
                 _ if self.held.contains_key(&id.node) => MemberState::Down,
@@ -509,20 +526,24 @@ impl Gossip {
                 State::Suspect => MemberState::Suspect,
                 State::Down => MemberState::Down,
             };
-            view.members.insert(
-                id.node.clone(),
-                Member {
-                    addr: id.addr,
-                    state,
-                },
-            );
-        }
-        for (id, owner) in self.netdb.owners() {
-            if view.members.get(id).is_some_and(|m| m.state.is_active()) {
-                view.owners.push((id.clone(), Arc::clone(&owner.entries)));
+            let addr = id.addr;
+            (&id.node, Member { addr, state })
+        });
+        let mut all: Vec<(&NodeId, Member)> = [(&me.node, own)].into_iter().chain(others).collect();
+        all.sort_by_key(|(id, _)| *id);
+        // Of two lives of one node the one that is named last counts.
+        all.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                *earlier = *later;
             }
+            same
+        });
+        if all.iter().copied().eq(last.iter().map(|(id, m)| (id, *m))) {
+            return Arc::clone(last);
         }
-        view
+        let owned = all.into_iter().map(|(id, member)| (id.clone(), member));
+        Arc::new(owned.collect())
     }
 
     /// What `owner` said last of the load of a replica, whether a view shows it or not.

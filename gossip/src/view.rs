@@ -42,13 +42,15 @@ pub struct Member {
 }
 
 /// Members and visible entries at one moment. Cheap to make and to share: entries are not copied,
-/// and were decoded when they arrived.
+/// and were decoded when they arrived; ids are those of the view before where they are the same.
 #[derive(Debug, Clone, Default)]
 pub struct NetdbView {
-    /// Every known member, this node included.
-    pub members: BTreeMap<NodeId, Member>,
-    /// What active members say, by their ids.
-    pub(crate) owners: Vec<(NodeId, Arc<Entries>)>,
+    /// Every known member, this node included. The same allocation while nothing has changed.
+    pub members: Arc<BTreeMap<NodeId, Member>>,
+    /// Active members that say anything, in order.
+    owners: Arc<[NodeId]>,
+    /// What each of them says.
+    said: Vec<Arc<Entries>>,
 }
 
 /// The load reports of one node. Cheap to keep, and to compare with earlier ones.
@@ -62,6 +64,13 @@ impl LoadReports {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether something is reported of a replica.
+    #[must_use]
+    pub fn names(&self, replica: &str) -> bool {
+        let entry = self.0.get(replica);
+        entry.is_some_and(|entry| matches!(entry.said, Said::Load(_)))
+    }
+
     /// Endpoint id of the replica, report.
     pub fn iter(&self) -> impl Iterator<Item = (&str, LoadRecord)> {
         self.0.iter().filter_map(|(key, entry)| match entry.said {
@@ -72,11 +81,37 @@ impl LoadReports {
 }
 
 impl NetdbView {
+    /// Of members, and what the active ones of them say, in the order of their ids. What is the same
+    /// in `last` is taken from there.
+    pub(crate) fn of(
+        members: Arc<BTreeMap<NodeId, Member>>,
+        said: Vec<(&NodeId, Arc<Entries>)>,
+        last: &Self,
+    ) -> Self {
+        let owners = said.iter().map(|(owner, _)| *owner);
+        let owners = if owners.clone().eq(last.owners.iter()) {
+            Arc::clone(&last.owners)
+        } else {
+            owners.cloned().collect()
+        };
+        Self {
+            members,
+            owners,
+            said: said.into_iter().map(|(_, entries)| entries).collect(),
+        }
+    }
+
     fn rows(&self, table: Table) -> impl Iterator<Item = (&NodeId, &Arc<Rows>)> {
         let code = table_code(table);
         self.owners
             .iter()
+            .zip(&self.said)
             .filter_map(move |(owner, entries)| Some((owner, entries.rows(code)?)))
+    }
+
+    fn rows_of(&self, table: Table, owner: &NodeId) -> Option<&Arc<Rows>> {
+        let at = self.owners.binary_search(owner).ok()?;
+        self.said.get(at)?.rows(table_code(table))
     }
 
     fn said(&self, table: Table) -> impl Iterator<Item = (&NodeId, &str, &Said)> {
@@ -98,9 +133,7 @@ impl NetdbView {
     /// One entry.
     #[must_use]
     pub fn get(&self, table: Table, owner: &NodeId, key: &str) -> Option<&Bytes> {
-        let at = self.owners.binary_search_by(|(id, _)| id.cmp(owner)).ok()?;
-        let (_, entries) = self.owners.get(at)?;
-        let entry = entries.rows(table_code(table))?.get(key)?;
+        let entry = self.rows_of(table, owner)?.get(key)?;
         entry.deleted.is_none().then_some(&entry.value)
     }
 
@@ -112,6 +145,26 @@ impl NetdbView {
                 Said::Node(record) => Some((owner, record)),
                 _ => None,
             })
+    }
+
+    /// What one node says of itself; nothing of one that is not active.
+    #[must_use]
+    pub fn node(&self, owner: &NodeId) -> Option<&Arc<NodeRecord>> {
+        let mut entries = self.rows_of(Table::Node, owner)?.values();
+        entries.find_map(|entry| match &entry.said {
+            Said::Node(record) => Some(record),
+            _ => None,
+        })
+    }
+
+    /// What one node says of endpoints, by their ids.
+    pub fn endpoints_of(&self, owner: &NodeId) -> impl Iterator<Item = &Arc<EndpointRecord>> {
+        let entries = self.rows_of(Table::Endpoint, owner).into_iter();
+        let entries = entries.flat_map(|rows| rows.values());
+        entries.filter_map(|entry| match &entry.said {
+            Said::Endpoint(record) => Some(record),
+            _ => None,
+        })
     }
 
     /// What active nodes say of endpoints, with who says it; skips as [`Self::nodes`] does. Whether
@@ -168,14 +221,36 @@ impl NetdbView {
         ours.eq(other.rows(table).map(|(_, rows)| Arc::as_ptr(rows)))
     }
 
+    /// Whose rows of a table are others than in `before`, an earlier view of the same node: who has
+    /// written to it, come, or gone. In the order of their ids.
+    #[must_use]
+    pub fn changed<'a>(&'a self, table: Table, before: &'a Self) -> Vec<&'a NodeId> {
+        let mut changed = Vec::new();
+        let mut were = before.rows(table).peekable();
+        for (owner, rows) in self.rows(table) {
+            while let Some((gone, _)) = were.next_if(|(id, _)| *id < owner) {
+                changed.push(gone);
+            }
+            let known = were.next_if(|(id, _)| *id == owner);
+            if known.is_none_or(|(_, old)| !Arc::ptr_eq(old, rows)) {
+                changed.push(owner);
+            }
+        }
+        changed.extend(were.map(|(gone, _)| gone));
+        changed
+    }
+
     /// Whether the same members are known in both views, and the same ones are active.
     #[must_use]
     pub fn has_same_active(&self, other: &Self) -> bool {
+        if Arc::ptr_eq(&self.members, &other.members) {
+            return true;
+        }
         let same = |((a, of_a), (b, of_b)): ((&NodeId, &Member), (&NodeId, &Member))| {
             of_a.state.is_active() == of_b.state.is_active() && a == b
         };
-        self.members.len() == other.members.len()
-            && self.members.iter().zip(&other.members).all(same)
+        let mut pairs = self.members.iter().zip(other.members.iter());
+        self.members.len() == other.members.len() && pairs.all(same)
     }
 
     /// State of a member.

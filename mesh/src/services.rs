@@ -80,11 +80,10 @@ pub struct ServiceIndex(u32);
 /// Every VIP and published port that the node knows; immutable.
 #[derive(Debug, Default)]
 pub struct Services {
-    services: Vec<Service>,
+    services: Vec<Arc<Service>>,
     vips: HashMap<(Vni, IpAddr), ServiceIndex>,
     published: HashMap<(Protocol, u16), (ServiceIndex, u16, Arc<PortLoad>)>,
-    by_key: HashMap<(Vni, u64), (ServiceIndex, u32)>,
-    addresses: HashSet<(Vni, IpAddr)>,
+    places: Places,
     mtus: HashMap<Vni, u16>,
 }
 
@@ -93,14 +92,14 @@ impl Services {
     #[must_use]
     pub fn vip(&self, vni: Vni, ip: IpAddr) -> Option<&Service> {
         let index = self.vips.get(&(vni, ip))?;
-        self.services.get(index.0 as usize)
+        self.at(*index)
     }
 
     /// What is behind published port `port`. O(1).
     #[must_use]
     pub fn published(&self, protocol: Protocol, port: u16) -> Option<Published<'_>> {
         let (index, target_port, load) = self.published.get(&(protocol, port))?;
-        let service = self.services.get(index.0 as usize)?;
+        let service = self.at(*index)?;
         Some(Published {
             service,
             target_port: *target_port,
@@ -112,7 +111,7 @@ impl Services {
     pub fn all_published(&self) -> impl Iterator<Item = (Protocol, Published<'_>)> {
         let ports = self.published.iter();
         ports.filter_map(|((protocol, _), (index, target_port, load))| {
-            let service = self.services.get(index.0 as usize)?;
+            let service = self.at(*index)?;
             let published = Published {
                 service,
                 target_port: *target_port,
@@ -125,24 +124,22 @@ impl Services {
     /// The replica with stable id `key` on network `vni`; none once its endpoint is gone. O(1).
     #[must_use]
     pub fn replica(&self, vni: Vni, key: u64) -> Option<&Replica> {
-        let &(service, replica) = self.by_key.get(&(vni, key))?;
-        self.services
-            .get(service.0 as usize)?
-            .replicas
-            .get(replica as usize)
+        let &(service, replica) = self.places.by_key.get(&(vni, key))?;
+        self.at(service)?.replicas.get(replica as usize)
     }
 
     /// The service that the replica with stable id `key` on network `vni` belongs to. O(1).
     #[must_use]
     pub fn service_of_replica(&self, vni: Vni, key: u64) -> Option<&Service> {
-        let (service, _) = self.by_key.get(&(vni, key))?;
-        self.services.get(service.0 as usize)
+        let (service, _) = self.places.by_key.get(&(vni, key))?;
+        self.at(*service)
     }
 
     /// True when a replica of any service has address `ip` on network `vni`. O(1).
     #[must_use]
     pub fn is_replica(&self, vni: Vni, ip: IpAddr) -> bool {
-        !self.addresses.is_empty() && self.addresses.contains(&(vni, ip))
+        let addresses = &self.places.addresses;
+        !addresses.is_empty() && addresses.contains(&(vni, ip))
     }
 
     /// Longest TCP segment, in bytes of data, that network `vni` carries whole; unknown without
@@ -156,9 +153,77 @@ impl Services {
 
     /// Every service, once for each network that it is on.
     #[must_use]
-    pub fn all(&self) -> &[Service] {
+    pub fn all(&self) -> &[Arc<Service>] {
         &self.services
     }
+
+    fn at(&self, index: ServiceIndex) -> Option<&Service> {
+        self.services
+            .get(index.0 as usize)
+            .map(|service| &**service)
+    }
+}
+
+/// Where replicas are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Places {
+    by_key: HashMap<(Vni, u64), (ServiceIndex, u32)>,
+    addresses: HashSet<(Vni, IpAddr)>,
+    /// Replicas of all services together.
+    count: usize,
+}
+
+impl Places {
+    fn of(services: &[Arc<Service>]) -> Self {
+        let count = services.iter().map(|service| service.replicas.len()).sum();
+        let mut this = Self::default();
+        this.by_key.reserve(count);
+        this.addresses.reserve(count);
+        for (index, service) in numbered(services) {
+            this.add(index, service);
+        }
+        this
+    }
+
+    /// The places of replicas of the services that `are`, made from these, which are of those that
+    /// `were`. None where that takes a look at all of them: there are more or fewer, or a replica is
+    /// in two, as a published port that leads to one task alone is a service of its own.
+    fn follow(&self, were: &[Arc<Service>], are: &[Arc<Service>]) -> Option<Self> {
+        if were.len() != are.len() || !self.is_plain() {
+            return None;
+        }
+        let mut this = self.clone();
+        let pairs = || numbered(are).zip(were);
+        let others = || pairs().filter(|((_, is), was)| !Arc::ptr_eq(is, was));
+        for (_, was) in others() {
+            for replica in &was.replicas {
+                this.by_key.remove(&(replica.vni, replica.key));
+                this.addresses.remove(&(replica.vni, replica.ip));
+            }
+            this.count -= was.replicas.len();
+        }
+        for ((index, is), _) in others() {
+            this.add(index, is);
+        }
+        this.is_plain().then_some(this)
+    }
+
+    fn add(&mut self, index: ServiceIndex, service: &Service) {
+        for (at, replica) in (0u32..).zip(&service.replicas) {
+            self.by_key.insert((replica.vni, replica.key), (index, at));
+            self.addresses.insert((replica.vni, replica.ip));
+        }
+        self.count += service.replicas.len();
+    }
+
+    /// Whether no two replicas have a key or an address in common.
+    fn is_plain(&self) -> bool {
+        self.by_key.len() == self.count && self.addresses.len() == self.count
+    }
+}
+
+fn numbered(services: &[Arc<Service>]) -> impl Iterator<Item = (ServiceIndex, &Arc<Service>)> {
+    (0u32..).map(ServiceIndex).zip(services)
 }
 
 /// Collects a [`Services`].
@@ -174,20 +239,14 @@ impl ServicesBuilder {
         Self::default()
     }
 
-    /// Adds a service with its replicas on one network.
-    pub fn service(&mut self, service: Service) -> ServiceIndex {
+    /// Adds a service with its replicas on one network. One of earlier tables is shared with them.
+    pub fn service(&mut self, service: impl Into<Arc<Service>>) -> ServiceIndex {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "four billion services do not fit in memory"
         )]
         let index = ServiceIndex(self.built.services.len() as u32);
-        for (at, replica) in (0u32..).zip(&service.replicas) {
-            self.built
-                .by_key
-                .insert((replica.vni, replica.key), (index, at));
-            self.built.addresses.insert((replica.vni, replica.ip));
-        }
-        self.built.services.push(service);
+        self.built.services.push(service.into());
         index
     }
 
@@ -232,6 +291,16 @@ impl ServicesBuilder {
     /// The finished tables.
     #[must_use]
     pub fn build(self) -> Services {
+        self.build_after(&Services::default())
+    }
+
+    /// As [`Self::build`], at the cost of the replicas of what differs from `before`, if the same
+    /// services are in the same order there.
+    #[must_use]
+    pub fn build_after(mut self, before: &Services) -> Services {
+        let services = &self.built.services;
+        let places = before.places.follow(&before.services, services);
+        self.built.places = places.unwrap_or_else(|| Places::of(services));
         self.built
     }
 }
@@ -291,5 +360,49 @@ mod tests {
             (Some(1410), Some(1390))
         );
         assert_eq!(s.mss(other, true), None);
+    }
+
+    fn service(keys: &[u64]) -> Arc<Service> {
+        let replicas = keys.iter().map(|key| Replica {
+            ip: Ipv4Addr::new(10, 0, 1, *key as u8).into(),
+            ..replica(*key)
+        });
+        Arc::new(Service {
+            id: "id".into(),
+            name: "web".into(),
+            local_first: false,
+            balancer: Balancer::default(),
+            limits: Limits::default(),
+            replicas: replicas.collect(),
+        })
+    }
+
+    proptest::proptest! {
+        /// However replicas come, go and move, also into two services at once: tables that follow
+        /// others know the places that tables made anew know.
+        #[test]
+        fn tables_that_follow_others_are_those_made_anew(
+            steps in proptest::collection::vec(
+                (0_usize..4, proptest::collection::vec(0_u64..6, 0..4)),
+                1..20,
+            ),
+        ) {
+            let mut services = vec![service(&[1, 2]), service(&[3])];
+            let mut before = Services::default();
+            for (at, keys) in steps {
+                match services.get_mut(at) {
+                    Some(known) => *known = service(&keys),
+                    None if keys.is_empty() => drop(services.pop()),
+                    None => services.push(service(&keys)),
+                }
+                let mut builder = ServicesBuilder::new();
+                for service in &services {
+                    builder.service(Arc::clone(service));
+                }
+                let after = builder.build_after(&before);
+                proptest::prop_assert_eq!(&after.places, &Places::of(&services));
+                before = after;
+            }
+        }
     }
 }

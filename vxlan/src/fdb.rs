@@ -11,17 +11,17 @@ use weft_wire::{Mac, PortId};
 pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
 pub(crate) type Set<K> = HashSet<K, FixedState>;
 
-/// What a hardware address stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a hardware address stands for. Where two claim the same address, the greater one has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Place {
-    Local(PortId),
     Remote(SocketAddr),
+    Local(PortId),
     Virtual,
     Gateway,
 }
 
 impl Place {
-    /// Which entry stays when two claim the same address: the higher.
+    /// Its kind, as a number with the same order.
     pub(crate) const fn strength(self) -> u8 {
         match self {
             Self::Remote(_) => 1,

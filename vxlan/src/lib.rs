@@ -1,8 +1,9 @@
 //! VXLAN switching: where a frame goes, and what is answered on the way.
 //!
-//! The agent compiles networks, endpoints and peers into a [`Switch`] with a [`SwitchBuilder`];
-//! workers read it. Nothing is learnt from the wire and nothing is flooded: a frame goes to one
-//! place, or is answered from the tables, or is dropped for a counted reason.
+//! The agent compiles networks, endpoints and peers into a [`Switch`] with a [`SwitchBuilder`], which
+//! it keeps while endpoints come and go; workers read the switch. Nothing is learnt from the wire and
+//! nothing is flooded: a frame goes to one place, or is answered from the tables, or is dropped for a
+//! counted reason.
 //!
 //! Every verdict is O(1), a few hash look-ups, and allocates nothing.
 
@@ -10,6 +11,7 @@
 
 mod answer;
 mod builder;
+mod claims;
 mod fdb;
 mod mtu;
 mod network;

@@ -11,7 +11,7 @@ use crate::fdb::{Map, Owner, Place, Set};
 use crate::network::NetworkEntry;
 
 /// Immutable tables of all networks on this node.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Switch {
     pub(crate) networks: Map<Vni, NetworkEntry>,
     /// The forwarding database: where a hardware address is.

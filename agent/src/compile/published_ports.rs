@@ -4,27 +4,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weft_model::assignment::ServiceView;
-use weft_model::id::NetworkId;
 use weft_model::objects::{PortSpec, Protocol, PublishMode};
 
 use super::known::{KnownEndpoint, PlacedEndpoint};
 use crate::published::Published;
 
-/// A port that this node accepts.
-pub(super) struct PublishedPort<'a> {
-    pub(super) service: &'a ServiceView,
-    pub(super) port: &'a PortSpec,
-    /// With `mode=host`: the only replica.
-    pub(super) task: Option<&'a PlacedEndpoint<'a>>,
+/// A port of a service that this node accepts, and what stands behind it.
+#[derive(Debug)]
+pub(super) struct AcceptedPort<T> {
+    /// Place among the ports of the service.
+    at: usize,
+    /// With `mode=host`: what was made of the only replica.
+    alone: Option<T>,
     /// A replica takes new connections.
-    pub(super) serving: bool,
-    /// Port at the mesh address that stands for it.
-    pub(super) mesh_port: u16,
+    serving: bool,
     /// No replica that takes new connections is to be spoken to over IPv4 only.
-    pub(super) ipv6: bool,
+    ipv6: bool,
 }
 
-impl PublishedPort<'_> {
+/// The same among the ports of all services.
+#[derive(Debug)]
+pub(super) struct PublishedPort<'a, T> {
+    pub(super) service: &'a ServiceView,
+    pub(super) port: &'a PortSpec,
+    /// With `mode=host`: what was made of the only replica.
+    pub(super) alone: Option<&'a T>,
+    serving: bool,
+    ipv6: bool,
+    /// Port at the mesh address that stands for it.
+    pub(super) mesh_port: u16,
+}
+
+impl<'a, T> PublishedPort<'a, T> {
+    /// Under its own number. None where the service has no such port.
+    pub(super) fn of(service: &'a ServiceView, accepted: &'a AcceptedPort<T>) -> Option<Self> {
+        let port = service.ports.get(accepted.at)?;
+        Some(Self {
+            service,
+            port,
+            alone: accepted.alone.as_ref(),
+            serving: accepted.serving,
+            ipv6: accepted.ipv6,
+            mesh_port: port.published,
+        })
+    }
+
     /// What the listener is told.
     pub(super) fn wanted(&self) -> Published {
         Published {
@@ -42,73 +66,48 @@ impl PublishedPort<'_> {
     }
 }
 
-/// True for a replica of the service that published ports reach.
-pub(super) fn is_replica(
-    record: &KnownEndpoint,
-    service: &ServiceView,
-    ingress: &NetworkId,
-) -> bool {
-    record.service.as_ref() == Some(&service.id) && record.network == *ingress
-}
-
 /// True where a client of IPv6 is answered at that port of the replica if one of IPv4 is.
 fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
     record.ips.iter().any(IpAddr::is_ipv6) && !record.ipv4_only.contains(&port.target)
 }
 
-/// Every port of the services that this node accepts: those with `mode=host` while it has a task.
-/// `ipv6` says whether the mesh has an address of that family.
-pub(super) fn published_ports<'a>(
-    services: &'a [ServiceView],
-    endpoints: &'a [PlacedEndpoint<'a>],
-    ingress: Option<&NetworkId>,
+/// The ports of a service that this node accepts: those with `mode=host` while it has a task, of
+/// which `alone` makes what is kept. `replicas` are those on the ingress network, `ipv6` says whether
+/// the mesh has an address of that family.
+pub(super) fn accepted_ports<'a, T>(
+    service: &ServiceView,
+    replicas: impl Iterator<Item = &'a PlacedEndpoint> + Clone,
     ipv6: bool,
-) -> Vec<PublishedPort<'a>> {
-    let Some(ingress) = ingress else {
-        return Vec::new();
-    };
-    let mut ports = Vec::new();
-    for service in services {
-        let replicas = endpoints
-            .iter()
-            .filter(|m| is_replica(m.record, service, ingress));
-        for port in &service.ports {
-            let task = match port.mode {
-                PublishMode::Ingress => None,
-                // One that is on its way out still holds its address beside the next one.
-                PublishMode::Host => {
-                    let own = replicas.clone().filter(|m| m.local);
-                    match own.max_by_key(|m| (m.record.ready, &m.record.id)) {
-                        Some(task) => Some(task),
-                        None => continue,
-                    }
+    mut alone: impl FnMut(&PlacedEndpoint) -> T,
+) -> Vec<AcceptedPort<T>> {
+    let mut accepted = Vec::new();
+    for (at, port) in service.ports.iter().enumerate() {
+        let task = match port.mode {
+            PublishMode::Ingress => None,
+            // One that is on its way out still holds its address beside the next one.
+            PublishMode::Host => {
+                let own = replicas.clone().filter(|r| r.port.is_some());
+                match own.max_by_key(|r| (r.record.ready, &r.record.id)) {
+                    Some(task) => Some(task),
+                    None => continue,
                 }
-            };
-            let serving = task.map_or_else(
-                || replicas.clone().any(|m| m.record.ready),
-                |task| task.record.ready,
-            );
-            ports.push(PublishedPort {
-                service,
-                port,
-                task,
-                serving,
-                mesh_port: port.published,
-                ipv6: ipv6
-                    && replicas
-                        .clone()
-                        .filter(|m| m.record.ready)
-                        .all(|m| speaks_ipv6(m.record, port)),
-            });
-        }
+            }
+        };
+        let mut ready = replicas.clone().filter(|r| r.record.ready);
+        let ipv6 = ipv6 && ready.clone().all(|r| speaks_ipv6(&r.record, port));
+        accepted.push(AcceptedPort {
+            at,
+            alone: task.map(&mut alone),
+            serving: task.map_or_else(|| ready.next().is_some(), |task| task.record.ready),
+            ipv6,
+        });
     }
-    number(&mut ports);
-    ports
+    accepted
 }
 
 /// Gives every port a number of its own at the mesh address, which knows no host addresses: its
 /// own one where no other port has it.
-fn number(ports: &mut [PublishedPort<'_>]) {
+pub(super) fn number<T>(ports: &mut [PublishedPort<'_, T>]) {
     let mut claims: BTreeMap<(Protocol, u16), u32> = BTreeMap::new();
     for entry in ports.iter() {
         let claim = (entry.port.protocol, entry.port.published);
@@ -145,7 +144,7 @@ fn spread(service: &str, host_ip: Option<IpAddr>, port: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use weft_model::assignment::EndpointView;
-    use weft_model::id::{EndpointId, NodeId};
+    use weft_model::id::{EndpointId, NetworkId, NodeId};
     use weft_model::objects::Mac;
     use weft_model::records::EndpointRecord;
 

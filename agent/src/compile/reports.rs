@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 use weft_gossip::LoadReports;
 use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
 
+/// Of so many replicas that came or went it is looked up who reports on them; of more, everybody's
+/// reports are read again.
+const FEW: usize = 16;
+
 /// More connections than one node has to one replica: its flow tables hold fewer.
 const MOST_OF_ONE_NODE: u32 = 1 << 24;
 
@@ -29,32 +33,32 @@ pub(super) struct Figures {
 }
 
 /// Replicas among which one is chosen: those of a service on one network.
-pub(crate) type Group<'a> = (&'a ServiceId, &'a NetworkId);
+pub(super) type Group<'a> = (&'a ServiceId, &'a NetworkId);
 
 /// A replica that there is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Balanced<'a> {
-    /// Its endpoint.
-    pub(crate) replica: &'a EndpointId,
+pub(super) struct Balanced<'a> {
     /// Among which others.
-    pub(crate) group: Group<'a>,
+    pub(super) group: Group<'a>,
     /// It takes new connections.
-    pub(crate) ready: bool,
+    pub(super) ready: bool,
 }
 
 /// A replica, whose number is its place.
 #[derive(Debug)]
 struct Replica {
-    id: EndpointId,
     /// Place of its group.
     group: usize,
     ready: bool,
 }
 
 /// What there is to know of a [`Group`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Choice {
-    /// Replicas that take connections.
+    of: (ServiceId, NetworkId),
+    /// How many replicas there are.
+    replicas: usize,
+    /// How many of them take connections.
     ready: usize,
     /// What one node can have open to one of them.
     most: u32,
@@ -79,44 +83,111 @@ struct Largest {
     second: u32,
 }
 
-/// The replicas that there are, in the order of their ids.
+/// The replicas that there are. Who stays keeps its number.
 #[derive(Debug, Default)]
 struct Replicas {
-    all: Vec<Replica>,
+    numbers: BTreeMap<String, usize>,
+    /// By number; some have nobody.
+    all: Vec<Option<Replica>>,
+    free: Vec<usize>,
+    group_numbers: BTreeMap<(ServiceId, NetworkId), usize>,
     groups: Vec<Choice>,
+    free_groups: Vec<usize>,
+    /// Limits of services that have one.
+    limits: BTreeMap<ServiceId, u32>,
+}
+
+/// Takes a place that is free, or a new one.
+fn place<T>(all: &mut Vec<T>, free: &mut Vec<usize>, thing: T) -> usize {
+    let number = free.pop().unwrap_or(all.len());
+    match all.get_mut(number) {
+        Some(place) => *place = thing,
+        None => all.push(thing),
+    }
+    number
+}
+
+fn most(limits: &BTreeMap<ServiceId, u32>, service: &ServiceId) -> u32 {
+    let limit = limits.get(service).copied().filter(|limit| *limit > 0);
+    limit.unwrap_or(MOST_OF_ONE_NODE)
 }
 
 impl Replicas {
-    fn of<'a>(
-        replicas: impl Iterator<Item = Balanced<'a>>,
-        limits: &BTreeMap<&ServiceId, u32>,
-    ) -> Self {
-        let by_id: BTreeMap<&EndpointId, Balanced<'a>> = replicas.map(|r| (r.replica, r)).collect();
-        let mut this = Self::default();
-        let mut numbers: BTreeMap<Group<'a>, usize> = BTreeMap::new();
-        for (id, Balanced { group, ready, .. }) in by_id {
-            let number = *numbers.entry(group).or_insert(this.groups.len());
-            if number == this.groups.len() {
-                let limit = limits.get(group.0).copied().filter(|limit| *limit > 0);
-                this.groups.push(Choice {
-                    ready: 0,
-                    most: limit.unwrap_or(MOST_OF_ONE_NODE),
-                });
-            }
-            if let Some(choice) = this.groups.get_mut(number) {
-                choice.ready += usize::from(ready);
-            }
-            this.all.push(Replica {
-                id: id.clone(),
-                group: number,
-                ready,
-            });
+    fn set_limits(&mut self, limits: BTreeMap<ServiceId, u32>) {
+        self.limits = limits;
+        for choice in &mut self.groups {
+            choice.most = most(&self.limits, &choice.of.0);
         }
-        this
+    }
+
+    /// Says what a replica is now; nothing where it is gone. True when it came or went.
+    fn set(&mut self, id: &EndpointId, now: Option<Balanced<'_>>) -> bool {
+        let known = self.number(id.as_str());
+        let was = known.and_then(|number| self.all.get_mut(number)?.take());
+        if let Some(was) = was {
+            self.leave(&was);
+        }
+        let now_is = now.map(|now| Replica {
+            group: self.join(now),
+            ready: now.ready,
+        });
+        match (known, now_is) {
+            (Some(number), Some(now)) => {
+                if let Some(place) = self.all.get_mut(number) {
+                    *place = Some(now);
+                }
+            }
+            (Some(number), None) => {
+                self.numbers.remove(id.as_str());
+                self.free.push(number);
+            }
+            (None, Some(now)) => {
+                let number = place(&mut self.all, &mut self.free, Some(now));
+                self.numbers.insert(id.0.clone(), number);
+            }
+            (None, None) => {}
+        }
+        known.is_some() != now.is_some()
+    }
+
+    fn join(&mut self, now: Balanced<'_>) -> usize {
+        let of = (now.group.0.clone(), now.group.1.clone());
+        let known = self.group_numbers.get(&of).copied();
+        let number = known.unwrap_or_else(|| {
+            let choice = Choice {
+                of: of.clone(),
+                replicas: 0,
+                ready: 0,
+                most: most(&self.limits, &of.0),
+            };
+            let number = place(&mut self.groups, &mut self.free_groups, choice);
+            self.group_numbers.insert(of, number);
+            number
+        });
+        if let Some(choice) = self.groups.get_mut(number) {
+            choice.replicas += 1;
+            choice.ready += usize::from(now.ready);
+        }
+        number
+    }
+
+    fn leave(&mut self, was: &Replica) {
+        if let Some(choice) = self.groups.get_mut(was.group) {
+            choice.replicas -= 1;
+            choice.ready -= usize::from(was.ready);
+            if choice.replicas == 0 {
+                self.group_numbers.remove(&choice.of);
+                self.free_groups.push(was.group);
+            }
+        }
     }
 
     fn number(&self, id: &str) -> Option<usize> {
-        self.all.binary_search_by(|r| r.id.as_str().cmp(id)).ok()
+        self.numbers.get(id).copied()
+    }
+
+    fn replica(&self, number: usize) -> Option<&Replica> {
+        self.all.get(number)?.as_ref()
     }
 
     fn named<'a>(&self, said: impl Iterator<Item = (&'a str, u32)>) -> Vec<Named> {
@@ -148,7 +219,7 @@ impl Replicas {
         for (by, named) in others.enumerate() {
             self.profile(named, &mut profiles);
             for (number, active) in named {
-                let Some(replica) = self.all.get(*number) else {
+                let Some(replica) = self.replica(*number) else {
                     continue;
                 };
                 let (Some(choice), Some(profile), Some(top), Some(sum)) = (
@@ -178,13 +249,13 @@ impl Replicas {
     /// Sets the `profiles` of a node that reports this, where it reports anything.
     fn profile(&self, named: &[Named], profiles: &mut [Profile]) {
         for (number, _) in named {
-            let group = self.all.get(*number).map(|r| r.group);
+            let group = self.replica(*number).map(|r| r.group);
             if let Some(profile) = group.and_then(|group| profiles.get_mut(group)) {
                 *profile = Profile::default();
             }
         }
         for (number, active) in named {
-            let Some(replica) = self.all.get(*number).filter(|r| r.ready) else {
+            let Some(replica) = self.replica(*number).filter(|r| r.ready) else {
                 continue;
             };
             if let Some(profile) = profiles.get_mut(replica.group) {
@@ -245,26 +316,36 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Says which replicas there are, all of them, and the limits of their services.
-    pub(super) fn set_replicas<'a>(
+    /// Limits of services; those that are not named have none.
+    pub(super) fn set_limits(&mut self, limits: BTreeMap<ServiceId, u32>) {
+        self.replicas.set_limits(limits);
+    }
+
+    /// Says of some replicas what they are now; nothing of those that are gone.
+    pub(super) fn follow<'a>(
         &mut self,
-        replicas: impl Iterator<Item = Balanced<'a>>,
-        limits: &BTreeMap<&ServiceId, u32>,
+        changes: impl Iterator<Item = (&'a EndpointId, Option<Balanced<'a>>)>,
     ) {
-        self.replicas = Replicas::of(replicas, limits);
+        let mut others = Vec::new();
+        for (id, now) in changes {
+            if self.replicas.set(id, now) {
+                others.push(id.as_str());
+            }
+        }
+        if others.is_empty() {
+            return;
+        }
         for node in &mut self.nodes {
-            node.read(&self.replicas);
+            let names = |id: &&str| node.reports.names(id);
+            if others.len() > FEW || others.iter().any(names) {
+                node.read(&self.replicas);
+            }
         }
     }
 
-    /// The replicas, in the order of [`Self::figures`].
-    pub(super) fn replicas(&self) -> impl Iterator<Item = &EndpointId> {
-        self.replicas.all.iter().map(|r| &r.id)
-    }
-
-    /// Whether there is such a replica.
-    pub(super) fn knows(&self, replica: &EndpointId) -> bool {
-        self.replicas.number(replica.as_str()).is_some()
+    /// The number of a replica, by which [`Self::figures`] has it.
+    pub(super) fn number(&self, replica: &EndpointId) -> Option<usize> {
+        self.replicas.number(replica.as_str())
     }
 
     /// Takes in what all others report, in the order of their ids; who is not named reports
@@ -286,7 +367,7 @@ impl Reports {
         }
     }
 
-    /// The figures of every replica; of each this node has `own` open.
+    /// The figures of every replica, by number; of each this node has `own` open.
     pub(super) fn figures(&self, own: &[u32]) -> Vec<Figures> {
         let others = self.nodes.iter().map(|node| node.named.as_slice());
         self.replicas.figures(own, others)
@@ -302,17 +383,12 @@ mod tests {
 
     use super::*;
 
-    fn replicas<'a>(
+    fn all<'a>(
         ids: &'a [EndpointId],
         group: Group<'a>,
-        limit: u32,
-    ) -> (Vec<Balanced<'a>>, BTreeMap<&'a ServiceId, u32>) {
-        let replicas = ids.iter().map(|replica| Balanced {
-            replica,
-            group,
-            ready: true,
-        });
-        (replicas.collect(), BTreeMap::from([(group.0, limit)]))
+    ) -> impl Iterator<Item = (&'a EndpointId, Option<Balanced<'a>>)> {
+        let now = Balanced { group, ready: true };
+        ids.iter().map(move |id| (id, Some(now)))
     }
 
     /// What this node believes of replicas 0, 1, … of one service, of which it has `own` open.
@@ -321,16 +397,19 @@ mod tests {
         let ids: Vec<EndpointId> = (0..own.len())
             .map(|i| format!("r{i}").as_str().into())
             .collect();
-        let (all, limits) = replicas(&ids, (&service, &network), limit);
-        let all = Replicas::of(all.into_iter(), &limits);
+        let mut replicas = Replicas::default();
+        replicas.set_limits([(service.clone(), limit)].into());
+        for (id, now) in all(&ids, (&service, &network)) {
+            assert!(replicas.set(id, now));
+        }
         let named: Vec<Vec<Named>> = others
             .iter()
             .map(|(_, counts)| {
                 let counts = ids.iter().zip(counts).filter(|(_, n)| **n > 0);
-                all.named(counts.map(|(id, n)| (id.as_str(), *n)))
+                replicas.named(counts.map(|(id, n)| (id.as_str(), *n)))
             })
             .collect();
-        all.figures(own, named.iter().map(Vec::as_slice))
+        replicas.figures(own, named.iter().map(Vec::as_slice))
     }
 
     fn balanced(own: &[u32], others: &[(&str, Vec<u32>)]) -> Vec<u32> {
@@ -384,7 +463,7 @@ mod tests {
         let ids: Vec<EndpointId> = ["r0", "r1"].map(EndpointId::from).into();
         let mut reports = Reports::default();
         let balanced = |reports: &Reports| -> Vec<u32> {
-            let own = vec![0; reports.replicas().count()];
+            let own = vec![0; reports.replicas.all.len()];
             reports.figures(&own).iter().map(|f| f.balanced).collect()
         };
         let mut nodes = ["a", "b", "c"].map(|id| {
@@ -411,20 +490,23 @@ mod tests {
         let (a, b, c) = (say(0, "r0", 1), say(1, "r1", 2), say(2, "r1", 3));
         hear(&mut reports, &[&a, &c]);
         assert!(balanced(&reports).is_empty(), "no replica is known");
-        let (all, limits) = replicas(&ids, (&service, &network), 0);
-        reports.set_replicas(all.into_iter(), &limits);
+        let group = (&service, &network);
+        reports.follow(all(&ids, group));
         assert_eq!(balanced(&reports), [1, 3]);
-        assert!(reports.knows(&ids[0]) && !reports.knows(&"r2".into()));
+        let numbers = ["r0", "r1", "r2"].map(|id| reports.number(&id.into()));
+        assert_eq!(numbers, [Some(0), Some(1), None]);
         hear(&mut reports, &[&a, &b, &c]);
         assert_eq!(balanced(&reports), [1, 5]);
         let b = say(1, "r0", 4);
         hear(&mut reports, &[&b, &c]);
         assert_eq!(balanced(&reports), [4, 5], "b told of one more, a is gone");
-        let (one, limits) = replicas(&ids[1..], (&service, &network), 0);
-        reports.set_replicas(one.into_iter(), &limits);
-        assert_eq!(balanced(&reports), [5], "it has another number now");
+        reports.follow([(&ids[0], None)].into_iter());
+        assert_eq!(balanced(&reports), [0, 5], "nobody has that number");
+        let newcomer = [EndpointId::from("r2")];
+        reports.follow(all(&newcomer, group));
+        assert_eq!(balanced(&reports), [0, 5], "nor anything of who had it");
         hear(&mut reports, &[]);
-        assert_eq!(balanced(&reports), [0]);
+        assert_eq!(balanced(&reports), [0, 0]);
     }
 
     proptest::proptest! {

@@ -318,7 +318,13 @@ impl Core {
                 self.send(t.to, &t.bytes).await;
             }
         }
-        self.view.send_replace(Arc::new(self.gossip.view()));
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let last = Arc::clone(&self.view.borrow());
+        let view = self.gossip.view_after(&last);
+        self.view.send_replace(Arc::new(view));
     }
 
     async fn send(&self, to: SocketAddr, plain: &[u8]) {
@@ -411,7 +417,7 @@ impl Core {
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish_at = None;
             self.published = now;
-            self.view.send_replace(Arc::new(self.gossip.view()));
+            self.publish();
         }
     }
 }

@@ -160,18 +160,38 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
     )
 }
 
-fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt::Result {
-    let labels = |p: &MeshPortSample| {
+/// A published port, with those of its labels that are no texts yet.
+struct Labelled<'a> {
+    port: &'a MeshPortSample,
+    published: String,
+    protocol: String,
+    host_ip: String,
+}
+
+impl<'a> Labelled<'a> {
+    fn of(port: &'a MeshPortSample) -> Self {
+        let host_ip = port.host_ip;
+        Self {
+            published: port.published.to_string(),
+            protocol: port.protocol.to_string(),
+            host_ip: host_ip.map_or_else(String::new, |ip| ip.to_string()),
+            port,
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 4] {
         [
-            ("service", p.service.clone()),
-            ("published", p.published.to_string()),
-            ("protocol", p.protocol.to_string()),
-            (
-                "host_ip",
-                p.host_ip.map_or_else(String::new, |ip| ip.to_string()),
-            ),
+            ("service", self.port.service.as_str()),
+            ("published", self.published.as_str()),
+            ("protocol", self.protocol.as_str()),
+            ("host_ip", self.host_ip.as_str()),
         ]
-    };
+    }
+}
+
+fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt::Result {
+    let ports: Vec<Labelled<'_>> = ports.iter().map(Labelled::of).collect();
+    let ports = || ports.iter().map(|p| (p.labels(), p.port));
     let counters: [(&str, &str, MeshValue); 5] = [
         (
             "mesh_accepted_connections",
@@ -196,48 +216,46 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
         }),
     ];
     for (name, help, value) in counters {
-        counter(out, name, help, ports.iter().map(|p| (labels(p), value(p))))?;
+        counter(
+            out,
+            name,
+            help,
+            ports().map(|(labels, p)| (labels, value(p))),
+        )?;
     }
     gauge(
         out,
         "mesh_open_connections",
         "Connections open on a published port",
-        ports.iter().map(|p| (labels(p), p.open)),
+        ports().map(|(labels, p)| (labels, p.open)),
     )?;
     connect_time(
         out,
         ("mesh_connects", "mesh_connect_seconds"),
-        ports.iter().map(|p| (labels(p), p.connect)),
+        ports().map(|(labels, p)| (labels, p.connect)),
     )?;
     gauge(
         out,
         "mesh_ejected_replicas",
         "Replicas of a published port that this node leaves out after failures",
-        ports.iter().map(|p| (labels(p), p.ejected)),
+        ports().map(|(labels, p)| (labels, p.ejected)),
     )?;
     gauge(
         out,
         "mesh_healthy_replicas",
         "Replicas of a published port that take new connections",
-        ports.iter().map(|p| (labels(p), p.healthy)),
+        ports().map(|(labels, p)| (labels, p.healthy)),
     )?;
     gauge(
         out,
         "mesh_port_open",
         "1 while the node has the published port, 0 while somebody else holds it",
-        ports.iter().map(|p| (labels(p), p.accepted_here.into())),
+        ports().map(|(labels, p)| (labels, p.accepted_here.into())),
     )
 }
 
 fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSample]) -> fmt::Result {
-    let labels = |r: &MeshReplicaSample| {
-        [
-            ("service", r.service.clone()),
-            ("replica", r.replica.clone()),
-            ("node", r.node.clone()),
-            ("network", r.network.clone()),
-        ]
-    };
+    let replicas = || replicas.iter().map(|r| (replica_labels(r), r));
     let counters: [(&str, &str, ReplicaValue); 5] = [
         (
             "replica_accepted_connections",
@@ -266,42 +284,47 @@ fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSampl
         ),
     ];
     for (name, help, value) in counters {
-        counter(
-            out,
-            name,
-            help,
-            replicas.iter().map(|r| (labels(r), value(r))),
-        )?;
+        let series = replicas().map(|(labels, r)| (labels, value(r)));
+        counter(out, name, help, series)?;
     }
     connect_time(
         out,
         ("replica_connects", "replica_connect_seconds"),
-        replicas.iter().map(|r| (labels(r), r.connect)),
+        replicas().map(|(labels, r)| (labels, r.connect)),
     )?;
     gauge(
         out,
         "replica_open_connections",
         "Connections open from this node to the replica",
-        replicas.iter().map(|r| (labels(r), r.open)),
+        replicas().map(|(labels, r)| (labels, r.open)),
     )?;
     gauge(
         out,
         "replica_healthy",
         "1 while the replica takes new connections",
-        replicas.iter().map(|r| (labels(r), r.healthy.into())),
+        replicas().map(|(labels, r)| (labels, r.healthy.into())),
     )?;
     gauge(
         out,
         "replica_ejected",
         "1 while this node leaves the replica out after failures",
-        replicas.iter().map(|r| (labels(r), r.ejected.into())),
+        replicas().map(|(labels, r)| (labels, r.ejected.into())),
     )?;
     counter(
         out,
         "replica_ejections",
         "Times that this node left the replica out",
-        replicas.iter().map(|r| (labels(r), r.ejections)),
+        replicas().map(|(labels, r)| (labels, r.ejections)),
     )
+}
+
+fn replica_labels(replica: &MeshReplicaSample) -> [(&'static str, &str); 4] {
+    [
+        ("service", replica.service.as_str()),
+        ("replica", replica.replica.as_str()),
+        ("node", replica.node.as_str()),
+        ("network", replica.network.as_str()),
+    ]
 }
 
 fn encode_probes(out: &mut DescriptorEncoder<'_>, probes: ProbeCounters) -> fmt::Result {
@@ -412,10 +435,10 @@ fn encode_doors(out: &mut DescriptorEncoder<'_>, doors: &[DoorSample]) -> fmt::R
 }
 
 /// Two counters whose quotient is the mean: how many, and how long all of them took.
-fn connect_time<const N: usize>(
+fn connect_time<L: AsRef<str>, const N: usize>(
     out: &mut DescriptorEncoder<'_>,
     (count, seconds): (&str, &str),
-    series: impl Iterator<Item = ([(&'static str, String); N], ConnectTime)> + Clone,
+    series: impl Iterator<Item = ([(&'static str, L); N], ConnectTime)> + Clone,
 ) -> fmt::Result {
     counter(
         out,
@@ -426,9 +449,7 @@ fn connect_time<const N: usize>(
     let help = "Seconds from the SYN to the replica's answer, over all connections";
     let series = series.map(|(labels, time)| (labels, time.total_us));
     family(out, seconds, help, MetricType::Counter, series, |us| {
-        Box::new(ConstCounter::new(
-            std::time::Duration::from_micros(us).as_secs_f64(),
-        ))
+        ConstCounter::new(std::time::Duration::from_micros(us).as_secs_f64())
     })
 }
 
@@ -438,9 +459,14 @@ fn counter<L: AsRef<str>, const N: usize>(
     help: &str,
     series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
 ) -> fmt::Result {
-    family(out, name, help, MetricType::Counter, series, |value| {
-        Box::new(ConstCounter::new(value))
-    })
+    family(
+        out,
+        name,
+        help,
+        MetricType::Counter,
+        series,
+        ConstCounter::new,
+    )
 }
 
 fn gauge<L: AsRef<str>, const N: usize>(
@@ -449,18 +475,16 @@ fn gauge<L: AsRef<str>, const N: usize>(
     help: &str,
     series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
 ) -> fmt::Result {
-    family(out, name, help, MetricType::Gauge, series, |value| {
-        Box::new(ConstGauge::new(value))
-    })
+    family(out, name, help, MetricType::Gauge, series, ConstGauge::new)
 }
 
-fn family<L: AsRef<str>, const N: usize>(
+fn family<L: AsRef<str>, M: EncodeMetric, const N: usize>(
     out: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
     kind: MetricType,
     series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
-    metric: fn(u64) -> Box<dyn EncodeMetric>,
+    metric: impl Fn(u64) -> M,
 ) -> fmt::Result {
     let mut encoder = out.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in series {

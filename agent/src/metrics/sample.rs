@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_dataplane::WorkerCounters;
@@ -15,7 +16,7 @@ use weft_wire::DropReason;
 pub(crate) trait MetricsSource: fmt::Debug + Send + Sync + 'static {
     /// Reads every counter once. Called from an async task, so it must not block; values of
     /// different workers may be some packets apart.
-    fn sample(&self) -> Sample;
+    fn sample(&self) -> Arc<Sample>;
 }
 
 /// Every figure of the node, read at one moment.

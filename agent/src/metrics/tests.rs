@@ -11,16 +11,17 @@ use super::{
 };
 
 #[derive(Debug)]
-struct Fixed(Sample);
+struct Fixed(Arc<Sample>);
 
 impl MetricsSource for Fixed {
-    fn sample(&self) -> Sample {
-        self.0.clone()
+    fn sample(&self) -> Arc<Sample> {
+        Arc::clone(&self.0)
     }
 }
 
 fn text(sample: Sample) -> String {
-    Metrics::new(Arc::new(Fixed(sample))).encode().unwrap()
+    let source = Fixed(Arc::new(sample));
+    Metrics::new(Arc::new(source)).encode().unwrap()
 }
 
 /// One of everything, each figure another one.

@@ -144,7 +144,7 @@ impl NodeService for Node {
         let seen = data_path
             .as_ref()
             .and_then(|d| Seen::of(&member.handles, d));
-        let there = seen.into_iter().flat_map(|seen| seen.endpoints);
+        let there = seen.iter().flat_map(|seen| seen.there.all());
         let containers = there
             .filter(|e| e.network == network.id)
             .map(|e| {
@@ -157,10 +157,10 @@ impl NodeService for Node {
                     ipv6: of_family(false),
                     node: hostname(&e.node),
                     id: e.id.clone(),
-                    name: e.name,
+                    name: e.name.clone(),
                     mac: e.mac,
                 };
-                (e.id, row)
+                (e.id.clone(), row)
             })
             .collect();
         Ok(NetworkDetail {
@@ -312,7 +312,7 @@ impl NodeService for Node {
         let member = self.slot.get().await;
         let sample = member.map(|m| counters::sample(&m.handles));
         let sample = sample.unwrap_or_default();
-        Metrics::new(Arc::new(counters::Once(sample)))
+        Metrics::new(Arc::new(counters::Once::from(sample)))
             .encode()
             .map_err(|e| ApiError::internal(e.to_string()))
     }

@@ -98,7 +98,7 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn of(seen: &'a Seen) -> Self {
-        let endpoints = seen.endpoints.iter().flat_map(|record| {
+        let endpoints = seen.there.all().flat_map(|record| {
             let ips = record.ips.iter();
             ips.map(move |ip| ((&record.network, *ip), record))
         });

@@ -26,11 +26,17 @@ use crate::parts::handles::Handles;
 
 /// A sample that was read already.
 #[derive(Debug)]
-pub(crate) struct Once(pub(crate) Sample);
+pub(crate) struct Once(Arc<Sample>);
+
+impl From<Sample> for Once {
+    fn from(sample: Sample) -> Self {
+        Self(Arc::new(sample))
+    }
+}
 
 impl MetricsSource for Once {
-    fn sample(&self) -> Sample {
-        self.0.clone()
+    fn sample(&self) -> Arc<Sample> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -172,8 +178,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
         })
         .collect();
     if let Some(seen) = Seen::of(handles, &data_path) {
-        sample.mesh_ports = seen.ports().into_iter().map(mesh_port).collect();
-        sample.mesh_replicas = mesh_replicas(&seen);
+        (sample.mesh_ports, sample.mesh_replicas) = mesh(&seen);
     }
     sample.probes = data_path.probes.read();
     sample.unreachable = data_path.mesh.unreachable();
@@ -182,6 +187,12 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
     sample.gossip = gossip(&data_path.gossip.stats(), &data_path.gossip.view().borrow());
     sample.doors.push(data_path.gossip.door());
     sample
+}
+
+/// Published ports of this node, and replicas of every service.
+pub(crate) fn mesh(seen: &Seen) -> (Vec<MeshPortSample>, Vec<MeshReplicaSample>) {
+    let ports = seen.ports().into_iter().map(mesh_port);
+    (ports.collect(), mesh_replicas(seen))
 }
 
 fn mesh_port(port: MeshPort) -> MeshPortSample {
@@ -251,7 +262,7 @@ fn dns(s: &DnsStats) -> DnsSample {
     }
 }
 
-fn gossip(s: &GossipStats, view: &NetdbView) -> GossipSample {
+pub(crate) fn gossip(s: &GossipStats, view: &NetdbView) -> GossipSample {
     let members =
         |state: MemberState| view.members.values().filter(|m| m.state == state).count() as u64;
     let entries = [Table::Node, Table::Endpoint, Table::Load]

@@ -346,7 +346,7 @@ fn gossip(checks: &mut Checks, handles: &Handles, data_path: &DataPath) {
     let view = data_path.gossip.view().borrow().clone();
     let blocked = data_path.gossip.blocked();
     let orders = handles.session.assignments().borrow().clone();
-    for (node, state) in &view.members {
+    for (node, state) in view.members.iter() {
         if *node == handles.node_id {
             continue;
         }

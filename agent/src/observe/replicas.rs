@@ -7,15 +7,16 @@ use std::sync::Arc;
 use weft_cluster::ClusterState;
 use weft_dataplane::Snapshot;
 use weft_gossip::MemberState;
-use weft_mesh::Ejection;
+use weft_mesh::{Ejection, Replica};
 use weft_model::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_model::assignment::{Assignment, ServiceView};
-use weft_model::id::{NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::id::{NetworkId, NodeId, TaskId};
 use weft_model::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
 use weft_wire::{Instant, Vni};
 
 use super::index::Index;
-use crate::compile::known::{self, KnownEndpoint};
+use crate::compile::known::KnownEndpoint;
+use crate::compile::there::There;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::published::PortEntry;
@@ -24,8 +25,8 @@ use crate::published::busy::NO_ADDRESS;
 /// What the node knows at one moment.
 pub(crate) struct Seen {
     pub(crate) orders: Arc<Assignment>,
-    /// Every endpoint that is there, this node's first.
-    pub(crate) endpoints: Vec<KnownEndpoint>,
+    /// The endpoints that the tables have.
+    pub(crate) there: Arc<There>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) entries: Vec<PortEntry>,
     /// Why this node accepts connections that should go on as they are.
@@ -43,37 +44,42 @@ impl Seen {
     pub(crate) fn of(handles: &Handles, data_path: &DataPath) -> Option<Self> {
         let orders = handles.session.assignments().borrow().clone()?;
         let view = data_path.gossip.view().borrow().clone();
-        let heard = view.endpoints();
-        let heard = heard.map(|(owner, said)| (owner.clone(), Arc::clone(said)));
-        let heard = heard.collect();
-        let local = handles.local.all().into_iter().map(|p| p.record);
-        // Who lies is told by the loop.
-        let mut lies = Vec::new();
-        let others = known::of_others(&orders.shared, orders.node_id(), &heard, &mut lies);
-        let endpoints: Vec<KnownEndpoint> = local.chain(others).collect();
-        let snapshot = data_path.plane.snapshot();
-        let state = handles.manager.get().map(|manager| manager.state());
+        let down = view.members.iter();
+        let down = down.filter(|(_, member)| member.state == MemberState::Down);
+        let now = Instant(weft_sys::clock::monotonic_nanos());
         Some(Self {
-            index: Index::of(
-                &orders.shared,
-                &endpoints,
-                &snapshot.services,
-                state.as_deref(),
-            ),
-            endpoints,
-            orders,
-            snapshot,
             entries: data_path.mesh.entries(),
             frame_error: data_path.mesh.frame_error(),
-            state,
-            down: view
-                .members
-                .iter()
-                .filter(|(_, member)| member.state == MemberState::Down)
-                .map(|(node, _)| node.clone())
-                .collect(),
-            now: Instant(weft_sys::clock::monotonic_nanos()),
+            down: down.map(|(node, _)| node.clone()).collect(),
+            ..Self::new(
+                orders,
+                data_path.there.load_full(),
+                data_path.plane.snapshot(),
+                handles.manager.get().map(|manager| manager.state()),
+                now,
+            )
         })
+    }
+
+    /// By orders and tables alone.
+    pub(crate) fn new(
+        orders: Arc<Assignment>,
+        there: Arc<There>,
+        snapshot: Arc<Snapshot>,
+        state: Option<Arc<ClusterState>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            index: Index::of(&orders.shared, state.as_deref()),
+            orders,
+            there,
+            snapshot,
+            entries: Vec::new(),
+            frame_error: None,
+            state,
+            down: BTreeSet::new(),
+            now,
+        }
     }
 
     /// The service of that name, of a published port.
@@ -98,12 +104,6 @@ impl Seen {
         node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
     }
 
-    /// Endpoints of a service that are there.
-    fn endpoints_of(&self, service: &ServiceId) -> impl Iterator<Item = &KnownEndpoint> {
-        let places = self.index.endpoints(service).iter();
-        places.filter_map(|at| self.endpoints.get(*at))
-    }
-
     /// Every published port of this node.
     pub(crate) fn ports(&self) -> Vec<MeshPort> {
         self.entries.iter().map(|entry| self.port(entry)).collect()
@@ -115,12 +115,12 @@ impl Seen {
         if let (Some(service), Some(ingress)) = (self.service(&published.service), self.ingress()) {
             let host = published.mode == PublishMode::Host;
             let own = &self.orders.own.node.id;
-            let replicas = self.endpoints_of(&service.id);
+            let replicas = self.there.of_service(&service.id);
             let replicas = replicas.filter(|r| r.network == *ingress && (!host || r.node == *own));
             for record in replicas {
                 total += 1;
-                let load = self.load(service, record);
-                let out = load.and_then(|(_, load)| load.health().ejection(self.now));
+                let replica = self.replica(record);
+                let out = replica.and_then(|r| r.load.health().ejection(self.now));
                 healthy += u32::from(record.ready && out.is_none());
                 ejected += u32::from(record.ready && out.is_some());
             }
@@ -174,37 +174,29 @@ impl Seen {
         }
     }
 
-    /// The counters of a replica, and whether the tables have it draining.
-    fn load(
-        &self,
-        service: &ServiceView,
-        record: &KnownEndpoint,
-    ) -> Option<(bool, Arc<weft_mesh::ReplicaLoad>)> {
+    /// The replica that an endpoint is in the tables.
+    fn replica(&self, record: &KnownEndpoint) -> Option<&Replica> {
         let networks = &self.orders.shared.networks;
         let vni = Vni::new(networks.get(self.index.network(&record.network)?)?.vni)?;
-        let services = self.snapshot.services.all();
-        let places = record.ips.iter();
-        let places = places.flat_map(|ip| self.index.replicas(vni, *ip));
-        places
-            .filter_map(|(at, number)| services.get(*at).zip(Some(number)))
-            .find(|(s, _)| *s.id == *service.id.as_str())
-            .and_then(|(s, number)| s.replicas.get(*number))
-            .map(|r| (r.draining, Arc::clone(&r.load)))
+        let mut keys = record.ips.iter().map(|ip| record.replica_key(*ip));
+        keys.find_map(|key| self.snapshot.services.replica(vni, key))
     }
 
     /// Replicas of a service as this node sees them; on a manager also those that nobody hears of.
     pub(crate) fn replicas(&self, service: &ServiceView) -> Vec<MeshReplica> {
         let mut rows = Vec::new();
-        let own: Vec<_> = self.endpoints_of(&service.id).collect();
+        let own: Vec<_> = self.there.of_service(&service.id).collect();
         for record in &own {
-            let load = self.load(service, record);
+            let replica = self.replica(record);
+            let load = replica.map(|replica| &replica.load);
+            let health = load.map(|load| load.health());
+            let tally = load.map(|load| load.tally());
+            let ejection = health.and_then(|health| health.ejection(self.now));
             let why_not = if !record.ready {
                 self.why_not_ready(record)
-            } else if load.as_ref().is_none_or(|(draining, _)| *draining) {
+            } else if replica.is_none_or(|replica| replica.draining) {
                 "this node has not taken it into its tables yet".to_owned()
             } else {
-                let health = load.as_ref().map(|(_, load)| load.health());
-                let ejection = health.and_then(|health| health.ejection(self.now));
                 let port = health.and_then(weft_mesh::Health::failed_port);
                 let at = record.ips.first().zip(port);
                 let at = at.map(|(ip, port)| SocketAddr::new(*ip, port));
@@ -212,23 +204,20 @@ impl Seen {
                     .map(|ejection| said_of_ejection(ejection, at))
                     .unwrap_or_default()
             };
-            let load = load.map(|(_, load)| load);
-            let health = load.as_ref().map(|load| load.health());
-            let tally = load.as_ref().map(|load| load.tally());
             rows.push(MeshReplica {
                 name: record.name.clone(),
                 node: self.hostname(&record.node),
                 network: self.network(&record.network),
                 ips: record.ips.clone(),
-                active: load.as_ref().map_or(0, |l| l.own()),
-                active_everywhere: load.as_ref().map_or(0, |l| l.total()),
+                active: load.map_or(0, |l| l.own()),
+                active_everywhere: load.map_or(0, |l| l.total()),
                 accepted: tally.map_or(0, |t| t.accepted()),
                 refused: tally.map_or(0, |t| t.refused()),
                 retried: tally.map_or(0, |t| t.retried()),
                 rx_bytes: tally.map_or(0, |t| t.rx_bytes()),
                 tx_bytes: tally.map_or(0, |t| t.tx_bytes()),
                 connect: tally.map_or_else(ConnectTime::default, |t| connect_time(t.connect())),
-                ejected: health.is_some_and(|h| h.ejection(self.now).is_some()),
+                ejected: ejection.is_some(),
                 ejections: health.map_or(0, weft_mesh::Health::ejections),
                 why_not,
             });

@@ -214,7 +214,7 @@ fn why_address(seen: &Seen, mut why: Why, ip: IpAddr) -> Answer<Why> {
             return Ok(why);
         }
     }
-    if let Some(endpoint) = seen.endpoints.iter().find(|e| e.ips.contains(&ip)) {
+    if let Some(endpoint) = seen.there.all().find(|e| e.ips.contains(&ip)) {
         why.source = OF_ENDPOINTS.to_owned();
         why.found
             .push(said_of_endpoint(seen, &ip.to_string(), endpoint));
@@ -359,7 +359,7 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         let mut all = std::iter::once(&r.name).chain(&r.aliases);
         all.any(|known| names::same(known, &name))
     };
-    for record in seen.endpoints.iter().filter(with_name) {
+    for record in seen.there.all().filter(with_name) {
         why.source = OF_ENDPOINTS.to_owned();
         why.found.push(said_of_endpoint(seen, &name, record));
     }

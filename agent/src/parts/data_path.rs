@@ -24,6 +24,7 @@ use super::questions::Questions;
 use super::underlay::Underlay;
 use super::warnings::Warnings;
 use crate::compile::mtus::Mtus;
+use crate::compile::there::There;
 use crate::config::{Config, MeshFrontEnd};
 use crate::gossip::{GossipConfig, GossipHandle};
 use crate::kept::HostRules;
@@ -63,6 +64,8 @@ pub(crate) struct DataPath {
     pub(crate) mtus: ArcSwap<Mtus>,
     /// VTEPs behind a device that does not segment tunnels, and its name; kept up likewise.
     pub(crate) plain: ArcSwap<BTreeMap<IpAddr, String>>,
+    /// The endpoints that the last tables have, for those who look.
+    pub(crate) there: ArcSwap<There>,
     /// Of replicas that were left out.
     pub(crate) probes: ProbeStats,
     /// To other nodes, about the ways to them.
@@ -137,6 +140,7 @@ impl DataPath {
             mesh_ipv6,
             mtus: ArcSwap::from_pointee(mtus),
             plain: ArcSwap::default(),
+            there: ArcSwap::default(),
             probes: ProbeStats::default(),
             questions: Questions::default(),
             mesh: MeshSockets::new(MeshConfig {

@@ -44,7 +44,7 @@ impl LocalPorts {
     /// Whether new connections and DNS may use the attachment.
     pub(crate) fn set_ready(&self, id: &EndpointId, ready: bool) {
         if let Some(port) = self.lock().get_mut(id) {
-            port.record.ready = ready;
+            Arc::make_mut(&mut port.record).ready = ready;
         }
         self.announce();
     }
@@ -53,7 +53,7 @@ impl LocalPorts {
     pub(crate) fn set_ipv4_only(&self, id: &EndpointId, ports: Vec<u16>) {
         let changed = match self.lock().get_mut(id) {
             Some(port) if port.record.ipv4_only != ports => {
-                port.record.ipv4_only = ports;
+                Arc::make_mut(&mut port.record).ipv4_only = ports;
                 true
             }
             _ => false,

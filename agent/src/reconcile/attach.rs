@@ -70,6 +70,6 @@ pub(super) fn local_port(
     };
     Ok(LocalPort {
         port: Arc::new(port),
-        record,
+        record: Arc::new(record),
     })
 }

@@ -23,7 +23,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Whether the same tables come of both.
+    /// Whether the same tables come of both. What differs otherwise may still make the same ones.
     pub(super) fn are(&self, other: &Self) -> bool {
         self.orders.is(&other.orders)
             && self.local == other.local
@@ -34,23 +34,19 @@ impl Sources {
 
 /// Loads are in no table, and whoever is suspected is still there.
 fn makes_same_tables(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
-    Arc::ptr_eq(a, b) || (says_same(a, b) && a.has_same_active(b))
+    let says_same = || a.has_same(Table::Node, b) && a.has_same(Table::Endpoint, b);
+    Arc::ptr_eq(a, b) || (a.has_same_active(b) && says_same())
 }
 
-/// Whether at most load reports differ.
-pub(super) fn differ_in_loads_only(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
-    Arc::ptr_eq(a, b) || (says_same(a, b) && a.members == b.members)
-}
-
-fn says_same(a: &NetdbView, b: &NetdbView) -> bool {
-    a.has_same(Table::Node, b) && a.has_same(Table::Endpoint, b)
+/// Whether nodes are as they were, and say the same of themselves: at most endpoints and load
+/// reports differ.
+pub(super) fn has_same_nodes(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
+    Arc::ptr_eq(a, b) || (a.members == b.members && a.has_same(Table::Node, b))
 }
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// There are other replicas than before.
-    pub(super) replicas: bool,
     /// Reports are to be read.
     pub(super) hear: bool,
     /// What was heard is to be given to the workers, with its age.
@@ -60,39 +56,39 @@ pub(super) struct Due {
 /// What was taken in, and when.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    epoch: u64,
     view: Option<Arc<NetdbView>>,
     at: Option<Instant>,
-    /// Own counts are to be told: once in a tick, and as soon as the tables have changed, since
-    /// others wait for the word that a replica gets nothing new.
+    /// The same reports are to be read again.
+    again: bool,
+    /// Own counts are to be told, as a tick has passed.
     pub(super) tell: bool,
 }
 
 impl Intake {
-    /// What is due at `now`, with the tables of `epoch`; `ticked` says that a tick has passed.
+    /// What is due at `now`; `ticked` says that a tick has passed, `others` that the reports of
+    /// others count than before.
     pub(super) fn look(
         &mut self,
-        epoch: u64,
         view: &Arc<NetdbView>,
         ticked: bool,
+        others: bool,
         now: Instant,
     ) -> Due {
-        let replicas = self.epoch != epoch;
-        self.tell |= replicas || ticked;
+        self.tell |= ticked;
+        self.again |= others;
         let read = self
             .view
             .as_ref()
             .is_some_and(|last| Arc::ptr_eq(last, view) || last.has_same(Table::Load, view));
-        let hear = replicas || !read;
+        let hear = self.again || !read;
         let rested = self.at.is_none_or(|at| now.duration_since(at) >= PACE);
-        let count = replicas || ticked || (hear && rested);
+        let count = ticked || (hear && rested);
         if count {
-            self.epoch = epoch;
             self.view = Some(Arc::clone(view));
             self.at = Some(now);
+            self.again = false;
         }
         Due {
-            replicas,
             hear: hear && count,
             count,
         }
@@ -124,25 +120,24 @@ mod tests {
     }
 
     #[test]
-    fn load_reports_make_no_tables() {
+    fn load_reports_make_no_tables_and_endpoints_are_no_news_of_nodes() {
         let mut node = Node::new();
         let start = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": false}"#);
         let loaded = node.says(Table::Load, "e", r#"{"active": 1}"#);
         let ready = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
         let spoken = node.says(Table::Node, "n", r#"{"mtu": 1500}"#);
-        assert!(makes_same_tables(&start, &loaded) && differ_in_loads_only(&start, &loaded));
-        for (before, after) in [(&loaded, &ready), (&ready, &spoken)] {
-            assert!(!makes_same_tables(before, after) && !differ_in_loads_only(before, after));
-        }
+        assert!(makes_same_tables(&start, &loaded) && has_same_nodes(&start, &loaded));
+        assert!(!makes_same_tables(&loaded, &ready) && has_same_nodes(&loaded, &ready));
+        assert!(!makes_same_tables(&ready, &spoken) && !has_same_nodes(&ready, &spoken));
         let mut suspected = NetdbView::clone(&spoken);
-        for member in suspected.members.values_mut() {
+        for member in Arc::make_mut(&mut suspected.members).values_mut() {
             member.state = weft_gossip::MemberState::Suspect;
         }
         let suspected = Arc::new(suspected);
         assert!(makes_same_tables(&spoken, &suspected), "it is still there");
-        assert!(!differ_in_loads_only(&spoken, &suspected), "people see it");
+        assert!(!has_same_nodes(&spoken, &suspected), "people see it");
         let mut down = NetdbView::clone(&spoken);
-        down.members.clear();
+        Arc::make_mut(&mut down.members).clear();
         assert!(!makes_same_tables(&spoken, &Arc::new(down)));
     }
 
@@ -150,36 +145,28 @@ mod tests {
     fn reports_are_taken_in_when_there_are_new_ones_and_counts_told_once_in_a_tick() {
         let mut node = Node::new();
         let (mut intake, start) = (Intake::default(), Instant::now());
-        let due = |replicas, hear, count| Due {
-            replicas,
-            hear,
-            count,
-        };
+        let due = |hear, count| Due { hear, count };
         let view = node.says(Table::Load, "e", r#"{"active": 1}"#);
-        assert_eq!(intake.look(1, &view, false, start), due(true, true, true));
-        assert!(std::mem::take(&mut intake.tell), "tables are new");
+        assert_eq!(intake.look(&view, false, true, start), due(true, true));
+        assert!(!intake.tell);
         let later = start + PACE;
-        assert_eq!(
-            intake.look(1, &view, false, later),
-            due(false, false, false)
-        );
+        assert_eq!(intake.look(&view, false, false, later), due(false, false));
         let other = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
-        assert_eq!(
-            intake.look(1, &other, false, later),
-            due(false, false, false)
-        );
+        assert_eq!(intake.look(&other, false, false, later), due(false, false));
         assert!(!intake.tell);
         // What is not said again was so a tick ago.
-        assert_eq!(intake.look(1, &other, true, later), due(false, false, true));
+        assert_eq!(intake.look(&other, true, false, later), due(false, true));
         assert!(std::mem::take(&mut intake.tell), "a tick has passed");
         let news = node.says(Table::Load, "e", r#"{"active": 2}"#);
         let soon = later + PACE / 2;
-        assert_eq!(intake.look(1, &news, false, soon), due(false, false, false));
+        assert_eq!(intake.look(&news, false, false, soon), due(false, false));
         let then = later + PACE;
-        assert_eq!(intake.look(1, &news, false, then), due(false, true, true));
+        assert_eq!(intake.look(&news, false, false, then), due(true, true));
         assert!(!intake.tell);
-        // Tables do not wait.
-        assert_eq!(intake.look(2, &news, false, then), due(true, true, true));
-        assert!(intake.tell);
+        // Others count now: their reports are not forgotten until they are read.
+        assert_eq!(intake.look(&news, false, true, then), due(false, false));
+        let then = then + PACE;
+        assert_eq!(intake.look(&news, false, false, then), due(true, true));
+        assert_eq!(intake.look(&news, false, false, then), due(false, false));
     }
 }

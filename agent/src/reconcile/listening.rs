@@ -109,7 +109,7 @@ impl Listening {
                     targets: targets.clone(),
                 });
             }
-            known.insert(record.id, (next, pause));
+            known.insert(record.id.clone(), (next, pause));
         }
         self.next = known;
         looks

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use weft_gossip::{MemberState, Members, NetdbView};
 use weft_model::assignment::{Assignment, GossipKey, Shared};
 use weft_model::id::{EndpointId, NodeId};
-use weft_model::objects::{Node, TaskState};
+use weft_model::objects::TaskState;
 use weft_model::records::{ClosedPort, HeardQuestion, NodeRecord, PressureRecord, Table};
 use weft_swarm::Session;
 use weft_sys::clock::monotonic_nanos;
@@ -20,18 +20,16 @@ use weft_wire::Vni;
 
 use super::announcements::{Announcements, announce};
 use super::endpoints::Endpoints;
-use super::intake::{Intake, Sources, differ_in_loads_only};
+use super::intake::{Intake, Sources, has_same_nodes};
 use super::listening::Listening;
 use super::mtu::MtuKeeper;
 use super::overlap::Overlaps;
-use super::remembered::{Records, Remembered};
+use super::remembered::Remembered;
 use super::tasks::Tasks;
 use super::wall::Wall;
-use crate::compile::known::{self, Heard, KnownEndpoint};
+use crate::compile::known::LocalPort;
 use crate::compile::loads::Loads;
-use crate::compile::mtus::Mtus;
-use crate::compile::reports::Balanced;
-use crate::compile::tables::{Inputs, compile};
+use crate::compile::tables::{Compiled, Compiler, Inputs};
 use crate::observe::pressure::ToldPressure;
 use crate::observe::{liars, trouble, vitals, ways};
 use crate::parts::data_path::{DataPath, MESH_IP, gossip_members};
@@ -52,26 +50,6 @@ const TIDY: Duration = Duration::from_secs(60);
 /// without endpoints would end connections that are only waiting for it.
 const ADOPTION: Duration = Duration::from_secs(3);
 
-/// What the last compiled tables were made from.
-#[derive(Debug, Default, PartialEq)]
-struct CompiledFrom {
-    shared: Option<Arc<Shared>>,
-    node: Option<Node>,
-    heard: Heard,
-    nodes: Vec<(NodeId, Arc<NodeRecord>)>,
-    local: Vec<KnownEndpoint>,
-    mtus: Option<Arc<Mtus>>,
-}
-
-impl CompiledFrom {
-    fn records(&self) -> Records {
-        Records {
-            nodes: self.nodes.clone(),
-            endpoints: self.heard.clone(),
-        }
-    }
-}
-
 /// State of the loop.
 pub(crate) struct Reconciler {
     handles: Arc<Handles>,
@@ -79,15 +57,13 @@ pub(crate) struct Reconciler {
     data_path: Arc<DataPath>,
     tasks: Tasks,
     loads: Loads,
-    compiled_from: CompiledFrom,
-    /// Endpoints of other nodes, as the last tables have them.
-    remote: Vec<KnownEndpoint>,
+    compiler: Compiler,
     /// Last inputs of [`Self::compile`], to see at once that nothing has changed.
     sources: Option<Sources>,
     remembered: Remembered,
-    /// The last tables hold nodes that only the disk speaks of.
-    borrowed: bool,
     epoch: u64,
+    /// The orders and the tables whose services `loads` knows.
+    shares: (Option<Arc<Shared>>, u64),
     /// What the last step, or what stood for it, has seen.
     stepped: Option<(Arc<Assignment>, Arc<NetdbView>)>,
     /// A tick has passed since loads were looked at.
@@ -125,16 +101,15 @@ impl Reconciler {
         let heard = handles.config.data_dir.join("heard.json");
         Self {
             remembered: Remembered::load(heard, Instant::now()),
-            borrowed: false,
             tasks: Tasks::new(Arc::clone(&handles), Arc::clone(&data_path)),
             handles,
             endpoints,
             loads: Loads::new(data_path.plane.counters().len()),
             data_path,
-            compiled_from: CompiledFrom::default(),
-            remote: Vec::new(),
+            compiler: Compiler::default(),
             sources: None,
             epoch: 0,
+            shares: (None, 0),
             stepped: None,
             ticked: false,
             intake: Intake::default(),
@@ -185,7 +160,8 @@ impl Reconciler {
                     self.tasks.end_strangers(&current).await;
                 }
                 let seen = Arc::clone(&view.borrow_and_update());
-                if by_gossip && self.only_loads_changed(&current, &seen) {
+                if by_gossip && self.is_about_endpoints(&current, &seen) {
+                    self.compile(&current, &seen);
                     self.report_loads(&current, &seen);
                 } else {
                     self.step(&current, &seen).await;
@@ -213,11 +189,11 @@ impl Reconciler {
         (self.tasks, result)
     }
 
-    /// Whether the last step did already all that these call for, but for loads.
-    fn only_loads_changed(&self, orders: &Assignment, view: &Arc<NetdbView>) -> bool {
+    /// Whether the last step did already all that these call for, but for endpoints of others and
+    /// loads.
+    fn is_about_endpoints(&self, orders: &Assignment, view: &Arc<NetdbView>) -> bool {
         let last = self.stepped.as_ref();
-        self.adopted
-            && last.is_some_and(|(of, with)| of.is(orders) && differ_in_loads_only(with, view))
+        self.adopted && last.is_some_and(|(of, with)| of.is(orders) && has_same_nodes(with, view))
     }
 
     async fn step(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
@@ -260,7 +236,7 @@ impl Reconciler {
             self.tell_pressure();
         }
         if let Some(manager) = self.handles.manager.get() {
-            for (node, member) in &view.members {
+            for (node, member) in view.members.iter() {
                 if member.state == MemberState::Down {
                     manager.report_node_down(node).await;
                 }
@@ -414,84 +390,46 @@ impl Reconciler {
 
     /// New tables, when anything that they are made of has changed.
     fn compile(&mut self, orders: &Arc<Assignment>, view: &Arc<NetdbView>) {
-        let generation = self.handles.local.generation();
         let mtus = self.data_path.mtus.load_full();
         let sources = Sources {
             orders: Arc::clone(orders),
-            local: generation,
+            local: self.handles.local.generation(),
             view: Arc::clone(view),
             mtus: Arc::clone(&mtus),
         };
+        let same = self.sources.as_ref().is_some_and(|last| last.are(&sources));
         let last = self.sources.replace(sources);
-        let same = last.is_some_and(|last| self.sources.as_ref().is_some_and(|s| s.are(&last)));
-        if same && !self.borrowed {
-            let last = &self.compiled_from;
-            self.remembered
-                .keep(self.epoch, Instant::now(), || last.records());
-            return;
-        }
-        let own = orders.node_id();
-        // Gossip says who is there and which endpoints take connections; all else the orders say.
-        let mut heard = Records {
-            nodes: view
-                .nodes()
-                .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
-                .collect(),
-            endpoints: view
-                .endpoints()
-                .filter(|(owner, _)| *owner != own)
-                .map(|(owner, record)| (owner.clone(), Arc::clone(record)))
-                .collect(),
-        };
-        // A member that nobody knows yet is not known to be gone.
-        let gone = |id: &NodeId| {
-            let member = view.members.get(id);
-            member.is_some_and(|m| !m.state.is_active())
-        };
         let now = Instant::now();
-        self.borrowed = self.remembered.complete(&mut heard, gone, now);
-        let local = self.handles.local.all();
-        let from = CompiledFrom {
-            shared: Some(Arc::clone(&orders.shared)),
-            node: Some(orders.own.node.clone()),
-            heard: heard.endpoints,
-            nodes: heard.nodes,
-            local: local.iter().map(|p| p.record.clone()).collect(),
-            mtus: Some(Arc::clone(&mtus)),
-        };
-        if from == self.compiled_from && self.epoch > 0 {
+        if same && !self.remembered.waits() {
+            self.remembered.keep(self.epoch, now);
             return;
         }
-        let mut problems = Vec::new();
-        let remote = known::of_others(&orders.shared, own, &from.heard, &mut problems);
-        self.epoch += 1;
-        let compiled = compile(
-            &Inputs {
-                assignment: orders,
-                remote: &remote,
-                nodes: &known::speaking(&from.nodes),
-                local: &local,
-                mesh_port: self.data_path.mesh_port.as_ref(),
-                mesh_ip: MESH_IP,
-                mesh_ip6: self.data_path.mesh_ip6(),
-                mtus: &mtus,
-                epoch: self.epoch,
-            },
-            &mut self.loads,
-        );
-        problems.extend(compiled.problems);
-        let there = || remote.iter().chain(&from.local);
-        let known: BTreeSet<&EndpointId> = there().map(|r| &r.id).collect();
-        self.loads.retain(|id| known.contains(id));
-        let ready = there().filter(|r| r.ready).map(|r| &r.id);
-        let ready: BTreeSet<&EndpointId> = ready.collect();
+        // Gossip says who is there and which endpoints take connections; all else the orders say.
+        let before = last.map(|last| last.view).unwrap_or_default();
+        let own = orders.node_id();
+        self.remembered.follow(&before, view, own, now);
+        let local = self.handles.local.all();
+        let snapshot = self.data_path.plane.snapshot();
+        let inputs = Inputs {
+            assignment: orders,
+            heard: self.remembered.heard(),
+            local: &local,
+            mesh_port: self.data_path.mesh_port.as_ref(),
+            mesh_ip: MESH_IP,
+            mesh_ip6: self.data_path.mesh_ip6(),
+            mtus: &mtus,
+            epoch: self.epoch + 1,
+            before: &snapshot.services,
+        };
+        if let Some(compiled) = self.compiler.compile(&inputs, &mut self.loads) {
+            self.epoch += 1;
+            self.publish(orders, compiled, &local);
+        }
+    }
+
+    fn publish(&mut self, orders: &Assignment, compiled: Compiled, local: &[LocalPort]) {
         let now = weft_wire::Instant(monotonic_nanos());
-        self.loads.set_ready(|id| ready.contains(id), now);
-        let ending = orders.shared.ending.iter().map(|s| &s.id);
-        let services = orders.shared.services.iter().map(|s| &s.id);
-        let services: BTreeSet<_> = services.chain(ending).collect();
-        self.loads.retain_services(|id| services.contains(id));
+        self.loads.follow(&compiled.changes, now);
         let peers = orders.shared.peers.iter().filter_map(|peer| {
             let mut networks = orders.shared.networks.iter();
             let network = networks.find(|n| n.id == peer.network)?;
@@ -499,46 +437,58 @@ impl Reconciler {
         });
         let changed = self.announcements.take(&compiled.snapshot.switch, peers);
         self.data_path.plane.publish(Arc::new(compiled.snapshot));
-        announce(&changed, &local);
+        announce(&changed, local);
         self.handles.dns.set_zone(Arc::new(compiled.zone));
+        self.data_path.there.store(Arc::new(compiled.there));
         self.data_path.mesh.update(&compiled.published);
-        if problems.is_empty() {
+        if compiled.problems.is_empty() {
             self.handles.warnings.clear("names");
         } else {
-            self.handles.warnings.set("names", problems.join("; "));
+            let text = compiled.problems.join("; ");
+            self.handles.warnings.set("names", text);
         }
         tracing::debug!(
             epoch = self.epoch,
             orders = orders.shared.version,
-            remote = remote.len(),
-            local = from.local.len(),
+            work = ?compiled.work,
+            local = local.len(),
             "new tables"
         );
-        self.compiled_from = from;
-        self.remote = remote;
+    }
+
+    /// Tells the counters of limits and of how many nodes share them, where orders or tables are
+    /// others. True when the reports of others count than before.
+    fn follow_orders(&mut self, orders: &Assignment) -> bool {
+        let shared = &orders.shared;
+        let (of, epoch) = &self.shares;
+        let same_orders = of.as_ref().is_some_and(|of| Arc::ptr_eq(of, shared));
+        if same_orders && *epoch == self.epoch {
+            return false;
+        }
+        self.shares = (Some(Arc::clone(shared)), self.epoch);
+        let limits = shared.services.iter();
+        let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
+        self.loads.set_shares(&limits, shared.nodes.len());
+        if same_orders {
+            return false;
+        }
+        self.loads.set_limits(&limits);
+        let ending = shared.ending.iter().map(|s| &s.id);
+        let services: BTreeSet<_> = limits.keys().copied().chain(ending).collect();
+        self.loads.retain_services(|id| services.contains(id));
+        let nodes = shared.nodes.iter().map(|n| &n.id);
+        let others = nodes.filter(|id| **id != self.handles.node_id);
+        let reporters: BTreeSet<NodeId> = others.cloned().collect();
+        let differ = reporters != self.reporters;
+        self.reporters = reporters;
+        differ
     }
 
     /// Counts of open connections, both ways.
     fn report_loads(&mut self, orders: &Assignment, view: &Arc<NetdbView>) {
         let ticked = std::mem::take(&mut self.ticked);
-        let due = self.intake.look(self.epoch, view, ticked, Instant::now());
-        if due.replicas {
-            let limits = orders.shared.services.iter();
-            let limits = limits.map(|s| (&s.id, s.connections.limit)).collect();
-            let nodes = orders.shared.nodes.iter().map(|n| &n.id);
-            let others = nodes.filter(|id| **id != self.handles.node_id);
-            self.reporters = others.cloned().collect();
-            let there = self.remote.iter().chain(&self.compiled_from.local);
-            let replicas = there.filter_map(|record| {
-                Some(Balanced {
-                    ready: record.ready,
-                    replica: &record.id,
-                    group: (record.service.as_ref()?, &record.network),
-                })
-            });
-            self.loads.set_shares(&limits, orders.shared.nodes.len());
-            self.loads.set_replicas(replicas, &limits);
-        }
+        let others = self.follow_orders(orders);
+        let due = self.intake.look(view, ticked, others, Instant::now());
         if due.hear {
             let reporters = &self.reporters;
             self.loads
@@ -552,23 +502,21 @@ impl Reconciler {
             let counted = weft_wire::Instant(now.saturating_sub(tick));
             self.loads.set_others(counted);
         }
+        let waits = self.intake.tell || self.loads.is_urgent();
         // Who says that a replica gets nothing new must not have a worker that still sends there.
-        if !self.intake.tell || !self.data_path.plane.is_settled() {
+        if !waits || !self.data_path.plane.is_settled() {
             return;
         }
-        self.intake.tell = false;
-        for (endpoint, record) in self.loads.take_changes() {
+        let changes = if std::mem::take(&mut self.intake.tell) {
+            self.loads.take_changes()
+        } else {
+            self.loads.take_urgent()
+        };
+        for (endpoint, record) in changes {
+            let gossip = &self.data_path.gossip;
             match record {
-                Some(record) => put(
-                    &self.data_path.gossip,
-                    Table::Load,
-                    endpoint.as_str(),
-                    &record,
-                ),
-                None => self
-                    .data_path
-                    .gossip
-                    .delete(Table::Load, endpoint.as_str().to_owned()),
+                Some(record) => put(gossip, Table::Load, endpoint.as_str(), &record),
+                None => gossip.delete(Table::Load, endpoint.as_str().to_owned()),
             }
         }
     }

@@ -11,44 +11,71 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use weft_gossip::NetdbView;
 use weft_model::id::NodeId;
-use weft_model::records::{EndpointRecord, NodeRecord};
+use weft_model::records::{EndpointRecord, NodeRecord, Table};
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use weft_sys::state_file::{self, Found};
 
 use crate::blocking::blocking;
-use crate::compile::known::Heard;
+use crate::compile::heard::{Heard, Words};
 
 /// How long a node that is not heard of counts as it was: after the start, and when it begins a new
 /// life. Nodes that are known to be down do not count.
 const BELIEVED: Duration = Duration::from_secs(5);
 const RESTARTING: Duration = Duration::from_secs(2);
 
-/// Between two writes.
+/// Between two writes, and so much longer for each thousand endpoints, as all is written each time.
 const PACE: Duration = Duration::from_millis(200);
+const ENDPOINTS_OF_A_PACE: usize = 1000;
 
-/// Records of other nodes.
+/// The file: who speaks, and what.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Records {
-    /// Who speaks, and what of himself.
-    pub(super) nodes: Vec<(NodeId, Arc<NodeRecord>)>,
-    pub(super) endpoints: Heard,
+struct Records {
+    /// Of himself.
+    nodes: Vec<(NodeId, Arc<NodeRecord>)>,
+    endpoints: Vec<(NodeId, Arc<EndpointRecord>)>,
 }
 
-/// The file, and what each node said last.
+impl From<&Heard> for Records {
+    fn from(heard: &Heard) -> Self {
+        let mut records = Self::default();
+        for (id, words) in heard {
+            let node = words.node.iter();
+            let node = node.map(|record| (id.clone(), Arc::clone(record)));
+            records.nodes.extend(node);
+            let endpoints = words.endpoints.iter();
+            let endpoints = endpoints.map(|record| (id.clone(), Arc::clone(record)));
+            records.endpoints.extend(endpoints);
+        }
+        records
+    }
+}
+
+impl From<Records> for Heard {
+    fn from(records: Records) -> Self {
+        let mut words: BTreeMap<NodeId, Words> = BTreeMap::new();
+        for (id, record) in records.nodes {
+            words.entry(id).or_default().node = Some(record);
+        }
+        for (id, record) in records.endpoints {
+            words.entry(id).or_default().endpoints.push(record);
+        }
+        let words = words.into_iter();
+        words.map(|(id, words)| (id, Arc::new(words))).collect()
+    }
+}
+
+/// What the other nodes say, with what is remembered of those that are silent; and the file.
 #[derive(Debug)]
 pub(super) struct Remembered {
     path: PathBuf,
-    nodes: BTreeMap<NodeId, Last>,
+    /// What each node said last that spoke for itself.
+    last: Heard,
+    /// Of these, who is silent, and until when it counts as it was.
+    silent: BTreeMap<NodeId, Instant>,
+    heard: Heard,
     written: Option<(u64, Instant)>,
-}
-
-#[derive(Debug)]
-struct Last {
-    node: Arc<NodeRecord>,
-    endpoints: Vec<Arc<EndpointRecord>>,
-    /// Set while the node is silent.
-    until: Option<Instant>,
 }
 
 impl Remembered {
@@ -63,83 +90,107 @@ impl Remembered {
                 Records::default()
             }
         };
-        let mut this = Self {
+        let mut last = Heard::from(records);
+        last.retain(|_, words| words.node.is_some());
+        let silent = last.keys().map(|id| (id.clone(), now + BELIEVED));
+        Self {
             path,
-            nodes: BTreeMap::new(),
+            silent: silent.collect(),
+            last,
+            heard: Heard::new(),
             written: None,
-        };
-        this.take(&records);
-        for last in this.nodes.values_mut() {
-            last.until = Some(now + BELIEVED);
         }
-        this
     }
 
-    /// Adds what is remembered of nodes that are silent and not known to be `gone`; the word of the
-    /// others replaces it. A node speaks with its own record, which it sends after its endpoints.
-    /// True when the outcome depends on the time.
-    pub(super) fn complete(
+    /// What the other nodes say, as far as it counts.
+    pub(super) const fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Whether what is heard depends on the time.
+    pub(super) fn waits(&self) -> bool {
+        !self.silent.is_empty()
+    }
+
+    /// Takes in what all but `own` say in `view`, where `before` was the last one; adds what is
+    /// remembered of nodes that are silent and not known to be gone, which their words replace. A
+    /// node speaks with its own record, which it sends after its endpoints.
+    pub(super) fn follow(
         &mut self,
-        records: &mut Records,
-        gone: impl Fn(&NodeId) -> bool,
+        before: &NetdbView,
+        view: &NetdbView,
+        own: &NodeId,
         now: Instant,
-    ) -> bool {
-        self.take(records);
-        let heard: BTreeSet<NodeId> = records.nodes.iter().map(|(id, _)| id.clone()).collect();
-        self.nodes.retain(|id, last| {
-            let until = *last.until.get_or_insert(now + RESTARTING);
-            heard.contains(id) || (!gone(id) && now < until)
-        });
-        let mut added = false;
-        for (id, last) in &mut self.nodes {
-            if heard.contains(id) {
-                last.until = None;
-                continue;
-            }
-            added = true;
-            // What it has said again so far is there already.
-            records.endpoints.retain(|(owner, _)| owner != id);
-            let endpoints = last.endpoints.iter();
-            records
-                .endpoints
-                .extend(endpoints.map(|e| (id.clone(), Arc::clone(e))));
-            records.nodes.push((id.clone(), Arc::clone(&last.node)));
+    ) {
+        let mut look: BTreeSet<NodeId> = self.silent.keys().cloned().collect();
+        for table in [Table::Node, Table::Endpoint] {
+            look.extend(view.changed(table, before).into_iter().cloned());
         }
-        added
+        look.remove(own);
+        for id in look {
+            let said = Words {
+                node: view.node(&id).map(Arc::clone),
+                endpoints: view.endpoints_of(&id).map(Arc::clone).collect(),
+            };
+            // A member that nobody knows yet is not known to be gone.
+            let member = view.members.get(&id);
+            let gone = member.is_some_and(|m| !m.state.is_active());
+            self.hear(id, said, gone, now);
+        }
     }
 
-    fn take(&mut self, records: &Records) {
-        let mut endpoints: BTreeMap<&NodeId, Vec<Arc<EndpointRecord>>> = BTreeMap::new();
-        for (owner, said) in &records.endpoints {
-            endpoints.entry(owner).or_default().push(Arc::clone(said));
+    fn hear(&mut self, id: NodeId, said: Words, gone: bool, now: Instant) {
+        let said = Arc::new(said);
+        let counts = if said.node.is_some() {
+            self.silent.remove(&id);
+            self.last.insert(id.clone(), Arc::clone(&said));
+            said
+        } else {
+            // What it has said again so far is there already.
+            self.still(&id, gone, now).unwrap_or(said)
+        };
+        if *counts == Words::default() {
+            self.heard.remove(&id);
+        } else if self.heard.get(&id) != Some(&counts) {
+            self.heard.insert(id, counts);
         }
-        for (id, node) in &records.nodes {
-            let last = Last {
-                node: Arc::clone(node),
-                endpoints: endpoints.remove(id).unwrap_or_default(),
-                until: None,
-            };
-            self.nodes.insert(id.clone(), last);
+    }
+
+    /// What a node that is silent said last, while that counts.
+    fn still(&mut self, id: &NodeId, gone: bool, now: Instant) -> Option<Arc<Words>> {
+        let last = Arc::clone(self.last.get(id)?);
+        let until = self.silent.entry(id.clone());
+        let until = *until.or_insert(now + RESTARTING);
+        if gone || now >= until {
+            self.last.remove(id);
+            self.silent.remove(id);
+            return None;
         }
+        Some(last)
     }
 
     /// Writes what the tables of `epoch` were made from, unless that was done or is too soon.
-    pub(super) fn keep(&mut self, epoch: u64, now: Instant, records: impl FnOnce() -> Records) {
-        let idle = self
-            .written
-            .is_some_and(|(of, at)| of == epoch || now.duration_since(at) < PACE);
-        if idle {
+    pub(super) fn keep(&mut self, epoch: u64, now: Instant) {
+        if let Some((of, at)) = self.written
+            && (of == epoch || now.duration_since(at) < self.pace())
+        {
             return;
         }
         self.written = Some((epoch, now));
-        let (path, records) = (self.path.clone(), records());
+        let (path, heard) = (self.path.clone(), self.heard.clone());
         tokio::spawn(async move {
             let shown = path.display().to_string();
-            let done = blocking(move || write(&path, &records)).await;
+            let done = blocking(move || write(&path, &Records::from(&heard))).await;
             if let Err(error) = done.and_then(|r| r) {
                 tracing::warn!(path = shown, %error, "what gossip says was not kept");
             }
         });
+    }
+
+    fn pace(&self) -> Duration {
+        let endpoints = self.heard.values().map(|words| words.endpoints.len());
+        let longer = endpoints.sum::<usize>() / ENDPOINTS_OF_A_PACE;
+        PACE.saturating_mul(u32::try_from(longer).unwrap_or(u32::MAX).saturating_add(1))
     }
 }
 
@@ -151,8 +202,11 @@ fn write(path: &Path, records: &Records) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
+    use weft_gossip::{Config, Gossip, Identity};
     use weft_model::id::EndpointId;
+
+    use super::*;
 
     fn node(id: &str) -> (NodeId, Arc<NodeRecord>) {
         let record = NodeRecord {
@@ -180,24 +234,35 @@ mod tests {
         }
     }
 
+    /// Everybody says this, and nothing else; what counts then.
+    fn hear(known: &mut Remembered, said: &Records, gone: &[&str], now: Instant) -> Records {
+        let said = Heard::from(said.clone());
+        let ids: BTreeSet<NodeId> = said.keys().chain(known.last.keys()).cloned().collect();
+        for id in ids {
+            let words = said.get(&id).map(|words| Words::clone(words));
+            let gone = gone.contains(&id.as_str());
+            known.hear(id, words.unwrap_or_default(), gone, now);
+        }
+        Records::from(known.heard())
+    }
+
     #[test]
     fn a_silent_node_counts_as_it_was_for_a_while_and_one_that_speaks_at_its_word() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heard.json");
-        write(&path, &records(&["a", "b"], &[("a1", "a"), ("b1", "b")])).expect("written");
+        let both = records(&["a", "b"], &[("a1", "a"), ("b1", "b")]);
+        write(&path, &both).expect("written");
         let start = Instant::now();
         let mut known = Remembered::load(path, start);
-        let nobody = |_: &NodeId| false;
-        let mut heard = Records::default();
-        assert!(known.complete(&mut heard, nobody, start));
-        assert_eq!(heard, records(&["a", "b"], &[("a1", "a"), ("b1", "b")]));
+        assert!(known.waits());
+        assert_eq!(hear(&mut known, &Records::default(), &[], start), both);
         // `a` speaks, and has no endpoint any more.
-        let mut heard = records(&["a"], &[]);
-        assert!(known.complete(&mut heard, nobody, start));
-        assert_eq!(heard, records(&["a", "b"], &[("b1", "b")]));
-        let mut heard = records(&["a"], &[]);
-        assert!(!known.complete(&mut heard, nobody, start + BELIEVED));
-        assert_eq!(heard, records(&["a"], &[]));
+        let said = records(&["a"], &[]);
+        let counts = hear(&mut known, &said, &[], start);
+        assert_eq!(counts, records(&["a", "b"], &[("b1", "b")]));
+        assert!(known.waits());
+        let counts = hear(&mut known, &said, &[], start + BELIEVED);
+        assert_eq!((counts, known.waits()), (said, false));
     }
 
     #[test]
@@ -206,22 +271,61 @@ mod tests {
         let now = Instant::now();
         let mut known = Remembered::load(folder.path().join("heard.json"), now);
         let all = records(&["a", "b"], &[("a1", "a"), ("b1", "b")]);
-        let nobody = |_: &NodeId| false;
-        assert!(!known.complete(&mut all.clone(), nobody, now));
+        assert_eq!(hear(&mut known, &all, &[], now), all);
+        assert!(!known.waits());
         // Both are silent; one of them is down.
-        let down = |node: &NodeId| node.0 == "b";
-        let mut heard = records(&[], &[("a2", "a")]);
-        assert!(known.complete(&mut heard, down, now));
-        assert_eq!(heard, records(&["a"], &[("a1", "a")]));
+        let some = records(&[], &[("a2", "a")]);
+        let counts = hear(&mut known, &some, &["b"], now);
+        assert_eq!(counts, records(&["a"], &[("a1", "a")]));
+        assert!(known.waits());
         // It says what it has now; or nothing for too long.
-        let mut heard = records(&["a"], &[("a2", "a")]);
-        assert!(!known.complete(&mut heard, nobody, now));
-        assert_eq!(heard, records(&["a"], &[("a2", "a")]));
-        let mut heard = Records::default();
-        assert!(known.complete(&mut heard, nobody, now));
-        let mut heard = Records::default();
-        assert!(!known.complete(&mut heard, nobody, now + RESTARTING));
-        assert_eq!(heard, Records::default());
+        let said = records(&["a"], &[("a2", "a")]);
+        assert_eq!(hear(&mut known, &said, &[], now), said);
+        assert!(!known.waits());
+        assert_eq!(hear(&mut known, &Records::default(), &[], now), said);
+        assert!(known.waits());
+        let later = now + RESTARTING;
+        let counts = hear(&mut known, &Records::default(), &[], later);
+        assert_eq!((counts, known.waits()), (Records::default(), false));
+    }
+
+    #[test]
+    fn views_are_followed_and_what_stays_is_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Instant::now();
+        let mut known = Remembered::load(folder.path().join("heard.json"), now);
+        let id = Identity::new("a".into(), ([10, 0, 0, 1], 7946).into(), 1);
+        let mut a = Gossip::new(Config::default(), id, [0; 32], Duration::ZERO);
+        let mut says = |table, key: &str, value: &'static str| {
+            let value = Bytes::from_static(value.as_bytes());
+            let put = a.put(Duration::ZERO, table, key, value);
+            assert!(put.unwrap());
+            a.view()
+        };
+        let own = NodeId::from("own");
+        let nobody = NetdbView::default();
+        says(Table::Endpoint, "a1", r#"{"id": "a1", "ready": true}"#);
+        let first = says(Table::Node, "a", r#"{"mtu": 1500}"#);
+        known.follow(&nobody, &first, &own, now);
+        let spoken = records(&["a"], &[("a1", "a")]);
+        assert_eq!(Records::from(known.heard()), spoken);
+        let words = |known: &Remembered| known.heard().values().next().map(Arc::clone);
+        let said = words(&known).unwrap();
+        let loaded = says(Table::Load, "a1", r#"{"active": 1}"#);
+        known.follow(&first, &loaded, &own, now);
+        assert!(words(&known).is_some_and(|now| Arc::ptr_eq(&said, &now)));
+        let more = says(Table::Endpoint, "a2", r#"{"id": "a2", "ready": true}"#);
+        known.follow(&loaded, &more, &own, now);
+        let spoken = records(&["a"], &[("a1", "a"), ("a2", "a")]);
+        assert_eq!(Records::from(known.heard()), spoken);
+        // Its own words nobody needs; who went without a word is waited for.
+        let mut mine = Remembered::load(folder.path().join("heard.json"), now);
+        mine.follow(&nobody, &more, &"a".into(), now);
+        assert!(mine.heard().is_empty());
+        known.follow(&more, &nobody, &own, now);
+        assert_eq!(Records::from(known.heard()), spoken);
+        known.follow(&nobody, &nobody, &own, now + RESTARTING);
+        assert!(known.heard().is_empty() && !known.waits());
     }
 
     #[tokio::test]
@@ -231,12 +335,18 @@ mod tests {
         std::fs::write(&path, "{").expect("written");
         let start = Instant::now();
         let mut known = Remembered::load(path.clone(), start);
-        assert!(!known.complete(&mut Records::default(), |_| false, start));
-        known.keep(1, start, || records(&["a"], &[]));
-        known.keep(1, start + PACE, || unreachable!("written already"));
-        known.keep(2, start, || unreachable!("too soon"));
+        assert!(!known.waits());
+        hear(&mut known, &records(&["a"], &[]), &[], start);
+        known.keep(1, start);
+        known.keep(1, start + PACE);
+        known.keep(2, start + PACE / 2);
+        assert_eq!(
+            known.written,
+            Some((1, start)),
+            "written already, or too soon"
+        );
         for _ in 0..1000 {
-            let nodes = Remembered::load(path.clone(), start).nodes;
+            let nodes = Remembered::load(path.clone(), start).last;
             if nodes.keys().map(|n| n.0.as_str()).eq(["a"]) {
                 return;
             }
@@ -244,5 +354,17 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         panic!("the file was not written");
+    }
+
+    #[test]
+    fn much_is_written_less_often() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Instant::now();
+        let mut known = Remembered::load(folder.path().join("heard.json"), now);
+        assert_eq!(known.pace(), PACE);
+        let ids: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+        let endpoints: Vec<_> = ids.iter().map(|id| (id.as_str(), "a")).collect();
+        hear(&mut known, &records(&["a"], &endpoints), &[], now);
+        assert_eq!(known.pace(), 11 * PACE);
     }
 }

@@ -1,34 +1,42 @@
 //! What one node of a large cluster spends on what the others say, in virtual time: 1,000 nodes,
-//! 10,000 endpoints, four load reports a second from each node.
+//! 10,000 endpoints of 200 services, four load reports a second from each node.
 //!
 //! `cargo test --release -p weft-agent --lib scale -- --ignored --nocapture --test-threads=1`
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod cluster;
+mod orders;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_gossip::{Config, Gossip, Identity, NetdbView};
-use weft_model::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
-use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
-use weft_model::objects::{
-    ConnectionPolicy, Description, EndpointMode, Ipam, Mac, Meta, Network, NetworkAttachmentSpec,
-    NetworkSpec, Node, NodeSpec, NodeState, NodeStatus, ServiceMode, Subnet, Vip,
-};
-use weft_model::records::Table;
+use weft_dataplane::{PortMap, Snapshot};
+use weft_dns::Zone;
+use weft_gossip::NetdbView;
+use weft_mesh::Services;
+use weft_model::assignment::Assignment;
+use weft_vxlan::Switch;
 
-use super::intake::{Intake, Sources, differ_in_loads_only};
-use crate::compile::known::{self, KnownEndpoint};
+use self::cluster::Cluster;
+use self::orders::orders;
+use super::intake::{Intake, Sources, has_same_nodes};
+use super::remembered::Remembered;
 use crate::compile::loads::Loads;
 use crate::compile::mtus::Mtus;
-use crate::compile::reports::Balanced;
-use crate::compile::tables::{Inputs, compile};
+use crate::compile::tables::{Compiler, Inputs, Work};
+use crate::compile::there::There;
+use crate::gossip::GossipStats;
+use crate::metrics::{Metrics, Sample};
+use crate::observe::counters::{self, Once};
+use crate::observe::replicas::Seen;
+use crate::published::{PortEntry, Published};
 
 const NODES: usize = 1000;
 const ENDPOINTS_OF_EACH: usize = 10;
-const SERVICES: usize = 100;
+/// The second half of them are published.
+const SERVICES: usize = 200;
 /// Replicas that a node has connections to.
 const REPLICAS_OF_EACH: usize = 8;
 const SPAN: Duration = Duration::from_secs(10);
@@ -37,260 +45,25 @@ const VIEW: Duration = Duration::from_millis(50);
 const VIEWS_IN_A_TICK: u32 = 5;
 /// Of one endpoint.
 const CHANGES: u32 = 20;
-/// What fits a datagram.
-const BATCH: usize = 8;
-
-fn addr(node: usize) -> SocketAddr {
-    let [_, _, hi, lo] = u32::try_from(node).unwrap().to_be_bytes();
-    SocketAddr::from(([10, 1, hi, lo], 7946))
-}
-
-fn node_id(node: usize) -> String {
-    format!("node{node:021}")
-}
-
-fn endpoint_id(endpoint: usize) -> String {
-    // As long as others are, and with another beginning each.
-    format!("{:0<25}", format!("e{endpoint:05}"))
-}
-
-fn ip_of(endpoint: usize) -> std::net::IpAddr {
-    let [_, _, hi, lo] = u32::try_from(endpoint).unwrap().to_be_bytes();
-    [10, 100, hi, lo].into()
-}
-
-/// Protobuf, as the members of gossip write it.
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn number(out: &mut Vec<u8>, tag: u64, n: u64) {
-    varint(out, tag << 3);
-    varint(out, n);
-}
-
-fn field(out: &mut Vec<u8>, tag: u64, bytes: &[u8]) {
-    varint(out, (tag << 3) | 2);
-    varint(out, bytes.len() as u64);
-    out.extend(bytes);
-}
-
-fn wrapped(tag: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    field(&mut out, tag, bytes);
-    out
-}
-
-fn hello(node: usize) -> Vec<u8> {
-    let SocketAddr::V4(at) = addr(node) else {
-        panic!("IPv4");
-    };
-    let mut id = Vec::new();
-    field(&mut id, 1, node_id(node).as_bytes());
-    number(&mut id, 2, 1);
-    field(&mut id, 4, &at.ip().octets());
-    number(&mut id, 5, at.port().into());
-    wrapped(3, &wrapped(1, &id))
-}
-
-/// This node's gossip, and what the others have said so far.
-struct Cluster {
-    gossip: Gossip,
-    now: Duration,
-    sequence: Vec<u64>,
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let now = Duration::from_secs(1);
-        let own = Identity::new(node_id(0).as_str().into(), addr(0), 1);
-        let mut this = Self {
-            gossip: Gossip::new(Config::default(), own, [7; 32], now),
-            now,
-            sequence: vec![0; NODES],
-        };
-        for node in 1..NODES {
-            this.hear(node, &hello(node));
-            let id = node_id(node);
-            let first = node * ENDPOINTS_OF_EACH;
-            let mut said: Vec<_> = (first..first + ENDPOINTS_OF_EACH)
-                .map(|e| this.endpoint(node, e, true))
-                .collect();
-            said.push(this.update(node, Table::Node, &id, r#"{"mtu":1500}"#));
-            this.updates(&said);
-        }
-        this
-    }
-
-    fn hear(&mut self, from: usize, datagram: &[u8]) {
-        self.gossip
-            .handle_datagram(self.now, addr(from), datagram)
-            .unwrap();
-        while self.gossip.poll_transmit().is_some() {}
-        while self.gossip.poll_stream().is_some() {}
-        while self.gossip.poll_event().is_some() {}
-    }
-
-    fn update(&mut self, node: usize, table: Table, key: &str, value: &str) -> Vec<u8> {
-        self.sequence[node] += 1;
-        let mut out = Vec::new();
-        field(&mut out, 1, node_id(node).as_bytes());
-        number(&mut out, 2, 1);
-        number(&mut out, 3, self.sequence[node]);
-        let code = match table {
-            Table::Node => 1,
-            Table::Endpoint => 2,
-            Table::Load => 3,
-        };
-        number(&mut out, 4, code);
-        field(&mut out, 5, key.as_bytes());
-        field(&mut out, 6, value.as_bytes());
-        out
-    }
-
-    fn endpoint(&mut self, node: usize, endpoint: usize, ready: bool) -> Vec<u8> {
-        let id = endpoint_id(endpoint);
-        let value = format!(r#"{{"id":"{id}","ready":{ready}}}"#);
-        self.update(node, Table::Endpoint, &id, &value)
-    }
-
-    fn updates(&mut self, updates: &[Vec<u8>]) {
-        for batch in updates.chunks(BATCH) {
-            let mut out = Vec::new();
-            for update in batch {
-                field(&mut out, 1, update);
-            }
-            self.hear(1, &wrapped(2, &out));
-        }
-    }
-
-    /// What a fifth of the nodes report in this round: each does so once in a tick.
-    fn reports(&mut self, round: usize) -> Vec<Vec<u8>> {
-        let in_turn = VIEWS_IN_A_TICK as usize;
-        let (turn, tick) = (round % in_turn, round / in_turn);
-        let nodes = (1..NODES).filter(|node| node % in_turn == turn);
-        let mut reports = Vec::new();
-        for node in nodes {
-            let replica = node * 97 + (tick % REPLICAS_OF_EACH) * 1013;
-            let replica = endpoint_id(replica % (NODES * ENDPOINTS_OF_EACH));
-            let active = 1 + (node * 31 + round) % 50;
-            let value = format!(r#"{{"active":{active},"draining":false}}"#);
-            reports.push(self.update(node, Table::Load, &replica, &value));
-        }
-        reports
-    }
-
-    fn view(&self) -> Arc<NetdbView> {
-        Arc::new(self.gossip.view())
-    }
-}
-
-fn node(n: usize) -> Node {
-    Node {
-        id: NodeId(node_id(n)),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: Description {
-            hostname: format!("node{n}"),
-            ..Description::default()
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: addr(n).ip(),
-            impaired: None,
-        },
-        manager_status: None,
-        data_path_addr: addr(n).ip(),
-        gossip_port: 7946,
-        certified: 0,
-        ingress_ip: None,
-    }
-}
-
-fn orders() -> Assignment {
-    let network = NetworkId::from("back");
-    let service = |n: usize| ServiceId(format!("service{n}"));
-    let services = (0..SERVICES).map(|n| ServiceView {
-        id: service(n),
-        name: format!("service{n}"),
-        mode: ServiceMode::Replicated { replicas: 100 },
-        networks: vec![NetworkAttachmentSpec {
-            target: network.to_string(),
-            aliases: Vec::new(),
-        }],
-        endpoint_mode: EndpointMode::Vip,
-        connections: ConnectionPolicy::default(),
-        vips: vec![Vip {
-            network: network.clone(),
-            addr: ip_of(60_000 + n).into(),
-        }],
-        ports: Vec::new(),
-    });
-    let endpoints = (ENDPOINTS_OF_EACH..NODES * ENDPOINTS_OF_EACH).map(|n| EndpointView {
-        id: EndpointId(endpoint_id(n)),
-        network: network.clone(),
-        node: NodeId(node_id(n / ENDPOINTS_OF_EACH)),
-        name: format!("service{}.{n}", n % SERVICES),
-        ips: vec![ip_of(n)],
-        mac: Mac::for_ip(ip_of(n)),
-        aliases: Vec::new(),
-        service: Some(service(n % SERVICES)),
-        task: None,
-    });
-    Assignment {
-        shared: Arc::new(Shared {
-            version: 1,
-            cluster_id: "c".to_owned(),
-            data_path_port: 4789,
-            nodes: (0..NODES).map(|n| NodeView::from(&node(n))).collect(),
-            networks: vec![Network {
-                id: network.clone(),
-                meta: Meta::default(),
-                spec: NetworkSpec {
-                    name: "back".to_owned(),
-                    ipam: Ipam {
-                        config: vec![Subnet {
-                            cidr: "10.100.0.0/16".parse().unwrap(),
-                            // Apart from the endpoints, which begin with the first address.
-                            gateway: [10, 100, 255, 254].into(),
-                        }],
-                    },
-                    ..NetworkSpec::default()
-                },
-                vni: 4097,
-            }],
-            services: services.collect(),
-            ending: Vec::new(),
-            endpoints: endpoints.map(Arc::new).collect(),
-            peers: Vec::new(),
-            gossip_keys: Vec::new(),
-        }),
-        own: Arc::new(Own {
-            version: 1,
-            node: node(0),
-            tasks: Vec::new(),
-            endpoints: Vec::new(),
-        }),
-    }
-}
+const SCRAPES: u32 = 5;
 
 /// What the reconciler has of all this, without what needs a kernel.
 struct Agent {
     orders: Arc<Assignment>,
     mtus: Arc<Mtus>,
+    remembered: Remembered,
+    compiler: Compiler,
     loads: Loads,
     intake: Intake,
     epoch: u64,
-    remote: Vec<KnownEndpoint>,
+    tables: Arc<Snapshot>,
+    zone: Arc<Zone>,
+    there: Arc<There>,
+    published: BTreeSet<Published>,
 }
 
 impl Agent {
-    fn new() -> Self {
+    fn new(folder: &tempfile::TempDir) -> Self {
         Self {
             orders: Arc::new(orders()),
             mtus: Arc::new(Mtus {
@@ -298,10 +71,21 @@ impl Agent {
                 receives: 1450,
                 paths: BTreeMap::new(),
             }),
+            remembered: Remembered::load(folder.path().join("heard.json"), Instant::now()),
+            compiler: Compiler::default(),
             loads: Loads::new(2),
             intake: Intake::default(),
             epoch: 0,
-            remote: Vec::new(),
+            tables: Arc::new(Snapshot {
+                epoch: 0,
+                switch: Switch::default(),
+                services: Services::default(),
+                ports: PortMap::default(),
+                mesh: None,
+            }),
+            zone: Arc::default(),
+            there: Arc::default(),
+            published: BTreeSet::new(),
         }
     }
 
@@ -314,53 +98,82 @@ impl Agent {
         }
     }
 
-    fn compile(&mut self, view: &NetdbView) {
-        let said = |(owner, record): (&NodeId, &Arc<_>)| (owner.clone(), Arc::clone(record));
-        let heard = view.endpoints().map(said).collect();
-        let nodes: Vec<(NodeId, ())> = view.nodes().map(|(id, _)| (id.clone(), ())).collect();
+    /// Whether a view makes tables, as far as that is seen at once; and is no news of nodes.
+    fn sees_change(&self, before: &Arc<NetdbView>, view: &Arc<NetdbView>) -> bool {
+        assert!(has_same_nodes(before, view));
+        !self.sources(before).are(&self.sources(view))
+    }
+
+    fn compile(&mut self, before: &NetdbView, view: &NetdbView) -> Option<Work> {
         let own = self.orders.node_id();
-        let remote = known::of_others(&self.orders.shared, own, &heard, &mut Vec::new());
+        self.remembered.follow(before, view, own, Instant::now());
+        let tables = Arc::clone(&self.tables);
+        let inputs = Inputs {
+            assignment: &self.orders,
+            heard: self.remembered.heard(),
+            local: &[],
+            mesh_port: None,
+            mesh_ip: [169, 254, 77, 2].into(),
+            mesh_ip6: None,
+            mtus: &self.mtus,
+            epoch: self.epoch + 1,
+            before: &tables.services,
+        };
+        let compiled = self.compiler.compile(&inputs, &mut self.loads)?;
         self.epoch += 1;
-        let compiled = compile(
-            &Inputs {
-                assignment: &self.orders,
-                remote: &remote,
-                nodes: &known::speaking(&nodes),
-                local: &[],
-                mesh_port: None,
-                mesh_ip: [169, 254, 77, 2].into(),
-                mesh_ip6: None,
-                mtus: &self.mtus,
-                epoch: self.epoch,
-            },
-            &mut self.loads,
-        );
         assert_eq!(compiled.problems, Vec::<String>::new());
-        self.remote = remote;
+        let now = weft_wire::Instant(self.epoch);
+        self.loads.follow(&compiled.changes, now);
+        self.tables = Arc::new(compiled.snapshot);
+        self.zone = Arc::new(compiled.zone);
+        self.there = Arc::new(compiled.there);
+        self.published = compiled.published;
+        Some(compiled.work)
     }
 
     fn take_reports(&mut self, view: &Arc<NetdbView>, ticked: bool, now: Instant) {
-        let due = self.intake.look(self.epoch, view, ticked, now);
-        if due.replicas {
-            let limits = BTreeMap::new();
-            let replicas = self.remote.iter().filter_map(|record| {
-                Some(Balanced {
-                    ready: record.ready,
-                    replica: &record.id,
-                    group: (record.service.as_ref()?, &record.network),
-                })
-            });
-            self.loads.set_replicas(replicas, &limits);
-        }
+        let due = self.intake.look(view, ticked, false, now);
         if due.hear {
             self.loads.hear(view.reports());
+            self.loads.set_pressures(view.pressures());
         }
         if due.count {
             self.loads.set_others(weft_wire::Instant(1));
         }
         if std::mem::take(&mut self.intake.tell) {
-            assert_eq!(self.loads.take_changes(), []);
+            self.loads.take_changes();
+        } else if self.loads.is_urgent() {
+            self.loads.take_urgent();
         }
+    }
+
+    /// `/metrics`, but for what the kernel and the workers count.
+    fn scrape(&self, view: &NetdbView) -> String {
+        let entries = self.published.iter().map(|published| PortEntry {
+            published: published.clone(),
+            stats: None,
+            closed: None,
+            held_by: None,
+            frame: true,
+        });
+        let mut seen = Seen::new(
+            Arc::clone(&self.orders),
+            Arc::clone(&self.there),
+            Arc::clone(&self.tables),
+            None,
+            weft_wire::Instant(1),
+        );
+        seen.entries = entries.collect();
+        let (mesh_ports, mesh_replicas) = counters::mesh(&seen);
+        let sample = Sample {
+            mesh_ports,
+            mesh_replicas,
+            gossip: counters::gossip(&GossipStats::default(), view),
+            gossip_undecodable: view.undecodable() as u64,
+            ..Sample::default()
+        };
+        let source = Once::from(sample);
+        Metrics::new(Arc::new(source)).encode().unwrap()
     }
 }
 
@@ -371,16 +184,58 @@ fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// A figure; one that has to be met with what is required.
+fn figure(what: &str, figure: &str, required: &str) {
+    let required = match required {
+        "" => String::new(),
+        required => format!("   required: {required}"),
+    };
+    println!("  {what:<48} {figure:>14}{required}");
+}
+
+fn duration(what: &str, spent: Duration, required: &str) {
+    figure(what, &format!("{spent:.1?}"), required);
+}
+
 #[test]
 #[ignore = "second tier: a measurement, which needs a release build"]
-fn reports_of_a_thousand_nodes_cost_little_and_one_change_what_tables_cost() {
-    let (mut cluster, mut agent) = (Cluster::new(), Agent::new());
-    let mut seen = cluster.view();
+fn what_a_thousand_nodes_say_costs_little_and_a_change_what_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut cluster, mut agent) = (Cluster::new(), Agent::new(&folder));
+    let nobody = NetdbView::default();
+    let seen = cluster.view(&nobody);
     assert_eq!(seen.members.len(), NODES);
     assert_eq!(seen.endpoints().count(), (NODES - 1) * ENDPOINTS_OF_EACH);
-    agent.compile(&seen);
+    println!(
+        "{NODES} nodes, {SERVICES} services, {} endpoints:",
+        seen.endpoints().count()
+    );
+    let mut first = Duration::ZERO;
+    let all = timed(&mut first, || agent.compile(&nobody, &seen)).unwrap();
+    assert_eq!((all.networks, all.services), (2, SERVICES));
+    assert!(agent.zone.names() > NODES * ENDPOINTS_OF_EACH / 2);
     let start = Instant::now();
-    agent.take_reports(&seen, true, start);
+    timed(&mut first, || agent.take_reports(&seen, true, start));
+    let (seen, at) = reports(&mut cluster, &mut agent, seen, start);
+    let seen = changes(&mut cluster, &mut agent, seen, at);
+    orders_change(&mut agent, &seen);
+    duration("the first tables, of everything", first, "");
+    let (mut scrapes, mut bytes) = (Duration::ZERO, 0);
+    for _ in 0..SCRAPES {
+        bytes = timed(&mut scrapes, || agent.scrape(&seen)).len();
+    }
+    let spent = scrapes / SCRAPES;
+    duration("/metrics: a scrape", spent, "below 50 ms");
+    figure("/metrics: bytes", &bytes.to_string(), "");
+}
+
+/// Load reports alone, for a while; the last view, and when that was.
+fn reports(
+    cluster: &mut Cluster,
+    agent: &mut Agent,
+    mut seen: Arc<NetdbView>,
+    start: Instant,
+) -> (Arc<NetdbView>, Instant) {
     let rounds = usize::try_from(SPAN.as_millis() / VIEW.as_millis()).unwrap();
     let settling = REPLICAS_OF_EACH * VIEWS_IN_A_TICK as usize;
     // Until every node has told of all that it will.
@@ -390,71 +245,93 @@ fn reports_of_a_thousand_nodes_cost_little_and_one_change_what_tables_cost() {
     }
     let [mut gossip, mut views, mut checks, mut loads] = [Duration::ZERO; 4];
     let mut updates = 0;
-    let mut at = Duration::ZERO;
+    let mut at = start;
     for round in settling..settling + rounds {
         at += VIEW;
         let reports = cluster.reports(round);
         updates += reports.len();
         timed(&mut gossip, || cluster.updates(&reports));
-        let view = timed(&mut views, || cluster.view());
-        let same = timed(&mut checks, || {
-            differ_in_loads_only(&seen, &view) && agent.sources(&seen).are(&agent.sources(&view))
-        });
-        assert!(same, "reports make no tables");
+        let view = timed(&mut views, || cluster.view(&seen));
+        let other = timed(&mut checks, || agent.sees_change(&seen, &view));
+        assert!(!other, "reports make no tables");
         let ticked = round.is_multiple_of(VIEWS_IN_A_TICK as usize);
-        timed(&mut loads, || agent.take_reports(&view, ticked, start + at));
+        timed(&mut loads, || agent.take_reports(&view, ticked, at));
         seen = view;
     }
-    let percent = |spent: Duration| 100.0 * spent.as_secs_f64() / SPAN.as_secs_f64();
-    let each = |spent: Duration| spent / u32::try_from(rounds).unwrap();
     println!(
-        "{NODES} nodes, {} endpoints, {} reports known, {updates} in {SPAN:?}, a view every {VIEW:?}:",
-        seen.endpoints().count(),
+        "{} reports known, {updates} in {SPAN:?}, a view every {VIEW:?}, of a core:",
         seen.loads().count()
     );
-    println!(
-        "  taking in and decoding updates {:5.2} % of a core",
-        percent(gossip)
+    let percent = |what: &str, spent: Duration, required: &str| {
+        let percent = 100.0 * spent.as_secs_f64() / SPAN.as_secs_f64();
+        figure(what, &format!("{percent:.2} %"), required);
+    };
+    percent("taking in and decoding updates", gossip, "");
+    percent("views", views, "");
+    percent("seeing that tables are as they were", checks, "");
+    percent("loads for the balancers", loads, "");
+    percent(
+        "views, tables and loads",
+        views + checks + loads,
+        "below 5 %",
     );
-    println!(
-        "  views                          {:5.2} %, {:?} each",
-        percent(views),
-        each(views)
-    );
-    println!(
-        "  seeing that tables are as were {:5.2} %, {:?} each",
-        percent(checks),
-        each(checks)
-    );
-    println!(
-        "  loads for the balancers        {:5.2} %, {:?} each",
-        percent(loads),
-        each(loads)
-    );
-    println!(
-        "  views, tables and loads        {:5.2} %",
-        percent(views + checks + loads)
-    );
+    (seen, at)
+}
 
-    let [mut arrives, mut shown, mut tables, mut counters] = [Duration::ZERO; 4];
+/// One endpoint takes connections no more, and again.
+fn changes(
+    cluster: &mut Cluster,
+    agent: &mut Agent,
+    mut seen: Arc<NetdbView>,
+    mut at: Instant,
+) -> Arc<NetdbView> {
+    let [mut arrives, mut shown, mut tables, mut counted] = [Duration::ZERO; 4];
     for change in 0..CHANGES {
-        let update = cluster.endpoint(7, 7 * ENDPOINTS_OF_EACH, change % 2 == 1);
+        at += VIEW;
+        let ready = change % 2 == 1;
+        let update = cluster.endpoint(7, 7 * ENDPOINTS_OF_EACH, ready);
         timed(&mut arrives, || cluster.updates(&[update]));
-        let view = timed(&mut shown, || cluster.view());
-        assert!(!agent.sources(&seen).are(&agent.sources(&view)));
-        timed(&mut tables, || agent.compile(&view));
-        timed(&mut counters, || {
-            agent.take_reports(&view, false, start + at)
-        });
+        let view = timed(&mut shown, || cluster.view(&seen));
+        let other = timed(&mut tables, || agent.sees_change(&seen, &view));
+        assert!(other);
+        let work = timed(&mut tables, || agent.compile(&seen, &view));
+        let only_this = Work {
+            endpoints: 1,
+            networks: 0,
+            services: 1,
+            names: 1 + usize::from(ready),
+        };
+        assert_eq!(work, Some(only_this));
+        timed(&mut counted, || agent.take_reports(&view, false, at));
         seen = view;
     }
     println!("one endpoint changes:");
-    for (what, spent) in [
-        ("taking in", arrives),
-        ("view", shown),
-        ("tables", tables),
-        ("counters", counters),
-    ] {
-        println!("  {what:<10} {:?}", spent / CHANGES);
+    duration("taking it in", arrives / CHANGES, "");
+    duration("a view", shown / CHANGES, "");
+    duration("tables", tables / CHANGES, "");
+    duration("counters", counted / CHANGES, "");
+    let all = arrives + shown + tables + counted;
+    duration("all of it", all / CHANGES, "below 2 ms");
+    seen
+}
+
+/// The orders name one endpoint less, and again.
+fn orders_change(agent: &mut Agent, seen: &Arc<NetdbView>) {
+    let all = Arc::clone(&agent.orders);
+    let mut less = Assignment::clone(&all);
+    let shared = Arc::make_mut(&mut less.shared);
+    shared.version += 1;
+    shared.endpoints.remove(5_000);
+    let less = Arc::new(less);
+    let mut spent = Duration::ZERO;
+    for change in 0..CHANGES {
+        agent.orders = Arc::clone(if change % 2 == 0 { &less } else { &all });
+        let work = timed(&mut spent, || agent.compile(seen, seen)).unwrap();
+        assert_eq!((work.endpoints, work.networks, work.services), (1, 1, 1));
     }
+    duration(
+        "tables for orders with one endpoint less or more",
+        spent / CHANGES,
+        "",
+    );
 }

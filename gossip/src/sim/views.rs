@@ -1,5 +1,7 @@
 //! What views show of a change, and what they share.
 
+use std::sync::Arc;
+
 use weft_model::records::LoadRecord;
 
 use super::*;
@@ -39,6 +41,8 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
     let loaded = sim.node(2).view();
     assert_eq!(changed(&idle, &loaded), [Table::Load]);
+    assert_eq!(loaded.changed(Table::Load, &idle), [&name(0)], "it came");
+    assert!(loaded.changed(Table::Endpoint, &idle).is_empty());
     let three = LoadRecord {
         active: 3,
         draining: false,
@@ -50,6 +54,8 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     let of = |view: &NetdbView, i| view.reports().find(|(by, _)| **by == name(i)).unwrap().1;
     assert!(of(&both, 0).is(&of(&loaded, 0)), "it said nothing new");
     assert!(of(&both, 0).iter().eq([("e", three)]));
+    assert!(of(&both, 0).names("e") && !of(&both, 0).names("f"));
+    assert_eq!(both.changed(Table::Load, &loaded), [&name(1)]);
     // The same again is nothing new.
     sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
     assert_eq!(changed(&both, &sim.node(2).view()), []);
@@ -57,6 +63,13 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     sim.write(0, Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
     let ready = sim.node(2).view();
     assert_eq!(changed(&both, &ready), [Table::Endpoint]);
+    assert_eq!(
+        ready.changed(Table::Endpoint, &both),
+        [&name(0)],
+        "it wrote"
+    );
+    assert!(ready.endpoints_of(&name(0)).any(|e| e.id.as_str() == "e"));
+    assert_eq!(ready.endpoints_of(&name(1)).count(), 0);
     assert!(ready.endpoints().any(|(by, e)| *by == name(0) && e.ready));
     sim.write(0, Table::Node, &name(0).0, r#"{"mtu": 1500}"#);
     let spoken = sim.node(2).view();
@@ -66,6 +79,7 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
             .nodes()
             .any(|(by, n)| *by == name(0) && n.mtu == 1500)
     );
+    assert_eq!(spoken.node(&name(0)).map(|n| n.mtu), Some(1500));
     assert_eq!(spoken.undecodable(), 3);
     let now = sim.now;
     let node = sim.nodes[0].as_mut().unwrap();
@@ -83,6 +97,9 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     let dead = sim.node(2).view();
     assert_eq!(changed(&gone, &dead), TABLES, "all that it said is hidden");
     assert!(!dead.has_same_active(&gone));
+    assert_eq!(dead.changed(Table::Node, &gone), [&name(0)], "it went");
+    assert_eq!(dead.changed(Table::Load, &gone), [&name(0)]);
+    assert!(dead.node(&name(0)).is_none());
     assert_eq!((dead.undecodable(), dead.nodes().count()), (2, 0));
     assert!(dead.reports().map(|(by, _)| by).eq([&name(1)]));
 }
@@ -105,4 +122,23 @@ fn who_is_cut_off_and_comes_back_says_what_it_said() {
     assert!(sim.until(30 * SECOND, back).is_some());
     let after = sim.node(2).view();
     assert_eq!(changed(&hidden, &after), [Table::Endpoint, Table::Load]);
+}
+
+#[test]
+fn a_view_shares_with_the_one_before_what_is_the_same() {
+    let mut sim = Sim::cluster(5, 0.0, 3);
+    let start = sim.node(2).view();
+    let shares = |view: &NetdbView| Arc::ptr_eq(&view.members, &start.members);
+    sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
+    let loaded = sim.node(2).view_after(&start);
+    assert!(shares(&loaded) && !shares(&sim.node(2).view()));
+    assert_eq!(changed(&start, &loaded), [Table::Load]);
+    assert_eq!(loaded.loads().count(), 1);
+    sim.nodes[0] = None;
+    sim.run(5 * SECOND);
+    let (dead, anew) = (sim.node(2).view_after(&loaded), sim.node(2).view());
+    assert!(!shares(&dead), "one of them is down");
+    assert_eq!(dead.members, anew.members);
+    assert_eq!(changed(&anew, &dead), []);
+    assert_eq!((dead.loads().count(), loaded.loads().count()), (0, 1));
 }

@@ -75,7 +75,8 @@ fn scrape() -> String {
         refused_orders: RefusedOrders::default().sample(),
         ..full()
     };
-    Metrics::new(Arc::new(Once(sample))).encode().unwrap()
+    let source = Once::from(sample);
+    Metrics::new(Arc::new(source)).encode().unwrap()
 }
 
 fn series(text: &str) -> Vec<Series> {
