@@ -26,8 +26,8 @@ const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("weft.raft.
 /// Entries by their index.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("weft.raft.log");
 
-/// Of the tables and the objects in them; docs/compatibility.md says when it grows. 1 and 2 were those of
-/// the state of a single manager, without a log.
+/// Of the tables and the objects in them; docs/compatibility.md says when it grows. 1 and 2 were those
+/// of the state of a single manager, without a log.
 pub(super) const FORMAT: u64 = 3;
 
 const FORMAT_KEY: &str = "format";
