@@ -65,17 +65,14 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// What is due at `now`; `ticked` says that a tick has passed, `others` that the reports of
-    /// others count than before.
-    pub(super) fn look(
-        &mut self,
-        view: &Arc<NetdbView>,
-        ticked: bool,
-        others: bool,
-        now: Instant,
-    ) -> Due {
+    /// The reports of others count than before: those that were read are to be read again.
+    pub(super) const fn read_again(&mut self) {
+        self.again = true;
+    }
+
+    /// What is due at `now`; `ticked` says that a tick has passed.
+    pub(super) fn look(&mut self, view: &Arc<NetdbView>, ticked: bool, now: Instant) -> Due {
         self.tell |= ticked;
-        self.again |= others;
         let read = self
             .view
             .as_ref()
@@ -147,26 +144,28 @@ mod tests {
         let (mut intake, start) = (Intake::default(), Instant::now());
         let due = |hear, count| Due { hear, count };
         let view = node.says(Table::Load, "e", r#"{"active": 1}"#);
-        assert_eq!(intake.look(&view, false, true, start), due(true, true));
+        intake.read_again();
+        assert_eq!(intake.look(&view, false, start), due(true, true));
         assert!(!intake.tell);
         let later = start + PACE;
-        assert_eq!(intake.look(&view, false, false, later), due(false, false));
+        assert_eq!(intake.look(&view, false, later), due(false, false));
         let other = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
-        assert_eq!(intake.look(&other, false, false, later), due(false, false));
+        assert_eq!(intake.look(&other, false, later), due(false, false));
         assert!(!intake.tell);
         // What is not said again was so a tick ago.
-        assert_eq!(intake.look(&other, true, false, later), due(false, true));
+        assert_eq!(intake.look(&other, true, later), due(false, true));
         assert!(std::mem::take(&mut intake.tell), "a tick has passed");
         let news = node.says(Table::Load, "e", r#"{"active": 2}"#);
         let soon = later + PACE / 2;
-        assert_eq!(intake.look(&news, false, false, soon), due(false, false));
+        assert_eq!(intake.look(&news, false, soon), due(false, false));
         let then = later + PACE;
-        assert_eq!(intake.look(&news, false, false, then), due(true, true));
+        assert_eq!(intake.look(&news, false, then), due(true, true));
         assert!(!intake.tell);
         // Others count now: their reports are not forgotten until they are read.
-        assert_eq!(intake.look(&news, false, true, then), due(false, false));
+        intake.read_again();
+        assert_eq!(intake.look(&news, false, then), due(false, false));
         let then = then + PACE;
-        assert_eq!(intake.look(&news, false, false, then), due(true, true));
-        assert_eq!(intake.look(&news, false, false, then), due(false, false));
+        assert_eq!(intake.look(&news, false, then), due(true, true));
+        assert_eq!(intake.look(&news, false, then), due(false, false));
     }
 }

@@ -487,8 +487,10 @@ impl Reconciler {
     /// Counts of open connections, both ways.
     fn report_loads(&mut self, orders: &Assignment, view: &Arc<NetdbView>) {
         let ticked = std::mem::take(&mut self.ticked);
-        let others = self.follow_orders(orders);
-        let due = self.intake.look(view, ticked, others, Instant::now());
+        if self.follow_orders(orders) {
+            self.intake.read_again();
+        }
+        let due = self.intake.look(view, ticked, Instant::now());
         if due.hear {
             let reporters = &self.reporters;
             self.loads

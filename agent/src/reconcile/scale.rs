@@ -132,7 +132,7 @@ impl Agent {
     }
 
     fn take_reports(&mut self, view: &Arc<NetdbView>, ticked: bool, now: Instant) {
-        let due = self.intake.look(view, ticked, false, now);
+        let due = self.intake.look(view, ticked, now);
         if due.hear {
             self.loads.hear(view.reports());
             self.loads.set_pressures(view.pressures());
