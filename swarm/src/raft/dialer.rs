@@ -150,12 +150,15 @@ async fn keep(
     }
 }
 
+/// A member that has another address is another place to call.
+type LinksByAddress = BTreeMap<(RaftId, SocketAddr), Arc<Link>>;
+
 /// Makes lines to members; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     own: watch::Receiver<Arc<Identity>>,
     known: Arc<Links>,
-    links: Arc<Mutex<BTreeMap<(RaftId, SocketAddr), Arc<Link>>>>,
+    links: Arc<Mutex<LinksByAddress>>,
 }
 
 impl Dialer {

@@ -124,7 +124,7 @@ async fn a_worker_has_no_part_in_the_log() {
     let refused = RaftClient::new(channel)
         .append(RaftRequest::default())
         .await;
-    let status = refused.unwrap_err();
+    let status = refused.map(drop).unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("is no manager"), "{status}");
     manager.stop().await;

@@ -181,7 +181,7 @@ async fn without_a_quorum_nothing_changes_and_with_one_it_goes_on() {
     assert_eq!(names(&leader), ["a", "c"]);
     assert_eq!(leader.quorum().reachable, 2);
     cluster.start(others[1], Start::Again).await;
-    assert_eq!(names_in(&cluster.same().await), ["a", "c"]);
+    assert_eq!(names_in(&*cluster.same().await), ["a", "c"]);
 }
 
 #[tokio::test(start_paused = true)]
