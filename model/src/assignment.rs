@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::objects::{
-    ConnectionPolicy, EndingService, Endpoint, EndpointMode, Mac, Network, NetworkAttachmentSpec,
-    Node, PortSpec, Role, Service, ServiceMode, StaticPeer, Task, Vip, ips_on,
+    ConnectionPolicy, EndingService, Endpoint, EndpointMode, EndpointSpec, Mac, Network,
+    NetworkAttachmentSpec, Node, PortSpec, Role, Service, ServiceMode, ServiceSpec, StaticPeer,
+    Task, Vip, ips_on,
 };
 
 /// The orders of a node: both halves.
@@ -131,8 +132,10 @@ impl From<&Node> for NodeView {
     }
 }
 
-/// What packets and names need of a service: nothing of what its tasks are made of.
+/// What packets and names need of a service: nothing of what its tasks are made of. Mostly
+/// settings: what is not known here is refused, as in a [`ServiceSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceView {
     /// Unique.
     pub id: ServiceId,
@@ -154,13 +157,29 @@ pub struct ServiceView {
 
 impl From<&Service> for ServiceView {
     fn from(service: &Service) -> Self {
+        // Every setting by its name: a new one is here, or said to be none of the nodes' business.
+        let ServiceSpec {
+            name,
+            labels: _,
+            task,
+            mode,
+            endpoint:
+                EndpointSpec {
+                    mode: endpoint_mode,
+                    // As asked for; what it got is below.
+                    ports: _,
+                },
+            connections,
+            // Managers judge by it, and no node.
+            attach: _,
+        } = &service.spec;
         Self {
             id: service.id.clone(),
-            name: service.spec.name.clone(),
-            mode: service.spec.mode,
-            networks: service.spec.task.networks.clone(),
-            endpoint_mode: service.spec.endpoint.mode,
-            connections: service.spec.connections,
+            name: name.clone(),
+            mode: *mode,
+            networks: task.networks.clone(),
+            endpoint_mode: *endpoint_mode,
+            connections: *connections,
             vips: service.endpoint.vips.clone(),
             ports: service.endpoint.ports.clone(),
         }

@@ -110,8 +110,11 @@ impl RefusedOrders {
 pub(crate) mod tests {
     use bytes::Bytes;
     use serde::Serialize;
+    use serde_json::Value;
+    use weft_model::assignment::ServiceView;
     use weft_model::objects::{
-        Description, Meta, Node, NodeSpec, NodeState, NodeStatus, StaticPeer,
+        ConnectionPolicy, Description, EndpointMode, Meta, Node, NodeSpec, NodeState, NodeStatus,
+        ServiceMode, StaticPeer,
     };
 
     use super::*;
@@ -263,5 +266,53 @@ pub(crate) mod tests {
         assert!(refuse(None, other).contains("the same version of weftd"));
         let counts = [("damaged", 2), ("half", 3), ("disorder", 2), ("misfit", 3)];
         assert_eq!(refused.sample(), counts);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_known_here_is_refused_by_its_name() {
+        let service = ServiceView {
+            id: "s".into(),
+            name: "web".to_owned(),
+            mode: ServiceMode::default(),
+            networks: Vec::new(),
+            endpoint_mode: EndpointMode::default(),
+            connections: ConnectionPolicy::default(),
+            vips: Vec::new(),
+            ports: Vec::new(),
+        };
+        let first = message(Some(&shared(3, &[])), &[], Some(&own(2)));
+        let held = next(None, &first).unwrap();
+        let mut whole = shared(3, &[]);
+        whole.services.push(service.clone());
+        let mut change = SharedChange {
+            base: 3,
+            version: 4,
+            ..SharedChange::default()
+        };
+        change.services.put.push(service);
+        let mut whole = serde_json::to_value(whole).unwrap();
+        let mut change = serde_json::to_value(change).unwrap();
+        let mut own = serde_json::to_value(own(2)).unwrap();
+        let read = |shared: Option<&Value>, changes: &[&Value], own: Option<&Value>| {
+            let message = SessionMessage {
+                shared_json: shared.map(|shared| Bytes::from(json(shared))),
+                shared_changes_json: changes.iter().map(|c| Bytes::from(json(c))).collect(),
+                own_json: own.map(json),
+                ..message(None, &[], None)
+            };
+            next(Some(&held), &message).map_err(|refusal| CommandError::from(refusal).message)
+        };
+        read(Some(&whole), &[&change], Some(&own)).unwrap();
+        whole["services"][0]["sticky"] = true.into();
+        change["services"]["put"][0]["sticky"] = true.into();
+        own["node"]["Spec"]["sticky"] = true.into();
+        for refused in [
+            read(Some(&whole), &[], None),
+            read(None, &[&change], None),
+            read(None, &[], Some(&own)),
+        ] {
+            let text = refused.unwrap_err();
+            assert!(text.contains("unknown field `sticky`"), "{text}");
+        }
     }
 }

@@ -73,7 +73,8 @@ pub(crate) struct DataPath {
 }
 
 impl DataPath {
-    /// Binds every socket that the orders name. Blocking calls inside: netlink and nft.
+    /// Binds gossip and the data path, and opens `weft0`. No listener is open yet: the first tables
+    /// bring them ([`MeshSockets::update`]). The bridge is set up beside ([`Gateway`]). Blocks.
     pub(crate) fn start(
         config: &Config,
         orders: &Assignment,

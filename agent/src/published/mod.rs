@@ -23,7 +23,6 @@ mod counters;
 mod entries;
 mod frame;
 mod listen;
-mod open_ports;
 pub(crate) mod owner;
 mod port;
 mod proxy;
@@ -35,6 +34,7 @@ mod tracking;
 mod udp;
 mod unreachable;
 pub(crate) mod uplinks;
+mod wall_ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -71,7 +71,8 @@ pub(crate) struct MeshSockets {
     state: Arc<Mutex<State>>,
     /// One for each address family; none with `--mesh socket`.
     frames: Vec<FrameFrontEnd>,
-    open: RuleSet<(Option<Ipv4Addr>, Protocol, u16)>,
+    /// What the wall lets sandboxes speak to.
+    wall: RuleSet<(Option<Ipv4Addr>, Protocol, u16)>,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +128,7 @@ impl MeshSockets {
         };
         Self {
             frames,
-            open: open_ports::open_ports(Arc::clone(&config.rules)),
+            wall: wall_ports::wall_ports(Arc::clone(&config.rules)),
             shared: Arc::new(Shared {
                 config,
                 slots: Arc::new(Semaphore::new(slots)),
@@ -185,7 +186,7 @@ impl MeshSockets {
     /// of this node's listeners.
     #[must_use]
     pub(crate) fn wall_error(&self) -> Option<String> {
-        self.open.error()
+        self.wall.error()
     }
 
     /// Takes away the rules of a frame front end that an earlier agent had. Blocks.
@@ -202,7 +203,7 @@ impl MeshSockets {
             frame.follow(state.open.values().map(|l| &l.published));
         }
         let open = state.open.values().map(|l| &l.published);
-        self.open.update(open_ports::elements(open));
+        self.wall.update(wall_ports::elements(open));
     }
 
     /// Wanted ports that take nobody, and why. Who holds one is known some milliseconds after it was

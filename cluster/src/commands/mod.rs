@@ -4,7 +4,6 @@
 mod endpoint;
 mod network;
 mod node;
-mod publish;
 mod service;
 mod swarm;
 mod task;
@@ -15,7 +14,8 @@ pub use node::{
     NodeDescription, join, leave_node, note_certificate, remove_node, set_availability,
     set_impaired, set_node_state, update_node,
 };
-pub use publish::update_service;
-pub use service::{MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service};
+pub use service::{
+    MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,
+};
 pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
 pub use task::update_task_status;

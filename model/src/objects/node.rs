@@ -57,9 +57,9 @@ pub struct Impairment {
     pub reason: String,
 }
 
-/// What somebody wants a node to be.
+/// What somebody wants a node to be. What is not known here is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeSpec {
     /// Role that the cluster wants the node to have.
     pub role: Role,

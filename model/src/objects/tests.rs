@@ -432,6 +432,11 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
     let runtime = refusal::<TaskSpec>(json!({"Runtime": "plugin", "ContainerSpec": {}}));
     assert!(runtime.starts_with("unknown variant `plugin`"), "{runtime}");
 
+    let mut node = written(&NodeSpec::default());
+    node["Zone"] = json!("a");
+    let node = refusal::<NodeSpec>(node);
+    assert!(node.starts_with("unknown field `Zone`"), "{node}");
+
     let network = |more: Value| {
         let mut spec = json!({"Name": "n"});
         spec.as_object_mut()

@@ -18,7 +18,7 @@ use crate::sandbox::gwbridge::mesh_wall;
 type Element = (Option<Ipv4Addr>, Protocol, u16);
 
 /// The sets, and the wall around the mesh address that every front end needs.
-pub(super) fn open_ports(host: Arc<HostRules>) -> RuleSet<Element> {
+pub(super) fn wall_ports(host: Arc<HostRules>) -> RuleSet<Element> {
     RuleSet::new(move |ports| host.set("ports", rules(ports)).map_err(|e| e.to_string()))
 }
 
