@@ -24,7 +24,7 @@ const OF_FORMAT_1: [&str; 3] = ["swarm.json", "assignment.json", "manager.redb"]
 #[error(
     "the data directory {} has {found}, this weftd reads format {FORMAT}; nothing in it was changed. \
      Start the version of weftd that wrote it, or leave the swarm with that version (`weft swarm \
-     leave`) and join again with this one",
+     leave`) and join again with this one; where the node is no member any more, empty the directory",
     .dir.display()
 )]
 pub(crate) struct OtherFormat {

@@ -303,6 +303,13 @@ impl Ipam {
             self.taken.remove(&(network.clone(), ip));
         }
         self.full.retain(|(full, _), _| full != network);
+        // Nothing was given out after all: a cursor that moves with each attempt is a change with
+        // each, and attempts without end.
+        let first = (network.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let rest = self.taken.range(first..).next();
+        if rest.is_none_or(|(at, _)| at != network) {
+            self.cursors.remove(network);
+        }
     }
 
     /// Marks an address that the user chose.

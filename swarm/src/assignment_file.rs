@@ -24,6 +24,10 @@ pub(crate) const SHARED_FILE: &str = "shared.json";
 /// Bytes of changes that a file may hold after the whole, if that has not more.
 const SMALL: usize = 64 << 10;
 
+/// Changes that a file may hold after the whole: each is carried out when the agent starts, on lists
+/// as long as the cluster is large.
+const MAX_CHANGES: usize = 256;
+
 /// Where the last orders are.
 #[derive(Debug, Clone)]
 pub(crate) struct AssignmentFile {
@@ -39,6 +43,8 @@ struct Written {
     whole: usize,
     /// After that.
     changes: usize,
+    /// How many those are.
+    count: usize,
 }
 
 impl AssignmentFile {
@@ -95,6 +101,7 @@ impl AssignmentFile {
         *written = Written {
             whole: whole.len(),
             changes: lines.len(),
+            count: changes.len(),
         };
         Ok(())
     }
@@ -104,7 +111,8 @@ impl AssignmentFile {
         let lines = lines(changes);
         let mut written = self.written();
         let room = written.whole.max(SMALL);
-        if written.whole == 0 || written.changes + lines.len() > room {
+        let many = written.count + changes.len() > MAX_CHANGES;
+        if written.whole == 0 || many || written.changes + lines.len() > room {
             drop(written);
             let whole = serde_json::to_vec(shared).map_err(|e| self.failed(io::Error::other(e)))?;
             return self.replace_shared(&whole, &[]);
@@ -115,6 +123,7 @@ impl AssignmentFile {
             return Err(self.failed(source));
         }
         written.changes += lines.len();
+        written.count += changes.len();
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub(super) struct Found {
 /// with the ones before and after.
 #[derive(Debug, Default)]
 pub(crate) struct There {
+    /// By id.
     local: Vec<Arc<KnownEndpoint>>,
     /// By node.
     others: Vec<Arc<[Arc<KnownEndpoint>]>>,
@@ -42,9 +43,14 @@ pub(crate) struct There {
 }
 
 impl There {
-    /// All of them, this node's first.
+    /// All of them, this node's first; one that moved here is here, whatever gossip still says.
     pub(crate) fn all(&self) -> impl Iterator<Item = &KnownEndpoint> {
+        let is_here = |known: &KnownEndpoint| {
+            let found = self.local.binary_search_by(|here| here.id.cmp(&known.id));
+            found.is_ok()
+        };
         let others = self.others.iter().flat_map(|list| list.iter());
+        let others = others.filter(move |known| !is_here(known));
         self.local.iter().chain(others).map(|known| &**known)
     }
 

@@ -416,6 +416,21 @@ fn freed_numbers_rest() {
     );
 }
 
+/// An attempt that fails on the last network takes nothing of the ones before, not even a step of
+/// their cursors: passes come to an end.
+#[test]
+fn a_task_whose_second_network_is_full_waits_without_a_change() {
+    let mut world = World::new(1);
+    world.network("tiny", &["10.9.0.0/29"]).unwrap();
+    world.network("wide", &["10.8.0.0/24"]).unwrap();
+    let both = on(on(spec("web", 6), "wide"), "tiny");
+    world.create(both).unwrap();
+    let wanted = world.wanted("web");
+    let stuck = wanted.iter().filter(|t| t.status.state == TaskState::New);
+    assert_eq!(stuck.count(), 2);
+    assert_unique(&world.state);
+}
+
 #[test]
 fn a_full_network_is_said_on_the_task_and_heals() {
     let mut world = World::new(1);
