@@ -50,7 +50,11 @@ fn not_led(leader: Option<&NodeId>) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leadership {
     /// This one does: it plans, judges nodes and certifies them.
-    Leader,
+    Leader {
+        /// Since when, as a number: what it knew of nodes in another term may not be so any more,
+        /// as another manager may have decided between.
+        term: u64,
+    },
     /// It only keeps a copy of the state.
     Follower {
         /// Who decides, as far as it knows.
@@ -62,6 +66,15 @@ impl Leadership {
     /// True of the manager that decides.
     #[must_use]
     pub const fn leads(&self) -> bool {
-        matches!(self, Self::Leader)
+        matches!(self, Self::Leader { .. })
+    }
+
+    /// The term in which this manager decides, if it does.
+    #[must_use]
+    pub const fn term(&self) -> Option<u64> {
+        match self {
+            Self::Leader { term } => Some(*term),
+            Self::Follower { .. } => None,
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Engine {
     /// The manager that decides at present, as far as this one knows.
     pub(super) fn leader(&self) -> Option<NodeId> {
         match &*self.store.leadership().borrow() {
-            Leadership::Leader => Some(self.node.clone()),
+            Leadership::Leader { .. } => Some(self.node.clone()),
             Leadership::Follower { leader } => leader.clone(),
         }
     }
@@ -98,7 +98,7 @@ impl Engine {
     /// It may not: who may, for people.
     pub(super) fn check_leads(&self) -> Result<(), CommandError> {
         match &*self.store.leadership().borrow() {
-            Leadership::Leader => Ok(()),
+            Leadership::Leader { .. } => Ok(()),
             Leadership::Follower { leader } => Err(self.not_leader(leader.clone())),
         }
     }

@@ -18,10 +18,15 @@ use crate::desired_store::Head;
 /// Pause after a change that could not be stored.
 const STORAGE_RETRY: Duration = Duration::from_secs(1);
 
-/// Waits until this manager leads, or no longer does. The sender is in the store, which the engine
-/// has.
-async fn turned(leadership: &mut watch::Receiver<Leadership>, leads: bool) {
-    drop(leadership.wait_for(|now| now.leads() == leads).await);
+/// Waits until this manager leads, and says in which term; nothing when the store is gone.
+async fn begins(leadership: &mut watch::Receiver<Leadership>) -> Option<u64> {
+    let now = leadership.wait_for(Leadership::leads).await.ok()?;
+    now.term()
+}
+
+/// Waits until it does not lead in this term any more; in the next one it may.
+async fn ends(leadership: &mut watch::Receiver<Leadership>, term: u64) {
+    drop(leadership.wait_for(|now| now.term() != Some(term)).await);
 }
 
 /// The state that a pass may go on from: nothing when what that one saw was taken back, or another
@@ -37,12 +42,11 @@ impl Engine {
         let mut stop = self.stop.subscribe();
         let mut leadership = self.store.leadership();
         let terms = async {
-            loop {
-                turned(&mut leadership, true).await;
+            while let Some(term) = begins(&mut leadership).await {
                 tokio::select! {
                     biased;
-                    () = turned(&mut leadership, false) => {
-                        tracing::info!("this manager does not lead the swarm any more");
+                    () = ends(&mut leadership, term) => {
+                        tracing::info!(term, "this manager's term as the leader is over");
                     }
                     () = self.term() => {}
                 }

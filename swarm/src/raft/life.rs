@@ -1,6 +1,7 @@
 //! One life of openraft after the other: it ends when the disk fails, and is begun again, while the
 //! state stays readable. Who leads is told from here, and what was proposed goes to the log.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
     let mut metrics = raft.metrics();
     let mut judge = Judge::default();
     let mut grace = Some(Instant::now() + GRACE);
-    let mut stood = false;
+    let (mut stood, mut led) = (false, None);
     loop {
         let seen = metrics.borrow_and_update().clone();
         if seen.running_state.is_err() {
@@ -109,11 +110,16 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
                 return;
             }
         }
-        let (led, lead) = (*leads.borrow(), judge.leads(&seen));
-        if lead && !led {
-            shared.lead();
+        let lead = judge.leads(&seen);
+        // Two terms of its own may follow each other without a look at the time between.
+        let term = lead.then_some(seen.current_term);
+        if let Some(term) = term
+            && led != Some(term)
+        {
+            shared.lead(term);
         }
-        if lead != led {
+        led = term;
+        if *leads.borrow() != lead {
             leads.send_replace(lead);
         }
         grace = grace.filter(|until| !lead && Instant::now() < *until);
@@ -173,17 +179,12 @@ async fn write_all(
             () = becomes(&mut leads, false) => continue,
             batch = shared.pipeline.next() => batch,
         };
-        write(shared, raft, batch, &mut leads).await;
+        write(shared, raft, batch, (&mut leads, &ended)).await;
     }
 }
 
 /// Writes one entry of the log, and tells each of those who wait what became of his part.
-async fn write(
-    shared: &Shared,
-    raft: &Raft,
-    batch: Vec<Waiting>,
-    leads: &mut watch::Receiver<bool>,
-) {
+async fn write(shared: &Shared, raft: &Raft, batch: Vec<Waiting>, flags: Flags<'_>) {
     let (mut entries, mut proposers, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for waiting in batch {
         match waiting.entry {
@@ -197,7 +198,7 @@ async fn write(
     let fate = if entries.is_empty() {
         Fate::Replied(Vec::new())
     } else {
-        hand_over(shared, raft, Batch::new(entries), leads).await
+        hand_over(shared, raft, Batch::new(entries), flags).await
     };
     let is_whole = fate.is_whole();
     if !is_whole {
@@ -215,6 +216,9 @@ async fn write(
     }
 }
 
+/// Whether this manager leads, and whether this life of openraft is over.
+type Flags<'a> = (&'a mut watch::Receiver<bool>, &'a watch::Receiver<bool>);
+
 /// What became of an entry of the log.
 enum Fate {
     /// It is applied, and each part has its reply.
@@ -225,16 +229,20 @@ enum Fate {
     Undecided,
 }
 
-async fn hand_over(
-    shared: &Shared,
-    raft: &Raft,
-    batch: Batch,
-    leads: &mut watch::Receiver<bool>,
-) -> Fate {
+async fn hand_over(shared: &Shared, raft: &Raft, batch: Batch, (leads, ended): Flags<'_>) -> Fate {
     let (row, count) = (shared.file.known().row, batch.0.len());
+    let mut writing = pin!(raft.client_write(batch));
     let written = tokio::select! {
-        written = raft.client_write(batch) => written,
-        () = becomes(leads, false) => return Fate::Undecided,
+        biased;
+        written = &mut writing => written,
+        () = becomes(leads, false) => {
+            if !*ended.borrow() {
+                return Fate::Undecided;
+            }
+            // The lead went with openraft, which answers before it is gone: what the disk did not
+            // take is known.
+            writing.await
+        }
     };
     match written {
         Ok(written) if written.data.0.len() == count => Fate::Replied(written.data.0),

@@ -74,16 +74,17 @@ impl Shared {
         member.map(|member| member.node.clone())
     }
 
-    /// This manager leads from now on: all before is applied.
-    pub(super) fn lead(&self) {
+    /// This manager leads in this term from now on: all before is applied.
+    pub(super) fn lead(&self, term: u64) {
         self.pipeline.open(self.state());
+        let now = Leadership::Leader { term };
         let is_new = self.leadership.send_if_modified(|leadership| {
-            let is_new = !leadership.leads();
-            *leadership = Leadership::Leader;
+            let is_new = *leadership != now;
+            *leadership = now;
             is_new
         });
         if is_new {
-            tracing::info!("this manager leads the swarm");
+            tracing::info!(term, "this manager leads the swarm");
         }
     }
 

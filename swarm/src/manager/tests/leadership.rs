@@ -96,7 +96,7 @@ async fn led() -> (Manager, Arc<Led>, Node) {
     let identity = Identity::clone(&own.borrow());
     let store = Arc::new(Led {
         file: Arc::clone(&file),
-        leadership: watch::Sender::new(Leadership::Leader),
+        leadership: watch::Sender::new(leader(1)),
         refused: AtomicUsize::new(0),
     });
     let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
@@ -109,6 +109,10 @@ async fn led() -> (Manager, Arc<Led>, Node) {
 
 fn leads(row: &NodeRow) -> bool {
     row.node.manager_status.as_ref().is_some_and(|m| m.leader)
+}
+
+fn leader(term: u64) -> Leadership {
+    Leadership::Leader { term }
 }
 
 fn follower(leader: Option<NodeId>) -> Leadership {
@@ -156,7 +160,7 @@ async fn only_the_leader_plans_and_a_new_one_catches_up() {
     let row = manager.node("m1").unwrap();
     assert!(row.is_self && !leads(&row));
 
-    store.turn(Leadership::Leader);
+    store.turn(leader(2));
     state(&manager, |s| s.tasks.len() == 4).await;
     manager.create_service(service("d", 1)).await.unwrap();
     state(&manager, |s| s.tasks.len() == 5).await;
@@ -196,7 +200,7 @@ async fn a_follower_refuses_changes_and_says_who_leads() {
         "{error}"
     );
 
-    store.turn(Leadership::Leader);
+    store.turn(leader(2));
     worker.connected().await;
     join(params).await.unwrap();
     manager.stop().await;
@@ -217,7 +221,31 @@ async fn silence_counts_from_the_beginning_of_the_term() {
     })
     .await;
 
-    store.turn(Leadership::Leader);
+    store.turn(leader(2));
+    let judged = state(&manager, |s| health(s, "w1") != NodeState::Ready).await;
+    let judged = health(&judged, "w1");
+    assert_eq!(judged, NodeState::Unknown, "nobody was silent in this term");
+    manager.stop().await;
+}
+
+/// Another manager may have led between two terms of this one, however short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_that_follows_its_own_begins_anew() {
+    let (manager, store, _node) = led().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    state(&manager, |s| health(s, "w1") == NodeState::Ready).await;
+    let id = worker.session.identity().node_id().clone();
+    drop(worker);
+    timeout(LIMIT, async {
+        while manager.core.sessions.contains(&id) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("its session is over");
+
+    store.turn(leader(2));
     let judged = state(&manager, |s| health(s, "w1") != NodeState::Ready).await;
     let judged = health(&judged, "w1");
     assert_eq!(judged, NodeState::Unknown, "nobody was silent in this term");
