@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, ServerState};
 use tokio::time::timeout;
 use weft_cluster::{Leadership, ProposeError, Quorum};
 use weft_model::id::NodeId;
 
 use super::shared::Shared;
 use super::store::RaftStore;
-use super::types::{Member, Raft, RaftId};
+use super::types::{Member, Metrics, Raft, RaftId};
 use super::view::SILENCE;
 
 /// How long a new member may take to get what the others have.
@@ -36,6 +36,23 @@ pub struct MemberSight {
 }
 
 type Changes = ChangeMembers<RaftId, Member>;
+type Refusal = RaftError<RaftId, ClientWriteError<RaftId, Member>>;
+
+/// Adds a member without a vote, and waits until it has said that it has the entry which made it one;
+/// or this manager does not lead any more. openraft's own wait is over at once where the log is so
+/// short that a member which was never reached does not count as far behind: with a vote, one that
+/// does not answer can cost the quorum.
+async fn add_listener(raft: &Raft, id: RaftId, member: Member) -> Result<(), Refusal> {
+    let added = raft.add_learner(id, member, false).await?;
+    let mut metrics = raft.metrics();
+    let is_over = |metrics: &Metrics| {
+        let sent = metrics.replication.as_ref().and_then(|sent| sent.get(&id));
+        metrics.state != ServerState::Leader || sent.is_some_and(|last| *last >= Some(added.log_id))
+    };
+    // Where openraft has ended, the next change says it.
+    drop(metrics.wait_for(is_over).await);
+    Ok(())
+}
 
 impl RaftStore {
     /// All members, by their addresses.
@@ -76,7 +93,7 @@ impl RaftStore {
         let raft = self.leading()?;
         let node = member.node.clone();
         self.drop_node(&raft, &node, Some(id)).await?;
-        let added = timeout(CATCH_UP, raft.add_learner(id, member, true)).await;
+        let added = timeout(CATCH_UP, add_listener(&raft, id, member)).await;
         if let Ok(added) = added {
             added.map_err(|error| refused(&self.shared, &error))?;
         } else {
@@ -175,10 +192,7 @@ impl RaftStore {
 }
 
 /// Why members do not change.
-fn refused(
-    shared: &Shared,
-    error: &RaftError<RaftId, ClientWriteError<RaftId, Member>>,
-) -> ProposeError {
+fn refused(shared: &Shared, error: &Refusal) -> ProposeError {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
             let leader = forward.leader_id.and_then(|leader| shared.node_of(leader));
