@@ -8,11 +8,14 @@ use weft_model::id::NodeId;
 
 use super::links::ListNumber;
 use super::store::RaftStore;
-use super::types::{Raft, RaftId, Types};
+use super::types::{LEASE, Raft, RaftId, Types, Vote};
 use super::wire::{Installed, SnapshotOf};
 
 /// Bytes of a snapshot at most.
 const MAX_SNAPSHOT: u64 = 1 << 30;
+/// Elections in a row to get above another's term. One that is farther away has its term known from
+/// its answer, and the next election is above it.
+const STANDS: usize = 3;
 
 /// Why a call is not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +38,20 @@ pub(crate) struct Part {
     pub(crate) offset: u64,
     pub(crate) data: Vec<u8>,
     pub(crate) done: bool,
+}
+
+/// Stands for election in a term above that of `asked`. openraft takes the one after its own vote,
+/// which is most often one or two below.
+async fn stand_above(raft: &Raft, asked: Vote) {
+    for _ in 0..STANDS {
+        if raft.trigger().elect().await.is_err() {
+            return;
+        }
+        let vote = raft.with_raft_state(|state| *state.vote_ref()).await;
+        if vote.is_err() || vote.is_ok_and(|vote| vote > asked) {
+            return;
+        }
+    }
 }
 
 impl RaftStore {
@@ -74,8 +91,25 @@ impl RaftStore {
     ) -> Result<VoteResponse<RaftId>, Unserved> {
         let raft = self.running()?;
         self.shared.links.heard(request.vote.leader_id.node_id);
+        let (asked, last) = (request.vote, request.last_log_id);
         let done = raft.vote(request).await;
-        done.map_err(|error| Unserved::Failed(error.to_string()))
+        let answer = done.map_err(|error| Unserved::Failed(error.to_string()))?;
+        if !answer.vote_granted && answer.last_log_id > last && !self.has_leader() {
+            // Who asked lacks entries and cannot win here. To wait for the own time to stand, and
+            // then perhaps for another one as the same term is taken, would be most of the time
+            // without a leader.
+            stand_above(&raft, asked).await;
+        }
+        Ok(answer)
+    }
+
+    /// Whether a leader was heard of within its lease.
+    fn has_leader(&self) -> bool {
+        let shared = &self.shared;
+        let leader = shared.view.borrow().leader;
+        leader.is_some_and(|leader| {
+            leader == shared.file.member || shared.links.is_heard(leader, LEASE)
+        })
     }
 
     /// Takes a part of a snapshot.
