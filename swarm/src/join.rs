@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::time::timeout;
 use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
+use weft_model::objects::Role;
 use zeroize::Zeroizing;
 
 use crate::convert::{SCHEMA, encode, from_status};
@@ -22,8 +23,11 @@ pub struct JoinParams {
     pub token: String,
     /// A manager: `host`, or `host:port`.
     pub remote: String,
-    /// What the node says about itself.
+    /// What the node says about itself. Its control address counts where the token makes it a
+    /// manager.
     pub node: NodeDescription,
+    /// Where it listens as a manager.
+    pub listen: SocketAddr,
     /// Where the identity is kept.
     pub data_dir: PathBuf,
 }
@@ -112,10 +116,13 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
     .into_inner()
     .certificate_pem;
     let identity = Identity::new(root_pem, &certificate_pem, &key_pem)?;
+    let is_manager = identity.role() == Role::Manager;
+    let mut node = params.node;
+    node.manager_addr = node.manager_addr.filter(|_| is_manager);
     let membership = Membership {
-        node: params.node,
+        node,
         managers: vec![remote],
-        listen: None::<SocketAddr>,
+        listen: is_manager.then_some(params.listen),
     };
     membership.save(&params.data_dir, &identity)?;
     Ok(identity)

@@ -1,11 +1,15 @@
-//! The manager of a node after a restart. The node carries traffic by its last orders meanwhile,
-//! and also while its manager cannot be opened.
+//! The manager of a node that joined as one, or was started again. The node carries traffic by its
+//! last orders meanwhile, and also while its manager cannot be opened.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use weft_cluster::CommandError;
+use weft_model::objects::Role;
 use weft_swarm::{Identity, Manager, ManagerConfig};
 
 use crate::parts::handles::Handles;
@@ -67,8 +71,34 @@ pub(super) fn follow_identity(handles: &Arc<Handles>, manager: &Manager) {
     });
 }
 
+/// The other managers, as the orders and the membership know them.
+fn others(handles: &Handles, own: SocketAddr) -> Vec<String> {
+    let orders = handles.session.assignments().borrow().clone();
+    let nodes = orders.iter().flat_map(|orders| &orders.shared.nodes);
+    let managers = nodes.filter(|node| node.role == Role::Manager);
+    let ordered = managers.filter_map(|node| node.manager_addr.map(|addr| addr.to_string()));
+    let told = handles.membership.managers.iter().cloned();
+    let all: BTreeSet<String> = ordered.chain(told).collect();
+    let own = own.to_string();
+    all.into_iter().filter(|manager| *manager != own).collect()
+}
+
+/// Beside others it may be new, or have been away before it was in their log: then it joins them.
+async fn open_or_join(
+    handles: &Handles,
+    config: ManagerConfig,
+    identity: &Identity,
+) -> Result<Manager, CommandError> {
+    let others = others(handles, config.advertise);
+    if others.is_empty() {
+        Manager::open(config, identity).await
+    } else {
+        Manager::join(config, identity, others).await
+    }
+}
+
 async fn try_to_open(handles: &Arc<Handles>, config: &ManagerConfig, identity: &Identity) -> bool {
-    match Manager::open(config.clone(), identity).await {
+    match open_or_join(handles, config.clone(), identity).await {
         Ok(manager) => {
             let manager = handles.manager.fill(manager);
             follow_identity(handles, manager);

@@ -35,6 +35,14 @@ struct Addresses {
     data_path: IpAddr,
 }
 
+impl Addresses {
+    /// Where others reach the node as a manager.
+    fn control(&self) -> SocketAddr {
+        let port = self.advertise_port.unwrap_or_else(|| self.listen.port());
+        SocketAddr::new(self.advertise, port)
+    }
+}
+
 /// At most one membership.
 /// Its locks are taken in this order: `transition`, `member`.
 #[derive(Debug)]
@@ -86,6 +94,7 @@ impl Slot {
         })
     }
 
+    /// As a manager: a joining node does not know yet whether its token makes it one.
     fn describe(&self, addresses: &Addresses) -> NodeDescription {
         NodeDescription {
             hostname: self.around.config.name.clone(),
@@ -93,7 +102,7 @@ impl Slot {
             addr: addresses.advertise,
             data_path_addr: addresses.data_path,
             gossip_port: self.around.config.gossip_port,
-            manager_addr: None,
+            manager_addr: Some(addresses.control()),
         }
     }
 
@@ -129,12 +138,8 @@ impl Slot {
             body.listen_addr.as_deref(),
             body.data_path_addr.as_deref(),
         )?;
-        let port = addresses
-            .advertise_port
-            .unwrap_or_else(|| addresses.listen.port());
-        let advertise = SocketAddr::new(addresses.advertise, port);
         let (manager, identity, membership) = Manager::init(
-            self.manager_config(addresses.listen, advertise),
+            self.manager_config(addresses.listen, addresses.control()),
             InitParams {
                 node: self.describe(&addresses),
                 default_address_pools: body.default_addr_pool,
@@ -172,6 +177,7 @@ impl Slot {
             token: body.token,
             remote: body.remote_addr,
             node: self.describe(&addresses),
+            listen: addresses.listen,
             data_dir: self.around.config.data_dir.clone(),
         })
         .await?;
@@ -181,7 +187,11 @@ impl Slot {
             return Err(ApiError::internal("the membership was not written"));
         };
         let (node_id, role) = (identity.node_id().clone(), identity.role());
-        let member = self.enter(membership, identity, None).await?;
+        let member = self.enter(membership, identity.clone(), None).await?;
+        if role == Role::Manager {
+            let config = self.manager_config(addresses.listen, addresses.control());
+            member.open_manager(config, identity).await;
+        }
         *held = Some(lock);
         *self.member.write().await = Some(member);
         Ok(SwarmJoinReply { node_id, role })

@@ -86,10 +86,6 @@ async fn join_token(
     if args.rotate {
         out.line(&format!("Successfully rotated {role} join token.\n"))?;
     }
-    if args.role == RoleArg::Manager {
-        out.line("This version of weft has one manager in a swarm, so the manager token cannot be used yet. To add a worker, see `weft swarm join-token worker`.")?;
-        return Ok(());
-    }
     out.line(&how_to_join(args.role, &reply.token, &reply.manager_addr))?;
     Ok(())
 }

@@ -145,9 +145,12 @@ impl Manager {
         let mut node = node.clone();
         if let Some(manager) = &mut node.manager_status {
             manager.leader = self.core.leader().as_ref() == Some(&node.id);
-            manager.reachability = match node.status.state {
-                NodeState::Ready => Reachability::Reachable,
-                NodeState::Unknown | NodeState::Down => Reachability::Unreachable,
+            // It may be about to join the log, or have left it without a word.
+            let seen = self.managers().into_iter().find(|m| m.node == node.id);
+            manager.reachability = match seen {
+                Some(seen) if seen.reachable => Reachability::Reachable,
+                Some(_) => Reachability::Unreachable,
+                None => Reachability::Unknown,
             };
         }
         NodeRow {

@@ -131,13 +131,14 @@ impl Ca for Rpc {
                  rotated: run `weft swarm join-token worker` on a manager and use what it prints.",
             ));
         };
-        if role == Role::Manager {
-            return Err(Status::unavailable(
-                "this version of weft has one manager in a swarm, so the manager token cannot be \
-                 used yet; join with the token of `weft swarm join-token worker`",
+        let node = description(request.schema, &request.node_json)?;
+        if role == Role::Manager && node.manager_addr.is_none() {
+            return Err(Status::invalid_argument(
+                "the node does not say where the other managers reach it: its weftd is of a version \
+                 that cannot join as a manager; update it, or join with the token of `weft swarm \
+                 join-token worker`",
             ));
         }
-        let node = description(request.schema, &request.node_json)?;
         let id = NodeId::from_entropy(super::engine::entropy().next_u128());
         // First the certificate: a request that cannot be signed must not leave a node behind.
         let certificate_pem = self

@@ -165,6 +165,7 @@ fn join_params(dir: &Path, name: &str, token: &str, remote: &str) -> JoinParams 
         token: token.to_owned(),
         remote: remote.to_owned(),
         node: description(name),
+        listen: any_port(),
         data_dir: dir.to_owned(),
     }
 }
@@ -373,7 +374,12 @@ async fn wrong_and_rotated_tokens_are_refused() {
     );
     let leader = manager.join_token(Role::Manager).unwrap();
     let error = attempt(leader.token).await.unwrap_err();
-    assert!(error.message.contains("one manager"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("does not say where the other managers reach it"),
+        "{error}"
+    );
     assert_eq!(manager.nodes().len(), 1, "no node is left behind");
     assert!(Membership::load(dir.path()).unwrap().is_none());
 

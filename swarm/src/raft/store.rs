@@ -144,9 +144,10 @@ impl RaftStore {
         self.shared.file.member
     }
 
-    /// Whether the log has it for a member, as far as it knows.
+    /// Whether it has a vote, by the newest list that it has: in the file before openraft runs.
     pub(crate) fn is_member(&self) -> bool {
-        self.shared.node_of(self.member()).is_some()
+        let known = self.shared.file.known();
+        known.members().voter_ids().any(|id| id == self.member())
     }
 
     /// openraft, while it runs.

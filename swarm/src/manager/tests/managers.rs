@@ -4,6 +4,7 @@
 use tonic::Code;
 use weft_cluster::{Quorum, join as add_node};
 use weft_model::id::NodeId;
+use weft_model::objects::Reachability;
 
 use super::*;
 use crate::proto::RaftRequest;
@@ -111,6 +112,63 @@ async fn managers_share_the_state_and_outlive_the_first() {
         "{error}"
     );
     assert!(has(&leader.state(), "after"), "it is read all the same");
+}
+
+fn reachability(manager: &Manager, name: &str) -> Reachability {
+    let status = manager.node(name).unwrap().node.manager_status;
+    status.expect("a manager").reachability
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
+    let (first, _node) = cluster().await;
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind(any_port()).unwrap();
+    let listen = free.local_addr().unwrap();
+    drop(free);
+    let dir = tempfile::tempdir().unwrap();
+    let token = first.join_token(Role::Manager).unwrap();
+    let mut params = join_params(dir.path(), "m2", &token.token, &token.manager_addr);
+    params.node.manager_addr = Some(listen);
+    params.listen = listen;
+    let identity = join(params).await.unwrap();
+    assert_eq!(identity.role(), Role::Manager);
+    assert_eq!(reachability(&first, "m2"), Reachability::Unknown);
+    let (membership, _) = Membership::load(dir.path()).unwrap().unwrap();
+    assert_eq!(membership.listen, Some(listen));
+
+    let join = || {
+        let config = config(dir.path(), listen);
+        Manager::join(config, &identity, membership.managers.clone())
+    };
+    let second = join().await.unwrap();
+    let both = Quorum {
+        managers: 2,
+        reachable: 2,
+    };
+    until("two managers answer", || first.quorum() == both).await;
+    assert_eq!(reachability(&first, "m2"), Reachability::Reachable);
+    let member = second.raft.member();
+    second.stop().await;
+    drop(second);
+    until("one is missed", || {
+        reachability(&first, "m2") == Reachability::Unreachable
+    })
+    .await;
+
+    let second = join().await.unwrap();
+    assert_eq!(second.raft.member(), member, "the same place in the log");
+    until("two managers answer", || first.quorum() == both).await;
+    timeout(LIMIT, async {
+        while first.create_network(named("back")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the first one leads as before");
+    state(&second, |s| has(s, "back")).await;
+    second.stop().await;
+    first.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
