@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
 use weft_model::objects::Role;
@@ -11,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::convert::{SCHEMA, encode, from_status};
 use crate::identity::{Identity, IdentityError, certificate_from_pem};
+use crate::leader_hint::named_leader;
 use crate::membership::Membership;
 use crate::proto::ca_client::CaClient;
 use crate::proto::{GetRootCaRequest, IssueCertificateRequest};
@@ -51,6 +53,37 @@ pub(crate) fn request_certificate() -> Result<(Zeroizing<String>, String), Ident
     Ok((Zeroizing::new(key.serialize_pem()), csr))
 }
 
+fn late(remote: &str) -> CommandError {
+    CommandError::unavailable(format!(
+        "the manager at {remote} accepted the connection, but did not answer within {} seconds; try \
+         again, or look at the log of weftd there",
+        CONNECT_TIMEOUT.as_secs()
+    ))
+}
+
+/// A certificate, and who made it: the manager that was asked, or the one that leads where that one
+/// names it.
+async fn certificate(
+    remote: String,
+    root: &CertificateDer<'static>,
+    request: &IssueCertificateRequest,
+) -> Result<(String, String), CommandError> {
+    let (mut remote, mut is_first) = (remote, true);
+    loop {
+        let verified = connect(&remote, joiner_config(root)?).await?;
+        let asked = CaClient::new(verified).issue_certificate(request.clone());
+        let answer = timeout(CONNECT_TIMEOUT, asked).await;
+        let refusal = match answer.map_err(|_| late(&remote))? {
+            Ok(issued) => return Ok((remote, issued.into_inner().certificate_pem)),
+            Err(status) => status,
+        };
+        match named_leader(&refusal).filter(|_| is_first) {
+            Some(leader) => (remote, is_first) = (leader.to_string(), false),
+            None => return Err(from_status(&refusal)),
+        }
+    }
+}
+
 /// Joins the cluster of a manager and writes identity and membership.
 ///
 /// Nothing is left behind when it fails. When the answer of the manager is lost on the way, the
@@ -71,20 +104,13 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
         ));
     }
     let remote = with_port(&params.remote);
-    let late = || {
-        CommandError::unavailable(format!(
-            "the manager at {remote} accepted the connection, but did not answer within {} \
-             seconds; try again, or look at the log of weftd there",
-            CONNECT_TIMEOUT.as_secs()
-        ))
-    };
     let unverified = connect(&remote, unverified_config()?).await?;
     let root_pem = timeout(
         CONNECT_TIMEOUT,
         CaClient::new(unverified).get_root_ca(GetRootCaRequest {}),
     )
     .await
-    .map_err(|_| late())?
+    .map_err(|_| late(&remote))?
     .map_err(|s| from_status(&s))?
     .into_inner()
     .root_pem;
@@ -97,8 +123,6 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
             base36_bytes(&token.ca_digest, 50)
         )));
     }
-    // Only now the secret leaves this machine, to a manager that the pinned root vouches for.
-    let verified = connect(&remote, joiner_config(&root)?).await?;
     let (key_pem, csr_pem) = request_certificate()?;
     let request = IssueCertificateRequest {
         csr_pem,
@@ -106,15 +130,8 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
         schema: SCHEMA,
         node_json: encode(&params.node).map_err(|s| from_status(&s))?,
     };
-    let certificate_pem = timeout(
-        CONNECT_TIMEOUT,
-        CaClient::new(verified).issue_certificate(request),
-    )
-    .await
-    .map_err(|_| late())?
-    .map_err(|s| from_status(&s))?
-    .into_inner()
-    .certificate_pem;
+    // Only now the secret leaves this machine, to managers that the pinned root vouches for.
+    let (remote, certificate_pem) = certificate(remote, &root, &request).await?;
     let identity = Identity::new(root_pem, &certificate_pem, &key_pem)?;
     let is_manager = identity.role() == Role::Manager;
     let mut node = params.node;

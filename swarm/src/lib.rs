@@ -25,6 +25,7 @@ mod disk_thread;
 pub mod door;
 mod identity;
 mod join;
+mod leader_hint;
 mod manager;
 mod membership;
 mod orders;

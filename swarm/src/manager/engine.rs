@@ -1,5 +1,6 @@
 //! What all parts of a manager share: the store, the authority, and how commands become changes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand::RngExt as _;
@@ -90,6 +91,12 @@ impl Engine {
             Leadership::Leader { .. } => Some(self.node.clone()),
             Leadership::Follower { leader } => leader.clone(),
         }
+    }
+
+    /// Where the manager is reached that decides at present, when that is another one.
+    pub(super) fn leader_addr(&self) -> Option<SocketAddr> {
+        let leader = self.leader().filter(|leader| *leader != self.node)?;
+        self.state().nodes.get(&leader)?.manager_addr()
     }
 
     /// Whether this manager may do what only the leader does.

@@ -20,6 +20,7 @@ use super::lapsed::{may_be_renewed, only_renewal};
 use crate::convert::to_status;
 use crate::door::count;
 use crate::identity::PeerIdentity;
+use crate::leader_hint::name_leader;
 
 /// What a machine without a certificate may call: all that joining needs. Whatever is not here is
 /// for members.
@@ -222,7 +223,8 @@ where
             && let Err(error) = self.core.check_leads()
         {
             // Nobody's fault: the caller tries the next manager.
-            let refused: Response<Body> = to_status(error).into_http();
+            let status = name_leader(to_status(error), self.core.leader_addr());
+            let refused: Response<Body> = status.into_http();
             return Box::pin(std::future::ready(Ok(refused)));
         }
         let joining = (path == ISSUE).then(|| Joining::begin(&self.visit));

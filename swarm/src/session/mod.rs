@@ -5,6 +5,7 @@ mod renewal;
 mod reports;
 mod writes;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,8 +15,8 @@ use rand::RngExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use weft_cluster::{Attach, CommandError, ErrorKind, NodeDescription, Vitals};
 use weft_model::assignment::Assignment;
 use weft_model::id::TaskId;
@@ -27,6 +28,7 @@ use self::writes::Writes;
 use crate::assignment_file::AssignmentFile;
 use crate::convert::{SCHEMA, decode, encode, from_status, vitals_to_proto};
 use crate::identity::Identity;
+use crate::leader_hint::named_leader;
 use crate::orders::{self, RefusedOrders};
 use crate::proto::control_client::ControlClient;
 use crate::proto::dispatcher_client::DispatcherClient;
@@ -104,6 +106,8 @@ struct Shared {
     refused: RefusedOrders,
     channel: watch::Sender<Option<Channel>>,
     last_failure: Mutex<Option<Failure>>,
+    /// The leader, where the manager named it that was asked last.
+    leader: Mutex<Option<SocketAddr>>,
     /// A manager takes this node's certificate for one that has run out.
     lapsed: AtomicBool,
     /// Names this process towards managers.
@@ -136,6 +140,7 @@ impl Session {
             refused: RefusedOrders::default(),
             channel: watch::Sender::new(None),
             last_failure: Mutex::new(None),
+            leader: Mutex::default(),
             lapsed: AtomicBool::new(false),
             life: format!("{:032x}", rand::random::<u128>()),
             again: Notify::new(),
@@ -303,13 +308,19 @@ impl Shared {
     async fn hold_sessions(&self) {
         let mut backoff = BACKOFF_MIN;
         let mut told = String::new();
+        let mut follows = false;
         for attempt in 0_usize.. {
-            let managers = self.managers();
-            let error = match managers.get(attempt % managers.len().max(1)) {
-                Some(manager) => self.serve(manager, &mut backoff).await,
+            let error = match self.next_manager(attempt) {
+                Some(manager) => self.serve(&manager, &mut backoff).await,
                 None => CommandError::unavailable("no manager is known"),
             };
             self.channel.send_replace(None);
+            // Once: two managers that name each other are no leader.
+            follows = !follows && lock(&self.leader).is_some();
+            if follows {
+                tracing::debug!(%error, "another manager leads");
+                continue;
+            }
             if lock(&self.last_failure).is_none() {
                 // A session was open since: what comes now is news.
                 told.clear();
@@ -333,6 +344,20 @@ impl Shared {
             drop(timeout(backoff.mul_f64(jitter), self.again.notified()).await);
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// The leader, if it was named; else the managers in turn.
+    fn next_manager(&self, attempt: usize) -> Option<String> {
+        let named = lock(&self.leader).take();
+        named.map(|leader| leader.to_string()).or_else(|| {
+            let managers = self.managers();
+            managers.get(attempt % managers.len().max(1)).cloned()
+        })
+    }
+
+    /// Keeps whom a refusal names.
+    fn note_leader(&self, refusal: &Status) {
+        *lock(&self.leader) = named_leader(refusal);
     }
 
     /// Managers of the last orders, then those that the node was told.
@@ -378,10 +403,11 @@ impl Shared {
         };
         let opened = async {
             let opened = dispatcher.session(request).await;
-            if let Err(status) = &opened
-                && status.code() == Code::Unauthenticated
-            {
-                self.lapsed.store(true, Ordering::Relaxed);
+            if let Err(status) = &opened {
+                self.note_leader(status);
+                if status.code() == Code::Unauthenticated {
+                    self.lapsed.store(true, Ordering::Relaxed);
+                }
             }
             opened
         };
@@ -476,7 +502,10 @@ impl Shared {
             let limit = (period * 2).max(Duration::from_millis(500));
             match timeout(limit, dispatcher.heartbeat(request)).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(status)) => return Err(from_status(&status)),
+                Ok(Err(status)) => {
+                    self.note_leader(&status);
+                    return Err(from_status(&status));
+                }
                 Err(_) => {
                     return Err(CommandError::unavailable(
                         "the manager does not answer heartbeats",

@@ -172,6 +172,39 @@ async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_does_not_lead_sends_nodes_to_the_one_that_does() {
+    let (first, _node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    let leader = first.core.node.clone();
+    until("it hears of the leader", || {
+        second.core.leader().as_ref() == Some(&leader)
+    })
+    .await;
+    let addr = first.local_addr().to_string();
+    let worker = Node::join(&second, "w1").await;
+    worker.connected().await;
+    let Node { dir, session } = worker;
+    drop(session);
+    let (mut membership, identity) = Membership::load(dir.path()).unwrap().unwrap();
+    assert_eq!(membership.managers, [addr]);
+
+    // All that it knows is the one that does not lead.
+    for file in ["assignment.json", "shared.json"] {
+        std::fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    membership.managers = vec![second.local_addr().to_string()];
+    let id = identity.node_id().clone();
+    until("it knows the node", || {
+        second.state().nodes.contains_key(&id)
+    })
+    .await;
+    let worker = Node::start(dir, identity, membership);
+    worker.connected().await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_has_no_part_in_the_log() {
     let (manager, _first) = cluster().await;
     let worker = Node::join(&manager, "w1").await;
