@@ -17,7 +17,7 @@ fn a_copied_data_directory_is_refused_by_name_and_the_first_node_goes_on() {
     // node3 is started on a copy of the disk of node2.
     let dir = cluster.lab().dir();
     let copy = format!(
-        "cp -a {0}/node2/data/certs {0}/node2/data/swarm.json {0}/node3/data/",
+        "cp -a {0}/node2/data/certs {0}/node2/data/swarm.json {0}/node2/data/format {0}/node3/data/",
         dir.display()
     );
     cluster.run("node3", None, &["sh", "-c", &copy]).done();
