@@ -71,7 +71,8 @@ async fn certificate(
     let (mut remote, mut is_first) = (remote, true);
     loop {
         let verified = connect(&remote, joiner_config(root)?).await?;
-        let asked = CaClient::new(verified).issue_certificate(request.clone());
+        let mut client = CaClient::new(verified);
+        let asked = client.issue_certificate(request.clone());
         let answer = timeout(CONNECT_TIMEOUT, asked).await;
         let refusal = match answer.map_err(|_| late(&remote))? {
             Ok(issued) => return Ok((remote, issued.into_inner().certificate_pem)),
