@@ -60,12 +60,16 @@ pub struct SessionMessage {
     pub schema: u32,
     #[prost(uint32, tag = "2")]
     pub heartbeat_ms: u32,
-    /// Shared, with its version; absent when the last one of this session still holds.
+    /// Shared, with its version; absent when the last one of this session holds, but for the changes.
     #[prost(bytes = "bytes", optional, tag = "3")]
     pub shared_json: ::core::option::Option<::prost::bytes::Bytes>,
-    /// Own, likewise.
+    /// Own, with its version; absent when the last one of this session still holds.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub own_json: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// SharedChange: what has become of the Shared of this message or the last one, each on top of the
+    /// one before.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub shared_changes_json: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -693,6 +697,7 @@ pub mod dispatcher_client {
             self
         }
         /// Registers the node and streams its orders: both halves of its Assignment, then what changes.
+        /// A node that cannot apply a change opens another session, which begins with the whole.
         pub async fn session(
             &mut self,
             request: impl tonic::IntoRequest<super::SessionRequest>,
@@ -807,6 +812,7 @@ pub mod dispatcher_server {
             + std::marker::Send
             + 'static;
         /// Registers the node and streams its orders: both halves of its Assignment, then what changes.
+        /// A node that cannot apply a change opens another session, which begins with the whole.
         async fn session(
             &self,
             request: tonic::Request<super::SessionRequest>,
