@@ -11,7 +11,7 @@ use super::table::CC;
 /// Makes programs in the folder `$0`: `id`, a `cc` that has what begins a program, one that has not, and
 /// those that say their name and their words. By a shell, as what another thread starts meanwhile would
 /// keep a file open that this process writes, and then it does not run.
-const MAKE: &str = r##"
+const MAKE: &str = r#"
     cd "$0"
     for name; do
         case $name in
@@ -21,7 +21,7 @@ const MAKE: &str = r##"
         *) printf '#!/bin/sh\necho "%s $*"\n' "$name" > "$name" ;;
         esac
         chmod 755 "$name"
-    done"##;
+    done"#;
 
 /// A machine that has these programs and no others.
 struct Machine {
