@@ -404,10 +404,11 @@ fn signals_limits_and_standard_input_are_those_of_a_new_program() {
 /// Postgres, nginx, gunicorn: whoever ends the workers as well breaks their orderly end.
 #[test]
 fn a_supervisor_is_asked_to_end_and_its_workers_are_not() {
-    let script = "sh -c 'trap \"echo worker killed\" TERM; trap \"echo worker saved; exit\" USR1; \
-            while :; do sleep 0.05; done' & \
-        trap 'kill -USR1 $!; wait $!; wait $!; echo supervisor; exit 0' TERM; \
-        echo ready; while :; do sleep 0.05; done";
+    // The worker is the last to be ready for its signal.
+    let script = "trap 'kill -USR1 $!; wait $!; wait $!; echo supervisor; exit 0' TERM; \
+        sh -c 'trap \"echo worker killed\" TERM; trap \"echo worker saved; exit\" USR1; \
+            echo ready; while :; do sleep 0.05; done' & \
+        while :; do sleep 0.05; done";
     let task = Task::new(script);
     let launched = task.started();
     eventually("it has begun", || task.read("stdout.log").contains("ready"));
