@@ -254,8 +254,11 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
     )
 }
 
+/// A node knows every replica of the cluster and uses few of them: the others have their health alone.
 fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSample]) -> fmt::Result {
-    let replicas = || replicas.iter().map(|r| (replica_labels(r), r));
+    let all = || replicas.iter().map(|r| (replica_labels(r), r));
+    let used: Vec<&MeshReplicaSample> = replicas.iter().filter(|r| r.was_used()).collect();
+    let used = || used.iter().map(|r| (replica_labels(r), *r));
     let counters: [(&str, &str, ReplicaValue); 5] = [
         (
             "replica_accepted_connections",
@@ -284,37 +287,39 @@ fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSampl
         ),
     ];
     for (name, help, value) in counters {
-        let series = replicas().map(|(labels, r)| (labels, value(r)));
+        let series = used().map(|(labels, r)| (labels, value(r)));
         counter(out, name, help, series)?;
     }
     connect_time(
         out,
         ("replica_connects", "replica_connect_seconds"),
-        replicas().map(|(labels, r)| (labels, r.connect)),
+        used().map(|(labels, r)| (labels, r.connect)),
     )?;
     gauge(
         out,
         "replica_open_connections",
         "Connections open from this node to the replica",
-        replicas().map(|(labels, r)| (labels, r.open)),
+        all()
+            .filter(|(_, r)| r.open > 0 || r.was_used())
+            .map(|(labels, r)| (labels, r.open)),
     )?;
     gauge(
         out,
         "replica_healthy",
         "1 while the replica takes new connections",
-        replicas().map(|(labels, r)| (labels, r.healthy.into())),
+        all().map(|(labels, r)| (labels, r.healthy.into())),
     )?;
     gauge(
         out,
         "replica_ejected",
         "1 while this node leaves the replica out after failures",
-        replicas().map(|(labels, r)| (labels, r.ejected.into())),
+        used().map(|(labels, r)| (labels, r.ejected.into())),
     )?;
     counter(
         out,
         "replica_ejections",
         "Times that this node left the replica out",
-        replicas().map(|(labels, r)| (labels, r.ejections)),
+        used().map(|(labels, r)| (labels, r.ejections)),
     )
 }
 
