@@ -407,8 +407,18 @@ async fn every_route_reaches_its_method() {
         pieces.contains("one ") && pieces.contains("two"),
         "{pieces}"
     );
-    let (status, answer) = server.message("GET", "/v1/capture?dir=up", "").await;
-    assert_eq!(status, 400, "{answer}");
+    for (query, says) in [
+        ("capture?dir=up", "up"),
+        ("capture?filter=tcp", "unknown field `filter`"),
+        ("drops?reason=tap_full", "unknown field `reason`"),
+        ("mesh/conns?client=192.0.2.1", "unknown field `client`"),
+        ("ping/node2?count=3", "unknown field `count`"),
+    ] {
+        let path = format!("/v1/{query}");
+        let (status, answer) = server.message("GET", &path, "").await;
+        assert_eq!(status, 400, "{query}: {answer}");
+        assert!(answer.contains(says), "{query}: {answer}");
+    }
     assert_eq!(
         server.call("DELETE", "/v1/services/web", "").await,
         (200, "{}".to_owned())

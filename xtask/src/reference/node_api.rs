@@ -158,13 +158,16 @@ fn page(source: &str, types: &Types) -> anyhow::Result<String> {
         match &found.kind {
             Kind::Struct(fields) if !fields.is_empty() => {
                 out.push_str("\n| field | type | what it is |\n|---|---|---|\n");
-                for (field, above) in with_flat(fields, &found.attributes, types) {
+                for (field, above) in with_flat(found, types) {
                     row(&mut out, field, above, &known)?;
                 }
             }
             Kind::Enum(variants) => {
                 out.push_str("\n| value | what it means |\n|---|---|\n");
-                let as_written = as_written(found, types);
+                let as_written = match as_written(found, types).map(|of| &of.kind) {
+                    Some(Kind::Enum(variants)) => variants.as_slice(),
+                    _ => &[],
+                };
                 for (index, variant) in variants.iter().enumerate() {
                     let form = as_written.get(index).unwrap_or(variant);
                     value(&mut out, variant, form, &found.attributes, &known)?;
@@ -227,37 +230,32 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// The fields of a struct with the attributes of the types that they stand in: those of another type
-/// may lie flat between its own.
-fn with_flat<'a>(
-    fields: &'a [Field],
-    above: &'a str,
-    types: &'a Types,
-) -> Vec<(&'a Field, &'a str)> {
+/// The fields of a struct, as it is written, with the attributes of the types that they stand in:
+/// those of another type may lie flat between its own.
+fn with_flat<'a>(found: &'a Type, types: &'a Types) -> Vec<(&'a Field, &'a str)> {
+    let found = as_written(found, types).unwrap_or(found);
+    let Kind::Struct(fields) = &found.kind else {
+        return Vec::new();
+    };
     let mut all = Vec::new();
     for field in fields {
         let flat = field.attributes.contains("flatten");
         match types.get(&field.of).filter(|_| flat) {
-            Some(Type {
-                kind: Kind::Struct(inner),
-                attributes,
-                ..
-            }) => all.extend(with_flat(inner, attributes, types)),
-            _ => all.push((field, above)),
+            Some(inner) if matches!(inner.kind, Kind::Struct(_)) => {
+                all.extend(with_flat(inner, types));
+            }
+            _ => all.push((field, found.attributes.as_str())),
         }
     }
     all
 }
 
-/// The variants of the type that an enum is written as, where that is another one.
-fn as_written<'a>(found: &'a Type, types: &'a Types) -> &'a [Variant] {
+/// The type that another one is written as.
+fn as_written<'a>(found: &Type, types: &'a Types) -> Option<&'a Type> {
     let name = ["(from = ", ", from = "]
         .iter()
-        .find_map(|before| setting(&found.attributes, before));
-    match name.and_then(|name| types.get(name)).map(|of| &of.kind) {
-        Some(Kind::Enum(variants)) => variants,
-        _ => &[],
-    }
+        .find_map(|before| setting(&found.attributes, before))?;
+    types.get(name)
 }
 
 /// What an attribute of serde has in quotes behind `before`.
@@ -533,7 +531,7 @@ pub struct Other {}
 
     #[test]
     fn names_are_those_that_are_written() {
-        const API: &str = "//! | GET /v1/services | | [`Row`], [`State`] |\n";
+        const API: &str = "//! | GET /v1/services | | [`Row`], [`State`], [`NetDetail`] |\n";
         const MODEL: &str = "\
 /// A row.
 #[serde(rename_all = \"PascalCase\")]
@@ -576,6 +574,33 @@ enum ModeObject {
     Global {},
 }
 
+/// A net.
+#[serde(from = \"NetObject\", into = \"NetObject\")]
+pub struct Net {
+    /// Which.
+    pub meta: Meta,
+}
+
+#[serde(rename_all = \"PascalCase\", deny_unknown_fields)]
+struct NetObject {
+    /// Since.
+    #[serde(alias = \"CreatedAt\", with = \"crate::time::rfc3339\")]
+    created: u64,
+    /// So large.
+    #[serde(rename = \"MTU\")]
+    mtu: u32,
+}
+
+/// More of it.
+#[serde(rename_all = \"PascalCase\")]
+pub struct NetDetail {
+    /// Flat.
+    #[serde(flatten)]
+    pub net: Net,
+    /// Ends.
+    pub end_count: u32,
+}
+
 /// A state.
 #[serde(tag = \"LocalNodeState\", rename_all = \"lowercase\")]
 pub enum State {
@@ -593,15 +618,22 @@ pub enum State {
             "| `{\"Replicated\": {…}}` | So many. |",
             "| in it `Replicas`: number | Wanted. |",
             "| `{\"Global\": {}}` | Everywhere. |",
+            "| `EndCount` | number | Ends. |",
             "| `\"LocalNodeState\": \"inactive\"` | None. |",
             "| `\"LocalNodeState\": \"active\"` beside the fields of [`Meta`](#meta) | One. |",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
-        assert!(
-            !page.contains("`meta`") && !page.contains("ModeObject"),
-            "{page}"
-        );
+        // Of the net itself, and of what it lies flat in.
+        for line in [
+            "| `Created` | time | Since. |",
+            "| `MTU` | number | So large. |",
+        ] {
+            assert_eq!(page.lines().filter(|l| *l == line).count(), 2, "{page}");
+        }
+        for name in ["`meta`", "`net`", "ModeObject", "NetObject"] {
+            assert!(!page.contains(name), "{name} is in\n{page}");
+        }
     }
 
     #[test]
