@@ -19,6 +19,7 @@ mod ending;
 mod failure;
 mod gossip_forgery;
 mod gossip_ways;
+mod grpc;
 mod host_state;
 mod impaired;
 mod ipv6;
@@ -44,6 +45,7 @@ mod swarm;
 mod syn_flood;
 mod tasks;
 mod uplinks;
+mod versions;
 mod wall;
 
 use weft_netns_tests::{Cluster, Settings};
