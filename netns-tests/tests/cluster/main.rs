@@ -30,6 +30,7 @@ mod mesh_frame_ipv6;
 mod mtu;
 mod narrow;
 mod no_lost_request;
+mod noise;
 mod outside;
 mod ping;
 mod published;
