@@ -255,6 +255,27 @@ fn a_replica_that_was_never_used_has_its_health_alone() {
 }
 
 #[test]
+fn labels_are_escaped_in_each_series_of_a_replica() {
+    let mut sample = full();
+    let used = sample.mesh_replicas.remove(0);
+    let odd = MeshReplicaSample {
+        replica: "a\"b\\c}\nd".into(),
+        node: "n{1".into(),
+        ..used.clone()
+    };
+    sample.mesh_replicas = vec![odd, used];
+    let text = text(sample);
+    let labels = [
+        r#"{service="web",replica="a\"b\\c}\nd",node="n{1",network="blue"} "#,
+        r#"{service="web",replica="web.1.x",node="n1",network="blue"} "#,
+    ];
+    for labels in labels {
+        let series = text.lines().filter(|line| line.contains(labels));
+        assert_eq!(series.count(), 11, "{labels} in\n{text}");
+    }
+}
+
+#[test]
 fn every_counter_of_a_worker_is_read() {
     let counters = weft_dataplane::WorkerCounters::default();
     let all = [
