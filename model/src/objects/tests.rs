@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{AddressUsage, NetworkDetail, NodeRow, ServiceDetail, ServiceStatus, TaskRow};
+use crate::api::{
+    AddressUsage, EndpointRow, NetworkDetail, NodeRow, ServiceDetail, ServiceStatus, TaskRow,
+};
 use crate::assignment::change::SharedChange;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
 
@@ -331,6 +333,25 @@ fn a_network_is_dockers() {
     assert_eq!(on("10.0.1.9"), "10.0.1.9/24");
     assert_eq!(on("fd00::a00:109"), "fd00::a00:109/64");
     assert_eq!(on("192.0.2.1"), "192.0.2.1/32");
+}
+
+#[test]
+fn an_endpoint_without_an_address_of_a_family_has_dockers_empty_text() {
+    let row = EndpointRow {
+        id: EndpointId::from("e1"),
+        name: "web.1.t1".to_owned(),
+        mac: Mac([2, 0x42, 10, 0, 1, 3]),
+        ipv4: Some("10.0.1.3/24".parse().unwrap()),
+        ipv6: None,
+        node: "node1".to_owned(),
+    };
+    assert_eq!(
+        written(&row),
+        json!({
+            "EndpointID": "e1", "Name": "web.1.t1", "MacAddress": "02:42:0a:00:01:03",
+            "IPv4Address": "10.0.1.3/24", "IPv6Address": "", "Node": "node1",
+        })
+    );
 }
 
 #[test]
