@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tonic::Code;
-use weft_netns_tests::eventually;
+use weft_netns_tests::{Task, eventually};
 
 use crate::grpc::Caller;
 use crate::swarm;
@@ -38,9 +38,8 @@ fn content(path: &Path) -> BTreeMap<PathBuf, Kept> {
 #[test]
 fn a_data_directory_of_another_version_is_refused_and_left_as_it_is() {
     let cluster = swarm(1);
-    let names = |tasks: Vec<weft_lab::Task>| -> Vec<String> {
-        tasks.into_iter().map(|task| task.name).collect()
-    };
+    let names =
+        |tasks: Vec<Task>| -> Vec<String> { tasks.into_iter().map(|task| task.name).collect() };
     let tasks = names(cluster.web(1));
     let data = cluster.lab().dir().join("node1/data");
     let (run, socket) = (cluster.dir().join("run"), cluster.dir().join("other.sock"));
