@@ -20,14 +20,16 @@ use weft_model::records::{LoadRecord, Table};
 
 use super::entries::table_code;
 use super::identity::Identity;
+use super::member::{Member, MemberState};
 use super::membership::Membership;
 use super::message::{Body, Datagram, Hello, StreamBody, StreamMessage, Update, Updates};
 use super::netdb::{Netdb, PutError};
 use super::paths::Paths;
 use super::queue::{ChangeKey, Queue};
 use super::register::{Members, Register};
+use super::roll::{Facts, Roll};
 use super::said::Said;
-use super::view::{Member, MemberState, NetdbView};
+use super::view::NetdbView;
 use super::{Config, InputError, MAX_DATAGRAM, MAX_STREAM_MESSAGE};
 
 /// A late caller is taken for one that was asleep: its timers are put off by what it missed.
@@ -490,22 +492,13 @@ impl Gossip {
     /// As [`Self::view`], sharing with `last`, an earlier view, what both have in common.
     #[must_use]
     pub fn view_after(&self, last: &NetdbView) -> NetdbView {
-        let members = self.members_after(&last.members);
-        let active = members.iter().filter(|(_, m)| m.state.is_active());
-        let mut active = active.map(|(id, _)| id).peekable();
-        let mut said = Vec::with_capacity(members.len());
-        // Both are in the order of ids.
-        for (id, owner) in self.netdb.owners() {
-            while active.next_if(|member| *member < id).is_some() {}
-            if active.next_if(|member| *member == id).is_some() {
-                said.push((id, Arc::clone(&owner.entries)));
-            }
-        }
-        NetdbView::of(members, said, last)
+        let owners = self.netdb.owners().iter();
+        let all = owners.map(|(id, owner)| (id, &owner.entries));
+        NetdbView::of(self.roll_after(last), all, last)
     }
 
-    /// Every known member; `last` where it is the same.
-    fn members_after(&self, last: &Arc<BTreeMap<NodeId, Member>>) -> Arc<BTreeMap<NodeId, Member>> {
+    /// Every known member, and what that follows from; of `last` where it is the same.
+    fn roll_after(&self, last: &NetdbView) -> Arc<Roll> {
         let me = self.identity();
         let own = Member {
             addr: me.addr,
@@ -515,6 +508,27 @@ impl Gossip {
                 MemberState::Alive
             },
         };
+        let owners = self.netdb.owners().iter().filter(|(_, owner)| owner.left);
+        let facts = Facts {
+            own: (&me.node, own),
+            register: self.register.number(),
+            held: &self.held,
+            left: owners.map(|(id, owner)| (id, owner.incarnation)).collect(),
+        };
+        let known = || self.membership.members();
+        if let Some(roll) = last.roll().filter(|roll| roll.is(&facts, known())) {
+            return Arc::clone(roll);
+        }
+        let members = self.members_after(facts.own, &last.members);
+        Arc::new(Roll::of(&facts, known(), members))
+    }
+
+    /// Every known member; `last` where it is the same.
+    fn members_after(
+        &self,
+        own: (&NodeId, Member),
+        last: &Arc<BTreeMap<NodeId, Member>>,
+    ) -> Arc<BTreeMap<NodeId, Member>> {
         let known = self.membership.members();
         let known = known.filter(|member| self.register.is_member(&member.id().node));
         let others = known.map(|member| {
@@ -529,7 +543,7 @@ impl Gossip {
             let addr = id.addr;
             (&id.node, Member { addr, state })
         });
-        let mut all: Vec<(&NodeId, Member)> = [(&me.node, own)].into_iter().chain(others).collect();
+        let mut all: Vec<(&NodeId, Member)> = [own].into_iter().chain(others).collect();
         all.sort_by_key(|(id, _)| *id);
         // Of two lives of one node the one that is named last counts.
         all.dedup_by(|later, earlier| {
