@@ -188,8 +188,8 @@ impl Reports {
 
     /// Takes in what another node reports of a replica from now on; none where it no longer does.
     pub(super) fn hear(&mut self, by: &NodeId, id: &str, active: Option<u32>) {
-        let known = self.numbers.contains_key(id) && self.reporters.contains_key(by);
-        if active.is_none() && !known {
+        let is_known = || self.numbers.contains_key(id) && self.reporters.contains_key(by);
+        if active.is_none() && !is_known() {
             return;
         }
         let (reporter, number) = (self.reporter(by), self.number_for(id));
@@ -198,23 +198,38 @@ impl Reports {
         };
         let active = active.map(|active| active.min(MOST_OF_ONE_NODE));
         let before = replica.reports.len();
-        if say(&mut replica.reports, reporter, active) {
-            let after = replica.reports.len();
-            if let Some(group) = replica.group
-                && let Some(choice) = self.choices.get_mut(group)
-            {
-                choice.say(reporter, number, active);
-                self.stirred.insert(group);
-            }
-            if let Some(reporter) = self.reporters.get_mut(by) {
-                reporter.replicas = reporter.replicas + after - before;
-            }
+        if !say(&mut replica.reports, reporter, active) {
+            return;
         }
-        if self.reporters.get(by).is_some_and(|r| r.replicas == 0) {
+        let after = replica.reports.len();
+        if let Some(group) = replica.group
+            && let Some(choice) = self.choices.get_mut(group)
+        {
+            choice.say(reporter, number, active);
+            self.stirred.insert(group);
+        }
+        if after != before {
+            self.recount(by, after > before);
+        }
+        if active.is_none() {
+            self.release(id, number);
+        }
+    }
+
+    /// A node reports on one replica more, or less; who reports on none is forgotten.
+    fn recount(&mut self, by: &NodeId, more: bool) {
+        let Some(reporter) = self.reporters.get_mut(by) else {
+            return;
+        };
+        if more {
+            reporter.replicas += 1;
+            return;
+        }
+        reporter.replicas -= 1;
+        if reporter.replicas == 0 {
+            self.free_reporters.push(reporter.number);
             self.reporters.remove(by);
-            self.free_reporters.push(reporter);
         }
-        self.release(id, number);
     }
 
     fn reporter(&mut self, by: &NodeId) -> usize {
