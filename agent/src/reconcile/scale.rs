@@ -133,13 +133,7 @@ impl Agent {
 
     fn take_reports(&mut self, view: &Arc<NetdbView>, ticked: bool, now: Instant) {
         let due = self.intake.look(view, ticked, now);
-        if due.hear {
-            self.loads.hear(view.reports());
-            self.loads.set_pressures(view.pressures());
-        }
-        if due.count {
-            self.loads.set_others(weft_wire::Instant(1));
-        }
+        due.give(view, &mut self.loads, |_| true, weft_wire::Instant(1));
         if std::mem::take(&mut self.intake.tell) {
             self.loads.take_changes();
         } else if self.loads.is_urgent() {

@@ -9,8 +9,10 @@ use weft_model::records::{LoadRecord, Table};
 
 use super::Gossip;
 use crate::entries::table_code;
+use crate::member::{Member, MemberState};
+use crate::roll::{Facts, Roll};
 use crate::said::Said;
-use crate::view::{Member, MemberState, NetdbView};
+use crate::view::NetdbView;
 
 impl Gossip {
     /// Members and visible entries now.
@@ -22,22 +24,13 @@ impl Gossip {
     /// As [`Self::view`], sharing with `last`, an earlier view, what both have in common.
     #[must_use]
     pub fn view_after(&self, last: &NetdbView) -> NetdbView {
-        let members = self.members_after(&last.members);
-        let active = members.iter().filter(|(_, m)| m.state.is_active());
-        let mut active = active.map(|(id, _)| id).peekable();
-        let mut said = Vec::with_capacity(members.len());
-        // Both are in the order of ids.
-        for (id, owner) in self.netdb.owners() {
-            while active.next_if(|member| *member < id).is_some() {}
-            if active.next_if(|member| *member == id).is_some() {
-                said.push((id, Arc::clone(&owner.entries)));
-            }
-        }
-        NetdbView::of(members, said, last)
+        let owners = self.netdb.owners().iter();
+        let all = owners.map(|(id, owner)| (id, &owner.entries));
+        NetdbView::of(self.roll_after(last), all, last)
     }
 
-    /// Every known member; `last` where it is the same.
-    fn members_after(&self, last: &Arc<BTreeMap<NodeId, Member>>) -> Arc<BTreeMap<NodeId, Member>> {
+    /// Every known member, and what that follows from; of `last` where it is the same.
+    fn roll_after(&self, last: &NetdbView) -> Arc<Roll> {
         let me = self.identity();
         let own = Member {
             addr: me.addr,
@@ -47,6 +40,27 @@ impl Gossip {
                 MemberState::Alive
             },
         };
+        let owners = self.netdb.owners().iter().filter(|(_, owner)| owner.left);
+        let facts = Facts {
+            own: (&me.node, own),
+            register: self.register.number(),
+            held: &self.held,
+            left: owners.map(|(id, owner)| (id, owner.incarnation)).collect(),
+        };
+        let known = || self.membership.members();
+        if let Some(roll) = last.roll().filter(|roll| roll.is(&facts, known())) {
+            return Arc::clone(roll);
+        }
+        let members = self.members_after(facts.own, &last.members);
+        Arc::new(Roll::of(&facts, known(), members))
+    }
+
+    /// Every known member; `last` where it is the same.
+    fn members_after(
+        &self,
+        own: (&NodeId, Member),
+        last: &Arc<BTreeMap<NodeId, Member>>,
+    ) -> Arc<BTreeMap<NodeId, Member>> {
         let known = self.membership.members();
         let known = known.filter(|member| self.register.is_member(&member.id().node));
         let others = known.map(|member| {
@@ -61,7 +75,7 @@ impl Gossip {
             let addr = id.addr;
             (&id.node, Member { addr, state })
         });
-        let mut all: Vec<(&NodeId, Member)> = [(&me.node, own)].into_iter().chain(others).collect();
+        let mut all: Vec<(&NodeId, Member)> = [own].into_iter().chain(others).collect();
         all.sort_by_key(|(id, _)| *id);
         // Of two lives of one node the one that is named last counts.
         all.dedup_by(|later, earlier| {

@@ -143,7 +143,7 @@ impl World {
             },
             said: BTreeMap::new(),
             speaking: [1, 2].into(),
-            heard: Heard::new(),
+            heard: Heard::default(),
             ports: BTreeMap::new(),
             port: 0,
             mtus: Arc::new(Mtus {
@@ -348,12 +348,16 @@ impl World {
             let words = now.entry(node_id(*who)).or_default();
             words.endpoints.push(Arc::new(record.clone()));
         }
-        let before = std::mem::take(&mut self.heard);
+        let gone = self.heard.words().keys();
+        let gone: Vec<_> = gone.filter(|id| !now.contains_key(*id)).cloned().collect();
+        for id in &gone {
+            self.heard.remove(id);
+        }
         for (id, words) in now {
-            let known = before.get(&id).filter(|known| ***known == words);
-            let known = known.map(Arc::clone);
-            let words = known.unwrap_or_else(|| Arc::new(words));
-            self.heard.insert(id, words);
+            let known = self.heard.get(&id);
+            if known.is_none_or(|known| **known != words) {
+                self.heard.insert(id, Arc::new(words));
+            }
         }
     }
 }
