@@ -1,5 +1,7 @@
 //! `inspect` with templates, as people have them for docker.
 
+use std::process::ExitCode;
+
 use serde_json::{Value, json};
 
 use super::{Exchange, FakeNode, LONG_AGO, NO_SURPRISES, get, service};
