@@ -13,6 +13,7 @@
 
 mod entries;
 mod identity;
+mod member;
 mod membership;
 mod message;
 mod netdb;
@@ -20,6 +21,7 @@ mod paths;
 mod protocol;
 mod queue;
 mod register;
+mod roll;
 mod said;
 #[cfg(test)]
 mod sim;
@@ -28,11 +30,12 @@ mod view;
 use std::time::Duration;
 
 pub use identity::Identity;
+pub use member::{Member, MemberState};
 pub use netdb::{MAX_KEY, MAX_VALUE, PutError};
 pub use paths::Blocked;
 pub use protocol::{Event, Forgery, ForgeryKind, Gossip, StreamRequest, Transmit};
 pub use register::Members;
-pub use view::{LoadReports, Member, MemberState, NetdbView};
+pub use view::NetdbView;
 
 /// Largest datagram that [`Gossip`] hands out, in bytes, before it is sealed.
 ///

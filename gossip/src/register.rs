@@ -59,6 +59,7 @@ pub(crate) struct Register {
     places: BTreeSet<(IpAddr, u16)>,
     /// The latest clock, and when it had reached that here.
     clock: (u64, Duration),
+    number: u64,
 }
 
 impl Register {
@@ -67,6 +68,7 @@ impl Register {
             members: None,
             places: BTreeSet::new(),
             clock: (time_ms, now),
+            number: 0,
         }
     }
 
@@ -77,6 +79,12 @@ impl Register {
         let places = members.addrs.values();
         self.places = places.map(|a| (a.ip(), a.port())).collect();
         self.members = Some(members.addrs);
+        self.number += 1;
+    }
+
+    /// Of what was said last of who is a member.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
     }
 
     fn time_at(&self, now: Duration) -> u64 {

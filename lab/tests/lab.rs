@@ -312,7 +312,7 @@ fn a_killed_node_is_gone_at_once() {
         .spawn()
         .unwrap();
     until("the task runs", || {
-        lab.exec("node2", &["pidof", "sleep"])
+        lab.exec("node2", &["pgrep", "-x", "sleep"])
             .unwrap()
             .status
             .success()

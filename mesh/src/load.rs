@@ -213,6 +213,11 @@ impl ReplicaLoad {
         }
     }
 
+    /// Says that the others have as many open as was said last, as of `counted`.
+    pub fn set_counted(&self, counted: Instant) {
+        self.others_at.store(counted.0.max(1), Ordering::Relaxed);
+    }
+
     /// Connections that the other nodes have had open for a while, or others in their place: the
     /// fewest that they told of in the last one or two seconds. They do not get old as reports do.
     /// None where reports are rarer than that.
@@ -430,6 +435,9 @@ mod tests {
             load.set_others_at(if n % 2 == 0 { 9 } else { 7 }, tick(n));
         }
         assert_eq!(load.steady(), 7);
+        load.set_counted(tick(12));
+        assert_eq!((load.others(), load.steady()), (7, 7), "as it was");
+        assert_eq!(load.age_of_others(tick(12)), Some(Duration::ZERO));
         load.set_others_at(3, tick(12));
         assert_eq!(load.steady(), 3, "gone at once");
         let rare = ReplicaLoad::default();

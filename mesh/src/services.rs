@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
-use weft_wire::Vni;
+use hashbrown::HashMap;
+use weft_wire::{Parts, Vni};
 
 use crate::balancer::Balancer;
 use crate::load::PortLoad;
@@ -139,7 +139,7 @@ impl Services {
     #[must_use]
     pub fn is_replica(&self, vni: Vni, ip: IpAddr) -> bool {
         let addresses = &self.places.addresses;
-        !addresses.is_empty() && addresses.contains(&(vni, ip))
+        !addresses.is_empty() && addresses.contains_key(&(vni, ip))
     }
 
     /// Longest TCP segment, in bytes of data, that network `vni` carries whole; unknown without
@@ -167,18 +167,15 @@ impl Services {
 /// Where replicas are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Places {
-    by_key: HashMap<(Vni, u64), (ServiceIndex, u32)>,
-    addresses: HashSet<(Vni, IpAddr)>,
+    by_key: Parts<(Vni, u64), (ServiceIndex, u32)>,
+    addresses: Parts<(Vni, IpAddr), ()>,
     /// Replicas of all services together.
     count: usize,
 }
 
 impl Places {
     fn of(services: &[Arc<Service>]) -> Self {
-        let count = services.iter().map(|service| service.replicas.len()).sum();
         let mut this = Self::default();
-        this.by_key.reserve(count);
-        this.addresses.reserve(count);
         for (index, service) in numbered(services) {
             this.add(index, service);
         }
@@ -211,7 +208,7 @@ impl Places {
     fn add(&mut self, index: ServiceIndex, service: &Service) {
         for (at, replica) in (0u32..).zip(&service.replicas) {
             self.by_key.insert((replica.vni, replica.key), (index, at));
-            self.addresses.insert((replica.vni, replica.ip));
+            self.addresses.insert((replica.vni, replica.ip), ());
         }
         self.count += service.replicas.len();
     }

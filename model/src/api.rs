@@ -37,8 +37,8 @@
 //! 409 (conflict), 413 (larger than [`MAX_REQUEST`]), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 //!
 //! Objects, and calls that Docker's API has too, have its names and shapes; durations are
-//! nanoseconds, moments RFC 3339. A body with a field that is not listed here is refused, as nobody
-//! would carry it out.
+//! nanoseconds, moments RFC 3339. A body or a query with a field that is not listed here is
+//! refused, as nobody would carry it out.
 
 mod health;
 mod mesh;

@@ -42,7 +42,7 @@ pub struct Spec {
 pub struct Bind {
     /// What is shown.
     pub source: PathBuf,
-    /// Where; must exist. A symbolic link is followed.
+    /// Where; an empty file is made there where nothing is. A symbolic link is followed.
     pub target: PathBuf,
 }
 

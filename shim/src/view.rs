@@ -1,7 +1,9 @@
 //! What the task sees of the node: its file system, less weft's own folders, other processes, the
 //! settings of the kernel, and disks as devices.
 
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
@@ -9,7 +11,7 @@ use weft_sys::mounts::{self, Attributes, NewFlags, Reach};
 use weft_sys::namespaces;
 
 use crate::devices::{self, Devices};
-use crate::spec::Spec;
+use crate::spec::{Bind, Spec};
 
 /// Not shown at all: what Docker masks.
 const MASKED: [&str; 12] = [
@@ -53,12 +55,12 @@ pub(crate) fn show(spec: &Spec) -> anyhow::Result<Vec<String>> {
         lenient: in_user_namespace(),
     };
     mounts::follow_parent().context("cannot keep the task's mounts to itself")?;
-    for bind in &spec.binds {
-        namespaces::bind(&bind.source, &bind.target, false).with_context(|| {
+    for Bind { source, target } in &spec.binds {
+        show_file(source, target).with_context(|| {
             format!(
                 "cannot show {} as {}; create an empty file there",
-                bind.source.display(),
-                bind.target.display()
+                source.display(),
+                target.display()
             )
         })?;
     }
@@ -144,6 +146,20 @@ impl View {
             drop(mounts::clear(dev, Attributes::NO_DEVICES, Reach::All));
         }
         self.wall("give the task a /dev of its own", opened)
+    }
+}
+
+/// Where nothing is, as on a system for which nobody wrote `/etc/hosts`, an empty file is made first, as
+/// container runtimes do: programs take it for none.
+fn show_file(source: &Path, target: &Path) -> io::Result<()> {
+    match namespaces::bind(source, target, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && source.exists() => {
+            let file = File::options().append(true).create(true).open(target)?;
+            // Whatever the umask is.
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            namespaces::bind(source, target, false)
+        }
+        other => other,
     }
 }
 

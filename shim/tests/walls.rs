@@ -210,6 +210,32 @@ fn weft_is_hidden_and_its_files_are_shown_elsewhere() {
     std::fs::remove_file(&socket).expect("remove");
 }
 
+/// No installer wrote `/etc/hosts` on a system that is as bare as can be.
+#[test]
+fn a_file_is_shown_where_the_node_has_none() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let node = tempfile::tempdir().expect("dir");
+    let (ours, place) = (node.path().join("ours"), node.path().join("hosts"));
+    std::fs::write(&ours, "10.0.0.1 me\n").expect("write");
+    let shown = |target: PathBuf| {
+        Task::new("cat $PLACE").with(|spec| {
+            spec.env.push(("PLACE".into(), target.clone().into()));
+            spec.binds = vec![Bind {
+                source: ours.clone(),
+                target,
+            }];
+        })
+    };
+    assert_eq!(shown(place.clone()).output().1, "10.0.0.1 me\n");
+    let left = std::fs::metadata(&place).expect("a file on the node");
+    assert_eq!((left.len(), left.permissions().mode() & 0o777), (0, 0o644));
+
+    let nowhere = shown(node.path().join("no/folder"));
+    let error = nowhere.launch().expect_err("no such folder").to_string();
+    assert!(error.contains("create an empty file there"), "{error}");
+}
+
 /// Root reads any file, and `CAP_MKNOD` is among Docker's capabilities: neither leads to the node's
 /// disks.
 #[test]
@@ -225,7 +251,7 @@ fn devices_that_ordinary_users_see_work_and_no_others() {
                   find /dev -type b | wc -l; head -c 1 $MADE/zero 2>/dev/null | wc -c; \
                   for p in $MADE /dev; do mknod $p/new c 1 5 2>/dev/null || echo refused; done; \
                   mkfifo $MADE/fifo && echo fifo; \
-                  cat /etc/hostname > /dev/null && touch /tmp/$NAME.x && rm /tmp/$NAME.x && echo files";
+                  cat /etc/passwd > /dev/null && touch /tmp/$NAME.x && rm /tmp/$NAME.x && echo files";
     let name = made.path().file_name().expect("a name").to_owned();
     let task = Task::new(script).with(|spec| {
         spec.env.push(("MADE".into(), made.path().into()));
@@ -378,10 +404,11 @@ fn signals_limits_and_standard_input_are_those_of_a_new_program() {
 /// Postgres, nginx, gunicorn: whoever ends the workers as well breaks their orderly end.
 #[test]
 fn a_supervisor_is_asked_to_end_and_its_workers_are_not() {
-    let script = "sh -c 'trap \"echo worker killed\" TERM; trap \"echo worker saved; exit\" USR1; \
-            while :; do sleep 0.05; done' & \
-        trap 'kill -USR1 $!; wait $!; wait $!; echo supervisor; exit 0' TERM; \
-        echo ready; while :; do sleep 0.05; done";
+    // The worker is the last to be ready for its signal.
+    let script = "trap 'kill -USR1 $!; wait $!; wait $!; echo supervisor; exit 0' TERM; \
+        sh -c 'trap \"echo worker killed\" TERM; trap \"echo worker saved; exit\" USR1; \
+            echo ready; while :; do sleep 0.05; done' & \
+        while :; do sleep 0.05; done";
     let task = Task::new(script);
     let launched = task.started();
     eventually("it has begun", || task.read("stdout.log").contains("ready"));

@@ -1,4 +1,4 @@
-//! Messages and stubs generated from `proto/weft.proto`, and how errors and objects travel in them.
+//! Messages and stubs that `weft-protocol` makes from `proto/weft.proto`; they are kept beside it.
 
 #![allow(
     missing_docs,
@@ -13,4 +13,4 @@
     reason = "generated code; the proto file holds the documentation"
 )]
 
-tonic::include_proto!("weft.v1");
+include!("../proto/weft.v1.rs");

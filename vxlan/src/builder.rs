@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use weft_wire::{Mac, PortId, Vni, mac_for_ip};
+use weft_wire::{Mac, Parts, PortId, Vni, mac_for_ip};
 
 use crate::claims::Claims;
 use crate::fdb::{Map, Owner, Place, Set};
@@ -10,7 +10,7 @@ use crate::network::NetworkEntry;
 use crate::switch::Switch;
 
 /// Collects networks, endpoints and peers, and goes on doing so: endpoints come and go, and each
-/// [`build`](Self::build) copies tables that are there already.
+/// [`build`](Self::build) shares the rows of endpoints with the builder, and so with the tables before.
 ///
 /// Where two entries claim one hardware address or one address of a network, the stronger stays:
 /// gateway, then virtual address, then local port, then remote endpoint; among equals the greater
@@ -22,7 +22,7 @@ pub struct SwitchBuilder {
     /// Strength of the claim, whose.
     neighbors: Claims<(Vni, IpAddr), (u8, Mac)>,
     /// What both say together.
-    owners: Map<(Vni, IpAddr), Owner>,
+    owners: Parts<(Vni, IpAddr), Owner>,
     /// True for one that may speak on every network.
     vteps: Map<IpAddr, bool>,
     peers: Set<(IpAddr, Vni)>,
@@ -119,7 +119,8 @@ impl SwitchBuilder {
         self
     }
 
-    /// The tables of what was collected so far. The cost is that of copying them.
+    /// The tables of what was collected so far. The cost is that of copying those of networks and
+    /// VTEPs; those of endpoints are shared.
     #[must_use]
     pub fn build(&self) -> Switch {
         let widest = self.networks.values().map(|n| n.mtu).max().unwrap_or(0);
@@ -173,11 +174,8 @@ impl SwitchBuilder {
         {
             // Two claim it, which does not happen but for an instant: other addresses may be told
             // by it.
-            for ((of, _), owner) in &mut self.owners {
-                if *of == vni && owner.mac == mac {
-                    owner.place = now;
-                }
-            }
+            let told = |(of, _): &(Vni, IpAddr), owner: &Owner| *of == vni && owner.mac == mac;
+            self.owners.change(told, |owner| owner.place = now);
         }
         self
     }

@@ -2,13 +2,15 @@
 
 use std::hash::Hash;
 
+use weft_wire::{Part, Parts};
+
 use crate::fdb::Map;
 
 /// Claims of keys: the greatest claim has the key, the others wait for it to go. What is told does
 /// not depend on the order of the calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Claims<K, V> {
-    held: Map<K, V>,
+    held: Parts<K, V>,
     /// All other claims of a key; rare.
     waiting: Map<K, Vec<V>>,
 }
@@ -16,15 +18,15 @@ pub(crate) struct Claims<K, V> {
 impl<K, V> Default for Claims<K, V> {
     fn default() -> Self {
         Self {
-            held: Map::default(),
+            held: Parts::default(),
             waiting: Map::default(),
         }
     }
 }
 
-impl<K: Copy + Eq + Hash, V: Copy + Ord> Claims<K, V> {
+impl<K: Copy + Eq + Hash + Part, V: Copy + Ord> Claims<K, V> {
     /// Who has each key.
-    pub(crate) const fn held(&self) -> &Map<K, V> {
+    pub(crate) const fn held(&self) -> &Parts<K, V> {
         &self.held
     }
 
@@ -77,6 +79,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use weft_wire::{Mac, Vni};
 
     use super::*;
 
@@ -87,8 +90,9 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0_u8..3, 0_u8..4), 0..60),
         ) {
             let mut claims = Claims::default();
-            let mut all: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+            let mut all: BTreeMap<(Vni, Mac), Vec<u8>> = BTreeMap::new();
             for (adds, key, claim) in steps {
+                let key = (Vni::new(1).unwrap(), Mac([2, 0x42, 10, 0, 0, key]));
                 let known = all.entry(key).or_default();
                 if adds {
                     claims.add(key, claim);

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use weft_wire::frame::{self, ETHERNET_LEN, ICMPV6};
-use weft_wire::{ArpInfo, DropReason, Fragment, Frame, IpInfo, Mac, PortId, Vni, reply, vxlan};
+use weft_wire::{
+    ArpInfo, DropReason, Fragment, Frame, IpInfo, Mac, Parts, PortId, Vni, reply, vxlan,
+};
 
 use crate::answer::Answer;
 use crate::fdb::{Map, Owner, Place, Set};
@@ -15,8 +17,8 @@ use crate::network::NetworkEntry;
 pub struct Switch {
     pub(crate) networks: Map<Vni, NetworkEntry>,
     /// The forwarding database: where a hardware address is.
-    pub(crate) fdb: Map<(Vni, Mac), Place>,
-    pub(crate) owners: Map<(Vni, IpAddr), Owner>,
+    pub(crate) fdb: Parts<(Vni, Mac), Place>,
+    pub(crate) owners: Parts<(Vni, IpAddr), Owner>,
     /// Who may send here, and whether on every network: a node may, a static peer only where
     /// [`Switch::peers`] names it.
     pub(crate) vteps: Map<IpAddr, bool>,

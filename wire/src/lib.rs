@@ -22,6 +22,7 @@ pub mod gso;
 mod ids;
 pub mod loopback;
 pub mod offload;
+mod parts;
 pub mod quoted;
 pub mod reply;
 pub mod rewrite;
@@ -36,6 +37,7 @@ pub use drop_reason::DropReason;
 pub use five_tuple::FiveTuple;
 pub use frame::{ArpInfo, Fragment, Frame, IpInfo};
 pub use ids::{Instant, Mac, PortId, Vni, mac_for_ip};
+pub use parts::{Part, Parts};
 pub use vnet::{GsoKind, VnetHdr};
 
 /// Reads a big-endian 16-bit field.

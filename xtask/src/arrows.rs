@@ -25,6 +25,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft", 4),
     ("weft-netns-tests", 4),
     ("weft-benches", 4),
+    ("weft-protocol", 4),
     ("weft-xtask", 4),
 ];
 

@@ -15,7 +15,8 @@
 //! - the tutorial of CONTRIBUTING.md still applies ([`tutorial`]).
 //!
 //! `cargo xtask demo` and `cargo xtask test [--all]` run the demo and the tests, with `--all` also
-//! those of the second tier ([`tiers`]), and install what they need before ([`programs`]).
+//! those of the second tier ([`tiers`]), and install what they need before ([`programs`]), but for a
+//! compiler: `x` does that.
 //! `cargo xtask circles` lists the arrows of each circle, `cargo xtask citations` the sections of
 //! RFCs without a test.
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).

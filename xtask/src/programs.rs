@@ -4,6 +4,8 @@
 mod os_release;
 mod packager;
 mod table;
+#[cfg(test)]
+mod x;
 
 use std::collections::BTreeSet;
 use std::env;

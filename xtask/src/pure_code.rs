@@ -63,11 +63,6 @@ const BANNED: &[(&str, &str)] = &[
 const ALLOWED: &[(&str, &str, &str)] = &[
     (
         "vxlan/src/builder.rs",
-        "for owners",
-        "each one is changed by itself",
-    ),
-    (
-        "vxlan/src/builder.rs",
         "paths.iter",
         "into a map again, and no two keys are one",
     ),

@@ -1,272 +1,19 @@
 //! The API over a real unix socket, with a service that records what it was asked.
 
-use std::net::IpAddr;
+mod fake;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
-use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
-};
-use weft_model::objects::{
-    Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
-};
+use weft_model::objects::Mac;
 
+use self::fake::Server;
+use super::ApiSocket;
 use super::error::ErrorKind;
-use super::service::Answer;
 use super::socket::{SocketError, check_peer};
-use super::{ApiError, ApiSocket, NodeService};
-
-/// Notes each call; creations echo their argument, the rest fails with 503.
-#[derive(Default)]
-struct Fake {
-    calls: Mutex<Vec<String>>,
-    /// Removing the network "slow" waits for this.
-    go_on: Notify,
-    /// Told when it is removed.
-    done: Notify,
-    /// Told when its removal begins.
-    begun: Notify,
-}
-
-impl Fake {
-    fn note(&self, call: impl Into<String>) {
-        self.calls.lock().unwrap().push(call.into());
-    }
-
-    fn absent<T>(&self, call: impl Into<String>) -> Answer<T> {
-        self.note(call);
-        Err(ApiError::unavailable("This node is not part of a swarm."))
-    }
-}
-
-impl NodeService for Fake {
-    async fn info(&self) -> Answer<Info> {
-        self.note("info");
-        Ok(Info {
-            version: "0".into(),
-            name: "n1".into(),
-            pid: 7,
-            swarm: SwarmState::Inactive,
-            warnings: vec![],
-        })
-    }
-    async fn swarm_init(&self, body: SwarmInit) -> Answer<SwarmInitReply> {
-        self.note(format!("init {:?}", body.advertise_addr));
-        Ok(SwarmInitReply {
-            node_id: "n".into(),
-            worker_token: "SWMTKN-1-a-b".into(),
-            manager_addr: "192.0.2.1:2377".into(),
-        })
-    }
-    async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
-        self.note(format!("join {}", body.remote_addr));
-        Err(ApiError::conflict("This node is already part of a swarm."))
-    }
-    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
-        self.note(format!("leave {}", body.force));
-        Ok(())
-    }
-    async fn join_token(&self, role: Role) -> Answer<JoinToken> {
-        self.absent(format!("token {role:?}"))
-    }
-    async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
-        self.absent(format!("rotate {role:?}"))
-    }
-    async fn nodes(&self) -> Answer<Vec<NodeRow>> {
-        self.note("nodes");
-        Ok(vec![])
-    }
-    async fn node(&self, reference: String) -> Answer<NodeRow> {
-        self.absent(format!("node {reference}"))
-    }
-    async fn node_update(
-        &self,
-        reference: String,
-        body: NodeUpdate,
-    ) -> Answer<weft_model::objects::Node> {
-        self.absent(format!("update {reference} {:?}", body.availability))
-    }
-
-    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
-        self.absent(format!("tasks of {reference}"))
-    }
-
-    async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
-        self.note(format!("node rm {reference} {}", body.force));
-        Ok(())
-    }
-    async fn networks(&self) -> Answer<Vec<Network>> {
-        self.absent("networks")
-    }
-    async fn network_create(&self, spec: NetworkSpec) -> Answer<Network> {
-        self.note(format!("network create {}", spec.name));
-        Ok(Network {
-            id: "x".into(),
-            meta: Meta::default(),
-            spec,
-            vni: 4096,
-        })
-    }
-    async fn network(&self, reference: String) -> Answer<NetworkDetail> {
-        self.note(format!("network {reference}"));
-        Err(ApiError::not_found(format!("no network {reference:?}")))
-    }
-    async fn network_remove(&self, reference: String) -> Answer<()> {
-        self.note(format!("network rm {reference}"));
-        assert_ne!(reference, "cursed", "a defect");
-        if reference == "slow" {
-            self.begun.notify_one();
-            self.go_on.notified().await;
-            self.done.notify_one();
-        }
-        Ok(())
-    }
-    async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
-        self.absent(format!("connect {network} {}", body.netns))
-    }
-    async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
-        self.note(format!("disconnect {network} {}", body.endpoint));
-        Ok(())
-    }
-    async fn peers(&self, network: String) -> Answer<Vec<StaticPeer>> {
-        self.absent(format!("peers {network}"))
-    }
-    async fn peer_add(&self, network: String, body: PeerAdd) -> Answer<StaticPeer> {
-        self.note(format!("peer add {network} {}", body.ip));
-        Ok(StaticPeer {
-            id: "p".into(),
-            network: "x".into(),
-            ip: body.ip,
-            mac: body.mac,
-            vtep: body.vtep,
-        })
-    }
-    async fn peer_remove(&self, network: String, ip: IpAddr) -> Answer<()> {
-        self.note(format!("peer rm {network} {ip}"));
-        Ok(())
-    }
-    async fn services(&self) -> Answer<Vec<ServiceDetail>> {
-        self.absent("services")
-    }
-    async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
-        self.absent(format!("service create {}", spec.name))
-    }
-    async fn service(&self, reference: String) -> Answer<ServiceDetail> {
-        self.absent(format!("service {reference}"))
-    }
-    async fn service_remove(&self, reference: String) -> Answer<()> {
-        self.note(format!("service rm {reference}"));
-        Ok(())
-    }
-    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
-        self.absent(format!("scale {reference} {}", body.replicas))
-    }
-    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
-        self.absent(format!("update {reference} {}", body.publish_add.len()))
-    }
-    async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
-        self.absent(format!("tasks {reference}"))
-    }
-    async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
-        self.note(format!("mesh conns {:?} {:?}", query.service, query.limit));
-        Ok(MeshConns::default())
-    }
-    async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
-        self.note("mesh ports");
-        Ok(Vec::new())
-    }
-    async fn why(&self, asked: String) -> Answer<Why> {
-        self.absent(format!("why {asked}"))
-    }
-    async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
-        self.absent(format!(
-            "ping {node} {:?} {:?}",
-            query.size, query.timeout_ms
-        ))
-    }
-    async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
-        self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
-        Ok(Drops::default())
-    }
-    async fn doctor(&self) -> Answer<Vec<Check>> {
-        self.note("doctor");
-        Ok(Vec::new())
-    }
-    async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
-        self.note(format!("capture {:?} {:?}", query.port, query.dir));
-        let (sender, receiver) = mpsc::channel(2);
-        for piece in ["one ", "two"] {
-            sender.try_send(piece.into()).expect("room");
-        }
-        Ok(receiver)
-    }
-    async fn metrics(&self) -> Answer<String> {
-        self.note("metrics");
-        Ok("# EOF\n".to_owned())
-    }
-}
-
-struct Server {
-    dir: tempfile::TempDir,
-    fake: Arc<Fake>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<std::io::Result<()>>,
-}
-
-impl Server {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let fake = Arc::new(Fake::default());
-        let (stop, stopped) = watch::channel(false);
-        let socket = ApiSocket::bind(&dir.path().join("run/weft/weft.sock")).unwrap();
-        let task = tokio::spawn(socket.serve(Arc::clone(&fake), stopped));
-        Self {
-            dir,
-            fake,
-            stop,
-            task,
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("run/weft/weft.sock")
-    }
-
-    async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = UnixStream::connect(self.path()).await.unwrap();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).await.unwrap();
-        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
-    }
-
-    async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let (status, text) = self.call(method, path, &body.to_string()).await;
-        (status, serde_json::from_str(&text).unwrap())
-    }
-
-    async fn message(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let (status, text) = self.call(method, path, body).await;
-        let value: Value = serde_json::from_str(&text).unwrap();
-        (status, value["message"].as_str().unwrap().to_owned())
-    }
-}
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a list: a row for each route")]
@@ -407,8 +154,18 @@ async fn every_route_reaches_its_method() {
         pieces.contains("one ") && pieces.contains("two"),
         "{pieces}"
     );
-    let (status, answer) = server.message("GET", "/v1/capture?dir=up", "").await;
-    assert_eq!(status, 400, "{answer}");
+    for (query, says) in [
+        ("capture?dir=up", "up"),
+        ("capture?filter=tcp", "unknown field `filter`"),
+        ("drops?reason=tap_full", "unknown field `reason`"),
+        ("mesh/conns?client=192.0.2.1", "unknown field `client`"),
+        ("ping/node2?count=3", "unknown field `count`"),
+    ] {
+        let path = format!("/v1/{query}");
+        let (status, answer) = server.message("GET", &path, "").await;
+        assert_eq!(status, 400, "{query}: {answer}");
+        assert!(answer.contains(says), "{query}: {answer}");
+    }
     assert_eq!(
         server.call("DELETE", "/v1/services/web", "").await,
         (200, "{}".to_owned())

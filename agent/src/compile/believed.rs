@@ -4,11 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use weft_model::assignment::{EndpointView, Shared};
 use weft_model::id::{EndpointId, NodeId};
 
-use super::heard::{Heard, Words};
+use super::heard::{Heard, Mark, Words};
 use super::known::KnownEndpoint;
+
+/// The endpoints of each node. A copy shares all but what changes later.
+pub(super) type Lists = RedBlackTreeMapSync<NodeId, Arc<[Arc<KnownEndpoint>]>>;
 
 /// Endpoints of other nodes: named by the orders, and spoken of by the node that the orders name.
 /// Who speaks of what is not his is not believed, and called by his name ([`Self::problems`]). What
@@ -19,6 +23,11 @@ pub(super) struct Believed {
     /// The endpoints of the orders.
     named: BTreeMap<EndpointId, Arc<EndpointView>>,
     nodes: BTreeMap<NodeId, OfNode>,
+    /// The words that were read.
+    read: Option<Mark>,
+    /// The endpoints of `nodes`, and who of them lies.
+    lists: Lists,
+    liars: BTreeSet<NodeId>,
 }
 
 /// What a look has found to be another than before.
@@ -57,6 +66,7 @@ impl Believed {
     /// Takes in what the orders and the others say now; `own` is this node.
     pub(super) fn update(&mut self, orders: &Arc<Shared>, own: &NodeId, heard: &Heard) -> Differs {
         let mut look = self.with_other_words(heard);
+        self.read = Some(heard.mark());
         look.extend(self.with_other_orders(orders));
         let mut differs = Differs::default();
         for node in look {
@@ -72,8 +82,8 @@ impl Believed {
     }
 
     /// The endpoints of each node.
-    pub(super) fn lists(&self) -> impl Iterator<Item = &Arc<[Arc<KnownEndpoint>]>> {
-        self.nodes.values().map(|of| &of.endpoints)
+    pub(super) const fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     /// Nodes that speak for themselves.
@@ -89,8 +99,8 @@ impl Believed {
             let node = nodes.clone().find(|n| n.id == *id);
             node.map_or_else(|| id.to_string(), |n| n.hostname.clone())
         };
-        let liars = self.nodes.iter();
-        let liars = liars.filter_map(|(id, of)| Some((id, of.lie.as_ref()?)));
+        let liars = self.liars.iter();
+        let liars = liars.filter_map(|id| Some((id, self.nodes.get(id)?.lie.as_ref()?)));
         liars.map(move |(liar, lie)| {
             let more = match lie.count {
                 1 => String::new(),
@@ -107,9 +117,22 @@ impl Believed {
 
     /// Who says something else than at the last look.
     fn with_other_words(&self, heard: &Heard) -> BTreeSet<NodeId> {
+        let since = self.read.as_ref().and_then(|read| heard.since(read));
+        let Some(since) = since else {
+            return self.all_with_other_words(heard);
+        };
+        let differ = |id: &&NodeId| match (self.nodes.get(*id), heard.get(id)) {
+            (Some(of), Some(words)) => !Arc::ptr_eq(&of.words, words),
+            (None, None) => false,
+            _ => true,
+        };
+        since.into_iter().filter(differ).cloned().collect()
+    }
+
+    fn all_with_other_words(&self, heard: &Heard) -> BTreeSet<NodeId> {
         let mut others = BTreeSet::new();
         let mut were = self.nodes.iter().peekable();
-        for (node, words) in heard {
+        for (node, words) in heard.words() {
             while let Some((gone, _)) = were.next_if(|(id, _)| *id < node) {
                 others.insert(gone.clone());
             }
@@ -171,9 +194,17 @@ impl Believed {
         let come = is.iter().filter(|known| lacks(&was, known));
         let ids = gone.chain(come).map(|known| known.id.clone());
         differs.endpoints.extend(ids);
-        if let Some(after) = after {
-            self.nodes.insert(node, after);
+        self.liars.remove(&node);
+        let Some(after) = after else {
+            self.lists.remove_mut(&node);
+            return;
+        };
+        if after.lie.is_some() {
+            self.liars.insert(node.clone());
         }
+        self.lists
+            .insert_mut(node.clone(), Arc::clone(&after.endpoints));
+        self.nodes.insert(node, after);
     }
 
     /// What the words of a node come to. What has not changed is what it was `before`.

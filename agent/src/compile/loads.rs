@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_gossip::LoadReports;
 use weft_mesh::{NodePressure, PortLoad, ReplicaLoad, ServiceLoad};
 use weft_model::id::{EndpointId, NodeId, ServiceId};
 use weft_model::objects::Protocol;
@@ -11,7 +10,7 @@ use weft_model::records::{LoadRecord, PressureRecord};
 use weft_wire::Instant;
 
 use super::known::PlacedEndpoint;
-use super::reports::{Balanced, Reports};
+use super::reports::{Balanced, Figures, Reports};
 use super::there::Change;
 
 /// The counters that workers share, by endpoint of the replica.
@@ -46,6 +45,17 @@ fn balanced(placed: &PlacedEndpoint) -> Option<Balanced<'_>> {
         group: (record.service.as_ref()?, &record.network),
         ready: record.ready,
     })
+}
+
+/// Connections of this node to the replica with a number.
+fn own(balanced: &[Option<Arc<ReplicaLoad>>], number: usize) -> u32 {
+    let load = balanced.get(number).and_then(Option::as_ref);
+    load.map_or(0, |load| load.own())
+}
+
+fn set(load: &ReplicaLoad, figures: Figures, counted: Instant) {
+    load.set_others_at(figures.balanced, counted);
+    load.set_claimed(figures.claimed);
 }
 
 impl Loads {
@@ -135,6 +145,7 @@ impl Loads {
                 if let Some(place) = self.balanced.get_mut(number) {
                     *place = self.counters.get(id).cloned();
                 }
+                self.others.look_again(number);
             }
         }
     }
@@ -205,47 +216,68 @@ impl Loads {
         self.others.set_limits(limits.collect());
     }
 
-    /// Takes in what the other nodes say they have open, in the order of their ids.
-    pub(crate) fn hear<'a>(&mut self, said: impl Iterator<Item = (&'a NodeId, LoadReports)>) {
-        self.others.hear(said);
+    /// Takes in what other nodes say otherwise than before of what they have open: who, of which
+    /// replica, and the report, none where there is none any more.
+    pub(crate) fn hear<'a>(
+        &mut self,
+        news: impl Iterator<Item = (&'a NodeId, &'a str, Option<LoadRecord>)>,
+    ) {
+        for (by, replica, load) in news {
+            self.others.hear(by, replica, load.map(|load| load.active));
+        }
     }
 
-    /// Gives the workers what all nodes say of their pressure, in the order of their ids; who is not
-    /// named is calm. It is kept of nodes without a replica, too, which may get one.
+    /// Forgets what the other nodes have said they have open, to hear all of it again.
+    pub(crate) fn forget_reports(&mut self) {
+        self.others.forget();
+    }
+
+    /// Gives the workers what nodes say of their pressure otherwise than before. It is kept of nodes
+    /// without a replica, too, which may get one.
     pub(crate) fn set_pressures<'a>(
         &mut self,
-        said: impl Iterator<Item = (&'a NodeId, PressureRecord)>,
+        news: impl Iterator<Item = (&'a NodeId, PressureRecord)>,
     ) {
-        let mut said = said.peekable();
-        let mut others = Vec::new();
-        for (id, node) in &self.nodes {
-            while let Some(other) = said.next_if(|(by, _)| *by < id) {
-                others.push(other);
+        for (id, record) in news {
+            match self.nodes.get(id) {
+                Some(node) => node.set(record.pressure),
+                None if record.pressure > 0 => self.of_node(id).set(record.pressure),
+                None => {}
             }
-            let own = said.next_if(|(by, _)| *by == id);
-            node.set(own.map_or(0, |(_, record)| record.pressure));
-        }
-        for (id, record) in others.into_iter().chain(said) {
-            self.of_node(id).set(record.pressure);
         }
     }
 
-    /// Gives the workers what was heard, and when that was counted. Replicas that nobody reports
-    /// count zero.
-    pub(crate) fn set_others(&self, counted: Instant) {
-        let own = self.balanced.iter();
-        let own: Vec<u32> = own
-            .map(|load| load.as_ref().map_or(0, |load| load.own()))
-            .collect();
-        let figures = self.others.figures(&own);
-        for (load, figures) in self.balanced.iter().zip(figures) {
+    /// Gives the workers what was heard of every replica, and when that was so. Replicas that nobody
+    /// reports count zero.
+    pub(crate) fn set_others(&mut self, counted: Instant) {
+        let balanced = &self.balanced;
+        let own = |number: usize| own(balanced, number);
+        self.others.follow_own(own);
+        self.others.settle(own);
+        for (number, load) in self.balanced.iter().enumerate() {
             if let Some(load) = load {
-                load.set_others_at(figures.balanced, counted);
-                load.set_claimed(figures.claimed);
+                set(load, self.others.figures(number), counted);
             }
         }
         for load in self.gone.iter().filter_map(|id| self.counters.get(id)) {
             load.set_others_at(0, counted);
+        }
+    }
+
+    /// The same for what has changed since. A service's replicas are compared with each other, so the
+    /// reports on all of them have one age; services of which nothing was heard are left as they are.
+    pub(crate) fn set_changed(&mut self, counted: Instant) {
+        let balanced = &self.balanced;
+        let settled = self.others.settle(|number| own(balanced, number));
+        let load = |number: usize| self.balanced.get(number)?.as_ref();
+        for number in settled.replicas {
+            if let Some(load) = load(number) {
+                set(load, self.others.figures(number), counted);
+            }
+        }
+        for group in settled.groups {
+            let mates = self.others.members(group).filter_map(load);
+            mates.for_each(|load| load.set_counted(counted));
         }
     }
 

@@ -12,5 +12,7 @@ pub(crate) mod loads;
 pub(crate) mod mtus;
 mod published_ports;
 pub(crate) mod reports;
+#[cfg(test)]
+pub(crate) mod sample;
 pub(crate) mod tables;
 pub(crate) mod there;

@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use weft_model::assignment::Shared;
 use weft_model::id::{EndpointId, NodeId, ServiceId};
 
-use super::believed::Believed;
+use super::believed::{Believed, Lists};
 use super::heard::Heard;
 use super::known::{KnownEndpoint, LocalPort, PlacedEndpoint};
 
 /// The endpoints of a service, on all of its networks.
-pub(crate) type Members = BTreeMap<EndpointId, PlacedEndpoint>;
+type Members = BTreeMap<EndpointId, PlacedEndpoint>;
+
+/// By service. A copy shares all but what changes later.
+type OfServices = RedBlackTreeMapSync<ServiceId, Arc<Members>>;
 
 /// An endpoint that came, went, or is another one.
 #[derive(Debug)]
@@ -38,8 +42,8 @@ pub(crate) struct There {
     /// By id.
     local: Vec<Arc<KnownEndpoint>>,
     /// By node.
-    others: Vec<Arc<[Arc<KnownEndpoint>]>>,
-    services: BTreeMap<ServiceId, Arc<Members>>,
+    others: Lists,
+    services: OfServices,
 }
 
 impl There {
@@ -49,7 +53,7 @@ impl There {
             let found = self.local.binary_search_by(|here| here.id.cmp(&known.id));
             found.is_ok()
         };
-        let others = self.others.iter().flat_map(|list| list.iter());
+        let others = self.others.values().flat_map(|list| list.iter());
         let others = others.filter(move |known| !is_here(known));
         self.local.iter().chain(others).map(|known| &**known)
     }
@@ -69,7 +73,7 @@ pub(super) struct Endpoints {
     local: BTreeMap<EndpointId, LocalPort>,
     /// An endpoint that moved here is not also remote, whatever gossip still says.
     there: BTreeMap<EndpointId, PlacedEndpoint>,
-    services: BTreeMap<ServiceId, Arc<Members>>,
+    services: OfServices,
 }
 
 impl Endpoints {
@@ -142,7 +146,7 @@ impl Endpoints {
         let local = self.local.values();
         There {
             local: local.map(|port| Arc::clone(&port.record)).collect(),
-            others: self.believed.lists().map(Arc::clone).collect(),
+            others: self.believed.lists().clone(),
             services: self.services.clone(),
         }
     }
@@ -184,15 +188,19 @@ impl Endpoints {
             let members = Arc::make_mut(members);
             members.remove(id);
             if members.is_empty() {
-                self.services.remove(service);
+                self.services.remove_mut(service);
             }
         }
     }
 
     fn join_service(&mut self, id: &EndpointId, placed: &PlacedEndpoint) {
         if let Some(service) = &placed.record.service {
-            let members = self.services.entry(service.clone()).or_default();
-            Arc::make_mut(members).insert(id.clone(), placed.clone());
+            if let Some(members) = self.services.get_mut(service) {
+                Arc::make_mut(members).insert(id.clone(), placed.clone());
+            } else {
+                let members = Members::from([(id.clone(), placed.clone())]);
+                self.services.insert_mut(service.clone(), Arc::new(members));
+            }
         }
     }
 }

@@ -4,17 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use weft_mesh::ProbeCounters;
-use weft_model::api::ConnectTime;
 use weft_swarm::door::DoorSample;
 
+use super::families::{connect_time, counter, gauge, plain};
+use super::replicas;
 use super::sample::{
-    MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample, UnreachableCounters,
-    WorkerEvents,
+    MeshPortSample, MetricsSource, PortSample, Sample, UnreachableCounters, WorkerEvents,
 };
 
 /// Reads the source at each scrape.
@@ -28,23 +25,23 @@ impl Collector for Reader {
         encode_ports(out, &sample.ports)?;
         encode_workers(out, &sample)?;
         encode_mesh(out, &sample.mesh_ports)?;
-        encode_replicas(out, &sample.mesh_replicas)?;
+        replicas::encode(out, &sample)?;
         encode_probes(out, sample.probes)?;
         encode_unreachable(out, sample.unreachable)?;
         encode_dns(out, &sample)?;
         encode_gossip(out, &sample)?;
         encode_doors(out, &sample.doors)?;
-        gauge(
+        plain(
             out,
             "snapshot_epoch",
             "Epoch of the tables that workers forward by",
-            [(NO_LABELS, sample.epoch)],
+            sample.epoch,
         )?;
-        gauge(
+        plain(
             out,
             "session_connected",
             "1 while the session to a manager is open",
-            [(NO_LABELS, u64::from(sample.session_connected))],
+            u64::from(sample.session_connected),
         )?;
         let refused = sample.refused_orders.iter();
         counter(
@@ -56,11 +53,8 @@ impl Collector for Reader {
     }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
 type Value<'a> = fn(&'a PortSample) -> u64;
 type MeshValue = fn(&MeshPortSample) -> u64;
-type ReplicaValue = fn(&MeshReplicaSample) -> u64;
 
 fn encode_ports<'a>(out: &mut DescriptorEncoder<'_>, ports: &'a [PortSample]) -> fmt::Result {
     let families: [(&str, &str, Value<'a>); 4] = [
@@ -254,79 +248,6 @@ fn encode_mesh(out: &mut DescriptorEncoder<'_>, ports: &[MeshPortSample]) -> fmt
     )
 }
 
-fn encode_replicas(out: &mut DescriptorEncoder<'_>, replicas: &[MeshReplicaSample]) -> fmt::Result {
-    let replicas = || replicas.iter().map(|r| (replica_labels(r), r));
-    let counters: [(&str, &str, ReplicaValue); 5] = [
-        (
-            "replica_accepted_connections",
-            "Connections of this node that the replica answered",
-            |r| r.accepted,
-        ),
-        (
-            "replica_refused_connections",
-            "Connections of this node that the replica refused or left unanswered",
-            |r| r.refused,
-        ),
-        (
-            "replica_retried_connections",
-            "Those of the refused connections that went on to another replica",
-            |r| r.retried,
-        ),
-        (
-            "replica_rx_bytes",
-            "Bytes from clients of this node to the replica",
-            |r| r.rx_bytes,
-        ),
-        (
-            "replica_tx_bytes",
-            "Bytes from the replica to clients of this node",
-            |r| r.tx_bytes,
-        ),
-    ];
-    for (name, help, value) in counters {
-        let series = replicas().map(|(labels, r)| (labels, value(r)));
-        counter(out, name, help, series)?;
-    }
-    connect_time(
-        out,
-        ("replica_connects", "replica_connect_seconds"),
-        replicas().map(|(labels, r)| (labels, r.connect)),
-    )?;
-    gauge(
-        out,
-        "replica_open_connections",
-        "Connections open from this node to the replica",
-        replicas().map(|(labels, r)| (labels, r.open)),
-    )?;
-    gauge(
-        out,
-        "replica_healthy",
-        "1 while the replica takes new connections",
-        replicas().map(|(labels, r)| (labels, r.healthy.into())),
-    )?;
-    gauge(
-        out,
-        "replica_ejected",
-        "1 while this node leaves the replica out after failures",
-        replicas().map(|(labels, r)| (labels, r.ejected.into())),
-    )?;
-    counter(
-        out,
-        "replica_ejections",
-        "Times that this node left the replica out",
-        replicas().map(|(labels, r)| (labels, r.ejections)),
-    )
-}
-
-fn replica_labels(replica: &MeshReplicaSample) -> [(&'static str, &str); 4] {
-    [
-        ("service", replica.service.as_str()),
-        ("replica", replica.replica.as_str()),
-        ("node", replica.node.as_str()),
-        ("network", replica.network.as_str()),
-    ]
-}
-
 fn encode_probes(out: &mut DescriptorEncoder<'_>, probes: ProbeCounters) -> fmt::Result {
     counter(
         out,
@@ -370,11 +291,11 @@ fn encode_dns(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Result {
             .iter()
             .map(|(outcome, n)| ([("outcome", *outcome)], *n)),
     )?;
-    gauge(
+    plain(
         out,
         "dns_cached",
         "Replies from outside in the DNS cache",
-        [(NO_LABELS, sample.dns.cached)],
+        sample.dns.cached,
     )
 }
 
@@ -399,17 +320,17 @@ fn encode_gossip(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resul
             .iter()
             .map(|(event, n)| ([("event", *event)], *n)),
     )?;
-    gauge(
+    plain(
         out,
         "gossip_entries",
         "Table entries that are visible",
-        [(NO_LABELS, sample.gossip.entries)],
+        sample.gossip.entries,
     )?;
-    gauge(
+    plain(
         out,
         "gossip_undecodable_entries",
         "Table entries that are visible but cannot be decoded",
-        [(NO_LABELS, sample.gossip_undecodable)],
+        sample.gossip_undecodable,
     )
 }
 
@@ -432,68 +353,4 @@ fn encode_doors(out: &mut DescriptorEncoder<'_>, doors: &[DoorSample]) -> fmt::R
         "Connections open at the TCP ports for other nodes, by whose they are",
         each(|door| &door.open, "kind"),
     )
-}
-
-/// Two counters whose quotient is the mean: how many, and how long all of them took.
-fn connect_time<L: AsRef<str>, const N: usize>(
-    out: &mut DescriptorEncoder<'_>,
-    (count, seconds): (&str, &str),
-    series: impl Iterator<Item = ([(&'static str, L); N], ConnectTime)> + Clone,
-) -> fmt::Result {
-    counter(
-        out,
-        count,
-        "Connections that a replica answered, whose time is in the seconds",
-        series.clone().map(|(labels, time)| (labels, time.count)),
-    )?;
-    let help = "Seconds from the SYN to the replica's answer, over all connections";
-    let series = series.map(|(labels, time)| (labels, time.total_us));
-    family(out, seconds, help, MetricType::Counter, series, |us| {
-        ConstCounter::new(std::time::Duration::from_micros(us).as_secs_f64())
-    })
-}
-
-fn counter<L: AsRef<str>, const N: usize>(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
-) -> fmt::Result {
-    family(
-        out,
-        name,
-        help,
-        MetricType::Counter,
-        series,
-        ConstCounter::new,
-    )
-}
-
-fn gauge<L: AsRef<str>, const N: usize>(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
-) -> fmt::Result {
-    family(out, name, help, MetricType::Gauge, series, ConstGauge::new)
-}
-
-fn family<L: AsRef<str>, M: EncodeMetric, const N: usize>(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    series: impl IntoIterator<Item = ([(&'static str, L); N], u64)>,
-    metric: impl Fn(u64) -> M,
-) -> fmt::Result {
-    let mut encoder = out.encode_descriptor(name, help, None, kind)?;
-    for (labels, value) in series {
-        let metric = metric(value);
-        if N == 0 {
-            return metric.encode(encoder);
-        }
-        let labels = labels.each_ref().map(|(key, text)| (*key, text.as_ref()));
-        metric.encode(encoder.encode_family(&labels)?)?;
-    }
-    Ok(())
 }

@@ -5,6 +5,8 @@
 //! `_total`.
 
 mod collect;
+mod families;
+mod replicas;
 mod sample;
 
 use std::fmt;

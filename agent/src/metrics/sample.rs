@@ -211,6 +211,15 @@ pub(crate) struct MeshReplicaSample {
     pub(crate) ejections: u64,
 }
 
+impl MeshReplicaSample {
+    /// True once something was counted of it. Counters only grow, so this stays true as long as the
+    /// replica lives, and no series of one goes away before it.
+    pub(super) const fn was_used(&self) -> bool {
+        let counted = self.accepted | self.refused | self.retried | self.rx_bytes | self.tx_bytes;
+        (counted | self.connect.count | self.connect.total_us | self.ejections) != 0
+    }
+}
+
 /// DNS counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DnsSample {

@@ -205,6 +205,77 @@ fn every_figure_has_its_series() {
 }
 
 #[test]
+fn a_replica_that_was_never_used_has_its_health_alone() {
+    let unused = MeshReplicaSample {
+        service: "web".into(),
+        replica: "web.1.x".into(),
+        node: "n1".into(),
+        network: "blue".into(),
+        healthy: true,
+        open: 0,
+        accepted: 0,
+        refused: 0,
+        retried: 0,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        connect: ConnectTime::default(),
+        ejected: false,
+        ejections: 0,
+    };
+    let series = |change: fn(&mut MeshReplicaSample)| {
+        let mut replica = unused.clone();
+        change(&mut replica);
+        let sample = Sample {
+            mesh_replicas: vec![replica],
+            ..Sample::default()
+        };
+        let text = text(sample);
+        let names = text.lines().filter_map(|line| line.split_once('{'));
+        names
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.starts_with("weft_replica_"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(series(|_| {}), ["weft_replica_healthy"]);
+    // Not counted before it is answered or refused.
+    let opening = ["weft_replica_open_connections", "weft_replica_healthy"];
+    assert_eq!(series(|r| r.open = 1), opening);
+    let counted: [fn(&mut MeshReplicaSample); 7] = [
+        |r| r.accepted = 1,
+        |r| r.refused = 1,
+        |r| r.retried = 1,
+        |r| r.rx_bytes = 1,
+        |r| r.tx_bytes = 1,
+        |r| r.connect.count = 1,
+        |r| r.ejections = 1,
+    ];
+    for (at, change) in counted.into_iter().enumerate() {
+        assert_eq!(series(change).len(), 11, "counter {at}");
+    }
+}
+
+#[test]
+fn labels_are_escaped_in_each_series_of_a_replica() {
+    let mut sample = full();
+    let used = sample.mesh_replicas.remove(0);
+    let odd = MeshReplicaSample {
+        replica: "a\"b\\c}\nd".into(),
+        node: "n{1".into(),
+        ..used.clone()
+    };
+    sample.mesh_replicas = vec![odd, used];
+    let text = text(sample);
+    let labels = [
+        r#"{service="web",replica="a\"b\\c}\nd",node="n{1",network="blue"} "#,
+        r#"{service="web",replica="web.1.x",node="n1",network="blue"} "#,
+    ];
+    for labels in labels {
+        let series = text.lines().filter(|line| line.contains(labels));
+        assert_eq!(series.count(), 11, "{labels} in\n{text}");
+    }
+}
+
+#[test]
 fn every_counter_of_a_worker_is_read() {
     let counters = weft_dataplane::WorkerCounters::default();
     let all = [

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use weft_gossip::NetdbView;
 use weft_model::assignment::Assignment;
+use weft_model::id::NodeId;
 use weft_model::records::Table;
 
+use crate::compile::loads::Loads;
 use crate::compile::mtus::Mtus;
 
 /// Between two intakes of reports: a little less than gossip has between two views for these alone.
@@ -45,12 +47,45 @@ pub(super) fn has_same_nodes(a: &Arc<NetdbView>, b: &Arc<NetdbView>) -> bool {
 }
 
 /// What is due.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Due {
-    /// Reports are to be read.
-    pub(super) hear: bool,
-    /// What was heard is to be given to the workers, with its age.
-    pub(super) count: bool,
+    /// Reports are to be read that are others than in this view.
+    hear: Option<Arc<NetdbView>>,
+    /// All of them, as those of others count than before.
+    again: bool,
+    /// What was heard is to be given to the workers.
+    count: bool,
+    /// Of every replica, with its age: what a node has not said in a tick is as it was.
+    all: bool,
+}
+
+impl Due {
+    /// Gives to the counters what `view` says; the reports of nodes that `reports` names count, and
+    /// were right at `counted`.
+    pub(super) fn give(
+        &self,
+        view: &NetdbView,
+        loads: &mut Loads,
+        reports: impl Fn(&NodeId) -> bool,
+        counted: weft_wire::Instant,
+    ) {
+        if let Some(before) = &self.hear {
+            let nobody = NetdbView::default();
+            let mut known = &**before;
+            if self.again {
+                loads.forget_reports();
+                known = &nobody;
+            }
+            let news = view.changed_loads(known);
+            loads.hear(news.filter(|(by, ..)| reports(by)));
+            loads.set_pressures(view.changed_pressures(before));
+        }
+        if self.all {
+            loads.set_others(counted);
+        } else if self.count {
+            loads.set_changed(counted);
+        }
+    }
 }
 
 /// What was taken in, and when.
@@ -80,15 +115,19 @@ impl Intake {
         let hear = self.again || !read;
         let rested = self.at.is_none_or(|at| now.duration_since(at) >= PACE);
         let count = ticked || (hear && rested);
-        if count {
-            self.view = Some(Arc::clone(view));
-            self.at = Some(now);
-            self.again = false;
-        }
-        Due {
-            hear: hear && count,
+        let mut due = Due {
+            hear: None,
+            again: false,
             count,
+            all: ticked,
+        };
+        if count {
+            let before = self.view.replace(Arc::clone(view)).unwrap_or_default();
+            due.hear = hear.then_some(before);
+            due.again = std::mem::take(&mut self.again);
+            self.at = Some(now);
         }
+        due
     }
 }
 
@@ -142,30 +181,39 @@ mod tests {
     fn reports_are_taken_in_when_there_are_new_ones_and_counts_told_once_in_a_tick() {
         let mut node = Node::new();
         let (mut intake, start) = (Intake::default(), Instant::now());
-        let due = |hear, count| Due { hear, count };
+        let look = |intake: &mut Intake, view: &Arc<NetdbView>, ticked, now| {
+            let due = intake.look(view, ticked, now);
+            assert_eq!(due.all, ticked);
+            (due.hear.is_some(), due.count, due.again)
+        };
+        let nothing = (false, false, false);
         let view = node.says(Table::Load, "e", r#"{"active": 1}"#);
         intake.read_again();
-        assert_eq!(intake.look(&view, false, start), due(true, true));
+        assert_eq!(look(&mut intake, &view, false, start), (true, true, true));
         assert!(!intake.tell);
         let later = start + PACE;
-        assert_eq!(intake.look(&view, false, later), due(false, false));
+        assert_eq!(look(&mut intake, &view, false, later), nothing);
         let other = node.says(Table::Endpoint, "e", r#"{"id": "e", "ready": true}"#);
-        assert_eq!(intake.look(&other, false, later), due(false, false));
+        assert_eq!(look(&mut intake, &other, false, later), nothing);
         assert!(!intake.tell);
         // What is not said again was so a tick ago.
-        assert_eq!(intake.look(&other, true, later), due(false, true));
+        let counted = (false, true, false);
+        assert_eq!(look(&mut intake, &other, true, later), counted);
         assert!(std::mem::take(&mut intake.tell), "a tick has passed");
         let news = node.says(Table::Load, "e", r#"{"active": 2}"#);
         let soon = later + PACE / 2;
-        assert_eq!(intake.look(&news, false, soon), due(false, false));
+        assert_eq!(look(&mut intake, &news, false, soon), nothing);
         let then = later + PACE;
-        assert_eq!(intake.look(&news, false, then), due(true, true));
+        let due = intake.look(&news, false, then);
+        assert!(due.count && !due.again);
+        let before = due.hear.expect("there are new ones");
+        assert_eq!(news.changed_loads(&before).count(), 1);
         assert!(!intake.tell);
         // Others count now: their reports are not forgotten until they are read.
         intake.read_again();
-        assert_eq!(intake.look(&news, false, then), due(false, false));
+        assert_eq!(look(&mut intake, &news, false, then), nothing);
         let then = then + PACE;
-        assert_eq!(intake.look(&news, false, then), due(true, true));
-        assert_eq!(intake.look(&news, false, then), due(false, false));
+        assert_eq!(look(&mut intake, &news, false, then), (true, true, true));
+        assert_eq!(look(&mut intake, &news, false, then), nothing);
     }
 }

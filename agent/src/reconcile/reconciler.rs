@@ -491,19 +491,11 @@ impl Reconciler {
             self.intake.read_again();
         }
         let due = self.intake.look(view, ticked, Instant::now());
-        if due.hear {
-            let reporters = &self.reporters;
-            self.loads
-                .hear(view.reports().filter(|(by, _)| reporters.contains(*by)));
-            self.loads.set_pressures(view.pressures());
-        }
-        if due.count {
-            // Every node says what has changed once in a tick; what it does not say is as it was.
-            let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
-            let now = monotonic_nanos();
-            let counted = weft_wire::Instant(now.saturating_sub(tick));
-            self.loads.set_others(counted);
-        }
+        // Every node says what has changed once in a tick; what it does not say is as it was.
+        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(0);
+        let counted = weft_wire::Instant(monotonic_nanos().saturating_sub(tick));
+        let reporters = &self.reporters;
+        due.give(view, &mut self.loads, |by| reporters.contains(by), counted);
         let waits = self.intake.tell || self.loads.is_urgent();
         // Who says that a replica gets nothing new must not have a worker that still sends there.
         if !waits || !self.data_path.plane.is_settled() {

@@ -29,6 +29,9 @@ const RESTARTING: Duration = Duration::from_secs(2);
 const PACE: Duration = Duration::from_millis(200);
 const ENDPOINTS_OF_A_PACE: usize = 1000;
 
+/// What nodes said, by their ids.
+type Spoken = BTreeMap<NodeId, Arc<Words>>;
+
 /// The file: who speaks, and what.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 struct Records {
@@ -37,10 +40,10 @@ struct Records {
     endpoints: Vec<(NodeId, Arc<EndpointRecord>)>,
 }
 
-impl From<&Heard> for Records {
-    fn from(heard: &Heard) -> Self {
+impl From<&Spoken> for Records {
+    fn from(spoken: &Spoken) -> Self {
         let mut records = Self::default();
-        for (id, words) in heard {
+        for (id, words) in spoken {
             let node = words.node.iter();
             let node = node.map(|record| (id.clone(), Arc::clone(record)));
             records.nodes.extend(node);
@@ -52,7 +55,7 @@ impl From<&Heard> for Records {
     }
 }
 
-impl From<Records> for Heard {
+impl From<Records> for Spoken {
     fn from(records: Records) -> Self {
         let mut words: BTreeMap<NodeId, Words> = BTreeMap::new();
         for (id, record) in records.nodes {
@@ -71,7 +74,7 @@ impl From<Records> for Heard {
 pub(super) struct Remembered {
     path: PathBuf,
     /// What each node said last that spoke for itself.
-    last: Heard,
+    last: Spoken,
     /// Of these, who is silent, and until when it counts as it was.
     silent: BTreeMap<NodeId, Instant>,
     heard: Heard,
@@ -90,14 +93,14 @@ impl Remembered {
                 Records::default()
             }
         };
-        let mut last = Heard::from(records);
+        let mut last = Spoken::from(records);
         last.retain(|_, words| words.node.is_some());
         let silent = last.keys().map(|id| (id.clone(), now + BELIEVED));
         Self {
             path,
             silent: silent.collect(),
             last,
-            heard: Heard::new(),
+            heard: Heard::default(),
             written: None,
         }
     }
@@ -177,7 +180,7 @@ impl Remembered {
             return;
         }
         self.written = Some((epoch, now));
-        let (path, heard) = (self.path.clone(), self.heard.clone());
+        let (path, heard) = (self.path.clone(), self.heard.words().clone());
         tokio::spawn(async move {
             let shown = path.display().to_string();
             let done = blocking(move || write(&path, &Records::from(&heard))).await;
@@ -188,7 +191,8 @@ impl Remembered {
     }
 
     fn pace(&self) -> Duration {
-        let endpoints = self.heard.values().map(|words| words.endpoints.len());
+        let heard = self.heard.words().values();
+        let endpoints = heard.map(|words| words.endpoints.len());
         let longer = endpoints.sum::<usize>() / ENDPOINTS_OF_A_PACE;
         PACE.saturating_mul(u32::try_from(longer).unwrap_or(u32::MAX).saturating_add(1))
     }
@@ -236,14 +240,14 @@ mod tests {
 
     /// Everybody says this, and nothing else; what counts then.
     fn hear(known: &mut Remembered, said: &Records, gone: &[&str], now: Instant) -> Records {
-        let said = Heard::from(said.clone());
+        let said = Spoken::from(said.clone());
         let ids: BTreeSet<NodeId> = said.keys().chain(known.last.keys()).cloned().collect();
         for id in ids {
             let words = said.get(&id).map(|words| Words::clone(words));
             let gone = gone.contains(&id.as_str());
             known.hear(id, words.unwrap_or_default(), gone, now);
         }
-        Records::from(known.heard())
+        Records::from(known.heard().words())
     }
 
     #[test]
@@ -308,8 +312,8 @@ mod tests {
         let first = says(Table::Node, "a", r#"{"mtu": 1500}"#);
         known.follow(&nobody, &first, &own, now);
         let spoken = records(&["a"], &[("a1", "a")]);
-        assert_eq!(Records::from(known.heard()), spoken);
-        let words = |known: &Remembered| known.heard().values().next().map(Arc::clone);
+        assert_eq!(Records::from(known.heard().words()), spoken);
+        let words = |known: &Remembered| known.heard().words().values().next().map(Arc::clone);
         let said = words(&known).unwrap();
         let loaded = says(Table::Load, "a1", r#"{"active": 1}"#);
         known.follow(&first, &loaded, &own, now);
@@ -317,15 +321,15 @@ mod tests {
         let more = says(Table::Endpoint, "a2", r#"{"id": "a2", "ready": true}"#);
         known.follow(&loaded, &more, &own, now);
         let spoken = records(&["a"], &[("a1", "a"), ("a2", "a")]);
-        assert_eq!(Records::from(known.heard()), spoken);
+        assert_eq!(Records::from(known.heard().words()), spoken);
         // Its own words nobody needs; who went without a word is waited for.
         let mut mine = Remembered::load(folder.path().join("heard.json"), now);
         mine.follow(&nobody, &more, &"a".into(), now);
-        assert!(mine.heard().is_empty());
+        assert!(mine.heard().words().is_empty());
         known.follow(&more, &nobody, &own, now);
-        assert_eq!(Records::from(known.heard()), spoken);
+        assert_eq!(Records::from(known.heard().words()), spoken);
         known.follow(&nobody, &nobody, &own, now + RESTARTING);
-        assert!(known.heard().is_empty() && !known.waits());
+        assert!(known.heard().words().is_empty() && !known.waits());
     }
 
     #[tokio::test]

@@ -98,6 +98,8 @@ pub(super) fn networks(mut networks: Vec<Network>, no_trunc: bool) -> Listing {
     for network in networks {
         let subnets = network.subnets().iter().map(|s| s.cidr.to_string());
         let subnets: Vec<_> = subnets.collect();
+        let labels = network.spec.labels.iter();
+        let labels: Vec<_> = labels.map(|(k, v)| format!("{k}={v}")).collect();
         listing.push(json!({
             "ID": network.id,
             "Name": network.spec.name,
@@ -107,6 +109,7 @@ pub(super) fn networks(mut networks: Vec<Network>, no_trunc: bool) -> Listing {
             "Attachable": network.spec.attachable,
             "IPv6": network.spec.ipv6,
             "Ingress": network.spec.ingress,
+            "Labels": labels.join(","),
             "Subnets": subnets.join(","),
             "VNI": network.vni,
             "CreatedAt": time(network.meta.created_at),

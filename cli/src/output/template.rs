@@ -3,6 +3,7 @@
 mod actions;
 mod functions;
 mod printing;
+mod ranges;
 
 use std::collections::HashMap;
 
@@ -128,6 +129,9 @@ mod tests {
     fn rendered(template: &str) -> String {
         let object = json!({
             "ID": "abcdef", "Name": "a<b", "Count": 2, "None": null, "Ports": [80, 443],
+            "Empty": [], "Zeros": [0, ""], "Many": {
+                "h": 8, "b": 2, "f": 6, "d": 4, "a": 1, "c": 3, "g": 7, "e": 5,
+            },
             "Spec": {
                 "Labels": {"com.example.x": "1", "b": "2"},
                 "Mode": {"Replicated": {"Replicas": 2}},
@@ -175,6 +179,43 @@ mod tests {
     }
 
     #[test]
+    fn ranges_are_gos() {
+        for (template, expected) in [
+            ("{{range .Many}}{{.}}{{end}}", "12345678"),
+            ("{{range $n := .Many}}{{$n}}{{end}}", "12345678"),
+            (
+                "{{range $k, $n := .Many}}{{$k}}{{$n}}{{end}}",
+                "a1b2c3d4e5f6g7h8",
+            ),
+            ("{{range $i, $z := .Zeros}}{{$i}}={{.}} {{end}}", "0=0 1= "),
+            ("{{range .Ports}}{{.}} {{else}}none{{end}}", "80 443 "),
+            (
+                "{{range .Empty}}x{{else}}none of {{.ID}}{{end}}",
+                "none of abcdef",
+            ),
+            ("{{range $i, $p := .Empty}}x{{else}}none{{end}}", "none"),
+            (
+                "{{range .Ports -}} {{.}} {{- else -}} none {{- end -}} .",
+                "80443.",
+            ),
+            (
+                "{{range .Ports}}{{if eq . 80}}http{{else}}other{{end}} {{else}}none{{end}}",
+                "http other ",
+            ),
+            (
+                "{{range $i, $p := .Ports}}{{range $k, $l := $.Spec.Labels}}{{$i}}{{$p}}{{$k}}{{.}} {{end}}{{end}}",
+                "080b2 080com.example.x1 1443b2 1443com.example.x1 ",
+            ),
+            (
+                r#"{{range $k, $v := index .Spec "Labels"}}{{$k}} {{end}}"#,
+                "b com.example.x ",
+            ),
+        ] {
+            assert_eq!(rendered(template), expected, "{template}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told() {
         for (template, says) in [
             ("{{.Nope}}", "there are: Count"),
@@ -182,6 +223,9 @@ mod tests {
             ("{{slice .ID 3 1}}", "out of range"),
             ("{{pad .ID 1}}", "pad"),
             ("{{.ID", "template parsing error"),
+            ("{{range .Count}}{{end}}", "range can't iterate over 2"),
+            ("{{range}}{{end}}", "template parsing error"),
+            ("{{range .Ports}}", "template parsing error"),
         ] {
             let text = rendered(template);
             assert!(text.contains(says), "{template}: {text}");

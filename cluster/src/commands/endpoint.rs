@@ -23,8 +23,9 @@ use super::super::state::ClusterState;
 const MAX_ENDPOINTS: usize = 4096;
 pub(super) const MAX_ALIASES: usize = 32;
 
-/// `weft network connect`
+/// `weft network connect`, also as a node asks its manager. What is not known here is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attach {
     /// Network by name, id or id prefix.
     pub network: String,

@@ -3,11 +3,13 @@
 mod allocation;
 mod commands;
 mod cost;
+mod dual_stack;
 mod impaired;
 mod keys;
 mod machine;
 mod members;
 mod names;
+mod networks;
 mod orchestration;
 mod orders;
 mod placement;

@@ -18,6 +18,15 @@ fn named(name: &str) -> Attach {
 }
 
 #[test]
+fn what_a_manager_would_not_carry_out_is_refused_by_name() {
+    let mut asked = serde_json::to_value(named("box")).unwrap();
+    asked["driver_opts"] = serde_json::json!({"mtu": 1400});
+    let said = serde_json::from_value::<Attach>(asked).unwrap_err();
+    let said = said.to_string();
+    assert!(said.starts_with("unknown field `driver_opts`"), "{said}");
+}
+
+#[test]
 fn what_dns_cannot_carry_is_refused_at_every_command() {
     let mut world = World::new(1);
     world.network("back", &["10.7.0.0/24"]).unwrap();

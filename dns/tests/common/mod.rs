@@ -1,6 +1,8 @@
 //! A small cluster and shorthand for queries.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod bench;
+
 use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};

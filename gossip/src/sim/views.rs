@@ -51,10 +51,20 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     assert_eq!(sim.node(2).load(&name(0), "e"), Some(three));
     sim.write(1, Table::Load, "e", r#"{"active": 1}"#);
     let both = sim.node(2).view();
-    let of = |view: &NetdbView, i| view.reports().find(|(by, _)| **by == name(i)).unwrap().1;
-    assert!(of(&both, 0).is(&of(&loaded, 0)), "it said nothing new");
-    assert!(of(&both, 0).iter().eq([("e", three)]));
-    assert!(of(&both, 0).names("e") && !of(&both, 0).names("f"));
+    let one = LoadRecord { active: 1, ..three };
+    let news = |view: &NetdbView, before: &NetdbView| {
+        let news = view.changed_loads(before);
+        news.map(|(by, replica, load)| (by.clone(), replica.to_owned(), load))
+            .collect::<Vec<_>>()
+    };
+    let of = |i, load| (name(i), "e".to_owned(), load);
+    assert_eq!(
+        news(&both, &loaded),
+        [of(1, Some(one))],
+        "the other is known"
+    );
+    assert_eq!(news(&both, &idle), [of(0, Some(three)), of(1, Some(one))]);
+    assert_eq!(news(&idle, &both), [of(0, None), of(1, None)]);
     assert_eq!(both.changed(Table::Load, &loaded), [&name(1)]);
     // The same again is nothing new.
     sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
@@ -101,7 +111,8 @@ fn a_change_shows_in_its_table_and_nowhere_else() {
     assert_eq!(dead.changed(Table::Load, &gone), [&name(0)]);
     assert!(dead.node(&name(0)).is_none());
     assert_eq!((dead.undecodable(), dead.nodes().count()), (2, 0));
-    assert!(dead.reports().map(|(by, _)| by).eq([&name(1)]));
+    assert_eq!(news(&dead, &gone), [of(0, None)]);
+    assert!(dead.loads().map(|(by, ..)| by).eq([&name(1)]));
 }
 
 #[test]
@@ -141,4 +152,57 @@ fn a_view_shares_with_the_one_before_what_is_the_same() {
     assert_eq!(dead.members, anew.members);
     assert_eq!(changed(&anew, &dead), []);
     assert_eq!((dead.loads().count(), loaded.loads().count()), (0, 1));
+}
+
+#[test]
+fn who_is_no_longer_hot_is_calm_and_who_dies_too() {
+    let mut sim = Sim::cluster(5, 0.0, 3);
+    let calm = sim.node(2).view();
+    let hot = name(0);
+    sim.write(0, Table::Load, &hot.0, r#"{"pressure": 4200}"#);
+    let seen = sim.node(2).view_after(&calm);
+    let news = |view: &NetdbView, before: &NetdbView| {
+        let news = view.changed_pressures(before);
+        news.map(|(by, record)| (by.clone(), record.pressure))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(news(&seen, &calm), [(hot.clone(), 4200)]);
+    assert_eq!(seen.changed_loads(&calm).count(), 0, "it is no report");
+    sim.write(0, Table::Load, "e", r#"{"active": 3}"#);
+    let loaded = sim.node(2).view_after(&seen);
+    assert_eq!(news(&loaded, &seen), []);
+    sim.nodes[0] = None;
+    sim.run(5 * SECOND);
+    let dead = sim.node(2).view_after(&loaded);
+    assert_eq!(news(&dead, &loaded), [(hot, 0)]);
+}
+
+#[test]
+fn views_that_follow_each_other_are_those_made_anew() {
+    let mut sim = Sim::cluster(6, 0.0, 7);
+    let mut last = NetdbView::default();
+    let mut same = 0;
+    for round in 0..60 {
+        match round {
+            10 => sim.island = [4].into(),
+            25 => sim.island.clear(),
+            40 => sim.nodes[5] = None,
+            _ if round % 3 == 0 => {
+                let value = if round % 2 == 0 {
+                    r#"{"active": 1}"#
+                } else {
+                    r#"{"active": 2}"#
+                };
+                sim.write(round % 4, Table::Load, "e", value);
+            }
+            _ => sim.run(SECOND / 2),
+        }
+        let (now, anew) = (sim.node(2).view_after(&last), sim.node(2).view());
+        assert_eq!(now.members, anew.members, "round {round}");
+        assert!(TABLES.iter().all(|table| now.has_same(*table, &anew)));
+        assert_eq!(now.changed_loads(&anew).count(), 0);
+        same += usize::from(Arc::ptr_eq(&now.members, &last.members));
+        last = now;
+    }
+    assert!(same > 20, "members were made again in most rounds: {same}");
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Parameters of the query of `weft ping`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PingQuery {
     /// Bytes of the packet, without Ethernet and tunnel headers; as many as the way carries when
     /// absent.

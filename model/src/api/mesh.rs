@@ -9,6 +9,7 @@ use crate::objects::{Protocol, PublishMode};
 
 /// Parameters of the query of `weft mesh conns`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnsQuery {
     /// Those of one service only: id, name, or unique prefix of an id.
     pub service: Option<String>,

@@ -48,14 +48,38 @@ pub struct EndpointRow {
     /// Ethernet address.
     #[serde(rename = "MacAddress")]
     pub mac: Mac,
-    /// Its IPv4 address, with the prefix length of its subnet.
-    #[serde(rename = "IPv4Address")]
+    /// Its IPv4 address, with the prefix length of its subnet; an empty text where it has none.
+    #[serde(default, rename = "IPv4Address", with = "or_empty")]
     pub ipv4: Option<IpNet>,
     /// Its IPv6 address, likewise.
-    #[serde(rename = "IPv6Address")]
+    #[serde(default, rename = "IPv6Address", with = "or_empty")]
     pub ipv6: Option<IpNet>,
     /// Host name of the node.
     pub node: String,
+}
+
+/// An address as Docker writes it: an empty text where there is none.
+mod or_empty {
+    use ipnet::IpNet;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(addr: &Option<IpNet>, to: S) -> Result<S::Ok, S::Error> {
+        match addr {
+            Some(addr) => to.collect_str(addr),
+            None => to.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<IpNet>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(D::Error::custom)
+    }
 }
 
 /// `weft network connect`

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Parameters of the query of `weft drops`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DropsQuery {
     /// One port only: endpoint name, `underlay`, or `mesh`.
     pub port: Option<String>,
@@ -43,6 +44,7 @@ pub struct PortDrops {
 
 /// `weft capture`: which frames, as parameters of the query. Every one may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CaptureQuery {
     /// Endpoint name, `underlay`, or `mesh`.
     pub port: Option<String>,

@@ -62,9 +62,10 @@ mod by_id {
     }
 }
 
-/// An endpoint made by `weft network connect`: a sandbox that someone else owns.
+/// An endpoint made by `weft network connect`: a sandbox that someone else owns. Mostly what was asked
+/// for: what is not known here is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Name that DNS answers with, unique on the network.
     pub name: String,

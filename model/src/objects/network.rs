@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::mac::Mac;
-use super::meta::Meta;
+use super::meta::{Meta, Version};
 use crate::id::{NetworkId, PeerId};
 
 /// What carries a network.
@@ -156,21 +156,122 @@ const fn yes() -> bool {
     true
 }
 
-/// A network with everything that was allocated for it.
+/// A network with everything that was allocated for it. What is not known here is refused: settings
+/// and facts lie side by side in it, and no reader can tell which of them a new field is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "NetworkObject", into = "NetworkObject")]
 pub struct Network {
     /// Unique.
-    #[serde(rename = "Id")]
     pub id: NetworkId,
     /// Versions and times.
-    #[serde(flatten)]
     pub meta: Meta,
     /// As asked for, with the subnets that it got.
-    #[serde(flatten)]
     pub spec: NetworkSpec,
     /// VXLAN network identifier, from 4096.
-    #[serde(rename = "VNI")]
     pub vni: u32,
+}
+
+/// As Docker writes it, in one layer. Field by field, as `flatten` drops what it does not know.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct NetworkObject {
+    /// Unique.
+    id: NetworkId,
+    /// Changes of this object.
+    version: Version,
+    /// When it was made: Unix milliseconds, written as RFC 3339.
+    // What was stored before it had Docker's name has the alias.
+    #[serde(alias = "CreatedAt", with = "crate::time::rfc3339")]
+    created: u64,
+    /// When it was changed last, likewise.
+    #[serde(with = "crate::time::rfc3339")]
+    updated_at: u64,
+    /// Unique name.
+    name: String,
+    /// There is one.
+    #[serde(default)]
+    driver: Driver,
+    /// There is one.
+    #[serde(default)]
+    scope: Scope,
+    /// Also allocate an IPv6 subnet, when none is asked for.
+    #[serde(default, rename = "EnableIPv6")]
+    ipv6: bool,
+    /// Its subnets.
+    #[serde(default, rename = "IPAM")]
+    ipam: Ipam,
+    /// No way to the outside: no `eth1`, no forwarding of outside names.
+    #[serde(default)]
+    internal: bool,
+    /// The network that published ports travel on; there is one.
+    #[serde(default)]
+    ingress: bool,
+    /// `network connect` may join it, on any node; services may in any case.
+    #[serde(default = "yes")]
+    attachable: bool,
+    /// `--opt k=v`.
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+    /// `--label k=v`.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// VXLAN network identifier, from 4096.
+    #[serde(rename = "VNI")]
+    vni: u32,
+}
+
+impl From<NetworkObject> for Network {
+    fn from(object: NetworkObject) -> Self {
+        Self {
+            id: object.id,
+            meta: Meta {
+                version: object.version,
+                created_at: object.created,
+                updated_at: object.updated_at,
+            },
+            spec: NetworkSpec {
+                name: object.name,
+                driver: object.driver,
+                scope: object.scope,
+                ipv6: object.ipv6,
+                ipam: object.ipam,
+                internal: object.internal,
+                ingress: object.ingress,
+                attachable: object.attachable,
+                options: object.options,
+                labels: object.labels,
+            },
+            vni: object.vni,
+        }
+    }
+}
+
+impl From<Network> for NetworkObject {
+    fn from(network: Network) -> Self {
+        let Network {
+            id,
+            meta,
+            spec,
+            vni,
+        } = network;
+        Self {
+            id,
+            version: meta.version,
+            created: meta.created_at,
+            updated_at: meta.updated_at,
+            name: spec.name,
+            driver: spec.driver,
+            scope: spec.scope,
+            ipv6: spec.ipv6,
+            ipam: spec.ipam,
+            internal: spec.internal,
+            ingress: spec.ingress,
+            attachable: spec.attachable,
+            options: spec.options,
+            labels: spec.labels,
+            vni,
+        }
+    }
 }
 
 impl Network {

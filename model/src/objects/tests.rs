@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{NodeRow, ServiceDetail, ServiceStatus, TaskRow};
+use crate::api::{
+    AddressUsage, EndpointRow, NetworkDetail, NodeRow, ServiceDetail, ServiceStatus, TaskRow,
+};
+use crate::assignment::change::SharedChange;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
 
 fn meta(index: u64) -> Meta {
@@ -308,7 +311,7 @@ fn a_network_is_dockers() {
         json!({
             "Id": "net1",
             "Version": {"Index": 1},
-            "CreatedAt": "2026-01-02T03:04:05Z",
+            "Created": "2026-01-02T03:04:05Z",
             "UpdatedAt": "2026-01-02T03:04:06Z",
             "Name": "front",
             "Driver": "overlay",
@@ -330,6 +333,25 @@ fn a_network_is_dockers() {
     assert_eq!(on("10.0.1.9"), "10.0.1.9/24");
     assert_eq!(on("fd00::a00:109"), "fd00::a00:109/64");
     assert_eq!(on("192.0.2.1"), "192.0.2.1/32");
+}
+
+#[test]
+fn an_endpoint_without_an_address_of_a_family_has_dockers_empty_text() {
+    let row = EndpointRow {
+        id: EndpointId::from("e1"),
+        name: "web.1.t1".to_owned(),
+        mac: Mac([2, 0x42, 10, 0, 1, 3]),
+        ipv4: Some("10.0.1.3/24".parse().unwrap()),
+        ipv6: None,
+        node: "node1".to_owned(),
+    };
+    assert_eq!(
+        written(&row),
+        json!({
+            "EndpointID": "e1", "Name": "web.1.t1", "MacAddress": "02:42:0a:00:01:03",
+            "IPv4Address": "10.0.1.3/24", "IPv6Address": "", "Node": "node1",
+        })
+    );
 }
 
 #[test]
@@ -464,4 +486,76 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
     let given = json!({"Name": "n", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}]}});
     let spec: NetworkSpec = serde_json::from_value(given).unwrap();
     assert_eq!(spec.ipam.config[0].gateway.to_string(), "10.1.0.1");
+}
+
+/// Settings that lie beside facts, in the orders and the store as in a request.
+#[test]
+fn a_setting_beside_facts_is_refused_by_name_too() {
+    fn with_setting<T: DeserializeOwned + std::fmt::Debug>(object: &impl Serialize) -> String {
+        let mut value = serde_json::to_value(object).unwrap();
+        value["Encrypted"] = json!(true);
+        refusal::<T>(value)
+    }
+    let peer = StaticPeer {
+        id: PeerId::from("p1"),
+        network: NetworkId::from("net1"),
+        ip: "10.0.1.200".parse().unwrap(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        vtep: "192.0.2.7".parse().unwrap(),
+    };
+    let endpoint = Endpoint {
+        name: "box".to_owned(),
+        node: NodeId::from("n1"),
+        attachment: task().attachments.remove(0),
+        service: None,
+    };
+    let cluster = Cluster {
+        id: "c".to_owned(),
+        meta: meta(1),
+        default_address_pools: Vec::new(),
+        subnet_prefix_len: 24,
+        data_path_port: 4789,
+    };
+    let mut change = SharedChange::default();
+    change.networks.put.push(network());
+    let mut sent = serde_json::to_value(&change).unwrap();
+    sent["networks"]["put"][0]["Encrypted"] = json!(true);
+    for said in [
+        with_setting::<Network>(&network()),
+        with_setting::<Cluster>(&cluster),
+        with_setting::<StaticPeer>(&peer),
+        with_setting::<Endpoint>(&endpoint),
+        refusal::<SharedChange>(sent),
+    ] {
+        assert!(said.starts_with("unknown field `Encrypted`"), "{said}");
+    }
+}
+
+#[test]
+fn a_fact_that_is_not_known_is_no_reason_to_refuse() {
+    let mut sent = written(&node());
+    sent["Platform"] = json!({"OS": "linux"});
+    sent["Status"]["Load"] = json!(1);
+    assert_eq!(serde_json::from_value::<Node>(sent).unwrap(), node());
+    let detail = NetworkDetail {
+        network: network(),
+        mtu: 1450,
+        containers: BTreeMap::new(),
+        addresses: AddressUsage { used: 4, total: 9 },
+    };
+    let mut answer = written(&detail);
+    answer["Peers"] = json!([]);
+    let read = serde_json::from_value::<NetworkDetail>(answer).unwrap();
+    assert_eq!(read, detail);
+}
+
+#[test]
+fn a_network_that_was_stored_under_another_name_of_its_time_is_read() {
+    let mut stored = written(&network());
+    let created = stored.as_object_mut().unwrap().remove("Created").unwrap();
+    stored["CreatedAt"] = created;
+    assert_eq!(
+        serde_json::from_value::<Network>(stored).unwrap(),
+        network()
+    );
 }

@@ -132,8 +132,8 @@ fn namespaces_are_attached_named_and_detached() {
         ),
         (
             "node2",
-            vec!["front", "/etc/hostname"],
-            vec!["/etc/hostname is not a network namespace"],
+            vec!["front", "/etc/passwd"],
+            vec!["/etc/passwd is not a network namespace"],
         ),
         (
             "node2",

@@ -39,8 +39,9 @@ const fn program(
     }
 }
 
-// Headers and the start files of a program are recommended by Debian's gcc, not required.
-const CC: Program = program(
+// Headers and the start files of a program are recommended by Debian's gcc, not required. Where there
+// is none, this program cannot be built: `x` has the same packages.
+pub(super) const CC: Program = program(
     "cc",
     "compiles aws-lc, the cryptography of TLS, and links every program",
     ["gcc libc6-dev", "gcc", "gcc musl-dev"],
@@ -113,6 +114,11 @@ pub(crate) const TESTS: &[Program] = &[
         "mount",
         "small disks that fill up",
         ["mount", "util-linux", "util-linux"],
+    ),
+    program(
+        "perl",
+        "replicas that end while they answer",
+        ["perl-base", "perl-interpreter perl-IO", "perl"],
     ),
     program(
         "bash",

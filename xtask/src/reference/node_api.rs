@@ -158,13 +158,16 @@ fn page(source: &str, types: &Types) -> anyhow::Result<String> {
         match &found.kind {
             Kind::Struct(fields) if !fields.is_empty() => {
                 out.push_str("\n| field | type | what it is |\n|---|---|---|\n");
-                for (field, above) in with_flat(fields, &found.attributes, types) {
+                for (field, above) in with_flat(found, types) {
                     row(&mut out, field, above, &known)?;
                 }
             }
             Kind::Enum(variants) => {
                 out.push_str("\n| value | what it means |\n|---|---|\n");
-                let as_written = as_written(found, types);
+                let as_written = match as_written(found, types).map(|of| &of.kind) {
+                    Some(Kind::Enum(variants)) => variants.as_slice(),
+                    _ => &[],
+                };
                 for (index, variant) in variants.iter().enumerate() {
                     let form = as_written.get(index).unwrap_or(variant);
                     value(&mut out, variant, form, &found.attributes, &known)?;
@@ -227,37 +230,32 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// The fields of a struct with the attributes of the types that they stand in: those of another type
-/// may lie flat between its own.
-fn with_flat<'a>(
-    fields: &'a [Field],
-    above: &'a str,
-    types: &'a Types,
-) -> Vec<(&'a Field, &'a str)> {
+/// The fields of a struct, as it is written, with the attributes of the types that they stand in:
+/// those of another type may lie flat between its own.
+fn with_flat<'a>(found: &'a Type, types: &'a Types) -> Vec<(&'a Field, &'a str)> {
+    let found = as_written(found, types).unwrap_or(found);
+    let Kind::Struct(fields) = &found.kind else {
+        return Vec::new();
+    };
     let mut all = Vec::new();
     for field in fields {
         let flat = field.attributes.contains("flatten");
         match types.get(&field.of).filter(|_| flat) {
-            Some(Type {
-                kind: Kind::Struct(inner),
-                attributes,
-                ..
-            }) => all.extend(with_flat(inner, attributes, types)),
-            _ => all.push((field, above)),
+            Some(inner) if matches!(inner.kind, Kind::Struct(_)) => {
+                all.extend(with_flat(inner, types));
+            }
+            _ => all.push((field, found.attributes.as_str())),
         }
     }
     all
 }
 
-/// The variants of the type that an enum is written as, where that is another one.
-fn as_written<'a>(found: &'a Type, types: &'a Types) -> &'a [Variant] {
+/// The type that another one is written as.
+fn as_written<'a>(found: &Type, types: &'a Types) -> Option<&'a Type> {
     let name = ["(from = ", ", from = "]
         .iter()
-        .find_map(|before| setting(&found.attributes, before));
-    match name.and_then(|name| types.get(name)).map(|of| &of.kind) {
-        Some(Kind::Enum(variants)) => variants,
-        _ => &[],
-    }
+        .find_map(|before| setting(&found.attributes, before))?;
+    types.get(name)
 }
 
 /// What an attribute of serde has in quotes behind `before`.
@@ -283,6 +281,7 @@ fn type_of(field: &Field, known: &Known) -> String {
     match setting(&field.attributes, "with = ") {
         Some(with) if with.ends_with("rfc3339") => "time".to_owned(),
         Some(with) if with.ends_with("nanoseconds") => "number of nanoseconds".to_owned(),
+        Some(with) if with.ends_with("or_empty") => shown(&field.of, known),
         Some(_) => "object".to_owned(),
         None => shown(&field.of, known),
     }
@@ -455,184 +454,4 @@ fn with_links(text: &str, known: &Known, is_meant: impl Fn(bool) -> bool) -> Str
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const API: &str = "\
-//! The API.
-//!
-//! | method and path | body | answer |
-//! |---|---|---|
-//! | GET /v1/info | | [`Info`] |
-//! | GET, POST /v1/nodes | `Spec` | `[Node]`, `{}` |
-//! | GET /v1/conns?[`Query`] | | list of [`Node`] |
-//!
-//! Every error is an
-//! [`Error`], see [`MAX`].
-
-use x::Y;
-";
-
-    const MODEL: &str = "\
-/// What it is, a [`Node`] perhaps.
-pub struct Info {
-    /// Of the node, `a|b`.
-    pub names: Vec<String>,
-    /// Where.
-    #[serde(default)]
-    pub node: Node,
-}
-
-/// A node.
-pub struct Node {
-    /// Its id.
-    pub id: NodeId,
-    /// Which.
-    pub mode: Option<Mode>,
-}
-
-/// A mode.
-#[serde(rename_all = \"kebab-case\")]
-pub enum Mode {
-    /// One on each.
-    OnEach,
-    /// So many.
-    Many {
-        /// Wanted.
-        replicas: u32,
-    },
-}
-
-/// Not reached.
-pub struct Other {}
-";
-
-    #[test]
-    fn a_page_has_the_table_and_the_types_that_it_leads_to() {
-        let page = page(API, &types::read(MODEL)).unwrap();
-        for line in [
-            "| GET `/v1/info` | | [`Info`](#info) |",
-            "| GET, POST `/v1/nodes` | `Spec` | list of [`Node`](#node), `{}` |",
-            "| GET `/v1/conns`?`Query` | | list of [`Node`](#node) |",
-            "Every error is an `Error`, see `MAX`.",
-            "### Info",
-            "What it is, a [`Node`](#node) perhaps.",
-            "| `names` | list of text | Of the node, `a\\|b`. |",
-            "| `node` | [`Node`](#node), optional | Where. |",
-            "| `id` | id | Its id. |",
-            "| `mode` | [`Mode`](#mode), optional | Which. |",
-            "| `\"on-each\"` | One on each. |",
-            "| `{\"many\": {…}}` | So many. |",
-            "| in it `replicas`: number | Wanted. |",
-        ] {
-            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
-        }
-        assert!(!page.contains("Other"));
-        assert!(super::page("//! Nothing.\n", &Types::new()).is_err());
-    }
-
-    #[test]
-    fn names_are_those_that_are_written() {
-        const API: &str = "//! | GET /v1/services | | [`Row`], [`State`] |\n";
-        const MODEL: &str = "\
-/// A row.
-#[serde(rename_all = \"PascalCase\")]
-pub struct Row {
-    /// Flat.
-    #[serde(flatten)]
-    pub meta: Meta,
-    /// How many.
-    pub service_mode: Mode,
-    /// How long.
-    #[serde(default, rename = \"StopGracePeriod\", with = \"crate::time::nanoseconds\")]
-    pub stop_grace: Duration,
-}
-
-/// What all have.
-#[serde(rename_all = \"PascalCase\")]
-pub struct Meta {
-    /// When.
-    #[serde(with = \"crate::time::rfc3339\")]
-    pub created_at: u64,
-}
-
-/// A mode.
-#[serde(from = \"ModeObject\", into = \"ModeObject\")]
-pub enum Mode {
-    /// So many.
-    Replicated {
-        /// Wanted.
-        replicas: u32,
-    },
-    /// Everywhere.
-    Global,
-}
-
-enum ModeObject {
-    #[serde(rename_all = \"PascalCase\")]
-    Replicated {
-        replicas: u32,
-    },
-    Global {},
-}
-
-/// A state.
-#[serde(tag = \"LocalNodeState\", rename_all = \"lowercase\")]
-pub enum State {
-    /// None.
-    Inactive,
-    /// One.
-    Active(Meta),
-}
-";
-        let page = page(API, &types::read(MODEL)).unwrap();
-        for line in [
-            "| `CreatedAt` | time | When. |",
-            "| `ServiceMode` | [`Mode`](#mode) | How many. |",
-            "| `StopGracePeriod` | number of nanoseconds, optional | How long. |",
-            "| `{\"Replicated\": {…}}` | So many. |",
-            "| in it `Replicas`: number | Wanted. |",
-            "| `{\"Global\": {}}` | Everywhere. |",
-            "| `\"LocalNodeState\": \"inactive\"` | None. |",
-            "| `\"LocalNodeState\": \"active\"` beside the fields of [`Meta`](#meta) | One. |",
-        ] {
-            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
-        }
-        assert!(
-            !page.contains("`meta`") && !page.contains("ModeObject"),
-            "{page}"
-        );
-    }
-
-    #[test]
-    fn calls_are_those_that_are_served() {
-        let routes = "use axum::routing::{delete, get};\nRouter::new()\n.route(\"/v1/info\", get(info::<S>))\n\
-             .route(\n\"/v1/nodes\",\nget(forget::<S>).post(add::<S>),\n)\n\
-             .route(\"/v1/conns\", get(conns))\n.fallback(delete(unknown))\n";
-        assert_eq!(told(API), served(routes));
-        let calls: Vec<String> = served(routes).into_iter().collect();
-        assert_eq!(
-            calls,
-            [
-                "GET /v1/conns",
-                "GET /v1/info",
-                "GET /v1/nodes",
-                "POST /v1/nodes"
-            ]
-        );
-    }
-
-    #[test]
-    fn types_are_told_in_words() {
-        let known = Known::from(["Node".to_owned()]);
-        for (of, words) in [
-            ("Option<Vec<Node>>", "list of [`Node`](#node)"),
-            ("BTreeMap<String, u64>", "map of text to number"),
-            ("(u64, String)", "list: number, text"),
-            ("crate::id::TaskId", "id"),
-            ("Strange<u8>", "`Strange<u8>`"),
-        ] {
-            assert_eq!(shown(of, &known), words);
-        }
-    }
-}
+mod tests;

@@ -73,7 +73,7 @@ fn update(believed: &mut Believed, orders: &Arc<Shared>, heard: &Heard) -> Vec<S
 }
 
 fn all(believed: &Believed) -> Vec<(&str, bool)> {
-    let lists = believed.lists().flat_map(|list| list.iter());
+    let lists = believed.lists().values().flat_map(|list| list.iter());
     let mut all: Vec<_> = lists.map(|k| (k.id.as_str(), k.ready)).collect();
     all.sort_unstable();
     all
@@ -124,10 +124,14 @@ fn what_orders_and_nodes_say_may_come_in_any_order() {
     assert!(believed.get(&"w".into()).is_none());
     // The other way round.
     let mut believed = Believed::default();
-    assert!(update(&mut believed, &some, &Heard::new()).is_empty());
+    assert!(update(&mut believed, &some, &Heard::default()).is_empty());
     assert_eq!(update(&mut believed, &some, &said), ["w"]);
     assert_eq!(believed.problems().count(), 0);
-    assert_eq!(update(&mut believed, &some, &Heard::new()), ["w"], "gone");
+    assert_eq!(
+        update(&mut believed, &some, &Heard::default()),
+        ["w"],
+        "gone"
+    );
 }
 
 #[test]
@@ -170,11 +174,11 @@ fn who_speaks_for_himself_is_known() {
     };
     let own = NodeId::from("n1");
     let mut believed = Believed::default();
-    let heard = Heard::from([(NodeId::from("n2"), Arc::new(words))]);
+    let heard = Heard::from_iter([(NodeId::from("n2"), Arc::new(words))]);
     assert!(believed.update(&orders, &own, &heard).speakers);
     assert!(believed.speakers().eq([&NodeId::from("n2")]));
     assert!(!believed.update(&orders, &own, &heard).speakers);
-    assert!(believed.update(&orders, &own, &Heard::new()).speakers);
+    assert!(believed.update(&orders, &own, &Heard::default()).speakers);
     assert_eq!(believed.speakers().count(), 0);
 }
 
@@ -188,7 +192,8 @@ fn a_sandbox_without_ipv6_has_the_ipv4_address_only() {
         let mut believed = Believed::default();
         update(&mut believed, &orders, &heard);
         let known = believed.get(&"w".into()).unwrap();
-        let said = heard.values().flat_map(|words| words.endpoints.clone());
+        let said = heard.words().values();
+        let said = said.flat_map(|words| words.endpoints.clone());
         (
             known.ips.clone(),
             said.map(|said| *said == known.said()).eq([true]),

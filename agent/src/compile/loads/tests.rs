@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use weft_gossip::{Config, Gossip, Identity};
+use weft_gossip::{Config, Gossip, Identity, NetdbView};
 use weft_model::assignment::EndpointView;
 use weft_model::id::NetworkId;
 use weft_model::objects::Mac;
@@ -90,7 +90,8 @@ fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
     let ids = ["a", "b", "c"].map(EndpointId::from);
     let [a, b, c] = ids.each_ref().map(|id| of(&mut loads, id, true));
     let service = ServiceId::from("s");
-    loads.hear(view.reports());
+    let nobody = NetdbView::default();
+    loads.hear(view.changed_loads(&nobody));
     loads.set_limits(&BTreeMap::from([(&service, 5)]));
     loads.follow(
         &[change("a", Some(true)), change("c", Some(true))],
@@ -105,37 +106,78 @@ fn what_others_have_open_reaches_the_counters_of_what_is_balanced() {
     loads.set_others(Instant(2));
     assert_eq!((b.others(), a.others()), (7, 0));
     drop(flow);
-    loads.hear(std::iter::empty());
+    loads.hear(nobody.changed_loads(&view));
     loads.set_others(Instant(3));
     assert_eq!((b.others(), b.claimed()), (0, 0));
 }
 
 #[test]
-fn all_replicas_of_a_node_have_the_pressure_that_it_tells_of() {
-    let mut hot = gossip("n");
-    let mut says = |value: Option<&'static [u8]>| {
-        let now = Duration::ZERO;
-        let changed = match value {
-            Some(value) => hot.put(now, Table::Load, "n", Bytes::from_static(value)),
-            None => Ok(hot.delete(now, Table::Load, "n")),
-        };
-        assert!(changed.unwrap());
-        hot.view()
+fn what_is_heard_of_a_service_leaves_the_others_as_they_are() {
+    let mut loads = Loads::default();
+    let [a, b, c] = ["a", "b", "c"].map(|id| of(&mut loads, &EndpointId::from(id), true));
+    let mut other = change("c", Some(true));
+    if let Some(placed) = &mut other.after {
+        Arc::make_mut(&mut placed.record).service = Some(ServiceId::from("other"));
+    }
+    let replicas = [change("a", Some(true)), change("b", Some(true)), other];
+    loads.follow(&replicas, Instant(1));
+    loads.set_others(Instant(1));
+    let said = |active| {
+        Some(LoadRecord {
+            active,
+            draining: false,
+        })
     };
+    let n = NodeId::from("n");
+    let hear = |loads: &mut Loads, active| {
+        loads.hear([(&n, "a", said(active))].into_iter());
+    };
+    let now = Instant(20);
+    let ages = || [&a, &b, &c].map(|load| load.age_of_others(now).map(|age| age.as_nanos()));
+    hear(&mut loads, 7);
+    loads.set_changed(Instant(10));
+    assert_eq!([a.others(), b.others(), c.others()], [7, 0, 0]);
+    let aged = [Some(10), Some(10), Some(19)];
+    assert_eq!(ages(), aged, "those of one service have one age");
+    // The same again, though a task may be draining now, is nothing.
+    hear(&mut loads, 7);
+    loads.set_changed(Instant(15));
+    assert_eq!(ages(), aged);
+    loads.set_others(Instant(16));
+    assert_eq!(ages(), [Some(4); 3]);
+    // Its counter is asked for later: it knows what was said before.
+    loads.follow(&[change("d", Some(true))], Instant(17));
+    loads.hear([(&n, "d", said(3))].into_iter());
+    loads.set_changed(Instant(17));
+    let d = of(&mut loads, &EndpointId::from("d"), true);
+    loads.follow(&[], Instant(18));
+    loads.set_changed(Instant(18));
+    assert_eq!(d.others(), 3);
+    loads.forget_reports();
+    loads.set_changed(Instant(19));
+    assert_eq!([a.others(), d.others()], [0, 0]);
+}
+
+#[test]
+fn all_replicas_of_a_node_have_the_pressure_that_it_tells_of() {
     let mut loads = Loads::default();
     let on = |loads: &mut Loads, id: &str, node: &str| loads.of(&id.into(), &node.into(), true);
+    let says = |loads: &mut Loads, pressure| {
+        let record = PressureRecord { pressure };
+        loads.set_pressures([(&NodeId::from("n"), record)].into_iter());
+    };
     // It has no replica yet; one on a node before it, and one behind it, are of nodes that say
     // nothing.
     let before = on(&mut loads, "c", "m");
-    loads.set_pressures(says(Some(br#"{"pressure": 900}"#)).pressures());
+    says(&mut loads, 900);
     let behind = on(&mut loads, "d", "o");
     let a = on(&mut loads, "a", "n");
     assert_eq!(a.node().get(), 900, "it has said so before");
     let b = on(&mut loads, "b", "n");
     let pressures = || [&a, &b, &before, &behind].map(|load| load.node().get());
-    loads.set_pressures(says(Some(br#"{"pressure": 4200}"#)).pressures());
+    says(&mut loads, 4200);
     assert_eq!(pressures(), [4200, 4200, 0, 0]);
-    loads.set_pressures(says(None).pressures());
+    says(&mut loads, 0);
     assert_eq!(pressures(), [0; 4]);
 }
 
@@ -158,7 +200,9 @@ fn nodes_are_kept_while_they_have_replicas_or_are_not_calm() {
     assert_eq!(nodes(&mut loads), ["hot", "other"]);
     loads.follow(&[change("a", None)], Instant(1));
     assert_eq!(nodes(&mut loads), ["hot"]);
-    loads.set_pressures(std::iter::empty());
+    let calm = PressureRecord { pressure: 0 };
+    let stranger = NodeId::from("stranger");
+    loads.set_pressures([(&hot, calm), (&stranger, calm)].into_iter());
     assert_eq!(nodes(&mut loads), [""; 0]);
 }
 

@@ -2,35 +2,18 @@ use weft_dns::{ServiceNames, ZoneBuilder};
 use weft_model::assignment::{NodeView, Own, ServiceView};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::objects::{
-    ConnectionPolicy, Description, EndingService, EndpointMode, Ipam, Meta, NetworkAttachmentSpec,
-    NetworkSpec, NodeSpec, NodeState, NodeStatus, ServiceMode, Vip,
+    ConnectionPolicy, EndingService, EndpointMode, Ipam, Meta, NetworkAttachmentSpec, NetworkSpec,
+    ServiceMode, Vip,
 };
 use weft_model::records::NodeRecord;
 
 use super::*;
 use crate::compile::heard::Words;
+use crate::compile::sample;
 
 fn node(n: u8) -> Node {
-    Node {
-        id: NodeId(format!("n{n}")),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: Description {
-            hostname: format!("node{n}"),
-            ..Description::default()
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: [192, 0, 2, n].into(),
-            impaired: None,
-        },
-        manager_status: None,
-        data_path_addr: [192, 0, 2, n].into(),
-        gossip_port: 7946,
-        certified: 0,
-        ingress_ip: None,
-    }
+    let id = NodeId(format!("n{n}"));
+    sample::node(id, format!("node{n}"), [192, 0, 2, n].into())
 }
 
 /// Three nodes, the first one this; the third has the only replica of `web`.

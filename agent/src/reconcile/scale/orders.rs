@@ -6,12 +6,13 @@ use std::sync::Arc;
 use weft_model::assignment::{Assignment, EndpointView, NodeView, Own, ServiceView, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
 use weft_model::objects::{
-    ConnectionPolicy, Description, EndpointMode, Ipam, Mac, Meta, Network, NetworkAttachmentSpec,
-    NetworkSpec, Node, NodeSpec, NodeState, NodeStatus, PortSpec, ServiceMode, Subnet, Vip,
+    ConnectionPolicy, EndpointMode, Ipam, Mac, Meta, Network, NetworkAttachmentSpec, NetworkSpec,
+    Node, PortSpec, ServiceMode, Subnet, Vip,
 };
 
 use super::cluster::{addr, endpoint_id, node_id};
 use super::{ENDPOINTS_OF_EACH, NODES, SERVICES};
+use crate::compile::sample;
 
 fn is_published(service: usize) -> bool {
     service >= SERVICES / 2
@@ -25,26 +26,7 @@ fn ip_of(number: usize, service: usize) -> IpAddr {
 }
 
 fn node(n: usize) -> Node {
-    Node {
-        id: NodeId(node_id(n)),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: Description {
-            hostname: format!("node{n}"),
-            ..Description::default()
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: addr(n).ip(),
-            impaired: None,
-        },
-        manager_status: None,
-        data_path_addr: addr(n).ip(),
-        gossip_port: 7946,
-        certified: 0,
-        ingress_ip: None,
-    }
+    sample::node(NodeId(node_id(n)), format!("node{n}"), addr(n).ip())
 }
 
 fn network(name: &str, vni: u32) -> Network {

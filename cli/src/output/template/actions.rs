@@ -1,5 +1,7 @@
 //! The text of a template, before the library reads it.
 
+use super::ranges::Open;
+
 /// Name under which the library knows the function that prints as Go does.
 pub(super) const SHOW: &str = "_show";
 
@@ -8,10 +10,12 @@ const KEYWORDS: [&str; 10] = [
     "if", "else", "end", "range", "with", "define", "template", "block", "break", "continue",
 ];
 
-/// Sends what an action prints through [`SHOW`], and takes `\t` and `\n` outside of actions for a
+/// Sends what an action prints through [`SHOW`], writes ranges as the library can carry them out
+/// ([`Open::replaced`]), and takes `\t` and `\n` outside of actions for a
 /// tab and a line end, as in a shell. Inside of actions they are Go's.
 pub(super) fn prepare(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 32);
+    let mut open = Open::default();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         out.push_str(&literal(before));
@@ -26,10 +30,19 @@ pub(super) fn prepare(text: &str) -> String {
             Some(body) => (body, " -"),
             None => (action, ""),
         };
-        out.push_str(body);
-        if prints(body) {
-            out.push_str(" | ");
-            out.push_str(SHOW);
+        let (front, inner) = match body.strip_prefix("- ") {
+            Some(inner) => ("- ", inner),
+            None => ("", body),
+        };
+        if let Some(actions) = open.replaced(inner) {
+            out.push_str(front);
+            out.push_str(&actions.join("}}{{"));
+        } else {
+            out.push_str(body);
+            if prints(body) {
+                out.push_str(" | ");
+                out.push_str(SHOW);
+            }
         }
         out.push_str(trim);
         out.push_str("}}");
@@ -99,6 +112,20 @@ mod tests {
             ("{{$x.Y}}", "{{$x.Y | _show}}"),
             ("{{/* no }} here", "{{/* no }} here"),
             ("{{iffy}}", "{{iffy | _show}}"),
+            (
+                "{{range .A}}x{{else}}y{{end}}",
+                "{{if _any (.A)}}{{range _values (.A)}}x{{end}}{{else}}y{{end}}",
+            ),
+            (
+                "{{- range $k, $v := .A -}}x{{- end -}}",
+                "{{- if _any (.A)}}{{range _pairs (.A)}}{{$k := .Key}}{{range $v := .Value -}}x\
+                 {{- end}}{{end}}{{end -}}",
+            ),
+            (
+                "{{range $v := .A}}{{if $v}}x{{else}}y{{end}}{{end}}",
+                "{{if _any (.A)}}{{range $v := _values (.A)}}{{if $v}}x{{else}}y{{end}}{{end}}{{end}}",
+            ),
+            ("{{range}}{{end}}{{end}}", "{{range}}{{end}}{{end}}"),
             ("{{.A", "{{.A"),
             ("{{", "{{"),
             ("", ""),

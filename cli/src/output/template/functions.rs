@@ -5,14 +5,17 @@ use gtmpl::{Func, FuncError, Value};
 
 use super::actions::SHOW;
 use super::printing::{sprint, sprintf, text};
-use super::{terminal, to_json};
+use super::{ranges, terminal, to_json};
 
 /// Widest padding, in spaces.
 const MAX_PADDING: usize = 4096;
 
 /// Name and function.
-pub(super) const ALL: [(&str, Func); 15] = [
+pub(super) const ALL: [(&str, Func); 18] = [
     (SHOW, show as Func),
+    (ranges::ANY, ranges::any as Func),
+    (ranges::VALUES, ranges::values as Func),
+    (ranges::PAIRS, ranges::pairs as Func),
     ("json", json as Func),
     ("lower", lower as Func),
     ("upper", upper as Func),

@@ -8,9 +8,9 @@ use weft_dataplane::{Port, PortCounters};
 use weft_model::assignment::{EndpointView, NodeView, ServiceView, Shared};
 use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId};
 use weft_model::objects::{
-    Affinity, ConnectionPolicy, Description, EndingService, EndpointMode, Ipam, Mac as PeerMac,
-    Meta, Network, NetworkAttachmentSpec, NetworkSpec, Node, NodeSpec, NodeState, NodeStatus,
-    PortSpec, PublishMode, ServiceMode, StaticPeer, Subnet, Vip,
+    Affinity, ConnectionPolicy, EndingService, EndpointMode, Ipam, Mac as PeerMac, Meta, Network,
+    NetworkAttachmentSpec, NetworkSpec, Node, PortSpec, PublishMode, ServiceMode, StaticPeer,
+    Subnet, Vip,
 };
 use weft_model::records::{EndpointRecord, NodeRecord};
 use weft_sys::netns::Netns;
@@ -20,6 +20,7 @@ use weft_wire::{Mac, PortId, Vni};
 use crate::compile::heard::{Heard, Words};
 use crate::compile::known::{KnownEndpoint, LocalPort};
 use crate::compile::mtus::Mtus;
+use crate::compile::sample;
 
 const NODES: u8 = 4;
 pub(super) const SERVICES: u8 = 3;
@@ -56,24 +57,8 @@ fn endpoint_id(n: u8) -> EndpointId {
 
 pub(super) fn node(n: u8) -> Node {
     Node {
-        id: node_id(n),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: Description {
-            hostname: format!("node{n}"),
-            ..Description::default()
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: [192, 0, 2, n].into(),
-            impaired: None,
-        },
-        manager_status: None,
-        data_path_addr: [192, 0, 2, n].into(),
-        gossip_port: 7946,
-        certified: 0,
         ingress_ip: Some([10, 0, 2, 200 + n].into()),
+        ..sample::node(node_id(n), format!("node{n}"), [192, 0, 2, n].into())
     }
 }
 
@@ -158,7 +143,7 @@ impl World {
             },
             said: BTreeMap::new(),
             speaking: [1, 2].into(),
-            heard: Heard::new(),
+            heard: Heard::default(),
             ports: BTreeMap::new(),
             port: 0,
             mtus: Arc::new(Mtus {
@@ -363,12 +348,16 @@ impl World {
             let words = now.entry(node_id(*who)).or_default();
             words.endpoints.push(Arc::new(record.clone()));
         }
-        let before = std::mem::take(&mut self.heard);
+        let gone = self.heard.words().keys();
+        let gone: Vec<_> = gone.filter(|id| !now.contains_key(*id)).cloned().collect();
+        for id in &gone {
+            self.heard.remove(id);
+        }
         for (id, words) in now {
-            let known = before.get(&id).filter(|known| ***known == words);
-            let known = known.map(Arc::clone);
-            let words = known.unwrap_or_else(|| Arc::new(words));
-            self.heard.insert(id, words);
+            let known = self.heard.get(&id);
+            if known.is_none_or(|known| **known != words) {
+                self.heard.insert(id, Arc::new(words));
+            }
         }
     }
 }

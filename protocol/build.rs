@@ -1,8 +1,8 @@
 //! Compiles the node protocol. No `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto/weft.proto");
-    let files = protox::compile(["proto/weft.proto"], ["proto"])?;
+    println!("cargo:rerun-if-changed=../swarm/proto/weft.proto");
+    let files = protox::compile(["../swarm/proto/weft.proto"], ["../swarm/proto"])?;
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .skip_debug(["."])

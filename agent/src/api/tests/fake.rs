@@ -1,0 +1,263 @@
+//! A service that records what it was asked, and the API in front of it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use weft_model::api::{
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
+};
+use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+
+use crate::api::{Answer, ApiError, ApiSocket, NodeService};
+
+/// Notes each call; creations echo their argument, the rest fails with 503.
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) calls: Mutex<Vec<String>>,
+    /// Removing the network "slow" waits for this.
+    pub(super) go_on: Notify,
+    /// Told when it is removed.
+    pub(super) done: Notify,
+    /// Told when its removal begins.
+    pub(super) begun: Notify,
+}
+
+impl Fake {
+    fn note(&self, call: impl Into<String>) {
+        self.calls.lock().unwrap().push(call.into());
+    }
+
+    fn absent<T>(&self, call: impl Into<String>) -> Answer<T> {
+        self.note(call);
+        Err(ApiError::unavailable("This node is not part of a swarm."))
+    }
+}
+
+impl NodeService for Fake {
+    async fn info(&self) -> Answer<Info> {
+        self.note("info");
+        Ok(Info {
+            version: "0".into(),
+            name: "n1".into(),
+            pid: 7,
+            swarm: SwarmState::Inactive,
+            warnings: vec![],
+        })
+    }
+    async fn swarm_init(&self, body: SwarmInit) -> Answer<SwarmInitReply> {
+        self.note(format!("init {:?}", body.advertise_addr));
+        Ok(SwarmInitReply {
+            node_id: "n".into(),
+            worker_token: "SWMTKN-1-a-b".into(),
+            manager_addr: "192.0.2.1:2377".into(),
+        })
+    }
+    async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
+        self.note(format!("join {}", body.remote_addr));
+        Err(ApiError::conflict("This node is already part of a swarm."))
+    }
+    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
+        self.note(format!("leave {}", body.force));
+        Ok(())
+    }
+    async fn join_token(&self, role: Role) -> Answer<JoinToken> {
+        self.absent(format!("token {role:?}"))
+    }
+    async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
+        self.absent(format!("rotate {role:?}"))
+    }
+    async fn nodes(&self) -> Answer<Vec<NodeRow>> {
+        self.note("nodes");
+        Ok(vec![])
+    }
+    async fn node(&self, reference: String) -> Answer<NodeRow> {
+        self.absent(format!("node {reference}"))
+    }
+    async fn node_update(
+        &self,
+        reference: String,
+        body: NodeUpdate,
+    ) -> Answer<weft_model::objects::Node> {
+        self.absent(format!("update {reference} {:?}", body.availability))
+    }
+
+    async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        self.absent(format!("tasks of {reference}"))
+    }
+
+    async fn node_remove(&self, reference: String, body: NodeRemove) -> Answer<()> {
+        self.note(format!("node rm {reference} {}", body.force));
+        Ok(())
+    }
+    async fn networks(&self) -> Answer<Vec<Network>> {
+        self.absent("networks")
+    }
+    async fn network_create(&self, spec: NetworkSpec) -> Answer<Network> {
+        self.note(format!("network create {}", spec.name));
+        Ok(Network {
+            id: "x".into(),
+            meta: Meta::default(),
+            spec,
+            vni: 4096,
+        })
+    }
+    async fn network(&self, reference: String) -> Answer<NetworkDetail> {
+        self.note(format!("network {reference}"));
+        Err(ApiError::not_found(format!("no network {reference:?}")))
+    }
+    async fn network_remove(&self, reference: String) -> Answer<()> {
+        self.note(format!("network rm {reference}"));
+        assert_ne!(reference, "cursed", "a defect");
+        if reference == "slow" {
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            self.done.notify_one();
+        }
+        Ok(())
+    }
+    async fn connect(&self, network: String, body: Connect) -> Answer<Connected> {
+        self.absent(format!("connect {network} {}", body.netns))
+    }
+    async fn disconnect(&self, network: String, body: Disconnect) -> Answer<()> {
+        self.note(format!("disconnect {network} {}", body.endpoint));
+        Ok(())
+    }
+    async fn peers(&self, network: String) -> Answer<Vec<StaticPeer>> {
+        self.absent(format!("peers {network}"))
+    }
+    async fn peer_add(&self, network: String, body: PeerAdd) -> Answer<StaticPeer> {
+        self.note(format!("peer add {network} {}", body.ip));
+        Ok(StaticPeer {
+            id: "p".into(),
+            network: "x".into(),
+            ip: body.ip,
+            mac: body.mac,
+            vtep: body.vtep,
+        })
+    }
+    async fn peer_remove(&self, network: String, ip: IpAddr) -> Answer<()> {
+        self.note(format!("peer rm {network} {ip}"));
+        Ok(())
+    }
+    async fn services(&self) -> Answer<Vec<ServiceDetail>> {
+        self.absent("services")
+    }
+    async fn service_create(&self, spec: ServiceSpec) -> Answer<Service> {
+        self.absent(format!("service create {}", spec.name))
+    }
+    async fn service(&self, reference: String) -> Answer<ServiceDetail> {
+        self.absent(format!("service {reference}"))
+    }
+    async fn service_remove(&self, reference: String) -> Answer<()> {
+        self.note(format!("service rm {reference}"));
+        Ok(())
+    }
+    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
+        self.absent(format!("scale {reference} {}", body.replicas))
+    }
+    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
+        self.absent(format!("update {reference} {}", body.publish_add.len()))
+    }
+    async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
+        self.absent(format!("tasks {reference}"))
+    }
+    async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
+        self.note(format!("mesh conns {:?} {:?}", query.service, query.limit));
+        Ok(MeshConns::default())
+    }
+    async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
+        self.note("mesh ports");
+        Ok(Vec::new())
+    }
+    async fn why(&self, asked: String) -> Answer<Why> {
+        self.absent(format!("why {asked}"))
+    }
+    async fn ping(&self, node: String, query: PingQuery) -> Answer<Pong> {
+        self.absent(format!(
+            "ping {node} {:?} {:?}",
+            query.size, query.timeout_ms
+        ))
+    }
+    async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
+        self.note(format!("drops {}", query.port.unwrap_or_default()).trim());
+        Ok(Drops::default())
+    }
+    async fn doctor(&self) -> Answer<Vec<Check>> {
+        self.note("doctor");
+        Ok(Vec::new())
+    }
+    async fn capture(&self, query: CaptureQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        self.note(format!("capture {:?} {:?}", query.port, query.dir));
+        let (sender, receiver) = mpsc::channel(2);
+        for piece in ["one ", "two"] {
+            sender.try_send(piece.into()).expect("room");
+        }
+        Ok(receiver)
+    }
+    async fn metrics(&self) -> Answer<String> {
+        self.note("metrics");
+        Ok("# EOF\n".to_owned())
+    }
+}
+
+pub(super) struct Server {
+    dir: tempfile::TempDir,
+    pub(super) fake: Arc<Fake>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Arc::new(Fake::default());
+        let (stop, stopped) = watch::channel(false);
+        let socket = ApiSocket::bind(&dir.path().join("run/weft/weft.sock")).unwrap();
+        let task = tokio::spawn(socket.serve(Arc::clone(&fake), stopped));
+        Self {
+            dir,
+            fake,
+            stop,
+            task,
+        }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path().join("run/weft/weft.sock")
+    }
+
+    pub(super) async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.path()).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    pub(super) async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let (status, text) = self.call(method, path, &body.to_string()).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    pub(super) async fn message(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, text) = self.call(method, path, body).await;
+        let value: Value = serde_json::from_str(&text).unwrap();
+        (status, value["message"].as_str().unwrap().to_owned())
+    }
+}
