@@ -61,13 +61,13 @@ pub struct NodeRemove {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
     /// Whether the scheduler may use the node.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability: Option<Availability>,
     /// What it is in the control plane.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
     /// Where others reach it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise_addr: Option<IpAddr>,
 }
 

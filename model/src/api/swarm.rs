@@ -111,7 +111,7 @@ pub struct SwarmInit {
     pub default_addr_pool_mask_length: Option<u8>,
     /// No new swarm: the one that this node is a manager of goes on with it as its only manager, as
     /// the others are lost. Of the other fields the two first count.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_new_cluster: bool,
 }
 
@@ -167,7 +167,7 @@ pub struct SwarmLeave {
     #[serde(default)]
     pub force: bool,
     /// Become a worker first, where the managers that stay are a quorum.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub demote: bool,
 }
 

@@ -29,18 +29,18 @@ async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     (manager.unwrap(), dir)
 }
 
-fn named(name: &str) -> NetworkSpec {
+pub(super) fn named(name: &str) -> NetworkSpec {
     NetworkSpec {
         name: name.to_owned(),
         ..NetworkSpec::default()
     }
 }
 
-fn has(state: &ClusterState, name: &str) -> bool {
+pub(super) fn has(state: &ClusterState, name: &str) -> bool {
     state.networks.values().any(|n| n.spec.name == name)
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
     let waited = timeout(LIMIT, async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
