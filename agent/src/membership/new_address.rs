@@ -2,6 +2,7 @@
 //! kept, and `weftd` ends for its supervisor to start it again with that. Sockets of the data path,
 //! gossip and the manager open with it then; tasks outlive it, as every restart.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,15 +45,20 @@ pub(super) async fn follow(
         };
         match take_up(&handles, addr).await {
             Ok(()) => {
-                tokio::time::sleep(GRACE).await;
-                ends.send_replace(Some(format!(
-                    "the address of this node is {addr} from now on, and it begins again with that"
-                )));
+                begin_again(&ends, addr).await;
                 return;
             }
             Err(why) => handles.warnings.set(SUBJECT, why),
         }
     }
+}
+
+/// Ends `weftd`, for it to begin again with an address that is kept.
+pub(super) async fn begin_again(ends: &watch::Sender<Option<String>>, addr: impl Display) {
+    tokio::time::sleep(GRACE).await;
+    ends.send_replace(Some(format!(
+        "the address of this node is {addr} from now on, and it begins again with that"
+    )));
 }
 
 /// The address that the newest word about this node gives it: of its orders, or of its own manager.

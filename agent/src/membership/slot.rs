@@ -15,6 +15,7 @@ use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
 use super::manager_part::settings;
+use super::new_address::begin_again;
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
 use crate::blocking::blocking;
@@ -162,7 +163,8 @@ impl Slot {
             ));
         }
         let before = &member.handles.membership;
-        let (_, mut advertise) = before.manager_addrs();
+        let (_, told) = before.manager_addrs();
+        let mut advertise = told;
         if body.advertise_addr.is_some() {
             let host = HostAddresses::read()?;
             let (ip, port) = host.advertise(body.advertise_addr.as_deref())?;
@@ -188,6 +190,10 @@ impl Slot {
                     "The swarm goes on with this manager alone, but its address is not kept: {error}"
                 ))
             })?;
+        if advertise != told {
+            let ends = Arc::clone(&self.around.fatal);
+            tokio::spawn(async move { begin_again(&ends, advertise).await });
+        }
         let token = manager.join_token(Role::Worker)?;
         Ok(SwarmInitReply {
             node_id: member.handles.node_id.clone(),
