@@ -110,7 +110,7 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
                 return;
             }
         }
-        let lead = judge.leads(&seen);
+        let lead = judge.leads(&seen, Instant::now());
         // Two terms of its own may follow each other without a look at the time between.
         let term = lead.then_some(seen.current_term);
         if let Some(term) = term
@@ -123,8 +123,9 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
             leads.send_replace(lead);
         }
         grace = grace.filter(|until| !lead && Instant::now() < *until);
-        if !lead && grace.is_none() {
-            shared.follow(other_leader(shared, &seen));
+        let other = other_leader(shared, &seen);
+        if !lead && (grace.is_none() || other.is_some()) {
+            shared.follow(other);
         }
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() { return },

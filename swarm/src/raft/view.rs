@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use openraft::ServerState;
+use tokio::time::Instant;
 
 use super::types::{Metrics, RaftId, StoredMembership};
 
@@ -38,20 +39,21 @@ pub(super) struct Judge {
     /// The term, and the last entry that was in the log when it began: all of it is to be applied
     /// before anything is planned.
     began: Option<(u64, Option<u64>)>,
+    /// When a quorum answered last, in this term.
+    followed: Option<Instant>,
 }
 
 impl Judge {
     /// True of the leader, when a quorum follows it and its state has all that any leader before it
     /// has acknowledged.
-    pub(super) fn leads(&mut self, metrics: &Metrics) -> bool {
-        let is_followed = is_alone(&metrics.membership_config, metrics.id)
-            || metrics
-                .millis_since_quorum_ack
-                .is_some_and(|ms| Duration::from_millis(ms) <= SILENCE);
-        let is_leader = metrics.state == ServerState::Leader
-            && metrics.current_leader == Some(metrics.id)
-            && is_followed;
-        if !is_leader {
+    pub(super) fn leads(&mut self, metrics: &Metrics, now: Instant) -> bool {
+        let is_elected =
+            metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+        if !is_elected {
+            *self = Self::default();
+            return false;
+        }
+        if !self.is_followed(metrics, now) {
             self.began = None;
             return false;
         }
@@ -63,6 +65,21 @@ impl Judge {
         metrics
             .last_applied
             .is_some_and(|applied| applied.leader_id.term == term && Some(applied.index) >= last)
+    }
+
+    /// Whether a quorum answered lately. openraft does not know of a new list of members until the
+    /// new ones answer: what it said of the list before holds as long as it would have.
+    fn is_followed(&mut self, metrics: &Metrics, now: Instant) -> bool {
+        let answered = if is_alone(&metrics.membership_config, metrics.id) {
+            Some(now)
+        } else {
+            metrics
+                .millis_since_quorum_ack
+                .and_then(|ms| now.checked_sub(Duration::from_millis(ms)))
+        };
+        self.followed = answered.or(self.followed);
+        self.followed
+            .is_some_and(|at| now.duration_since(at) <= SILENCE)
     }
 }
 
@@ -94,39 +111,49 @@ mod tests {
 
     #[test]
     fn a_leader_acts_when_it_has_caught_up_with_those_before_it() {
+        let now = Instant::now();
         let mut judge = Judge::default();
         let mut new = metrics(&[1, 2, 3]);
         new.last_applied = Some(log_id(2, 2, 9));
         assert!(
-            !judge.leads(&new),
+            !judge.leads(&new, now),
             "the first entry of its term is not applied"
         );
         new.last_applied = Some(log_id(3, 1, 10));
-        assert!(judge.leads(&new));
+        assert!(judge.leads(&new, now));
         new.last_log_index = Some(20);
-        assert!(judge.leads(&new), "it goes on while it writes");
+        assert!(judge.leads(&new, now), "it goes on while it writes");
 
         // It leads the same term after a restart: its own entries of it count as well.
         let mut judge = Judge::default();
-        assert!(!judge.leads(&new));
+        assert!(!judge.leads(&new, now));
         new.last_applied = Some(log_id(3, 1, 20));
-        assert!(judge.leads(&new));
+        assert!(judge.leads(&new, now));
     }
 
     #[test]
     fn a_leader_that_nobody_follows_is_none() {
+        let now = Instant::now();
         let mut judge = Judge::default();
         let mut cut_off = metrics(&[1, 2, 3]);
         cut_off.millis_since_quorum_ack = None;
-        assert!(!judge.leads(&cut_off), "it has not been answered yet");
+        assert!(!judge.leads(&cut_off, now), "it has not been answered yet");
         cut_off.millis_since_quorum_ack = Some(1400);
-        assert!(judge.leads(&cut_off));
+        assert!(judge.leads(&cut_off, now));
         cut_off.millis_since_quorum_ack = Some(1600);
-        assert!(!judge.leads(&cut_off));
+        assert!(!judge.leads(&cut_off, now));
         let mut alone = metrics(&[1]);
         alone.millis_since_quorum_ack = None;
-        assert!(judge.leads(&alone), "it is a quorum");
+        assert!(judge.leads(&alone, now), "it is a quorum");
+        let mut joined = metrics(&[1, 2]);
+        joined.millis_since_quorum_ack = None;
+        let later = now + SILENCE;
+        assert!(judge.leads(&joined, later), "the new one may still answer");
+        let too_late = later + Duration::from_millis(1);
+        assert!(!judge.leads(&joined, too_late));
+        joined.millis_since_quorum_ack = Some(0);
+        assert!(judge.leads(&joined, too_late));
         alone.state = ServerState::Candidate;
-        assert!(!judge.leads(&alone));
+        assert!(!judge.leads(&alone, now));
     }
 }

@@ -294,7 +294,7 @@ impl Drop for Session {
 
 /// One unary call, with a time limit, and with errors in the manager's words.
 async fn rpc<T>(
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CommandError> {
     within(RPC_TIMEOUT, call).await
 }
