@@ -217,3 +217,41 @@ impl Membership {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(listen: Option<SocketAddr>) -> Membership {
+        let addr = IpAddr::from([192, 0, 2, 1]);
+        Membership {
+            node: NodeDescription {
+                hostname: "n1".to_owned(),
+                engine_version: "0.1.0".to_owned(),
+                addr,
+                data_path_addr: addr,
+                gossip_port: 7946,
+                manager_addr: None,
+            },
+            managers: vec!["192.0.2.9:2377".to_owned(), "192.0.2.1:2377".to_owned()],
+            listen,
+        }
+    }
+
+    #[test]
+    fn a_worker_knows_where_it_would_be_a_manager_and_takes_that_along() {
+        let whole = worker(None).complete();
+        let at = |ip: [u8; 4]| SocketAddr::from((ip, 2377));
+        assert_eq!(whole.manager_addrs(), (at([0; 4]), at([192, 0, 2, 1])));
+        let moved = whole.moved_to(IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(moved.manager_addrs(), (at([0; 4]), at([192, 0, 2, 7])));
+        assert_eq!(moved.node.data_path_addr, moved.node.addr);
+        assert_eq!(moved.managers, ["192.0.2.9:2377", "192.0.2.7:2377"]);
+        assert_eq!(moved.moved_to(moved.node.addr), moved);
+
+        // One that listens on its own address does so on the new one.
+        let bound = worker(Some(at([192, 0, 2, 1]))).complete();
+        let moved = bound.moved_to(IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(moved.listen, Some(at([192, 0, 2, 7])));
+    }
+}

@@ -126,15 +126,15 @@ async fn make_one(
 ) -> anyhow::Result<()> {
     let path = path(client, name).await?;
     let before: NodeRow = client.get(&path).await?;
-    let (id, is_so) = (&before.node.id, before.node.spec.role == role);
+    let is_so = before.node.spec.role == role;
     let request = NodeUpdate {
         role: Some(role),
         ..NodeUpdate::default()
     };
     let updated: NodeUpdated = client.post(&format!("{path}/update"), &request).await?;
     out.line(&match (role, is_so) {
-        (Role::Manager, true) => format!("Node {id} is already a manager."),
-        (Role::Worker, true) => format!("Node {id} is already a worker."),
+        (Role::Manager, true) => format!("Node {name} is already a manager."),
+        (Role::Worker, true) => format!("Node {name} is already a worker."),
         (Role::Manager, false) => format!("Node {name} promoted to a manager in the swarm."),
         (Role::Worker, false) => format!("Manager {name} demoted in the swarm."),
     })?;

@@ -241,7 +241,7 @@ fn promote_and_demote_say_it_in_dockers_words() {
             "node promote node2",
             "Node node2 promoted to a manager in the swarm.\n",
         ),
-        ("node promote node2", "Node aa2 is already a manager.\n"),
+        ("node promote node2", "Node node2 is already a manager.\n"),
         ("node demote node2", "Manager node2 demoted in the swarm.\n"),
         (
             "node update --availability drain --role worker --advertise-addr 192.0.2.9 node2",
