@@ -426,7 +426,7 @@ impl Control for Rpc {
     ) -> Result<Response<CountManagersResponse>, Status> {
         self.member(&request)?;
         let quorum = self.0.raft.quorum();
-        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Response::new(CountManagersResponse {
             managers: count(quorum.managers),
             reachable: count(quorum.reachable),

@@ -46,7 +46,7 @@ impl Session {
     pub async fn count_managers(&self) -> Result<Quorum, CommandError> {
         let mut control = ControlClient::new(self.channel().await?);
         let reply = rpc(control.count_managers(CountManagersRequest {})).await?;
-        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Quorum {
             managers: count(reply.managers),
             reachable: count(reply.reachable),
