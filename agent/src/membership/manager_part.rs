@@ -159,28 +159,37 @@ impl ManagerPart {
         }
     }
 
-    /// Begins and ends it as the node's certificate says, until the membership ends.
+    /// Begins and ends it as the node's certificate says, until the membership ends. Of a node that is a
+    /// manager at first, whoever starts it opens the manager.
     pub(super) async fn follow_role(self: Arc<Self>) {
         let mut roles = self.handles.session.roles();
-        // Also what a change before left undone.
-        roles.mark_changed();
         let mut stop = self.stop.clone();
+        if *roles.borrow_and_update() == Role::Worker {
+            // What a demotion before the last stop left undone.
+            self.follow(Role::Worker).await;
+        }
         loop {
             tokio::select! {
                 changed = roles.changed() => if changed.is_err() { return },
                 _ = stop.wait_for(|s| *s) => return,
             }
             let role = *roles.borrow_and_update();
-            let follow = async {
-                match role {
-                    Role::Manager => self.begin().await,
-                    Role::Worker => self.end().await,
-                }
-            };
-            tokio::select! {
-                () = follow => {}
-                _ = stop.wait_for(|s| *s) => return,
+            self.follow(role).await;
+        }
+    }
+
+    /// Begins it or ends it, unless the membership ends first.
+    async fn follow(&self, role: Role) {
+        let mut stop = self.stop.clone();
+        let follow = async {
+            match role {
+                Role::Manager => self.begin().await,
+                Role::Worker => self.end().await,
             }
+        };
+        tokio::select! {
+            () = follow => {}
+            _ = stop.wait_for(|s| *s) => {}
         }
     }
 }
