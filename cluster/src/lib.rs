@@ -51,9 +51,10 @@ pub use assign::{OrderBook, SharedNews};
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
-    init_cluster, join, leave_node, note_certificate, remove_network, remove_node, remove_peer,
-    remove_service, role_of_secret, rotate_token, scale_service, set_availability, set_impaired,
-    set_node_state, update_node, update_service, update_task_status,
+    go_on_alone, init_cluster, join, leave_node, note_certificate, remove_network, remove_node,
+    remove_peer, remove_service, role_of_secret, rotate_token, scale_service, set_advertise_addr,
+    set_availability, set_impaired, set_node_state, set_role, still_a_manager, update_node,
+    update_service, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};

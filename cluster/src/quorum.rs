@@ -55,8 +55,8 @@ impl Quorum {
         }
         Err(CommandError::unavailable(format!(
             "can't remove member from the raft: this would result in a loss of quorum: of the {} \
-             managers that stay {} would answer, and {} are needed; start one of the others again \
-             first, or promote another node. With --force it is done all the same",
+             managers that stay {} would answer, and {} are needed; first demote one that does not \
+             answer, start it again, or promote another node",
             rest.managers,
             rest.reachable,
             rest.needed()
@@ -74,12 +74,13 @@ impl Quorum {
                  `--force` to ignore this message."
             );
         }
-        let rest = self.without(true);
-        let lost = if rest.managers < self.needed() {
+        // Who leaves without a word stays a member that does not answer.
+        let answering = self.reachable.saturating_sub(1);
+        let lost = if answering < self.needed() {
             format!(
-                "Removing this node leaves {} managers out of {}. Without a Raft quorum your swarm \
-                 will be inaccessible. ",
-                rest.managers, self.managers
+                "Removing this node leaves {answering} managers out of {}. Without a Raft quorum \
+                 your swarm will be inaccessible. ",
+                self.managers
             )
         } else {
             String::new()
@@ -94,7 +95,13 @@ impl Quorum {
     /// What is wrong with so many managers, if anything is.
     #[must_use]
     pub const fn warning(self) -> Option<&'static str> {
-        match self.managers {
+        Self::warning_of(self.managers)
+    }
+
+    /// The same of a number of managers that there are about to be.
+    #[must_use]
+    pub const fn warning_of(managers: usize) -> Option<&'static str> {
+        match managers {
             2 => Some(
                 "Running Swarm in a two-manager configuration. This configuration provides no fault \
                  tolerance, and poses a high risk to lose control over the cluster: promote a third \
@@ -144,7 +151,7 @@ mod tests {
         let says = [
             "can't remove member from the raft: this would result in a loss of quorum",
             "of the 2 managers that stay 1 would answer, and 2 are needed",
-            "With --force",
+            "first demote one that does not answer",
         ];
         for text in says {
             assert!(error.contains(text), "{error}");
@@ -164,6 +171,8 @@ mod tests {
             two.contains("leaves 1 managers out of 2. Without a Raft quorum"),
             "{two}"
         );
+        let lame = of(3, 2).leave_refusal();
+        assert!(lame.contains("leaves 1 managers out of 3. "), "{lame}");
         let three = of(3, 3).leave_refusal();
         assert!(!three.contains("leaves"), "{three}");
         assert!(three.contains("`--force-new-cluster`. Use `--force` to suppress this message."));

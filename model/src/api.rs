@@ -5,12 +5,12 @@
 //! | GET /v1/info | | [`Info`] |
 //! | POST /v1/swarm/init | [`SwarmInit`] | [`SwarmInitReply`] |
 //! | POST /v1/swarm/join | [`SwarmJoin`] | [`SwarmJoinReply`] |
-//! | POST /v1/swarm/leave | [`SwarmLeave`] | `{}` |
+//! | POST /v1/swarm/leave | [`SwarmLeave`] | [`SwarmLeft`] |
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
 //! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
-//! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | `Node` |
+//! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | [`NodeUpdated`] |
 //! | GET /v1/nodes/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
 //! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
@@ -57,12 +57,12 @@ pub use mesh::{
 pub use network::{
     AddressUsage, Connect, Connected, Disconnect, EndpointRow, NetworkDetail, PeerAdd,
 };
-pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate};
+pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
 pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
     ClusterInfo, Info, JoinToken, RemoteManager, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState,
+    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmState,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

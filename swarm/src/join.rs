@@ -7,7 +7,6 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
-use weft_model::objects::Role;
 use zeroize::Zeroizing;
 
 use crate::convert::{SCHEMA, encode, from_status};
@@ -25,8 +24,7 @@ pub struct JoinParams {
     pub token: String,
     /// A manager: `host`, or `host:port`.
     pub remote: String,
-    /// What the node says about itself. Its control address counts where the token makes it a
-    /// manager.
+    /// What the node says about itself. Its control address counts while it is a manager.
     pub node: NodeDescription,
     /// Where it listens as a manager.
     pub listen: SocketAddr,
@@ -134,13 +132,10 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
     // Only now the secret leaves this machine, to managers that the pinned root vouches for.
     let (remote, certificate_pem) = certificate(remote, &root, &request).await?;
     let identity = Identity::new(root_pem, &certificate_pem, &key_pem)?;
-    let is_manager = identity.role() == Role::Manager;
-    let mut node = params.node;
-    node.manager_addr = node.manager_addr.filter(|_| is_manager);
     let membership = Membership {
-        node,
+        node: params.node,
         managers: vec![remote],
-        listen: is_manager.then_some(params.listen),
+        listen: Some(params.listen),
     };
     membership.save(&params.data_dir, &identity)?;
     Ok(identity)

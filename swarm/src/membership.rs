@@ -14,6 +14,7 @@ use crate::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
+use crate::tls::DEFAULT_MANAGER_PORT;
 
 const FILE: &str = "swarm.json";
 /// Desired state: managers only.
@@ -28,8 +29,17 @@ pub struct Membership {
     pub node: NodeDescription,
     /// Managers, `host:port`, the one that it joined at first.
     pub managers: Vec<String>,
-    /// Where a manager listens; absent on workers.
+    /// Where it listens while it is a manager; absent in files of workers of earlier versions.
     pub listen: Option<SocketAddr>,
+}
+
+/// All addresses of the family of one, with its port.
+fn any(addr: SocketAddr) -> SocketAddr {
+    let any = match addr {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(any, addr.port())
 }
 
 impl Membership {
@@ -54,7 +64,7 @@ impl Membership {
         };
         let why = match std::fs::read(&path) {
             Ok(text) => match serde_json::from_slice(&text) {
-                Ok(membership) => return Ok(Some((membership, identity))),
+                Ok(membership) => return Ok(Some((Self::complete(membership), identity))),
                 Err(error) => error.to_string(),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "it is missing".into(),
@@ -67,7 +77,7 @@ impl Membership {
         if path.exists() {
             state_file::set_aside(&path, why).map_err(failed("set aside"))?;
         }
-        let membership = Self::from_orders(&orders, identity.role());
+        let membership = Self::from_orders(&orders);
         membership.write(data_dir)?;
         tracing::warn!(path = %path.display(), "made anew from the last orders");
         Ok(Some((membership, identity)))
@@ -75,15 +85,14 @@ impl Membership {
 
     /// What the orders of a member say of its membership. They do not say where a manager listens:
     /// on all of its addresses, as by default.
-    fn from_orders(orders: &Assignment, role: Role) -> Self {
+    fn from_orders(orders: &Assignment) -> Self {
         let node = &orders.own.node;
         let managers = orders
             .shared
             .nodes
             .iter()
             .filter(|n| n.role == Role::Manager);
-        let listen = node.manager_addr().filter(|_| role == Role::Manager);
-        Self {
+        Self::complete(Self {
             node: NodeDescription {
                 hostname: node.description.hostname.clone(),
                 engine_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -96,14 +105,57 @@ impl Membership {
                 .filter_map(|n| n.manager_addr)
                 .map(|addr| addr.to_string())
                 .collect(),
-            listen: listen.map(|addr| {
-                let any = match addr {
-                    SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                    SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-                };
-                SocketAddr::new(any, addr.port())
+            listen: None,
+        })
+    }
+
+    /// Says where it is reached as a manager, and where it listens, where a file does not: a worker
+    /// may become one.
+    fn complete(mut self) -> Self {
+        let (listen, manager) = self.manager_addrs();
+        self.node.manager_addr = Some(manager);
+        self.listen = Some(listen);
+        self
+    }
+
+    /// Where the node listens while it is a manager, and where others reach it then.
+    #[must_use]
+    pub fn manager_addrs(&self) -> (SocketAddr, SocketAddr) {
+        let usual = SocketAddr::new(self.node.addr, DEFAULT_MANAGER_PORT);
+        let manager = self.node.manager_addr.unwrap_or(usual);
+        (self.listen.unwrap_or_else(|| any(manager)), manager)
+    }
+
+    /// The same of a node that others reach at `addr` now: as a manager too, on the port as before.
+    #[must_use]
+    pub fn moved_to(&self, addr: IpAddr) -> Self {
+        let node = self.node.moved_to(addr);
+        let before = self.node.manager_addr.map(|manager| manager.to_string());
+        let own = node.manager_addr.map(|manager| manager.to_string());
+        let managers = self.managers.iter().map(|manager| match (&before, &own) {
+            (Some(before), Some(own)) if manager == before => own.clone(),
+            _ => manager.clone(),
+        });
+        Self {
+            managers: managers.collect(),
+            // One that listens on its old address alone would not be found.
+            listen: self.listen.map(|listen| {
+                if listen.ip() == self.node.addr {
+                    SocketAddr::new(addr, listen.port())
+                } else {
+                    listen
+                }
             }),
+            node,
         }
+    }
+
+    /// Writes it in place of the one on disk.
+    ///
+    /// # Errors
+    /// The disk's: the one before stays.
+    pub fn replace(&self, data_dir: &Path) -> Result<(), IdentityError> {
+        self.write(data_dir)
     }
 
     fn write(&self, data_dir: &Path) -> Result<(), IdentityError> {
@@ -122,6 +174,23 @@ impl Membership {
                 tracing::warn!(%error, "cannot remove a half-made membership");
             }
         })
+    }
+
+    /// Removes what only a manager has, of a node that is none any more: the log, and the root's key.
+    ///
+    /// # Errors
+    /// The first file that cannot be removed; the others are tried all the same.
+    pub fn forget_manager(data_dir: &Path) -> Result<(), IdentityError> {
+        let files = [
+            certificate_dir(data_dir).join(ROOT_KEY_FILE),
+            data_dir.join(STORE_FILE),
+            data_dir.join(EARLIER_STORE_FILE),
+        ];
+        let mut result = Ok(());
+        for file in files {
+            result = result.and(remove_file(&file));
+        }
+        result
     }
 
     /// Removes everything that made the node a member: identity, orders, and a manager's state.
@@ -146,5 +215,43 @@ impl Membership {
             result = result.and(remove_file(&file));
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(listen: Option<SocketAddr>) -> Membership {
+        let addr = IpAddr::from([192, 0, 2, 1]);
+        Membership {
+            node: NodeDescription {
+                hostname: "n1".to_owned(),
+                engine_version: "0.1.0".to_owned(),
+                addr,
+                data_path_addr: addr,
+                gossip_port: 7946,
+                manager_addr: None,
+            },
+            managers: vec!["192.0.2.9:2377".to_owned(), "192.0.2.1:2377".to_owned()],
+            listen,
+        }
+    }
+
+    #[test]
+    fn a_worker_knows_where_it_would_be_a_manager_and_takes_that_along() {
+        let whole = worker(None).complete();
+        let at = |ip: [u8; 4]| SocketAddr::from((ip, 2377));
+        assert_eq!(whole.manager_addrs(), (at([0; 4]), at([192, 0, 2, 1])));
+        let moved = whole.moved_to(IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(moved.manager_addrs(), (at([0; 4]), at([192, 0, 2, 7])));
+        assert_eq!(moved.node.data_path_addr, moved.node.addr);
+        assert_eq!(moved.managers, ["192.0.2.9:2377", "192.0.2.7:2377"]);
+        assert_eq!(moved.moved_to(moved.node.addr), moved);
+
+        // One that listens on its own address does so on the new one.
+        let bound = worker(Some(at([192, 0, 2, 1]))).complete();
+        let moved = bound.moved_to(IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(moved.listen, Some(at([192, 0, 2, 7])));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before another attempt at a manager that had no place.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(250);
 /// TCP port of managers.
-const DEFAULT_MANAGER_PORT: u16 = 2377;
+pub(crate) const DEFAULT_MANAGER_PORT: u16 = 2377;
 
 /// The one crypto provider.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

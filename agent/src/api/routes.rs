@@ -12,9 +12,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
+    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -153,10 +153,10 @@ async fn swarm_join<S: NodeService>(
 async fn swarm_leave<S: NodeService>(
     State(node): Node<S>,
     Body(body): Body<SwarmLeave>,
-) -> Reply<Empty> {
+) -> Reply<SwarmLeft> {
     whole(async move { node.swarm_leave(body).await })
         .await
-        .map(|()| Json(Empty {}))
+        .map(Json)
 }
 
 async fn join_token<S: NodeService>(
@@ -201,7 +201,7 @@ async fn node_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
     Body(body): Body<NodeUpdate>,
-) -> Reply<weft_model::objects::Node> {
+) -> Reply<NodeUpdated> {
     whole(async move { node.node_update(reference, body).await })
         .await
         .map(Json)

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
+    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, TaskRow, Why,
 };
-use weft_model::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::ApiError;
 
@@ -36,7 +36,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn swarm_join(&self, body: SwarmJoin) -> impl Future<Output = Answer<SwarmJoinReply>> + Send;
 
     /// POST /v1/swarm/leave
-    fn swarm_leave(&self, body: SwarmLeave) -> impl Future<Output = Answer<()>> + Send;
+    fn swarm_leave(&self, body: SwarmLeave) -> impl Future<Output = Answer<SwarmLeft>> + Send;
 
     /// GET /v1/swarm/token/{role}
     fn join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
@@ -55,7 +55,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
         &self,
         reference: String,
         body: NodeUpdate,
-    ) -> impl Future<Output = Answer<Node>> + Send;
+    ) -> impl Future<Output = Answer<NodeUpdated>> + Send;
 
     /// GET /v1/nodes/{ref}/tasks
     fn node_tasks(&self, reference: String) -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;

@@ -43,6 +43,11 @@ impl HostAddresses {
         ))
     }
 
+    /// Whether the machine has it.
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|(_, own)| *own == ip) || ip.is_loopback()
+    }
+
     /// The only address of the system.
     fn only(&self) -> Result<IpAddr, AddressError> {
         let v4: Vec<&(String, IpAddr)> = self.0.iter().filter(|(_, ip)| ip.is_ipv4()).collect();
@@ -102,7 +107,7 @@ impl HostAddresses {
                 "advertise address must be a non-zero IP address or network interface (with optional port number)".to_owned(),
             ));
         }
-        if !self.0.iter().any(|(_, own)| *own == ip) && !ip.is_loopback() {
+        if !self.has(ip) {
             return Err(AddressError(format!(
                 "--advertise-addr {ip} is not an address of this system (it has {self})"
             )));

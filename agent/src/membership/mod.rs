@@ -3,6 +3,7 @@
 
 mod address;
 mod manager_part;
+mod new_address;
 pub(crate) mod self_tests;
 pub(crate) mod slot;
 pub(crate) mod swarm_node;

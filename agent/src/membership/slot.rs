@@ -5,21 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, RwLock};
-use weft_cluster::NodeDescription;
-use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
-use weft_model::objects::{Protocol, Role};
-use weft_swarm::{
-    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, Timing, join,
+use weft_cluster::{NodeDescription, Quorum};
+use weft_model::api::{
+    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
 };
+use weft_model::objects::Role;
+use weft_swarm::{Farewell, Identity, InitParams, JoinParams, Manager, Membership, join};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
+use super::manager_part::settings;
+use super::new_address::begin_again;
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::data_format;
-use crate::published::owner;
-use crate::reconcile::overlap::host_routes;
 
 impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {
@@ -106,17 +107,6 @@ impl Slot {
         }
     }
 
-    fn manager_config(&self, listen: SocketAddr, advertise: SocketAddr) -> ManagerConfig {
-        ManagerConfig {
-            data_dir: self.around.config.data_dir.clone(),
-            listen,
-            advertise,
-            timing: Timing::default(),
-            routes: Arc::new(host_routes),
-            holder_of: |port| owner::named(Protocol::Tcp, port),
-        }
-    }
-
     /// A member's files are the first that another version may misread: a directory without any is
     /// everybody's.
     fn note_format(&self) -> Result<(), ApiError> {
@@ -128,6 +118,9 @@ impl Slot {
     /// `weft swarm init`. Nothing is left behind when it fails.
     pub(crate) async fn init(&self, body: SwarmInit) -> Result<SwarmInitReply, ApiError> {
         let mut held = self.transition.lock().await;
+        if body.force_new_cluster {
+            return self.go_on_alone(&body).await;
+        }
         if self.member.read().await.is_some() {
             return Err(already_member());
         }
@@ -139,7 +132,7 @@ impl Slot {
             body.data_path_addr.as_deref(),
         )?;
         let (manager, identity, membership) = Manager::init(
-            self.manager_config(addresses.listen, addresses.control()),
+            settings(&self.around.config, addresses.listen, addresses.control()),
             InitParams {
                 node: self.describe(&addresses),
                 default_address_pools: body.default_addr_pool,
@@ -155,6 +148,55 @@ impl Slot {
         *self.member.write().await = Some(member);
         Ok(SwarmInitReply {
             node_id,
+            worker_token: token.token,
+            manager_addr: token.manager_addr,
+        })
+    }
+
+    /// `weft swarm init --force-new-cluster`: the manager of this node goes on as the only one, with all
+    /// that it knows. What runs goes on meanwhile.
+    async fn go_on_alone(&self, body: &SwarmInit) -> Result<SwarmInitReply, ApiError> {
+        let member = self.need().await?;
+        if member.handles.session.identity().role() != Role::Manager {
+            return Err(ApiError::unavailable(
+                "This node is not a swarm manager: it does not have the state of the swarm. Use --force-new-cluster on a manager that is left.",
+            ));
+        }
+        let before = &member.handles.membership;
+        let (_, told) = before.manager_addrs();
+        let mut advertise = told;
+        if body.advertise_addr.is_some() {
+            let host = HostAddresses::read()?;
+            let (ip, port) = host.advertise(body.advertise_addr.as_deref())?;
+            advertise = SocketAddr::new(ip, port.unwrap_or_else(|| advertise.port()));
+        }
+        let listen = if body.listen_addr.is_some() {
+            let host = HostAddresses::read()?;
+            host.listen(body.listen_addr.as_deref(), advertise.ip())?
+        } else {
+            before.moved_to(advertise.ip()).manager_addrs().0
+        };
+        let manager = member.go_on_alone(listen, advertise).await?;
+        let mut after = before.moved_to(advertise.ip());
+        after.node.manager_addr = Some(advertise);
+        after.managers = vec![advertise.to_string()];
+        after.listen = Some(listen);
+        let data_dir = self.around.config.data_dir.clone();
+        blocking(move || after.replace(&data_dir))
+            .await
+            .map_err(|error| ApiError::internal(format!("{error:#}")))?
+            .map_err(|error| {
+                ApiError::internal(format!(
+                    "The swarm goes on with this manager alone, but its address is not kept: {error}"
+                ))
+            })?;
+        if advertise != told {
+            let ends = Arc::clone(&self.around.fatal);
+            tokio::spawn(async move { begin_again(&ends, advertise).await });
+        }
+        let token = manager.join_token(Role::Worker)?;
+        Ok(SwarmInitReply {
+            node_id: member.handles.node_id.clone(),
             worker_token: token.token,
             manager_addr: token.manager_addr,
         })
@@ -187,14 +229,22 @@ impl Slot {
             return Err(ApiError::internal("the membership was not written"));
         };
         let (node_id, role) = (identity.node_id().clone(), identity.role());
-        let member = self.enter(membership, identity.clone(), None).await?;
+        let member = self.enter(membership, identity, None).await?;
+        let mut warnings = Vec::new();
         if role == Role::Manager {
-            let config = self.manager_config(addresses.listen, addresses.control());
-            member.open_manager(config, identity).await;
+            member.open_manager().await;
+            let state = member.handles.manager.get().map(|manager| manager.state());
+            let nodes = state.iter().flat_map(|state| state.nodes.values());
+            let managers = nodes.filter(|node| node.spec.role == Role::Manager).count();
+            warnings.extend(Quorum::warning_of(managers).map(str::to_owned));
         }
         *held = Some(lock);
         *self.member.write().await = Some(member);
-        Ok(SwarmJoinReply { node_id, role })
+        Ok(SwarmJoinReply {
+            node_id,
+            role,
+            warnings,
+        })
     }
 
     /// Starts as a member and waits for the first orders; leaves again when they fail.
@@ -245,27 +295,26 @@ impl Slot {
         membership: Membership,
         identity: Identity,
     ) -> anyhow::Result<Arc<SwarmNode>> {
-        let listen = (identity.role() == Role::Manager)
-            .then_some(membership.listen)
-            .flatten();
-        let advertise = membership.node.manager_addr.or(listen);
+        let role = identity.role();
         let around = self.around.clone();
-        let member = SwarmNode::start(around, membership, identity.clone(), None).await?;
-        if let (Some(listen), Some(advertise)) = (listen, advertise) {
-            let config = self.manager_config(listen, advertise);
-            member.open_manager(config, identity).await;
+        let member = SwarmNode::start(around, membership, identity, None).await?;
+        if role == Role::Manager {
+            member.open_manager().await;
         }
         Ok(member)
     }
 
     /// `weft swarm leave`
-    pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
+    pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<SwarmLeft, ApiError> {
         let mut held = self.transition.lock().await;
         let member = self.need().await?;
-        if member.handles.session.identity().role() == Role::Manager && !body.force {
-            return Err(ApiError::unavailable(
-                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
-            ));
+        let mut warnings = Vec::new();
+        if member.handles.session.identity().role() == Role::Manager {
+            if body.demote {
+                warnings = member.resign().await?;
+            } else if !body.force {
+                return Err(ApiError::unavailable(member.quorum().await.leave_refusal()));
+            }
         }
         let left = member.leave(Farewell::Left).await;
         *self.member.write().await = None;
@@ -274,7 +323,8 @@ impl Slot {
             ApiError::internal(format!(
                 "The node left the swarm, but not everything that it had made was removed: {e:#}"
             ))
-        })
+        })?;
+        Ok(SwarmLeft { warnings })
     }
 
     /// Stops the agent's part: tasks, sandboxes and rules stay for the next `weftd`.

@@ -1,5 +1,6 @@
 //! A node as part of a swarm: from joining, or starting again, to leaving.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,13 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use weft_swarm::{Farewell, Identity, Manager, ManagerConfig, Membership, Session, SessionConfig};
+use weft_cluster::{CommandError, Quorum};
+use weft_model::objects::Role;
+use weft_swarm::{Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
 
-use super::manager_part;
+use super::manager_part::ManagerPart;
+use super::new_address;
 use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
@@ -38,6 +42,12 @@ use crate::sandbox::{Sandbox, remove_mesh_tap};
 /// Between two attempts to start what the orders ask for.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long a node that is a worker now may take to end its manager and to have a session as one: the
+/// others elect a leader first where it led.
+const RESIGN_LIMIT: Duration = Duration::from_secs(15);
+/// How often is looked meanwhile.
+const RESIGNS: Duration = Duration::from_millis(20);
+
 /// How long init and join wait for the first orders to be carried out.
 const FIRST_START: Duration = Duration::from_secs(20);
 
@@ -58,8 +68,9 @@ pub(crate) struct SwarmNode {
     /// Those of `network connect`.
     pub(crate) endpoints: Arc<Endpoints>,
     around: Surroundings,
-    /// Tries to open the manager.
-    opening: Mutex<Option<JoinHandle<()>>>,
+    manager_part: Arc<ManagerPart>,
+    /// Follow what managers say that the node is, and where.
+    following: Mutex<Vec<JoinHandle<()>>>,
     /// Outcome of the last attempt to start; nothing while the first orders are awaited.
     started: watch::Sender<Option<Result<(), String>>>,
     stop: watch::Sender<bool>,
@@ -121,13 +132,25 @@ impl SwarmNode {
             warnings: Arc::clone(&around.warnings),
             config,
         });
+        let stop = watch::Sender::new(false);
+        let manager_part = ManagerPart::new(Arc::clone(&handles), stop.subscribe());
+        let manager_part = Arc::new(manager_part);
+        let following = vec![
+            tokio::spawn(Arc::clone(&manager_part).follow_role()),
+            tokio::spawn(new_address::follow(
+                Arc::clone(&handles),
+                stop.subscribe(),
+                Arc::clone(&around.fatal),
+            )),
+        ];
         let member = Arc::new(Self {
             endpoints: Arc::new(Endpoints::new(Arc::clone(&handles), places)),
             handles,
             around,
-            opening: Mutex::default(),
+            manager_part,
+            following: Mutex::new(following),
             started: watch::Sender::new(None),
-            stop: watch::Sender::new(false),
+            stop,
             main: Mutex::new(None),
         });
         let this = Arc::clone(&member);
@@ -139,17 +162,62 @@ impl SwarmNode {
             })
         });
         *member.main.lock().await = Some(main);
-        if let Some(manager) = member.handles.manager.get() {
-            manager_part::follow_identity(&member.handles, manager);
-        }
         Ok(member)
     }
 
     /// Opens the manager of a node that is one, now or as soon as that can be done.
-    pub(crate) async fn open_manager(&self, config: ManagerConfig, identity: Identity) {
-        let stop = self.stop.subscribe();
-        let opening = manager_part::open(&self.handles, stop, config, identity).await;
-        *self.opening.lock().await = opening;
+    pub(crate) async fn open_manager(&self) {
+        self.manager_part.begin().await;
+    }
+
+    /// Goes on as the only manager of the swarm (`swarm init --force-new-cluster`), which listens and
+    /// is reached there.
+    pub(crate) async fn go_on_alone(
+        &self,
+        listen: SocketAddr,
+        advertise: SocketAddr,
+    ) -> Result<Arc<Manager>, CommandError> {
+        self.manager_part.go_on_alone(listen, advertise).await
+    }
+
+    /// Becomes a worker, where the managers that stay are a quorum; with what a person should know of
+    /// them. When it returns, the node's manager has ended, or is about to.
+    pub(crate) async fn resign(&self) -> Result<Vec<String>, CommandError> {
+        let session = &self.handles.session;
+        let warnings = session.resign().await?;
+        let demoted = async {
+            let mut roles = session.roles();
+            // The session outlives this.
+            drop(roles.wait_for(|role| *role == Role::Worker).await);
+            while self.handles.manager.get().is_some() || !session.connected() {
+                tokio::time::sleep(RESIGNS).await;
+            }
+        };
+        if tokio::time::timeout(RESIGN_LIMIT, demoted).await.is_err() {
+            tracing::warn!(
+                "the node is no manager any more, but has no certificate of a worker yet"
+            );
+        }
+        Ok(warnings)
+    }
+
+    /// How many managers there are and answer, as the leader knows; where there is none, as this node
+    /// does.
+    pub(crate) async fn quorum(&self) -> Quorum {
+        let handles = &self.handles;
+        if let Ok(quorum) = handles.session.count_managers().await {
+            return quorum;
+        }
+        if let Some(manager) = handles.manager.get() {
+            return manager.quorum();
+        }
+        let orders = handles.session.assignments().borrow().clone();
+        let nodes = orders.iter().flat_map(|orders| &orders.shared.nodes);
+        let managers = nodes.filter(|node| node.role == Role::Manager).count();
+        Quorum {
+            managers: managers.max(1),
+            reachable: managers.max(1),
+        }
     }
 
     fn is_over(&self, why: String) {
@@ -187,7 +255,8 @@ impl SwarmNode {
             let start = move || {
                 let (found, handles) = (this.around.self_tests.found(), &this.handles);
                 let (local, warnings) = (&handles.local, &handles.warnings);
-                DataPath::start(&handles.config, &first, found, local, warnings)
+                let home = &handles.membership.node;
+                DataPath::start(&handles.config, &first, home, found, local, warnings)
             };
             let mut starting = std::pin::pin!(blocking(start));
             let quickly = tokio::time::timeout(SLOW_START, starting.as_mut()).await;
@@ -253,11 +322,12 @@ impl SwarmNode {
 
     async fn end_main(&self) -> Option<Tasks> {
         self.stop.send_replace(true);
-        if let Some(opening) = self.opening.lock().await.take() {
-            opening.abort();
-            // Cancelled, most likely: nothing opens the manager any more, that is all that counts.
-            drop(opening.await);
+        for following in self.following.lock().await.drain(..) {
+            if let Err(error) = following.await {
+                tracing::error!(%error, "the node did not follow what its managers say of it");
+            }
         }
+        self.manager_part.end_opening().await;
         let main = self.main.lock().await.take()?;
         match main.await {
             Ok(tasks) => tasks,
@@ -291,13 +361,14 @@ impl SwarmNode {
             self.endpoints.detach_all(&data_path).await;
             data_path.gossip.leave().await;
         }
-        // A manager that is going away cannot say goodbye to itself.
-        if self.handles.manager.get().is_none()
-            && let Err(error) = self.handles.session.leave(farewell).await
-        {
+        let manager = self.handles.manager.get();
+        if manager.as_ref().is_some_and(|manager| manager.leads()) {
+            // It cannot say goodbye to itself; the next leader will miss the heartbeats.
+            self.handles.session.end().await;
+        } else if let Err(error) = self.handles.session.leave(farewell).await {
             tracing::warn!(%error, "no manager heard the farewell; it will miss the heartbeats");
         }
-        if let Some(manager) = self.handles.manager.get() {
+        if let Some(manager) = manager {
             manager.stop().await;
         }
         self.handles.data_path.store(None);

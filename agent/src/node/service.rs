@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use weft_model::api::{
     CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
     DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, PeerAdd, PingQuery, Pong, RemoteManager, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmState, TaskRow, Why,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RemoteManager, Scale,
+    ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, SwarmLeft, SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::Manager;
@@ -82,7 +82,7 @@ impl NodeService for Node {
         self.slot.join(body).await
     }
 
-    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
+    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<SwarmLeft> {
         self.slot.leave(body).await
     }
 
@@ -107,15 +107,9 @@ impl NodeService for Node {
         Ok(manager.remove_node(&reference, body.force).await?)
     }
 
-    async fn node_update(
-        &self,
-        reference: String,
-        body: NodeUpdate,
-    ) -> Answer<weft_model::objects::Node> {
+    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
         let (_, manager) = self.manager().await?;
-        Ok(manager
-            .set_availability(&reference, body.availability)
-            .await?)
+        Ok(manager.update_node(&reference, &body).await?)
     }
 
     async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {

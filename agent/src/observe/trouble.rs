@@ -10,6 +10,15 @@ pub(crate) fn warn(handles: &Handles, data_path: &DataPath) {
     busy_ports(handles, data_path);
     full_disks(handles, data_path);
     clones(handles);
+    managers(handles);
+}
+
+fn managers(handles: &Handles) {
+    let quorum = handles.manager.get().map(|manager| manager.quorum());
+    match quorum.and_then(|quorum| quorum.warning()) {
+        Some(why) => handles.warnings.set("managers", why.to_owned()),
+        None => handles.warnings.clear("managers"),
+    }
 }
 
 fn busy_ports(handles: &Handles, data_path: &DataPath) {

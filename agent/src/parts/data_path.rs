@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use weft_cluster::NodeDescription;
 use weft_dataplane::{
     Config as PlaneConfig, Dataplane, JournalConfig, Port, PortCounters, SelfTest, StartError,
 };
@@ -78,12 +79,14 @@ impl DataPath {
     pub(crate) fn start(
         config: &Config,
         orders: &Assignment,
+        home: &NodeDescription,
         found: &[SelfTest],
         local: &LocalPorts,
         warnings: &Arc<Warnings>,
     ) -> anyhow::Result<Self> {
         let node = &orders.own.node;
-        let gossip_addr = SocketAddr::new(node.status.addr, node.gossip_port);
+        // Not by the orders: those from before a restart may have the node's address of before.
+        let gossip_addr = SocketAddr::new(home.addr, home.gossip_port);
         let members = gossip_members(orders);
         let gossip = GossipHandle::start(GossipConfig {
             node: node.id.clone(),
@@ -98,7 +101,7 @@ impl DataPath {
         let journal = journal(config);
         let plane_config = PlaneConfig {
             workers: config.workers.get(),
-            underlay: SocketAddr::new(node.data_path_addr, orders.shared.data_path_port),
+            underlay: SocketAddr::new(home.data_path_addr, orders.shared.data_path_port),
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
             inject: config.tunnel_offload,
@@ -110,8 +113,8 @@ impl DataPath {
         };
         let started = Dataplane::start_tested(&plane_config, found.to_vec());
         let plane = started.map_err(explain_start)?;
-        let underlay = Underlay::read(node.data_path_addr, [])?;
-        let ipv6 = node.data_path_addr.is_ipv6();
+        let underlay = Underlay::read(home.data_path_addr, [])?;
+        let ipv6 = home.data_path_addr.is_ipv6();
         let mtus = Mtus::of(underlay.device, &underlay.routes, ipv6, &BTreeMap::new());
         let mesh_port = match (open_mesh_tap(u32::from(mtus.port)), node.ingress_ip) {
             (Ok(tap), Some(ip)) => Some(Arc::new(mesh_port(tap, ip, &plane, local))),

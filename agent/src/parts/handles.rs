@@ -54,7 +54,7 @@ impl Handles {
     /// The node has none, or it is off: the text says why and what to do.
     pub(crate) fn need_manager(&self) -> Result<Arc<Manager>, ApiError> {
         if let Some(manager) = self.manager.get() {
-            return Ok(Arc::clone(manager));
+            return Ok(manager);
         }
         self.manager.is_on()?;
         let managers = &self.membership.managers;

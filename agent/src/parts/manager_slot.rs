@@ -1,15 +1,17 @@
 //! The manager of a node that is one.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
 use weft_swarm::Manager;
 
 use crate::api::ApiError;
 
 /// Empty on a worker. After a restart the ports come first and the manager later: traffic waits for
-/// nobody.
+/// nobody. It comes and goes with the node's role.
 #[derive(Debug)]
 pub(crate) struct ManagerSlot {
-    manager: OnceLock<Arc<Manager>>,
+    manager: ArcSwapOption<Manager>,
     /// Why it is absent on a manager.
     off: Mutex<Option<String>>,
 }
@@ -18,21 +20,28 @@ impl ManagerSlot {
     /// With the one that was just made, or empty.
     pub(crate) fn new(manager: Option<Manager>) -> Self {
         Self {
-            manager: manager.map_or_else(OnceLock::new, |m| Arc::new(m).into()),
+            manager: ArcSwapOption::new(manager.map(Arc::new)),
             off: Mutex::default(),
         }
     }
 
     /// The manager, once it is there.
-    pub(crate) fn get(&self) -> Option<&Arc<Manager>> {
-        self.manager.get()
+    pub(crate) fn get(&self) -> Option<Arc<Manager>> {
+        self.manager.load_full()
     }
 
-    /// Takes it up, unless there is one; it is on from now on.
-    pub(crate) fn fill(&self, manager: Manager) -> &Arc<Manager> {
-        let manager = self.manager.get_or_init(|| Arc::new(manager));
+    /// Takes it up; it is on from now on.
+    pub(crate) fn fill(&self, manager: Manager) -> Arc<Manager> {
+        let manager = Arc::new(manager);
+        self.manager.store(Some(Arc::clone(&manager)));
         *self.off() = None;
         manager
+    }
+
+    /// Lets go of it, for whoever ends it. The node is none, or about to have another one.
+    pub(crate) fn take(&self) -> Option<Arc<Manager>> {
+        *self.off() = None;
+        self.manager.swap(None)
     }
 
     /// It could not be opened, and why.

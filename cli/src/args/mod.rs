@@ -18,7 +18,7 @@ pub(crate) use duration::parse_duration_ms;
 pub(crate) use filter::FilterArgs;
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
-pub(crate) use node::NodeCommand;
+pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use weft_model::api::CaptureDir;
+use weft_model::objects::Role;
 
 /// Where `weftd` listens when nobody says otherwise.
 pub(crate) const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
@@ -136,9 +137,12 @@ pub(crate) enum SwarmCommand {
     JoinToken(JoinTokenArgs),
     /// Leave the swarm
     Leave {
-        /// Leave even as the last manager, which ends the swarm
+        /// Leave as a manager, and even as the last one, which ends the swarm
         #[arg(short, long)]
         force: bool,
+        /// Become a worker first, where the managers that stay are a quorum
+        #[arg(long, conflicts_with = "force")]
+        demote: bool,
     },
 }
 
@@ -163,6 +167,17 @@ pub(crate) struct SwarmInitArgs {
     /// Prefix length of the subnets cut from the pools (default 24)
     #[arg(long, value_name = "BITS")]
     pub(crate) default_addr_pool_mask_length: Option<u8>,
+    /// Go on with the swarm that this node is a manager of, as its only manager: the others are lost
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "data_path_addr",
+            "data_path_port",
+            "default_addr_pool",
+            "default_addr_pool_mask_length",
+        ]
+    )]
+    pub(crate) force_new_cluster: bool,
 }
 
 /// `weft swarm join`
@@ -214,6 +229,15 @@ impl RoleArg {
         match self {
             Self::Worker => "worker",
             Self::Manager => "manager",
+        }
+    }
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Worker => Self::Worker,
+            RoleArg::Manager => Self::Manager,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `weft node`.
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand};
 use weft_model::objects::Availability;
 
-use super::{FilterArgs, FormatArgs, InspectArgs, TaskListArgs};
+use super::{FilterArgs, FormatArgs, InspectArgs, RoleArg, TaskListArgs};
 
 /// `weft node …`
 #[derive(Debug, Subcommand)]
@@ -21,11 +23,16 @@ pub(crate) enum NodeCommand {
     Ps(NodePsArgs),
     /// Show everything known about nodes
     Inspect(InspectArgs),
-    /// Change whether nodes get tasks
-    Update {
-        /// active, pause (running tasks stay) or drain (tasks move away)
-        #[arg(long, value_name = "STATE", value_parser = parse_availability)]
-        availability: Availability,
+    /// Change whether nodes get tasks, what they are, or where they are reached
+    Update(NodeUpdateArgs),
+    /// Make nodes managers
+    Promote {
+        /// Id, name, or unique start of an id
+        #[arg(required = true, value_name = "NODE")]
+        refs: Vec<String>,
+    },
+    /// Make managers workers
+    Demote {
         /// Id, name, or unique start of an id
         #[arg(required = true, value_name = "NODE")]
         refs: Vec<String>,
@@ -39,6 +46,23 @@ pub(crate) enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         refs: Vec<String>,
     },
+}
+
+/// `weft node update`
+#[derive(Debug, Args)]
+pub(crate) struct NodeUpdateArgs {
+    /// active, pause (running tasks stay) or drain (tasks move away)
+    #[arg(long, value_name = "STATE", value_parser = parse_availability)]
+    pub(crate) availability: Option<Availability>,
+    /// worker or manager
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<RoleArg>,
+    /// Address that others reach the node at from now on; its weftd starts again with it
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise_addr: Option<IpAddr>,
+    /// Id, name, or unique start of an id
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) refs: Vec<String>,
 }
 
 /// `weft node ps`

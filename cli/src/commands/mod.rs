@@ -104,6 +104,13 @@ fn finish(refused: &[anyhow::Error]) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Tells what a person should know of a change that was made.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        complain(&format!("WARNING: {warning}"));
+    }
+}
+
 /// Turns `key=value` pairs into a map; one key with two values is a mistake.
 fn unique<I>(what: &str, pairs: I) -> anyhow::Result<std::collections::BTreeMap<String, String>>
 where

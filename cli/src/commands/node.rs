@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use weft_client::{Client, Refused, segment};
-use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate, SwarmState};
-use weft_model::objects::Node;
+use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate, NodeUpdated, SwarmState};
+use weft_model::objects::Role;
 
-use crate::args::NodeCommand;
-use crate::commands::{finish, rows, show, tasks};
+use crate::args::{NodeCommand, NodeUpdateArgs};
+use crate::commands::{finish, rows, show, tasks, warn};
 use crate::output::Printer;
 
 /// Keys of `node ls --filter`, and the fields that they look at.
@@ -54,19 +54,9 @@ pub(super) async fn run(
             }
             show(&args, found, out)
         }
-        NodeCommand::Update { availability, refs } => {
-            let mut refused = Vec::new();
-            for name in &refs {
-                let path = format!("/v1/nodes/{}/update", segment(name));
-                let request = NodeUpdate { availability };
-                match client.post::<_, Node>(&path, &request).await {
-                    Ok(_) => out.line(name)?,
-                    Err(error) if error.is::<Refused>() => refused.push(error),
-                    Err(error) => return Err(error),
-                }
-            }
-            finish(&refused)
-        }
+        NodeCommand::Update(args) => update(client, &args, out).await,
+        NodeCommand::Promote { refs } => make(client, Role::Manager, &refs, out).await,
+        NodeCommand::Demote { refs } => make(client, Role::Worker, &refs, out).await,
         NodeCommand::Rm { force, refs } => {
             let mut refused = Vec::new();
             for name in &refs {
@@ -80,6 +70,76 @@ pub(super) async fn run(
             finish(&refused)
         }
     }
+}
+
+async fn update(
+    client: &Client,
+    args: &NodeUpdateArgs,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let request = NodeUpdate {
+        availability: args.availability,
+        role: args.role.map(Into::into),
+        advertise_addr: args.advertise_addr,
+    };
+    if request == NodeUpdate::default() {
+        bail!("nothing to change: give --availability, --role or --advertise-addr");
+    }
+    let mut refused = Vec::new();
+    for name in &args.refs {
+        let path = format!("{}/update", path(client, name).await?);
+        match client.post::<_, NodeUpdated>(&path, &request).await {
+            Ok(updated) => {
+                out.line(name)?;
+                warn(&updated.warnings);
+            }
+            Err(error) if error.is::<Refused>() => refused.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    finish(&refused)
+}
+
+/// `node promote` and `node demote`, in docker's words.
+async fn make(
+    client: &Client,
+    role: Role,
+    refs: &[String],
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let mut refused = Vec::new();
+    for name in refs {
+        match make_one(client, role, name, out).await {
+            Ok(()) => {}
+            Err(error) if error.is::<Refused>() => refused.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    finish(&refused)
+}
+
+async fn make_one(
+    client: &Client,
+    role: Role,
+    name: &str,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let path = path(client, name).await?;
+    let before: NodeRow = client.get(&path).await?;
+    let is_so = before.node.spec.role == role;
+    let request = NodeUpdate {
+        role: Some(role),
+        ..NodeUpdate::default()
+    };
+    let updated: NodeUpdated = client.post(&format!("{path}/update"), &request).await?;
+    out.line(&match (role, is_so) {
+        (Role::Manager, true) => format!("Node {name} is already a manager."),
+        (Role::Worker, true) => format!("Node {name} is already a worker."),
+        (Role::Manager, false) => format!("Node {name} promoted to a manager in the swarm."),
+        (Role::Worker, false) => format!("Manager {name} demoted in the swarm."),
+    })?;
+    warn(&updated.warnings);
+    Ok(())
 }
 
 /// Refuses what would show no node, or every one, whatever was meant.

@@ -5,7 +5,9 @@ use std::cmp::{Ordering, Reverse};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
-use weft_model::objects::{Network, NodeState, PortSpec, PublishMode, ServiceMode, TaskState};
+use weft_model::objects::{
+    Network, NodeState, PortSpec, PublishMode, Reachability, ServiceMode, TaskState,
+};
 
 use crate::output::{Listing, ago};
 
@@ -35,6 +37,8 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
     for row in nodes {
         let manager = match &row.node.manager_status {
             Some(manager) if manager.leader => "Leader".to_owned(),
+            // It has no place in the managers' log yet.
+            Some(manager) if manager.reachability == Reachability::Unknown => String::new(),
             Some(manager) => word(&manager.reachability),
             None => String::new(),
         };

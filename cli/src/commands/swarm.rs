@@ -6,6 +6,7 @@ use weft_client::Client;
 use weft_model::api;
 use weft_model::objects::Role;
 
+use super::warn;
 use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
 use crate::output::Printer;
 
@@ -18,11 +19,11 @@ pub(super) async fn run(
         SwarmCommand::Init(args) => init(client, args, out).await?,
         SwarmCommand::Join(args) => join(client, args, out).await?,
         SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
-        SwarmCommand::Leave { force } => {
-            client
-                .post_done("/v1/swarm/leave", &api::SwarmLeave { force })
-                .await?;
+        SwarmCommand::Leave { force, demote } => {
+            let request = api::SwarmLeave { force, demote };
+            let left: api::SwarmLeft = client.post("/v1/swarm/leave", &request).await?;
             out.line("Node left the swarm.")?;
+            warn(&left.warnings);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -36,6 +37,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         data_path_port: args.data_path_port,
         default_addr_pool: args.default_addr_pool,
         default_addr_pool_mask_length: args.default_addr_pool_mask_length,
+        force_new_cluster: args.force_new_cluster,
     };
     let reply: api::SwarmInitReply = client.post("/v1/swarm/init", &request).await?;
     out.line(&format!(
@@ -64,6 +66,7 @@ async fn join(client: &Client, args: SwarmJoinArgs, out: &mut Printer) -> anyhow
         Role::Manager => "manager",
     };
     out.line(&format!("This node joined a swarm as a {role}."))?;
+    warn(&reply.warnings);
     Ok(())
 }
 

@@ -210,3 +210,50 @@ fn a_node_without_a_swarm_says_so_to_people() {
     assert_eq!(node.run(script).1, "active:true\n");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
+
+#[test]
+fn promote_and_demote_say_it_in_dockers_words() {
+    let updated = |role: &str| {
+        let mut node = row("aa2", "node2", role);
+        node["Warnings"] = json!(["two of them"]);
+        node
+    };
+    let update = |role: &str, answer: Value| {
+        let path = "POST /v1/nodes/node2/update";
+        exchange(path, json!({ "Role": role }), 200, answer)
+    };
+    let node = FakeNode::start(vec![
+        get("GET /v1/nodes/node2", row("aa2", "node2", "worker")),
+        update("manager", updated("manager")),
+        get("GET /v1/nodes/node2", row("aa2", "node2", "manager")),
+        update("manager", row("aa2", "node2", "manager")),
+        get("GET /v1/nodes/node2", row("aa2", "node2", "manager")),
+        update("worker", row("aa2", "node2", "worker")),
+        exchange(
+            "POST /v1/nodes/node2/update",
+            json!({"Availability": "drain", "Role": "worker", "AdvertiseAddr": "192.0.2.9"}),
+            200,
+            row("aa2", "node2", "worker"),
+        ),
+    ]);
+    for (line, said) in [
+        (
+            "node promote node2",
+            "Node node2 promoted to a manager in the swarm.\n",
+        ),
+        ("node promote node2", "Node node2 is already a manager.\n"),
+        ("node demote node2", "Manager node2 demoted in the swarm.\n"),
+        (
+            "node update --availability drain --role worker --advertise-addr 192.0.2.9 node2",
+            "node2\n",
+        ),
+    ] {
+        let (result, text) = node.run(line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS, "{line}");
+        assert_eq!(text, said);
+    }
+    let (result, _) = node.run("node update node2");
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("nothing to change"), "{error}");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}

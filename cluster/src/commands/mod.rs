@@ -11,8 +11,9 @@ mod task;
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{
-    NodeDescription, join, leave_node, note_certificate, remove_node, set_availability,
-    set_impaired, set_node_state, update_node,
+    NodeDescription, go_on_alone, join, leave_node, note_certificate, remove_node,
+    set_advertise_addr, set_availability, set_impaired, set_node_state, set_role, still_a_manager,
+    update_node,
 };
 pub use service::{
     MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,

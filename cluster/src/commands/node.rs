@@ -36,6 +36,32 @@ pub struct NodeDescription {
 }
 
 impl NodeDescription {
+    /// What a node has said, as it is kept.
+    fn of(node: &Node) -> Self {
+        Self {
+            hostname: node.description.hostname.clone(),
+            engine_version: node.description.engine.version.clone(),
+            addr: node.status.addr,
+            data_path_addr: node.data_path_addr,
+            gossip_port: node.gossip_port,
+            manager_addr: node.manager_addr(),
+        }
+    }
+
+    /// The same at another address. The data path moves with it, unless it has an address of its own.
+    #[must_use]
+    pub fn moved_to(&self, addr: IpAddr) -> Self {
+        let moves = self.data_path_addr == self.addr;
+        Self {
+            addr,
+            data_path_addr: if moves { addr } else { self.data_path_addr },
+            manager_addr: self
+                .manager_addr
+                .map(|manager| SocketAddr::new(addr, manager.port())),
+            ..self.clone()
+        }
+    }
+
     /// Whether others can live with it: texts that are short and read as they are, addresses that
     /// can be a machine's.
     ///
@@ -209,6 +235,10 @@ pub fn update_node(
     description: &NodeDescription,
 ) -> Result<Vec<Change>, CommandError> {
     let before = member(state, id)?;
+    // It may not have heard yet where it is to be reached.
+    let ordered = before.spec.advertise_addr;
+    let moved = ordered.map(|addr| description.moved_to(addr));
+    let description = moved.as_ref().unwrap_or(description);
     description.check()?;
     description.check_addresses(state, id)?;
     let mut node = before.clone();
@@ -316,6 +346,109 @@ pub fn set_availability(
     Ok(draft.plan(node))
 }
 
+/// `weft node promote`, `demote` and `node update --role`: what the node is to be. Its certificate and
+/// its place in the managers' log follow.
+///
+/// # Errors
+/// The node does not exist.
+pub fn set_role(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    role: Role,
+) -> Result<Planned<Node>, CommandError> {
+    let mut node = state.find_node(reference)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    if node.spec.role != role {
+        node.spec.role = role;
+        // Where it answers as a manager it says itself, once it has the certificate of one.
+        node.manager_status = None;
+        draft.put(node.clone());
+    }
+    Ok(draft.plan(node))
+}
+
+/// `weft node update --advertise-addr`: where others reach the node from now on. It takes it up when
+/// it hears of it.
+///
+/// # Errors
+/// The node does not exist, the address is nobody's, or another node's.
+pub fn set_advertise_addr(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    addr: IpAddr,
+) -> Result<Planned<Node>, CommandError> {
+    let before = state.find_node(reference)?;
+    let mut node = before.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    move_node(&mut node, state, addr)?;
+    if node != *before {
+        draft.put(node.clone());
+    }
+    Ok(draft.plan(node))
+}
+
+fn move_node(node: &mut Node, state: &ClusterState, addr: IpAddr) -> Result<(), CommandError> {
+    let moved = NodeDescription::of(node).moved_to(addr);
+    moved.check()?;
+    moved.check_addresses(state, &node.id)?;
+    node.spec.advertise_addr = Some(addr);
+    describe(node, &moved);
+    Ok(())
+}
+
+/// `weft swarm init --force-new-cluster`: one manager goes on, reached at `addr`; the others are lost.
+/// They count as down, and are workers where they show up again.
+///
+/// # Errors
+/// The node is no member, or the address is another node's.
+pub fn go_on_alone(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: &NodeId,
+    addr: SocketAddr,
+) -> Result<Vec<Change>, CommandError> {
+    let mut own = member(state, id)?.clone();
+    let mut draft = Draft::new(state, now, entropy);
+    let others = state.nodes.values().filter(|node| node.id != *id);
+    for node in others.filter(|node| node.spec.role == Role::Manager) {
+        let mut lost = node.clone();
+        lost.spec.role = Role::Worker;
+        lost.manager_status = None;
+        lost.status.state = NodeState::Down;
+        lost.status.impaired = None;
+        "lost, as another manager goes on alone (--force-new-cluster)"
+            .clone_into(&mut lost.status.message);
+        draft.put(lost);
+    }
+    own.spec.role = Role::Manager;
+    if own.status.addr != addr.ip() {
+        move_node(&mut own, &draft.state, addr.ip())?;
+    }
+    own.manager_status = Some(ManagerStatus {
+        leader: false,
+        reachability: Reachability::default(),
+        addr,
+    });
+    if state.nodes.get(id) != Some(&own) {
+        draft.put(own);
+    }
+    Ok(draft.into_changes())
+}
+
+/// Why a node that is in the managers' log is not removed, in Docker's words.
+#[must_use]
+pub fn still_a_manager(id: &NodeId) -> CommandError {
+    CommandError::bad(format!(
+        "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to \
+         worker before removal"
+    ))
+}
+
 /// A node left by itself and does not come back: it is down, and nothing of it is waited for.
 ///
 /// # Errors
@@ -368,11 +501,7 @@ pub fn remove_node(
 ) -> Result<Planned<Node>, CommandError> {
     let node = state.find_node(reference)?.clone();
     if node.spec.role == Role::Manager {
-        return Err(CommandError::bad(format!(
-            "node {} is a cluster manager and is a member of the raft cluster. It must be demoted \
-             to worker before removal",
-            node.id
-        )));
+        return Err(still_a_manager(&node.id));
     }
     if !force && node.status.state == NodeState::Ready {
         return Err(CommandError::bad(format!(

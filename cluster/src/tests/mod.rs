@@ -14,6 +14,7 @@ mod orchestration;
 mod orders;
 mod placement;
 mod publish;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

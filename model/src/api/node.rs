@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{Availability, Node};
+use crate::objects::{Availability, Node, Role};
 
 /// A row of `weft node ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +56,29 @@ pub struct NodeRemove {
     pub force: bool,
 }
 
-/// `weft node update`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// `weft node update`, `promote` and `demote`. What is absent stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
     /// Whether the scheduler may use the node.
-    pub availability: Availability,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// What it is in the control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Where others reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise_addr: Option<IpAddr>,
+}
+
+/// Answer to [`NodeUpdate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeUpdated {
+    /// The node, as it is now.
+    #[serde(flatten)]
+    pub node: Node,
+    /// What a person should know of the change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }

@@ -109,6 +109,10 @@ pub struct SwarmInit {
     /// Prefix length of the subnets; default 24.
     #[serde(rename = "SubnetSize")]
     pub default_addr_pool_mask_length: Option<u8>,
+    /// No new swarm: the one that this node is a manager of goes on with it as its only manager, as
+    /// the others are lost. Of the other fields the two first count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_new_cluster: bool,
 }
 
 /// Answer to [`SwarmInit`].
@@ -150,15 +154,30 @@ pub struct SwarmJoinReply {
     pub node_id: NodeId,
     /// Role that the token gave.
     pub role: Role,
+    /// What a person should know of the swarm that it makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `weft swarm leave`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct SwarmLeave {
-    /// Leave even as the last manager.
+    /// Leave as a manager, and even as the last one.
     #[serde(default)]
     pub force: bool,
+    /// Become a worker first, where the managers that stay are a quorum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub demote: bool,
+}
+
+/// Answer to [`SwarmLeave`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmLeft {
+    /// What a person should know of the swarm that stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `weft swarm join-token`

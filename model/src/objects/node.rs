@@ -67,6 +67,10 @@ pub struct NodeSpec {
     pub availability: Availability,
     /// None yet: nothing sets them.
     pub labels: BTreeMap<String, String>,
+    /// Where others are to reach it, in place of what it says of itself (`node update
+    /// --advertise-addr`); it says the same once it has taken it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise_addr: Option<IpAddr>,
 }
 
 /// The agent of a node.

@@ -19,6 +19,7 @@ use super::vitals::VitalsBook;
 use crate::desired_store::DesiredStore;
 use crate::door::{Door, Quiet};
 use crate::identity::Identity;
+use crate::raft::RaftStore;
 
 /// Commands that lose against other writers this often have met a defect.
 const MAX_ATTEMPTS: usize = 64;
@@ -28,6 +29,10 @@ pub(super) struct Engine {
     pub(super) node: NodeId,
     pub(super) cluster: String,
     pub(super) store: Arc<dyn DesiredStore>,
+    /// The log that managers share, which the store is outside of some tests.
+    pub(super) raft: Arc<RaftStore>,
+    /// Roles change one after the other.
+    pub(super) roles: tokio::sync::Mutex<()>,
     pub(super) authority: Authority,
     pub(super) timing: Timing,
     pub(super) health: Health,

@@ -72,7 +72,9 @@ pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
     }
     let state = core.state();
     let known = state.nodes.get(&member.node);
-    let is_manager = known.is_none_or(|node| node.spec.role == Role::Manager);
+    // One that is being demoted has a part in the log until it is out of it.
+    let is_manager =
+        known.is_none_or(|n| n.spec.role == Role::Manager) || core.raft.has(&member.node);
     if member.role != Role::Manager || !is_manager {
         return Err(Status::permission_denied(format!(
             "Permission denied: node {} is no manager",

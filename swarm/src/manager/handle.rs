@@ -1,14 +1,14 @@
 //! What the node API asks of a manager. Every error is for people, with Docker's words where
 //! Docker has some.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use weft_cluster::{
-    ClusterState, CommandError, Detacher, Quorum, Token, add_peer, create_network, create_service,
-    detach_endpoint, remove_network, remove_node, remove_peer, remove_service, rotate_token,
-    running_and_desired, scale_service, set_availability, update_service, usage,
+    ClusterState, CommandError, Detacher, Entropy, Quorum, Token, add_peer, create_network,
+    create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
+    rotate_token, running_and_desired, scale_service, still_a_manager, update_service, usage,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
@@ -16,7 +16,7 @@ use weft_model::api::{
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
-    Availability, Endpoint, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
+    Endpoint, ManagerStatus, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
     Reachability, Role, Service, ServiceSpec, StaticPeer, Task,
 };
 
@@ -48,34 +48,6 @@ impl Manager {
     #[must_use]
     pub fn quorum(&self) -> Quorum {
         self.raft.quorum()
-    }
-
-    /// Takes a node out of the managers' log, or refuses where that would lose the quorum; `force`
-    /// refuses nothing. Its role is another matter.
-    ///
-    /// # Errors
-    /// The quorum would be lost, this manager does not lead, or there is no quorum for it.
-    pub async fn remove_manager(&self, node: &NodeId, force: bool) -> Result<(), CommandError> {
-        self.core.check_leads()?;
-        let managers = self.managers();
-        let gone = managers.iter().find(|manager| manager.node == *node);
-        if let Some(gone) = gone
-            && gone.votes
-            && !force
-        {
-            self.quorum().check_removal(gone.reachable)?;
-        }
-        let removed = self.raft.remove_member(node).await;
-        removed.map_err(|error| self.core.not_proposed(error))
-    }
-
-    /// Tells all managers at which address a node among them is reached from now on.
-    ///
-    /// # Errors
-    /// This manager does not lead, or there is no quorum for it.
-    pub async fn move_manager(&self, node: &NodeId, addr: SocketAddr) -> Result<(), CommandError> {
-        let moved = self.raft.move_member(node, addr).await;
-        moved.map_err(|error| self.core.not_proposed(error))
     }
 
     /// Nodes whose identity a second machine has shown lately, for people.
@@ -143,15 +115,22 @@ impl Manager {
         let sight = self.core.vitals.sight(&node.id);
         let twins = self.core.sessions.twins(Instant::now());
         let mut node = node.clone();
-        if let Some(manager) = &mut node.manager_status {
+        let seen = self.managers().into_iter().find(|m| m.node == node.id);
+        if let Some(seen) = seen {
+            // Whatever it is to be, it has a part in what managers decide.
+            node.manager_status = Some(ManagerStatus {
+                leader: self.core.leader().as_ref() == Some(&node.id),
+                reachability: if seen.reachable {
+                    Reachability::Reachable
+                } else {
+                    Reachability::Unreachable
+                },
+                addr: seen.addr,
+            });
+        } else if let Some(manager) = &mut node.manager_status {
+            // It is about to join the log.
             manager.leader = self.core.leader().as_ref() == Some(&node.id);
-            // It may be about to join the log, or have left it without a word.
-            let seen = self.managers().into_iter().find(|m| m.node == node.id);
-            manager.reachability = match seen {
-                Some(seen) if seen.reachable => Reachability::Reachable,
-                Some(_) => Reachability::Unreachable,
-                None => Reachability::Unknown,
-            };
+            manager.reachability = Reachability::Unknown;
         }
         NodeRow {
             cloned: twins.get(&node.id).map(|twins| NodeClone {
@@ -185,29 +164,19 @@ impl Manager {
         Ok(self.node_row(self.state().find_node(reference)?))
     }
 
-    /// `weft node update --availability`
-    ///
-    /// # Errors
-    /// No such node, or the disk's.
-    pub async fn set_availability(
-        &self,
-        reference: &str,
-        availability: Availability,
-    ) -> Result<Node, CommandError> {
-        self.core
-            .run(|s, now, e| set_availability(s, now, e, reference, availability))
-            .await
-    }
-
     /// `weft node rm`
     ///
     /// # Errors
     /// No such node, a manager, or a node that is not down without `force`.
     pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), CommandError> {
-        self.core
-            .run(|s, now, e| remove_node(s, now, e, reference, force))
-            .await
-            .map(drop)
+        let plan = |s: &ClusterState, now, e: &mut Entropy| {
+            let id = &s.find_node(reference)?.id;
+            if self.raft.has(id) {
+                return Err(still_a_manager(id));
+            }
+            remove_node(s, now, e, reference, force)
+        };
+        self.core.run(plan).await.map(drop)
     }
 
     /// `weft network ls`, by name.

@@ -17,6 +17,7 @@ mod listener;
 mod own;
 mod planners;
 mod raft_rpc;
+mod roles;
 mod rpc;
 mod sessions;
 mod shared_feed;
@@ -38,7 +39,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use weft_cluster::{
-    ClusterState, CommandError, HostRoute, InitCluster, NodeDescription, init_cluster,
+    ClusterState, CommandError, Entropy, HostRoute, InitCluster, NodeDescription, go_on_alone,
+    init_cluster,
 };
 use weft_model::id::{NodeId, base36};
 use weft_model::objects::Role;
@@ -252,11 +254,20 @@ impl Manager {
         config: ManagerConfig,
         identity: &Identity,
     ) -> Result<Self, CommandError> {
+        let id = identity.node_id();
         let member = Member {
-            node: identity.node_id().clone(),
+            node: id.clone(),
             addr: config.advertise,
         };
-        Self::reopen(config, identity, Start::Alone(member)).await
+        let manager = Self::reopen(config, identity, Start::Alone(member)).await?;
+        let addr = manager.advertise;
+        let alone = |s: &ClusterState, now, e: &mut Entropy| go_on_alone(s, now, e, id, addr);
+        if let Err(error) = manager.core.change(alone).await {
+            manager.stop().await;
+            return Err(error);
+        }
+        tracing::warn!("this manager goes on alone, the others count as lost");
+        Ok(manager)
     }
 
     async fn reopen(
@@ -343,6 +354,8 @@ impl Manager {
             node: identity.node_id().clone(),
             cluster: identity.cluster_id().to_owned(),
             store,
+            raft: Arc::clone(&raft),
+            roles: tokio::sync::Mutex::default(),
             authority,
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),

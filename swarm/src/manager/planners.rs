@@ -62,7 +62,11 @@ impl Engine {
     /// stored or refused as a whole.
     async fn term(&self) {
         self.take_over().await;
-        tokio::join!(self.reconcile_loop(), self.health_loop());
+        tokio::join!(
+            self.reconcile_loop(),
+            self.health_loop(),
+            self.members_loop()
+        );
     }
 
     /// Who was ready under another leader, or before this process, counts as unknown until its session

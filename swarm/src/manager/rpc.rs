@@ -26,11 +26,12 @@ use crate::proto::ca_server::Ca;
 use crate::proto::control_server::Control;
 use crate::proto::dispatcher_server::Dispatcher;
 use crate::proto::{
-    AttachEndpointRequest, AttachEndpointResponse, DetachEndpointRequest, DetachEndpointResponse,
-    GetRootCaRequest, GetRootCaResponse, HeartbeatRequest, HeartbeatResponse,
-    IssueCertificateRequest, IssueCertificateResponse, LeaveRequest, LeaveResponse,
-    RenewCertificateRequest, RenewCertificateResponse, SessionMessage, SessionRequest,
-    UpdateTaskStatusRequest, UpdateTaskStatusResponse,
+    AttachEndpointRequest, AttachEndpointResponse, CountManagersRequest, CountManagersResponse,
+    DetachEndpointRequest, DetachEndpointResponse, GetRootCaRequest, GetRootCaResponse,
+    HeartbeatRequest, HeartbeatResponse, IssueCertificateRequest, IssueCertificateResponse,
+    LeaveRequest, LeaveResponse, RenewCertificateRequest, RenewCertificateResponse, ResignRequest,
+    ResignResponse, SessionMessage, SessionRequest, UpdateTaskStatusRequest,
+    UpdateTaskStatusResponse,
 };
 
 /// Longest text of a node about itself, of an endpoint that it asks for and of a task's status, in
@@ -172,13 +173,14 @@ impl Ca for Rpc {
             .nodes
             .get(&member.node)
             .ok_or_else(|| removed(&member.node))?;
+        let role = self.0.role_to_certify(node)?;
         let certificate_pem = self
             .0
             .authority
             .sign(
                 &request.get_ref().csr_pem,
                 &node.id,
-                node.spec.role,
+                role,
                 &self.0.cluster,
                 SystemTime::now(),
             )
@@ -344,6 +346,11 @@ impl Dispatcher for Rpc {
         let member = self.member(&request)?;
         self.0.sessions.end(&member.node);
         let never_started = request.get_ref().never_started;
+        if never_started {
+            // It is no manager, whatever its token was for.
+            let role = self.0.change_role(member.node.as_str(), Role::Worker);
+            role.await.map_err(to_status)?;
+        }
         self.0
             .change(|s, now, e| {
                 if never_started {
@@ -399,6 +406,30 @@ impl Control for Rpc {
         Ok(Response::new(DetachEndpointResponse {
             schema: SCHEMA,
             endpoint_json: encode(&endpoint)?,
+        }))
+    }
+
+    async fn resign(
+        &self,
+        request: Request<ResignRequest>,
+    ) -> Result<Response<ResignResponse>, Status> {
+        let member = self.member(&request)?;
+        let role = self.0.change_role(member.node.as_str(), Role::Worker);
+        let (_, warnings) = role.await.map_err(to_status)?;
+        tracing::info!(node = %member.node, "the node is a worker, as it asked");
+        Ok(Response::new(ResignResponse { warnings }))
+    }
+
+    async fn count_managers(
+        &self,
+        request: Request<CountManagersRequest>,
+    ) -> Result<Response<CountManagersResponse>, Status> {
+        self.member(&request)?;
+        let quorum = self.0.raft.quorum();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Response::new(CountManagersResponse {
+            managers: count(quorum.managers),
+            reachable: count(quorum.reachable),
         }))
     }
 }

@@ -5,6 +5,7 @@ mod door;
 mod leadership;
 mod managers;
 mod members;
+mod roles;
 mod scale;
 mod versions;
 

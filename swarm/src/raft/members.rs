@@ -73,6 +73,12 @@ impl RaftStore {
         members
     }
 
+    /// Whether a node has a place in the log.
+    pub(crate) fn has(&self, node: &NodeId) -> bool {
+        let view = self.shared.view.borrow();
+        view.members.nodes().any(|(_, member)| member.node == *node)
+    }
+
     /// How many managers there are and answer, as far as this one knows.
     pub(crate) fn quorum(&self) -> Quorum {
         let members = self.members();

@@ -3,6 +3,7 @@
 mod renew;
 mod renewal;
 mod reports;
+mod role;
 mod writes;
 
 use std::net::SocketAddr;
@@ -99,6 +100,8 @@ pub struct Session {
 struct Shared {
     config: SessionConfig,
     identity: Mutex<Arc<Identity>>,
+    /// Role in it.
+    role: watch::Sender<Role>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
     assignment_file: AssignmentFile,
     /// There are orders on disk that the loss of power would lose.
@@ -112,6 +115,8 @@ struct Shared {
     lapsed: AtomicBool,
     /// Names this process towards managers.
     life: String,
+    /// The session ended for one with another certificate.
+    anew: AtomicBool,
     /// The next attempt need not wait.
     again: Notify,
     reports: Reports,
@@ -133,6 +138,7 @@ impl Session {
         let last = assignment_file.load(&identity).map(Arc::new);
         let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let shared = Arc::new(Shared {
+            role: watch::Sender::new(identity.role()),
             identity: Mutex::new(Arc::new(identity)),
             assignment: watch::Sender::new(last),
             assignment_file,
@@ -142,6 +148,7 @@ impl Session {
             last_failure: Mutex::new(None),
             leader: Mutex::default(),
             lapsed: AtomicBool::new(false),
+            anew: AtomicBool::new(false),
             life: format!("{:032x}", rand::random::<u128>()),
             again: Notify::new(),
             reports: Reports::default(),
@@ -252,8 +259,7 @@ impl Session {
     pub async fn leave(&self, farewell: Farewell) -> Result<(), CommandError> {
         let channel = self.channel().await;
         // The session first: it must neither open again after the farewell nor bring files back.
-        self.task.abort();
-        self.shared.writes.close().await;
+        self.end().await;
         let channel = channel?;
         let request = LeaveRequest {
             never_started: farewell == Farewell::NeverStarted,
@@ -290,12 +296,19 @@ impl Drop for Session {
 async fn rpc<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CommandError> {
-    match timeout(RPC_TIMEOUT, call).await {
+    within(RPC_TIMEOUT, call).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, CommandError> {
+    match timeout(limit, call).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) => Err(from_status(&status)),
         Err(_) => Err(CommandError::unavailable(format!(
             "the manager did not answer within {} seconds",
-            RPC_TIMEOUT.as_secs()
+            limit.as_secs()
         ))),
     }
 }
@@ -315,6 +328,9 @@ impl Shared {
                 None => CommandError::unavailable("no manager is known"),
             };
             self.channel.send_replace(None);
+            if self.anew.swap(false, Ordering::Relaxed) {
+                continue;
+            }
             // Once: two managers that name each other are no leader.
             follows = !follows && lock(&self.leader).is_some();
             if follows {
@@ -438,6 +454,7 @@ impl Shared {
             result = orders => result,
             result = self.beat(channel.clone(), period) => result,
             result = self.send_reports(channel.clone()) => result,
+            result = self.follow_role(manager, channel.clone()) => result,
             result = self.renew(channel) => result,
         }
     }

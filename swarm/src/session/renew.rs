@@ -39,6 +39,11 @@ impl Session {
                 old.node_id()
             )));
         }
+        let ordered = self.shared.ordered();
+        if ordered.is_some_and(|role| role != new.role()) {
+            // The manager is about to end: the session gets the other certificate, or has it.
+            return Ok(());
+        }
         self.shared.take_identity(new.clone()).await?;
         self.shared.again.notify_one();
         Ok(())
@@ -121,7 +126,13 @@ impl Shared {
             .run(move || written.save(&data_dir))
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))??;
+        let role = new.role();
         *lock(&self.identity) = Arc::new(new);
+        self.role.send_if_modified(|last| {
+            let is_new = *last != role;
+            *last = role;
+            is_new
+        });
         Ok(())
     }
 }

@@ -12,9 +12,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
+    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
+    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -66,9 +66,9 @@ impl NodeService for Fake {
         self.note(format!("join {}", body.remote_addr));
         Err(ApiError::conflict("This node is already part of a swarm."))
     }
-    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
+    async fn swarm_leave(&self, body: SwarmLeave) -> Answer<SwarmLeft> {
         self.note(format!("leave {}", body.force));
-        Ok(())
+        Ok(SwarmLeft::default())
     }
     async fn join_token(&self, role: Role) -> Answer<JoinToken> {
         self.absent(format!("token {role:?}"))
@@ -83,11 +83,7 @@ impl NodeService for Fake {
     async fn node(&self, reference: String) -> Answer<NodeRow> {
         self.absent(format!("node {reference}"))
     }
-    async fn node_update(
-        &self,
-        reference: String,
-        body: NodeUpdate,
-    ) -> Answer<weft_model::objects::Node> {
+    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
         self.absent(format!("update {reference} {:?}", body.availability))
     }
 

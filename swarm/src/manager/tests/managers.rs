@@ -3,6 +3,7 @@
 
 use tonic::Code;
 use weft_cluster::{Quorum, join as add_node};
+use weft_model::api::NodeUpdate;
 use weft_model::id::NodeId;
 use weft_model::objects::Reachability;
 
@@ -28,18 +29,18 @@ async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     (manager.unwrap(), dir)
 }
 
-fn named(name: &str) -> NetworkSpec {
+pub(super) fn named(name: &str) -> NetworkSpec {
     NetworkSpec {
         name: name.to_owned(),
         ..NetworkSpec::default()
     }
 }
 
-fn has(state: &ClusterState, name: &str) -> bool {
+pub(super) fn has(state: &ClusterState, name: &str) -> bool {
     state.networks.values().any(|n| n.spec.name == name)
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
     let waited = timeout(LIMIT, async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -92,7 +93,12 @@ async fn managers_share_the_state_and_outlive_the_first() {
         leader.quorum().reachable == 2
     })
     .await;
-    leader.remove_manager(&gone, false).await.unwrap();
+    let worker = NodeUpdate {
+        role: Some(Role::Worker),
+        ..NodeUpdate::default()
+    };
+    let demoted = leader.update_node(gone.as_str(), &worker).await.unwrap();
+    assert!(demoted.warnings[0].contains("two-manager configuration"));
     until("two managers are left", || leader.quorum().managers == 2).await;
     let rest = if leader.core.node == second.core.node {
         &third

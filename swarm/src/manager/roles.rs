@@ -1,0 +1,186 @@
+//! What a node is to the swarm, and where: its role, which the managers' log follows, and its address.
+//!
+//! A role that people change is a wish, stored first. Who is to be a worker leaves the log next, and
+//! has the certificate of one after that: until it is out, the others count on it. Whatever of this a
+//! leader does not finish, the next one does.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tonic::Status;
+use weft_cluster::{
+    CommandError, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
+};
+use weft_model::api::{NodeUpdate, NodeUpdated};
+use weft_model::id::NodeId;
+use weft_model::objects::{Node, Role};
+
+use super::Manager;
+use super::engine::Engine;
+
+/// How often the leader looks whether the log has members that are no managers any more.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Makes a node a manager or a worker; with what a person should know of the swarm after that.
+    /// A new manager joins the log by itself, with the certificate that it asks for now.
+    ///
+    /// # Errors
+    /// No such node, or the managers that stay would be no quorum: nothing changed. This manager does
+    /// not lead, or the log does not take it.
+    pub(super) async fn change_role(
+        &self,
+        reference: &str,
+        role: Role,
+    ) -> Result<(Node, Vec<String>), CommandError> {
+        let _one = self.roles.lock().await;
+        self.check_leads()?;
+        let before = self.state().find_node(reference)?.clone();
+        let id = &before.id;
+        if role == Role::Worker {
+            self.check_demotion(id)?;
+        }
+        let node = self
+            .run(|s, now, e| set_role(s, now, e, id.as_str(), role))
+            .await?;
+        let warning = (before.spec.role != role).then(|| self.role_warning());
+        if role == Role::Worker {
+            self.retire(id).await?;
+        }
+        let warnings = warning.flatten().map(str::to_owned);
+        Ok((node, warnings.into_iter().collect()))
+    }
+
+    /// What is wrong with as many managers as there are to be.
+    fn role_warning(&self) -> Option<&'static str> {
+        let state = self.state();
+        let nodes = state.nodes.values();
+        Quorum::warning_of(nodes.filter(|n| n.spec.role == Role::Manager).count())
+    }
+
+    /// Whether the log can do without a node.
+    fn check_demotion(&self, id: &NodeId) -> Result<(), CommandError> {
+        let members = self.raft.members();
+        match members.iter().find(|m| m.node == *id && m.votes) {
+            Some(member) => self.raft.quorum().check_removal(member.reachable),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a node out of the log.
+    async fn retire(&self, id: &NodeId) -> Result<(), CommandError> {
+        if !self.raft.has(id) {
+            return Ok(());
+        }
+        match self.raft.remove_member(id).await {
+            Ok(()) => {
+                tracing::info!(node = %id, "the node is out of the managers' log");
+                Ok(())
+            }
+            // It has removed itself, and another one leads already: that one sees to the rest.
+            Err(ProposeError::NotLeader { .. } | ProposeError::Undecided) if *id == self.node => {
+                Ok(())
+            }
+            Err(error) => Err(self.not_proposed(error)),
+        }
+    }
+
+    /// Members of the log whose nodes are workers, or are gone.
+    fn superfluous(&self) -> Vec<NodeId> {
+        let state = self.state();
+        let members = self.raft.members().into_iter().map(|member| member.node);
+        let is_manager = |id: &NodeId| {
+            let node = state.nodes.get(id);
+            node.is_some_and(|node| node.spec.role == Role::Manager)
+        };
+        members.filter(|id| !is_manager(id)).collect()
+    }
+
+    /// Finishes what an earlier leader has begun, while this manager leads.
+    pub(super) async fn members_loop(&self) {
+        loop {
+            sleep(LOOK).await;
+            if self.superfluous().is_empty() {
+                continue;
+            }
+            let _one = self.roles.lock().await;
+            for id in self.superfluous() {
+                let retired = match self.check_demotion(&id) {
+                    Ok(()) => self.retire(&id).await,
+                    Err(refused) => Err(refused),
+                };
+                if let Err(error) = retired {
+                    tracing::debug!(node = %id, %error, "the node is in the managers' log yet");
+                }
+            }
+        }
+    }
+
+    /// The role that a node is certified for.
+    ///
+    /// # Errors
+    /// It is to be a worker, and the log counts on it yet.
+    pub(super) fn role_to_certify(&self, node: &Node) -> Result<Role, Status> {
+        if node.spec.role == Role::Worker && self.raft.has(&node.id) {
+            return Err(Status::failed_precondition(format!(
+                "node {} is in the managers' log yet: it has the certificate of a worker when it is \
+                 out of it",
+                node.id
+            )));
+        }
+        Ok(node.spec.role)
+    }
+
+    /// Gives a node another address, in the log too.
+    async fn change_address(&self, id: &NodeId, addr: IpAddr) -> Result<Node, CommandError> {
+        let node = self
+            .run(|s, now, e| set_advertise_addr(s, now, e, id.as_str(), addr))
+            .await?;
+        let place = self.raft.members().into_iter().find(|m| m.node == *id);
+        if let Some(place) = place {
+            let addr = SocketAddr::new(addr, place.addr.port());
+            let moved = self.raft.move_member(id, addr).await;
+            moved.map_err(|error| self.not_proposed(error))?;
+        }
+        Ok(node)
+    }
+}
+
+impl Manager {
+    /// `weft node update`, `promote` and `demote`. The role changes last: what comes before it holds
+    /// also where that is refused.
+    ///
+    /// # Errors
+    /// No such node, an address that is not its own, a demotion that would lose the quorum, or the
+    /// log's.
+    pub async fn update_node(
+        &self,
+        reference: &str,
+        update: &NodeUpdate,
+    ) -> Result<NodeUpdated, CommandError> {
+        let core = &self.core;
+        core.check_leads()?;
+        let mut node = self.state().find_node(reference)?.clone();
+        let id = node.id.clone();
+        if let Some(availability) = update.availability {
+            node = core
+                .run(|s, now, e| set_availability(s, now, e, id.as_str(), availability))
+                .await?;
+        }
+        if let Some(addr) = update.advertise_addr {
+            node = core.change_address(&id, addr).await?;
+        }
+        let mut warnings = Vec::new();
+        if let Some(role) = update.role {
+            (node, warnings) = core.change_role(id.as_str(), role).await?;
+        }
+        Ok(NodeUpdated { node, warnings })
+    }
+
+    /// Whether this manager decides at present.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.core.check_leads().is_ok()
+    }
+}

@@ -1,0 +1,334 @@
+//! Nodes that become managers and workers again, whoever leads; managers that go on alone.
+
+use weft_cluster::Quorum;
+use weft_model::api::NodeUpdate;
+use weft_model::objects::Reachability;
+
+use super::managers::{has, named, until};
+use super::*;
+
+/// A node, with its manager while it is one.
+struct Member {
+    node: Node,
+    manager: Option<Manager>,
+    listen: SocketAddr,
+}
+
+/// An address that was free a moment ago.
+fn free() -> SocketAddr {
+    let free = std::net::TcpListener::bind(any_port()).unwrap();
+    free.local_addr().unwrap()
+}
+
+fn to(role: Role) -> NodeUpdate {
+    NodeUpdate {
+        role: Some(role),
+        ..NodeUpdate::default()
+    }
+}
+
+fn all_of(managers: usize) -> Quorum {
+    Quorum {
+        managers,
+        reachable: managers,
+    }
+}
+
+impl Member {
+    /// A worker that joins.
+    async fn join(manager: &Manager, name: &str) -> Self {
+        let (dir, listen) = (tempfile::tempdir().unwrap(), free());
+        let token = manager.join_token(Role::Worker).unwrap();
+        let mut params = join_params(dir.path(), name, &token.token, &token.manager_addr);
+        params.node.manager_addr = Some(listen);
+        params.listen = listen;
+        join(params).await.unwrap();
+        let (membership, identity) = Membership::load(dir.path()).unwrap().unwrap();
+        let node = Node::start(dir, identity, membership);
+        node.connected().await;
+        Self {
+            node,
+            manager: None,
+            listen,
+        }
+    }
+
+    async fn has_role(&self, role: Role) {
+        let mut roles = self.node.session.roles();
+        let changed = timeout(LIMIT, roles.wait_for(|r| *r == role)).await;
+        changed.expect("no certificate of that role").unwrap();
+    }
+
+    /// Does what an agent does with the certificate of a manager.
+    async fn begin(&mut self) {
+        self.begin_on(self.listen).await;
+    }
+
+    async fn begin_on(&mut self, listen: SocketAddr) {
+        self.has_role(Role::Manager).await;
+        let orders = self.node.orders(|_| true).await;
+        let managers = orders.shared.nodes.iter().filter_map(|n| n.manager_addr);
+        let others = managers.filter(|addr| *addr != self.listen);
+        let others = others.map(|addr| addr.to_string()).collect();
+        let config = ManagerConfig {
+            listen,
+            ..config(self.node.dir.path(), self.listen)
+        };
+        let identity = self.node.session.identity();
+        let manager = Manager::join(config, &identity, others).await.unwrap();
+        self.manager = Some(manager);
+    }
+
+    /// And with that of a worker.
+    async fn end(&mut self) {
+        self.has_role(Role::Worker).await;
+        self.manager.take().unwrap().stop().await;
+        Membership::forget_manager(self.node.dir.path()).unwrap();
+        self.node.connected().await;
+    }
+
+    fn manager(&self) -> &Manager {
+        self.manager.as_ref().unwrap()
+    }
+
+    /// A worker that was promoted, by `leader`.
+    async fn promoted(leader: &Manager, name: &str) -> Self {
+        let mut member = Self::join(leader, name).await;
+        leader.update_node(name, &to(Role::Manager)).await.unwrap();
+        member.begin().await;
+        member
+    }
+}
+
+/// The first of these that leads.
+async fn leading<'a>(managers: &[&'a Manager]) -> &'a Manager {
+    let found = timeout(LIMIT, async {
+        loop {
+            if let Some(leader) = managers.iter().find(|manager| manager.leads()) {
+                return *leader;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    found.await.expect("nobody leads")
+}
+
+fn files(dir: &Path) -> [bool; 2] {
+    [dir.join("raft.redb"), dir.join("certs/ca.key")].map(|path| path.exists())
+}
+
+fn shown(manager: &Manager, name: &str) -> Option<(bool, Reachability)> {
+    let status = manager.node(name).unwrap().node.manager_status;
+    status.map(|status| (status.leader, status.reachability))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trace() {
+    let (first, _node) = cluster().await;
+    let mut member = Member::join(&first, "w1").await;
+    let dir = member.node.dir.path().to_owned();
+    assert_eq!(shown(&first, "w1"), None);
+    for round in 0..2 {
+        let promoted = first.update_node("w1", &to(Role::Manager)).await.unwrap();
+        let [warning] = promoted.warnings.as_slice() else {
+            panic!("two managers warn once: {:?}", promoted.warnings);
+        };
+        assert!(warning.contains("provides no fault tolerance"), "{warning}");
+        member.begin().await;
+        until("both answer", || first.quorum() == all_of(2)).await;
+        assert_eq!(
+            shown(&first, "w1"),
+            Some((false, Reachability::Reachable)),
+            "round {round}"
+        );
+        assert_eq!(shown(&first, "m1"), Some((true, Reachability::Reachable)));
+        first
+            .create_network(named(&format!("n{round}")))
+            .await
+            .unwrap();
+        state(member.manager(), |s| has(s, &format!("n{round}"))).await;
+        assert_eq!(files(&dir), [true, true]);
+
+        let demoted = first.update_node("w1", &to(Role::Worker)).await.unwrap();
+        assert_eq!(demoted.warnings, [""; 0]);
+        assert_eq!(
+            first.quorum(),
+            all_of(1),
+            "out of the log before the answer"
+        );
+        member.end().await;
+        assert_eq!(files(&dir), [false, false]);
+        assert_eq!(shown(&first, "w1"), None);
+    }
+    assert_eq!(health(&first.state(), "w1"), NodeState::Ready);
+    let error = first
+        .update_node("m1", &to(Role::Worker))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("attempting to demote the last manager of the swarm"),
+        "{error}"
+    );
+    let role = first.node("m1").unwrap().node.spec.role;
+    assert_eq!(role, Role::Manager, "nothing changed");
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_demoted_and_another_one_leads() {
+    let (first, node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    let third = Member::promoted(&first, "w2").await;
+    until("three answer", || first.quorum() == all_of(3)).await;
+    // It looks for the next leader there.
+    let reached = |o: &Assignment| o.shared.nodes.iter().all(|n| n.manager_addr.is_some());
+    node.orders(reached).await;
+    node.session.resign().await.unwrap();
+    let leader = leading(&[second.manager(), third.manager()]).await;
+    state(leader, |s| {
+        s.find_node("m1").unwrap().spec.role == Role::Worker
+    })
+    .await;
+    assert_eq!(leader.quorum().managers, 2);
+    let mut roles = node.session.roles();
+    let demoted = timeout(LIMIT, roles.wait_for(|r| *r == Role::Worker)).await;
+    demoted.expect("the new leader certifies a worker").unwrap();
+    first.stop().await;
+    node.connected().await;
+    node.session.leave(Farewell::Left).await.unwrap();
+    assert_eq!(shown(leader, "m1"), None);
+    leader.remove_node("m1", false).await.unwrap();
+    leader.create_network(named("after")).await.unwrap();
+    for member in [&second, &third] {
+        state(member.manager(), |s| has(s, "after")).await;
+    }
+    for member in [second, third] {
+        member.manager().stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_lose_the_quorum_is_refused() {
+    let (first, node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    let third = Member::promoted(&first, "w2").await;
+    until("three answer", || first.quorum() == all_of(3)).await;
+    assert_eq!(node.session.count_managers().await.unwrap(), all_of(3));
+    third.manager().stop().await;
+    until("one is missed", || first.quorum().reachable == 2).await;
+    assert_eq!(
+        shown(&first, "w2"),
+        Some((false, Reachability::Unreachable))
+    );
+    let error = first
+        .update_node("w1", &to(Role::Worker))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("loss of quorum"), "{error}");
+    let error = second.node.session.resign().await.unwrap_err();
+    assert!(error.message.contains("loss of quorum"), "{error}");
+    for name in ["w1", "w2"] {
+        let error = first.remove_node(name, true).await.unwrap_err();
+        assert!(error.message.contains("must be demoted"), "{error}");
+    }
+    assert_eq!(first.quorum().managers, 3, "nothing changed");
+    // The one that is lost first, as the text says; then the other one.
+    for name in ["w2", "w1"] {
+        first.update_node(name, &to(Role::Worker)).await.unwrap();
+    }
+    assert_eq!(first.quorum(), all_of(1));
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_survivor_goes_on_with_everything() {
+    let (first, _node) = cluster().await;
+    let mut second = Member::promoted(&first, "w1").await;
+    let third = Member::promoted(&first, "w2").await;
+    first.create_network(named("back")).await.unwrap();
+    first.create_service(service("web", 2)).await.unwrap();
+    state(second.manager(), |s| {
+        has(s, "back") && s.find_service("web").is_ok() && s.tasks.len() == 2
+    })
+    .await;
+    let tasks = second.manager().state().tasks.len();
+    first.stop().await;
+    third.manager().stop().await;
+    until("nobody leads", || !second.manager().leads()).await;
+    second.manager.take().unwrap().stop().await;
+
+    let listen = free();
+    let config = config(second.node.dir.path(), listen);
+    let identity = second.node.session.identity();
+    let alone = Manager::open_alone(config, &identity).await.unwrap();
+    assert!(alone.leads());
+    assert_eq!(alone.quorum(), all_of(1));
+    let state = alone.state();
+    assert!(has(&state, "back") && state.find_service("web").is_ok());
+    assert!(state.tasks.len() >= tasks);
+    for (name, status) in [
+        ("m1", None),
+        ("w1", Some((true, Reachability::Reachable))),
+        ("w2", None),
+    ] {
+        assert_eq!(shown(&alone, name), status, "{name}");
+    }
+    for lost in ["m1", "w2"] {
+        assert_eq!(health(&state, lost), NodeState::Down);
+        assert_eq!(state.find_node(lost).unwrap().spec.role, Role::Worker);
+    }
+    alone.create_network(named("after")).await.unwrap();
+    alone.remove_node("m1", false).await.unwrap();
+    assert_eq!(alone.node("w1").unwrap().node.manager_addr(), Some(listen));
+    alone.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_leader_finishes_a_demotion() {
+    let (first, _node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    until("both answer", || first.quorum() == all_of(2)).await;
+    // As of a leader that was lost between the two steps.
+    let wish = |s: &ClusterState, now, e: &mut Entropy| {
+        let planned = weft_cluster::set_role(s, now, e, "w1", Role::Worker)?;
+        Ok::<_, CommandError>(planned.changes)
+    };
+    first.core.change(wish).await.unwrap();
+    until("it is out of the log", || first.quorum() == all_of(1)).await;
+    second.has_role(Role::Worker).await;
+    second.manager().stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_moves_to_another_address_without_joining_anew() {
+    let (first, _node) = cluster().await;
+    let mut second = Member::join(&first, "w1").await;
+    first.update_node("w1", &to(Role::Manager)).await.unwrap();
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, second.listen.port()));
+    second.begin_on(everywhere).await;
+    until("both answer", || first.quorum() == all_of(2)).await;
+    let told = |s: &ClusterState| s.find_node("w1").unwrap().manager_addr().is_some();
+    state(&first, told).await;
+    let addr: IpAddr = "127.0.0.9".parse().unwrap();
+    let update = NodeUpdate {
+        advertise_addr: Some(addr),
+        ..NodeUpdate::default()
+    };
+    let moved = first.update_node("w1", &update).await.unwrap().node;
+    let there = SocketAddr::new(addr, second.listen.port());
+    assert_eq!(moved.status.addr, addr);
+    assert_eq!(moved.manager_addr(), Some(there));
+    let seen = first.managers().into_iter().find(|m| m.node == moved.id);
+    assert_eq!(seen.unwrap().addr, there);
+    first.create_network(named("back")).await.unwrap();
+    state(second.manager(), |s| has(s, "back")).await;
+    until("it answers there", || first.quorum() == all_of(2)).await;
+    // What its node says before it has heard of that does not take it back.
+    let orders = second.node.orders(|o| o.own.node.status.addr == addr).await;
+    assert_eq!(orders.own.node.spec.advertise_addr, Some(addr));
+    second.manager().stop().await;
+    first.stop().await;
+}
