@@ -14,6 +14,7 @@ use crate::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
+use crate::sealing::KEY_FILE;
 
 const FILE: &str = "swarm.json";
 /// Desired state: managers only.
@@ -135,6 +136,7 @@ impl Membership {
             certs.join(NODE_FILE),
             certs.join(ROOT_FILE),
             certs.join(ROOT_KEY_FILE),
+            certs.join(KEY_FILE),
             data_dir.join(FILE),
             data_dir.join(ASSIGNMENT_FILE),
             data_dir.join(SHARED_FILE),

@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
+    PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate,
+    TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -66,6 +67,7 @@ impl NodeService for Fake {
             node_id: "n".into(),
             worker_token: "SWMTKN-1-a-b".into(),
             manager_addr: "192.0.2.1:2377".into(),
+            unlock_key: None,
         })
     }
     async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
@@ -81,6 +83,35 @@ impl NodeService for Fake {
     }
     async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
         self.absent(format!("rotate {role:?}"))
+    }
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<()> {
+        self.note(format!("swarm update {:?}", body.autolock));
+        Ok(())
+    }
+    async fn swarm_unlock(&self, body: SwarmUnlock) -> Answer<()> {
+        self.note(format!("unlock {}", body.unlock_key));
+        Ok(())
+    }
+    async fn unlock_key(&self) -> Answer<UnlockKeyReply> {
+        self.note("unlock key");
+        Ok(UnlockKeyReply::default())
+    }
+    async fn rotate_unlock_key(&self) -> Answer<UnlockKeyReply> {
+        self.absent("rotate unlock key")
+    }
+    async fn swarm_backup(&self) -> Answer<Bytes> {
+        self.note("backup");
+        Ok(Bytes::from_static(b"a backup"))
+    }
+    async fn swarm_restore(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> Answer<SwarmRestoreReply> {
+        let (addr, key) = (query.advertise_addr, unlock_key);
+        self.note(format!("restore {addr:?} {} {key:?}", backup.len()));
+        Err(ApiError::bad_request("the backup is damaged"))
     }
     async fn nodes(&self) -> Answer<Vec<NodeRow>> {
         self.note("nodes");
@@ -291,6 +322,36 @@ async fn every_route_reaches_its_method() {
             &json!({"Force": true}),
             200,
             "leave true",
+        ),
+        (
+            "POST",
+            "/v1/swarm/update",
+            &json!({"AutoLockManagers": true}),
+            200,
+            "swarm update Some(true)",
+        ),
+        (
+            "POST",
+            "/v1/swarm/unlock",
+            &json!({"UnlockKey": "k"}),
+            200,
+            "unlock k",
+        ),
+        ("GET", "/v1/swarm/unlock-key", &none, 200, "unlock key"),
+        (
+            "POST",
+            "/v1/swarm/unlock-key/rotate",
+            &none,
+            503,
+            "rotate unlock key",
+        ),
+        ("GET", "/v1/swarm/backup", &none, 200, "backup"),
+        (
+            "POST",
+            "/v1/swarm/restore?advertise_addr=eth0",
+            &none,
+            400,
+            "restore Some(\"eth0\") 2 None",
         ),
         ("GET", "/v1/swarm/token/worker", &none, 503, "token Worker"),
         (

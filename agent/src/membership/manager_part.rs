@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_cluster::CommandError;
 use weft_model::objects::Role;
-use weft_swarm::{Identity, Manager, ManagerConfig};
+use weft_swarm::{Identity, LOCKED, Manager, ManagerConfig};
 
 use crate::parts::handles::Handles;
 
@@ -20,6 +20,12 @@ const REOPEN_MAX: Duration = Duration::from_secs(30);
 
 /// Subject of the warning.
 const SUBJECT: &str = "manager";
+
+/// The manager of this node waits for the unlock key. What runs goes on by the last orders.
+pub(super) fn wait_for_key(handles: &Handles) {
+    handles.manager.set_off(LOCKED.to_owned());
+    handles.warnings.set(SUBJECT, LOCKED.to_owned());
+}
 
 /// Opens the manager; where that fails the node is without one, says so, and tries again until
 /// `stop` is true: state may be restored, a port become free, a disk get room. The task that does

@@ -5,17 +5,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, RwLock};
-use weft_cluster::NodeDescription;
-use weft_model::api::{SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave};
+use weft_cluster::{CommandError, NodeDescription, UnlockKey};
+use weft_model::api::{
+    RestoreQuery, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmRestoreReply,
+};
 use weft_model::objects::{Protocol, Role};
 use weft_swarm::{
-    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, Timing, join,
+    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, RestoreParams,
+    Timing, join,
 };
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
+use super::manager_part;
 use super::swarm_node::{Surroundings, SwarmNode};
 use crate::api::ApiError;
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::data_format;
 use crate::published::owner;
@@ -145,9 +151,11 @@ impl Slot {
                 default_address_pools: body.default_addr_pool,
                 subnet_prefix_len: body.default_addr_pool_mask_length,
                 data_path_port: body.data_path_port,
+                autolock: body.autolock,
             },
         )
         .await?;
+        let unlock_key = manager.unlock_key().map(|key| key.to_text().to_string());
         let token = manager.join_token(Role::Worker)?;
         let node_id = identity.node_id().clone();
         let member = self.enter(membership, identity, Some(manager)).await?;
@@ -157,7 +165,80 @@ impl Slot {
             node_id,
             worker_token: token.token,
             manager_addr: token.manager_addr,
+            unlock_key,
         })
+    }
+
+    /// `weft swarm restore`. Nothing is left behind when it fails.
+    pub(crate) async fn restore_backup(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> Result<SwarmRestoreReply, ApiError> {
+        let mut held = self.transition.lock().await;
+        if self.member.read().await.is_some() {
+            return Err(already_member());
+        }
+        let unlock_key = unlock_key.map(|key| parse_key(&key)).transpose()?;
+        let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
+        let addresses = Self::addresses(
+            query.advertise_addr.as_deref(),
+            query.listen_addr.as_deref(),
+            query.data_path_addr.as_deref(),
+        )?;
+        let (manager, identity, membership) = Manager::restore(
+            self.manager_config(addresses.listen, addresses.control()),
+            RestoreParams {
+                backup,
+                unlock_key,
+                node: self.describe(&addresses),
+            },
+        )
+        .await?;
+        let token = manager.join_token(Role::Worker)?;
+        let state = manager.state();
+        let node_id = identity.node_id().clone();
+        let member = self.enter(membership, identity, Some(manager)).await?;
+        *held = Some(lock);
+        *self.member.write().await = Some(member);
+        let others = state.nodes.values().filter(|node| node.id != node_id);
+        Ok(SwarmRestoreReply {
+            nodes: others.count(),
+            networks: state.networks.values().count(),
+            services: state.services.values().count(),
+            node_id,
+            worker_token: token.token,
+            manager_addr: token.manager_addr,
+        })
+    }
+
+    /// `weft swarm unlock`: the manager of this node opens, as after any start.
+    pub(crate) async fn unlock(&self, key: &str) -> Result<(), ApiError> {
+        let _one = self.transition.lock().await;
+        let member = self.need().await?;
+        if !member.handles.session.identity().is_locked() {
+            return Err(ApiError::conflict("swarm is not locked"));
+        }
+        let (key, data_dir) = (parse_key(key)?, self.around.config.data_dir.clone());
+        let identity = blocking(move || Identity::unlock(&data_dir, &key)).await?;
+        let identity = identity.map_err(CommandError::from)?;
+        member.handles.session.adopt(&identity).await?;
+        self.open_again(&member, identity).await;
+        Ok(())
+    }
+
+    /// Opens the manager of a node that is one.
+    async fn open_again(&self, member: &SwarmNode, identity: Identity) {
+        let membership = &member.handles.membership;
+        let is_manager = identity.role() == Role::Manager;
+        let listen = is_manager.then_some(membership.listen).flatten();
+        let advertise = membership.node.manager_addr.or(listen);
+        if let (Some(listen), Some(advertise)) = (listen, advertise) {
+            let config = self.manager_config(listen, advertise);
+            member.open_manager(config, identity).await;
+        }
     }
 
     /// `weft swarm join`. Nothing is left behind when it fails.
@@ -245,15 +326,12 @@ impl Slot {
         membership: Membership,
         identity: Identity,
     ) -> anyhow::Result<Arc<SwarmNode>> {
-        let listen = (identity.role() == Role::Manager)
-            .then_some(membership.listen)
-            .flatten();
-        let advertise = membership.node.manager_addr.or(listen);
         let around = self.around.clone();
         let member = SwarmNode::start(around, membership, identity.clone(), None).await?;
-        if let (Some(listen), Some(advertise)) = (listen, advertise) {
-            let config = self.manager_config(listen, advertise);
-            member.open_manager(config, identity).await;
+        if identity.is_locked() {
+            manager_part::wait_for_key(&member.handles);
+        } else {
+            self.open_again(&member, identity).await;
         }
         Ok(member)
     }
@@ -262,6 +340,11 @@ impl Slot {
     pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<(), ApiError> {
         let mut held = self.transition.lock().await;
         let member = self.need().await?;
+        if member.handles.session.identity().is_locked() && !body.force {
+            return Err(ApiError::unavailable(
+                "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.",
+            ));
+        }
         if member.handles.session.identity().role() == Role::Manager && !body.force {
             return Err(ApiError::unavailable(
                 "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
@@ -310,6 +393,11 @@ impl From<NetnsLockError> for ApiError {
             error => Self::internal(error.to_string()),
         }
     }
+}
+
+fn parse_key(text: &str) -> Result<UnlockKey, ApiError> {
+    let parsed: Result<UnlockKey, _> = text.parse();
+    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn not_member() -> ApiError {

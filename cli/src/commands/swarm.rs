@@ -1,5 +1,8 @@
 //! `weft swarm …`
 
+mod backup;
+mod lock;
+
 use std::process::ExitCode;
 
 use weft_client::Client;
@@ -18,6 +21,11 @@ pub(super) async fn run(
         SwarmCommand::Init(args) => init(client, args, out).await?,
         SwarmCommand::Join(args) => join(client, args, out).await?,
         SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
+        SwarmCommand::Update(args) => lock::update(client, &args, out).await?,
+        SwarmCommand::Unlock => lock::unlock(client).await?,
+        SwarmCommand::UnlockKey(args) => lock::unlock_key(client, &args, out).await?,
+        SwarmCommand::Backup { file, force } => backup::backup(client, &file, force, out).await?,
+        SwarmCommand::Restore(args) => backup::restore(client, args, out).await?,
         SwarmCommand::Leave { force } => {
             client
                 .post_done("/v1/swarm/leave", &api::SwarmLeave { force })
@@ -36,6 +44,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         data_path_port: args.data_path_port,
         default_addr_pool: args.default_addr_pool,
         default_addr_pool_mask_length: args.default_addr_pool_mask_length,
+        autolock: args.autolock,
     };
     let reply: api::SwarmInitReply = client.post("/v1/swarm/init", &request).await?;
     out.line(&format!(
@@ -47,6 +56,9 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         &reply.worker_token,
         &reply.manager_addr,
     ))?;
+    if let Some(key) = &reply.unlock_key {
+        out.line(&lock::how_to_unlock(key))?;
+    }
     Ok(())
 }
 

@@ -1,19 +1,23 @@
 //! What people and nodes may ask for. Every command reads a state and returns changes, or says
 //! why not and changes nothing.
 
+mod autolock;
 mod endpoint;
 mod network;
 mod node;
+mod restore;
 mod service;
 mod swarm;
 mod task;
 
+pub use autolock::{rotate_unlock_key, set_autolock};
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{
     NodeDescription, join, leave_node, note_certificate, remove_node, set_availability,
     set_impaired, set_node_state, update_node,
 };
+pub use restore::restore;
 pub use service::{
     MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,
 };

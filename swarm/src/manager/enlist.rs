@@ -9,15 +9,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::Channel;
-use weft_cluster::CommandError;
+use weft_cluster::{CommandError, UnlockKey};
 use zeroize::Zeroizing;
 
 use super::ca::Authority;
+use super::lock;
 use crate::convert::from_status;
 use crate::identity::Identity;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{EnlistRequest, RootKeyRequest};
 use crate::raft::RaftStore;
+use crate::sealing::SecretKey;
 use crate::tls::{connect, member_config, with_port};
 
 /// Between two rounds of asking: the first pause, and the longest.
@@ -30,31 +32,42 @@ async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, Co
     Ok(RaftClient::new(channel))
 }
 
-async fn root_key(manager: &str, own: &Identity) -> Result<Zeroizing<String>, CommandError> {
+/// The root's key, and the one that managers lock their disks with, where they do.
+async fn root_key(
+    manager: &str,
+    own: &Identity,
+) -> Result<(Zeroizing<String>, Option<UnlockKey>), CommandError> {
     let asked = client(manager, own)
         .await?
         .root_key(RootKeyRequest {})
         .await;
-    let answer = asked.map_err(|status| from_status(&status))?;
-    Ok(Zeroizing::new(answer.into_inner().key_pem))
+    let answer = asked.map_err(|status| from_status(&status))?.into_inner();
+    let unlock = Zeroizing::new(answer.unlock_key);
+    let unlock = <[u8; 32]>::try_from(unlock.as_slice()).ok();
+    Ok((
+        Zeroizing::new(answer.key_pem),
+        unlock.map(UnlockKey::from_bytes),
+    ))
 }
 
-/// The authority of a data directory, or that of the first manager that tells its key; then it is
+/// The authority of a data directory whose key is sealed by `seal`, or that of the first manager that tells its key; then it is
 /// kept.
 pub(super) async fn authority(
     data_dir: &Path,
+    seal: &SecretKey,
     managers: &[String],
     own: &Identity,
 ) -> Result<Authority, CommandError> {
-    if let Ok(authority) = Authority::load(data_dir) {
+    if let Ok(authority) = Authority::load(data_dir, seal) {
         return Ok(authority);
     }
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
         match root_key(manager, own).await {
-            Ok(key) => {
+            Ok((key, unlock)) => {
                 let authority = Authority::new(own.root_pem().to_owned(), key)?;
-                authority.save(data_dir)?;
+                lock::found(data_dir, 0, seal, unlock.as_ref())?;
+                authority.save(data_dir, seal)?;
                 return Ok(authority);
             }
             Err(error) => refused = error,

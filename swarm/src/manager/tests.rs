@@ -87,6 +87,7 @@ fn params(name: &str) -> InitParams {
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
         data_path_port: None,
+        autolock: false,
     }
 }
 
@@ -711,7 +712,7 @@ async fn bad_starts_leave_nothing_and_say_why() {
         .unwrap();
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(manager.identities(), Arc::clone(&links));
-    let setup = Setup::on_disk(path.clone(), links);
+    let setup = Setup::on_disk(path.clone(), SecretKey::draw(), links);
     let second = RaftStore::open(setup, Start::Again, dialer).await;
     let second = second.unwrap_err();
     assert!(matches!(second, StoreError::Busy { .. }), "{second}");
