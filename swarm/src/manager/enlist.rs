@@ -32,11 +32,16 @@ async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, Co
     Ok(RaftClient::new(channel))
 }
 
-/// The root's key, and the one that managers lock their disks with, where they do.
-async fn root_key(
-    manager: &str,
-    own: &Identity,
-) -> Result<(Zeroizing<String>, Option<UnlockKey>), CommandError> {
+/// What a manager tells a new one.
+struct Told {
+    root_key: Zeroizing<String>,
+    /// What managers lock their disks with, where they do.
+    unlock: Option<UnlockKey>,
+    /// Version of the state that says so.
+    version: u64,
+}
+
+async fn root_key(manager: &str, own: &Identity) -> Result<Told, CommandError> {
     let asked = client(manager, own)
         .await?
         .root_key(RootKeyRequest {})
@@ -44,14 +49,15 @@ async fn root_key(
     let answer = asked.map_err(|status| from_status(&status))?.into_inner();
     let unlock = Zeroizing::new(answer.unlock_key);
     let unlock = <[u8; 32]>::try_from(unlock.as_slice()).ok();
-    Ok((
-        Zeroizing::new(answer.key_pem),
-        unlock.map(UnlockKey::from_bytes),
-    ))
+    Ok(Told {
+        root_key: Zeroizing::new(answer.key_pem),
+        unlock: unlock.map(UnlockKey::from_bytes),
+        version: answer.state_version,
+    })
 }
 
-/// The authority of a data directory whose key is sealed by `seal`, or that of the first manager that tells its key; then it is
-/// kept.
+/// The authority of a data directory whose key is sealed by `seal`, or that of the first manager that
+/// tells its key; then it is kept.
 pub(super) async fn authority(
     data_dir: &Path,
     seal: &SecretKey,
@@ -64,9 +70,10 @@ pub(super) async fn authority(
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
         match root_key(manager, own).await {
-            Ok((key, unlock)) => {
-                let authority = Authority::new(own.root_pem().to_owned(), key)?;
-                lock::found(data_dir, 0, seal, unlock.as_ref())?;
+            Ok(told) => {
+                let authority = Authority::new(own.root_pem().to_owned(), told.root_key)?;
+                // While the log comes in, this manager sees states of before.
+                lock::found(data_dir, told.version, seal, told.unlock.as_ref())?;
                 authority.save(data_dir, seal)?;
                 return Ok(authority);
             }

@@ -138,6 +138,7 @@ impl Raft for RaftRpc {
         Ok(Response::new(RootKeyResponse {
             key_pem: self.core.authority.key_pem().to_owned(),
             unlock_key: unlock.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
+            state_version: state.version,
         }))
     }
 

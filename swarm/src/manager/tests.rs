@@ -1,5 +1,7 @@
 //! Managers and nodes over real sockets on the loopback, with short periods.
 
+mod autolock;
+mod backups;
 mod certificates;
 mod door;
 mod leadership;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_cluster::{Attach, ErrorKind, HostRoute};
+use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
     ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Service,

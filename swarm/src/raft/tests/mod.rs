@@ -6,6 +6,7 @@ mod faults;
 mod network;
 mod platter;
 mod restart;
+mod restored;
 mod suite;
 
 use std::net::{Ipv4Addr, SocketAddr};
