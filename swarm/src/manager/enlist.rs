@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 use super::ca::Authority;
 use super::lock;
 use crate::convert::from_status;
-use crate::identity::Identity;
+use crate::identity::{Identity, remove_file};
+use crate::membership::STORE_FILE;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{EnlistRequest, RootKeyRequest};
 use crate::raft::RaftStore;
@@ -56,31 +57,48 @@ async fn root_key(manager: &str, own: &Identity) -> Result<Told, CommandError> {
     })
 }
 
-/// The authority of a data directory whose key is sealed by `seal`, or that of the first manager that
+/// The authority of a data directory with the key that seals it, or that of the first manager that
 /// tells its key; then it is kept.
 pub(super) async fn authority(
     data_dir: &Path,
-    seal: &SecretKey,
     managers: &[String],
     own: &Identity,
-) -> Result<Authority, CommandError> {
-    if let Ok(authority) = Authority::load(data_dir, seal) {
-        return Ok(authority);
+) -> Result<(Authority, SecretKey), CommandError> {
+    if let Some(key) = lock::left_key(data_dir, own, None)?
+        && let Ok(authority) = Authority::load(data_dir, &key)
+    {
+        return Ok((authority, key));
     }
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
         match root_key(manager, own).await {
-            Ok(told) => {
-                let authority = Authority::new(own.root_pem().to_owned(), told.root_key)?;
-                // While the log comes in, this manager sees states of before.
-                lock::found(data_dir, told.version, seal, told.unlock.as_ref())?;
-                authority.save(data_dir, seal)?;
-                return Ok(authority);
-            }
+            Ok(told) => return keep(data_dir, own, told),
             Err(error) => refused = error,
         }
     }
     Err(refused)
+}
+
+/// Writes what a manager told, sealed.
+fn keep(
+    data_dir: &Path,
+    own: &Identity,
+    told: Told,
+) -> Result<(Authority, SecretKey), CommandError> {
+    let authority = Authority::new(own.root_pem().to_owned(), told.root_key)?;
+    let unlock = told.unlock.as_ref();
+    let key = match lock::left_key(data_dir, own, unlock)? {
+        Some(key) => key,
+        None => {
+            // Whatever log an attempt before this one has begun, nobody opens it any more.
+            remove_file(&data_dir.join(STORE_FILE))?;
+            SecretKey::draw()
+        }
+    };
+    // While the log comes in, this manager sees states of before.
+    lock::found(data_dir, told.version, &key, unlock)?;
+    authority.save(data_dir, &key)?;
+    Ok((authority, key))
 }
 
 async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {

@@ -44,6 +44,26 @@ pub(super) fn found(
     Ok(KeyFile::write(&dir.join(KEY_FILE), follows, key, unlock)?)
 }
 
+/// The key of the disk of a node that was made a manager, as far as it is to be had: an attempt before
+/// this one may have left it in its file.
+///
+/// # Errors
+/// The manager is locked and has its state already, or the file cannot be read.
+pub(super) fn left_key(
+    data_dir: &Path,
+    identity: &Identity,
+    unlock: Option<&UnlockKey>,
+) -> Result<Option<SecretKey>, IdentityError> {
+    if let Some(key) = identity.data_key()? {
+        return Ok(Some(key.clone()));
+    }
+    let Some(file) = KeyFile::read(&certificate_dir(data_dir).join(KEY_FILE))? else {
+        return Ok(None);
+    };
+    let unlocked = unlock.and_then(|unlock| file.unlock(unlock).ok());
+    Ok(file.clear().cloned().or(unlocked))
+}
+
 /// The key of the disk of a manager that was one before.
 ///
 /// # Errors

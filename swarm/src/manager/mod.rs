@@ -307,9 +307,7 @@ impl Manager {
         managers: Vec<String>,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let key = identity.data_key()?.cloned();
-        let key = key.unwrap_or_else(SecretKey::draw);
-        let authority = authority(&config.data_dir, &key, &managers, identity).await?;
+        let (authority, key) = authority(&config.data_dir, &managers, identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
