@@ -34,7 +34,7 @@ impl Drop for Silenced {
 /// and does not show what is typed.
 ///
 /// # Errors
-/// Input that cannot be read, is no text, or ends in the middle of nowhere after 4,096 bytes.
+/// Input that cannot be read, is no text, or has no line end within 4,096 bytes.
 pub fn read_secret(prompt: &str) -> io::Result<String> {
     let input = io::stdin();
     if !input.is_terminal() {

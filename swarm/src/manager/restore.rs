@@ -101,7 +101,15 @@ impl Manager {
         let identity = Identity::clone(&own.borrow());
         let listener = (listener, local_addr, advertise);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, backup.authority, own)?;
+        let data_dir = config.data_dir.clone();
+        let served = Self::serve(desired, store, config, listener, backup.authority, own);
+        let manager = match served {
+            Ok(manager) => manager,
+            Err(error) => {
+                Membership::forget(&data_dir)?;
+                return Err(error);
+            }
+        };
         Ok((manager, identity, membership))
     }
 

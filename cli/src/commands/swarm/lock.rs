@@ -10,12 +10,12 @@ use crate::output::Printer;
 
 const KEY: &str = "/v1/swarm/unlock-key";
 
-/// The key and what it is for, in docker's frame, ending in a line feed.
+/// The key and what it is for, in docker's frame.
 pub(super) fn how_to_unlock(key: &str) -> String {
     format!(
         "To unlock a swarm manager after it restarts, run the `weft swarm unlock`\ncommand and \
          provide the following key:\n\n    {key}\n\nRemember to store this key in a password \
-         manager, since without it you\nwill not be able to restart the manager.\n"
+         manager, since without it you\nwill not be able to restart the manager."
     )
 }
 
