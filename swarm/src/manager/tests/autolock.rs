@@ -4,22 +4,26 @@
 use super::managers::beside;
 use super::*;
 use crate::identity::{LOCKED, certificate_dir};
-use crate::sealing::KEY_FILE;
+use crate::sealing::{KEY_FILE, KeyFile};
 
 fn loaded(dir: &Path) -> Identity {
     Membership::load(dir).unwrap().unwrap().1
 }
 
+fn key_file(dir: &Path) -> KeyFile {
+    let file = KeyFile::read(&certificate_dir(dir).join(KEY_FILE)).unwrap();
+    file.expect("a manager has one")
+}
+
 fn is_clear(dir: &Path) -> bool {
-    let text = std::fs::read_to_string(certificate_dir(dir).join(KEY_FILE)).unwrap();
-    text.contains("clear")
+    key_file(dir).clear().is_some()
 }
 
 /// Waits until the files of a manager say so.
 async fn until_locked(dir: &Path, by: Option<&UnlockKey>) {
     let is_so = || match by {
-        Some(key) => Identity::unlock(dir, key).is_ok(),
-        None => !loaded(dir).is_locked(),
+        Some(key) => key_file(dir).unlock(key).is_ok(),
+        None => is_clear(dir),
     };
     let waited = timeout(LIMIT, async {
         while !is_so() {
@@ -96,15 +100,13 @@ async fn all_managers_follow_the_key_of_the_swarm() {
     assert_ne!(newer, key);
     for dir in [node.dir.path(), second_dir.path()] {
         until_locked(dir, Some(&newer)).await;
-        assert!(
-            Identity::unlock(dir, &key).is_err(),
-            "the old one is no good"
-        );
+        let old = key_file(dir).unlock(&key);
+        assert!(old.is_err(), "the old one is no good");
     }
     first.set_autolock(false).await.unwrap();
     for dir in [node.dir.path(), second_dir.path()] {
         until_locked(dir, None).await;
-        let error = Identity::unlock(dir, &newer).unwrap_err();
+        let error = key_file(dir).unlock(&newer).unwrap_err();
         assert_eq!(error.to_string(), "swarm is not locked");
     }
     let error = first.rotate_unlock_key().await.unwrap_err();
