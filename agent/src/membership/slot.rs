@@ -226,7 +226,10 @@ impl Slot {
         let identity = identity.map_err(CommandError::from)?;
         member.handles.session.adopt(&identity).await?;
         self.open_again(&member, identity).await;
-        Ok(())
+        let is_on = member.handles.manager.is_on();
+        is_on.map_err(|error| {
+            ApiError::unavailable(format!("The key is right, but {}", error.message))
+        })
     }
 
     /// Opens the manager of a node that is one.
