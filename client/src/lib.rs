@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use weft_model::api::{ErrorBody, MAX_REQUEST};
+use weft_model::backup::MAX_BACKUP;
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -121,6 +122,33 @@ impl Client {
         self.send(Method::DELETE, path, body.into()).await.map(drop)
     }
 
+    /// POST of a file of at most [`MAX_BACKUP`] bytes, with these headers besides.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        file: Bytes,
+    ) -> anyhow::Result<T> {
+        if file.len() > MAX_BACKUP {
+            bail!(
+                "the file has {} bytes, and weftd takes {MAX_BACKUP} at most; nothing was sent",
+                file.len()
+            );
+        }
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("host", "weftd")
+            .header("content-type", "application/octet-stream");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        decode(path, &self.exchange(request.body(Full::new(file))?).await?)
+    }
+
     async fn connect(&self) -> anyhow::Result<UnixStream> {
         UnixStream::connect(&self.socket).await.map_err(|e| {
             let reason = match e.kind() {
@@ -176,16 +204,20 @@ impl Client {
                 body.len()
             );
         }
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "weftd")
+            .header("content-type", "application/json")
+            .body(Full::new(body))?;
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
         let stream = self.connect().await?;
         let exchange = async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", "weftd")
-                .header("content-type", "application/json")
-                .body(Full::new(body))?;
             let answer = async {
                 let answer = sender.send_request(request).await?;
                 let status = answer.status();

@@ -41,6 +41,7 @@ mod store;
 mod subnets;
 mod table;
 mod token;
+mod unlock_key;
 mod vitals;
 mod waits;
 
@@ -52,9 +53,9 @@ pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
     go_on_alone, init_cluster, join, leave_node, note_certificate, remove_network, remove_node,
-    remove_peer, remove_service, role_of_secret, rotate_token, scale_service, set_advertise_addr,
-    set_availability, set_impaired, set_node_state, set_role, still_a_manager, update_node,
-    update_service, update_task_status,
+    remove_peer, remove_service, restore, role_of_secret, rotate_token, rotate_unlock_key,
+    scale_service, set_advertise_addr, set_autolock, set_availability, set_impaired,
+    set_node_state, set_role, still_a_manager, update_node, update_service, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
@@ -72,5 +73,6 @@ pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
+pub use unlock_key::{ParseUnlockKeyError, UnlockKey};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
 pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};

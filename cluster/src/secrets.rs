@@ -5,7 +5,10 @@ use weft_model::assignment::GossipKey;
 use weft_model::objects::Role;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// What must stay between managers: join secrets and gossip keys. Never logged.
+use super::unlock_key::UnlockKey;
+
+/// What must stay between managers: join secrets, gossip keys, the key that unlocks
+/// managers. Never logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Secrets {
     /// Last part of the worker join token.
@@ -17,6 +20,9 @@ pub struct Secrets {
     /// Where their rotation is.
     #[serde(default)]
     pub gossip_ring: RingState,
+    /// What managers lock their disks with; nothing where they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock_key: Option<UnlockKey>,
 }
 
 impl Secrets {

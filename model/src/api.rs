@@ -8,6 +8,12 @@
 //! | POST /v1/swarm/leave | [`SwarmLeave`] | [`SwarmLeft`] |
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
+//! | POST /v1/swarm/update | [`SwarmUpdate`] | `{}` |
+//! | POST /v1/swarm/unlock | [`SwarmUnlock`] | `{}` |
+//! | GET /v1/swarm/unlock-key | | [`UnlockKeyReply`] |
+//! | POST /v1/swarm/unlock-key/rotate | | [`UnlockKeyReply`] |
+//! | GET /v1/swarm/backup | | a backup, as a file |
+//! | POST /v1/swarm/restore?[`RestoreQuery`] | a backup | [`SwarmRestoreReply`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
 //! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
 //! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | [`NodeUpdated`] |
@@ -61,8 +67,9 @@ pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdate
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
 pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
-    ClusterInfo, Info, JoinToken, RemoteManager, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmState,
+    ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, SwarmInfo, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
+    SwarmState, SwarmUnlock, SwarmUpdate, UnlockKeyReply,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod assignment;
+pub mod backup;
 pub mod capability;
 pub mod id;
 pub mod names;

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pem::{EncodeConfig, LineEnding};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use weft_cluster::CommandError;
+use weft_cluster::{CommandError, UnlockKey};
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use weft_sys::state_file;
 use zeroize::Zeroizing;
+
+use crate::sealing::{KEY_FILE, KeyFile, KeyFileError, Sealer, SecretKey};
 
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
@@ -48,13 +51,30 @@ pub enum IdentityError {
         /// What is wrong with it.
         why: String,
     },
+    /// The key that seals the others is not to be had.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// It is to be had for the unlock key.
+    #[error("{LOCKED}")]
+    Locked,
 }
+
+/// What a manager says that has not been unlocked since it started (Docker's words).
+pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"weft swarm unlock\" to unlock it.";
 
 impl From<IdentityError> for CommandError {
     fn from(error: IdentityError) -> Self {
-        Self::unavailable(error.to_string())
+        match error {
+            IdentityError::Key(error) => error.into(),
+            error => Self::unavailable(error.to_string()),
+        }
     }
 }
+
+/// Tag of a key in the node's file that is sealed.
+const SEALED_TAG: &str = "WEFT SEALED KEY";
+/// Place of that key.
+const SEALED_PLACE: &[u8] = b"weft node key";
 
 pub(crate) fn damaged(what: &str, why: impl std::fmt::Display) -> IdentityError {
     IdentityError::Damaged {
@@ -134,6 +154,18 @@ pub struct Identity {
     pem: Zeroizing<String>,
     root: CertificateDer<'static>,
     certificate: CertificateDer<'static>,
+    sealing: Sealing,
+}
+
+/// How the files of a node are sealed. Those of a worker are not.
+#[derive(Debug, Clone)]
+enum Sealing {
+    /// Not at all.
+    None,
+    /// By this key.
+    By(SecretKey),
+    /// By a key that is not known before the manager is unlocked.
+    Locked,
 }
 
 impl std::fmt::Debug for Identity {
@@ -165,28 +197,136 @@ impl Identity {
         key_pem: &str,
     ) -> Result<Self, IdentityError> {
         let pem = Zeroizing::new(format!("{}\n{key_pem}", certificate_pem.trim_end()));
-        Self::from_pem(root_pem, pem)
+        Self::from_certificates(root_pem, pem)?.checked()
     }
 
-    fn from_pem(root_pem: String, pem: Zeroizing<String>) -> Result<Self, IdentityError> {
+    /// With a key that can be read.
+    fn checked(self) -> Result<Self, IdentityError> {
+        self.key()?;
+        Ok(self)
+    }
+
+    /// Whatever its key is.
+    fn from_certificates(root_pem: String, pem: Zeroizing<String>) -> Result<Self, IdentityError> {
         let root = certificate_from_pem("the root certificate", &root_pem)?;
         let certificate = certificate_from_pem("the node certificate", &pem)?;
-        PrivateKeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|e| damaged("the node key", format!("{e:?}")))?;
         Ok(Self {
             member: PeerIdentity::from_certificate(&certificate)?,
             root_pem,
             pem,
             root,
             certificate,
+            sealing: Sealing::None,
         })
     }
 
-    /// Reads the identity of a data directory; nothing when the node is not part of a swarm.
+    /// Of a manager that keeps its secrets sealed by this key: its files are, from the next time on
+    /// that they are written.
+    pub(crate) fn sealed_by(mut self, key: SecretKey) -> Self {
+        if self.role() == Role::Manager {
+            self.sealing = Sealing::By(key);
+        }
+        self
+    }
+
+    /// The same as of an earlier certificate of the node.
+    pub(crate) fn sealed_like(mut self, before: &Self) -> Self {
+        if self.role() == Role::Manager {
+            self.sealing = before.sealing.clone();
+        }
+        self
+    }
+
+    /// What a manager's secrets on this disk are sealed with; nothing on a node that has none yet.
+    ///
+    /// # Errors
+    /// The manager is locked.
+    pub(crate) fn data_key(&self) -> Result<Option<&SecretKey>, IdentityError> {
+        match &self.sealing {
+            Sealing::None => Ok(None),
+            Sealing::By(key) => Ok(Some(key)),
+            Sealing::Locked => Err(IdentityError::Locked),
+        }
+    }
+
+    /// Whether the unlock key of the swarm is needed before this manager does anything: its own key
+    /// is sealed, too.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self.sealing, Sealing::Locked)
+    }
+
+    /// Reads the identity of a data directory; nothing when the node is not part of a swarm. That of a
+    /// locked manager has no key.
     ///
     /// # Errors
     /// Files that cannot be read or are damaged.
     pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let Some(read) = Self::read(data_dir)? else {
+            return Ok(None);
+        };
+        match key_file(data_dir, read.role())? {
+            Some(file) => match file.clear() {
+                Some(key) => read.opened(key.clone()).map(Some),
+                None => Ok(Some(Self {
+                    sealing: Sealing::Locked,
+                    ..read
+                })),
+            },
+            None if read.sealed_key()?.is_some() => Err(damaged(
+                "the node key",
+                format!("it is sealed, and certs/{KEY_FILE} is missing"),
+            )),
+            None => read.checked().map(Some),
+        }
+    }
+
+    /// The identity of a locked manager, with its key.
+    ///
+    /// # Errors
+    /// Another key, a manager that is not locked, or files that cannot be read or are damaged.
+    pub fn unlock(data_dir: &Path, unlock: &UnlockKey) -> Result<Self, IdentityError> {
+        let read = Self::read(data_dir)?.ok_or(KeyFileError::NotLocked)?;
+        let file = key_file(data_dir, read.role())?.ok_or(KeyFileError::NotLocked)?;
+        read.opened(file.unlock(unlock)?)
+    }
+
+    /// The key in the text as it is sealed; nothing where it is not.
+    fn sealed_key(&self) -> Result<Option<Vec<u8>>, IdentityError> {
+        let parts = pem::parse_many(self.pem.as_bytes()).map_err(|e| damaged("the node key", e))?;
+        let sealed = parts.into_iter().find(|part| part.tag() == SEALED_TAG);
+        Ok(sealed.map(pem::Pem::into_contents))
+    }
+
+    /// With its key in the text, where that was sealed by `key`.
+    fn opened(self, key: SecretKey) -> Result<Self, IdentityError> {
+        let Some(sealed) = self.sealed_key()? else {
+            return self.checked().map(|this| this.sealed_by(key));
+        };
+        let opened = Sealer::new(key.clone()).open(SEALED_PLACE, &sealed);
+        let opened = Zeroizing::new(opened.map_err(|e| damaged("the node key", e))?);
+        let key_pem = std::str::from_utf8(&opened).map_err(|e| damaged("the node key", e))?;
+        let root_pem = self.root_pem.clone();
+        let this = Self::new(root_pem, &self.certificate_pem(), key_pem)?;
+        Ok(this.sealed_by(key))
+    }
+
+    fn certificate_pem(&self) -> String {
+        encode_pem("CERTIFICATE", &self.certificate)
+    }
+
+    /// The text as it is written: where there is something to seal by, the key in it is sealed.
+    fn text(&self) -> Result<Zeroizing<String>, IdentityError> {
+        let Some(key) = self.data_key()? else {
+            return Ok(self.pem.clone());
+        };
+        let key_pem = Zeroizing::new(encode_pem("PRIVATE KEY", self.key()?.secret_der()));
+        let sealed = Sealer::new(key.clone()).close(SEALED_PLACE, key_pem.as_bytes());
+        let sealed = encode_pem(SEALED_TAG, &sealed);
+        Ok(Zeroizing::new(self.certificate_pem() + &sealed))
+    }
+
+    fn read(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let dir = certificate_dir(data_dir);
         let read = |name: &str| {
             let path = dir.join(name);
@@ -202,7 +342,7 @@ impl Identity {
             Err((_, e)) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(fail(e)),
         };
-        Self::from_pem(read(ROOT_FILE).map_err(fail)?, pem).map(Some)
+        Self::from_certificates(read(ROOT_FILE).map_err(fail)?, pem).map(Some)
     }
 
     /// Writes the identity below a data directory, readable by the owner only. The node's file
@@ -213,8 +353,9 @@ impl Identity {
     pub(crate) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
+        let text = self.text()?;
         write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
-        write_private(&dir.join(NODE_FILE), self.pem.as_bytes())
+        write_private(&dir.join(NODE_FILE), text.as_bytes())
     }
 
     /// Id of the node.
@@ -259,9 +400,29 @@ impl Identity {
         &self.pem
     }
 
+    /// Its key.
+    ///
+    /// # Errors
+    /// The manager is locked, or the text has none.
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        if self.is_locked() {
+            return Err(IdentityError::Locked);
+        }
         PrivateKeyDer::from_pem_slice(self.pem.as_bytes())
             .map_err(|e| damaged("the node key", format!("{e:?}")))
+    }
+}
+
+fn encode_pem(tag: &str, content: &[u8]) -> String {
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(tag, content), config)
+}
+
+/// The file with the key that seals the others, on managers alone.
+fn key_file(data_dir: &Path, role: Role) -> Result<Option<KeyFile>, KeyFileError> {
+    match role {
+        Role::Manager => KeyFile::read(&certificate_dir(data_dir).join(KEY_FILE)),
+        Role::Worker => Ok(None),
     }
 }
 

@@ -31,13 +31,15 @@ mod membership;
 mod orders;
 mod proto;
 mod raft;
+mod sealing;
 mod session;
 mod tls;
 
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, LOCKED};
 pub use join::{JoinParams, join};
-pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, Timing};
+pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, RestoreParams, Timing};
 pub use membership::Membership;
 pub use orders::RefusedOrders;
 pub use raft::MemberSight;
+pub use sealing::KeyFileError;
 pub use session::{Failure, Farewell, Session, SessionConfig};

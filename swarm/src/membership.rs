@@ -14,6 +14,7 @@ use crate::identity::{
     Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
     remove_file, write_private,
 };
+use crate::sealing::KEY_FILE;
 use crate::tls::DEFAULT_MANAGER_PORT;
 
 const FILE: &str = "swarm.json";
@@ -176,13 +177,17 @@ impl Membership {
         })
     }
 
-    /// Removes what only a manager has, of a node that is none any more: the log, and the root's key.
+    /// Removes what only a manager has, of a node that is none any more: the log, the root's key, and the
+    /// key that seals both. That one first: without it the others are of no use, and a locked one that
+    /// stayed would lock the node should it be a manager again.
     ///
     /// # Errors
     /// The first file that cannot be removed; the others are tried all the same.
     pub fn forget_manager(data_dir: &Path) -> Result<(), IdentityError> {
+        let certs = certificate_dir(data_dir);
         let files = [
-            certificate_dir(data_dir).join(ROOT_KEY_FILE),
+            certs.join(KEY_FILE),
+            certs.join(ROOT_KEY_FILE),
             data_dir.join(STORE_FILE),
             data_dir.join(EARLIER_STORE_FILE),
         ];
@@ -204,6 +209,7 @@ impl Membership {
             certs.join(NODE_FILE),
             certs.join(ROOT_FILE),
             certs.join(ROOT_KEY_FILE),
+            certs.join(KEY_FILE),
             data_dir.join(FILE),
             data_dir.join(ASSIGNMENT_FILE),
             data_dir.join(SHARED_FILE),

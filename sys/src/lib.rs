@@ -36,4 +36,5 @@ pub mod shared_words;
 pub mod signals;
 pub mod state_file;
 pub mod tap;
+pub mod terminal;
 pub mod udp;

@@ -6,6 +6,7 @@ use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use weft_model::api::MAX_REQUEST;
+use weft_model::backup::{MAX_BACKUP, UNLOCK_KEY_HEADER};
 
 use super::error::{ApiError, ErrorKind};
 
@@ -25,7 +26,8 @@ where
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let route = format!("{} {}", request.method(), request.uri().path());
-        let bytes = read(request.into_body()).await.map_err(|error| match error {
+        let read = read(request.into_body(), MAX_REQUEST, READ_AT_MOST).await;
+        let bytes = read.map_err(|error| match error {
             Unreadable::TooLarge => ApiError::new(
                 ErrorKind::TooLarge,
                 format!(
@@ -50,27 +52,61 @@ where
     }
 }
 
+/// A backup as the body, with the unlock key for it.
+pub(super) struct Sent {
+    pub(super) file: Vec<u8>,
+    pub(super) unlock_key: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Sent {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let route = format!("{} {}", request.method(), request.uri().path());
+        let key = request.headers().get(UNLOCK_KEY_HEADER);
+        let key = key.and_then(|key| key.to_str().ok());
+        let unlock_key = key.map(str::to_owned);
+        let read = read(request.into_body(), MAX_BACKUP, MAX_BACKUP + READ_AT_MOST).await;
+        let file = read.map_err(|error| match error {
+            Unreadable::TooLarge => ApiError::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "{route}: the file is larger than {MAX_BACKUP} bytes, which no backup of a swarm \
+                     is"
+                ),
+            ),
+            Unreadable::Broken(error) => ApiError::bad_request(format!("{route}: {error}")),
+        })?;
+        Ok(Self { file, unlock_key })
+    }
+}
+
 enum Unreadable {
     TooLarge,
     Broken(axum::Error),
 }
 
-async fn read(mut body: axum::body::Body) -> Result<Vec<u8>, Unreadable> {
+/// A body of `limit` bytes, or why not; of a longer one no more than `at_most` are read.
+async fn read(
+    mut body: axum::body::Body,
+    limit: usize,
+    at_most: usize,
+) -> Result<Vec<u8>, Unreadable> {
     let (mut bytes, mut length) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.map_err(Unreadable::Broken)?.into_data() else {
             continue;
         };
         length = length.saturating_add(piece.len());
-        if length <= MAX_REQUEST {
+        if length <= limit {
             bytes.extend_from_slice(&piece);
-        } else if length <= READ_AT_MOST {
+        } else if length <= at_most {
             bytes = Vec::new();
         } else {
             break;
         }
     }
-    if length > MAX_REQUEST {
+    if length > limit {
         return Err(Unreadable::TooLarge);
     }
     Ok(bytes)

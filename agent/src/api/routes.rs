@@ -13,13 +13,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, TaskRow, Why,
+    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
+    SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
 use super::error::{ApiError, ErrorKind};
-use super::extract::{Asked, Body, Params};
+use super::extract::{Asked, Body, Params, Sent};
 use super::service::NodeService;
 
 type Reply<T> = Result<Json<T>, ApiError>;
@@ -28,6 +29,8 @@ type Node<S> = State<Arc<S>>;
 /// Answer of calls that return nothing: `{}`.
 #[derive(serde::Serialize)]
 struct Empty {}
+
+const OCTETS: &str = "application/octet-stream";
 
 const PCAPNG: &str = "application/x-pcapng";
 
@@ -45,6 +48,12 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
             "/v1/swarm/token/{role}/rotate",
             post(rotate_join_token::<S>),
         )
+        .route("/v1/swarm/update", post(swarm_update::<S>))
+        .route("/v1/swarm/unlock", post(swarm_unlock::<S>))
+        .route("/v1/swarm/unlock-key", get(unlock_key::<S>))
+        .route("/v1/swarm/unlock-key/rotate", post(rotate_unlock_key::<S>))
+        .route("/v1/swarm/backup", get(swarm_backup::<S>))
+        .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/nodes", get(nodes::<S>))
         .route("/v1/nodes/{ref}/update", post(node_update::<S>))
         .route("/v1/nodes/{ref}/tasks", get(node_tasks::<S>))
@@ -172,6 +181,49 @@ async fn rotate_join_token<S: NodeService>(
 ) -> Reply<JoinToken> {
     let role = role(&text)?;
     whole(async move { node.rotate_join_token(role).await })
+        .await
+        .map(Json)
+}
+
+async fn swarm_update<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmUpdate>,
+) -> Reply<Empty> {
+    whole(async move { node.swarm_update(body).await })
+        .await
+        .map(|()| Json(Empty {}))
+}
+
+async fn swarm_unlock<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmUnlock>,
+) -> Reply<Empty> {
+    whole(async move { node.swarm_unlock(body).await })
+        .await
+        .map(|()| Json(Empty {}))
+}
+
+async fn unlock_key<S: NodeService>(State(node): Node<S>) -> Reply<UnlockKeyReply> {
+    node.unlock_key().await.map(Json)
+}
+
+async fn rotate_unlock_key<S: NodeService>(State(node): Node<S>) -> Reply<UnlockKeyReply> {
+    whole(async move { node.rotate_unlock_key().await })
+        .await
+        .map(Json)
+}
+
+async fn swarm_backup<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {
+    let file = node.swarm_backup().await?;
+    Ok(([(header::CONTENT_TYPE, OCTETS)], file))
+}
+
+async fn swarm_restore<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<RestoreQuery>,
+    Sent { file, unlock_key }: Sent,
+) -> Reply<SwarmRestoreReply> {
+    whole(async move { node.swarm_restore(query, file, unlock_key).await })
         .await
         .map(Json)
 }

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, TaskRow, Why,
+    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
+    SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -43,6 +44,29 @@ pub(crate) trait NodeService: Send + Sync + 'static {
 
     /// POST /v1/swarm/token/{role}/rotate
     fn rotate_join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
+
+    /// POST /v1/swarm/update
+    fn swarm_update(&self, body: SwarmUpdate) -> impl Future<Output = Answer<()>> + Send;
+
+    /// POST /v1/swarm/unlock
+    fn swarm_unlock(&self, body: SwarmUnlock) -> impl Future<Output = Answer<()>> + Send;
+
+    /// GET /v1/swarm/unlock-key
+    fn unlock_key(&self) -> impl Future<Output = Answer<UnlockKeyReply>> + Send;
+
+    /// POST /v1/swarm/unlock-key/rotate
+    fn rotate_unlock_key(&self) -> impl Future<Output = Answer<UnlockKeyReply>> + Send;
+
+    /// GET /v1/swarm/backup
+    fn swarm_backup(&self) -> impl Future<Output = Answer<Bytes>> + Send;
+
+    /// POST /v1/swarm/restore, with the unlock key where one was given.
+    fn swarm_restore(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> impl Future<Output = Answer<SwarmRestoreReply>> + Send;
 
     /// GET /v1/nodes
     fn nodes(&self) -> impl Future<Output = Answer<Vec<NodeRow>>> + Send;

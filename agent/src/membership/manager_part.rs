@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_cluster::CommandError;
 use weft_model::objects::{Protocol, Role};
-use weft_swarm::{Manager, ManagerConfig, Membership, Timing};
+use weft_swarm::{LOCKED, Manager, ManagerConfig, Membership, Timing};
 
 use crate::blocking::blocking;
 use crate::config::Config;
@@ -66,9 +66,15 @@ impl ManagerPart {
 
     /// Opens the manager, unless it is there or is being opened. Where that fails the node is without
     /// one, says so, and it is tried again until the membership ends: state may be restored, a port
-    /// become free, a disk get room.
+    /// become free, a disk get room. One that is locked waits for the key: what runs goes on by the last
+    /// orders.
     pub(super) async fn begin(&self) {
         let mut opening = self.opening.lock().await;
+        if self.handles.session.identity().is_locked() {
+            self.handles.manager.set_off(LOCKED.to_owned());
+            self.handles.warnings.set(SUBJECT, LOCKED.to_owned());
+            return;
+        }
         let is_opening = opening.as_ref().is_some_and(|task| !task.is_finished());
         if is_opening || self.handles.manager.get().is_some() {
             return;
@@ -130,13 +136,16 @@ impl ManagerPart {
     /// lost (`swarm init --force-new-cluster`).
     ///
     /// # Errors
-    /// The manager's: it is tried to open it as before.
+    /// It is locked: nothing changes. The manager's: it is tried to open it as before.
     pub(super) async fn go_on_alone(
         &self,
         listen: SocketAddr,
         advertise: SocketAddr,
     ) -> Result<Arc<Manager>, CommandError> {
         let mut opening = self.opening.lock().await;
+        if self.handles.session.identity().is_locked() {
+            return Err(CommandError::unavailable(LOCKED));
+        }
         give_up(&mut opening).await;
         if let Some(manager) = self.handles.manager.take() {
             manager.stop().await;

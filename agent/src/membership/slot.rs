@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, RwLock};
-use weft_cluster::{NodeDescription, Quorum};
+use weft_cluster::{CommandError, NodeDescription, Quorum, UnlockKey};
 use weft_model::api::{
-    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    RestoreQuery, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply,
 };
 use weft_model::objects::Role;
-use weft_swarm::{Farewell, Identity, InitParams, JoinParams, Manager, Membership, join};
+use weft_swarm::{
+    Farewell, Identity, InitParams, JoinParams, Manager, Membership, RestoreParams, join,
+};
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
@@ -138,9 +141,11 @@ impl Slot {
                 default_address_pools: body.default_addr_pool,
                 subnet_prefix_len: body.default_addr_pool_mask_length,
                 data_path_port: body.data_path_port,
+                autolock: body.autolock,
             },
         )
         .await?;
+        let unlock_key = unlock_key_text(&manager);
         let token = manager.join_token(Role::Worker)?;
         let node_id = identity.node_id().clone();
         let member = self.enter(membership, identity, Some(manager)).await?;
@@ -150,6 +155,7 @@ impl Slot {
             node_id,
             worker_token: token.token,
             manager_addr: token.manager_addr,
+            unlock_key,
         })
     }
 
@@ -199,6 +205,70 @@ impl Slot {
             node_id: member.handles.node_id.clone(),
             worker_token: token.token,
             manager_addr: token.manager_addr,
+            unlock_key: unlock_key_text(&manager),
+        })
+    }
+
+    /// `weft swarm restore`. Nothing is left behind when it fails.
+    pub(crate) async fn restore_backup(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> Result<SwarmRestoreReply, ApiError> {
+        let mut held = self.transition.lock().await;
+        if self.member.read().await.is_some() {
+            return Err(already_member());
+        }
+        let unlock_key = unlock_key.map(|key| parse_key(&key)).transpose()?;
+        let lock = lock_namespace(&self.around.config)?;
+        self.note_format()?;
+        let addresses = Self::addresses(
+            query.advertise_addr.as_deref(),
+            query.listen_addr.as_deref(),
+            query.data_path_addr.as_deref(),
+        )?;
+        let (manager, identity, membership) = Manager::restore(
+            settings(&self.around.config, addresses.listen, addresses.control()),
+            RestoreParams {
+                backup,
+                unlock_key,
+                node: self.describe(&addresses),
+            },
+        )
+        .await?;
+        let token = manager.join_token(Role::Worker)?;
+        let state = manager.state();
+        let node_id = identity.node_id().clone();
+        let member = self.enter(membership, identity, Some(manager)).await?;
+        *held = Some(lock);
+        *self.member.write().await = Some(member);
+        let others = state.nodes.values().filter(|node| node.id != node_id);
+        Ok(SwarmRestoreReply {
+            nodes: others.count(),
+            networks: state.networks.values().count(),
+            services: state.services.values().count(),
+            node_id,
+            worker_token: token.token,
+            manager_addr: token.manager_addr,
+        })
+    }
+
+    /// `weft swarm unlock`: the manager of this node opens, as after any start.
+    pub(crate) async fn unlock(&self, key: &str) -> Result<(), ApiError> {
+        let _one = self.transition.lock().await;
+        let member = self.need().await?;
+        if !member.handles.session.identity().is_locked() {
+            return Err(ApiError::conflict("swarm is not locked"));
+        }
+        let (key, data_dir) = (parse_key(key)?, self.around.config.data_dir.clone());
+        let identity = blocking(move || Identity::unlock(&data_dir, &key)).await?;
+        let identity = identity.map_err(CommandError::from)?;
+        member.handles.session.adopt(&identity).await?;
+        member.open_manager().await;
+        let is_on = member.handles.manager.is_on();
+        is_on.map_err(|error| {
+            ApiError::unavailable(format!("The key is right, but {}", error.message))
         })
     }
 
@@ -308,8 +378,14 @@ impl Slot {
     pub(crate) async fn leave(&self, body: SwarmLeave) -> Result<SwarmLeft, ApiError> {
         let mut held = self.transition.lock().await;
         let member = self.need().await?;
+        let identity = member.handles.session.identity();
+        if identity.is_locked() && !body.force {
+            return Err(ApiError::unavailable(
+                "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.",
+            ));
+        }
         let mut warnings = Vec::new();
-        if member.handles.session.identity().role() == Role::Manager {
+        if identity.role() == Role::Manager {
             if body.demote {
                 warnings = member.resign().await?;
             } else if !body.force {
@@ -360,6 +436,15 @@ impl From<NetnsLockError> for ApiError {
             error => Self::internal(error.to_string()),
         }
     }
+}
+
+fn unlock_key_text(manager: &Manager) -> Option<String> {
+    manager.unlock_key().map(|key| key.to_text().to_string())
+}
+
+fn parse_key(text: &str) -> Result<UnlockKey, ApiError> {
+    let parsed: Result<UnlockKey, _> = text.parse();
+    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn not_member() -> ApiError {

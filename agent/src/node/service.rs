@@ -8,9 +8,10 @@ use tokio::sync::mpsc;
 use weft_model::api::{
     CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
     DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RemoteManager, Scale,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RemoteManager, RestoreQuery, Scale,
     ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, SwarmLeft, SwarmState, TaskRow, Why,
+    SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow,
+    UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::Manager;
@@ -44,6 +45,13 @@ impl Node {
     }
 }
 
+fn unlock_key_of(manager: &Manager) -> UnlockKeyReply {
+    let key = manager.unlock_key();
+    UnlockKeyReply {
+        unlock_key: key.map_or_else(String::new, |key| key.to_text().to_string()),
+    }
+}
+
 impl NodeService for Node {
     async fn info(&self) -> Answer<Info> {
         let member = self.slot.get().await;
@@ -52,7 +60,7 @@ impl NodeService for Node {
             let identity = m.session.identity();
             let failure = m.session.last_failure();
             let managers = m.membership.managers.iter().cloned();
-            SwarmState::Active(SwarmInfo {
+            let info = SwarmInfo {
                 cluster: ClusterInfo {
                     id: identity.cluster_id().to_owned(),
                 },
@@ -63,7 +71,12 @@ impl NodeService for Node {
                 connected: m.session.connected(),
                 error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
                 error: failure.map(|failure| failure.error.to_string()),
-            })
+            };
+            if identity.is_locked() {
+                SwarmState::Locked(info)
+            } else {
+                SwarmState::Active(info)
+            }
         });
         Ok(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,6 +105,43 @@ impl NodeService for Node {
 
     async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
         Ok(self.manager().await?.1.rotate_join_token(role).await?)
+    }
+
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<()> {
+        let (_, manager) = self.manager().await?;
+        if let Some(on) = body.autolock {
+            manager.set_autolock(on).await?;
+        }
+        Ok(())
+    }
+
+    async fn swarm_unlock(&self, body: SwarmUnlock) -> Answer<()> {
+        self.slot.unlock(&body.unlock_key).await
+    }
+
+    async fn unlock_key(&self) -> Answer<UnlockKeyReply> {
+        let (_, manager) = self.manager().await?;
+        Ok(unlock_key_of(&manager))
+    }
+
+    async fn rotate_unlock_key(&self) -> Answer<UnlockKeyReply> {
+        let (_, manager) = self.manager().await?;
+        manager.rotate_unlock_key().await?;
+        Ok(unlock_key_of(&manager))
+    }
+
+    async fn swarm_backup(&self) -> Answer<Bytes> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager.backup().await?.into())
+    }
+
+    async fn swarm_restore(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> Answer<SwarmRestoreReply> {
+        self.slot.restore_backup(query, backup, unlock_key).await
     }
 
     async fn nodes(&self) -> Answer<Vec<NodeRow>> {

@@ -135,6 +135,22 @@ pub(crate) enum SwarmCommand {
     Join(SwarmJoinArgs),
     /// Print the command that joins a node
     JoinToken(JoinTokenArgs),
+    /// Change how the swarm is
+    Update(SwarmUpdateArgs),
+    /// Unlock the manager of this node: the key is asked for, or read from standard input
+    Unlock,
+    /// Print the key that unlocks managers
+    UnlockKey(UnlockKeyArgs),
+    /// Write the state of the swarm and its certificate authority into a file
+    Backup {
+        /// The file; it is readable by its owner only
+        file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make this node the only manager of a swarm that `weft swarm backup` has written
+    Restore(RestoreArgs),
     /// Leave the swarm
     Leave {
         /// Leave as a manager, and even as the last one, which ends the swarm
@@ -175,9 +191,57 @@ pub(crate) struct SwarmInitArgs {
             "data_path_port",
             "default_addr_pool",
             "default_addr_pool_mask_length",
+            "autolock",
         ]
     )]
     pub(crate) force_new_cluster: bool,
+    /// Lock what managers keep on disk: they wait for a key when they start again
+    #[arg(long)]
+    pub(crate) autolock: bool,
+}
+
+/// `weft swarm update`
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct SwarmUpdateArgs {
+    /// Lock what managers keep on disk: they wait for a key when they start again
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) autolock: Option<bool>,
+}
+
+/// `weft swarm unlock-key`
+#[derive(Debug, Args)]
+pub(crate) struct UnlockKeyArgs {
+    /// Print only the key
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Make a new key; managers that run take it over, the old one opens nothing then
+    #[arg(long)]
+    pub(crate) rotate: bool,
+}
+
+/// `weft swarm restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// What `weft swarm backup` wrote
+    pub(crate) file: PathBuf,
+    /// Address or interface that other nodes reach this one at, with an optional port; that of an
+    /// earlier manager has the nodes come back by themselves
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise_addr: Option<String>,
+    /// Address or interface that the manager listens on, with an optional port
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_addr: Option<String>,
+    /// Address or interface of the VXLAN data path
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) data_path_addr: Option<String>,
 }
 
 /// `weft swarm join`

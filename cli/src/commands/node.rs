@@ -169,7 +169,7 @@ async fn path(client: &Client, name: &str) -> anyhow::Result<String> {
 async fn own_id(client: &Client) -> anyhow::Result<String> {
     let info: Info = client.get("/v1/info").await?;
     match info.swarm {
-        SwarmState::Active(swarm) => Ok(swarm.node_id.0),
+        SwarmState::Active(swarm) | SwarmState::Locked(swarm) => Ok(swarm.node_id.0),
         SwarmState::Inactive => bail!(
             "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\" and try again."
         ),

@@ -1,5 +1,8 @@
 //! `weft swarm …`
 
+mod backup;
+mod lock;
+
 use std::process::ExitCode;
 
 use weft_client::Client;
@@ -19,6 +22,11 @@ pub(super) async fn run(
         SwarmCommand::Init(args) => init(client, args, out).await?,
         SwarmCommand::Join(args) => join(client, args, out).await?,
         SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
+        SwarmCommand::Update(args) => lock::update(client, &args, out).await?,
+        SwarmCommand::Unlock => lock::unlock(client).await?,
+        SwarmCommand::UnlockKey(args) => lock::unlock_key(client, &args, out).await?,
+        SwarmCommand::Backup { file, force } => backup::backup(client, &file, force, out).await?,
+        SwarmCommand::Restore(args) => backup::restore(client, args, out).await?,
         SwarmCommand::Leave { force, demote } => {
             let request = api::SwarmLeave { force, demote };
             let left: api::SwarmLeft = client.post("/v1/swarm/leave", &request).await?;
@@ -38,6 +46,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         default_addr_pool: args.default_addr_pool,
         default_addr_pool_mask_length: args.default_addr_pool_mask_length,
         force_new_cluster: args.force_new_cluster,
+        autolock: args.autolock,
     };
     let reply: api::SwarmInitReply = client.post("/v1/swarm/init", &request).await?;
     out.line(&format!(
@@ -49,6 +58,9 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         &reply.worker_token,
         &reply.manager_addr,
     ))?;
+    if let Some(key) = &reply.unlock_key {
+        out.line(&lock::how_to_unlock(key))?;
+    }
     Ok(())
 }
 

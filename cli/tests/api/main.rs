@@ -6,6 +6,7 @@
 )]
 
 mod inspect;
+mod lock;
 mod nodes;
 
 use std::cell::RefCell;
@@ -163,6 +164,7 @@ fn init_tells_how_to_join() {
         json!({
             "AdvertiseAddr": "10.77.0.1", "ListenAddr": null, "DataPathAddr": null,
             "DataPathPort": 5789, "DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": null,
+            "AutoLockManagers": false,
         }),
         200,
         json!({"NodeID": "abc", "WorkerToken": "SWMTKN-1-x-y", "ManagerAddr": "10.77.0.1:2377"}),

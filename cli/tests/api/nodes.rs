@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{FakeNode, LONG_AGO, NO_SURPRISES, exchange, get, task};
 
-fn info_of_a_manager() -> Value {
+pub(super) fn info_of_a_manager() -> Value {
     json!({
         "ServerVersion": "0", "Name": "node1", "Pid": 7, "Warnings": [],
         "Swarm": {

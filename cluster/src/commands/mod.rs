@@ -1,13 +1,16 @@
 //! What people and nodes may ask for. Every command reads a state and returns changes, or says
 //! why not and changes nothing.
 
+mod autolock;
 mod endpoint;
 mod network;
 mod node;
+mod restore;
 mod service;
 mod swarm;
 mod task;
 
+pub use autolock::{rotate_unlock_key, set_autolock};
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{
@@ -15,6 +18,7 @@ pub use node::{
     set_advertise_addr, set_availability, set_impaired, set_node_state, set_role, still_a_manager,
     update_node,
 };
+pub use restore::restore;
 pub use service::{
     MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,
 };

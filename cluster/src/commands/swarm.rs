@@ -11,6 +11,7 @@ use super::super::routes::HostRoute;
 use super::super::secrets::Secrets;
 use super::super::state::ClusterState;
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
+use super::super::unlock_key::UnlockKey;
 use super::network::build;
 use super::node::{NodeDescription, build_node};
 
@@ -34,6 +35,8 @@ pub struct InitCluster {
     pub data_path_port: Option<u16>,
     /// Routes of the manager's host.
     pub reserved: Vec<HostRoute>,
+    /// Managers lock what they keep on disk.
+    pub autolock: bool,
 }
 
 /// Makes the cluster, its `ingress` network, its secrets and its first node.
@@ -107,6 +110,9 @@ pub fn init_cluster(
         manager: draft.entropy.bytes(),
         gossip_keys,
         gossip_ring,
+        unlock_key: cmd
+            .autolock
+            .then(|| UnlockKey::from_bytes(draft.entropy.bytes())),
     };
     draft.put(secrets);
     let ingress = NetworkSpec {

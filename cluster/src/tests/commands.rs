@@ -344,6 +344,7 @@ fn init_refuses_what_cannot_work() {
             default_address_pools: pools.iter().map(|p| p.parse().unwrap()).collect(),
             subnet_prefix_len: len,
             data_path_port: port,
+            autolock: false,
             reserved: Vec::new(),
         };
         init_cluster(
@@ -382,4 +383,75 @@ fn init_refuses_what_cannot_work() {
         "172.30.0.0/26"
     );
     assert_eq!(state.cluster.unwrap().data_path_port, 4789);
+}
+
+#[test]
+fn autolock_has_a_key_of_its_own_each_time() {
+    let mut world = World::new(1);
+    let key = |world: &World| world.state.secrets.as_ref().unwrap().unlock_key.clone();
+    assert_eq!(key(&world), None);
+    refused(
+        world.run(rotate_unlock_key),
+        ErrorKind::Conflict,
+        "cannot rotate because autolock is not turned on",
+    );
+    world
+        .run(|s, now, e| set_autolock(s, now, e, true))
+        .unwrap();
+    let first = key(&world).expect("a key");
+    let version = world.state.version;
+    world
+        .run(|s, now, e| set_autolock(s, now, e, true))
+        .unwrap();
+    assert_eq!(key(&world).as_ref(), Some(&first), "it is on already");
+    world.run(rotate_unlock_key).unwrap();
+    let second = key(&world).expect("a key");
+    assert_ne!(first, second);
+    world
+        .run(|s, now, e| set_autolock(s, now, e, false))
+        .unwrap();
+    assert_eq!(key(&world), None);
+    world
+        .run(|s, now, e| set_autolock(s, now, e, true))
+        .unwrap();
+    assert_ne!(key(&world), Some(second), "an old key opens nothing");
+    assert!(world.state.version > version);
+}
+
+#[test]
+fn a_restored_cluster_has_one_manager_and_all_the_rest() {
+    let mut world = World::new(3);
+    world.create(publish(spec("web", 2), 8000, 80)).unwrap();
+    let before = world.state.clone();
+    let new = NodeId::from("restored");
+    let description = NodeDescription {
+        manager_addr: Some("10.0.0.1:2377".parse().unwrap()),
+        ..description(1)
+    };
+    let mut entropy = Entropy::from_seed([9; 32]);
+    let planned = restore(&before, 5000, &mut entropy, new.clone(), &description).unwrap();
+    let mut state = before.clone();
+    let entry = Entry {
+        base: state.version,
+        changes: planned.changes,
+    };
+    assert!(matches!(entry.apply(&mut state), Reply::Applied { .. }));
+    let managers: Vec<_> = state
+        .nodes
+        .values()
+        .filter(|node| node.spec.role == Role::Manager)
+        .map(|node| node.id.clone())
+        .collect();
+    assert_eq!(managers, [new]);
+    let first = state.nodes.get(&node(1)).unwrap();
+    assert_eq!(first.status.state, NodeState::Down, "it was the manager");
+    assert_eq!(first.manager_status, None);
+    assert_eq!(state.nodes.get(&node(2)), before.nodes.get(&node(2)));
+    assert_eq!(state.nodes.values().count(), 4);
+    assert_eq!(state.services.values().count(), 1);
+    assert_eq!(
+        state.networks.values().count(),
+        before.networks.values().count()
+    );
+    assert!(state.secrets == before.secrets, "the tokens stay");
 }

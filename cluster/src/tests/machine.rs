@@ -75,6 +75,7 @@ fn log(seed: u8) -> Log {
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
         data_path_port: None,
+        autolock: false,
         reserved: Vec::new(),
     };
     let planned = init_cluster(&log.state, 1000, e, init).unwrap();

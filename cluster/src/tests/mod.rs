@@ -131,6 +131,7 @@ impl World {
             default_address_pools: Vec::new(),
             subnet_prefix_len: None,
             data_path_port: None,
+            autolock: false,
             reserved: Vec::new(),
         };
         world

@@ -34,6 +34,8 @@ pub enum SwarmState {
     Inactive,
     /// It is.
     Active(SwarmInfo),
+    /// It is, as a manager that waits for the unlock key: it carries traffic by its last orders.
+    Locked(SwarmInfo),
 }
 
 impl SwarmState {
@@ -42,7 +44,7 @@ impl SwarmState {
     pub const fn active(&self) -> Option<&SwarmInfo> {
         match self {
             Self::Inactive => None,
-            Self::Active(swarm) => Some(swarm),
+            Self::Active(swarm) | Self::Locked(swarm) => Some(swarm),
         }
     }
 }
@@ -113,6 +115,9 @@ pub struct SwarmInit {
     /// the others are lost. Of the other fields the two first count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_new_cluster: bool,
+    /// Managers lock what they keep on disk, and wait for the unlock key when they start again.
+    #[serde(default, rename = "AutoLockManagers")]
+    pub autolock: bool,
 }
 
 /// Answer to [`SwarmInit`].
@@ -126,6 +131,71 @@ pub struct SwarmInitReply {
     pub worker_token: String,
     /// `host:port` to join at.
     pub manager_addr: String,
+    /// `SWMKEY-1-…`, where managers are locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock_key: Option<String>,
+}
+
+/// `weft swarm update`: what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmUpdate {
+    /// Whether managers lock what they keep on disk.
+    #[serde(default, rename = "AutoLockManagers")]
+    pub autolock: Option<bool>,
+}
+
+/// `weft swarm unlock-key`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UnlockKeyReply {
+    /// `SWMKEY-1-…`; empty where managers are not locked.
+    pub unlock_key: String,
+}
+
+/// `weft swarm unlock`. `Debug` leaves the key out.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmUnlock {
+    /// `SWMKEY-1-…`
+    pub unlock_key: String,
+}
+
+impl std::fmt::Debug for SwarmUnlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SwarmUnlock(..)")
+    }
+}
+
+/// `weft swarm restore`, as parameters of the query. The body is the backup; the header
+/// `weft-unlock-key` has the unlock key where the backup is sealed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreQuery {
+    /// As for init.
+    pub advertise_addr: Option<String>,
+    /// As for init.
+    pub listen_addr: Option<String>,
+    /// As for init.
+    pub data_path_addr: Option<String>,
+}
+
+/// Answer to a restored backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmRestoreReply {
+    /// This node, the only manager.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Token for workers, that of before.
+    pub worker_token: String,
+    /// `host:port` to join at.
+    pub manager_addr: String,
+    /// Nodes of the backup, without this one.
+    pub nodes: usize,
+    /// Networks of the backup.
+    pub networks: usize,
+    /// Services of the backup.
+    pub services: usize,
 }
 
 /// `weft swarm join`

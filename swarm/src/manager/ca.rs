@@ -17,6 +17,7 @@ use crate::identity::{
     certificate_from_pem, create_private_dir, damaged, validity_of, write_private,
 };
 use crate::join::digest;
+use crate::sealing::{Sealer, SecretKey};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
@@ -24,6 +25,9 @@ const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
 pub(super) const NODE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Clocks of nodes may be this far behind.
 const BACKDATE: Duration = Duration::from_secs(60 * 60);
+
+/// Place of the root key, sealed.
+const KEY_PLACE: &[u8] = b"weft root key";
 
 /// Signs node certificates. `Debug` leaves the key out.
 pub(super) struct Authority {
@@ -79,25 +83,31 @@ impl Authority {
         })
     }
 
-    /// Reads the root of a manager's data directory.
-    pub(super) fn load(data_dir: &Path) -> Result<Self, IdentityError> {
+    /// Reads the root of a manager's data directory, whose key is sealed by `seal`.
+    pub(super) fn load(data_dir: &Path, seal: &SecretKey) -> Result<Self, IdentityError> {
         let read = |name: &str| {
             let path = certificate_dir(data_dir).join(name);
-            std::fs::read_to_string(&path).map_err(|source| IdentityError::File {
+            std::fs::read(&path).map_err(|source| IdentityError::File {
                 action: "read",
                 path,
                 source,
             })
         };
-        Self::new(read(ROOT_FILE)?, Zeroizing::new(read(ROOT_KEY_FILE)?))
+        let root = String::from_utf8(read(ROOT_FILE)?);
+        let root = root.map_err(|e| damaged("the root certificate", e))?;
+        let key = Sealer::new(seal.clone()).open(KEY_PLACE, &read(ROOT_KEY_FILE)?);
+        let key = String::from_utf8(key.map_err(|e| damaged("the root key", e))?);
+        let key = key.map_err(|e| damaged("the root key", e.utf8_error()))?;
+        Self::new(root, Zeroizing::new(key))
     }
 
-    /// Writes certificate and key, readable by the owner only.
-    pub(super) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
+    /// Writes the certificate, and the key sealed by `seal`, readable by the owner only.
+    pub(super) fn save(&self, data_dir: &Path, seal: &SecretKey) -> Result<(), IdentityError> {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
+        let sealed = Sealer::new(seal.clone()).close(KEY_PLACE, self.key_pem.as_bytes());
         write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
-        write_private(&dir.join(ROOT_KEY_FILE), self.key_pem.as_bytes())
+        write_private(&dir.join(ROOT_KEY_FILE), &sealed)
     }
 
     /// The root certificate, for joiners.
@@ -207,10 +217,18 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let ca = Authority::generate(SystemTime::now()).unwrap();
-        ca.save(dir.path()).unwrap();
-        let again = Authority::load(dir.path()).unwrap();
+        let seal = SecretKey::draw();
+        ca.save(dir.path(), &seal).unwrap();
+        let again = Authority::load(dir.path(), &seal).unwrap();
         assert_eq!(again.digest(), ca.digest());
+        let error = Authority::load(dir.path(), &SecretKey::draw()).unwrap_err();
+        assert!(
+            error.to_string().contains("sealed with another key"),
+            "{error}"
+        );
         let key = certificate_dir(dir.path()).join(ROOT_KEY_FILE);
+        let written = std::fs::read(&key).unwrap();
+        assert!(!written.windows(7).any(|part| part == b"PRIVATE"));
         let mode = std::fs::metadata(key).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(

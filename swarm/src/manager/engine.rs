@@ -14,6 +14,7 @@ use weft_sys::clock::unix_ms;
 use super::assignments::Assignments;
 use super::ca::Authority;
 use super::health::{Health, Timing};
+use super::lock::Lock;
 use super::sessions::Sessions;
 use super::vitals::VitalsBook;
 use crate::desired_store::DesiredStore;
@@ -34,6 +35,8 @@ pub(super) struct Engine {
     /// Roles change one after the other.
     pub(super) roles: tokio::sync::Mutex<()>,
     pub(super) authority: Authority,
+    /// The key of what this manager keeps on disk.
+    pub(super) lock: Arc<Lock>,
     pub(super) timing: Timing,
     pub(super) health: Health,
     /// What nodes say of themselves.

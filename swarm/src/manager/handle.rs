@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_cluster::{
-    ClusterState, CommandError, Detacher, Entropy, Quorum, Token, add_peer, create_network,
-    create_service, detach_endpoint, remove_network, remove_node, remove_peer, remove_service,
-    rotate_token, running_and_desired, scale_service, still_a_manager, update_service, usage,
+    ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
+    create_network, create_service, detach_endpoint, remove_network, remove_node, remove_peer,
+    remove_service, rotate_token, rotate_unlock_key, running_and_desired, scale_service,
+    set_autolock, still_a_manager, update_service, usage,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
@@ -104,6 +105,35 @@ impl Manager {
             .run(|s, now, e| rotate_token(s, now, e, role))
             .await?;
         self.join_token(role)
+    }
+
+    /// `weft swarm unlock-key`: nothing where managers are not locked.
+    #[must_use]
+    pub fn unlock_key(&self) -> Option<UnlockKey> {
+        let state = self.state();
+        let secrets = state.secrets.as_ref()?;
+        secrets.unlock_key.clone()
+    }
+
+    /// `weft swarm update --autolock`: this manager's disk is as asked for when it returns, those of
+    /// others follow.
+    ///
+    /// # Errors
+    /// The disk's, or this manager does not lead.
+    pub async fn set_autolock(&self, on: bool) -> Result<(), CommandError> {
+        self.core
+            .run(|s, now, e| set_autolock(s, now, e, on))
+            .await?;
+        self.core.lock.follow(&self.state()).await
+    }
+
+    /// `weft swarm unlock-key --rotate`
+    ///
+    /// # Errors
+    /// Managers are not locked, the disk's, or this manager does not lead.
+    pub async fn rotate_unlock_key(&self) -> Result<(), CommandError> {
+        self.core.run(rotate_unlock_key).await?;
+        self.core.lock.follow(&self.state()).await
     }
 
     fn node_row(&self, node: &Node) -> NodeRow {

@@ -5,6 +5,7 @@
 //! its shell.
 
 mod assignments;
+mod backup;
 mod bind;
 mod ca;
 mod engine;
@@ -14,9 +15,11 @@ mod handle;
 mod health;
 mod lapsed;
 mod listener;
+mod lock;
 mod own;
 mod planners;
 mod raft_rpc;
+mod restore;
 mod roles;
 mod rpc;
 mod sessions;
@@ -51,6 +54,7 @@ use self::ca::Authority;
 use self::engine::{Engine, Lines, entropy, stopped};
 use self::enlist::{authority, enlist};
 use self::health::Health;
+use self::lock::{Lock, keep_locked, key_of};
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
 use self::rpc::Rpc;
@@ -65,8 +69,10 @@ use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
 use crate::proto::raft_server::RaftServer;
 use crate::raft::{Member, RaftStore, Start};
+use crate::sealing::SecretKey;
 
 pub use health::Timing;
+pub use restore::RestoreParams;
 
 /// Routes of this host with words that name them; asked when a network is made.
 pub type HostRoutes = Arc<dyn Fn() -> Vec<HostRoute> + Send + Sync>;
@@ -122,6 +128,8 @@ pub struct InitParams {
     pub subnet_prefix_len: Option<u8>,
     /// UDP port of the data path; default 4789.
     pub data_path_port: Option<u16>,
+    /// Managers lock what they keep on disk.
+    pub autolock: bool,
 }
 
 /// A running manager. Dropping it stops it; [`Manager::stop`] also waits for the disk.
@@ -212,18 +220,22 @@ impl Manager {
             default_address_pools: params.default_address_pools,
             subnet_prefix_len: params.subnet_prefix_len,
             data_path_port: params.data_path_port,
+            autolock: params.autolock,
             reserved: (config.routes)(),
         };
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
+        let key = SecretKey::draw();
+        let unlock = lock::planned_key(&planned.changes);
+        lock::found(&config.data_dir, 0, &key, unlock.as_ref())?;
         let authority = Authority::generate(now)?;
-        authority.save(&config.data_dir)?;
+        authority.save(&config.data_dir, &key)?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
-        let own = watch::Sender::new(Arc::new(identity));
+        let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
         let member = Member {
             node: node_id,
             addr: node.manager_addr.unwrap_or(config.advertise),
         };
-        let store = open_store(&config.data_dir, Start::Found(member), &own).await?;
+        let store = open_store(&config.data_dir, key, Start::Found(member), &own).await?;
         let proposed = store.propose(&store.head(), planned.changes).await;
         proposed.map_err(|e| CommandError::unavailable(e.to_string()))?;
         let membership = Membership {
@@ -276,10 +288,11 @@ impl Manager {
         start: Start,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let authority = Authority::load(&config.data_dir)?;
         check_store_file(&config.data_dir)?;
+        let key = key_of(identity)?;
+        let authority = Authority::load(&config.data_dir, &key)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
-        let store = open_store(&config.data_dir, start, &own).await?;
+        let store = open_store(&config.data_dir, key, start, &own).await?;
         let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
         if cluster.is_some_and(|id| id != identity.cluster_id()) {
             return Err(CommandError::unavailable(format!(
@@ -305,14 +318,15 @@ impl Manager {
         managers: Vec<String>,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let authority = authority(&config.data_dir, &managers, identity).await?;
+        let (authority, key) = authority(&config.data_dir, &managers, identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
             Start::Join
         };
-        let own = watch::Sender::new(Arc::new(identity.clone()));
-        let store = open_store(&config.data_dir, start, &own).await?;
+        let own = identity.clone().sealed_by(key.clone());
+        let own = watch::Sender::new(Arc::new(own));
+        let store = open_store(&config.data_dir, key, start, &own).await?;
         let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, authority, own)?;
@@ -350,6 +364,7 @@ impl Manager {
         own: Own,
     ) -> Result<Self, CommandError> {
         let identity = Arc::clone(&own.borrow());
+        let lock = Arc::new(Lock::new(&config.data_dir, key_of(&identity)?));
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
             cluster: identity.cluster_id().to_owned(),
@@ -357,6 +372,7 @@ impl Manager {
             raft: Arc::clone(&raft),
             roles: tokio::sync::Mutex::default(),
             authority,
+            lock,
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
             vitals: vitals::VitalsBook::default(),
@@ -388,6 +404,11 @@ impl Manager {
             )),
             tokio::spawn(Arc::clone(&core).lead_loop()),
             tokio::spawn(keep_certified(Arc::clone(&core), tls)),
+            tokio::spawn(keep_locked(
+                Arc::clone(&core.lock),
+                core.store.subscribe(),
+                core.stop.subscribe(),
+            )),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
         Ok(Self {

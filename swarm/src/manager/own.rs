@@ -21,6 +21,7 @@ pub(super) fn certify_self(core: &Engine) -> Result<Arc<ServerConfig>, CommandEr
     let identity = core
         .authority
         .issue(&core.node, Role::Manager, &core.cluster, now)?;
+    let identity = identity.sealed_like(&core.own.borrow());
     let config = server_config(&identity)?;
     core.own.send_replace(Arc::new(identity));
     Ok(config)

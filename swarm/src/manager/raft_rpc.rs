@@ -133,8 +133,12 @@ impl Raft for RaftRpc {
     ) -> Result<Response<RootKeyResponse>, Status> {
         let node = self.new_manager(&request)?;
         tracing::info!(%node, "a new manager asked for the root's key");
+        let state = self.core.state();
+        let unlock = state.secrets.as_ref().and_then(|s| s.unlock_key.as_ref());
         Ok(Response::new(RootKeyResponse {
             key_pem: self.core.authority.key_pem().to_owned(),
+            unlock_key: unlock.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
+            state_version: state.version,
         }))
     }
 

@@ -9,6 +9,7 @@ use weft_cluster::CommandError;
 use crate::identity::Identity;
 use crate::membership::{EARLIER_STORE_FILE, STORE_FILE};
 use crate::raft::{Dialer, Links, RaftStore, Setup, Start, StoreError};
+use crate::sealing::SecretKey;
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
@@ -19,12 +20,13 @@ impl From<StoreError> for CommandError {
 /// Opens the log of a data directory, which shows the newest certificate to other managers.
 pub(super) async fn open_store(
     data_dir: &Path,
+    key: SecretKey,
     start: Start,
     own: &watch::Sender<Arc<Identity>>,
 ) -> Result<Arc<RaftStore>, CommandError> {
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(own.subscribe(), Arc::clone(&links));
-    let setup = Setup::on_disk(data_dir.join(STORE_FILE), links);
+    let setup = Setup::on_disk(data_dir.join(STORE_FILE), key, links);
     Ok(Arc::new(RaftStore::open(setup, start, dialer).await?))
 }
 

@@ -1,5 +1,7 @@
 //! Managers and nodes over real sockets on the loopback, with short periods.
 
+mod autolock;
+mod backups;
 mod certificates;
 mod door;
 mod leadership;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weft_cluster::{Attach, ErrorKind, HostRoute};
+use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
     ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Service,
@@ -88,6 +90,7 @@ fn params(name: &str) -> InitParams {
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
         data_path_port: None,
+        autolock: false,
     }
 }
 
@@ -712,7 +715,7 @@ async fn bad_starts_leave_nothing_and_say_why() {
         .unwrap();
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(manager.identities(), Arc::clone(&links));
-    let setup = Setup::on_disk(path.clone(), links);
+    let setup = Setup::on_disk(path.clone(), SecretKey::draw(), links);
     let second = RaftStore::open(setup, Start::Again, dialer).await;
     let second = second.unwrap_err();
     assert!(matches!(second, StoreError::Busy { .. }), "{second}");

@@ -76,46 +76,53 @@ impl RaftFile {
     /// It cannot be made, or is there already.
     pub(super) fn found(
         medium: Box<dyn Medium>,
+        seal: Seal,
         member: RaftId,
         disk: DiskThread,
     ) -> Result<Self, StoreError> {
         let database = medium.open(true)?;
-        if load(&*medium, &database)?.is_some() {
+        if load(&*medium, &seal, &database)?.is_some() {
             return Err(StoreError::Damaged {
                 path: medium.name(),
                 why: "it is there already".to_owned(),
             });
         }
-        tables::found(&database, Seal, member)
+        tables::found(&database, &seal, member)
             .map_err(|error| write_error(medium.name(), &error))?;
-        Ok(Self::new(medium, database, member, Known::default(), disk))
+        let known = Known::default();
+        Ok(Self::new(medium, seal, database, (member, known), disk))
     }
 
     /// Opens the file of an earlier life; all of it is read and checked.
     ///
     /// # Errors
     /// A file that is busy, damaged, not ours, or cannot be read.
-    pub(super) fn open(medium: Box<dyn Medium>, disk: DiskThread) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        medium: Box<dyn Medium>,
+        seal: Seal,
+        disk: DiskThread,
+    ) -> Result<Self, StoreError> {
         let database = medium.open(true)?;
-        let (member, known) = load(&*medium, &database)?.ok_or_else(|| StoreError::Damaged {
+        let loaded = load(&*medium, &seal, &database)?;
+        let loaded = loaded.ok_or_else(|| StoreError::Damaged {
             path: medium.name(),
             why: "it is empty".to_owned(),
         })?;
-        Ok(Self::new(medium, database, member, known, disk))
+        Ok(Self::new(medium, seal, database, loaded, disk))
     }
 
     fn new(
         medium: Box<dyn Medium>,
+        seal: Seal,
         database: Database,
-        member: RaftId,
-        known: Known,
+        (member, known): (RaftId, Known),
         disk: DiskThread,
     ) -> Self {
         medium.reserve();
         Self {
             medium,
             member,
-            seal: Seal,
+            seal,
             opened: Mutex::new(Opened::Open(database)),
             known: Mutex::new(known),
             gap: watch::Sender::new(false),
@@ -207,10 +214,10 @@ impl RaftFile {
                 // Whoever calls this has waited.
                 *next = Instant::now();
             }
-            let (seal, committed) = (file.seal, file.known().committed);
+            let committed = file.known().committed;
             file.attempt(&mut opened, |database| {
                 tables::transact(database, |transaction| {
-                    tables::put_committed(transaction, seal, committed.as_ref())
+                    tables::put_committed(transaction, &file.seal, committed.as_ref())
                 })
             })?;
             file.is_fine();
@@ -334,7 +341,7 @@ impl RaftFile {
     fn open_as_known(&self) -> Result<Database, StoreError> {
         let mut known = self.known();
         let opened = self.medium.open(false).and_then(|database| {
-            tables::agree(&database, self.seal, self.member, &mut known)
+            tables::agree(&database, &self.seal, self.member, &mut known)
                 .map_err(|error| write_error(self.medium.name(), &error))?;
             Ok(database)
         });
@@ -342,7 +349,7 @@ impl RaftFile {
             Err(StoreError::Damaged { path, why }) => {
                 tracing::error!(path, why, "the manager's state is written anew");
                 self.medium.replace(&mut |database| {
-                    tables::fill(database, self.seal, self.member, &mut known)
+                    tables::fill(database, &self.seal, self.member, &mut known)
                 })
             }
             opened => opened,
@@ -384,9 +391,13 @@ impl RaftFile {
 }
 
 /// What a file holds that was opened just now.
-fn load(medium: &dyn Medium, database: &Database) -> Result<Option<(RaftId, Known)>, StoreError> {
+fn load(
+    medium: &dyn Medium,
+    seal: &Seal,
+    database: &Database,
+) -> Result<Option<(RaftId, Known)>, StoreError> {
     let path = medium.name();
-    match tables::load(database, Seal) {
+    match tables::load(database, seal) {
         Ok(found) => Ok(found),
         Err(Unreadable::Format(found)) => Err(StoreError::Format { path, found }),
         Err(Unreadable::Snapshot(error)) => Err(StoreError::Damaged {

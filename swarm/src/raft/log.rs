@@ -67,10 +67,10 @@ impl LogStore {
             }
             start..end
         };
-        let seal = self.0.seal;
+        let seal = self.0.seal.clone();
         let read = self
             .0
-            .read(move |transaction| tables::entries(transaction, seal, indices, limit));
+            .read(move |transaction| tables::entries(transaction, &seal, indices, limit));
         Ok(read.await?.into_iter().map(|(entry, _)| entry).collect())
     }
 
@@ -80,9 +80,9 @@ impl LogStore {
         self.0
             .write(
                 move |transaction| {
-                    let lengths = tables::append(transaction, file.seal, &entries)?;
+                    let lengths = tables::append(transaction, &file.seal, &entries)?;
                     let committed = file.known().committed;
-                    tables::put_committed(transaction, file.seal, committed.as_ref())?;
+                    tables::put_committed(transaction, &file.seal, committed.as_ref())?;
                     Ok((entries, lengths))
                 },
                 |known, (entries, lengths)| known.appended(entries, lengths),
@@ -91,10 +91,10 @@ impl LogStore {
     }
 
     async fn cut(&self, since: u64) -> Result<(), Failure> {
-        let seal = self.0.seal;
+        let seal = self.0.seal.clone();
         self.0
             .write(
-                move |transaction| tables::truncate(transaction, seal, since),
+                move |transaction| tables::truncate(transaction, &seal, since),
                 move |known, row| {
                     known.row = row;
                     known.tail.truncate(since);
@@ -108,10 +108,10 @@ impl LogStore {
             // The snapshot that has them is on its way to the file, and they go with it.
             return Ok(());
         };
-        let seal = self.0.seal;
+        let seal = self.0.seal.clone();
         self.0
             .write(
-                move |transaction| tables::purge(transaction, seal, &removable),
+                move |transaction| tables::purge(transaction, &seal, &removable),
                 move |known, ()| known.removed(removable),
             )
             .await
@@ -152,9 +152,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let (vote, seal) = (*vote, self.0.seal);
+        let (vote, seal) = (*vote, self.0.seal.clone());
         let saved = self.0.write(
-            move |transaction| tables::put_vote(transaction, seal, &vote),
+            move |transaction| tables::put_vote(transaction, &seal, &vote),
             move |known, ()| known.vote = Some(vote),
         );
         saved.await.map_err(no_vote)

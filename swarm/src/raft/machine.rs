@@ -54,9 +54,9 @@ async fn store(file: &Arc<RaftFile>, meta: SnapshotMeta, state: Vec<u8>) -> Resu
                     .purged
                     .and_then(|purged| last.map(|last| purged.min(last)))
             };
-            tables::put_snapshot(transaction, keeper.seal, &meta, &state)?;
+            tables::put_snapshot(transaction, &keeper.seal, &meta, &state)?;
             if let Some(removable) = &removable {
-                tables::purge(transaction, keeper.seal, removable)?;
+                tables::purge(transaction, &keeper.seal, removable)?;
             }
             Ok(Some((meta, removable)))
         },
@@ -142,10 +142,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let seal = self.file.seal;
+        let seal = self.file.seal.clone();
         let read = self
             .file
-            .read(move |transaction| tables::stored_snapshot(transaction, seal));
+            .read(move |transaction| tables::stored_snapshot(transaction, &seal));
         let stored = read.await.map_err(not_read)?;
         Ok(stored.map(|(meta, state)| Snapshot {
             meta,

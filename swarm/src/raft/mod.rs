@@ -41,9 +41,11 @@ mod tests;
 
 pub(crate) use dialer::Dialer;
 pub(crate) use links::Links;
-pub(crate) use medium::StoreError;
+pub(crate) use medium::{OnDisk, StoreError};
 pub use members::MemberSight;
+pub(crate) use recover::lay_down;
 pub(crate) use serve::{Part, Unserved};
+pub(crate) use snapshot::{NoSnapshot, decode as decode_state, encode as encode_state};
 pub(crate) use store::{RaftStore, Setup, Start};
 pub(crate) use types::Member;
 pub(crate) use wire::SnapshotOf;

@@ -1,13 +1,54 @@
-//! A manager that goes on alone, when the others will not come back.
+//! A manager that goes on alone: the others will not come back, or there is a backup of their state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::{CommittedLeaderId, EntryPayload};
+use rand::RngExt as _;
+use weft_cluster::ClusterState;
 
 use super::file::{Failure, RaftFile};
+use super::known::{Applied, Known};
+use super::medium::{Medium, StoreError, write_error};
+use super::seal::Seal;
 use super::tables;
-use super::types::{LogEntry, LogId, Member, Membership, Vote};
+use super::types::{LogEntry, LogId, Member, Membership, RaftId, StoredMembership, Vote};
+use crate::sealing::SecretKey;
+
+/// Makes the file of a new member whose log begins with this state, as if entries before it had made
+/// it. Whoever opens it goes on alone.
+///
+/// # Errors
+/// The disk's, or there is a file already: it is as it was.
+pub(crate) fn lay_down(
+    medium: &dyn Medium,
+    key: SecretKey,
+    member: Member,
+    state: ClusterState,
+) -> Result<(), StoreError> {
+    let database = medium.open(true)?;
+    let failed = |error: &redb::Error| write_error(medium.name(), error);
+    let is_new = tables::is_new(&database).map_err(|error| failed(&error))?;
+    if !is_new {
+        return Err(StoreError::Damaged {
+            path: medium.name(),
+            why: "it is there already".to_owned(),
+        });
+    }
+    let id: RaftId = rand::rng().random();
+    let first = LogId::new(CommittedLeaderId::new(1, id), 1);
+    let list = Membership::new(vec![[id].into()], BTreeMap::from([(id, member)]));
+    let mut known = Known {
+        committed: Some(first),
+        applied: Applied {
+            state: Arc::new(state),
+            last: Some(first),
+            membership: StoredMembership::new(Some(first), list),
+        },
+        ..Known::default()
+    };
+    tables::fill(&database, &Seal::new(key), id, &mut known).map_err(|error| failed(&error))
+}
 
 /// Makes the owner of a file that nobody runs on the only member of its log, and the leader of a new
 /// term. Every entry that it has stays, also those of which it does not know whether a quorum had
@@ -33,13 +74,13 @@ pub(super) async fn go_on_alone(file: &Arc<RaftFile>, member: Member) -> Result<
         };
         (Vote::new_committed(term, file.member), entry)
     };
-    let (seal, id) = (file.seal, entry.log_id);
+    let (seal, id) = (file.seal.clone(), entry.log_id);
     file.write(
         move |transaction| {
             let entries = vec![entry];
-            let lengths = tables::append(transaction, seal, &entries)?;
-            tables::put_vote(transaction, seal, &vote)?;
-            tables::put_committed(transaction, seal, Some(&id))?;
+            let lengths = tables::append(transaction, &seal, &entries)?;
+            tables::put_vote(transaction, &seal, &vote)?;
+            tables::put_committed(transaction, &seal, Some(&id))?;
             Ok((entries, lengths))
         },
         move |known, (entries, lengths)| {

@@ -1,39 +1,30 @@
-//! What lies on the disk of the log, as it is or sealed. The one place that knows which.
+//! What lies on the disk of the log is sealed: here is how, and for which place each row is.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
-/// First byte of every value: how the rest is to be read.
-const PLAIN: u8 = 0;
+use crate::sealing::{Sealer, SecretKey, Unopened};
 
-/// Writes and reads values of the file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seal;
-
-/// A value that this version does not know how to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Sealed {
-    /// It has no first byte.
-    #[error("it is empty")]
-    Empty,
-    /// By another way than there is.
-    #[error("it is sealed in a way ({0}) that this version does not know")]
-    Unknown(u8),
-}
+/// Writes and reads values of the file; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Seal(Arc<Sealer>);
 
 impl Seal {
-    pub(super) fn close(self, value: &[u8]) -> Vec<u8> {
-        let mut row = Vec::with_capacity(value.len() + 1);
-        row.push(PLAIN);
-        row.extend_from_slice(value);
-        row
+    /// With the key of this manager's disk.
+    pub(super) fn new(key: SecretKey) -> Self {
+        Self(Arc::new(Sealer::new(key)))
     }
 
-    pub(super) fn open(self, row: &[u8]) -> Result<Cow<'_, [u8]>, Sealed> {
-        match row.split_first() {
-            Some((&PLAIN, value)) => Ok(Cow::Borrowed(value)),
-            Some((&way, _)) => Err(Sealed::Unknown(way)),
-            None => Err(Sealed::Empty),
-        }
+    /// A value as it is stored at a place of that name.
+    pub(super) fn close(&self, place: &str, value: &[u8]) -> Vec<u8> {
+        self.0.close(place.as_bytes(), value)
+    }
+
+    /// What is stored at a place of that name.
+    ///
+    /// # Errors
+    /// It was sealed by another key or for another place, or changed.
+    pub(super) fn open(&self, place: &str, row: &[u8]) -> Result<Vec<u8>, Unopened> {
+        self.0.open(place.as_bytes(), row)
     }
 }
 
@@ -42,12 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_closed_opens_and_what_is_unknown_says_so() {
-        let seal = Seal;
-        let row = seal.close(b"value");
-        assert_eq!(seal.open(&row).unwrap().as_ref(), b"value");
-        assert_eq!(seal.open(&seal.close(b"")).unwrap().as_ref(), b"");
-        assert_eq!(seal.open(&[]), Err(Sealed::Empty));
-        assert_eq!(seal.open(&[9, 1]), Err(Sealed::Unknown(9)));
+    fn a_row_opens_at_its_place_in_another_life_and_nowhere_else() {
+        let key = SecretKey::draw();
+        let (seal, later) = (Seal::new(key.clone()), Seal::new(key));
+        let row = seal.close("vote", b"value");
+        assert_eq!(later.open("vote", &row).unwrap(), b"value");
+        assert_eq!(later.open("committed", &row), Err(Unopened::Forged));
+        let stranger = Seal::new(SecretKey::draw());
+        assert_eq!(stranger.open("vote", &row), Err(Unopened::Forged));
     }
 }

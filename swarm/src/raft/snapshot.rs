@@ -12,7 +12,7 @@ const FORMAT: u32 = 1;
 
 /// Why bytes are no snapshot.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoSnapshot {
+pub(crate) enum NoSnapshot {
     /// Of a version to come.
     #[error(
         "the snapshot has format {0}, this weftd reads {reads}; run the same version on all managers",
@@ -39,7 +39,7 @@ struct Format {
 }
 
 /// Writes a state.
-pub(super) fn encode(state: &ClusterState) -> Vec<u8> {
+pub(crate) fn encode(state: &ClusterState) -> Vec<u8> {
     let image = Image {
         format: FORMAT,
         version: state.version,
@@ -52,7 +52,7 @@ pub(super) fn encode(state: &ClusterState) -> Vec<u8> {
 ///
 /// # Errors
 /// The bytes are none, or of a version to come.
-pub(super) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
     let Format { format } = serde_json::from_slice(bytes)?;
     if format != FORMAT {
         return Err(NoSnapshot::Newer(format));

@@ -18,10 +18,12 @@ use super::links::Links;
 use super::medium::{Medium, OnDisk, StoreError};
 use super::pipeline::{Answered, Taking};
 use super::recover::go_on_alone;
+use super::seal::Seal;
 use super::shared::Shared;
 use super::types::{Member, Raft, RaftId, Types, config};
 use crate::desired_store::{BoxFuture, DesiredStore, Head};
 use crate::disk_thread::DiskThread;
+use crate::sealing::SecretKey;
 
 /// How long the log of a manager that is alone may take to begin.
 const START: Duration = Duration::from_secs(10);
@@ -29,6 +31,8 @@ const START: Duration = Duration::from_secs(10);
 /// What a log runs on.
 pub(crate) struct Setup {
     pub(crate) medium: Box<dyn Medium>,
+    /// What the file is sealed with.
+    pub(crate) key: SecretKey,
     pub(crate) disk: DiskThread,
     pub(crate) links: Arc<Links>,
     pub(crate) config: Config,
@@ -36,9 +40,10 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A file on the disk, and the periods that are right outside of tests.
-    pub(crate) fn on_disk(path: PathBuf, links: Arc<Links>) -> Self {
+    pub(crate) fn on_disk(path: PathBuf, key: SecretKey, links: Arc<Links>) -> Self {
         Self {
             medium: Box::new(OnDisk(path)),
+            key,
             disk: DiskThread::start("weft-store"),
             links,
             config: config(),
@@ -79,16 +84,18 @@ impl RaftStore {
     {
         let Setup {
             medium,
+            key,
             disk,
             links,
             config,
         } = setup;
+        let seal = Seal::new(key);
         let file = match &start {
             Start::Found(_) | Start::Join => {
                 let member: RaftId = rand::rng().random();
-                RaftFile::found(medium, member, disk)?
+                RaftFile::found(medium, seal, member, disk)?
             }
-            Start::Again | Start::Alone(_) => RaftFile::open(medium, disk)?,
+            Start::Again | Start::Alone(_) => RaftFile::open(medium, seal, disk)?,
         };
         let file = Arc::new(file);
         if let Start::Alone(member) = &start {

@@ -42,23 +42,26 @@ fn corrupt(what: &str, why: impl std::fmt::Display) -> redb::Error {
     redb::Error::Corrupted(format!("{what}: {why}"))
 }
 
-fn to_row<T: Serialize>(seal: Seal, value: &T) -> Result<Vec<u8>, redb::Error> {
+/// Place of every entry; its index is in it.
+const ENTRY: &str = "an entry of the log";
+
+fn to_row<T: Serialize>(seal: &Seal, place: &str, value: &T) -> Result<Vec<u8>, redb::Error> {
     let json = serde_json::to_vec(value).map_err(|e| redb::Error::Io(io::Error::other(e)))?;
-    Ok(seal.close(&json))
+    Ok(seal.close(place, &json))
 }
 
-fn from_row<T: DeserializeOwned>(seal: Seal, what: &str, row: &[u8]) -> Result<T, redb::Error> {
-    let json = seal.open(row).map_err(|e| corrupt(what, e))?;
-    serde_json::from_slice(&json).map_err(|e| corrupt(what, e))
+fn from_row<T: DeserializeOwned>(seal: &Seal, place: &str, row: &[u8]) -> Result<T, redb::Error> {
+    let json = seal.open(place, row).map_err(|e| corrupt(place, e))?;
+    serde_json::from_slice(&json).map_err(|e| corrupt(place, e))
 }
 
 fn note<T: Serialize>(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     name: &str,
     value: &T,
 ) -> Result<(), redb::Error> {
-    let row = to_row(seal, value)?;
+    let row = to_row(seal, name, value)?;
     transaction
         .open_table(NOTES)?
         .insert(name, row.as_slice())?;
@@ -67,7 +70,7 @@ fn note<T: Serialize>(
 
 fn noted<T: DeserializeOwned>(
     notes: &impl ReadableTable<&'static str, &'static [u8]>,
-    seal: Seal,
+    seal: &Seal,
     name: &str,
 ) -> Result<Option<T>, redb::Error> {
     match notes.get(name)? {
@@ -97,8 +100,13 @@ pub(super) fn format(transaction: &ReadTransaction) -> Result<Option<u64>, redb:
     }
 }
 
+/// Whether nobody has written to the file yet.
+pub(super) fn is_new(database: &Database) -> Result<bool, redb::Error> {
+    Ok(format(&database.begin_read()?)?.is_none())
+}
+
 /// Makes the tables of a member that has heard of nothing yet.
-pub(super) fn found(database: &Database, seal: Seal, member: RaftId) -> Result<(), redb::Error> {
+pub(super) fn found(database: &Database, seal: &Seal, member: RaftId) -> Result<(), redb::Error> {
     transact(database, |transaction| {
         name(transaction, seal, member)?;
         transaction.open_table(LOG)?;
@@ -106,14 +114,14 @@ pub(super) fn found(database: &Database, seal: Seal, member: RaftId) -> Result<(
     })
 }
 
-fn name(transaction: &WriteTransaction, seal: Seal, member: RaftId) -> Result<(), redb::Error> {
+fn name(transaction: &WriteTransaction, seal: &Seal, member: RaftId) -> Result<(), redb::Error> {
     transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
     note(transaction, seal, MEMBER, &member)
 }
 
 pub(super) fn put_vote(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     vote: &Vote,
 ) -> Result<(), redb::Error> {
     note(transaction, seal, VOTE, vote)
@@ -121,7 +129,7 @@ pub(super) fn put_vote(
 
 pub(super) fn put_committed(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     committed: Option<&LogId>,
 ) -> Result<(), redb::Error> {
     match committed {
@@ -133,13 +141,13 @@ pub(super) fn put_committed(
 /// Adds entries; the bytes of each.
 pub(super) fn append(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     entries: &[LogEntry],
 ) -> Result<Vec<usize>, redb::Error> {
     let mut log = transaction.open_table(LOG)?;
     let mut lengths = Vec::with_capacity(entries.len());
     for entry in entries {
-        let row = to_row(seal, entry)?;
+        let row = to_row(seal, ENTRY, entry)?;
         log.insert(entry.log_id.index, row.as_slice())?;
         lengths.push(row.len());
     }
@@ -149,7 +157,7 @@ pub(super) fn append(
 /// Removes this entry and all after it; the last one that stays.
 pub(super) fn truncate(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     since: u64,
 ) -> Result<Option<LogId>, redb::Error> {
     let mut log = transaction.open_table(LOG)?;
@@ -160,7 +168,7 @@ pub(super) fn truncate(
 /// Removes entries up to this one, for good.
 pub(super) fn purge(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     upto: &LogId,
 ) -> Result<(), redb::Error> {
     let mut log = transaction.open_table(LOG)?;
@@ -171,12 +179,12 @@ pub(super) fn purge(
 /// Puts a snapshot in place of the one before.
 pub(super) fn put_snapshot(
     transaction: &WriteTransaction,
-    seal: Seal,
+    seal: &Seal,
     meta: &SnapshotMeta,
     state: &[u8],
 ) -> Result<(), redb::Error> {
     note(transaction, seal, SNAPSHOT, meta)?;
-    let row = seal.close(state);
+    let row = seal.close(STATE, state);
     transaction
         .open_table(NOTES)?
         .insert(STATE, row.as_slice())?;
@@ -186,7 +194,7 @@ pub(super) fn put_snapshot(
 /// The snapshot, with the bytes of its state.
 pub(super) fn stored_snapshot(
     transaction: &ReadTransaction,
-    seal: Seal,
+    seal: &Seal,
 ) -> Result<Option<(SnapshotMeta, Vec<u8>)>, redb::Error> {
     let notes = transaction.open_table(NOTES)?;
     let Some(meta) = noted::<SnapshotMeta>(&notes, seal, SNAPSHOT)? else {
@@ -194,15 +202,17 @@ pub(super) fn stored_snapshot(
     };
     let row = notes.get(STATE)?;
     let row = row.ok_or_else(|| corrupt(STATE, "it is missing"))?;
-    let state = seal.open(row.value()).map_err(|e| corrupt(STATE, e))?;
-    Ok(Some((meta, state.into_owned())))
+    let state = seal
+        .open(STATE, row.value())
+        .map_err(|e| corrupt(STATE, e))?;
+    Ok(Some((meta, state)))
 }
 
 /// Entries of these indices, each with its bytes; the first of them up to `limit` bytes, and one at
 /// least.
 pub(super) fn entries(
     transaction: &ReadTransaction,
-    seal: Seal,
+    seal: &Seal,
     indices: Range<u64>,
     limit: usize,
 ) -> Result<Vec<(LogEntry, usize)>, redb::Error> {
@@ -219,9 +229,9 @@ pub(super) fn entries(
         if total > limit && !found.is_empty() {
             break;
         }
-        let entry: LogEntry = from_row(seal, "an entry of the log", row)?;
+        let entry: LogEntry = from_row(seal, ENTRY, row)?;
         if entry.log_id.index != index.value() {
-            return Err(corrupt("an entry of the log", "it is at another's place"));
+            return Err(corrupt(ENTRY, "it is at another's place"));
         }
         found.push((entry, row.len()));
     }
@@ -230,12 +240,12 @@ pub(super) fn entries(
 
 fn last_row(
     log: &impl ReadableTable<u64, &'static [u8]>,
-    seal: Seal,
+    seal: &Seal,
 ) -> Result<Option<LogId>, redb::Error> {
     let Some((_, row)) = log.last()? else {
         return Ok(None);
     };
-    let entry: LogEntry = from_row(seal, "the last entry of the log", row.value())?;
+    let entry: LogEntry = from_row(seal, ENTRY, row.value())?;
     Ok(Some(entry.log_id))
 }
 
@@ -266,7 +276,10 @@ impl From<TableError> for Unreadable {
 }
 
 /// All that the file says: whose it is, and what it holds. Nothing in a new file.
-pub(super) fn load(database: &Database, seal: Seal) -> Result<Option<(RaftId, Known)>, Unreadable> {
+pub(super) fn load(
+    database: &Database,
+    seal: &Seal,
+) -> Result<Option<(RaftId, Known)>, Unreadable> {
     let transaction = database.begin_read()?;
     match format(&transaction)? {
         None => return Ok(None),
@@ -323,7 +336,7 @@ fn whole(transaction: &ReadTransaction, purged: Option<u64>) -> Result<Range<u64
 /// or have lost its contents.
 pub(super) fn agree(
     database: &Database,
-    seal: Seal,
+    seal: &Seal,
     member: RaftId,
     known: &mut Known,
 ) -> Result<(), redb::Error> {
@@ -349,7 +362,7 @@ pub(super) fn agree(
 /// Replaces whatever the file holds: a snapshot of the state, and the entries after it.
 pub(super) fn fill(
     database: &Database,
-    seal: Seal,
+    seal: &Seal,
     member: RaftId,
     known: &mut Known,
 ) -> Result<(), redb::Error> {

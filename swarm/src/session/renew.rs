@@ -40,7 +40,8 @@ impl Session {
             )));
         }
         let ordered = self.shared.ordered();
-        if ordered.is_some_and(|role| role != new.role()) {
+        // One that was locked has no other.
+        if ordered.is_some_and(|role| role != new.role()) && !old.is_locked() {
             // The manager is about to end: the session gets the other certificate, or has it.
             return Ok(());
         }
@@ -115,7 +116,7 @@ impl Shared {
         let (key_pem, csr_pem) = request_certificate()?;
         let reply = rpc(ca.renew_certificate(RenewCertificateRequest { csr_pem })).await?;
         let new = Identity::new(old.root_pem().to_owned(), &reply.certificate_pem, &key_pem)?;
-        self.take_identity(new).await
+        self.take_identity(new.sealed_like(old)).await
     }
 
     /// First the disk: a node that is started again must not have the old one.

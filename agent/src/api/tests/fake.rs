@@ -13,8 +13,9 @@ use tokio::task::JoinHandle;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
     JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmState, TaskRow, Why,
+    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
+    SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -60,6 +61,7 @@ impl NodeService for Fake {
             node_id: "n".into(),
             worker_token: "SWMTKN-1-a-b".into(),
             manager_addr: "192.0.2.1:2377".into(),
+            unlock_key: None,
         })
     }
     async fn swarm_join(&self, body: SwarmJoin) -> Answer<SwarmJoinReply> {
@@ -75,6 +77,35 @@ impl NodeService for Fake {
     }
     async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
         self.absent(format!("rotate {role:?}"))
+    }
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<()> {
+        self.note(format!("swarm update {:?}", body.autolock));
+        Ok(())
+    }
+    async fn swarm_unlock(&self, body: SwarmUnlock) -> Answer<()> {
+        self.note(format!("unlock {}", body.unlock_key));
+        Ok(())
+    }
+    async fn unlock_key(&self) -> Answer<UnlockKeyReply> {
+        self.note("unlock key");
+        Ok(UnlockKeyReply::default())
+    }
+    async fn rotate_unlock_key(&self) -> Answer<UnlockKeyReply> {
+        self.absent("rotate unlock key")
+    }
+    async fn swarm_backup(&self) -> Answer<Bytes> {
+        self.note("backup");
+        Ok(Bytes::from_static(b"a backup"))
+    }
+    async fn swarm_restore(
+        &self,
+        query: RestoreQuery,
+        backup: Vec<u8>,
+        unlock_key: Option<String>,
+    ) -> Answer<SwarmRestoreReply> {
+        let (addr, key) = (query.advertise_addr, unlock_key);
+        self.note(format!("restore {addr:?} {} {key:?}", backup.len()));
+        Err(ApiError::bad_request("the backup is damaged"))
     }
     async fn nodes(&self) -> Answer<Vec<NodeRow>> {
         self.note("nodes");

@@ -13,7 +13,7 @@ use crate::proto::raft_client::RaftClient;
 use crate::tls::{connect, member_config};
 
 /// Another manager, on a node that was just made one.
-async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
+pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let core = &first.core;
     let id = NodeId::from_entropy(entropy().next_u128());

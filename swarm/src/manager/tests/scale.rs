@@ -79,7 +79,7 @@ impl Logged {
             .enable_all()
             .build()
             .unwrap();
-        let store = open_store(dir.path(), Start::Found(member), &own);
+        let store = open_store(dir.path(), SecretKey::draw(), Start::Found(member), &own);
         let store = runtime.block_on(store).unwrap();
         Self {
             store,
@@ -157,6 +157,7 @@ impl Large {
             // Room for all nodes on the ingress network.
             subnet_prefix_len: Some(16),
             data_path_port: None,
+            autolock: false,
             reserved: Vec::new(),
         };
         this.apply(|s, now, e| init_cluster(s, now, e, init));

@@ -123,7 +123,7 @@ async fn a_refused_change_that_is_in_the_file_is_taken_out() {
     };
     file.lose(|database| {
         tables::transact(database, |transaction| {
-            tables::append(transaction, file.seal, &[refused])
+            tables::append(transaction, &file.seal, &[refused])
         })
         .expect("written");
     });

@@ -6,6 +6,7 @@ mod faults;
 mod network;
 mod platter;
 mod restart;
+mod restored;
 mod suite;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use super::types::{Member, config};
 use super::*;
 use crate::desired_store::DesiredStore;
 use crate::disk_thread::DiskThread;
+use crate::sealing::SecretKey;
 
 use self::network::Nobody;
 
@@ -65,10 +67,16 @@ fn member(number: u8) -> Member {
     }
 }
 
+/// Of all disks here.
+fn key() -> SecretKey {
+    SecretKey::from_bytes([7; 32])
+}
+
 /// What a manager that is alone runs on.
 fn setup(medium: impl Medium) -> Setup {
     Setup {
         medium: Box::new(medium),
+        key: key(),
         disk: DiskThread::inline(),
         links: Arc::default(),
         config: config(),

@@ -46,8 +46,10 @@ async fn a_snapshot_takes_the_place_of_old_entries() {
             .unwrap();
     }
     let file = Arc::clone(&store.shared.file);
-    let seal = file.seal;
-    let rows = || file.read(move |rows| tables::entries(rows, seal, 0..1000, usize::MAX));
+    let rows = || {
+        let seal = file.seal.clone();
+        file.read(move |rows| tables::entries(rows, &seal, 0..1000, usize::MAX))
+    };
     let limit = std::time::Duration::from_secs(20);
     let waited = tokio::time::timeout(limit, async {
         // Entries are removed behind the back of those who wait for changes.

@@ -9,6 +9,7 @@ use crate::raft::file::RaftFile;
 use crate::raft::log::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::medium::OnDisk;
+use crate::raft::seal::Seal;
 use crate::raft::types::{StorageError, Types};
 
 struct Builder;
@@ -18,7 +19,7 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
         let dir = tempfile::tempdir().expect("a folder");
         let medium = Box::new(OnDisk(dir.path().join("raft.redb")));
         let disk = DiskThread::start("test-store");
-        let file = Arc::new(RaftFile::found(medium, 0, disk).expect("a file"));
+        let file = Arc::new(RaftFile::found(medium, Seal::new(key()), 0, disk).expect("a file"));
         let machine = Machine {
             file: Arc::clone(&file),
             states: watch::Sender::new(Arc::default()),
