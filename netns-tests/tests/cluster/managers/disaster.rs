@@ -62,16 +62,17 @@ fn the_last_of_three_managers_makes_the_swarm_anew_with_all_that_is_in_it() {
     traffic.noticed_nothing();
 }
 
-/// Id and specification of a network or a service.
+/// What must be the same afterwards: the id, and what was asked for or decided.
 fn object(cluster: &Cluster, name: &str) -> [Value; 2] {
-    let kind = if name == "front" {
-        "network"
-    } else {
-        "service"
+    let (kind, keys) = match name {
+        "front" => ("network", ["Id", "VNI"]),
+        _ => ("service", ["ID", "Spec"]),
     };
     let object = cluster.inspect(kind, name);
-    let spec = if kind == "network" { "Name" } else { "Spec" };
-    ["ID", spec].map(|key| object[key].clone())
+    keys.map(|key| {
+        assert!(!object[key].is_null(), "{key} of {object}");
+        object[key].clone()
+    })
 }
 
 #[test]
