@@ -49,3 +49,4 @@ pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
 pub use swarm::{Attached, MANAGER, Member, Swarm, Task};
+pub use weft_client::Client;

@@ -232,6 +232,33 @@ impl Swarm {
         self.io.block_on(client.post(path, body))
     }
 
+    /// Talks to the API of a node in several conversations at once; what each came to.
+    ///
+    /// # Errors
+    /// No such node; the first error of a conversation.
+    pub fn at_once<T, F>(
+        &self,
+        node: &str,
+        talks: impl IntoIterator<Item = impl FnOnce(Client) -> F>,
+    ) -> anyhow::Result<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = anyhow::Result<T>> + Send + 'static,
+    {
+        let client = self.client(node)?;
+        self.io.block_on(async {
+            let talks = talks.into_iter();
+            let begun: Vec<_> = talks
+                .map(|talk| tokio::spawn(talk(client.clone())))
+                .collect();
+            let mut ended = Vec::new();
+            for talk in begun {
+                ended.push(talk.await??);
+            }
+            Ok(ended)
+        })
+    }
+
     fn client(&self, node: &str) -> anyhow::Result<Client> {
         Client::new(&format!("unix://{}", self.lab.socket(node)?.display()))
     }

@@ -128,9 +128,8 @@ fn lists(walk: &mut Walk<'_, '_>, asked: &str, wanted: &[String]) -> anyhow::Res
 /// The name of the one that leads then.
 fn leader_dies(walk: &mut Walk<'_, '_>) -> anyhow::Result<String> {
     walk.transcript.section("The leader dies")?;
-    walk.transcript.say(
-        "node1 is killed (SIGKILL, no goodbye), and what was to be changed there is elsewhere.",
-    )?;
+    walk.transcript
+        .say("node1 is killed (SIGKILL, no goodbye).")?;
     walk.swarm.lab_mut().kill_node("node1")?;
     let two = ["node2", "node3"];
     walk.check("changes are taken again", |walk| {
