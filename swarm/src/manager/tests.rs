@@ -2,6 +2,7 @@
 
 mod certificates;
 mod door;
+mod figures;
 mod leadership;
 mod managers;
 mod members;

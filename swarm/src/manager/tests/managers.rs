@@ -12,7 +12,7 @@ use crate::proto::raft_client::RaftClient;
 use crate::tls::{connect, member_config};
 
 /// Another manager, on a node that was just made one.
-async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
+pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let core = &first.core;
     let id = NodeId::from_entropy(entropy().next_u128());
@@ -39,7 +39,7 @@ fn has(state: &ClusterState, name: &str) -> bool {
     state.networks.values().any(|n| n.spec.name == name)
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
     let waited = timeout(LIMIT, async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
