@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
-use weft_netns_tests::{Cluster, Settings, eventually, get};
+use weft_netns_tests::{Cluster, Settings};
 
 use super::traffic::Traffic;
 use super::{NO_LEADER, comes_to_do, comes_to_refuse, drain, lists, with_managers};
@@ -75,45 +75,48 @@ fn object(cluster: &Cluster, name: &str) -> [Value; 2] {
     })
 }
 
+/// The machine of the only manager is lost. Another one with its address takes its place.
 #[test]
-fn a_backup_is_made_and_restored_while_the_swarm_runs() {
-    let settings = Settings {
-        nodes: 2,
-        ..Settings::default()
-    };
-    let cluster = Cluster::swarm(PROGRAM, &settings);
+fn a_backup_that_was_made_under_traffic_makes_the_same_swarm_again() {
+    let cluster = Cluster::bare(PROGRAM, &Settings::default());
+    cluster.init("node1");
+    cluster.join("node2", &cluster.token()).done();
+    cluster.wait_ready(2);
+    drain(&cluster, &["node1"]);
     let tasks = cluster.web(2);
     let pids = cluster.task_pids("node2");
-    let client = cluster.outside();
+    let before = ["front", "web"].map(|name| object(&cluster, name));
+    let token = cluster.token();
+    let traffic = Traffic::start(&cluster, &["node2"]);
     let file = cluster.dir().join("swarm.backup").display().to_string();
     cluster.weft("node1", &["swarm", "backup", &file]).done();
     let mode = std::fs::metadata(&file).expect("a file").mode();
     assert_eq!(mode & 0o077, 0, "it has the root's key: {mode:o}");
-
     cluster.network("later");
-    cluster.weft("node1", &["swarm", "restore", &file]).done();
-    eventually("what came after the backup is gone", || {
-        let said = cluster.weft("node1", &["network", "ls", "--format", "{{.Name}}"]);
-        let names: Vec<&str> = said.out.lines().collect();
-        if said.code == 0 && names.contains(&"front") && !names.contains(&"later") {
-            Ok(())
-        } else {
-            Err(said)
-        }
-    });
+    let restore = |node: &str, file: &str| cluster.weft(node, &["swarm", "restore", file]);
+    restore("node1", &file).refused(&["This node is already part of a swarm"]);
+
+    // Of a damaged one nothing is taken.
+    let half = format!("{file}.half");
+    let bytes = std::fs::read(&file).expect("a backup");
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).expect("a damaged one");
+    restore("node3", &half).refused(&["backup"]);
+    cluster
+        .weft("node3", &["node", "ls"])
+        .refused(&["\"weft swarm init\""]);
+
+    cluster.weft("node1", &["swarm", "leave", "--force"]).done();
+    restore("node1", &file).done();
     cluster.wait_ready(2);
+    assert_eq!(["front", "web"].map(|name| object(&cluster, name)), before);
+    let names = cluster.weft("node1", &["network", "ls", "--format", "{{.Name}}"]);
+    let names = names.ok();
+    assert!(!names.lines().any(|name| name == "later"), "{names}");
     assert_eq!(cluster.tasks("web"), tasks);
     assert_eq!(cluster.task_pids("node2"), pids);
-    for node in ["node1", "node2"] {
-        get(&client, cluster.at(node, 8000)).expect("the port answers");
-    }
+    assert_eq!(cluster.token(), token);
     cluster.network("later");
-
-    let bytes = std::fs::read(&file).expect("a backup");
-    std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("a damaged one");
-    let said = cluster.weft("node1", &["swarm", "restore", &file]);
-    said.refused(&[&file]);
-    cluster
-        .weft("node1", &["network", "inspect", "later"])
-        .done();
+    cluster.join("node3", &token).done();
+    cluster.wait_ready(3);
+    traffic.noticed_nothing();
 }
