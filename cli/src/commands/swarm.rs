@@ -47,6 +47,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         &reply.worker_token,
         &reply.manager_addr,
     ))?;
+    out.line("To add a manager to this swarm, run 'weft swarm join-token manager' and follow the instructions.\n")?;
     Ok(())
 }
 

@@ -24,7 +24,9 @@ fn a_swarm_is_made_a_worker_promoted_and_demoted_and_everybody_leaves_in_order()
         ..Settings::default()
     };
     let cluster = Cluster::bare(PROGRAM, &settings);
-    cluster.init("node1");
+    let said = cluster.init("node1");
+    let managers = "To add a manager to this swarm, run 'weft swarm join-token manager' and follow the instructions.\n";
+    assert!(said.contains(managers), "{said}");
     join_by_tokens(&cluster);
     cluster.wait_ready(3);
     the_table(&cluster);
