@@ -3,6 +3,7 @@
 
 mod cut_off;
 mod day;
+mod demo;
 mod disaster;
 mod leaving;
 mod locked;
