@@ -6,6 +6,7 @@
 //! | `overlay` | between two nodes, against what the kernel, or Open vSwitch, has | `overlay/` |
 //! | `mesh` | a published port, against HAProxy and nginx | `mesh/` |
 //! | `builds` | both, this build against another one | `builds.rs` |
+//! | `managers` | elections, changes, joins and restarts, against what is required | `managers.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
 //! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
@@ -17,6 +18,7 @@ mod args;
 mod builds;
 mod figures;
 mod load;
+mod managers;
 mod measure;
 mod mesh;
 mod overlay;
@@ -50,5 +52,6 @@ fn run(matches: &ArgMatches, out: &mut Printer) -> anyhow::Result<ExitCode> {
         BenchCommand::Overlay(args) => overlay::run(&args, out),
         BenchCommand::Mesh(args) => mesh::run(&args, out),
         BenchCommand::Builds(args) => builds::run(&args, out),
+        BenchCommand::Managers(args) => managers::run(&args, out),
     }
 }

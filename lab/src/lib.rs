@@ -21,6 +21,7 @@
 
 mod birth;
 mod config;
+mod cut;
 mod enter;
 mod folder;
 mod init;
@@ -47,4 +48,5 @@ pub use patience::Patience;
 pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
-pub use swarm::{Attached, MANAGER, Swarm, Task};
+pub use swarm::{Attached, MANAGER, Member, Swarm, Task};
+pub use weft_client::Client;

@@ -1,6 +1,6 @@
 //! Waiting for what only a look can tell, and for commands to end.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -68,13 +68,37 @@ impl Patience {
     /// # Errors
     /// It cannot be started, or it was killed: it took too long, or the work is to end.
     pub fn run(&self, command: &mut Command) -> anyhow::Result<Output> {
+        self.run_with_input(command, "")
+    }
+
+    /// As [`Patience::run`], for a command that reads this, less than a pipe holds (pipe(7): 64 KiB).
+    ///
+    /// # Errors
+    /// As of [`Patience::run`].
+    pub fn run_with_input(&self, command: &mut Command, input: &str) -> anyhow::Result<Output> {
+        let source = if input.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        };
         let mut child = command
             .env_remove("WEFT_HOST")
-            .stdin(Stdio::null())
+            .stdin(source)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            match stdin.write_all(input.as_bytes()) {
+                // One that ended without reading says why.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Err(error).context("cannot hand its input over");
+                }
+                _ => drop(stdin),
+            }
+        }
         // Both are read while it runs, so that it never waits for a reader.
         let stdout = reader(child.stdout.take());
         let stderr = reader(child.stderr.take());
@@ -162,6 +186,11 @@ mod tests {
         assert_eq!(output.status.code(), Some(7));
         let said = (output.stdout.as_slice(), output.stderr.as_slice());
         assert_eq!(said, (b"out\n".as_slice(), b"err\n".as_slice()));
+
+        let output = patience.run_with_input(&mut Command::new("cat"), "a key\n");
+        assert_eq!(output.unwrap().stdout, b"a key\n");
+        let output = patience.run_with_input(&mut Command::new("true"), "a key\n");
+        assert!(output.unwrap().status.success(), "nobody has to read it");
 
         let short = Patience {
             limit: Duration::from_secs(1),

@@ -6,37 +6,56 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use weft_client::{Client, segment};
 use weft_model::api::{
-    Connect, Connected, NetworkDetail, NodeRow, ServiceDetail, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, TaskRow,
+    Connect, Connected, JoinToken, NetworkDetail, NodeRow, ServiceDetail, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, TaskRow,
 };
-use weft_model::objects::{Network, NetworkSpec, NodeState, Service, ServiceSpec, TaskState};
+use weft_model::objects::{
+    Network, NetworkSpec, NodeState, Reachability, Role, Service, ServiceSpec, TaskState,
+};
 use weft_sys::netns::Netns;
 
 use crate::config::LabConfig;
 use crate::lab::Lab;
 use crate::patience::{LOOK, Patience};
 
-/// The node that becomes the manager, and is asked about the cluster.
+/// The node that becomes the first manager, and is asked about the cluster unless [`Swarm::ask`] names
+/// another one.
 pub const MANAGER: &str = "node1";
 
 /// Where agents have the namespaces of their tasks.
 const TASK_NETNS: &str = "/run/weft/netns";
 
-/// Machines with agents, whose first node is to be the manager of the others.
+/// Machines with agents, whose first node is to be the manager of the others, or the first of several.
 #[derive(Debug)]
 pub struct Swarm {
     lab: Lab,
     patience: Patience,
     /// Drives conversations with nodes, on the thread that holds them.
     io: Runtime,
+    /// The manager that is asked about the cluster. Held for no longer than it takes to read it.
+    asked: Mutex<String>,
+}
+
+/// A node, as a manager lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// `node1`, …
+    pub name: String,
+    /// Its session is open and it carries traffic.
+    pub ready: bool,
+    /// True of the manager that decides.
+    pub leads: bool,
+    /// Whether it answers other managers, if it is one.
+    pub reachability: Option<Reachability>,
 }
 
 /// A task that runs and shall run.
@@ -84,7 +103,12 @@ impl Swarm {
             .enable_all()
             .build()
             .context("cannot start the I/O loop")?;
-        Ok(Self { lab, patience, io })
+        Ok(Self {
+            lab,
+            patience,
+            io,
+            asked: Mutex::new(MANAGER.to_owned()),
+        })
     }
 
     /// Makes the first node a manager, lets all others join it, and waits until all are ready.
@@ -92,11 +116,42 @@ impl Swarm {
     /// # Errors
     /// A node refuses, or is not ready in time.
     pub fn form(&self) -> anyhow::Result<()> {
+        self.form_with(1)
+    }
+
+    /// The same with the first `managers` nodes as managers, all of which answer then.
+    ///
+    /// # Errors
+    /// As of [`Swarm::form`].
+    pub fn form_with(&self, managers: usize) -> anyhow::Result<()> {
         let swarm = self.init(MANAGER)?;
-        for node in self.lab.nodes().filter(|node| *node != MANAGER) {
-            self.join(node, &swarm.worker_token, &swarm.manager_addr)?;
+        let manager_token = if managers > 1 {
+            self.token(Role::Manager)?.token
+        } else {
+            String::new()
+        };
+        for (at, node) in self.lab.nodes().enumerate().skip(1) {
+            let token = if at < managers {
+                &manager_token
+            } else {
+                &swarm.worker_token
+            };
+            self.join(node, token, &swarm.manager_addr)?;
         }
-        self.wait_nodes(self.lab.nodes().count())
+        self.wait_nodes(self.lab.nodes().count())?;
+        self.wait_managers(managers)
+    }
+
+    /// From now on this manager is asked about the cluster.
+    pub fn ask(&self, node: &str) {
+        node.clone_into(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The manager that is asked about the cluster.
+    #[must_use]
+    pub fn asked(&self) -> String {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.clone()
     }
 
     /// The machines, and what can be done to them.
@@ -177,6 +232,33 @@ impl Swarm {
         self.io.block_on(client.post(path, body))
     }
 
+    /// Talks to the API of a node in several conversations at once; what each came to.
+    ///
+    /// # Errors
+    /// No such node; the first error of a conversation.
+    pub fn at_once<T, F>(
+        &self,
+        node: &str,
+        talks: impl IntoIterator<Item = impl FnOnce(Client) -> F>,
+    ) -> anyhow::Result<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = anyhow::Result<T>> + Send + 'static,
+    {
+        let client = self.client(node)?;
+        self.io.block_on(async {
+            let talks = talks.into_iter();
+            let begun: Vec<_> = talks
+                .map(|talk| tokio::spawn(talk(client.clone())))
+                .collect();
+            let mut ended = Vec::new();
+            for talk in begun {
+                ended.push(talk.await??);
+            }
+            Ok(ended)
+        })
+    }
+
     fn client(&self, node: &str) -> anyhow::Result<Client> {
         Client::new(&format!("unix://{}", self.lab.socket(node)?.display()))
     }
@@ -192,6 +274,18 @@ impl Swarm {
         };
         self.post(node, "/v1/swarm/init", &request)
             .with_context(|| format!("{node} makes no swarm"))
+    }
+
+    /// The token that makes nodes of that role, and where to join.
+    ///
+    /// # Errors
+    /// The manager refuses.
+    pub fn token(&self, role: Role) -> anyhow::Result<JoinToken> {
+        let role = match role {
+            Role::Worker => "worker",
+            Role::Manager => "manager",
+        };
+        self.get(&self.asked(), &format!("/v1/swarm/token/{role}"))
     }
 
     /// Lets a node join the manager at `HOST:PORT`.
@@ -215,14 +309,70 @@ impl Swarm {
     /// # Errors
     /// The manager does not say.
     pub fn nodes(&self) -> anyhow::Result<Vec<(String, bool)>> {
-        let rows: Vec<NodeRow> = self.get(MANAGER, "/v1/nodes")?;
+        let members = self.members(&self.asked())?.into_iter();
+        Ok(members.map(|member| (member.name, member.ready)).collect())
+    }
+
+    /// Nodes, as this one lists them.
+    ///
+    /// # Errors
+    /// It does not say: it is no manager, or none leads.
+    pub fn members(&self, asked: &str) -> anyhow::Result<Vec<Member>> {
+        let rows: Vec<NodeRow> = self.get(asked, "/v1/nodes")?;
         let told = rows.into_iter().map(|row| {
-            let ready = row.node.status.state == NodeState::Ready
-                && row.node.status.impaired.is_none()
-                && row.cloned.is_none();
-            (row.node.description.hostname, ready)
+            let manager = row.node.manager_status.as_ref();
+            Member {
+                ready: row.node.status.state == NodeState::Ready
+                    && row.node.status.impaired.is_none()
+                    && row.cloned.is_none(),
+                leads: manager.is_some_and(|manager| manager.leader),
+                reachability: manager.map(|manager| manager.reachability),
+                name: row.node.description.hostname,
+            }
         });
         Ok(told.collect())
+    }
+
+    /// Waits until one of these managers leads, by the word of one of them, and returns its name.
+    ///
+    /// # Errors
+    /// None does in time; with what the last one that was asked said.
+    pub fn wait_leader(&self, among: &[&str]) -> anyhow::Result<String> {
+        self.patience.until(|| {
+            let mut said = None;
+            for node in among {
+                match self.members(node) {
+                    Ok(members) => {
+                        let mut members = members.into_iter();
+                        let leads = |m: &Member| m.leads && among.contains(&m.name.as_str());
+                        if let Some(leader) = members.find(leads) {
+                            return Ok(leader.name);
+                        }
+                    }
+                    Err(error) => said = Some(error),
+                }
+            }
+            Err(said.unwrap_or_else(|| anyhow!("none of {} leads", among.join(", "))))
+        })
+    }
+
+    /// Waits until one of so many managers leads, and the others answer it.
+    ///
+    /// # Errors
+    /// They are not, or do not in time.
+    pub fn wait_managers(&self, count: usize) -> anyhow::Result<()> {
+        self.patience.until(|| {
+            let members = self.members(&self.asked())?;
+            let reachable = |m: &&Member| m.reachability == Some(Reachability::Reachable);
+            let answer = members.iter().filter(reachable).count();
+            let leads = members.iter().any(|member| member.leads);
+            ensure!(
+                leads && answer == count,
+                "{answer} of {count} managers answer, {} leads",
+                if leads { "one" } else { "none" }
+            );
+            Ok(())
+        })
     }
 
     /// Waits until so many nodes are ready.
@@ -242,7 +392,7 @@ impl Swarm {
     /// # Errors
     /// The manager refuses.
     pub fn make_network(&self, spec: &NetworkSpec) -> anyhow::Result<Network> {
-        self.post(MANAGER, "/v1/networks", spec)
+        self.post(&self.asked(), "/v1/networks", spec)
             .with_context(|| format!("no network {}", spec.name))
     }
 
@@ -251,7 +401,7 @@ impl Swarm {
     /// # Errors
     /// The manager refuses.
     pub fn make_service(&self, spec: &ServiceSpec) -> anyhow::Result<Service> {
-        self.post(MANAGER, "/v1/services", spec)
+        self.post(&self.asked(), "/v1/services", spec)
             .with_context(|| format!("no service {}", spec.name))
     }
 
@@ -350,7 +500,8 @@ impl Swarm {
     }
 
     fn task_rows(&self, service: &str) -> anyhow::Result<Vec<TaskRow>> {
-        self.get(MANAGER, &format!("/v1/services/{}/tasks", segment(service)))
+        let path = format!("/v1/services/{}/tasks", segment(service));
+        self.get(&self.asked(), &path)
     }
 
     /// Virtual address of a service on a network.
@@ -359,9 +510,10 @@ impl Swarm {
     /// The manager does not say, or there is none.
     pub fn vip(&self, service: &str, network: &str) -> anyhow::Result<IpAddr> {
         let path = format!("/v1/networks/{}", segment(network));
-        let found: NetworkDetail = self.get(MANAGER, &path)?;
+        let asked = self.asked();
+        let found: NetworkDetail = self.get(&asked, &path)?;
         let path = format!("/v1/services/{}", segment(service));
-        let detail: ServiceDetail = self.get(MANAGER, &path)?;
+        let detail: ServiceDetail = self.get(&asked, &path)?;
         let mut vips = detail.service.endpoint.vips.iter();
         let vip = vips.find(|vip| vip.network == found.network.id);
         vip.map(|vip| vip.addr.addr())

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "the names of the tests")]
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -17,10 +18,14 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 7] = [
+const TESTS: [Test; 8] = [
     (
         "machines_reach_each_other_and_nobody_else",
         machines_reach_each_other_and_nobody_else,
+    ),
+    (
+        "a_port_is_closed_for_others_alone",
+        a_port_is_closed_for_others_alone,
     ),
     (
         "a_killed_agent_is_started_again",
@@ -137,6 +142,32 @@ fn host_links() -> Vec<std::ffi::OsString> {
         .collect();
     links.sort();
     links
+}
+
+fn a_port_is_closed_for_others_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::create(&config(&dir, 2)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let to = SocketAddr::new(lab.node_addr("node2").unwrap(), 2377);
+    let netns = |node: &str| lab.netns(node, None).unwrap();
+    let listener = netns("node2").run_in(|| TcpListener::bind(to)).unwrap();
+    let _listener = listener.unwrap();
+    let reaches = |node: &str| {
+        let limit = Duration::from_millis(500);
+        let connected = netns(node).run_in(|| TcpStream::connect_timeout(&to, limit));
+        connected.unwrap().is_ok()
+    };
+    assert!(reaches("node1") && reaches("node2"));
+    // At either end.
+    for cut in ["node1", "node2"] {
+        lab.close_port(cut, 2377).unwrap();
+        assert!(!reaches("node1") && reaches("node2"), "closed at {cut}");
+        let twice = lab.close_port(cut, 2377).unwrap_err().to_string();
+        assert!(twice.contains(&format!("nft on {cut}")), "{twice}");
+        lab.open_port(cut, 2377).unwrap();
+        assert!(reaches("node1"), "open at {cut}");
+    }
+    lab.down().unwrap();
 }
 
 fn machines_reach_each_other_and_nobody_else() {

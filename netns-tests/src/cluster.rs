@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use weft_lab::{Lab, LabConfig, MANAGER, OUTSIDE, Patience, Stop, Swarm, Task};
+use weft_lab::{Lab, LabConfig, OUTSIDE, Patience, Stop, Swarm, Task};
 use weft_sys::netns::Netns;
 
 use crate::said::Said;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub mtu: u32,
     /// No other cluster of this test program runs meanwhile: times are measured.
     pub alone: bool,
+    /// How many of the nodes, from the first on, are managers of [`Cluster::swarm`].
+    pub managers: usize,
 }
 
 impl Default for Settings {
@@ -56,6 +58,7 @@ impl Default for Settings {
             agent_args: Vec::new(),
             mtu: 1500,
             alone: false,
+            managers: 1,
         }
     }
 }
@@ -115,14 +118,14 @@ impl Cluster {
         cluster
     }
 
-    /// A swarm with every node in it, the first one its manager.
+    /// A swarm with every node in it, the first one its manager or, of several, its leader.
     ///
     /// # Panics
     /// It cannot be made.
     #[must_use]
     pub fn swarm(program: &str, settings: &Settings) -> Self {
         let cluster = Self::bare(program, settings);
-        told(cluster.swarm.form());
+        told(cluster.swarm.form_with(settings.managers));
         cluster
     }
 
@@ -155,23 +158,45 @@ impl Cluster {
             .ok()
     }
 
-    /// The token of the first node for workers.
+    /// From now on this manager is asked about the cluster, in place of the first node.
+    pub fn ask(&self, node: &str) {
+        self.swarm.ask(node);
+    }
+
+    /// The token for workers.
     ///
     /// # Panics
     /// It is refused.
     #[must_use]
     pub fn token(&self) -> String {
-        let text = self
-            .weft(MANAGER, &["swarm", "join-token", "-q", "worker"])
-            .ok();
+        self.token_for("worker")
+    }
+
+    /// The token for a role.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn token_for(&self, role: &str) -> String {
+        let words = ["swarm", "join-token", "-q", role];
+        let text = self.weft(&self.swarm.asked(), &words).ok();
         text.trim().to_owned()
     }
 
-    /// `swarm join` of a node to the first one.
+    /// `swarm join` of a node to the manager that is asked about the cluster.
     #[must_use]
     pub fn join(&self, node: &str, token: &str) -> Said {
-        let remote = self.at(MANAGER, 2377).to_string();
+        let remote = self.at(&self.swarm.asked(), 2377).to_string();
         self.weft(node, &["swarm", "join", "--token", token, &remote])
+    }
+
+    /// Waits until one of these managers leads, and returns its name.
+    ///
+    /// # Panics
+    /// None does in time.
+    #[must_use]
+    pub fn wait_leader(&self, among: &[&str]) -> String {
+        told(self.swarm.wait_leader(among))
     }
 
     /// Waits until so many nodes are ready.
@@ -188,12 +213,22 @@ impl Cluster {
     /// The program cannot be run at all.
     #[must_use]
     pub fn weft(&self, node: &str, words: &[&str]) -> Said {
+        self.weft_reading(node, words, "")
+    }
+
+    /// The same for a command that reads this from its standard input.
+    ///
+    /// # Panics
+    /// As of [`Cluster::weft`].
+    #[must_use]
+    pub fn weft_reading(&self, node: &str, words: &[&str], input: &str) -> Said {
         let socket = self.lab().socket(node).expect("the node has an agent");
         let mut command = Command::new(&self.program);
         command
             .args(["-H", &format!("unix://{}", socket.display())])
             .args(words);
-        run(&mut command, format!("{node}$ weft {}", words.join(" ")))
+        let shown = format!("{node}$ weft {}", words.join(" "));
+        run_with_input(&mut command, shown, input)
     }
 
     /// Runs a program on a machine, in a namespace of it when one is given.
@@ -288,7 +323,8 @@ impl Cluster {
     /// # Panics
     /// It is refused.
     pub fn network(&self, name: &str) {
-        self.weft("node1", &["network", "create", name]).done();
+        let words = ["network", "create", name];
+        self.weft(&self.swarm.asked(), &words).done();
     }
 
     /// Starts `replicas` of the HTTP server as service `web`, published on port 8000, and waits
@@ -310,7 +346,7 @@ impl Cluster {
         let replicas = replicas.to_string();
         words.extend(["-p", "8000:80", "--replicas", &replicas, "host"]);
         words.extend([self.program(), "demo-http", "--port", "80"]);
-        let said = self.weft("node1", &words).ok();
+        let said = self.weft(&self.swarm.asked(), &words).ok();
         assert!(said.contains(" converged\n"), "{said}");
         self.tasks("web")
     }
@@ -324,26 +360,27 @@ impl Cluster {
         told(self.swarm.tasks(service))
     }
 
-    /// What an `ls` or `ps` of the first node prints with `--format json`.
+    /// What an `ls` or `ps` of the manager that is asked prints with `--format json`.
     ///
     /// # Panics
     /// It is refused.
     #[must_use]
     pub fn rows(&self, words: &[&str]) -> Vec<Value> {
         let words = [words, &["--format", "json"]].concat();
-        let text = self.weft("node1", &words).ok();
+        let text = self.weft(&self.swarm.asked(), &words).ok();
         text.lines()
             .map(|line| serde_json::from_str(line).expect("a row is JSON"))
             .collect()
     }
 
-    /// What an `inspect` of the first node prints.
+    /// What an `inspect` of the manager that is asked prints.
     ///
     /// # Panics
     /// It is refused.
     #[must_use]
     pub fn inspect(&self, kind: &str, name: &str) -> Value {
-        let text = self.weft("node1", &[kind, "inspect", name]).ok();
+        let words = [kind, "inspect", name];
+        let text = self.weft(&self.swarm.asked(), &words).ok();
         let all: Value = serde_json::from_str(&text).expect("inspect prints JSON");
         all[0].clone()
     }
@@ -478,8 +515,12 @@ fn told<T>(result: anyhow::Result<T>) -> T {
 
 /// Runs a command to its end.
 fn run(command: &mut Command, shown: String) -> Said {
+    run_with_input(command, shown, "")
+}
+
+fn run_with_input(command: &mut Command, shown: String, input: &str) -> Said {
     let patience = Patience::new(LIMIT + Duration::from_secs(30), &Stop::default());
-    match patience.run(command) {
+    match patience.run_with_input(command, input) {
         Ok(output) => Said::new(shown, &output),
         Err(error) => panic!("{shown}: {error:#}"),
     }

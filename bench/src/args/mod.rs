@@ -1,10 +1,12 @@
 //! The command line of `weft bench`.
 
 mod builds;
+mod managers;
 mod mesh;
 mod overlay;
 
 pub(crate) use builds::{BenchBuildsArgs, BuildsTest};
+pub(crate) use managers::{BenchManagersArgs, ManagersTest};
 pub(crate) use mesh::{BenchMeshArgs, FrontChoice, MeshTest};
 pub(crate) use overlay::{BenchOverlayArgs, BenchTest};
 
@@ -28,6 +30,8 @@ pub(crate) enum BenchCommand {
     Mesh(BenchMeshArgs),
     /// This build against another one, in pairs: is a change slower?
     Builds(BenchBuildsArgs),
+    /// Managers: how soon one replaces another, and what a change, a join and a restart take
+    Managers(BenchManagersArgs),
 }
 
 #[cfg(test)]

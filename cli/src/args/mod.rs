@@ -105,7 +105,7 @@ pub(crate) enum Command {
     /// Build a cluster in network namespaces of this machine
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Start three nodes on this machine and walk through everything with real traffic
+    /// Start nodes on this machine and walk through everything with real traffic
     Demo(DemoArgs),
     /// Write the manual pages into a folder
     #[command(hide = true)]
@@ -489,6 +489,9 @@ pub(crate) enum LabCommand {
 /// `weft demo`
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
+    /// Three managers and two workers: who leads, what goes on without a leader, and how they leave
+    #[arg(long)]
+    pub(crate) managers: bool,
     /// Leave the cluster up and print how to talk to it
     #[arg(long)]
     pub(crate) keep: bool,

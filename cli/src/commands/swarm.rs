@@ -58,6 +58,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         &reply.worker_token,
         &reply.manager_addr,
     ))?;
+    out.line("To add a manager to this swarm, run 'weft swarm join-token manager' and follow the instructions.\n")?;
     if let Some(key) = &reply.unlock_key {
         out.line(&lock::how_to_unlock(key))?;
     }

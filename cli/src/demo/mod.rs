@@ -1,10 +1,13 @@
-//! `weft demo`: three nodes on this machine, and everything that weft does, with real traffic.
+//! `weft demo`: three nodes on this machine, and everything that weft does, with real traffic; with
+//! `--managers` five nodes, of which three are managers, and what becomes of a swarm without them.
 //!
 //! Every line after a prompt is a command that was really run, followed by what it really
 //! printed. Every claim is checked against a deadline; the exit status is 0 only if all held.
 
 mod cluster;
+mod crowd;
 mod failure;
+mod managers;
 mod names;
 mod traffic;
 mod transcript;
@@ -35,10 +38,16 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
     let stop = Stop::on_signals()?;
     let started = Instant::now();
     let mut transcript = Transcript::new(out);
-    transcript.say(
-        "Three machines, each a network namespace with a real weftd in it, joined by a bridge:",
-    )?;
+    let (nodes, word) = if args.managers {
+        (5, "Five")
+    } else {
+        (3, "Three")
+    };
+    transcript.say(&format!(
+        "{word} machines, each a network namespace with a real weftd in it, joined by a bridge:"
+    ))?;
     let config = LabConfig {
+        nodes,
         log_dir: args.log_dir.clone(),
         outside_args: ["demo-http", "--port", "80", "--name", "outside"]
             .map(str::to_owned)
@@ -48,7 +57,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
     };
     let mut swarm = Swarm::of(Lab::create(&config)?, Patience::new(READY_LIMIT, &stop))?;
     let ready = swarm.lab().wait_ready(READY_LIMIT);
-    let result = ready.and_then(|()| tour(&mut swarm, &stop, &mut transcript));
+    let steps = if args.managers {
+        managers::walk
+    } else {
+        everything
+    };
+    let result = ready.and_then(|()| tour(&mut swarm, &stop, &mut transcript, steps));
     if let Err(error) = &result {
         transcript.failed(&format!("{error:#}"))?;
     }
@@ -72,7 +86,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
 }
 
 /// The whole walk; an error ends it, a check that fails does not.
-fn tour(swarm: &mut Swarm, stop: &Stop, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {
+fn tour(
+    swarm: &mut Swarm,
+    stop: &Stop,
+    transcript: &mut Transcript<'_>,
+    steps: impl FnOnce(&mut Walk<'_, '_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     transcript.output(&lab_status(swarm.lab()).render(&FormatArgs {
         format: Some("table {{.Name}}\t{{.Addr}}\t{{.State}}\t{{.Agent}}".to_owned()),
         quiet: false,
@@ -81,22 +100,27 @@ fn tour(swarm: &mut Swarm, stop: &Stop, transcript: &mut Transcript<'_>) -> anyh
     for node in walk.nodes.clone() {
         walk.eventually(READY_LIMIT, |walk| walk.quietly(&node, &["info"]))?;
     }
-    cluster::swarm(&mut walk)?;
-    cluster::network(&mut walk)?;
-    let service = cluster::service(&mut walk)?;
-    traffic::between_tasks(&mut walk, &service)?;
-    traffic::published_port(&mut walk, "Every node accepts the published port")?;
-    let readers = trouble::slow_clients(&walk)?;
-    let service = cluster::scale(&mut walk)?;
-    trouble::all_read(&mut walk, readers)?;
-    traffic::published_port(&mut walk, "So does the node without a replica")?;
-    let guest = cluster::connect(&mut walk, &service)?;
-    names::lookups(&mut walk, &service)?;
-    traffic::virtual_address(&mut walk, &service, &guest)?;
-    traffic::outside(&mut walk, &service, FAR_ADDRESS.into())?;
-    trouble::narrow_link(&mut walk)?;
-    trouble::firewall_loaded_anew(&mut walk)?;
-    failure::kill_a_node(&mut walk, &service, &guest)
+    steps(&mut walk)
+}
+
+/// Each thing that weft does.
+fn everything(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
+    cluster::swarm(walk)?;
+    cluster::network(walk)?;
+    let service = cluster::service(walk)?;
+    traffic::between_tasks(walk, &service)?;
+    traffic::published_port(walk, "Every node accepts the published port")?;
+    let readers = trouble::slow_clients(walk)?;
+    let service = cluster::scale(walk)?;
+    trouble::all_read(walk, readers)?;
+    traffic::published_port(walk, "So does the node without a replica")?;
+    let guest = cluster::connect(walk, &service)?;
+    names::lookups(walk, &service)?;
+    traffic::virtual_address(walk, &service, &guest)?;
+    traffic::outside(walk, &service, FAR_ADDRESS.into())?;
+    trouble::narrow_link(walk)?;
+    trouble::firewall_loaded_anew(walk)?;
+    failure::kill_a_node(walk, &service, &guest)
 }
 
 fn how_to_talk(lab: &Lab, name: &str, transcript: &mut Transcript<'_>) -> anyhow::Result<()> {

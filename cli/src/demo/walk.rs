@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use weft_lab::{Lab, Patience, Stop, Swarm};
 
 use super::transcript::Transcript;
@@ -52,6 +52,19 @@ impl<'a, 'b> Walk<'a, 'b> {
         let text = self.quietly(node, words)?;
         self.transcript.output(&text)?;
         Ok(text)
+    }
+
+    /// Runs `weft` against a node that is to refuse the command in these words; shown.
+    pub(super) fn refused(&mut self, node: &str, words: &[&str], says: &str) -> anyhow::Result<()> {
+        let shown: Vec<&str> = ["weft"].iter().chain(words).copied().collect();
+        self.transcript.command(node, &shown)?;
+        let said = match self.quietly(node, words) {
+            Ok(text) => bail!("it was carried out: {:?}", text.trim()),
+            Err(error) => error.root_cause().to_string(),
+        };
+        self.transcript.output(&said)?;
+        ensure!(said.contains(says), "it does not say {says:?}");
+        Ok(())
     }
 
     /// Runs `weft` against a node without showing it.

@@ -182,6 +182,8 @@ To add a worker to this swarm, run the following command:
 
     weft swarm join --token SWMTKN-1-x-y 10.77.0.1:2377
 
+To add a manager to this swarm, run 'weft swarm join-token manager' and follow the instructions.
+
 "
     );
     assert_eq!(node.surprises(), NO_SURPRISES);

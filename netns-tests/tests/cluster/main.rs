@@ -24,6 +24,7 @@ mod host_state;
 mod impaired;
 mod ipv6;
 mod limits;
+mod managers;
 mod members;
 mod mesh_frame;
 mod mesh_frame_ipv6;

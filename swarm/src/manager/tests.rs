@@ -4,6 +4,7 @@ mod autolock;
 mod backups;
 mod certificates;
 mod door;
+mod figures;
 mod leadership;
 mod managers;
 mod members;

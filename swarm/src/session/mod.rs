@@ -1,5 +1,6 @@
 //! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
 
+mod knock;
 mod renew;
 mod renewal;
 mod reports;
@@ -24,6 +25,7 @@ use weft_model::id::TaskId;
 use weft_model::objects::{Endpoint, Role, TaskStatus};
 use weft_model::text::{MAX_STATUS, cleaned};
 
+use self::knock::Knocks;
 use self::reports::Reports;
 use self::writes::Writes;
 use crate::assignment_file::AssignmentFile;
@@ -301,7 +303,7 @@ async fn rpc<T>(
 
 async fn within<T>(
     limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CommandError> {
     match timeout(limit, call).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
@@ -322,9 +324,19 @@ impl Shared {
         let mut backoff = BACKOFF_MIN;
         let mut told = String::new();
         let mut follows = false;
+        let mut knocks = Knocks::default();
         for attempt in 0_usize.. {
             let error = match self.next_manager(attempt) {
-                Some(manager) => self.serve(&manager, &mut backoff).await,
+                Some(manager) => tokio::select! {
+                    error = self.serve(&manager, &mut backoff) => {
+                        knocks.forget(&manager);
+                        error
+                    }
+                    opened = self.answers_again(&mut knocks) => {
+                        *lock(&self.leader) = Some(opened);
+                        continue;
+                    }
+                },
                 None => CommandError::unavailable("no manager is known"),
             };
             self.channel.send_replace(None);
@@ -356,10 +368,34 @@ impl Shared {
             let at = SystemTime::now();
             *lock(&self.last_failure) = Some(Failure { error, at });
             let jitter = rand::rng().random_range(0.5..1.0);
-            // Both ends are fine: the pause, or a reason to try at once.
-            drop(timeout(backoff.mul_f64(jitter), self.again.notified()).await);
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            // All ends are fine: the pause, or a reason to try at once.
+            tokio::select! {
+                ended = timeout(backoff.mul_f64(jitter), self.again.notified()) => {
+                    drop(ended);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                opened = self.answers_again(&mut knocks) => {
+                    *lock(&self.leader) = Some(opened);
+                    backoff = BACKOFF_MIN;
+                }
+            }
         }
+    }
+
+    /// Waits until a manager answers that did not, while no session is open.
+    async fn answers_again(&self, knocks: &mut Knocks) -> SocketAddr {
+        let mut channel = self.channel.subscribe();
+        let managers = || -> Vec<SocketAddr> {
+            let managers = self.managers().into_iter();
+            managers.filter_map(|m| m.parse().ok()).collect()
+        };
+        tokio::select! {
+            biased;
+            _ = channel.wait_for(Option::is_some) => {}
+            opened = knocks.opened(managers) => return opened,
+        }
+        knocks.clear();
+        std::future::pending().await
     }
 
     /// The leader, if it was named; else the managers in turn.
