@@ -36,7 +36,9 @@ mod tls;
 
 pub use identity::{Identity, IdentityError};
 pub use join::{JoinParams, join};
-pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, Timing};
+pub use manager::{
+    ApiCall, ApiReply, ApiServer, HostRoutes, InitParams, Manager, ManagerConfig, Timing,
+};
 pub use membership::Membership;
 pub use orders::RefusedOrders;
 pub use raft::MemberSight;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{Method, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
@@ -20,7 +21,8 @@ use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, Stat
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params};
-use super::service::NodeService;
+use super::leading::{AskedBy, confirmed, mark_self, pass_on};
+use super::service::{NodeService, SwarmCalls};
 
 type Reply<T> = Result<Json<T>, ApiError>;
 type Node<S> = State<Arc<S>>;
@@ -33,13 +35,10 @@ const PCAPNG: &str = "application/x-pcapng";
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All routes of the API, served by `service`.
-pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
+/// About the swarm as a whole: the manager that leads answers them, and reads once it is sure of its
+/// lead.
+fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>> {
     Router::new()
-        .route("/v1/info", get(info::<S>))
-        .route("/v1/swarm/init", post(swarm_init::<S>))
-        .route("/v1/swarm/join", post(swarm_join::<S>))
-        .route("/v1/swarm/leave", post(swarm_leave::<S>))
         .route("/v1/swarm/token/{role}", get(join_token::<S>))
         .route(
             "/v1/swarm/token/{role}/rotate",
@@ -54,8 +53,6 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
             "/v1/networks/{ref}",
             get(network::<S>).delete(network_remove::<S>),
         )
-        .route("/v1/networks/{ref}/connect", post(connect::<S>))
-        .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route(
             "/v1/networks/{ref}/peers",
             get(peers::<S>).post(peer_add::<S>),
@@ -69,6 +66,18 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
+}
+
+/// About the node that is asked: it answers them itself, whoever leads.
+fn node_routes<S: NodeService>() -> Router<Arc<S>> {
+    Router::new()
+        .route("/v1/info", get(info::<S>))
+        .route("/v1/swarm/init", post(swarm_init::<S>))
+        .route("/v1/swarm/join", post(swarm_join::<S>))
+        .route("/v1/swarm/leave", post(swarm_leave::<S>))
+        .route("/v1/networks/{ref}/connect", post(connect::<S>))
+        .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
         .route("/v1/mesh/why/{asked}", get(why::<S>))
@@ -77,6 +86,22 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/ping/{node}", get(ping::<S>))
         .route("/v1/capture", get(capture::<S>))
         .route("/metrics", get(metrics::<S>))
+}
+
+/// All routes of the API, served by `service`. Calls about the swarm go to the manager that leads.
+pub(crate) fn router<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+    let passed_on = from_fn_with_state(Arc::clone(&service), pass_on::<S>);
+    swarm_routes(&service)
+        .route_layer(passed_on)
+        .merge(node_routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(service)
+}
+
+/// Those that another manager may pass on, for the one that leads.
+pub(super) fn for_managers<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+    swarm_routes(&service)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(service)
@@ -176,15 +201,25 @@ async fn rotate_join_token<S: NodeService>(
         .map(Json)
 }
 
-async fn nodes<S: NodeService>(State(node): Node<S>) -> Reply<Vec<NodeRow>> {
-    node.nodes().await.map(Json)
+async fn nodes<S: NodeService>(
+    State(node): Node<S>,
+    asked_by: Option<Extension<AskedBy>>,
+) -> Reply<Vec<NodeRow>> {
+    let mut rows = node.nodes().await?;
+    for row in &mut rows {
+        mark_self(row, asked_by.as_ref());
+    }
+    Ok(Json(rows))
 }
 
 async fn node<S: NodeService>(
     State(node): Node<S>,
+    asked_by: Option<Extension<AskedBy>>,
     Params(reference): Params<String>,
 ) -> Reply<NodeRow> {
-    node.node(reference).await.map(Json)
+    let mut row = node.node(reference).await?;
+    mark_self(&mut row, asked_by.as_ref());
+    Ok(Json(row))
 }
 
 async fn node_remove<S: NodeService>(

@@ -1,8 +1,11 @@
 //! The API over a real unix socket, with a service that records what it was asked.
 
+mod leading;
+
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -20,11 +23,12 @@ use weft_model::api::{
 use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
 };
+use weft_swarm::{ApiCall, ApiReply};
 
 use super::error::ErrorKind;
 use super::service::Answer;
 use super::socket::{SocketError, check_peer};
-use super::{ApiError, ApiSocket, NodeService};
+use super::{ApiError, ApiSocket, NodeService, SwarmCalls, answer};
 
 /// Notes each call; creations echo their argument, the rest fails with 503.
 #[derive(Default)]
@@ -36,6 +40,12 @@ struct Fake {
     done: Notify,
     /// Told when its removal begins.
     begun: Notify,
+    /// The leader that calls about the swarm are passed on to; nothing while this node is it.
+    leader: Mutex<Option<Arc<Fake>>>,
+    /// So often it does not lead although it was taken for the leader.
+    refusals: Mutex<u32>,
+    /// It cannot tell whether it leads.
+    unsure: AtomicBool,
 }
 
 impl Fake {
@@ -46,6 +56,28 @@ impl Fake {
     fn absent<T>(&self, call: impl Into<String>) -> Answer<T> {
         self.note(call);
         Err(ApiError::unavailable("This node is not part of a swarm."))
+    }
+}
+
+impl SwarmCalls for Fake {
+    async fn pass_on(&self, call: &ApiCall) -> Answer<Option<ApiReply>> {
+        let leader = self.leader.lock().unwrap().clone();
+        let Some(leader) = leader else {
+            return Ok(None);
+        };
+        self.note(format!("passed on {} {}", call.method, call.path));
+        Ok(Some(answer(leader, "n2".into(), call.clone()).await))
+    }
+    async fn confirm(&self) -> Answer<()> {
+        if self.unsure.load(Ordering::SeqCst) {
+            return Err(ApiError::unavailable("The swarm does not have a leader."));
+        }
+        let mut refusals = self.refusals.lock().unwrap();
+        if *refusals > 0 {
+            *refusals -= 1;
+            return Err(ApiError::not_led("another one leads"));
+        }
+        Ok(())
     }
 }
 
@@ -216,6 +248,18 @@ impl NodeService for Fake {
     }
 }
 
+/// Whether the leader has to answer a call: said once more here, for a route that is in the wrong list.
+fn is_about_the_swarm(path: &str) -> bool {
+    let about = [
+        "/v1/nodes",
+        "/v1/networks",
+        "/v1/services",
+        "/v1/swarm/token/",
+    ];
+    let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
+    !is_here && about.iter().any(|about| path.starts_with(about))
+}
+
 struct Server {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
@@ -261,6 +305,15 @@ impl Server {
         (status, serde_json::from_str(&text).unwrap())
     }
 
+    /// A manager that does not lead gives the answer of the one that does to what is about the swarm,
+    /// and its own to the rest.
+    async fn answers_as(&self, method: &str, path: &str, body: &Value, wanted: (u16, Value)) {
+        assert_eq!(self.json(method, path, body).await, wanted);
+        let calls = self.fake.calls.lock().unwrap();
+        let was_passed_on = *calls.last().unwrap() == format!("passed on {method} {path}");
+        assert_eq!(was_passed_on, is_about_the_swarm(path), "{method} {path}");
+    }
+
     async fn message(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let (status, text) = self.call(method, path, body).await;
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -272,6 +325,8 @@ impl Server {
 #[expect(clippy::too_many_lines, reason = "a list: a row for each route")]
 async fn every_route_reaches_its_method() {
     let server = Server::start();
+    let follower = Server::start();
+    *follower.fake.leader.lock().unwrap() = Some(Arc::default());
     let spec = json!({
         "Name": "web",
         "TaskTemplate": {"ContainerSpec": {"Image": "host", "Args": ["true"]}},
@@ -396,6 +451,7 @@ async fn every_route_reaches_its_method() {
         if status >= 400 {
             assert!(answer["message"].is_string(), "{answer}");
         }
+        follower.answers_as(method, path, body, (got, answer)).await;
     }
     assert_eq!(
         server.call("GET", "/metrics", "").await,

@@ -114,6 +114,7 @@ impl Slot {
             timing: Timing::default(),
             routes: Arc::new(host_routes),
             holder_of: |port| owner::named(Protocol::Tcp, port),
+            api: self.around.api.clone(),
         }
     }
 

@@ -7,7 +7,9 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use weft_swarm::{Farewell, Identity, Manager, ManagerConfig, Membership, Session, SessionConfig};
+use weft_swarm::{
+    ApiServer, Farewell, Identity, Manager, ManagerConfig, Membership, Session, SessionConfig,
+};
 use weft_sys::state_file;
 
 use super::manager_part;
@@ -49,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) self_tests: Arc<SelfTests>,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
+    /// Answers what users ask other managers, while the node's own one leads.
+    pub(crate) api: ApiServer,
 }
 
 /// A node in its swarm.

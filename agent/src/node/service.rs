@@ -13,11 +13,11 @@ use weft_model::api::{
     SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
-use weft_swarm::Manager;
+use weft_swarm::{ApiCall, ApiReply, Manager};
 use weft_sys::clock::unix_millis;
 
 use super::Node;
-use crate::api::{Answer, ApiError, NodeService};
+use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
@@ -37,10 +37,38 @@ impl Node {
         Ok((member, data_path))
     }
 
+    /// The manager of this node, where it has one that is open.
+    pub(super) async fn own_manager(&self) -> Option<Arc<Manager>> {
+        let member = self.slot.get().await?;
+        member.handles.manager.get().map(Arc::clone)
+    }
+
     async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
-        let member = self.slot.need().await?;
+        let member = self.slot.get().await.ok_or_else(no_manager)?;
         let manager = member.handles.need_manager()?;
         Ok((member, manager))
+    }
+}
+
+fn no_manager() -> ApiError {
+    ApiError::unavailable(
+        "This node is not a swarm manager. Use \"weft swarm init\" or \"weft swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+impl SwarmCalls for Node {
+    async fn pass_on(&self, call: &ApiCall) -> Answer<Option<ApiReply>> {
+        match self.own_manager().await {
+            Some(manager) => Ok(manager.pass_on(call).await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn confirm(&self) -> Answer<()> {
+        match self.own_manager().await {
+            Some(manager) => Ok(manager.confirm_lead().await?),
+            None => Ok(()),
+        }
     }
 }
 

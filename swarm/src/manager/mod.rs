@@ -4,6 +4,7 @@
 //! the store, and from there orders for every node. The logic is `weft_cluster`; this is
 //! its shell.
 
+mod api;
 mod assignments;
 mod bind;
 mod ca;
@@ -17,6 +18,7 @@ mod listener;
 mod own;
 mod planners;
 mod raft_rpc;
+mod relay;
 mod rpc;
 mod sessions;
 mod shared_feed;
@@ -40,10 +42,12 @@ use tonic::service::Routes;
 use weft_cluster::{
     ClusterState, CommandError, HostRoute, InitCluster, NodeDescription, init_cluster,
 };
+use weft_model::api::MAX_REQUEST;
 use weft_model::id::{NodeId, base36};
 use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
+use self::api::ApiRpc;
 use self::bind::bind;
 use self::ca::Authority;
 use self::engine::{Engine, Lines, entropy, stopped};
@@ -51,6 +55,7 @@ use self::enlist::{authority, enlist};
 use self::health::Health;
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
+use self::relay::Relay;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
 use self::store_file::{check_store_file, open_store};
@@ -58,12 +63,14 @@ use crate::desired_store::DesiredStore;
 use crate::door::{Door, DoorSample};
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
+use crate::proto::api_server::ApiServer as ApiService;
 use crate::proto::ca_server::CaServer;
 use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
 use crate::proto::raft_server::RaftServer;
 use crate::raft::{Member, RaftStore, Start};
 
+pub use api::{ApiCall, ApiReply, ApiServer};
 pub use health::Timing;
 
 /// Routes of this host with words that name them; asked when a network is made.
@@ -75,6 +82,8 @@ const MAX_CA_REQUEST: usize = 32 << 10;
 const MAX_REPORT: usize = 3 << 19;
 /// Bytes of a command that a node sends on behalf of its users.
 const MAX_COMMAND: usize = 256 << 10;
+/// Bytes of a call of the node API, with its path. Its body is bounded by the API itself.
+const MAX_API_CALL: usize = MAX_REQUEST + (64 << 10);
 /// Bytes of what another manager sends: the longest entry of the log, and room for what is around it.
 const MAX_LOG_MESSAGE: usize = 40 << 20;
 /// How long a manager waits for the state of its swarm: a new one has it from the leader.
@@ -96,6 +105,8 @@ pub struct ManagerConfig {
     /// Words for the program that holds a TCP port; asked when it is the one to listen on. May
     /// block.
     pub holder_of: fn(u16) -> String,
+    /// Answers calls of the node API that reach other managers, while this one leads.
+    pub api: ApiServer,
 }
 
 impl std::fmt::Debug for ManagerConfig {
@@ -128,6 +139,7 @@ pub struct Manager {
     core: Arc<Engine>,
     /// The log that managers share; the engine knows it as its store.
     raft: Arc<RaftStore>,
+    relay: Arc<Relay>,
     advertise: SocketAddr,
     #[cfg(test)]
     local_addr: SocketAddr,
@@ -360,11 +372,14 @@ impl Manager {
             core: Arc::clone(&core),
             raft: Arc::clone(&raft),
         });
+        let api = ApiService::new(ApiRpc(config.api));
+        let relay = Arc::new(Relay::new(Arc::clone(&core), Arc::clone(&raft)));
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
             .add_service(ControlServer::new(rpc).max_decoding_message_size(MAX_COMMAND))
             .add_service(log.max_decoding_message_size(MAX_LOG_MESSAGE))
+            .add_service(api.max_decoding_message_size(MAX_API_CALL))
             .prepare();
         let tasks = vec![
             tokio::spawn(listener::accept(
@@ -374,12 +389,14 @@ impl Manager {
                 routes,
             )),
             tokio::spawn(Arc::clone(&core).lead_loop()),
+            tokio::spawn(Arc::clone(&relay).watch_leader()),
             tokio::spawn(keep_certified(Arc::clone(&core), tls)),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
         Ok(Self {
             core,
             raft,
+            relay,
             advertise,
             #[cfg(test)]
             local_addr,

@@ -17,6 +17,7 @@ use super::life::keep_running;
 use super::links::Links;
 use super::medium::{Medium, OnDisk, StoreError};
 use super::pipeline::{Answered, Taking};
+use super::read_index::confirm;
 use super::recover::go_on_alone;
 use super::shared::Shared;
 use super::types::{Member, Raft, RaftId, Types, config};
@@ -211,6 +212,10 @@ impl DesiredStore for RaftStore {
                 None => Ok(()),
             }
         })
+    }
+
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), ProposeError>> {
+        Box::pin(confirm(&self.shared))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
