@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use weft_model::api::{ErrorBody, MAX_REQUEST};
+use weft_model::api::{ErrorBody, MAX_REQUEST, STALE};
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +29,7 @@ const MAX_ANSWER: usize = 64 << 20;
 pub struct Client {
     host: String,
     socket: PathBuf,
+    stale: bool,
 }
 
 /// `weftd` refused a request.
@@ -56,7 +57,15 @@ impl Client {
         Ok(Self {
             host: host.to_owned(),
             socket: PathBuf::from(path),
+            stale: false,
         })
+    }
+
+    /// With `stale` a manager answers reads from what it knows, newest or not, and also while the
+    /// swarm has no leader.
+    #[must_use]
+    pub fn with_stale(self, stale: bool) -> Self {
+        Self { stale, ..self }
     }
 
     /// GET.
@@ -180,12 +189,14 @@ impl Client {
         let exchange = async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let request = Request::builder()
-                .method(method)
+            let mut request = Request::builder()
                 .uri(path)
                 .header("host", "weftd")
-                .header("content-type", "application/json")
-                .body(Full::new(body))?;
+                .header("content-type", "application/json");
+            if self.stale && method == Method::GET {
+                request = request.header(STALE, "true");
+            }
+            let request = request.method(method).body(Full::new(body))?;
             let answer = async {
                 let answer = sender.send_request(request).await?;
                 let status = answer.status();

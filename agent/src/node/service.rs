@@ -6,17 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
-    DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, PeerAdd, PingQuery, Pong, RemoteManager, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmState, TaskRow, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, PeerAdd, PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
+    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
-use weft_sys::clock::unix_millis;
 
-use super::Node;
+use super::{Node, info};
 use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
@@ -75,24 +73,7 @@ impl SwarmCalls for Node {
 impl NodeService for Node {
     async fn info(&self) -> Answer<Info> {
         let member = self.slot.get().await;
-        let swarm = member.map(|member| {
-            let m = &member.handles;
-            let identity = m.session.identity();
-            let failure = m.session.last_failure();
-            let managers = m.membership.managers.iter().cloned();
-            SwarmState::Active(SwarmInfo {
-                cluster: ClusterInfo {
-                    id: identity.cluster_id().to_owned(),
-                },
-                node_id: m.node_id.clone(),
-                control_available: identity.role() == Role::Manager,
-                addr: m.membership.node.addr,
-                managers: managers.map(|addr| RemoteManager { addr }).collect(),
-                connected: m.session.connected(),
-                error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
-                error: failure.map(|failure| failure.error.to_string()),
-            })
-        });
+        let swarm = member.map(|member| SwarmState::Active(info::of_member(&member.handles)));
         Ok(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.config.name.clone(),

@@ -1,6 +1,9 @@
 //! Who answers a call about the swarm.
 
+use axum::Extension;
+
 use super::*;
+use crate::api::leading::{AskedBy, mark_self};
 use crate::api::not_led;
 
 /// A server whose node takes another one for the leader.
@@ -122,4 +125,29 @@ async fn other_managers_get_what_is_about_the_swarm_alone() {
     assert_eq!((reply.status, reply.not_led), (503, true));
     let reply = not_led("ask another one").await;
     assert_eq!((reply.status, reply.not_led), (503, true));
+}
+
+fn row(id: &str) -> NodeRow {
+    let at = "2026-01-02T03:04:05Z";
+    let row = json!({
+        "ID": id, "Version": {"Index": 1}, "CreatedAt": at, "UpdatedAt": at,
+        "Spec": {"Role": "manager", "Availability": "active", "Labels": {}},
+        "Description": {"Hostname": id, "Engine": {"EngineVersion": "0.1.0"}},
+        "Status": {"State": "ready", "Message": "", "Addr": "10.77.0.1", "Impaired": null},
+        "ManagerStatus": null, "DataPathAddr": "10.77.0.1", "GossipPort": 7946,
+        "IngressIP": "10.0.0.2", "Self": id == "leader",
+    });
+    serde_json::from_value(row).unwrap()
+}
+
+#[test]
+fn the_node_whose_user_asks_is_marked() {
+    let asked_by = Extension(AskedBy("other".into()));
+    for id in ["leader", "other", "third"] {
+        let mut row = row(id);
+        mark_self(&mut row, None);
+        assert_eq!(row.is_self, id == "leader");
+        mark_self(&mut row, Some(&asked_by));
+        assert_eq!(row.is_self, id == "other");
+    }
 }
