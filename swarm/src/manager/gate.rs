@@ -171,8 +171,8 @@ impl Gate {
                 return renewer(&self.core, &self.peer).map(drop);
             }
         }
-        if path.starts_with(API) {
-            // The leader knows all managers.
+        if path.starts_with(API) && self.core.check_leads().is_ok() {
+            // The leader knows all managers; another one says that it is none.
             member(&self.core, &self.peer)?;
         }
         if path.starts_with(LOG) || path.starts_with(API) {

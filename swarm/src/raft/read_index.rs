@@ -26,6 +26,10 @@ pub(super) async fn confirm(shared: &Shared) -> Result<(), ProposeError> {
                 leader: leader.clone(),
             });
         }
+        if shared.is_alone() {
+            // Nobody else decides; it led, so its state is whole, also while the disk fails.
+            return Ok(());
+        }
         let nobody = ProposeError::NotLeader { leader: None };
         let raft = shared.raft.borrow().clone();
         let Some(raft) = raft else {

@@ -96,8 +96,8 @@ impl RaftStore {
             let alone = go_on_alone(&file, member.clone()).await;
             alone.map_err(|error| StoreError::Start(error.to_string()))?;
         }
-        let is_alone = file.known().members().voter_ids().eq([file.member]);
         let shared = Arc::new(Shared::new(file, links));
+        let is_alone = shared.is_alone();
         let running = keep_running(Arc::clone(&shared), network, Arc::new(config));
         let mended = Arc::clone(&shared.file).keep_mended();
         let store = Self {
