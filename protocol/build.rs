@@ -9,6 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // One copy of it for all sessions.
         .bytes(".weft.v1.SessionMessage.shared_json")
         .bytes(".weft.v1.SessionMessage.shared_changes_json")
+        .bytes(".weft.v1.CallRequest.body")
+        .bytes(".weft.v1.CallResponse.body")
         .codec_path("crate::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())

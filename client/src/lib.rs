@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use weft_model::api::{ErrorBody, MAX_REQUEST};
+use weft_model::api::{ErrorBody, MAX_REQUEST, STALE};
 use weft_model::backup::MAX_BACKUP;
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
@@ -30,6 +30,7 @@ const MAX_ANSWER: usize = 64 << 20;
 pub struct Client {
     host: String,
     socket: PathBuf,
+    stale: bool,
 }
 
 /// `weftd` refused a request.
@@ -57,7 +58,15 @@ impl Client {
         Ok(Self {
             host: host.to_owned(),
             socket: PathBuf::from(path),
+            stale: false,
         })
+    }
+
+    /// With `stale` a manager answers reads from what it knows, newest or not, and also while the
+    /// swarm has no leader.
+    #[must_use]
+    pub fn with_stale(self, stale: bool) -> Self {
+        Self { stale, ..self }
     }
 
     /// GET.
@@ -176,10 +185,11 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer's body, or with this thread's runtime.
         let driver = tokio::spawn(connection);
-        let request = Request::builder()
-            .uri(path)
-            .header("host", "weftd")
-            .body(Full::<Bytes>::default())?;
+        let mut request = Request::builder().uri(path).header("host", "weftd");
+        if self.stale {
+            request = request.header(STALE, "true");
+        }
+        let request = request.body(Full::<Bytes>::default())?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         let answer =
             answer.with_context(|| format!("weftd at {} does not answer", self.host))??;
@@ -204,13 +214,15 @@ impl Client {
                 body.len()
             );
         }
-        let request = Request::builder()
-            .method(method)
+        let mut request = Request::builder()
             .uri(path)
             .header("host", "weftd")
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
-        self.exchange(request).await
+            .header("content-type", "application/json");
+        if self.stale && method == Method::GET {
+            request = request.header(STALE, "true");
+        }
+        self.exchange(request.method(method).body(Full::new(body))?)
+            .await
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {

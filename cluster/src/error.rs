@@ -13,6 +13,9 @@ pub enum ErrorKind {
     Conflict,
     /// It may work later or elsewhere (no manager, not part of a swarm).
     Unavailable,
+    /// Another manager decides, or none does at present. Nothing of the command was done, so that it
+    /// can be given to whoever leads.
+    NotLed,
     /// The caller may not do this.
     Forbidden,
 }
@@ -60,6 +63,12 @@ impl CommandError {
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// [`ErrorKind::NotLed`]
+    #[must_use]
+    pub fn not_led(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotLed, message)
     }
 
     /// [`ErrorKind::Forbidden`]

@@ -75,6 +75,10 @@ pub use swarm::{
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.
 pub const MAX_REQUEST: usize = 1 << 20;
 
+/// Header of a GET about the swarm with the value `true`: a manager answers from what it knows, also
+/// while it cannot tell whether that is the newest.
+pub const STALE: &str = "weft-stale";
+
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

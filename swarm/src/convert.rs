@@ -17,7 +17,7 @@ pub(crate) fn to_status(error: CommandError) -> Status {
         ErrorKind::BadRequest => Code::InvalidArgument,
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::Conflict => Code::AlreadyExists,
-        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::Unavailable | ErrorKind::NotLed => Code::Unavailable,
         ErrorKind::Forbidden => Code::PermissionDenied,
     };
     Status::new(code, error.message)

@@ -51,6 +51,13 @@ pub(crate) trait DesiredStore: fmt::Debug + Send + Sync + 'static {
     /// Some of it was taken back, or may yet be.
     fn settled(&self, on: &Head) -> BoxFuture<'_, Result<(), ProposeError>>;
 
+    /// Waits for the proof that this manager led after the call had begun: more than half of the
+    /// managers said so. What [`Self::read`] gives then has all that anybody was told is stored.
+    ///
+    /// # Errors
+    /// It does not lead, or too few managers answer.
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), ProposeError>>;
+
     /// Lets go of the disk, after what is being written now; later proposals are refused as
     /// [`ProposeError::Closed`].
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -6,16 +6,22 @@ use std::net::SocketAddr;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-/// Name of the gRPC metadata: `ADDRESS:PORT` of the manager that leads.
+/// Name of the gRPC metadata: `ADDRESS:PORT` of the manager that leads, or [`NOBODY`].
 const LEADER: &str = "weft-leader";
+/// No leader is known.
+const NOBODY: &str = "none";
 
 /// Adds where the leader is reached, if that is known.
 pub(crate) fn name_leader(mut status: Status, leader: Option<SocketAddr>) -> Status {
     let value = leader.and_then(|leader| MetadataValue::try_from(leader.to_string()).ok());
-    if let Some(value) = value {
-        status.metadata_mut().insert(LEADER, value);
-    }
+    let value = value.unwrap_or(MetadataValue::from_static(NOBODY));
+    status.metadata_mut().insert(LEADER, value);
     status
+}
+
+/// Whether a refusal is that of a manager which does not lead: nothing was done.
+pub(crate) fn is_not_led(status: &Status) -> bool {
+    status.metadata().contains_key(LEADER)
 }
 
 /// The leader, where a refusal names it.
@@ -35,9 +41,12 @@ mod tests {
             let status = name_leader(Status::unavailable("ask there"), Some(leader));
             assert_eq!(named_leader(&status), Some(leader));
             assert_eq!(status.message(), "ask there");
+            assert!(is_not_led(&status));
         }
         let nobody = name_leader(Status::unavailable("nobody"), None);
         assert_eq!(named_leader(&nobody), None);
+        assert!(is_not_led(&nobody));
+        assert!(!is_not_led(&Status::unavailable("a broken line")));
         let mut hostile = Status::unavailable("?");
         let nonsense = MetadataValue::from_static("all of you");
         hostile.metadata_mut().insert(LEADER, nonsense);

@@ -37,7 +37,10 @@ mod tls;
 
 pub use identity::{Identity, IdentityError, LOCKED};
 pub use join::{JoinParams, join};
-pub use manager::{HostRoutes, InitParams, Manager, ManagerConfig, RestoreParams, Timing};
+pub use manager::{
+    ApiCall, ApiReply, ApiServer, HostRoutes, InitParams, Manager, ManagerConfig, RestoreParams,
+    Timing,
+};
 pub use membership::Membership;
 pub use orders::RefusedOrders;
 pub use raft::MemberSight;

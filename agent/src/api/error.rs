@@ -25,6 +25,8 @@ pub(crate) enum ErrorKind {
     Internal,
     /// 503: not part of a swarm, not a manager, or the manager is unreachable.
     Unavailable,
+    /// 503: another manager leads, or none. Nothing of the call was done.
+    NotLed,
 }
 
 impl ErrorKind {
@@ -39,10 +41,14 @@ impl ErrorKind {
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::NotLed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
+
+/// In the extensions of an answer: that of a manager which does not lead, and did nothing of the call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NotLed;
 
 /// Why a call failed. The message is for people: what, where, and the next step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +94,11 @@ impl ApiError {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// 503: another manager leads, or none. Nothing of the call was done.
+    pub(crate) fn not_led(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotLed, message)
+    }
+
     /// 503: not part of a swarm, not a manager, or the manager is unreachable.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
@@ -101,6 +112,7 @@ impl From<CommandError> for ApiError {
             Refusal::NotFound => ErrorKind::NotFound,
             Refusal::Conflict => ErrorKind::Conflict,
             Refusal::Unavailable => ErrorKind::Unavailable,
+            Refusal::NotLed => ErrorKind::NotLed,
             Refusal::Forbidden => ErrorKind::Forbidden,
         };
         Self::new(kind, error.message)
@@ -122,6 +134,10 @@ impl IntoResponse for ApiError {
         let body = ErrorBody {
             message: self.message,
         };
-        (self.kind.status(), Json(body)).into_response()
+        let mut response = (self.kind.status(), Json(body)).into_response();
+        if self.kind == ErrorKind::NotLed {
+            response.extensions_mut().insert(NotLed);
+        }
+        response
     }
 }

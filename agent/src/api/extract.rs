@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use weft_model::api::MAX_REQUEST;
@@ -25,18 +26,8 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let route = format!("{} {}", request.method(), request.uri().path());
-        let read = read(request.into_body(), MAX_REQUEST, READ_AT_MOST).await;
-        let bytes = read.map_err(|error| match error {
-            Unreadable::TooLarge => ApiError::new(
-                ErrorKind::TooLarge,
-                format!(
-                    "{route}: the request is larger than {MAX_REQUEST} bytes; ask for less at once, \
-                     such as fewer ports"
-                ),
-            ),
-            Unreadable::Broken(error) => ApiError::bad_request(format!("{route}: {error}")),
-        })?;
+        let (parts, bytes) = whole_body(request).await?;
+        let route = route_of(&parts);
         let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) {
             b"{}"
         } else {
@@ -62,11 +53,12 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let route = format!("{} {}", request.method(), request.uri().path());
-        let key = request.headers().get(UNLOCK_KEY_HEADER);
+        let (parts, body) = request.into_parts();
+        let route = route_of(&parts);
+        let key = parts.headers.get(UNLOCK_KEY_HEADER);
         let key = key.and_then(|key| key.to_str().ok());
         let unlock_key = key.map(str::to_owned);
-        let read = read(request.into_body(), MAX_BACKUP, MAX_BACKUP + READ_AT_MOST).await;
+        let read = read(body, MAX_BACKUP, MAX_BACKUP + READ_AT_MOST).await;
         let file = read.map_err(|error| match error {
             Unreadable::TooLarge => ApiError::new(
                 ErrorKind::TooLarge,
@@ -79,6 +71,30 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
         })?;
         Ok(Self { file, unlock_key })
     }
+}
+
+fn route_of(parts: &Parts) -> String {
+    format!("{} {}", parts.method, parts.uri.path())
+}
+
+/// A request with all of its body.
+pub(super) async fn whole_body(request: Request) -> Result<(Parts, Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    let read = read(body, MAX_REQUEST, READ_AT_MOST).await;
+    let read = read.map_err(|error| match error {
+        Unreadable::TooLarge => ApiError::new(
+            ErrorKind::TooLarge,
+            format!(
+                "{}: the request is larger than {MAX_REQUEST} bytes; ask for less at once, such as \
+                 fewer ports",
+                route_of(&parts)
+            ),
+        ),
+        Unreadable::Broken(error) => {
+            ApiError::bad_request(format!("{}: {error}", route_of(&parts)))
+        }
+    });
+    Ok((parts, read?.into()))
 }
 
 enum Unreadable {

@@ -3,7 +3,9 @@
 //! ```text
 //!  weft ──http/1──► ApiSocket ──► router ──► NodeService (agent/src/node)
 //!                   │ SO_PEERCRED: uid 0, or the uid weftd runs as
-//!                   │ bodies up to 1 MiB
+//!                   │ bodies up to 1 MiB     ▲
+//!                   ▼                        │ answer()
+//!          calls about the swarm ──gRPC──► the manager that leads
 //! ```
 //!
 //! The routes and their types are those of [`weft_model::api`]. This module knows HTTP and the
@@ -11,12 +13,15 @@
 
 mod error;
 mod extract;
+mod leading;
+mod remote;
 mod routes;
 mod service;
 mod socket;
 
 pub(crate) use error::ApiError;
-pub(crate) use service::{Answer, NodeService};
+pub(crate) use remote::{answer, not_led};
+pub(crate) use service::{Answer, NodeService, SwarmCalls};
 pub(crate) use socket::ApiSocket;
 
 #[cfg(test)]

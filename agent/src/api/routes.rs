@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{Method, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
@@ -21,7 +22,8 @@ use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, Stat
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params, Sent};
-use super::service::NodeService;
+use super::leading::{AskedBy, confirmed, mark_self, pass_on};
+use super::service::{NodeService, SwarmCalls};
 
 type Reply<T> = Result<Json<T>, ApiError>;
 type Node<S> = State<Arc<S>>;
@@ -36,24 +38,19 @@ const PCAPNG: &str = "application/x-pcapng";
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All routes of the API, served by `service`.
-pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
+/// About the swarm as a whole: the manager that leads answers them, and reads once it is sure of its
+/// lead.
+fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>> {
     Router::new()
-        .route("/v1/info", get(info::<S>))
-        .route("/v1/swarm/init", post(swarm_init::<S>))
-        .route("/v1/swarm/join", post(swarm_join::<S>))
-        .route("/v1/swarm/leave", post(swarm_leave::<S>))
         .route("/v1/swarm/token/{role}", get(join_token::<S>))
         .route(
             "/v1/swarm/token/{role}/rotate",
             post(rotate_join_token::<S>),
         )
         .route("/v1/swarm/update", post(swarm_update::<S>))
-        .route("/v1/swarm/unlock", post(swarm_unlock::<S>))
         .route("/v1/swarm/unlock-key", get(unlock_key::<S>))
         .route("/v1/swarm/unlock-key/rotate", post(rotate_unlock_key::<S>))
         .route("/v1/swarm/backup", get(swarm_backup::<S>))
-        .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/nodes", get(nodes::<S>))
         .route("/v1/nodes/{ref}/update", post(node_update::<S>))
         .route("/v1/nodes/{ref}/tasks", get(node_tasks::<S>))
@@ -63,8 +60,6 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
             "/v1/networks/{ref}",
             get(network::<S>).delete(network_remove::<S>),
         )
-        .route("/v1/networks/{ref}/connect", post(connect::<S>))
-        .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route(
             "/v1/networks/{ref}/peers",
             get(peers::<S>).post(peer_add::<S>),
@@ -78,6 +73,20 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
+}
+
+/// About the node that is asked: it answers them itself, whoever leads.
+fn node_routes<S: NodeService>() -> Router<Arc<S>> {
+    Router::new()
+        .route("/v1/info", get(info::<S>))
+        .route("/v1/swarm/init", post(swarm_init::<S>))
+        .route("/v1/swarm/join", post(swarm_join::<S>))
+        .route("/v1/swarm/leave", post(swarm_leave::<S>))
+        .route("/v1/swarm/unlock", post(swarm_unlock::<S>))
+        .route("/v1/swarm/restore", post(swarm_restore::<S>))
+        .route("/v1/networks/{ref}/connect", post(connect::<S>))
+        .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
         .route("/v1/mesh/why/{asked}", get(why::<S>))
@@ -86,6 +95,22 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/ping/{node}", get(ping::<S>))
         .route("/v1/capture", get(capture::<S>))
         .route("/metrics", get(metrics::<S>))
+}
+
+/// All routes of the API, served by `service`. Calls about the swarm go to the manager that leads.
+pub(crate) fn router<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+    let passed_on = from_fn_with_state(Arc::clone(&service), pass_on::<S>);
+    swarm_routes(&service)
+        .route_layer(passed_on)
+        .merge(node_routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(service)
+}
+
+/// Those that another manager may pass on, for the one that leads.
+pub(super) fn for_managers<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+    swarm_routes(&service)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(service)
@@ -228,15 +253,25 @@ async fn swarm_restore<S: NodeService>(
         .map(Json)
 }
 
-async fn nodes<S: NodeService>(State(node): Node<S>) -> Reply<Vec<NodeRow>> {
-    node.nodes().await.map(Json)
+async fn nodes<S: NodeService>(
+    State(node): Node<S>,
+    asked_by: Option<Extension<AskedBy>>,
+) -> Reply<Vec<NodeRow>> {
+    let mut rows = node.nodes().await?;
+    for row in &mut rows {
+        mark_self(row, asked_by.as_ref());
+    }
+    Ok(Json(rows))
 }
 
 async fn node<S: NodeService>(
     State(node): Node<S>,
+    asked_by: Option<Extension<AskedBy>>,
     Params(reference): Params<String>,
 ) -> Reply<NodeRow> {
-    node.node(reference).await.map(Json)
+    let mut row = node.node(reference).await?;
+    mark_self(&mut row, asked_by.as_ref());
+    Ok(Json(row))
 }
 
 async fn node_remove<S: NodeService>(

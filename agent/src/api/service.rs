@@ -13,6 +13,7 @@ use weft_model::api::{
     SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_swarm::{ApiCall, ApiReply};
 
 use super::error::ApiError;
 
@@ -186,4 +187,17 @@ pub(crate) trait NodeService: Send + Sync + 'static {
 
     /// GET /metrics: OpenMetrics text.
     fn metrics(&self) -> impl Future<Output = Answer<String>> + Send;
+}
+
+/// Which manager answers calls about the whole swarm.
+///
+/// Methods are written as `async fn` in implementations.
+pub(crate) trait SwarmCalls: Send + Sync + 'static {
+    /// What the manager that leads answers; nothing where this node is to answer itself: its own
+    /// manager leads, or it has none and says so.
+    fn pass_on(&self, call: &ApiCall) -> impl Future<Output = Answer<Option<ApiReply>>> + Send;
+
+    /// Waits until this node is sure that what it knows of the swarm is the newest. One without a
+    /// manager need not be: it shows nothing.
+    fn confirm(&self) -> impl Future<Output = Answer<()>> + Send;
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::routes::router;
-use super::service::NodeService;
+use super::service::{NodeService, SwarmCalls};
 
 /// How long open calls may take to finish once the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// The listener failed.
-    pub(crate) async fn serve<S: NodeService>(
+    pub(crate) async fn serve<S: NodeService + SwarmCalls>(
         mut self,
         service: Arc<S>,
         shutdown: watch::Receiver<bool>,

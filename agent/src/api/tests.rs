@@ -1,9 +1,11 @@
 //! The API over a real unix socket, with a service that records what it was asked.
 
 mod fake;
+mod leading;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -19,6 +21,8 @@ use super::socket::{SocketError, check_peer};
 #[expect(clippy::too_many_lines, reason = "a list: a row for each route")]
 async fn every_route_reaches_its_method() {
     let server = Server::start();
+    let follower = Server::start();
+    *follower.fake.leader.lock().unwrap() = Some(Arc::default());
     let spec = json!({
         "Name": "web",
         "TaskTemplate": {"ContainerSpec": {"Image": "host", "Args": ["true"]}},
@@ -61,7 +65,6 @@ async fn every_route_reaches_its_method() {
             503,
             "rotate unlock key",
         ),
-        ("GET", "/v1/swarm/backup", &none, 200, "backup"),
         (
             "POST",
             "/v1/swarm/restore?advertise_addr=eth0",
@@ -173,10 +176,20 @@ async fn every_route_reaches_its_method() {
         if status >= 400 {
             assert!(answer["message"].is_string(), "{answer}");
         }
+        follower.answers_as(method, path, body, (got, answer)).await;
     }
     assert_eq!(
         server.call("GET", "/metrics", "").await,
         (200, "# EOF\n".to_owned())
+    );
+    for server in [&server, &follower] {
+        let backup = server.call("GET", "/v1/swarm/backup", "").await;
+        assert_eq!(backup, (200, "a backup".to_owned()));
+    }
+    let passed_on = "passed on GET /v1/swarm/backup";
+    assert_eq!(
+        follower.fake.calls.lock().unwrap().last().unwrap(),
+        passed_on
     );
     let (status, pieces) = server.call("GET", "/v1/capture?port=a&dir=drop", "").await;
     assert_eq!(status, 200);

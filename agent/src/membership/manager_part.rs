@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_cluster::CommandError;
 use weft_model::objects::{Protocol, Role};
-use weft_swarm::{LOCKED, Manager, ManagerConfig, Membership, Timing};
+use weft_swarm::{ApiServer, LOCKED, Manager, ManagerConfig, Membership, Timing};
 
 use crate::blocking::blocking;
 use crate::config::Config;
@@ -25,9 +25,11 @@ const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// Subject of the warning.
 const SUBJECT: &str = "manager";
 
-/// What a manager of this node needs that listens there and is reached there.
+/// What a manager of this node needs that listens there and is reached there. `api` answers what users
+/// ask other managers.
 pub(super) fn settings(
     config: &Config,
+    api: &ApiServer,
     listen: SocketAddr,
     advertise: SocketAddr,
 ) -> ManagerConfig {
@@ -38,6 +40,7 @@ pub(super) fn settings(
         timing: Timing::default(),
         routes: Arc::new(host_routes),
         holder_of: |port| owner::named(Protocol::Tcp, port),
+        api: api.clone(),
     }
 }
 
@@ -45,6 +48,8 @@ pub(super) fn settings(
 #[derive(Debug)]
 pub(super) struct ManagerPart {
     handles: Arc<Handles>,
+    /// Answers what users ask other managers.
+    api: ApiServer,
     /// True once the membership ends.
     stop: watch::Receiver<bool>,
     /// Tries to open it, where it has to be tried again. Held while something is done.
@@ -53,15 +58,22 @@ pub(super) struct ManagerPart {
 
 impl ManagerPart {
     /// With the manager that was just made, or without one.
-    pub(super) fn new(handles: Arc<Handles>, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(handles: Arc<Handles>, api: ApiServer, stop: watch::Receiver<bool>) -> Self {
         if let Some(manager) = handles.manager.get() {
             follow_identity(&handles, &manager);
         }
         Self {
             handles,
+            api,
             stop,
             opening: Mutex::default(),
         }
+    }
+
+    /// As the membership says.
+    fn usual(&self) -> ManagerConfig {
+        let (listen, advertise) = self.handles.membership.manager_addrs();
+        settings(&self.handles.config, &self.api, listen, advertise)
     }
 
     /// Opens the manager, unless it is there or is being opened. Where that fails the node is without
@@ -79,8 +91,7 @@ impl ManagerPart {
         if is_opening || self.handles.manager.get().is_some() {
             return;
         }
-        let (listen, advertise) = self.handles.membership.manager_addrs();
-        let config = settings(&self.handles.config, listen, advertise);
+        let config = self.usual();
         if !try_to_open(&self.handles, &config).await {
             *opening = Some(self.keep_trying(config));
         }
@@ -151,7 +162,7 @@ impl ManagerPart {
             manager.stop().await;
         }
         let identity = self.handles.session.identity();
-        let config = settings(&self.handles.config, listen, advertise);
+        let config = settings(&self.handles.config, &self.api, listen, advertise);
         match Manager::open_alone(config, &identity).await {
             Ok(manager) => {
                 let manager = self.handles.manager.fill(manager);
@@ -160,9 +171,7 @@ impl ManagerPart {
                 Ok(manager)
             }
             Err(error) => {
-                let (listen, advertise) = self.handles.membership.manager_addrs();
-                let before = settings(&self.handles.config, listen, advertise);
-                *opening = Some(self.keep_trying(before));
+                *opening = Some(self.keep_trying(self.usual()));
                 Err(error)
             }
         }

@@ -12,7 +12,8 @@ use weft_model::api::{
 };
 use weft_model::objects::Role;
 use weft_swarm::{
-    Farewell, Identity, InitParams, JoinParams, Manager, Membership, RestoreParams, join,
+    Farewell, Identity, InitParams, JoinParams, Manager, ManagerConfig, Membership, RestoreParams,
+    join,
 };
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
@@ -110,6 +111,11 @@ impl Slot {
         }
     }
 
+    fn settings(&self, addresses: &Addresses) -> ManagerConfig {
+        let (config, api) = (&self.around.config, &self.around.api);
+        settings(config, api, addresses.listen, addresses.control())
+    }
+
     /// A member's files are the first that another version may misread: a directory without any is
     /// everybody's.
     fn note_format(&self) -> Result<(), ApiError> {
@@ -135,7 +141,7 @@ impl Slot {
             body.data_path_addr.as_deref(),
         )?;
         let (manager, identity, membership) = Manager::init(
-            settings(&self.around.config, addresses.listen, addresses.control()),
+            self.settings(&addresses),
             InitParams {
                 node: self.describe(&addresses),
                 default_address_pools: body.default_addr_pool,
@@ -229,7 +235,7 @@ impl Slot {
             query.data_path_addr.as_deref(),
         )?;
         let (manager, identity, membership) = Manager::restore(
-            settings(&self.around.config, addresses.listen, addresses.control()),
+            self.settings(&addresses),
             RestoreParams {
                 backup,
                 unlock_key,

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use weft_cluster::{CommandError, Quorum};
 use weft_model::objects::Role;
-use weft_swarm::{Farewell, Identity, Manager, Membership, Session, SessionConfig};
+use weft_swarm::{ApiServer, Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
 
 use super::manager_part::ManagerPart;
@@ -59,6 +59,8 @@ pub(crate) struct Surroundings {
     pub(crate) self_tests: Arc<SelfTests>,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
+    /// Answers what users ask other managers, while the node's own one leads.
+    pub(crate) api: ApiServer,
 }
 
 /// A node in its swarm.
@@ -133,7 +135,8 @@ impl SwarmNode {
             config,
         });
         let stop = watch::Sender::new(false);
-        let manager_part = ManagerPart::new(Arc::clone(&handles), stop.subscribe());
+        let api = around.api.clone();
+        let manager_part = ManagerPart::new(Arc::clone(&handles), api, stop.subscribe());
         let manager_part = Arc::new(manager_part);
         let following = vec![
             tokio::spawn(Arc::clone(&manager_part).follow_role()),

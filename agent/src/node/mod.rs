@@ -4,14 +4,16 @@
 //! a manager (and is one itself, perhaps), a data path, DNS, and tasks; its loop
 //! (`reconcile`) makes them what the orders say.
 
+mod info;
 mod service;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use tokio::sync::watch;
+use weft_swarm::ApiServer;
 
-use crate::api::ApiSocket;
+use crate::api::{ApiSocket, answer, not_led};
 use crate::config::Config;
 use crate::membership::self_tests::SelfTests;
 use crate::membership::slot::Slot;
@@ -36,18 +38,22 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
     let self_tests = SelfTests::start()?;
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
-    let around = Surroundings {
-        config: Arc::new(config),
-        warnings: Arc::default(),
-        self_tests,
-        fatal: Arc::new(watch::Sender::new(None)),
-    };
-    let mut fatal = around.fatal.subscribe();
-    let node = Arc::new(Node {
-        config: Arc::clone(&around.config),
-        warnings: Arc::clone(&around.warnings),
-        slot: Slot::new(around),
-        stopping: shutdown.clone(),
+    let ends = Arc::new(watch::Sender::new(None));
+    let mut fatal = ends.subscribe();
+    let node = Arc::new_cyclic(|node| {
+        let around = Surroundings {
+            config: Arc::new(config),
+            warnings: Arc::default(),
+            self_tests,
+            fatal: ends,
+            api: for_other_managers(Weak::clone(node)),
+        };
+        Node {
+            config: Arc::clone(&around.config),
+            warnings: Arc::clone(&around.warnings),
+            slot: Slot::new(around),
+            stopping: shutdown.clone(),
+        }
     });
     node.slot.restore().await?;
     crate::notify::ready();
@@ -64,4 +70,21 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
         .context("the shutdown flag lost its owner")?;
     node.slot.shut_down().await;
     served.context("the node API")
+}
+
+/// Answers calls of the node API that other managers pass on, while this node's manager leads.
+fn for_other_managers(node: Weak<Node>) -> ApiServer {
+    ApiServer::new(move |asked_by, call| {
+        let node = node.upgrade();
+        async move {
+            let Some(node) = node else {
+                return not_led("this manager is stopping: ask another one").await;
+            };
+            // It serves a moment before the node is a member, and after.
+            if node.own_manager().await.is_none() {
+                return not_led("this manager has just started or is stopping: try again").await;
+            }
+            answer(node, asked_by, call).await
+        }
+    })
 }

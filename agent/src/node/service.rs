@@ -6,19 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
-    DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RemoteManager, RestoreQuery, Scale,
-    ServiceDetail, ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
-    SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow,
-    UnlockKeyReply, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
-use weft_swarm::Manager;
-use weft_sys::clock::unix_millis;
+use weft_swarm::{ApiCall, ApiReply, Manager};
 
-use super::Node;
-use crate::api::{Answer, ApiError, NodeService};
+use super::{Node, info};
+use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
@@ -38,8 +36,14 @@ impl Node {
         Ok((member, data_path))
     }
 
+    /// The manager of this node, where it has one that is open.
+    pub(super) async fn own_manager(&self) -> Option<Arc<Manager>> {
+        let member = self.slot.get().await?;
+        member.handles.manager.get()
+    }
+
     async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
-        let member = self.slot.need().await?;
+        let member = self.slot.get().await.ok_or_else(no_manager)?;
         let manager = member.handles.need_manager()?;
         Ok((member, manager))
     }
@@ -52,27 +56,34 @@ fn unlock_key_of(manager: &Manager) -> UnlockKeyReply {
     }
 }
 
+fn no_manager() -> ApiError {
+    ApiError::unavailable(
+        "This node is not a swarm manager. Use \"weft swarm init\" or \"weft swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+impl SwarmCalls for Node {
+    async fn pass_on(&self, call: &ApiCall) -> Answer<Option<ApiReply>> {
+        match self.own_manager().await {
+            Some(manager) => Ok(manager.pass_on(call).await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn confirm(&self) -> Answer<()> {
+        match self.own_manager().await {
+            Some(manager) => Ok(manager.confirm_lead().await?),
+            None => Ok(()),
+        }
+    }
+}
+
 impl NodeService for Node {
     async fn info(&self) -> Answer<Info> {
         let member = self.slot.get().await;
         let swarm = member.map(|member| {
-            let m = &member.handles;
-            let identity = m.session.identity();
-            let failure = m.session.last_failure();
-            let managers = m.membership.managers.iter().cloned();
-            let info = SwarmInfo {
-                cluster: ClusterInfo {
-                    id: identity.cluster_id().to_owned(),
-                },
-                node_id: m.node_id.clone(),
-                control_available: identity.role() == Role::Manager,
-                addr: m.membership.node.addr,
-                managers: managers.map(|addr| RemoteManager { addr }).collect(),
-                connected: m.session.connected(),
-                error_at: failure.as_ref().map(|failure| unix_millis(failure.at)),
-                error: failure.map(|failure| failure.error.to_string()),
-            };
-            if identity.is_locked() {
+            let info = info::of_member(&member.handles);
+            if member.handles.session.identity().is_locked() {
                 SwarmState::Locked(info)
             } else {
                 SwarmState::Active(info)

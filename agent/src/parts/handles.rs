@@ -57,11 +57,15 @@ impl Handles {
             return Ok(manager);
         }
         self.manager.is_on()?;
-        let managers = &self.membership.managers;
-        let list: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        if self.session.identity().role() == Role::Manager {
+            return Err(ApiError::unavailable(
+                "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.",
+            ));
+        }
+        let managers = self.named_managers();
+        let managers = managers.unwrap_or_else(|| self.membership.managers.join(", "));
         Err(ApiError::unavailable(format!(
-            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node: {}.",
-            self.named_managers().unwrap_or_else(|| list.join(", "))
+            "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.\nManagers: {managers}"
         )))
     }
 

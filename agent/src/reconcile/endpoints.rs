@@ -188,7 +188,7 @@ impl Endpoints {
     async fn undo_attach(&self, endpoint: &Endpoint) {
         let network = endpoint.attachment.network.as_str();
         let id = endpoint.attachment.endpoint.as_str();
-        if let Err(error) = self.handles.session.detach(network, id).await {
+        if let Err(error) = self.handles.session.detach(network, id, false).await {
             tracing::warn!(endpoint = id, %error, "the allocation was not given back");
         }
     }
@@ -505,7 +505,7 @@ impl Endpoints {
     ) -> Result<(), ApiError> {
         self.handles.manager.is_on()?;
         let gone = match self.handles.manager.get() {
-            Some(manager) => {
+            Some(manager) if manager.leads() => {
                 let who = if body.force {
                     Detacher::Force
                 } else {
@@ -513,7 +513,10 @@ impl Endpoints {
                 };
                 manager.detach(who, network, &body.endpoint).await?
             }
-            None => self.handles.session.detach(network, &body.endpoint).await?,
+            Some(_) | None => {
+                let session = &self.handles.session;
+                session.detach(network, &body.endpoint, body.force).await?
+            }
         };
         self.handles
             .warnings

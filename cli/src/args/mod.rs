@@ -49,6 +49,9 @@ pub struct Cli {
         global = true
     )]
     host: Option<String>,
+    /// Show what this manager last knew of the swarm, also while it has no leader
+    #[arg(long, global = true)]
+    pub(crate) stale: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -113,6 +116,32 @@ pub(crate) enum Command {
         /// Folder, such as /usr/local/share/man/man1; made where it is not there
         dir: PathBuf,
     },
+}
+
+impl Command {
+    /// True of commands that show nodes, networks, services or tasks, or write a backup, and change
+    /// nothing.
+    #[must_use]
+    pub(crate) fn shows_the_swarm(&self) -> bool {
+        match self {
+            Self::Swarm(command) => matches!(command, SwarmCommand::Backup { .. }),
+            Self::Node(command) => matches!(
+                command,
+                NodeCommand::Ls { .. } | NodeCommand::Ps(_) | NodeCommand::Inspect(_)
+            ),
+            Self::Network(command) => matches!(
+                command,
+                NetworkCommand::Ls { .. }
+                    | NetworkCommand::Inspect(_)
+                    | NetworkCommand::Peer(PeerCommand::Ls { .. })
+            ),
+            Self::Service(command) => matches!(
+                command,
+                ServiceCommand::Ls { .. } | ServiceCommand::Ps(_) | ServiceCommand::Inspect(_)
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// How to print.

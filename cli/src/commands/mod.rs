@@ -43,9 +43,15 @@ use crate::program::{MoreCommand, whole};
 /// # Errors
 /// Whatever went wrong, with the next step; printed by [`crate::main`].
 pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<ExitCode> {
-    let host = cli.host();
-    let client = || Client::new(&host);
-    match cli.command {
+    let (host, stale) = (cli.host(), cli.stale);
+    if stale && !cli.command.shows_the_swarm() {
+        bail!(
+            "--stale is for commands that show the swarm, such as node ls, service ps and network \
+             inspect; nothing was done: leave it out"
+        );
+    }
+    let client = || Client::new(&host).map(|client| client.with_stale(stale));
+    let done = match cli.command {
         Command::Swarm(command) => block_on(swarm::run(&client()?, command, out)),
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
@@ -62,7 +68,11 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
+    }?;
+    if stale {
+        complain("weft: this is what the manager last knew; it may have changed since (--stale)");
     }
+    Ok(done)
 }
 
 /// Runs the conversation with a node on this thread.

@@ -100,7 +100,10 @@ async fn serve(listener: std::os::unix::net::UnixListener, script: Vec<Exchange>
         let service = service_fn(|request: Request<Incoming>| {
             let (script, surprises) = (Arc::clone(&script), Arc::clone(&surprises));
             async move {
-                let line = format!("{} {}", request.method(), request.uri());
+                let mut line = format!("{} {}", request.method(), request.uri());
+                if request.headers().contains_key("weft-stale") {
+                    line.push_str(" stale");
+                }
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let expected = script.lock().unwrap().pop_front().unwrap();

@@ -257,3 +257,27 @@ fn promote_and_demote_say_it_in_dockers_words() {
     assert!(error.contains("nothing to change"), "{error}");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
+
+#[test]
+fn what_a_manager_last_knew_is_asked_for_and_changes_nothing() {
+    let rows = json!([row("aa1", "node1", "manager")]);
+    let node = FakeNode::start(vec![
+        get("GET /v1/nodes stale", rows.clone()),
+        get("GET /v1/nodes", rows),
+    ]);
+    for line in ["--stale node ls -q", "node ls -q"] {
+        let (result, text) = node.run(line);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        assert_eq!(text, "aa1\n");
+    }
+    // Refused before the node is asked.
+    for line in ["service rm --stale web", "info --stale"] {
+        let (result, _) = node.run(line);
+        let said = result.unwrap_err().to_string();
+        assert!(
+            said.starts_with("--stale is for commands that show"),
+            "{said}"
+        );
+    }
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}

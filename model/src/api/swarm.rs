@@ -63,6 +63,12 @@ pub struct SwarmInfo {
     pub addr: IpAddr,
     /// It is a manager, by its certificate.
     pub control_available: bool,
+    /// How many managers there are; 0 on a node that is none.
+    #[serde(rename = "Managers", default)]
+    pub manager_count: usize,
+    /// How many nodes there are; 0 on a node that is no manager.
+    #[serde(rename = "Nodes", default)]
+    pub node_count: usize,
     /// Managers that it knows.
     #[serde(rename = "RemoteManagers")]
     pub managers: Vec<RemoteManager>,
@@ -88,8 +94,14 @@ pub struct ClusterInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RemoteManager {
+    /// Which node it is, where that is known.
+    #[serde(rename = "NodeID", default)]
+    pub node_id: Option<NodeId>,
     /// `host:port`
     pub addr: String,
+    /// It leads, as far as this node knows; workers do not.
+    #[serde(default)]
+    pub leader: bool,
 }
 
 /// `weft swarm init`

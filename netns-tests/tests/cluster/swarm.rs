@@ -28,7 +28,7 @@ fn a_swarm_is_made_joined_left_and_joined_again() {
         full_tunnel(&cluster, node);
     }
     cluster.weft("node1", &["node", "ls"]).refused(&[
-        "This node is not part of a swarm. Use \"weft swarm init\" or \"weft swarm join\"",
+        "This node is not a swarm manager. Use \"weft swarm init\" or \"weft swarm join\"",
     ]);
     let said = cluster.init("node1");
     assert!(

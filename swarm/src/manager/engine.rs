@@ -118,7 +118,8 @@ impl Engine {
         }
     }
 
-    fn not_leader(&self, leader: Option<NodeId>) -> CommandError {
+    /// What is told when `leader` decides, or nobody.
+    pub(super) fn not_leader(&self, leader: Option<NodeId>) -> CommandError {
         let state = self.state();
         let known = leader.as_ref().and_then(|id| state.nodes.get(id));
         let text = match known {
@@ -129,7 +130,7 @@ impl Engine {
             }
             None => ProposeError::NotLeader { leader }.to_string(),
         };
-        CommandError::unavailable(text)
+        CommandError::not_led(text)
     }
 
     /// Why something was not stored, for people.

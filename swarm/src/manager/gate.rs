@@ -31,6 +31,8 @@ const ISSUE: &str = "/weft.v1.Ca/IssueCertificate";
 const RENEW: &str = "/weft.v1.Ca/RenewCertificate";
 /// What managers alone may call, and on each other whoever leads.
 const LOG: &str = "/weft.v1.Raft/";
+/// What managers alone may call, and on the leader: the calls of their users.
+const API: &str = "/weft.v1.Api/";
 
 /// Calls on one connection without a certificate; joining takes one on each of two.
 const STRANGER_CALLS: usize = 8;
@@ -171,7 +173,11 @@ impl Gate {
                 return renewer(&self.core, &self.peer).map(drop);
             }
         }
-        if path.starts_with(LOG) {
+        if path.starts_with(API) && self.core.check_leads().is_ok() {
+            // The leader knows all managers; another one says that it is none.
+            member(&self.core, &self.peer)?;
+        }
+        if path.starts_with(LOG) || path.starts_with(API) {
             return manager(&self.core, &self.peer).map(drop);
         }
         if self.peer.lapsed || !OPEN.contains(&path) {

@@ -22,6 +22,7 @@ use weft_model::objects::{
 };
 
 use super::Manager;
+use super::api::{ApiCall, ApiReply};
 use super::sessions::Twins;
 use crate::raft::MemberSight;
 
@@ -49,6 +50,31 @@ impl Manager {
     #[must_use]
     pub fn quorum(&self) -> Quorum {
         self.raft.quorum()
+    }
+
+    /// Whether this manager leads, as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.core.check_leads().is_ok()
+    }
+
+    /// Waits for the proof that this manager leads: what it reads after that has all that anybody was
+    /// told is done.
+    ///
+    /// # Errors
+    /// Another one leads, or none does: too few answer.
+    pub async fn confirm_lead(&self) -> Result<(), CommandError> {
+        let confirmed = self.core.store.confirm_lead().await;
+        confirmed.map_err(|error| self.core.not_proposed(error))
+    }
+
+    /// Has the leader answer a call of the node API; nothing when this manager leads, and is to
+    /// answer itself. While there is no leader the call waits, for 5 s at most.
+    ///
+    /// # Errors
+    /// There is no leader, or it did not answer; the text says so where a change may have been made.
+    pub async fn pass_on(&self, call: &ApiCall) -> Result<Option<ApiReply>, CommandError> {
+        self.relay.pass_on(call).await
     }
 
     /// Nodes whose identity a second machine has shown lately, for people.

@@ -4,6 +4,7 @@
 //! the store, and from there orders for every node. The logic is `weft_cluster`; this is
 //! its shell.
 
+mod api;
 mod assignments;
 mod backup;
 mod bind;
@@ -19,6 +20,7 @@ mod lock;
 mod own;
 mod planners;
 mod raft_rpc;
+mod relay;
 mod restore;
 mod roles;
 mod rpc;
@@ -45,10 +47,12 @@ use weft_cluster::{
     ClusterState, CommandError, Entropy, HostRoute, InitCluster, NodeDescription, go_on_alone,
     init_cluster,
 };
+use weft_model::api::MAX_REQUEST;
 use weft_model::id::{NodeId, base36};
 use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
+use self::api::ApiRpc;
 use self::bind::bind;
 use self::ca::Authority;
 use self::engine::{Engine, Lines, entropy, stopped};
@@ -57,6 +61,7 @@ use self::health::Health;
 use self::lock::{Lock, keep_locked, key_of};
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
+use self::relay::Relay;
 use self::rpc::Rpc;
 use self::sessions::Sessions;
 use self::store_file::{check_store_file, open_store};
@@ -64,6 +69,7 @@ use crate::desired_store::DesiredStore;
 use crate::door::{Door, DoorSample};
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
+use crate::proto::api_server::ApiServer as ApiService;
 use crate::proto::ca_server::CaServer;
 use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
@@ -71,6 +77,7 @@ use crate::proto::raft_server::RaftServer;
 use crate::raft::{Member, RaftStore, Start};
 use crate::sealing::SecretKey;
 
+pub use api::{ApiCall, ApiReply, ApiServer};
 pub use health::Timing;
 pub use restore::RestoreParams;
 
@@ -83,6 +90,8 @@ const MAX_CA_REQUEST: usize = 32 << 10;
 const MAX_REPORT: usize = 3 << 19;
 /// Bytes of a command that a node sends on behalf of its users.
 const MAX_COMMAND: usize = 256 << 10;
+/// Bytes of a call of the node API, with its path. Its body is bounded by the API itself.
+const MAX_API_CALL: usize = MAX_REQUEST + (64 << 10);
 /// Bytes of what another manager sends: the longest entry of the log, and room for what is around it.
 const MAX_LOG_MESSAGE: usize = 40 << 20;
 /// How long a manager waits for the state of its swarm: a new one has it from the leader.
@@ -104,6 +113,8 @@ pub struct ManagerConfig {
     /// Words for the program that holds a TCP port; asked when it is the one to listen on. May
     /// block.
     pub holder_of: fn(u16) -> String,
+    /// Answers calls of the node API that reach other managers, while this one leads.
+    pub api: ApiServer,
 }
 
 impl std::fmt::Debug for ManagerConfig {
@@ -138,6 +149,7 @@ pub struct Manager {
     core: Arc<Engine>,
     /// The log that managers share; the engine knows it as its store.
     raft: Arc<RaftStore>,
+    relay: Arc<Relay>,
     advertise: SocketAddr,
     #[cfg(test)]
     local_addr: SocketAddr,
@@ -389,11 +401,14 @@ impl Manager {
             core: Arc::clone(&core),
             raft: Arc::clone(&raft),
         });
+        let api = ApiService::new(ApiRpc(config.api));
+        let relay = Arc::new(Relay::new(Arc::clone(&core), Arc::clone(&raft)));
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
             .add_service(ControlServer::new(rpc).max_decoding_message_size(MAX_COMMAND))
             .add_service(log.max_decoding_message_size(MAX_LOG_MESSAGE))
+            .add_service(api.max_decoding_message_size(MAX_API_CALL))
             .prepare();
         let tasks = vec![
             tokio::spawn(listener::accept(
@@ -403,6 +418,7 @@ impl Manager {
                 routes,
             )),
             tokio::spawn(Arc::clone(&core).lead_loop()),
+            tokio::spawn(Arc::clone(&relay).watch_leader()),
             tokio::spawn(keep_certified(Arc::clone(&core), tls)),
             tokio::spawn(keep_locked(
                 Arc::clone(&core.lock),
@@ -414,6 +430,7 @@ impl Manager {
         Ok(Self {
             core,
             raft,
+            relay,
             advertise,
             #[cfg(test)]
             local_addr,

@@ -177,10 +177,4 @@ impl Manager {
         }
         Ok(NodeUpdated { node, warnings })
     }
-
-    /// Whether this manager decides at present.
-    #[must_use]
-    pub fn leads(&self) -> bool {
-        self.core.check_leads().is_ok()
-    }
 }

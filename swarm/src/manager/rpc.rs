@@ -91,6 +91,16 @@ impl Rpc {
     }
 }
 
+/// For whom a node takes endpoints away: users of a manager may take more.
+fn detacher<'a>(state: &ClusterState, node: &'a NodeId, force: bool) -> Detacher<'a> {
+    let known = state.nodes.get(node);
+    match known.map(|node| node.spec.role) {
+        Some(Role::Manager) if force => Detacher::Force,
+        Some(Role::Manager) => Detacher::Manager(node),
+        Some(Role::Worker) | None => Detacher::Node(node),
+    }
+}
+
 fn is_a_clone(node: &NodeId, description: &NodeDescription, twins: Twins) -> Status {
     let Twins { first, second } = twins;
     let name = &description.hostname;
@@ -398,8 +408,8 @@ impl Control for Rpc {
         let endpoint = self
             .0
             .run(|s, now, e| {
-                let own = Detacher::Node(&member.node);
-                detach_endpoint(s, now, e, own, &request.network, &request.endpoint)
+                let who = detacher(s, &member.node, request.force);
+                detach_endpoint(s, now, e, who, &request.network, &request.endpoint)
             })
             .await
             .map_err(to_status)?;

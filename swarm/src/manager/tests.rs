@@ -78,7 +78,24 @@ fn config(dir: &Path, listen: SocketAddr) -> ManagerConfig {
             vec![HostRoute::connected(dest, "dev eth9")]
         }),
         holder_of: |port| format!("the holder of {port}"),
+        api: answering(format!("{}", dir.display())),
     }
+}
+
+/// Says who it is, what it was asked and by whom.
+fn answering(name: String) -> ApiServer {
+    ApiServer::new(move |node, call: ApiCall| {
+        let (method, path, size) = (call.method, call.path, call.body.len());
+        let text = format!("{name} {method} {path} {size} {node}");
+        async move {
+            ApiReply {
+                status: 418,
+                content_type: "text/plain".to_owned(),
+                body: text.into(),
+                not_led: path == "/not-led",
+            }
+        }
+    })
 }
 
 fn any_port() -> SocketAddr {
@@ -594,7 +611,7 @@ async fn workers_attach_endpoints() {
         error.message.contains("already in use by endpoint box"),
         "{error}"
     );
-    let error = first.session.detach("n", "box").await.unwrap_err();
+    let error = first.session.detach("n", "box", false).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Forbidden);
 
     // A replica, and the name of a service, are the word of a manager and its user.
@@ -612,8 +629,13 @@ async fn workers_attach_endpoints() {
     let error = worker.session.attach(&replica("evil")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Forbidden, "{error}");
     let made = first.session.attach(&replica("good")).await.unwrap();
-    first.session.detach("n", &made.name).await.unwrap();
-    worker.session.detach("n", "box").await.unwrap();
+    let insisted = worker.session.detach("n", &made.name, true).await;
+    let error = insisted.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Forbidden, "that is for managers");
+    first.session.detach("n", &made.name, false).await.unwrap();
+    worker.session.attach(&attach("more", None)).await.unwrap();
+    first.session.detach("n", "more", true).await.unwrap();
+    worker.session.detach("n", "box", false).await.unwrap();
     worker.orders(|o| o.own.endpoints.is_empty()).await;
 
     let overlap = NetworkSpec {

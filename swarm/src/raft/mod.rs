@@ -25,6 +25,7 @@ mod machine;
 mod medium;
 mod members;
 mod pipeline;
+mod read_index;
 mod recover;
 mod seal;
 mod serve;

@@ -60,6 +60,12 @@ impl Shared {
         *self.stop.borrow()
     }
 
+    /// Whether this member has the only vote, by the newest list that it has.
+    pub(super) fn is_alone(&self) -> bool {
+        let known = self.file.known();
+        known.members().voter_ids().eq([self.file.member])
+    }
+
     /// Who leads, as far as it was heard of lately.
     pub(super) fn leader(&self) -> Option<RaftId> {
         let leader = self.view.borrow().leader?;

@@ -17,6 +17,7 @@ use super::life::keep_running;
 use super::links::Links;
 use super::medium::{Medium, OnDisk, StoreError};
 use super::pipeline::{Answered, Taking};
+use super::read_index::confirm;
 use super::recover::go_on_alone;
 use super::seal::Seal;
 use super::shared::Shared;
@@ -102,8 +103,8 @@ impl RaftStore {
             let alone = go_on_alone(&file, member.clone()).await;
             alone.map_err(|error| StoreError::Start(error.to_string()))?;
         }
-        let is_alone = file.known().members().voter_ids().eq([file.member]);
         let shared = Arc::new(Shared::new(file, links));
+        let is_alone = shared.is_alone();
         let running = keep_running(Arc::clone(&shared), network, Arc::new(config));
         let mended = Arc::clone(&shared.file).keep_mended();
         let store = Self {
@@ -218,6 +219,10 @@ impl DesiredStore for RaftStore {
                 None => Ok(()),
             }
         })
+    }
+
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), ProposeError>> {
+        Box::pin(confirm(&self.shared))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -238,14 +238,21 @@ impl Session {
         decode(reply.schema, &reply.endpoint_json).map_err(|s| from_status(&s))
     }
 
-    /// Removes an endpoint of this node (`weft network disconnect`); returns what it was.
+    /// Removes an endpoint of this node (`weft network disconnect`), or that of a node that is down when
+    /// this one is a manager, or any then with `force`; returns what it was.
     ///
     /// # Errors
     /// The manager's refusal in its words, or no manager is reachable.
-    pub async fn detach(&self, network: &str, endpoint: &str) -> Result<Endpoint, CommandError> {
+    pub async fn detach(
+        &self,
+        network: &str,
+        endpoint: &str,
+        force: bool,
+    ) -> Result<Endpoint, CommandError> {
         let request = DetachEndpointRequest {
             network: network.to_owned(),
             endpoint: endpoint.to_owned(),
+            force,
         };
         let channel = self.channel().await?;
         let reply = rpc(ControlClient::new(channel).detach_endpoint(request)).await?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,8 +19,9 @@ use weft_model::api::{
     SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_swarm::{ApiCall, ApiReply};
 
-use crate::api::{Answer, ApiError, ApiSocket, NodeService};
+use crate::api::{Answer, ApiError, ApiSocket, NodeService, SwarmCalls, answer};
 
 /// Notes each call; creations echo their argument, the rest fails with 503.
 #[derive(Default)]
@@ -31,6 +33,12 @@ pub(super) struct Fake {
     pub(super) done: Notify,
     /// Told when its removal begins.
     pub(super) begun: Notify,
+    /// The leader that calls about the swarm are passed on to; nothing while this node is it.
+    pub(super) leader: Mutex<Option<Arc<Fake>>>,
+    /// So often it does not lead although it was taken for the leader.
+    pub(super) refusals: Mutex<u32>,
+    /// It cannot tell whether it leads.
+    pub(super) unsure: AtomicBool,
 }
 
 impl Fake {
@@ -41,6 +49,28 @@ impl Fake {
     fn absent<T>(&self, call: impl Into<String>) -> Answer<T> {
         self.note(call);
         Err(ApiError::unavailable("This node is not part of a swarm."))
+    }
+}
+
+impl SwarmCalls for Fake {
+    async fn pass_on(&self, call: &ApiCall) -> Answer<Option<ApiReply>> {
+        let leader = self.leader.lock().unwrap().clone();
+        let Some(leader) = leader else {
+            return Ok(None);
+        };
+        self.note(format!("passed on {} {}", call.method, call.path));
+        Ok(Some(answer(leader, "n2".into(), call.clone()).await))
+    }
+    async fn confirm(&self) -> Answer<()> {
+        if self.unsure.load(Ordering::SeqCst) {
+            return Err(ApiError::unavailable("The swarm does not have a leader."));
+        }
+        let mut refusals = self.refusals.lock().unwrap();
+        if *refusals > 0 {
+            *refusals -= 1;
+            return Err(ApiError::not_led("another one leads"));
+        }
+        Ok(())
     }
 }
 
@@ -237,6 +267,21 @@ impl NodeService for Fake {
     }
 }
 
+/// Whether the leader has to answer a call: said once more here, for a route that is in the wrong list.
+fn is_about_the_swarm(path: &str) -> bool {
+    let about = [
+        "/v1/nodes",
+        "/v1/networks",
+        "/v1/services",
+        "/v1/swarm/token/",
+        "/v1/swarm/update",
+        "/v1/swarm/unlock-key",
+        "/v1/swarm/backup",
+    ];
+    let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
+    !is_here && about.iter().any(|about| path.starts_with(about))
+}
+
 pub(super) struct Server {
     dir: tempfile::TempDir,
     pub(super) fake: Arc<Fake>,
@@ -280,6 +325,21 @@ impl Server {
     pub(super) async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let (status, text) = self.call(method, path, &body.to_string()).await;
         (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// A manager that does not lead gives the answer of the one that does to what is about the swarm,
+    /// and its own to the rest.
+    pub(super) async fn answers_as(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        wanted: (u16, Value),
+    ) {
+        assert_eq!(self.json(method, path, body).await, wanted);
+        let calls = self.fake.calls.lock().unwrap();
+        let was_passed_on = *calls.last().unwrap() == format!("passed on {method} {path}");
+        assert_eq!(was_passed_on, is_about_the_swarm(path), "{method} {path}");
     }
 
     pub(super) async fn message(&self, method: &str, path: &str, body: &str) -> (u16, String) {

@@ -76,6 +76,14 @@ impl DesiredStore for Led {
         self.file.propose(on, changes)
     }
 
+    fn confirm_lead(&self) -> BoxFuture<'_, Result<(), ProposeError>> {
+        if let Leadership::Follower { leader } = &*self.leadership.borrow() {
+            let leader = leader.clone();
+            return Box::pin(async move { Err(ProposeError::NotLeader { leader }) });
+        }
+        self.file.confirm_lead()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         self.file.close()
     }
@@ -175,7 +183,7 @@ async fn a_follower_refuses_changes_and_says_who_leads() {
     let other = worker.session.identity().node_id().clone();
     store.turn(follower(Some(other)));
     let error = manager.create_service(service("a", 1)).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert_eq!(error.kind, ErrorKind::NotLed);
     let named = "this manager does not lead the swarm: node w1 does, ask there";
     assert_eq!(error.message, named);
 

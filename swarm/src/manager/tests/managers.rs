@@ -8,8 +8,9 @@ use weft_model::id::NodeId;
 use weft_model::objects::Reachability;
 
 use super::*;
-use crate::proto::RaftRequest;
+use crate::proto::api_client::ApiClient;
 use crate::proto::raft_client::RaftClient;
+use crate::proto::{CallRequest, RaftRequest};
 use crate::tls::{connect, member_config};
 
 /// Another manager, on a node that was just made one.
@@ -224,5 +225,99 @@ async fn a_worker_has_no_part_in_the_log() {
     let status = refused.map(drop).unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("is no manager"), "{status}");
+    let config = member_config(&worker.session.identity()).unwrap();
+    let channel = connect(&remote, config).await.unwrap();
+    let request = CallRequest {
+        method: "GET".to_owned(),
+        path: "/v1/nodes".to_owned(),
+        body: "".into(),
+    };
+    let refused = ApiClient::new(channel).call(request).await;
+    let status = refused.map(drop).unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("is no manager"), "{status}");
     manager.stop().await;
+}
+
+fn asked(method: &str, path: &str) -> ApiCall {
+    ApiCall {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        body: "body".into(),
+    }
+}
+
+/// What the agent of the leader says to a call of the node of `manager`.
+fn said(call: &ApiCall, leader: &Path, manager: &Manager) -> String {
+    let (leader, node) = (leader.display(), &manager.core.node);
+    let (method, path) = (&call.method, &call.path);
+    format!("{leader} {method} {path} 4 {node}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_answers_what_users_ask_the_others() {
+    let (first, node) = cluster().await;
+    let (second, second_dir) = beside(&first, "m2").await;
+    let (third, third_dir) = beside(&first, "m3").await;
+    for call in [
+        asked("GET", "/v1/nodes?a=%20b"),
+        asked("DELETE", "/v1/services/web"),
+    ] {
+        assert_eq!(first.pass_on(&call).await.unwrap(), None, "it leads");
+        for manager in [&second, &third] {
+            let reply = manager.pass_on(&call).await.unwrap().unwrap();
+            assert_eq!((reply.status, reply.not_led), (418, false));
+            assert_eq!(reply.content_type, "text/plain");
+            assert_eq!(reply.body, said(&call, node.dir.path(), manager));
+        }
+    }
+    first.confirm_lead().await.unwrap();
+    let error = second.confirm_lead().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotLed, "{error}");
+
+    // A call that comes while another one is elected waits for it.
+    drop(node.session);
+    first.stop().await;
+    drop(first);
+    let call = asked("GET", "/v1/services");
+    let (by_second, by_third) = tokio::join!(second.pass_on(&call), third.pass_on(&call));
+    let (by_second, by_third) = (by_second.unwrap(), by_third.unwrap());
+    let (leader, follower, dir, reply) = if by_second.is_none() {
+        (&second, &third, second_dir.path(), by_third)
+    } else {
+        (&third, &second, third_dir.path(), by_second)
+    };
+    let reply = reply.expect("two do not lead at once");
+    assert_eq!(reply.body, said(&call, dir, follower));
+    leader.confirm_lead().await.unwrap();
+
+    // Nobody is left to decide: the first calls wait, later ones are told at once.
+    leader.stop().await;
+    for patience in [LIMIT, LIMIT, Duration::from_secs(1)] {
+        let refused = timeout(patience, follower.pass_on(&call)).await;
+        let error = refused.expect("it waits too long").unwrap_err();
+        assert!(
+            error
+                .message
+                .starts_with("The swarm does not have a leader."),
+            "{error}"
+        );
+    }
+    let error = follower.confirm_lead().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotLed, "{error}");
+    follower.stop().await;
+}
+
+/// A leader that says of itself that it is none did nothing: the call waits for another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_not_lost_with_a_lead() {
+    let (first, _node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    let began = Instant::now();
+    let call = asked("POST", "/not-led");
+    let error = second.pass_on(&call).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotLed, "{error}");
+    assert!(began.elapsed() >= Duration::from_secs(4), "it did not wait");
+    second.stop().await;
+    first.stop().await;
 }

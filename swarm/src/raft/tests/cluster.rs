@@ -244,6 +244,35 @@ async fn without_a_quorum_nothing_changes_and_with_one_it_goes_on() {
     assert_eq!(names_in(&*cluster.same().await), ["a", "c"]);
 }
 
+/// It does not know at once that it was cut off.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_cut_off_answers_no_read() {
+    let cluster = Cluster::new(6).await;
+    let old = cluster.write("a").await;
+    old.confirm_lead().await.expect("a quorum follows it");
+    let place = cluster.leader().expect("it has just written");
+    cluster.ether.isolate(place, SIZE);
+    assert!(old.leadership().borrow().leads(), "it has heard of nothing");
+    let asked = Instant::now();
+    let refused = old.confirm_lead().await.unwrap_err();
+    assert!(
+        matches!(refused, ProposeError::NotLeader { .. }),
+        "{refused}"
+    );
+    assert!(asked.elapsed() <= Duration::from_secs(2), "{asked:?}");
+    until("another one leads", || {
+        cluster.leader().is_some_and(|leader| leader != place)
+    })
+    .await;
+    let new = cluster.write("b").await;
+    new.confirm_lead().await.expect("a quorum follows it");
+    assert_eq!(names(&new), ["a", "b"]);
+    assert_eq!(names(&old), ["a"], "which is why it is asked");
+    old.confirm_lead().await.unwrap_err();
+    cluster.ether.heal();
+    assert_eq!(names_in(&*cluster.same().await), ["a", "b"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn members_come_and_go_and_one_goes_on_alone() {
     let cluster = Cluster::new(3).await;

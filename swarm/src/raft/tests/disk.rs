@@ -63,6 +63,7 @@ async fn a_full_disk_costs_the_change_that_did_not_fit_and_nothing_else() {
     assert_eq!(names(&store), ["a"], "what was refused is not in memory");
     assert!(store.trouble().borrow().is_some());
     assert!(store.leadership().borrow().leads(), "it goes on");
+    store.confirm_lead().await.expect("it is read as before");
     disk.empty();
     put(&store, network("b", 10)).await.expect("room again");
     assert!(store.trouble().borrow().is_none());
