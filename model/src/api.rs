@@ -6,6 +6,9 @@
 //! | POST /v1/swarm/init | [`SwarmInit`] | [`SwarmInitReply`] |
 //! | POST /v1/swarm/join | [`SwarmJoin`] | [`SwarmJoinReply`] |
 //! | POST /v1/swarm/leave | [`SwarmLeave`] | `{}` |
+//! | GET /v1/swarm | | [`SwarmDetail`] |
+//! | POST /v1/swarm/update | [`SwarmUpdate`] | [`SwarmDetail`] |
+//! | POST /v1/swarm/ca/rotate | [`CaRotate`] | [`SwarmDetail`] |
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
@@ -61,8 +64,9 @@ pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
 pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
-    ClusterInfo, Info, JoinToken, RemoteManager, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState,
+    CaRotate, ClusterInfo, Info, JoinToken, RemoteManager, RootRotation, SwarmDetail, SwarmInfo,
+    SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmState, SwarmUpdate,
+    TlsInfo,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

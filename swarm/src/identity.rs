@@ -12,15 +12,15 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use weft_sys::state_file;
 use zeroize::Zeroizing;
 
+use crate::roots::{Roots, certificates};
+
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
 /// Organisational unit in the certificate of a worker.
 pub(crate) const WORKER_UNIT: &str = "swarm-worker";
 
-/// Root certificate, below the certificate directory.
+/// Root certificates that count, below the certificate directory.
 pub(crate) const ROOT_FILE: &str = "ca.crt";
-/// The root's key, on managers only.
-pub(crate) const ROOT_KEY_FILE: &str = "ca.key";
 /// The node's certificate and key.
 pub(crate) const NODE_FILE: &str = "node.pem";
 
@@ -129,11 +129,11 @@ pub(crate) fn validity_of(
 #[derive(Clone)]
 pub struct Identity {
     member: PeerIdentity,
-    root_pem: String,
-    /// Certificate and key in one text, so that a renewal replaces both at once.
+    /// Certificates and key in one text, so that a renewal replaces all at once.
     pem: Zeroizing<String>,
-    root: CertificateDer<'static>,
-    certificate: CertificateDer<'static>,
+    roots: Roots,
+    /// The node's own, then the one that made it, where that is signed by another root.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -169,17 +169,36 @@ impl Identity {
     }
 
     fn from_pem(root_pem: String, pem: Zeroizing<String>) -> Result<Self, IdentityError> {
-        let root = certificate_from_pem("the root certificate", &root_pem)?;
-        let certificate = certificate_from_pem("the node certificate", &pem)?;
+        let roots = Roots::from_pem(root_pem).map_err(|e| damaged("the root certificate", e))?;
+        let chain = certificates(&pem).map_err(|e| damaged("the node certificate", e))?;
+        let certificate = chain
+            .first()
+            .ok_or_else(|| damaged("the node certificate", "it is missing"))?;
         PrivateKeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|e| damaged("the node key", format!("{e:?}")))?;
         Ok(Self {
-            member: PeerIdentity::from_certificate(&certificate)?,
-            root_pem,
+            member: PeerIdentity::from_certificate(certificate)?,
             pem,
-            root,
-            certificate,
+            roots,
+            chain,
         })
+    }
+
+    /// The same node, which trusts other roots from now on.
+    ///
+    /// # Errors
+    /// The text is no list of root certificates.
+    pub(crate) fn with_roots(&self, root_pem: String) -> Result<Self, IdentityError> {
+        let roots = Roots::from_pem(root_pem).map_err(|e| damaged("the root certificate", e))?;
+        Ok(Self {
+            roots,
+            ..self.clone()
+        })
+    }
+
+    /// Whether the root that makes certificates now has made this node's.
+    pub(crate) fn is_of_first_root(&self) -> bool {
+        self.roots.made(&self.chain)
     }
 
     /// Reads the identity of a data directory; nothing when the node is not part of a swarm.
@@ -213,7 +232,7 @@ impl Identity {
     pub(crate) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
-        write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
+        write_private(&dir.join(ROOT_FILE), self.roots.pem().as_bytes())?;
         write_private(&dir.join(NODE_FILE), self.pem.as_bytes())
     }
 
@@ -241,19 +260,19 @@ impl Identity {
         (self.member.not_before, self.member.not_after)
     }
 
-    pub(crate) fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     pub(crate) fn root_pem(&self) -> &str {
-        &self.root_pem
+        self.roots.pem()
     }
 
-    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
-    /// Certificate and key as they are on disk.
+    /// Certificates and key as they are on disk.
     #[cfg(test)]
     pub(crate) fn pem(&self) -> &str {
         &self.pem

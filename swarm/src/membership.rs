@@ -11,8 +11,8 @@ use weft_sys::state_file;
 
 use crate::assignment_file::{ASSIGNMENT_FILE, AssignmentFile, SHARED_FILE};
 use crate::identity::{
-    Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
-    remove_file, write_private,
+    Identity, IdentityError, NODE_FILE, ROOT_FILE, certificate_dir, damaged, remove_file,
+    write_private,
 };
 
 const FILE: &str = "swarm.json";
@@ -134,7 +134,6 @@ impl Membership {
         let files = [
             certs.join(NODE_FILE),
             certs.join(ROOT_FILE),
-            certs.join(ROOT_KEY_FILE),
             data_dir.join(FILE),
             data_dir.join(ASSIGNMENT_FILE),
             data_dir.join(SHARED_FILE),

@@ -11,10 +11,10 @@ use axum::{Json, Router};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmUpdate, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -40,6 +40,9 @@ pub(crate) fn router<S: NodeService>(service: Arc<S>) -> Router {
         .route("/v1/swarm/init", post(swarm_init::<S>))
         .route("/v1/swarm/join", post(swarm_join::<S>))
         .route("/v1/swarm/leave", post(swarm_leave::<S>))
+        .route("/v1/swarm", get(swarm::<S>))
+        .route("/v1/swarm/update", post(swarm_update::<S>))
+        .route("/v1/swarm/ca/rotate", post(rotate_ca::<S>))
         .route("/v1/swarm/token/{role}", get(join_token::<S>))
         .route(
             "/v1/swarm/token/{role}/rotate",
@@ -157,6 +160,28 @@ async fn swarm_leave<S: NodeService>(
     whole(async move { node.swarm_leave(body).await })
         .await
         .map(|()| Json(Empty {}))
+}
+
+async fn swarm<S: NodeService>(State(node): Node<S>) -> Reply<SwarmDetail> {
+    node.swarm().await.map(Json)
+}
+
+async fn swarm_update<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmUpdate>,
+) -> Reply<SwarmDetail> {
+    whole(async move { node.swarm_update(body).await })
+        .await
+        .map(Json)
+}
+
+async fn rotate_ca<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<CaRotate>,
+) -> Reply<SwarmDetail> {
+    whole(async move { node.rotate_ca(body).await })
+        .await
+        .map(Json)
 }
 
 async fn join_token<S: NodeService>(

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, TaskRow, Why,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmUpdate, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Node, Role, Service, ServiceSpec, StaticPeer};
 
@@ -37,6 +37,15 @@ pub(crate) trait NodeService: Send + Sync + 'static {
 
     /// POST /v1/swarm/leave
     fn swarm_leave(&self, body: SwarmLeave) -> impl Future<Output = Answer<()>> + Send;
+
+    /// GET /v1/swarm
+    fn swarm(&self) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+
+    /// POST /v1/swarm/update
+    fn swarm_update(&self, body: SwarmUpdate) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+
+    /// POST /v1/swarm/ca/rotate
+    fn rotate_ca(&self, body: CaRotate) -> impl Future<Output = Answer<SwarmDetail>> + Send;
 
     /// GET /v1/swarm/token/{role}
     fn join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;

@@ -12,10 +12,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
-    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmState, TaskRow, Why,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, PeerAdd,
+    PingQuery, Pong, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmState, SwarmUpdate, TaskRow, Why,
 };
 use weft_model::objects::{
     Mac, Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer,
@@ -75,6 +75,18 @@ impl NodeService for Fake {
     async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
         self.note(format!("leave {}", body.force));
         Ok(())
+    }
+    async fn swarm(&self) -> Answer<SwarmDetail> {
+        self.absent("swarm")
+    }
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
+        self.absent(format!(
+            "swarm update {:?} {:?}",
+            body.task_history_retention_limit, body.heartbeat_period
+        ))
+    }
+    async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {
+        self.absent(format!("rotate {:?}", body.signing_ca_cert))
     }
     async fn join_token(&self, role: Role) -> Answer<JoinToken> {
         self.absent(format!("token {role:?}"))
@@ -291,6 +303,21 @@ async fn every_route_reaches_its_method() {
             &json!({"Force": true}),
             200,
             "leave true",
+        ),
+        ("GET", "/v1/swarm", &none, 503, "swarm"),
+        (
+            "POST",
+            "/v1/swarm/update",
+            &json!({"TaskHistoryRetentionLimit": 2, "HeartbeatPeriod": 5_000_000_000_u64}),
+            503,
+            "swarm update Some(2) Some(5s)",
+        ),
+        (
+            "POST",
+            "/v1/swarm/ca/rotate",
+            &json!({"SigningCACert": "pem"}),
+            503,
+            "rotate Some(\"pem\")",
         ),
         ("GET", "/v1/swarm/token/worker", &none, 503, "token Worker"),
         (

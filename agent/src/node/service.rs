@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
+    CaRotate, CaptureQuery, Check, ClusterInfo, Connect, Connected, ConnsQuery, Disconnect, Drops,
     DropsQuery, EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
     NodeRow, NodeUpdate, PeerAdd, PingQuery, Pong, RemoteManager, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmState, TaskRow, Why,
+    ServiceUpdate, SwarmDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, SwarmState, SwarmUpdate, TaskRow, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::Manager;
@@ -52,9 +52,14 @@ impl NodeService for Node {
             let identity = m.session.identity();
             let failure = m.session.last_failure();
             let managers = m.membership.managers.iter().cloned();
+            let known = m.need_manager().ok().and_then(|m| m.swarm().ok());
             SwarmState::Active(SwarmInfo {
                 cluster: ClusterInfo {
                     id: identity.cluster_id().to_owned(),
+                    root_rotation_in_progress: known
+                        .as_ref()
+                        .is_some_and(|swarm| swarm.root_rotation_in_progress),
+                    spec: known.map(|swarm| swarm.cluster.spec),
                 },
                 node_id: m.node_id.clone(),
                 control_available: identity.role() == Role::Manager,
@@ -84,6 +89,18 @@ impl NodeService for Node {
 
     async fn swarm_leave(&self, body: SwarmLeave) -> Answer<()> {
         self.slot.leave(body).await
+    }
+
+    async fn swarm(&self) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.swarm()?)
+    }
+
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.update_swarm(&body).await?)
+    }
+
+    async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.rotate_ca(&body).await?)
     }
 
     async fn join_token(&self, role: Role) -> Answer<JoinToken> {

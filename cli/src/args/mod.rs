@@ -134,6 +134,10 @@ pub(crate) enum SwarmCommand {
     Join(SwarmJoinArgs),
     /// Print the command that joins a node
     JoinToken(JoinTokenArgs),
+    /// Print the root certificate of the swarm, or replace it
+    Ca(SwarmCaArgs),
+    /// Change settings of the swarm
+    Update(SwarmUpdateArgs),
     /// Leave the swarm
     Leave {
         /// Leave even as the last manager, which ends the swarm
@@ -196,6 +200,43 @@ pub(crate) struct JoinTokenArgs {
     pub(crate) rotate: bool,
     /// Role that the token gives
     pub(crate) role: RoleArg,
+}
+
+/// `weft swarm ca`
+#[derive(Debug, Args)]
+pub(crate) struct SwarmCaArgs {
+    /// Replace the root certificate: every node gets a new certificate, and join tokens are others
+    #[arg(long)]
+    pub(crate) rotate: bool,
+    /// Do not wait until it is replaced
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Life of node certificates (default 2160h)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) cert_expiry: Option<u64>,
+    /// File with the new root certificate (PEM); a new one is made without it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// File with the key of the new root certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_key: Option<PathBuf>,
+}
+
+/// `weft swarm update`
+#[derive(Debug, Args)]
+pub(crate) struct SwarmUpdateArgs {
+    /// Life of node certificates, from the next ones on (default 2160h)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) cert_expiry: Option<u64>,
+    /// Time between two heartbeats of a node (default 1s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) dispatcher_heartbeat: Option<u64>,
+    /// Finished tasks that are remembered for each slot (default 5)
+    #[arg(long, value_name = "N")]
+    pub(crate) task_history_limit: Option<u32>,
 }
 
 /// Role on the command line.

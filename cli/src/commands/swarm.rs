@@ -1,12 +1,17 @@
 //! `weft swarm …`
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::bail;
 use weft_client::Client;
 use weft_model::api;
 use weft_model::objects::Role;
 
-use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
+use crate::args::{
+    JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs, SwarmUpdateArgs,
+};
+use crate::commands::root;
 use crate::output::Printer;
 
 pub(super) async fn run(
@@ -18,6 +23,8 @@ pub(super) async fn run(
         SwarmCommand::Init(args) => init(client, args, out).await?,
         SwarmCommand::Join(args) => join(client, args, out).await?,
         SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
+        SwarmCommand::Ca(args) => root::run(client, &args, out).await?,
+        SwarmCommand::Update(args) => update(client, &args, out).await?,
         SwarmCommand::Leave { force } => {
             client
                 .post_done("/v1/swarm/leave", &api::SwarmLeave { force })
@@ -87,6 +94,22 @@ async fn join_token(
         out.line(&format!("Successfully rotated {role} join token.\n"))?;
     }
     out.line(&how_to_join(args.role, &reply.token, &reply.manager_addr))?;
+    Ok(())
+}
+
+async fn update(client: &Client, args: &SwarmUpdateArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let request = api::SwarmUpdate {
+        node_cert_expiry: args.cert_expiry.map(Duration::from_millis),
+        task_history_retention_limit: args.task_history_limit,
+        heartbeat_period: args.dispatcher_heartbeat.map(Duration::from_millis),
+    };
+    if request == api::SwarmUpdate::default() {
+        bail!(
+            "nothing to change: give --cert-expiry, --dispatcher-heartbeat or --task-history-limit"
+        );
+    }
+    client.post_done("/v1/swarm/update", &request).await?;
+    out.line("Swarm updated.")?;
     Ok(())
 }
 

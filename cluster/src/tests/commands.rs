@@ -673,6 +673,7 @@ fn init_refuses_what_cannot_work() {
             subnet_prefix_len: len,
             data_path_port: port,
             reserved: Vec::new(),
+            root: RootPair::default(),
         };
         init_cluster(
             &ClusterState::default(),

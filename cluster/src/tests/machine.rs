@@ -76,6 +76,7 @@ fn log(seed: u8) -> Log {
         subnet_prefix_len: None,
         data_path_port: None,
         reserved: Vec::new(),
+        root: RootPair::default(),
     };
     let planned = init_cluster(&log.state, 1000, e, init).unwrap();
     log.take(0, planned.changes);

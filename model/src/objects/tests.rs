@@ -126,6 +126,7 @@ fn node() -> Node {
         data_path_addr: "192.0.2.1".parse().unwrap(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: Some("10.0.0.2".parse().unwrap()),
     }
 }

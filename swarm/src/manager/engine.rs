@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rand::RngExt as _;
+use rustls::ServerConfig;
 use tokio::sync::watch;
 use weft_cluster::{
     Change, ClusterState, CommandError, Entropy, Leadership, Planned, ProposeError,
@@ -12,7 +15,7 @@ use weft_model::id::NodeId;
 use weft_sys::clock::unix_ms;
 
 use super::assignments::Assignments;
-use super::ca::Authority;
+use super::ca::{Authority, HeldAuthority};
 use super::health::{Health, Timing};
 use super::sessions::Sessions;
 use super::vitals::VitalsBook;
@@ -28,7 +31,7 @@ pub(super) struct Engine {
     pub(super) node: NodeId,
     pub(super) cluster: String,
     pub(super) store: Arc<dyn DesiredStore>,
-    pub(super) authority: Authority,
+    pub(super) ca: HeldAuthority,
     pub(super) timing: Timing,
     pub(super) health: Health,
     /// What nodes say of themselves.
@@ -39,6 +42,8 @@ pub(super) struct Engine {
     pub(super) sessions: Sessions,
     /// The newest certificate of the manager itself.
     pub(super) own: watch::Sender<Arc<Identity>>,
+    /// What it shows to who connects, and whom it lets in.
+    pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) door: Arc<Door>,
     pub(super) quiet: Lines,
@@ -83,6 +88,29 @@ pub(super) fn entropy() -> Entropy {
 impl Engine {
     pub(super) fn state(&self) -> Arc<ClusterState> {
         self.store.read()
+    }
+
+    /// Who certifies nodes.
+    ///
+    /// # Errors
+    /// This manager does not have the state yet, or a damaged one.
+    pub(super) fn authority(&self) -> Result<Arc<Authority>, CommandError> {
+        self.ca.of(&self.state())
+    }
+
+    /// Whether one of these root certificates counts (by digest); without a state nobody knows.
+    pub(super) fn counts(&self, roots: &[String]) -> bool {
+        let state = self.state();
+        let Some(secrets) = &state.secrets else {
+            return true;
+        };
+        let mut trusted = secrets.roots.trusted();
+        trusted.any(|root| roots.contains(&root.digest))
+    }
+
+    /// How often a node has to say that it lives.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.timing.by(&self.state()).heartbeat
     }
 
     /// The manager that decides at present, as far as this one knows.

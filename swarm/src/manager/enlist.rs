@@ -1,8 +1,7 @@
-//! How a node that was made a manager gets what the others have: the root's key, and a place in the
-//! log.
+//! How a node that was made a manager gets what the others have: a place in the log, and with it all
+//! else.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 use weft_cluster::CommandError;
-use zeroize::Zeroizing;
 
-use super::ca::Authority;
 use crate::convert::from_status;
 use crate::identity::Identity;
+use crate::proto::EnlistRequest;
 use crate::proto::raft_client::RaftClient;
-use crate::proto::{EnlistRequest, RootKeyRequest};
 use crate::raft::RaftStore;
 use crate::tls::{connect, member_config, with_port};
 
@@ -28,39 +25,6 @@ async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, Co
     let config = member_config(own)?;
     let channel = connect(&with_port(manager), config).await?;
     Ok(RaftClient::new(channel))
-}
-
-async fn root_key(manager: &str, own: &Identity) -> Result<Zeroizing<String>, CommandError> {
-    let asked = client(manager, own)
-        .await?
-        .root_key(RootKeyRequest {})
-        .await;
-    let answer = asked.map_err(|status| from_status(&status))?;
-    Ok(Zeroizing::new(answer.into_inner().key_pem))
-}
-
-/// The authority of a data directory, or that of the first manager that tells its key; then it is
-/// kept.
-pub(super) async fn authority(
-    data_dir: &Path,
-    managers: &[String],
-    own: &Identity,
-) -> Result<Authority, CommandError> {
-    if let Ok(authority) = Authority::load(data_dir) {
-        return Ok(authority);
-    }
-    let mut refused = CommandError::unavailable("no other manager is known");
-    for manager in managers {
-        match root_key(manager, own).await {
-            Ok(key) => {
-                let authority = Authority::new(own.root_pem().to_owned(), key)?;
-                authority.save(data_dir)?;
-                return Ok(authority);
-            }
-            Err(error) => refused = error,
-        }
-    }
-    Err(refused)
 }
 
 async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {

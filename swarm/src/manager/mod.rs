@@ -14,11 +14,13 @@ mod handle;
 mod health;
 mod lapsed;
 mod listener;
+mod new_root;
 mod own;
 mod planners;
 mod raft_rpc;
 mod rpc;
 mod sessions;
+mod settings;
 mod shared_feed;
 mod store_file;
 mod vitals;
@@ -45,10 +47,11 @@ use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
 use self::bind::bind;
-use self::ca::Authority;
+use self::ca::{Authority, HeldAuthority};
 use self::engine::{Engine, Lines, entropy, stopped};
-use self::enlist::{authority, enlist};
+use self::enlist::enlist;
 use self::health::Health;
+use self::listener::server_config;
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
 use self::rpc::Rpc;
@@ -180,7 +183,7 @@ impl Manager {
             ..params.node.clone()
         };
         let made = Self::make(&config, params, node).await;
-        let (authority, store, own, membership) = match made {
+        let (store, own, membership) = match made {
             Ok(made) => made,
             Err(error) => {
                 Membership::forget(&config.data_dir)?;
@@ -190,7 +193,7 @@ impl Manager {
         let identity = Identity::clone(&own.borrow());
         let listener = (listener, local_addr, advertise);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         Ok((manager, identity, membership))
     }
 
@@ -198,11 +201,12 @@ impl Manager {
         config: &ManagerConfig,
         params: InitParams,
         node: NodeDescription,
-    ) -> Result<(Authority, Arc<RaftStore>, Own, Membership), CommandError> {
+    ) -> Result<(Arc<RaftStore>, Own, Membership), CommandError> {
         let now = SystemTime::now();
         let mut entropy = entropy();
         let cluster_id = base36(entropy.next_u128(), weft_model::id::ID_LEN);
         let node_id = NodeId::from_entropy(entropy.next_u128());
+        let root = new_root::generate(now)?;
         let command = InitCluster {
             cluster_id: cluster_id.clone(),
             node_id: node_id.clone(),
@@ -211,10 +215,10 @@ impl Manager {
             subnet_prefix_len: params.subnet_prefix_len,
             data_path_port: params.data_path_port,
             reserved: (config.routes)(),
+            root: root.clone(),
         };
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
-        let authority = Authority::generate(now)?;
-        authority.save(&config.data_dir)?;
+        let authority = Authority::first(root)?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
         let own = watch::Sender::new(Arc::new(identity));
         let member = Member {
@@ -231,7 +235,7 @@ impl Manager {
         };
         let identity = Arc::clone(&own.borrow());
         membership.save(&config.data_dir, &identity)?;
-        Ok((authority, store, own, membership))
+        Ok((store, own, membership))
     }
 
     /// Starts the manager of a data directory again. Every node counts as unknown until its
@@ -265,7 +269,6 @@ impl Manager {
         start: Start,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let authority = Authority::load(&config.data_dir)?;
         check_store_file(&config.data_dir)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
         let store = open_store(&config.data_dir, start, &own).await?;
@@ -278,13 +281,13 @@ impl Manager {
             )));
         }
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await
     }
 
-    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the root's
-    /// key and the state from them, and is in their log when the leader has added it. Once more after
-    /// a restart that came too soon.
+    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the state
+    /// from them, the root's key in it, and is in their log when the leader has added it. Once more
+    /// after a restart that came too soon.
     ///
     /// # Errors
     /// No manager answers that knows it for one, the port is in use, the disk's.
@@ -294,7 +297,6 @@ impl Manager {
         managers: Vec<String>,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let authority = authority(&config.data_dir, &managers, identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
@@ -304,7 +306,7 @@ impl Manager {
         let store = open_store(&config.data_dir, start, &own).await?;
         let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         let mut stop = manager.core.stop.subscribe();
         manager.running().push(tokio::spawn(async move {
             tokio::select! {
@@ -320,6 +322,8 @@ impl Manager {
     async fn with_state(self) -> Result<Self, CommandError> {
         self.raft.wait_for_cluster(STATE_LIMIT).await;
         if self.state().cluster.is_some() {
+            // What it had may have run out.
+            certify_self(&self.core)?;
             return Ok(self);
         }
         self.stop().await;
@@ -335,26 +339,26 @@ impl Manager {
         raft: Arc<RaftStore>,
         config: ManagerConfig,
         (listener, local_addr, advertise): (TcpListener, SocketAddr, SocketAddr),
-        authority: Authority,
         own: Own,
     ) -> Result<Self, CommandError> {
         let identity = Arc::clone(&own.borrow());
+        let tls = Arc::new(ArcSwap::new(server_config(&identity)?));
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
             cluster: identity.cluster_id().to_owned(),
             store,
-            authority,
+            ca: HeldAuthority::default(),
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
             vitals: vitals::VitalsBook::default(),
             assignments: assignments::Assignments::default(),
             sessions: Sessions::default(),
             own,
+            tls: Arc::clone(&tls),
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
         });
-        let tls = Arc::new(ArcSwap::new(certify_self(&core)?));
         let rpc = Rpc(Arc::clone(&core));
         let log = RaftServer::new(RaftRpc {
             core: Arc::clone(&core),
@@ -367,14 +371,9 @@ impl Manager {
             .add_service(log.max_decoding_message_size(MAX_LOG_MESSAGE))
             .prepare();
         let tasks = vec![
-            tokio::spawn(listener::accept(
-                listener,
-                Arc::clone(&tls),
-                Arc::clone(&core),
-                routes,
-            )),
+            tokio::spawn(listener::accept(listener, tls, Arc::clone(&core), routes)),
             tokio::spawn(Arc::clone(&core).lead_loop()),
-            tokio::spawn(keep_certified(Arc::clone(&core), tls)),
+            tokio::spawn(keep_certified(Arc::clone(&core))),
         ];
         tracing::info!(listen = %local_addr, %advertise, "manager started");
         Ok(Self {

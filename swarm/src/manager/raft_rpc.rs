@@ -13,10 +13,7 @@ use super::engine::Engine;
 use super::gate::{Peer, removed};
 use crate::convert::{SCHEMA, decode, encode, to_status};
 use crate::proto::raft_server::Raft;
-use crate::proto::{
-    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, RootKeyRequest, RootKeyResponse,
-    SnapshotChunk,
-};
+use crate::proto::{EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, SnapshotChunk};
 use crate::raft::{Member, Part, RaftStore, SnapshotOf, Unserved};
 
 /// See the module.
@@ -125,17 +122,6 @@ impl Raft for RaftRpc {
             done: chunk.done,
         };
         respond(&self.raft.install(part).await?)
-    }
-
-    async fn root_key(
-        &self,
-        request: Request<RootKeyRequest>,
-    ) -> Result<Response<RootKeyResponse>, Status> {
-        let node = self.new_manager(&request)?;
-        tracing::info!(%node, "a new manager asked for the root's key");
-        Ok(Response::new(RootKeyResponse {
-            key_pem: self.core.authority.key_pem().to_owned(),
-        }))
     }
 
     async fn enlist(

@@ -5,6 +5,7 @@ mod door;
 mod leadership;
 mod managers;
 mod members;
+mod rotation;
 mod scale;
 mod versions;
 
@@ -19,11 +20,10 @@ use tokio::time::timeout;
 use weft_cluster::{Attach, ErrorKind, HostRoute};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
-    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Service,
-    ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
+    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
+    Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
 };
 
-use super::ca::NODE_LIFE;
 use super::own::is_fresh;
 use super::*;
 use crate::join::{JoinParams, join};
@@ -32,6 +32,8 @@ use crate::raft::{Dialer, Links, Setup, StoreError};
 use crate::session::{Farewell, Session, SessionConfig};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// Life of a node certificate, where nobody has set another one.
+const NODE_LIFE: Duration = CaConfig::EXPIRY;
 
 fn quick() -> Timing {
     Timing {
@@ -365,6 +367,10 @@ async fn wrong_and_rotated_tokens_are_refused() {
         .unwrap_err();
     let expected = format!("remote CA does not match fingerprint. Expected: {first}");
     assert!(error.message.starts_with(&expected), "{error}");
+    assert!(
+        error.message.contains(&format!(", got: {digest}.")),
+        "{error}"
+    );
 
     let rotated = manager.rotate_join_token(Role::Worker).await.unwrap();
     let error = attempt(good.token.clone()).await.unwrap_err();

@@ -29,6 +29,7 @@ fn node(n: u8) -> Node {
         data_path_addr: [192, 0, 2, n].into(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: None,
     }
 }

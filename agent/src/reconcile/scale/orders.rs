@@ -43,6 +43,7 @@ fn node(n: usize) -> Node {
         data_path_addr: addr(n).ip(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: None,
     }
 }

@@ -17,7 +17,8 @@ async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     let core = &first.core;
     let id = NodeId::from_entropy(entropy().next_u128());
     let now = SystemTime::now();
-    let identity = core.authority.issue(&id, Role::Manager, &core.cluster, now);
+    let authority = core.authority().unwrap();
+    let identity = authority.issue(&id, Role::Manager, &core.cluster, now);
     let node = description(name);
     core.run(|s, now, e| add_node(s, now, e, id.clone(), Role::Manager, &node))
         .await

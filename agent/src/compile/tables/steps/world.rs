@@ -73,6 +73,7 @@ pub(super) fn node(n: u8) -> Node {
         data_path_addr: [192, 0, 2, n].into(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: Some([10, 0, 2, 200 + n].into()),
     }
 }
