@@ -7,6 +7,7 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
+use rustls::pki_types::CertificateDer;
 use weft_cluster::{ClusterState, CommandError, RootPair, Roots};
 use weft_model::id::NodeId;
 use weft_model::objects::{CaConfig, Role};
@@ -16,7 +17,7 @@ use super::new_root::set_validity;
 use crate::identity::{
     Identity, IdentityError, MANAGER_UNIT, WORKER_UNIT, certificate_from_pem, damaged, validity_of,
 };
-use crate::roots::digest;
+use crate::roots::{Roots as Trusted, digest};
 
 /// Signs node certificates. `Debug` leaves the key out.
 pub(super) struct Authority {
@@ -25,7 +26,7 @@ pub(super) struct Authority {
     /// Of node certificates.
     life: Duration,
     /// All roots that count, the signer first.
-    bundle: String,
+    trusted: Trusted,
     /// What joiners pin.
     root_pem: String,
     digest: [u8; 32],
@@ -64,7 +65,7 @@ impl Authority {
         Ok(Self {
             generation: roots.generation,
             life,
-            bundle: roots.bundle(),
+            trusted: Trusted::from_pem(roots.bundle()).map_err(|e| damaged(WHAT, e))?,
             root_pem: roots.current.certificate.clone(),
             digest: digest(&current),
             issuer,
@@ -89,6 +90,11 @@ impl Authority {
     /// Since when certificates of this cluster count, and how long there can be new ones.
     pub(super) fn validity(&self) -> (SystemTime, SystemTime) {
         self.validity
+    }
+
+    /// Roots that count and vouch for a chain of certificates, by digest: first the one that made it.
+    pub(super) fn vouching(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
+        self.trusted.vouching(chain)
     }
 
     /// What join tokens pin.
@@ -121,7 +127,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(|e| damaged("the new key", e))?;
         let certificate = self.certify(&key, node, role, cluster, now)?;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        Identity::new(self.bundle.clone(), &certificate, &key_pem)
+        Identity::new(self.trusted.pem().to_owned(), &certificate, &key_pem)
     }
 
     fn certify(
@@ -193,7 +199,7 @@ mod tests {
     use super::*;
     use crate::identity::PeerIdentity;
     use crate::join::request_certificate;
-    use crate::roots::{Roots as Trusted, certificates};
+    use crate::roots::certificates;
 
     impl Authority {
         /// Of a root that nobody has seen before.

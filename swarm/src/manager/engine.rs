@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rand::RngExt as _;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use weft_cluster::{
     Change, ClusterState, CommandError, Entropy, Leadership, Planned, ProposeError,
@@ -96,6 +97,15 @@ impl Engine {
     /// This manager does not have the state yet, or a damaged one.
     pub(super) fn authority(&self) -> Result<Arc<Authority>, CommandError> {
         self.ca.of(&self.state())
+    }
+
+    /// Roots that count and vouch for a chain of certificates, by digest: first the one that made it.
+    pub(super) fn vouching(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
+        match self.authority() {
+            Ok(authority) => authority.vouching(chain),
+            // A manager that has just been made one knows what its node was told.
+            Err(_) => self.own.borrow().roots().vouching(chain),
+        }
     }
 
     /// Whether one of these root certificates counts (by digest); without a state nobody knows.

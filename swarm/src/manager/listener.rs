@@ -179,12 +179,11 @@ impl Guest {
             Ok(Ok((stream, member, chain))) => {
                 let now = SystemTime::now();
                 let lapsed = member.as_ref().is_some_and(|m| has_lapsed(m, now));
-                let own = Arc::clone(&self.core.own.borrow());
                 let peer = Peer {
                     addr,
                     member,
                     lapsed,
-                    roots: own.roots().vouching(&chain),
+                    roots: self.core.vouching(&chain),
                 };
                 return self.serve(stream, peer).await;
             }

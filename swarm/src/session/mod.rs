@@ -100,11 +100,13 @@ pub struct Session {
 /// The session is over because the node has a certificate of another root.
 struct Moved;
 
-/// No two of its locks are held at once.
+/// No two of its locks are held at once, but for `taking`, which is taken first.
 #[derive(Debug)]
 struct Shared {
     config: SessionConfig,
     identity: Mutex<Arc<Identity>>,
+    /// Who replaces the identity.
+    taking: tokio::sync::Mutex<()>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
     assignment_file: AssignmentFile,
     /// There are orders on disk that the loss of power would lose.
@@ -147,6 +149,7 @@ impl Session {
         let remembered = last.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let shared = Arc::new(Shared {
             identity: Mutex::new(Arc::new(identity)),
+            taking: tokio::sync::Mutex::default(),
             assignment: watch::Sender::new(last),
             assignment_file,
             unsynced: Notify::new(),

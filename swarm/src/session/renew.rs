@@ -13,7 +13,7 @@ use weft_model::objects::Role;
 
 use super::renewal::{Renewal, lapsed, overdue};
 use super::{Session, Shared, lock, rpc};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::join::request_certificate;
 use crate::proto::RenewCertificateRequest;
 use crate::proto::ca_client::CaClient;
@@ -46,7 +46,7 @@ impl Session {
                 old.node_id()
             )));
         }
-        self.shared.take_identity(new.clone()).await?;
+        self.shared.take_identity(|_| Ok(new.clone())).await?;
         self.shared.again.notify_one();
         Ok(())
     }
@@ -77,7 +77,8 @@ impl Shared {
             tokio::select! {
                 () = old => {}
                 () = self.of_another_root() => {
-                    sleep(SPREAD.mul_f64(rand::rng().random_range(0.0..1.0))).await;
+                    let part = rand::rng().random_range(0.0..1.0);
+                    sleep(SPREAD.mul_f64(part)).await;
                 }
             }
             match self.renew_now(&mut ca).await {
@@ -124,11 +125,10 @@ impl Shared {
     /// # Errors
     /// They are none, or the disk's.
     pub(super) async fn take_roots(&self, pem: &str) -> Result<(), CommandError> {
-        let identity = Arc::clone(&lock(&self.identity));
-        if identity.root_pem() == pem {
+        if lock(&self.identity).root_pem() == pem {
             return Ok(());
         }
-        self.take_identity(identity.with_roots(pem.to_owned())?)
+        self.take_identity(|identity| identity.with_roots(pem.to_owned()))
             .await?;
         self.roots.send_modify(|count| *count += 1);
         Ok(())
@@ -164,23 +164,33 @@ impl Shared {
     async fn renew_now(&self, ca: &mut CaClient<Channel>) -> Result<(), CommandError> {
         let (key_pem, csr_pem) = request_certificate()?;
         let reply = rpc(ca.renew_certificate(RenewCertificateRequest { csr_pem })).await?;
-        // They may have become others meanwhile.
-        let roots = lock(&self.identity).root_pem().to_owned();
-        let new = Identity::new(roots, &reply.certificate_pem, &key_pem)?;
-        self.take_identity(new).await
+        self.take_identity(|present| {
+            let roots = present.root_pem().to_owned();
+            Identity::new(roots, &reply.certificate_pem, &key_pem)
+        })
+        .await
     }
 
-    /// First the disk: a node that is started again must not have the old one.
-    async fn take_identity(&self, new: Identity) -> Result<(), CommandError> {
+    /// Puts what is made of the present identity in its place. First the disk: a node that is started
+    /// again must not have the old one.
+    async fn take_identity(
+        &self,
+        make: impl FnOnce(&Identity) -> Result<Identity, IdentityError>,
+    ) -> Result<(), CommandError> {
+        // New roots and a new certificate may come at once: the later one is made of the earlier one.
+        let turn = self.taking.lock().await;
+        let old = Arc::clone(&lock(&self.identity));
+        let new = make(&old)?;
         let data_dir = self.config.data_dir.clone();
         let written = new.clone();
         self.writes
             .run(move || written.save(&data_dir))
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))??;
-        let new = Arc::new(new);
-        let old = std::mem::replace(&mut *lock(&self.identity), Arc::clone(&new));
-        if new.is_of_first_root() && !new.roots().made(old.chain()) {
+        let moved = new.is_of_first_root() && !new.roots().made(old.chain());
+        *lock(&self.identity) = Arc::new(new);
+        drop(turn);
+        if moved {
             self.moved.send_modify(|count| *count += 1);
         }
         Ok(())

@@ -221,7 +221,7 @@ async fn each_bad_certificate_is_refused_with_its_own_words() {
         "before it says a word: {text}"
     );
     let failed = |(what, count): &(&str, u64)| *what == "handshake_failed" && *count > 0;
-    assert!(manager.door().events.iter().any(failed));
+    until("it is counted", || manager.door().events.iter().any(failed)).await;
     // Of this one, for another swarm.
     let foreign = issue(&own, &node, Role::Worker, "another");
     let text = call(&manager, &foreign).await.unwrap_err();
