@@ -5,16 +5,14 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 13] = [
+const NOT_YET: [(&str, &str); 11] = [
     ("node", "promote"),
     ("node", "demote"),
     ("service", "logs"),
     ("service", "rollback"),
     ("network", "prune"),
-    ("swarm", "ca"),
     ("swarm", "unlock"),
     ("swarm", "unlock-key"),
-    ("swarm", "update"),
     ("weft", "stack"),
     ("weft", "config"),
     ("weft", "secret"),
