@@ -16,6 +16,7 @@ mod node;
 mod paths;
 mod peer;
 mod ping;
+mod root;
 mod rows;
 mod service;
 mod swarm;

@@ -39,6 +39,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
             data_path_addr: "10.77.0.1".parse().unwrap(),
             gossip_port: 7946,
             certified: 0,
+            certified_by: String::new(),
             ingress_ip: None,
         },
         is_self: role == Role::Manager,

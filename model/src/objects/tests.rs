@@ -129,6 +129,7 @@ fn node() -> Node {
         data_path_addr: "192.0.2.1".parse().unwrap(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: Some("10.0.0.2".parse().unwrap()),
     }
 }
@@ -386,6 +387,7 @@ fn what_has_no_name_in_docker_has_one_in_its_manner() {
     let cluster = Cluster {
         id: "c".to_owned(),
         meta: meta(1),
+        spec: ClusterSpec::default(),
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_prefix_len: 24,
         data_path_port: 4789,
@@ -512,6 +514,7 @@ fn a_setting_beside_facts_is_refused_by_name_too() {
     let cluster = Cluster {
         id: "c".to_owned(),
         meta: meta(1),
+        spec: ClusterSpec::default(),
         default_address_pools: Vec::new(),
         subnet_prefix_len: 24,
         data_path_port: 4789,

@@ -113,7 +113,7 @@ impl Manager {
             .as_ref()
             .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
         let token = Token {
-            ca_digest: self.core.authority.digest(),
+            ca_digest: self.core.authority()?.digest(),
             secret: *secrets.join(role),
         };
         Ok(JoinToken {
