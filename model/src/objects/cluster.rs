@@ -29,18 +29,25 @@ pub struct Cluster {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct ClusterObject {
+    /// Unique.
     #[serde(rename = "ID")]
     id: String,
+    /// Changes of this object.
     version: Version,
+    /// When it was made: Unix milliseconds, written as RFC 3339.
     #[serde(with = "crate::time::rfc3339")]
     created_at: u64,
+    /// When it was changed last, likewise.
     #[serde(with = "crate::time::rfc3339")]
     updated_at: u64,
-    /// There is one.
+    /// What `swarm update` changes. There is one.
     #[serde(default)]
     spec: ClusterSpec,
+    /// Pools that network subnets are cut from.
     default_addr_pool: Vec<IpNet>,
+    /// Prefix length of the subnets cut from the pools.
     subnet_size: u8,
+    /// UDP port of the VXLAN data path on every node.
     data_path_port: u16,
 }
 
