@@ -179,9 +179,8 @@ impl Bench<'_> {
             let spec = network(format!("{name}-{attempt}"));
             for node in nodes {
                 let taken: anyhow::Result<Network> = swarm.post(node, "/v1/networks", &spec);
-                let error = match taken {
-                    Ok(_) => return Ok(()),
-                    Err(error) => error,
+                let Err(error) = taken else {
+                    return Ok(());
                 };
                 self.stop.going_on()?;
                 if begun.elapsed() > LIMIT {

@@ -263,8 +263,8 @@ mod tests {
         assert_eq!(chain.len(), 2);
         let trusts = |pem: &str| Trusted::from_pem(pem.to_owned()).unwrap();
         let vouching = |pem: &str| trusts(pem).vouching(&chain);
-        assert_eq!(vouching(&first.certificate), [first.digest.clone()]);
-        assert_eq!(vouching(&second.certificate), [second.digest.clone()]);
+        assert_eq!(vouching(&first.certificate), std::slice::from_ref(&first.digest));
+        assert_eq!(vouching(&second.certificate), std::slice::from_ref(&second.digest));
         let both = [second.digest.clone(), first.digest.clone()];
         assert_eq!(vouching(&roots.bundle()), both);
         assert!(trusts(&roots.bundle()).made(&chain));

@@ -167,7 +167,7 @@ impl Shared {
         }
     }
 
-    async fn renew_now(&self, ca: &mut CaClient<Channel>) -> Result<(), CommandError> {
+    pub(super) async fn renew_now(&self, ca: &mut CaClient<Channel>) -> Result<(), CommandError> {
         let (key_pem, csr_pem) = request_certificate()?;
         let reply = rpc(ca.renew_certificate(RenewCertificateRequest { csr_pem })).await?;
         self.take_identity(|present| {

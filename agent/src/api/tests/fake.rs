@@ -34,7 +34,7 @@ pub(super) struct Fake {
     /// Told when its removal begins.
     pub(super) begun: Notify,
     /// The leader that calls about the swarm are passed on to; nothing while this node is it.
-    pub(super) leader: Mutex<Option<Arc<Fake>>>,
+    pub(super) leader: Mutex<Option<Arc<Self>>>,
     /// So often it does not lead although it was taken for the leader.
     pub(super) refusals: Mutex<u32>,
     /// It cannot tell whether it leads.

@@ -161,7 +161,7 @@ async fn a_node_whose_clock_is_hours_behind_says_both_clocks() {
         .unwrap()
         .issue(&core.node, Role::Manager, &core.cluster, made)
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(listener::server_config(&ahead).unwrap());
+    let acceptor = tokio_rustls::TlsAcceptor::from(server_config(&ahead).unwrap());
     let there = TcpListener::bind(any_port()).await.unwrap();
     let remote = there.local_addr().unwrap().to_string();
     membership.managers = vec![remote.clone()];
