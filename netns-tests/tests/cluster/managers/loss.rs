@@ -47,7 +47,7 @@ fn a_leader_and_then_the_quorum_are_lost_and_traffic_goes_on() {
         if said.iter().any(taken) {
             Ok(())
         } else {
-            Err(said)
+            Err(Box::new(said))
         }
     });
     figure(&format!(

@@ -199,6 +199,8 @@ async fn a_node_whose_clock_is_hours_behind_says_both_clocks() {
 async fn a_manager_certifies_its_own_node_whatever_that_one_had() {
     let (manager, first) = cluster().await;
     let old = aged(&manager, &manager.core.node, Role::Manager);
+    // As it would be read from its directory.
+    let old = old.sealed_like(&manager.core.own.borrow());
     let listen = manager.local_addr();
     manager.stop().await;
     let Node { dir, session } = first;
