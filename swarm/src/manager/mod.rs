@@ -308,14 +308,6 @@ impl Manager {
         let key = key_of(identity)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
         let store = open_store(&config.data_dir, key, start, &own).await?;
-        let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
-        if cluster.is_some_and(|id| id != identity.cluster_id()) {
-            return Err(CommandError::unavailable(format!(
-                "{} holds the state of another swarm than {}",
-                config.data_dir.join(STORE_FILE).display(),
-                identity.cluster_id()
-            )));
-        }
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await

@@ -182,10 +182,7 @@ fn reachability(manager: &Manager, name: &str) -> Reachability {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
     let (first, _node) = cluster().await;
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind(any_port()).unwrap();
-    let listen = free.local_addr().unwrap();
-    drop(free);
+    let listen = free();
     let dir = tempfile::tempdir().unwrap();
     let token = first.join_token(Role::Manager).unwrap();
     let mut params = join_params(dir.path(), "m2", &token.token, &token.manager_addr);
@@ -228,6 +225,46 @@ async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
     .expect("the first one leads as before");
     state(&second, |s| has(s, "back")).await;
     second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_another_swarm_is_not_opened() {
+    let (first, _node) = cluster().await;
+    let (other, left) = cluster().await;
+    other.create_network(named("theirs")).await.unwrap();
+    other.stop().await;
+    drop(other);
+    let Node { dir, session } = left;
+    drop(session);
+    // As a restore leaves it that did not come to its end: all but the identity.
+    std::fs::remove_file(dir.path().join("certs/node.pem")).unwrap();
+    let files = ["raft.redb", "certs/data.key"].map(|name| dir.path().join(name));
+    let theirs = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let listen = free();
+    let token = first.join_token(Role::Manager).unwrap();
+    let mut params = join_params(dir.path(), "m2", &token.token, &token.manager_addr);
+    params.node.manager_addr = Some(listen);
+    params.listen = listen;
+    let identity = join(params).await.unwrap();
+    let join = || {
+        let managers = vec![first.local_addr().to_string()];
+        Manager::join(config(dir.path(), listen), &identity, managers)
+    };
+    let second = join().await.unwrap();
+    assert!(!has(&second.state(), "theirs"));
+    until("both are in the log", || first.quorum().managers == 2).await;
+    second.stop().await;
+    drop(second);
+
+    // And as somebody leaves it who copies files.
+    for (file, content) in files.iter().zip(&theirs) {
+        std::fs::write(file, content).unwrap();
+    }
+    let error = join().await.unwrap_err();
+    let text = "holds the state of another swarm";
+    assert!(error.message.contains(text), "{error}");
+    assert!(files[0].exists(), "it is not ours to remove");
     first.stop().await;
 }
 

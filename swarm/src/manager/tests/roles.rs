@@ -14,12 +14,6 @@ struct Member {
     listen: SocketAddr,
 }
 
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    let free = std::net::TcpListener::bind(any_port()).unwrap();
-    free.local_addr().unwrap()
-}
-
 fn to(role: Role) -> NodeUpdate {
     NodeUpdate {
         role: Some(role),
