@@ -411,3 +411,22 @@ async fn a_call_is_not_lost_with_a_lead() {
     second.stop().await;
     first.stop().await;
 }
+
+/// Who is on the other side is asked once for each connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_goes_by_another_connection_where_the_one_before_is_not_let_in() {
+    let (first, node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    let (core, now) = (&first.core, SystemTime::now());
+    let authority = core.authority().unwrap();
+    let other = authority.issue(&"other".into(), Role::Manager, &core.cluster, now);
+    let config = member_config(&other.unwrap()).unwrap();
+    let leader = first.local_addr();
+    let channel = connect(&leader.to_string(), config).await.unwrap();
+    second.relay.hold(leader, channel);
+    let call = asked("POST", "/v1/networks");
+    let reply = second.pass_on(&call).await.unwrap().unwrap();
+    assert_eq!(reply.body, said(&call, node.dir.path(), &second));
+    second.stop().await;
+    first.stop().await;
+}
