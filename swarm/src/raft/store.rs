@@ -152,10 +152,15 @@ impl RaftStore {
         self.shared.file.member
     }
 
-    /// Whether it has a vote, by the newest list that it has: in the file before openraft runs.
-    pub(crate) fn is_member(&self) -> bool {
+    /// Whether it has a vote, and leads or hears from a leader: that one calls nobody who is not on its
+    /// list.
+    pub(crate) fn takes_part(&self) -> bool {
+        let hears = match &*self.shared.leadership.borrow() {
+            Leadership::Leader { .. } => true,
+            Leadership::Follower { leader } => leader.is_some(),
+        };
         let known = self.shared.file.known();
-        known.members().voter_ids().any(|id| id == self.member())
+        hears && known.members().voter_ids().any(|id| id == self.member())
     }
 
     /// openraft, while it runs.

@@ -239,6 +239,44 @@ async fn what_would_lose_the_quorum_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
+    let (first, _node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    let third = Member::promoted(&first, "w2").await;
+    until("three answer", || first.quorum() == all_of(3)).await;
+    let (identity, place) = (
+        second.node.session.identity(),
+        second.manager().raft.member(),
+    );
+    second.manager().stop().await;
+    let Member { node, listen, .. } = second;
+    let Node { dir, session } = node;
+    session.end().await;
+    drop(session);
+    until("one is missed", || first.quorum().reachable == 2).await;
+    first.update_node("w1", &to(Role::Worker)).await.unwrap();
+    assert_eq!(first.quorum(), all_of(2));
+    first.update_node("w1", &to(Role::Manager)).await.unwrap();
+
+    // By its own file it is a member as before.
+    let others = vec![first.local_addr().to_string()];
+    let again = Manager::join(config(dir.path(), listen), &identity, others).await;
+    let again = again.unwrap();
+    assert_eq!(again.raft.member(), place);
+    let all = [&first, third.manager(), &again];
+    until("three answer again", || {
+        all.iter().any(|manager| manager.quorum() == all_of(3))
+    })
+    .await;
+    let leader = leading(&all).await;
+    leader.create_network(named("after")).await.unwrap();
+    state(&again, |s| has(s, "after")).await;
+    for manager in all {
+        manager.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_survivor_goes_on_with_everything() {
     let (first, _node) = cluster().await;
     let mut second = Member::promoted(&first, "w1").await;
