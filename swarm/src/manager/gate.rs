@@ -67,8 +67,9 @@ pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, St
     Ok(member)
 }
 
-/// The manager on the other side of a connection, by its certificate and as far as is known here: the
-/// state of a manager that has just been made one, or was away, does not know all of them.
+/// The manager on the other side of a connection, by its certificate and as far as is known here. A
+/// manager that has just been made one, or was away, does not know all of them: it lets others speak, and
+/// the log asks what they know.
 pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = certified(core, peer)?;
     if peer.lapsed {
@@ -77,8 +78,9 @@ pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
     let state = core.state();
     let known = state.nodes.get(&member.node);
     // One that is being demoted has a part in the log until it is out of it.
-    let is_manager =
-        known.is_none_or(|n| n.spec.role == Role::Manager) || core.raft.has(&member.node);
+    let is_manager = known.is_some_and(|n| n.spec.role == Role::Manager)
+        || core.raft.has(&member.node)
+        || core.raft.is_behind();
     if member.role != Role::Manager || !is_manager {
         return Err(Status::permission_denied(format!(
             "Permission denied: node {} is no manager",
@@ -110,7 +112,7 @@ fn known(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     Ok(member)
 }
 
-/// Who has a certificate of this swarm, whatever its age.
+/// Who has a certificate of this swarm, whatever its age; nobody who was removed.
 fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = peer.member.clone().ok_or_else(|| {
         Status::permission_denied(format!(
@@ -123,6 +125,9 @@ fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
             "Permission denied: node {} belongs to another swarm",
             member.node
         )));
+    }
+    if core.state().was_removed(&member.node) {
+        return Err(removed(&member.node));
     }
     if !core.counts(&peer.roots) {
         return Err(Status::permission_denied(format!(

@@ -1,13 +1,14 @@
 //! Several managers over real sockets: they share the state, one leads, and the others go on when it
 //! is gone.
 
-use tonic::Code;
+use tonic::{Code, Status};
 use weft_cluster::{Quorum, join as add_node};
 use weft_model::api::{CaRotate, NodeUpdate};
 use weft_model::id::NodeId;
 use weft_model::objects::Reachability;
 
 use super::*;
+use crate::convert::SCHEMA;
 use crate::proto::api_client::ApiClient;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{CallRequest, RaftRequest};
@@ -429,4 +430,66 @@ async fn a_call_goes_by_another_connection_where_the_one_before_is_not_let_in() 
     assert_eq!(reply.body, said(&call, node.dir.path(), &second));
     second.stop().await;
     first.stop().await;
+}
+
+/// What a manager answers to entries of somebody who says that he knows the newest list of members.
+async fn forged(manager: &Manager, identity: &Identity) -> Status {
+    let config = member_config(identity).unwrap();
+    let remote = manager.local_addr().to_string();
+    let channel = connect(&remote, config).await.unwrap();
+    let request = RaftRequest {
+        schema: SCHEMA,
+        target: manager.raft.member(),
+        list_term: u64::MAX,
+        ..RaftRequest::default()
+    };
+    let refused = RaftClient::new(channel).append(request).await;
+    refused.map(drop).unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_manager_has_no_part_in_the_log_whatever_it_says() {
+    let (first, _node) = cluster().await;
+    let (second, _second_dir) = beside(&first, "m2").await;
+    let (third, _third_dir) = beside(&first, "m3").await;
+    until("three managers answer", || first.quorum().reachable == 3).await;
+    let identity = Arc::clone(&third.core.own.borrow());
+    let gone = third.core.node.clone();
+    third.stop().await;
+    drop(third);
+    until("one is missed", || first.quorum().reachable == 2).await;
+    let worker = NodeUpdate {
+        role: Some(Role::Worker),
+        ..NodeUpdate::default()
+    };
+    first.update_node(gone.as_str(), &worker).await.unwrap();
+    let others = [&first, &second];
+    // Its certificate says what it was, and counts for months.
+    for manager in others {
+        until("it is a worker", || {
+            let role = manager.state().nodes[&gone].spec.role;
+            role == Role::Worker && !manager.raft.has(&gone) && !manager.raft.is_behind()
+        })
+        .await;
+        let status = forged(manager, &identity).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    }
+    first.remove_node(gone.as_str(), true).await.unwrap();
+    for manager in others {
+        state(manager, |s| !s.nodes.contains_key(&gone)).await;
+        let status = forged(manager, &identity).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("was removed"), "{status}");
+    }
+    // Nor has one that no state has ever known.
+    let (core, now) = (&first.core, SystemTime::now());
+    let authority = core.authority().unwrap();
+    let other = authority.issue(&"other".into(), Role::Manager, &core.cluster, now);
+    let other = other.unwrap();
+    for manager in others {
+        let status = forged(manager, &other).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("is no manager"), "{status}");
+        manager.stop().await;
+    }
 }

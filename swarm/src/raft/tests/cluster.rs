@@ -273,6 +273,32 @@ async fn a_leader_that_was_cut_off_answers_no_read() {
     assert_eq!(names_in(&*cluster.same().await), ["a", "b"]);
 }
 
+/// Managers that the state does not know are heard by nobody who may know better.
+#[tokio::test(start_paused = true)]
+async fn who_has_had_no_leader_for_long_may_be_behind() {
+    let cluster = Cluster::new(7).await;
+    cluster.write("a").await;
+    cluster.same().await;
+    let at = &cluster;
+    let all = || (0..SIZE).filter_map(move |place| at.store(place));
+    until("all know the leader", || all().all(|s| !s.is_behind())).await;
+    let place = cluster.leader().expect("it has just written");
+    cluster.kill(place);
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(all().all(|s| !s.is_behind()), "an election is no absence");
+    }
+    let away = (place + 1) % SIZE;
+    cluster.ether.isolate(away, SIZE);
+    sleep(Duration::from_secs(12)).await;
+    assert!(cluster.store(away).expect("it runs").is_behind());
+    cluster.ether.heal();
+    until("it is led again", || all().all(|s| !s.is_behind())).await;
+    let back = cluster.start(place, Start::Again).await;
+    assert!(back.is_behind(), "it has not heard of anybody yet");
+    until("it is led again", || !back.is_behind()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn members_come_and_go_and_one_goes_on_alone() {
     let cluster = Cluster::new(3).await;
