@@ -7,10 +7,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 use weft_cluster::{
-    CommandError, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
+    CommandError, Leadership, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
 };
 use weft_model::api::{NodeUpdate, NodeUpdated};
 use weft_model::id::NodeId;
@@ -21,6 +21,8 @@ use super::engine::Engine;
 
 /// How often the leader looks whether the log has members that are no managers any more.
 const LOOK: Duration = Duration::from_secs(1);
+/// Longer than managers take to elect a leader.
+const ELECTION: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Makes a node a manager or a worker; with what a person should know of the swarm after that.
@@ -148,6 +150,33 @@ impl Engine {
 }
 
 impl Manager {
+    /// Whether the other managers are lost, so that this one may go on alone: nobody leads, nor is anybody
+    /// elected while that is waited for.
+    ///
+    /// # Errors
+    /// There is a leader: which one, and what to do.
+    pub async fn check_lost(&self) -> Result<(), CommandError> {
+        if self.raft.quorum().managers <= 1 {
+            return Ok(());
+        }
+        let mut leadership = self.core.store.leadership();
+        let is_led = |now: &Leadership| !matches!(now, Leadership::Follower { leader: None });
+        // Where the store is gone there is no leader, either.
+        drop(timeout(ELECTION, leadership.wait_for(is_led)).await);
+        let Some(leader) = self.core.leader() else {
+            return Ok(());
+        };
+        let state = self.state();
+        let name = state.nodes.get(&leader).map(|n| &n.description.hostname);
+        Err(CommandError::conflict(format!(
+            "the swarm has a leader ({}), so its managers are not lost: --force-new-cluster would make a \
+             second swarm of the same nodes beside the one that goes on. Managers that do not come back \
+             are taken out with `weft node demote`; to go on with this one alone all the same, stop weftd \
+             on the others first",
+            name.map_or(leader.as_str(), String::as_str)
+        )))
+    }
+
     /// `weft node update`, `promote` and `demote`. The role changes last: what comes before it holds
     /// also where that is refused.
     ///

@@ -96,13 +96,15 @@ impl RaftStore {
                 let member: RaftId = rand::rng().random();
                 RaftFile::found(medium, seal, member, disk)?
             }
-            Start::Again | Start::Alone(_) => RaftFile::open(medium, seal, disk)?,
+            Start::Again => RaftFile::open(medium, seal, disk, |_, _, (id, _)| Ok(id))?,
+            Start::Alone(member) => {
+                let member = member.clone();
+                RaftFile::open(medium, seal, disk, |database, seal, (_, known)| {
+                    go_on_alone(database, seal, known, member)
+                })?
+            }
         };
         let file = Arc::new(file);
-        if let Start::Alone(member) = &start {
-            let alone = go_on_alone(&file, member.clone()).await;
-            alone.map_err(|error| StoreError::Start(error.to_string()))?;
-        }
         let shared = Arc::new(Shared::new(file, links));
         let is_alone = shared.is_alone();
         let running = keep_running(Arc::clone(&shared), network, Arc::new(config));

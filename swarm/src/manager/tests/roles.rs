@@ -288,9 +288,15 @@ async fn a_lone_survivor_goes_on_with_everything() {
     })
     .await;
     let tasks = second.manager().state().tasks.len();
+    // While they are there it would be a second swarm.
+    for manager in [&first, second.manager()] {
+        let error = manager.check_lost().await.unwrap_err();
+        assert!(error.message.contains("has a leader (m1)"), "{error}");
+    }
     first.stop().await;
     third.manager().stop().await;
-    until("nobody leads", || !second.manager().leads()).await;
+    until("nobody leads", || second.manager().core.leader().is_none()).await;
+    second.manager().check_lost().await.unwrap();
     second.manager.take().unwrap().stop().await;
 
     let listen = free();
@@ -298,6 +304,7 @@ async fn a_lone_survivor_goes_on_with_everything() {
     let identity = second.node.session.identity();
     let alone = Manager::open_alone(config, &identity).await.unwrap();
     assert!(alone.leads());
+    alone.check_lost().await.unwrap();
     assert_eq!(alone.quorum(), all_of(1));
     let state = alone.state();
     assert!(has(&state, "back") && state.find_service("web").is_ok());

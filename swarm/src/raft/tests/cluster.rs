@@ -352,6 +352,45 @@ async fn members_come_and_go_and_one_goes_on_alone() {
     assert_eq!(alone.members()[0].addr, member(9).addr);
 }
 
+/// They are a quorum, with a newer list of members, and know it for one of them.
+#[tokio::test(start_paused = true)]
+async fn who_went_on_alone_is_not_taken_over_by_those_who_come_back() {
+    let cluster = Cluster::new(8).await;
+    cluster.write("a").await;
+    cluster.same().await;
+    let before = cluster.store(0).expect("it runs").member();
+    for place in 0..SIZE {
+        cluster.kill(place);
+    }
+    let alone = cluster.start(0, Start::Alone(member(0))).await;
+    let name = alone.member();
+    assert_ne!(name, before);
+    put(&alone, network("alone", 10)).await.unwrap();
+    let others = [1, 2];
+    for place in others {
+        cluster.start(place, Start::Again).await;
+    }
+    let leads = |place| {
+        let store = cluster.store(place).expect("it runs");
+        store.leadership().borrow().leads()
+    };
+    until("they are a quorum", || others.into_iter().any(leads)).await;
+    for place in others.into_iter().filter(|place| leads(*place)) {
+        let store = cluster.store(place).expect("it runs");
+        put(&store, network("theirs", 10)).await.unwrap();
+    }
+    sleep(Duration::from_secs(30)).await;
+    put(&alone, network("later", 10)).await.unwrap();
+    assert_eq!(names(&alone), ["a", "alone", "later"]);
+    assert_eq!(alone.members().len(), 1);
+    drop(alone);
+    // And after the next start.
+    cluster.kill(0);
+    let alone = cluster.start(0, Start::Again).await;
+    assert_eq!(alone.member(), name);
+    assert_eq!(names(&alone), ["a", "alone", "later"]);
+}
+
 /// What writers did.
 #[derive(Default)]
 struct History {
