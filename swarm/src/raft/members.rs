@@ -131,7 +131,8 @@ impl RaftStore {
         self.drop_node(&raft, node, None).await
     }
 
-    /// Tells all members where a node is reached from now on; nothing when they know.
+    /// Tells all members where a node is reached from now on; nothing when they know. The leader calls it
+    /// there before the others have agreed: who asks for this has seen it answer there.
     ///
     /// # Errors
     /// This manager does not lead, or there is no quorum for it.

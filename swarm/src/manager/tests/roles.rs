@@ -373,3 +373,34 @@ async fn a_manager_moves_to_another_address_without_joining_anew() {
     second.manager().stop().await;
     first.stop().await;
 }
+
+/// Of two managers both are needed: one that nobody finds would end the swarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_is_not_moved_to_where_it_does_not_answer() {
+    let (first, _node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    until("both answer", || first.quorum() == all_of(2)).await;
+    let before = first.node("w1").unwrap().node.status.addr;
+    let members = first.managers();
+    let update = NodeUpdate {
+        advertise_addr: Some("127.0.0.9".parse().unwrap()),
+        ..NodeUpdate::default()
+    };
+    let error = first.update_node("w1", &update).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("the manager does not answer at 127.0.0.9:"),
+        "{error}"
+    );
+    let after = first.node("w1").unwrap().node;
+    assert_eq!(
+        (after.status.addr, after.spec.advertise_addr),
+        (before, None)
+    );
+    assert_eq!(first.managers(), members);
+    first.create_network(named("back")).await.unwrap();
+    state(second.manager(), |s| has(s, "back")).await;
+    second.manager().stop().await;
+    first.stop().await;
+}
