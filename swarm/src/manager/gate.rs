@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tonic::Status;
@@ -193,7 +193,11 @@ impl Gate {
             member(&self.core, &self.peer)?;
         }
         if path.starts_with(LOG) || path.starts_with(API) {
-            return manager(&self.core, &self.peer).map(drop);
+            let manager = manager(&self.core, &self.peer).map(drop);
+            if manager.is_err() && path.starts_with(LOG) {
+                self.note_past();
+            }
+            return manager;
         }
         if self.peer.lapsed || !OPEN.contains(&path) {
             return member(&self.core, &self.peer).map(drop);
@@ -206,6 +210,21 @@ impl Gate {
             ));
         }
         Ok(())
+    }
+
+    /// Takes note of who was a manager, and speaks as one yet.
+    fn note_past(&self) {
+        let Some(member) = &self.peer.member else {
+            return;
+        };
+        let state = self.core.state();
+        let known = state.nodes.get(&member.node);
+        let was_one = known.is_some_and(|node| node.spec.role == Role::Worker)
+            || state.was_removed(&member.node);
+        if was_one && member.role == Role::Manager && member.cluster == self.core.cluster {
+            let from = self.peer.addr.ip().to_canonical();
+            self.core.past.called(&member.node, from, Instant::now());
+        }
     }
 
     /// The caller gets his answer, and with it the end of the connection.

@@ -97,6 +97,23 @@ impl Manager {
         twins.iter().map(text).collect()
     }
 
+    /// Managers that this swarm has no more and that run as before, for people.
+    #[must_use]
+    pub fn past_managers(&self) -> Vec<String> {
+        let state = self.state();
+        let past = self.core.past.lasting(Instant::now()).into_iter();
+        let text = |(id, addr): (NodeId, IpAddr)| {
+            let node = state.nodes.get(&id);
+            let name = node.map_or(id.as_str(), |node| &node.description.hostname);
+            format!(
+                "another manager of this swarm's past still runs at {addr}: node {name}, which is no \
+                 manager of it any more, by a restored backup, --force-new-cluster, or what was decided \
+                 while it was away; run `weft swarm leave --force` there, and join it again"
+            )
+        };
+        past.map(text).collect()
+    }
+
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
     pub async fn report_node_down(&self, node: &NodeId) {
         self.core.hear_of_loss(node).await;

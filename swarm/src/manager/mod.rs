@@ -19,6 +19,7 @@ mod listener;
 mod lock;
 mod new_root;
 mod own;
+mod past;
 mod planners;
 mod raft_rpc;
 mod relay;
@@ -392,6 +393,7 @@ impl Manager {
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
+            past: past::PastManagers::default(),
         });
         let rpc = Rpc(Arc::clone(&core));
         let log = RaftServer::new(RaftRpc {

@@ -474,6 +474,12 @@ async fn a_removed_manager_has_no_part_in_the_log_whatever_it_says() {
         let status = forged(manager, &identity).await;
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     }
+    // And when it goes on calling.
+    let later = Instant::now() + Duration::from_secs(11);
+    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    first.core.past.called(&gone, from, later);
+    let told = first.past_managers().join("\n");
+    assert!(told.contains("still runs at 127.0.0.1: node m3,"), "{told}");
     first.remove_node(gone.as_str(), true).await.unwrap();
     for manager in others {
         state(manager, |s| !s.nodes.contains_key(&gone)).await;
