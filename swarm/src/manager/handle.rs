@@ -68,6 +68,15 @@ impl Manager {
         confirmed.map_err(|error| self.core.not_proposed(error))
     }
 
+    /// Waits until what this manager reads has all that anybody was told is done when this was called,
+    /// whoever leads.
+    ///
+    /// # Errors
+    /// No manager leads, too few answer, or this one lacks what the others have.
+    pub async fn catch_up(&self) -> Result<(), CommandError> {
+        self.relay.catch_up().await
+    }
+
     /// Has the leader answer a call of the node API; nothing when this manager leads, and is to
     /// answer itself. While there is no leader the call waits, for 5 s at most.
     ///

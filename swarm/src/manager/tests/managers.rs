@@ -413,6 +413,31 @@ async fn a_call_is_not_lost_with_a_lead() {
     first.stop().await;
 }
 
+/// Not by way of the leader, as it may be long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_manager_has_the_newest_state_for_a_backup() {
+    let (first, _node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    until("both are in the log", || first.quorum().reachable == 2).await;
+    for number in 0..20 {
+        let name = format!("n{number}");
+        first.create_network(named(&name)).await.unwrap();
+        second.catch_up().await.unwrap();
+        assert!(
+            has(&second.state(), &name),
+            "{name} was acknowledged before"
+        );
+    }
+    first.catch_up().await.unwrap();
+    second.backup().await.unwrap();
+    first.stop().await;
+    until("it is missed", || second.core.leader().is_none()).await;
+    let error = second.catch_up().await.unwrap_err();
+    let text = "The swarm does not have a leader.";
+    assert!(error.message.starts_with(text), "{error}");
+    second.stop().await;
+}
+
 /// Who is on the other side is asked once for each connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_goes_by_another_connection_where_the_one_before_is_not_let_in() {
