@@ -158,6 +158,13 @@ impl ClusterState {
         }
     }
 
+    /// Whether a node was removed of which there may be certificates.
+    #[must_use]
+    pub fn was_removed(&self, node: &NodeId) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.removed.contains_key(node))
+    }
+
     /// One object. Settings, secrets and counters are copied, all others shared with the state.
     #[must_use]
     pub fn get(&self, id: &ObjectId) -> Option<Object> {

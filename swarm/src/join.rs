@@ -125,6 +125,8 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
         schema: SCHEMA,
         node_json: encode(&params.node).map_err(|s| from_status(&s))?,
     };
+    // What an earlier attempt left behind does not count, as a log that a restore did not finish.
+    Membership::forget(&params.data_dir)?;
     // Only now the secret leaves this machine, to managers that the pinned root vouches for.
     let (remote, certificate_pem) = certificate(remote, &root, &request).await?;
     let identity = Identity::new(root_pem, &certificate_pem, &key_pem)?;

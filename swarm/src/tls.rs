@@ -17,9 +17,10 @@ use tonic::codegen::http::Uri;
 use tonic::codegen::{Context, Pin, Poll, Service};
 use tonic::transport::{Channel, Endpoint};
 use weft_cluster::CommandError;
+use weft_model::id::NodeId;
 
 use crate::clocks::certificate_trouble;
-use crate::identity::{Identity, IdentityError, MANAGER_UNIT, damaged};
+use crate::identity::{Identity, IdentityError, MANAGER_UNIT, PeerIdentity, damaged};
 
 /// A manager that does not answer in this time is unreachable.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -268,6 +269,31 @@ pub(crate) async fn connect(
                 None => unreachable(&innermost(&error)),
             }
         })
+}
+
+/// Which manager listens at an address, by its certificate.
+///
+/// # Errors
+/// Nobody answers within [`CONNECT_TIMEOUT`], or nobody who proves to be a manager of our cluster.
+pub(crate) async fn who_listens(
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<NodeId> {
+    use std::io::Error;
+    let connector = Connector {
+        remote: Arc::from(addr.to_string()),
+        tls: TlsConnector::from(config),
+    };
+    let dialled = tokio::time::timeout(CONNECT_TIMEOUT, connector.dial(&[addr])).await;
+    let stream = dialled.map_err(|_| {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        Error::other(format!("no answer within {seconds} seconds"))
+    })??;
+    let chain = stream.get_ref().1.peer_certificates();
+    let own = chain.and_then(<[_]>::first);
+    let own = own.ok_or_else(|| Error::other("it shows no certificate"))?;
+    let member = PeerIdentity::from_certificate(own).map_err(Error::other)?;
+    Ok(member.node)
 }
 
 #[cfg(test)]

@@ -55,6 +55,20 @@ pub(super) async fn confirmed<S: SwarmCalls>(
     next.run(request).await
 }
 
+/// Lets a read through once the manager of this node has all that there is, whichever leads.
+pub(super) async fn caught_up<S: SwarmCalls>(
+    State(node): State<Arc<S>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !is_stale(&request)
+        && let Err(error) = node.catch_up().await
+    {
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
 /// Passes a call on to the manager that leads, where that is another one.
 pub(super) async fn pass_on<S: SwarmCalls>(
     State(node): State<Arc<S>>,

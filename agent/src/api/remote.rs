@@ -65,7 +65,7 @@ async fn reply(response: Response) -> ApiReply {
     }
 }
 
-/// In place of an answer that is too long, such as the backup of a very large swarm.
+/// In place of an answer that is too long, such as a list of very many objects.
 fn lost() -> ApiReply {
     let message = format!(
         "the answer is longer than the {MAX_ANSWER} bytes that managers pass on to each other: ask the \

@@ -22,7 +22,7 @@ use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, Stat
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params, Sent};
-use super::leading::{AskedBy, confirmed, mark_self, pass_on};
+use super::leading::{AskedBy, caught_up, confirmed, mark_self, pass_on};
 use super::service::{NodeService, SwarmCalls};
 
 type Reply<T> = Result<Json<T>, ApiError>;
@@ -52,7 +52,6 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/swarm/update", post(swarm_update::<S>))
         .route("/v1/swarm/unlock-key", get(unlock_key::<S>))
         .route("/v1/swarm/unlock-key/rotate", post(rotate_unlock_key::<S>))
-        .route("/v1/swarm/backup", get(swarm_backup::<S>))
         .route("/v1/nodes", get(nodes::<S>))
         .route("/v1/nodes/{ref}/update", post(node_update::<S>))
         .route("/v1/nodes/{ref}/tasks", get(node_tasks::<S>))
@@ -76,6 +75,14 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
+}
+
+/// About the swarm as a whole, with answers that are too long to be passed on: the manager that is asked
+/// gives them itself, once it has all that the one which leads has.
+fn long_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>> {
+    Router::new()
+        .route("/v1/swarm/backup", get(swarm_backup::<S>))
+        .route_layer(from_fn_with_state(Arc::clone(service), caught_up::<S>))
 }
 
 /// About the node that is asked: it answers them itself, whoever leads.
@@ -104,6 +111,7 @@ pub(crate) fn router<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
     let passed_on = from_fn_with_state(Arc::clone(&service), pass_on::<S>);
     swarm_routes(&service)
         .route_layer(passed_on)
+        .merge(long_routes(&service))
         .merge(node_routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)

@@ -206,4 +206,8 @@ pub(crate) trait SwarmCalls: Send + Sync + 'static {
     /// Waits until this node is sure that what it knows of the swarm is the newest. One without a
     /// manager need not be: it shows nothing.
     fn confirm(&self) -> impl Future<Output = Answer<()>> + Send;
+
+    /// Waits until what the own manager knows of the swarm is the newest, whichever leads. A node without
+    /// a manager need not be sure.
+    fn catch_up(&self) -> impl Future<Output = Answer<()>> + Send;
 }

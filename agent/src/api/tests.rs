@@ -193,15 +193,13 @@ async fn every_route_reaches_its_method() {
         server.call("GET", "/metrics", "").await,
         (200, "# EOF\n".to_owned())
     );
+    // It may be longer than what managers pass on: who is asked for it has it.
     for server in [&server, &follower] {
         let backup = server.call("GET", "/v1/swarm/backup", "").await;
         assert_eq!(backup, (200, "a backup".to_owned()));
+        let calls = server.fake.calls.lock().unwrap();
+        assert!(calls.ends_with(&["caught up".to_owned(), "backup".to_owned()]));
     }
-    let passed_on = "passed on GET /v1/swarm/backup";
-    assert_eq!(
-        follower.fake.calls.lock().unwrap().last().unwrap(),
-        passed_on
-    );
     let (status, pieces) = server.call("GET", "/v1/capture?port=a&dir=drop", "").await;
     assert_eq!(status, 200);
     assert!(

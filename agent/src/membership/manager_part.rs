@@ -147,7 +147,8 @@ impl ManagerPart {
     /// lost (`swarm init --force-new-cluster`).
     ///
     /// # Errors
-    /// It is locked: nothing changes. The manager's: it is tried to open it as before.
+    /// It is locked, or the others are not lost: nothing changes. The manager's: it is tried to open it as
+    /// before.
     pub(super) async fn go_on_alone(
         &self,
         listen: SocketAddr,
@@ -156,6 +157,9 @@ impl ManagerPart {
         let mut opening = self.opening.lock().await;
         if self.handles.session.identity().is_locked() {
             return Err(CommandError::unavailable(LOCKED));
+        }
+        if let Some(manager) = self.handles.manager.get() {
+            manager.check_lost().await?;
         }
         give_up(&mut opening).await;
         if let Some(manager) = self.handles.manager.take() {

@@ -77,6 +77,13 @@ impl SwarmCalls for Node {
             None => Ok(()),
         }
     }
+
+    async fn catch_up(&self) -> Answer<()> {
+        match self.own_manager().await {
+            Some(manager) => Ok(manager.catch_up().await?),
+            None => Ok(()),
+        }
+    }
 }
 
 impl NodeService for Node {

@@ -1,5 +1,5 @@
 //! What keeps this node from doing its work that a person can mend: ports and disks that others
-//! fill, a copy of its data directory.
+//! fill, a copy of its data directory, managers of the past.
 
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
@@ -11,6 +11,7 @@ pub(crate) fn warn(handles: &Handles, data_path: &DataPath) {
     full_disks(handles, data_path);
     clones(handles);
     managers(handles);
+    past_managers(handles);
 }
 
 fn managers(handles: &Handles) {
@@ -82,5 +83,14 @@ fn clones(handles: &Handles) {
         handles.warnings.clear("clones");
     } else {
         handles.warnings.set("clones", clones.join("; "));
+    }
+}
+
+fn past_managers(handles: &Handles) {
+    let manager = handles.manager.get();
+    let past = manager.map(|manager| manager.past_managers());
+    match past.filter(|past| !past.is_empty()) {
+        Some(past) => handles.warnings.set("past managers", past.join("; ")),
+        None => handles.warnings.clear("past managers"),
     }
 }

@@ -1,12 +1,13 @@
 //! Members: joining, health, availability, removal.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
 use weft_model::objects::{
-    Availability, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec, NodeState,
-    NodeStatus, Reachability, Role, TaskState,
+    Availability, CaConfig, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec,
+    NodeState, NodeStatus, Reachability, Role, TaskState,
 };
 use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
@@ -207,6 +208,12 @@ pub fn join(
     }
     if state.nodes.contains_key(&id) {
         return Err(CommandError::conflict(format!("node {id} already exists")));
+    }
+    if state.was_removed(&id) {
+        return Err(CommandError::forbidden(format!(
+            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there and \
+             join again"
+        )));
     }
     description.check()?;
     description.check_addresses(state, &id)?;
@@ -491,8 +498,26 @@ fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) 
     }
 }
 
+/// Remembers that no certificate of a node counts any more, for as long as there may be one: a manager
+/// does not know of every node by its nodes alone.
+fn refuse_certificates(draft: &mut Draft<'_>, id: &NodeId) {
+    let Some(mut cluster) = draft.state.cluster.clone() else {
+        return;
+    };
+    // Certificates of before the setting was changed may live longer.
+    let life = cluster.spec.ca_config.node_cert_expiry;
+    let life = life.max(CaConfig::EXPIRY).as_millis();
+    let until = draft
+        .now
+        .saturating_add(u64::try_from(life).unwrap_or(u64::MAX));
+    let removed = Arc::make_mut(&mut cluster.removed);
+    removed.retain(|_, until| *until > draft.now);
+    removed.insert(id.clone(), until);
+    draft.put(cluster);
+}
+
 /// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere, and so
-/// are the gossip keys that it knows.
+/// are the gossip keys that it knows. Its certificates do not count any more.
 ///
 /// # Errors
 /// It does not exist, is a manager, or is not down and `force` is false.
@@ -516,6 +541,7 @@ pub fn remove_node(
     }
     let mut draft = Draft::new(state, now, entropy);
     draft.delete(ObjectId::Node(node.id.clone()));
+    refuse_certificates(&mut draft, &node.id);
     let why = "Task belonged to a node that has been deleted";
     give_up(&mut draft, state, &node.id, why);
     keys::expel(&mut draft);

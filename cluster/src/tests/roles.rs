@@ -128,3 +128,25 @@ fn who_goes_on_alone_has_everything_but_other_managers() {
     let again = go_on_alone(&world.state, world.now, &mut world.entropy, &node(2), addr);
     assert!(again.unwrap().is_empty(), "there is nothing more to change");
 }
+
+#[test]
+fn a_removed_node_is_remembered_while_its_certificates_live() {
+    let mut world = World::new(3);
+    let rm = |world: &mut World, n: u8| {
+        let id = node(n);
+        world
+            .run(|s, now, e| remove_node(s, now, e, id.as_str(), true))
+            .unwrap();
+    };
+    rm(&mut world, 2);
+    assert!(world.state.was_removed(&node(2)));
+    assert!(!world.state.was_removed(&node(3)) && !world.state.was_removed(&node(1)));
+    let again = world.run(|s, now, e| join(s, now, e, node(2), Role::Manager, &as_manager(2)));
+    refused(again, ErrorKind::Forbidden, "was removed from swarm");
+    // The next one that goes has those forgotten of whom there is no certificate any more.
+    let day = 24 * 60 * 60 * 1000;
+    world.advance(91 * day);
+    rm(&mut world, 3);
+    assert!(world.state.was_removed(&node(3)));
+    assert!(!world.state.was_removed(&node(2)));
+}

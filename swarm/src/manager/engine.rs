@@ -19,6 +19,7 @@ use super::assignments::Assignments;
 use super::ca::{Authority, HeldAuthority};
 use super::health::{Health, Timing};
 use super::lock::Lock;
+use super::past::PastManagers;
 use super::sessions::Sessions;
 use super::vitals::VitalsBook;
 use crate::desired_store::DesiredStore;
@@ -56,6 +57,8 @@ pub(super) struct Engine {
     pub(super) stop: watch::Sender<bool>,
     pub(super) door: Arc<Door>,
     pub(super) quiet: Lines,
+    /// Managers that are none any more, and do not know it.
+    pub(super) past: PastManagers,
 }
 
 /// Log lines that others can provoke as often as they like.

@@ -95,7 +95,9 @@ async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<()
     asked.map(drop).map_err(|status| from_status(&status))
 }
 
-/// Asks the managers to add this one to their log, until one has: the leader among them.
+/// Asks the managers to add this one to their log, until one has, the leader among them; or the leader
+/// counts on this one. What its own file says is no reason not to ask: a manager that was demoted and
+/// promoted while it was away still has a list that it is on.
 pub(super) async fn enlist(
     raft: Arc<RaftStore>,
     own: watch::Receiver<Arc<Identity>>,
@@ -107,7 +109,7 @@ pub(super) async fn enlist(
         addr: addr.to_string(),
     };
     let mut pause = ASK_MIN;
-    while !raft.is_member() {
+    while !raft.takes_part() {
         for manager in &managers {
             let identity = Arc::clone(&own.borrow());
             match ask(manager, &identity, request.clone()).await {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tonic::Status;
@@ -67,8 +67,9 @@ pub(super) fn member(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, St
     Ok(member)
 }
 
-/// The manager on the other side of a connection, by its certificate and as far as is known here: the
-/// state of a manager that has just been made one, or was away, does not know all of them.
+/// The manager on the other side of a connection, by its certificate and as far as is known here. A
+/// manager that has just been made one, or was away, does not know all of them: it lets others speak, and
+/// the log asks what they know.
 pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = certified(core, peer)?;
     if peer.lapsed {
@@ -77,8 +78,9 @@ pub(super) fn manager(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
     let state = core.state();
     let known = state.nodes.get(&member.node);
     // One that is being demoted has a part in the log until it is out of it.
-    let is_manager =
-        known.is_none_or(|n| n.spec.role == Role::Manager) || core.raft.has(&member.node);
+    let is_manager = known.is_some_and(|n| n.spec.role == Role::Manager)
+        || core.raft.has(&member.node)
+        || core.raft.is_behind();
     if member.role != Role::Manager || !is_manager {
         return Err(Status::permission_denied(format!(
             "Permission denied: node {} is no manager",
@@ -110,7 +112,7 @@ fn known(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     Ok(member)
 }
 
-/// Who has a certificate of this swarm, whatever its age.
+/// Who has a certificate of this swarm, whatever its age; nobody who was removed.
 fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     let member = peer.member.clone().ok_or_else(|| {
         Status::permission_denied(format!(
@@ -123,6 +125,9 @@ fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
             "Permission denied: node {} belongs to another swarm",
             member.node
         )));
+    }
+    if core.state().was_removed(&member.node) {
+        return Err(removed(&member.node));
     }
     if !core.counts(&peer.roots) {
         return Err(Status::permission_denied(format!(
@@ -188,7 +193,11 @@ impl Gate {
             member(&self.core, &self.peer)?;
         }
         if path.starts_with(LOG) || path.starts_with(API) {
-            return manager(&self.core, &self.peer).map(drop);
+            let manager = manager(&self.core, &self.peer).map(drop);
+            if manager.is_err() && path.starts_with(LOG) {
+                self.note_past();
+            }
+            return manager;
         }
         if self.peer.lapsed || !OPEN.contains(&path) {
             return member(&self.core, &self.peer).map(drop);
@@ -201,6 +210,21 @@ impl Gate {
             ));
         }
         Ok(())
+    }
+
+    /// Takes note of who was a manager, and speaks as one yet.
+    fn note_past(&self) {
+        let Some(member) = &self.peer.member else {
+            return;
+        };
+        let state = self.core.state();
+        let known = state.nodes.get(&member.node);
+        let was_one = known.is_some_and(|node| node.spec.role == Role::Worker)
+            || state.was_removed(&member.node);
+        if was_one && member.role == Role::Manager && member.cluster == self.core.cluster {
+            let from = self.peer.addr.ip().to_canonical();
+            self.core.past.called(&member.node, from, Instant::now());
+        }
     }
 
     /// The caller gets his answer, and with it the end of the connection.

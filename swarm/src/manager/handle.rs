@@ -68,6 +68,15 @@ impl Manager {
         confirmed.map_err(|error| self.core.not_proposed(error))
     }
 
+    /// Waits until what this manager reads has all that anybody was told is done when this was called,
+    /// whoever leads.
+    ///
+    /// # Errors
+    /// No manager leads, too few answer, or this one lacks what the others have.
+    pub async fn catch_up(&self) -> Result<(), CommandError> {
+        self.relay.catch_up().await
+    }
+
     /// Has the leader answer a call of the node API; nothing when this manager leads, and is to
     /// answer itself. While there is no leader the call waits, for 5 s at most.
     ///
@@ -95,6 +104,23 @@ impl Manager {
             )
         };
         twins.iter().map(text).collect()
+    }
+
+    /// Managers that this swarm has no more and that run as before, for people.
+    #[must_use]
+    pub fn past_managers(&self) -> Vec<String> {
+        let state = self.state();
+        let past = self.core.past.lasting(Instant::now()).into_iter();
+        let text = |(id, addr): (NodeId, IpAddr)| {
+            let node = state.nodes.get(&id);
+            let name = node.map_or(id.as_str(), |node| &node.description.hostname);
+            format!(
+                "another manager of this swarm's past still runs at {addr}: node {name}, which is no \
+                 manager of it any more, by a restored backup, --force-new-cluster, or what was decided \
+                 while it was away; run `weft swarm leave --force` there, and join it again"
+            )
+        };
+        past.map(text).collect()
     }
 
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.

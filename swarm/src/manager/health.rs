@@ -170,6 +170,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use weft_model::objects::{Cluster, ClusterSpec, Meta};
@@ -192,6 +193,7 @@ mod tests {
                 default_address_pools: Vec::new(),
                 subnet_prefix_len: 24,
                 data_path_port: 4789,
+                removed: Arc::default(),
             });
             Timing::default().by(&state)
         };

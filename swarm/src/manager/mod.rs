@@ -19,6 +19,7 @@ mod listener;
 mod lock;
 mod new_root;
 mod own;
+mod past;
 mod planners;
 mod raft_rpc;
 mod relay;
@@ -308,14 +309,6 @@ impl Manager {
         let key = key_of(identity)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
         let store = open_store(&config.data_dir, key, start, &own).await?;
-        let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
-        if cluster.is_some_and(|id| id != identity.cluster_id()) {
-            return Err(CommandError::unavailable(format!(
-                "{} holds the state of another swarm than {}",
-                config.data_dir.join(STORE_FILE).display(),
-                identity.cluster_id()
-            )));
-        }
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await
@@ -400,6 +393,7 @@ impl Manager {
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
+            past: past::PastManagers::default(),
         });
         let rpc = Rpc(Arc::clone(&core));
         let log = RaftServer::new(RaftRpc {

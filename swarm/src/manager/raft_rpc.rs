@@ -14,8 +14,8 @@ use super::gate::{Peer, removed};
 use crate::convert::{SCHEMA, decode, encode, to_status};
 use crate::proto::raft_server::Raft;
 use crate::proto::{
-    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, SnapshotChunk, UnlockKeyRequest,
-    UnlockKeyResponse,
+    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse,
+    SnapshotChunk, UnlockKeyRequest, UnlockKeyResponse,
 };
 use crate::raft::{Member, Part, RaftStore, SnapshotOf, Unserved};
 
@@ -153,5 +153,16 @@ impl Raft for RaftRpc {
         let added = self.raft.add_member(member, Member { node, addr }).await;
         added.map_err(|error| to_status(self.core.not_proposed(error)))?;
         Ok(Response::new(EnlistResponse {}))
+    }
+
+    async fn read_index(
+        &self,
+        _request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
+        let confirmed = self.core.store.confirm_lead().await;
+        confirmed.map_err(|error| to_status(self.core.not_proposed(error)))?;
+        Ok(Response::new(ReadIndexResponse {
+            state_version: self.core.state().version,
+        }))
     }
 }

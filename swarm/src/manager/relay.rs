@@ -1,5 +1,6 @@
 //! Calls of the node API that reach a manager which does not lead go to the one that does. While
-//! another one is elected they wait; what may have been carried out is not asked twice.
+//! another one is elected they wait; what may have been carried out is not asked twice. A read that is
+//! too long to travel is answered here, once this manager is as far as the leader was.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -18,8 +19,9 @@ use super::engine::{Engine, stopped};
 use crate::convert::from_status;
 use crate::identity::Identity;
 use crate::leader_hint::is_not_led;
-use crate::proto::CallRequest;
 use crate::proto::api_client::ApiClient;
+use crate::proto::raft_client::RaftClient;
+use crate::proto::{CallRequest, ReadIndexRequest};
 use crate::raft::RaftStore;
 use crate::tls::{connect, member_config};
 
@@ -42,6 +44,8 @@ enum Failure {
     NotAnswered(CommandError),
     /// It was refused, and would be again.
     Refused(CommandError),
+    /// Who asks is not let in by what the connection showed when it was made; nothing was done.
+    Denied(CommandError),
 }
 
 /// What a request that failed has done.
@@ -51,9 +55,8 @@ fn failure(status: &Status) -> Failure {
         return Failure::NotAsked(error);
     }
     match status.code() {
-        Code::PermissionDenied
-        | Code::Unauthenticated
-        | Code::Unimplemented
+        Code::PermissionDenied | Code::Unauthenticated => Failure::Denied(error),
+        Code::Unimplemented
         | Code::InvalidArgument
         | Code::ResourceExhausted
         | Code::OutOfRange => Failure::Refused(error),
@@ -147,10 +150,70 @@ impl Relay {
         }
     }
 
+    /// Until when a call waits for a leader.
+    fn until(&self) -> Instant {
+        let since = *self.leaderless();
+        since.unwrap_or_else(Instant::now) + PATIENCE
+    }
+
+    /// Waits until this manager has all that anybody was told is stored when this was called.
+    pub(super) async fn catch_up(&self) -> Result<(), CommandError> {
+        let until = self.until();
+        let mut leadership = self.core.store.leadership();
+        let version = loop {
+            let leader = match &*leadership.borrow_and_update() {
+                Leadership::Leader { .. } => None,
+                Leadership::Follower { leader } => Some(leader.clone()),
+            };
+            let asked = match leader {
+                None => return self.confirm_lead().await,
+                Some(leader) => self.read_index(leader).await,
+            };
+            match asked {
+                Ok(version) => break version,
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(error) => tracing::debug!(%error, "a read waits for the leader of the swarm"),
+            }
+            tokio::select! {
+                _ = leadership.changed() => {}
+                () = sleep(PAUSE) => {}
+            }
+        };
+        let mut states = self.core.store.subscribe();
+        let caught_up = timeout(PATIENCE, states.wait_for(|state| state.version >= version));
+        if caught_up.await.is_ok_and(|state| state.is_ok()) {
+            return Ok(());
+        }
+        Err(CommandError::unavailable(
+            "this manager does not have yet what the one that leads has; try again, or ask that one \
+             (`weft node ls` shows which)",
+        ))
+    }
+
+    async fn confirm_lead(&self) -> Result<(), CommandError> {
+        let confirmed = self.core.store.confirm_lead().await;
+        confirmed.map_err(|error| self.core.not_proposed(error))
+    }
+
+    /// How far the state of the leader is, once it is sure that it leads.
+    async fn read_index(&self, leader: Option<NodeId>) -> Result<u64, CommandError> {
+        let addr = leader.as_ref().and_then(|leader| self.addr_of(leader));
+        let Some(addr) = addr else {
+            return Err(self.core.not_leader(leader));
+        };
+        let mut client = RaftClient::new(self.channel(addr).await?);
+        let asked = timeout(PATIENCE, client.read_index(ReadIndexRequest {})).await;
+        let answer = asked.unwrap_or_else(|_| Err(Status::unavailable("it does not answer")));
+        let answer = answer.map_err(|status| {
+            self.forget(addr);
+            from_status(&status)
+        })?;
+        Ok(answer.into_inner().state_version)
+    }
+
     /// Has the leader answer. Nothing when this manager leads: it is to answer itself.
     pub(super) async fn pass_on(&self, call: &ApiCall) -> Result<Option<ApiReply>, CommandError> {
-        let since = *self.leaderless();
-        let until = since.unwrap_or_else(Instant::now) + PATIENCE;
+        let until = self.until();
         let mut leadership = self.core.store.leadership();
         loop {
             let leader = match &*leadership.borrow_and_update() {
@@ -162,7 +225,7 @@ impl Relay {
                 Err(Failure::NotAsked(error)) => error,
                 Err(Failure::NotAnswered(error)) if call.is_read() => error,
                 Err(Failure::NotAnswered(error)) => return Err(undecided(&error)),
-                Err(Failure::Refused(error)) => return Err(error),
+                Err(Failure::Refused(error) | Failure::Denied(error)) => return Err(error),
             };
             if Instant::now() >= until {
                 return Err(error);
@@ -202,7 +265,17 @@ impl Relay {
         }
     }
 
+    /// Asks, and once more by another connection where the one that there was is not let in: what it
+    /// showed may not count any more.
     async fn ask(&self, addr: SocketAddr, call: &ApiCall) -> Result<ApiReply, Failure> {
+        let was_there = self.line().is_some();
+        match self.ask_once(addr, call).await {
+            Err(Failure::Denied(_)) if was_there => self.ask_once(addr, call).await,
+            answered => answered,
+        }
+    }
+
+    async fn ask_once(&self, addr: SocketAddr, call: &ApiCall) -> Result<ApiReply, Failure> {
         let channel = self.channel(addr).await.map_err(Failure::NotAsked)?;
         let mut client = ApiClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         let request = CallRequest {
@@ -261,6 +334,13 @@ impl Relay {
             channel: channel.clone(),
         });
         Ok(channel)
+    }
+
+    /// Has the next call to a leader go by this connection.
+    #[cfg(test)]
+    pub(super) fn hold(&self, addr: SocketAddr, channel: Channel) {
+        let by = Arc::clone(&self.core.own.borrow());
+        *self.line() = Some(Line { addr, by, channel });
     }
 
     /// The next call makes another connection, with the newest certificate.

@@ -5,22 +5,27 @@
 //! leader does not finish, the next one does.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 use weft_cluster::{
-    CommandError, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
+    CommandError, Leadership, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
 };
 use weft_model::api::{NodeUpdate, NodeUpdated};
 use weft_model::id::NodeId;
 use weft_model::objects::{Node, Role};
+use weft_sys::clock::unix_ms;
 
 use super::Manager;
-use super::engine::Engine;
+use super::engine::{Engine, entropy};
+use crate::tls::{member_config, who_listens};
 
 /// How often the leader looks whether the log has members that are no managers any more.
 const LOOK: Duration = Duration::from_secs(1);
+/// Longer than managers take to elect a leader.
+const ELECTION: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Makes a node a manager or a worker; with what a person should know of the swarm after that.
@@ -132,28 +137,76 @@ impl Engine {
         Ok(node.spec.role)
     }
 
-    /// Gives a node another address, in the log too.
+    /// Gives a node another address, in the log too. The others call a manager there at once, before they
+    /// have agreed on it: it has to answer there already.
     async fn change_address(&self, id: &NodeId, addr: IpAddr) -> Result<Node, CommandError> {
+        let place = self.raft.members().into_iter().find(|m| m.node == *id);
+        let place = place.map(|m| (m.addr, SocketAddr::new(addr, m.addr.port())));
+        if let Some((_, there)) = place.filter(|(at, there)| at != there) {
+            // What is wrong with the address itself, first.
+            set_advertise_addr(&self.state(), unix_ms(), &mut entropy(), id.as_str(), addr)?;
+            self.check_answers(id, there).await?;
+        }
         let node = self
             .run(|s, now, e| set_advertise_addr(s, now, e, id.as_str(), addr))
             .await?;
-        let place = self.raft.members().into_iter().find(|m| m.node == *id);
-        if let Some(place) = place {
-            let addr = SocketAddr::new(addr, place.addr.port());
-            let moved = self.raft.move_member(id, addr).await;
+        if let Some((_, there)) = place {
+            let moved = self.raft.move_member(id, there).await;
             moved.map_err(|error| self.not_proposed(error))?;
         }
         Ok(node)
     }
+
+    /// Whether a manager answers at an address, itself.
+    async fn check_answers(&self, id: &NodeId, there: SocketAddr) -> Result<(), CommandError> {
+        let own = Arc::clone(&self.own.borrow());
+        let why = match who_listens(there, member_config(&own)?).await {
+            Ok(found) if found == *id => return Ok(()),
+            Ok(found) => format!("node {found} does"),
+            Err(error) => error.to_string(),
+        };
+        Err(CommandError::unavailable(format!(
+            "the manager does not answer at {there} ({why}), where the others would look for it: nothing \
+             was changed. Give its machine that address first, and have weftd listen there; it listens \
+             on all addresses unless --listen-addr said otherwise"
+        )))
+    }
 }
 
 impl Manager {
+    /// Whether the other managers are lost, so that this one may go on alone: nobody leads, nor is anybody
+    /// elected while that is waited for.
+    ///
+    /// # Errors
+    /// There is a leader: which one, and what to do.
+    pub async fn check_lost(&self) -> Result<(), CommandError> {
+        if self.raft.quorum().managers <= 1 {
+            return Ok(());
+        }
+        let mut leadership = self.core.store.leadership();
+        let is_led = |now: &Leadership| !matches!(now, Leadership::Follower { leader: None });
+        // Where the store is gone there is no leader, either.
+        drop(timeout(ELECTION, leadership.wait_for(is_led)).await);
+        let Some(leader) = self.core.leader() else {
+            return Ok(());
+        };
+        let state = self.state();
+        let name = state.nodes.get(&leader).map(|n| &n.description.hostname);
+        Err(CommandError::conflict(format!(
+            "the swarm has a leader ({}), so its managers are not lost: --force-new-cluster would make a \
+             second swarm of the same nodes beside the one that goes on. Managers that do not come back \
+             are taken out with `weft node demote`; to go on with this one alone all the same, stop weftd \
+             on the others first",
+            name.map_or(leader.as_str(), String::as_str)
+        )))
+    }
+
     /// `weft node update`, `promote` and `demote`. The role changes last: what comes before it holds
     /// also where that is refused.
     ///
     /// # Errors
-    /// No such node, an address that is not its own, a demotion that would lose the quorum, or the
-    /// log's.
+    /// No such node, an address that is not its own or where the manager does not answer, a demotion that
+    /// would lose the quorum, or the log's.
     pub async fn update_node(
         &self,
         reference: &str,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weft_cluster::CommandError;
 
+use crate::desired_store::DesiredStore as _;
 use crate::identity::Identity;
 use crate::membership::{EARLIER_STORE_FILE, STORE_FILE};
 use crate::raft::{Dialer, Links, RaftStore, Setup, Start, StoreError};
@@ -18,6 +19,9 @@ impl From<StoreError> for CommandError {
 }
 
 /// Opens the log of a data directory, which shows the newest certificate to other managers.
+///
+/// # Errors
+/// The file's, or it holds the state of another swarm than the certificate is of.
 pub(super) async fn open_store(
     data_dir: &Path,
     key: SecretKey,
@@ -27,7 +31,17 @@ pub(super) async fn open_store(
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(own.subscribe(), Arc::clone(&links));
     let setup = Setup::on_disk(data_dir.join(STORE_FILE), key, links);
-    Ok(Arc::new(RaftStore::open(setup, start, dialer).await?))
+    let store = RaftStore::open(setup, start, dialer).await?;
+    let state = store.read();
+    let of = own.borrow().cluster_id().to_owned();
+    match &state.cluster {
+        Some(cluster) if cluster.id != of => Err(CommandError::unavailable(format!(
+            "{} holds the state of another swarm than {of}, which this node is part of: move it away \
+             and start weftd again; what the other managers have comes from them",
+            data_dir.join(STORE_FILE).display(),
+        ))),
+        _ => Ok(Arc::new(store)),
+    }
 }
 
 /// Whether there is a file to open.

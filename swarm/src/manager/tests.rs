@@ -104,6 +104,12 @@ fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
+/// An address that was free a moment ago.
+fn free() -> SocketAddr {
+    let free = std::net::TcpListener::bind(any_port()).unwrap();
+    free.local_addr().unwrap()
+}
+
 fn params(name: &str) -> InitParams {
     InitParams {
         node: description(name),

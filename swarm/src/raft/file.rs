@@ -93,22 +93,26 @@ impl RaftFile {
         Ok(Self::new(medium, seal, database, (member, known), disk))
     }
 
-    /// Opens the file of an earlier life; all of it is read and checked.
+    /// Opens the file of an earlier life; all of it is read and checked. Before anything runs on it
+    /// `first` may change it, and who it belongs to.
     ///
     /// # Errors
-    /// A file that is busy, damaged, not ours, or cannot be read.
+    /// A file that is busy, damaged, not ours, or cannot be read or changed.
     pub(super) fn open(
         medium: Box<dyn Medium>,
         seal: Seal,
         disk: DiskThread,
+        first: impl FnOnce(&Database, &Seal, (RaftId, &mut Known)) -> Result<RaftId, redb::Error>,
     ) -> Result<Self, StoreError> {
         let database = medium.open(true)?;
         let loaded = load(&*medium, &seal, &database)?;
-        let loaded = loaded.ok_or_else(|| StoreError::Damaged {
+        let (member, mut known) = loaded.ok_or_else(|| StoreError::Damaged {
             path: medium.name(),
             why: "it is empty".to_owned(),
         })?;
-        Ok(Self::new(medium, seal, database, loaded, disk))
+        let member = first(&database, &seal, (member, &mut known))
+            .map_err(|error| write_error(medium.name(), &error))?;
+        Ok(Self::new(medium, seal, database, (member, known), disk))
     }
 
     fn new(

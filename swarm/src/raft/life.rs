@@ -124,6 +124,9 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
         }
         grace = grace.filter(|until| !lead && Instant::now() < *until);
         let other = other_leader(shared, &seen);
+        if lead || other.is_some() {
+            shared.links.led();
+        }
         if !lead && (grace.is_none() || other.is_some()) {
             shared.follow(other);
         }

@@ -15,6 +15,7 @@ pub(crate) type ListNumber = (u64, u64);
 #[derive(Debug, Default)]
 struct Inner {
     heard: BTreeMap<RaftId, Instant>,
+    led: Option<Instant>,
     list: ListNumber,
 }
 
@@ -36,6 +37,17 @@ impl Links {
     pub(crate) fn is_heard(&self, member: RaftId, within: Duration) -> bool {
         let inner = self.inner();
         let at = inner.heard.get(&member);
+        at.is_some_and(|at| at.elapsed() <= within)
+    }
+
+    /// There is a leader: this one, or a member that was heard of lately.
+    pub(super) fn led(&self) {
+        self.inner().led = Some(Instant::now());
+    }
+
+    /// Whether there was one in this time.
+    pub(super) fn was_led(&self, within: Duration) -> bool {
+        let at = self.inner().led;
         at.is_some_and(|at| at.elapsed() <= within)
     }
 

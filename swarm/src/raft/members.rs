@@ -79,6 +79,11 @@ impl RaftStore {
         view.members.nodes().any(|(_, member)| member.node == *node)
     }
 
+    fn has_vote(&self, id: RaftId) -> bool {
+        let view = self.shared.view.borrow();
+        view.members.voter_ids().any(|voter| voter == id)
+    }
+
     /// How many managers there are and answer, as far as this one knows.
     pub(crate) fn quorum(&self) -> Quorum {
         let members = self.members();
@@ -90,7 +95,7 @@ impl RaftStore {
     }
 
     /// Makes a manager a member, under the name that it drew; it votes when it has all that the
-    /// others have. What its node was before is removed.
+    /// others have. What its node was before is removed. Nothing to do when it has a vote already.
     ///
     /// # Errors
     /// This manager does not lead, or the new one does not answer: then it is no member.
@@ -99,6 +104,9 @@ impl RaftStore {
         let raft = self.leading()?;
         let node = member.node.clone();
         self.drop_node(&raft, &node, Some(id)).await?;
+        if self.has_vote(id) {
+            return Ok(());
+        }
         let added = timeout(CATCH_UP, add_listener(&raft, id, member)).await;
         if let Ok(added) = added {
             added.map_err(|error| refused(&self.shared, &error))?;
@@ -123,7 +131,8 @@ impl RaftStore {
         self.drop_node(&raft, node, None).await
     }
 
-    /// Tells all members where a node is reached from now on; nothing when they know.
+    /// Tells all members where a node is reached from now on; nothing when they know. The leader calls it
+    /// there before the others have agreed: who asks for this has seen it answer there.
     ///
     /// # Errors
     /// This manager does not lead, or there is no quorum for it.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use openraft::{CommittedLeaderId, EntryPayload};
 use rand::RngExt as _;
+use redb::Database;
 use weft_cluster::ClusterState;
 
-use super::file::{Failure, RaftFile};
 use super::known::{Applied, Known};
 use super::medium::{Medium, StoreError, write_error};
 use super::seal::Seal;
@@ -52,42 +52,40 @@ pub(crate) fn lay_down(
 
 /// Makes the owner of a file that nobody runs on the only member of its log, and the leader of a new
 /// term. Every entry that it has stays, also those of which it does not know whether a quorum had
-/// them: one may have been acknowledged.
+/// them: one may have been acknowledged. It has another name from now on, which is returned: the others,
+/// should they come back, know the one before, and go on without it.
 ///
 /// # Errors
 /// The disk's; nothing changed.
-pub(super) async fn go_on_alone(file: &Arc<RaftFile>, member: Member) -> Result<(), Failure> {
-    let (vote, entry) = {
-        let known = file.known();
-        let last = known.last();
-        let voted = known.vote.map_or(0, |vote| vote.leader_id.term);
-        let written = last.map_or(0, |last| last.leader_id.term);
-        let term = voted.max(written) + 1;
-        let members = BTreeMap::from([(file.member, member)]);
-        let list = Membership::new(vec![[file.member].into()], members);
-        let entry = LogEntry {
-            log_id: LogId::new(
-                CommittedLeaderId::new(term, file.member),
-                last.map_or(0, |last| last.index + 1),
-            ),
-            payload: EntryPayload::Membership(list),
-        };
-        (Vote::new_committed(term, file.member), entry)
+pub(super) fn go_on_alone(
+    database: &Database,
+    seal: &Seal,
+    known: &mut Known,
+    member: Member,
+) -> Result<RaftId, redb::Error> {
+    let id: RaftId = rand::rng().random();
+    let last = known.last();
+    let voted = known.vote.map_or(0, |vote| vote.leader_id.term);
+    let written = last.map_or(0, |last| last.leader_id.term);
+    let term = voted.max(written) + 1;
+    let list = Membership::new(vec![[id].into()], BTreeMap::from([(id, member)]));
+    let entry = LogEntry {
+        log_id: LogId::new(
+            CommittedLeaderId::new(term, id),
+            last.map_or(0, |last| last.index + 1),
+        ),
+        payload: EntryPayload::Membership(list),
     };
-    let (seal, id) = (file.seal.clone(), entry.log_id);
-    file.write(
-        move |transaction| {
-            let entries = vec![entry];
-            let lengths = tables::append(transaction, &seal, &entries)?;
-            tables::put_vote(transaction, &seal, &vote)?;
-            tables::put_committed(transaction, &seal, Some(&id))?;
-            Ok((entries, lengths))
-        },
-        move |known, (entries, lengths)| {
-            known.vote = Some(vote);
-            known.committed = Some(id);
-            known.appended(entries, lengths);
-        },
-    )
-    .await
+    let (vote, log_id) = (Vote::new_committed(term, id), entry.log_id);
+    let entries = vec![entry];
+    let lengths = tables::transact(database, |transaction| {
+        tables::put_name(transaction, seal, id)?;
+        tables::put_vote(transaction, seal, &vote)?;
+        tables::put_committed(transaction, seal, Some(&log_id))?;
+        tables::append(transaction, seal, &entries)
+    })?;
+    known.vote = Some(vote);
+    known.committed = Some(log_id);
+    known.appended(entries, lengths);
+    Ok(id)
 }

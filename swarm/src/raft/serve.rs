@@ -1,5 +1,7 @@
 //! What the other members ask of this one.
 
+use std::time::Duration;
+
 use openraft::error::RaftError;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest, VoteResponse,
@@ -16,6 +18,10 @@ const MAX_SNAPSHOT: u64 = 1 << 30;
 /// Elections in a row to get above another's term. One that is farther away has its term known from
 /// its answer, and the next election is above it.
 const STANDS: usize = 3;
+
+/// A manager that has heard of no leader for so long may not know those that were made since. It is more
+/// than an election takes: while the leader is known, so is every manager that there is.
+const BEHIND: Duration = Duration::from_secs(10);
 
 /// Why a call is not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +67,11 @@ impl RaftStore {
         let view = self.shared.view.borrow();
         let is_member = view.members.nodes().any(|(_, member)| member.node == *node);
         is_member || list > self.shared.links.list()
+    }
+
+    /// Whether managers may speak here that are none by the state: they may have been made since.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.shared.links.was_led(BEHIND)
     }
 
     fn running(&self) -> Result<Raft, Unserved> {

@@ -96,13 +96,15 @@ impl RaftStore {
                 let member: RaftId = rand::rng().random();
                 RaftFile::found(medium, seal, member, disk)?
             }
-            Start::Again | Start::Alone(_) => RaftFile::open(medium, seal, disk)?,
+            Start::Again => RaftFile::open(medium, seal, disk, |_, _, (id, _)| Ok(id))?,
+            Start::Alone(member) => {
+                let member = member.clone();
+                RaftFile::open(medium, seal, disk, |database, seal, (_, known)| {
+                    go_on_alone(database, seal, known, member)
+                })?
+            }
         };
         let file = Arc::new(file);
-        if let Start::Alone(member) = &start {
-            let alone = go_on_alone(&file, member.clone()).await;
-            alone.map_err(|error| StoreError::Start(error.to_string()))?;
-        }
         let shared = Arc::new(Shared::new(file, links));
         let is_alone = shared.is_alone();
         let running = keep_running(Arc::clone(&shared), network, Arc::new(config));
@@ -152,10 +154,15 @@ impl RaftStore {
         self.shared.file.member
     }
 
-    /// Whether it has a vote, by the newest list that it has: in the file before openraft runs.
-    pub(crate) fn is_member(&self) -> bool {
+    /// Whether it has a vote, and leads or hears from a leader: that one calls nobody who is not on its
+    /// list.
+    pub(crate) fn takes_part(&self) -> bool {
+        let hears = match &*self.shared.leadership.borrow() {
+            Leadership::Leader { .. } => true,
+            Leadership::Follower { leader } => leader.is_some(),
+        };
         let known = self.shared.file.known();
-        known.members().voter_ids().any(|id| id == self.member())
+        hears && known.members().voter_ids().any(|id| id == self.member())
     }
 
     /// openraft, while it runs.

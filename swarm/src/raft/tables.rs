@@ -108,13 +108,18 @@ pub(super) fn is_new(database: &Database) -> Result<bool, redb::Error> {
 /// Makes the tables of a member that has heard of nothing yet.
 pub(super) fn found(database: &Database, seal: &Seal, member: RaftId) -> Result<(), redb::Error> {
     transact(database, |transaction| {
-        name(transaction, seal, member)?;
+        put_name(transaction, seal, member)?;
         transaction.open_table(LOG)?;
         Ok(())
     })
 }
 
-fn name(transaction: &WriteTransaction, seal: &Seal, member: RaftId) -> Result<(), redb::Error> {
+/// Whose the file is.
+pub(super) fn put_name(
+    transaction: &WriteTransaction,
+    seal: &Seal,
+    member: RaftId,
+) -> Result<(), redb::Error> {
     transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
     note(transaction, seal, MEMBER, &member)
 }
@@ -374,7 +379,7 @@ pub(super) fn fill(
     let row = transact(database, |transaction| {
         transaction.delete_table(LOG)?;
         transaction.delete_table(NOTES)?;
-        name(transaction, seal, member)?;
+        put_name(transaction, seal, member)?;
         if let Some(vote) = &known.vote {
             put_vote(transaction, seal, vote)?;
         }

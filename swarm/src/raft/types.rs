@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use weft_cluster::{Entry, Reply};
 use weft_model::id::NodeId;
 
-/// Names a member of the log. Drawn by chance when its file is made, and never used again: a node
-/// that is demoted and promoted comes back under another one.
+/// Names a member of the log. Drawn by chance when its file is made, and never that of another file: a
+/// node that is demoted and promoted comes back under another one, unless it was away all the time.
 pub(crate) type RaftId = u64;
 
 /// One manager's end of the log.

@@ -72,6 +72,13 @@ impl SwarmCalls for Fake {
         }
         Ok(())
     }
+    async fn catch_up(&self) -> Answer<()> {
+        if self.unsure.load(Ordering::SeqCst) {
+            return Err(ApiError::unavailable("The swarm does not have a leader."));
+        }
+        self.note("caught up");
+        Ok(())
+    }
 }
 
 impl NodeService for Fake {
@@ -285,7 +292,6 @@ fn is_about_the_swarm(path: &str) -> bool {
         "/v1/swarm/update",
         "/v1/swarm/ca/",
         "/v1/swarm/unlock-key",
-        "/v1/swarm/backup",
     ];
     let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
     path == "/v1/swarm" || (!is_here && about.iter().any(|about| path.starts_with(about)))

@@ -76,6 +76,8 @@ async fn reads_are_the_newest_or_marked_by_who_asks() {
         message.starts_with("The swarm does not have a leader."),
         "{message}"
     );
+    let (status, _) = server.message("GET", "/v1/swarm/backup", "").await;
+    assert_eq!(status, 503);
     assert_eq!(calls(&server.fake), Vec::<String>::new());
     assert_eq!(stale(&server).await, (200, "[]".to_owned()));
     assert_eq!(calls(&server.fake), ["nodes"]);

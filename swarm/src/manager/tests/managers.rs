@@ -1,13 +1,14 @@
 //! Several managers over real sockets: they share the state, one leads, and the others go on when it
 //! is gone.
 
-use tonic::Code;
+use tonic::{Code, Status};
 use weft_cluster::{Quorum, join as add_node};
 use weft_model::api::{CaRotate, NodeUpdate};
 use weft_model::id::NodeId;
 use weft_model::objects::Reachability;
 
 use super::*;
+use crate::convert::SCHEMA;
 use crate::proto::api_client::ApiClient;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{CallRequest, RaftRequest};
@@ -182,10 +183,7 @@ fn reachability(manager: &Manager, name: &str) -> Reachability {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
     let (first, _node) = cluster().await;
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind(any_port()).unwrap();
-    let listen = free.local_addr().unwrap();
-    drop(free);
+    let listen = free();
     let dir = tempfile::tempdir().unwrap();
     let token = first.join_token(Role::Manager).unwrap();
     let mut params = join_params(dir.path(), "m2", &token.token, &token.manager_addr);
@@ -228,6 +226,46 @@ async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
     .expect("the first one leads as before");
     state(&second, |s| has(s, "back")).await;
     second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_another_swarm_is_not_opened() {
+    let (first, _node) = cluster().await;
+    let (other, left) = cluster().await;
+    other.create_network(named("theirs")).await.unwrap();
+    other.stop().await;
+    drop(other);
+    let Node { dir, session } = left;
+    drop(session);
+    // As a restore leaves it that did not come to its end: all but the identity.
+    std::fs::remove_file(dir.path().join("certs/node.pem")).unwrap();
+    let files = ["raft.redb", "certs/data.key"].map(|name| dir.path().join(name));
+    let theirs = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let listen = free();
+    let token = first.join_token(Role::Manager).unwrap();
+    let mut params = join_params(dir.path(), "m2", &token.token, &token.manager_addr);
+    params.node.manager_addr = Some(listen);
+    params.listen = listen;
+    let identity = join(params).await.unwrap();
+    let join = || {
+        let managers = vec![first.local_addr().to_string()];
+        Manager::join(config(dir.path(), listen), &identity, managers)
+    };
+    let second = join().await.unwrap();
+    assert!(!has(&second.state(), "theirs"));
+    until("both are in the log", || first.quorum().managers == 2).await;
+    second.stop().await;
+    drop(second);
+
+    // And as somebody leaves it who copies files.
+    for (file, content) in files.iter().zip(&theirs) {
+        std::fs::write(file, content).unwrap();
+    }
+    let error = join().await.unwrap_err();
+    let text = "holds the state of another swarm";
+    assert!(error.message.contains(text), "{error}");
+    assert!(files[0].exists(), "it is not ours to remove");
     first.stop().await;
 }
 
@@ -373,4 +411,116 @@ async fn a_call_is_not_lost_with_a_lead() {
     assert!(began.elapsed() >= Duration::from_secs(4), "it did not wait");
     second.stop().await;
     first.stop().await;
+}
+
+/// Not by way of the leader, as it may be long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_manager_has_the_newest_state_for_a_backup() {
+    let (first, _node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    until("both are in the log", || first.quorum().reachable == 2).await;
+    for number in 0..20 {
+        let name = format!("n{number}");
+        first.create_network(named(&name)).await.unwrap();
+        second.catch_up().await.unwrap();
+        assert!(
+            has(&second.state(), &name),
+            "{name} was acknowledged before"
+        );
+    }
+    first.catch_up().await.unwrap();
+    second.backup().await.unwrap();
+    first.stop().await;
+    until("it is missed", || second.core.leader().is_none()).await;
+    let error = second.catch_up().await.unwrap_err();
+    let text = "The swarm does not have a leader.";
+    assert!(error.message.starts_with(text), "{error}");
+    second.stop().await;
+}
+
+/// Who is on the other side is asked once for each connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_goes_by_another_connection_where_the_one_before_is_not_let_in() {
+    let (first, node) = cluster().await;
+    let (second, _dir) = beside(&first, "m2").await;
+    let (core, now) = (&first.core, SystemTime::now());
+    let authority = core.authority().unwrap();
+    let other = authority.issue(&"other".into(), Role::Manager, &core.cluster, now);
+    let config = member_config(&other.unwrap()).unwrap();
+    let leader = first.local_addr();
+    let channel = connect(&leader.to_string(), config).await.unwrap();
+    second.relay.hold(leader, channel);
+    let call = asked("POST", "/v1/networks");
+    let reply = second.pass_on(&call).await.unwrap().unwrap();
+    assert_eq!(reply.body, said(&call, node.dir.path(), &second));
+    second.stop().await;
+    first.stop().await;
+}
+
+/// What a manager answers to entries of somebody who says that he knows the newest list of members.
+async fn forged(manager: &Manager, identity: &Identity) -> Status {
+    let config = member_config(identity).unwrap();
+    let remote = manager.local_addr().to_string();
+    let channel = connect(&remote, config).await.unwrap();
+    let request = RaftRequest {
+        schema: SCHEMA,
+        target: manager.raft.member(),
+        list_term: u64::MAX,
+        ..RaftRequest::default()
+    };
+    let refused = RaftClient::new(channel).append(request).await;
+    refused.map(drop).unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_manager_has_no_part_in_the_log_whatever_it_says() {
+    let (first, _node) = cluster().await;
+    let (second, _second_dir) = beside(&first, "m2").await;
+    let (third, _third_dir) = beside(&first, "m3").await;
+    until("three managers answer", || first.quorum().reachable == 3).await;
+    let identity = Arc::clone(&third.core.own.borrow());
+    let gone = third.core.node.clone();
+    third.stop().await;
+    drop(third);
+    until("one is missed", || first.quorum().reachable == 2).await;
+    let worker = NodeUpdate {
+        role: Some(Role::Worker),
+        ..NodeUpdate::default()
+    };
+    first.update_node(gone.as_str(), &worker).await.unwrap();
+    let others = [&first, &second];
+    // Its certificate says what it was, and counts for months.
+    for manager in others {
+        until("it is a worker", || {
+            let role = manager.state().nodes[&gone].spec.role;
+            role == Role::Worker && !manager.raft.has(&gone) && !manager.raft.is_behind()
+        })
+        .await;
+        let status = forged(manager, &identity).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    }
+    // And when it goes on calling.
+    let later = Instant::now() + Duration::from_secs(11);
+    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    first.core.past.called(&gone, from, later);
+    let told = first.past_managers().join("\n");
+    assert!(told.contains("still runs at 127.0.0.1: node m3,"), "{told}");
+    first.remove_node(gone.as_str(), true).await.unwrap();
+    for manager in others {
+        state(manager, |s| !s.nodes.contains_key(&gone)).await;
+        let status = forged(manager, &identity).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("was removed"), "{status}");
+    }
+    // Nor has one that no state has ever known.
+    let (core, now) = (&first.core, SystemTime::now());
+    let authority = core.authority().unwrap();
+    let other = authority.issue(&"other".into(), Role::Manager, &core.cluster, now);
+    let other = other.unwrap();
+    for manager in others {
+        let status = forged(manager, &other).await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("is no manager"), "{status}");
+        manager.stop().await;
+    }
 }

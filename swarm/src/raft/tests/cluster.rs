@@ -273,6 +273,32 @@ async fn a_leader_that_was_cut_off_answers_no_read() {
     assert_eq!(names_in(&*cluster.same().await), ["a", "b"]);
 }
 
+/// Managers that the state does not know are heard by nobody who may know better.
+#[tokio::test(start_paused = true)]
+async fn who_has_had_no_leader_for_long_may_be_behind() {
+    let cluster = Cluster::new(7).await;
+    cluster.write("a").await;
+    cluster.same().await;
+    let at = &cluster;
+    let all = || (0..SIZE).filter_map(move |place| at.store(place));
+    until("all know the leader", || all().all(|s| !s.is_behind())).await;
+    let place = cluster.leader().expect("it has just written");
+    cluster.kill(place);
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(all().all(|s| !s.is_behind()), "an election is no absence");
+    }
+    let away = (place + 1) % SIZE;
+    cluster.ether.isolate(away, SIZE);
+    sleep(Duration::from_secs(12)).await;
+    assert!(cluster.store(away).expect("it runs").is_behind());
+    cluster.ether.heal();
+    until("it is led again", || all().all(|s| !s.is_behind())).await;
+    let back = cluster.start(place, Start::Again).await;
+    assert!(back.is_behind(), "it has not heard of anybody yet");
+    until("it is led again", || !back.is_behind()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn members_come_and_go_and_one_goes_on_alone() {
     let cluster = Cluster::new(3).await;
@@ -324,6 +350,45 @@ async fn members_come_and_go_and_one_goes_on_alone() {
     put(&alone, network("c", 10)).await.unwrap();
     assert_eq!(alone.members().len(), 1);
     assert_eq!(alone.members()[0].addr, member(9).addr);
+}
+
+/// They are a quorum, with a newer list of members, and know it for one of them.
+#[tokio::test(start_paused = true)]
+async fn who_went_on_alone_is_not_taken_over_by_those_who_come_back() {
+    let cluster = Cluster::new(8).await;
+    cluster.write("a").await;
+    cluster.same().await;
+    let before = cluster.store(0).expect("it runs").member();
+    for place in 0..SIZE {
+        cluster.kill(place);
+    }
+    let alone = cluster.start(0, Start::Alone(member(0))).await;
+    let name = alone.member();
+    assert_ne!(name, before);
+    put(&alone, network("alone", 10)).await.unwrap();
+    let others = [1, 2];
+    for place in others {
+        cluster.start(place, Start::Again).await;
+    }
+    let leads = |place| {
+        let store = cluster.store(place).expect("it runs");
+        store.leadership().borrow().leads()
+    };
+    until("they are a quorum", || others.into_iter().any(leads)).await;
+    for place in others.into_iter().filter(|place| leads(*place)) {
+        let store = cluster.store(place).expect("it runs");
+        put(&store, network("theirs", 10)).await.unwrap();
+    }
+    sleep(Duration::from_secs(30)).await;
+    put(&alone, network("later", 10)).await.unwrap();
+    assert_eq!(names(&alone), ["a", "alone", "later"]);
+    assert_eq!(alone.members().len(), 1);
+    drop(alone);
+    // And after the next start.
+    cluster.kill(0);
+    let alone = cluster.start(0, Start::Again).await;
+    assert_eq!(alone.member(), name);
+    assert_eq!(names(&alone), ["a", "alone", "later"]);
 }
 
 /// What writers did.

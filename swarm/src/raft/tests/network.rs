@@ -138,9 +138,9 @@ impl Ether {
             .stores
             .get(&from.0)
             .is_some_and(|(life, _)| *life == from.1);
-        (is_alive && !inner.cut.contains(&(from.0, to)))
-            .then(|| store.upgrade())
-            .flatten()
+        let store = (is_alive && !inner.cut.contains(&(from.0, to))).then(|| store.upgrade());
+        // Who is called by a name that it does not have any more does not answer.
+        store.flatten().filter(|store| store.member() == target)
     }
 
     /// Whether the answer comes back.

@@ -70,6 +70,38 @@ async fn a_log_that_is_laid_down_is_there_or_not() {
     }
 }
 
+/// The machine loses its power at each sync on the way: its name and its list of members agree.
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_alone_has_one_name_whatever_happens() {
+    for sync in 1.. {
+        let platter = Platter::default();
+        let store = found(platter.clone()).await.unwrap();
+        put(&store, network("a", 10)).await.unwrap();
+        let before = store.member();
+        drop(store);
+        platter.crash();
+        platter.fail_at(sync);
+        let start = Start::Alone(member(4));
+        let went = RaftStore::open(setup(platter.clone()), start, Nobody).await;
+        let told = went.as_ref().ok().map(RaftStore::member);
+        drop(went);
+        let has_failed = platter.has_failed();
+        platter.crash();
+        let store = again(platter).await.unwrap();
+        assert!(
+            store.leadership().borrow().leads(),
+            "sync {sync}: it is not on its own list"
+        );
+        assert_eq!(names(&store), ["a"], "sync {sync}");
+        let name = store.member();
+        assert!(told.is_none_or(|told| told == name), "sync {sync}");
+        if !has_failed {
+            assert_ne!(name, before);
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_row_at_the_place_of_another_or_of_another_key_is_refused() {
     let dir = tempfile::tempdir().unwrap();
