@@ -9,6 +9,7 @@ mod history;
 mod load;
 mod network;
 mod platter;
+mod power;
 mod proof;
 mod registers;
 mod restart;

@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use redb::{Database, StorageBackend};
 
 use super::*;
@@ -126,6 +126,14 @@ impl Platter {
             step.happen_in_part(&mut inner.synced, rng, share);
         }
         inner.begin_again();
+    }
+
+    /// The one, or by a seed the other.
+    pub(super) fn cut_power(&self, seed: Option<u64>) {
+        match seed {
+            None => self.crash(),
+            Some(seed) => self.crash_in_the_middle(&mut StdRng::seed_from_u64(seed)),
+        }
     }
 }
 
