@@ -7,6 +7,7 @@ mod faults;
 mod harm;
 mod history;
 mod load;
+mod members;
 mod network;
 mod platter;
 mod power;
