@@ -2,12 +2,21 @@
 
 mod cluster;
 mod disk;
+mod failover;
 mod faults;
+mod harm;
+mod history;
+mod load;
+mod members;
 mod network;
 mod platter;
+mod power;
+mod proof;
+mod registers;
 mod restart;
 mod restored;
 mod suite;
+mod witness;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -66,9 +66,29 @@ impl RaftNetwork<Types> for Nobody {
 /// A machine in the test: its place, and how often it was started.
 pub(super) type Place = (usize, u32);
 
+/// What becomes of what is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weather {
+    /// The longest time on one way, in milliseconds; each takes one of its own, so that one overtakes
+    /// another.
+    pub(super) delay: u64,
+    /// The share that does not arrive.
+    pub(super) lost: f64,
+    /// The share of entries that arrive once more, up to two seconds later.
+    pub(super) repeated: f64,
+}
+
+/// As in one room.
+const CALM: Weather = Weather {
+    delay: 8,
+    lost: 0.0,
+    repeated: 0.0,
+};
+
 #[derive(Debug)]
 struct Inner {
     rng: StdRng,
+    weather: Weather,
     /// Where each member is.
     places: BTreeMap<RaftId, Place>,
     stores: BTreeMap<usize, (u32, Weak<RaftStore>)>,
@@ -84,6 +104,7 @@ impl Ether {
     pub(super) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Inner {
             rng: StdRng::seed_from_u64(seed),
+            weather: CALM,
             places: BTreeMap::new(),
             stores: BTreeMap::new(),
             cut: BTreeSet::new(),
@@ -118,19 +139,57 @@ impl Ether {
         }
     }
 
+    /// Nothing goes from one side to the other.
+    pub(super) fn split(&self, is_here: impl Fn(usize) -> bool, of: usize) {
+        let mut inner = self.inner();
+        let ways = (0..of).flat_map(|from| (0..of).map(move |to| (from, to)));
+        let ways = ways.filter(|(from, to)| is_here(*from) != is_here(*to));
+        inner.cut.extend(ways);
+    }
+
     /// One of the ways carries nothing.
     pub(super) fn cut(&self, from: usize, to: usize) {
         self.inner().cut.insert((from, to));
     }
 
+    /// All ways are open, and calm.
     pub(super) fn heal(&self) {
-        self.inner().cut.clear();
+        let mut inner = self.inner();
+        inner.cut.clear();
+        inner.weather = CALM;
+    }
+
+    pub(super) fn set_weather(&self, weather: Weather) {
+        self.inner().weather = weather;
+    }
+
+    /// One way; whether something arrives at its end.
+    async fn travel(&self) -> bool {
+        let (delay, arrives) = {
+            let mut inner = self.inner();
+            let Weather { delay, lost, .. } = inner.weather;
+            let delay = inner.rng.random_range(0..delay);
+            (delay, !inner.rng.random_bool(lost))
+        };
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        arrives
+    }
+
+    /// After which time something arrives once more, if it does.
+    fn repetition(&self) -> Option<Duration> {
+        let mut inner = self.inner();
+        let repeated = inner.weather.repeated;
+        if !inner.rng.random_bool(repeated) {
+            return None;
+        }
+        Some(Duration::from_millis(inner.rng.random_range(0..2000)))
     }
 
     /// Whom a call reaches, after its way there.
     async fn reach(&self, from: Place, target: RaftId) -> Option<Arc<RaftStore>> {
-        let delay = self.chance(|rng| rng.random_range(0..8));
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+        if !self.travel().await {
+            return None;
+        }
         let inner = self.inner();
         let (to, _) = *inner.places.get(&target)?;
         let (_, store) = inner.stores.get(&to)?;
@@ -145,8 +204,9 @@ impl Ether {
 
     /// Whether the answer comes back.
     async fn comes_back(&self, from: Place, target: RaftId) -> bool {
-        let delay = self.chance(|rng| rng.random_range(0..8));
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+        if !self.travel().await {
+            return false;
+        }
         let inner = self.inner();
         let to = inner.places.get(&target).map(|(to, _)| *to);
         to.is_some_and(|to| !inner.cut.contains(&(to, from.0)))
@@ -173,15 +233,32 @@ impl RaftNetworkFactory<Types> for Wire {
 }
 
 /// The way from one machine to another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Line {
     wire: Wire,
     target: RaftId,
 }
 
 impl Line {
+    /// Who answers at its end, where this machine may speak.
     async fn there(&self) -> Option<Arc<RaftStore>> {
-        self.wire.ether.reach(self.wire.from, self.target).await
+        let Wire { ether, from, links } = &self.wire;
+        let there = ether.reach(*from, self.target).await?;
+        let node = member(from.0 as u8).node;
+        there.may_speak(&node, links.list()).then_some(there)
+    }
+
+    /// What was sent may arrive once more, when others have been there in between.
+    fn repeat(&self, rpc: &AppendEntriesRequest<Types>) {
+        if let Some(after) = self.wire.ether.repetition() {
+            let (line, rpc) = (self.clone(), rpc.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                if let Some(there) = line.there().await {
+                    drop(there.append(rpc).await);
+                }
+            });
+        }
     }
 
     async fn back<T>(&self, answer: T) -> Option<T> {
@@ -205,6 +282,7 @@ impl RaftNetwork<Types> for Line {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<RaftId>, RPCError<RaftId, Member, RaftError<RaftId>>> {
         let there = self.there().await.ok_or_else(|| lost("no way there"))?;
+        self.repeat(&rpc);
         let answer = there.append(rpc).await;
         let answer = answer.map_err(|error| lost(&error.to_string()))?;
         Ok(self.back(answer).await.ok_or_else(|| lost("no way back"))?)

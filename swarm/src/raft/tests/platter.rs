@@ -1,22 +1,89 @@
-//! A disk in memory that loses what was not synced, and fails when it is told to.
+//! A disk in memory that loses what was not synced, all of it or here and there, fails when it is told
+//! to, and may be full.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use redb::{Database, StorageBackend};
 
 use super::*;
 use crate::raft::medium::{Fill, open_error};
 
+/// What a disk writes as a whole or not at all, in bytes.
+const SECTOR: usize = 512;
+
+/// Something that was done to the disk.
+#[derive(Debug)]
+enum Step {
+    Length(usize),
+    Write(usize, Vec<u8>),
+}
+
+fn write(bytes: &mut Vec<u8>, start: usize, data: &[u8]) {
+    let end = start + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[start..end].copy_from_slice(data);
+}
+
+impl Step {
+    fn happen(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Length(length) => bytes.resize(*length, 0),
+            Self::Write(start, data) => write(bytes, *start, data),
+        }
+    }
+
+    /// Those of its sectors that reached the disk. File systems keep lengths in their order.
+    fn happen_in_part(&self, bytes: &mut Vec<u8>, rng: &mut StdRng, share: f64) {
+        let Self::Write(start, data) = self else {
+            return self.happen(bytes);
+        };
+        let (mut at, mut rest) = (*start, data.as_slice());
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at(rest.len().min(SECTOR - at % SECTOR));
+            if rng.random_bool(share) {
+                write(bytes, at, part);
+            }
+            (at, rest) = (at + part.len(), after);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// What makes the one of the other.
+    unsynced: Vec<Step>,
     /// Whoever opened it before does nothing to it any more.
     life: u32,
     syncs: u64,
     /// From this sync on nothing works.
     fails_at: Option<u64>,
+    is_full: bool,
+}
+
+impl Inner {
+    fn happen(&mut self, step: Step) -> io::Result<()> {
+        if self.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        step.happen(&mut self.written);
+        self.unsynced.push(step);
+        Ok(())
+    }
+
+    /// What is on the disk is all there is.
+    fn begin_again(&mut self) {
+        self.unsynced.clear();
+        self.written.clone_from(&self.synced);
+        self.life += 1;
+        self.fails_at = None;
+    }
 }
 
 /// See the module. Copies are the same disk.
@@ -40,12 +107,33 @@ impl Platter {
         inner.fails_at.is_some_and(|at| inner.syncs >= at)
     }
 
+    /// Whether there is no room for anything.
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.inner().is_full = is_full;
+    }
+
     /// The machine loses its power, and has it again: what was not synced is gone.
     pub(super) fn crash(&self) {
+        self.inner().begin_again();
+    }
+
+    /// The same, and some of what was not synced is there all the same: the disk had begun with it, in
+    /// an order of its own.
+    pub(super) fn crash_in_the_middle(&self, rng: &mut StdRng) {
         let mut inner = self.inner();
-        inner.written = inner.synced.clone();
-        inner.life += 1;
-        inner.fails_at = None;
+        let share: f64 = rng.random_range(0.05..0.95);
+        for step in std::mem::take(&mut inner.unsynced) {
+            step.happen_in_part(&mut inner.synced, rng, share);
+        }
+        inner.begin_again();
+    }
+
+    /// The one, or by a seed the other.
+    pub(super) fn cut_power(&self, seed: Option<u64>) {
+        match seed {
+            None => self.crash(),
+            Some(seed) => self.crash_in_the_middle(&mut StdRng::seed_from_u64(seed)),
+        }
     }
 }
 
@@ -80,8 +168,7 @@ impl StorageBackend for Opened {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.alive()?.written.resize(len as usize, 0);
-        Ok(())
+        self.alive()?.happen(Step::Length(len as usize))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -90,19 +177,15 @@ impl StorageBackend for Opened {
         if inner.fails_at.is_some_and(|at| inner.syncs >= at) {
             return Err(io::Error::other("the disk is gone"));
         }
-        inner.synced = inner.written.clone();
+        for step in std::mem::take(&mut inner.unsynced) {
+            step.happen(&mut inner.synced);
+        }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut inner = self.alive()?;
-        let start = offset as usize;
-        let end = start + data.len();
-        if inner.written.len() < end {
-            inner.written.resize(end, 0);
-        }
-        inner.written[start..end].copy_from_slice(data);
-        Ok(())
+        let step = Step::Write(offset as usize, data.to_vec());
+        self.alive()?.happen(step)
     }
 }
 

@@ -48,12 +48,12 @@ async fn a_log_begins_with_the_state_of_a_backup() {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_laid_down_is_there_or_not() {
     let state = backed_up();
-    for sync in 1.. {
+    for (sync, seed) in (1..).flat_map(|sync| [(sync, None), (sync, Some(sync))]) {
         let platter = Platter::default();
         platter.fail_at(sync);
         let laid = lay_down(&platter, key(), member(4), state.clone());
         let has_failed = platter.has_failed();
-        platter.crash();
+        platter.cut_power(seed);
         let again = lay_down(&platter, key(), member(4), state.clone());
         let is_there = again.is_err_and(|error| error.to_string().contains("there already"));
         assert!(
