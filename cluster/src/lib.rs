@@ -23,6 +23,7 @@ mod conditions;
 mod dirty;
 mod draft;
 mod error;
+mod events;
 mod index;
 mod ipam;
 mod keys;
@@ -59,6 +60,7 @@ pub use commands::{
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
+pub use events::{events, leader_events};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 pub use machine::{Entry, Reply, Stale};

@@ -29,6 +29,7 @@
 //! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
 //! | POST /v1/services/{ref}/update | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
 //! | GET /v1/mesh/why/{asked} | | [`Why`] |
@@ -46,6 +47,7 @@
 //! nanoseconds, moments RFC 3339. A body or a query with a field that is not listed here is
 //! refused, as nobody would carry it out.
 
+mod event;
 mod health;
 mod mesh;
 mod network;
@@ -56,6 +58,7 @@ mod swarm;
 
 use serde::{Deserialize, Serialize};
 
+pub use event::{Event, EventAction, EventActor, EventKind, EventsQuery};
 pub use health::{Check, Health, Passage, PingQuery, Pong};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,

@@ -9,14 +9,16 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
-    SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -33,6 +35,9 @@ type Node<S> = State<Arc<S>>;
 struct Empty {}
 
 const OCTETS: &str = "application/octet-stream";
+
+/// Lines of JSON, as Docker names them.
+const LINES: &str = "application/x-ndjson";
 
 const PCAPNG: &str = "application/x-pcapng";
 
@@ -87,6 +92,7 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/networks/{ref}/connect", post(connect::<S>))
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
+        .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
         .route("/v1/mesh/why/{asked}", get(why::<S>))
@@ -473,9 +479,20 @@ async fn capture<S: NodeService>(
     State(node): Node<S>,
     Asked(query): Asked<CaptureQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let pieces = ReceiverStream::new(node.capture(query).await?);
+    Ok(streamed(PCAPNG, node.capture(query).await?))
+}
+
+async fn events<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok(streamed(LINES, node.events(query).await?))
+}
+
+fn streamed(kind: &'static str, pieces: mpsc::Receiver<Bytes>) -> impl IntoResponse {
+    let pieces = ReceiverStream::new(pieces);
     let body = axum::body::Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
-    Ok(([(header::CONTENT_TYPE, PCAPNG)], body))
+    ([(header::CONTENT_TYPE, kind)], body)
 }
 
 async fn metrics<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {

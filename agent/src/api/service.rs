@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
-    SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -160,6 +160,12 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)
     -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
+    /// GET /v1/events: pieces of lines; a dropped receiver ends them.
+    fn events(
+        &self,
+        query: EventsQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
 
     /// GET /v1/mesh/ports
     fn mesh_ports(&self) -> impl Future<Output = Answer<Vec<MeshPort>>> + Send;

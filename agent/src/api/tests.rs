@@ -197,7 +197,15 @@ async fn every_route_reaches_its_method() {
         pieces.contains("one ") && pieces.contains("two"),
         "{pieces}"
     );
+    for server in [&server, &follower] {
+        let (status, lines) = server.call("GET", "/v1/events?since=7", "").await;
+        assert!(status == 200 && lines.contains("{}\n"), "{lines}");
+        let calls = server.fake.calls.lock().unwrap();
+        assert_eq!(calls.last().unwrap(), "events Some(7) None", "its own");
+    }
     for (query, says) in [
+        ("events?since=today", "invalid digit"),
+        ("events?filter=node", "unknown field `filter`"),
         ("capture?dir=up", "up"),
         ("capture?filter=tcp", "unknown field `filter`"),
         ("drops?reason=tap_full", "unknown field `reason`"),

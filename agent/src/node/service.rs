@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
     SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
@@ -21,7 +21,7 @@ use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
-use crate::observe::{conns, counters, doctor, ping, ports, why};
+use crate::observe::{conns, counters, doctor, events, ping, ports, why};
 use crate::parts::data_path::DataPath;
 
 impl Node {
@@ -361,6 +361,12 @@ impl NodeService for Node {
             .map_err(|e| ApiError::conflict(e.to_string()))?;
         capture::stream(reader, &query, self.stopping.clone())
             .map_err(|e| ApiError::internal(format!("cannot capture: {e}")))
+    }
+
+    async fn events(&self, query: EventsQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        let reader = manager.events(query.since);
+        Ok(events::stream(reader, query, self.stopping.clone()))
     }
 
     async fn metrics(&self) -> Answer<String> {

@@ -4,6 +4,7 @@ mod allocation;
 mod commands;
 mod cost;
 mod dual_stack;
+mod events;
 mod impaired;
 mod keys;
 mod machine;

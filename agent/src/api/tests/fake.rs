@@ -12,11 +12,11 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery, Info,
-    JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate, NodeUpdated,
-    PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
-    SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -259,6 +259,12 @@ impl NodeService for Fake {
         for piece in ["one ", "two"] {
             sender.try_send(piece.into()).expect("room");
         }
+        Ok(receiver)
+    }
+    async fn events(&self, query: EventsQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        self.note(format!("events {:?} {:?}", query.since, query.until));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send("{}\n".into()).expect("room");
         Ok(receiver)
     }
     async fn metrics(&self) -> Answer<String> {
