@@ -37,6 +37,7 @@ mod recent;
 mod routes;
 mod scheduler;
 mod secrets;
+mod sizes;
 mod state;
 mod store;
 mod subnets;
@@ -44,6 +45,7 @@ mod table;
 mod token;
 mod unlock_key;
 mod vitals;
+mod waiting;
 mod waits;
 
 #[cfg(test)]
@@ -52,10 +54,10 @@ mod tests;
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
-    NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
-    go_on_alone, init_cluster, join, leave_node, note_certificate, remove_network, remove_node,
-    remove_peer, remove_service, restore, role_of_secret, rotate_token, rotate_unlock_key,
-    scale_service, set_advertise_addr, set_autolock, set_availability, set_impaired,
+    NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
+    create_service, detach_endpoint, go_on_alone, init_cluster, join, leave_node, note_certificate,
+    remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret,
+    rotate_token, rotate_unlock_key, scale_service, set_advertise_addr, set_autolock, set_impaired,
     set_node_state, set_role, still_a_manager, update_node, update_service, update_task_status,
 };
 pub use draft::{Entropy, Planned};
@@ -77,4 +79,5 @@ pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use unlock_key::{ParseUnlockKeyError, UnlockKey};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
+pub use waiting::waiting;
 pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};

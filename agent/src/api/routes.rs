@@ -18,7 +18,7 @@ use weft_model::api::{
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -293,9 +293,10 @@ async fn node_remove<S: NodeService>(
 async fn node_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<NodeUpdate>,
 ) -> Reply<NodeUpdated> {
-    whole(async move { node.node_update(reference, body).await })
+    whole(async move { node.node_update(reference, query, body).await })
         .await
         .map(Json)
 }
@@ -417,9 +418,10 @@ async fn service_remove<S: NodeService>(
 async fn service_scale<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<Scale>,
 ) -> Reply<Service> {
-    whole(async move { node.service_scale(reference, body).await })
+    whole(async move { node.service_scale(reference, query, body).await })
         .await
         .map(Json)
 }
@@ -427,9 +429,10 @@ async fn service_scale<S: NodeService>(
 async fn service_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<ServiceUpdate>,
 ) -> Reply<Service> {
-    whole(async move { node.service_update(reference, body).await })
+    whole(async move { node.service_update(reference, query, body).await })
         .await
         .map(Json)
 }

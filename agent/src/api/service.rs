@@ -10,7 +10,7 @@ use weft_model::api::{
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -79,6 +79,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn node_update(
         &self,
         reference: String,
+        query: VersionQuery,
         body: NodeUpdate,
     ) -> impl Future<Output = Answer<NodeUpdated>> + Send;
 
@@ -147,6 +148,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn service_scale(
         &self,
         reference: String,
+        query: VersionQuery,
         body: Scale,
     ) -> impl Future<Output = Answer<Service>> + Send;
 
@@ -154,6 +156,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn service_update(
         &self,
         reference: String,
+        query: VersionQuery,
         body: ServiceUpdate,
     ) -> impl Future<Output = Answer<Service>> + Send;
 

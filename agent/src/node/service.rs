@@ -10,7 +10,8 @@ use weft_model::api::{
     EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
@@ -168,9 +169,15 @@ impl NodeService for Node {
         Ok(manager.remove_node(&reference, body.force).await?)
     }
 
-    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
+    async fn node_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: NodeUpdate,
+    ) -> Answer<NodeUpdated> {
         let (_, manager) = self.manager().await?;
-        Ok(manager.update_node(&reference, &body).await?)
+        let version = query.version;
+        Ok(manager.update_node(&reference, version, &body).await?)
     }
 
     async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
@@ -290,15 +297,27 @@ impl NodeService for Node {
         Ok(self.manager().await?.1.remove_service(&reference).await?)
     }
 
-    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
+    async fn service_scale(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: Scale,
+    ) -> Answer<Service> {
         let (_, manager) = self.manager().await?;
-        Ok(manager.scale_service(&reference, body.replicas).await?)
+        let (version, replicas) = (query.version, body.replicas);
+        Ok(manager.scale_service(&reference, version, replicas).await?)
     }
 
-    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
+    async fn service_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
         ports::check(&member.handles, &body.publish_add)?;
-        Ok(manager.update_service(&reference, &body).await?)
+        let version = query.version;
+        Ok(manager.update_service(&reference, version, &body).await?)
     }
 
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {

@@ -150,6 +150,7 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
             "Image": spec.task.container.image,
             "Ports": ports(&detail.service.endpoint.ports, PublishMode::Ingress),
             "PortErrors": detail.port_errors,
+            "Waiting": detail.waiting,
         }));
     }
     listing

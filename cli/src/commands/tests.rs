@@ -88,6 +88,7 @@ fn detail(replicas: u32) -> ServiceDetail {
             desired: replicas,
         },
         port_errors: Vec::new(),
+        waiting: Vec::new(),
     }
 }
 

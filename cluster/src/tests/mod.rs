@@ -16,17 +16,19 @@ mod orders;
 mod placement;
 mod publish;
 mod roles;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_model::api::NodeUpdate;
 use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Role, Service,
-    ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
+    Availability, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, Node, NodeState,
+    PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -84,6 +86,21 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         task: Arc::new(task),
         ..ServiceSpec::default()
     }
+}
+
+/// `weft node update --availability`
+pub(super) fn set_availability(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    availability: Availability,
+) -> Result<Planned<Node>, CommandError> {
+    let update = NodeUpdate {
+        availability: Some(availability),
+        ..NodeUpdate::default()
+    };
+    change_node(state, now, entropy, reference, None, &update)
 }
 
 /// What the tasks of a service are made of, to be changed.

@@ -1,5 +1,6 @@
 //! Calls about nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub struct NodeRemove {
 }
 
 /// `weft node update`, `promote` and `demote`. What is absent stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
     /// Whether the scheduler may use the node.
@@ -69,6 +70,12 @@ pub struct NodeUpdate {
     /// Where others reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise_addr: Option<IpAddr>,
+    /// Labels that it has from now on, with their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_add: BTreeMap<String, String>,
+    /// Keys of labels that it has no more; added ones are added before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_rm: Vec<String>,
 }
 
 /// Answer to [`NodeUpdate`].

@@ -167,6 +167,7 @@ fn a_service_is_dockers() {
             desired: 2,
         },
         port_errors: Vec::new(),
+        waiting: Vec::new(),
     };
     let port = json!({
         "HostIP": null, "PublishedPort": 8000, "TargetPort": 80, "Protocol": "tcp",

@@ -16,7 +16,8 @@ use weft_model::api::{
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -144,8 +145,14 @@ impl NodeService for Fake {
     async fn node(&self, reference: String) -> Answer<NodeRow> {
         self.absent(format!("node {reference}"))
     }
-    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
-        self.absent(format!("update {reference} {:?}", body.availability))
+    async fn node_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: NodeUpdate,
+    ) -> Answer<NodeUpdated> {
+        let (version, availability) = (query.version, body.availability);
+        self.absent(format!("update {reference} {version:?} {availability:?}"))
     }
 
     async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
@@ -219,11 +226,23 @@ impl NodeService for Fake {
         self.note(format!("service rm {reference}"));
         Ok(())
     }
-    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
-        self.absent(format!("scale {reference} {}", body.replicas))
+    async fn service_scale(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: Scale,
+    ) -> Answer<Service> {
+        let (version, replicas) = (query.version, body.replicas);
+        self.absent(format!("scale {reference} {version:?} {replicas}"))
     }
-    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
-        self.absent(format!("update {reference} {}", body.publish_add.len()))
+    async fn service_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<Service> {
+        let (version, ports) = (query.version, body.publish_add.len());
+        self.absent(format!("update {reference} {version:?} {ports}"))
     }
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
