@@ -353,12 +353,18 @@ pub(crate) struct InspectArgs {
     /// Print only ids
     #[arg(short, long)]
     quiet: bool,
-    /// One field in each line, for people
+    /// For people
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pretty: bool,
 }
 
 impl InspectArgs {
+    /// For people, in a form of its own where there is one.
+    #[must_use]
+    pub(crate) fn pretty(&self) -> bool {
+        self.pretty
+    }
+
     /// How to print.
     #[must_use]
     pub(crate) fn format(&self) -> FormatArgs {

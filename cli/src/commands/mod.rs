@@ -14,6 +14,7 @@ mod mesh;
 mod names;
 mod network;
 mod node;
+mod node_pretty;
 mod paths;
 mod peer;
 mod ping;

@@ -209,7 +209,7 @@ fn service_ps_puts_old_tasks_under_new_ones() {
         ),
     ];
     assert_eq!(
-        rows::tasks(rows, false, now)
+        rows::tasks(rows, rows::TaskWords::default(), now)
             .render(&FormatArgs::default())
             .unwrap(),
         "\
@@ -440,7 +440,7 @@ fn tables_fit_eighty_columns_and_break_no_word() {
                 TaskState::Failed,
                 failed,
             )],
-            false,
+            rows::TaskWords::default(),
             now,
         ),
         why::listing(&why, false),
