@@ -11,6 +11,7 @@ mod members;
 mod roles;
 mod scale;
 mod versions;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
