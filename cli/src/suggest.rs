@@ -1,17 +1,14 @@
 //! What `weft` says to a command that it does not have. The parser looks for the most similar name,
-//! and finds `rm` for `promote`, or a command that is nobody's business: a tip that misleads is
+//! and finds `rm` for `remove`, or a command that is nobody's business: a tip that misleads is
 //! worse than none.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 10] = [
-    ("node", "promote"),
-    ("node", "demote"),
+const NOT_YET: [(&str, &str); 7] = [
     ("service", "logs"),
     ("service", "rollback"),
     ("network", "prune"),
-    ("swarm", "ca"),
     ("weft", "stack"),
     ("weft", "config"),
     ("weft", "secret"),
@@ -94,16 +91,16 @@ mod tests {
 
     #[test]
     fn tips_are_for_typos_only() {
-        let missing = said(&["weft", "node", "promote", "X"]);
+        let missing = said(&["weft", "service", "logs", "X"]);
         assert!(
-            missing.contains("`weft node promote` is not in this version"),
+            missing.contains("`weft service logs` is not in this version"),
             "{missing}"
         );
         for (words, tip) in [
             (["weft", "servce", "ls"], Some("'service'")),
             (["weft", "mam", "x"], None),
             (["weft", "node", "rmx"], Some("'rm'")),
-            (["weft", "node", "remote"], None),
+            (["weft", "network", "remove"], None),
         ] {
             let text = said(&words);
             assert!(text.starts_with("error: unrecognized subcommand"), "{text}");
@@ -120,7 +117,7 @@ mod tests {
             ("", "", 0),
             ("ab", "ab", 0),
             ("servce", "service", 1),
-            ("rm", "promote", 5),
+            ("rm", "remove", 4),
         ] {
             assert_eq!(typos(a, b), n, "{a} {b}");
         }

@@ -73,9 +73,18 @@ impl Dirty {
                     }
                     self.tasks.insert(id.clone());
                 }
+                // How many tasks of a slot are remembered.
+                ObjectId::Cluster => {
+                    let history = |state: &ClusterState| {
+                        let cluster = state.cluster.as_ref();
+                        cluster.map(|cluster| cluster.spec.orchestration.clone())
+                    };
+                    if history(before) != history(after) {
+                        self.tasks.extend(after.tasks.keys().cloned());
+                    }
+                }
                 // Of these no task depends, or all passes look at them.
-                ObjectId::Cluster
-                | ObjectId::Secrets
+                ObjectId::Secrets
                 | ObjectId::Counters
                 | ObjectId::Cursor(_)
                 | ObjectId::Network(_)

@@ -34,6 +34,7 @@ mod orchestrator;
 mod ports;
 mod quorum;
 mod recent;
+mod rotation;
 mod routes;
 mod scheduler;
 mod secrets;
@@ -56,9 +57,10 @@ pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, leave_node, note_certificate,
-    remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret,
+    remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret, rotate_root,
     rotate_token, rotate_unlock_key, scale_service, set_advertise_addr, set_autolock, set_impaired,
-    set_node_state, set_role, still_a_manager, update_node, update_service, update_task_status,
+    set_node_state, set_role, still_a_manager, update_node, update_service, update_swarm,
+    update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
@@ -67,11 +69,12 @@ pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 pub use machine::{Entry, Reply, Stale};
 pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
-pub use orchestrator::{TASK_HISTORY, reconcile, running_and_desired};
+pub use orchestrator::{reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use quorum::Quorum;
+pub use rotation::RootProgress;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
-pub use secrets::{RingState, RingStep, Secrets};
+pub use secrets::{RingState, RingStep, RootPair, Roots, Secrets, Successor};
 pub use state::ClusterState;
 pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
@@ -80,4 +83,4 @@ pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use unlock_key::{ParseUnlockKeyError, UnlockKey};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
 pub use waiting::waiting;
-pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
+pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, ROTATION_PATIENCE_MS, Waits};

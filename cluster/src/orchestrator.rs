@@ -23,10 +23,8 @@ use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::state::ClusterState;
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, keys, scheduler};
+use super::{allocator, keys, rotation, scheduler};
 
-/// Finished tasks that are remembered for each slot (Swarm's default).
-pub const TASK_HISTORY: usize = 5;
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
@@ -56,6 +54,7 @@ pub fn reconcile(
     replicate_and_globalise(&mut draft, &dirty);
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
+    rotation::turn(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
     reap(&mut draft, &dirty);
     forget_ended_services(&mut draft);
@@ -323,6 +322,8 @@ fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
 /// is older than the history of its slot.
 fn reap(draft: &mut Draft<'_>, dirty: &Dirty) {
     let state = &draft.state;
+    let settings = state.cluster.as_ref().map(|c| c.spec.orchestration.clone());
+    let limit = settings.unwrap_or_default().task_history_retention_limit as usize;
     let mut dead = ids(state.tasks_at(Key::Dead));
     let grown = dirty
         .tasks(state)
@@ -331,7 +332,7 @@ fn reap(draft: &mut Draft<'_>, dirty: &Dirty) {
     for history in grown {
         let mut tasks: Vec<&Task> = state.tasks_at(history).collect();
         tasks.sort_by_key(|t| std::cmp::Reverse((t.meta.created_at, t.status.since, &t.id)));
-        dead.extend(tasks.iter().skip(TASK_HISTORY).map(|t| t.id.clone()));
+        dead.extend(tasks.iter().skip(limit).map(|t| t.id.clone()));
     }
     for id in dead {
         draft.delete(ObjectId::Task(id));

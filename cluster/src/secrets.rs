@@ -1,4 +1,5 @@
-//! What managers keep to themselves: join secrets, and the ring of gossip keys.
+//! What managers keep to themselves: join secrets, the keys of root certificates, and the ring of
+//! gossip keys.
 
 use serde::{Deserialize, Serialize};
 use weft_model::assignment::GossipKey;
@@ -7,7 +8,73 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::unlock_key::UnlockKey;
 
-/// What must stay between managers: join secrets, gossip keys, the key that unlocks
+/// A root certificate with its key. `Debug` leaves the key out.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct RootPair {
+    /// The certificate, PEM, with a line feed at its end.
+    pub certificate: String,
+    /// Its key, PEM.
+    pub key: String,
+    /// Names it: SHA-256 of the certificate (DER), in hexadecimal digits.
+    pub digest: String,
+}
+
+impl std::fmt::Debug for RootPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootPair")
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The root certificate that is about to take the place of the present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Successor {
+    /// It, with its key.
+    pub root: RootPair,
+    /// The same name and public key, signed by the present root, PEM: who knows that one alone can
+    /// verify what the next one made.
+    pub cross_signed: String,
+}
+
+/// The cluster's certificate authority. Its keys are in the log, as whoever leads next has to go on
+/// with a rotation that is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Roots {
+    /// Join tokens pin it.
+    pub current: RootPair,
+    /// Makes all certificates while it is there.
+    #[serde(default)]
+    pub successor: Option<Successor>,
+    /// Counts the changes of both.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+impl Roots {
+    /// The one that makes certificates.
+    #[must_use]
+    pub fn signer(&self) -> &RootPair {
+        self.successor
+            .as_ref()
+            .map_or(&self.current, |successor| &successor.root)
+    }
+
+    /// All that count, the one that makes certificates first.
+    pub fn trusted(&self) -> impl Iterator<Item = &RootPair> {
+        let successor = self.successor.as_ref().map(|successor| &successor.root);
+        successor.into_iter().chain([&self.current])
+    }
+
+    /// Their certificates as one text: what nodes trust.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        let texts = self.trusted().map(|root| root.certificate.as_str());
+        texts.collect()
+    }
+}
+
+/// What must stay between managers: join secrets, gossip keys, root keys and the key that unlocks
 /// managers. Never logged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Secrets {
@@ -20,6 +87,9 @@ pub struct Secrets {
     /// Where their rotation is.
     #[serde(default)]
     pub gossip_ring: RingState,
+    /// Who vouches for nodes.
+    #[serde(default)]
+    pub roots: Roots,
     /// What managers lock their disks with; nothing where they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock_key: Option<UnlockKey>,

@@ -22,6 +22,10 @@ pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
 /// restarted, or a cable that is pulled and put back, must not move everything.
 pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 
+/// A node that is down keeps the end of a rotation of the root up for so long: a machine that starts
+/// again is no reason to join anew.
+pub const ROTATION_PATIENCE_MS: u64 = 120_000;
+
 /// What waits in a state, and since when. Made anew with each start: the clock of the process it
 /// belongs to is all it knows.
 #[derive(Debug, Default)]
@@ -93,7 +97,20 @@ impl Waits {
                 Duration::from_millis(secrets.ring_wait_ms()),
             )
         });
-        self.next_of_tasks(state).into_iter().chain(ring).min()
+        let tasks = self.next_of_tasks(state);
+        let rotation = self.next_of_rotation(state);
+        [tasks, ring, rotation].into_iter().flatten().min()
+    }
+
+    /// When a node that is down is waited for no longer; nothing of those that are not any more.
+    fn next_of_rotation(&self, state: &ClusterState) -> Option<Duration> {
+        let patience = Duration::from_millis(ROTATION_PATIENCE_MS);
+        let down = state
+            .unrenewed()
+            .filter(|node| node.status.state == NodeState::Down);
+        let ids = down.map(|node| ObjectId::Node(node.id.clone()));
+        let waiting = ids.filter(|id| self.waited(id) < patience);
+        waiting.map(|id| self.over(&id, patience)).min()
     }
 
     /// The same of tasks alone.

@@ -6,9 +6,11 @@
 //! | POST /v1/swarm/init | [`SwarmInit`] | [`SwarmInitReply`] |
 //! | POST /v1/swarm/join | [`SwarmJoin`] | [`SwarmJoinReply`] |
 //! | POST /v1/swarm/leave | [`SwarmLeave`] | [`SwarmLeft`] |
+//! | GET /v1/swarm | | [`SwarmDetail`] |
+//! | POST /v1/swarm/update | [`SwarmUpdate`] | [`SwarmDetail`] |
+//! | POST /v1/swarm/ca/rotate | [`CaRotate`] | [`SwarmDetail`] |
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |
-//! | POST /v1/swarm/update | [`SwarmUpdate`] | `{}` |
 //! | POST /v1/swarm/unlock | [`SwarmUnlock`] | `{}` |
 //! | GET /v1/swarm/unlock-key | | [`UnlockKeyReply`] |
 //! | POST /v1/swarm/unlock-key/rotate | | [`UnlockKeyReply`] |
@@ -66,13 +68,13 @@ pub use mesh::{
 pub use network::{
     AddressUsage, Connect, Connected, Disconnect, EndpointRow, NetworkDetail, PeerAdd,
 };
-pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated};
+pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated, TlsStatus};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
 pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
-    ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, SwarmInfo, SwarmInit,
-    SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply,
-    SwarmState, SwarmUnlock, SwarmUpdate, UnlockKeyReply,
+    CaRotate, ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, RootRotation, SwarmDetail,
+    SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TlsInfo, UnlockKeyReply,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

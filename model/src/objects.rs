@@ -19,7 +19,7 @@ mod task_spec;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::Cluster;
+pub use cluster::{CaConfig, Cluster, ClusterSpec, Dispatcher, Orchestration};
 pub use endpoint::{Attachment, Endpoint};
 pub use mac::{Mac, ParseMacError};
 pub use meta::{Meta, Version};

@@ -59,6 +59,28 @@ pub(crate) mod nanoseconds {
     }
 }
 
+/// A duration that may be absent.
+pub(crate) mod maybe_nanoseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let nanos = duration.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+        nanos.serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let nanos = Option::<u64>::deserialize(from)?;
+        Ok(nanos.map(Duration::from_nanos))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

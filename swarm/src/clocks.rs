@@ -41,6 +41,13 @@ pub(crate) fn certificate_trouble(remote: &str, error: &Error, now: SystemTime) 
                 local(moment(*time))
             )
         }
+        Error::InvalidCertificate(
+            why @ (CertificateError::UnknownIssuer | CertificateError::BadSignature),
+        ) => format!(
+            "the machine at {remote} does not prove to be a manager of this swarm: {why}; look \
+             whether the address is right. Where it is, the root certificate of the swarm was replaced \
+             while this node was away: leave the swarm (`weft swarm leave --force`) and join again"
+        ),
         Error::InvalidCertificate(why) => format!(
             "the machine at {remote} does not prove to be a manager of this swarm: {why}; look \
              whether the address is right"
@@ -53,7 +60,8 @@ pub(crate) fn certificate_trouble(remote: &str, error: &Error, now: SystemTime) 
             | AlertDescription::UnknownCA),
         ) => format!(
             "the manager at {remote} refuses the certificate of this node ({alert:?}), whose clock \
-             says {}; where the clocks of both agree, leave the swarm (`weft swarm leave --force`) \
+             says {}; where the clocks of both agree, the node belongs to another swarm, or was away \
+             while the root certificate was replaced: leave the swarm (`weft swarm leave --force`) \
              and join again",
             local(now)
         ),

@@ -13,6 +13,7 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 use weft_sys::state_file;
 use zeroize::Zeroizing;
 
+use crate::roots::{Roots, certificates};
 use crate::sealing::{KEY_FILE, KeyFile, KeyFileError, Sealer, SecretKey};
 
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
@@ -20,10 +21,8 @@ pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
 /// Organisational unit in the certificate of a worker.
 pub(crate) const WORKER_UNIT: &str = "swarm-worker";
 
-/// Root certificate, below the certificate directory.
+/// Root certificates that count, below the certificate directory.
 pub(crate) const ROOT_FILE: &str = "ca.crt";
-/// The root's key, on managers only.
-pub(crate) const ROOT_KEY_FILE: &str = "ca.key";
 /// The node's certificate and key.
 pub(crate) const NODE_FILE: &str = "node.pem";
 
@@ -149,11 +148,11 @@ pub(crate) fn validity_of(
 #[derive(Clone)]
 pub struct Identity {
     member: PeerIdentity,
-    root_pem: String,
-    /// Certificate and key in one text, so that a renewal replaces both at once.
+    /// Certificates and key in one text, so that a renewal replaces all at once.
     pem: Zeroizing<String>,
-    root: CertificateDer<'static>,
-    certificate: CertificateDer<'static>,
+    roots: Roots,
+    /// The node's own, then the one that made it, where that is signed by another root.
+    chain: Vec<CertificateDer<'static>>,
     sealing: Sealing,
 }
 
@@ -208,16 +207,35 @@ impl Identity {
 
     /// Whatever its key is.
     fn from_certificates(root_pem: String, pem: Zeroizing<String>) -> Result<Self, IdentityError> {
-        let root = certificate_from_pem("the root certificate", &root_pem)?;
-        let certificate = certificate_from_pem("the node certificate", &pem)?;
+        let roots = Roots::from_pem(root_pem).map_err(|e| damaged("the root certificate", e))?;
+        let chain = certificates(&pem).map_err(|e| damaged("the node certificate", e))?;
+        let certificate = chain
+            .first()
+            .ok_or_else(|| damaged("the node certificate", "it is missing"))?;
         Ok(Self {
-            member: PeerIdentity::from_certificate(&certificate)?,
-            root_pem,
+            member: PeerIdentity::from_certificate(certificate)?,
             pem,
-            root,
-            certificate,
+            roots,
+            chain,
             sealing: Sealing::None,
         })
+    }
+
+    /// The same node, which trusts other roots from now on.
+    ///
+    /// # Errors
+    /// The text is no list of root certificates.
+    pub(crate) fn with_roots(&self, root_pem: String) -> Result<Self, IdentityError> {
+        let roots = Roots::from_pem(root_pem).map_err(|e| damaged("the root certificate", e))?;
+        Ok(Self {
+            roots,
+            ..self.clone()
+        })
+    }
+
+    /// Whether the root that makes certificates now has made this node's.
+    pub(crate) fn is_of_first_root(&self) -> bool {
+        self.roots.made(&self.chain)
     }
 
     /// Of a manager that keeps its secrets sealed by this key: its files are, from the next time on
@@ -306,13 +324,14 @@ impl Identity {
         let opened = Sealer::new(key.clone()).open(SEALED_PLACE, &sealed);
         let opened = Zeroizing::new(opened.map_err(|e| damaged("the node key", e))?);
         let key_pem = std::str::from_utf8(&opened).map_err(|e| damaged("the node key", e))?;
-        let root_pem = self.root_pem.clone();
-        let this = Self::new(root_pem, &self.certificate_pem(), key_pem)?;
+        let root_pem = self.roots.pem().to_owned();
+        let this = Self::new(root_pem, &self.chain_pem(), key_pem)?;
         Ok(this.sealed_by(key))
     }
 
-    fn certificate_pem(&self) -> String {
-        encode_pem("CERTIFICATE", &self.certificate)
+    fn chain_pem(&self) -> String {
+        let texts = self.chain.iter().map(|der| encode_pem("CERTIFICATE", der));
+        texts.collect()
     }
 
     /// The text as it is written: where there is something to seal by, the key in it is sealed.
@@ -323,7 +342,7 @@ impl Identity {
         let key_pem = Zeroizing::new(encode_pem("PRIVATE KEY", self.key()?.secret_der()));
         let sealed = Sealer::new(key.clone()).close(SEALED_PLACE, key_pem.as_bytes());
         let sealed = encode_pem(SEALED_TAG, &sealed);
-        Ok(Zeroizing::new(self.certificate_pem() + &sealed))
+        Ok(Zeroizing::new(self.chain_pem() + &sealed))
     }
 
     fn read(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
@@ -354,7 +373,7 @@ impl Identity {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
         let text = self.text()?;
-        write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
+        write_private(&dir.join(ROOT_FILE), self.roots.pem().as_bytes())?;
         write_private(&dir.join(NODE_FILE), text.as_bytes())
     }
 
@@ -382,19 +401,19 @@ impl Identity {
         (self.member.not_before, self.member.not_after)
     }
 
-    pub(crate) fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     pub(crate) fn root_pem(&self) -> &str {
-        &self.root_pem
+        self.roots.pem()
     }
 
-    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
-    /// Certificate and key as they are on disk.
+    /// Certificates and key as they are on disk.
     #[cfg(test)]
     pub(crate) fn pem(&self) -> &str {
         &self.pem

@@ -15,6 +15,7 @@ use crate::leader_hint::named_leader;
 use crate::membership::Membership;
 use crate::proto::ca_client::CaClient;
 use crate::proto::{GetRootCaRequest, IssueCertificateRequest};
+use crate::roots::digest;
 use crate::tls::{CONNECT_TIMEOUT, connect, joiner_config, unverified_config, with_port};
 
 /// `weft swarm join`
@@ -30,14 +31,6 @@ pub struct JoinParams {
     pub listen: SocketAddr,
     /// Where the identity is kept.
     pub data_dir: PathBuf,
-}
-
-/// SHA-256 of a root certificate, as tokens pin it.
-pub(crate) fn digest(der: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
 }
 
 /// A new key, and a request to certify it. Only the public key of the request counts.
@@ -114,12 +107,15 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
     .into_inner()
     .root_pem;
     let root = certificate_from_pem("the root certificate of the manager", &root_pem)?;
-    if digest(&root) != token.ca_digest {
+    let found = digest(&root);
+    if found != token.ca_digest {
         return Err(CommandError::forbidden(format!(
-            "remote CA does not match fingerprint. Expected: {}. The token belongs to another \
-             swarm, or {remote} is not a manager of it; run `weft swarm join-token worker` on a \
-             manager and use what it prints.",
-            base36_bytes(&token.ca_digest, 50)
+            "remote CA does not match fingerprint. Expected: {}, got: {}. The token belongs to \
+             another swarm, or is from before the root certificate was rotated, or {remote} is not a \
+             manager of the swarm; run `weft swarm join-token worker` on a manager and use what it \
+             prints.",
+            base36_bytes(&token.ca_digest, 50),
+            base36_bytes(&found, 50)
         )));
     }
     let (key_pem, csr_pem) = request_certificate()?;

@@ -31,6 +31,7 @@ mod membership;
 mod orders;
 mod proto;
 mod raft;
+mod roots;
 mod sealing;
 mod session;
 mod tls;

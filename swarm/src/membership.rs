@@ -11,8 +11,8 @@ use weft_sys::state_file;
 
 use crate::assignment_file::{ASSIGNMENT_FILE, AssignmentFile, SHARED_FILE};
 use crate::identity::{
-    Identity, IdentityError, NODE_FILE, ROOT_FILE, ROOT_KEY_FILE, certificate_dir, damaged,
-    remove_file, write_private,
+    Identity, IdentityError, NODE_FILE, ROOT_FILE, certificate_dir, damaged, remove_file,
+    write_private,
 };
 use crate::sealing::KEY_FILE;
 use crate::tls::DEFAULT_MANAGER_PORT;
@@ -177,9 +177,9 @@ impl Membership {
         })
     }
 
-    /// Removes what only a manager has, of a node that is none any more: the log, the root's key, and the
-    /// key that seals both. That one first: without it the others are of no use, and a locked one that
-    /// stayed would lock the node should it be a manager again.
+    /// Removes what only a manager has, of a node that is none any more: the log, and the key that seals
+    /// it. That one first: without it the log is of no use, and a locked one that stayed would lock the
+    /// node should it be a manager again.
     ///
     /// # Errors
     /// The first file that cannot be removed; the others are tried all the same.
@@ -187,7 +187,6 @@ impl Membership {
         let certs = certificate_dir(data_dir);
         let files = [
             certs.join(KEY_FILE),
-            certs.join(ROOT_KEY_FILE),
             data_dir.join(STORE_FILE),
             data_dir.join(EARLIER_STORE_FILE),
         ];
@@ -208,7 +207,6 @@ impl Membership {
         let files = [
             certs.join(NODE_FILE),
             certs.join(ROOT_FILE),
-            certs.join(ROOT_KEY_FILE),
             certs.join(KEY_FILE),
             data_dir.join(FILE),
             data_dir.join(ASSIGNMENT_FILE),

@@ -166,6 +166,7 @@ pub(crate) mod tests {
             data_path_addr: addr,
             gossip_port: 7946,
             certified: 0,
+            certified_by: String::new(),
             ingress_ip: None,
         };
         Own {
@@ -198,6 +199,7 @@ pub(crate) mod tests {
             shared_json: shared.map(|shared| Bytes::from(json(shared))),
             own_json: own.map(json),
             shared_changes_json: changes.iter().map(|c| Bytes::from(json(c))).collect(),
+            roots_pem: None,
         }
     }
 

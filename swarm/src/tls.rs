@@ -55,8 +55,8 @@ fn with_http2(mut config: ClientConfig) -> Arc<ClientConfig> {
 /// For members: proves who we are, and that the other side is a manager of our cluster.
 pub(crate) fn member_config(identity: &Identity) -> Result<Arc<ClientConfig>, IdentityError> {
     let config = builder()?
-        .with_root_certificates(roots(identity.root())?)
-        .with_client_auth_cert(vec![identity.certificate().clone()], identity.key()?)
+        .with_root_certificates(identity.roots().store())
+        .with_client_auth_cert(identity.chain().to_vec(), identity.key()?)
         .map_err(|e| damaged("the node certificate", e))?;
     Ok(with_http2(config))
 }

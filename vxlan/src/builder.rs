@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use weft_wire::{Mac, Parts, PortId, Vni, mac_for_ip};
 
 use crate::claims::Claims;
-use crate::fdb::{Map, Owner, Place, Set};
+use crate::fdb::{Map, Owner, Place, Set, number};
 use crate::network::NetworkEntry;
 use crate::switch::Switch;
 
@@ -24,7 +24,7 @@ pub struct SwitchBuilder {
     /// What both say together.
     owners: Parts<(Vni, IpAddr), Owner>,
     /// True for one that may speak on every network.
-    vteps: Map<IpAddr, bool>,
+    vteps: Map<u128, bool>,
     peers: Set<(IpAddr, Vni)>,
     /// How many endpoints are behind a VTEP, and how many of them on a network.
     behind: Map<IpAddr, usize>,
@@ -70,7 +70,7 @@ impl SwitchBuilder {
         let ip = vtep.ip().to_canonical();
         *self.behind.entry(ip).or_default() += 1;
         *self.behind_on.entry((ip, vni)).or_default() += 1;
-        self.vteps.entry(ip).or_insert(false);
+        self.vteps.entry(number(ip)).or_insert(false);
         self.peers.insert((ip, vni));
         self.claim(vni, mac, ips, Place::Remote(vtep))
     }
@@ -87,8 +87,8 @@ impl SwitchBuilder {
         if was_last(&mut self.behind_on, &(ip, vni)) {
             self.peers.remove(&(ip, vni));
         }
-        if was_last(&mut self.behind, &ip) && self.vteps.get(&ip) == Some(&false) {
-            self.vteps.remove(&ip);
+        if was_last(&mut self.behind, &ip) && self.vteps.get(&number(ip)) == Some(&false) {
+            self.vteps.remove(&number(ip));
         }
         self.release(vni, mac, ips, Place::Remote(vtep))
     }
@@ -102,7 +102,7 @@ impl SwitchBuilder {
     /// Accepts datagrams of every network from a VTEP: that of a node, which may have endpoints that
     /// nobody has told of yet.
     pub fn vtep(&mut self, ip: IpAddr) -> &mut Self {
-        self.vteps.insert(ip.to_canonical(), true);
+        self.vteps.insert(number(ip), true);
         self
     }
 

@@ -9,7 +9,7 @@ use weft_wire::{
 };
 
 use crate::answer::Answer;
-use crate::fdb::{Map, Owner, Place, Set};
+use crate::fdb::{Map, Owner, Place, Set, number};
 use crate::network::NetworkEntry;
 
 /// Immutable tables of all networks on this node.
@@ -21,7 +21,7 @@ pub struct Switch {
     pub(crate) owners: Parts<(Vni, IpAddr), Owner>,
     /// Who may send here, and whether on every network: a node may, a static peer only where
     /// [`Switch::peers`] names it.
-    pub(crate) vteps: Map<IpAddr, bool>,
+    pub(crate) vteps: Map<u128, bool>,
     pub(crate) peers: Set<(IpAddr, Vni)>,
     /// Largest inner packet to a VTEP, where that is less than some network's MTU.
     pub(crate) narrow: Map<IpAddr, u16>,
@@ -211,13 +211,13 @@ impl Switch {
         outer_src: IpAddr,
         datagram: &[u8],
     ) -> Result<(Vni, Range<usize>), DropReason> {
-        let vtep = outer_src.to_canonical();
-        let everywhere = *self.vteps.get(&vtep).ok_or(DropReason::UnknownVtep)?;
+        let known = self.vteps.get(&number(outer_src));
+        let everywhere = *known.ok_or(DropReason::UnknownVtep)?;
         let vni = vxlan::parse(datagram)?;
         if !self.networks.contains_key(&vni) {
             return Err(DropReason::UnknownVni);
         }
-        if !everywhere && !self.peers.contains(&(vtep, vni)) {
+        if !everywhere && !self.peers.contains(&(outer_src.to_canonical(), vni)) {
             return Err(DropReason::OtherPeer);
         }
         if datagram.len() < vxlan::HEADER_LEN + ETHERNET_LEN {
@@ -229,7 +229,7 @@ impl Switch {
     /// Whether a VTEP is a node's, which may speak on every network.
     #[must_use]
     pub fn is_node(&self, vtep: IpAddr) -> bool {
-        self.vteps.get(&vtep.to_canonical()) == Some(&true)
+        self.vteps.get(&number(vtep)) == Some(&true)
     }
 
     /// A network.

@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery, Why,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -47,6 +48,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// lead.
 fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>> {
     Router::new()
+        .route("/v1/swarm", get(swarm::<S>))
+        .route("/v1/swarm/ca/rotate", post(rotate_ca::<S>))
         .route("/v1/swarm/token/{role}", get(join_token::<S>))
         .route(
             "/v1/swarm/token/{role}/rotate",
@@ -199,6 +202,28 @@ async fn swarm_leave<S: NodeService>(
         .map(Json)
 }
 
+async fn swarm<S: NodeService>(State(node): Node<S>) -> Reply<SwarmDetail> {
+    node.swarm().await.map(Json)
+}
+
+async fn swarm_update<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<SwarmUpdate>,
+) -> Reply<SwarmDetail> {
+    whole(async move { node.swarm_update(body).await })
+        .await
+        .map(Json)
+}
+
+async fn rotate_ca<S: NodeService>(
+    State(node): Node<S>,
+    Body(body): Body<CaRotate>,
+) -> Reply<SwarmDetail> {
+    whole(async move { node.rotate_ca(body).await })
+        .await
+        .map(Json)
+}
+
 async fn join_token<S: NodeService>(
     State(node): Node<S>,
     Params(text): Params<String>,
@@ -214,15 +239,6 @@ async fn rotate_join_token<S: NodeService>(
     whole(async move { node.rotate_join_token(role).await })
         .await
         .map(Json)
-}
-
-async fn swarm_update<S: NodeService>(
-    State(node): Node<S>,
-    Body(body): Body<SwarmUpdate>,
-) -> Reply<Empty> {
-    whole(async move { node.swarm_update(body).await })
-        .await
-        .map(|()| Json(Empty {}))
 }
 
 async fn swarm_unlock<S: NodeService>(

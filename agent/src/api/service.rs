@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery, Why,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -40,14 +41,20 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     /// POST /v1/swarm/leave
     fn swarm_leave(&self, body: SwarmLeave) -> impl Future<Output = Answer<SwarmLeft>> + Send;
 
+    /// GET /v1/swarm
+    fn swarm(&self) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+
+    /// POST /v1/swarm/update
+    fn swarm_update(&self, body: SwarmUpdate) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+
+    /// POST /v1/swarm/ca/rotate
+    fn rotate_ca(&self, body: CaRotate) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+
     /// GET /v1/swarm/token/{role}
     fn join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
 
     /// POST /v1/swarm/token/{role}/rotate
     fn rotate_join_token(&self, role: Role) -> impl Future<Output = Answer<JoinToken>> + Send;
-
-    /// POST /v1/swarm/update
-    fn swarm_update(&self, body: SwarmUpdate) -> impl Future<Output = Answer<()>> + Send;
 
     /// POST /v1/swarm/unlock
     fn swarm_unlock(&self, body: SwarmUnlock) -> impl Future<Output = Answer<()>> + Send;

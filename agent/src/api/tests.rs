@@ -43,12 +43,23 @@ async fn every_route_reaches_its_method() {
             200,
             "leave true",
         ),
+        ("GET", "/v1/swarm", &none, 503, "swarm"),
         (
             "POST",
             "/v1/swarm/update",
-            &json!({"AutoLockManagers": true}),
-            200,
-            "swarm update Some(true)",
+            &json!({
+                "AutoLockManagers": true, "TaskHistoryRetentionLimit": 2,
+                "HeartbeatPeriod": 5_000_000_000_u64,
+            }),
+            503,
+            "swarm update Some(true) Some(2) Some(5s)",
+        ),
+        (
+            "POST",
+            "/v1/swarm/ca/rotate",
+            &json!({"SigningCACert": "pem"}),
+            503,
+            "rotate Some(\"pem\")",
         ),
         (
             "POST",

@@ -25,6 +25,7 @@ pub(crate) fn node(id: NodeId, hostname: String, addr: IpAddr) -> Node {
         data_path_addr: addr,
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: None,
     }
 }

@@ -15,9 +15,14 @@ pub(super) fn of_member(handles: &Handles) -> SwarmInfo {
     let failure = handles.session.last_failure();
     let manager = handles.manager.get();
     let managers = managers(handles);
+    let known = manager.as_ref().and_then(|manager| manager.swarm().ok());
     SwarmInfo {
         cluster: ClusterInfo {
             id: identity.cluster_id().to_owned(),
+            root_rotation_in_progress: known
+                .as_ref()
+                .is_some_and(|swarm| swarm.root_rotation_in_progress),
+            spec: known.map(|swarm| swarm.cluster.spec),
         },
         node_id: handles.node_id.clone(),
         control_available: identity.role() == Role::Manager,

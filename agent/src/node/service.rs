@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
-    Why,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
@@ -111,20 +111,24 @@ impl NodeService for Node {
         self.slot.leave(body).await
     }
 
+    async fn swarm(&self) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.swarm()?)
+    }
+
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.update_swarm(&body).await?)
+    }
+
+    async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {
+        Ok(self.manager().await?.1.rotate_ca(&body).await?)
+    }
+
     async fn join_token(&self, role: Role) -> Answer<JoinToken> {
         Ok(self.manager().await?.1.join_token(role)?)
     }
 
     async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
         Ok(self.manager().await?.1.rotate_join_token(role).await?)
-    }
-
-    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<()> {
-        let (_, manager) = self.manager().await?;
-        if let Some(on) = body.autolock {
-            manager.set_autolock(on).await?;
-        }
-        Ok(())
     }
 
     async fn swarm_unlock(&self, body: SwarmUnlock) -> Answer<()> {

@@ -130,7 +130,11 @@ impl Command {
     #[must_use]
     pub(crate) fn shows_the_swarm(&self) -> bool {
         match self {
-            Self::Swarm(command) => matches!(command, SwarmCommand::Backup { .. }),
+            Self::Swarm(command) => match command {
+                SwarmCommand::Backup { .. } => true,
+                SwarmCommand::Ca(args) => !args.rotate,
+                _ => false,
+            },
             Self::Node(command) => matches!(
                 command,
                 NodeCommand::Ls { .. } | NodeCommand::Ps(_) | NodeCommand::Inspect(_)
@@ -170,7 +174,9 @@ pub(crate) enum SwarmCommand {
     Join(SwarmJoinArgs),
     /// Print the command that joins a node
     JoinToken(JoinTokenArgs),
-    /// Change how the swarm is
+    /// Print the root certificate of the swarm, or replace it
+    Ca(SwarmCaArgs),
+    /// Change settings of the swarm
     Update(SwarmUpdateArgs),
     /// Unlock the manager of this node: the key is asked for, or read from standard input
     Unlock,
@@ -235,22 +241,6 @@ pub(crate) struct SwarmInitArgs {
     pub(crate) autolock: bool,
 }
 
-/// `weft swarm update`
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(crate) struct SwarmUpdateArgs {
-    /// Lock what managers keep on disk: they wait for a key when they start again
-    #[arg(
-        long,
-        value_name = "true|false",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        action = clap::ArgAction::Set
-    )]
-    pub(crate) autolock: Option<bool>,
-}
-
 /// `weft swarm unlock-key`
 #[derive(Debug, Args)]
 pub(crate) struct UnlockKeyArgs {
@@ -310,6 +300,53 @@ pub(crate) struct JoinTokenArgs {
     pub(crate) rotate: bool,
     /// Role that the token gives
     pub(crate) role: RoleArg,
+}
+
+/// `weft swarm ca`
+#[derive(Debug, Args)]
+pub(crate) struct SwarmCaArgs {
+    /// Replace the root certificate: every node gets a new certificate, and join tokens are others
+    #[arg(long)]
+    pub(crate) rotate: bool,
+    /// Do not wait until it is replaced
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Life of node certificates (default 2160h)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) cert_expiry: Option<u64>,
+    /// File with the new root certificate (PEM); a new one is made without it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// File with the key of the new root certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_key: Option<PathBuf>,
+}
+
+/// `weft swarm update`
+#[derive(Debug, Args)]
+pub(crate) struct SwarmUpdateArgs {
+    /// Lock what managers keep on disk: they wait for a key when they start again
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) autolock: Option<bool>,
+    /// Life of node certificates, from the next ones on (default 2160h)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) cert_expiry: Option<u64>,
+    /// Time between two heartbeats of a node (default 1s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) dispatcher_heartbeat: Option<u64>,
+    /// Finished tasks that are remembered for each slot (default 5)
+    #[arg(long, value_name = "N")]
+    pub(crate) task_history_limit: Option<u32>,
 }
 
 /// Role on the command line.

@@ -18,6 +18,7 @@ mod node_pretty;
 mod paths;
 mod peer;
 mod ping;
+mod root;
 mod rows;
 mod service;
 mod swarm;

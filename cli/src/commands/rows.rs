@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
+use weft_model::api::{NodeRow, ServiceDetail, TaskRow, TlsStatus};
 use weft_model::objects::{
     Network, NodeState, PortSpec, PublishMode, Reachability, ServiceMode, TaskState,
 };
@@ -51,7 +51,11 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             "Availability": word(&row.node.spec.availability),
             "Role": word(&row.node.spec.role),
             "ManagerStatus": manager,
-            "TLSStatus": if row.node.certified == 0 { "Unknown" } else { "Ready" },
+            "TLSStatus": match row.tls {
+                TlsStatus::Unknown => "Unknown",
+                TlsStatus::Ready => "Ready",
+                TlsStatus::NeedsRotation => "Needs Rotation",
+            },
             "Labels": row.node.spec.labels,
             // Nobody waits to be accepted.
             "Membership": "Accepted",

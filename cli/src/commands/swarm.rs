@@ -4,13 +4,17 @@ mod backup;
 mod lock;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::bail;
 use weft_client::Client;
 use weft_model::api;
 use weft_model::objects::Role;
 
-use super::warn;
-use crate::args::{JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs};
+use super::{root, warn};
+use crate::args::{
+    JoinTokenArgs, RoleArg, SwarmCommand, SwarmInitArgs, SwarmJoinArgs, SwarmUpdateArgs,
+};
 use crate::output::Printer;
 
 pub(super) async fn run(
@@ -22,7 +26,8 @@ pub(super) async fn run(
         SwarmCommand::Init(args) => init(client, args, out).await?,
         SwarmCommand::Join(args) => join(client, args, out).await?,
         SwarmCommand::JoinToken(args) => join_token(client, &args, out).await?,
-        SwarmCommand::Update(args) => lock::update(client, &args, out).await?,
+        SwarmCommand::Ca(args) => root::run(client, &args, out).await?,
+        SwarmCommand::Update(args) => update(client, &args, out).await?,
         SwarmCommand::Unlock => lock::unlock(client).await?,
         SwarmCommand::UnlockKey(args) => lock::unlock_key(client, &args, out).await?,
         SwarmCommand::Backup { file, force } => backup::backup(client, &file, force, out).await?,
@@ -103,6 +108,28 @@ async fn join_token(
         out.line(&format!("Successfully rotated {role} join token.\n"))?;
     }
     out.line(&how_to_join(args.role, &reply.token, &reply.manager_addr))?;
+    Ok(())
+}
+
+async fn update(client: &Client, args: &SwarmUpdateArgs, out: &mut Printer) -> anyhow::Result<()> {
+    let request = api::SwarmUpdate {
+        autolock: args.autolock,
+        node_cert_expiry: args.cert_expiry.map(Duration::from_millis),
+        task_history_retention_limit: args.task_history_limit,
+        heartbeat_period: args.dispatcher_heartbeat.map(Duration::from_millis),
+    };
+    if request == api::SwarmUpdate::default() {
+        bail!(
+            "nothing to change: give --autolock, --cert-expiry, --dispatcher-heartbeat or \
+             --task-history-limit"
+        );
+    }
+    let locks = args.autolock == Some(true) && lock::key(client).await?.is_empty();
+    client.post_done("/v1/swarm/update", &request).await?;
+    out.line("Swarm updated.")?;
+    if locks {
+        out.line(&lock::how_to_unlock(&lock::key(client).await?))?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use weft_model::api::{
-    DropCount, Drops, NodeRow, PortDrops, ServiceDetail, ServiceStatus, TaskRow,
+    DropCount, Drops, NodeRow, PortDrops, ServiceDetail, ServiceStatus, TaskRow, TlsStatus,
 };
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::*;
@@ -39,10 +39,12 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
             data_path_addr: "10.77.0.1".parse().unwrap(),
             gossip_port: 7946,
             certified: 0,
+            certified_by: String::new(),
             ingress_ip: None,
         },
         is_self: role == Role::Manager,
         gossip: None,
+        tls: TlsStatus::Ready,
         cloned: None,
     }
 }

@@ -23,7 +23,6 @@ fn turning_autolock_on_prints_the_key_once() {
         get("GET /v1/swarm/unlock-key", key(KEY)),
         get("GET /v1/swarm/unlock-key", key(KEY)),
         exchange("POST /v1/swarm/update", on, 200, json!({})),
-        get("GET /v1/swarm/unlock-key", key(KEY)),
         exchange("POST /v1/swarm/update", off, 200, json!({})),
     ]);
     let (result, text) = node.run("swarm update --autolock");

@@ -216,6 +216,82 @@ To add a manager to this swarm, run the following command:
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
+fn swarm(digest: &str, rotates: bool, renewed: u32) -> Value {
+    json!({
+        "ID": "c", "Version": {"Index": 7},
+        "CreatedAt": "2026-01-02T03:04:05Z", "UpdatedAt": "2026-01-02T03:04:05Z",
+        "DefaultAddrPool": ["10.0.0.0/8"], "SubnetSize": 24, "DataPathPort": 4789,
+        "TLSInfo": {"TrustRoot": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+        "RootRotationInProgress": rotates,
+        "RootRotation": {
+            "DesiredRootDigest": digest, "Renewed": renewed, "Total": 2, "Away": [],
+        },
+    })
+}
+
+#[test]
+fn the_root_certificate_is_printed_and_replaced() {
+    let rotate = json!({
+        "SigningCACert": null, "SigningCAKey": null, "NodeCertExpiry": 7_200_000_000_000_u64,
+    });
+    let node = FakeNode::start(vec![
+        get("GET /v1/swarm", swarm("sha256:05da", false, 2)),
+        exchange(
+            "POST /v1/swarm/ca/rotate",
+            rotate,
+            200,
+            swarm("sha256:77", true, 0),
+        ),
+        get("GET /v1/swarm", swarm("sha256:77", true, 1)),
+        get("GET /v1/swarm", swarm("sha256:77", true, 1)),
+        get("GET /v1/swarm", swarm("sha256:77", false, 2)),
+        get("GET /v1/swarm", swarm("sha256:77", false, 2)),
+    ]);
+    let root = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let (result, text) = node.run("swarm ca");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, root);
+    let (result, text) = node.run("swarm ca --cert-expiry 2h");
+    let error = result.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`--cert-expiry` flag requires the `--rotate` flag to update the CA"
+    );
+    assert_eq!(text, "");
+    let (result, text) = node.run("swarm ca --rotate --cert-expiry 2h");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let progress = "\
+desired root digest: sha256:77
+rotated TLS certificates: 1/2 nodes
+rotated CA certificates: 0/2 nodes
+rotated TLS certificates: 2/2 nodes
+rotated CA certificates: 2/2 nodes
+";
+    assert_eq!(text, format!("{progress}{root}"));
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn settings_of_the_swarm_are_changed() {
+    let update = json!({
+        "TaskHistoryRetentionLimit": 3, "HeartbeatPeriod": 5_000_000_000_u64,
+    });
+    let node = FakeNode::start(vec![exchange(
+        "POST /v1/swarm/update",
+        update,
+        200,
+        swarm("sha256:05da", false, 2),
+    )]);
+    let (result, text) = node.run("swarm update");
+    let error = result.unwrap_err().to_string();
+    assert!(error.starts_with("nothing to change: give"), "{error}");
+    assert_eq!(text, "");
+    let (result, text) = node.run("swarm update --task-history-limit 3 --dispatcher-heartbeat 5s");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "Swarm updated.\n");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
 #[test]
 fn a_refusal_is_told_in_the_nodes_words() {
     let message = "port '8000' is already in use by service 'web' (abc) as an ingress port";

@@ -1,6 +1,7 @@
 //! What people and nodes may ask for. Every command reads a state and returns changes, or says
 //! why not and changes nothing.
 
+mod authority;
 mod autolock;
 mod endpoint;
 mod network;
@@ -11,6 +12,7 @@ mod service;
 mod swarm;
 mod task;
 
+pub use authority::rotate_root;
 pub use autolock::{rotate_unlock_key, set_autolock};
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
@@ -23,5 +25,7 @@ pub use restore::restore;
 pub use service::{
     MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,
 };
-pub use swarm::{DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token};
+pub use swarm::{
+    DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token, update_swarm,
+};
 pub use task::update_task_status;

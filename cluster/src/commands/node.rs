@@ -180,6 +180,7 @@ pub(super) fn build_node(
         data_path_addr: description.data_path_addr,
         gossip_port: 0,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip,
     };
     describe(&mut node, description);
@@ -251,7 +252,8 @@ pub fn update_node(
 }
 
 /// Records that a node opened a session with a certificate that counts from `since` on, in Unix
-/// milliseconds; no change when it is not the newest.
+/// milliseconds, which the root certificate `root` made (its digest). Of the time the newest stays; the
+/// root is that of this very session.
 ///
 /// # Errors
 /// The node is not a member (any more).
@@ -261,11 +263,13 @@ pub fn note_certificate(
     entropy: &mut Entropy,
     id: &NodeId,
     since: u64,
+    root: &str,
 ) -> Result<Vec<Change>, CommandError> {
     let mut node = member(state, id)?.clone();
     let mut draft = Draft::new(state, now, entropy);
-    if since > node.certified {
-        node.certified = since;
+    if since > node.certified || node.certified_by != root {
+        node.certified = node.certified.max(since);
+        root.clone_into(&mut node.certified_by);
         draft.put(node);
     }
     Ok(draft.into_changes())

@@ -1,14 +1,15 @@
 //! Birth of a cluster, and its join secrets.
 
 use ipnet::IpNet;
+use weft_model::api::SwarmUpdate;
 use weft_model::id::NodeId;
-use weft_model::objects::{Cluster, Meta, NetworkSpec, Node, Role};
+use weft_model::objects::{Cluster, ClusterSpec, Meta, NetworkSpec, Node, Role};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::keys::first_ring;
 use super::super::routes::HostRoute;
-use super::super::secrets::Secrets;
+use super::super::secrets::{RootPair, Roots, Secrets};
 use super::super::state::ClusterState;
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::super::unlock_key::UnlockKey;
@@ -37,6 +38,8 @@ pub struct InitCluster {
     pub reserved: Vec<HostRoute>,
     /// Managers lock what they keep on disk.
     pub autolock: bool,
+    /// Vouches for nodes.
+    pub root: RootPair,
 }
 
 /// Makes the cluster, its `ingress` network, its secrets and its first node.
@@ -100,6 +103,7 @@ pub fn init_cluster(
     draft.put(Cluster {
         id: cmd.cluster_id,
         meta: Meta::default(),
+        spec: ClusterSpec::default(),
         default_address_pools: pools.iter().map(IpNet::trunc).collect(),
         subnet_prefix_len: prefix_len,
         data_path_port,
@@ -110,6 +114,11 @@ pub fn init_cluster(
         manager: draft.entropy.bytes(),
         gossip_keys,
         gossip_ring,
+        roots: Roots {
+            current: cmd.root,
+            successor: None,
+            generation: 1,
+        },
         unlock_key: cmd
             .autolock
             .then(|| UnlockKey::from_bytes(draft.entropy.bytes())),
@@ -154,6 +163,65 @@ pub fn rotate_token(
     }
     draft.put(secrets.clone());
     Ok(draft.plan(secrets))
+}
+
+/// Shortest life of a node certificate (Swarm's choice), in milliseconds.
+const MIN_CERT_EXPIRY_MS: u64 = 60 * 60 * 1000;
+/// Longest one: a root lives twenty years.
+const MAX_CERT_EXPIRY_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+/// Shortest and longest time between two heartbeats, in milliseconds.
+const HEARTBEATS_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+
+/// Changes settings; what is absent stays. The life of a certificate counts for those that are made
+/// from now on.
+///
+/// # Errors
+/// There is no cluster, nothing is to be changed, or a value is out of its bounds.
+pub fn update_swarm(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    update: &SwarmUpdate,
+) -> Result<Planned<Cluster>, CommandError> {
+    let mut cluster = state
+        .cluster
+        .clone()
+        .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
+    let before = cluster.spec.clone();
+    let spec = &mut cluster.spec;
+    if let Some(expiry) = update.node_cert_expiry {
+        let ms = expiry.as_millis();
+        if ms < u128::from(MIN_CERT_EXPIRY_MS) {
+            return Err(CommandError::bad(
+                "minimum certificate expiry time is: 1h0m0s; give --cert-expiry that or more",
+            ));
+        }
+        if ms > u128::from(MAX_CERT_EXPIRY_MS) {
+            return Err(CommandError::bad(
+                "maximum certificate expiry time is: 87600h0m0s (ten years); give --cert-expiry that \
+                 or less",
+            ));
+        }
+        spec.ca_config.node_cert_expiry = expiry;
+    }
+    if let Some(limit) = update.task_history_retention_limit {
+        spec.orchestration.task_history_retention_limit = limit;
+    }
+    if let Some(period) = update.heartbeat_period {
+        let ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        if !HEARTBEATS_MS.contains(&ms) {
+            return Err(CommandError::bad(
+                "the heartbeat period is not in the valid range (100ms-1m): give another \
+                 --dispatcher-heartbeat",
+            ));
+        }
+        spec.dispatcher.heartbeat_period = period;
+    }
+    let mut draft = Draft::new(state, now, entropy);
+    if cluster.spec != before {
+        draft.put(cluster.clone());
+    }
+    Ok(draft.plan(cluster))
 }
 
 /// The role that a join secret gives. `equal` compares in constant time; both secrets are always

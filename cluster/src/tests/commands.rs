@@ -346,6 +346,7 @@ fn init_refuses_what_cannot_work() {
             data_path_port: port,
             autolock: false,
             reserved: Vec::new(),
+            root: RootPair::default(),
         };
         init_cluster(
             &ClusterState::default(),

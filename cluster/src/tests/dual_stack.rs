@@ -17,6 +17,7 @@ fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
         reserved: ["fd00::/9", "fd80::/9"]
             .map(|dest| HostRoute::connected(dest.parse().unwrap(), "dev wg0"))
             .to_vec(),
+        root: root(1),
     };
     let mut entropy = Entropy::from_seed([7; 32]);
     let mut state = ClusterState::default();

@@ -69,7 +69,7 @@ fn what_a_node_becomes_is_told_in_dockers_words() {
     );
     let certified = of(&mut world, |world| {
         world
-            .change(|s, now, e| note_certificate(s, now, e, &node(2), 7))
+            .change(|s, now, e| note_certificate(s, now, e, &node(2), 7, "root"))
             .unwrap();
     });
     assert_eq!(told(&certified), [""; 0], "a certificate is no news");

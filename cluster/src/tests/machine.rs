@@ -77,6 +77,7 @@ fn log(seed: u8) -> Log {
         data_path_port: None,
         autolock: false,
         reserved: Vec::new(),
+        root: RootPair::default(),
     };
     let planned = init_cluster(&log.state, 1000, e, init).unwrap();
     log.take(0, planned.changes);

@@ -16,6 +16,7 @@ mod orders;
 mod placement;
 mod publish;
 mod roles;
+mod roots;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -23,12 +24,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_model::api::NodeUpdate;
+use weft_model::api::{NodeUpdate, SwarmUpdate};
 use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, Node, NodeState,
-    PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
+    Availability, Cluster, ClusterSpec, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec,
+    Node, NodeState, PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
+    TaskStatus,
 };
 
 use super::*;
@@ -69,6 +71,15 @@ pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignmen
         shared: Arc::new(book.shared()?),
         own: Arc::new(book.own(node)?),
     })
+}
+
+/// A root certificate by its number; nobody here reads it.
+pub(super) fn root(n: u8) -> RootPair {
+    RootPair {
+        certificate: format!("certificate {n}\n"),
+        key: format!("key {n}\n"),
+        digest: format!("root{n}"),
+    }
 }
 
 pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
@@ -151,6 +162,7 @@ impl World {
             data_path_port: None,
             autolock: false,
             reserved: Vec::new(),
+            root: root(1),
         };
         world
             .run(|s, now, e| init_cluster(s, now, e, init))

@@ -286,6 +286,9 @@ fn restart_conditions() {
     }
 }
 
+/// Until somebody sets another one.
+const TASK_HISTORY: usize = 5;
+
 #[test]
 fn history_is_bounded() {
     let mut world = World::new(1);
@@ -297,6 +300,16 @@ fn history_is_bounded() {
         world.advance(5000);
     }
     assert_eq!(world.state.tasks.len(), TASK_HISTORY + 1);
+    for (limit, expected) in [(2, 3), (0, 1)] {
+        let update = SwarmUpdate {
+            task_history_retention_limit: Some(limit),
+            ..SwarmUpdate::default()
+        };
+        world
+            .run(|s, now, e| update_swarm(s, now, e, &update))
+            .unwrap();
+        assert_eq!(world.state.tasks.len(), expected, "at once");
+    }
 }
 
 /// `--restart-delay 0s` and a program that ends at once.

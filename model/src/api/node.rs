@@ -21,9 +21,25 @@ pub struct NodeRow {
     /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gossip: Option<NodeSight>,
+    /// Whether its certificate is of the root that makes them now.
+    #[serde(default, rename = "TLSStatus")]
+    pub tls: TlsStatus,
     /// A second machine has shown the node's identity in the last half minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<NodeClone>,
+}
+
+/// Whose certificate a node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsStatus {
+    /// It has not opened a session yet.
+    #[default]
+    Unknown,
+    /// Of the root that makes them now.
+    Ready,
+    /// Of one that is being replaced.
+    NeedsRotation,
 }
 
 /// Two machines with one identity: a data directory was copied.

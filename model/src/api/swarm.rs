@@ -1,12 +1,13 @@
 //! The node itself, and becoming part of a swarm.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
-use crate::objects::Role;
+use crate::objects::{Cluster, ClusterSpec, Role};
 
 /// What this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +85,17 @@ pub struct SwarmInfo {
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct ClusterInfo {
     /// Unique.
     #[serde(rename = "ID")]
     pub id: String,
+    /// Its settings; managers know them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<ClusterSpec>,
+    /// Whether its root certificate is being replaced; managers know it.
+    #[serde(default)]
+    pub root_rotation_in_progress: bool,
 }
 
 /// A manager that a node knows.
@@ -146,15 +154,6 @@ pub struct SwarmInitReply {
     /// `SWMKEY-1-…`, where managers are locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock_key: Option<String>,
-}
-
-/// `weft swarm update`: what is left out stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct SwarmUpdate {
-    /// Whether managers lock what they keep on disk.
-    #[serde(default, rename = "AutoLockManagers")]
-    pub autolock: Option<bool>,
 }
 
 /// `weft swarm unlock-key`
@@ -270,4 +269,89 @@ pub struct JoinToken {
     pub token: String,
     /// `host:port` to join at.
     pub manager_addr: String,
+}
+
+/// A cluster as its managers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SwarmDetail {
+    /// Settings.
+    #[serde(flatten)]
+    pub cluster: Cluster,
+    /// Who vouches for nodes.
+    #[serde(rename = "TLSInfo")]
+    pub tls_info: TlsInfo,
+    /// Whether another root certificate is taking its place.
+    pub root_rotation_in_progress: bool,
+    /// How far that is.
+    pub root_rotation: RootRotation,
+}
+
+/// Who vouches for nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TlsInfo {
+    /// The root certificate that join tokens pin, PEM.
+    pub trust_root: String,
+}
+
+/// How far nodes are on the way to certificates of the root that makes them now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RootRotation {
+    /// SHA-256 of that root certificate as `swarm ca` prints it in the end: `sha256:…`
+    pub desired_root_digest: String,
+    /// Nodes that have one.
+    pub renewed: u32,
+    /// These, and those that are waited for.
+    pub total: u32,
+    /// Host names of nodes that are down without one: they have to join again, if it ends before they
+    /// are back.
+    pub away: Vec<String>,
+}
+
+/// `weft swarm ca --rotate`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct CaRotate {
+    /// The new root certificate, PEM; a new one is made when absent.
+    #[serde(default, rename = "SigningCACert")]
+    pub signing_ca_cert: Option<String>,
+    /// Its key, PEM.
+    #[serde(default, rename = "SigningCAKey")]
+    pub signing_ca_key: Option<String>,
+    /// Life of node certificates from now on, written in nanoseconds; at least one hour. It stays when
+    /// absent.
+    #[serde(default, with = "crate::time::maybe_nanoseconds")]
+    pub node_cert_expiry: Option<Duration>,
+}
+
+/// `weft swarm update`: what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmUpdate {
+    /// Whether managers lock what they keep on disk.
+    #[serde(
+        default,
+        rename = "AutoLockManagers",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub autolock: Option<bool>,
+    /// Life of node certificates from the next ones on, written in nanoseconds; at least one hour.
+    #[serde(
+        default,
+        with = "crate::time::maybe_nanoseconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub node_cert_expiry: Option<Duration>,
+    /// Finished tasks that are remembered for each slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_history_retention_limit: Option<u32>,
+    /// Between two heartbeats of a node, written in nanoseconds; 100 ms to one minute.
+    #[serde(
+        default,
+        with = "crate::time::maybe_nanoseconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub heartbeat_period: Option<Duration>,
 }

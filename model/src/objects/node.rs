@@ -167,6 +167,10 @@ pub struct Node {
         skip_serializing_if = "is_zero"
     )]
     pub certified: u64,
+    /// Which root certificate made the one that the node opened its session with: SHA-256 of it, in
+    /// hexadecimal digits. Empty before the first session.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub certified_by: String,
     /// The node's own IPv4 address on the ingress network: source of mesh connections to replicas.
     /// Its IPv6 address is the [`Network::twin`].
     #[serde(rename = "IngressIP")]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{
     AddressUsage, EndpointRow, NetworkDetail, NodeRow, ServiceDetail, ServiceStatus, TaskRow,
+    TlsStatus,
 };
 use crate::assignment::change::SharedChange;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
@@ -129,6 +130,7 @@ fn node() -> Node {
         data_path_addr: "192.0.2.1".parse().unwrap(),
         gossip_port: 7946,
         certified: 0,
+        certified_by: String::new(),
         ingress_ip: Some("10.0.0.2".parse().unwrap()),
     }
 }
@@ -275,6 +277,7 @@ fn a_node_is_dockers() {
         node,
         is_self: true,
         gossip: None,
+        tls: TlsStatus::NeedsRotation,
         cloned: None,
     };
     assert_eq!(
@@ -300,6 +303,7 @@ fn a_node_is_dockers() {
             "Certified": "2026-01-02T03:04:05Z",
             "IngressIP": "10.0.0.2",
             "Self": true,
+            "TLSStatus": "needs-rotation",
         })
     );
 }
@@ -387,6 +391,7 @@ fn what_has_no_name_in_docker_has_one_in_its_manner() {
     let cluster = Cluster {
         id: "c".to_owned(),
         meta: meta(1),
+        spec: ClusterSpec::default(),
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_prefix_len: 24,
         data_path_port: 4789,
@@ -513,6 +518,7 @@ fn a_setting_beside_facts_is_refused_by_name_too() {
     let cluster = Cluster {
         id: "c".to_owned(),
         meta: meta(1),
+        spec: ClusterSpec::default(),
         default_address_pools: Vec::new(),
         subnet_prefix_len: 24,
         data_path_port: 4789,

@@ -76,7 +76,7 @@ fn a_task_is_not_its_node() {
     let data = cluster.lab().dir().join("node1/data");
     let socket = cluster.lab().socket("node1").expect("an agent").to_owned();
     assert!(
-        data.join("certs/ca.key").exists(),
+        data.join("certs/node.pem").exists(),
         "there is something to read"
     );
     let env = |name: &str, value: &std::path::Path| format!("{name}={}", value.display());
@@ -87,7 +87,7 @@ fn a_task_is_not_its_node() {
         &cluster,
         "keys",
         &["-e", &data_is, "-e", &socket_is, "-e", &program_is],
-        "ls -A $DATA /run/weft | grep -c .; cat $DATA/certs/ca.key 2>/dev/null || echo no key; \
+        "ls -A $DATA /run/weft | grep -c .; cat $DATA/certs/node.pem 2>/dev/null || echo no key; \
          $WEFT -H unix://$SOCKET swarm join-token -q manager 2>/dev/null || echo no token; \
          umount $DATA 2>/dev/null || echo stays",
     );

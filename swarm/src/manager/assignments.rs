@@ -20,11 +20,13 @@ struct Inner {
     shared: SharedFeed,
 }
 
-/// Versions of both halves that a session was sent last.
+/// What a session was sent last: versions of both halves and of the roots, and its period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     shared: Option<u64>,
     own: Option<u64>,
+    roots: Option<u64>,
+    heartbeat_ms: u32,
 }
 
 /// What a session has to be told.
@@ -55,6 +57,8 @@ impl Assignments {
         let now = Sent {
             shared: book.shared_version(),
             own: book.own_version(node),
+            roots: state.secrets.as_ref().map(|s| s.roots.generation),
+            heartbeat_ms,
         };
         if now.shared.is_none() || now.own.is_none() {
             return Ok(News::Removed);
@@ -69,6 +73,7 @@ impl Assignments {
             Some(own) => Some(encode(&own)?),
             None => None,
         };
+        let roots = state.secrets.as_ref().filter(|_| now.roots != sent.roots);
         *sent = now;
         Ok(News::Message(SessionMessage {
             schema: SCHEMA,
@@ -76,6 +81,7 @@ impl Assignments {
             shared_json: delta.full,
             own_json,
             shared_changes_json: delta.changes,
+            roots_pem: roots.map(|secrets| secrets.roots.bundle()),
         }))
     }
 }

@@ -1,40 +1,38 @@
-//! The cluster's certificate authority: one root, short-lived node certificates.
+//! The cluster's certificate authority: a root, short-lived node certificates.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    date_time_ymd,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
+use rustls::pki_types::CertificateDer;
+use weft_cluster::{ClusterState, CommandError, RootPair, Roots};
 use weft_model::id::NodeId;
-use weft_model::objects::Role;
+use weft_model::objects::{CaConfig, Role};
 use zeroize::Zeroizing;
 
+use super::new_root::set_validity;
 use crate::identity::{
-    Identity, IdentityError, MANAGER_UNIT, ROOT_FILE, ROOT_KEY_FILE, WORKER_UNIT, certificate_dir,
-    certificate_from_pem, create_private_dir, damaged, validity_of, write_private,
+    Identity, IdentityError, MANAGER_UNIT, WORKER_UNIT, certificate_from_pem, damaged, validity_of,
 };
-use crate::join::digest;
-use crate::sealing::{Sealer, SecretKey};
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
-/// Life of a node certificate (Swarm's default).
-pub(super) const NODE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Clocks of nodes may be this far behind.
-const BACKDATE: Duration = Duration::from_secs(60 * 60);
-
-/// Place of the root key, sealed.
-const KEY_PLACE: &[u8] = b"weft root key";
+use crate::roots::{Roots as Trusted, digest};
 
 /// Signs node certificates. `Debug` leaves the key out.
 pub(super) struct Authority {
+    /// Of the roots that it is made of.
+    generation: u64,
+    /// Of node certificates.
+    life: Duration,
+    /// All roots that count, the signer first.
+    trusted: Trusted,
+    /// What joiners pin.
     root_pem: String,
-    key_pem: Zeroizing<String>,
-    issuer: Issuer<'static, KeyPair>,
     digest: [u8; 32],
+    issuer: Issuer<'static, KeyPair>,
+    /// Goes with each certificate while joiners pin another root than the signer.
+    cross_signed: Option<String>,
     validity: (SystemTime, SystemTime),
 }
 
@@ -44,70 +42,44 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// Sets the validity of a certificate that counts from `now`, a little backdated.
-fn set_validity(params: &mut CertificateParams, now: SystemTime, life: Duration) {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or(DAY);
-    let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + now.saturating_sub(BACKDATE);
-    params.not_after = epoch + now + life;
-}
-
 impl Authority {
-    /// A new root: ECDSA P-256, 20 years.
-    pub(super) fn generate(now: SystemTime) -> Result<Self, IdentityError> {
-        let fail = |e: rcgen::Error| damaged("the new root certificate", e);
-        let key = KeyPair::generate().map_err(fail)?;
-        let mut params = CertificateParams::default();
-        let mut name = DistinguishedName::new();
-        name.push(DnType::CommonName, "swarm-ca");
-        params.distinguished_name = name;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, now, ROOT_LIFE);
-        let root_pem = params.self_signed(&key).map_err(fail)?.pem();
-        Self::new(root_pem, Zeroizing::new(key.serialize_pem()))
+    /// Of a new cluster.
+    pub(super) fn first(root: RootPair) -> Result<Self, IdentityError> {
+        let roots = Roots {
+            current: root,
+            successor: None,
+            generation: 1,
+        };
+        Self::of(&roots, CaConfig::EXPIRY)
     }
 
-    /// A root certificate and its key.
-    pub(super) fn new(root_pem: String, key_pem: Zeroizing<String>) -> Result<Self, IdentityError> {
-        let root = certificate_from_pem("the root certificate", &root_pem)?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|e| damaged("the root key", e))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&root, key).map_err(|e| damaged("the root certificate", e))?;
+    /// Makes certificates that live so long, at most as long as the root.
+    fn of(roots: &Roots, life: Duration) -> Result<Self, IdentityError> {
+        const WHAT: &str = "the root certificate";
+        let signer = roots.signer();
+        let certificate = certificate_from_pem(WHAT, &signer.certificate)?;
+        let current = certificate_from_pem(WHAT, &roots.current.certificate)?;
+        let key = KeyPair::from_pem(&signer.key).map_err(|e| damaged("the root key", e))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| damaged(WHAT, e))?;
+        let successor = roots.successor.as_ref();
         Ok(Self {
-            digest: digest(&root),
-            validity: validity_of("the root certificate", &root)?,
-            root_pem,
-            key_pem,
+            generation: roots.generation,
+            life,
+            trusted: Trusted::from_pem(roots.bundle()).map_err(|e| damaged(WHAT, e))?,
+            root_pem: roots.current.certificate.clone(),
+            digest: digest(&current),
             issuer,
+            cross_signed: successor.map(|successor| successor.cross_signed.clone()),
+            validity: (
+                validity_of(WHAT, &current)?.0,
+                validity_of(WHAT, &certificate)?.1,
+            ),
         })
     }
 
-    /// Reads the root of a manager's data directory, whose key is sealed by `seal`.
-    pub(super) fn load(data_dir: &Path, seal: &SecretKey) -> Result<Self, IdentityError> {
-        let read = |name: &str| {
-            let path = certificate_dir(data_dir).join(name);
-            std::fs::read(&path).map_err(|source| IdentityError::File {
-                action: "read",
-                path,
-                source,
-            })
-        };
-        let root = String::from_utf8(read(ROOT_FILE)?);
-        let root = root.map_err(|e| damaged("the root certificate", e))?;
-        let key = Sealer::new(seal.clone()).open(KEY_PLACE, &read(ROOT_KEY_FILE)?);
-        let key = String::from_utf8(key.map_err(|e| damaged("the root key", e))?);
-        let key = key.map_err(|e| damaged("the root key", e.utf8_error()))?;
-        Self::new(root, Zeroizing::new(key))
-    }
-
-    /// Writes the certificate, and the key sealed by `seal`, readable by the owner only.
-    pub(super) fn save(&self, data_dir: &Path, seal: &SecretKey) -> Result<(), IdentityError> {
-        let dir = certificate_dir(data_dir);
-        create_private_dir(&dir)?;
-        let sealed = Sealer::new(seal.clone()).close(KEY_PLACE, self.key_pem.as_bytes());
-        write_private(&dir.join(ROOT_FILE), self.root_pem.as_bytes())?;
-        write_private(&dir.join(ROOT_KEY_FILE), &sealed)
+    /// Changes with the roots.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The root certificate, for joiners.
@@ -115,14 +87,14 @@ impl Authority {
         &self.root_pem
     }
 
-    /// The root's key, for other managers.
-    pub(super) fn key_pem(&self) -> &str {
-        &self.key_pem
-    }
-
-    /// First and last moment at which the root certificate counts.
+    /// Since when certificates of this cluster count, and how long there can be new ones.
     pub(super) fn validity(&self) -> (SystemTime, SystemTime) {
         self.validity
+    }
+
+    /// Roots that count and vouch for a chain of certificates, by digest: first the one that made it.
+    pub(super) fn vouching(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
+        self.trusted.vouching(chain)
     }
 
     /// What join tokens pin.
@@ -155,7 +127,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(|e| damaged("the new key", e))?;
         let certificate = self.certify(&key, node, role, cluster, now)?;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        Identity::new(self.root_pem.clone(), &certificate, &key_pem)
+        Identity::new(self.trusted.pem().to_owned(), &certificate, &key_pem)
     }
 
     fn certify(
@@ -185,16 +157,62 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        set_validity(&mut params, now, NODE_LIFE);
-        Ok(params.signed_by(key, &self.issuer).map_err(fail)?.pem())
+        let until = (now + self.life).min(self.validity.1);
+        set_validity(&mut params, now, until);
+        let pem = params.signed_by(key, &self.issuer).map_err(fail)?.pem();
+        Ok(pem + self.cross_signed.as_deref().unwrap_or_default())
+    }
+}
+
+/// The authority of the state that was asked about last.
+#[derive(Debug, Default)]
+pub(super) struct HeldAuthority(Mutex<Option<Arc<Authority>>>);
+
+impl HeldAuthority {
+    /// That of a state.
+    ///
+    /// # Errors
+    /// The state has none, or a damaged one.
+    pub(super) fn of(&self, state: &ClusterState) -> Result<Arc<Authority>, CommandError> {
+        let (Some(secrets), Some(cluster)) = (&state.secrets, &state.cluster) else {
+            return Err(CommandError::unavailable(
+                "this manager does not have the state of the swarm yet; try again",
+            ));
+        };
+        let (roots, life) = (&secrets.roots, cluster.spec.ca_config.node_cert_expiry);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = &*held
+            && held.generation == roots.generation
+            && held.life == life
+        {
+            return Ok(Arc::clone(held));
+        }
+        let made = Arc::new(Authority::of(roots, life)?);
+        *held = Some(Arc::clone(&made));
+        Ok(made)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::new_root::{BACKDATE, cross_sign, generate};
     use super::*;
     use crate::identity::PeerIdentity;
     use crate::join::request_certificate;
+    use crate::roots::certificates;
+
+    impl Authority {
+        /// Of a root that nobody has seen before.
+        pub(in super::super) fn generate(now: SystemTime) -> Result<Self, IdentityError> {
+            Self::first(generate(now)?)
+        }
+
+        /// The same for another life of certificates.
+        pub(in super::super) fn lives(mut self, life: Duration) -> Self {
+            self.life = life;
+            self
+        }
+    }
 
     #[test]
     fn certificates_say_who_and_for_how_long() {
@@ -202,45 +220,57 @@ mod tests {
         let ca = Authority::generate(now).unwrap();
         let node = NodeId::from_entropy(7);
         let (_, csr) = request_certificate().unwrap();
-        let pem = ca.sign(&csr, &node, Role::Worker, "cluster", now).unwrap();
-        let member =
-            PeerIdentity::from_certificate(&certificate_from_pem("it", &pem).unwrap()).unwrap();
+        let sign = |ca: &Authority| {
+            let pem = ca.sign(&csr, &node, Role::Worker, "cluster", now).unwrap();
+            PeerIdentity::from_certificate(&certificate_from_pem("it", &pem).unwrap()).unwrap()
+        };
+        let member = sign(&ca);
         assert_eq!((&member.node, member.role), (&node, Role::Worker));
         assert_eq!(member.cluster, "cluster");
-        let life = member.not_after.duration_since(member.not_before).unwrap();
-        assert_eq!(life, NODE_LIFE + BACKDATE);
+        let life = |m: &PeerIdentity| m.not_after.duration_since(m.not_before).unwrap();
+        assert_eq!(life(&member), CaConfig::EXPIRY + BACKDATE);
         assert!(member.not_before < now);
+        let hour = Duration::from_secs(3600);
+        let ca = ca.lives(hour);
+        assert_eq!(life(&sign(&ca)), hour + BACKDATE);
+        // No certificate outlives the root.
+        let ca = ca.lives(hour * 24 * 365 * 30);
+        assert_eq!(sign(&ca).not_after, ca.validity().1);
+        assert!(
+            ca.sign("nonsense", &node, Role::Worker, "c", now).is_err(),
+            "no request"
+        );
     }
 
     #[test]
-    fn the_root_survives_a_restart_with_the_same_digest() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let ca = Authority::generate(SystemTime::now()).unwrap();
-        let seal = SecretKey::draw();
-        ca.save(dir.path(), &seal).unwrap();
-        let again = Authority::load(dir.path(), &seal).unwrap();
-        assert_eq!(again.digest(), ca.digest());
-        let error = Authority::load(dir.path(), &SecretKey::draw()).unwrap_err();
-        assert!(
-            error.to_string().contains("sealed with another key"),
-            "{error}"
-        );
-        let key = certificate_dir(dir.path()).join(ROOT_KEY_FILE);
-        let written = std::fs::read(&key).unwrap();
-        assert!(!written.windows(7).any(|part| part == b"PRIVATE"));
-        let mode = std::fs::metadata(key).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(
-            again
-                .sign(
-                    "nonsense",
-                    &NodeId::default(),
-                    Role::Worker,
-                    "c",
-                    SystemTime::now()
-                )
-                .is_err()
-        );
+    fn who_knows_one_of_two_roots_can_verify_certificates_of_both() {
+        let now = SystemTime::now();
+        let (first, second) = (generate(now).unwrap(), generate(now).unwrap());
+        let successor = weft_cluster::Successor {
+            cross_signed: cross_sign(&second, &first, now).unwrap(),
+            root: second.clone(),
+        };
+        let roots = Roots {
+            current: first.clone(),
+            successor: Some(successor),
+            generation: 2,
+        };
+        let ca = Authority::of(&roots, CaConfig::EXPIRY).unwrap();
+        let node = NodeId::from_entropy(7);
+        let (_, csr) = request_certificate().unwrap();
+        let pem = ca.sign(&csr, &node, Role::Worker, "c", now).unwrap();
+        let chain = certificates(&pem).unwrap();
+        assert_eq!(chain.len(), 2);
+        let trusts = |pem: &str| Trusted::from_pem(pem.to_owned()).unwrap();
+        let vouching = |pem: &str| trusts(pem).vouching(&chain);
+        assert_eq!(vouching(&first.certificate), [first.digest.clone()]);
+        assert_eq!(vouching(&second.certificate), [second.digest.clone()]);
+        let both = [second.digest.clone(), first.digest.clone()];
+        assert_eq!(vouching(&roots.bundle()), both);
+        assert!(trusts(&roots.bundle()).made(&chain));
+        assert!(!trusts(&first.certificate).made(&chain), "by its help only");
+        let other = generate(now).unwrap();
+        assert!(vouching(&other.certificate).is_empty());
+        assert_eq!(ca.digest(), Authority::first(first).unwrap().digest());
     }
 }

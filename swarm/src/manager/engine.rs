@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rand::RngExt as _;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use weft_cluster::{
     Change, ClusterState, CommandError, Entropy, Leadership, Planned, ProposeError,
@@ -12,7 +16,7 @@ use weft_model::id::NodeId;
 use weft_sys::clock::unix_ms;
 
 use super::assignments::Assignments;
-use super::ca::Authority;
+use super::ca::{Authority, HeldAuthority};
 use super::health::{Health, Timing};
 use super::lock::Lock;
 use super::sessions::Sessions;
@@ -34,7 +38,7 @@ pub(super) struct Engine {
     pub(super) raft: Arc<RaftStore>,
     /// Roles change one after the other.
     pub(super) roles: tokio::sync::Mutex<()>,
-    pub(super) authority: Authority,
+    pub(super) ca: HeldAuthority,
     /// The key of what this manager keeps on disk.
     pub(super) lock: Arc<Lock>,
     pub(super) timing: Timing,
@@ -47,6 +51,8 @@ pub(super) struct Engine {
     pub(super) sessions: Sessions,
     /// The newest certificate of the manager itself.
     pub(super) own: watch::Sender<Arc<Identity>>,
+    /// What it shows to who connects, and whom it lets in.
+    pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) door: Arc<Door>,
     pub(super) quiet: Lines,
@@ -91,6 +97,38 @@ pub(super) fn entropy() -> Entropy {
 impl Engine {
     pub(super) fn state(&self) -> Arc<ClusterState> {
         self.store.read()
+    }
+
+    /// Who certifies nodes.
+    ///
+    /// # Errors
+    /// This manager does not have the state yet, or a damaged one.
+    pub(super) fn authority(&self) -> Result<Arc<Authority>, CommandError> {
+        self.ca.of(&self.state())
+    }
+
+    /// Roots that count and vouch for a chain of certificates, by digest: first the one that made it.
+    pub(super) fn vouching(&self, chain: &[CertificateDer<'_>]) -> Vec<String> {
+        match self.authority() {
+            Ok(authority) => authority.vouching(chain),
+            // A manager that has just been made one knows what its node was told.
+            Err(_) => self.own.borrow().roots().vouching(chain),
+        }
+    }
+
+    /// Whether one of these root certificates counts (by digest); without a state nobody knows.
+    pub(super) fn counts(&self, roots: &[String]) -> bool {
+        let state = self.state();
+        let Some(secrets) = &state.secrets else {
+            return true;
+        };
+        let mut trusted = secrets.roots.trusted();
+        trusted.any(|root| roots.contains(&root.digest))
+    }
+
+    /// How often a node has to say that it lives.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.timing.by(&self.state()).heartbeat
     }
 
     /// The manager that decides at present, as far as this one knows.

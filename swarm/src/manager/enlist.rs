@@ -1,5 +1,5 @@
-//! How a node that was made a manager gets what the others have: the root's key, and a place in the
-//! log.
+//! How a node that was made a manager gets what the others have: a place in the log, and with it all
+//! else.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,13 +12,12 @@ use tonic::transport::Channel;
 use weft_cluster::{CommandError, UnlockKey};
 use zeroize::Zeroizing;
 
-use super::ca::Authority;
 use super::lock;
 use crate::convert::from_status;
-use crate::identity::{Identity, remove_file};
+use crate::identity::{Identity, IdentityError, remove_file};
 use crate::membership::STORE_FILE;
 use crate::proto::raft_client::RaftClient;
-use crate::proto::{EnlistRequest, RootKeyRequest};
+use crate::proto::{EnlistRequest, UnlockKeyRequest};
 use crate::raft::RaftStore;
 use crate::sealing::SecretKey;
 use crate::tls::{connect, member_config, with_port};
@@ -35,57 +34,48 @@ async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, Co
 
 /// What a manager tells a new one.
 struct Told {
-    root_key: Zeroizing<String>,
     /// What managers lock their disks with, where they do.
     unlock: Option<UnlockKey>,
     /// Version of the state that says so.
     version: u64,
 }
 
-async fn root_key(manager: &str, own: &Identity) -> Result<Told, CommandError> {
+async fn unlock_key(manager: &str, own: &Identity) -> Result<Told, CommandError> {
     let asked = client(manager, own)
         .await?
-        .root_key(RootKeyRequest {})
+        .unlock_key(UnlockKeyRequest {})
         .await;
     let answer = asked.map_err(|status| from_status(&status))?.into_inner();
     let unlock = Zeroizing::new(answer.unlock_key);
     let unlock = <[u8; 32]>::try_from(unlock.as_slice()).ok();
     Ok(Told {
-        root_key: Zeroizing::new(answer.key_pem),
         unlock: unlock.map(UnlockKey::from_bytes),
         version: answer.state_version,
     })
 }
 
-/// The authority of a data directory with the key that seals it, or that of the first manager that
-/// tells its key; then it is kept.
-pub(super) async fn authority(
+/// The key that seals what this manager keeps: that of an attempt before this one, or a new one, which
+/// is never on the disk in clear where managers are locked. That the leader knows.
+pub(super) async fn data_key(
     data_dir: &Path,
     managers: &[String],
     own: &Identity,
-) -> Result<(Authority, SecretKey), CommandError> {
-    if let Some(key) = lock::left_key(data_dir, own, None)?
-        && let Ok(authority) = Authority::load(data_dir, &key)
-    {
-        return Ok((authority, key));
+) -> Result<SecretKey, CommandError> {
+    if let Some(key) = lock::left_key(data_dir, own, None)? {
+        return Ok(key);
     }
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
-        match root_key(manager, own).await {
-            Ok(told) => return keep(data_dir, own, told),
+        match unlock_key(manager, own).await {
+            Ok(told) => return Ok(keep(data_dir, own, &told)?),
             Err(error) => refused = error,
         }
     }
     Err(refused)
 }
 
-/// Writes what a manager told, sealed.
-fn keep(
-    data_dir: &Path,
-    own: &Identity,
-    told: Told,
-) -> Result<(Authority, SecretKey), CommandError> {
-    let authority = Authority::new(own.root_pem().to_owned(), told.root_key)?;
+/// Writes the key as a manager told to.
+fn keep(data_dir: &Path, own: &Identity, told: &Told) -> Result<SecretKey, IdentityError> {
     let unlock = told.unlock.as_ref();
     let key = match lock::left_key(data_dir, own, unlock)? {
         Some(key) => key,
@@ -97,8 +87,7 @@ fn keep(
     };
     // While the log comes in, this manager sees states of before.
     lock::found(data_dir, told.version, &key, unlock)?;
-    authority.save(data_dir, &key)?;
-    Ok((authority, key))
+    Ok(key)
 }
 
 async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {

@@ -47,6 +47,8 @@ pub(super) struct Peer {
     pub(super) member: Option<Arc<PeerIdentity>>,
     /// The certificate has run out: all that it is good for is its renewal.
     pub(super) lapsed: bool,
+    /// Root certificates that vouch for it, by digest: first the one that made it.
+    pub(super) roots: Vec<String>,
 }
 
 pub(super) fn removed(node: &NodeId) -> Status {
@@ -93,7 +95,8 @@ pub(super) fn renewer(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, S
         let state = core.state();
         let node = state.nodes.get(&member.node);
         let node = node.ok_or_else(|| removed(&member.node))?;
-        may_be_renewed(&member, node, core.authority.validity(), SystemTime::now())?;
+        let authority = core.authority().map_err(to_status)?;
+        may_be_renewed(&member, node, authority.validity(), SystemTime::now())?;
     }
     Ok(member)
 }
@@ -118,6 +121,13 @@ fn certified(core: &Engine, peer: &Peer) -> Result<Arc<PeerIdentity>, Status> {
     if member.cluster != core.cluster {
         return Err(Status::permission_denied(format!(
             "Permission denied: node {} belongs to another swarm",
+            member.node
+        )));
+    }
+    if !core.counts(&peer.roots) {
+        return Err(Status::permission_denied(format!(
+            "Permission denied: the root that made the certificate of node {} was replaced, and does \
+             not count any more; run \"weft swarm leave --force\" there and join again",
             member.node
         )));
     }

@@ -13,7 +13,7 @@ use weft_cluster::{
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
-    ServiceUpdate, TaskRow,
+    ServiceUpdate, TaskRow, TlsStatus,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
@@ -113,7 +113,7 @@ impl Manager {
             .as_ref()
             .ok_or_else(|| CommandError::unavailable("This node is not part of a swarm"))?;
         let token = Token {
-            ca_digest: self.core.authority.digest(),
+            ca_digest: self.core.authority()?.digest(),
             secret: *secrets.join(role),
         };
         Ok(JoinToken {
@@ -198,6 +198,7 @@ impl Manager {
                 seen: sight.others.saturating_sub(sight.unseen),
                 unseen: sight.unseen_nodes.iter().map(name).collect(),
             }),
+            tls: tls_status(&state, &node),
             is_self: node.id == self.core.node,
             node,
         }
@@ -417,6 +418,17 @@ impl Manager {
         let state = self.state();
         let node = &state.find_node(reference)?.id;
         Ok(task_rows(&state, state.tasks_on(node)))
+    }
+}
+
+/// Whether the node's certificate is of the root that makes them now.
+fn tls_status(state: &ClusterState, node: &Node) -> TlsStatus {
+    let signer = state.secrets.as_ref();
+    let signer = signer.map(|secrets| &secrets.roots.signer().digest);
+    match signer {
+        _ if node.certified_by.is_empty() => TlsStatus::Unknown,
+        Some(signer) if *signer == node.certified_by => TlsStatus::Ready,
+        _ => TlsStatus::NeedsRotation,
     }
 }
 

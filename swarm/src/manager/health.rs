@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_cluster::ClusterState;
 use weft_model::id::NodeId;
-use weft_model::objects::NodeState;
+use weft_model::objects::{Dispatcher, NodeState};
 
 /// Periods of the session protocol.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,25 @@ impl Default for Timing {
             tick: Duration::from_millis(100),
             handshake: Duration::from_secs(5),
             stranger_life: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Timing {
+    /// With the period of heartbeats that a person has set, if one has, and patience by it.
+    pub(super) fn by(self, state: &ClusterState) -> Self {
+        let cluster = state.cluster.as_ref();
+        let period = cluster.map(|cluster| cluster.spec.dispatcher.heartbeat_period);
+        let Some(heartbeat) = period.filter(|period| *period != Dispatcher::HEARTBEAT) else {
+            return self;
+        };
+        let grace = heartbeat * 7 / 2;
+        Self {
+            heartbeat,
+            grace,
+            hinted_grace: heartbeat * 3 / 2,
+            first_grace: self.first_grace.max(grace),
+            ..self
         }
     }
 }
@@ -113,11 +132,12 @@ impl Health {
 
     /// Nodes that have been silent for too long, with the reason.
     pub(super) fn silent(&self, state: &ClusterState, now: Instant) -> Vec<(NodeId, &'static str)> {
+        let timing = self.timing.by(state);
         let mut inner = self.inner();
         // When this process itself stood still, silence says nothing about the nodes.
         let gap = now.saturating_duration_since(inner.looked);
         inner.looked = now;
-        if gap > self.timing.grace / 2 {
+        if gap > timing.grace / 2 {
             for heard in inner.heard.values_mut() {
                 heard.at += gap;
             }
@@ -131,13 +151,13 @@ impl Health {
             });
             let silence = now.saturating_duration_since(heard.at);
             let grace = match node.status.state {
-                NodeState::Ready => self.timing.grace,
-                NodeState::Unknown => self.timing.first_grace,
+                NodeState::Ready => timing.grace,
+                NodeState::Unknown => timing.first_grace,
                 NodeState::Down => continue,
             };
             if silence > grace {
                 silent.push((node.id.clone(), "heartbeat failure"));
-            } else if heard.hinted && silence > self.timing.hinted_grace {
+            } else if heard.hinted && silence > timing.hinted_grace {
                 silent.push((
                     node.id.clone(),
                     "gossip lost the node, and its heartbeat is overdue",
@@ -145,5 +165,43 @@ impl Health {
             }
         }
         silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_model::objects::{Cluster, ClusterSpec, Meta};
+
+    use super::*;
+
+    #[test]
+    fn patience_follows_the_period_that_a_person_sets() {
+        let with = |seconds| {
+            let mut state = ClusterState::default();
+            state.cluster = Some(Cluster {
+                id: "c".to_owned(),
+                meta: Meta::default(),
+                spec: ClusterSpec {
+                    dispatcher: Dispatcher {
+                        heartbeat_period: Duration::from_secs(seconds),
+                    },
+                    ..ClusterSpec::default()
+                },
+                default_address_pools: Vec::new(),
+                subnet_prefix_len: 24,
+                data_path_port: 4789,
+            });
+            Timing::default().by(&state)
+        };
+        let usual = with(1);
+        assert_eq!(usual.grace, Timing::default().grace);
+        let slow = with(10);
+        assert_eq!(slow.heartbeat, Duration::from_secs(10));
+        assert_eq!(slow.grace, Duration::from_secs(35));
+        assert_eq!(slow.first_grace, Duration::from_secs(35));
+        assert_eq!(slow.hinted_grace, Duration::from_secs(15));
+        assert_eq!(slow.tick, usual.tick);
     }
 }

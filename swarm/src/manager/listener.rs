@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -79,11 +80,8 @@ pub(super) fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
 /// TLS of a manager: a client certificate is optional here, and asked for by each service that
 /// needs one.
 pub(super) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, IdentityError> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(identity.root().clone())
-        .map_err(|e| damaged("the root certificate", e))?;
-    let valid = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    let roots = Arc::new(identity.roots().store());
+    let valid = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
         .build()
         .map_err(|e| damaged("the root certificate", e))?;
@@ -91,7 +89,7 @@ pub(super) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, Id
         .with_safe_default_protocol_versions()
         .map_err(|e| damaged("the TLS configuration", e))?
         .with_client_cert_verifier(Arc::new(LapsedToo(valid)))
-        .with_single_cert(vec![identity.certificate().clone()], identity.key()?)
+        .with_single_cert(identity.chain().to_vec(), identity.key()?)
         .map_err(|e| damaged("the manager's certificate", e))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
@@ -178,13 +176,14 @@ impl Guest {
             () = self.place.turned_out() => return,
         };
         let failed = match shaken {
-            Ok(Ok((stream, member))) => {
+            Ok(Ok((stream, member, chain))) => {
                 let now = SystemTime::now();
                 let lapsed = member.as_ref().is_some_and(|m| has_lapsed(m, now));
                 let peer = Peer {
                     addr,
                     member,
                     lapsed,
+                    roots: self.core.vouching(&chain),
                 };
                 return self.serve(stream, peer).await;
             }
@@ -254,6 +253,13 @@ async fn expired(until: Option<Instant>) {
     }
 }
 
+/// A connection, who is on the other side, and by which certificates.
+type Shaken = (
+    TlsStream<TcpStream>,
+    Option<Arc<PeerIdentity>>,
+    Vec<CertificateDer<'static>>,
+);
+
 /// HTTP/2 with what a connection may hold: a member's, or that of anybody else.
 fn http2(member: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
@@ -275,21 +281,16 @@ fn http2(member: bool) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn handshake(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<PeerIdentity>>)> {
+async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> std::io::Result<Shaken> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|c| c.first());
-    let member = certificate
+    let chain = stream.get_ref().1.peer_certificates();
+    let chain = chain.map_or_else(Vec::new, <[_]>::to_vec);
+    let member = chain
+        .first()
         .map(PeerIdentity::from_certificate)
         .transpose()
         .map_err(std::io::Error::other)?
         .map(Arc::new);
-    Ok((stream, member))
+    Ok((stream, member, chain))
 }

@@ -18,6 +18,7 @@ mod health;
 mod lapsed;
 mod listener;
 mod lock;
+mod new_root;
 mod own;
 mod planners;
 mod raft_rpc;
@@ -26,6 +27,7 @@ mod restore;
 mod roles;
 mod rpc;
 mod sessions;
+mod settings;
 mod shared_feed;
 mod store_file;
 mod vitals;
@@ -55,11 +57,12 @@ use weft_sys::clock::unix_ms;
 
 use self::api::ApiRpc;
 use self::bind::bind;
-use self::ca::Authority;
+use self::ca::{Authority, HeldAuthority};
 use self::engine::{Engine, Lines, entropy, stopped};
-use self::enlist::{authority, enlist};
+use self::enlist::{data_key, enlist};
 use self::events::EventLog;
 use self::health::Health;
+use self::listener::server_config;
 use self::lock::{Lock, keep_locked, key_of};
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
@@ -206,7 +209,7 @@ impl Manager {
             ..params.node.clone()
         };
         let made = Self::make(&config, params, node).await;
-        let (authority, store, own, membership) = match made {
+        let (store, own, membership) = match made {
             Ok(made) => made,
             Err(error) => {
                 Membership::forget(&config.data_dir)?;
@@ -216,7 +219,7 @@ impl Manager {
         let identity = Identity::clone(&own.borrow());
         let listener = (listener, local_addr, advertise);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         Ok((manager, identity, membership))
     }
 
@@ -224,11 +227,12 @@ impl Manager {
         config: &ManagerConfig,
         params: InitParams,
         node: NodeDescription,
-    ) -> Result<(Authority, Arc<RaftStore>, Own, Membership), CommandError> {
+    ) -> Result<(Arc<RaftStore>, Own, Membership), CommandError> {
         let now = SystemTime::now();
         let mut entropy = entropy();
         let cluster_id = base36(entropy.next_u128(), weft_model::id::ID_LEN);
         let node_id = NodeId::from_entropy(entropy.next_u128());
+        let root = new_root::generate(now)?;
         let command = InitCluster {
             cluster_id: cluster_id.clone(),
             node_id: node_id.clone(),
@@ -238,13 +242,13 @@ impl Manager {
             data_path_port: params.data_path_port,
             autolock: params.autolock,
             reserved: (config.routes)(),
+            root: root.clone(),
         };
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
         let key = SecretKey::draw();
         let unlock = lock::planned_key(&planned.changes);
         lock::found(&config.data_dir, 0, &key, unlock.as_ref())?;
-        let authority = Authority::generate(now)?;
-        authority.save(&config.data_dir, &key)?;
+        let authority = Authority::first(root)?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
         let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
         let member = Member {
@@ -261,7 +265,7 @@ impl Manager {
         };
         let identity = Arc::clone(&own.borrow());
         membership.save(&config.data_dir, &identity)?;
-        Ok((authority, store, own, membership))
+        Ok((store, own, membership))
     }
 
     /// Starts the manager of a data directory again. Every node counts as unknown until its
@@ -306,7 +310,6 @@ impl Manager {
         let listener = bind(&config).await?;
         check_store_file(&config.data_dir)?;
         let key = key_of(identity)?;
-        let authority = Authority::load(&config.data_dir, &key)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
         let store = open_store(&config.data_dir, key, start, &own).await?;
         let cluster = store.read().cluster.as_ref().map(|c| c.id.clone());
@@ -318,13 +321,13 @@ impl Manager {
             )));
         }
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await
     }
 
-    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the root's
-    /// key and the state from them, and is in their log when the leader has added it. Once more after
-    /// a restart that came too soon.
+    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the state
+    /// from them, the root's key in it, and is in their log when the leader has added it. Once more
+    /// after a restart that came too soon.
     ///
     /// # Errors
     /// No manager answers that knows it for one, the port is in use, the disk's.
@@ -334,7 +337,7 @@ impl Manager {
         managers: Vec<String>,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let (authority, key) = authority(&config.data_dir, &managers, identity).await?;
+        let key = data_key(&config.data_dir, &managers, identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
@@ -345,7 +348,7 @@ impl Manager {
         let store = open_store(&config.data_dir, key, start, &own).await?;
         let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
-        let manager = Self::serve(desired, store, config, listener, authority, own)?;
+        let manager = Self::serve(desired, store, config, listener, own)?;
         let mut stop = manager.core.stop.subscribe();
         manager.running().push(tokio::spawn(async move {
             tokio::select! {
@@ -361,6 +364,8 @@ impl Manager {
     async fn with_state(self) -> Result<Self, CommandError> {
         self.raft.wait_for_cluster(STATE_LIMIT).await;
         if self.state().cluster.is_some() {
+            // What it had may have run out.
+            certify_self(&self.core)?;
             return Ok(self);
         }
         self.stop().await;
@@ -376,18 +381,18 @@ impl Manager {
         raft: Arc<RaftStore>,
         config: ManagerConfig,
         (listener, local_addr, advertise): (TcpListener, SocketAddr, SocketAddr),
-        authority: Authority,
         own: Own,
     ) -> Result<Self, CommandError> {
         let identity = Arc::clone(&own.borrow());
         let lock = Arc::new(Lock::new(&config.data_dir, key_of(&identity)?));
+        let tls = Arc::new(ArcSwap::new(server_config(&identity)?));
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
             cluster: identity.cluster_id().to_owned(),
             store,
             raft: Arc::clone(&raft),
             roles: tokio::sync::Mutex::default(),
-            authority,
+            ca: HeldAuthority::default(),
             lock,
             timing: config.timing,
             health: Health::new(config.timing, Instant::now()),
@@ -395,11 +400,11 @@ impl Manager {
             assignments: assignments::Assignments::default(),
             sessions: Sessions::default(),
             own,
+            tls: Arc::clone(&tls),
             stop: watch::Sender::new(false),
             door: Door::new("manager", listener::limits()),
             quiet: Lines::default(),
         });
-        let tls = Arc::new(ArcSwap::new(certify_self(&core)?));
         let rpc = Rpc(Arc::clone(&core));
         let log = RaftServer::new(RaftRpc {
             core: Arc::clone(&core),
@@ -416,16 +421,11 @@ impl Manager {
             .add_service(api.max_decoding_message_size(MAX_API_CALL))
             .prepare();
         let tasks = vec![
-            tokio::spawn(listener::accept(
-                listener,
-                Arc::clone(&tls),
-                Arc::clone(&core),
-                routes,
-            )),
+            tokio::spawn(listener::accept(listener, tls, Arc::clone(&core), routes)),
             tokio::spawn(Arc::clone(&core).lead_loop()),
             tokio::spawn(Arc::clone(&relay).watch_leader()),
             tokio::spawn(Arc::clone(&events).fill(Arc::clone(&core))),
-            tokio::spawn(keep_certified(Arc::clone(&core), tls)),
+            tokio::spawn(keep_certified(Arc::clone(&core))),
             tokio::spawn(keep_locked(
                 Arc::clone(&core.lock),
                 core.store.subscribe(),

@@ -14,8 +14,8 @@ use super::gate::{Peer, removed};
 use crate::convert::{SCHEMA, decode, encode, to_status};
 use crate::proto::raft_server::Raft;
 use crate::proto::{
-    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, RootKeyRequest, RootKeyResponse,
-    SnapshotChunk,
+    EnlistRequest, EnlistResponse, RaftRequest, RaftResponse, SnapshotChunk, UnlockKeyRequest,
+    UnlockKeyResponse,
 };
 use crate::raft::{Member, Part, RaftStore, SnapshotOf, Unserved};
 
@@ -127,16 +127,15 @@ impl Raft for RaftRpc {
         respond(&self.raft.install(part).await?)
     }
 
-    async fn root_key(
+    async fn unlock_key(
         &self,
-        request: Request<RootKeyRequest>,
-    ) -> Result<Response<RootKeyResponse>, Status> {
+        request: Request<UnlockKeyRequest>,
+    ) -> Result<Response<UnlockKeyResponse>, Status> {
         let node = self.new_manager(&request)?;
-        tracing::info!(%node, "a new manager asked for the root's key");
+        tracing::info!(%node, "a new manager asked how it has to lock its disk");
         let state = self.core.state();
         let unlock = state.secrets.as_ref().and_then(|s| s.unlock_key.as_ref());
-        Ok(Response::new(RootKeyResponse {
-            key_pem: self.core.authority.key_pem().to_owned(),
+        Ok(Response::new(UnlockKeyResponse {
             unlock_key: unlock.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
             state_version: state.version,
         }))

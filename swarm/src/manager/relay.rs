@@ -16,6 +16,7 @@ use weft_model::id::NodeId;
 use super::api::{ApiCall, ApiReply};
 use super::engine::{Engine, stopped};
 use crate::convert::from_status;
+use crate::identity::Identity;
 use crate::leader_hint::is_not_led;
 use crate::proto::CallRequest;
 use crate::proto::api_client::ApiClient;
@@ -81,6 +82,15 @@ fn undecided(error: &CommandError) -> CommandError {
     ))
 }
 
+/// A connection to a leader.
+#[derive(Debug, Clone)]
+struct Line {
+    addr: SocketAddr,
+    /// What it was made with, and may not count for ever.
+    by: Arc<Identity>,
+    channel: Channel,
+}
+
 /// See the module.
 /// No two of its locks are held at once.
 #[derive(Debug)]
@@ -89,7 +99,7 @@ pub(super) struct Relay {
     /// Knows where managers reach each other.
     raft: Arc<RaftStore>,
     /// To the leader that was asked last.
-    line: Mutex<Option<(SocketAddr, Channel)>>,
+    line: Mutex<Option<Line>>,
     /// Since when no leader is known, while that is so.
     leaderless: Mutex<Option<Instant>>,
 }
@@ -104,7 +114,7 @@ impl Relay {
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Option<(SocketAddr, Channel)>> {
+    fn line(&self) -> MutexGuard<'_, Option<Line>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -231,11 +241,11 @@ impl Relay {
 
     /// The connection to a leader, made where there is none.
     async fn channel(&self, addr: SocketAddr) -> Result<Channel, CommandError> {
-        let known = self.line().clone().filter(|(known, _)| *known == addr);
-        if let Some((_, channel)) = known {
-            return Ok(channel);
-        }
         let identity = Arc::clone(&self.core.own.borrow());
+        let known = self.line().clone();
+        if let Some(line) = known.filter(|l| l.addr == addr && Arc::ptr_eq(&l.by, &identity)) {
+            return Ok(line.channel);
+        }
         let config = member_config(&identity)?;
         let remote = addr.to_string();
         let connected = timeout(DIAL, connect(&remote, config)).await;
@@ -245,14 +255,18 @@ impl Relay {
                 "the manager at {addr}, which leads, was not reached within {seconds} seconds"
             ))
         })??;
-        *self.line() = Some((addr, channel.clone()));
+        *self.line() = Some(Line {
+            addr,
+            by: identity,
+            channel: channel.clone(),
+        });
         Ok(channel)
     }
 
     /// The next call makes another connection, with the newest certificate.
     fn forget(&self, addr: SocketAddr) {
         let mut line = self.line();
-        if line.as_ref().is_some_and(|(known, _)| *known == addr) {
+        if line.as_ref().is_some_and(|line| line.addr == addr) {
             *line = None;
         }
     }

@@ -5,16 +5,16 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use weft_cluster::{CommandError, Entry, NodeDescription, Reply, UnlockKey, restore};
+use weft_cluster::{ClusterState, CommandError, Entry, NodeDescription, Reply, UnlockKey, restore};
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 use weft_sys::clock::unix_ms;
 
-use super::backup::{self, Backup};
 use super::bind::bind;
+use super::ca::HeldAuthority;
 use super::engine::entropy;
 use super::store_file::open_store;
-use super::{Manager, ManagerConfig, Own, lock};
+use super::{Manager, ManagerConfig, Own, backup, lock};
 use crate::desired_store::DesiredStore;
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
@@ -40,20 +40,19 @@ impl std::fmt::Debug for RestoreParams {
 }
 
 impl Manager {
-    /// `weft swarm backup`: the state as this manager has it, with the root's key; sealed by the unlock
-    /// key, where there is one.
+    /// `weft swarm backup`: the state as this manager has it, in which the root's key is; sealed by the
+    /// unlock key, where there is one.
     ///
     /// # Errors
     /// This manager has no state yet.
     pub async fn backup(&self) -> Result<Vec<u8>, CommandError> {
-        let (core, state) = (Arc::clone(&self.core), self.state());
+        let state = self.state();
         if state.cluster.is_none() {
             return Err(CommandError::unavailable(
                 "this manager does not have the state of the swarm yet; try again",
             ));
         }
-        let written =
-            spawn_blocking(move || backup::encode(&core.cluster, &core.authority, &state));
+        let written = spawn_blocking(move || backup::encode(&state));
         written
             .await
             .map_err(|error| CommandError::unavailable(error.to_string()))
@@ -82,7 +81,7 @@ impl Manager {
             node,
         } = params;
         let read = spawn_blocking(move || backup::decode(&file, unlock_key.as_ref())).await;
-        let backup = read.map_err(|error| CommandError::unavailable(error.to_string()))??;
+        let state = read.map_err(|error| CommandError::unavailable(error.to_string()))??;
         let (listener, local_addr, advertise) = bind(&config).await?;
         let node = NodeDescription {
             manager_addr: Some(advertise),
@@ -90,7 +89,7 @@ impl Manager {
         };
         // What an earlier attempt left behind does not count.
         Membership::forget(&config.data_dir)?;
-        let laid = Self::lay_out(&config, &backup, node).await;
+        let laid = Self::lay_out(&config, state, node).await;
         let (store, own, membership) = match laid {
             Ok(laid) => laid,
             Err(error) => {
@@ -102,7 +101,7 @@ impl Manager {
         let listener = (listener, local_addr, advertise);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let data_dir = config.data_dir.clone();
-        let served = Self::serve(desired, store, config, listener, backup.authority, own);
+        let served = Self::serve(desired, store, config, listener, own);
         let manager = match served {
             Ok(manager) => manager,
             Err(error) => {
@@ -116,14 +115,13 @@ impl Manager {
     /// Writes all that a manager has on its disk; the identity, which makes it count, last.
     async fn lay_out(
         config: &ManagerConfig,
-        backup: &Backup,
+        mut state: ClusterState,
         node: NodeDescription,
     ) -> Result<(Arc<RaftStore>, Own, Membership), CommandError> {
         let data_dir = &config.data_dir;
         let mut entropy = entropy();
         let id = NodeId::from_entropy(entropy.next_u128());
-        let planned = restore(&backup.state, unix_ms(), &mut entropy, id.clone(), &node)?;
-        let mut state = backup.state.clone();
+        let planned = restore(&state, unix_ms(), &mut entropy, id.clone(), &node)?;
         let entry = Entry {
             base: state.version,
             changes: planned.changes,
@@ -134,11 +132,13 @@ impl Manager {
         let unlock = state.secrets.as_ref().and_then(|s| s.unlock_key.clone());
         let key = SecretKey::draw();
         lock::found(data_dir, state.version, &key, unlock.as_ref())?;
-        backup.authority.save(data_dir, &key)?;
         let now = SystemTime::now();
-        let identity = backup
-            .authority
-            .issue(&id, Role::Manager, &backup.cluster, now)?;
+        let cluster = state.cluster.as_ref();
+        let cluster = cluster
+            .map(|cluster| cluster.id.clone())
+            .unwrap_or_default();
+        let authority = HeldAuthority::default().of(&state)?;
+        let identity = authority.issue(&id, Role::Manager, &cluster, now)?;
         let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
         let member = Member {
             node: id,

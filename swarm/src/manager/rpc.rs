@@ -118,8 +118,9 @@ impl Ca for Rpc {
         &self,
         _request: Request<GetRootCaRequest>,
     ) -> Result<Response<GetRootCaResponse>, Status> {
+        let authority = self.0.authority().map_err(to_status)?;
         Ok(Response::new(GetRootCaResponse {
-            root_pem: self.0.authority.root_pem().to_owned(),
+            root_pem: authority.root_pem().to_owned(),
         }))
     }
 
@@ -152,9 +153,8 @@ impl Ca for Rpc {
         }
         let id = NodeId::from_entropy(super::engine::entropy().next_u128());
         // First the certificate: a request that cannot be signed must not leave a node behind.
-        let certificate_pem = self
-            .0
-            .authority
+        let authority = self.0.authority().map_err(to_status)?;
+        let certificate_pem = authority
             .sign(
                 &request.csr_pem,
                 &id,
@@ -184,9 +184,8 @@ impl Ca for Rpc {
             .get(&member.node)
             .ok_or_else(|| removed(&member.node))?;
         let role = self.0.role_to_certify(node)?;
-        let certificate_pem = self
-            .0
-            .authority
+        let authority = self.0.authority().map_err(to_status)?;
+        let certificate_pem = authority
             .sign(
                 &request.get_ref().csr_pem,
                 &node.id,
@@ -212,7 +211,6 @@ async fn stream_orders(
     let mut states = core.store.subscribe();
     let mut stop = core.stop.subscribe();
     let mut sent = Sent::default();
-    let heartbeat_ms = u32::try_from(core.timing.heartbeat.as_millis()).unwrap_or(u32::MAX);
     loop {
         let permit = tokio::select! {
             permit = out.reserve() => permit,
@@ -222,6 +220,8 @@ async fn stream_orders(
         // The channel holds one message: whoever reads slowly gets the newest orders, not all.
         let Ok(permit) = permit else { return };
         let state = Arc::clone(&states.borrow_and_update());
+        let heartbeat = core.timing.by(&state).heartbeat;
+        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         match core
             .assignments
             .news(&state, &node, &mut sent, heartbeat_ms)
@@ -257,6 +257,7 @@ impl Dispatcher for Rpc {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let member = self.member(&request)?;
         let addr = peer(&request)?.addr.ip();
+        let root = peer(&request)?.roots.first().cloned().unwrap_or_default();
         let request = request.into_inner();
         let description = description(request.schema, &request.node_json)?;
         // First: a manager that has just started takes nodes without a session for unknown.
@@ -265,7 +266,7 @@ impl Dispatcher for Rpc {
             let caller = Caller::new(request.life, addr, &homes);
             let now = Instant::now();
             let silence = self.0.health.silence(&member.node, now);
-            let period = self.0.timing.heartbeat;
+            let period = self.0.heartbeat();
             let sessions = &self.0.sessions;
             let opened = sessions.open(&member.node, caller, silence, period, now);
             opened.map_err(|twins| is_a_clone(&member.node, &description, twins))?
@@ -274,10 +275,11 @@ impl Dispatcher for Rpc {
             .change(|s, now, e| update_node(s, now, e, &member.node, &description))
             .await
             .map_err(to_status)?;
-        // From now on no older one of this node is renewed after its time.
+        // From now on no older one of this node is renewed after its time, and who waits for
+        // certificates of another root knows.
         let since = unix_millis(member.not_before);
         self.0
-            .change(|s, now, e| note_certificate(s, now, e, &member.node, since))
+            .change(|s, now, e| note_certificate(s, now, e, &member.node, since, &root))
             .await
             .map_err(to_status)?;
         self.0.health.heard(&member.node, Instant::now());

@@ -9,6 +9,7 @@ mod leadership;
 mod managers;
 mod members;
 mod roles;
+mod rotation;
 mod scale;
 mod versions;
 mod watching;
@@ -24,11 +25,10 @@ use tokio::time::timeout;
 use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
-    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec, Service,
-    ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
+    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
+    Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
 };
 
-use super::ca::NODE_LIFE;
 use super::own::is_fresh;
 use super::*;
 use crate::join::{JoinParams, join};
@@ -37,6 +37,8 @@ use crate::raft::{Dialer, Links, Setup, StoreError};
 use crate::session::{Farewell, Session, SessionConfig};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// Life of a node certificate, where nobody has set another one.
+const NODE_LIFE: Duration = CaConfig::EXPIRY;
 
 fn quick() -> Timing {
     Timing {
@@ -388,6 +390,10 @@ async fn wrong_and_rotated_tokens_are_refused() {
         .unwrap_err();
     let expected = format!("remote CA does not match fingerprint. Expected: {first}");
     assert!(error.message.starts_with(&expected), "{error}");
+    assert!(
+        error.message.contains(&format!(", got: {digest}.")),
+        "{error}"
+    );
 
     let rotated = manager.rotate_join_token(Role::Worker).await.unwrap();
     let error = attempt(good.token.clone()).await.unwrap_err();

@@ -146,6 +146,7 @@ pub(super) mod tests {
             data_path_addr: addr,
             gossip_port: 7946,
             certified: 0,
+            certified_by: String::new(),
             ingress_ip: None,
         };
         let mut state = ClusterState::default();

@@ -126,19 +126,23 @@ async fn dial(addr: SocketAddr, own: &Identity) -> Result<Channel, CommandError>
 /// Connects, and connects again whenever the connection broke; with the newest certificate.
 async fn keep(
     addr: SocketAddr,
-    own: watch::Receiver<Arc<Identity>>,
+    mut own: watch::Receiver<Arc<Identity>>,
     channel: watch::Sender<Option<Channel>>,
     broken: Arc<Notify>,
 ) {
     let mut pause = DIAL_MIN;
     loop {
-        let identity = Arc::clone(&own.borrow());
+        let identity = Arc::clone(&own.borrow_and_update());
         match dial(addr, &identity).await {
             Ok(new) => {
                 pause = DIAL_MIN;
                 let gone = broken.notified();
                 channel.send_replace(Some(new));
-                gone.await;
+                tokio::select! {
+                    () = gone => {}
+                    // What this one was made with may not count much longer.
+                    Ok(()) = own.changed() => continue,
+                }
                 channel.send_replace(None);
             }
             Err(error) => {

@@ -3,8 +3,7 @@
 //!
 //! ```text
 //! unlock key (SWMKEY-1-…) ──locks──► certs/data.key ──seals──► raft.redb
-//! of the swarm, in its state          of this manager           certs/ca.key
-//!                                                               the key in certs/node.pem
+//! of the swarm, in its state          of this manager           the key in certs/node.pem
 //! ```
 //!
 //! What a worker of the swarm has too stays readable: certificates, the membership, the last orders.

@@ -50,6 +50,9 @@ const SOON: usize = 10;
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a user's command waits for a session that is just being opened.
 const SESSION_WAIT: Duration = Duration::from_secs(2);
+/// What a manager may ask for.
+const BEAT_MIN: Duration = Duration::from_millis(20);
+const BEAT_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two heartbeats.
 const NEWS_PERIOD: Duration = Duration::from_millis(200);
 /// The orders of a large cluster are larger than gRPC's default of 4 MiB.
@@ -97,13 +100,18 @@ pub struct Session {
     remembered: Weak<Assignment>,
 }
 
-/// No two of its locks are held at once.
+/// The session is over because the node has a certificate of another root or role.
+struct Moved;
+
+/// No two of its locks are held at once, but for `taking`, which is taken first.
 #[derive(Debug)]
 struct Shared {
     config: SessionConfig,
     identity: Mutex<Arc<Identity>>,
     /// Role in it.
     role: watch::Sender<Role>,
+    /// Who replaces the identity.
+    taking: tokio::sync::Mutex<()>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
     assignment_file: AssignmentFile,
     /// There are orders on disk that the loss of power would lose.
@@ -117,10 +125,15 @@ struct Shared {
     lapsed: AtomicBool,
     /// Names this process towards managers.
     life: String,
-    /// The session ended for one with another certificate.
-    anew: AtomicBool,
     /// The next attempt need not wait.
     again: Notify,
+    /// Counts the certificates of another root or role than the one before: the session is opened again
+    /// with it, so that the manager sees it.
+    moved: watch::Sender<u64>,
+    /// Counts changes of the roots.
+    roots: watch::Sender<u64>,
+    /// Between two heartbeats, as the manager wants it.
+    period: watch::Sender<Duration>,
     reports: Reports,
     writes: Writes,
     /// What heartbeats say; nothing until the node knows.
@@ -142,6 +155,7 @@ impl Session {
         let shared = Arc::new(Shared {
             role: watch::Sender::new(identity.role()),
             identity: Mutex::new(Arc::new(identity)),
+            taking: tokio::sync::Mutex::default(),
             assignment: watch::Sender::new(last),
             assignment_file,
             unsynced: Notify::new(),
@@ -150,9 +164,11 @@ impl Session {
             last_failure: Mutex::new(None),
             leader: Mutex::default(),
             lapsed: AtomicBool::new(false),
-            anew: AtomicBool::new(false),
             life: format!("{:032x}", rand::random::<u128>()),
             again: Notify::new(),
+            moved: watch::Sender::new(0),
+            roots: watch::Sender::new(0),
+            period: watch::Sender::new(BEAT_MAX),
             reports: Reports::default(),
             writes: Writes::default(),
             vitals: watch::Sender::new(None),
@@ -201,6 +217,12 @@ impl Session {
     #[must_use]
     pub fn last_failure(&self) -> Option<Failure> {
         lock(&self.shared.last_failure).clone()
+    }
+
+    /// Between two heartbeats, as the manager wants it.
+    #[cfg(test)]
+    pub(crate) fn period(&self) -> Duration {
+        *self.shared.period.borrow()
     }
 
     /// The newest identity: renewed certificates replace older ones.
@@ -333,23 +355,24 @@ impl Shared {
         let mut follows = false;
         let mut knocks = Knocks::default();
         for attempt in 0_usize.. {
-            let error = match self.next_manager(attempt) {
+            let ended = match self.next_manager(attempt) {
                 Some(manager) => tokio::select! {
-                    error = self.serve(&manager, &mut backoff) => {
+                    ended = self.serve(&manager, &mut backoff) => {
                         knocks.forget(&manager);
-                        error
+                        ended
                     }
                     opened = self.answers_again(&mut knocks) => {
                         *lock(&self.leader) = Some(opened);
                         continue;
                     }
                 },
-                None => CommandError::unavailable("no manager is known"),
+                None => Err(CommandError::unavailable("no manager is known")),
             };
             self.channel.send_replace(None);
-            if self.anew.swap(false, Ordering::Relaxed) {
+            let Err(error) = ended else {
+                tracing::info!("the session is opened again with another certificate");
                 continue;
-            }
+            };
             // Once: two managers that name each other are no leader.
             follows = !follows && lock(&self.leader).is_some();
             if follows {
@@ -437,11 +460,21 @@ impl Shared {
         managers
     }
 
-    /// One session with one manager, until it fails.
-    async fn serve(&self, manager: &str, backoff: &mut Duration) -> CommandError {
-        match self.serve_until_error(manager, backoff).await {
-            Ok(never) => match never {},
-            Err(error) => error,
+    /// One session with one manager, until it fails, or is to be opened again with it.
+    async fn serve(&self, manager: &str, backoff: &mut Duration) -> Result<Moved, CommandError> {
+        let mut moved = self.moved.subscribe();
+        let failed = self.serve_until_error(manager, backoff);
+        tokio::select! {
+            biased;
+            result = failed => match result {
+                Ok(never) => match never {},
+                Err(error) => Err(error),
+            },
+            // The sender is in `self`.
+            _ = moved.changed() => {
+                *lock(&self.leader) = manager.parse().ok();
+                Ok(Moved)
+            }
         }
     }
 
@@ -476,7 +509,6 @@ impl Shared {
             .map_err(|_| CommandError::unavailable("the manager sent no orders"))?
             .map_err(|s| from_status(&s))?
             .ok_or_else(|| CommandError::unavailable("the manager closed the session"))?;
-        let period = Duration::from_millis(u64::from(first.heartbeat_ms.clamp(20, 60_000)));
         let mut held = self.take_orders(first, None).await?;
         *backoff = BACKOFF_MIN;
         *lock(&self.last_failure) = None;
@@ -495,9 +527,9 @@ impl Shared {
         };
         tokio::select! {
             result = orders => result,
-            result = self.beat(channel.clone(), period) => result,
+            result = self.beat(channel.clone()) => result,
             result = self.send_reports(channel.clone()) => result,
-            result = self.follow_role(manager, channel.clone()) => result,
+            result = self.follow_role(channel.clone()) => result,
             result = self.renew(channel) => result,
         }
     }
@@ -510,6 +542,14 @@ impl Shared {
     ) -> Result<Assignment, CommandError> {
         let orders =
             orders::next(held, &message).inspect_err(|refusal| self.refused.count(refusal))?;
+        let period = Duration::from_millis(u64::from(message.heartbeat_ms));
+        self.period.send_if_modified(|known| {
+            let wanted = period.clamp(BEAT_MIN, BEAT_MAX);
+            std::mem::replace(known, wanted) != wanted
+        });
+        if let Some(roots) = &message.roots_pem {
+            self.take_roots(roots).await?;
+        }
         let (file, shared) = (self.assignment_file.clone(), Arc::clone(&orders.shared));
         // Before anybody acts on them: an agent that is killed in between must not come back with
         // orders older than its deeds. The disk is not waited for: orders would queue behind it.
@@ -537,20 +577,21 @@ impl Shared {
         }
     }
 
-    async fn beat(
-        &self,
-        channel: Channel,
-        period: Duration,
-    ) -> Result<std::convert::Infallible, CommandError> {
+    async fn beat(&self, channel: Channel) -> Result<std::convert::Infallible, CommandError> {
         let mut dispatcher = DispatcherClient::new(channel);
         let mut vitals = self.vitals.subscribe();
+        let mut wanted = self.period.subscribe();
         // A manager that this session is new to has heard nothing yet.
         vitals.mark_changed();
         loop {
-            // The sender is in `self`. Not even much news makes many heartbeats.
+            let period = *wanted.borrow_and_update();
+            // The senders are in `self`. Not even much news makes many heartbeats.
             let news = async {
                 sleep(period.min(NEWS_PERIOD)).await;
-                vitals.changed().await
+                tokio::select! {
+                    told = vitals.changed() => told,
+                    other = wanted.changed() => other,
+                }
             };
             // Both ends are fine: news, or the period.
             drop(timeout(period, news).await);

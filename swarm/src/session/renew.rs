@@ -9,17 +9,24 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use weft_cluster::CommandError;
+use weft_model::objects::Role;
 
 use super::renewal::{Renewal, lapsed, overdue};
 use super::{Session, Shared, lock, rpc};
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::join::request_certificate;
 use crate::proto::RenewCertificateRequest;
 use crate::proto::ca_client::CaClient;
 use crate::tls::{connect, member_config};
 
-/// A renewal that failed is tried again after this time, or with the next session.
+/// A renewal that failed is tried again after this part of the certificate's life, at most after that
+/// time, or with the next session.
+const RETRY_PART: u32 = 20;
 const RETRY: Duration = Duration::from_secs(3600);
+/// The same where the present certificate may soon be worth nothing.
+const RETRY_SOON: Duration = Duration::from_secs(2);
+/// All nodes hear of a new root at once, and need not all ask at once.
+const SPREAD: Duration = Duration::from_millis(500);
 /// How often the time of day is compared with the life of the certificate: somebody may set the
 /// clock, or send the machine to sleep.
 const LOOK: Duration = Duration::from_secs(600);
@@ -45,7 +52,7 @@ impl Session {
             // The manager is about to end: the session gets the other certificate, or has it.
             return Ok(());
         }
-        self.shared.take_identity(new.clone()).await?;
+        self.shared.take_identity(|_| Ok(new.clone())).await?;
         self.shared.again.notify_one();
         Ok(())
     }
@@ -64,21 +71,73 @@ impl Shared {
             let share = rand::rng().random_range(0.5..0.8);
             let now = SystemTime::now();
             let renewal = Renewal::new(identity.validity(), share, now, started.elapsed());
-            loop {
-                let wait = renewal.wait(SystemTime::now(), started.elapsed());
-                if wait.is_zero() {
-                    break;
+            let old = async {
+                loop {
+                    let wait = renewal.wait(SystemTime::now(), started.elapsed());
+                    if wait.is_zero() {
+                        break;
+                    }
+                    sleep(wait.min(LOOK)).await;
                 }
-                sleep(wait.min(LOOK)).await;
+            };
+            tokio::select! {
+                () = old => {}
+                () = self.of_another_root() => {
+                    let part = rand::rng().random_range(0.0..1.0);
+                    sleep(SPREAD.mul_f64(part)).await;
+                }
             }
-            match self.renew_now(&mut ca, &identity).await {
+            match self.renew_now(&mut ca).await {
                 Ok(()) => tracing::info!("node certificate renewed"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot renew the node certificate yet");
-                    sleep(RETRY).await;
+                    sleep(self.retry()).await;
                 }
             }
         }
+    }
+
+    /// Waits until the certificate is not of the root that makes them now. A manager makes its own, and
+    /// with it what it shows to others, so its node waits for that one.
+    async fn of_another_root(&self) {
+        let mut roots = self.roots.subscribe();
+        loop {
+            if self.is_of_another_root() {
+                return;
+            }
+            // The sender is in `self`.
+            if roots.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_of_another_root(&self) -> bool {
+        let identity = Arc::clone(&lock(&self.identity));
+        identity.role() == Role::Worker && !identity.is_of_first_root()
+    }
+
+    fn retry(&self) -> Duration {
+        if self.is_of_another_root() {
+            return RETRY_SOON;
+        }
+        let (from, until) = lock(&self.identity).validity();
+        let life = until.duration_since(from).unwrap_or_default();
+        RETRY.min(life / RETRY_PART)
+    }
+
+    /// Trusts these roots from now on.
+    ///
+    /// # Errors
+    /// They are none, or the disk's.
+    pub(super) async fn take_roots(&self, pem: &str) -> Result<(), CommandError> {
+        if lock(&self.identity).root_pem() == pem {
+            return Ok(());
+        }
+        self.take_identity(|identity| identity.with_roots(pem.to_owned()))
+            .await?;
+        self.roots.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// Before a session is opened: a certificate that does not count any more is renewed first, as
@@ -92,7 +151,7 @@ impl Shared {
         }
         let renewed = async {
             let channel = connect(manager, member_config(&identity)?).await?;
-            self.renew_now(&mut CaClient::new(channel), &identity).await
+            self.renew_now(&mut CaClient::new(channel)).await
         };
         match renewed.await {
             Ok(()) => {
@@ -108,19 +167,27 @@ impl Shared {
         }
     }
 
-    async fn renew_now(
-        &self,
-        ca: &mut CaClient<Channel>,
-        old: &Identity,
-    ) -> Result<(), CommandError> {
+    async fn renew_now(&self, ca: &mut CaClient<Channel>) -> Result<(), CommandError> {
         let (key_pem, csr_pem) = request_certificate()?;
         let reply = rpc(ca.renew_certificate(RenewCertificateRequest { csr_pem })).await?;
-        let new = Identity::new(old.root_pem().to_owned(), &reply.certificate_pem, &key_pem)?;
-        self.take_identity(new.sealed_like(old)).await
+        self.take_identity(|present| {
+            let roots = present.root_pem().to_owned();
+            let new = Identity::new(roots, &reply.certificate_pem, &key_pem)?;
+            Ok(new.sealed_like(present))
+        })
+        .await
     }
 
-    /// First the disk: a node that is started again must not have the old one.
-    async fn take_identity(&self, new: Identity) -> Result<(), CommandError> {
+    /// Puts what is made of the present identity in its place. First the disk: a node that is started
+    /// again must not have the old one.
+    async fn take_identity(
+        &self,
+        make: impl FnOnce(&Identity) -> Result<Identity, IdentityError>,
+    ) -> Result<(), CommandError> {
+        // New roots and a new certificate may come at once: the later one is made of the earlier one.
+        let turn = self.taking.lock().await;
+        let old = Arc::clone(&lock(&self.identity));
+        let new = make(&old)?;
         let data_dir = self.config.data_dir.clone();
         let written = new.clone();
         self.writes
@@ -128,12 +195,17 @@ impl Shared {
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))??;
         let role = new.role();
+        let is_other = role != old.role();
+        let moved = new.is_of_first_root() && !new.roots().made(old.chain());
         *lock(&self.identity) = Arc::new(new);
-        self.role.send_if_modified(|last| {
-            let is_new = *last != role;
-            *last = role;
-            is_new
-        });
+        drop(turn);
+        if is_other {
+            tracing::info!(?role, "the node has another role");
+            self.role.send_replace(role);
+        }
+        if is_other || moved {
+            self.moved.send_modify(|count| *count += 1);
+        }
         Ok(())
     }
 }

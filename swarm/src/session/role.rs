@@ -1,8 +1,6 @@
 //! The node's role: it follows the orders, by a certificate of another role, and what the managers are
 //! asked about it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -71,11 +69,10 @@ impl Shared {
         orders.as_ref().map(|orders| orders.own.node.spec.role)
     }
 
-    /// Waits until the node has the certificate of another role, because its orders say so. The next
-    /// session, with the same manager, opens with that.
+    /// Has the node get the certificate of another role when its orders say so. The next session, with
+    /// the same manager, opens with that.
     pub(super) async fn follow_role(
         &self,
-        manager: &str,
         channel: Channel,
     ) -> Result<std::convert::Infallible, CommandError> {
         let mut ca = CaClient::new(channel);
@@ -87,16 +84,9 @@ impl Shared {
             });
             // The sender is in `self`.
             drop(differs.await);
-            let identity = Arc::clone(&lock(&self.identity));
-            match self.renew_now(&mut ca, &identity).await {
-                Ok(()) if self.certified() != identity.role() => {
-                    tracing::info!(role = ?self.certified(), "the node has another role");
-                    *lock(&self.leader) = manager.parse().ok();
-                    self.anew.store(true, Ordering::Relaxed);
-                    return Err(CommandError::unavailable("the node has another role"));
-                }
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "no certificate of the new role yet"),
+            // Once it has one the session is opened again, and this ends.
+            if let Err(error) = self.renew_now(&mut ca).await {
+                tracing::debug!(%error, "no certificate of the new role yet");
             }
             sleep(RETRY).await;
         }

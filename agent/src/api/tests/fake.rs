@@ -12,12 +12,12 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
-    CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
+    CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
-    Why,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -109,9 +109,17 @@ impl NodeService for Fake {
     async fn rotate_join_token(&self, role: Role) -> Answer<JoinToken> {
         self.absent(format!("rotate {role:?}"))
     }
-    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<()> {
-        self.note(format!("swarm update {:?}", body.autolock));
-        Ok(())
+    async fn swarm(&self) -> Answer<SwarmDetail> {
+        self.absent("swarm")
+    }
+    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
+        self.absent(format!(
+            "swarm update {:?} {:?} {:?}",
+            body.autolock, body.task_history_retention_limit, body.heartbeat_period
+        ))
+    }
+    async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {
+        self.absent(format!("rotate {:?}", body.signing_ca_cert))
     }
     async fn swarm_unlock(&self, body: SwarmUnlock) -> Answer<()> {
         self.note(format!("unlock {}", body.unlock_key));
@@ -300,11 +308,12 @@ fn is_about_the_swarm(path: &str) -> bool {
         "/v1/services",
         "/v1/swarm/token/",
         "/v1/swarm/update",
+        "/v1/swarm/ca/",
         "/v1/swarm/unlock-key",
         "/v1/swarm/backup",
     ];
     let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
-    !is_here && about.iter().any(|about| path.starts_with(about))
+    path == "/v1/swarm" || (!is_here && about.iter().any(|about| path.starts_with(about)))
 }
 
 pub(super) struct Server {

@@ -5,7 +5,7 @@ use weft_client::Client;
 use weft_model::api;
 use weft_sys::terminal::read_secret;
 
-use crate::args::{SwarmUpdateArgs, UnlockKeyArgs};
+use crate::args::UnlockKeyArgs;
 use crate::output::Printer;
 
 const KEY: &str = "/v1/swarm/unlock-key";
@@ -19,22 +19,10 @@ pub(super) fn how_to_unlock(key: &str) -> String {
     )
 }
 
-pub(super) async fn update(
-    client: &Client,
-    args: &SwarmUpdateArgs,
-    out: &mut Printer,
-) -> anyhow::Result<()> {
-    let before: api::UnlockKeyReply = client.get(KEY).await?;
-    let request = api::SwarmUpdate {
-        autolock: args.autolock,
-    };
-    client.post_done("/v1/swarm/update", &request).await?;
-    out.line("Swarm updated.")?;
-    if args.autolock == Some(true) && before.unlock_key.is_empty() {
-        let now: api::UnlockKeyReply = client.get(KEY).await?;
-        out.line(&how_to_unlock(&now.unlock_key))?;
-    }
-    Ok(())
+/// The key that unlocks managers; empty where they are not locked.
+pub(super) async fn key(client: &Client) -> anyhow::Result<String> {
+    let reply: api::UnlockKeyReply = client.get(KEY).await?;
+    Ok(reply.unlock_key)
 }
 
 pub(super) async fn unlock(client: &Client) -> anyhow::Result<()> {

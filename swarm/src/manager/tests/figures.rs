@@ -72,7 +72,8 @@ async fn joined(manager: &Manager, folder: &Path) {
             .await
             .unwrap();
         let identity = core
-            .authority
+            .authority()
+            .unwrap()
             .issue(&id, Role::Worker, &core.cluster, SystemTime::now())
             .unwrap();
         let membership = Membership {

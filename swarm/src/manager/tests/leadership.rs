@@ -100,7 +100,7 @@ async fn led() -> (Manager, Arc<Led>, Node) {
         ..params.node.clone()
     };
     let made = Manager::make(&config, params, node).await.unwrap();
-    let (authority, file, own, membership) = made;
+    let (file, own, membership) = made;
     let identity = Identity::clone(&own.borrow());
     let store = Arc::new(Led {
         file: Arc::clone(&file),
@@ -109,7 +109,7 @@ async fn led() -> (Manager, Arc<Led>, Node) {
     });
     let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
     let listener = (listener, local, advertise);
-    let manager = Manager::serve(desired, file, config, listener, authority, own).unwrap();
+    let manager = Manager::serve(desired, file, config, listener, own).unwrap();
     let node = Node::start(dir, identity, membership);
     node.connected().await;
     (manager, store, node)

@@ -3,7 +3,7 @@
 
 use tonic::Code;
 use weft_cluster::{Quorum, join as add_node};
-use weft_model::api::NodeUpdate;
+use weft_model::api::{CaRotate, NodeUpdate};
 use weft_model::id::NodeId;
 use weft_model::objects::Reachability;
 
@@ -19,7 +19,8 @@ pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     let core = &first.core;
     let id = NodeId::from_entropy(entropy().next_u128());
     let now = SystemTime::now();
-    let identity = core.authority.issue(&id, Role::Manager, &core.cluster, now);
+    let authority = core.authority().unwrap();
+    let identity = authority.issue(&id, Role::Manager, &core.cluster, now);
     let node = description(name);
     core.run(|s, now, e| add_node(s, now, e, id.clone(), Role::Manager, &node))
         .await
@@ -122,6 +123,58 @@ async fn managers_share_the_state_and_outlive_the_first() {
         "{error}"
     );
     assert!(has(&leader.state(), "after"), "it is read all the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_leader_goes_on_with_a_rotation() {
+    let (first, _node) = cluster().await;
+    let (second, _second_dir) = beside(&first, "m2").await;
+    let (third, _third_dir) = beside(&first, "m3").await;
+    until("three managers answer", || first.quorum().reachable == 3).await;
+    // Nobody's session shows the new root here, so that it does not end.
+    let asked = first.rotate_ca(&CaRotate::default()).await.unwrap();
+    let others = [&second, &third];
+    for manager in others {
+        until("it shows a certificate of the new root", || {
+            manager.core.own.borrow().chain().len() == 2
+        })
+        .await;
+    }
+    first.stop().await;
+    drop(first);
+    let leader = timeout(LIMIT, async {
+        loop {
+            for manager in others {
+                if manager.create_network(named("after")).await.is_ok() {
+                    return manager;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let leader = leader.await.expect("another one leads");
+    let swarm = leader.swarm().unwrap();
+    assert!(swarm.root_rotation_in_progress);
+    assert_eq!(
+        swarm.root_rotation.desired_root_digest,
+        asked.root_rotation.desired_root_digest
+    );
+    // A second one takes over from the first, on the way through another manager.
+    let again = leader.rotate_ca(&CaRotate::default()).await.unwrap();
+    assert_ne!(
+        again.root_rotation.desired_root_digest,
+        asked.root_rotation.desired_root_digest
+    );
+    leader.create_network(named("later")).await.unwrap();
+    for manager in others {
+        state(manager, |s| has(s, "later")).await;
+    }
+    let refused = second.rotate_ca(&CaRotate::default()).await.err();
+    let refused = refused.or(third.rotate_ca(&CaRotate::default()).await.err());
+    let error = refused.expect("one of the two does not lead");
+    assert!(error.message.contains("does not lead the swarm"), "{error}");
+    second.stop().await;
+    third.stop().await;
 }
 
 fn reachability(manager: &Manager, name: &str) -> Reachability {

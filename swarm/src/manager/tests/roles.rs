@@ -118,8 +118,8 @@ async fn leading<'a>(managers: &[&'a Manager]) -> &'a Manager {
     found.await.expect("nobody leads")
 }
 
-fn files(dir: &Path) -> [bool; 3] {
-    ["raft.redb", "certs/ca.key", "certs/data.key"].map(|name| dir.join(name).exists())
+fn files(dir: &Path) -> [bool; 2] {
+    ["raft.redb", "certs/data.key"].map(|name| dir.join(name).exists())
 }
 
 fn shown(manager: &Manager, name: &str) -> Option<(bool, Reachability)> {
@@ -155,7 +155,7 @@ async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trac
             .await
             .unwrap();
         state(member.manager(), |s| has(s, &format!("n{round}"))).await;
-        assert_eq!(files(&dir), [true; 3]);
+        assert_eq!(files(&dir), [true; 2]);
 
         let demoted = first
             .update_node("w1", None, &to(Role::Worker))
@@ -168,7 +168,7 @@ async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trac
             "out of the log before the answer"
         );
         member.end().await;
-        assert_eq!(files(&dir), [false; 3]);
+        assert_eq!(files(&dir), [false; 2]);
         assert_eq!(shown(&first, "w1"), None);
     }
     assert_eq!(health(&first.state(), "w1"), NodeState::Ready);

@@ -10,7 +10,7 @@ use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use weft_cluster::{
-    Change, Entropy, Planned, Waits, create_network, create_service, join, reconcile,
+    Change, Entropy, Planned, RootPair, Waits, create_network, create_service, join, reconcile,
     set_node_state, update_task_status,
 };
 use weft_model::id::TaskId;
@@ -159,6 +159,7 @@ impl Large {
             data_path_port: None,
             autolock: false,
             reserved: Vec::new(),
+            root: RootPair::default(),
         };
         this.apply(|s, now, e| init_cluster(s, now, e, init));
         for n in 2..=NODES {

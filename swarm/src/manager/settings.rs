@@ -1,0 +1,101 @@
+//! What is asked of a manager about the swarm as a whole: its settings and its root certificate.
+
+use std::time::SystemTime;
+
+use weft_cluster::{ClusterState, CommandError, RootProgress, rotate_root, update_swarm};
+use weft_model::api::{CaRotate, RootRotation, SwarmDetail, SwarmUpdate, TlsInfo};
+
+use super::Manager;
+use super::new_root::{cross_sign, generate, given};
+use crate::roots::digest_text;
+
+fn not_part_of_one() -> CommandError {
+    CommandError::unavailable("This node is not part of a swarm")
+}
+
+impl Manager {
+    /// Settings of the swarm, its root certificate, and how far its rotation is.
+    ///
+    /// # Errors
+    /// There is no cluster.
+    pub fn swarm(&self) -> Result<SwarmDetail, CommandError> {
+        let state = self.state();
+        let (Some(cluster), Some(secrets)) = (&state.cluster, &state.secrets) else {
+            return Err(not_part_of_one());
+        };
+        let roots = &secrets.roots;
+        let progress = RootProgress::of(&state);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let digest = digest_text(roots.signer().certificate.as_bytes());
+        Ok(SwarmDetail {
+            cluster: cluster.clone(),
+            tls_info: TlsInfo {
+                trust_root: roots.current.certificate.clone(),
+            },
+            root_rotation_in_progress: roots.successor.is_some(),
+            root_rotation: RootRotation {
+                desired_root_digest: format!("sha256:{digest}"),
+                renewed: count(progress.renewed),
+                total: count(progress.total),
+                away: progress.away,
+            },
+        })
+    }
+
+    /// `weft swarm update`
+    ///
+    /// # Errors
+    /// A value that is out of its bounds, this manager does not lead, or the disk's.
+    pub async fn update_swarm(&self, update: &SwarmUpdate) -> Result<SwarmDetail, CommandError> {
+        self.core
+            .run(|s, now, e| update_swarm(s, now, e, update))
+            .await?;
+        if let Some(on) = update.autolock {
+            self.set_autolock(on).await?;
+        }
+        self.swarm()
+    }
+
+    /// `weft swarm ca --rotate`: begins to replace the root certificate.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be a root's, a life that is out of its bounds, this manager
+    /// does not lead, or the disk's.
+    pub async fn rotate_ca(&self, asked: &CaRotate) -> Result<SwarmDetail, CommandError> {
+        self.core.check_leads()?;
+        let now = SystemTime::now();
+        let root = match (&asked.signing_ca_cert, &asked.signing_ca_key) {
+            (None, None) => generate(now)?,
+            (Some(certificate), Some(key)) => given(certificate, key, now)?,
+            (Some(_), None) => {
+                return Err(CommandError::bad(
+                    "the --ca-cert flag requires that a --ca-key flag be provided as well",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(CommandError::bad(
+                    "the --ca-key flag requires that a --ca-cert flag be provided as well",
+                ));
+            }
+        };
+        if asked.node_cert_expiry.is_some() {
+            let update = SwarmUpdate {
+                node_cert_expiry: asked.node_cert_expiry,
+                ..SwarmUpdate::default()
+            };
+            self.update_swarm(&update).await?;
+        }
+        self.core
+            .run(|s: &ClusterState, at, e| {
+                let secrets = s.secrets.as_ref().ok_or_else(not_part_of_one)?;
+                let crossed = cross_sign(&root, &secrets.roots.current, now)?;
+                rotate_root(s, at, e, &root, &crossed)
+            })
+            .await?;
+        tracing::warn!(
+            digest = root.digest,
+            "the root certificate is being replaced"
+        );
+        self.swarm()
+    }
+}
