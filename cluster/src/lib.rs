@@ -23,6 +23,7 @@ mod conditions;
 mod dirty;
 mod draft;
 mod error;
+mod events;
 mod index;
 mod ipam;
 mod keys;
@@ -37,6 +38,7 @@ mod rotation;
 mod routes;
 mod scheduler;
 mod secrets;
+mod sizes;
 mod state;
 mod store;
 mod subnets;
@@ -44,6 +46,7 @@ mod table;
 mod token;
 mod unlock_key;
 mod vitals;
+mod waiting;
 mod waits;
 
 #[cfg(test)]
@@ -52,15 +55,16 @@ mod tests;
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
-    NodeDescription, add_peer, attach_endpoint, create_network, create_service, detach_endpoint,
-    go_on_alone, init_cluster, join, leave_node, note_certificate, remove_network, remove_node,
-    remove_peer, remove_service, restore, role_of_secret, rotate_root, rotate_token,
-    rotate_unlock_key, scale_service, set_advertise_addr, set_autolock, set_availability,
-    set_impaired, set_node_state, set_role, still_a_manager, update_node, update_service,
-    update_swarm, update_task_status,
+    NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
+    create_service, detach_endpoint, go_on_alone, init_cluster, join, leave_node, note_certificate,
+    remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret, rotate_root,
+    rotate_token, rotate_unlock_key, scale_service, set_advertise_addr, set_autolock, set_impaired,
+    set_node_state, set_role, still_a_manager, update_node, update_service, update_swarm,
+    update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
+pub use events::{events, leader_events};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 pub use machine::{Entry, Reply, Stale};
@@ -78,4 +82,5 @@ pub use table::Table;
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use unlock_key::{ParseUnlockKeyError, UnlockKey};
 pub use vitals::{MAX_UNSEEN, Sight, Vitals, judge};
+pub use waiting::waiting;
 pub use waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, ROTATION_PATIENCE_MS, Waits};

@@ -17,6 +17,16 @@ pub enum ProposeError {
         /// Who does, as far as this manager knows.
         leader: Option<NodeId>,
     },
+    /// It is longer than an entry of the log may be.
+    #[error(
+        "the change has {bytes} bytes, and an entry of the log may have {limit}: ask for less at once"
+    )]
+    TooLarge {
+        /// Of the changes, as they are written.
+        bytes: usize,
+        /// Most that there may be.
+        limit: usize,
+    },
     /// The disk does not take it, for this reason.
     #[error("cannot store the change: {0}")]
     Disk(String),

@@ -18,7 +18,7 @@
 //! | POST /v1/swarm/restore?[`RestoreQuery`] | a backup | [`SwarmRestoreReply`] |
 //! | GET /v1/nodes | | list of [`NodeRow`] |
 //! | GET, DELETE /v1/nodes/{ref} | [`NodeRemove`] | [`NodeRow`], `{}` |
-//! | POST /v1/nodes/{ref}/update | [`NodeUpdate`] | [`NodeUpdated`] |
+//! | POST /v1/nodes/{ref}/update?[`VersionQuery`] | [`NodeUpdate`] | [`NodeUpdated`] |
 //! | GET /v1/nodes/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET, POST /v1/networks | `NetworkSpec` | `[Network]`, `Network` |
 //! | GET, DELETE /v1/networks/{ref} | | [`NetworkDetail`], `{}` |
@@ -28,9 +28,10 @@
 //! | DELETE /v1/networks/{ref}/peers/{ip} | | `{}` |
 //! | GET, POST /v1/services | `ServiceSpec` | `[ServiceDetail]`, `Service` |
 //! | GET, DELETE /v1/services/{ref} | | [`ServiceDetail`], `{}` |
-//! | POST /v1/services/{ref}/scale | [`Scale`] | `Service` |
-//! | POST /v1/services/{ref}/update | [`ServiceUpdate`] | `Service` |
+//! | POST /v1/services/{ref}/scale?[`VersionQuery`] | [`Scale`] | `Service` |
+//! | POST /v1/services/{ref}/update?[`VersionQuery`] | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
 //! | GET /v1/mesh/why/{asked} | | [`Why`] |
@@ -48,6 +49,7 @@
 //! nanoseconds, moments RFC 3339. A body or a query with a field that is not listed here is
 //! refused, as nobody would carry it out.
 
+mod event;
 mod health;
 mod mesh;
 mod network;
@@ -58,6 +60,7 @@ mod swarm;
 
 use serde::{Deserialize, Serialize};
 
+pub use event::{Event, EventAction, EventActor, EventKind, EventsQuery};
 pub use health::{Check, Health, Passage, PingQuery, Pong};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,
@@ -65,7 +68,7 @@ pub use mesh::{
 pub use network::{
     AddressUsage, Connect, Connected, Disconnect, EndpointRow, NetworkDetail, PeerAdd,
 };
-pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated};
+pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated, TlsStatus};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
 pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
@@ -80,6 +83,15 @@ pub const MAX_REQUEST: usize = 1 << 20;
 /// Header of a GET about the swarm with the value `true`: a manager answers from what it knows, also
 /// while it cannot tell whether that is the newest.
 pub const STALE: &str = "weft-stale";
+
+/// Of which version of an object a change is, as parameters of the query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionQuery {
+    /// `Version.Index` of the object as it was read; where it is another one by now, nothing changes
+    /// ("update out of sequence", 409). Absent, whatever it is now is changed.
+    pub version: Option<u64>,
+}
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,14 +9,17 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate,
-    NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate,
-    SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -33,6 +36,9 @@ type Node<S> = State<Arc<S>>;
 struct Empty {}
 
 const OCTETS: &str = "application/octet-stream";
+
+/// Lines of JSON, as Docker names them.
+const LINES: &str = "application/x-ndjson";
 
 const PCAPNG: &str = "application/x-pcapng";
 
@@ -96,6 +102,7 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/networks/{ref}/connect", post(connect::<S>))
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
+        .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
         .route("/v1/mesh/why/{asked}", get(why::<S>))
@@ -310,9 +317,10 @@ async fn node_remove<S: NodeService>(
 async fn node_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<NodeUpdate>,
 ) -> Reply<NodeUpdated> {
-    whole(async move { node.node_update(reference, body).await })
+    whole(async move { node.node_update(reference, query, body).await })
         .await
         .map(Json)
 }
@@ -434,9 +442,10 @@ async fn service_remove<S: NodeService>(
 async fn service_scale<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<Scale>,
 ) -> Reply<Service> {
-    whole(async move { node.service_scale(reference, body).await })
+    whole(async move { node.service_scale(reference, query, body).await })
         .await
         .map(Json)
 }
@@ -444,9 +453,10 @@ async fn service_scale<S: NodeService>(
 async fn service_update<S: NodeService>(
     State(node): Node<S>,
     Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<ServiceUpdate>,
 ) -> Reply<Service> {
-    whole(async move { node.service_update(reference, body).await })
+    whole(async move { node.service_update(reference, query, body).await })
         .await
         .map(Json)
 }
@@ -496,9 +506,20 @@ async fn capture<S: NodeService>(
     State(node): Node<S>,
     Asked(query): Asked<CaptureQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let pieces = ReceiverStream::new(node.capture(query).await?);
+    Ok(streamed(PCAPNG, node.capture(query).await?))
+}
+
+async fn events<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok(streamed(LINES, node.events(query).await?))
+}
+
+fn streamed(kind: &'static str, pieces: mpsc::Receiver<Bytes>) -> impl IntoResponse {
+    let pieces = ReceiverStream::new(pieces);
     let body = axum::body::Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
-    Ok(([(header::CONTENT_TYPE, PCAPNG)], body))
+    ([(header::CONTENT_TYPE, kind)], body)
 }
 
 async fn metrics<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate,
-    NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate,
-    SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
+    Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -85,6 +86,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn node_update(
         &self,
         reference: String,
+        query: VersionQuery,
         body: NodeUpdate,
     ) -> impl Future<Output = Answer<NodeUpdated>> + Send;
 
@@ -153,6 +155,7 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn service_scale(
         &self,
         reference: String,
+        query: VersionQuery,
         body: Scale,
     ) -> impl Future<Output = Answer<Service>> + Send;
 
@@ -160,12 +163,19 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn service_update(
         &self,
         reference: String,
+        query: VersionQuery,
         body: ServiceUpdate,
     ) -> impl Future<Output = Answer<Service>> + Send;
 
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)
     -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
+    /// GET /v1/events: pieces of lines; a dropped receiver ends them.
+    fn events(
+        &self,
+        query: EventsQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
 
     /// GET /v1/mesh/ports
     fn mesh_ports(&self) -> impl Future<Output = Answer<Vec<MeshPort>>> + Send;

@@ -150,14 +150,21 @@ async fn every_route_reaches_its_method() {
             "/v1/services/web/scale",
             &json!({"Replicas": 2}),
             503,
-            "scale web 2",
+            "scale web None 2",
         ),
         (
             "POST",
-            "/v1/services/web/update",
+            "/v1/services/web/update?version=7",
             &json!({"PublishAdd": [{"PublishedPort": 0, "TargetPort": 80}]}),
             503,
-            "update web 1",
+            "update web Some(7) 1",
+        ),
+        (
+            "POST",
+            "/v1/nodes/n1/update?version=3",
+            &json!({"Availability": "drain", "LabelAdd": {"disk": "ssd"}}),
+            503,
+            "update n1 Some(3) Some(Drain)",
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
         ("GET", "/v1/mesh/ports", &none, 200, "mesh ports"),
@@ -206,7 +213,15 @@ async fn every_route_reaches_its_method() {
         pieces.contains("one ") && pieces.contains("two"),
         "{pieces}"
     );
+    for server in [&server, &follower] {
+        let (status, lines) = server.call("GET", "/v1/events?since=7", "").await;
+        assert!(status == 200 && lines.contains("{}\n"), "{lines}");
+        let calls = server.fake.calls.lock().unwrap();
+        assert_eq!(calls.last().unwrap(), "events Some(7) None", "its own");
+    }
     for (query, says) in [
+        ("events?since=today", "invalid digit"),
+        ("events?filter=node", "unknown field `filter`"),
         ("capture?dir=up", "up"),
         ("capture?filter=tcp", "unknown field `filter`"),
         ("drops?reason=tap_full", "unknown field `reason`"),

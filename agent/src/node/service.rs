@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EndpointRow, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
     SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    Why,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
@@ -22,7 +22,7 @@ use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
-use crate::observe::{conns, counters, doctor, ping, ports, why};
+use crate::observe::{conns, counters, doctor, events, ping, ports, why};
 use crate::parts::data_path::DataPath;
 
 impl Node {
@@ -180,9 +180,15 @@ impl NodeService for Node {
         Ok(manager.remove_node(&reference, body.force).await?)
     }
 
-    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
+    async fn node_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: NodeUpdate,
+    ) -> Answer<NodeUpdated> {
         let (_, manager) = self.manager().await?;
-        Ok(manager.update_node(&reference, &body).await?)
+        let version = query.version;
+        Ok(manager.update_node(&reference, version, &body).await?)
     }
 
     async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
@@ -302,15 +308,27 @@ impl NodeService for Node {
         Ok(self.manager().await?.1.remove_service(&reference).await?)
     }
 
-    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
+    async fn service_scale(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: Scale,
+    ) -> Answer<Service> {
         let (_, manager) = self.manager().await?;
-        Ok(manager.scale_service(&reference, body.replicas).await?)
+        let (version, replicas) = (query.version, body.replicas);
+        Ok(manager.scale_service(&reference, version, replicas).await?)
     }
 
-    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
+    async fn service_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
         ports::check(&member.handles, &body.publish_add)?;
-        Ok(manager.update_service(&reference, &body).await?)
+        let version = query.version;
+        Ok(manager.update_service(&reference, version, &body).await?)
     }
 
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
@@ -373,6 +391,12 @@ impl NodeService for Node {
             .map_err(|e| ApiError::conflict(e.to_string()))?;
         capture::stream(reader, &query, self.stopping.clone())
             .map_err(|e| ApiError::internal(format!("cannot capture: {e}")))
+    }
+
+    async fn events(&self, query: EventsQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        let reader = manager.events(query.since);
+        Ok(events::stream(reader, query, self.stopping.clone()))
     }
 
     async fn metrics(&self) -> Answer<String> {

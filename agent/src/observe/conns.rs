@@ -67,10 +67,11 @@ fn id_of(seen: &Seen, reference: &str) -> Result<String, ApiError> {
     let mut starting = services
         .iter()
         .filter(|s| !reference.is_empty() && s.id.as_str().starts_with(reference));
-    match (starting.next(), starting.next()) {
-        (Some(service), None) => Ok(service.id.to_string()),
-        (Some(_), Some(_)) => Err(ApiError::bad_request(format!(
-            "service {reference} is ambiguous: give more of its id"
+    match (starting.next(), starting.count()) {
+        (Some(service), 0) => Ok(service.id.to_string()),
+        (Some(_), more) => Err(ApiError::bad_request(format!(
+            "service {reference} is ambiguous ({} matches found): give more of its id",
+            more + 1
         ))),
         _ => Err(ApiError::not_found(format!(
             "no such service: {reference}; see `weft service ls`"

@@ -4,6 +4,7 @@
 pub(crate) mod conns;
 pub(crate) mod counters;
 pub(crate) mod doctor;
+pub(crate) mod events;
 mod index;
 pub(crate) mod liars;
 pub(crate) mod ping;

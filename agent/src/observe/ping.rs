@@ -128,8 +128,9 @@ pub(crate) fn find(orders: &Assignment, asked: &str) -> Answer<Peer> {
              node knows {}",
             list(&all)
         ))),
-        _ => Err(ApiError::conflict(format!(
-            "{asked} means several nodes: give one's id, or its data-path address"
+        _ => Err(ApiError::bad_request(format!(
+            "node {asked} is ambiguous ({} matches found): give one's id, or its data-path address",
+            found.len()
         ))),
     }
 }

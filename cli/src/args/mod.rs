@@ -3,8 +3,10 @@
 mod attachment;
 mod connections;
 mod duration;
+mod events;
 mod filter;
 mod mesh;
+mod moment;
 mod network;
 mod node;
 mod ping;
@@ -15,8 +17,10 @@ mod tasks;
 pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
+pub(crate) use events::EventsArgs;
 pub(crate) use filter::FilterArgs;
 pub(crate) use mesh::{MeshCommand, WhyArgs};
+pub(crate) use moment::parse_moment;
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
@@ -86,6 +90,8 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Show what changes in the swarm, as it does
+    Events(EventsArgs),
     /// Show how this node accepts published ports
     #[command(subcommand)]
     Mesh(MeshCommand),
@@ -384,12 +390,18 @@ pub(crate) struct InspectArgs {
     /// Print only ids
     #[arg(short, long)]
     quiet: bool,
-    /// One field in each line, for people
+    /// For people
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pretty: bool,
 }
 
 impl InspectArgs {
+    /// For people, in a form of its own where there is one.
+    #[must_use]
+    pub(crate) fn pretty(&self) -> bool {
+        self.pretty
+    }
+
     /// How to print.
     #[must_use]
     pub(crate) fn format(&self) -> FormatArgs {

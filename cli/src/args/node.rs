@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use weft_model::objects::Availability;
 
-use super::{FilterArgs, FormatArgs, InspectArgs, RoleArg, TaskListArgs};
+use super::{FilterArgs, FormatArgs, InspectArgs, RoleArg, TaskListArgs, parse_key_value};
 
 /// `weft node …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// List nodes
     Ls {
-        /// Which: keys are id, name and role.
+        /// Which: keys are id, name, role, node.label and membership.
         #[command(flatten)]
         filter: FilterArgs,
         /// How.
@@ -23,7 +23,7 @@ pub(crate) enum NodeCommand {
     Ps(NodePsArgs),
     /// Show everything known about nodes
     Inspect(InspectArgs),
-    /// Change whether nodes get tasks, what they are, or where they are reached
+    /// Change whether nodes get tasks, what they are, their labels, or where they are reached
     Update(NodeUpdateArgs),
     /// Make nodes managers
     Promote {
@@ -57,6 +57,12 @@ pub(crate) struct NodeUpdateArgs {
     /// worker or manager
     #[arg(long, value_name = "ROLE")]
     pub(crate) role: Option<RoleArg>,
+    /// Add a label, or change its value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
+    pub(crate) label_add: Vec<(String, String)>,
+    /// Take a label away, after others were added; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
     /// Address that others reach the node at from now on; its weftd starts again with it
     #[arg(long, value_name = "IP")]
     pub(crate) advertise_addr: Option<IpAddr>,

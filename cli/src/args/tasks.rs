@@ -10,6 +10,9 @@ pub(crate) struct TaskListArgs {
     /// Print whole ids and errors
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Print ids of nodes and services in place of their names
+    #[arg(long)]
+    pub(crate) no_resolve: bool,
     /// Which: keys are id, name, node and desired-state.
     #[command(flatten)]
     pub(crate) filter: FilterArgs,

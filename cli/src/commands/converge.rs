@@ -60,7 +60,7 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
         if progress.converged() {
             let since = *stable_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= STABLE {
-                for error in &detail.port_errors {
+                for error in detail.port_errors.iter().chain(&detail.waiting) {
                     complain(&format!("weft: warning: {error}"));
                 }
                 if !quiet {

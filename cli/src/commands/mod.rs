@@ -5,6 +5,7 @@ mod complete;
 mod converge;
 mod doctor;
 mod drops;
+mod events;
 mod failures;
 mod info;
 mod lab;
@@ -13,6 +14,7 @@ mod mesh;
 mod names;
 mod network;
 mod node;
+mod node_pretty;
 mod paths;
 mod peer;
 mod ping;
@@ -57,6 +59,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Events(args) => block_on(events::run(&client()?, &args, out)),
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),
         Command::Info(args) => block_on(info::run(&client()?, &args, out)),

@@ -8,23 +8,17 @@ use weft_model::api::{Info, NodeRemove, NodeRow, NodeUpdate, NodeUpdated, SwarmS
 use weft_model::objects::Role;
 
 use crate::args::{NodeCommand, NodeUpdateArgs};
-use crate::commands::{finish, rows, show, tasks, warn};
+use crate::commands::{finish, node_pretty, rows, show, tasks, unique, warn};
 use crate::output::Printer;
 
 /// Keys of `node ls --filter`, and the fields that they look at.
-const KEYS: [(&str, &str); 3] = [("id", "ID"), ("name", "Hostname"), ("role", "Role")];
-
-/// Filters of docker's that would find every node or none, and why.
-const NO_FILTERS: [(&str, &str); 3] = [
-    ("label", NO_LABELS),
-    ("node.label", NO_LABELS),
-    (
-        "membership",
-        "who joins a swarm is its member at once, nobody waits to be accepted",
-    ),
+const KEYS: [(&str, &str); 5] = [
+    ("id", "ID"),
+    ("name", "Hostname"),
+    ("role", "Role"),
+    ("node.label", "Labels"),
+    ("membership", "Membership"),
 ];
-
-const NO_LABELS: &str = "nodes have no labels in this version of weft";
 
 pub(super) async fn run(
     client: &Client,
@@ -46,6 +40,13 @@ pub(super) async fn run(
                 paths.push(format!("{}/tasks", path(client, name).await?));
             }
             tasks::list(client, &paths, &args.list, out).await
+        }
+        NodeCommand::Inspect(args) if args.pretty() => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                found.push(client.get(&path(client, name).await?).await);
+            }
+            node_pretty::show(found, out)
         }
         NodeCommand::Inspect(args) => {
             let mut found = Vec::new();
@@ -81,9 +82,14 @@ async fn update(
         availability: args.availability,
         role: args.role.map(Into::into),
         advertise_addr: args.advertise_addr,
+        label_add: unique("label", args.label_add.iter().cloned())?,
+        label_rm: args.label_rm.clone(),
     };
     if request == NodeUpdate::default() {
-        bail!("nothing to change: give --availability, --role or --advertise-addr");
+        bail!(
+            "nothing to change: give --availability, --role, --label-add, --label-rm or \
+             --advertise-addr"
+        );
     }
     let mut refused = Vec::new();
     for name in &args.refs {
@@ -145,13 +151,21 @@ async fn make_one(
 /// Refuses what would show no node, or every one, whatever was meant.
 fn check_filters(filters: &[(String, String)]) -> anyhow::Result<()> {
     for (key, value) in filters {
-        if let Some((_, why)) = NO_FILTERS.iter().find(|(name, _)| name == key) {
-            let known = KEYS.map(|(key, _)| key).join(", ");
-            bail!("invalid filter {key:?}: {why}; there is {known}");
-        }
-        let role = ["manager", "worker"].contains(&value.to_lowercase().as_str());
-        if key == "role" && !role {
-            bail!("invalid filter \"role={value}\": write role=manager or role=worker");
+        let is = |words: [&str; 2]| words.contains(&value.to_lowercase().as_str());
+        match key.as_str() {
+            // Docker's are of the daemon, and weftd has none.
+            "label" => bail!(
+                "invalid filter \"label\": weftd has no labels of its own; node.label={value} asks for \
+                 those of `weft node update --label-add`"
+            ),
+            "role" if !is(["manager", "worker"]) => {
+                bail!("invalid filter \"role={value}\": write role=manager or role=worker")
+            }
+            "membership" if !is(["accepted", "pending"]) => bail!(
+                "invalid filter \"membership={value}\": write membership=accepted or \
+                 membership=pending"
+            ),
+            _ => {}
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
+use weft_model::api::{NodeRow, ServiceDetail, TaskRow, TlsStatus};
 use weft_model::objects::{
     Network, NodeState, PortSpec, PublishMode, Reachability, ServiceMode, TaskState,
 };
@@ -24,6 +24,7 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             ("Status", "STATUS"),
             ("Availability", "AVAILABILITY"),
             ("ManagerStatus", "MANAGER STATUS"),
+            ("TLSStatus", "TLS STATUS"),
             ("EngineVersion", "ENGINE VERSION"),
             ("Addr", "ADDRESS"),
         ],
@@ -50,6 +51,14 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
             "Availability": word(&row.node.spec.availability),
             "Role": word(&row.node.spec.role),
             "ManagerStatus": manager,
+            "TLSStatus": match row.tls {
+                TlsStatus::Unknown => "Unknown",
+                TlsStatus::Ready => "Ready",
+                TlsStatus::NeedsRotation => "Needs Rotation",
+            },
+            "Labels": row.node.spec.labels,
+            // Nobody waits to be accepted.
+            "Membership": "Accepted",
             "EngineVersion": row.node.description.engine.version,
             "Addr": row.node.status.addr,
             "Message": message(&row),
@@ -59,7 +68,7 @@ pub(super) fn nodes(mut nodes: Vec<NodeRow>) -> Listing {
 }
 
 /// What there is to say about the state.
-fn message(row: &NodeRow) -> String {
+pub(super) fn message(row: &NodeRow) -> String {
     match (&row.node.status.impaired, row.cloned) {
         (Some(impaired), _) => impaired.reason.clone(),
         (None, Some(cloned)) => format!(
@@ -72,7 +81,7 @@ fn message(row: &NodeRow) -> String {
 
 /// Docker's word for the state of a node, and one of ours for a node that answers its manager and
 /// carries no traffic.
-fn status(row: &NodeRow) -> String {
+pub(super) fn status(row: &NodeRow) -> String {
     match (row.node.status.state, &row.node.status.impaired) {
         (NodeState::Ready, Some(_)) => "Impaired".to_owned(),
         (state, _) if row.cloned.is_some() => format!("{} (cloned)", word(&state)),
@@ -150,13 +159,23 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
             "Image": spec.task.container.image,
             "Ports": ports(&detail.service.endpoint.ports, PublishMode::Ingress),
             "PortErrors": detail.port_errors,
+            "Waiting": detail.waiting,
         }));
     }
     listing
 }
 
+/// How much of tasks is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TaskWords {
+    /// Ids and errors as long as they are.
+    pub(super) whole: bool,
+    /// Ids of nodes and services in place of names.
+    pub(super) ids: bool,
+}
+
 /// `service ps`: newest first within a slot, older ones indented below.
-pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> Listing {
+pub(super) fn tasks(mut tasks: Vec<TaskRow>, words: TaskWords, now: Timestamp) -> Listing {
     let mut listing = Listing::new(
         &[
             ("ID", "ID"),
@@ -169,7 +188,7 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> 
             ("Error", "ERROR"),
             ("Ports", "PORTS"),
         ],
-        if no_trunc {
+        if words.whole {
             "{{.ID}}\t{{.Indent}}{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}"
         } else {
             "{{truncate .ID 12}}\t{{.Indent}}{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}"
@@ -177,14 +196,14 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> 
         "ID",
     );
     tasks.sort_by(|a, b| {
-        natural(&slot_name(a), &slot_name(b))
+        natural(&slot_name(a, words), &slot_name(b, words))
             .then(Reverse(a.task.meta.created_at).cmp(&Reverse(b.task.meta.created_at)))
             .then(a.task.id.cmp(&b.task.id))
     });
     let mut previous = String::new();
     for row in tasks {
         let task = &row.task;
-        let name = slot_name(&row);
+        let name = slot_name(&row, words);
         let state = word(&task.status.state);
         listing.push(json!({
             "ID": task.id,
@@ -194,11 +213,14 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> 
             "Service": task.service_name,
             "Slot": task.slot,
             "Image": task.spec.container.image,
-            "Node": row.node_name,
+            "Node": match (&task.node, words.ids) {
+                (Some(node), true) => node.as_str(),
+                _ => &row.node_name,
+            },
             "DesiredState": word(&task.desired),
             "State": state,
             "CurrentState": format!("{state} {}", ago(task.status.since, now)),
-            "Error": quote(&task.status.err, no_trunc),
+            "Error": quote(&task.status.err, words.whole),
             "Message": task.status.message,
             "ExitCode": task.status.container.exit_code,
             "Ports": ports(&row.host_ports, PublishMode::Host),
@@ -214,10 +236,15 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, no_trunc: bool, now: Timestamp) -> 
 }
 
 /// `web.1`; for global services the node id stands in place of the slot.
-fn slot_name(row: &TaskRow) -> String {
+fn slot_name(row: &TaskRow, words: TaskWords) -> String {
+    let service = if words.ids {
+        row.task.service.as_str()
+    } else {
+        &row.task.service_name
+    };
     match (&row.task.node, row.task.slot) {
-        (Some(node), 0) => format!("{}.{node}", row.task.service_name),
-        (_, slot) => format!("{}.{slot}", row.task.service_name),
+        (Some(node), 0) => format!("{service}.{node}"),
+        (_, slot) => format!("{service}.{slot}"),
     }
 }
 
@@ -278,7 +305,7 @@ fn ports(ports: &[PortSpec], mode: PublishMode) -> String {
 }
 
 /// The name of a state as people read it: `Running`.
-fn word<T: serde::Serialize>(state: &T) -> String {
+pub(super) fn word<T: serde::Serialize>(state: &T) -> String {
     let Ok(Value::String(text)) = serde_json::to_value(state) else {
         return String::new();
     };

@@ -34,7 +34,10 @@ pub(super) async fn run(
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
             let errors: Vec<String> = services
                 .iter()
-                .flat_map(|s| s.port_errors.iter().map(|e| (&s.service.spec.name, e)))
+                .flat_map(|s| {
+                    let errors = s.port_errors.iter().chain(&s.waiting);
+                    errors.map(|error| (&s.service.spec.name, error))
+                })
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
             let mut listing = rows::services(services);

@@ -7,7 +7,8 @@ use weft_client::{Client, Refused};
 use weft_model::api::TaskRow;
 
 use crate::args::TaskListArgs;
-use crate::commands::{finish, rows};
+use crate::commands::finish;
+use crate::commands::rows::{self, TaskWords};
 use crate::output::Printer;
 
 /// Keys of `--filter`, and the fields that they look at.
@@ -34,7 +35,11 @@ pub(super) async fn list(
         }
     }
     if !tasks.is_empty() || refused.is_empty() {
-        let mut listing = rows::tasks(tasks, args.no_trunc, Timestamp::now());
+        let words = TaskWords {
+            whole: args.no_trunc,
+            ids: args.no_resolve,
+        };
+        let mut listing = rows::tasks(tasks, words, Timestamp::now());
         listing.keep(&args.filter.filters, &KEYS)?;
         out.listing(&listing, &args.format)?;
     }

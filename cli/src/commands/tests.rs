@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use weft_model::api::{
-    DropCount, Drops, NodeRow, PortDrops, ServiceDetail, ServiceStatus, TaskRow,
+    DropCount, Drops, NodeRow, PortDrops, ServiceDetail, ServiceStatus, TaskRow, TlsStatus,
 };
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::*;
@@ -44,6 +44,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
         },
         is_self: role == Role::Manager,
         gossip: None,
+        tls: TlsStatus::Ready,
         cloned: None,
     }
 }
@@ -89,6 +90,7 @@ fn detail(replicas: u32) -> ServiceDetail {
             desired: replicas,
         },
         port_errors: Vec::new(),
+        waiting: Vec::new(),
     }
 }
 
@@ -209,7 +211,7 @@ fn service_ps_puts_old_tasks_under_new_ones() {
         ),
     ];
     assert_eq!(
-        rows::tasks(rows, false, now)
+        rows::tasks(rows, rows::TaskWords::default(), now)
             .render(&FormatArgs::default())
             .unwrap(),
         "\
@@ -440,7 +442,7 @@ fn tables_fit_eighty_columns_and_break_no_word() {
                 TaskState::Failed,
                 failed,
             )],
-            false,
+            rows::TaskWords::default(),
             now,
         ),
         why::listing(&why, false),

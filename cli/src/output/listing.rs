@@ -44,8 +44,8 @@ impl Listing {
     }
 
     /// Keeps rows that filters let through: any of the values of one key, and so of each key. Of an
-    /// id the beginning is enough, of a name a part, as with docker. `keys` are the filters' keys and
-    /// the fields that they look at.
+    /// id the beginning is enough, of a name a part, of labels the key, as with docker. `keys` are the
+    /// filters' keys and the fields that they look at.
     ///
     /// # Errors
     /// A filter with another key.
@@ -70,6 +70,9 @@ impl Listing {
             }
             let values: Vec<&String> = values.collect();
             self.rows.retain(|row| {
+                if let Some(labels) = row[*field].as_object() {
+                    return values.iter().any(|value| has_label(labels, value));
+                }
                 let found = row[*field].as_str().unwrap_or_default();
                 values.iter().any(|value| match *key {
                     "id" => found.starts_with(value.as_str()),
@@ -145,6 +148,14 @@ impl Listing {
             rows.push(format.render(row)?);
         }
         Ok(columns(rows.iter().map(String::as_str), width))
+    }
+}
+
+/// Whether labels have `KEY`, or `KEY=VALUE`.
+fn has_label(labels: &Map<String, Value>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(wanted),
     }
 }
 

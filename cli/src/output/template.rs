@@ -61,7 +61,7 @@ impl Format {
 
 /// Maps of which a key that is not there is no mistake: keys of the user, and the one mode of those
 /// that a service may have.
-const LOOSE_MAPS: [&str; 3] = ["Labels", "Options", "Mode"];
+const LOOSE_MAPS: [&str; 4] = ["Attributes", "Labels", "Options", "Mode"];
 
 /// A text of a value with its line ends and tabs.
 fn restored(text: &str) -> String {

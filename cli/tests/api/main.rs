@@ -611,3 +611,44 @@ fn the_doctor_fails_when_something_does_not_work() {
         assert_eq!(node.surprises(), NO_SURPRISES);
     }
 }
+
+#[test]
+fn events_are_shown_as_they_are_asked_for() {
+    let event = json!({
+        "Type": "node", "Action": "update",
+        "Actor": {"ID": "n1", "Attributes": {"name": "node1", "state.new": "down"}},
+        "scope": "swarm", "time": 7, "timeNano": 7_000_000_000_u64,
+    });
+    let node = FakeNode::start(vec![
+        get("GET /v1/events?since=7000&until=8000", event.clone()),
+        get("GET /v1/events", event.clone()),
+        get("GET /v1/events", event.clone()),
+        exchange(
+            "GET /v1/events",
+            Value::Null,
+            503,
+            json!({"message": "This node is not a swarm manager."}),
+        ),
+    ]);
+    let template = "{{.Type}}/{{.Action}}/{{.Actor.Attributes.name}}/{{.Scope}}/{{.Time}}";
+    let (result, text) = node.run(&format!("events --since 7 --until 8 --format {template}"));
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    assert_eq!(text, "node/update/node1/swarm/7\n");
+    let (_, text) = node.run("events --format json");
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), event);
+    let (_, text) = node.run("events -f type=service");
+    assert_eq!(text, "");
+    let (result, _) = node.run("events");
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("not a swarm manager"), "{error}");
+    // Refused before the node is asked.
+    for (line, says) in [
+        ("events -f colour=red", "there is type, event"),
+        ("events --since yesterday", "invalid time \"yesterday\""),
+        ("events --format table", "a stream is no table"),
+    ] {
+        let error = node.run(line).0.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}

@@ -75,6 +75,7 @@ fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
             json!({"message": "no such node: nosuch"}),
         ),
         get("GET /v1/nodes/node1/tasks", tasks.clone()),
+        get("GET /v1/nodes/node1/tasks", tasks.clone()),
         get("GET /v1/nodes/node1/tasks", tasks),
     ]);
     // Without a name it is the node that answers.
@@ -107,15 +108,19 @@ fn the_tasks_of_a_node_are_listed_as_those_of_a_service() {
     let (result, text) = node.run("node ps -q -f name=web node1");
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(text, "t1\n");
+    let (_, text) = node.run("node ps --no-resolve --format {{.Name}}@{{.Node}} -f id=t1 node1");
+    assert_eq!(text, "svc1.1@n1\n");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 
 #[test]
 fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
+    let mut shop = row("bb3", "shop", "worker");
+    shop["Spec"]["Labels"] = json!({"disk": "ssd", "zone": "a=b"});
     let rows = json!([
         row("aa1", "node1", "manager"),
         row("aa2", "node2", "worker"),
-        row("bb3", "shop", "worker"),
+        shop,
     ]);
     let questions = [
         ("role=worker", "node2 shop"),
@@ -123,6 +128,12 @@ fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
         ("role=worker --filter name=node", "node2"),
         ("id=aa", "node1 node2"),
         ("name=none", ""),
+        ("node.label=disk", "shop"),
+        ("node.label=disk=ssd", "shop"),
+        ("node.label=zone=a=b", "shop"),
+        ("node.label=disk=hdd", ""),
+        ("membership=accepted", "node1 node2 shop"),
+        ("membership=pending", ""),
     ];
     let asked = questions.map(|_| get("GET /v1/nodes", rows.clone()));
     let node = FakeNode::start(asked.into_iter().collect());
@@ -136,14 +147,12 @@ fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
     // These are refused before the node is asked.
     for (filter, said) in [
         (
-            "node.label=disk=ssd",
-            "invalid filter \"node.label\": nodes have no labels in this version of weft; \
-             there is id, name, role",
+            "label=a",
+            "invalid filter \"label\": weftd has no labels of its own; node.label=a asks for",
         ),
-        ("label=a", "invalid filter \"label\": nodes have no labels"),
         (
-            "membership=accepted",
-            "invalid filter \"membership\": who joins a swarm is its member at once",
+            "membership=maybe",
+            "invalid filter \"membership=maybe\": write membership=accepted",
         ),
         (
             "role=boss",
@@ -235,6 +244,12 @@ fn promote_and_demote_say_it_in_dockers_words() {
             200,
             row("aa2", "node2", "worker"),
         ),
+        exchange(
+            "POST /v1/nodes/node2/update",
+            json!({"LabelAdd": {"disk": "ssd", "big": ""}, "LabelRm": ["zone"]}),
+            200,
+            row("aa2", "node2", "worker"),
+        ),
     ]);
     for (line, said) in [
         (
@@ -245,6 +260,10 @@ fn promote_and_demote_say_it_in_dockers_words() {
         ("node demote node2", "Manager node2 demoted in the swarm.\n"),
         (
             "node update --availability drain --role worker --advertise-addr 192.0.2.9 node2",
+            "node2\n",
+        ),
+        (
+            "node update --label-add disk=ssd --label-add big --label-rm zone node2",
             "node2\n",
         ),
     ] {
@@ -279,5 +298,58 @@ fn what_a_manager_last_knew_is_asked_for_and_changes_nothing() {
             "{said}"
         );
     }
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+#[test]
+fn inspect_is_pretty_in_dockers_layout() {
+    let mut labelled = row("aa1", "node1", "manager");
+    labelled["Spec"]["Labels"] = json!({"big": "", "disk": "ssd"});
+    let mut worker = row("aa2", "node2", "worker");
+    worker["Status"]["State"] = json!("down");
+    worker["Status"]["Message"] = json!("the node left the swarm");
+    let node = FakeNode::start(vec![
+        get("GET /v1/info", info_of_a_manager()),
+        get("GET /v1/nodes/n1", labelled),
+        get("GET /v1/nodes/node2", worker),
+    ]);
+    let (result, text) = node.run("node inspect --pretty self node2");
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let joined = text
+        .lines()
+        .find(|line| line.starts_with("Joined at:"))
+        .unwrap();
+    assert_eq!(
+        text,
+        format!(
+            "\
+ID:\t\t\taa1
+Labels:
+ - big
+ - disk=ssd
+Hostname:              \tnode1
+{joined}
+Status:
+ State:\t\t\tReady
+ Availability:         \tActive
+ Address:\t\t10.77.0.1
+Manager Status:
+ Address:\t\t10.77.0.1:2377
+ Raft Status:\t\tReachable
+ Leader:\t\tYes
+Engine Version:\t\t0.1.0
+ID:\t\t\taa2
+Hostname:              \tnode2
+{joined}
+Status:
+ State:\t\t\tDown
+ Message:              \tthe node left the swarm
+ Availability:         \tActive
+ Address:\t\t10.77.0.1
+Engine Version:\t\t0.1.0
+"
+        )
+    );
+    assert!(joined.ends_with(" +0000 utc"), "{joined}");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

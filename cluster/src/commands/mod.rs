@@ -6,6 +6,7 @@ mod autolock;
 mod endpoint;
 mod network;
 mod node;
+mod node_spec;
 mod restore;
 mod service;
 mod swarm;
@@ -17,9 +18,9 @@ pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint,
 pub use network::{create_network, remove_network};
 pub use node::{
     NodeDescription, go_on_alone, join, leave_node, note_certificate, remove_node,
-    set_advertise_addr, set_availability, set_impaired, set_node_state, set_role, still_a_manager,
-    update_node,
+    set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
 };
+pub use node_spec::{change_node, check_version};
 pub use restore::restore;
 pub use service::{
     MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,

@@ -11,7 +11,7 @@ use super::super::index::{Key, folded};
 use super::super::object::{Change, ObjectId};
 use super::super::routes::HostRoute;
 use super::super::state::ClusterState;
-use super::super::subnets;
+use super::super::{sizes, subnets};
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -72,6 +72,7 @@ pub fn create_network(
 ) -> Result<Planned<Network>, CommandError> {
     names::check("network", &spec.name)?;
     names::check_labels(&spec.labels)?;
+    sizes::check_labels(&spec.labels)?;
     let predefined = ["host", "none", "bridge"];
     if predefined.iter().any(|name| names::same(name, &spec.name)) {
         return Err(CommandError::forbidden(format!(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
 use weft_model::objects::{
-    Availability, CaConfig, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec,
-    NodeState, NodeStatus, Reachability, Role, TaskState,
+    CaConfig, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec, NodeState, NodeStatus,
+    Reachability, Role, TaskState,
 };
 use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
@@ -335,26 +335,6 @@ pub fn set_impaired(
         draft.put(node);
     }
     Ok(draft.into_changes())
-}
-
-/// `weft node update --availability`
-///
-/// # Errors
-/// The node does not exist.
-pub fn set_availability(
-    state: &ClusterState,
-    now: u64,
-    entropy: &mut Entropy,
-    reference: &str,
-    availability: Availability,
-) -> Result<Planned<Node>, CommandError> {
-    let mut node = state.find_node(reference)?.clone();
-    let mut draft = Draft::new(state, now, entropy);
-    if node.spec.availability != availability {
-        node.spec.availability = availability;
-        draft.put(node.clone());
-    }
-    Ok(draft.plan(node))
 }
 
 /// `weft node promote`, `demote` and `node update --role`: what the node is to be. Its certificate and

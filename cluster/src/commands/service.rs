@@ -18,7 +18,7 @@ use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
 use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
-use super::super::{allocator, ports};
+use super::super::{allocator, ports, sizes};
 use super::endpoint::MAX_ALIASES;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
@@ -183,6 +183,7 @@ pub fn create_service(
     check_replicas(spec.mode)?;
     check_delays(task)?;
     check_privileges(&mut task.container)?;
+    sizes::check_service(&spec, state.nodes.len())?;
     ports::validate(&spec)?;
     let mut services = state.services_at(Key::Name(folded(&spec.name)));
     if let Some(other) = services.next() {
@@ -393,6 +394,7 @@ pub fn scale_service(
     let mut draft = Draft::new(state, now, entropy);
     if service.spec.mode != mode {
         service.spec.mode = mode;
+        sizes::check_service(&service.spec, state.nodes.len())?;
         draft.put(service.clone());
     }
     let id = service.id.clone();

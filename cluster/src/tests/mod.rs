@@ -4,6 +4,7 @@ mod allocation;
 mod commands;
 mod cost;
 mod dual_stack;
+mod events;
 mod impaired;
 mod keys;
 mod machine;
@@ -16,18 +17,20 @@ mod placement;
 mod publish;
 mod roles;
 mod roots;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_model::api::SwarmUpdate;
+use weft_model::api::{NodeUpdate, SwarmUpdate};
 use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Cluster, ClusterSpec, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState,
-    PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus,
+    Availability, Cluster, ClusterSpec, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec,
+    Node, NodeState, PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
+    TaskStatus,
 };
 
 use super::*;
@@ -94,6 +97,21 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         task: Arc::new(task),
         ..ServiceSpec::default()
     }
+}
+
+/// `weft node update --availability`
+pub(super) fn set_availability(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    reference: &str,
+    availability: Availability,
+) -> Result<Planned<Node>, CommandError> {
+    let update = NodeUpdate {
+        availability: Some(availability),
+        ..NodeUpdate::default()
+    };
+    change_node(state, now, entropy, reference, None, &update)
 }
 
 /// What the tasks of a service are made of, to be changed.

@@ -1,6 +1,7 @@
 //! What may be a name, and which names are one: as DNS has it, at every command.
 
 use weft_model::api::PeerAdd;
+use weft_model::id::{EndpointId, NetworkId};
 
 use super::commands::refused;
 use super::*;
@@ -195,4 +196,45 @@ fn a_peer_has_a_mac_address_of_its_own() {
         "the static peer 10.7.0.2",
     );
     add("10.7.0.23", "02:42:0a:07:00:17", at).unwrap();
+}
+
+#[test]
+fn networks_and_endpoints_are_found_by_the_beginning_of_an_id_but_first_by_name() {
+    let mut world = World::new(1);
+    world.network("back", &["10.7.0.0/24"]).unwrap();
+    let there = connect(&mut world, named("box")).unwrap();
+    let network = world.state.find_network("back").unwrap().clone();
+    let network_start = &network.id.as_str()[..8];
+    let found = |world: &World| {
+        world
+            .state
+            .find_network(network_start)
+            .map(|n| n.id.clone())
+    };
+    assert_eq!(found(&world).unwrap(), network.id);
+    let mut twin = network.clone();
+    twin.id = NetworkId(format!("{network_start}-twin"));
+    twin.spec.name = "twin".to_owned();
+    world.state.apply(&[Change::Put(twin.clone().into())]);
+    let two = format!("network {network_start} is ambiguous (2 matches found)");
+    refused(found(&world), ErrorKind::BadRequest, &two);
+    twin.spec.name = network_start.to_owned();
+    world.state.apply(&[Change::Put(twin.clone().into())]);
+    assert_eq!(found(&world).unwrap(), twin.id);
+
+    let endpoint_start = &there.attachment.endpoint.as_str()[..8];
+    let found = |world: &World| {
+        let found = world.state.find_endpoint(&network, endpoint_start);
+        found.map(|e| e.attachment.endpoint.clone())
+    };
+    assert_eq!(found(&world).unwrap(), there.attachment.endpoint);
+    let mut twin = there.clone();
+    twin.attachment.endpoint = EndpointId(format!("{endpoint_start}-twin"));
+    twin.name = "other".to_owned();
+    world.state.apply(&[Change::Put(twin.clone().into())]);
+    let two = format!("endpoint {endpoint_start} is ambiguous (2 matches found)");
+    refused(found(&world), ErrorKind::BadRequest, &two);
+    twin.name = endpoint_start.to_owned();
+    world.state.apply(&[Change::Put(twin.clone().into())]);
+    assert_eq!(found(&world).unwrap(), twin.attachment.endpoint);
 }

@@ -118,3 +118,51 @@ fn paused_nodes_keep_and_get_nothing_new() {
     assert_eq!(world.spread("web")["node1"], 1);
     assert_eq!(world.spread("web")["node2"], 3);
 }
+
+#[test]
+fn what_tasks_wait_for_is_said_of_their_service_with_a_way_out() {
+    let mut world = World::new(2);
+    let told = |world: &World, name: &str| {
+        let service = world.state.find_service(name).unwrap();
+        waiting(&world.state, service)
+    };
+    world.network("small", &["10.7.0.0/29"]).unwrap();
+    world.create(on(spec("web", 6), "small")).unwrap();
+    // Of 5 addresses the service has one for itself.
+    let told_of_web = told(&world, "web");
+    assert_eq!(told_of_web.len(), 1, "{told_of_web:?}");
+    let full = "2 tasks wait: could not find an available IP on network small (";
+    assert!(told_of_web[0].starts_with(full), "{told_of_web:?}");
+    assert!(
+        told_of_web[0].contains("larger --subnet"),
+        "{told_of_web:?}"
+    );
+    let mut everywhere = spec("everywhere", 1);
+    everywhere.mode = ServiceMode::Global;
+    world.create(everywhere).unwrap();
+    assert_eq!(told(&world, "everywhere"), [""; 0]);
+
+    for n in [1, 2] {
+        let name = description(n).hostname;
+        world
+            .run(|s, now, e| set_availability(s, now, e, &name, Availability::Drain))
+            .unwrap();
+    }
+    world.create(spec("late", 3)).unwrap();
+    let why = "no suitable node (2 nodes not available for new tasks)";
+    let way_out =
+        "\"weft node ls\" shows the nodes: make one active or ready, or let another one join";
+    assert_eq!(
+        told(&world, "late"),
+        [format!("3 tasks wait: {why}; {way_out}")]
+    );
+    assert_eq!(
+        told(&world, "everywhere"),
+        [format!("no node takes new tasks; {way_out}")]
+    );
+    // And it is over with the reason.
+    world
+        .run(|s, now, e| set_availability(s, now, e, "n1", Availability::Active))
+        .unwrap();
+    assert_eq!(told(&world, "late"), [""; 0]);
+}

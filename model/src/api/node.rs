@@ -1,5 +1,6 @@
 //! Calls about nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,25 @@ pub struct NodeRow {
     /// Whom its gossip sees, as it said with its last heartbeat; absent where it has not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gossip: Option<NodeSight>,
+    /// Whether its certificate is of the root that makes them now.
+    #[serde(default, rename = "TLSStatus")]
+    pub tls: TlsStatus,
     /// A second machine has shown the node's identity in the last half minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<NodeClone>,
+}
+
+/// Whose certificate a node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsStatus {
+    /// It has not opened a session yet.
+    #[default]
+    Unknown,
+    /// Of the root that makes them now.
+    Ready,
+    /// Of one that is being replaced.
+    NeedsRotation,
 }
 
 /// Two machines with one identity: a data directory was copied.
@@ -57,7 +74,7 @@ pub struct NodeRemove {
 }
 
 /// `weft node update`, `promote` and `demote`. What is absent stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
     /// Whether the scheduler may use the node.
@@ -69,6 +86,12 @@ pub struct NodeUpdate {
     /// Where others reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise_addr: Option<IpAddr>,
+    /// Labels that it has from now on, with their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_add: BTreeMap<String, String>,
+    /// Keys of labels that it has no more; added ones are added before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_rm: Vec<String>,
 }
 
 /// Answer to [`NodeUpdate`].

@@ -16,6 +16,9 @@ pub struct ServiceDetail {
     pub status: ServiceStatus,
     /// Published ports that a node could not bind, for people.
     pub port_errors: Vec<String>,
+    /// What its tasks wait for (a node, an address), and the way out, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
 }
 
 /// How many tasks of a service run.

@@ -65,7 +65,7 @@ pub struct NodeSpec {
     pub role: Role,
     /// Set by `node update`.
     pub availability: Availability,
-    /// None yet: nothing sets them.
+    /// Set by `node update`.
     pub labels: BTreeMap<String, String>,
     /// Where others are to reach it, in place of what it says of itself (`node update
     /// --advertise-addr`); it says the same once it has taken it up.

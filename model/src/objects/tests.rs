@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{
     AddressUsage, EndpointRow, NetworkDetail, NodeRow, ServiceDetail, ServiceStatus, TaskRow,
+    TlsStatus,
 };
 use crate::assignment::change::SharedChange;
 use crate::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
@@ -168,6 +169,7 @@ fn a_service_is_dockers() {
             desired: 2,
         },
         port_errors: Vec::new(),
+        waiting: Vec::new(),
     };
     let port = json!({
         "HostIP": null, "PublishedPort": 8000, "TargetPort": 80, "Protocol": "tcp",
@@ -275,6 +277,7 @@ fn a_node_is_dockers() {
         node,
         is_self: true,
         gossip: None,
+        tls: TlsStatus::NeedsRotation,
         cloned: None,
     };
     assert_eq!(
@@ -300,6 +303,7 @@ fn a_node_is_dockers() {
             "Certified": "2026-01-02T03:04:05Z",
             "IngressIP": "10.0.0.2",
             "Self": true,
+            "TLSStatus": "needs-rotation",
         })
     );
 }

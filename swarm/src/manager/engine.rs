@@ -178,6 +178,8 @@ impl Engine {
     pub(super) fn not_proposed(&self, error: ProposeError) -> CommandError {
         match error {
             ProposeError::NotLeader { leader } => self.not_leader(leader),
+            // The same would be too long later, too.
+            error @ ProposeError::TooLarge { .. } => CommandError::bad(error.to_string()),
             error => CommandError::unavailable(error.to_string()),
         }
     }

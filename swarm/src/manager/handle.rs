@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    create_network, create_service, detach_endpoint, remove_network, remove_node, remove_peer,
-    remove_service, rotate_token, rotate_unlock_key, running_and_desired, scale_service,
-    set_autolock, still_a_manager, update_service, usage,
+    check_version, create_network, create_service, detach_endpoint, remove_network, remove_node,
+    remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
+    scale_service, set_autolock, still_a_manager, update_service, usage, waiting,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
-    ServiceUpdate, TaskRow,
+    ServiceUpdate, TaskRow, TlsStatus,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
@@ -224,6 +224,7 @@ impl Manager {
                 seen: sight.others.saturating_sub(sight.unseen),
                 unseen: sight.unseen_nodes.iter().map(name).collect(),
             }),
+            tls: tls_status(&state, &node),
             is_self: node.id == self.core.node,
             node,
         }
@@ -381,32 +382,38 @@ impl Manager {
             .await
     }
 
-    /// `weft service scale`
+    /// `weft service scale`, of the service as it was at a version where one is given.
     ///
     /// # Errors
-    /// No such service, or it is not replicated.
+    /// No such service, or it is not replicated or not at that version.
     pub async fn scale_service(
         &self,
         reference: &str,
+        version: Option<u64>,
         replicas: u32,
     ) -> Result<Service, CommandError> {
-        self.core
-            .run(|s, now, e| scale_service(s, now, e, reference, replicas))
-            .await
+        let plan = |s: &ClusterState, now, e: &mut Entropy| {
+            check_version(&s.find_service(reference)?.meta, version)?;
+            scale_service(s, now, e, reference, replicas)
+        };
+        self.core.run(plan).await
     }
 
-    /// `weft service update`
+    /// `weft service update`, likewise.
     ///
     /// # Errors
-    /// No such service, or a port that cannot be published or taken back.
+    /// No such service, or it is not at that version, or a port that cannot be published or taken back.
     pub async fn update_service(
         &self,
         reference: &str,
+        version: Option<u64>,
         update: &ServiceUpdate,
     ) -> Result<Service, CommandError> {
-        self.core
-            .run(|s, now, e| update_service(s, now, e, reference, update))
-            .await
+        let plan = |s: &ClusterState, now, e: &mut Entropy| {
+            check_version(&s.find_service(reference)?.meta, version)?;
+            update_service(s, now, e, reference, update)
+        };
+        self.core.run(plan).await
     }
 
     /// `weft service rm`
@@ -437,6 +444,17 @@ impl Manager {
         let state = self.state();
         let node = &state.find_node(reference)?.id;
         Ok(task_rows(&state, state.tasks_on(node)))
+    }
+}
+
+/// Whether the node's certificate is of the root that makes them now.
+fn tls_status(state: &ClusterState, node: &Node) -> TlsStatus {
+    let signer = state.secrets.as_ref();
+    let signer = signer.map(|secrets| &secrets.roots.signer().digest);
+    match signer {
+        _ if node.certified_by.is_empty() => TlsStatus::Unknown,
+        Some(signer) if *signer == node.certified_by => TlsStatus::Ready,
+        _ => TlsStatus::NeedsRotation,
     }
 }
 
@@ -486,5 +504,6 @@ fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
         service: service.clone(),
         status: ServiceStatus { running, desired },
         port_errors: Vec::new(),
+        waiting: waiting(state, service),
     }
 }

@@ -11,6 +11,7 @@ mod bind;
 mod ca;
 mod engine;
 mod enlist;
+mod events;
 mod gate;
 mod handle;
 mod health;
@@ -60,6 +61,7 @@ use self::bind::bind;
 use self::ca::{Authority, HeldAuthority};
 use self::engine::{Engine, Lines, entropy, stopped};
 use self::enlist::{data_key, enlist};
+use self::events::EventLog;
 use self::health::Health;
 use self::listener::server_config;
 use self::lock::{Lock, keep_locked, key_of};
@@ -82,6 +84,7 @@ use crate::raft::{Member, RaftStore, Start};
 use crate::sealing::SecretKey;
 
 pub use api::{ApiCall, ApiReply, ApiServer};
+pub use events::{EventBatch, EventReader};
 pub use health::Timing;
 pub use restore::RestoreParams;
 
@@ -154,6 +157,7 @@ pub struct Manager {
     /// The log that managers share; the engine knows it as its store.
     raft: Arc<RaftStore>,
     relay: Arc<Relay>,
+    events: Arc<EventLog>,
     advertise: SocketAddr,
     #[cfg(test)]
     local_addr: SocketAddr,
@@ -402,6 +406,7 @@ impl Manager {
         });
         let api = ApiService::new(ApiRpc(config.api));
         let relay = Arc::new(Relay::new(Arc::clone(&core), Arc::clone(&raft)));
+        let events = Arc::new(EventLog::default());
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
@@ -413,6 +418,7 @@ impl Manager {
             tokio::spawn(listener::accept(listener, tls, Arc::clone(&core), routes)),
             tokio::spawn(Arc::clone(&core).lead_loop()),
             tokio::spawn(Arc::clone(&relay).watch_leader()),
+            tokio::spawn(Arc::clone(&events).fill(Arc::clone(&core))),
             tokio::spawn(keep_certified(Arc::clone(&core))),
             tokio::spawn(keep_locked(
                 Arc::clone(&core.lock),
@@ -425,6 +431,7 @@ impl Manager {
             core,
             raft,
             relay,
+            events,
             advertise,
             #[cfg(test)]
             local_addr,

@@ -127,6 +127,10 @@ impl Engine {
             match self.store.propose(&head, changes).await {
                 Ok(()) => since = Some(head),
                 Err(ProposeError::Stale(_)) => {}
+                Err(error @ ProposeError::TooLarge { .. }) => {
+                    tracing::error!(%error, "what the orchestrator decided does not go into the log");
+                    tokio::time::sleep(STORAGE_RETRY).await;
+                }
                 Err(error) => {
                     // The store says it in the log, once.
                     tracing::debug!(%error, "what the orchestrator decided is not stored");

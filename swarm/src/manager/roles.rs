@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 use weft_cluster::{
-    CommandError, Leadership, ProposeError, Quorum, set_advertise_addr, set_availability, set_role,
+    CommandError, Leadership, ProposeError, Quorum, change_node, set_advertise_addr, set_role,
 };
 use weft_model::api::{NodeUpdate, NodeUpdated};
 use weft_model::id::NodeId;
@@ -201,26 +201,24 @@ impl Manager {
         )))
     }
 
-    /// `weft node update`, `promote` and `demote`. The role changes last: what comes before it holds
-    /// also where that is refused.
+    /// `weft node update`, `promote` and `demote`, of the node as it was at a version where one is
+    /// given. The role changes last: what comes before it holds also where that is refused.
     ///
     /// # Errors
-    /// No such node, an address that is not its own or where the manager does not answer, a demotion that
+    /// No such node, or it is not at that version; labels that cannot be, an address that is not its own or where the manager does not answer, a demotion that
     /// would lose the quorum, or the log's.
     pub async fn update_node(
         &self,
         reference: &str,
+        version: Option<u64>,
         update: &NodeUpdate,
     ) -> Result<NodeUpdated, CommandError> {
         let core = &self.core;
         core.check_leads()?;
-        let mut node = self.state().find_node(reference)?.clone();
-        let id = node.id.clone();
-        if let Some(availability) = update.availability {
-            node = core
-                .run(|s, now, e| set_availability(s, now, e, id.as_str(), availability))
-                .await?;
-        }
+        let id = self.state().find_node(reference)?.id.clone();
+        let mut node = core
+            .run(|s, now, e| change_node(s, now, e, id.as_str(), version, update))
+            .await?;
         if let Some(addr) = update.advertise_addr {
             node = core.change_address(&id, addr).await?;
         }

@@ -12,6 +12,7 @@ mod roles;
 mod rotation;
 mod scale;
 mod versions;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -88,11 +88,10 @@ fn bytes_of(changes: &[Change]) -> Result<usize, ProposeError> {
     let mut count = Count(0);
     serde_json::to_writer(&mut count, changes).map_err(|e| ProposeError::Disk(e.to_string()))?;
     if count.0 > MAX_PROPOSAL {
-        return Err(ProposeError::Disk(format!(
-            "it has {} MiB, and one change may have {} at most; do it in parts",
-            count.0 >> 20,
-            MAX_PROPOSAL >> 20
-        )));
+        return Err(ProposeError::TooLarge {
+            bytes: count.0,
+            limit: MAX_PROPOSAL,
+        });
     }
     Ok(count.0)
 }
@@ -384,7 +383,7 @@ mod tests {
         assert_eq!(pipeline.next().await.len(), 1, "a long one goes alone");
         let error = propose(MAX_PROPOSAL + 1).unwrap_err().to_string();
         assert!(
-            error.contains("it has 32 MiB, and one change may have 32 at most"),
+            error.contains("bytes, and an entry of the log may have 33554432: ask for less"),
             "{error}"
         );
     }

@@ -13,10 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow, NodeUpdate,
-    NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail, ServiceUpdate,
-    SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, Why,
+    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
+    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -159,8 +160,14 @@ impl NodeService for Fake {
     async fn node(&self, reference: String) -> Answer<NodeRow> {
         self.absent(format!("node {reference}"))
     }
-    async fn node_update(&self, reference: String, body: NodeUpdate) -> Answer<NodeUpdated> {
-        self.absent(format!("update {reference} {:?}", body.availability))
+    async fn node_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: NodeUpdate,
+    ) -> Answer<NodeUpdated> {
+        let (version, availability) = (query.version, body.availability);
+        self.absent(format!("update {reference} {version:?} {availability:?}"))
     }
 
     async fn node_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
@@ -234,11 +241,23 @@ impl NodeService for Fake {
         self.note(format!("service rm {reference}"));
         Ok(())
     }
-    async fn service_scale(&self, reference: String, body: Scale) -> Answer<Service> {
-        self.absent(format!("scale {reference} {}", body.replicas))
+    async fn service_scale(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: Scale,
+    ) -> Answer<Service> {
+        let (version, replicas) = (query.version, body.replicas);
+        self.absent(format!("scale {reference} {version:?} {replicas}"))
     }
-    async fn service_update(&self, reference: String, body: ServiceUpdate) -> Answer<Service> {
-        self.absent(format!("update {reference} {}", body.publish_add.len()))
+    async fn service_update(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<Service> {
+        let (version, ports) = (query.version, body.publish_add.len());
+        self.absent(format!("update {reference} {version:?} {ports}"))
     }
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
@@ -274,6 +293,12 @@ impl NodeService for Fake {
         for piece in ["one ", "two"] {
             sender.try_send(piece.into()).expect("room");
         }
+        Ok(receiver)
+    }
+    async fn events(&self, query: EventsQuery) -> Answer<mpsc::Receiver<Bytes>> {
+        self.note(format!("events {:?} {:?}", query.since, query.until));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send("{}\n".into()).expect("room");
         Ok(receiver)
     }
     async fn metrics(&self) -> Answer<String> {

@@ -100,7 +100,10 @@ async fn managers_share_the_state_and_outlive_the_first() {
         role: Some(Role::Worker),
         ..NodeUpdate::default()
     };
-    let demoted = leader.update_node(gone.as_str(), &worker).await.unwrap();
+    let demoted = leader
+        .update_node(gone.as_str(), None, &worker)
+        .await
+        .unwrap();
     assert!(demoted.warnings[0].contains("two-manager configuration"));
     until("two managers are left", || leader.quorum().managers == 2).await;
     let rest = if leader.core.node == second.core.node {

@@ -90,7 +90,10 @@ impl Member {
     /// A worker that was promoted, by `leader`.
     async fn promoted(leader: &Manager, name: &str) -> Self {
         let mut member = Self::join(leader, name).await;
-        leader.update_node(name, &to(Role::Manager)).await.unwrap();
+        leader
+            .update_node(name, None, &to(Role::Manager))
+            .await
+            .unwrap();
         member.begin().await;
         member
     }
@@ -127,7 +130,10 @@ async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trac
     let mut quickest = Duration::MAX;
     for round in 0..2 {
         let asked = Instant::now();
-        let promoted = first.update_node("w1", &to(Role::Manager)).await.unwrap();
+        let promoted = first
+            .update_node("w1", None, &to(Role::Manager))
+            .await
+            .unwrap();
         let [warning] = promoted.warnings.as_slice() else {
             panic!("two managers warn once: {:?}", promoted.warnings);
         };
@@ -155,7 +161,10 @@ async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trac
         state(member.manager(), |s| has(s, &format!("n{round}"))).await;
         assert_eq!(files(&dir), [true; 2]);
 
-        let demoted = first.update_node("w1", &to(Role::Worker)).await.unwrap();
+        let demoted = first
+            .update_node("w1", None, &to(Role::Worker))
+            .await
+            .unwrap();
         assert_eq!(demoted.warnings, [""; 0]);
         assert_eq!(
             first.quorum(),
@@ -170,7 +179,7 @@ async fn a_worker_is_a_manager_within_a_second_and_a_worker_again_without_a_trac
     assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     assert_eq!(health(&first.state(), "w1"), NodeState::Ready);
     let error = first
-        .update_node("m1", &to(Role::Worker))
+        .update_node("m1", None, &to(Role::Worker))
         .await
         .unwrap_err();
     assert!(
@@ -231,7 +240,7 @@ async fn what_would_lose_the_quorum_is_refused() {
         Some((false, Reachability::Unreachable))
     );
     let error = first
-        .update_node("w1", &to(Role::Worker))
+        .update_node("w1", None, &to(Role::Worker))
         .await
         .unwrap_err();
     assert!(error.message.contains("loss of quorum"), "{error}");
@@ -244,7 +253,10 @@ async fn what_would_lose_the_quorum_is_refused() {
     assert_eq!(first.quorum().managers, 3, "nothing changed");
     // The one that is lost first, as the text says; then the other one.
     for name in ["w2", "w1"] {
-        first.update_node(name, &to(Role::Worker)).await.unwrap();
+        first
+            .update_node(name, None, &to(Role::Worker))
+            .await
+            .unwrap();
     }
     assert_eq!(first.quorum(), all_of(1));
     first.stop().await;
@@ -380,7 +392,10 @@ async fn the_next_leader_finishes_a_demotion() {
 async fn a_manager_moves_to_another_address_without_joining_anew() {
     let (first, _node) = cluster().await;
     let mut second = Member::join(&first, "w1").await;
-    first.update_node("w1", &to(Role::Manager)).await.unwrap();
+    first
+        .update_node("w1", None, &to(Role::Manager))
+        .await
+        .unwrap();
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, second.listen.port()));
     second.begin_on(everywhere).await;
     until("both answer", || first.quorum() == all_of(2)).await;
@@ -391,7 +406,7 @@ async fn a_manager_moves_to_another_address_without_joining_anew() {
         advertise_addr: Some(addr),
         ..NodeUpdate::default()
     };
-    let moved = first.update_node("w1", &update).await.unwrap().node;
+    let moved = first.update_node("w1", None, &update).await.unwrap().node;
     let there = SocketAddr::new(addr, second.listen.port());
     assert_eq!(moved.status.addr, addr);
     assert_eq!(moved.manager_addr(), Some(there));

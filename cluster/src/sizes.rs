@@ -1,0 +1,72 @@
+//! How large it may be what people write. A change goes into the log as a whole, and one that would
+//! not is refused here, with its size, before anybody proposes it.
+//!
+//! Each task is written with all that its service says of tasks, and some commands change every task
+//! of a service at once. So a service with many tasks has to be short.
+
+use std::collections::BTreeMap;
+
+use weft_model::objects::{ServiceMode, ServiceSpec, TaskSpec};
+
+use super::error::CommandError;
+
+/// Bytes of text in the labels of one object.
+const MAX_LABELS: usize = 64 << 10;
+/// Bytes of text in what one service says of its tasks.
+const MAX_TASK: usize = 512 << 10;
+/// The same of all its tasks. With what else tasks have, ten thousand of them are an entry of 32 MiB.
+const MAX_TASKS: usize = 16 << 20;
+/// What JSON has around a text.
+const QUOTES: usize = 4;
+
+fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+    texts.into_iter().map(|text| text.len() + QUOTES).sum()
+}
+
+fn of_task(task: &TaskSpec) -> usize {
+    let container = &task.container;
+    let networks = task.networks.iter();
+    let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
+    texts(&container.args)
+        + texts(&container.env)
+        + texts(&container.cap_add)
+        + texts(&container.cap_drop)
+        + networks.sum::<usize>()
+}
+
+/// Whether the log has room for the labels of an object.
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CommandError> {
+    let bytes = texts(labels.keys()) + texts(labels.values());
+    if bytes <= MAX_LABELS {
+        return Ok(());
+    }
+    Err(CommandError::bad(format!(
+        "the labels have {bytes} bytes, and may have {MAX_LABELS}: keep what is long elsewhere, and \
+         label where it is"
+    )))
+}
+
+/// Whether the log has room for a service and as many tasks as it asks for, on so many nodes.
+pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), CommandError> {
+    check_labels(&spec.labels)?;
+    let bytes = of_task(&spec.task);
+    if bytes > MAX_TASK {
+        return Err(CommandError::bad(format!(
+            "command, environment and networks of the service have {bytes} bytes, and may have \
+             {MAX_TASK}: keep what is long in a file on the nodes"
+        )));
+    }
+    let tasks = match spec.mode {
+        ServiceMode::Replicated { replicas } => replicas as usize,
+        ServiceMode::Global => nodes,
+    };
+    let all = bytes.saturating_mul(tasks);
+    if all > MAX_TASKS {
+        return Err(CommandError::bad(format!(
+            "command, environment and networks have {bytes} bytes, in {tasks} tasks {all}, and may \
+             have {MAX_TASKS} in all of them: ask for fewer tasks, or keep what is long in a file on \
+             the nodes"
+        )));
+    }
+    Ok(())
+}
