@@ -490,7 +490,7 @@ async fn a_removed_manager_has_no_part_in_the_log_whatever_it_says() {
         role: Some(Role::Worker),
         ..NodeUpdate::default()
     };
-    first.update_node(gone.as_str(), &worker).await.unwrap();
+    first.update_node(gone.as_str(), None, &worker).await.unwrap();
     let others = [&first, &second];
     // Its certificate says what it was, and counts for months.
     for manager in others {

@@ -278,9 +278,9 @@ async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
     session.end().await;
     drop(session);
     until("one is missed", || first.quorum().reachable == 2).await;
-    first.update_node("w1", &to(Role::Worker)).await.unwrap();
+    first.update_node("w1", None, &to(Role::Worker)).await.unwrap();
     assert_eq!(first.quorum(), all_of(2));
-    first.update_node("w1", &to(Role::Manager)).await.unwrap();
+    first.update_node("w1", None, &to(Role::Manager)).await.unwrap();
 
     // By its own file it is a member as before.
     let others = vec![first.local_addr().to_string()];
@@ -434,7 +434,7 @@ async fn a_manager_is_not_moved_to_where_it_does_not_answer() {
         advertise_addr: Some("127.0.0.9".parse().unwrap()),
         ..NodeUpdate::default()
     };
-    let error = first.update_node("w1", &update).await.unwrap_err();
+    let error = first.update_node("w1", None, &update).await.unwrap_err();
     assert!(
         error
             .message
