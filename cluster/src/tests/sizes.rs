@@ -53,7 +53,7 @@ fn update(
     version: Option<u64>,
     add: &[(&str, &str)],
     rm: &[&str],
-) -> Result<weft_model::objects::Node, CommandError> {
+) -> Result<Node, CommandError> {
     let add = add.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let update = NodeUpdate {
         label_add: add.collect(),

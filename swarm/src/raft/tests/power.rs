@@ -139,7 +139,12 @@ struct Found {
 
 async fn found_on(platter: &Platter) -> Result<Found, StoreError> {
     let medium = Box::new(platter.clone());
-    let file = RaftFile::open(medium, Seal::new(key()), DiskThread::inline())?;
+    let file = RaftFile::open(
+        medium,
+        Seal::new(key()),
+        DiskThread::inline(),
+        |_, _, (id, _)| Ok(id),
+    )?;
     let file = Arc::new(file);
     let mut log = LogStore(Arc::clone(&file));
     let entries = log.try_get_log_entries(..).await.expect("it was opened");
