@@ -307,6 +307,7 @@ impl Network {
 
 /// An endpoint outside the cluster: a plain Linux vxlan device, a hardware VTEP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StaticPeer {
     /// Unique.
     #[serde(rename = "ID")]
