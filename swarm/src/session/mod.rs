@@ -1,6 +1,7 @@
 //! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
 
 mod knock;
+mod pauses;
 mod renew;
 mod renewal;
 mod reports;
@@ -132,6 +133,8 @@ struct Shared {
     moved: watch::Sender<u64>,
     /// Counts changes of the roots.
     roots: watch::Sender<u64>,
+    /// A manager of this process makes the node's certificates, where the node is one.
+    own_manager: watch::Sender<bool>,
     /// Between two heartbeats, as the manager wants it.
     period: watch::Sender<Duration>,
     reports: Reports,
@@ -168,6 +171,7 @@ impl Session {
             again: Notify::new(),
             moved: watch::Sender::new(0),
             roots: watch::Sender::new(0),
+            own_manager: watch::Sender::new(true),
             period: watch::Sender::new(BEAT_MAX),
             reports: Reports::default(),
             writes: Writes::default(),
