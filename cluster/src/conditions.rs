@@ -2,7 +2,7 @@
 //! same questions.
 
 use weft_model::objects::{
-    Availability, Node, NodeState, RestartCondition, Service, ServiceMode, Task, TaskState,
+    Availability, Node, NodeState, RestartCondition, Role, Service, ServiceMode, Task, TaskState,
 };
 
 /// True when new tasks may be placed on the node.
@@ -57,4 +57,10 @@ pub(super) fn wants_addresses(task: &Task) -> bool {
 /// True for a service with one task on each node.
 pub(super) fn is_global(service: &Service) -> bool {
     service.spec.mode == ServiceMode::Global
+}
+
+/// True for a node that the end of a rotation of the root waits for without a limit: it is not down, or
+/// it is a manager.
+pub(super) fn is_indispensable(node: &Node) -> bool {
+    node.status.state != NodeState::Down || node.spec.role == Role::Manager
 }

@@ -7,13 +7,15 @@
 //! and join tokens are others.
 //!
 //! All of this is in the state: a leader that takes over goes on. Nodes that are unknown to it are
-//! waited for. One that is down is waited for as long as a machine needs to start again; then it has to
-//! join anew, as its certificate is worth nothing any more.
+//! waited for. A worker that is down is waited for as long as a machine needs to start again; then it
+//! has to join anew, as its certificate is worth nothing any more. A manager is waited for without a
+//! limit: one that trusts the old root alone would count for the quorum, and reach no other.
 
 use std::time::Duration;
 
-use weft_model::objects::{Node, NodeState};
+use weft_model::objects::Node;
 
+use super::conditions::is_indispensable;
 use super::draft::Draft;
 use super::object::ObjectId;
 use super::secrets::Secrets;
@@ -25,9 +27,11 @@ use super::waits::{ROTATION_PATIENCE_MS, Waits};
 pub struct RootProgress {
     /// Nodes that have one.
     pub renewed: usize,
-    /// These, and those that are not down.
+    /// These, and those that are waited for.
     pub total: usize,
-    /// Host names of those that are down without one.
+    /// Host names of those that are waited for, however long it takes.
+    pub waiting: Vec<String>,
+    /// Host names of workers that are down without one: they have the time of a start.
     pub away: Vec<String>,
 }
 
@@ -41,15 +45,16 @@ impl RootProgress {
         };
         let signer = &secrets.roots.signer().digest;
         for node in state.nodes.values() {
+            let name = || node.description.hostname.clone();
             if node.certified_by == *signer {
                 this.renewed += 1;
-                this.total += 1;
-            } else if node.status.state == NodeState::Down {
-                this.away.push(node.description.hostname.clone());
+            } else if is_indispensable(node) {
+                this.waiting.push(name());
             } else {
-                this.total += 1;
+                this.away.push(name());
             }
         }
+        this.total = this.renewed + this.waiting.len();
         this
     }
 }
@@ -76,8 +81,7 @@ pub(super) fn turn(draft: &mut Draft<'_>, waits: &Waits) {
     }
     let patience = Duration::from_millis(ROTATION_PATIENCE_MS);
     let awaited = draft.state.unrenewed().any(|node| {
-        node.status.state != NodeState::Down
-            || waits.waited(&ObjectId::Node(node.id.clone())) < patience
+        is_indispensable(node) || waits.waited(&ObjectId::Node(node.id.clone())) < patience
     });
     if awaited {
         return;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use weft_model::objects::NodeState;
 
-use super::conditions::{is_active, is_eligible};
+use super::conditions::{is_active, is_eligible, is_indispensable};
 use super::index::Key;
 use super::object::ObjectId;
 use super::state::ClusterState;
@@ -22,7 +22,7 @@ pub const ORPHAN_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
 /// restarted, or a cable that is pulled and put back, must not move everything.
 pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 
-/// A node that is down keeps the end of a rotation of the root up for so long: a machine that starts
+/// A worker that is down keeps the end of a rotation of the root up for so long: a machine that starts
 /// again is no reason to join anew.
 pub const ROTATION_PATIENCE_MS: u64 = 120_000;
 
@@ -102,13 +102,11 @@ impl Waits {
         [tasks, ring, rotation].into_iter().flatten().min()
     }
 
-    /// When a node that is down is waited for no longer; nothing of those that are not any more.
+    /// When a worker that is down is waited for no longer; nothing of those that are not any more.
     fn next_of_rotation(&self, state: &ClusterState) -> Option<Duration> {
         let patience = Duration::from_millis(ROTATION_PATIENCE_MS);
-        let down = state
-            .unrenewed()
-            .filter(|node| node.status.state == NodeState::Down);
-        let ids = down.map(|node| ObjectId::Node(node.id.clone()));
+        let awaited = state.unrenewed().filter(|node| !is_indispensable(node));
+        let ids = awaited.map(|node| ObjectId::Node(node.id.clone()));
         let waiting = ids.filter(|id| self.waited(id) < patience);
         waiting.map(|id| self.over(&id, patience)).min()
     }

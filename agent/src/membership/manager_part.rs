@@ -170,6 +170,7 @@ impl ManagerPart {
         match Manager::open_alone(config, &identity).await {
             Ok(manager) => {
                 let manager = self.handles.manager.fill(manager);
+                self.handles.session.set_own_manager(true);
                 follow_identity(&self.handles, &manager);
                 self.handles.warnings.clear(SUBJECT);
                 Ok(manager)
@@ -267,6 +268,8 @@ async fn open_or_join(handles: &Handles, config: ManagerConfig) -> Result<Manage
 }
 
 async fn try_to_open(handles: &Arc<Handles>, config: &ManagerConfig) -> bool {
+    // It certifies its node as soon as it is open.
+    handles.session.set_own_manager(true);
     match open_or_join(handles, config.clone()).await {
         Ok(manager) => {
             let manager = handles.manager.fill(manager);
@@ -280,6 +283,7 @@ async fn try_to_open(handles: &Arc<Handles>, config: &ManagerConfig) -> bool {
             );
             handles.manager.set_off(why.clone());
             handles.warnings.set(SUBJECT, why);
+            handles.session.set_own_manager(false);
             false
         }
     }

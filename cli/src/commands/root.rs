@@ -99,6 +99,7 @@ struct Progress {
     certificates: u32,
     total: u32,
     is_over: bool,
+    waiting: Vec<String>,
     away: Vec<String>,
 }
 
@@ -110,6 +111,7 @@ impl Progress {
             certificates: rotation.renewed,
             total: rotation.total,
             is_over: !swarm.root_rotation_in_progress,
+            waiting: rotation.waiting.clone(),
             away: rotation.away.clone(),
         }
     }
@@ -168,6 +170,9 @@ fn lines(progress: &Progress, bars: bool) -> Vec<String> {
             format!("{what}: {counts}")
         });
     }
+    if !progress.is_over && !progress.waiting.is_empty() {
+        lines.push(format!("waiting for: {}", few(&progress.waiting)));
+    }
     if !progress.away.is_empty() {
         lines.push(format!(
             "down, and to join again if not back in time: {}",
@@ -175,6 +180,17 @@ fn lines(progress: &Progress, bars: bool) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Names, as many as a person reads.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = &names[..names.len().min(SHOWN)];
+    let text = shown.join(", ");
+    match names.len() - shown.len() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
 }
 
 /// `[=====>    ]`
@@ -196,12 +212,14 @@ mod tests {
             certificates: 1,
             total: 2,
             is_over: false,
+            waiting: vec!["m3".to_owned()],
             away: Vec::new(),
         };
         let expected = [
             "desired root digest: sha256:05da",
             "  rotated TLS certificates:  [=========================>                         ] 1/2 nodes",
             "  rotated CA certificates:   [>                                                  ] 0/2 nodes",
+            "waiting for: m3",
         ];
         assert_eq!(lines(&progress, true), expected);
         let progress = Progress {
@@ -217,6 +235,9 @@ mod tests {
             "down, and to join again if not back in time: n3",
         ];
         assert_eq!(lines(&progress, false), expected);
+        let many: Vec<String> = (1..=7).map(|n| format!("n{n}")).collect();
+        assert_eq!(few(&many), "n1, n2, n3, n4, n5 and 2 more");
+        assert_eq!(few(&many[..5]), "n1, n2, n3, n4, n5");
         assert_eq!(bar(2, 2), format!("[{}>]", "=".repeat(50)));
         assert_eq!(bar(0, 0).len(), 53);
     }

@@ -224,7 +224,7 @@ fn swarm(digest: &str, rotates: bool, renewed: u32) -> Value {
         "TLSInfo": {"TrustRoot": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
         "RootRotationInProgress": rotates,
         "RootRotation": {
-            "DesiredRootDigest": digest, "Renewed": renewed, "Total": 2, "Away": [],
+            "DesiredRootDigest": digest, "Renewed": renewed, "Total": 2, "Waiting": [], "Away": [],
         },
     })
 }

@@ -125,6 +125,7 @@ fn a_node_that_is_down_has_the_time_of_a_start() {
     let progress = RootProgress::of(&world.state);
     assert_eq!((progress.renewed, progress.total), (2, 2));
     assert_eq!(progress.away, ["n3"]);
+    assert!(progress.waiting.is_empty());
     assert_eq!(world.next_due(), Some(ROTATION_PATIENCE_MS));
     world.advance(ROTATION_PATIENCE_MS - 1);
     assert_eq!(trusted(&world), ["root2", "root1"]);
@@ -140,6 +141,50 @@ fn a_node_that_is_down_has_the_time_of_a_start() {
     world.settle();
     assert_eq!(trusted(&world), ["root2", "root1"]);
     world.advance(1);
+    assert_eq!(trusted(&world), ["root2"]);
+}
+
+#[test]
+fn a_manager_that_is_down_is_waited_for_until_it_is_none() {
+    let role = |world: &mut World, role| {
+        world
+            .run(|s, now, e| set_role(s, now, e, "node3", role))
+            .unwrap();
+    };
+    let mut world = certified(3);
+    role(&mut world, Role::Manager);
+    world.health(3, NodeState::Down);
+    world.rotate(2);
+    world.renew(1);
+    world.renew(2);
+    let progress = RootProgress::of(&world.state);
+    assert_eq!((progress.renewed, progress.total), (2, 3));
+    assert_eq!(
+        (progress.waiting, progress.away),
+        (vec!["n3".to_owned()], Vec::new())
+    );
+    world.advance(100 * ROTATION_PATIENCE_MS);
+    assert_eq!(
+        trusted(&world),
+        ["root2", "root1"],
+        "it trusts the old one alone"
+    );
+    // Whoever is no manager any more is waited for as a worker is.
+    role(&mut world, Role::Worker);
+    assert_eq!(RootProgress::of(&world.state).away, ["n3"]);
+    world.advance(ROTATION_PATIENCE_MS);
+    assert_eq!(trusted(&world), ["root2"]);
+
+    // Started or unlocked, it shows what it had, and renews that.
+    let mut world = certified(3);
+    role(&mut world, Role::Manager);
+    world.health(3, NodeState::Down);
+    world.rotate(2);
+    world.renew(1);
+    world.renew(2);
+    world.advance(100 * ROTATION_PATIENCE_MS);
+    world.health(3, NodeState::Ready);
+    world.renew(3);
     assert_eq!(trusted(&world), ["root2"]);
 }
 

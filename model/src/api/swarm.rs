@@ -305,7 +305,11 @@ pub struct RootRotation {
     pub renewed: u32,
     /// These, and those that are waited for.
     pub total: u32,
-    /// Host names of nodes that are down without one: they have to join again, if it ends before they
+    /// Host names of those that are waited for: nodes that are there and have none yet, and managers
+    /// that are down.
+    #[serde(default)]
+    pub waiting: Vec<String>,
+    /// Host names of workers that are down without one: they have to join again, if it ends before they
     /// are back.
     pub away: Vec<String>,
 }

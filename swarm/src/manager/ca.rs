@@ -77,6 +77,36 @@ impl Authority {
         })
     }
 
+    /// Whether nodes that trust `root` alone take certificates that it makes. One may say of itself that
+    /// it makes none of such names, or have a key that TLS does not verify with.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(super) fn check_root(
+        root: &RootPair,
+        node: &NodeId,
+        cluster: &str,
+        now: SystemTime,
+    ) -> Result<(), CommandError> {
+        let bad = |why: &str| {
+            CommandError::bad(format!(
+                "the root certificate of --ca-cert cannot be used: {why}"
+            ))
+        };
+        let authority = Self::first(root.clone()).map_err(|e| bad(&e.to_string()))?;
+        for role in [Role::Manager, Role::Worker] {
+            let made = authority.issue(node, role, cluster, now);
+            if !made.map_err(|e| bad(&e.to_string()))?.is_of_first_root() {
+                return Err(bad(
+                    "certificates of nodes that it makes do not count by it. It must not limit names \
+                     (nameConstraints), and its key must be one that TLS verifies with, such as ECDSA \
+                     P-256; bring another one, or none: then one is made",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Changes with the roots.
     pub(super) fn generation(&self) -> u64 {
         self.generation
@@ -263,8 +293,14 @@ mod tests {
         assert_eq!(chain.len(), 2);
         let trusts = |pem: &str| Trusted::from_pem(pem.to_owned()).unwrap();
         let vouching = |pem: &str| trusts(pem).vouching(&chain);
-        assert_eq!(vouching(&first.certificate), std::slice::from_ref(&first.digest));
-        assert_eq!(vouching(&second.certificate), std::slice::from_ref(&second.digest));
+        assert_eq!(
+            vouching(&first.certificate),
+            std::slice::from_ref(&first.digest)
+        );
+        assert_eq!(
+            vouching(&second.certificate),
+            std::slice::from_ref(&second.digest)
+        );
         let both = [second.digest.clone(), first.digest.clone()];
         assert_eq!(vouching(&roots.bundle()), both);
         assert!(trusts(&roots.bundle()).made(&chain));

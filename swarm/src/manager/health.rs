@@ -82,16 +82,26 @@ pub(super) struct Health {
 struct Inner {
     heard: BTreeMap<NodeId, Heard>,
     looked: Instant,
+    /// The period at the last look, and since when. Nodes beat by the one before until they hear of it:
+    /// their silence counts from then on.
+    period: Option<(Duration, Instant)>,
+}
+
+impl Inner {
+    const fn new(now: Instant) -> Self {
+        Self {
+            heard: BTreeMap::new(),
+            looked: now,
+            period: None,
+        }
+    }
 }
 
 impl Health {
     pub(super) fn new(timing: Timing, now: Instant) -> Self {
         Self {
             timing,
-            inner: Mutex::new(Inner {
-                heard: BTreeMap::new(),
-                looked: now,
-            }),
+            inner: Mutex::new(Inner::new(now)),
         }
     }
 
@@ -101,10 +111,7 @@ impl Health {
 
     /// As after a start: what was heard before this manager led says nothing.
     pub(super) fn forget(&self, now: Instant) {
-        *self.inner() = Inner {
-            heard: BTreeMap::new(),
-            looked: now,
-        };
+        *self.inner() = Inner::new(now);
     }
 
     pub(super) fn heard(&self, node: &NodeId, now: Instant) {
@@ -142,6 +149,12 @@ impl Health {
                 heard.at += gap;
             }
         }
+        let known = inner
+            .period
+            .filter(|(period, _)| *period == timing.heartbeat);
+        let (_, since) = *inner
+            .period
+            .insert(known.unwrap_or((timing.heartbeat, now)));
         inner.heard.retain(|id, _| state.nodes.contains_key(id));
         let mut silent = Vec::new();
         for node in state.nodes.values() {
@@ -149,7 +162,7 @@ impl Health {
                 at: now,
                 hinted: false,
             });
-            let silence = now.saturating_duration_since(heard.at);
+            let silence = now.saturating_duration_since(heard.at.max(since));
             let grace = match node.status.state {
                 NodeState::Ready => timing.grace,
                 NodeState::Unknown => timing.first_grace,
@@ -170,31 +183,38 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use weft_cluster::{
+        Entropy, InitCluster, NodeDescription, RootPair, init_cluster, set_node_state,
+    };
     use weft_model::objects::{Cluster, ClusterSpec, Meta};
 
     use super::*;
+
+    /// With that period of heartbeats.
+    fn beating(state: &mut ClusterState, heartbeat_period: Duration) {
+        state.cluster = Some(Cluster {
+            id: "c".to_owned(),
+            meta: Meta::default(),
+            spec: ClusterSpec {
+                dispatcher: Dispatcher { heartbeat_period },
+                ..ClusterSpec::default()
+            },
+            default_address_pools: Vec::new(),
+            subnet_prefix_len: 24,
+            data_path_port: 4789,
+            removed: Arc::default(),
+        });
+    }
 
     #[test]
     fn patience_follows_the_period_that_a_person_sets() {
         let with = |seconds| {
             let mut state = ClusterState::default();
-            state.cluster = Some(Cluster {
-                id: "c".to_owned(),
-                meta: Meta::default(),
-                spec: ClusterSpec {
-                    dispatcher: Dispatcher {
-                        heartbeat_period: Duration::from_secs(seconds),
-                    },
-                    ..ClusterSpec::default()
-                },
-                default_address_pools: Vec::new(),
-                subnet_prefix_len: 24,
-                data_path_port: 4789,
-                removed: Arc::default(),
-            });
+            beating(&mut state, Duration::from_secs(seconds));
             Timing::default().by(&state)
         };
         let usual = with(1);
@@ -205,5 +225,60 @@ mod tests {
         assert_eq!(slow.first_grace, Duration::from_secs(35));
         assert_eq!(slow.hinted_grace, Duration::from_secs(15));
         assert_eq!(slow.tick, usual.tick);
+    }
+
+    /// One node, whose session is open.
+    fn with_node(node: &NodeId) -> ClusterState {
+        let addr = Ipv4Addr::LOCALHOST.into();
+        let command = InitCluster {
+            cluster_id: "c".to_owned(),
+            node_id: node.clone(),
+            node: NodeDescription {
+                hostname: "n1".to_owned(),
+                engine_version: "0.1.0".to_owned(),
+                addr,
+                data_path_addr: addr,
+                gossip_port: 7946,
+                manager_addr: None,
+            },
+            default_address_pools: Vec::new(),
+            subnet_prefix_len: None,
+            data_path_port: None,
+            autolock: false,
+            reserved: Vec::new(),
+            root: RootPair::default(),
+        };
+        let (mut state, mut entropy) = (ClusterState::default(), Entropy::from_seed([7; 32]));
+        let made = init_cluster(&state, 1, &mut entropy, command).unwrap();
+        state.apply(&made.changes);
+        let ready = set_node_state(&state, 1, &mut entropy, node, NodeState::Ready, "").unwrap();
+        state.apply(&ready);
+        state
+    }
+
+    #[test]
+    fn a_shorter_period_loses_nobody_who_has_not_heard_of_it() {
+        let node = NodeId::from_entropy(1);
+        let (mut state, start) = (with_node(&node), Instant::now());
+        let health = Health::new(Timing::default(), start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        beating(&mut state, Duration::from_secs(60));
+        assert!(health.silent(&state, start).is_empty());
+        health.heard(&node, start);
+        assert!(health.silent(&state, at(30)).is_empty());
+        // It has beaten as it was told, half a minute ago.
+        beating(&mut state, Duration::from_secs(1));
+        health.hint(&node);
+        for seconds in 31..=32 {
+            assert!(health.silent(&state, at(seconds)).is_empty(), "{seconds}");
+        }
+        let lost = health.silent(&state, at(33));
+        assert_eq!(lost.len(), 1, "gossip has lost it as well");
+        health.heard(&node, at(33));
+        for seconds in 34..=36 {
+            assert!(health.silent(&state, at(seconds)).is_empty(), "{seconds}");
+        }
+        let lost = health.silent(&state, at(37));
+        assert_eq!(lost, [(node, "heartbeat failure")], "by the new period");
     }
 }

@@ -6,6 +6,7 @@ use weft_cluster::{ClusterState, CommandError, RootProgress, rotate_root, update
 use weft_model::api::{CaRotate, RootRotation, SwarmDetail, SwarmUpdate, TlsInfo};
 
 use super::Manager;
+use super::ca::Authority;
 use super::new_root::{cross_sign, generate, given};
 use crate::roots::digest_text;
 
@@ -37,6 +38,7 @@ impl Manager {
                 desired_root_digest: format!("sha256:{digest}"),
                 renewed: count(progress.renewed),
                 total: count(progress.total),
+                waiting: progress.waiting,
                 away: progress.away,
             },
         })
@@ -59,14 +61,18 @@ impl Manager {
     /// `weft swarm ca --rotate`: begins to replace the root certificate.
     ///
     /// # Errors
-    /// A certificate or key that cannot be a root's, a life that is out of its bounds, this manager
-    /// does not lead, or the disk's.
+    /// A certificate or key that cannot be a root's, a life that is out of its bounds, a manager that
+    /// does not answer, this one does not lead, or the disk's.
     pub async fn rotate_ca(&self, asked: &CaRotate) -> Result<SwarmDetail, CommandError> {
         self.core.check_leads()?;
         let now = SystemTime::now();
         let root = match (&asked.signing_ca_cert, &asked.signing_ca_key) {
             (None, None) => generate(now)?,
-            (Some(certificate), Some(key)) => given(certificate, key, now)?,
+            (Some(certificate), Some(key)) => {
+                let root = given(certificate, key, now)?;
+                Authority::check_root(&root, &self.core.node, &self.core.cluster, now)?;
+                root
+            }
             (Some(_), None) => {
                 return Err(CommandError::bad(
                     "the --ca-cert flag requires that a --ca-key flag be provided as well",
@@ -78,6 +84,11 @@ impl Manager {
                 ));
             }
         };
+        let state = self.state();
+        let current = state.secrets.as_ref().map(|secrets| &secrets.roots.current);
+        if current.is_none_or(|current| current.digest != root.digest) {
+            self.check_managers_answer()?;
+        }
         if asked.node_cert_expiry.is_some() {
             let update = SwarmUpdate {
                 node_cert_expiry: asked.node_cert_expiry,
@@ -97,5 +108,30 @@ impl Manager {
             "the root certificate is being replaced"
         );
         self.swarm()
+    }
+
+    /// Whether all managers that vote would hear of a new root.
+    ///
+    /// # Errors
+    /// Which ones do not answer, and what to do.
+    fn check_managers_answer(&self) -> Result<(), CommandError> {
+        let (state, members) = (self.state(), self.core.raft.members());
+        let silent = members.iter().filter(|m| m.votes && !m.reachable);
+        let names = silent.map(|member| {
+            let node = state.nodes.get(&member.node);
+            node.map_or(member.node.as_str(), |node| {
+                node.description.hostname.as_str()
+            })
+        });
+        let names: Vec<&str> = names.collect();
+        let Some(first) = names.first() else {
+            return Ok(());
+        };
+        let all = names.join(", ");
+        Err(CommandError::unavailable(format!(
+            "no answer of the manager on {all}, which would be cut off by a new root that it does not \
+             hear of: nothing was changed. Start it, unlock it (`weft swarm unlock` there), or demote it \
+             (`weft node demote {first}`), and rotate then"
+        )))
     }
 }

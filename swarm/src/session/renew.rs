@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use weft_cluster::CommandError;
 use weft_model::objects::Role;
 
+use super::pauses::Pauses;
 use super::renewal::{Renewal, lapsed, overdue};
 use super::{Session, Shared, lock, rpc};
 use crate::identity::{Identity, IdentityError};
@@ -56,6 +57,12 @@ impl Session {
         self.shared.again.notify_one();
         Ok(())
     }
+
+    /// Whether a manager of this process makes certificates for its own node, as one does that is open:
+    /// true at first. While it is not, the node has other managers renew what is of another root.
+    pub fn set_own_manager(&self, is_open: bool) {
+        self.shared.own_manager.send_replace(is_open);
+    }
 }
 
 impl Shared {
@@ -66,6 +73,8 @@ impl Shared {
     ) -> Result<std::convert::Infallible, CommandError> {
         let mut ca = CaClient::new(channel);
         let started = Instant::now();
+        let mut roots = self.roots.subscribe();
+        let mut pauses = Pauses::default();
         loop {
             let identity = Arc::clone(&lock(&self.identity));
             let share = rand::rng().random_range(0.5..0.8);
@@ -88,6 +97,17 @@ impl Shared {
                 }
             }
             match self.renew_now(&mut ca).await {
+                Ok(()) if self.is_of_another_root() => {
+                    tracing::warn!(
+                        "node certificate renewed, and it is of another root than this node was told"
+                    );
+                    // At once it would be the same again.
+                    let told = *roots.borrow_and_update();
+                    tokio::select! {
+                        () = sleep(pauses.next(&told)) => {}
+                        _ = roots.changed() => {}
+                    }
+                }
                 Ok(()) => tracing::info!("node certificate renewed"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot renew the node certificate yet");
@@ -98,23 +118,23 @@ impl Shared {
     }
 
     /// Waits until the certificate is not of the root that makes them now. A manager makes its own, and
-    /// with it what it shows to others, so its node waits for that one.
+    /// with it what it shows to others, so its node waits for that one while it is open.
     async fn of_another_root(&self) {
         let mut roots = self.roots.subscribe();
-        loop {
-            if self.is_of_another_root() {
-                return;
-            }
-            // The sender is in `self`.
-            if roots.changed().await.is_err() {
-                return;
+        let mut own_manager = self.own_manager.subscribe();
+        while !self.is_of_another_root() {
+            // The senders are in `self`.
+            tokio::select! {
+                _ = roots.changed() => {}
+                _ = own_manager.changed() => {}
             }
         }
     }
 
     fn is_of_another_root(&self) -> bool {
         let identity = Arc::clone(&lock(&self.identity));
-        identity.role() == Role::Worker && !identity.is_of_first_root()
+        let renews = identity.role() == Role::Worker || !*self.own_manager.borrow();
+        renews && !identity.is_of_first_root()
     }
 
     fn retry(&self) -> Duration {

@@ -11,16 +11,12 @@ use weft_model::assignment::Assignment;
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 
+use super::pauses::Pauses;
 use super::{Session, Shared, lock, rpc, within};
 use crate::proto::ca_client::CaClient;
 use crate::proto::control_client::ControlClient;
 use crate::proto::{CountManagersRequest, ResignRequest};
 
-/// Until the next request for a certificate of the role that the orders say, the first time and at most:
-/// a manager has none of a worker before it is out of the log, and may be kept there for hours by others
-/// that do not answer.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A node leaves the managers' log in two steps, each of which may wait for a manager that is slow.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(28);
 
@@ -91,6 +87,8 @@ impl Shared {
             drop(differs.await);
             let told = roles(orders.borrow().as_deref());
             // Once it has one the session is opened again, and this ends.
+            // A manager has none of a worker before it is out of the log, and may be kept there for hours by
+            // others that do not answer.
             if let Err(error) = self.renew_now(&mut ca).await {
                 tracing::debug!(%error, "no certificate of the new role yet");
             }
@@ -110,50 +108,4 @@ fn roles(orders: Option<&Assignment>) -> Told {
     let nodes = orders.into_iter().flat_map(|orders| &orders.shared.nodes);
     let managers = nodes.filter(|node| node.role == Role::Manager);
     (own, managers.map(|node| node.id.clone()).collect())
-}
-
-/// Pauses between requests that are refused: longer each time, while the orders say the same.
-#[derive(Debug, Default)]
-struct Pauses {
-    told: Option<Told>,
-    last: Duration,
-}
-
-impl Pauses {
-    fn next(&mut self, told: &Told) -> Duration {
-        if self.told.as_ref() == Some(told) {
-            self.last = (self.last * 2).min(RETRY_MAX);
-        } else {
-            self.told = Some(told.clone());
-            self.last = RETRY_MIN;
-        }
-        self.last
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_demotion_that_is_held_back_is_asked_for_now_and_then() {
-        let mut pauses = Pauses::default();
-        let managers = |names: &[&str]| -> Told {
-            let names = names.iter().map(|name| NodeId::from(*name));
-            (Some(Role::Worker), names.collect())
-        };
-        let told = managers(&["a", "b"]);
-        let (mut passed, mut asked) = (Duration::ZERO, 0);
-        while passed < Duration::from_secs(3600) {
-            passed += pauses.next(&told);
-            asked += 1;
-            if asked == 3 {
-                assert!(passed < Duration::from_secs(1), "most wait for a moment");
-            }
-        }
-        assert!(asked < 150, "{asked} requests in an hour");
-        // One more has been promoted, which may be what it waited for.
-        assert_eq!(pauses.next(&managers(&["a", "b", "c"])), RETRY_MIN);
-        assert_eq!(pauses.next(&managers(&["a", "b", "c"])), RETRY_MIN * 2);
-    }
 }

@@ -153,6 +153,8 @@ fn next_steps(reply: &api::SwarmRestoreReply) -> String {
          \x20 other one, run\n\
          \x20   weft swarm leave --force\n\
          \x20   weft swarm join --token {token} {addr}\n\
+         - If the root was replaced after the backup (weft swarm ca --rotate), the root and join tokens of\n\
+         \x20 before count again, and nodes with newer certificates have to join: rotate once more\n\
          - Forget nodes that are gone: weft node rm --force NODE\n\
          - Add managers: weft swarm join-token manager\n",
         addr = reply.manager_addr,
@@ -184,6 +186,24 @@ mod tests {
             error.contains("cannot write") && error.contains("No such"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_next_steps_name_a_root_that_comes_back() {
+        let reply = api::SwarmRestoreReply {
+            node_id: "n1".into(),
+            worker_token: "SWMTKN-1-x-y".to_owned(),
+            manager_addr: "10.77.0.1:2377".to_owned(),
+            nodes: 2,
+            networks: 1,
+            services: 0,
+        };
+        let text = next_steps(&reply);
+        assert!(text.contains("weft swarm join --token SWMTKN-1-x-y 10.77.0.1:2377"));
+        let note = "\n- If the root was replaced after the backup (weft swarm ca --rotate), the root and \
+                    join tokens of\n  before count again, and nodes with newer certificates have to \
+                    join: rotate once more\n- Forget";
+        assert!(text.contains(note), "{text}");
     }
 
     #[test]

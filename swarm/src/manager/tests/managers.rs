@@ -160,6 +160,25 @@ async fn the_next_leader_goes_on_with_a_rotation() {
         swarm.root_rotation.desired_root_digest,
         asked.root_rotation.desired_root_digest
     );
+    // Who would not hear of it must not be left behind with a vote.
+    until("the first one is missed", || {
+        reachability(leader, "m1") == Reachability::Unreachable && leader.quorum().reachable == 2
+    })
+    .await;
+    let error = leader.rotate_ca(&CaRotate::default()).await.unwrap_err();
+    for text in [
+        "no answer of the manager on m1",
+        "weft swarm unlock",
+        "weft node demote m1",
+    ] {
+        assert!(error.message.contains(text), "{error}");
+    }
+    assert_eq!(leader.swarm().unwrap().root_rotation, swarm.root_rotation);
+    let worker = NodeUpdate {
+        role: Some(Role::Worker),
+        ..NodeUpdate::default()
+    };
+    leader.update_node("m1", None, &worker).await.unwrap();
     // A second one takes over from the first, on the way through another manager.
     let again = leader.rotate_ca(&CaRotate::default()).await.unwrap();
     assert_ne!(
@@ -490,7 +509,10 @@ async fn a_removed_manager_has_no_part_in_the_log_whatever_it_says() {
         role: Some(Role::Worker),
         ..NodeUpdate::default()
     };
-    first.update_node(gone.as_str(), None, &worker).await.unwrap();
+    first
+        .update_node(gone.as_str(), None, &worker)
+        .await
+        .unwrap();
     let others = [&first, &second];
     // Its certificate says what it was, and counts for months.
     for manager in others {

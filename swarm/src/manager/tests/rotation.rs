@@ -3,13 +3,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints};
 use tonic::Status;
-use weft_cluster::{Token, remove_node};
-use weft_model::api::{CaRotate, SwarmUpdate};
+use weft_cluster::{RootPair, Token, remove_node, rotate_root};
+use weft_model::api::{CaRotate, NodeUpdate, SwarmUpdate};
 use weft_model::id::NodeId;
 
 use super::*;
-use crate::identity::MANAGER_UNIT;
+use crate::identity::{MANAGER_UNIT, PeerIdentity};
 use crate::join::request_certificate;
 use crate::proto::RenewCertificateRequest;
 use crate::proto::ca_client::CaClient;
@@ -47,6 +48,38 @@ async fn call(manager: &Manager, identity: &Identity) -> Result<String, String> 
     let reply =
         reply.map_err(|status: Status| format!("{:?}: {}", status.code(), status.message()));
     Ok(reply?.into_inner().certificate_pem)
+}
+
+/// A certificate of a root that was replaced, with the one that counts now beside it: no handshake, and
+/// no call on a connection of before.
+async fn is_refused(manager: &Manager, old: &Identity, root: &str) {
+    let failures = || {
+        let events = manager.door().events;
+        let failed = events.iter().find(|(what, _)| *what == "handshake_failed");
+        failed.map_or(0, |(_, count)| *count)
+    };
+    let before = failures();
+    let shown = old.with_roots(root.to_owned()).unwrap();
+    let text = call(manager, &shown).await.unwrap_err();
+    assert!(
+        !text.contains("does not prove"),
+        "it is the manager that refuses: {text}"
+    );
+    until("the refusal is counted", || failures() > before).await;
+    let peer = gate::Peer {
+        addr: any_port(),
+        member: Some(Arc::new(
+            PeerIdentity::from_certificate(&old.chain()[0]).unwrap(),
+        )),
+        lapsed: false,
+        roots: manager.core.vouching(old.chain()),
+    };
+    let refused = gate::member(&manager.core, &peer).unwrap_err();
+    let words = format!(
+        "the root that made the certificate of node {} was replaced, and does not count any more",
+        old.node_id()
+    );
+    assert!(refused.message().contains(&words), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,6 +136,7 @@ async fn the_root_is_replaced_and_sessions_go_on() {
     );
 
     // The old one is worth nothing: neither its certificates nor the tokens that pin it.
+    is_refused(&manager, &old, &after.tls_info.trust_root).await;
     let text = call(&manager, &old).await.unwrap_err();
     assert!(text.contains("does not prove to be a manager"), "{text}");
     for token in tokens {
@@ -191,6 +225,119 @@ async fn what_an_operator_brings_becomes_the_root() {
     };
     let error = manager.rotate_ca(&half).await.unwrap_err();
     assert!(error.message.contains("--ca-key"), "{error}");
+    follows.abort();
+    manager.stop().await;
+}
+
+/// To that root.
+fn rotation_to(root: &RootPair) -> CaRotate {
+    CaRotate {
+        signing_ca_cert: Some(root.certificate.clone()),
+        signing_ca_key: Some(root.key.clone()),
+        node_cert_expiry: None,
+    }
+}
+
+/// A root that may make certificates of other names alone.
+fn limited_root() -> RootPair {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("example.com".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let root = params.self_signed(&key).unwrap();
+    new_root::given(&root.pem(), &key.serialize_pem(), SystemTime::now()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_that_nodes_would_not_trust_is_refused() {
+    let (manager, _first) = cluster().await;
+    let asked = rotation_to(&limited_root());
+    let error = manager.rotate_ca(&asked).await.unwrap_err();
+    assert!(error.message.contains("nameConstraints"), "{error}");
+    assert!(!manager.swarm().unwrap().root_rotation_in_progress);
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewals_that_change_nothing_become_rare() {
+    let (manager, _first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    let (limited, now) = (limited_root(), SystemTime::now());
+    let present = manager
+        .state()
+        .secrets
+        .as_ref()
+        .unwrap()
+        .roots
+        .current
+        .clone();
+    let crossed = new_root::cross_sign(&limited, &present, now).unwrap();
+    let core = &manager.core;
+    core.run(|s, at, e| rotate_root(s, at, e, &limited, &crossed))
+        .await
+        .unwrap();
+    until("it has one of the new root", || {
+        worker.session.identity().chain().len() == 2
+    })
+    .await;
+    assert!(!worker.session.identity().is_of_first_root());
+    let mut seen = vec![worker.session.identity()];
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        let now = worker.session.identity();
+        if seen.iter().all(|known| !Arc::ptr_eq(known, &now)) {
+            seen.push(now);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(seen.len() <= 6, "{} certificates in 3 seconds", seen.len());
+    // Back to where it began, which ends it.
+    manager.rotate_ca(&rotation_to(&present)).await.unwrap();
+    until("it is of the first root", || {
+        worker.session.identity().is_of_first_root()
+    })
+    .await;
+    worker.connected().await;
+    manager.stop().await;
+}
+
+/// The node of a manager that cannot be opened has nobody else who certifies it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_manager_is_off_renews_in_its_session() {
+    let (manager, first) = cluster().await;
+    let first = Arc::new(first);
+    let follows = follow(&manager, Arc::clone(&first));
+    let other = Node::join(&manager, "m2").await;
+    other.connected().await;
+    let to_manager = NodeUpdate {
+        role: Some(Role::Manager),
+        ..NodeUpdate::default()
+    };
+    manager.update_node("m2", None, &to_manager).await.unwrap();
+    until("it has the certificate of a manager", || {
+        other.session.identity().role() == Role::Manager
+    })
+    .await;
+    manager.rotate_ca(&CaRotate::default()).await.unwrap();
+    until("it alone is waited for", || {
+        manager.swarm().unwrap().root_rotation.waiting == ["m2"]
+    })
+    .await;
+    until("it has heard of the root", || {
+        !other.session.identity().is_of_first_root()
+    })
+    .await;
+    assert!(manager.swarm().unwrap().root_rotation_in_progress);
+    other.session.set_own_manager(false);
+    until("the new root is the only one", || {
+        !manager.swarm().unwrap().root_rotation_in_progress
+    })
+    .await;
+    assert_eq!(other.session.identity().role(), Role::Manager);
     follows.abort();
     manager.stop().await;
 }
