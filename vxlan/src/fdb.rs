@@ -49,3 +49,16 @@ pub(crate) struct Owner {
     /// Of that hardware address.
     pub(crate) place: Place,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc4291_s2_5_5_2_an_ipv4_address_has_the_number_of_its_mapped_form() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(number(ip("192.0.2.7")), number(ip("::ffff:192.0.2.7")));
+        assert_ne!(number(ip("192.0.2.7")), number(ip("192.0.2.8")));
+        assert_ne!(number(ip("192.0.2.7")), number(ip("::192.0.2.7")));
+    }
+}

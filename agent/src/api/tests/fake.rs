@@ -24,7 +24,8 @@ use weft_swarm::{ApiCall, ApiReply};
 
 use crate::api::{Answer, ApiError, ApiSocket, NodeService, SwarmCalls, answer};
 
-/// Notes each call; creations echo their argument, the rest fails with 503.
+/// Notes each call; creations echo their argument, the rest fails with 503. No two of its locks are held
+/// at once.
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) calls: Mutex<Vec<String>>,

@@ -278,9 +278,15 @@ async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
     session.end().await;
     drop(session);
     until("one is missed", || first.quorum().reachable == 2).await;
-    first.update_node("w1", None, &to(Role::Worker)).await.unwrap();
+    first
+        .update_node("w1", None, &to(Role::Worker))
+        .await
+        .unwrap();
     assert_eq!(first.quorum(), all_of(2));
-    first.update_node("w1", None, &to(Role::Manager)).await.unwrap();
+    first
+        .update_node("w1", None, &to(Role::Manager))
+        .await
+        .unwrap();
 
     // By its own file it is a member as before.
     let others = vec![first.local_addr().to_string()];
