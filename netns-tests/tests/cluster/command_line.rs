@@ -110,7 +110,7 @@ fn odd_outputs_an_empty_variable_and_signals_while_it_waits() {
         let said = typed(&cluster, &format!("$WEFT {words} > /dev/full"));
         said.refused(&["cannot write the output: ", "No space left on device"]);
     }
-    let said = typed(&cluster, "$WEFT service ls >&-");
+    let said = typed(&cluster, "$WEFT service ls --format {{.Name}} >&-");
     assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
 
     // An empty variable is none.
