@@ -106,6 +106,11 @@ impl Engine {
     pub(super) async fn members_loop(&self) {
         loop {
             sleep(LOOK).await;
+            if self.raft.is_between_lists()
+                && let Err(error) = self.raft.finish_change().await
+            {
+                tracing::debug!(%error, "a change of the managers' list is not at its end yet");
+            }
             if self.superfluous().is_empty() {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
@@ -15,8 +16,8 @@ use super::store::RaftStore;
 use super::types::{Member, Metrics, Raft, RaftId};
 use super::view::SILENCE;
 
-/// How long a new member may take to get what the others have.
-const CATCH_UP: Duration = Duration::from_secs(30);
+/// How long a new member may take to get what the others have; the others wait for their turn.
+const CATCH_UP: Duration = Duration::from_secs(10);
 /// How long a list of members may take to be in the log.
 const CHANGE: Duration = Duration::from_secs(15);
 
@@ -79,11 +80,6 @@ impl RaftStore {
         view.members.nodes().any(|(_, member)| member.node == *node)
     }
 
-    fn has_vote(&self, id: RaftId) -> bool {
-        let view = self.shared.view.borrow();
-        view.members.voter_ids().any(|voter| voter == id)
-    }
-
     /// How many managers there are and answer, as far as this one knows.
     pub(crate) fn quorum(&self) -> Quorum {
         let members = self.members();
@@ -100,24 +96,7 @@ impl RaftStore {
     /// # Errors
     /// This manager does not lead, or the new one does not answer: then it is no member.
     pub(crate) async fn add_member(&self, id: RaftId, member: Member) -> Result<(), ProposeError> {
-        let _one = self.changing.lock().await;
-        let raft = self.leading()?;
-        let node = member.node.clone();
-        self.drop_node(&raft, &node, Some(id)).await?;
-        if self.has_vote(id) {
-            return Ok(());
-        }
-        let added = timeout(CATCH_UP, add_listener(&raft, id, member)).await;
-        if let Ok(added) = added {
-            added.map_err(|error| refused(&self.shared, &error))?;
-        } else {
-            self.change(&raft, ChangeMembers::RemoveNodes([id].into()))
-                .await?;
-            return Err(ProposeError::Disk(format!(
-                "node {node} does not take what the managers have; it is no manager"
-            )));
-        }
-        self.change(&raft, ChangeMembers::AddVoterIds([id].into()))
+        self.in_turn(|registrar| async move { registrar.add(id, member).await })
             .await
     }
 
@@ -126,9 +105,9 @@ impl RaftStore {
     /// # Errors
     /// This manager does not lead, or there is no quorum for it.
     pub(crate) async fn remove_member(&self, node: &NodeId) -> Result<(), ProposeError> {
-        let _one = self.changing.lock().await;
-        let raft = self.leading()?;
-        self.drop_node(&raft, node, None).await
+        let node = node.clone();
+        self.in_turn(|registrar| async move { registrar.remove(&node, None).await })
+            .await
     }
 
     /// Tells all members where a node is reached from now on; nothing when they know. The leader calls it
@@ -141,8 +120,120 @@ impl RaftStore {
         node: &NodeId,
         addr: SocketAddr,
     ) -> Result<(), ProposeError> {
-        let _one = self.changing.lock().await;
-        let raft = self.leading()?;
+        let node = node.clone();
+        self.in_turn(|registrar| async move { registrar.relocate(&node, addr).await })
+            .await
+    }
+
+    /// Whether a change of members has its first entry and not its second one: two lists count. So it
+    /// is for a moment, or since its leader was lost between them.
+    pub(crate) fn is_between_lists(&self) -> bool {
+        new_list(&self.shared).is_some()
+    }
+
+    /// Writes the second entry of such a change; nothing when there is none.
+    ///
+    /// # Errors
+    /// This manager does not lead, or there is no quorum for it.
+    pub(crate) async fn finish_change(&self) -> Result<(), ProposeError> {
+        self.in_turn(|registrar| async move { registrar.finish().await })
+            .await
+    }
+
+    /// Does `work` while nobody else changes members. It goes on when its caller has gone away, to its
+    /// end or that of the log: halfway, two lists count, or one listens whom nobody gives a vote.
+    async fn in_turn<F>(&self, work: impl FnOnce(Registrar) -> F) -> Result<(), ProposeError>
+    where
+        F: Future<Output = Result<(), ProposeError>> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.changing).lock_owned().await;
+        let work = work(Registrar {
+            raft: self.leading()?,
+            shared: Arc::clone(&self.shared),
+        });
+        let mut stop = self.shared.stop.subscribe();
+        let done = tokio::spawn(async move {
+            let stopped = async { drop(stop.wait_for(|stops| *stops).await) };
+            let done = tokio::select! {
+                done = work => done,
+                () = stopped => Err(ProposeError::Undecided),
+            };
+            drop(turn);
+            done
+        });
+        done.await.unwrap_or(Err(ProposeError::Undecided))
+    }
+
+    fn leading(&self) -> Result<Raft, ProposeError> {
+        if let Leadership::Follower { leader } = &*self.shared.leadership.borrow() {
+            return Err(ProposeError::NotLeader {
+                leader: leader.clone(),
+            });
+        }
+        self.raft().ok_or(ProposeError::NotLeader { leader: None })
+    }
+}
+
+/// Where a change of members leads that is not at its end.
+fn new_list(shared: &Shared) -> Option<BTreeSet<RaftId>> {
+    let view = shared.view.borrow();
+    match view.members.membership().get_joint_config().as_slice() {
+        [_, .., new] => Some(new.clone()),
+        _ => None,
+    }
+}
+
+/// Who changes the list of members, one change at a time.
+struct Registrar {
+    shared: Arc<Shared>,
+    raft: Raft,
+}
+
+impl Registrar {
+    async fn add(self, id: RaftId, member: Member) -> Result<(), ProposeError> {
+        let node = member.node.clone();
+        self.remove(&node, Some(id)).await?;
+        if self.has_vote(id) {
+            return Ok(());
+        }
+        let added = timeout(CATCH_UP, add_listener(&self.raft, id, member)).await;
+        let Ok(added) = added else {
+            self.remove(&node, None).await?;
+            return Err(ProposeError::Disk(format!(
+                "node {node} does not take what the managers have; it is no manager"
+            )));
+        };
+        added.map_err(|error| refused(&self.shared, &error))?;
+        self.change(ChangeMembers::AddVoterIds([id].into())).await
+    }
+
+    /// By the list that counts in the end.
+    fn has_vote(&self, id: RaftId) -> bool {
+        let view = self.shared.view.borrow();
+        let lists = view.members.membership().get_joint_config();
+        lists.last().is_some_and(|voters| voters.contains(&id))
+    }
+
+    /// Removes the members of a node, but for one of that name.
+    async fn remove(&self, node: &NodeId, but: Option<RaftId>) -> Result<(), ProposeError> {
+        let (voters, others): (BTreeSet<RaftId>, BTreeSet<RaftId>) = {
+            let view = self.shared.view.borrow();
+            let voters: BTreeSet<RaftId> = view.members.voter_ids().collect();
+            let of_node = view.members.nodes();
+            let of_node = of_node.filter(|(id, member)| member.node == *node && Some(**id) != but);
+            let ids = of_node.map(|(id, _)| *id);
+            ids.partition(|id| voters.contains(id))
+        };
+        if !voters.is_empty() {
+            self.change(ChangeMembers::RemoveVoters(voters)).await?;
+        }
+        if !others.is_empty() {
+            self.change(ChangeMembers::RemoveNodes(others)).await?;
+        }
+        Ok(())
+    }
+
+    async fn relocate(&self, node: &NodeId, addr: SocketAddr) -> Result<(), ProposeError> {
         let moved: BTreeMap<RaftId, Member> = {
             let view = self.shared.view.borrow();
             let at = view.members.nodes();
@@ -157,47 +248,19 @@ impl RaftStore {
         if moved.is_empty() {
             return Ok(());
         }
-        self.change(&raft, ChangeMembers::SetNodes(moved)).await
+        self.change(ChangeMembers::SetNodes(moved)).await
     }
 
-    fn leading(&self) -> Result<Raft, ProposeError> {
-        if let Leadership::Follower { leader } = &*self.shared.leadership.borrow() {
-            return Err(ProposeError::NotLeader {
-                leader: leader.clone(),
-            });
+    async fn finish(&self) -> Result<(), ProposeError> {
+        match new_list(&self.shared) {
+            Some(voters) => self.change(ChangeMembers::ReplaceAllVoters(voters)).await,
+            None => Ok(()),
         }
-        self.raft().ok_or(ProposeError::NotLeader { leader: None })
     }
 
-    /// Removes the members of a node, but for one of that name.
-    async fn drop_node(
-        &self,
-        raft: &Raft,
-        node: &NodeId,
-        but: Option<RaftId>,
-    ) -> Result<(), ProposeError> {
-        let (voters, others): (BTreeSet<RaftId>, BTreeSet<RaftId>) = {
-            let view = self.shared.view.borrow();
-            let voters: BTreeSet<RaftId> = view.members.voter_ids().collect();
-            let of_node = view.members.nodes();
-            let of_node = of_node.filter(|(id, member)| member.node == *node && Some(**id) != but);
-            let ids = of_node.map(|(id, _)| *id);
-            ids.partition(|id| voters.contains(id))
-        };
-        if !voters.is_empty() {
-            self.change(raft, ChangeMembers::RemoveVoters(voters))
-                .await?;
-        }
-        if !others.is_empty() {
-            self.change(raft, ChangeMembers::RemoveNodes(others))
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn change(&self, raft: &Raft, changes: Changes) -> Result<(), ProposeError> {
+    async fn change(&self, changes: Changes) -> Result<(), ProposeError> {
         // Who stops voting leaves; nobody stays to listen.
-        let changed = timeout(CHANGE, raft.change_membership(changes, false)).await;
+        let changed = timeout(CHANGE, self.raft.change_membership(changes, false)).await;
         match changed {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(refused(&self.shared, &error)),

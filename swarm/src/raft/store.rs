@@ -71,7 +71,7 @@ pub(crate) struct RaftStore {
     pub(super) shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
     /// Members change one after the other.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl RaftStore {
@@ -112,7 +112,7 @@ impl RaftStore {
         let store = Self {
             shared,
             tasks: vec![tokio::spawn(running), tokio::spawn(mended)],
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
         };
         if let Start::Found(member) = start {
             store.initialize(member).await?;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use openraft::ChangeMembers;
+use tokio::time::{sleep, timeout};
 
 use super::cluster::{Cluster, until};
 use super::*;
@@ -170,4 +171,59 @@ async fn a_leader_whose_disk_is_full_is_replaced_and_is_of_use_again_afterwards(
     cluster.write("c").await;
     let state = cluster.same().await;
     assert_eq!(names_in(&state), ["a", "b", "c"], "a quorum needed it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_goes_on_when_its_caller_goes_away() {
+    let cluster = Cluster::of(37, 3, 4).await;
+    let leader = cluster.write("a").await;
+    let new = cluster.start(3, Start::Join).await;
+    let added = leader.add_member(new.member(), member(3));
+    let gone = timeout(Duration::ZERO, added).await;
+    gone.expect_err("the caller is gone before it is done");
+    until("it votes", || leader.quorum().managers == 4).await;
+    until("one list counts", || !leader.is_between_lists()).await;
+    until("it knows", || has_vote(&new)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_when_it_is_added_is_no_member_and_keeps_nobody_waiting() {
+    let cluster = Cluster::of(38, 3, 4).await;
+    let leader = cluster.write("a").await;
+    let new = cluster.start(3, Start::Join).await;
+    let id = new.member();
+    drop(new);
+    cluster.kill(3);
+    let added = leader.add_member(id, member(3));
+    let gone = timeout(Duration::from_secs(5), added).await;
+    gone.expect_err("it is waited for");
+    assert!(
+        leader.has(&member(3).node),
+        "it listens, as far as is known"
+    );
+    until("it is out", || !leader.has(&member(3).node)).await;
+    cluster.write("b").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_cut_between_two_lists_is_finished() {
+    let cluster = Cluster::new(39).await;
+    let leader = cluster.write("a").await;
+    let place = cluster.leader().expect("it has just written");
+    let out = cluster.store((place + 1) % 3).expect("it runs").member();
+    let raft = leader.raft().expect("it runs");
+    let mut view = leader.shared.view.subscribe();
+    let two = view.wait_for(|view| view.members.membership().get_joint_config().len() > 1);
+    let cut = raft.change_membership(ChangeMembers::RemoveVoters([out].into()), false);
+    let is_cut = tokio::select! {
+        biased;
+        two = two => two.is_ok(),
+        _ = cut => false,
+    };
+    assert!(is_cut, "it was at its end");
+    sleep(Duration::from_secs(1)).await;
+    assert!(leader.is_between_lists(), "nobody finishes it by itself");
+    leader.finish_change().await.expect("three of three run");
+    until("one list counts", || !leader.is_between_lists()).await;
+    assert_eq!(leader.members().len(), 2);
 }
