@@ -309,10 +309,15 @@ impl Slot {
         let mut warnings = Vec::new();
         if role == Role::Manager {
             member.open_manager().await;
-            let state = member.handles.manager.get().map(|manager| manager.state());
-            let nodes = state.iter().flat_map(|state| state.nodes.values());
-            let managers = nodes.filter(|node| node.spec.role == Role::Manager).count();
-            warnings.extend(Quorum::warning_of(managers).map(str::to_owned));
+            if let Err(off) = member.handles.manager.is_on() {
+                warnings.push(off.message);
+            }
+            if let Some(manager) = member.handles.manager.get() {
+                let state = manager.state();
+                let nodes = state.nodes.values();
+                let managers = nodes.filter(|node| node.spec.role == Role::Manager).count();
+                warnings.extend(Quorum::warning_of(managers).map(str::to_owned));
+            }
         }
         *held = Some(lock);
         *self.member.write().await = Some(member);
