@@ -1,6 +1,7 @@
 //! How a node that was made a manager gets what the others have: a place in the log, and with it all
 //! else.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 use weft_cluster::{CommandError, UnlockKey};
+use weft_model::id::NodeId;
 use zeroize::Zeroizing;
 
 use super::lock;
@@ -18,7 +20,7 @@ use crate::identity::{Identity, IdentityError, remove_file};
 use crate::membership::STORE_FILE;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{EnlistRequest, UnlockKeyRequest};
-use crate::raft::RaftStore;
+use crate::raft::{MemberSight, RaftStore};
 use crate::sealing::SecretKey;
 use crate::tls::{connect, member_config, with_port};
 
@@ -95,6 +97,14 @@ async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<()
     asked.map(drop).map_err(|status| from_status(&status))
 }
 
+/// The managers to ask, `ADDRESS:PORT`: where they were at the start, and where a node's list has the
+/// others by now.
+fn to_ask(told: &[String], members: &[MemberSight], own: &NodeId) -> BTreeSet<String> {
+    let others = members.iter().filter(|member| member.node != *own);
+    let others = others.map(|member| member.addr.to_string());
+    told.iter().cloned().chain(others).collect()
+}
+
 /// Asks the managers to add this one to their log, until one has, the leader among them; or the leader
 /// counts on this one. What its own file says is no reason not to ask: a manager that was demoted and
 /// promoted while it was away still has a list that it is on.
@@ -110,9 +120,10 @@ pub(super) async fn enlist(
     };
     let mut pause = ASK_MIN;
     while !raft.takes_part() {
-        for manager in &managers {
+        let own_id = own.borrow().node_id().clone();
+        for manager in to_ask(&managers, &raft.members(), &own_id) {
             let identity = Arc::clone(&own.borrow());
-            match ask(manager, &identity, request.clone()).await {
+            match ask(&manager, &identity, request.clone()).await {
                 Ok(()) => {
                     tracing::info!(%addr, "this manager is in the log of the others");
                     return;
@@ -122,5 +133,33 @@ pub(super) async fn enlist(
         }
         sleep(pause).await;
         pause = (pause * 2).min(ASK_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managers_are_asked_where_they_were_and_where_they_are() {
+        let sight = |node: &str, addr: &str| MemberSight {
+            node: NodeId(node.to_owned()),
+            addr: addr.parse().unwrap(),
+            votes: true,
+            leads: false,
+            reachable: false,
+        };
+        let members = [
+            sight("own", "192.0.2.1:2377"),
+            sight("stays", "192.0.2.2:2377"),
+            sight("moved", "192.0.2.9:2377"),
+        ];
+        let told = ["192.0.2.2:2377".to_owned(), "192.0.2.3:2377".to_owned()];
+        let asked = to_ask(&told, &members, &NodeId("own".to_owned()));
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        assert_eq!(
+            asked,
+            ["192.0.2.2:2377", "192.0.2.3:2377", "192.0.2.9:2377"]
+        );
     }
 }
