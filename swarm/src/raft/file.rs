@@ -342,14 +342,16 @@ impl RaftFile {
         }
     }
 
+    /// Works on a copy of what is known: the disk may take long, and the state is read and goes on
+    /// meanwhile. What the file has changes under `opened` alone, which is held here.
     fn open_as_known(&self) -> Result<Database, StoreError> {
-        let mut known = self.known();
+        let mut known = self.known().clone();
         let opened = self.medium.open(false).and_then(|database| {
             tables::agree(&database, &self.seal, self.member, &mut known)
                 .map_err(|error| write_error(self.medium.name(), &error))?;
             Ok(database)
         });
-        match opened {
+        let database = match opened {
             Err(StoreError::Damaged { path, why }) => {
                 tracing::error!(path, why, "the manager's state is written anew");
                 self.medium.replace(&mut |database| {
@@ -357,7 +359,9 @@ impl RaftFile {
                 })
             }
             opened => opened,
-        }
+        }?;
+        self.known().written_anew(known);
+        Ok(database)
     }
 
     /// Has the file be lost as after an error, once `before` has done something to it.

@@ -57,7 +57,7 @@ impl Applied {
 }
 
 /// The newest entries. None that is not applied is missing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tail {
     /// With the bytes that each has in the file.
     entries: BTreeMap<u64, (LogEntry, usize)>,
@@ -122,7 +122,7 @@ impl Tail {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// Whom this member gave its vote last.
     pub(super) vote: Option<Vote>,
@@ -210,6 +210,15 @@ impl Known {
             self.gap = None;
         }
         self.snapshot = Some(meta);
+    }
+
+    /// The file has what a copy of this says; what is not of the file went on since.
+    pub(super) fn written_anew(&mut self, written: Self) {
+        self.row = written.row;
+        self.purged = self.purged.max(written.purged);
+        if let Some(meta) = written.snapshot {
+            self.snapshot_stored(meta);
+        }
     }
 }
 
@@ -305,5 +314,25 @@ mod tests {
         assert_eq!(known.removable(), Some(log_id(1, 1, 9)));
         known.removed(log_id(1, 1, 9));
         assert_eq!((known.row, known.last()), (None, Some(log_id(1, 1, 9))));
+    }
+
+    #[test]
+    fn what_goes_on_while_the_file_is_written_anew_stays() {
+        let mut known = Known::default();
+        known.appended((1..=5).map(entry).collect(), vec![1; 5]);
+        let mut written = known.clone();
+        known.committed = Some(log_id(1, 1, 5));
+        known.purge(log_id(1, 1, 9));
+        written.purged = Some(log_id(1, 1, 3));
+        written.snapshot_stored(SnapshotMeta {
+            last_log_id: Some(log_id(1, 1, 3)),
+            ..SnapshotMeta::default()
+        });
+        known.written_anew(written);
+        assert_eq!(known.row, Some(log_id(1, 1, 5)));
+        assert_eq!(known.in_snapshot(), Some(log_id(1, 1, 3)));
+        assert_eq!(known.committed, Some(log_id(1, 1, 5)));
+        assert_eq!(known.purged, Some(log_id(1, 1, 9)));
+        assert_eq!(known.gap, Some(log_id(1, 1, 9)), "the file ends before");
     }
 }
