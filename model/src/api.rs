@@ -55,6 +55,7 @@ mod mesh;
 mod network;
 mod node;
 mod packets;
+mod redacted;
 mod service;
 mod swarm;
 

@@ -20,6 +20,8 @@ use crate::tls::DEFAULT_MANAGER_PORT;
 const FILE: &str = "swarm.json";
 /// Desired state: managers only.
 pub(crate) const STORE_FILE: &str = "raft.redb";
+/// Takes its place when it is whole. What a kill left of one is found under this name.
+pub(crate) const REBUILT_STORE_FILE: &str = "raft.rebuilt";
 /// The same of versions with a single manager, which had no log.
 pub(crate) const EARLIER_STORE_FILE: &str = "manager.redb";
 
@@ -188,6 +190,7 @@ impl Membership {
         let files = [
             certs.join(KEY_FILE),
             data_dir.join(STORE_FILE),
+            data_dir.join(REBUILT_STORE_FILE),
             data_dir.join(EARLIER_STORE_FILE),
         ];
         let mut result = Ok(());
@@ -212,6 +215,7 @@ impl Membership {
             data_dir.join(ASSIGNMENT_FILE),
             data_dir.join(SHARED_FILE),
             data_dir.join(STORE_FILE),
+            data_dir.join(REBUILT_STORE_FILE),
             data_dir.join(EARLIER_STORE_FILE),
         ];
         let mut result = Ok(());
@@ -257,5 +261,20 @@ mod tests {
         let bound = worker(Some(at([192, 0, 2, 1]))).complete();
         let moved = bound.moved_to(IpAddr::from([192, 0, 2, 7]));
         assert_eq!(moved.listen, Some(at([192, 0, 2, 7])));
+    }
+
+    #[test]
+    fn who_is_no_manager_any_more_keeps_no_file_of_one() {
+        for forget in [Membership::forget_manager, Membership::forget] {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            let files = [STORE_FILE, REBUILT_STORE_FILE, EARLIER_STORE_FILE];
+            for file in files {
+                std::fs::write(dir.join(file), b"secrets").unwrap();
+            }
+            forget(dir).unwrap();
+            let left = std::fs::read_dir(dir).unwrap().count();
+            assert_eq!(left, 0);
+        }
     }
 }

@@ -247,7 +247,8 @@ pub(crate) struct UnlockKeyArgs {
     /// Print only the key
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Make a new key; managers that run take it over, the old one opens nothing then
+    /// Make a new key, which managers that run take over; the old one still opens managers that were
+    /// away, backups of before and copies of data.key
     #[arg(long)]
     pub(crate) rotate: bool,
 }

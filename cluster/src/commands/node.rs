@@ -211,8 +211,8 @@ pub fn join(
     }
     if state.was_removed(&id) {
         return Err(CommandError::forbidden(format!(
-            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there and \
-             join again"
+            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there, \
+             with --force where it was a manager, and join again"
         )));
     }
     description.check()?;
@@ -225,8 +225,8 @@ pub fn join(
 fn member<'a>(state: &'a ClusterState, id: &NodeId) -> Result<&'a Node, CommandError> {
     state.nodes.get(id).ok_or_else(|| {
         CommandError::forbidden(format!(
-            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there \
-             and join again"
+            "Permission denied: node {id} was removed from swarm; run \"weft swarm leave\" there, \
+             with --force where it was a manager, and join again"
         ))
     })
 }

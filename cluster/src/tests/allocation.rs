@@ -289,6 +289,7 @@ proptest! {
             play(&mut world, step);
             world.run_tasks();
             assert_unique(&world.state);
+            assert_eq!(given_twice(&world.state), None);
             assert_index(&world.state);
         }
     }

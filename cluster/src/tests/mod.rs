@@ -18,6 +18,7 @@ mod publish;
 mod roles;
 mod roots;
 mod sizes;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -140,8 +140,8 @@ pub struct SwarmInit {
     pub autolock: bool,
 }
 
-/// Answer to [`SwarmInit`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Answer to [`SwarmInit`]. `Debug` leaves token and key out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SwarmInitReply {
     /// The first manager.
@@ -156,8 +156,8 @@ pub struct SwarmInitReply {
     pub unlock_key: Option<String>,
 }
 
-/// `weft swarm unlock-key`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `weft swarm unlock-key`. `Debug` leaves the key out.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct UnlockKeyReply {
     /// `SWMKEY-1-…`; empty where managers are not locked.
@@ -172,12 +172,6 @@ pub struct SwarmUnlock {
     pub unlock_key: String,
 }
 
-impl std::fmt::Debug for SwarmUnlock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SwarmUnlock(..)")
-    }
-}
-
 /// `weft swarm restore`, as parameters of the query. The body is the backup; the header
 /// `weft-unlock-key` has the unlock key where the backup is sealed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,8 +184,8 @@ pub struct RestoreQuery {
     pub data_path_addr: Option<String>,
 }
 
-/// Answer to a restored backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Answer to a restored backup. `Debug` leaves the token out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SwarmRestoreReply {
     /// This node, the only manager.
@@ -209,8 +203,8 @@ pub struct SwarmRestoreReply {
     pub services: usize,
 }
 
-/// `weft swarm join`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `weft swarm join`. `Debug` leaves the token out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct SwarmJoin {
     /// `SWMTKN-1-…`
@@ -261,8 +255,8 @@ pub struct SwarmLeft {
     pub warnings: Vec<String>,
 }
 
-/// `weft swarm join-token`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `weft swarm join-token`. `Debug` leaves the token out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct JoinToken {
     /// `SWMTKN-1-…`
@@ -314,8 +308,8 @@ pub struct RootRotation {
     pub away: Vec<String>,
 }
 
-/// `weft swarm ca --rotate`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `weft swarm ca --rotate`. `Debug` leaves the key out.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct CaRotate {
     /// The new root certificate, PEM; a new one is made when absent.

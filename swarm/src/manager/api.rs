@@ -13,8 +13,8 @@ use super::gate::Peer;
 use crate::proto::api_server::Api;
 use crate::proto::{CallRequest, CallResponse};
 
-/// A call of the node API.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A call of the node API. `Debug` leaves the body out, which may have secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ApiCall {
     /// Of HTTP, such as `GET`.
     pub method: String,
@@ -22,6 +22,15 @@ pub struct ApiCall {
     pub path: String,
     /// Of the request, as it came.
     pub body: Bytes,
+}
+
+impl fmt::Debug for ApiCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiCall")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ApiCall {
@@ -32,8 +41,8 @@ impl ApiCall {
     }
 }
 
-/// The answer to one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The answer to one. `Debug` leaves the body out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ApiReply {
     /// Status of HTTP.
     pub status: u16,
@@ -43,6 +52,16 @@ pub struct ApiReply {
     pub body: Bytes,
     /// Who was asked does not lead, and did nothing of it: another manager may be asked.
     pub not_led: bool,
+}
+
+impl fmt::Debug for ApiReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiReply")
+            .field("status", &self.status)
+            .field("content_type", &self.content_type)
+            .field("not_led", &self.not_led)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Answers calls for the leader: the agent, by its own routes.
@@ -94,5 +113,28 @@ impl Api for ApiRpc {
             body: reply.body,
             not_led: reply.not_led,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_body_is_in_a_debug_text() {
+        let call = ApiCall {
+            method: "POST".to_owned(),
+            path: "/v1/swarm/ca/rotate".to_owned(),
+            body: Bytes::from_static(b"the-secret"),
+        };
+        let reply = ApiReply {
+            status: 200,
+            content_type: "application/json".to_owned(),
+            body: Bytes::from_static(b"the-secret"),
+            not_led: false,
+        };
+        let texts = format!("{call:?} {reply:?}");
+        assert!(!texts.contains("the-secret"), "{texts}");
+        assert!(texts.contains("/v1/swarm/ca/rotate"), "{texts}");
     }
 }

@@ -53,8 +53,8 @@ pub(super) struct Peer {
 
 pub(super) fn removed(node: &NodeId) -> Status {
     Status::permission_denied(format!(
-        "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there and \
-         join again"
+        "Permission denied: node {node} was removed from swarm; run \"weft swarm leave\" there, \
+         with --force where it was a manager, and join again"
     ))
 }
 

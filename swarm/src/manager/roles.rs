@@ -210,8 +210,8 @@ impl Manager {
     /// given. The role changes last: what comes before it holds also where that is refused.
     ///
     /// # Errors
-    /// No such node, or it is not at that version; labels that cannot be, an address that is not its own or where the manager does not answer, a demotion that
-    /// would lose the quorum, or the log's.
+    /// No such node, or it is not at that version; labels that cannot be, an address that is not its own
+    /// or where the manager does not answer, a demotion that would lose the quorum, or the log's.
     pub async fn update_node(
         &self,
         reference: &str,

@@ -12,6 +12,7 @@ use weft_sys::replace_file::{PRIVATE, sync_folder_of};
 use weft_sys::state_file;
 
 use super::tables::FORMAT;
+use crate::membership::REBUILT_STORE_FILE;
 
 /// Why the file cannot be opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +145,7 @@ impl Medium for OnDisk {
     fn replace(&self, fill: Fill<'_>) -> Result<Database, StoreError> {
         let path = &self.0;
         let failed = |source| self.disk_error(source);
-        let fresh = path.with_extension("rebuilt");
+        let fresh = path.with_file_name(REBUILT_STORE_FILE);
         match std::fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}

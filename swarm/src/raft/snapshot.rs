@@ -1,8 +1,10 @@
 //! The whole state as bytes: what is kept in place of the entries that made it, and what a member
 //! gets that is too far behind.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use weft_cluster::{ClusterState, Object};
+use weft_cluster::{ClusterState, Object, given_twice};
 
 use super::known::Applied;
 use super::types::{RaftId, SnapshotMeta};
@@ -22,6 +24,9 @@ pub(crate) enum NoSnapshot {
     /// Damaged, or something else.
     #[error("the snapshot is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
+    /// No manager makes such a state.
+    #[error("the state has something twice that there may be once: {0}")]
+    Twice(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,7 +56,7 @@ pub(crate) fn encode(state: &ClusterState) -> Vec<u8> {
 /// Reads a state.
 ///
 /// # Errors
-/// The bytes are none, or of a version to come.
+/// The bytes are none, or of a version to come; or two objects have what one may have.
 pub(crate) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
     let Format { format } = serde_json::from_slice(bytes)?;
     if format != FORMAT {
@@ -59,10 +64,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ClusterState, NoSnapshot> {
     }
     let image: Image = serde_json::from_slice(bytes)?;
     let mut state = ClusterState::default();
+    let mut there = BTreeSet::new();
     for object in image.objects {
+        if let Some(id) = there.replace(object.id()) {
+            return Err(NoSnapshot::Twice(format!("{id:?}")));
+        }
         state.put(object);
     }
     state.version = image.version;
+    if let Some(what) = given_twice(&state) {
+        return Err(NoSnapshot::Twice(what));
+    }
     Ok(state)
 }
 
@@ -106,5 +118,20 @@ mod tests {
         );
         let error = decode(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn an_object_that_is_there_twice_is_refused() {
+        let counters = || Object::Counters(Counters::default());
+        let image = Image {
+            format: FORMAT,
+            version: 9,
+            objects: vec![counters(), counters()],
+        };
+        let error = decode(&serde_json::to_vec(&image).unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the state has something twice that there may be once: Counters"
+        );
     }
 }

@@ -65,7 +65,7 @@ async fn knock(manager: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -73,16 +73,16 @@ mod tests {
     async fn who_was_silent_is_told_and_who_always_answers_is_not() {
         let any_port = || SocketAddr::from(([127, 0, 0, 1], 0));
         let answers = TcpListener::bind(any_port()).await.unwrap();
-        // A port that was free a moment ago.
-        let free = TcpListener::bind(any_port()).await.unwrap();
-        let silent = free.local_addr().unwrap();
-        drop(free);
+        // It has its port, so that nobody else takes it, and does not listen yet.
+        let quiet = TcpSocket::new_v4().unwrap();
+        quiet.bind(any_port()).unwrap();
+        let silent = quiet.local_addr().unwrap();
         let all = [answers.local_addr().unwrap(), silent];
         let managers = move || all.to_vec();
         let mut knocks = Knocks::default();
         let early = timeout(PACE * 4, knocks.opened(managers)).await;
         assert!(early.is_err(), "{early:?}");
-        let open = TcpListener::bind(silent).await.unwrap();
+        let open = quiet.listen(16).unwrap();
         let opened = timeout(Duration::from_secs(20), knocks.opened(managers)).await;
         assert_eq!(opened, Ok(silent));
         // Once: it is one that answers from now on.

@@ -1,6 +1,9 @@
 //! A log that begins with the state of a backup, and rows that are not those that were written.
 
+use std::net::IpAddr;
+
 use redb::{ReadableTable as _, TableDefinition};
+use weft_cluster::{Entropy, InitCluster, NodeDescription, RootPair, init_cluster};
 
 use super::platter::Platter;
 use super::*;
@@ -131,4 +134,45 @@ async fn a_row_at_the_place_of_another_or_of_another_key_is_refused() {
     drop(database);
     let text = again(OnDisk(path)).await.unwrap_err().to_string();
     assert!(text.contains("committed: it was changed"), "{text}");
+}
+
+/// The state of a swarm, with two networks of one VXLAN network identifier.
+fn with_one_identifier_twice() -> ClusterState {
+    let of = member(4);
+    let addr = IpAddr::from([192, 0, 2, 4]);
+    let init = InitCluster {
+        cluster_id: "cluster".to_owned(),
+        node_id: of.node.clone(),
+        node: NodeDescription {
+            hostname: "n4".to_owned(),
+            engine_version: "0.1.0".to_owned(),
+            addr,
+            data_path_addr: addr,
+            gossip_port: 7946,
+            manager_addr: None,
+        },
+        default_address_pools: Vec::new(),
+        subnet_prefix_len: None,
+        data_path_port: None,
+        reserved: Vec::new(),
+        autolock: false,
+        root: RootPair::default(),
+    };
+    let (mut state, mut entropy) = (ClusterState::default(), Entropy::from_seed([7; 32]));
+    let planned = init_cluster(&state, 0, &mut entropy, init).unwrap();
+    state.apply(&planned.changes);
+    // The first one is `ingress`.
+    state.apply(&[network("a", 1)]);
+    state
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_gives_something_out_twice_is_not_loaded() {
+    let platter = Platter::default();
+    lay_down(&platter, key(), member(4), with_one_identifier_twice()).unwrap();
+    let start = Start::Alone(member(4));
+    let opened = RaftStore::open(setup(platter), start, Nobody).await;
+    let text = opened.unwrap_err().to_string();
+    let said = "have the VXLAN network identifier 4096; restore it from a backup";
+    assert!(text.contains(said), "{text}");
 }
