@@ -5,7 +5,7 @@ use weft_model::objects::{
     Availability, Node, NodeState, RestartCondition, Role, Service, ServiceMode, Task, TaskState,
 };
 
-/// True when new tasks may be placed on the node.
+/// True when new tasks may be placed on the node, as far as the state knows it.
 pub(super) fn is_eligible(node: &Node) -> bool {
     node.status.state == NodeState::Ready
         && node.spec.availability == Availability::Active

@@ -34,7 +34,8 @@ const TASKS_PER_PASS: usize = 1000;
 /// `since` is the state of an earlier pass whose changes, if any, are in this one; a pass looks at
 /// what is different from it, and comes to the same as one that looks at everything. That is what it
 /// does where there is no such state, or one too far back. `now` in Unix milliseconds, for what is
-/// written down; how long something has waited is in `waits`, which have looked at this very state.
+/// written down; how long something has waited, and who has not called, is in `waits`, which have
+/// looked at this very state.
 /// Call again at [`Waits::next_deadline`] and after every change.
 #[must_use]
 pub fn reconcile(
@@ -45,13 +46,14 @@ pub fn reconcile(
     entropy: &mut Entropy,
 ) -> Vec<Change> {
     let mut dirty = Dirty::since(since, state);
+    dirty.nodes.extend(waits.called().iter().cloned());
     let mut draft = Draft::new(state, now, entropy);
     remove_unwanted(&mut draft, &dirty);
     leave_lost_nodes(&mut draft, &dirty, waits);
     orphan(&mut draft, &dirty, waits);
-    restart(&mut draft);
+    restart(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
-    replicate_and_globalise(&mut draft, &dirty);
+    replicate_and_globalise(&mut draft, &dirty, waits);
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
     rotation::turn(&mut draft, waits);
@@ -59,7 +61,7 @@ pub fn reconcile(
     reap(&mut draft, &dirty);
     forget_ended_services(&mut draft);
     allocator::allocate(&mut draft);
-    scheduler::schedule(&mut draft);
+    scheduler::schedule(&mut draft, waits);
     draft.into_changes()
 }
 
@@ -95,7 +97,7 @@ fn remove_unwanted(draft: &mut Draft<'_>, dirty: &Dirty) {
 /// serves its own node still serves somebody. Nodes that are gone are not told.
 fn lost_nodes(state: &ClusterState, waits: &Waits) -> BTreeSet<NodeId> {
     let grace = Duration::from_millis(IMPAIRED_GRACE_MS);
-    let elsewhere = LazyCell::new(|| state.nodes.values().any(is_eligible));
+    let elsewhere = LazyCell::new(|| state.nodes.values().any(|node| waits.takes_tasks(node)));
     let lost = state.nodes_at(Key::Away).filter(|n| {
         n.status.state == NodeState::Down
             || n.spec.availability == Availability::Drain
@@ -159,7 +161,7 @@ fn orphan(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
 }
 
 /// Replaces wanted tasks that ended; one that shall not be restarted stays and keeps its slot.
-fn restart(draft: &mut Draft<'_>) {
+fn restart(draft: &mut Draft<'_>, waits: &Waits) {
     let ended = ids(draft.state.tasks_at(Key::Ended));
     for id in ended {
         let Some(task) = draft.state.tasks.get(&id).cloned() else {
@@ -174,7 +176,7 @@ fn restart(draft: &mut Draft<'_>) {
                 .node
                 .as_ref()
                 .and_then(|n| draft.state.nodes.get(n))
-                .is_some_and(is_eligible);
+                .is_some_and(|node| waits.takes_tasks(node));
             if !eligible {
                 continue;
             }
@@ -219,7 +221,7 @@ fn create(
 
 /// As many tasks as services ask for. Of a service that is as it was, only nodes that are not may
 /// lack one.
-fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty) {
+fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
     let mut services = dirty.services.clone();
     if !dirty.nodes.is_empty() {
         let global = draft.state.services_at(Key::Global);
@@ -242,7 +244,7 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty) {
                     let others = dirty.nodes.iter().filter(|node| !runs_on(node));
                     others.cloned().collect()
                 };
-                globalise(draft, &service, nodes);
+                globalise(draft, &service, nodes, waits);
             }
         }
     }
@@ -301,9 +303,10 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
 }
 
 /// One task on each of these nodes that takes tasks; a paused or unheard-of node keeps what it has.
-fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
+fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>, waits: &Waits) {
     for node in nodes {
-        if draft.state.nodes.get(&node).is_some_and(is_eligible) {
+        let known = draft.state.nodes.get(&node);
+        if known.is_some_and(|node| waits.takes_tasks(node)) {
             create(draft, service, 0, Some(node), TaskState::Running);
         }
     }

@@ -5,11 +5,12 @@ use weft_model::objects::{
     Availability, NodeState, PortSpec, PublishMode, Service, Task, TaskState,
 };
 
-use super::conditions::{is_carried, is_eligible};
+use super::conditions::is_carried;
 use super::draft::Draft;
 use super::index::Key;
 use super::ports::collide;
 use super::state::ClusterState;
+use super::waits::Waits;
 
 /// This many failures of a service on a node put the node last for that service…
 const FAILURES: usize = 5;
@@ -67,17 +68,18 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn new(state: &ClusterState) -> Self {
+    fn new(state: &ClusterState, waits: &Waits) -> Self {
         let all = state.nodes.values().map(|node| {
             let would = node.status.state == NodeState::Ready
-                && node.spec.availability == Availability::Active;
+                && node.spec.availability == Availability::Active
+                && waits.is_heard(node);
             Candidate {
                 id: node.id.clone(),
                 total: state.index().load(&node.id),
                 of_service: 0,
                 failed: Vec::new(),
                 port_taken: false,
-                eligible: is_eligible(node),
+                eligible: waits.takes_tasks(node),
                 impaired: would,
             }
         });
@@ -217,14 +219,14 @@ impl Candidates {
 }
 
 /// Places every pending task that is wanted now; explains on the task why it cannot.
-pub(super) fn schedule(draft: &mut Draft<'_>) {
+pub(super) fn schedule(draft: &mut Draft<'_>, waits: &Waits) {
     let mut pending: Vec<&Task> = draft.state.tasks_at(Key::Unplaced).collect();
     if pending.is_empty() {
         return;
     }
     pending.sort_by_key(|t| (t.meta.created_at, t.service.clone(), t.slot, t.id.clone()));
     let pending: Vec<TaskId> = pending.into_iter().map(|t| t.id.clone()).collect();
-    let mut candidates = Candidates::new(&draft.state);
+    let mut candidates = Candidates::new(&draft.state, waits);
     for id in pending {
         let Some(mut task) = draft.state.tasks.get(&id).cloned() else {
             continue;

@@ -4,12 +4,15 @@
 //! clock by hours: a task would then wait an hour for its restart, or a node that was lost a minute
 //! ago lose its addresses. So the time of day only says how long something had waited when it was
 //! first seen.
+//!
+//! And whom the leader has not heard of: that is its own knowledge too, and in no log.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use weft_model::objects::NodeState;
+use weft_model::id::NodeId;
+use weft_model::objects::{Node, NodeState};
 
 use super::conditions::{is_active, is_eligible, is_indispensable};
 use super::index::Key;
@@ -26,13 +29,18 @@ pub const IMPAIRED_GRACE_MS: u64 = 10_000;
 /// again is no reason to join anew.
 pub const ROTATION_PATIENCE_MS: u64 = 120_000;
 
-/// What waits in a state, and since when. Made anew with each start: the clock of the process it
-/// belongs to is all it knows.
+/// What a pass goes by beside the state: what waits in it and since when, and which nodes have not
+/// called. Made anew with each term: the clock and the sessions of the process it belongs to are all it
+/// knows.
 #[derive(Debug, Default)]
 pub struct Waits {
     begun: BTreeMap<ObjectId, Begun>,
     /// The steady clock at the last look.
     steady: Duration,
+    /// Nodes that the state has as ready, and that have not called since this manager leads.
+    unheard: BTreeSet<NodeId>,
+    /// Those that have, since the last pass.
+    called: BTreeSet<NodeId>,
 }
 
 /// A wait as it was first seen.
@@ -79,6 +87,37 @@ impl Waits {
             .collect();
     }
 
+    /// Takes note of nodes that the state has as ready, and that whoever plans has not heard of: they
+    /// keep their tasks, and get no others until they are not among `unheard` any more.
+    pub fn hear(&mut self, unheard: &BTreeSet<NodeId>) {
+        if self.unheard != *unheard {
+            self.called
+                .extend(self.unheard.difference(unheard).cloned());
+            self.unheard.clone_from(unheard);
+        }
+    }
+
+    /// The state of the last pass is what the next one goes on from: what that one has looked at, the
+    /// next one need not.
+    pub fn passed(&mut self) {
+        self.called.clear();
+    }
+
+    /// Nodes that have called since the last pass.
+    pub(super) const fn called(&self) -> &BTreeSet<NodeId> {
+        &self.called
+    }
+
+    /// True unless the node is only ready by what the state says of it.
+    pub(super) fn is_heard(&self, node: &Node) -> bool {
+        !self.unheard.contains(&node.id)
+    }
+
+    /// True when new tasks may be placed on the node.
+    pub(super) fn takes_tasks(&self, node: &Node) -> bool {
+        is_eligible(node) && self.is_heard(node)
+    }
+
     /// How long an object had waited at the last look; one that was not seen waits since now.
     pub(super) fn waited(&self, id: &ObjectId) -> Duration {
         self.begun.get(id).map_or(Duration::ZERO, |begun| {
@@ -117,7 +156,7 @@ impl Waits {
             .tasks_at(Key::Delayed)
             .map(|task| self.over(&ObjectId::Task(task.id.clone()), task.spec.restart.delay));
         // Where there is no better node they stay.
-        let elsewhere = LazyCell::new(|| state.nodes.values().any(is_eligible));
+        let elsewhere = LazyCell::new(|| state.nodes.values().any(|node| self.takes_tasks(node)));
         let nodes = state.nodes_at(Key::Away).filter_map(|node| {
             let limit = if node.status.state == NodeState::Down {
                 let mut left = state.tasks_on(&node.id);

@@ -235,6 +235,7 @@ impl World {
         let same = after(&changes) == after(&whole);
         assert!(same, "a whole pass does {whole:#?}, this one {changes:#?}");
         self.since = Some(self.state.clone());
+        self.waits.passed();
         changes
     }
 

@@ -179,6 +179,31 @@ fn unheard_of_nodes_keep_their_tasks() {
 }
 
 #[test]
+fn a_new_leader_gives_nothing_to_nodes_that_have_not_called() {
+    let mut world = World::new(2);
+    world.create(spec("web", 2)).unwrap();
+    world.run_tasks();
+    // Both are ready by the state.
+    world.waits = Waits::default();
+    world.since = None;
+    world.waits.hear(&BTreeSet::from([node(2)]));
+    world.scale("web", 4);
+    let mut agent = spec("agent", 0);
+    agent.mode = ServiceMode::Global;
+    world.create(agent).unwrap();
+    assert_eq!(world.spread("web")["node2"], 1, "it keeps what it has");
+    assert_eq!(world.spread("web")["node1"], 3);
+    assert!(!world.spread("agent").contains_key("node2"));
+    let version = world.state.version;
+    world.waits.hear(&BTreeSet::new());
+    world.settle();
+    assert_eq!(world.spread("agent")["node2"], 1, "it called");
+    assert!(world.state.version > version);
+    world.scale("web", 6);
+    assert_eq!(world.spread("web")["node2"], 3);
+}
+
+#[test]
 fn failed_tasks_restart_after_the_delay() {
     let mut world = World::new(1);
     world.create(spec("web", 1)).unwrap();

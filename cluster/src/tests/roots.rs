@@ -40,18 +40,14 @@ impl World {
         self.waits = Waits::default();
         self.since = None;
         self.steady = Duration::from_secs(1);
-        let ready: Vec<NodeId> = self
+        let ready: BTreeSet<NodeId> = self
             .state
             .nodes
             .values()
             .filter(|n| n.status.state == NodeState::Ready)
             .map(|n| n.id.clone())
             .collect();
-        for id in ready {
-            let unknown = NodeState::Unknown;
-            self.change(|s, now, e| set_node_state(s, now, e, &id, unknown, "test"))
-                .unwrap();
-        }
+        self.waits.hear(&ready);
     }
 }
 

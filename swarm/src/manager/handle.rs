@@ -197,6 +197,10 @@ impl Manager {
         let sight = self.core.vitals.sight(&node.id);
         let twins = self.core.sessions.twins(Instant::now());
         let mut node = node.clone();
+        if node.status.state == NodeState::Ready && self.core.health.is_unheard(&node.id) {
+            node.status.state = NodeState::Unknown;
+            node.status.message = "not heard of since this manager leads".to_owned();
+        }
         let seen = self.managers().into_iter().find(|m| m.node == node.id);
         if let Some(seen) = seen {
             // Whatever it is to be, it has a part in what managers decide.

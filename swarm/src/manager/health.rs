@@ -1,9 +1,10 @@
 //! When each node was heard of last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use weft_cluster::ClusterState;
 use weft_model::id::NodeId;
 use weft_model::objects::{Dispatcher, NodeState};
@@ -76,6 +77,9 @@ struct Heard {
 pub(super) struct Health {
     timing: Timing,
     inner: Mutex<Inner>,
+    /// Nodes that are ready by the state, and have not called since this manager leads. In no log: each
+    /// leader finds out by itself. Never changed or read while `inner` is held.
+    unheard: watch::Sender<BTreeSet<NodeId>>,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,7 @@ impl Health {
         Self {
             timing,
             inner: Mutex::new(Inner::new(now)),
+            unheard: watch::Sender::default(),
         }
     }
 
@@ -109,9 +114,27 @@ impl Health {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As after a start: what was heard before this manager led says nothing.
-    pub(super) fn forget(&self, now: Instant) {
+    /// As after a start: what was heard before this manager led says nothing. `unheard` says which nodes
+    /// are ready by the state and have no session here; one that opens meanwhile it sees, or
+    /// [`Self::heard`] tells after it.
+    pub(super) fn take_over(&self, now: Instant, unheard: impl FnOnce() -> BTreeSet<NodeId>) {
         *self.inner() = Inner::new(now);
+        self.unheard.send_modify(|nodes| *nodes = unheard());
+    }
+
+    /// Another manager leads: it is the one to hear of nodes.
+    pub(super) fn follow(&self) {
+        self.unheard.send_modify(BTreeSet::clear);
+    }
+
+    /// Whether a node that is ready by the state has not called since this manager leads.
+    pub(super) fn is_unheard(&self, node: &NodeId) -> bool {
+        self.unheard.borrow().contains(node)
+    }
+
+    /// All of them, as they call.
+    pub(super) fn unheard(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.unheard.subscribe()
     }
 
     pub(super) fn heard(&self, node: &NodeId, now: Instant) {
@@ -120,6 +143,7 @@ impl Health {
             hinted: false,
         };
         self.inner().heard.insert(node.clone(), heard);
+        self.unheard.send_if_modified(|nodes| nodes.remove(node));
     }
 
     /// How long ago the node was heard of; very long, where it never was.
@@ -140,6 +164,7 @@ impl Health {
     /// Nodes that have been silent for too long, with the reason.
     pub(super) fn silent(&self, state: &ClusterState, now: Instant) -> Vec<(NodeId, &'static str)> {
         let timing = self.timing.by(state);
+        let unheard = self.unheard.borrow().clone();
         let mut inner = self.inner();
         // When this process itself stood still, silence says nothing about the nodes.
         let gap = now.saturating_duration_since(inner.looked);
@@ -164,8 +189,8 @@ impl Health {
             });
             let silence = now.saturating_duration_since(heard.at.max(since));
             let grace = match node.status.state {
-                NodeState::Ready => timing.grace,
-                NodeState::Unknown => timing.first_grace,
+                NodeState::Ready if !unheard.contains(&node.id) => timing.grace,
+                NodeState::Ready | NodeState::Unknown => timing.first_grace,
                 NodeState::Down => continue,
             };
             if silence > grace {
@@ -280,5 +305,33 @@ mod tests {
         }
         let lost = health.silent(&state, at(37));
         assert_eq!(lost, [(node, "heartbeat failure")], "by the new period");
+    }
+
+    #[test]
+    fn who_was_ready_under_another_leader_has_the_time_of_one_that_joins() {
+        let node = NodeId::from_entropy(1);
+        let (state, start) = (with_node(&node), Instant::now());
+        let health = Health::new(Timing::default(), start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut told = health.unheard();
+        health.take_over(start, || BTreeSet::from([node.clone()]));
+        assert!(health.is_unheard(&node) && told.has_changed().unwrap());
+        for seconds in 0..=20 {
+            assert!(health.silent(&state, at(seconds)).is_empty(), "{seconds}");
+        }
+        assert_eq!(health.silent(&state, at(21)).len(), 1);
+        told.mark_unchanged();
+        health.heard(&node, at(21));
+        assert!(!health.is_unheard(&node) && told.has_changed().unwrap());
+        told.mark_unchanged();
+        health.heard(&node, at(22));
+        assert!(!told.has_changed().unwrap(), "heartbeats wake nobody");
+        for seconds in 22..=25 {
+            assert!(health.silent(&state, at(seconds)).is_empty(), "{seconds}");
+        }
+        assert_eq!(health.silent(&state, at(26)).len(), 1, "as all others now");
+        health.take_over(at(27), || BTreeSet::from([node.clone()]));
+        health.follow();
+        assert!(!health.is_unheard(&node));
     }
 }

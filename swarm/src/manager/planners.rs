@@ -50,6 +50,7 @@ impl Engine {
                     }
                     () = self.term() => {}
                 }
+                self.health.follow();
             }
         };
         tokio::select! {
@@ -61,7 +62,7 @@ impl Engine {
     /// One term of this manager, for as long as it is polled. What is being stored when it ends is
     /// stored or refused as a whole.
     async fn term(&self) {
-        self.take_over().await;
+        self.take_over();
         tokio::join!(
             self.reconcile_loop(),
             self.health_loop(),
@@ -70,32 +71,17 @@ impl Engine {
     }
 
     /// Who was ready under another leader, or before this process, counts as unknown until its session
-    /// opens here; its tasks stay.
-    async fn take_over(&self) {
-        self.health.forget(Instant::now());
+    /// opens here; its tasks stay. The log is not told: nearly all of them call within a second.
+    fn take_over(&self) {
         self.vitals.forget();
-        let state = self.state();
-        let ready = state
-            .nodes
-            .values()
-            .filter(|n| n.status.state == NodeState::Ready);
-        for node in ready {
-            let unknown = |s: &ClusterState, now, e: &mut Entropy| {
-                // One that was faster than this loop is ready for good reason.
-                let known = s.nodes.get(&node.id);
-                let is_ready = known.is_some_and(|n| n.status.state == NodeState::Ready);
-                if !is_ready || self.sessions.contains(&node.id) {
-                    return Ok(Vec::new());
-                }
-                let why = "not heard of since the manager started";
-                set_node_state(s, now, e, &node.id, NodeState::Unknown, why)
-            };
-            while let Err(error) = self.change(unknown).await {
-                // The store says it in the log, once.
-                tracing::debug!(node = %node.id, %error, "cannot mark the node unknown");
-                tokio::time::sleep(STORAGE_RETRY).await;
-            }
-        }
+        self.health.take_over(Instant::now(), || {
+            let state = self.state();
+            // One that was faster than this is ready for good reason.
+            let ready = state.nodes.values().filter(|node| {
+                node.status.state == NodeState::Ready && !self.sessions.contains(&node.id)
+            });
+            ready.map(|node| node.id.clone()).collect()
+        });
     }
 
     /// Brings tasks in line with services and nodes, at every change and deadline.
@@ -106,7 +92,9 @@ impl Engine {
         // What the last pass was about, once what it changed is stored.
         let mut since: Option<Head> = None;
         let mut states = self.store.subscribe();
+        let mut unheard = self.health.unheard();
         loop {
+            waits.hear(&unheard.borrow_and_update());
             // Whatever the head has becomes a state, or is taken back, and that is told as well.
             states.mark_unchanged();
             let head = self.store.head();
@@ -120,12 +108,22 @@ impl Engine {
                     None => Duration::from_secs(3600),
                 };
                 since = Some(head);
-                // Both ends are fine: a newer state, or the deadline.
-                drop(tokio::time::timeout(wait, states.changed()).await);
+                waits.passed();
+                let news = async {
+                    tokio::select! {
+                        _ = states.changed() => {}
+                        _ = unheard.changed() => {}
+                    }
+                };
+                // All ends are fine: a newer state, a node that calls, or the deadline.
+                drop(tokio::time::timeout(wait, news).await);
                 continue;
             }
             match self.store.propose(&head, changes).await {
-                Ok(()) => since = Some(head),
+                Ok(()) => {
+                    since = Some(head);
+                    waits.passed();
+                }
                 Err(ProposeError::Stale(_)) => {}
                 Err(error @ ProposeError::TooLarge { .. }) => {
                     tracing::error!(%error, "what the orchestrator decided does not go into the log");

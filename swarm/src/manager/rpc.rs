@@ -299,7 +299,7 @@ impl Dispatcher for Rpc {
         let member = self.member(&request)?;
         let state = self.0.state();
         let state = state.nodes.get(&member.node).map(|n| n.status.state);
-        if state != Some(NodeState::Ready) {
+        if state != Some(NodeState::Ready) || self.0.health.is_unheard(&member.node) {
             // It was taken for dead, or this manager is new: its orders may have changed.
             return Err(Status::failed_precondition(
                 "the session is not open any more; open a new one",

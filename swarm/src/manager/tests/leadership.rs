@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use weft_cluster::{Change, Entropy, Leadership, ProposeError, create_service};
 use weft_model::api::NodeRow;
 
+use super::managers::until;
 use super::*;
 use crate::desired_store::{BoxFuture, Head};
 
@@ -143,6 +144,11 @@ async fn never(manager: &Manager, wanted: impl Fn(&ClusterState) -> bool) {
     never_in(manager, quick().tick * 10, wanted).await;
 }
 
+/// What the leader shows of a node: what it knows itself counts before the state.
+fn judged(manager: &Manager, name: &str) -> NodeState {
+    manager.node(name).unwrap().node.status.state
+}
+
 async fn never_in(manager: &Manager, time: Duration, wanted: impl Fn(&ClusterState) -> bool) {
     let mut states = manager.core.store.subscribe();
     let found = timeout(time, states.wait_for(|s| wanted(s))).await;
@@ -229,10 +235,18 @@ async fn silence_counts_from_the_beginning_of_the_term() {
     })
     .await;
 
+    let version = manager.state().version;
     store.turn(leader(2));
-    let judged = state(&manager, |s| health(s, "w1") != NodeState::Ready).await;
-    let judged = health(&judged, "w1");
-    assert_eq!(judged, NodeState::Unknown, "nobody was silent in this term");
+    until("nobody was silent in this term", || {
+        judged(&manager, "w1") == NodeState::Unknown
+    })
+    .await;
+    let log = manager.state();
+    assert_eq!(
+        log.version, version,
+        "a term begins without a word of nodes"
+    );
+    assert_eq!(health(&log, "w1"), NodeState::Ready);
     manager.stop().await;
 }
 
@@ -244,7 +258,8 @@ async fn a_term_that_follows_its_own_begins_anew() {
     worker.connected().await;
     state(&manager, |s| health(s, "w1") == NodeState::Ready).await;
     let id = worker.session.identity().node_id().clone();
-    drop(worker);
+    let Node { dir, session } = worker;
+    drop(session);
     timeout(LIMIT, async {
         while manager.core.sessions.contains(&id) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -254,8 +269,26 @@ async fn a_term_that_follows_its_own_begins_anew() {
     .expect("its session is over");
 
     store.turn(leader(2));
-    let judged = state(&manager, |s| health(s, "w1") != NodeState::Ready).await;
-    let judged = health(&judged, "w1");
-    assert_eq!(judged, NodeState::Unknown, "nobody was silent in this term");
+    until("nobody was silent in this term", || {
+        judged(&manager, "w1") == NodeState::Unknown
+    })
+    .await;
+    assert_eq!(health(&manager.state(), "w1"), NodeState::Ready);
+    // It gets nothing new until it calls.
+    let global = ServiceSpec {
+        mode: ServiceMode::Global,
+        ..service("g", 1)
+    };
+    manager.create_service(global).await.unwrap();
+    let tasks = state(&manager, |s| s.tasks.len() == 1).await;
+    assert_ne!(tasks.tasks.values().next().unwrap().node, Some(id.clone()));
+    let (membership, identity) = Membership::load(dir.path()).unwrap().unwrap();
+    let worker = Node::start(dir, identity, membership);
+    worker.connected().await;
+    state(&manager, |s| {
+        s.tasks_on(&id).count() == 1 && s.tasks.len() == 2
+    })
+    .await;
+    assert_eq!(judged(&manager, "w1"), NodeState::Ready);
     manager.stop().await;
 }
