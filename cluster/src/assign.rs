@@ -207,7 +207,7 @@ fn note_shared(
             let peer = |state: &ClusterState| state.peers.get(id).cloned();
             change.peers.note(id.clone(), peer(before), peer(state));
         }
-        ObjectId::Cluster | ObjectId::Counters | ObjectId::Cursor(_) => {}
+        ObjectId::Cluster | ObjectId::Counters | ObjectId::Cursor(_) | ObjectId::Removed(_) => {}
     }
 }
 

@@ -90,7 +90,8 @@ impl Dirty {
                 | ObjectId::Network(_)
                 | ObjectId::Ending(_)
                 | ObjectId::Endpoint(_)
-                | ObjectId::Peer(_) => {}
+                | ObjectId::Peer(_)
+                | ObjectId::Removed(_) => {}
             }
         }
     }

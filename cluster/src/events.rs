@@ -80,7 +80,8 @@ fn event(before: &ClusterState, after: &ClusterState, id: &ObjectId, now: u64) -
         | ObjectId::Counters
         | ObjectId::Cursor(_)
         | ObjectId::Ending(_)
-        | ObjectId::Peer(_) => None,
+        | ObjectId::Peer(_)
+        | ObjectId::Removed(_) => None,
     }
 }
 

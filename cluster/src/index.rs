@@ -166,9 +166,11 @@ fn burdened(object: &Object) -> Option<&NodeId> {
 /// What an object is found by, in order.
 fn keys(object: &Object) -> Vec<Key> {
     let mut keys = match object {
-        Object::Cluster(_) | Object::Secrets(_) | Object::Counters(_) | Object::Cursor(_) => {
-            Vec::new()
-        }
+        Object::Cluster(_)
+        | Object::Secrets(_)
+        | Object::Counters(_)
+        | Object::Cursor(_)
+        | Object::Removed(_) => Vec::new(),
         Object::Node(node) => of_node(node),
         Object::Network(network) => of_network(network),
         Object::Service(service) => of_service(service),

@@ -69,7 +69,7 @@ pub use events::{events, leader_events};
 pub use ipam::{Exhausted, usage};
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 pub use machine::{Entry, Reply, Stale};
-pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
+pub use object::{AddressCursor, Change, Counters, Object, ObjectId, RemovedNode};
 pub use orchestrator::{reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use quorum::Quorum;

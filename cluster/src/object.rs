@@ -32,6 +32,16 @@ pub struct AddressCursor {
     pub last: Vec<IpAddr>,
 }
 
+/// A node that was removed: no certificate of it counts. No part of what people see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// Which one.
+    pub id: NodeId,
+    /// Until when there may be certificates of it, in Unix milliseconds. What is remembered after that
+    /// is forgotten when another node is removed.
+    pub until: u64,
+}
+
 /// Anything that the desired state holds. A copy of what there may be many of is a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -58,6 +68,8 @@ pub enum Object {
     Endpoint(Arc<Endpoint>),
     /// A static peer.
     Peer(Arc<StaticPeer>),
+    /// A node that was removed.
+    Removed(Arc<RemovedNode>),
 }
 
 /// Names one object of the desired state.
@@ -86,6 +98,8 @@ pub enum ObjectId {
     Endpoint(EndpointId),
     /// A static peer.
     Peer(PeerId),
+    /// A node that was removed.
+    Removed(NodeId),
 }
 
 impl Object {
@@ -104,6 +118,7 @@ impl Object {
             Self::Task(t) => ObjectId::Task(t.id.clone()),
             Self::Endpoint(e) => ObjectId::Endpoint(e.attachment.endpoint.clone()),
             Self::Peer(p) => ObjectId::Peer(p.id.clone()),
+            Self::Removed(r) => ObjectId::Removed(r.id.clone()),
         }
     }
 
@@ -120,7 +135,8 @@ impl Object {
             | Self::Cursor(_)
             | Self::Ending(_)
             | Self::Endpoint(_)
-            | Self::Peer(_) => None,
+            | Self::Peer(_)
+            | Self::Removed(_) => None,
         }
     }
 
@@ -137,7 +153,8 @@ impl Object {
             | Self::Cursor(_)
             | Self::Ending(_)
             | Self::Endpoint(_)
-            | Self::Peer(_) => None,
+            | Self::Peer(_)
+            | Self::Removed(_) => None,
         }
     }
 }
@@ -153,7 +170,8 @@ macro_rules! object_from {
 }
 object_from!(Box: Cluster => Cluster, Secrets => Secrets);
 object_from!(Arc: AddressCursor => Cursor, Node => Node, Network => Network, Service => Service,
-    EndingService => Ending, Task => Task, Endpoint => Endpoint, StaticPeer => Peer);
+    EndingService => Ending, Task => Task, Endpoint => Endpoint, StaticPeer => Peer,
+    RemovedNode => Removed);
 
 impl From<Counters> for Object {
     fn from(o: Counters) -> Self {

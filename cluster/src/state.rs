@@ -10,7 +10,7 @@ use weft_model::objects::{
 };
 
 use super::index::{Index, Key};
-use super::object::{AddressCursor, Change, Counters, Object, ObjectId};
+use super::object::{AddressCursor, Change, Counters, Object, ObjectId, RemovedNode};
 use super::recent::RecentChanges;
 use super::secrets::Secrets;
 use super::table::Table;
@@ -46,6 +46,8 @@ pub struct ClusterState {
     pub endpoints: Table<EndpointId, Endpoint>,
     /// Static peers.
     pub peers: Table<PeerId, StaticPeer>,
+    /// Nodes that were removed, as long as there may be certificates of them.
+    pub removed: Table<NodeId, RemovedNode>,
     /// Follows every change of the tables.
     index: Index,
     /// What the last batches changed.
@@ -128,6 +130,7 @@ impl ClusterState {
             Object::Task(o) => self.tasks.insert(o.id.clone(), self.with_shared_spec(o)),
             Object::Endpoint(o) => self.endpoints.insert(o.attachment.endpoint.clone(), o),
             Object::Peer(o) => self.peers.insert(o.id.clone(), o),
+            Object::Removed(o) => self.removed.insert(o.id.clone(), o),
         }
     }
 
@@ -155,14 +158,14 @@ impl ClusterState {
             ObjectId::Task(id) => self.tasks.remove(id),
             ObjectId::Endpoint(id) => self.endpoints.remove(id),
             ObjectId::Peer(id) => self.peers.remove(id),
+            ObjectId::Removed(id) => self.removed.remove(id),
         }
     }
 
     /// Whether a node was removed of which there may be certificates.
     #[must_use]
     pub fn was_removed(&self, node: &NodeId) -> bool {
-        let cluster = self.cluster.as_ref();
-        cluster.is_some_and(|cluster| cluster.removed.contains_key(node))
+        self.removed.contains_key(node)
     }
 
     /// One object. Settings, secrets and counters are copied, all others shared with the state.
@@ -180,6 +183,7 @@ impl ClusterState {
             ObjectId::Task(id) => self.tasks.shared(id).cloned().map(Object::Task),
             ObjectId::Endpoint(id) => self.endpoints.shared(id).cloned().map(Object::Endpoint),
             ObjectId::Peer(id) => self.peers.shared(id).cloned().map(Object::Peer),
+            ObjectId::Removed(id) => self.removed.shared(id).cloned().map(Object::Removed),
         }
     }
 
@@ -200,6 +204,7 @@ impl ClusterState {
             tasks,
             endpoints,
             peers,
+            removed,
             index: _,
             recent: _,
         } = self;
@@ -214,6 +219,7 @@ impl ClusterState {
         ids.extend(tasks.keys().cloned().map(ObjectId::Task));
         ids.extend(endpoints.keys().cloned().map(ObjectId::Endpoint));
         ids.extend(peers.keys().cloned().map(ObjectId::Peer));
+        ids.extend(removed.keys().cloned().map(ObjectId::Removed));
         ids
     }
 
@@ -278,6 +284,7 @@ impl PartialEq for ClusterState {
             tasks,
             endpoints,
             peers,
+            removed,
             index: _,
             recent: _,
         } = self;
@@ -293,6 +300,7 @@ impl PartialEq for ClusterState {
             && *tasks == other.tasks
             && *endpoints == other.endpoints
             && *peers == other.peers
+            && *removed == other.removed
     }
 }
 
@@ -313,6 +321,7 @@ impl fmt::Debug for ClusterState {
             .field("tasks", &self.tasks)
             .field("endpoints", &self.endpoints)
             .field("peers", &self.peers)
+            .field("removed", &self.removed)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,6 @@
 //! Members: joining, health, availability, removal.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
@@ -16,7 +15,7 @@ use super::super::error::CommandError;
 use super::super::index::Key;
 use super::super::ipam::Ipam;
 use super::super::keys;
-use super::super::object::{Change, ObjectId};
+use super::super::object::{Change, ObjectId, RemovedNode};
 use super::super::state::ClusterState;
 
 /// What a node says about itself when it joins and whenever its session opens.
@@ -481,7 +480,7 @@ fn give_up(draft: &mut Draft<'_>, state: &ClusterState, id: &NodeId, why: &str) 
 /// Remembers that no certificate of a node counts any more, for as long as there may be one: a manager
 /// does not know of every node by its nodes alone.
 fn refuse_certificates(draft: &mut Draft<'_>, id: &NodeId) {
-    let Some(mut cluster) = draft.state.cluster.clone() else {
+    let Some(cluster) = &draft.state.cluster else {
         return;
     };
     // Certificates of before the setting was changed may live longer.
@@ -490,10 +489,16 @@ fn refuse_certificates(draft: &mut Draft<'_>, id: &NodeId) {
     let until = draft
         .now
         .saturating_add(u64::try_from(life).unwrap_or(u64::MAX));
-    let removed = Arc::make_mut(&mut cluster.removed);
-    removed.retain(|_, until| *until > draft.now);
-    removed.insert(id.clone(), until);
-    draft.put(cluster);
+    let removed = draft.state.removed.values();
+    let past = removed.filter(|node| node.until <= draft.now);
+    let past: Vec<NodeId> = past.map(|node| node.id.clone()).collect();
+    for id in past {
+        draft.delete(ObjectId::Removed(id));
+    }
+    draft.put(RemovedNode {
+        id: id.clone(),
+        until,
+    });
 }
 
 /// `weft node rm`: forgets a node, its endpoints and its tasks; they are replaced elsewhere, and so

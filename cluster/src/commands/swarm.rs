@@ -1,7 +1,5 @@
 //! Birth of a cluster, and its join secrets.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 use weft_model::api::SwarmUpdate;
 use weft_model::id::NodeId;
@@ -109,7 +107,6 @@ pub fn init_cluster(
         default_address_pools: pools.iter().map(IpNet::trunc).collect(),
         subnet_prefix_len: prefix_len,
         data_path_port,
-        removed: Arc::default(),
     });
     let (gossip_keys, gossip_ring) = first_ring(&mut draft);
     let secrets = Secrets {

@@ -177,9 +177,8 @@ impl World {
 
     pub(super) fn add_node(&mut self, n: u8) {
         // Here a node comes back by its name, as if the certificates of before had run out.
-        if let Some(cluster) = self.state.cluster.as_mut() {
-            Arc::make_mut(&mut cluster.removed).remove(&node(n));
-        }
+        let removed = ObjectId::Removed(node(n));
+        self.state.apply_one(Change::Delete(removed));
         self.run(|s, now, e| join(s, now, e, node(n), Role::Worker, &description(n)))
             .unwrap();
         self.health(n, NodeState::Ready);

@@ -138,8 +138,13 @@ fn a_removed_node_is_remembered_while_its_certificates_live() {
             .run(|s, now, e| remove_node(s, now, e, id.as_str(), true))
             .unwrap();
     };
+    let settings = world.state.cluster.clone();
     rm(&mut world, 2);
     assert!(world.state.was_removed(&node(2)));
+    assert_eq!(
+        world.state.cluster, settings,
+        "which people read and change"
+    );
     assert!(!world.state.was_removed(&node(3)) && !world.state.was_removed(&node(1)));
     let again = world.run(|s, now, e| join(s, now, e, node(2), Role::Manager, &as_manager(2)));
     refused(again, ErrorKind::Forbidden, "was removed from swarm");
@@ -149,4 +154,5 @@ fn a_removed_node_is_remembered_while_its_certificates_live() {
     rm(&mut world, 3);
     assert!(world.state.was_removed(&node(3)));
     assert!(!world.state.was_removed(&node(2)));
+    assert_eq!(world.state.removed.len(), 1);
 }

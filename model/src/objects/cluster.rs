@@ -1,14 +1,11 @@
 //! Settings of the whole cluster.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::meta::{Meta, Version};
-use crate::id::NodeId;
 
 /// Settings of the whole cluster. What is not known here is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +23,6 @@ pub struct Cluster {
     pub subnet_prefix_len: u8,
     /// UDP port of the VXLAN data path on every node.
     pub data_path_port: u16,
-    /// Nodes that were removed, each with the Unix time in milliseconds until which certificates of it
-    /// may be there: none of them counts.
-    pub removed: Arc<BTreeMap<NodeId, u64>>,
 }
 
 /// As Docker writes it. Field by field, as `flatten` drops what it does not know.
@@ -55,12 +49,6 @@ struct ClusterObject {
     subnet_size: u8,
     /// UDP port of the VXLAN data path on every node.
     data_path_port: u16,
-    #[serde(default, skip_serializing_if = "nobody")]
-    removed: Arc<BTreeMap<NodeId, u64>>,
-}
-
-fn nobody(removed: &BTreeMap<NodeId, u64>) -> bool {
-    removed.is_empty()
 }
 
 impl From<ClusterObject> for Cluster {
@@ -76,7 +64,6 @@ impl From<ClusterObject> for Cluster {
             default_address_pools: object.default_addr_pool,
             subnet_prefix_len: object.subnet_size,
             data_path_port: object.data_path_port,
-            removed: object.removed,
         }
     }
 }
@@ -90,7 +77,6 @@ impl From<Cluster> for ClusterObject {
             default_address_pools,
             subnet_prefix_len,
             data_path_port,
-            removed,
         } = cluster;
         Self {
             id,
@@ -101,7 +87,6 @@ impl From<Cluster> for ClusterObject {
             default_addr_pool: default_address_pools,
             subnet_size: subnet_prefix_len,
             data_path_port,
-            removed,
         }
     }
 }

@@ -395,16 +395,9 @@ fn what_has_no_name_in_docker_has_one_in_its_manner() {
         default_address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_prefix_len: 24,
         data_path_port: 4789,
-        removed: Arc::default(),
     };
     let shown = written(&cluster);
     assert_eq!(shown["DefaultAddrPool"], json!(["10.0.0.0/8"]));
-    assert_eq!(shown["Removed"], Value::Null, "where there is none");
-    let cluster = Cluster {
-        removed: Arc::new([(NodeId::from("n9"), 7)].into()),
-        ..cluster
-    };
-    assert_eq!(written(&cluster)["Removed"], json!({"n9": 7}));
 }
 
 /// What Docker's clients leave out has Swarm's defaults.
@@ -530,7 +523,6 @@ fn a_setting_beside_facts_is_refused_by_name_too() {
         default_address_pools: Vec::new(),
         subnet_prefix_len: 24,
         data_path_port: 4789,
-        removed: Arc::default(),
     };
     let mut change = SharedChange::default();
     change.networks.put.push(network());

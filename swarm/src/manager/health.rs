@@ -209,7 +209,6 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use weft_cluster::{
@@ -231,7 +230,6 @@ mod tests {
             default_address_pools: Vec::new(),
             subnet_prefix_len: 24,
             data_path_port: 4789,
-            removed: Arc::default(),
         });
     }
 
