@@ -7,7 +7,7 @@
 //! | POST /v1/swarm/join | [`SwarmJoin`] | [`SwarmJoinReply`] |
 //! | POST /v1/swarm/leave | [`SwarmLeave`] | [`SwarmLeft`] |
 //! | GET /v1/swarm | | [`SwarmDetail`] |
-//! | POST /v1/swarm/update | [`SwarmUpdate`] | [`SwarmDetail`] |
+//! | POST /v1/swarm/update?[`VersionQuery`] | [`SwarmUpdate`] | [`SwarmDetail`] |
 //! | POST /v1/swarm/ca/rotate | [`CaRotate`] | [`SwarmDetail`] |
 //! | GET /v1/swarm/token/{role} | | [`JoinToken`] |
 //! | POST /v1/swarm/token/{role}/rotate | | [`JoinToken`] |

@@ -216,9 +216,10 @@ async fn swarm<S: NodeService>(State(node): Node<S>) -> Reply<SwarmDetail> {
 
 async fn swarm_update<S: NodeService>(
     State(node): Node<S>,
+    Asked(query): Asked<VersionQuery>,
     Body(body): Body<SwarmUpdate>,
 ) -> Reply<SwarmDetail> {
-    whole(async move { node.swarm_update(body).await })
+    whole(async move { node.swarm_update(query, body).await })
         .await
         .map(Json)
 }

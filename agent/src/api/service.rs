@@ -45,7 +45,11 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     fn swarm(&self) -> impl Future<Output = Answer<SwarmDetail>> + Send;
 
     /// POST /v1/swarm/update
-    fn swarm_update(&self, body: SwarmUpdate) -> impl Future<Output = Answer<SwarmDetail>> + Send;
+    fn swarm_update(
+        &self,
+        query: VersionQuery,
+        body: SwarmUpdate,
+    ) -> impl Future<Output = Answer<SwarmDetail>> + Send;
 
     /// POST /v1/swarm/ca/rotate
     fn rotate_ca(&self, body: CaRotate) -> impl Future<Output = Answer<SwarmDetail>> + Send;

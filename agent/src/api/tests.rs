@@ -46,13 +46,13 @@ async fn every_route_reaches_its_method() {
         ("GET", "/v1/swarm", &none, 503, "swarm"),
         (
             "POST",
-            "/v1/swarm/update",
+            "/v1/swarm/update?version=9",
             &json!({
                 "AutoLockManagers": true, "TaskHistoryRetentionLimit": 2,
                 "HeartbeatPeriod": 5_000_000_000_u64,
             }),
             503,
-            "swarm update Some(true) Some(2) Some(5s)",
+            "swarm update Some(9) Some(true) Some(2) Some(5s)",
         ),
         (
             "POST",

@@ -122,8 +122,9 @@ impl NodeService for Node {
         Ok(self.manager().await?.1.swarm()?)
     }
 
-    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
-        Ok(self.manager().await?.1.update_swarm(&body).await?)
+    async fn swarm_update(&self, query: VersionQuery, body: SwarmUpdate) -> Answer<SwarmDetail> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager.update_swarm(query.version, &body).await?)
     }
 
     async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {

@@ -12,23 +12,18 @@ fn secrets(state: &ClusterState) -> Result<Secrets, CommandError> {
 }
 
 /// `weft swarm update --autolock`: a new key where managers were not locked before, and none where
-/// they are not to be. Nothing changes when it is so already.
+/// they are not to be. Whether anything changes.
 ///
 /// # Errors
 /// There is no cluster yet.
-pub fn set_autolock(
-    state: &ClusterState,
-    now: u64,
-    entropy: &mut Entropy,
-    on: bool,
-) -> Result<Planned<()>, CommandError> {
-    let mut secrets = secrets(state)?;
-    let mut draft = Draft::new(state, now, entropy);
-    if secrets.unlock_key.is_some() != on {
+pub(super) fn set_autolock(draft: &mut Draft<'_>, on: bool) -> Result<bool, CommandError> {
+    let mut secrets = secrets(&draft.state)?;
+    let changes = secrets.unlock_key.is_some() != on;
+    if changes {
         secrets.unlock_key = on.then(|| UnlockKey::from_bytes(draft.entropy.bytes()));
         draft.put(secrets);
     }
-    Ok(draft.plan(()))
+    Ok(changes)
 }
 
 /// `weft swarm unlock-key --rotate`: another key. Managers that are down meanwhile open with the one

@@ -13,7 +13,7 @@ mod swarm;
 mod task;
 
 pub use authority::rotate_root;
-pub use autolock::{rotate_unlock_key, set_autolock};
+pub use autolock::rotate_unlock_key;
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{

@@ -1,5 +1,7 @@
 //! Birth of a cluster, and its join secrets.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use weft_model::api::SwarmUpdate;
 use weft_model::id::NodeId;
@@ -13,6 +15,7 @@ use super::super::secrets::{RootPair, Roots, Secrets};
 use super::super::state::ClusterState;
 use super::super::subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, IPV6_SUBNET_PREFIX_LEN};
 use super::super::unlock_key::UnlockKey;
+use super::autolock::set_autolock;
 use super::network::build;
 use super::node::{NodeDescription, build_node};
 
@@ -172,8 +175,8 @@ const MAX_CERT_EXPIRY_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 /// Shortest and longest time between two heartbeats, in milliseconds.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
-/// Changes settings; what is absent stays. The life of a certificate counts for those that are made
-/// from now on.
+/// Changes settings, and whether managers lock what they keep: all that is asked for, or nothing; what
+/// is absent stays. The life of a certificate counts for those that are made from now on.
 ///
 /// # Errors
 /// There is no cluster, nothing is to be changed, or a value is out of its bounds.
@@ -190,19 +193,7 @@ pub fn update_swarm(
     let before = cluster.spec.clone();
     let spec = &mut cluster.spec;
     if let Some(expiry) = update.node_cert_expiry {
-        let ms = expiry.as_millis();
-        if ms < u128::from(MIN_CERT_EXPIRY_MS) {
-            return Err(CommandError::bad(
-                "minimum certificate expiry time is: 1h0m0s; give --cert-expiry that or more",
-            ));
-        }
-        if ms > u128::from(MAX_CERT_EXPIRY_MS) {
-            return Err(CommandError::bad(
-                "maximum certificate expiry time is: 87600h0m0s (ten years); give --cert-expiry that \
-                 or less",
-            ));
-        }
-        spec.ca_config.node_cert_expiry = expiry;
+        spec.ca_config.node_cert_expiry = checked_expiry(expiry)?;
     }
     if let Some(limit) = update.task_history_retention_limit {
         spec.orchestration.task_history_retention_limit = limit;
@@ -218,10 +209,29 @@ pub fn update_swarm(
         spec.dispatcher.heartbeat_period = period;
     }
     let mut draft = Draft::new(state, now, entropy);
-    if cluster.spec != before {
+    let locks = update.autolock.map(|on| set_autolock(&mut draft, on));
+    // The key is elsewhere; that it is there is a setting all the same, with a version.
+    if locks.transpose()? == Some(true) || cluster.spec != before {
         draft.put(cluster.clone());
     }
+    let cluster = draft.state.cluster.clone().unwrap_or(cluster);
     Ok(draft.plan(cluster))
+}
+
+/// A life that node certificates may have.
+pub(super) fn checked_expiry(expiry: Duration) -> Result<Duration, CommandError> {
+    let ms = expiry.as_millis();
+    if ms < u128::from(MIN_CERT_EXPIRY_MS) {
+        return Err(CommandError::bad(
+            "minimum certificate expiry time is: 1h0m0s; give --cert-expiry that or more",
+        ));
+    }
+    if ms > u128::from(MAX_CERT_EXPIRY_MS) {
+        return Err(CommandError::bad(
+            "maximum certificate expiry time is: 87600h0m0s (ten years); give --cert-expiry that or less",
+        ));
+    }
+    Ok(expiry)
 }
 
 /// The role that a join secret gives. `equal` compares in constant time; both secrets are always

@@ -390,31 +390,34 @@ fn init_refuses_what_cannot_work() {
 fn autolock_has_a_key_of_its_own_each_time() {
     let mut world = World::new(1);
     let key = |world: &World| world.state.secrets.as_ref().unwrap().unlock_key.clone();
+    let autolock = |world: &mut World, on| {
+        let update = SwarmUpdate {
+            autolock: Some(on),
+            ..SwarmUpdate::default()
+        };
+        let done = world.run(|s, now, e| update_swarm(s, now, e, &update));
+        done.unwrap().meta.version.index
+    };
     assert_eq!(key(&world), None);
     refused(
         world.run(rotate_unlock_key),
         ErrorKind::Conflict,
         "cannot rotate because autolock is not turned on",
     );
-    world
-        .run(|s, now, e| set_autolock(s, now, e, true))
-        .unwrap();
+    let settings = autolock(&mut world, true);
     let first = key(&world).expect("a key");
     let version = world.state.version;
-    world
-        .run(|s, now, e| set_autolock(s, now, e, true))
-        .unwrap();
+    assert_eq!(autolock(&mut world, true), settings);
     assert_eq!(key(&world).as_ref(), Some(&first), "it is on already");
     world.run(rotate_unlock_key).unwrap();
     let second = key(&world).expect("a key");
     assert_ne!(first, second);
-    world
-        .run(|s, now, e| set_autolock(s, now, e, false))
-        .unwrap();
+    assert!(
+        autolock(&mut world, false) > settings,
+        "others may ask by it"
+    );
     assert_eq!(key(&world), None);
-    world
-        .run(|s, now, e| set_autolock(s, now, e, true))
-        .unwrap();
+    autolock(&mut world, true);
     assert_ne!(key(&world), Some(second), "an old key opens nothing");
     assert!(world.state.version > version);
 }

@@ -14,7 +14,7 @@ impl World {
 
     fn rotate(&mut self, n: u8) {
         let cross = format!("{} by {}", n, self.roots().current.digest);
-        self.run(|s, now, e| rotate_root(s, now, e, &root(n), &cross))
+        self.run(|s, now, e| rotate_root(s, now, e, &root(n), &cross, None))
             .unwrap();
     }
 
@@ -349,8 +349,19 @@ fn settings_have_bounds_and_say_them() {
         let text = update(&mut world, beats(period)).unwrap_err();
         assert!(text.contains("--dispatcher-heartbeat"), "{text}");
     }
+    // All of it, or nothing.
     let version = world.state.version;
+    let both = SwarmUpdate {
+        autolock: Some(true),
+        ..beats(Duration::from_secs(61))
+    };
+    update(&mut world, both).unwrap_err();
+    let short = Some(Duration::from_secs(60));
+    let rotated = world.run(|s, now, e| rotate_root(s, now, e, &root(2), "crossed", short));
+    refused(rotated, ErrorKind::BadRequest, "minimum certificate expiry");
+    assert_eq!(world.state.version, version);
     update(&mut world, SwarmUpdate::default()).unwrap();
+    assert_eq!(world.state.version, version);
     update(&mut world, expiry(hour)).unwrap();
     let spec = update(&mut world, beats(Duration::from_secs(5))).unwrap();
     assert_eq!(spec.ca_config.node_cert_expiry, hour);

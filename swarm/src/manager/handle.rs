@@ -9,7 +9,7 @@ use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
     check_version, create_network, create_service, detach_endpoint, remove_network, remove_node,
     remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
-    scale_service, set_autolock, still_a_manager, update_service, usage, waiting,
+    scale_service, still_a_manager, update_service, usage, waiting,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
@@ -165,18 +165,6 @@ impl Manager {
         let state = self.state();
         let secrets = state.secrets.as_ref()?;
         secrets.unlock_key.clone()
-    }
-
-    /// `weft swarm update --autolock`: this manager's disk is as asked for when it returns, those of
-    /// others follow.
-    ///
-    /// # Errors
-    /// The disk's, or this manager does not lead.
-    pub async fn set_autolock(&self, on: bool) -> Result<(), CommandError> {
-        self.core
-            .run(|s, now, e| set_autolock(s, now, e, on))
-            .await?;
-        self.core.lock.follow(&self.state()).await
     }
 
     /// `weft swarm unlock-key --rotate`

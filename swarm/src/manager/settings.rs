@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use weft_cluster::{ClusterState, CommandError, RootProgress, rotate_root, update_swarm};
+use weft_cluster::{
+    ClusterState, CommandError, Entropy, RootProgress, check_version, rotate_root, update_swarm,
+};
 use weft_model::api::{CaRotate, RootRotation, SwarmDetail, SwarmUpdate, TlsInfo};
 
 use super::Manager;
@@ -44,16 +46,25 @@ impl Manager {
         })
     }
 
-    /// `weft swarm update`
+    /// `weft swarm update`, of the settings as they were at a version where one is given. With autolock
+    /// this manager's disk is as asked for when it returns, those of others follow.
     ///
     /// # Errors
-    /// A value that is out of its bounds, this manager does not lead, or the disk's.
-    pub async fn update_swarm(&self, update: &SwarmUpdate) -> Result<SwarmDetail, CommandError> {
-        self.core
-            .run(|s, now, e| update_swarm(s, now, e, update))
-            .await?;
-        if let Some(on) = update.autolock {
-            self.set_autolock(on).await?;
+    /// A value that is out of its bounds, or the settings are not at that version: nothing changed. This
+    /// manager does not lead, or the disk's.
+    pub async fn update_swarm(
+        &self,
+        version: Option<u64>,
+        update: &SwarmUpdate,
+    ) -> Result<SwarmDetail, CommandError> {
+        let plan = |s: &ClusterState, now, e: &mut Entropy| {
+            let cluster = s.cluster.as_ref().ok_or_else(not_part_of_one)?;
+            check_version(&cluster.meta, version)?;
+            update_swarm(s, now, e, update)
+        };
+        self.core.run(plan).await?;
+        if update.autolock.is_some() {
+            self.core.lock.follow(&self.state()).await?;
         }
         self.swarm()
     }
@@ -89,18 +100,11 @@ impl Manager {
         if current.is_none_or(|current| current.digest != root.digest) {
             self.check_managers_answer()?;
         }
-        if asked.node_cert_expiry.is_some() {
-            let update = SwarmUpdate {
-                node_cert_expiry: asked.node_cert_expiry,
-                ..SwarmUpdate::default()
-            };
-            self.update_swarm(&update).await?;
-        }
         self.core
             .run(|s: &ClusterState, at, e| {
                 let secrets = s.secrets.as_ref().ok_or_else(not_part_of_one)?;
                 let crossed = cross_sign(&root, &secrets.roots.current, now)?;
-                rotate_root(s, at, e, &root, &crossed)
+                rotate_root(s, at, e, &root, &crossed, asked.node_cert_expiry)
             })
             .await?;
         tracing::warn!(

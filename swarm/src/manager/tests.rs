@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
+use weft_model::api::SwarmUpdate;
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
     CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
@@ -211,6 +212,14 @@ async fn cluster() -> (Manager, Node) {
     let node = Node::start(dir, identity, membership);
     node.connected().await;
     (manager, node)
+}
+
+async fn set_autolock(manager: &Manager, on: bool) {
+    let update = SwarmUpdate {
+        autolock: Some(on),
+        ..SwarmUpdate::default()
+    };
+    manager.update_swarm(None, &update).await.unwrap();
 }
 
 async fn state(manager: &Manager, wanted: impl Fn(&ClusterState) -> bool) -> Arc<ClusterState> {

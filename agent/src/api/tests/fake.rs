@@ -120,10 +120,10 @@ impl NodeService for Fake {
     async fn swarm(&self) -> Answer<SwarmDetail> {
         self.absent("swarm")
     }
-    async fn swarm_update(&self, body: SwarmUpdate) -> Answer<SwarmDetail> {
+    async fn swarm_update(&self, query: VersionQuery, body: SwarmUpdate) -> Answer<SwarmDetail> {
         self.absent(format!(
-            "swarm update {:?} {:?} {:?}",
-            body.autolock, body.task_history_retention_limit, body.heartbeat_period
+            "swarm update {:?} {:?} {:?} {:?}",
+            query.version, body.autolock, body.task_history_retention_limit, body.heartbeat_period
         ))
     }
     async fn rotate_ca(&self, body: CaRotate) -> Answer<SwarmDetail> {

@@ -87,7 +87,7 @@ async fn all_managers_follow_the_key_of_the_swarm() {
     let (first, node) = cluster().await;
     assert!(is_clear(node.dir.path()));
     assert_eq!(first.unlock_key(), None);
-    first.set_autolock(true).await.unwrap();
+    set_autolock(&first, true).await;
     let key = first.unlock_key().expect("a key");
     assert!(!is_clear(node.dir.path()), "before the command is answered");
 
@@ -104,7 +104,7 @@ async fn all_managers_follow_the_key_of_the_swarm() {
         let old = key_file(dir).unlock(&key);
         assert!(old.is_err(), "the old one is no good");
     }
-    first.set_autolock(false).await.unwrap();
+    set_autolock(&first, false).await;
     for dir in [node.dir.path(), second_dir.path()] {
         until_locked(dir, None).await;
         let error = key_file(dir).unlock(&newer).unwrap_err();

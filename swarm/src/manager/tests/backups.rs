@@ -113,7 +113,7 @@ async fn manager_network(manager: &Manager, name: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_backup_opens_with_its_key_alone() {
     let (manager, _first, _worker) = swarm().await;
-    manager.set_autolock(true).await.unwrap();
+    set_autolock(&manager, true).await;
     let key = manager.unlock_key();
     let backup = manager.backup().await.unwrap();
     let is_there = backup.windows(11).any(|part| part == b"PRIVATE KEY");

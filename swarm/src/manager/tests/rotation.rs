@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints};
 use tonic::Status;
 use weft_cluster::{RootPair, Token, remove_node, rotate_root};
-use weft_model::api::{CaRotate, NodeUpdate, SwarmUpdate};
+use weft_model::api::{CaRotate, NodeUpdate};
 use weft_model::id::NodeId;
 
 use super::*;
@@ -277,7 +277,7 @@ async fn renewals_that_change_nothing_become_rare() {
         .clone();
     let crossed = new_root::cross_sign(&limited, &present, now).unwrap();
     let core = &manager.core;
-    core.run(|s, at, e| rotate_root(s, at, e, &limited, &crossed))
+    core.run(|s, at, e| rotate_root(s, at, e, &limited, &crossed, None))
         .await
         .unwrap();
     until("it has one of the new root", || {
@@ -419,7 +419,8 @@ async fn settings_reach_nodes_at_once() {
         heartbeat_period: Some(Duration::from_secs(2)),
         ..SwarmUpdate::default()
     };
-    let swarm = manager.update_swarm(&update).await.unwrap();
+    let swarm = manager.update_swarm(None, &update).await.unwrap();
+    let read = swarm.cluster.meta.version.index;
     let spec = swarm.cluster.spec;
     assert_eq!(spec.ca_config.node_cert_expiry, Duration::from_secs(3600));
     assert_eq!(manager.core.heartbeat(), Duration::from_secs(2));
@@ -434,13 +435,29 @@ async fn settings_reach_nodes_at_once() {
     let (from, until) = crate::identity::validity_of("it", &der).unwrap();
     assert_eq!(until.duration_since(from).unwrap().as_secs(), 2 * 3600);
     let error = manager
-        .update_swarm(&SwarmUpdate {
-            node_cert_expiry: Some(Duration::from_secs(60)),
-            ..SwarmUpdate::default()
-        })
+        .update_swarm(
+            None,
+            &SwarmUpdate {
+                node_cert_expiry: Some(Duration::from_secs(60)),
+                ..SwarmUpdate::default()
+            },
+        )
         .await
         .unwrap_err();
     assert!(error.message.contains("1h0m0s"), "{error}");
+    // Two read the settings, and both change them: the second one hears of the first.
+    let locks = SwarmUpdate {
+        autolock: Some(true),
+        ..SwarmUpdate::default()
+    };
+    manager.update_swarm(Some(read), &locks).await.unwrap();
+    let late = manager.update_swarm(Some(read), &update).await;
+    let error = late.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    assert!(
+        error.message.starts_with("update out of sequence"),
+        "{error}"
+    );
     manager.stop().await;
 }
 
