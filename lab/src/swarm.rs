@@ -299,6 +299,7 @@ impl Swarm {
             advertise_addr: Some(self.lab.node_addr(node)?.to_string()),
             listen_addr: None,
             data_path_addr: None,
+            availability: None,
         };
         self.post(node, "/v1/swarm/join", &request)
             .with_context(|| format!("{node} does not join"))

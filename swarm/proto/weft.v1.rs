@@ -21,6 +21,9 @@ pub struct IssueCertificateRequest {
     /// NodeDescription
     #[prost(bytes = "vec", tag = "4")]
     pub node_json: ::prost::alloc::vec::Vec<u8>,
+    /// Availability; active where there is none
+    #[prost(bytes = "vec", tag = "5")]
+    pub availability_json: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

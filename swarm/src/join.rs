@@ -7,6 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use weft_cluster::{CommandError, NodeDescription, Token, base36_bytes};
+use weft_model::objects::Availability;
 use zeroize::Zeroizing;
 
 use crate::convert::{SCHEMA, encode, from_status};
@@ -27,6 +28,8 @@ pub struct JoinParams {
     pub remote: String,
     /// What the node says about itself. Its control address counts while it is a manager.
     pub node: NodeDescription,
+    /// Whether it takes tasks.
+    pub availability: Availability,
     /// Where it listens as a manager.
     pub listen: SocketAddr,
     /// Where the identity is kept.
@@ -124,6 +127,7 @@ pub async fn join(params: JoinParams) -> Result<Identity, CommandError> {
         token: token.to_string(),
         schema: SCHEMA,
         node_json: encode(&params.node).map_err(|s| from_status(&s))?,
+        availability_json: encode(&params.availability).map_err(|s| from_status(&s))?,
     };
     // What an earlier attempt left behind does not count, as a log that a restore did not finish.
     Membership::forget(&params.data_dir)?;

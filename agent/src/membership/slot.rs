@@ -148,6 +148,7 @@ impl Slot {
                 subnet_prefix_len: body.default_addr_pool_mask_length,
                 data_path_port: body.data_path_port,
                 autolock: body.autolock,
+                availability: body.availability.unwrap_or_default(),
             },
         )
         .await?;
@@ -295,6 +296,7 @@ impl Slot {
             token: body.token,
             remote: body.remote_addr,
             node: self.describe(&addresses),
+            availability: body.availability.unwrap_or_default(),
             listen: addresses.listen,
             data_dir: self.around.config.data_dir.clone(),
         })

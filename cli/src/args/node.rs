@@ -82,7 +82,7 @@ pub(crate) struct NodePsArgs {
     pub(crate) list: TaskListArgs,
 }
 
-fn parse_availability(text: &str) -> Result<Availability, String> {
+pub(super) fn parse_availability(text: &str) -> Result<Availability, String> {
     match text {
         "active" => Ok(Availability::Active),
         "pause" => Ok(Availability::Pause),

@@ -52,6 +52,7 @@ async fn init(client: &Client, args: SwarmInitArgs, out: &mut Printer) -> anyhow
         default_addr_pool_mask_length: args.default_addr_pool_mask_length,
         force_new_cluster: args.force_new_cluster,
         autolock: args.autolock,
+        availability: args.availability,
     };
     let reply: api::SwarmInitReply = client.post("/v1/swarm/init", &request).await?;
     out.line(&format!(
@@ -77,6 +78,7 @@ async fn join(client: &Client, args: SwarmJoinArgs, out: &mut Printer) -> anyhow
         advertise_addr: args.advertise_addr,
         listen_addr: args.listen_addr,
         data_path_addr: args.data_path_addr,
+        availability: args.availability,
     };
     let reply: api::SwarmJoinReply = client.post("/v1/swarm/join", &request).await?;
     let role = match reply.role {

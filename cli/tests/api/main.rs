@@ -167,13 +167,14 @@ fn init_tells_how_to_join() {
         json!({
             "AdvertiseAddr": "10.77.0.1", "ListenAddr": null, "DataPathAddr": null,
             "DataPathPort": 5789, "DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": null,
-            "AutoLockManagers": false,
+            "AutoLockManagers": false, "Availability": "pause",
         }),
         200,
         json!({"NodeID": "abc", "WorkerToken": "SWMTKN-1-x-y", "ManagerAddr": "10.77.0.1:2377"}),
     )]);
     let (result, text) = node.run(
-        "swarm init --advertise-addr 10.77.0.1 --data-path-port 5789 --default-addr-pool 10.20.0.0/16",
+        "swarm init --advertise-addr 10.77.0.1 --data-path-port 5789 --default-addr-pool 10.20.0.0/16 \
+         --availability pause",
     );
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(
@@ -299,12 +300,12 @@ fn a_refusal_is_told_in_the_nodes_words() {
         "POST /v1/swarm/join",
         json!({
             "JoinToken": "bad", "RemoteAddr": "10.77.0.1:2377", "AdvertiseAddr": null,
-            "ListenAddr": null, "DataPathAddr": null,
+            "ListenAddr": null, "DataPathAddr": null, "Availability": "drain",
         }),
         409,
         json!({ "message": message }),
     )]);
-    let (result, text) = node.run("swarm join --token bad 10.77.0.1:2377");
+    let (result, text) = node.run("swarm join --token bad --availability drain 10.77.0.1:2377");
     assert_eq!(result.unwrap_err().to_string(), message);
     assert_eq!(text, "");
     assert_eq!(node.surprises(), NO_SURPRISES);

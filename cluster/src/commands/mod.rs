@@ -17,7 +17,7 @@ pub use autolock::rotate_unlock_key;
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
 pub use network::{create_network, remove_network};
 pub use node::{
-    NodeDescription, go_on_alone, join, leave_node, note_certificate, remove_node,
+    NodeDescription, go_on_alone, join, join_as, leave_node, note_certificate, remove_node,
     set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
 };
 pub use node_spec::{change_node, check_version};

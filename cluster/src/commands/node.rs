@@ -153,7 +153,7 @@ fn describe(node: &mut Node, description: &NodeDescription) {
 pub(super) fn build_node(
     draft: &mut Draft<'_>,
     id: NodeId,
-    role: Role,
+    spec: NodeSpec,
     description: &NodeDescription,
 ) -> Node {
     let mut ipam = Ipam::new(&draft.state);
@@ -165,10 +165,7 @@ pub(super) fn build_node(
     let mut node = Node {
         id,
         meta: Meta::default(),
-        spec: NodeSpec {
-            role,
-            ..NodeSpec::default()
-        },
+        spec,
         description: Description::default(),
         status: NodeStatus {
             state: NodeState::Unknown,
@@ -200,6 +197,25 @@ pub fn join(
     role: Role,
     description: &NodeDescription,
 ) -> Result<Planned<Node>, CommandError> {
+    let spec = NodeSpec {
+        role,
+        ..NodeSpec::default()
+    };
+    join_as(state, now, entropy, id, spec, description)
+}
+
+/// The same with all that people may say of a node: it takes no task before they count.
+///
+/// # Errors
+/// As of [`join`].
+pub fn join_as(
+    state: &ClusterState,
+    now: u64,
+    entropy: &mut Entropy,
+    id: NodeId,
+    spec: NodeSpec,
+    description: &NodeDescription,
+) -> Result<Planned<Node>, CommandError> {
     if state.cluster.is_none() {
         return Err(CommandError::unavailable(
             "This node is not part of a swarm",
@@ -217,7 +233,7 @@ pub fn join(
     description.check()?;
     description.check_addresses(state, &id)?;
     let mut draft = Draft::new(state, now, entropy);
-    let node = build_node(&mut draft, id, role, description);
+    let node = build_node(&mut draft, id, spec, description);
     Ok(draft.plan(node))
 }
 

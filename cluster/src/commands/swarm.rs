@@ -5,7 +5,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_model::api::SwarmUpdate;
 use weft_model::id::NodeId;
-use weft_model::objects::{Cluster, ClusterSpec, Meta, NetworkSpec, Node, Role};
+use weft_model::objects::{
+    Availability, Cluster, ClusterSpec, Meta, NetworkSpec, Node, NodeSpec, Role,
+};
 
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
@@ -41,6 +43,8 @@ pub struct InitCluster {
     pub reserved: Vec<HostRoute>,
     /// Managers lock what they keep on disk.
     pub autolock: bool,
+    /// Whether the first manager takes tasks.
+    pub availability: Availability,
     /// Vouches for nodes.
     pub root: RootPair,
 }
@@ -141,7 +145,12 @@ pub fn init_cluster(
         };
         build(&mut draft, ingress, &cmd.reserved)?;
     }
-    let node = build_node(&mut draft, cmd.node_id, Role::Manager, &cmd.node);
+    let spec = NodeSpec {
+        role: Role::Manager,
+        availability: cmd.availability,
+        ..NodeSpec::default()
+    };
+    let node = build_node(&mut draft, cmd.node_id, spec, &cmd.node);
     Ok(draft.plan(node))
 }
 

@@ -345,6 +345,7 @@ fn init_refuses_what_cannot_work() {
             subnet_prefix_len: len,
             data_path_port: port,
             autolock: false,
+            availability: Availability::Active,
             reserved: Vec::new(),
             root: RootPair::default(),
         };

@@ -14,6 +14,7 @@ fn a_host_that_routes_every_prefix_of_ipv6_gets_an_ingress_of_ipv4() {
         subnet_prefix_len: None,
         data_path_port: None,
         autolock: false,
+        availability: Availability::Active,
         reserved: ["fd00::/9", "fd80::/9"]
             .map(|dest| HostRoute::connected(dest.parse().unwrap(), "dev wg0"))
             .to_vec(),

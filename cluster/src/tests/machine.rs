@@ -76,6 +76,7 @@ fn log(seed: u8) -> Log {
         subnet_prefix_len: None,
         data_path_port: None,
         autolock: false,
+        availability: Availability::Active,
         reserved: Vec::new(),
         root: RootPair::default(),
     };

@@ -162,6 +162,7 @@ impl World {
             subnet_prefix_len: None,
             data_path_port: None,
             autolock: false,
+            availability: Availability::Active,
             reserved: Vec::new(),
             root: root(1),
         };

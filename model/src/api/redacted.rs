@@ -34,6 +34,7 @@ impl fmt::Debug for SwarmJoin {
             .field("advertise_addr", &self.advertise_addr)
             .field("listen_addr", &self.listen_addr)
             .field("data_path_addr", &self.data_path_addr)
+            .field("availability", &self.availability)
             .finish_non_exhaustive()
     }
 }
@@ -97,6 +98,7 @@ mod tests {
             advertise_addr: None,
             listen_addr: None,
             data_path_addr: None,
+            availability: None,
         };
         let token = JoinToken {
             token: secret(),

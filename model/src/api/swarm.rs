@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
-use crate::objects::{Cluster, ClusterSpec, Role};
+use crate::objects::{Availability, Cluster, ClusterSpec, Role};
 
 /// What this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,9 @@ pub struct SwarmInit {
     /// Managers lock what they keep on disk, and wait for the unlock key when they start again.
     #[serde(default, rename = "AutoLockManagers")]
     pub autolock: bool,
+    /// Whether the scheduler may use the node; active when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
 }
 
 /// Answer to [`SwarmInit`]. `Debug` leaves token and key out.
@@ -218,6 +221,9 @@ pub struct SwarmJoin {
     pub listen_addr: Option<String>,
     /// As for init.
     pub data_path_addr: Option<String>,
+    /// As for init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
 }
 
 /// Answer to [`SwarmJoin`].

@@ -214,7 +214,7 @@ mod tests {
     use weft_cluster::{
         Entropy, InitCluster, NodeDescription, RootPair, init_cluster, set_node_state,
     };
-    use weft_model::objects::{Cluster, ClusterSpec, Meta};
+    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta};
 
     use super::*;
 
@@ -268,6 +268,7 @@ mod tests {
             subnet_prefix_len: None,
             data_path_port: None,
             autolock: false,
+            availability: Availability::Active,
             reserved: Vec::new(),
             root: RootPair::default(),
         };

@@ -53,7 +53,7 @@ use weft_cluster::{
 };
 use weft_model::api::MAX_REQUEST;
 use weft_model::id::{NodeId, base36};
-use weft_model::objects::Role;
+use weft_model::objects::{Availability, Role};
 use weft_sys::clock::unix_ms;
 
 use self::api::ApiRpc;
@@ -148,6 +148,8 @@ pub struct InitParams {
     pub data_path_port: Option<u16>,
     /// Managers lock what they keep on disk.
     pub autolock: bool,
+    /// Whether the node takes tasks.
+    pub availability: Availability,
 }
 
 /// A running manager. Dropping it stops it; [`Manager::stop`] also waits for the disk.
@@ -242,6 +244,7 @@ impl Manager {
             subnet_prefix_len: params.subnet_prefix_len,
             data_path_port: params.data_path_port,
             autolock: params.autolock,
+            availability: params.availability,
             reserved: (config.routes)(),
             root: root.clone(),
         };

@@ -9,11 +9,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weft_cluster::{
     Attach, ClusterState, CommandError, Detacher, MAX_REPLICAS, NodeDescription, Token,
-    attach_endpoint, detach_endpoint, join, leave_node, note_certificate, remove_node,
+    attach_endpoint, detach_endpoint, join_as, leave_node, note_certificate, remove_node,
     role_of_secret, set_node_state, update_node, update_task_status,
 };
 use weft_model::id::{NodeId, TaskId};
-use weft_model::objects::{NodeState, Role, TaskStatus};
+use weft_model::objects::{Availability, NodeSpec, NodeState, Role, TaskStatus};
 use weft_sys::clock::unix_millis;
 
 use super::assignments::{News, Sent};
@@ -151,6 +151,15 @@ impl Ca for Rpc {
                  join-token worker`",
             ));
         }
+        let availability = match request.availability_json.as_slice() {
+            [] => Availability::default(),
+            json => decode(request.schema, json)?,
+        };
+        let spec = NodeSpec {
+            role,
+            availability,
+            ..NodeSpec::default()
+        };
         let id = NodeId::from_entropy(super::engine::entropy().next_u128());
         // First the certificate: a request that cannot be signed must not leave a node behind.
         let authority = self.0.authority().map_err(to_status)?;
@@ -164,7 +173,7 @@ impl Ca for Rpc {
             )
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         self.0
-            .run(|s, now, e| join(s, now, e, id.clone(), role, &node))
+            .run(|s, now, e| join_as(s, now, e, id.clone(), spec.clone(), &node))
             .await
             .map_err(to_status)?;
         self.0.health.heard(&id, Instant::now());

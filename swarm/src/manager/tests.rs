@@ -119,6 +119,7 @@ fn params(name: &str) -> InitParams {
         subnet_prefix_len: None,
         data_path_port: None,
         autolock: false,
+        availability: Availability::Active,
     }
 }
 
@@ -197,6 +198,7 @@ fn join_params(dir: &Path, name: &str, token: &str, remote: &str) -> JoinParams 
         token: token.to_owned(),
         remote: remote.to_owned(),
         node: description(name),
+        availability: Availability::Active,
         listen: any_port(),
         data_dir: dir.to_owned(),
     }

@@ -106,3 +106,24 @@ async fn long_and_hostile_words_of_nodes_stay_outside() {
     assert!(serde_json::to_vec(&*orders.shared).unwrap().len() < 8192);
     manager.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_drained_never_gets_a_task() {
+    let (manager, first) = cluster().await;
+    let token = manager.join_token(Role::Worker).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let params = JoinParams {
+        availability: Availability::Drain,
+        ..join_params(dir.path(), "w1", &token.token, &token.manager_addr)
+    };
+    join(params).await.unwrap();
+    let joined = manager.node("w1").unwrap().node;
+    assert_eq!(joined.spec.availability, Availability::Drain);
+    let (membership, identity) = Membership::load(dir.path()).unwrap().unwrap();
+    let worker = Node::start(dir, identity, membership);
+    worker.connected().await;
+    manager.create_service(service("web", 3)).await.unwrap();
+    first.orders(|o| o.own.tasks.len() == 3).await;
+    assert_eq!(manager.node_tasks("w1").unwrap(), []);
+    manager.stop().await;
+}

@@ -158,6 +158,7 @@ impl Large {
             subnet_prefix_len: Some(16),
             data_path_port: None,
             autolock: false,
+            availability: Availability::Active,
             reserved: Vec::new(),
             root: RootPair::default(),
         };

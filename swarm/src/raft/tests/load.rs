@@ -12,8 +12,8 @@ use weft_cluster::{
 };
 use weft_model::id::{PeerId, TaskId};
 use weft_model::objects::{
-    ContainerSpec, Mac, NetworkAttachmentSpec, NodeState, PortSpec, Role, ServiceMode, ServiceSpec,
-    StaticPeer, TaskSpec, TaskState, TaskStatus,
+    Availability, ContainerSpec, Mac, NetworkAttachmentSpec, NodeState, PortSpec, Role,
+    ServiceMode, ServiceSpec, StaticPeer, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::cluster::{Cluster, LIMIT};
@@ -138,6 +138,7 @@ pub(super) async fn give_birth(cluster: &Cluster) {
             data_path_port: None,
             reserved: Vec::new(),
             autolock: false,
+            availability: Availability::Active,
             root: RootPair::default(),
         };
         init_cluster(s, now, e, init)

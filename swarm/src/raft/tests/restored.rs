@@ -156,6 +156,7 @@ fn with_one_identifier_twice() -> ClusterState {
         data_path_port: None,
         reserved: Vec::new(),
         autolock: false,
+        availability: weft_model::objects::Availability::Active,
         root: RootPair::default(),
     };
     let (mut state, mut entropy) = (ClusterState::default(), Entropy::from_seed([7; 32]));
