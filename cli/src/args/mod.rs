@@ -35,7 +35,6 @@ pub(crate) use tasks::TaskListArgs;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
 use weft_model::api::CaptureDir;
 use weft_model::objects::Role;
 
