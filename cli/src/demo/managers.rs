@@ -6,12 +6,9 @@ use anyhow::{Context, ensure};
 
 use super::cluster::{self, NETWORK, PORT};
 use super::crowd::Crowd;
+use super::leaving;
+use super::members::{LIMIT, MANAGERS, NO_LEADER, WORKERS, lists};
 use super::walk::Walk;
-
-const MANAGERS: [&str; 3] = ["node1", "node2", "node3"];
-const WORKERS: [&str; 2] = ["node4", "node5"];
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A worker that is promoted answers within so long.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -19,11 +16,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// Changes are taken again within so long after a leader's death; the demo's machines share one.
 const GOAL: Duration = Duration::from_secs(3);
 
-const NO_LEADER: &str = "The swarm does not have a leader.";
 const NOT_A_MANAGER: &str = "This node is not a swarm manager.";
-
-/// A row of `node ls`, for comparisons.
-const ROW: &str = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}";
 
 pub(super) fn walk(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     swarm(walk)?;
@@ -38,8 +31,7 @@ pub(super) fn walk(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     crowd.notices_nothing(walk)?;
     all_come_back(walk, &leader, rest)?;
     crowd.notices_nothing(walk)?;
-    managers_leave(walk)?;
-    crowd.notices_nothing(walk)
+    leaving::walk(walk, &crowd)
 }
 
 fn swarm(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
@@ -47,6 +39,7 @@ fn swarm(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     let first = walk.lab().node_addr("node1")?.to_string();
     walk.weft("node1", &["swarm", "init", "--advertise-addr", &first])?;
     let remote = format!("{first}:2377");
+    tokens(walk, &remote)?;
     for (role, nodes) in [("manager", &MANAGERS[1..]), ("worker", &WORKERS[..])] {
         let token = walk.weft("node1", &["swarm", "join-token", "-q", role])?;
         for node in nodes {
@@ -67,6 +60,21 @@ fn swarm(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     walk.weft("node1", &["node", "ls"])?;
     walk.check("a worker neither shows nor changes the swarm", |walk| {
         walk.refused("node4", &["node", "ls"], NOT_A_MANAGER)
+    })?;
+    Ok(())
+}
+
+/// Each role has a token of its own, which can be another one from now on.
+fn tokens(walk: &mut Walk<'_, '_>, remote: &str) -> anyhow::Result<()> {
+    let old = walk.weft("node1", &["swarm", "join-token", "-q", "manager"])?;
+    walk.weft("node1", &["swarm", "join-token", "--rotate", "manager"])?;
+    walk.check("the old token makes nobody a manager", |walk| {
+        let addr = walk.lab().node_addr("node2")?.to_string();
+        let words = ["swarm", "join", "--token", old.trim()];
+        let more = ["--advertise-addr", addr.as_str(), remote];
+        let join = [&words[..], &more].concat();
+        let says = "A valid join token is necessary to join this cluster";
+        walk.refused("node2", &join, says)
     })?;
     Ok(())
 }
@@ -110,19 +118,6 @@ fn promote_and_demote(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
         walk.refused("node4", &["node", "ls"], NOT_A_MANAGER)
     })?;
     Ok(())
-}
-
-/// Waits until a manager lists all of these rows.
-fn lists(walk: &mut Walk<'_, '_>, asked: &str, wanted: &[String]) -> anyhow::Result<()> {
-    walk.eventually(LIMIT, |walk| {
-        let text = walk.quietly(asked, &["node", "ls", "--format", ROW])?;
-        let rows: Vec<&str> = text.lines().map(str::trim_end).collect();
-        let missing = wanted.iter().find(|row| !rows.contains(&row.as_str()));
-        if let Some(missing) = missing {
-            anyhow::bail!("{missing:?} is not among {rows:?}");
-        }
-        Ok(())
-    })
 }
 
 /// The name of the one that leads then.
@@ -205,24 +200,5 @@ fn all_come_back(walk: &mut Walk<'_, '_>, leader: &str, rest: &str) -> anyhow::R
         })
     })?;
     walk.weft(rest, &["node", "ls"])?;
-    Ok(())
-}
-
-fn managers_leave(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
-    walk.transcript.section("A manager leaves")?;
-    let leader = walk.swarm.wait_leader(&MANAGERS)?;
-    let follower = MANAGERS.iter().find(|node| **node != leader);
-    let follower = *follower.context("a manager that does not lead")?;
-    walk.check("it is not let go without a word", |walk| {
-        walk.refused(follower, &["swarm", "leave"], "participating as a manager")
-    })?;
-    walk.check("it is demoted first, and leaves", |walk| {
-        walk.weft(follower, &["swarm", "leave", "--demote"])
-    })?;
-    walk.check("it is a worker that is gone, and can be removed", |walk| {
-        lists(walk, &leader, &[format!("{follower} Down")])?;
-        walk.weft(&leader, &["node", "rm", follower])
-    })?;
-    walk.weft(&leader, &["node", "ls"])?;
     Ok(())
 }

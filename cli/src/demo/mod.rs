@@ -7,7 +7,9 @@
 mod cluster;
 mod crowd;
 mod failure;
+mod leaving;
 mod managers;
+mod members;
 mod names;
 mod traffic;
 mod transcript;
