@@ -101,7 +101,8 @@ const MAX_COMMAND: usize = 256 << 10;
 const MAX_API_CALL: usize = MAX_REQUEST + (64 << 10);
 /// Bytes of what another manager sends: the longest entry of the log, and room for what is around it.
 const MAX_LOG_MESSAGE: usize = 40 << 20;
-/// How long a manager waits for the state of its swarm: a new one has it from the leader.
+/// How long a manager waits for the state of its swarm, or for more of it: a new one has it from the
+/// leader.
 const STATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a manager needs.

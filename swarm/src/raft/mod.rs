@@ -15,6 +15,7 @@
 //! carry the version that they were planned on, and a stale one is a reply (`weft_cluster::Entry`).
 //! Nothing here knows what the changes mean.
 
+mod arrival;
 mod dialer;
 mod file;
 mod known;

@@ -135,10 +135,14 @@ impl RaftStore {
             data,
             done,
         } = part;
-        if offset.saturating_add(data.len() as u64) > MAX_SNAPSHOT {
+        let end = offset.saturating_add(data.len() as u64);
+        if end > MAX_SNAPSHOT {
             return Err(Unserved::TooLong);
         }
         self.shared.links.heard(vote.leader_id.node_id);
+        let of = &meta.snapshot_id;
+        let arrival = &self.shared.arrival;
+        arrival.send_if_modified(|arrival| arrival.note(of, end));
         let request = InstallSnapshotRequest {
             vote,
             meta,

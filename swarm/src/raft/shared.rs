@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use weft_cluster::{ClusterState, Leadership};
 use weft_model::id::NodeId;
 
+use super::arrival::Arrival;
 use super::file::RaftFile;
 use super::links::Links;
 use super::pipeline::{Pipeline, Taking};
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     /// openraft, while it runs: it ends when the disk fails, and is begun again.
     pub(super) raft: watch::Sender<Option<Raft>>,
     pub(super) links: Arc<Links>,
+    /// Of a snapshot of the leader's.
+    pub(super) arrival: watch::Sender<Arrival>,
     pub(super) stop: watch::Sender<bool>,
 }
 
@@ -47,6 +50,7 @@ impl Shared {
             view: watch::Sender::new(View::default()),
             raft: watch::Sender::new(None),
             links,
+            arrival: watch::Sender::default(),
             stop: watch::Sender::new(false),
         }
     }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weft_cluster::{Change, ClusterState, Leadership, ProposeError};
 
+use super::arrival;
 use super::file::RaftFile;
 use super::life::keep_running;
 use super::links::Links;
@@ -143,10 +144,12 @@ impl RaftStore {
         drop(timeout(START, leadership.wait_for(Leadership::leads)).await);
     }
 
-    /// Waits for a state with a cluster in it: a manager that is new hears of it from the leader.
+    /// Waits for a state with a cluster in it: a manager that is new hears of it from the leader. Parts of
+    /// a snapshot may be `limit` apart.
     pub(crate) async fn wait_for_cluster(&self, limit: Duration) {
         let mut states = self.shared.states.subscribe();
-        drop(timeout(limit, states.wait_for(|state| state.cluster.is_some())).await);
+        let there = states.wait_for(|state| state.cluster.is_some());
+        arrival::wait(there, self.shared.arrival.subscribe(), limit).await;
     }
 
     /// Under which name the log knows this manager.
