@@ -8,6 +8,7 @@ mod disaster;
 mod leaving;
 mod locked;
 mod loss;
+mod moves;
 mod root;
 mod traffic;
 

@@ -7,6 +7,8 @@ use weft_netns_tests::{eventually, get};
 use super::{comes_to_do, comes_to_refuse};
 use crate::swarm;
 
+const LEAVES_LOCKED: &str = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
+
 const LOCKED: &str = "needs to be unlocked before it can be used";
 
 /// In a label: in the state of the swarm, and in nothing that a node keeps for itself.
@@ -31,6 +33,7 @@ fn a_locked_manager_waits_for_its_key_and_traffic_goes_on() {
     cluster.restart_agent("node1");
     comes_to_refuse(&cluster, "node1", &["node", "ls"], LOCKED);
     weft(&["network", "create", "late"]).refused(&[LOCKED]);
+    weft(&["swarm", "leave"]).refused(&[LEAVES_LOCKED]);
     for node in ["node1", "node2"] {
         eventually("the port answers", || get(&client, cluster.at(node, 8000)));
     }
@@ -63,6 +66,17 @@ fn a_locked_manager_waits_for_its_key_and_traffic_goes_on() {
     comes_to_do(&cluster, "node1", &["network", "inspect", "late"]);
     cluster.wait_ready(2);
     assert_eq!(cluster.tasks("web"), tasks);
+
+    // Who has lost the key is rid of it.
+    weft(&["swarm", "update", "--autolock=true"]).done();
+    cluster.restart_agent("node1");
+    comes_to_refuse(&cluster, "node1", &["node", "ls"], LOCKED);
+    weft(&["swarm", "leave"]).refused(&[LEAVES_LOCKED]);
+    weft(&["swarm", "leave", "--force"]).done();
+    weft(&["node", "ls"]).refused(&["\"weft swarm init\""]);
+    for file in ["certs/data.key", "certs/node.pem", "raft.redb"] {
+        assert!(!data.join(file).exists(), "{file} is left");
+    }
 }
 
 /// The key that a command has printed on a line of its own.

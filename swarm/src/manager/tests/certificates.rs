@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use weft_cluster::remove_node;
 use weft_model::id::NodeId;
 
+use super::managers::{beside, until};
 use super::*;
 use crate::join::request_certificate;
 use crate::proto::ca_client::CaClient;
@@ -219,6 +220,35 @@ async fn a_manager_certifies_its_own_node_whatever_that_one_had() {
     node.session.adopt(&foreign).await.unwrap_err();
     assert_eq!(node.session.identity().validity(), own.validity());
     manager.stop().await;
+}
+
+/// All managers were off for longer than certificates live, and one of them is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_on_alone_may_do_so_with_a_certificate_that_has_run_out() {
+    let (first, node) = cluster().await;
+    let (second, _second_dir) = beside(&first, "m2").await;
+    until("both answer", || first.quorum().reachable == 2).await;
+    let old = aged(&first, &first.core.node, Role::Manager);
+    let old = old.sealed_like(&first.core.own.borrow());
+    let listen = first.local_addr();
+    second.stop().await;
+    first.stop().await;
+    let Node { dir, session } = node;
+    drop(session);
+    let alone = Manager::open_alone(config(dir.path(), listen), &old).await;
+    let alone = alone.unwrap();
+    assert!(alone.leads());
+    assert_eq!(alone.quorum().managers, 1);
+    assert_eq!(health(&alone.state(), "m2"), NodeState::Down);
+    let own = Arc::clone(&alone.identities().borrow());
+    assert!(own.validity().0 > SystemTime::now() - DAY);
+    let (membership, _) = Membership::load(dir.path()).unwrap().unwrap();
+    let node = Node::start(dir, old, membership);
+    node.session.adopt(&own).await.unwrap();
+    node.connected().await;
+    let worker = Node::join(&alone, "w1").await;
+    worker.connected().await;
+    alone.stop().await;
 }
 
 #[test]

@@ -306,6 +306,70 @@ async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
     }
 }
 
+/// Swarm's DemoteDownedManager.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_demoted_while_it_was_down_returns_as_a_worker() {
+    let (first, _node) = cluster().await;
+    let second = Member::promoted(&first, "w1").await;
+    let third = Member::promoted(&first, "w2").await;
+    until("three answer", || first.quorum() == all_of(3)).await;
+    second.manager().stop().await;
+    let Member { node, .. } = second;
+    let Node { dir, session } = node;
+    session.end().await;
+    drop(session);
+    state(&first, |s| health(s, "w1") == NodeState::Down).await;
+    until("it is missed", || first.quorum().reachable == 2).await;
+    first
+        .update_node("w1", None, &to(Role::Worker))
+        .await
+        .unwrap();
+    assert_eq!(first.quorum(), all_of(2));
+
+    let (membership, identity) = Membership::load(dir.path()).unwrap().unwrap();
+    assert_eq!(identity.role(), Role::Manager, "it has heard of nothing");
+    let node = Node::start(dir, identity, membership);
+    let mut roles = node.session.roles();
+    let demoted = timeout(LIMIT, roles.wait_for(|role| *role == Role::Worker)).await;
+    drop(
+        demoted
+            .expect("it has the certificate of a worker")
+            .unwrap(),
+    );
+    node.connected().await;
+    state(&first, |s| health(s, "w1") == NodeState::Ready).await;
+    assert_eq!(shown(&first, "w1"), None);
+    assert_eq!(first.quorum(), all_of(2));
+    for manager in [&first, third.manager()] {
+        manager.stop().await;
+    }
+}
+
+/// Swarm's JoinPromoteLocked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_promoted_in_a_locked_swarm_is_locked_and_no_more_when_it_is_demoted() {
+    let (first, _node) = cluster().await;
+    set_autolock(&first, true).await;
+    let key = first.unlock_key().expect("a key");
+    let mut member = Member::promoted(&first, "w1").await;
+    let dir = member.node.dir.path().to_owned();
+    let loaded = || Membership::load(&dir).unwrap().unwrap().1;
+    assert!(loaded().is_locked(), "from the first moment on");
+    until("it opens with the key of the swarm", || {
+        Identity::unlock(&dir, &key).is_ok()
+    })
+    .await;
+    until("both answer", || first.quorum() == all_of(2)).await;
+    first
+        .update_node("w1", None, &to(Role::Worker))
+        .await
+        .unwrap();
+    member.end().await;
+    assert_eq!(files(&dir), [false; 2]);
+    assert!(!loaded().is_locked(), "a worker has nothing to lock");
+    first.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_survivor_goes_on_with_everything() {
     let (first, _node) = cluster().await;

@@ -28,6 +28,31 @@ async fn a_killed_leader_is_replaced_within_the_time_that_is_promised() {
     assert_eq!(cluster.same().await.networks.len(), 16);
 }
 
+/// Swarm's "return of an old leader": it follows the one that was chosen meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_comes_back_does_not_take_the_lead() {
+    let cluster = Cluster::new(9).await;
+    for round in 0..4 {
+        cluster.write(&format!("before{round}")).await;
+        let old = cluster.leader().expect("it has just written");
+        cluster.kill(old);
+        let next = cluster.write(&format!("after{round}")).await;
+        let term = next.leadership().borrow().term();
+        assert!(term.is_some(), "it has just written");
+        let back = cluster.start(old, Start::Again).await;
+        cluster.same().await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(next.leadership().borrow().term(), term, "the same term");
+        assert!(!back.leadership().borrow().leads());
+        let refused = put(&back, network("stolen", 10)).await.unwrap_err();
+        assert!(matches!(
+            refused,
+            ProposeError::NotLeader { leader: Some(_) }
+        ));
+    }
+    assert_eq!(cluster.same().await.networks.len(), 8);
+}
+
 /// It stands for election first, as it heard of the leader last, and nobody may choose it.
 #[tokio::test(start_paused = true)]
 async fn a_member_that_lacks_entries_does_not_hold_up_an_election() {
