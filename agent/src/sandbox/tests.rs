@@ -9,7 +9,7 @@ use weft_model::id::EndpointId;
 use weft_model::objects::Mac;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Veth};
 use weft_sys::nft;
-use weft_sys::tap::TapError;
+use weft_sys::tap::{Tap, TapError};
 
 use super::gwbridge::{Egress, GatewayBridge};
 use super::*;
@@ -352,6 +352,20 @@ fn resolver_sockets_leave_port_53_to_others() {
     assert_eq!(output_in(&sandbox, "nft list ruleset"), "");
 }
 
+/// Another test may start a program at this moment: until its child has become that program, the child
+/// has a copy of every descriptor, that of the device too.
+fn open_closed_mesh_tap(mtu: u32) -> Tap {
+    let begun = std::time::Instant::now();
+    loop {
+        match open_mesh_tap(mtu) {
+            Err(SandboxError::Tap(TapError::Busy { .. })) if begun.elapsed().as_secs() < 10 => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened.expect("taken up"),
+        }
+    }
+}
+
 #[test]
 fn the_mesh_tap_is_made_once_and_taken_up() {
     let host = anonymous();
@@ -363,7 +377,7 @@ fn the_mesh_tap_is_made_once_and_taken_up() {
                 Err(SandboxError::Tap(TapError::Busy { .. }))
             ));
             drop(tap);
-            let tap = open_mesh_tap(1400).expect("taken up");
+            let tap = open_closed_mesh_tap(1400);
             let mut netlink = Netlink::open().expect("nl");
             assert_eq!(
                 netlink.route_to(MESH_IP.into()).expect("route").dev,
@@ -378,7 +392,7 @@ fn the_mesh_tap_is_made_once_and_taken_up() {
             drop(tap);
             let off = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
             std::fs::write(off, "1").expect("a setting");
-            let tap = open_mesh_tap(1400).expect("without IPv6");
+            let tap = open_closed_mesh_tap(1400);
             let why = add_mesh_ipv6().expect_err("IPv6 is off");
             assert!(why.contains("disable_ipv6"), "{why}");
             drop(tap);
