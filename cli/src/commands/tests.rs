@@ -81,9 +81,11 @@ fn detail(replicas: u32) -> ServiceDetail {
             meta: Meta::default(),
             endpoint: ServiceEndpoint {
                 ports: spec(replicas).endpoint.ports,
-                vips: Vec::new(),
+                ..ServiceEndpoint::default()
             },
             spec: spec(replicas),
+            previous_spec: None,
+            update_status: None,
         },
         status: ServiceStatus {
             running: 1,
@@ -123,7 +125,7 @@ fn task(
                 since: created,
                 message: String::new(),
                 err: err.to_owned(),
-                container: ContainerStatus::default(),
+                ..TaskStatus::default()
             },
         },
         node_name: "node1".to_owned(),

@@ -371,6 +371,10 @@ fn task(state: &str) -> Value {
 
 #[test]
 fn create_waits_until_the_service_has_converged() {
+    let policy = json!({
+        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
+    });
     let mut script = vec![
         exchange(
             "POST /v1/services",
@@ -386,6 +390,7 @@ fn create_waits_until_the_service_has_converged() {
                     },
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
                     "Networks": [{"Target": "front", "Aliases": ["www"]}],
+                    "ForceUpdate": 0,
                 },
                 "Mode": {"Replicated": {"Replicas": 1}},
                 "EndpointSpec": {
@@ -397,6 +402,8 @@ fn create_waits_until_the_service_has_converged() {
                 "Connections": {"Affinity": "client", "LocalFirst": true, "Limit": 100,
                                 "LimitPerClient": 0},
                 "Attach": true,
+                "UpdateConfig": policy,
+                "RollbackConfig": policy,
             }),
             200,
             service(1, 0),
@@ -512,8 +519,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let error = result.unwrap_err().to_string();
     assert_eq!(
         error,
-        "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
-         --limit-connections, --limit-client-connections or --attach"
+        "nothing to change: give --replicas, --args, --env-add, --publish-add, --update-order, --force \
+         or another flag of \"weft service update --help\""
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
