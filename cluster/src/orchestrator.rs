@@ -52,9 +52,10 @@ pub fn reconcile(
     leave_lost_nodes(&mut draft, &dirty, waits);
     orphan(&mut draft, &dirty, waits);
     restart(&mut draft);
-    update(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
     replicate_and_globalise(&mut draft, &dirty, waits);
+    // Of a slot that is empty an update knows nothing.
+    update(&mut draft, waits);
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
     rotation::turn(&mut draft, waits);

@@ -338,8 +338,12 @@ fn too_many_failures<'a>(
     if policy.failure_action == FailureAction::Continue {
         return None;
     }
+    let late = |slot: &Slot<'a>| {
+        let late = slot.late(policy, waits);
+        late.filter(|task| task.spec_version >= status.spec_version)
+    };
     let failures = slots.values();
-    let failures = failures.filter_map(|slot| slot.failure.or_else(|| slot.late(policy, waits)));
+    let failures = failures.filter_map(|slot| slot.failure.or_else(|| late(slot)));
     let failures: Vec<&Task> = failures.collect();
     let places = (status.slots as usize).max(1);
     let exceeded = policy.max_failure_ratio.is_exceeded(failures.len(), places);
