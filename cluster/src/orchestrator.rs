@@ -314,11 +314,29 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) 
                     let others = dirty.nodes.iter().filter(|node| !runs_on(node));
                     others.cloned().collect()
                 };
+                renew(draft, &service, dirty);
                 nodes.retain(|node| held.iter().all(|place| place.node.as_ref() != Some(node)));
                 globalise(draft, &service, nodes);
             }
         }
     }
+}
+
+/// A node that took no tasks while the service was updated stops its old one once it takes some; the
+/// next pass makes a new one there.
+fn renew(draft: &mut Draft<'_>, service: &Service, dirty: &Dirty) {
+    if is_updating(service) {
+        return;
+    }
+    let state = &draft.state;
+    let ingress = ingress_of(state, service);
+    let nodes = dirty.nodes.iter().filter_map(|id| state.nodes.get(id));
+    let tasks = nodes
+        .filter(|node| is_eligible(node))
+        .flat_map(|node| state.tasks_at(Key::WantedOn(node.id.clone())));
+    let old = ids(tasks
+        .filter(|task| task.service == service.id && !is_current(service, ingress.as_ref(), task)));
+    set_desired(draft, old, TaskState::Shutdown);
 }
 
 /// Nodes that no task of the service is wanted on.

@@ -28,7 +28,6 @@ pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
-pub(crate) use task::{EndpointModeArg, RestartArg};
 pub(crate) use tasks::TaskListArgs;
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
 

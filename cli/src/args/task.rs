@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use weft_model::capability;
+use weft_model::objects::{EndpointMode, RestartCondition};
 
 /// `--endpoint-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,6 +22,25 @@ pub(crate) enum RestartArg {
     OnFailure,
     /// Never.
     None,
+}
+
+impl From<RestartArg> for RestartCondition {
+    fn from(arg: RestartArg) -> Self {
+        match arg {
+            RestartArg::Any => Self::Any,
+            RestartArg::OnFailure => Self::OnFailure,
+            RestartArg::None => Self::None,
+        }
+    }
+}
+
+impl From<EndpointModeArg> for EndpointMode {
+    fn from(arg: EndpointModeArg) -> Self {
+        match arg {
+            EndpointModeArg::Vip => Self::Vip,
+            EndpointModeArg::Dnsrr => Self::Dnsrr,
+        }
+    }
 }
 
 /// `KEY=VALUE`, or `KEY` for the value that this process has.

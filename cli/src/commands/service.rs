@@ -9,13 +9,11 @@ use hyper::StatusCode;
 use weft_client::{Client, Refused};
 use weft_model::api::{Scale, ServiceDetail};
 use weft_model::objects::{
-    ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
-    RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
+    ConnectionPolicy, ContainerSpec, EndpointSpec, Privileges, RestartPolicy, Runtime, Service,
+    ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use crate::args::{
-    ConnectionArgs, EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs,
-};
+use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs};
 use crate::commands::{
     converge, finish, local_range, names, paths, rows, service_update, show, tasks, unique,
 };
@@ -186,25 +184,6 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     };
     args.policy.apply(&mut spec);
     Ok(spec)
-}
-
-impl From<RestartArg> for RestartCondition {
-    fn from(arg: RestartArg) -> Self {
-        match arg {
-            RestartArg::Any => Self::Any,
-            RestartArg::OnFailure => Self::OnFailure,
-            RestartArg::None => Self::None,
-        }
-    }
-}
-
-impl From<EndpointModeArg> for EndpointMode {
-    fn from(arg: EndpointModeArg) -> Self {
-        match arg {
-            EndpointModeArg::Vip => Self::Vip,
-            EndpointModeArg::Dnsrr => Self::Dnsrr,
-        }
-    }
 }
 
 fn connections(args: &ConnectionArgs) -> ConnectionPolicy {

@@ -469,6 +469,13 @@ fn a_global_service_is_updated_node_by_node_and_paused_nodes_are_left() {
     assert_eq!(state(&world, "agent"), UpdateState::Completed);
     assert_eq!(running(&world, "agent"), (3, 1));
     assert_eq!(world.spread("agent").len(), 4);
+    // Active again, it gets its new task outside of the update.
+    world
+        .run(|s, now, e| set_availability(s, now, e, "n4", Availability::Active))
+        .unwrap();
+    world.run_tasks();
+    assert_eq!(running(&world, "agent"), (4, 0));
+    assert_eq!(world.spread("agent").len(), 4);
 }
 
 #[test]
