@@ -270,7 +270,7 @@ pub(super) fn begin(
 pub(super) fn step(state: &ClusterState, service: &Service, now: u64, waits: &Waits) -> Step {
     let slots = slots(state, service, waits);
     let mut step = Step::default();
-    let superseded = slots.values().flat_map(Slot::superseded);
+    let superseded = slots.values().flat_map(|slot| slot.superseded());
     step.stop.extend(superseded.map(|task| task.id.clone()));
     let status = service.update_status.as_ref();
     let Some(status) = status.filter(|status| status.state.is_active()) else {

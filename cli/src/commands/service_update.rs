@@ -355,3 +355,162 @@ fn flatten(at: String, value: Value, into: &mut BTreeMap<String, Value>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use weft_model::objects::{
+        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, Ratio, RestartCondition,
+    };
+
+    use super::*;
+    use crate::args::{Cli, Command, ServiceCommand};
+
+    fn given(words: &str) -> ServiceUpdateArgs {
+        let words = words.split_ascii_whitespace().chain(["web"]);
+        parsed(["weft", "service", "update"].into_iter().chain(words))
+    }
+
+    fn parsed<'a>(words: impl Iterator<Item = &'a str>) -> ServiceUpdateArgs {
+        match Cli::try_parse_from(words).expect("a command line").command {
+            Command::Service(ServiceCommand::Update(args)) => *args,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn web() -> ServiceSpec {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        ServiceSpec {
+            name: "web".to_owned(),
+            labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
+            task: Arc::new(TaskSpec {
+                container: ContainerSpec {
+                    image: "host".to_owned(),
+                    args: texts(&["/bin/server"]),
+                    env: texts(&["A=1", "B=2", "C=3"]),
+                    cap_add: texts(&["CAP_NET_ADMIN"]),
+                    cap_drop: texts(&["CAP_KILL"]),
+                    ..ContainerSpec::default()
+                },
+                networks: vec![NetworkAttachmentSpec {
+                    target: "net1".to_owned(),
+                    aliases: Vec::new(),
+                }],
+                ..TaskSpec::default()
+            }),
+            ..ServiceSpec::default()
+        }
+    }
+
+    fn changed(words: &str) -> ServiceSpec {
+        let mut spec = web();
+        change(&mut spec, &given(words), &[]).expect("changed");
+        spec
+    }
+
+    #[test]
+    fn what_is_not_given_stays() {
+        assert_eq!(changed("--quiet"), web());
+        let spec = changed("--label-add a=b --label-rm tier --replicas 3");
+        assert_eq!(spec.labels, BTreeMap::from([("a".into(), "b".into())]));
+        assert_eq!(spec.mode, ServiceMode::Replicated { replicas: 3 });
+        assert_eq!(spec.task, web().task);
+    }
+
+    #[test]
+    fn what_is_added_takes_the_place_of_what_was() {
+        let spec = changed("--env-add B=5 --env-add D=4 --env-rm A --restart-condition on-failure");
+        assert_eq!(spec.task.container.env, ["C=3", "B=5", "D=4"]);
+        assert_eq!(spec.task.restart.condition, RestartCondition::OnFailure);
+        let spec = changed("--cap-add kill --cap-drop net_admin --endpoint-mode dnsrr -u 33");
+        assert_eq!(spec.task.container.cap_add, ["CAP_KILL"]);
+        assert_eq!(spec.task.container.cap_drop, ["CAP_NET_ADMIN"]);
+        assert_eq!(spec.task.container.user, "33");
+        assert_eq!(spec.endpoint.mode, EndpointMode::Dnsrr);
+        assert_eq!(changed("--force").task.force_update, 1);
+    }
+
+    #[test]
+    fn a_command_is_read_as_a_shell_reads_it() {
+        let line = [
+            "weft",
+            "service",
+            "update",
+            "--args",
+            "run 'a b' \"c\"",
+            "web",
+        ];
+        let mut spec = web();
+        change(&mut spec, &parsed(line.into_iter()), &[]).expect("changed");
+        assert_eq!(spec.task.container.args, ["run", "a b", "c"]);
+        let line = ["weft", "service", "update", "--args", "run 'a", "web"];
+        let error = change(&mut spec, &parsed(line.into_iter()), &[]).expect_err("no end");
+        assert!(error.to_string().contains("close it"), "{error}");
+    }
+
+    #[test]
+    fn networks_are_joined_and_left() {
+        let args = given("--network-add back,alias=db --network-rm front");
+        let mut spec = web();
+        change(&mut spec, &args, &[NetworkId::from("net1")]).expect("changed");
+        let targets: Vec<&str> = spec.task.networks.iter().map(|n| &*n.target).collect();
+        assert_eq!(targets, ["back"]);
+        let error = change(&mut spec, &args, &[NetworkId::from("net1")]).expect_err("left");
+        assert!(error.to_string().contains("has not joined network net1"));
+    }
+
+    #[test]
+    fn policies_are_of_one_direction_each() {
+        let spec = changed(
+            "--update-parallelism 0 --update-delay 10s --update-failure-action rollback \
+             --update-max-failure-ratio 0.2 --update-order start-first --update-timeout 1m \
+             --rollback-monitor 1s --rollback-parallelism 2",
+        );
+        let update = UpdateConfig {
+            parallelism: 0,
+            delay: Duration::from_secs(10),
+            failure_action: FailureAction::Rollback,
+            max_failure_ratio: Ratio::new(0.2).expect("a ratio"),
+            order: UpdateOrder::StartFirst,
+            timeout: Duration::from_secs(60),
+            ..UpdateConfig::default()
+        };
+        assert_eq!(spec.update, update);
+        assert_eq!(spec.rollback.parallelism, 2);
+        assert_eq!(spec.rollback.monitor, Duration::from_secs(1));
+        let words = [
+            "weft",
+            "service",
+            "update",
+            "--update-max-failure-ratio",
+            "1.5",
+            "web",
+        ];
+        let error = Cli::try_parse_from(words).expect_err("no ratio");
+        assert!(error.to_string().contains("from 0 to 1"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_names_what_is_another_one() {
+        let plan = UpdatePlan {
+            before: web(),
+            after: changed("--env-rm A --env-rm B --update-order start-first"),
+            tasks: 3,
+            replaced: 3,
+            warnings: Vec::new(),
+        };
+        assert_eq!(
+            lines("web", &plan),
+            [
+                "3 of 3 tasks of service web are replaced, 1 at a time, start-first",
+                "  TaskTemplate.ContainerSpec.Env: [\"A=1\",\"B=2\",\"C=3\"] -> [\"C=3\"]",
+                "  UpdateConfig.Order: \"stop-first\" -> \"start-first\"",
+            ]
+        );
+        let plan = UpdatePlan {
+            replaced: 0,
+            ..plan
+        };
+        assert_eq!(lines("web", &plan)[0], "no task of service web is replaced");
+    }
+}

@@ -290,6 +290,69 @@ overall progress: 2 out of 2 tasks
     );
 }
 
+fn update_status(state: UpdateState, message: &str) -> UpdateStatus {
+    UpdateStatus {
+        state,
+        started_at: 1,
+        completed_at: None,
+        message: message.to_owned(),
+        spec_version: Version::default(),
+        slots: 2,
+        failed: None,
+    }
+}
+
+#[test]
+fn an_update_is_over_when_the_managers_say_so() {
+    let mut detail = detail(2);
+    let status = update_status(UpdateState::RollbackStarted, "manually requested rollback");
+    detail.service.update_status = Some(status);
+    let mut old = task("two", 2, 5, TaskState::Running, TaskState::Running, "");
+    Arc::make_mut(&mut old.task.spec).force_update = 1;
+    let new = |name, slot| task(name, slot, 5, TaskState::Running, TaskState::Running, "");
+    let (reader, writer) = shared();
+    let mut out = Printer::to(writer);
+    let mut screen = converge::Screen::default();
+    let progress = converge::Progress::of(&detail, &[new("one", 1), old]);
+    assert!(!progress.converged());
+    screen.show(&progress, &mut out).unwrap();
+    let rows = [new("one", 1), new("two", 2)];
+    let progress = converge::Progress::of(&detail, &rows);
+    assert!(!progress.converged(), "they are watched");
+    screen.show(&progress, &mut out).unwrap();
+    assert_eq!(
+        reader.text(),
+        "\
+overall progress: rolling back update: 1 out of 2 tasks
+1/2: running
+2/2: running
+overall progress: rolling back update: 2 out of 2 tasks
+"
+    );
+    let status = update_status(UpdateState::RollbackCompleted, "rollback completed");
+    detail.service.update_status = Some(status);
+    assert!(converge::Progress::of(&detail, &rows).converged());
+}
+
+#[test]
+fn an_update_that_is_paused_or_went_back_by_itself_is_an_error() {
+    let by_hand = update_status(UpdateState::RollbackStarted, "manually requested rollback");
+    let by_itself = update_status(UpdateState::RollbackStarted, "update rolled back due to X");
+    let back = update_status(UpdateState::RollbackCompleted, "rollback completed");
+    let paused = update_status(UpdateState::Paused, "update paused due to X");
+    let mut told = converge::Rollback::default();
+    let line = told.note("web", Some(&by_hand)).unwrap();
+    assert_eq!(line.unwrap(), "rollback: manually requested rollback");
+    assert_eq!(told.note("web", Some(&by_hand)).unwrap(), None);
+    assert_eq!(told.note("web", Some(&back)).unwrap(), None);
+    let mut told = converge::Rollback::default();
+    told.note("web", Some(&by_itself)).unwrap();
+    let error = told.note("web", Some(&back)).unwrap_err().to_string();
+    assert!(error.contains("update rolled back due to X"), "{error}");
+    let error = told.note("web", Some(&paused)).unwrap_err().to_string();
+    assert_eq!(error, "service update paused: update paused due to X");
+}
+
 /// Those that run and spread best stay, whatever their numbers.
 #[test]
 fn scaling_down_may_leave_any_slots() {
