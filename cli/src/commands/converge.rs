@@ -8,7 +8,7 @@ use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_client::Client;
 use weft_model::api::{ServiceDetail, TaskRow};
-use weft_model::objects::{ServiceMode, TaskState, UpdateState, UpdateStatus};
+use weft_model::objects::{Service, ServiceMode, TaskState, UpdateConfig, UpdateState};
 
 use crate::commands::failures::{Failures, all_over};
 use crate::commands::{paths, rows};
@@ -19,9 +19,6 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// How long every task has to keep running before the service counts as converged.
 const STABLE: Duration = Duration::from_secs(1);
-
-/// Docker's words for a rollback that somebody asked for.
-const BY_HAND: &str = "manually requested rollback";
 
 /// More tasks than this get no line of their own.
 const MAX_BARS: usize = 20;
@@ -54,17 +51,23 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
     let mut failures = Failures::default();
     let mut stable_since = None;
     let mut rollback = Rollback::default();
+    let mut verifying = Verifying::default();
     loop {
         let detail: ServiceDetail = client.get(&paths::service(id)).await?;
         let tasks: Vec<TaskRow> = client.get(&paths::tasks(id)).await?;
         let progress = Progress::of(&detail, &tasks);
         let status = detail.service.update_status.as_ref();
         let name = &detail.service.spec.name;
-        if let Some(line) = rollback.note(name, status)?.filter(|_| !quiet) {
+        if let Some(line) = rollback.note(&detail.service)?.filter(|_| !quiet) {
             out.line(&line)?;
+            screen.leave();
         }
         if !quiet {
             screen.show(&progress, out)?;
+            if let Some(line) = verifying.note(&progress, detail.service.policy()) {
+                out.line(&line)?;
+                screen.leave();
+            }
         }
         if progress.converged() {
             let since = *stable_since.get_or_insert_with(Instant::now);
@@ -207,7 +210,11 @@ impl Progress {
 
     /// True when as many tasks run as shall run, and no other.
     pub(super) fn converged(&self) -> bool {
-        self.running == self.wanted && self.leaving == 0 && !self.updating
+        self.runs() && !self.updating
+    }
+
+    fn runs(&self) -> bool {
+        self.running == self.wanted && self.leaving == 0
     }
 
     /// The first line of what docker prints.
@@ -224,6 +231,23 @@ impl Progress {
     }
 }
 
+/// Whether users were told that all new tasks run and are watched.
+#[derive(Debug, Default)]
+pub(super) struct Verifying(bool);
+
+impl Verifying {
+    /// Docker's line, once each time that all of them run.
+    pub(super) fn note(&mut self, progress: &Progress, policy: &UpdateConfig) -> Option<String> {
+        let seconds = policy.watched().as_secs();
+        let watched = progress.updating && progress.runs() && seconds > 0;
+        let news = watched && !self.0;
+        self.0 = watched;
+        news.then(|| {
+            format!("verify: Waiting {seconds} seconds to verify that tasks are stable...")
+        })
+    }
+}
+
 /// Whether the service goes back, as far as its users were told.
 #[derive(Debug, Default)]
 pub(super) struct Rollback {
@@ -236,12 +260,8 @@ impl Rollback {
     ///
     /// # Errors
     /// The update, or the rollback, is paused; or it went back though nobody asked for that.
-    pub(super) fn note(
-        &mut self,
-        name: &str,
-        status: Option<&UpdateStatus>,
-    ) -> anyhow::Result<Option<String>> {
-        let Some(status) = status else {
+    pub(super) fn note(&mut self, service: &Service) -> anyhow::Result<Option<String>> {
+        let Some(status) = &service.update_status else {
             return Ok(None);
         };
         match status.state {
@@ -251,15 +271,18 @@ impl Rollback {
                 self.reason = Some(status.message.clone());
                 Ok(Some(format!("rollback: {}", status.message)))
             }
-            UpdateState::RollbackCompleted => match &self.reason {
-                Some(reason) if reason != BY_HAND => bail!(
-                    "service {name} is what it was before: {reason}; see \"weft service ps {name}\""
-                ),
-                _ => Ok(None),
-            },
-            UpdateState::Updating | UpdateState::Completed | UpdateState::RollbackStarted => {
-                Ok(None)
+            // One that somebody asked for has a way to where it was.
+            UpdateState::RollbackCompleted if service.previous_spec.is_none() => {
+                let name = &service.spec.name;
+                let reason = self.reason.as_deref().unwrap_or("its update failed");
+                bail!(
+                    "service {name} is what it was before: {reason}; see `weft service ps {name}`"
+                )
             }
+            UpdateState::Updating
+            | UpdateState::Completed
+            | UpdateState::RollbackStarted
+            | UpdateState::RollbackCompleted => Ok(None),
         }
     }
 }
@@ -273,6 +296,11 @@ pub(super) struct Screen {
 }
 
 impl Screen {
+    /// Something else was printed: what is new comes below it.
+    fn leave(&mut self) {
+        self.drawn = 0;
+    }
+
     /// Shows what is new.
     pub(super) fn show(&mut self, progress: &Progress, out: &mut Printer) -> std::io::Result<()> {
         let overall = progress.overall();

@@ -319,6 +319,12 @@ fn an_update_is_over_when_the_managers_say_so() {
     let rows = [new("one", 1), new("two", 2)];
     let progress = converge::Progress::of(&detail, &rows);
     assert!(!progress.converged(), "they are watched");
+    let mut verifying = converge::Verifying::default();
+    let says = "verify: Waiting 5 seconds to verify that tasks are stable...";
+    let policy = UpdateConfig::default();
+    let line = verifying.note(&progress, &policy);
+    assert_eq!(line.as_deref(), Some(says));
+    assert_eq!(verifying.note(&progress, &policy), None, "once");
     screen.show(&progress, &mut out).unwrap();
     assert_eq!(
         reader.text(),
@@ -336,20 +342,28 @@ overall progress: rolling back update: 2 out of 2 tasks
 
 #[test]
 fn an_update_that_is_paused_or_went_back_by_itself_is_an_error() {
-    let by_hand = update_status(UpdateState::RollbackStarted, "manually requested rollback");
-    let by_itself = update_status(UpdateState::RollbackStarted, "update rolled back due to X");
-    let back = update_status(UpdateState::RollbackCompleted, "rollback completed");
-    let paused = update_status(UpdateState::Paused, "update paused due to X");
+    let service = |state, message: &str| Service {
+        update_status: Some(update_status(state, message)),
+        ..detail(2).service
+    };
+    let started = |message| service(UpdateState::RollbackStarted, message);
+    let back = service(UpdateState::RollbackCompleted, "rollback completed");
+    let by_hand = started("manually requested rollback");
     let mut told = converge::Rollback::default();
-    let line = told.note("web", Some(&by_hand)).unwrap();
+    let line = told.note(&by_hand).unwrap();
     assert_eq!(line.unwrap(), "rollback: manually requested rollback");
-    assert_eq!(told.note("web", Some(&by_hand)).unwrap(), None);
-    assert_eq!(told.note("web", Some(&back)).unwrap(), None);
+    assert_eq!(told.note(&by_hand).unwrap(), None, "once");
+    let asked_for = Service {
+        previous_spec: Some(Arc::new(spec(2))),
+        ..back.clone()
+    };
+    assert_eq!(told.note(&asked_for).unwrap(), None);
     let mut told = converge::Rollback::default();
-    told.note("web", Some(&by_itself)).unwrap();
-    let error = told.note("web", Some(&back)).unwrap_err().to_string();
+    told.note(&started("update rolled back due to X")).unwrap();
+    let error = told.note(&back).unwrap_err().to_string();
     assert!(error.contains("update rolled back due to X"), "{error}");
-    let error = told.note("web", Some(&paused)).unwrap_err().to_string();
+    let paused = service(UpdateState::Paused, "update paused due to X");
+    let error = told.note(&paused).unwrap_err().to_string();
     assert_eq!(error, "service update paused: update paused due to X");
 }
 
