@@ -31,7 +31,7 @@ pub(crate) enum ServiceCommand {
     Inspect(InspectArgs),
     /// Change a service; its tasks are replaced one after the other where they have to be
     Update(Box<ServiceUpdateArgs>),
-    /// Make services what they were before their last change
+    /// Make a service what it was before its last change
     Rollback {
         /// Do not wait until the tasks run
         #[arg(short, long)]

@@ -63,7 +63,7 @@ impl From<Ratio> for f64 {
 
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f64::from(*self).fmt(f)
+        fmt::Display::fmt(&f64::from(*self), f)
     }
 }
 
