@@ -59,6 +59,12 @@ pub(super) fn is_global(service: &Service) -> bool {
     service.spec.mode == ServiceMode::Global
 }
 
+/// True while tasks of the service are replaced one after the other, or once that stopped halfway.
+pub(super) fn is_updating(service: &Service) -> bool {
+    let status = service.update_status.as_ref();
+    status.is_some_and(|status| !status.state.is_over())
+}
+
 /// True for a node that the end of a rotation of the root waits for without a limit: it is not down, or
 /// it is a manager.
 pub(super) fn is_indispensable(node: &Node) -> bool {

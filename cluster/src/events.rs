@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use weft_model::api::{Event, EventAction, EventActor, EventKind};
 use weft_model::id::NodeId;
-use weft_model::objects::{Endpoint, Meta, Network, Node, Service, ServiceMode, Task};
+use weft_model::objects::{Endpoint, Meta, Network, Node, Service, ServiceMode, Task, UpdateState};
 
 use super::object::ObjectId;
 use super::state::ClusterState;
@@ -190,8 +190,15 @@ fn service_event(step: &Step<'_, Service>, now: u64) -> Option<Event> {
     let service = step.object;
     let mut attributes = Attributes::named(&service.spec.name);
     if let Some(old) = step.before {
-        if old.spec == service.spec && old.endpoint == service.endpoint {
+        let state = |service: &Service| service.update_status.as_ref().map(|s| s.state);
+        let (was, is) = (state(old), state(service));
+        if old.spec == service.spec && old.endpoint == service.endpoint && was == is {
             return None;
+        }
+        if was != is {
+            let word = |state: Option<UpdateState>| state.map_or("", UpdateState::word);
+            attributes.put("updatestate.old", word(was));
+            attributes.put("updatestate.new", word(is));
         }
         let image = |service: &Service| service.spec.task.container.image.clone();
         let (was, is) = (image(old), image(service));

@@ -11,7 +11,8 @@ use weft_model::id::{NetworkId, NodeId, ServiceId};
 use weft_model::objects::{Endpoint, Network, Node, Service, StaticPeer, Task, TaskState, Vip};
 
 use super::conditions::{
-    holds_addresses, is_away, is_carried, is_global, is_wanted, should_restart, wants_addresses,
+    holds_addresses, is_away, is_carried, is_global, is_updating, is_wanted, should_restart,
+    wants_addresses,
 };
 use super::object::{Object, ObjectId};
 
@@ -45,6 +46,8 @@ pub(super) enum Key {
     Ingress,
     /// Services with a task on each node.
     Global,
+    /// Services whose tasks are replaced, or were halfway.
+    Updating,
     /// Nodes whose tasks are to go elsewhere, now or after a while.
     Away,
     /// Ended tasks that nobody wants any more, by their slot, or their node where slots are 0.
@@ -218,6 +221,7 @@ fn of_service(service: &Service) -> Vec<Key> {
     let mut keys = vips(&service.endpoint.vips);
     keys.push(Key::Name(folded(name)));
     keys.extend(is_global(service).then_some(Key::Global));
+    keys.extend(is_updating(service).then_some(Key::Updating));
     let ports = service.endpoint.ports.iter();
     keys.extend(ports.map(|port| Key::Port(port.published)));
     for attachment in &service.spec.task.networks {

@@ -32,8 +32,10 @@ mod machine;
 mod object;
 mod orchestrator;
 mod ports;
+mod progress;
 mod quorum;
 mod recent;
+mod respec;
 mod rotation;
 mod routes;
 mod scheduler;
@@ -46,6 +48,7 @@ mod table;
 mod token;
 mod unique;
 mod unlock_key;
+mod updater;
 mod vitals;
 mod waiting;
 mod waits;
@@ -58,8 +61,8 @@ pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, join_as, leave_node,
-    note_certificate, remove_network, remove_node, remove_peer, remove_service, restore,
-    role_of_secret, rotate_root, rotate_token, rotate_unlock_key, scale_service,
+    note_certificate, plan_update, remove_network, remove_node, remove_peer, remove_service,
+    restore, role_of_secret, rotate_root, rotate_token, rotate_unlock_key, scale_service,
     set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
     update_service, update_swarm, update_task_status,
 };

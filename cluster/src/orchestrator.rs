@@ -12,16 +12,18 @@ use std::time::Duration;
 
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, ContainerStatus, Meta, NodeState, Service, ServiceMode, Task, TaskState,
-    TaskStatus,
+    Availability, Meta, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus, UpdateState,
 };
 
-use super::conditions::{is_eligible, is_global, is_wanted, should_restart};
+use super::conditions::{is_eligible, is_global, is_updating, is_wanted, should_restart};
 use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
 use super::index::Key;
 use super::object::{Change, ObjectId};
+use super::progress::{ingress_of, is_current};
+use super::respec::respec;
 use super::state::ClusterState;
+use super::updater::{self, Outcome, Place};
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
 use super::{allocator, keys, rotation, scheduler};
 
@@ -54,6 +56,8 @@ pub fn reconcile(
     restart(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
     replicate_and_globalise(&mut draft, &dirty, waits);
+    // Of a slot that is empty an update knows nothing.
+    update(&mut draft, waits);
     start_delayed(&mut draft, waits);
     keys::turn(&mut draft, waits);
     rotation::turn(&mut draft, waits);
@@ -153,7 +157,7 @@ fn orphan(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
                 } else {
                     "the node of the task has been down for 24 hours".to_owned()
                 },
-                container: ContainerStatus::default(),
+                ..TaskStatus::default()
             };
             draft.put(task);
         }
@@ -181,6 +185,9 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
                 continue;
             }
         }
+        if is_updating(&service) && has_successor(&draft.state, &service, &task) {
+            continue;
+        }
         let delayed = !service.spec.task.restart.delay.is_zero();
         let desired = if delayed {
             TaskState::Ready
@@ -190,6 +197,67 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
         let node = is_global(&service).then_some(task.node).flatten();
         create(draft, &service, task.slot, node, desired);
     }
+}
+
+/// Whether a task that is what the service says has its place already.
+fn has_successor(state: &ClusterState, service: &Service, task: &Task) -> bool {
+    let ingress = ingress_of(state, service);
+    let place = Place::of(task);
+    let mut others = state.tasks_of(&service.id);
+    others.any(|other| {
+        other.id != task.id
+            && is_wanted(other)
+            && Place::of(other) == place
+            && is_current(service, ingress.as_ref(), other)
+    })
+}
+
+/// The next step of each update.
+fn update(draft: &mut Draft<'_>, waits: &Waits) {
+    for id in updater::under_way(&draft.state) {
+        let Some(service) = draft.state.services.get(&id).cloned() else {
+            continue;
+        };
+        let step = updater::step(&draft.state, &service, draft.now, waits);
+        set_desired(draft, step.stop, TaskState::Shutdown);
+        for place in step.start {
+            create(draft, &service, place.slot, place.node, TaskState::Running);
+        }
+        match step.outcome {
+            None => {}
+            Some(Outcome::Status(status)) => draft.put(Service {
+                update_status: Some(status),
+                ..service
+            }),
+            Some(Outcome::RollBack(failed)) => roll_back(draft, &service, &failed),
+        }
+    }
+}
+
+/// The service is what it was before its update; its tasks follow one after the other.
+fn roll_back(draft: &mut Draft<'_>, service: &Service, failed: &TaskId) {
+    let Some(previous) = service.previous_spec.as_deref() else {
+        return;
+    };
+    let back = Service {
+        spec: previous.clone(),
+        previous_spec: None,
+        ..service.clone()
+    };
+    let back = match respec(draft, service, back) {
+        Ok(mut back) => {
+            let message = updater::rolled_back(failed);
+            let kind = UpdateState::RollbackStarted;
+            back.update_status = updater::begin(&draft.state, &back, draft.now, kind, &message);
+            back
+        }
+        // Somebody else has its port by now, or its address.
+        Err(error) => Service {
+            update_status: updater::stuck(&draft.state, service, failed, &error.message),
+            ..service.clone()
+        },
+    };
+    draft.put(back);
 }
 
 fn create(
@@ -222,7 +290,10 @@ fn create(
 /// As many tasks as services ask for. Of a service that is as it was, only nodes that are not may
 /// lack one.
 fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
-    let mut services = dirty.services.clone();
+    let mut whole = dirty.services.clone();
+    // An old task has ended there, or has had its time.
+    whole.extend(updater::under_way(&draft.state));
+    let mut services = whole.clone();
     if !dirty.nodes.is_empty() {
         let global = draft.state.services_at(Key::Global);
         services.extend(global.map(|service| service.id.clone()));
@@ -231,10 +302,11 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) 
         let Some(service) = draft.state.services.get(&id).cloned() else {
             continue;
         };
+        let held = updater::held(&draft.state, &service, waits);
         match service.spec.mode {
-            ServiceMode::Replicated { replicas } => replicate(draft, &service, replicas),
+            ServiceMode::Replicated { replicas } => replicate(draft, &service, replicas, &held),
             ServiceMode::Global => {
-                let nodes = if dirty.services.contains(&id) {
+                let mut nodes = if whole.contains(&id) {
                     without_task(&draft.state, &id)
                 } else {
                     let runs_on = |node: &&NodeId| {
@@ -244,10 +316,29 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) 
                     let others = dirty.nodes.iter().filter(|node| !runs_on(node));
                     others.cloned().collect()
                 };
+                renew(draft, &service, dirty, waits);
+                nodes.retain(|node| held.iter().all(|place| place.node.as_ref() != Some(node)));
                 globalise(draft, &service, nodes, waits);
             }
         }
     }
+}
+
+/// A node that took no tasks while the service was updated stops its old one once it takes some; the
+/// next pass makes a new one there.
+fn renew(draft: &mut Draft<'_>, service: &Service, dirty: &Dirty, waits: &Waits) {
+    if is_updating(service) {
+        return;
+    }
+    let state = &draft.state;
+    let ingress = ingress_of(state, service);
+    let nodes = dirty.nodes.iter().filter_map(|id| state.nodes.get(id));
+    let tasks = nodes
+        .filter(|node| waits.takes_tasks(node))
+        .flat_map(|node| state.tasks_at(Key::WantedOn(node.id.clone())));
+    let old = ids(tasks
+        .filter(|task| task.service == service.id && !is_current(service, ingress.as_ref(), task)));
+    set_desired(draft, old, TaskState::Shutdown);
 }
 
 /// Nodes that no task of the service is wanted on.
@@ -259,17 +350,19 @@ fn without_task(state: &ClusterState, service: &ServiceId) -> Vec<NodeId> {
 }
 
 /// Slots 1..=n. Too many: the slots go whose nodes have most copies, those not running first,
-/// the highest numbers first.
-fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
+/// the highest numbers first. Those that are held wait for the end of an old task.
+fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32, held: &BTreeSet<Place>) {
     let mut slots: BTreeMap<u32, Vec<&Task>> = BTreeMap::new();
     for task in draft.state.tasks_of(&service.id).filter(|t| is_wanted(t)) {
         slots.entry(task.slot).or_default().push(task);
     }
     let have = u32::try_from(slots.len()).unwrap_or(u32::MAX);
     if have < replicas {
+        let lacking = ((replicas - have) as usize).saturating_sub(held.len());
+        let is_held = |slot: &u32| held.iter().any(|place| place.slot == *slot);
         let free: Vec<u32> = (1..=u32::MAX)
-            .filter(|slot| !slots.contains_key(slot))
-            .take(((replicas - have) as usize).min(TASKS_PER_PASS))
+            .filter(|slot| !slots.contains_key(slot) && !is_held(slot))
+            .take(lacking.min(TASKS_PER_PASS))
             .collect();
         for slot in free {
             create(draft, service, slot, None, TaskState::Running);

@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use weft_model::id::NodeId;
-use weft_model::objects::{Node, NodeState};
+use weft_model::objects::{Node, NodeState, Service, Task};
 
 use super::conditions::{is_active, is_eligible, is_indispensable};
 use super::index::Key;
 use super::object::ObjectId;
+use super::progress::{Wait, ingress_of};
 use super::state::ClusterState;
 
 /// Tasks of a node that is down this long are given up, and their addresses freed (Swarm's choice).
@@ -61,6 +62,8 @@ impl Waits {
         self.steady = steady;
         let tasks = state.tasks_at(Key::Delayed);
         let tasks = tasks.map(|task| (ObjectId::Task(task.id.clone()), task.meta.created_at));
+        let updates = of_updates(state)
+            .map(|(_, wait, task)| (ObjectId::Task(task.id.clone()), wait.since(task)));
         let nodes = state.nodes_at(Key::Away).filter_map(|node| {
             let since = match (node.status.state, &node.status.impaired) {
                 (NodeState::Down, _) => node.meta.updated_at,
@@ -72,6 +75,7 @@ impl Waits {
         let ring = ring.map(|secrets| (ObjectId::Secrets, secrets.ring_since()));
         let mut earlier = std::mem::take(&mut self.begun);
         self.begun = tasks
+            .chain(updates)
             .chain(nodes)
             .chain(ring)
             .map(|(id, stamp_ms)| {
@@ -171,11 +175,37 @@ impl Waits {
             let limit = Duration::from_millis(limit?);
             Some(self.over(&ObjectId::Node(node.id.clone()), limit))
         });
-        restarts.chain(nodes).min()
+        restarts
+            .chain(nodes)
+            .chain(self.next_of_updates(state))
+            .min()
+    }
+
+    /// When the next step of an update is due; nothing of those that are due already.
+    fn next_of_updates(&self, state: &ClusterState) -> Option<Duration> {
+        let left = of_updates(state).filter_map(|(service, wait, task)| {
+            let id = ObjectId::Task(task.id.clone());
+            let waited = self.waited(&id);
+            let limits = wait.limits(service, task).filter(|limit| *limit > waited);
+            Some(self.over(&id, limits.min()?))
+        });
+        left.min()
     }
 
     fn over(&self, id: &ObjectId, limit: Duration) -> Duration {
         let left = limit.saturating_sub(self.waited(id));
         self.steady.saturating_add(left)
     }
+}
+
+/// Tasks that an update waits for. None of them waits for its restart delay.
+fn of_updates(state: &ClusterState) -> impl Iterator<Item = (&Service, Wait, &Task)> {
+    state.services_at(Key::Updating).flat_map(move |service| {
+        let ingress = ingress_of(state, service);
+        let tasks = state.tasks_of(&service.id);
+        tasks.filter_map(move |task| {
+            let wait = Wait::of(state, service, ingress.as_ref(), task)?;
+            Some((service, wait, task))
+        })
+    })
 }

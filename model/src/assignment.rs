@@ -172,6 +172,9 @@ impl From<&Service> for ServiceView {
             connections,
             // Managers judge by it, and no node.
             attach: _,
+            // How tasks are replaced managers decide alone.
+            update: _,
+            rollback: _,
         } = &service.spec;
         Self {
             id: service.id.clone(),

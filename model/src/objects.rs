@@ -15,6 +15,7 @@ mod port;
 mod service;
 mod task;
 mod task_spec;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -39,3 +40,4 @@ pub use task_spec::{
     ContainerSpec, NetworkAttachmentSpec, Privileges, RestartCondition, RestartPolicy, Runtime,
     TaskSpec,
 };
+pub use update::{FailureAction, Ratio, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};

@@ -18,8 +18,8 @@ use weft_model::api::{
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
-    Why,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -79,6 +79,7 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         )
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/update", post(service_update::<S>))
+        .route("/v1/services/{ref}/plan", post(service_plan::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
 }
@@ -460,6 +461,15 @@ async fn service_update<S: NodeService>(
     whole(async move { node.service_update(reference, query, body).await })
         .await
         .map(Json)
+}
+
+async fn service_plan<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Asked(query): Asked<VersionQuery>,
+    Body(body): Body<ServiceUpdate>,
+) -> Reply<UpdatePlan> {
+    node.service_plan(reference, query, body).await.map(Json)
 }
 
 async fn service_tasks<S: NodeService>(

@@ -10,8 +10,8 @@ use weft_model::api::{
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
-    Why,
+    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -170,6 +170,14 @@ pub(crate) trait NodeService: Send + Sync + 'static {
         query: VersionQuery,
         body: ServiceUpdate,
     ) -> impl Future<Output = Answer<Service>> + Send;
+
+    /// POST /v1/services/{ref}/plan
+    fn service_plan(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> impl Future<Output = Answer<UpdatePlan>> + Send;
 
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)

@@ -161,6 +161,13 @@ async fn every_route_reaches_its_method() {
         ),
         (
             "POST",
+            "/v1/services/web/plan?version=7",
+            &json!({"Rollback": true}),
+            503,
+            "plan web Some(7) true",
+        ),
+        (
+            "POST",
             "/v1/nodes/n1/update?version=3",
             &json!({"Availability": "drain", "LabelAdd": {"disk": "ssd"}}),
             503,

@@ -11,7 +11,7 @@ use weft_model::api::{
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
     SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    VersionQuery, Why,
+    UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
 use crate::observe::{conns, counters, doctor, events, ping, ports, why};
 use crate::parts::data_path::DataPath;
+use crate::parts::handles::Handles;
 
 impl Node {
     /// Of the membership, with its data path.
@@ -54,6 +55,15 @@ fn unlock_key_of(manager: &Manager) -> UnlockKeyReply {
     let key = manager.unlock_key();
     UnlockKeyReply {
         unlock_key: key.map_or_else(String::new, |key| key.to_text().to_string()),
+    }
+}
+
+/// Refuses ports of an update that no node could open.
+fn check_ports(handles: &Handles, update: &ServiceUpdate) -> Answer<()> {
+    ports::check(handles, &update.publish_add)?;
+    match &update.spec {
+        Some(spec) => ports::check(handles, &spec.endpoint.ports),
+        None => Ok(()),
     }
 }
 
@@ -327,9 +337,20 @@ impl NodeService for Node {
         body: ServiceUpdate,
     ) -> Answer<Service> {
         let (member, manager) = self.manager().await?;
-        ports::check(&member.handles, &body.publish_add)?;
+        check_ports(&member.handles, &body)?;
         let version = query.version;
         Ok(manager.update_service(&reference, version, &body).await?)
+    }
+
+    async fn service_plan(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<UpdatePlan> {
+        let (member, manager) = self.manager().await?;
+        check_ports(&member.handles, &body)?;
+        Ok(manager.plan_update(&reference, query.version, &body)?)
     }
 
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {

@@ -108,6 +108,7 @@ impl Lifecycle {
             message: message.to_owned(),
             err,
             container: ContainerStatus { exit_code },
+            ..TaskStatus::default()
         };
         // On disk before it is reported: a restart must not run the task again.
         self.clean_up(&status).await;
@@ -147,6 +148,7 @@ impl Lifecycle {
                 message: message.to_owned(),
                 err,
                 container: ContainerStatus { exit_code },
+                ..TaskStatus::default()
             },
         );
     }

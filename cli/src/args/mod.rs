@@ -13,7 +13,9 @@ mod ping;
 mod publish;
 mod service;
 mod swarm;
+mod task;
 mod tasks;
+mod update;
 
 pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
@@ -26,11 +28,10 @@ pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, 
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use publish::{PortList, parse_publish};
-pub(crate) use service::{
-    EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
-};
+pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::TaskListArgs;
+pub(crate) use update::{PolicyArgs, TaskChangeArgs};
 
 use std::path::PathBuf;
 

@@ -1,19 +1,21 @@
 //! `weft service`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_model::capability;
 use weft_model::objects::NetworkAttachmentSpec;
 
+use super::task::{
+    EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
+};
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PortList, TaskListArgs, parse_attachment,
-    parse_duration_ms, parse_key_value, parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PolicyArgs, PortList, TaskChangeArgs,
+    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
     /// Start a service
-    Create(ServiceCreateArgs),
+    Create(Box<ServiceCreateArgs>),
     /// List services
     Ls {
         /// Which: keys are id, name and mode.
@@ -27,8 +29,20 @@ pub(crate) enum ServiceCommand {
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
-    /// Change published ports, how connections find a replica, and the number of replicas
-    Update(ServiceUpdateArgs),
+    /// Change a service; its tasks are replaced one after the other where they have to be
+    Update(Box<ServiceUpdateArgs>),
+    /// Make a service what it was before its last change
+    Rollback {
+        /// Do not wait until the tasks run
+        #[arg(short, long)]
+        detach: bool,
+        /// Print no progress
+        #[arg(short, long)]
+        quiet: bool,
+        /// Id, name, or unique start of an id
+        #[arg(value_name = "SERVICE")]
+        service: String,
+    },
     /// Change the number of replicas
     Scale {
         /// Do not wait until the tasks run
@@ -79,6 +93,9 @@ pub(crate) struct ServiceCreateArgs {
     /// Let `network connect` on workers make replicas and take its names; managers may anyway
     #[arg(long)]
     pub(crate) attach: bool,
+    /// How tasks are replaced when it changes.
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// When finished tasks are replaced
     #[arg(long, default_value = "any")]
     pub(crate) restart_condition: RestartArg,
@@ -135,6 +152,18 @@ pub(crate) struct ServiceUpdateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub(crate) attach: Option<bool>,
+    /// What its tasks are.
+    #[command(flatten)]
+    pub(crate) change: TaskChangeArgs,
+    /// How they are replaced.
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Make the service what it was before its last change, as `service rollback`
+    #[arg(long)]
+    pub(crate) rollback: bool,
+    /// Only print what would change, and how many tasks would be replaced
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -155,26 +184,6 @@ pub(crate) enum ModeArg {
     Global,
 }
 
-/// `--endpoint-mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EndpointModeArg {
-    /// One virtual address.
-    Vip,
-    /// The addresses of the tasks.
-    Dnsrr,
-}
-
-/// `--restart-condition`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RestartArg {
-    /// Always.
-    Any,
-    /// When the task ended with an error.
-    OnFailure,
-    /// Never.
-    None,
-}
-
 /// `weft service ps`
 #[derive(Debug, Args)]
 pub(crate) struct ServicePsArgs {
@@ -184,37 +193,6 @@ pub(crate) struct ServicePsArgs {
     /// How.
     #[command(flatten)]
     pub(crate) list: TaskListArgs,
-}
-
-/// `KEY=VALUE`, or `KEY` for the value that this process has.
-fn parse_env(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
-        Some(_) => Ok(text.to_owned()),
-        None if text.is_empty() => Err("invalid environment variable: the name is empty".into()),
-        None => match std::env::var(text) {
-            Ok(value) => Ok(format!("{text}={value}")),
-            Err(_) => Err(format!(
-                "environment variable {text} is not set here; write {text}=VALUE"
-            )),
-        },
-    }
-}
-
-fn parse_capability(text: &str) -> Result<String, String> {
-    capability::canonical(text).map_err(|error| error.to_string())
-}
-
-/// As `docker run` spells it: alone, or with `=` or `:` and a truth value.
-fn parse_no_new_privileges(text: &str) -> Result<bool, String> {
-    let value = text.strip_prefix("no-new-privileges");
-    match value.map(|value| value.trim_start_matches(['=', ':'])) {
-        Some("" | "true") => Ok(true),
-        Some("false") => Ok(false),
-        _ => Err(format!(
-            "invalid security option {text:?}: there is no-new-privileges, no-new-privileges=true and no-new-privileges=false"
-        )),
-    }
 }
 
 fn parse_scale(text: &str) -> Result<(String, u32), String> {

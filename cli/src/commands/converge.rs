@@ -8,7 +8,7 @@ use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_client::Client;
 use weft_model::api::{ServiceDetail, TaskRow};
-use weft_model::objects::{ServiceMode, TaskState};
+use weft_model::objects::{Service, ServiceMode, TaskState, UpdateConfig, UpdateState};
 
 use crate::commands::failures::{Failures, all_over};
 use crate::commands::{paths, rows};
@@ -50,16 +50,29 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
     let mut screen = Screen::default();
     let mut failures = Failures::default();
     let mut stable_since = None;
+    let mut rollback = Rollback::default();
+    let mut verifying = Verifying::default();
     loop {
         let detail: ServiceDetail = client.get(&paths::service(id)).await?;
         let tasks: Vec<TaskRow> = client.get(&paths::tasks(id)).await?;
         let progress = Progress::of(&detail, &tasks);
+        let status = detail.service.update_status.as_ref();
+        let name = &detail.service.spec.name;
+        if let Some(line) = rollback.note(&detail.service)?.filter(|_| !quiet) {
+            out.line(&line)?;
+            screen.leave();
+        }
         if !quiet {
             screen.show(&progress, out)?;
+            if let Some(line) = verifying.note(&progress, detail.service.policy()) {
+                out.line(&line)?;
+                screen.leave();
+            }
         }
         if progress.converged() {
             let since = *stable_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= STABLE {
+            // Managers have watched the tasks of an update already.
+            if status.is_some_and(|status| status.state.is_over()) || since.elapsed() >= STABLE {
                 for error in detail.port_errors.iter().chain(&detail.waiting) {
                     complain(&format!("weft: warning: {error}"));
                 }
@@ -70,7 +83,10 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
             }
         } else {
             stable_since = None;
-            let name = &detail.service.spec.name;
+            if progress.updating {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
             if let Some(why) = failures.note(&tasks) {
                 bail!(
                     "service {name} does not start: {why}. The swarm keeps trying: see `weft service ps --no-trunc {name}`, or end it with `weft service rm {name}`."
@@ -103,6 +119,10 @@ pub(super) struct Progress {
     wanted: u32,
     /// Tasks that still run though they shall not.
     leaving: u32,
+    /// Tasks are replaced one after the other.
+    pub(super) updating: bool,
+    /// They are what they were before.
+    back: bool,
     /// State, or error, of the newest task of each slot.
     slots: BTreeMap<String, String>,
 }
@@ -118,8 +138,14 @@ impl Progress {
             running: 0,
             wanted,
             leaving: 0,
+            updating: false,
+            back: false,
             slots: BTreeMap::new(),
         };
+        if let Some(status) = &detail.service.update_status {
+            progress.updating = status.state.is_active();
+            progress.back = status.state.is_rollback();
+        }
         // Scaling down keeps what runs and spreads best, which need not be the first slots: a line
         // for each that stays, numbered as docker does.
         let stays = |row: &&TaskRow| row.task.desired <= TaskState::Running;
@@ -165,7 +191,9 @@ impl Progress {
         }
         for (slot, row) in newest {
             let status = &row.task.status;
-            progress.running += u32::from(status.state == TaskState::Running);
+            // An old task is one that is still to be replaced.
+            let old = progress.updating && row.task.spec != detail.service.spec.task;
+            progress.running += u32::from(status.state == TaskState::Running && !old);
             // A task that takes the place of one that failed shows why, until it runs.
             let last = errors
                 .get(&slot)
@@ -182,15 +210,80 @@ impl Progress {
 
     /// True when as many tasks run as shall run, and no other.
     pub(super) fn converged(&self) -> bool {
+        self.runs() && !self.updating
+    }
+
+    fn runs(&self) -> bool {
         self.running == self.wanted && self.leaving == 0
     }
 
     /// The first line of what docker prints.
     fn overall(&self) -> String {
+        let what = if self.back {
+            "rolling back update: "
+        } else {
+            ""
+        };
         format!(
-            "overall progress: {} out of {} tasks",
+            "overall progress: {what}{} out of {} tasks",
             self.running, self.wanted
         )
+    }
+}
+
+/// Whether users were told that all new tasks run and are watched.
+#[derive(Debug, Default)]
+pub(super) struct Verifying(bool);
+
+impl Verifying {
+    /// Docker's line, once each time that all of them run.
+    pub(super) fn note(&mut self, progress: &Progress, policy: &UpdateConfig) -> Option<String> {
+        let seconds = policy.watched().as_secs();
+        let watched = progress.updating && progress.runs() && seconds > 0;
+        let news = watched && !self.0;
+        self.0 = watched;
+        news.then(|| {
+            format!("verify: Waiting {seconds} seconds to verify that tasks are stable...")
+        })
+    }
+}
+
+/// Whether the service goes back, as far as its users were told.
+#[derive(Debug, Default)]
+pub(super) struct Rollback {
+    /// Why it does.
+    reason: Option<String>,
+}
+
+impl Rollback {
+    /// The line that a rollback begins with.
+    ///
+    /// # Errors
+    /// The update, or the rollback, is paused; or it went back though nobody asked for that.
+    pub(super) fn note(&mut self, service: &Service) -> anyhow::Result<Option<String>> {
+        let Some(status) = &service.update_status else {
+            return Ok(None);
+        };
+        match status.state {
+            UpdateState::Paused => bail!("service update paused: {}", status.message),
+            UpdateState::RollbackPaused => bail!("service rollback paused: {}", status.message),
+            UpdateState::RollbackStarted if self.reason.is_none() => {
+                self.reason = Some(status.message.clone());
+                Ok(Some(format!("rollback: {}", status.message)))
+            }
+            // One that somebody asked for has a way to where it was.
+            UpdateState::RollbackCompleted if service.previous_spec.is_none() => {
+                let name = &service.spec.name;
+                let reason = self.reason.as_deref().unwrap_or("its update failed");
+                bail!(
+                    "service {name} is what it was before: {reason}; see `weft service ps {name}`"
+                )
+            }
+            UpdateState::Updating
+            | UpdateState::Completed
+            | UpdateState::RollbackStarted
+            | UpdateState::RollbackCompleted => Ok(None),
+        }
     }
 }
 
@@ -203,6 +296,11 @@ pub(super) struct Screen {
 }
 
 impl Screen {
+    /// Something else was printed: what is new comes below it.
+    fn leave(&mut self) {
+        self.drawn = 0;
+    }
+
     /// Shows what is new.
     pub(super) fn show(&mut self, progress: &Progress, out: &mut Printer) -> std::io::Result<()> {
         let overall = progress.overall();

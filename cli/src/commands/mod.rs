@@ -21,6 +21,7 @@ mod ping;
 mod root;
 mod rows;
 mod service;
+mod service_update;
 mod swarm;
 mod tasks;
 mod version;

@@ -7,17 +7,16 @@ use std::time::Duration;
 use anyhow::bail;
 use hyper::StatusCode;
 use weft_client::{Client, Refused};
-use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
+use weft_model::api::{Scale, ServiceDetail};
 use weft_model::objects::{
-    ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
-    RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
+    ConnectionPolicy, ContainerSpec, EndpointSpec, Privileges, RestartPolicy, Runtime, Service,
+    ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use crate::args::{
-    ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
-    ServiceCreateArgs, ServiceUpdateArgs,
+use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs};
+use crate::commands::{
+    converge, finish, local_range, names, paths, rows, service_update, show, tasks, unique,
 };
-use crate::commands::{converge, finish, local_range, names, paths, rows, show, tasks, unique};
 use crate::output::{Printer, complain};
 
 /// Names that are tried for a service that is given none, while others have them.
@@ -29,7 +28,7 @@ pub(super) async fn run(
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     match command {
-        ServiceCommand::Create(args) => create(client, args, out).await?,
+        ServiceCommand::Create(args) => create(client, *args, out).await?,
         ServiceCommand::Ls { filter, format } => {
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
             let errors: Vec<String> = services
@@ -60,7 +59,12 @@ pub(super) async fn run(
             }
             return show(&args, found, out);
         }
-        ServiceCommand::Update(args) => update(client, args, out).await?,
+        ServiceCommand::Update(args) => service_update::update(client, *args, out).await?,
+        ServiceCommand::Rollback {
+            detach,
+            quiet,
+            service,
+        } => service_update::roll_back(client, &service, detach, quiet, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
         }
@@ -119,45 +123,6 @@ fn is_name_taken(error: &anyhow::Error) -> bool {
     })
 }
 
-async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> anyhow::Result<()> {
-    let ports = |lists: Vec<PortList>| lists.into_iter().flat_map(|list| list.0).collect();
-    let update = ServiceUpdate {
-        publish_add: ports(args.publish_add),
-        publish_rm: ports(args.publish_rm),
-        affinity: args.connections.affinity.map(Into::into),
-        local_first: args.connections.local_first,
-        limit_connections: args.connections.limit_connections,
-        limit_client_connections: args.connections.limit_client_connections,
-        attach: args.attach,
-    };
-    if update == ServiceUpdate::default() && args.replicas.is_none() {
-        bail!(
-            "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
-             --limit-connections, --limit-client-connections or --attach"
-        );
-    }
-    let mut changed = None;
-    if update != ServiceUpdate::default() {
-        let path = format!("{}/update", paths::service(&args.service));
-        changed = Some(client.post::<_, Service>(&path, &update).await?);
-    }
-    if let Some(replicas) = args.replicas {
-        let path = format!("{}/scale", paths::service(&args.service));
-        changed = Some(
-            client
-                .post::<_, Service>(&path, &Scale { replicas })
-                .await?,
-        );
-    }
-    out.line(&args.service)?;
-    out.flush()?;
-    local_range::warn(&update.publish_add);
-    if let Some(service) = changed.filter(|_| !args.detach) {
-        converge::wait(client, &service.id.0, args.quiet, out).await?;
-    }
-    Ok(())
-}
-
 /// Checks what clap cannot, and builds what the node understands; without a name where none is given.
 pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let mode = match (args.mode, args.replicas) {
@@ -195,14 +160,10 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         stop_grace: Duration::from_millis(args.stop_grace_period),
     };
     let restart = RestartPolicy {
-        condition: match args.restart_condition {
-            RestartArg::Any => RestartCondition::Any,
-            RestartArg::OnFailure => RestartCondition::OnFailure,
-            RestartArg::None => RestartCondition::None,
-        },
+        condition: args.restart_condition.into(),
         delay: Duration::from_millis(args.restart_delay),
     };
-    Ok(ServiceSpec {
+    let mut spec = ServiceSpec {
         name: args.name.unwrap_or_default(),
         labels: unique("label", args.labels)?,
         task: Arc::new(TaskSpec {
@@ -210,18 +171,19 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             container,
             restart,
             networks: args.networks,
+            force_update: 0,
         }),
         mode,
         endpoint: EndpointSpec {
-            mode: match args.endpoint_mode {
-                EndpointModeArg::Vip => EndpointMode::Vip,
-                EndpointModeArg::Dnsrr => EndpointMode::Dnsrr,
-            },
+            mode: args.endpoint_mode.into(),
             ports: args.publish.into_iter().flat_map(|list| list.0).collect(),
         },
         connections: connections(&args.connections),
         attach: args.attach,
-    })
+        ..ServiceSpec::default()
+    };
+    args.policy.apply(&mut spec);
+    Ok(spec)
 }
 
 fn connections(args: &ConnectionArgs) -> ConnectionPolicy {

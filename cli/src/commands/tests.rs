@@ -81,9 +81,11 @@ fn detail(replicas: u32) -> ServiceDetail {
             meta: Meta::default(),
             endpoint: ServiceEndpoint {
                 ports: spec(replicas).endpoint.ports,
-                vips: Vec::new(),
+                ..ServiceEndpoint::default()
             },
             spec: spec(replicas),
+            previous_spec: None,
+            update_status: None,
         },
         status: ServiceStatus {
             running: 1,
@@ -123,7 +125,7 @@ fn task(
                 since: created,
                 message: String::new(),
                 err: err.to_owned(),
-                container: ContainerStatus::default(),
+                ..TaskStatus::default()
             },
         },
         node_name: "node1".to_owned(),
@@ -286,6 +288,83 @@ overall progress: 2 out of 2 tasks
 2/2: running
 "
     );
+}
+
+fn update_status(state: UpdateState, message: &str) -> UpdateStatus {
+    UpdateStatus {
+        state,
+        started_at: 1,
+        completed_at: None,
+        message: message.to_owned(),
+        spec_version: Version::default(),
+        slots: 2,
+        failed: None,
+    }
+}
+
+#[test]
+fn an_update_is_over_when_the_managers_say_so() {
+    let mut detail = detail(2);
+    let status = update_status(UpdateState::RollbackStarted, "manually requested rollback");
+    detail.service.update_status = Some(status);
+    let mut old = task("two", 2, 5, TaskState::Running, TaskState::Running, "");
+    Arc::make_mut(&mut old.task.spec).force_update = 1;
+    let new = |name, slot| task(name, slot, 5, TaskState::Running, TaskState::Running, "");
+    let (reader, writer) = shared();
+    let mut out = Printer::to(writer);
+    let mut screen = converge::Screen::default();
+    let progress = converge::Progress::of(&detail, &[new("one", 1), old]);
+    assert!(!progress.converged());
+    screen.show(&progress, &mut out).unwrap();
+    let rows = [new("one", 1), new("two", 2)];
+    let progress = converge::Progress::of(&detail, &rows);
+    assert!(!progress.converged(), "they are watched");
+    let mut verifying = converge::Verifying::default();
+    let says = "verify: Waiting 5 seconds to verify that tasks are stable...";
+    let policy = UpdateConfig::default();
+    let line = verifying.note(&progress, &policy);
+    assert_eq!(line.as_deref(), Some(says));
+    assert_eq!(verifying.note(&progress, &policy), None, "once");
+    screen.show(&progress, &mut out).unwrap();
+    assert_eq!(
+        reader.text(),
+        "\
+overall progress: rolling back update: 1 out of 2 tasks
+1/2: running
+2/2: running
+overall progress: rolling back update: 2 out of 2 tasks
+"
+    );
+    let status = update_status(UpdateState::RollbackCompleted, "rollback completed");
+    detail.service.update_status = Some(status);
+    assert!(converge::Progress::of(&detail, &rows).converged());
+}
+
+#[test]
+fn an_update_that_is_paused_or_went_back_by_itself_is_an_error() {
+    let service = |state, message: &str| Service {
+        update_status: Some(update_status(state, message)),
+        ..detail(2).service
+    };
+    let started = |message| service(UpdateState::RollbackStarted, message);
+    let back = service(UpdateState::RollbackCompleted, "rollback completed");
+    let by_hand = started("manually requested rollback");
+    let mut told = converge::Rollback::default();
+    let line = told.note(&by_hand).unwrap();
+    assert_eq!(line.unwrap(), "rollback: manually requested rollback");
+    assert_eq!(told.note(&by_hand).unwrap(), None, "once");
+    let asked_for = Service {
+        previous_spec: Some(Arc::new(spec(2))),
+        ..back.clone()
+    };
+    assert_eq!(told.note(&asked_for).unwrap(), None);
+    let mut told = converge::Rollback::default();
+    told.note(&started("update rolled back due to X")).unwrap();
+    let error = told.note(&back).unwrap_err().to_string();
+    assert!(error.contains("update rolled back due to X"), "{error}");
+    let paused = service(UpdateState::Paused, "update paused due to X");
+    let error = told.note(&paused).unwrap_err().to_string();
+    assert_eq!(error, "service update paused: update paused due to X");
 }
 
 /// Those that run and spread best stay, whatever their numbers.

@@ -372,6 +372,10 @@ fn task(state: &str) -> Value {
 
 #[test]
 fn create_waits_until_the_service_has_converged() {
+    let policy = json!({
+        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
+    });
     let mut script = vec![
         exchange(
             "POST /v1/services",
@@ -387,6 +391,7 @@ fn create_waits_until_the_service_has_converged() {
                     },
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
                     "Networks": [{"Target": "front", "Aliases": ["www"]}],
+                    "ForceUpdate": 0,
                 },
                 "Mode": {"Replicated": {"Replicas": 1}},
                 "EndpointSpec": {
@@ -398,6 +403,8 @@ fn create_waits_until_the_service_has_converged() {
                 "Connections": {"Affinity": "client", "LocalFirst": true, "Limit": 100,
                                 "LimitPerClient": 0},
                 "Attach": true,
+                "UpdateConfig": policy,
+                "RollbackConfig": policy,
             }),
             200,
             service(1, 0),
@@ -513,8 +520,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let error = result.unwrap_err().to_string();
     assert_eq!(
         error,
-        "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
-         --limit-connections, --limit-client-connections or --attach"
+        "nothing to change: give --replicas, --args, --env-add, --publish-add, --update-order, --force \
+         or another flag of \"weft service update --help\""
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
@@ -557,6 +564,106 @@ fn an_update_changes_the_number_of_replicas_after_the_rest() {
     let error = result.unwrap_err().to_string();
     assert_eq!(error, "scale can only be used with replicated mode");
     assert_eq!(text, "");
+    assert_eq!(node.surprises(), NO_SURPRISES);
+}
+
+/// A whole specification goes back with the version that was read, after a look at what it does.
+#[test]
+fn an_update_says_what_it_does_and_is_made_anew_where_the_service_was_another_one() {
+    let policy = json!({
+        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
+    });
+    let spec = json!({
+        "Name": "web",
+        "Labels": {"tier": "front"},
+        "TaskTemplate": {
+            "Runtime": "host",
+            "ContainerSpec": {
+                "Image": "host", "Args": ["server", "-v", "2"], "Env": ["A=1"], "User": "",
+                "Privileges": {"NoNewPrivileges": false}, "CapabilityAdd": [],
+                "CapabilityDrop": [], "StopGracePeriod": 10_000_000_000_u64,
+            },
+            "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
+            "Networks": [{"Target": "net1", "Aliases": []}],
+            "ForceUpdate": 0,
+        },
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "EndpointSpec": {"Mode": "vip", "Ports": []},
+        "Connections": {"Affinity": "none", "LocalFirst": false, "Limit": 0, "LimitPerClient": 0},
+        "Attach": false,
+        "UpdateConfig": policy,
+        "RollbackConfig": policy,
+    });
+    let body = json!({
+        "Spec": spec, "PublishAdd": [], "PublishRm": [], "Affinity": null, "LocalFirst": null,
+        "LimitConnections": null, "LimitClientConnections": null, "Attach": null,
+    });
+    let plan = json!({
+        "Before": service(1, 1)["Spec"], "After": spec, "Tasks": 1, "Replaced": 1,
+        "Warnings": ["it has one task"],
+    });
+    let read = || get("GET /v1/services/web", service(1, 1));
+    let planned = || {
+        let path = "POST /v1/services/web/plan?version=12";
+        exchange(path, body.clone(), 200, plan.clone())
+    };
+    let update = |status, answer| {
+        let path = "POST /v1/services/web/update?version=12";
+        exchange(path, body.clone(), status, answer)
+    };
+    let late = update(
+        409,
+        json!({"message": "update out of sequence: read it again"}),
+    );
+    let rollback = json!({
+        "Rollback": true, "PublishAdd": [], "PublishRm": [], "Affinity": null, "LocalFirst": null,
+        "LimitConnections": null, "LimitClientConnections": null, "Attach": null,
+    });
+    let node = FakeNode::start(vec![
+        read(),
+        planned(),
+        read(),
+        planned(),
+        late,
+        read(),
+        planned(),
+        update(200, service(1, 1)),
+        exchange("POST /v1/services/web/update", rollback, 200, service(1, 1)),
+    ]);
+    let run = |words: &[&str]| {
+        let socket = node.dir.path().join("s");
+        let (result, text) = run_words(&socket, words.iter().copied());
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        text
+    };
+    let text = run(&[
+        "service",
+        "update",
+        "--dry-run",
+        "--args",
+        "server -v 2",
+        "web",
+    ]);
+    assert!(
+        text.starts_with(
+            "1 of 1 tasks of service web are replaced, 1 at a time, stop-first\n  \
+             TaskTemplate.ContainerSpec.Args: [\"server\"] -> [\"server\",\"-v\",\"2\"]\n"
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with("warning: it has one task\n"), "{text}");
+    let text = run(&[
+        "service",
+        "update",
+        "-d",
+        "-q",
+        "--args",
+        "server -v 2",
+        "web",
+    ]);
+    assert_eq!(text, "web\n");
+    assert_eq!(run(&["service", "rollback", "-d", "web"]), "web\n");
     assert_eq!(node.surprises(), NO_SURPRISES);
 }
 

@@ -11,6 +11,7 @@ mod restore;
 mod service;
 mod swarm;
 mod task;
+mod update;
 
 pub use authority::rotate_root;
 pub use autolock::rotate_unlock_key;
@@ -22,10 +23,9 @@ pub use node::{
 };
 pub use node_spec::{change_node, check_version};
 pub use restore::restore;
-pub use service::{
-    MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service, update_service,
-};
+pub use service::{MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service};
 pub use swarm::{
     DEFAULT_DATA_PATH_PORT, InitCluster, init_cluster, role_of_secret, rotate_token, update_swarm,
 };
 pub use task::update_task_status;
+pub use update::{plan_update, update_service};

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_model::api::ServiceUpdate;
 use weft_model::capability;
-use weft_model::id::{NetworkId, ServiceId};
+use weft_model::id::ServiceId;
 use weft_model::names;
 use weft_model::objects::{
-    ContainerSpec, EndingService, EndpointMode, Meta, PortSpec, PublishMode, Runtime, Service,
-    ServiceEndpoint, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
+    ContainerSpec, EndingService, EndpointMode, FailureAction, Meta, Runtime, Service,
+    ServiceEndpoint, ServiceMode, ServiceSpec, TaskSpec, TaskState,
 };
 
+use super::super::conditions::is_updating;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::index::{Key, folded};
@@ -52,6 +52,32 @@ fn check_delays(task: &TaskSpec) -> Result<(), CommandError> {
                 MAX_DELAY.as_millis()
             )));
         }
+    }
+    Ok(())
+}
+
+/// How tasks are replaced, there and back.
+fn check_policies(spec: &ServiceSpec) -> Result<(), CommandError> {
+    for (name, policy) in [("update", &spec.update), ("rollback", &spec.rollback)] {
+        let times = [
+            ("delay", policy.delay),
+            ("monitor", policy.monitor),
+            ("timeout", policy.timeout),
+        ];
+        for (what, time) in times.into_iter().filter(|(_, time)| *time > MAX_DELAY) {
+            return Err(CommandError::bad(format!(
+                "{name} {what} of {} ms is too long: it may be {} ms (24 hours) at most; give a \
+                 shorter --{name}-{what}",
+                time.as_millis(),
+                MAX_DELAY.as_millis()
+            )));
+        }
+    }
+    if spec.rollback.failure_action == FailureAction::Rollback {
+        return Err(CommandError::bad(
+            "rollback failure action rollback: what goes back already cannot go back again; give \
+             --rollback-failure-action pause or continue",
+        ));
     }
     Ok(())
 }
@@ -130,7 +156,10 @@ fn check_privileges(container: &mut ContainerSpec) -> Result<(), CommandError> {
 }
 
 /// Replaces network names by ids.
-fn resolve_networks(state: &ClusterState, task: &mut TaskSpec) -> Result<(), CommandError> {
+pub(super) fn resolve_networks(
+    state: &ClusterState,
+    task: &mut TaskSpec,
+) -> Result<(), CommandError> {
     let mut seen = std::collections::BTreeSet::new();
     for attachment in &mut task.networks {
         let network = state.find_network(&attachment.target).map_err(|mut e| {
@@ -164,6 +193,21 @@ fn resolve_networks(state: &ClusterState, task: &mut TaskSpec) -> Result<(), Com
     Ok(())
 }
 
+/// Whether a service can be what is asked for, by itself. What has several spellings gets one.
+pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), CommandError> {
+    names::check_service(&spec.name)?;
+    names::check_labels(&spec.labels)?;
+    let task = Arc::make_mut(&mut spec.task);
+    check_runtime(task)?;
+    check_process(&task.container)?;
+    check_replicas(spec.mode)?;
+    check_delays(task)?;
+    check_privileges(&mut task.container)?;
+    check_policies(spec)?;
+    sizes::check_service(spec, state.nodes.len())?;
+    ports::validate(spec)
+}
+
 /// `weft service create`
 ///
 /// # Errors
@@ -175,16 +219,7 @@ pub fn create_service(
     entropy: &mut Entropy,
     mut spec: ServiceSpec,
 ) -> Result<Planned<Service>, CommandError> {
-    names::check_service(&spec.name)?;
-    names::check_labels(&spec.labels)?;
-    let task = Arc::make_mut(&mut spec.task);
-    check_runtime(task)?;
-    check_process(&task.container)?;
-    check_replicas(spec.mode)?;
-    check_delays(task)?;
-    check_privileges(&mut task.container)?;
-    sizes::check_service(&spec, state.nodes.len())?;
-    ports::validate(&spec)?;
+    check_spec(state, &mut spec)?;
     let mut services = state.services_at(Key::Name(folded(&spec.name)));
     if let Some(other) = services.next() {
         return Err(CommandError::conflict(format!(
@@ -210,10 +245,12 @@ pub fn create_service(
         id: id.clone(),
         meta: Meta::default(),
         spec,
+        previous_spec: None,
         endpoint: ServiceEndpoint {
             ports,
-            vips: Vec::new(),
+            ..ServiceEndpoint::default()
         },
+        update_status: None,
     };
     if service.spec.endpoint.mode == EndpointMode::Vip {
         let mut ipam = Ipam::new(state);
@@ -224,151 +261,6 @@ pub fn create_service(
     draft.put(service);
     let service = draft.state.services.get(&id).cloned();
     let service = service.ok_or_else(|| CommandError::unavailable("the new service vanished"))?;
-    Ok(draft.plan(service))
-}
-
-/// True when `wanted` names this port: the same target and protocol, and the same published port
-/// and address where it gives them.
-fn names_port(wanted: &PortSpec, port: &PortSpec) -> bool {
-    wanted.target == port.target
-        && wanted.protocol == port.protocol
-        && (wanted.published == 0 || wanted.published == port.published)
-        && (wanted.host_ip.is_none() || wanted.host_ip == port.host_ip)
-}
-
-fn remove_ports(service: &mut Service, unwanted: &[PortSpec]) -> Result<(), CommandError> {
-    for wanted in unwanted {
-        let given = &service.endpoint.ports;
-        if !given.iter().any(|p| names_port(wanted, p)) {
-            let mut have: Vec<String> = given.iter().map(ToString::to_string).collect();
-            have.sort();
-            return Err(CommandError::bad(format!(
-                "service {} publishes no port {wanted}; it publishes {}",
-                service.spec.name,
-                if have.is_empty() {
-                    "none".to_owned()
-                } else {
-                    have.join(", ")
-                }
-            )));
-        }
-    }
-    let keep: Vec<bool> = service
-        .endpoint
-        .ports
-        .iter()
-        .map(|p| !unwanted.iter().any(|wanted| names_port(wanted, p)))
-        .collect();
-    let mut kept = keep.iter();
-    service
-        .spec
-        .endpoint
-        .ports
-        .retain(|_| kept.next().copied().unwrap_or(true));
-    let mut kept = keep.iter();
-    service
-        .endpoint
-        .ports
-        .retain(|_| kept.next().copied().unwrap_or(true));
-    Ok(())
-}
-
-/// Tasks that cannot serve the new ports as they are: one without an address for published ports,
-/// and every one when ports of its node change hands.
-fn has_to_be_replaced(task: &Task, ingress: Option<&NetworkId>, host_ports_changed: bool) -> bool {
-    let attached = ingress.is_none_or(|id| task.attachments.iter().any(|a| a.network == *id));
-    // Addresses are still to come for a task that is new.
-    let late = task.status.state < TaskState::Pending;
-    host_ports_changed || (!attached && !late)
-}
-
-fn host_ports(service: &Service) -> Vec<PortSpec> {
-    let mut ports: Vec<PortSpec> = service
-        .endpoint
-        .ports
-        .iter()
-        .filter(|p| p.mode == PublishMode::Host)
-        .cloned()
-        .collect();
-    ports.sort_by_key(|p| (p.published, p.protocol, p.host_ip, p.target));
-    ports
-}
-
-/// `weft service update`: publishes ports and takes them back, and changes how connections find a
-/// replica. Tasks go on, and so does every connection on other ports; only a service that gets its
-/// first published port, or another port with `mode=host`, has its tasks replaced.
-///
-/// # Errors
-/// It does not exist, publishes no such port, or a port is in use (the text says by whom).
-pub fn update_service(
-    state: &ClusterState,
-    now: u64,
-    entropy: &mut Entropy,
-    reference: &str,
-    update: &ServiceUpdate,
-) -> Result<Planned<Service>, CommandError> {
-    let before = state.find_service(reference)?;
-    let mut service = before.clone();
-    remove_ports(&mut service, &update.publish_rm)?;
-    for port in &update.publish_add {
-        // As docker: what is published already stays as it is.
-        if port.published == 0 || !service.endpoint.ports.contains(port) {
-            service.spec.endpoint.ports.push(port.clone());
-        }
-    }
-    service.spec.connections = update.connections(before.spec.connections);
-    service.spec.attach = update.attach.unwrap_or(before.spec.attach);
-    ports::validate(&service.spec)?;
-    if service.spec == before.spec {
-        return Ok(Draft::new(state, now, entropy).plan(service));
-    }
-    let needs_ingress = allocator::uses_ingress(&service.spec);
-    if needs_ingress && state.ingress().is_none() {
-        return Err(CommandError::bad(
-            "service needs ingress network, but no ingress network is present",
-        ));
-    }
-    let had = &service.endpoint.ports;
-    let (given, last_port) = ports::allocate(state, &service.id, &service.spec, had)?;
-    service.endpoint.ports = given;
-    let mut draft = Draft::new(state, now, entropy);
-    if last_port != state.counters.last_port {
-        let mut counters = state.counters.clone();
-        counters.last_port = last_port;
-        draft.put(counters);
-    }
-    let ingress = state
-        .ingress()
-        .filter(|_| needs_ingress)
-        .map(|n| n.id.clone());
-    if let Some(ingress) = &ingress
-        && service.spec.endpoint.mode == EndpointMode::Vip
-        && !service
-            .endpoint
-            .vips
-            .iter()
-            .any(|vip| vip.network == *ingress)
-    {
-        let mut ipam = Ipam::new(state);
-        let vips = allocator::vips_on(state, &mut ipam, std::slice::from_ref(ingress))
-            .map_err(|e| CommandError::conflict(format!("no virtual IP: {e}")))?;
-        service.endpoint.vips.extend(vips);
-        ipam.store(&mut draft);
-    }
-    let moved = host_ports(&service) != host_ports(before);
-    for task in state.tasks_of(&service.id) {
-        if task.desired > TaskState::Running {
-            continue;
-        }
-        if has_to_be_replaced(task, ingress.as_ref(), moved) {
-            let mut task = task.clone();
-            task.desired = TaskState::Shutdown;
-            draft.put(task);
-        }
-    }
-    let id = service.id.clone();
-    draft.put(service.clone());
-    let service = draft.state.services.get(&id).cloned().unwrap_or(service);
     Ok(draft.plan(service))
 }
 
@@ -383,7 +275,8 @@ pub fn scale_service(
     reference: &str,
     replicas: u32,
 ) -> Result<Planned<Service>, CommandError> {
-    let mut service = state.find_service(reference)?.clone();
+    let before = state.find_service(reference)?;
+    let mut service = before.clone();
     if service.spec.mode == ServiceMode::Global {
         return Err(CommandError::bad(
             "scale can only be used with replicated or replicated-job mode",
@@ -395,6 +288,15 @@ pub fn scale_service(
     if service.spec.mode != mode {
         service.spec.mode = mode;
         sizes::check_service(&service.spec, state.nodes.len())?;
+        if is_updating(before) {
+            // The way back leads to what was before the update, and to as many tasks as now.
+            if let Some(previous) = &mut service.previous_spec {
+                Arc::make_mut(previous).mode = mode;
+            }
+        } else {
+            service.previous_spec = Some(Arc::new(before.spec.clone()));
+            service.update_status = None;
+        }
         draft.put(service.clone());
     }
     let id = service.id.clone();

@@ -42,6 +42,11 @@ pub fn update_task_status(
         err: cleaned(&status.err, MAX_STATUS),
         // A clock that runs ahead does not put things into the future.
         since: status.since.min(now),
+        // By the managers' clock, whatever the node says.
+        running_since: match status.state {
+            TaskState::Running => Some(task.status.running_since.unwrap_or(now)),
+            _ => task.status.running_since,
+        },
         ..status.clone()
     };
     let newer = status.state > task.status.state

@@ -19,6 +19,7 @@ mod roles;
 mod roots;
 mod sizes;
 mod unique;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -296,7 +297,8 @@ impl World {
 
     /// Every node does what it is told.
     pub(super) fn run_tasks(&mut self) {
-        for _ in 0..8 {
+        // An update takes two rounds for each slot.
+        for _ in 0..128 {
             let steps: Vec<(TaskId, TaskState)> = self
                 .state
                 .tasks

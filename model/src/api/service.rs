@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, Task};
+use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, ServiceSpec, Task};
 
 /// A service and how many of its tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub struct Scale {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ServiceUpdate {
+    /// What the service is to be as a whole; absent, what it is. The fields after it change that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<ServiceSpec>,
+    /// It is to be what it was before; nothing else may be given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollback: bool,
     /// Ports to publish; one that is published already stays as it is.
     #[serde(default)]
     pub publish_add: Vec<PortSpec>,
@@ -82,6 +88,22 @@ impl ServiceUpdate {
                 .unwrap_or(before.limit_per_client),
         }
     }
+}
+
+/// What an update would do, without doing it: `weft service update --dry-run`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UpdatePlan {
+    /// As it is.
+    pub before: ServiceSpec,
+    /// As it would be.
+    pub after: ServiceSpec,
+    /// Tasks that it has now.
+    pub tasks: u32,
+    /// Those of them that would be replaced.
+    pub replaced: u32,
+    /// What users should know before, for people.
+    pub warnings: Vec<String>,
 }
 
 /// A row of `weft service ps` and `weft node ps`.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::meta::Meta;
+use super::meta::{Meta, Version};
 use super::port::PortSpec;
 use super::task_spec::TaskSpec;
+use super::update::{UpdateConfig, UpdateStatus};
 use crate::id::{NetworkId, ServiceId};
 
 /// How many tasks a service has.
@@ -139,6 +140,12 @@ pub struct ServiceSpec {
     /// a manager it may in any case.
     #[serde(default)]
     pub attach: bool,
+    /// How its tasks are replaced when it changes.
+    #[serde(default, rename = "UpdateConfig")]
+    pub update: UpdateConfig,
+    /// The same on the way back.
+    #[serde(default, rename = "RollbackConfig")]
+    pub rollback: UpdateConfig,
 }
 
 /// A virtual address of a service on one network.
@@ -161,6 +168,14 @@ pub struct ServiceEndpoint {
     /// One of each address family per network, IPv4 first; empty with `dnsrr`.
     #[serde(rename = "VirtualIPs")]
     pub vips: Vec<Vip>,
+    /// Version of the service since which its ports with `mode=host` are these: tasks of an earlier
+    /// one have others.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub host_ports_since: Version,
+}
+
+fn is_never(version: &Version) -> bool {
+    *version == Version::default()
 }
 
 /// A service with everything that was allocated for it.
@@ -175,8 +190,25 @@ pub struct Service {
     pub meta: Meta,
     /// As asked for, network targets resolved to ids.
     pub spec: ServiceSpec,
+    /// What it was asked to be before; `service rollback` goes back to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_spec: Option<Arc<ServiceSpec>>,
     /// Ports and virtual addresses that it has.
     pub endpoint: ServiceEndpoint,
+    /// The last update that replaced tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_status: Option<UpdateStatus>,
+}
+
+impl Service {
+    /// How its tasks are replaced at present: there, or back.
+    #[must_use]
+    pub fn policy(&self) -> &UpdateConfig {
+        match &self.update_status {
+            Some(status) if status.state.is_rollback() => &self.spec.rollback,
+            _ => &self.spec.update,
+        }
+    }
 }
 
 /// What is left of a service that was removed while tasks of it have not ended: connections that are

@@ -79,6 +79,13 @@ pub struct TaskStatus {
     /// Its program.
     #[serde(default, rename = "ContainerStatus")]
     pub container: ContainerStatus,
+    /// When the managers first heard that it runs, by their clock and as `since`; kept after its end.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::time::maybe_rfc3339"
+    )]
+    pub running_since: Option<u64>,
 }
 
 /// One attempt to run one replica of a service.

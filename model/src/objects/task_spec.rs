@@ -134,4 +134,7 @@ pub struct TaskSpec {
     /// Networks to join, besides `ingress` for published ports.
     #[serde(default)]
     pub networks: Vec<NetworkAttachmentSpec>,
+    /// Another number makes other tasks of what is the same otherwise: `--force`.
+    #[serde(default)]
+    pub force_update: u64,
 }

@@ -65,8 +65,11 @@ fn service() -> Service {
                 network: NetworkId::from("net1"),
                 addr: "10.0.1.2/24".parse().unwrap(),
             }],
+            ..ServiceEndpoint::default()
         },
         spec: spec(),
+        previous_spec: None,
+        update_status: None,
     }
 }
 
@@ -95,6 +98,7 @@ fn task() -> Task {
             message: "ended".to_owned(),
             err: "task: non-zero exit (3)".to_owned(),
             container: ContainerStatus { exit_code: Some(3) },
+            running_since: None,
         },
     }
 }
@@ -175,6 +179,10 @@ fn a_service_is_dockers() {
         "HostIP": null, "PublishedPort": 8000, "TargetPort": 80, "Protocol": "tcp",
         "PublishMode": "ingress", "ClientAddress": "keep",
     });
+    let policy = json!({
+        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
+    });
     assert_eq!(
         written(&detail),
         json!({
@@ -199,6 +207,7 @@ fn a_service_is_dockers() {
                     },
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
                     "Networks": [{"Target": "net1", "Aliases": ["www"]}],
+                    "ForceUpdate": 0,
                 },
                 "Mode": {"Replicated": {"Replicas": 2}},
                 "EndpointSpec": {"Mode": "vip", "Ports": [port]},
@@ -206,6 +215,8 @@ fn a_service_is_dockers() {
                     "Affinity": "none", "LocalFirst": false, "Limit": 0, "LimitPerClient": 0,
                 },
                 "Attach": false,
+                "UpdateConfig": policy,
+                "RollbackConfig": policy,
             },
             "Endpoint": {
                 "Ports": [port],
@@ -440,7 +451,8 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
         refusal::<ServiceSpec>(spec)
     };
     for (path, setting) in [
-        ("", "UpdateConfig"),
+        ("", "Isolation"),
+        ("UpdateConfig", "MaxSurge"),
         ("TaskTemplate", "Placement"),
         ("TaskTemplate", "Resources"),
         ("TaskTemplate/ContainerSpec", "Mounts"),

@@ -334,7 +334,7 @@ fn ports_come_and_go_while_connections_on_other_ports_go_on() {
     update(&["--publish-rm", "99"])
         .refused(&["service web publishes no port 99/tcp; it publishes 8000->80/tcp"]);
     update(&["--publish-add", "8000:81"]).refused(&["duplicate published ports"]);
-    update(&[]).refused(&["give --replicas, --publish-add, --publish-rm"]);
+    update(&[]).refused(&["nothing to change: give --replicas, --args"]);
 
     // The first published port of a service.
     let words = [

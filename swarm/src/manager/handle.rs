@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    check_version, create_network, create_service, detach_endpoint, remove_network, remove_node,
-    remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
+    check_version, create_network, create_service, detach_endpoint, plan_update, remove_network,
+    remove_node, remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
     scale_service, still_a_manager, update_service, usage, waiting,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
-    ServiceUpdate, TaskRow, TlsStatus,
+    ServiceUpdate, TaskRow, TlsStatus, UpdatePlan,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
@@ -408,6 +408,28 @@ impl Manager {
         self.core.run(plan).await
     }
 
+    /// `weft service update --dry-run`: what [`Self::update_service`] would do.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn plan_update(
+        &self,
+        reference: &str,
+        version: Option<u64>,
+        update: &ServiceUpdate,
+    ) -> Result<UpdatePlan, CommandError> {
+        let state = self.state();
+        check_version(&state.find_service(reference)?.meta, version)?;
+        // Nothing of it is kept, neither moments nor ids.
+        plan_update(
+            &state,
+            0,
+            &mut Entropy::from_seed([0; 32]),
+            reference,
+            update,
+        )
+    }
+
     /// `weft service rm`
     ///
     /// # Errors
@@ -418,14 +440,23 @@ impl Manager {
             .await
     }
 
-    /// `weft service ps`: by slot, the newest task of a slot first.
+    /// `weft service ps`: by slot, the newest task of a slot first; a slot that an update is paused for
+    /// before all others.
     ///
     /// # Errors
     /// No such service.
     pub fn tasks(&self, reference: &str) -> Result<Vec<TaskRow>, CommandError> {
         let state = self.state();
         let service = state.find_service(reference)?;
-        Ok(task_rows(&state, state.tasks_of(&service.id)))
+        let mut rows = task_rows(&state, state.tasks_of(&service.id));
+        // What an update is paused for is what people look for.
+        let status = service.update_status.as_ref();
+        let failed = status.and_then(|status| state.tasks.get(status.failed.as_ref()?));
+        if let Some(failed) = failed {
+            let slot = |task: &Task| (task.slot, task.node.clone().filter(|_| task.slot == 0));
+            rows.sort_by_key(|row| slot(&row.task) != slot(failed));
+        }
+        Ok(rows)
     }
 
     /// `weft node ps`: by service and slot, the newest task of a slot first.

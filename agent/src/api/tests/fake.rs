@@ -17,7 +17,7 @@ use weft_model::api::{
     NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
     SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    VersionQuery, Why,
+    UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -259,6 +259,15 @@ impl NodeService for Fake {
     ) -> Answer<Service> {
         let (version, ports) = (query.version, body.publish_add.len());
         self.absent(format!("update {reference} {version:?} {ports}"))
+    }
+    async fn service_plan(
+        &self,
+        reference: String,
+        query: VersionQuery,
+        body: ServiceUpdate,
+    ) -> Answer<UpdatePlan> {
+        let (version, rollback) = (query.version, body.rollback);
+        self.absent(format!("plan {reference} {version:?} {rollback}"))
     }
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))

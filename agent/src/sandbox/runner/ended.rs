@@ -154,6 +154,7 @@ mod tests {
             message: "ended".to_owned(),
             err: "task: exit code 3".to_owned(),
             container: ContainerStatus { exit_code: Some(3) },
+            running_since: None,
         }
     }
 

@@ -1,0 +1,516 @@
+//! `weft service update` and `weft service rollback`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use hyper::StatusCode;
+use serde_json::Value;
+use weft_client::{Client, Refused};
+use weft_model::api::{NetworkDetail, Scale, ServiceDetail, ServiceUpdate, UpdatePlan};
+use weft_model::id::NetworkId;
+use weft_model::objects::{Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder};
+
+use crate::args::{PolicyArgs, PortList, ServiceUpdateArgs, TaskChangeArgs};
+use crate::commands::{converge, local_range, paths};
+use crate::output::{Printer, complain, shown};
+
+/// How often a change is made anew because the service was another one by then.
+const ATTEMPTS: usize = 4;
+
+/// `weft service update`
+pub(super) async fn update(
+    client: &Client,
+    args: ServiceUpdateArgs,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let mut update = asked(&args);
+    let respecifies =
+        args.change != TaskChangeArgs::default() || args.policy != PolicyArgs::default();
+    let nothing = update == ServiceUpdate::default() && !respecifies && args.replicas.is_none();
+    if args.rollback {
+        if !nothing {
+            bail!("other flags may not be combined with --rollback");
+        }
+        update.rollback = true;
+    } else if nothing {
+        bail!(
+            "nothing to change: give --replicas, --args, --env-add, --publish-add, --update-order, --force \
+             or another flag of \"weft service update --help\""
+        );
+    }
+    // A number of tasks alone, or beside what touches no task, has a call of its own.
+    let scale = args.replicas.filter(|_| !respecifies && !args.dry_run);
+    if respecifies || (args.replicas.is_some() && args.dry_run) {
+        return respecify(client, &args, update, out).await;
+    }
+    if args.dry_run {
+        let plan = plan(client, &args.service, None, &update).await?;
+        return tell(&args.service, &plan, out);
+    }
+    let mut id = None;
+    if update != ServiceUpdate::default() {
+        let path = format!("{}/update", paths::service(&args.service));
+        id = Some(posted(client, &path, &update).await?);
+    }
+    if let Some(replicas) = scale {
+        let path = format!("{}/scale", paths::service(&args.service));
+        id = Some(posted(client, &path, &Scale { replicas }).await?);
+    }
+    done(client, &args, &update, id, out).await
+}
+
+/// `weft service rollback`
+pub(super) async fn roll_back(
+    client: &Client,
+    name: &str,
+    detach: bool,
+    quiet: bool,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let update = ServiceUpdate {
+        rollback: true,
+        ..ServiceUpdate::default()
+    };
+    let path = format!("{}/update", paths::service(name));
+    let id = posted(client, &path, &update).await?;
+    out.line(name)?;
+    out.flush()?;
+    if !detach {
+        converge::wait(client, &id, quiet, out).await?;
+    }
+    Ok(())
+}
+
+async fn done(
+    client: &Client,
+    args: &ServiceUpdateArgs,
+    update: &ServiceUpdate,
+    id: Option<String>,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    out.line(&args.service)?;
+    out.flush()?;
+    local_range::warn(&update.publish_add);
+    if let Some(id) = id.filter(|_| !args.detach) {
+        converge::wait(client, &id, args.quiet, out).await?;
+    }
+    Ok(())
+}
+
+/// The id of the service that was changed.
+async fn posted<B: serde::Serialize + Sync>(
+    client: &Client,
+    path: &str,
+    body: &B,
+) -> anyhow::Result<String> {
+    let service: Service = client.post(path, body).await?;
+    Ok(service.id.0)
+}
+
+/// What touches no task, or only where its ports have to.
+fn asked(args: &ServiceUpdateArgs) -> ServiceUpdate {
+    let ports = |lists: &[PortList]| lists.iter().flat_map(|list| list.0.clone()).collect();
+    ServiceUpdate {
+        publish_add: ports(&args.publish_add),
+        publish_rm: ports(&args.publish_rm),
+        affinity: args.connections.affinity.map(Into::into),
+        local_first: args.connections.local_first,
+        limit_connections: args.connections.limit_connections,
+        limit_client_connections: args.connections.limit_client_connections,
+        attach: args.attach,
+        ..ServiceUpdate::default()
+    }
+}
+
+/// Changes the specification as it is now; says before which tasks are replaced, and why.
+async fn respecify(
+    client: &Client,
+    args: &ServiceUpdateArgs,
+    mut update: ServiceUpdate,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let leaves = networks(client, &args.change.network_rm).await?;
+    let path = paths::service(&args.service);
+    for attempt in 1.. {
+        let detail: ServiceDetail = client.get(&path).await?;
+        let version = detail.service.meta.version.index;
+        let mut spec = detail.service.spec;
+        change(&mut spec, args, &leaves)?;
+        update.spec = Some(spec);
+        let plan = plan(client, &args.service, Some(version), &update).await;
+        let plan = match plan {
+            Err(error) if attempt < ATTEMPTS && is_outdated(&error) => continue,
+            plan => plan?,
+        };
+        if args.dry_run {
+            return tell(&args.service, &plan, out);
+        }
+        if attempt == 1 && !args.quiet && plan.replaced > 0 {
+            warn(&args.service, &plan);
+        }
+        let changed = format!("{path}/update?version={version}");
+        match posted(client, &changed, &update).await {
+            Err(error) if attempt < ATTEMPTS && is_outdated(&error) => {}
+            id => return done(client, args, &update, Some(id?), out).await,
+        }
+    }
+    Ok(())
+}
+
+fn is_outdated(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| {
+        refused.status == StatusCode::CONFLICT && refused.message.contains("out of sequence")
+    })
+}
+
+async fn plan(
+    client: &Client,
+    name: &str,
+    version: Option<u64>,
+    update: &ServiceUpdate,
+) -> anyhow::Result<UpdatePlan> {
+    let query = version.map_or_else(String::new, |version| format!("?version={version}"));
+    let path = format!("{}/plan{query}", paths::service(name));
+    client.post(&path, update).await
+}
+
+/// Networks by their names: a specification has their ids.
+async fn networks(client: &Client, names: &[String]) -> anyhow::Result<Vec<NetworkId>> {
+    let mut ids = Vec::new();
+    for name in names {
+        let detail: NetworkDetail = client.get(&paths::network(name)).await?;
+        ids.push(detail.network.id);
+    }
+    Ok(ids)
+}
+
+/// Does to a specification what the flags say; `leaves` are the networks of `--network-rm`.
+pub(super) fn change(
+    spec: &mut ServiceSpec,
+    args: &ServiceUpdateArgs,
+    leaves: &[NetworkId],
+) -> anyhow::Result<()> {
+    let change = &args.change;
+    if let Some(replicas) = args.replicas {
+        if !matches!(spec.mode, ServiceMode::Replicated { .. }) {
+            bail!("replicas can only be used with replicated or replicated-job mode");
+        }
+        spec.mode = ServiceMode::Replicated { replicas };
+    }
+    spec.labels.retain(|key, _| !change.label_rm.contains(key));
+    spec.labels.extend(change.label_add.iter().cloned());
+    if let Some(mode) = change.endpoint_mode {
+        spec.endpoint.mode = mode.into();
+    }
+    args.policy.apply(spec);
+    let mut task = TaskSpec::clone(&spec.task);
+    change_program(&mut task, change)?;
+    change_rights(&mut task, change);
+    for id in leaves {
+        let before = task.networks.len();
+        task.networks.retain(|joined| joined.target != id.0);
+        if task.networks.len() == before {
+            bail!(
+                "service {} has not joined network {id}: leave --network-rm out",
+                spec.name
+            );
+        }
+    }
+    task.networks.extend(change.network_add.iter().cloned());
+    if change.force {
+        task.force_update += 1;
+    }
+    if task != *spec.task {
+        spec.task = Arc::new(task);
+    }
+    Ok(())
+}
+
+fn change_program(task: &mut TaskSpec, change: &TaskChangeArgs) -> anyhow::Result<()> {
+    let container = &mut task.container;
+    if let Some(image) = &change.image {
+        container.image.clone_from(image);
+    }
+    if let Some(line) = &change.args {
+        container.args = shlex::split(line).with_context(|| {
+            format!("--args {line:?} has a quote or a backslash without an end: close it")
+        })?;
+    }
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let added: Vec<String> = change.env_add.iter().map(|pair| name(pair)).collect();
+    container.env.retain(|pair| {
+        let name = name(pair);
+        !change.env_rm.contains(&name) && !added.contains(&name)
+    });
+    container.env.extend(change.env_add.iter().cloned());
+    if let Some(grace) = change.stop_grace_period {
+        container.stop_grace = Duration::from_millis(grace);
+    }
+    if let Some(condition) = change.restart_condition {
+        task.restart.condition = condition.into();
+    }
+    if let Some(delay) = change.restart_delay {
+        task.restart.delay = Duration::from_millis(delay);
+    }
+    Ok(())
+}
+
+/// What is added is dropped no longer, and the other way round.
+fn change_rights(task: &mut TaskSpec, change: &TaskChangeArgs) {
+    let container = &mut task.container;
+    if let Some(user) = &change.user {
+        container.user.clone_from(user);
+    }
+    if let Some(kept) = change.no_new_privileges {
+        container.privileges.no_new_privileges = kept;
+    }
+    let (add, drop) = (&change.cap_add, &change.cap_drop);
+    container
+        .cap_drop
+        .retain(|capability| !add.contains(capability));
+    container
+        .cap_add
+        .retain(|capability| !drop.contains(capability));
+    container.cap_add.extend(add.iter().cloned());
+    container.cap_drop.extend(drop.iter().cloned());
+}
+
+/// `--dry-run`
+fn tell(name: &str, plan: &UpdatePlan, out: &mut Printer) -> anyhow::Result<()> {
+    for line in lines(name, plan) {
+        out.line(&line)?;
+    }
+    for warning in &plan.warnings {
+        out.line(&format!("warning: {warning}"))?;
+    }
+    Ok(())
+}
+
+/// The same beside what docker prints.
+fn warn(name: &str, plan: &UpdatePlan) {
+    for line in lines(name, plan) {
+        complain(&format!("weft: {line}"));
+    }
+    for warning in &plan.warnings {
+        complain(&format!("weft: warning: {warning}"));
+    }
+}
+
+/// How many tasks are replaced, how, and what is another one than before.
+pub(super) fn lines(name: &str, plan: &UpdatePlan) -> Vec<String> {
+    let first = if plan.replaced == 0 {
+        format!("no task of service {name} is replaced")
+    } else {
+        let UpdateConfig {
+            parallelism, order, ..
+        } = plan.after.update;
+        let at_a_time = match parallelism {
+            0 => "all at once".to_owned(),
+            n => format!("{n} at a time"),
+        };
+        let order = match order {
+            UpdateOrder::StopFirst => "stop-first",
+            UpdateOrder::StartFirst => "start-first",
+        };
+        let (replaced, tasks) = (plan.replaced, plan.tasks);
+        format!("{replaced} of {tasks} tasks of service {name} are replaced, {at_a_time}, {order}")
+    };
+    let [before, after] = [&plan.before, &plan.after].map(|spec| {
+        let mut leaves = BTreeMap::new();
+        flatten(
+            String::new(),
+            serde_json::to_value(spec).unwrap_or_default(),
+            &mut leaves,
+        );
+        leaves
+    });
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let text = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
+    let changes = keys.into_iter().filter_map(|key| {
+        let (was, is) = (before.get(key), after.get(key));
+        let line = format!("  {key}: {} -> {}", text(was), text(is));
+        (was != is).then(|| shown(&line).into_owned())
+    });
+    std::iter::once(first).chain(changes).collect()
+}
+
+/// Values by where they are, such as `TaskTemplate.ContainerSpec.Args`.
+fn flatten(at: String, value: Value, into: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let at = if at.is_empty() {
+                    name
+                } else {
+                    format!("{at}.{name}")
+                };
+                flatten(at, value, into);
+            }
+        }
+        value => {
+            into.insert(at, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use weft_model::objects::{
+        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, Ratio, RestartCondition,
+    };
+
+    use super::*;
+    use crate::args::{Cli, Command, ServiceCommand};
+
+    fn given(words: &str) -> ServiceUpdateArgs {
+        let words = words.split_ascii_whitespace().chain(["web"]);
+        parsed(["weft", "service", "update"].into_iter().chain(words))
+    }
+
+    fn parsed<'a>(words: impl Iterator<Item = &'a str>) -> ServiceUpdateArgs {
+        match Cli::try_parse_from(words).expect("a command line").command {
+            Command::Service(ServiceCommand::Update(args)) => *args,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn web() -> ServiceSpec {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        ServiceSpec {
+            name: "web".to_owned(),
+            labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
+            task: Arc::new(TaskSpec {
+                container: ContainerSpec {
+                    image: "host".to_owned(),
+                    args: texts(&["/bin/server"]),
+                    env: texts(&["A=1", "B=2", "C=3"]),
+                    cap_add: texts(&["CAP_NET_ADMIN"]),
+                    cap_drop: texts(&["CAP_KILL"]),
+                    ..ContainerSpec::default()
+                },
+                networks: vec![NetworkAttachmentSpec {
+                    target: "net1".to_owned(),
+                    aliases: Vec::new(),
+                }],
+                ..TaskSpec::default()
+            }),
+            ..ServiceSpec::default()
+        }
+    }
+
+    fn changed(words: &str) -> ServiceSpec {
+        let mut spec = web();
+        change(&mut spec, &given(words), &[]).expect("changed");
+        spec
+    }
+
+    #[test]
+    fn what_is_not_given_stays() {
+        assert_eq!(changed("--quiet"), web());
+        let spec = changed("--label-add a=b --label-rm tier --replicas 3");
+        assert_eq!(spec.labels, BTreeMap::from([("a".into(), "b".into())]));
+        assert_eq!(spec.mode, ServiceMode::Replicated { replicas: 3 });
+        assert_eq!(spec.task, web().task);
+    }
+
+    #[test]
+    fn what_is_added_takes_the_place_of_what_was() {
+        let spec = changed("--env-add B=5 --env-add D=4 --env-rm A --restart-condition on-failure");
+        assert_eq!(spec.task.container.env, ["C=3", "B=5", "D=4"]);
+        assert_eq!(spec.task.restart.condition, RestartCondition::OnFailure);
+        let spec = changed("--cap-add kill --cap-drop net_admin --endpoint-mode dnsrr -u 33");
+        assert_eq!(spec.task.container.cap_add, ["CAP_KILL"]);
+        assert_eq!(spec.task.container.cap_drop, ["CAP_NET_ADMIN"]);
+        assert_eq!(spec.task.container.user, "33");
+        assert_eq!(spec.endpoint.mode, EndpointMode::Dnsrr);
+        assert_eq!(changed("--force").task.force_update, 1);
+    }
+
+    #[test]
+    fn a_command_is_read_as_a_shell_reads_it() {
+        let line = [
+            "weft",
+            "service",
+            "update",
+            "--args",
+            "run 'a b' \"c\"",
+            "web",
+        ];
+        let mut spec = web();
+        change(&mut spec, &parsed(line.into_iter()), &[]).expect("changed");
+        assert_eq!(spec.task.container.args, ["run", "a b", "c"]);
+        let line = ["weft", "service", "update", "--args", "run 'a", "web"];
+        let error = change(&mut spec, &parsed(line.into_iter()), &[]).expect_err("no end");
+        assert!(error.to_string().contains("close it"), "{error}");
+    }
+
+    #[test]
+    fn networks_are_joined_and_left() {
+        let args = given("--network-add back,alias=db --network-rm front");
+        let mut spec = web();
+        change(&mut spec, &args, &[NetworkId::from("net1")]).expect("changed");
+        let targets: Vec<&str> = spec.task.networks.iter().map(|n| &*n.target).collect();
+        assert_eq!(targets, ["back"]);
+        let error = change(&mut spec, &args, &[NetworkId::from("net1")]).expect_err("left");
+        assert!(error.to_string().contains("has not joined network net1"));
+    }
+
+    #[test]
+    fn policies_are_of_one_direction_each() {
+        let spec = changed(
+            "--update-parallelism 0 --update-delay 10s --update-failure-action rollback \
+             --update-max-failure-ratio 0.2 --update-order start-first --update-timeout 1m \
+             --rollback-monitor 1s --rollback-parallelism 2",
+        );
+        let update = UpdateConfig {
+            parallelism: 0,
+            delay: Duration::from_secs(10),
+            failure_action: FailureAction::Rollback,
+            max_failure_ratio: Ratio::new(0.2).expect("a ratio"),
+            order: UpdateOrder::StartFirst,
+            timeout: Duration::from_secs(60),
+            ..UpdateConfig::default()
+        };
+        assert_eq!(spec.update, update);
+        assert_eq!(spec.rollback.parallelism, 2);
+        assert_eq!(spec.rollback.monitor, Duration::from_secs(1));
+        let words = [
+            "weft",
+            "service",
+            "update",
+            "--update-max-failure-ratio",
+            "1.5",
+            "web",
+        ];
+        let error = Cli::try_parse_from(words).expect_err("no ratio");
+        assert!(error.to_string().contains("from 0 to 1"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_names_what_is_another_one() {
+        let plan = UpdatePlan {
+            before: web(),
+            after: changed("--env-rm A --env-rm B --update-order start-first"),
+            tasks: 3,
+            replaced: 3,
+            warnings: Vec::new(),
+        };
+        assert_eq!(
+            lines("web", &plan),
+            [
+                "3 of 3 tasks of service web are replaced, 1 at a time, start-first",
+                "  TaskTemplate.ContainerSpec.Env: [\"A=1\",\"B=2\",\"C=3\"] -> [\"C=3\"]",
+                "  UpdateConfig.Order: \"stop-first\" -> \"start-first\"",
+            ]
+        );
+        let plan = UpdatePlan {
+            replaced: 0,
+            ..plan
+        };
+        assert_eq!(lines("web", &plan)[0], "no task of service web is replaced");
+    }
+}
