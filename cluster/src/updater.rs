@@ -9,7 +9,7 @@ use weft_model::objects::{
     UpdateStatus,
 };
 
-use super::conditions::{is_active, is_eligible, is_global, is_wanted};
+use super::conditions::{is_active, is_global, is_wanted};
 use super::index::Key;
 use super::object::ObjectId;
 use super::progress::{has_failed, ingress_of, is_current, is_stopping, ran_for, stop_limit};
@@ -154,7 +154,8 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// The places of a service. Of a global one, nodes that take no tasks now are left as they are.
+/// The places of a service. Of a global one, nodes that take no tasks now, or that have not called,
+/// are left as they are.
 fn slots<'a>(
     state: &'a ClusterState,
     service: &Service,
@@ -167,7 +168,7 @@ fn slots<'a>(
     let mut slots: BTreeMap<Place, Slot<'a>> = BTreeMap::new();
     for task in state.tasks_of(&service.id) {
         let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
-        if global && !node.is_some_and(is_eligible) {
+        if global && !node.is_some_and(|node| waits.takes_tasks(node)) {
             continue;
         }
         let slot = slots.entry(Place::of(task)).or_default();
