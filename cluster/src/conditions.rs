@@ -29,6 +29,11 @@ pub(super) fn is_carried(task: &Task) -> bool {
     is_active(task) && task.status.state >= TaskState::Assigned
 }
 
+/// True while what is reserved for a task on its node is not free: also while it is being stopped.
+pub(super) fn uses_resources(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
 /// True while the cluster wants the task in its slot.
 pub(super) fn is_wanted(task: &Task) -> bool {
     task.desired <= TaskState::Running

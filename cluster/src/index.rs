@@ -8,11 +8,15 @@ use std::net::IpAddr;
 
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use weft_model::id::{NetworkId, NodeId, ServiceId};
-use weft_model::objects::{Endpoint, Network, Node, Service, StaticPeer, Task, TaskState, Vip};
+use weft_model::objects::{
+    Endpoint, Network, Node, Resources, Service, StaticPeer, Task, TaskState, Vip,
+};
 
 use super::conditions::{
-    holds_addresses, is_away, is_carried, is_global, is_wanted, should_restart, wants_addresses,
+    holds_addresses, is_away, is_carried, is_global, is_wanted, should_restart, uses_resources,
+    wants_addresses,
 };
+use super::filters::reserved;
 use super::object::{Object, ObjectId};
 
 /// What objects are found by.
@@ -78,8 +82,33 @@ pub(super) fn folded(name: &str) -> String {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
     entries: RedBlackTreeSetSync<(Key, ObjectId)>,
-    /// Tasks that nodes have to carry; nodes with none are left out.
-    loads: RedBlackTreeMapSync<NodeId, usize>,
+    /// What nodes have to carry; nodes with nothing are left out.
+    loads: RedBlackTreeMapSync<NodeId, Load>,
+}
+
+/// What a node has to carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Tasks that are wanted there.
+    pub(super) tasks: usize,
+    /// What is reserved for those that have not ended, wanted or not: they still use it.
+    pub(super) reserved: Resources,
+}
+
+impl Load {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            tasks: self.tasks + other.tasks,
+            reserved: self.reserved.plus(other.reserved),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            tasks: self.tasks.saturating_sub(other.tasks),
+            reserved: self.reserved.minus(other.reserved),
+        }
+    }
 }
 
 impl Index {
@@ -98,26 +127,26 @@ impl Index {
         }
         let [was, is] = [old, new].map(|object| object.and_then(burdened));
         if was != is {
-            if let Some(node) = was {
-                self.set_load(node, self.load(node).saturating_sub(1));
+            if let Some((node, load)) = was {
+                self.set_load(node, self.load(node).minus(load));
             }
-            if let Some(node) = is {
-                self.set_load(node, self.load(node) + 1);
+            if let Some((node, load)) = is {
+                self.set_load(node, self.load(node).plus(load));
             }
         }
     }
 
-    fn set_load(&mut self, node: &NodeId, load: usize) {
-        if load == 0 {
+    fn set_load(&mut self, node: &NodeId, load: Load) {
+        if load == Load::default() {
             self.loads.remove_mut(node);
         } else {
             self.loads.insert_mut(node.clone(), load);
         }
     }
 
-    /// Tasks that a node has to carry.
-    pub(super) fn load(&self, node: &NodeId) -> usize {
-        self.loads.get(node).copied().unwrap_or(0)
+    /// What a node has to carry.
+    pub(super) fn load(&self, node: &NodeId) -> Load {
+        self.loads.get(node).copied().unwrap_or_default()
     }
 
     /// Objects of that key, in the order of their ids, from `first` on: kinds come one after the
@@ -155,12 +184,21 @@ impl Index {
     }
 }
 
-/// The node that has to carry it.
-fn burdened(object: &Object) -> Option<&NodeId> {
-    match object {
-        Object::Task(task) if is_carried(task) => task.node.as_ref(),
-        _ => None,
-    }
+/// The node that has to carry it, and what that is.
+fn burdened(object: &Object) -> Option<(&NodeId, Load)> {
+    let Object::Task(task) = object else {
+        return None;
+    };
+    let load = Load {
+        tasks: usize::from(is_carried(task)),
+        reserved: if uses_resources(task) {
+            reserved(&task.spec)
+        } else {
+            Resources::default()
+        },
+    };
+    let node = task.node.as_ref()?;
+    (load != Load::default()).then_some((node, load))
 }
 
 /// What an object is found by, in order.

@@ -19,11 +19,12 @@ use weft_model::objects::{
 use super::conditions::{is_eligible, is_global, is_wanted, should_restart};
 use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
+use super::filters::{Demands, fits};
 use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::state::ClusterState;
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, keys, rotation, scheduler};
+use super::{allocator, enforcer, keys, rotation, scheduler};
 
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
@@ -48,6 +49,7 @@ pub fn reconcile(
     let mut draft = Draft::new(state, now, entropy);
     remove_unwanted(&mut draft, &dirty);
     leave_lost_nodes(&mut draft, &dirty, waits);
+    enforcer::enforce(&mut draft, &dirty);
     orphan(&mut draft, &dirty, waits);
     restart(&mut draft);
     dirty.add(draft.changed(), state, &draft.state);
@@ -174,7 +176,7 @@ fn restart(draft: &mut Draft<'_>) {
                 .node
                 .as_ref()
                 .and_then(|n| draft.state.nodes.get(n))
-                .is_some_and(is_eligible);
+                .is_some_and(|node| is_eligible(node) && fits(node, &service.spec.task));
             if !eligible {
                 continue;
             }
@@ -300,10 +302,13 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
         .collect()
 }
 
-/// One task on each of these nodes that takes tasks; a paused or unheard-of node keeps what it has.
+/// One task on each of these nodes that takes tasks and meets what the service asks for; a paused or
+/// unheard-of node keeps what it has.
 fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
+    let demands = Demands::of(&service.spec.task);
     for node in nodes {
-        if draft.state.nodes.get(&node).is_some_and(is_eligible) {
+        let takes = |node| is_eligible(node) && demands.fit(node);
+        if draft.state.nodes.get(&node).is_some_and(takes) {
             create(draft, service, 0, Some(node), TaskState::Running);
         }
     }
@@ -367,7 +372,11 @@ pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32
         .count();
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::Global => state.nodes.values().filter(|n| is_eligible(n)).count(),
+        ServiceMode::Global => {
+            let demands = Demands::of(&service.spec.task);
+            let nodes = state.nodes.values();
+            nodes.filter(|n| is_eligible(n) && demands.fit(n)).count()
+        }
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     (count(running), count(desired))

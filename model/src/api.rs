@@ -71,7 +71,7 @@ pub use network::{
 };
 pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated, TlsStatus};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
-pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
+pub use service::{PlacementUpdate, Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow};
 pub use swarm::{
     CaRotate, ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, RootRotation, SwarmDetail,
     SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,

@@ -11,6 +11,7 @@ mod mac;
 mod meta;
 mod network;
 mod node;
+mod placement;
 mod port;
 mod service;
 mod task;
@@ -28,6 +29,10 @@ pub(crate) use node::ips_on;
 pub use node::{
     Availability, Description, Engine, Impairment, ManagerStatus, Node, NodeSpec, NodeState,
     NodeStatus, Reachability, Role,
+};
+pub use placement::{
+    Placement, PlacementPreference, Platform, ResourceLimits, ResourceRequirements, Resources,
+    SpreadOver, architecture,
 };
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{

@@ -10,6 +10,7 @@ mod moment;
 mod network;
 mod node;
 mod ping;
+mod placement;
 mod publish;
 mod service;
 mod tasks;
@@ -24,6 +25,7 @@ pub(crate) use moment::parse_moment;
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
+pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs};
 pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
     EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,

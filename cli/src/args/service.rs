@@ -5,8 +5,8 @@ use weft_model::capability;
 use weft_model::objects::NetworkAttachmentSpec;
 
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PortList, TaskListArgs, parse_attachment,
-    parse_duration_ms, parse_key_value, parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PlacementArgs, PlacementUpdateArgs,
+    PortList, TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -100,6 +100,9 @@ pub(crate) struct ServiceCreateArgs {
     /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
     pub(crate) no_new_privileges: Option<bool>,
+    /// Where tasks run, and what they need there.
+    #[command(flatten)]
+    pub(crate) placement: PlacementArgs,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -135,6 +138,9 @@ pub(crate) struct ServiceUpdateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub(crate) attach: Option<bool>,
+    /// Where tasks run.
+    #[command(flatten)]
+    pub(crate) placement: PlacementUpdateArgs,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use hyper::StatusCode;
 use weft_client::{Client, Refused};
-use weft_model::api::{Scale, ServiceDetail, ServiceUpdate};
+use weft_model::api::{PlacementUpdate, Scale, ServiceDetail, ServiceUpdate};
 use weft_model::objects::{
     ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
     RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
@@ -129,11 +129,19 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
         limit_connections: args.connections.limit_connections,
         limit_client_connections: args.connections.limit_client_connections,
         attach: args.attach,
+        placement: PlacementUpdate {
+            constraint_add: args.placement.constraint_add,
+            constraint_rm: args.placement.constraint_rm,
+            preference_add: args.placement.placement_pref_add,
+            preference_rm: args.placement.placement_pref_rm,
+            max_replicas: args.placement.replicas_max_per_node,
+        },
     };
     if update == ServiceUpdate::default() && args.replicas.is_none() {
         bail!(
             "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
-             --limit-connections, --limit-client-connections or --attach"
+             --limit-connections, --limit-client-connections, --attach, --constraint-add, \
+             --constraint-rm, --placement-pref-add, --placement-pref-rm or --replicas-max-per-node"
         );
     }
     let mut changed = None;
@@ -210,6 +218,8 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             container,
             restart,
             networks: args.networks,
+            placement: args.placement.placement(),
+            resources: args.placement.resources(),
         }),
         mode,
         endpoint: EndpointSpec {

@@ -24,6 +24,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
                 engine: Engine {
                     version: "0.1.0".to_owned(),
                 },
+                ..Description::default()
             },
             status: NodeStatus {
                 state,

@@ -513,7 +513,8 @@ fn ports_are_published_and_taken_back_and_busy_ones_told() {
     assert_eq!(
         error,
         "nothing to change: give --replicas, --publish-add, --publish-rm, --affinity, --local-first, \
-         --limit-connections, --limit-client-connections or --attach"
+         --limit-connections, --limit-client-connections, --attach, --constraint-add, \
+         --constraint-rm, --placement-pref-add, --placement-pref-rm or --replicas-max-per-node"
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

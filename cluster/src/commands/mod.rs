@@ -7,6 +7,7 @@ mod endpoint;
 mod network;
 mod node;
 mod node_spec;
+mod placement;
 mod restore;
 mod service;
 mod swarm;

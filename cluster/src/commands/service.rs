@@ -13,6 +13,7 @@ use weft_model::objects::{
 };
 
 use super::super::draft::{Draft, Entropy, Planned};
+use super::super::enforcer;
 use super::super::error::CommandError;
 use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
@@ -20,6 +21,7 @@ use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
 use super::super::{allocator, ports, sizes};
 use super::endpoint::MAX_ALIASES;
+use super::placement;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -183,6 +185,7 @@ pub fn create_service(
     check_replicas(spec.mode)?;
     check_delays(task)?;
     check_privileges(&mut task.container)?;
+    placement::check(&spec)?;
     sizes::check_service(&spec, state.nodes.len())?;
     ports::validate(&spec)?;
     let mut services = state.services_at(Key::Name(folded(&spec.name)));
@@ -295,7 +298,7 @@ fn host_ports(service: &Service) -> Vec<PortSpec> {
 }
 
 /// `weft service update`: publishes ports and takes them back, and changes how connections find a
-/// replica. Tasks go on, and so does every connection on other ports; only a service that gets its
+/// replica and where tasks may run. Tasks go on, and so does every connection on other ports; only a service that gets its
 /// first published port, or another port with `mode=host`, has its tasks replaced.
 ///
 /// # Errors
@@ -318,6 +321,12 @@ pub fn update_service(
     }
     service.spec.connections = update.connections(before.spec.connections);
     service.spec.attach = update.attach.unwrap_or(before.spec.attach);
+    if !update.placement.is_empty() {
+        let task = Arc::make_mut(&mut service.spec.task);
+        task.placement = placement::updated(&before.spec.task.placement, &update.placement)?;
+        placement::check(&service.spec)?;
+        sizes::check_service(&service.spec, state.nodes.len())?;
+    }
     ports::validate(&service.spec)?;
     if service.spec == before.spec {
         return Ok(Draft::new(state, now, entropy).plan(service));
@@ -369,6 +378,7 @@ pub fn update_service(
     let id = service.id.clone();
     draft.put(service.clone());
     let service = draft.state.services.get(&id).cloned().unwrap_or(service);
+    enforcer::adopt_placement(&mut draft, &service);
     Ok(draft.plan(service))
 }
 

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod commands;
+mod constraints;
 mod cost;
 mod dual_stack;
 mod events;
@@ -30,8 +31,8 @@ use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
     Availability, Cluster, ClusterSpec, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec,
-    Node, NodeState, PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
-    TaskStatus,
+    Node, NodeState, Platform, PortSpec, Resources, Role, Service, ServiceMode, ServiceSpec, Task,
+    TaskSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -57,6 +58,8 @@ pub(super) fn description(n: u8) -> NodeDescription {
         data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
+        platform: Platform::default(),
+        resources: Resources::default(),
     }
 }
 

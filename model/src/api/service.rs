@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, Task};
+use crate::objects::{Affinity, ConnectionPolicy, PlacementPreference, PortSpec, Service, Task};
 
 /// A service and how many of its tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,38 @@ pub struct ServiceUpdate {
     /// Whether `network connect` on a worker may make replicas; absent, it stays.
     #[serde(default)]
     pub attach: Option<bool>,
+    /// Where tasks may run.
+    #[serde(default, skip_serializing_if = "PlacementUpdate::is_empty")]
+    pub placement: PlacementUpdate,
+}
+
+/// What `weft service update` changes of where tasks may run. Tasks on nodes that may have them go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PlacementUpdate {
+    /// Constraints besides those there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraint_add: Vec<String>,
+    /// Constraints that count no more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraint_rm: Vec<String>,
+    /// Preferences after those there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preference_add: Vec<PlacementPreference>,
+    /// Preferences that count no more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preference_rm: Vec<PlacementPreference>,
+    /// Tasks on one node at most; 0 takes the limit away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_replicas: Option<u32>,
+}
+
+impl PlacementUpdate {
+    /// True when nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl ServiceUpdate {

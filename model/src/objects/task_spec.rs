@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::placement::{Placement, ResourceRequirements};
+
 /// What runs a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -134,4 +136,10 @@ pub struct TaskSpec {
     /// Networks to join, besides `ingress` for published ports.
     #[serde(default)]
     pub networks: Vec<NetworkAttachmentSpec>,
+    /// On which nodes.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
+    /// What it needs and may use there.
+    #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
+    pub resources: ResourceRequirements,
 }

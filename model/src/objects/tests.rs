@@ -112,6 +112,7 @@ fn node() -> Node {
             engine: Engine {
                 version: "0.1.0".to_owned(),
             },
+            ..Description::default()
         },
         status: NodeStatus {
             state: NodeState::Ready,

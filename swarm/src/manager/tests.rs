@@ -25,8 +25,8 @@ use tokio::time::timeout;
 use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
-    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
-    Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
+    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, Platform,
+    PortSpec, Resources, Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::own::is_fresh;
@@ -67,6 +67,8 @@ fn description(name: &str) -> NodeDescription {
         data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
+        platform: Platform::default(),
+        resources: Resources::default(),
     }
 }
 
