@@ -2,7 +2,7 @@
 //! same questions.
 
 use weft_model::objects::{
-    Availability, Node, NodeState, RestartCondition, Role, Service, ServiceMode, Task, TaskState,
+    Availability, Node, NodeState, RestartCondition, Role, Service, Task, TaskState,
 };
 
 /// True when new tasks may be placed on the node.
@@ -36,13 +36,16 @@ pub(super) fn uses_resources(task: &Task) -> bool {
 
 /// True while the cluster wants the task in its slot.
 pub(super) fn is_wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+    task.is_wanted()
 }
 
 /// True when a task that ended is to be replaced.
 pub(super) fn should_restart(task: &Task) -> bool {
     match task.spec.restart.condition {
-        RestartCondition::Any => true,
+        // A part of a job that has ended with success has done what it was to do.
+        RestartCondition::Any => {
+            task.job_iteration.is_none() || task.status.state != TaskState::Complete
+        }
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     }
@@ -56,12 +59,12 @@ pub(super) fn holds_addresses(task: &Task) -> bool {
 
 /// True while the task may yet use addresses: allocation is worth trying.
 pub(super) fn wants_addresses(task: &Task) -> bool {
-    task.status.state == TaskState::New && task.desired <= TaskState::Running
+    task.status.state == TaskState::New && is_wanted(task)
 }
 
 /// True for a service with one task on each node.
 pub(super) fn is_global(service: &Service) -> bool {
-    service.spec.mode == ServiceMode::Global
+    service.spec.mode.is_global()
 }
 
 /// True for a node that the end of a rotation of the root waits for without a limit: it is not down, or

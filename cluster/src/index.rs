@@ -286,7 +286,8 @@ fn of_task(task: &Task) -> Vec<Key> {
     }
     let dead =
         !wanted && (state < TaskState::Assigned || (task.desired == TaskState::Remove && ended));
-    let waits = state == TaskState::Pending && task.desired == TaskState::Running;
+    let due = wanted && task.desired >= TaskState::Running;
+    let waits = state == TaskState::Pending && due;
     let lists = [
         (wanted && ended && should_restart(task), Key::Ended),
         (task.desired == TaskState::Ready, Key::Delayed),

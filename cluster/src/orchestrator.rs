@@ -24,7 +24,7 @@ use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::state::ClusterState;
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, enforcer, keys, rotation, scheduler};
+use super::{allocator, enforcer, jobs, keys, rotation, scheduler};
 
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
@@ -171,6 +171,10 @@ fn restart(draft: &mut Draft<'_>) {
         let Some(service) = draft.state.services.get(&task.service).cloned() else {
             continue;
         };
+        // Of an earlier run of a job nobody waits for anything.
+        if task.job_iteration != service.job_status.map(|status| status.job_iteration) {
+            continue;
+        }
         if is_global(&service) {
             let eligible = task
                 .node
@@ -185,10 +189,19 @@ fn restart(draft: &mut Draft<'_>) {
         let desired = if delayed {
             TaskState::Ready
         } else {
-            TaskState::Running
+            goal(service.spec.mode)
         };
         let node = is_global(&service).then_some(task.node).flatten();
         create(draft, &service, task.slot, node, desired);
+    }
+}
+
+/// What is wanted of a task once it may start.
+fn goal(mode: ServiceMode) -> TaskState {
+    if mode.is_job() {
+        TaskState::Complete
+    } else {
+        TaskState::Running
     }
 }
 
@@ -207,6 +220,7 @@ fn create(
         slot,
         node,
         spec_version: service.meta.version,
+        job_iteration: service.job_status.map(|status| status.job_iteration),
         spec: Arc::clone(&service.spec.task),
         attachments: Vec::new(),
         desired,
@@ -231,9 +245,13 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty) {
         let Some(service) = draft.state.services.get(&id).cloned() else {
             continue;
         };
+        if service.spec.mode.is_job() {
+            run_job(draft, &service);
+        }
         match service.spec.mode {
             ServiceMode::Replicated { replicas } => replicate(draft, &service, replicas),
-            ServiceMode::Global => {
+            ServiceMode::ReplicatedJob { .. } => {}
+            ServiceMode::Global | ServiceMode::GlobalJob => {
                 let nodes = if dirty.services.contains(&id) {
                     without_task(&draft.state, &id)
                 } else {
@@ -247,6 +265,16 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty) {
                 globalise(draft, &service, nodes);
             }
         }
+    }
+}
+
+/// What is left of earlier runs goes, and slots get their tasks.
+fn run_job(draft: &mut Draft<'_>, service: &Service) {
+    let lack = jobs::lack(&draft.state, service, TASKS_PER_PASS);
+    set_desired(draft, lack.unwanted, TaskState::Remove);
+    set_desired(draft, lack.past, TaskState::Shutdown);
+    for slot in lack.slots {
+        create(draft, service, slot, None, TaskState::Complete);
     }
 }
 
@@ -309,7 +337,7 @@ fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
     for node in nodes {
         let takes = |node| is_eligible(node) && demands.fit(node);
         if draft.state.nodes.get(&node).is_some_and(takes) {
-            create(draft, service, 0, Some(node), TaskState::Running);
+            create(draft, service, 0, Some(node), goal(service.spec.mode));
         }
     }
 }
@@ -320,7 +348,12 @@ fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
         let delay = t.spec.restart.delay;
         waits.waited(&ObjectId::Task(t.id.clone())) >= delay
     }));
-    set_desired(draft, due, TaskState::Running);
+    for id in due {
+        let service = draft.state.tasks.get(&id).map(|task| &task.service);
+        let service = service.and_then(|id| draft.state.services.get(id));
+        let desired = service.map_or(TaskState::Running, |service| goal(service.spec.mode));
+        set_desired(draft, [id], desired);
+    }
 }
 
 /// Forgets tasks: unwanted ones that no node ever saw, ended ones that shall be removed, and what
@@ -362,7 +395,8 @@ fn forget_ended_services(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tasks of a service that run what it says now, and how many there are to be.
+/// Tasks of a service that run what it says now, and how many there are to be; of a job, how many there
+/// may be at one time, or have not ended yet where there is one on each node.
 #[must_use]
 pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
     let running = state
@@ -372,10 +406,13 @@ pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32
         .count();
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::Global => {
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent as usize,
+        ServiceMode::Global | ServiceMode::GlobalJob => {
             let demands = Demands::of(&service.spec.task);
             let nodes = state.nodes.values();
-            nodes.filter(|n| is_eligible(n) && demands.fit(n)).count()
+            let nodes = nodes.filter(|n| is_eligible(n) && demands.fit(n)).count();
+            // Nodes that have done their part of a job are none that are to do it.
+            nodes.saturating_sub(jobs::completed(state, service) as usize)
         }
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

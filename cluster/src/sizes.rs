@@ -62,7 +62,10 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     }
     let tasks = match spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::Global => nodes,
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } => total_completions as usize,
+        ServiceMode::Global | ServiceMode::GlobalJob => nodes,
     };
     let all = bytes.saturating_mul(tasks);
     if all > MAX_TASKS {

@@ -36,7 +36,7 @@ pub use placement::{
 };
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{
-    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, Service,
+    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, JobStatus, Service,
     ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
 };
 pub use task::{ContainerStatus, Task, TaskState, TaskStatus};

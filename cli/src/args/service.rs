@@ -29,7 +29,7 @@ pub(crate) enum ServiceCommand {
     Inspect(InspectArgs),
     /// Change published ports, how connections find a replica, and the number of replicas
     Update(ServiceUpdateArgs),
-    /// Change the number of replicas
+    /// Change the number of replicas, or of tasks of a job
     Scale {
         /// Do not wait until the tasks run
         #[arg(short, long)]
@@ -52,12 +52,15 @@ pub(crate) struct ServiceCreateArgs {
     /// Name of the service, a DNS label (default: two words by chance)
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Number of tasks (default 1)
+    /// Number of tasks, or of those of a job that are to end with success (default 1)
     #[arg(long)]
     pub(crate) replicas: Option<u32>,
-    /// `replicated` or `global`
+    /// `replicated`, `global`, `replicated-job` or `global-job`
     #[arg(long, default_value = "replicated")]
     pub(crate) mode: ModeArg,
+    /// Tasks of a replicated job at one time (default: all)
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_concurrent: Option<u32>,
     /// Published ports, short or long syntax.
     #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
     pub(crate) publish: Vec<PortList>,
@@ -159,6 +162,10 @@ pub(crate) enum ModeArg {
     Replicated,
     /// One task on each node.
     Global,
+    /// Until so many tasks have ended with success.
+    ReplicatedJob,
+    /// One task on each node, until it has ended with success.
+    GlobalJob,
 }
 
 /// `--endpoint-mode`

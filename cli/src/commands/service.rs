@@ -168,17 +168,7 @@ async fn update(client: &Client, args: ServiceUpdateArgs, out: &mut Printer) -> 
 
 /// Checks what clap cannot, and builds what the node understands; without a name where none is given.
 pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
-    let mode = match (args.mode, args.replicas) {
-        (ModeArg::Replicated, replicas) => ServiceMode::Replicated {
-            replicas: replicas.unwrap_or(1),
-        },
-        (ModeArg::Global, None) => ServiceMode::Global,
-        (ModeArg::Global, Some(_)) => {
-            bail!(
-                "replicas can only be used with replicated mode; drop --replicas or --mode global"
-            )
-        }
-    };
+    let mode = mode(args.mode, args.replicas, args.max_concurrent)?;
     let mut words = args.image_and_command.into_iter();
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
@@ -231,6 +221,36 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         },
         connections: connections(&args.connections),
         attach: args.attach,
+    })
+}
+
+fn mode(
+    mode: ModeArg,
+    replicas: Option<u32>,
+    max_concurrent: Option<u32>,
+) -> anyhow::Result<ServiceMode> {
+    if max_concurrent.is_some() && mode != ModeArg::ReplicatedJob {
+        bail!(
+            "max-concurrent can only be used with replicated-job mode; drop --max-concurrent, or give \
+             --mode replicated-job"
+        );
+    }
+    let has_replicas = matches!(mode, ModeArg::Replicated | ModeArg::ReplicatedJob);
+    if replicas.is_some() && !has_replicas {
+        bail!(
+            "replicas can only be used with replicated or replicated-job mode; drop --replicas or \
+             --mode"
+        );
+    }
+    let replicas = replicas.unwrap_or(1);
+    Ok(match mode {
+        ModeArg::Replicated => ServiceMode::Replicated { replicas },
+        ModeArg::Global => ServiceMode::Global,
+        ModeArg::ReplicatedJob => ServiceMode::ReplicatedJob {
+            max_concurrent: max_concurrent.unwrap_or(replicas),
+            total_completions: replicas,
+        },
+        ModeArg::GlobalJob => ServiceMode::GlobalJob,
     })
 }
 

@@ -42,7 +42,10 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<(), CommandError> {
 }
 
 fn has_replicas(mode: ServiceMode) -> bool {
-    matches!(mode, ServiceMode::Replicated { .. })
+    matches!(
+        mode,
+        ServiceMode::Replicated { .. } | ServiceMode::ReplicatedJob { .. }
+    )
 }
 
 fn check_resources(task: &TaskSpec) -> Result<(), CommandError> {

@@ -19,7 +19,7 @@ use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
 use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
-use super::super::{allocator, ports, sizes};
+use super::super::{allocator, jobs, ports, sizes};
 use super::endpoint::MAX_ALIASES;
 use super::placement;
 
@@ -31,12 +31,20 @@ pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     match mode {
-        ServiceMode::Replicated { replicas } if replicas > MAX_REPLICAS => {
-            Err(CommandError::bad(format!(
-                "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
+        ServiceMode::ReplicatedJob {
+            max_concurrent: 0,
+            total_completions: 1..,
+        } => Err(CommandError::bad(
+            "a job of which no task may run never ends: --max-concurrent must be at least 1",
+        )),
+        ServiceMode::Replicated { replicas }
+        | ServiceMode::ReplicatedJob {
+            total_completions: replicas,
+            ..
+        } if replicas > MAX_REPLICAS => Err(CommandError::bad(format!(
+            "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
                  for fewer, or split the service"
-            )))
-        }
+        ))),
         _ => Ok(()),
     }
 }
@@ -217,7 +225,9 @@ pub fn create_service(
             ports,
             vips: Vec::new(),
         },
+        job_status: None,
     };
+    jobs::begin(&mut service, now);
     if service.spec.endpoint.mode == EndpointMode::Vip {
         let mut ipam = Ipam::new(state);
         service.endpoint.vips = allocator::vips(state, &mut ipam, &service)
@@ -331,6 +341,7 @@ pub fn update_service(
     if service.spec == before.spec {
         return Ok(Draft::new(state, now, entropy).plan(service));
     }
+    jobs::begin(&mut service, now);
     let needs_ingress = allocator::uses_ingress(&service.spec);
     if needs_ingress && state.ingress().is_none() {
         return Err(CommandError::bad(
@@ -366,7 +377,7 @@ pub fn update_service(
     }
     let moved = host_ports(&service) != host_ports(before);
     for task in state.tasks_of(&service.id) {
-        if task.desired > TaskState::Running {
+        if !task.is_wanted() {
             continue;
         }
         if has_to_be_replaced(task, ingress.as_ref(), moved) {
@@ -382,7 +393,7 @@ pub fn update_service(
     Ok(draft.plan(service))
 }
 
-/// `weft service scale`
+/// `weft service scale`: replicas, or how many tasks of a job are to complete.
 ///
 /// # Errors
 /// It does not exist, is not replicated, or would have more than [`MAX_REPLICAS`].
@@ -394,12 +405,19 @@ pub fn scale_service(
     replicas: u32,
 ) -> Result<Planned<Service>, CommandError> {
     let mut service = state.find_service(reference)?.clone();
-    if service.spec.mode == ServiceMode::Global {
+    if service.spec.mode.is_global() {
         return Err(CommandError::bad(
             "scale can only be used with replicated or replicated-job mode",
         ));
     }
-    let mode = ServiceMode::Replicated { replicas };
+    let mode = match service.spec.mode {
+        // The run goes on: what has completed counts.
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions: replicas,
+        },
+        _ => ServiceMode::Replicated { replicas },
+    };
     check_replicas(mode)?;
     let mut draft = Draft::new(state, now, entropy);
     if service.spec.mode != mode {

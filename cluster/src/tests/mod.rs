@@ -7,6 +7,7 @@ mod cost;
 mod dual_stack;
 mod events;
 mod impaired;
+mod jobs;
 mod keys;
 mod machine;
 mod members;
@@ -309,7 +310,9 @@ impl World {
                         && t.status.state >= TaskState::Assigned
                 })
                 .filter_map(|t| match t.desired {
-                    TaskState::Running if t.status.state < TaskState::Running => {
+                    TaskState::Running | TaskState::Complete
+                        if t.status.state < TaskState::Running =>
+                    {
                         Some((t.id.clone(), TaskState::Running))
                     }
                     TaskState::Shutdown | TaskState::Remove if !t.status.state.is_terminal() => {
@@ -340,7 +343,7 @@ impl World {
         let id = self.service(name);
         self.state
             .tasks_of(&id)
-            .filter(|t| t.desired <= TaskState::Running)
+            .filter(|t| t.is_wanted())
             .cloned()
             .collect()
     }

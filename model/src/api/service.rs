@@ -30,6 +30,17 @@ pub struct ServiceStatus {
     /// Tasks wanted.
     #[serde(rename = "DesiredTasks")]
     pub desired: u32,
+    /// Of jobs: tasks of this run that ended with success.
+    #[serde(default, rename = "CompletedTasks", skip_serializing_if = "is_zero")]
+    pub completed: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `weft service scale`

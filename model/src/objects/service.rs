@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::meta::Meta;
+use super::meta::{Meta, Version};
 use super::port::PortSpec;
 use super::task_spec::TaskSpec;
 use crate::id::{NetworkId, ServiceId};
@@ -22,6 +22,29 @@ pub enum ServiceMode {
     },
     /// One on each node.
     Global,
+    /// Until so many have ended with success.
+    ReplicatedJob {
+        /// Tasks at one time, at most.
+        max_concurrent: u32,
+        /// Tasks that are to end with success.
+        total_completions: u32,
+    },
+    /// One on each node, until it has ended with success there.
+    GlobalJob,
+}
+
+impl ServiceMode {
+    /// True where tasks are to end, and not to run for ever.
+    #[must_use]
+    pub fn is_job(self) -> bool {
+        matches!(self, Self::ReplicatedJob { .. } | Self::GlobalJob)
+    }
+
+    /// True where there is one task on each node.
+    #[must_use]
+    pub fn is_global(self) -> bool {
+        matches!(self, Self::Global | Self::GlobalJob)
+    }
 }
 
 impl Default for ServiceMode {
@@ -30,7 +53,8 @@ impl Default for ServiceMode {
     }
 }
 
-/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`.
+/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`,
+/// `{"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 3}}`, `{"GlobalJob": {}}`.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 enum ModeObject {
@@ -40,6 +64,14 @@ enum ModeObject {
         replicas: u32,
     },
     Global {},
+    #[serde(rename_all = "PascalCase")]
+    ReplicatedJob {
+        #[serde(default = "one")]
+        max_concurrent: u32,
+        #[serde(default)]
+        total_completions: Option<u32>,
+    },
+    GlobalJob {},
 }
 
 const fn one() -> u32 {
@@ -51,6 +83,15 @@ impl From<ModeObject> for ServiceMode {
         match mode {
             ModeObject::Replicated { replicas } => Self::Replicated { replicas },
             ModeObject::Global {} => Self::Global,
+            ModeObject::ReplicatedJob {
+                max_concurrent,
+                total_completions,
+            } => Self::ReplicatedJob {
+                max_concurrent,
+                // As Docker: as many as there are at one time.
+                total_completions: total_completions.unwrap_or(max_concurrent),
+            },
+            ModeObject::GlobalJob {} => Self::GlobalJob,
         }
     }
 }
@@ -60,6 +101,14 @@ impl From<ServiceMode> for ModeObject {
         match mode {
             ServiceMode::Replicated { replicas } => Self::Replicated { replicas },
             ServiceMode::Global => Self::Global {},
+            ServiceMode::ReplicatedJob {
+                max_concurrent,
+                total_completions,
+            } => Self::ReplicatedJob {
+                max_concurrent,
+                total_completions: Some(total_completions),
+            },
+            ServiceMode::GlobalJob => Self::GlobalJob {},
         }
     }
 }
@@ -126,7 +175,7 @@ pub struct ServiceSpec {
     /// What its tasks are made of. They share it.
     #[serde(rename = "TaskTemplate")]
     pub task: Arc<TaskSpec>,
-    /// Replicated or global; one replica when absent.
+    /// Replicated or global, for ever or until all have ended; one replica when absent.
     #[serde(default)]
     pub mode: ServiceMode,
     /// How it is reached.
@@ -163,6 +212,17 @@ pub struct ServiceEndpoint {
     pub vips: Vec<Vip>,
 }
 
+/// Which run of a job it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobStatus {
+    /// Counts runs: each change of the service begins another one.
+    pub job_iteration: Version,
+    /// When it began: Unix milliseconds, written as RFC 3339.
+    #[serde(with = "crate::time::rfc3339")]
+    pub last_execution: u64,
+}
+
 /// A service with everything that was allocated for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -177,6 +237,9 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Ports and virtual addresses that it has.
     pub endpoint: ServiceEndpoint,
+    /// Jobs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_status: Option<JobStatus>,
 }
 
 /// What is left of a service that was removed while tasks of it have not ended: connections that are

@@ -66,6 +66,7 @@ fn service() -> Service {
                 addr: "10.0.1.2/24".parse().unwrap(),
             }],
         },
+        job_status: None,
         spec: spec(),
     }
 }
@@ -80,6 +81,7 @@ fn task() -> Task {
         slot: 1,
         node: Some(NodeId::from("n1")),
         spec_version: service.meta.version,
+        job_iteration: None,
         spec: service.spec.task,
         attachments: vec![Attachment {
             endpoint: EndpointId::from("e1"),
@@ -168,6 +170,7 @@ fn a_service_is_dockers() {
         status: ServiceStatus {
             running: 1,
             desired: 2,
+            completed: 0,
         },
         port_errors: Vec::new(),
         waiting: Vec::new(),
@@ -217,6 +220,20 @@ fn a_service_is_dockers() {
         })
     );
     assert_eq!(written(&ServiceMode::Global), json!({"Global": {}}));
+    assert_eq!(written(&ServiceMode::GlobalJob), json!({"GlobalJob": {}}));
+    let job = ServiceMode::ReplicatedJob {
+        max_concurrent: 2,
+        total_completions: 5,
+    };
+    let text = json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 5}});
+    assert_eq!(written(&job), text);
+    // As Docker's daemon fills it in.
+    let short: ServiceMode = serde_json::from_value(json!({"ReplicatedJob": {}})).unwrap();
+    let once = ServiceMode::ReplicatedJob {
+        max_concurrent: 1,
+        total_completions: 1,
+    };
+    assert_eq!(short, once);
 }
 
 #[test]
@@ -449,8 +466,8 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
     };
     for (path, setting) in [
         ("", "UpdateConfig"),
-        ("TaskTemplate", "Placement"),
-        ("TaskTemplate", "Resources"),
+        ("TaskTemplate", "LogDriver"),
+        ("TaskTemplate", "PluginSpec"),
         ("TaskTemplate/ContainerSpec", "Mounts"),
         ("TaskTemplate/ContainerSpec/Privileges", "SELinuxContext"),
         ("TaskTemplate/RestartPolicy", "MaxAttempts"),

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    check_version, create_network, create_service, detach_endpoint, remove_network, remove_node,
-    remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
+    check_version, completed, create_network, create_service, detach_endpoint, remove_network,
+    remove_node, remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
     scale_service, set_autolock, still_a_manager, update_service, usage, waiting,
 };
 use weft_model::api::{
@@ -502,7 +502,11 @@ fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
     let (running, desired) = running_and_desired(state, service);
     ServiceDetail {
         service: service.clone(),
-        status: ServiceStatus { running, desired },
+        status: ServiceStatus {
+            running,
+            desired,
+            completed: completed(state, service),
+        },
         port_errors: Vec::new(),
         waiting: waiting(state, service),
     }
