@@ -49,6 +49,8 @@ pub(super) enum Key {
     Ingress,
     /// Services with a task on each node.
     Global,
+    /// Services whose tasks are being moved.
+    Rebalancing,
     /// Nodes whose tasks are to go elsewhere, now or after a while.
     Away,
     /// Ended tasks that nobody wants any more, by their slot, or their node where slots are 0.
@@ -254,6 +256,7 @@ fn of_service(service: &Service) -> Vec<Key> {
     let mut keys = vips(&service.endpoint.vips);
     keys.push(Key::Name(folded(name)));
     keys.extend(is_global(service).then_some(Key::Global));
+    keys.extend(service.rebalancing.map(|_| Key::Rebalancing));
     let ports = service.endpoint.ports.iter();
     keys.extend(ports.map(|port| Key::Port(port.published)));
     for attachment in &service.spec.task.networks {

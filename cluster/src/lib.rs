@@ -37,6 +37,7 @@ mod object;
 mod orchestrator;
 mod ports;
 mod quorum;
+mod rebalance;
 mod recent;
 mod rotation;
 mod routes;
@@ -60,13 +61,13 @@ mod tests;
 
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_MOVES, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, leave_node, note_certificate,
-    remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret, rotate_root,
-    rotate_token, rotate_unlock_key, scale_service, set_advertise_addr, set_autolock, set_impaired,
-    set_node_state, set_role, still_a_manager, update_node, update_service, update_swarm,
-    update_task_status,
+    plan_rebalance, rebalance_service, remove_network, remove_node, remove_peer, remove_service,
+    restore, role_of_secret, rotate_root, rotate_token, rotate_unlock_key, scale_service,
+    set_advertise_addr, set_autolock, set_impaired, set_node_state, set_role, still_a_manager,
+    update_node, update_service, update_swarm, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
@@ -79,6 +80,7 @@ pub use object::{AddressCursor, Change, Counters, Object, ObjectId};
 pub use orchestrator::{reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use quorum::Quorum;
+pub use rebalance::Move;
 pub use rotation::RootProgress;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
 pub use secrets::{RingState, RingStep, RootPair, Roots, Secrets, Successor};

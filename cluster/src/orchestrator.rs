@@ -24,7 +24,7 @@ use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::state::ClusterState;
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, enforcer, jobs, keys, rotation, scheduler};
+use super::{allocator, enforcer, jobs, keys, rebalance, rotation, scheduler};
 
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
@@ -52,6 +52,7 @@ pub fn reconcile(
     enforcer::enforce(&mut draft, &dirty);
     orphan(&mut draft, &dirty, waits);
     restart(&mut draft);
+    rebalance::turn(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
     replicate_and_globalise(&mut draft, &dirty);
     start_delayed(&mut draft, waits);

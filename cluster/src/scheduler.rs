@@ -97,7 +97,7 @@ impl Candidate {
 
 /// All nodes by id, as tasks of one service after the other see them.
 #[derive(Debug)]
-struct Candidates {
+pub(super) struct Candidates {
     all: Vec<Candidate>,
     /// The service in turn.
     service: Option<ServiceId>,
@@ -111,7 +111,7 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn new(state: &ClusterState) -> Self {
+    pub(super) fn new(state: &ClusterState) -> Self {
         let nodes = state.nodes.values();
         Self {
             all: nodes.map(|node| Candidate::new(state, node)).collect(),
@@ -133,7 +133,7 @@ impl Candidates {
     }
 
     /// The next task is this one.
-    fn turn_to(&mut self, state: &ClusterState, task: &Task, now: u64) {
+    pub(super) fn turn_to(&mut self, state: &ClusterState, task: &Task, now: u64) {
         if self.service.as_ref() != Some(&task.service) {
             self.turn_to_service(state, &task.service, now);
         }
@@ -242,7 +242,7 @@ impl Candidates {
     }
 
     /// A task as in turn goes to the node at that place.
-    fn place(&mut self, at: usize, task: &Task) -> Option<NodeId> {
+    pub(super) fn place(&mut self, at: usize, task: &Task) -> Option<NodeId> {
         let candidate = self.all.get_mut(at)?;
         candidate.total += 1;
         candidate.of_service += 1;
@@ -251,6 +251,40 @@ impl Candidates {
         let node = candidate.id.clone();
         self.spread.place(at);
         Some(node)
+    }
+
+    /// A task as in turn leaves the node at that place, and what is reserved for it there is free.
+    pub(super) fn leave(&mut self, at: usize, task: &Task) {
+        if let Some(candidate) = self.all.get_mut(at) {
+            candidate.total = candidate.total.saturating_sub(1);
+            candidate.of_service = candidate.of_service.saturating_sub(1);
+            candidate.free = candidate.free.plus(reserved(&task.spec));
+            candidate.port_taken = false;
+            self.spread.leave(at);
+        }
+    }
+
+    /// The place of a node that takes tasks.
+    pub(super) fn open(&self, node: &NodeId) -> Option<usize> {
+        let at = self.find(node)?;
+        self.all.get(at).filter(|c| c.closed.is_none()).map(|_| at)
+    }
+
+    /// The best node for a task as in turn, wherever it is now.
+    pub(super) fn best_of_all(&self, state: &ClusterState, task: &Task) -> Option<usize> {
+        self.best(state, task, 0..self.all.len()).ok()
+    }
+
+    /// What it is worth that a task goes to one node, which has left another one: on which level of
+    /// labels, nodes coming last, and how much fuller the one that it left still is there. Nothing
+    /// where it is no fuller.
+    pub(super) fn gain(&self, left: usize, to: usize) -> Option<(usize, usize)> {
+        let nodes = || {
+            let tasks = |at: usize| self.all.get(at).map(|c| c.of_service);
+            Some((usize::MAX, [tasks(left)?, tasks(to)?]))
+        };
+        let (level, [there, here]) = self.spread.parting(left, to).or_else(nodes)?;
+        (there > here).then(|| (level, there - here))
     }
 }
 

@@ -54,6 +54,22 @@ impl Spread {
         branches.map(|branch| self.tasks[*branch]).collect()
     }
 
+    /// One task less is on a node.
+    pub(super) fn leave(&mut self, node: usize) {
+        let branches = self.of_nodes.get(node).into_iter().flatten();
+        for branch in branches {
+            self.tasks[*branch] = self.tasks[*branch].saturating_sub(1);
+        }
+    }
+
+    /// Where the ways to two nodes part: at which level, and how many tasks the branch of each has.
+    pub(super) fn parting(&self, a: usize, b: usize) -> Option<(usize, [usize; 2])> {
+        let pairs = self.branches(a).iter().zip(self.branches(b));
+        let mut pairs = pairs.enumerate();
+        let (level, (a, b)) = pairs.find(|(_, (a, b))| a != b)?;
+        Some((level, [self.tasks[*a], self.tasks[*b]]))
+    }
+
     fn branches(&self, node: usize) -> &[usize] {
         self.of_nodes
             .get(node)

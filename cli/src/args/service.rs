@@ -38,6 +38,19 @@ pub(crate) enum ServiceCommand {
         #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_scale)]
         targets: Vec<(String, u32)>,
     },
+    /// Move tasks of services, one after the other, to nodes that have fewer of them
+    Rebalance {
+        /// Only print what would move
+        #[arg(long)]
+        dry_run: bool,
+        /// Tasks of each service that move at most
+        #[arg(long, value_name = "NUMBER", default_value = "100",
+              value_parser = clap::value_parser!(u32).range(1..=100))]
+        max_moves: u32,
+        /// Id, name, or unique start of an id (default: every replicated service)
+        #[arg(value_name = "SERVICE")]
+        refs: Vec<String>,
+    },
     /// Stop services and remove them
     Rm {
         /// Id, name, or unique start of an id

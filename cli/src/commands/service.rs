@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::bail;
 use hyper::StatusCode;
 use weft_client::{Client, Refused};
-use weft_model::api::{PlacementUpdate, Scale, ServiceDetail, ServiceUpdate};
+use weft_model::api::{
+    PlacementUpdate, Rebalance, Rebalanced, Scale, ServiceDetail, ServiceUpdate,
+};
 use weft_model::objects::{
     ConnectionPolicy, ContainerSpec, EndpointMode, EndpointSpec, Privileges, RestartCondition,
     RestartPolicy, Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
@@ -63,6 +65,14 @@ pub(super) async fn run(
         ServiceCommand::Update(args) => update(client, args, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
+        }
+        ServiceCommand::Rebalance {
+            dry_run,
+            max_moves,
+            refs,
+        } => {
+            let request = Rebalance { dry_run, max_moves };
+            return rebalance(client, request, refs, out).await;
         }
         ServiceCommand::Rm { refs } => {
             let mut refused = Vec::new();
@@ -261,6 +271,47 @@ fn connections(args: &ConnectionArgs) -> ConnectionPolicy {
         limit: args.limit_connections.unwrap_or_default(),
         limit_per_client: args.limit_client_connections.unwrap_or_default(),
     }
+}
+
+async fn rebalance(
+    client: &Client,
+    request: Rebalance,
+    mut names: Vec<String>,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    if names.is_empty() {
+        let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
+        let services = services.into_iter().map(|detail| detail.service.spec);
+        let replicated =
+            services.filter(|spec| matches!(spec.mode, ServiceMode::Replicated { .. }));
+        names = replicated.map(|spec| spec.name).collect();
+    }
+    let mut refused = Vec::new();
+    for name in &names {
+        let path = format!("{}/rebalance", paths::service(name));
+        let planned: Rebalanced = match client.post(&path, &request).await {
+            Ok(planned) => planned,
+            Err(error) if error.is::<Refused>() => {
+                refused.push(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if planned.moves.is_empty() {
+            out.line(&format!("{name}: nothing to move"))?;
+        }
+        let word = if request.dry_run {
+            "would move"
+        } else {
+            "moves"
+        };
+        for one in planned.moves {
+            let (slot, from, to) = (one.slot, one.from, one.to);
+            out.line(&format!("{name}.{slot} {word} from {from} to {to}"))?;
+        }
+    }
+    out.flush()?;
+    finish(&refused)
 }
 
 async fn scale(

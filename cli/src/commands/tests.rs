@@ -86,6 +86,7 @@ fn detail(replicas: u32) -> ServiceDetail {
             },
             spec: spec(replicas),
             job_status: None,
+            rebalancing: None,
         },
         status: ServiceStatus {
             running: 1,

@@ -226,6 +226,7 @@ pub fn create_service(
             vips: Vec::new(),
         },
         job_status: None,
+        rebalancing: None,
     };
     jobs::begin(&mut service, now);
     if service.spec.endpoint.mode == EndpointMode::Vip {

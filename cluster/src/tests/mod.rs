@@ -17,6 +17,7 @@ mod orchestration;
 mod orders;
 mod placement;
 mod publish;
+mod rebalance;
 mod roles;
 mod roots;
 mod sizes;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::TaskId;
 use crate::objects::{Affinity, ConnectionPolicy, PlacementPreference, PortSpec, Service, Task};
 
 /// A service and how many of its tasks run.
@@ -125,6 +126,40 @@ impl ServiceUpdate {
                 .unwrap_or(before.limit_per_client),
         }
     }
+}
+
+/// `weft service rebalance`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Rebalance {
+    /// Only says what would move.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Tasks that may move, 1 to 100.
+    pub max_moves: u32,
+}
+
+/// Answer to [`Rebalance`]: what moves, as far as nothing else changes meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rebalanced {
+    /// In order; one begins when the one before has run for a while.
+    pub moves: Vec<TaskMove>,
+}
+
+/// A task that leaves its node for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskMove {
+    /// Id of the task as it is; another one takes its slot.
+    #[serde(rename = "TaskID")]
+    pub task: TaskId,
+    /// Which of the service's tasks, from 1.
+    pub slot: u32,
+    /// Host name of its node.
+    pub from: String,
+    /// Host name of the next one.
+    pub to: String,
 }
 
 /// A row of `weft service ps` and `weft node ps`.

@@ -223,6 +223,17 @@ pub struct JobStatus {
     pub last_execution: u64,
 }
 
+/// How far `weft service rebalance` is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rebalancing {
+    /// Tasks that may still move.
+    pub moves_left: u32,
+    /// When the last one began to: Unix milliseconds, written as RFC 3339; 0 before the first.
+    #[serde(with = "crate::time::rfc3339")]
+    pub since: u64,
+}
+
 /// A service with everything that was allocated for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -240,6 +251,9 @@ pub struct Service {
     /// Jobs only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_status: Option<JobStatus>,
+    /// While its tasks are moved to nodes that have fewer of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalancing: Option<Rebalancing>,
 }
 
 /// What is left of a service that was removed while tasks of it have not ended: connections that are

@@ -67,6 +67,7 @@ fn service() -> Service {
             }],
         },
         job_status: None,
+        rebalancing: None,
         spec: spec(),
     }
 }
