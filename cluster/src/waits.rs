@@ -28,7 +28,7 @@ pub const ROTATION_PATIENCE_MS: u64 = 120_000;
 
 /// A task that was moved has this long to show whether it runs there, before the next one moves
 /// (Swarm's time for an update).
-pub const MONITOR_MS: u64 = 5000;
+pub(super) const MONITOR_MS: u64 = 5000;
 
 /// What waits in a state, and since when. Made anew with each start: the clock of the process it
 /// belongs to is all it knows.

@@ -309,8 +309,9 @@ fn host_ports(service: &Service) -> Vec<PortSpec> {
 }
 
 /// `weft service update`: publishes ports and takes them back, and changes how connections find a
-/// replica and where tasks may run. Tasks go on, and so does every connection on other ports; only a service that gets its
-/// first published port, or another port with `mode=host`, has its tasks replaced.
+/// replica and where tasks may run. Tasks go on, and so does every connection on other ports; only a
+/// service that gets its first published port, or another port with `mode=host`, has its tasks
+/// replaced. Each update begins another run of a job.
 ///
 /// # Errors
 /// It does not exist, publishes no such port, or a port is in use (the text says by whom).
