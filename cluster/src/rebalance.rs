@@ -33,7 +33,12 @@ pub struct Move {
 /// What would move, of a service whose tasks run, at most so many, in order. `now` in Unix
 /// milliseconds.
 #[must_use]
-pub(super) fn moves(state: &ClusterState, service: &Service, now: u64, at_most: usize) -> Vec<Move> {
+pub(super) fn moves(
+    state: &ClusterState,
+    service: &Service,
+    now: u64,
+    at_most: usize,
+) -> Vec<Move> {
     let mut moves = Vec::new();
     if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
         return moves;
