@@ -113,6 +113,7 @@ fn task(id: &str, command: &[&str]) -> Task {
         slot: 1,
         node: Some(NodeId::from("n1")),
         spec_version: Version { index: 1 },
+        job_iteration: None,
         spec: Arc::new(TaskSpec {
             container,
             ..TaskSpec::default()

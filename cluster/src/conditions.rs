@@ -2,7 +2,7 @@
 //! same questions.
 
 use weft_model::objects::{
-    Availability, Node, NodeState, RestartCondition, Role, Service, ServiceMode, Task, TaskState,
+    Availability, Node, NodeState, RestartCondition, Role, Service, Task, TaskState,
 };
 
 /// True when new tasks may be placed on the node, as far as the state knows it.
@@ -29,15 +29,23 @@ pub(super) fn is_carried(task: &Task) -> bool {
     is_active(task) && task.status.state >= TaskState::Assigned
 }
 
+/// True while what is reserved for a task on its node is not free: also while it is being stopped.
+pub(super) fn uses_resources(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
 /// True while the cluster wants the task in its slot.
 pub(super) fn is_wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+    task.is_wanted()
 }
 
 /// True when a task that ended is to be replaced.
 pub(super) fn should_restart(task: &Task) -> bool {
     match task.spec.restart.condition {
-        RestartCondition::Any => true,
+        // A part of a job that has ended with success has done what it was to do.
+        RestartCondition::Any => {
+            task.job_iteration.is_none() || task.status.state != TaskState::Complete
+        }
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     }
@@ -51,12 +59,12 @@ pub(super) fn holds_addresses(task: &Task) -> bool {
 
 /// True while the task may yet use addresses: allocation is worth trying.
 pub(super) fn wants_addresses(task: &Task) -> bool {
-    task.status.state == TaskState::New && task.desired <= TaskState::Running
+    task.status.state == TaskState::New && is_wanted(task)
 }
 
 /// True for a service with one task on each node.
 pub(super) fn is_global(service: &Service) -> bool {
-    service.spec.mode == ServiceMode::Global
+    service.spec.mode.is_global()
 }
 
 /// True while tasks of the service are replaced one after the other, or once that stopped halfway.

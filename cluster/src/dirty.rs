@@ -21,11 +21,13 @@ pub(super) struct Dirty {
 }
 
 /// What a wanted task is counted by.
-fn place(task: Option<&Task>) -> Option<(&ServiceId, u32, Option<&NodeId>)> {
+fn place(task: Option<&Task>) -> Option<(&ServiceId, u32, Option<&NodeId>, bool)> {
     let task = task.filter(|task| is_wanted(task))?;
     // Where slots are 0, there is one on each node.
     let node = task.node.as_ref().filter(|_| task.slot == 0);
-    Some((&task.service, task.slot, node))
+    // Where a part of a job ends, the next one may begin.
+    let over = task.job_iteration.is_some() && task.status.state.is_terminal();
+    Some((&task.service, task.slot, node, over))
 }
 
 impl Dirty {

@@ -8,12 +8,16 @@ use std::net::IpAddr;
 
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use weft_model::id::{NetworkId, NodeId, ServiceId};
-use weft_model::objects::{Endpoint, Network, Node, Service, StaticPeer, Task, TaskState, Vip};
+use weft_model::objects::{
+    Endpoint, Network, Node, Resources, Service, StaticPeer, Task, TaskState, Vip,
+};
 
 use super::conditions::{
     holds_addresses, is_away, is_carried, is_global, is_updating, is_wanted, should_restart,
+    uses_resources,
     wants_addresses,
 };
+use super::filters::reserved;
 use super::object::{Object, ObjectId};
 
 /// What objects are found by.
@@ -48,6 +52,8 @@ pub(super) enum Key {
     Global,
     /// Services whose tasks are replaced, or were halfway.
     Updating,
+    /// Services whose tasks are being moved.
+    Rebalancing,
     /// Nodes whose tasks are to go elsewhere, now or after a while.
     Away,
     /// Ended tasks that nobody wants any more, by their slot, or their node where slots are 0.
@@ -81,8 +87,33 @@ pub(super) fn folded(name: &str) -> String {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
     entries: RedBlackTreeSetSync<(Key, ObjectId)>,
-    /// Tasks that nodes have to carry; nodes with none are left out.
-    loads: RedBlackTreeMapSync<NodeId, usize>,
+    /// What nodes have to carry; nodes with nothing are left out.
+    loads: RedBlackTreeMapSync<NodeId, Load>,
+}
+
+/// What a node has to carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Tasks that are wanted there.
+    pub(super) tasks: usize,
+    /// What is reserved for those that have not ended, wanted or not: they still use it.
+    pub(super) reserved: Resources,
+}
+
+impl Load {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            tasks: self.tasks + other.tasks,
+            reserved: self.reserved.plus(other.reserved),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            tasks: self.tasks.saturating_sub(other.tasks),
+            reserved: self.reserved.minus(other.reserved),
+        }
+    }
 }
 
 impl Index {
@@ -101,26 +132,26 @@ impl Index {
         }
         let [was, is] = [old, new].map(|object| object.and_then(burdened));
         if was != is {
-            if let Some(node) = was {
-                self.set_load(node, self.load(node).saturating_sub(1));
+            if let Some((node, load)) = was {
+                self.set_load(node, self.load(node).minus(load));
             }
-            if let Some(node) = is {
-                self.set_load(node, self.load(node) + 1);
+            if let Some((node, load)) = is {
+                self.set_load(node, self.load(node).plus(load));
             }
         }
     }
 
-    fn set_load(&mut self, node: &NodeId, load: usize) {
-        if load == 0 {
+    fn set_load(&mut self, node: &NodeId, load: Load) {
+        if load == Load::default() {
             self.loads.remove_mut(node);
         } else {
             self.loads.insert_mut(node.clone(), load);
         }
     }
 
-    /// Tasks that a node has to carry.
-    pub(super) fn load(&self, node: &NodeId) -> usize {
-        self.loads.get(node).copied().unwrap_or(0)
+    /// What a node has to carry.
+    pub(super) fn load(&self, node: &NodeId) -> Load {
+        self.loads.get(node).copied().unwrap_or_default()
     }
 
     /// Objects of that key, in the order of their ids, from `first` on: kinds come one after the
@@ -158,12 +189,21 @@ impl Index {
     }
 }
 
-/// The node that has to carry it.
-fn burdened(object: &Object) -> Option<&NodeId> {
-    match object {
-        Object::Task(task) if is_carried(task) => task.node.as_ref(),
-        _ => None,
-    }
+/// The node that has to carry it, and what that is.
+fn burdened(object: &Object) -> Option<(&NodeId, Load)> {
+    let Object::Task(task) = object else {
+        return None;
+    };
+    let load = Load {
+        tasks: usize::from(is_carried(task)),
+        reserved: if uses_resources(task) {
+            reserved(&task.spec)
+        } else {
+            Resources::default()
+        },
+    };
+    let node = task.node.as_ref()?;
+    (load != Load::default()).then_some((node, load))
 }
 
 /// What an object is found by, in order.
@@ -222,6 +262,7 @@ fn of_service(service: &Service) -> Vec<Key> {
     keys.push(Key::Name(folded(name)));
     keys.extend(is_global(service).then_some(Key::Global));
     keys.extend(is_updating(service).then_some(Key::Updating));
+    keys.extend(service.rebalancing.map(|_| Key::Rebalancing));
     let ports = service.endpoint.ports.iter();
     keys.extend(ports.map(|port| Key::Port(port.published)));
     for attachment in &service.spec.task.networks {
@@ -254,7 +295,8 @@ fn of_task(task: &Task) -> Vec<Key> {
     }
     let dead =
         !wanted && (state < TaskState::Assigned || (task.desired == TaskState::Remove && ended));
-    let waits = state == TaskState::Pending && task.desired == TaskState::Running;
+    let due = wanted && task.desired >= TaskState::Running;
+    let waits = state == TaskState::Pending && due;
     let lists = [
         (wanted && ended && should_restart(task), Key::Ended),
         (task.desired == TaskState::Ready, Key::Delayed),

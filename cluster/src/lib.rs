@@ -20,12 +20,16 @@ mod allocator;
 mod assign;
 mod commands;
 mod conditions;
+mod constraint;
 mod dirty;
 mod draft;
+mod enforcer;
 mod error;
 mod events;
+mod filters;
 mod index;
 mod ipam;
+mod jobs;
 mod keys;
 mod lookup;
 mod machine;
@@ -34,6 +38,7 @@ mod orchestrator;
 mod ports;
 mod progress;
 mod quorum;
+mod rebalance;
 mod recent;
 mod respec;
 mod rotation;
@@ -41,6 +46,7 @@ mod routes;
 mod scheduler;
 mod secrets;
 mod sizes;
+mod spread;
 mod state;
 mod store;
 mod subnets;
@@ -58,24 +64,26 @@ mod tests;
 
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_MOVES, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, join_as, leave_node,
-    note_certificate, plan_update, remove_network, remove_node, remove_peer, remove_service,
-    restore, role_of_secret, rotate_root, rotate_token, rotate_unlock_key, scale_service,
-    set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
-    update_service, update_swarm, update_task_status,
+    note_certificate, plan_rebalance, plan_update, rebalance_service, remove_network, remove_node,
+    remove_peer, remove_service, restore, role_of_secret, rotate_root, rotate_token,
+    rotate_unlock_key, scale_service, set_advertise_addr, set_impaired, set_node_state, set_role,
+    still_a_manager, update_node, update_service, update_swarm, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
 pub use events::{events, leader_events};
 pub use ipam::{Exhausted, usage};
+pub use jobs::completed;
 pub use keys::{GOSSIP_KEY_LIFE_MS, SPREAD_MS};
 pub use machine::{Entry, Reply, Stale};
 pub use object::{AddressCursor, Change, Counters, Object, ObjectId, RemovedNode};
 pub use orchestrator::{reconcile, running_and_desired};
 pub use ports::DYNAMIC_PORTS;
 pub use quorum::Quorum;
+pub use rebalance::Move;
 pub use rotation::RootProgress;
 pub use routes::{HostRoute, claim_on, first_free, shared_with};
 pub use secrets::{RingState, RingStep, RootPair, Roots, Secrets, Successor};

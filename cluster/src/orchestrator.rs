@@ -18,6 +18,7 @@ use weft_model::objects::{
 use super::conditions::{is_eligible, is_global, is_updating, is_wanted, should_restart};
 use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
+use super::filters::{Demands, fits};
 use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::progress::{ingress_of, is_current};
@@ -25,7 +26,7 @@ use super::respec::respec;
 use super::state::ClusterState;
 use super::updater::{self, Outcome, Place};
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, keys, rotation, scheduler};
+use super::{allocator, enforcer, jobs, keys, rebalance, rotation, scheduler};
 
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
@@ -52,8 +53,10 @@ pub fn reconcile(
     let mut draft = Draft::new(state, now, entropy);
     remove_unwanted(&mut draft, &dirty);
     leave_lost_nodes(&mut draft, &dirty, waits);
+    enforcer::enforce(&mut draft, &dirty);
     orphan(&mut draft, &dirty, waits);
     restart(&mut draft, waits);
+    rebalance::turn(&mut draft, waits);
     dirty.add(draft.changed(), state, &draft.state);
     replicate_and_globalise(&mut draft, &dirty, waits);
     // Of a slot that is empty an update knows nothing.
@@ -175,12 +178,16 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
         let Some(service) = draft.state.services.get(&task.service).cloned() else {
             continue;
         };
+        // Of an earlier run of a job nobody waits for anything.
+        if task.job_iteration != service.job_status.map(|status| status.job_iteration) {
+            continue;
+        }
         if is_global(&service) {
             let eligible = task
                 .node
                 .as_ref()
                 .and_then(|n| draft.state.nodes.get(n))
-                .is_some_and(|node| waits.takes_tasks(node));
+                .is_some_and(|node| waits.takes_tasks(node) && fits(node, &service.spec.task));
             if !eligible {
                 continue;
             }
@@ -192,10 +199,19 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
         let desired = if delayed {
             TaskState::Ready
         } else {
-            TaskState::Running
+            goal(service.spec.mode)
         };
         let node = is_global(&service).then_some(task.node).flatten();
         create(draft, &service, task.slot, node, desired);
+    }
+}
+
+/// What is wanted of a task once it may start.
+fn goal(mode: ServiceMode) -> TaskState {
+    if mode.is_job() {
+        TaskState::Complete
+    } else {
+        TaskState::Running
     }
 }
 
@@ -208,7 +224,7 @@ fn has_successor(state: &ClusterState, service: &Service, task: &Task) -> bool {
         other.id != task.id
             && is_wanted(other)
             && Place::of(other) == place
-            && is_current(service, ingress.as_ref(), other)
+            && is_current(state, service, ingress.as_ref(), other)
     })
 }
 
@@ -257,7 +273,7 @@ fn roll_back(draft: &mut Draft<'_>, service: &Service, failed: &TaskId) {
             ..service.clone()
         },
     };
-    draft.put(back);
+    enforcer::put_and_adopt(draft, back);
 }
 
 fn create(
@@ -275,6 +291,7 @@ fn create(
         slot,
         node,
         spec_version: service.meta.version,
+        job_iteration: service.job_status.map(|status| status.job_iteration),
         spec: Arc::clone(&service.spec.task),
         attachments: Vec::new(),
         desired,
@@ -303,9 +320,13 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) 
             continue;
         };
         let held = updater::held(&draft.state, &service, waits);
+        if service.spec.mode.is_job() {
+            run_job(draft, &service);
+        }
         match service.spec.mode {
             ServiceMode::Replicated { replicas } => replicate(draft, &service, replicas, &held),
-            ServiceMode::Global => {
+            ServiceMode::ReplicatedJob { .. } => {}
+            ServiceMode::Global | ServiceMode::GlobalJob => {
                 let mut nodes = if whole.contains(&id) {
                     without_task(&draft.state, &id)
                 } else {
@@ -327,18 +348,30 @@ fn replicate_and_globalise(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) 
 /// A node that took no tasks while the service was updated stops its old one once it takes some; the
 /// next pass makes a new one there.
 fn renew(draft: &mut Draft<'_>, service: &Service, dirty: &Dirty, waits: &Waits) {
-    if is_updating(service) {
+    if is_updating(service) || service.spec.mode.is_job() {
         return;
     }
     let state = &draft.state;
     let ingress = ingress_of(state, service);
+    let demands = Demands::of(&service.spec.task);
     let nodes = dirty.nodes.iter().filter_map(|id| state.nodes.get(id));
     let tasks = nodes
-        .filter(|node| waits.takes_tasks(node))
+        .filter(|node| waits.takes_tasks(node) && demands.fit(node))
         .flat_map(|node| state.tasks_at(Key::WantedOn(node.id.clone())));
-    let old = ids(tasks
-        .filter(|task| task.service == service.id && !is_current(service, ingress.as_ref(), task)));
+    let old = ids(tasks.filter(|task| {
+        task.service == service.id && !is_current(state, service, ingress.as_ref(), task)
+    }));
     set_desired(draft, old, TaskState::Shutdown);
+}
+
+/// What is left of earlier runs goes, and slots get their tasks.
+fn run_job(draft: &mut Draft<'_>, service: &Service) {
+    let lack = jobs::lack(&draft.state, service, TASKS_PER_PASS);
+    set_desired(draft, lack.unwanted, TaskState::Remove);
+    set_desired(draft, lack.past, TaskState::Shutdown);
+    for slot in lack.slots {
+        create(draft, service, slot, None, TaskState::Complete);
+    }
 }
 
 /// Nodes that no task of the service is wanted on.
@@ -395,12 +428,14 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
         .collect()
 }
 
-/// One task on each of these nodes that takes tasks; a paused or unheard-of node keeps what it has.
+/// One task on each of these nodes that takes tasks and meets what the service asks for; a paused or
+/// unheard-of node keeps what it has.
 fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>, waits: &Waits) {
+    let demands = Demands::of(&service.spec.task);
     for node in nodes {
         let known = draft.state.nodes.get(&node);
-        if known.is_some_and(|node| waits.takes_tasks(node)) {
-            create(draft, service, 0, Some(node), TaskState::Running);
+        if known.is_some_and(|node| waits.takes_tasks(node) && demands.fit(node)) {
+            create(draft, service, 0, Some(node), goal(service.spec.mode));
         }
     }
 }
@@ -411,7 +446,12 @@ fn start_delayed(draft: &mut Draft<'_>, waits: &Waits) {
         let delay = t.spec.restart.delay;
         waits.waited(&ObjectId::Task(t.id.clone())) >= delay
     }));
-    set_desired(draft, due, TaskState::Running);
+    for id in due {
+        let service = draft.state.tasks.get(&id).map(|task| &task.service);
+        let service = service.and_then(|id| draft.state.services.get(id));
+        let desired = service.map_or(TaskState::Running, |service| goal(service.spec.mode));
+        set_desired(draft, [id], desired);
+    }
 }
 
 /// Forgets tasks: unwanted ones that no node ever saw, ended ones that shall be removed, and what
@@ -453,7 +493,8 @@ fn forget_ended_services(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tasks of a service that run what it says now, and how many there are to be.
+/// Tasks of a service that run what it says now, and how many there are to be; of a job, how many there
+/// may be at one time, or have not ended yet where there is one on each node.
 #[must_use]
 pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
     let running = state
@@ -463,7 +504,14 @@ pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32
         .count();
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::Global => state.nodes.values().filter(|n| is_eligible(n)).count(),
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent as usize,
+        ServiceMode::Global | ServiceMode::GlobalJob => {
+            let demands = Demands::of(&service.spec.task);
+            let nodes = state.nodes.values();
+            let nodes = nodes.filter(|n| is_eligible(n) && demands.fit(n)).count();
+            // Nodes that have done their part of a job are none that are to do it.
+            nodes.saturating_sub(jobs::completed(state, service) as usize)
+        }
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     (count(running), count(desired))

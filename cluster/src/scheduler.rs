@@ -1,14 +1,19 @@
 //! Chooses nodes for pending tasks: spread, with Swarm's order of comparison.
 
+use std::sync::Arc;
+
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
-    Availability, NodeState, PortSpec, PublishMode, Service, Task, TaskState,
+    Availability, Node, NodeState, PortSpec, PublishMode, Resources, Service, Task, TaskSpec,
+    TaskState,
 };
 
 use super::conditions::is_carried;
 use super::draft::Draft;
+use super::filters::{Demands, Obstacle, Obstacles, reserved};
 use super::index::Key;
 use super::ports::collide;
+use super::spread::Spread;
 use super::state::ClusterState;
 use super::waits::Waits;
 
@@ -22,31 +27,49 @@ fn host_ports(service: &Service) -> impl Iterator<Item = &PortSpec> {
     ports.filter(|p| p.mode == PublishMode::Host)
 }
 
-fn plural(count: usize, one: &str, many: &str) -> String {
-    match count {
-        1 => format!("1 {one}"),
-        n => format!("{n} {many}"),
-    }
-}
-
 /// A node while tasks are being placed.
 #[derive(Debug)]
 struct Candidate {
     id: NodeId,
     /// Tasks that it has to carry.
     total: usize,
-    /// Those of the service in turn.
+    /// What is not reserved on it.
+    free: Resources,
+    /// It takes no new tasks, of whatever service.
+    closed: Option<Obstacle>,
+    /// Tasks of the service in turn that it has to carry.
     of_service: usize,
     /// What failed there of that service, lately.
     failed: Vec<TaskId>,
     /// It has no room for a port of that service.
     port_taken: bool,
-    eligible: bool,
-    /// It would be eligible, were it not impaired.
-    impaired: bool,
+    /// It is not what tasks as in turn may run on.
+    unfit: Option<Obstacle>,
 }
 
 impl Candidate {
+    fn new(state: &ClusterState, node: &Node, waits: &Waits) -> Self {
+        let would = node.status.state == NodeState::Ready
+            && node.spec.availability == Availability::Active
+            && waits.is_heard(node);
+        let load = state.index().load(&node.id);
+        let why = if would {
+            Obstacle::Impaired
+        } else {
+            Obstacle::Unavailable
+        };
+        Self {
+            id: node.id.clone(),
+            total: load.tasks,
+            free: node.description.resources.minus(load.reserved),
+            closed: (!waits.takes_tasks(node)).then_some(why),
+            of_service: 0,
+            failed: Vec::new(),
+            port_taken: false,
+            unfit: None,
+        }
+    }
+
     fn keeps_failing(&self, state: &ClusterState, task: &Task) -> bool {
         if self.failed.len() < FAILURES {
             return false;
@@ -54,39 +77,50 @@ impl Candidate {
         let failed = self.failed.iter().filter_map(|id| state.tasks.get(id));
         failed.filter(|failed| failed.spec == task.spec).count() >= FAILURES
     }
+
+    /// The first thing that keeps a task as in turn away, in SwarmKit's order.
+    fn obstacle(&self, spec: &TaskSpec) -> Option<Obstacle> {
+        if self.closed.is_some() {
+            return self.closed;
+        }
+        if !reserved(spec).fits(self.free) {
+            return Some(Obstacle::Resources);
+        }
+        if self.unfit.is_some() {
+            return self.unfit;
+        }
+        if self.port_taken {
+            return Some(Obstacle::HostPort);
+        }
+        let most = spec.placement.max_replicas as usize;
+        (most != 0 && self.of_service >= most).then_some(Obstacle::MaxReplicas)
+    }
 }
 
-/// All nodes by id, as one service after the other sees them.
+/// All nodes by id, as tasks of one service after the other see them.
 #[derive(Debug)]
-struct Candidates {
+pub(super) struct Candidates {
     all: Vec<Candidate>,
     /// The service in turn.
     service: Option<ServiceId>,
     has_host_ports: bool,
-    /// Why a task of that service that may run anywhere found no node.
+    /// What the tasks in turn are made of.
+    spec: Option<Arc<TaskSpec>>,
+    /// How these are spread over labels.
+    spread: Spread,
+    /// Why one of them that may run anywhere found no node.
     nowhere: Option<String>,
 }
 
 impl Candidates {
-    fn new(state: &ClusterState, waits: &Waits) -> Self {
-        let all = state.nodes.values().map(|node| {
-            let would = node.status.state == NodeState::Ready
-                && node.spec.availability == Availability::Active
-                && waits.is_heard(node);
-            Candidate {
-                id: node.id.clone(),
-                total: state.index().load(&node.id),
-                of_service: 0,
-                failed: Vec::new(),
-                port_taken: false,
-                eligible: waits.takes_tasks(node),
-                impaired: would,
-            }
-        });
+    pub(super) fn new(state: &ClusterState, waits: &Waits) -> Self {
+        let nodes = state.nodes.values();
         Self {
-            all: all.collect(),
+            all: nodes.map(|node| Candidate::new(state, node, waits)).collect(),
             service: None,
             has_host_ports: false,
+            spec: None,
+            spread: Spread::default(),
             nowhere: None,
         }
     }
@@ -100,13 +134,20 @@ impl Candidates {
         self.all.get_mut(at)
     }
 
-    /// The next task is one of this service.
-    fn turn_to(&mut self, state: &ClusterState, service: &ServiceId, now: u64) {
-        if self.service.as_ref() == Some(service) {
-            return;
+    /// The next task is this one.
+    pub(super) fn turn_to(&mut self, state: &ClusterState, task: &Task, now: u64) {
+        if self.service.as_ref() != Some(&task.service) {
+            self.turn_to_service(state, &task.service, now);
         }
+        let same = |spec: &Arc<TaskSpec>| Arc::ptr_eq(spec, &task.spec) || *spec == task.spec;
+        if !self.spec.as_ref().is_some_and(same) {
+            self.turn_to_spec(state, &task.spec);
+        }
+    }
+
+    fn turn_to_service(&mut self, state: &ClusterState, service: &ServiceId, now: u64) {
         self.service = Some(service.clone());
-        self.nowhere = None;
+        self.spec = None;
         for candidate in &mut self.all {
             candidate.of_service = 0;
             candidate.failed.clear();
@@ -139,7 +180,25 @@ impl Candidates {
         }
     }
 
-    /// The best node for a task of the service in turn, by its place.
+    fn turn_to_spec(&mut self, state: &ClusterState, spec: &Arc<TaskSpec>) {
+        self.nowhere = None;
+        let demands = Demands::of(spec);
+        // Both are in the order of ids.
+        for (candidate, node) in self.all.iter_mut().zip(state.nodes.values()) {
+            candidate.unfit = if !demands.are_met_by(node) {
+                Some(Obstacle::Constraints)
+            } else if !demands.admit_platform_of(node) {
+                Some(Obstacle::Platform)
+            } else {
+                None
+            };
+        }
+        let tasks = self.all.iter().map(|candidate| candidate.of_service);
+        self.spread = Spread::of(spec, state.nodes.values().zip(tasks));
+        self.spec = Some(Arc::clone(spec));
+    }
+
+    /// The best node for a task as in turn, by its place.
     fn choose(&mut self, state: &ClusterState, task: &Task) -> Result<usize, String> {
         if let Some(node) = &task.node {
             let at = self.find(node);
@@ -162,59 +221,72 @@ impl Candidates {
         task: &Task,
         among: std::ops::Range<usize>,
     ) -> Result<usize, String> {
-        let (mut unavailable, mut impaired, mut port_taken) = (0, 0, 0);
-        let mut best: Option<((bool, usize, usize), usize)> = None;
+        let mut obstacles = Obstacles::default();
+        let mut best: Option<((Vec<usize>, bool, usize, usize), usize)> = None;
         for (at, candidate) in among.clone().zip(self.all.get(among).unwrap_or_default()) {
-            if !candidate.eligible {
-                impaired += usize::from(candidate.impaired);
-                unavailable += usize::from(!candidate.impaired);
-                continue;
-            }
-            if candidate.port_taken {
-                port_taken += 1;
+            if let Some(obstacle) = candidate.obstacle(&task.spec) {
+                obstacles.count(obstacle);
                 continue;
             }
             let rank = (
+                self.spread.rank(at),
                 candidate.keeps_failing(state, task),
                 candidate.of_service,
                 candidate.total,
             );
             // Strictly less: among equals the smallest node id stays.
-            if best.is_none_or(|(least, _)| rank < least) {
+            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
                 best = Some((rank, at));
             }
         }
-        if let Some((_, at)) = best {
-            return Ok(at);
-        }
-        let mut why = Vec::new();
-        if unavailable > 0 {
-            why.push(plural(
-                unavailable,
-                "node not available for new tasks",
-                "nodes not available for new tasks",
-            ));
-        }
-        if impaired > 0 {
-            why.push(plural(impaired, "node impaired", "nodes impaired"));
-        }
-        if port_taken > 0 {
-            let nodes = plural(port_taken, "node", "nodes");
-            why.push(format!("host-mode port already in use on {nodes}"));
-        }
-        Err(match why.as_slice() {
-            [] => "no suitable node".to_owned(),
-            _ => format!("no suitable node ({})", why.join("; ")),
-        })
+        let chosen = best.map(|(_, at)| at);
+        chosen.ok_or_else(|| obstacles.explain())
     }
 
-    /// A task of the service in turn goes to the node at that place.
-    fn place(&mut self, at: usize) -> Option<NodeId> {
+    /// A task as in turn goes to the node at that place.
+    pub(super) fn place(&mut self, at: usize, task: &Task) -> Option<NodeId> {
         let candidate = self.all.get_mut(at)?;
         candidate.total += 1;
         candidate.of_service += 1;
+        candidate.free = candidate.free.minus(reserved(&task.spec));
         candidate.port_taken = self.has_host_ports;
-        Some(candidate.id.clone())
+        let node = candidate.id.clone();
+        self.spread.place(at);
+        Some(node)
+    }
+
+    /// A task as in turn leaves the node at that place, and what is reserved for it there is free.
+    pub(super) fn leave(&mut self, at: usize, task: &Task) {
+        if let Some(candidate) = self.all.get_mut(at) {
+            candidate.total = candidate.total.saturating_sub(1);
+            candidate.of_service = candidate.of_service.saturating_sub(1);
+            candidate.free = candidate.free.plus(reserved(&task.spec));
+            candidate.port_taken = false;
+            self.spread.leave(at);
+        }
+    }
+
+    /// The place of a node that takes tasks.
+    pub(super) fn open(&self, node: &NodeId) -> Option<usize> {
+        let at = self.find(node)?;
+        self.all.get(at).filter(|c| c.closed.is_none()).map(|_| at)
+    }
+
+    /// The best node for a task as in turn, wherever it is now.
+    pub(super) fn best_of_all(&self, state: &ClusterState, task: &Task) -> Option<usize> {
+        self.best(state, task, 0..self.all.len()).ok()
+    }
+
+    /// What it is worth that a task goes to one node, which has left another one: on which level of
+    /// labels, nodes coming last, and how much fuller the one that it left still is there. Nothing
+    /// where it is no fuller.
+    pub(super) fn gain(&self, left: usize, to: usize) -> Option<(usize, usize)> {
+        let nodes = || {
+            let tasks = |at: usize| self.all.get(at).map(|c| c.of_service);
+            Some((usize::MAX, [tasks(left)?, tasks(to)?]))
+        };
+        let (level, [there, here]) = self.spread.parting(left, to).or_else(nodes)?;
+        (there > here).then(|| (level, there - here))
     }
 }
 
@@ -231,11 +303,11 @@ pub(super) fn schedule(draft: &mut Draft<'_>, waits: &Waits) {
         let Some(mut task) = draft.state.tasks.get(&id).cloned() else {
             continue;
         };
-        candidates.turn_to(&draft.state, &task.service, draft.now);
+        candidates.turn_to(&draft.state, &task, draft.now);
         let chosen = candidates.choose(&draft.state, &task);
         match chosen {
             Ok(at) => {
-                let Some(node) = candidates.place(at) else {
+                let Some(node) = candidates.place(at, &task) else {
                     continue;
                 };
                 task.status.message = if task.node.is_some() {

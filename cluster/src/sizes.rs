@@ -27,11 +27,15 @@ fn of_task(task: &TaskSpec) -> usize {
     let container = &task.container;
     let networks = task.networks.iter();
     let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
+    let preferences = task.placement.preferences.iter();
+    let preferences = preferences.map(|p| &p.spread.spread_descriptor);
     texts(&container.args)
         + texts(&container.env)
         + texts(&container.cap_add)
         + texts(&container.cap_drop)
         + networks.sum::<usize>()
+        + texts(&task.placement.constraints)
+        + texts(preferences)
 }
 
 /// Whether the log has room for the labels of an object.
@@ -58,7 +62,10 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     }
     let tasks = match spec.mode {
         ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::Global => nodes,
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } => total_completions as usize,
+        ServiceMode::Global | ServiceMode::GlobalJob => nodes,
     };
     let all = bytes.saturating_mul(tasks);
     if all > MAX_TASKS {

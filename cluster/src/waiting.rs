@@ -5,11 +5,18 @@ use std::collections::BTreeMap;
 use weft_model::objects::{Service, TaskState};
 
 use super::conditions::{is_active, is_eligible, is_global};
+use super::filters::Demands;
 use super::state::ClusterState;
 
 /// What to do where no node takes a task.
 const NODES: &str = "\"weft node ls\" shows the nodes: make one active or ready, or let another one \
                      join";
+/// What to do where nodes are not what is asked for.
+const CONSTRAINTS: &str = "\"weft node inspect\" shows what a node is: label one with \"weft node update \
+                           --label-add\", or change the constraints";
+/// What to do where nodes are full.
+const RESOURCES: &str =
+    "ask for less (--reserve-cpu, --reserve-memory), make room, or let another node join";
 
 /// A sentence for each thing that tasks of a service wait for, for people; none while nothing waits.
 #[must_use]
@@ -29,14 +36,38 @@ pub fn waiting(state: &ClusterState, service: &Service) -> Vec<String> {
                 n => format!("{n} tasks wait"),
             };
             if why.starts_with("no suitable node") {
-                format!("{tasks}: {why}; {NODES}")
+                format!("{tasks}: {why}; {}", way_out(why))
             } else {
                 format!("{tasks}: {why}")
             }
         })
         .collect();
-    if is_global(service) && !state.nodes.values().any(is_eligible) {
-        told.push(format!("no node takes new tasks; {NODES}"));
+    if is_global(service) {
+        let demands = Demands::of(&service.spec.task);
+        let mut nodes = state
+            .nodes
+            .values()
+            .filter(|node| is_eligible(node))
+            .peekable();
+        if nodes.peek().is_none() {
+            told.push(format!("no node takes new tasks; {NODES}"));
+        } else if !nodes.any(|node| demands.fit(node)) {
+            told.push(format!(
+                "no node meets the constraints and platforms of the service; {CONSTRAINTS}"
+            ));
+        }
     }
     told
+}
+
+/// What helps against what kept most nodes away.
+fn way_out(why: &str) -> &'static str {
+    let first = why.split(';').next().unwrap_or_default();
+    if first.contains("scheduling constraints") {
+        CONSTRAINTS
+    } else if first.contains("insufficient resources") {
+        RESOURCES
+    } else {
+        NODES
+    }
 }

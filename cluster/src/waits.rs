@@ -73,11 +73,16 @@ impl Waits {
         });
         let ring = state.secrets.as_ref();
         let ring = ring.map(|secrets| (ObjectId::Secrets, secrets.ring_since()));
+        let moved = state.services_at(Key::Rebalancing).filter_map(|service| {
+            let since = service.rebalancing?.since;
+            Some((ObjectId::Service(service.id.clone()), since))
+        });
         let mut earlier = std::mem::take(&mut self.begun);
         self.begun = tasks
             .chain(updates)
             .chain(nodes)
             .chain(ring)
+            .chain(moved)
             .map(|(id, stamp_ms)| {
                 let known = earlier.remove(&id).filter(|b| b.stamp_ms == stamp_ms);
                 let begun = known.unwrap_or(Begun {
@@ -142,7 +147,8 @@ impl Waits {
         });
         let tasks = self.next_of_tasks(state);
         let rotation = self.next_of_rotation(state);
-        [tasks, ring, rotation].into_iter().flatten().min()
+        let moves = self.next_of_moves(state);
+        [tasks, ring, rotation, moves].into_iter().flatten().min()
     }
 
     /// When a worker that is down is waited for no longer; nothing of those that are not any more.
@@ -152,6 +158,15 @@ impl Waits {
         let ids = awaited.map(|node| ObjectId::Node(node.id.clone()));
         let waiting = ids.filter(|id| self.waited(id) < patience);
         waiting.map(|id| self.over(&id, patience)).min()
+    }
+
+    /// When the next task may move; nothing of services where that waits for something else.
+    fn next_of_moves(&self, state: &ClusterState) -> Option<Duration> {
+        let monitor = Duration::from_millis(MONITOR_MS);
+        let services = state.services_at(Key::Rebalancing);
+        let ids = services.map(|service| ObjectId::Service(service.id.clone()));
+        let waiting = ids.filter(|id| self.waited(id) < monitor);
+        waiting.map(|id| self.over(&id, monitor)).min()
     }
 
     /// The same of tasks alone.

@@ -31,6 +31,7 @@
 //! | POST /v1/services/{ref}/scale?[`VersionQuery`] | [`Scale`] | `Service` |
 //! | POST /v1/services/{ref}/update?[`VersionQuery`] | [`ServiceUpdate`] | `Service` |
 //! | POST /v1/services/{ref}/plan?[`VersionQuery`] | [`ServiceUpdate`] | [`UpdatePlan`] |
+//! | POST /v1/services/{ref}/rebalance | [`Rebalance`] | [`Rebalanced`] |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
@@ -72,7 +73,10 @@ pub use network::{
 };
 pub use node::{NodeClone, NodeRemove, NodeRow, NodeSight, NodeUpdate, NodeUpdated, TlsStatus};
 pub use packets::{CaptureDir, CaptureQuery, DropCount, Drops, DropsQuery, PortDrops};
-pub use service::{Scale, ServiceDetail, ServiceStatus, ServiceUpdate, TaskRow, UpdatePlan};
+pub use service::{
+    PlacementUpdate, Rebalance, Rebalanced, Scale, ServiceDetail, ServiceStatus, ServiceUpdate,
+    TaskMove, TaskRow, UpdatePlan,
+};
 pub use swarm::{
     CaRotate, ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, RootRotation, SwarmDetail,
     SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,

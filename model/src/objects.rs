@@ -11,6 +11,7 @@ mod mac;
 mod meta;
 mod network;
 mod node;
+mod placement;
 mod port;
 mod service;
 mod task;
@@ -30,10 +31,14 @@ pub use node::{
     Availability, Description, Engine, Impairment, ManagerStatus, Node, NodeSpec, NodeState,
     NodeStatus, Reachability, Role,
 };
+pub use placement::{
+    Placement, PlacementPreference, Platform, ResourceLimits, ResourceRequirements, Resources,
+    SpreadOver, architecture,
+};
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{
-    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, Service,
-    ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
+    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, JobStatus, Rebalancing,
+    Service, ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
 };
 pub use task::{ContainerStatus, Task, TaskState, TaskStatus};
 pub use task_spec::{

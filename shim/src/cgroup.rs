@@ -1,26 +1,49 @@
-//! A control group for each task, `/weft/NODE/TASK`, in the trees that this machine has.
+//! A control group for each task, `/weft/NODE/TASK`, in the trees that this machine has: all of
+//! version 1, all of version 2, or both beside each other.
 //!
 //! It keeps tasks apart from the agent: what a supervisor does to the agent's group does not hit
-//! them. A machine without a tree that can be written to does without.
+//! them. And it holds them to their limits. A machine without a tree that can be written to does
+//! without, and says which limits do not hold.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Moves the calling process, and thereby its children, into `group` of every tree.
-pub(crate) fn join(group: &Path) {
+use crate::spec::Limits;
+
+/// Controllers of version 1 whose trees are used.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// Processes of a group that are not the task's: the shim and process 1.
+const OWN_PROCESSES: u64 = 2;
+
+/// Moves the calling process, and thereby its children, into `group` of every tree, and limits it
+/// there. Returns a sentence for each limit that does not hold.
+pub(crate) fn join(group: &Path, limits: &Limits) -> Vec<String> {
+    let mut settings = settings(limits);
     for tree in trees() {
-        let joined = std::fs::create_dir_all(tree.join(group))
-            .and_then(|()| std::fs::write(tree.join(group).join("cgroup.procs"), "0"));
-        if joined.is_err() {
-            remove_from(&tree, group);
+        let needed = settings.iter().any(|s| tree.is_of(s.controller));
+        // A tree of version 1 that has nothing to limit is left alone, but for one that shows where
+        // the task is.
+        if !tree.unified && !needed && !tree.is_of("pids") {
+            continue;
+        }
+        let dir = tree.path.join(group);
+        let held = std::fs::create_dir_all(&dir).map(|()| tree.limit(group, &settings));
+        let joined = held.and_then(|held| {
+            std::fs::write(dir.join("cgroup.procs"), "0")?;
+            Ok(held)
+        });
+        match joined {
+            Ok(held) => settings.retain(|s| !held.contains(&s.controller)),
+            Err(_) => remove_from(&tree.path, group),
         }
     }
+    settings.iter().map(Setting::lost).collect()
 }
 
 /// Removes the group of a task that has ended, and those above it that are empty then.
 pub fn remove(group: &Path) {
     for tree in trees() {
-        remove_from(&tree, group);
+        remove_from(&tree.path, group);
     }
 }
 
@@ -38,25 +61,162 @@ fn remove_from(tree: &Path, group: &Path) {
     }
 }
 
-/// Mount points of the unified tree, and of the one of version 1 that counts processes.
-fn trees() -> Vec<PathBuf> {
+/// A limit, as files of both versions say it.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    controller: &'static str,
+    flag: &'static str,
+    /// Name and content, in the order in which they are written.
+    v1: Vec<(&'static str, String)>,
+    v2: Vec<(&'static str, String)>,
+    /// A file of either version that not every machine has.
+    perhaps: Option<(&'static str, &'static str, [String; 2])>,
+}
+
+impl Setting {
+    fn lost(&self) -> String {
+        format!(
+            "{} does not hold on this machine: no tree of control groups with the controller {} can \
+             be written to (mount one at /sys/fs/cgroup, with that controller enabled)",
+            self.flag, self.controller
+        )
+    }
+}
+
+fn settings(limits: &Limits) -> Vec<Setting> {
+    let cpu = (limits.nano_cpus > 0).then(|| {
+        // 100 ms, as docker has it. The kernel takes no quota below 1 ms.
+        let period: u64 = if limits.nano_cpus < 10_000_000 {
+            1_000_000
+        } else {
+            100_000
+        };
+        let quota = u128::from(limits.nano_cpus) * u128::from(period) / 1_000_000_000;
+        Setting {
+            controller: "cpu",
+            flag: "--limit-cpu",
+            v1: vec![
+                ("cpu.cfs_period_us", period.to_string()),
+                ("cpu.cfs_quota_us", quota.to_string()),
+            ],
+            v2: vec![("cpu.max", format!("{quota} {period}"))],
+            perhaps: None,
+        }
+    });
+    let memory = limits.memory_bytes;
+    let memory = (memory > 0).then(|| Setting {
+        controller: "memory",
+        flag: "--limit-memory",
+        v1: vec![("memory.limit_in_bytes", memory.to_string())],
+        v2: vec![("memory.max", memory.to_string())],
+        // As much again of swap, as docker has it; version 1 counts both together.
+        perhaps: Some((
+            "memory.memsw.limit_in_bytes",
+            "memory.swap.max",
+            [memory.saturating_mul(2).to_string(), memory.to_string()],
+        )),
+    });
+    let pids = (limits.pids > 0).then(|| {
+        let most = limits.pids.saturating_add(OWN_PROCESSES).to_string();
+        Setting {
+            controller: "pids",
+            flag: "--limit-pids",
+            v1: vec![("pids.max", most.clone())],
+            v2: vec![("pids.max", most)],
+            perhaps: None,
+        }
+    });
+    [cpu, memory, pids].into_iter().flatten().collect()
+}
+
+/// A tree of control groups.
+#[derive(Debug, PartialEq, Eq)]
+struct Tree {
+    path: PathBuf,
+    unified: bool,
+    /// What it can limit, where it is of version 1; one of version 2 says it in a file.
+    controllers: Vec<String>,
+}
+
+impl Tree {
+    fn is_of(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|own| own == controller)
+    }
+
+    /// Puts limits on a group that is there; those that hold are returned, by their controllers.
+    fn limit(&self, group: &Path, settings: &[Setting]) -> Vec<&'static str> {
+        let dir = self.path.join(group);
+        let held = settings.iter().filter(|setting| {
+            if !self.unified && !self.is_of(setting.controller) {
+                return false;
+            }
+            if self.unified && self.enable(group, setting.controller).is_err() {
+                return false;
+            }
+            let files = if self.unified {
+                &setting.v2
+            } else {
+                &setting.v1
+            };
+            let put = |(name, text): &(&str, String)| std::fs::write(dir.join(name), text).is_ok();
+            let held = files.iter().all(put);
+            if let Some((v1, v2, [with, alone])) = &setting.perhaps {
+                let (name, text) = if self.unified {
+                    (v2, alone)
+                } else {
+                    (v1, with)
+                };
+                // A kernel that does not count swap has no such file.
+                drop(std::fs::write(dir.join(name), text));
+            }
+            held
+        });
+        held.map(|setting| setting.controller).collect()
+    }
+
+    /// cgroups(7), version 2: a group has the controllers that each one above it hands down.
+    fn enable(&self, group: &Path, controller: &str) -> io::Result<()> {
+        let mut above: Vec<&Path> = group.ancestors().skip(1).collect();
+        above.reverse();
+        for part in above {
+            let dir = self.path.join(part);
+            let down = std::fs::read_to_string(dir.join("cgroup.subtree_control"))?;
+            if !down.split_whitespace().any(|have| have == controller) {
+                std::fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The unified tree, and those of version 1 that limit something or count processes.
+fn trees() -> Vec<Tree> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     trees_in(&mounts)
 }
 
 /// proc_pid_mountinfo(5): the fields after ` - ` are the kind, the source and its options.
-fn trees_in(mounts: &str) -> Vec<PathBuf> {
+fn trees_in(mounts: &str) -> Vec<Tree> {
     let tree = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
         let mut kind = kind.split(' ');
-        let wanted = match kind.next()? {
-            "cgroup2" => true,
-            "cgroup" => kind.nth(1)?.split(',').any(|option| option == "pids"),
-            _ => false,
+        let (unified, controllers) = match kind.next()? {
+            "cgroup2" => (true, Vec::new()),
+            "cgroup" => {
+                let options = kind.nth(1)?.split(',');
+                let known = options.filter(|option| CONTROLLERS.contains(option));
+                (false, known.map(str::to_owned).collect())
+            }
+            _ => return None,
         };
         let path = mount.split(' ').nth(4)?;
         // Octal escapes stand for blanks: not a place where anybody mounts this.
-        (wanted && !path.contains('\\')).then(|| PathBuf::from(path))
+        let used = (unified || !controllers.is_empty()) && !path.contains('\\');
+        used.then(|| Tree {
+            path: PathBuf::from(path),
+            unified,
+            controllers,
+        })
     };
     mounts.lines().filter_map(tree).collect()
 }
@@ -70,16 +230,89 @@ mod tests {
         let mounts = "\
             22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
             30 22 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-            31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+            31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
             32 30 0:28 / /sys/fs/cgroup/pids rw,relatime shared:3 - cgroup cgroup rw,pids\n\
             33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n\
+            34 30 0:30 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n\
             nonsense\n";
+        let found: Vec<(String, bool, Vec<String>)> = trees_in(mounts)
+            .into_iter()
+            .map(|tree| {
+                let path = tree.path.display().to_string();
+                (path, tree.unified, tree.controllers)
+            })
+            .collect();
+        let tree = |name: &str, unified: bool, controllers: &[&str]| {
+            let controllers = controllers.iter().map(|c| (*c).to_owned());
+            let path = format!("/sys/fs/cgroup/{name}");
+            (path, unified, controllers.collect::<Vec<String>>())
+        };
         assert_eq!(
-            trees_in(mounts),
+            found,
             [
-                Path::new("/sys/fs/cgroup/pids"),
-                Path::new("/sys/fs/cgroup/unified")
+                tree("cpu,cpuacct", false, &["cpu"]),
+                tree("pids", false, &["pids"]),
+                tree("unified", true, &[])
             ]
         );
+    }
+
+    #[test]
+    fn limits_are_written_in_both_versions() {
+        let limits = |nano_cpus, memory_bytes, pids| Limits {
+            nano_cpus,
+            memory_bytes,
+            pids,
+        };
+        assert_eq!(settings(&limits(0, 0, 0)), []);
+        let all = settings(&limits(500_000_000, 64 << 20, 10));
+        let v2: Vec<_> = all.iter().flat_map(|s| &s.v2).cloned().collect();
+        let expected = [
+            ("cpu.max", "50000 100000"),
+            ("memory.max", "67108864"),
+            ("pids.max", "12"),
+        ];
+        assert_eq!(v2, expected.map(|(name, text)| (name, text.to_owned())));
+        assert_eq!(
+            all[0].v1,
+            [
+                ("cpu.cfs_period_us", "100000".to_owned()),
+                ("cpu.cfs_quota_us", "50000".to_owned())
+            ]
+        );
+        let least = settings(&limits(1_000_000, 0, 0));
+        assert_eq!(least[0].v2[0].1, "1000 1000000");
+    }
+
+    /// A tree of version 2 in a plain folder: each group above hands the controllers down.
+    #[test]
+    fn controllers_are_handed_down_to_the_group_of_a_task() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = Path::new("weft/n1/t1");
+        std::fs::create_dir_all(dir.path().join(group)).unwrap();
+        for part in ["", "weft", "weft/n1"] {
+            let file = dir.path().join(part).join("cgroup.subtree_control");
+            std::fs::write(file, "cpuset\n").unwrap();
+        }
+        let tree = Tree {
+            path: dir.path().to_owned(),
+            unified: true,
+            controllers: Vec::new(),
+        };
+        let limits = Limits {
+            memory_bytes: 8 << 20,
+            ..Limits::default()
+        };
+        assert_eq!(tree.limit(group, &settings(&limits)), ["memory"]);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("cgroup.subtree_control"), "+memory");
+        assert_eq!(read("weft/n1/cgroup.subtree_control"), "+memory");
+        assert_eq!(read("weft/n1/t1/memory.max"), "8388608");
+        assert_eq!(read("weft/n1/t1/memory.swap.max"), "8388608");
+        // One that hands nothing down limits nothing, and that is said.
+        std::fs::remove_file(dir.path().join("weft/cgroup.subtree_control")).unwrap();
+        assert_eq!(tree.limit(group, &settings(&limits)), [""; 0]);
+        let lost = settings(&limits)[0].lost();
+        assert!(lost.starts_with("--limit-memory does not hold"), "{lost}");
     }
 }

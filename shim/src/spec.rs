@@ -33,8 +33,21 @@ pub struct Spec {
     pub hidden: Vec<PathBuf>,
     /// Its control group, below the mount point of each tree; none when absent.
     pub cgroup: Option<PathBuf>,
+    /// What it may use at most, as far as there is a control group.
+    pub limits: Limits,
     /// Bytes on disk of each of its two outputs at most, apart from what is written at once (64 KiB).
     pub log_limit_bytes: u64,
+}
+
+/// What a task may use at most; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Billionths of a processor.
+    pub nano_cpus: u64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads at one time.
+    pub pids: u64,
 }
 
 /// A file of the node that the program sees at another place.

@@ -133,11 +133,10 @@ fn pipes() -> io::Result<(Ends, init::Ends)> {
 }
 
 fn start(dir: &Path, spec: &Spec) -> Result<(Process, Ends, Vec<String>), Failure> {
+    let group = spec.cgroup.as_ref();
+    let mut warnings = group.map_or_else(Vec::new, |group| cgroup::join(group, &spec.limits));
     let made = || -> anyhow::Result<(Process, Ends)> {
         let (mut ours, theirs) = pipes()?;
-        if let Some(group) = &spec.cgroup {
-            cgroup::join(group);
-        }
         namespaces::unshare(Kinds {
             pid: true,
             ..Kinds::default()
@@ -156,7 +155,6 @@ fn start(dir: &Path, spec: &Spec) -> Result<(Process, Ends, Vec<String>), Failur
         Ok((init, ours))
     };
     let (init, ours) = made().map_err(|error| temporary(&error))?;
-    let mut warnings = Vec::new();
     for line in BufReader::new(&ours.setup).lines() {
         let note = line.map_err(anyhow::Error::from);
         match note.and_then(|line| Ok(serde_json::from_str(&line)?)) {

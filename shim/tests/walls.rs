@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError, Launched};
-use weft_shim::spec::{Bind, Ended, ProcessId, Spec, read_init};
+use weft_shim::spec::{Bind, Ended, Limits, ProcessId, Spec, read_init};
 use weft_sys::process::{Exit, Process, Signal};
 
 /// Docker's fourteen (moby, `oci/caps/defaults.go`).
@@ -34,6 +34,7 @@ impl Task {
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,
+            limits: Limits::default(),
             log_limit_bytes: 1 << 20,
         };
         Self { dir, spec }
@@ -555,4 +556,44 @@ fn a_task_has_a_control_group_of_its_own_where_there_are_any() {
     for place in mounts.lines().filter_map(|l| l.split(' ').nth(4)) {
         assert!(!Path::new(place).join(&name).exists(), "{place}");
     }
+}
+
+#[test]
+fn a_task_has_no_more_processes_than_it_may_where_its_machine_can_limit_them() {
+    let name = format!("weft-limit-{}", std::process::id());
+    let group = Path::new(&name).join("node/task");
+    // Each `sleep` is one; beside them there is the shell.
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo ready; wait";
+    let task = Task::new(script).with(|spec| {
+        spec.cgroup = Some(group.clone());
+        spec.limits.pids = 4;
+    });
+    let launched = task.launch().expect("it starts");
+    let places = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let places = places.lines().filter_map(|l| l.split(' ').nth(4));
+    let limits: Vec<String> = places
+        .filter_map(|place| {
+            let file = Path::new(place).join(&group).join("pids.max");
+            std::fs::read_to_string(file).ok()
+        })
+        .filter(|limit| limit.trim() != "max")
+        .collect();
+    match launched.warnings.as_slice() {
+        // The task's four, the shim and process 1. A shell that may not fork ends.
+        [] => assert!(
+            !limits.is_empty() && limits.iter().all(|l| l == "6\n"),
+            "{limits:?}"
+        ),
+        [warning] => assert!(
+            warning.starts_with("--limit-pids does not hold"),
+            "{warning}"
+        ),
+        more => assert_eq!(more.len(), 1, "{more:?}"),
+    }
+    // It may have ended by itself.
+    if let Some(init) = process(launched.init) {
+        drop(init.signal(Signal::KILL));
+    }
+    end_of(&launched);
+    cgroup::remove(&group);
 }

@@ -103,6 +103,8 @@ impl Membership {
                 data_path_addr: node.data_path_addr,
                 gossip_port: node.gossip_port,
                 manager_addr: node.manager_addr(),
+                platform: node.description.platform.clone(),
+                resources: node.description.resources,
             },
             managers: managers
                 .filter_map(|n| n.manager_addr)
@@ -228,6 +230,8 @@ impl Membership {
 
 #[cfg(test)]
 mod tests {
+    use weft_model::objects::{Platform, Resources};
+
     use super::*;
 
     fn worker(listen: Option<SocketAddr>) -> Membership {
@@ -240,6 +244,8 @@ mod tests {
                 data_path_addr: addr,
                 gossip_port: 7946,
                 manager_addr: None,
+                platform: Platform::default(),
+                resources: Resources::default(),
             },
             managers: vec!["192.0.2.9:2377".to_owned(), "192.0.2.1:2377".to_owned()],
             listen,

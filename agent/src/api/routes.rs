@@ -16,10 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
-    VersionQuery, Why,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
+    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow,
+    UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -80,6 +80,7 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/plan", post(service_plan::<S>))
+        .route("/v1/services/{ref}/rebalance", post(service_rebalance::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
 }
@@ -448,6 +449,16 @@ async fn service_scale<S: NodeService>(
     Body(body): Body<Scale>,
 ) -> Reply<Service> {
     whole(async move { node.service_scale(reference, query, body).await })
+        .await
+        .map(Json)
+}
+
+async fn service_rebalance<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Body(body): Body<Rebalance>,
+) -> Reply<Rebalanced> {
+    whole(async move { node.service_rebalance(reference, body).await })
         .await
         .map(Json)
 }

@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
-    VersionQuery, Why,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
+    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow,
+    UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -178,6 +178,13 @@ pub(crate) trait NodeService: Send + Sync + 'static {
         query: VersionQuery,
         body: ServiceUpdate,
     ) -> impl Future<Output = Answer<UpdatePlan>> + Send;
+
+    /// POST /v1/services/{ref}/rebalance
+    fn service_rebalance(
+        &self,
+        reference: String,
+        body: Rebalance,
+    ) -> impl Future<Output = Answer<Rebalanced>> + Send;
 
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)

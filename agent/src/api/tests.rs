@@ -154,6 +154,13 @@ async fn every_route_reaches_its_method() {
         ),
         (
             "POST",
+            "/v1/services/web/rebalance",
+            &json!({"DryRun": true, "MaxMoves": 3}),
+            503,
+            "rebalance web true 3",
+        ),
+        (
+            "POST",
             "/v1/services/web/update?version=7",
             &json!({"PublishAdd": [{"PublishedPort": 0, "TargetPort": 80}]}),
             503,

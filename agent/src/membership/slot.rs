@@ -18,6 +18,7 @@ use weft_swarm::{
 use weft_sys::netns_lock::{self, NetnsLock, NetnsLockError};
 
 use super::address::{AddressError, HostAddresses};
+use super::machine;
 use super::manager_part::settings;
 use super::new_address::begin_again;
 use super::swarm_node::{Surroundings, SwarmNode};
@@ -108,6 +109,8 @@ impl Slot {
             data_path_addr: addresses.data_path,
             gossip_port: self.around.config.gossip_port,
             manager_addr: Some(addresses.control()),
+            platform: machine::platform(),
+            resources: machine::resources(),
         }
     }
 

@@ -8,11 +8,12 @@ use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use weft_cluster::{CommandError, Quorum};
+use weft_cluster::{CommandError, NodeDescription, Quorum};
 use weft_model::objects::Role;
 use weft_swarm::{ApiServer, Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
 
+use super::machine;
 use super::manager_part::ManagerPart;
 use super::new_address;
 use super::self_tests::SelfTests;
@@ -105,7 +106,12 @@ impl SwarmNode {
             SessionConfig {
                 data_dir: config.data_dir.clone(),
                 managers: membership.managers.clone(),
-                node: membership.node.clone(),
+                // The file may be of another version, or of a machine with less memory.
+                node: NodeDescription {
+                    platform: machine::platform(),
+                    resources: machine::resources(),
+                    ..membership.node.clone()
+                },
             },
         );
         let dns = if config.dns_upstreams.is_empty() {

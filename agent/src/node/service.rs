@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    UpdatePlan, VersionQuery, Why,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
+    RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
+    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply, Manager};
@@ -328,6 +328,11 @@ impl NodeService for Node {
         let (_, manager) = self.manager().await?;
         let (version, replicas) = (query.version, body.replicas);
         Ok(manager.scale_service(&reference, version, replicas).await?)
+    }
+
+    async fn service_rebalance(&self, reference: String, body: Rebalance) -> Answer<Rebalanced> {
+        let (_, manager) = self.manager().await?;
+        Ok(manager.rebalance_service(&reference, body).await?)
     }
 
     async fn service_update(

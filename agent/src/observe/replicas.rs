@@ -11,7 +11,7 @@ use weft_mesh::{Ejection, Replica};
 use weft_model::api::{ConnectTime, MeshPort, MeshPortState, MeshReplica};
 use weft_model::assignment::{Assignment, ServiceView};
 use weft_model::id::{NetworkId, NodeId, TaskId};
-use weft_model::objects::{Protocol, PublishMode, ServiceMode, Task, TaskState};
+use weft_model::objects::{Protocol, PublishMode, ServiceMode, Task};
 use weft_wire::{Instant, Vni};
 
 use super::index::Index;
@@ -226,8 +226,7 @@ impl Seen {
             let heard: BTreeSet<&TaskId> = own.iter().filter_map(|r| r.task.as_ref()).collect();
             let tasks = self.index.tasks(&service.id).iter();
             let tasks = tasks.filter_map(|id| state.tasks.get(id));
-            let unheard = tasks
-                .filter(|task| task.desired <= TaskState::Running && !heard.contains(&task.id));
+            let unheard = tasks.filter(|task| task.is_wanted() && !heard.contains(&task.id));
             for task in unheard {
                 let down = task.node.as_ref().is_some_and(|id| {
                     let node = state.nodes.get(id);
@@ -267,7 +266,7 @@ impl Seen {
             state.tasks.get(task?).cloned()
         });
         match known {
-            Some(task) if task.desired > TaskState::Running => {
+            Some(task) if !task.is_wanted() => {
                 "draining: it is being stopped, and keeps its open connections".to_owned()
             }
             Some(task) => format!("not ready: its task is {}", word(&task)),

@@ -249,9 +249,11 @@ impl Reconciler {
     /// Whether everything that ran here before is attached again, or had its time.
     fn has_adopted(&mut self, orders: &Assignment) -> bool {
         if !self.adopted {
-            let running = orders.own.tasks.iter().filter(|t| {
-                t.status.state == TaskState::Running && t.desired <= TaskState::Running
-            });
+            let running = orders
+                .own
+                .tasks
+                .iter()
+                .filter(|t| t.status.state == TaskState::Running && t.is_wanted());
             let missing = running
                 .flat_map(|t| &t.attachments)
                 .chain(orders.own.endpoints.iter().map(|e| &e.attachment))

@@ -53,7 +53,7 @@ impl Tasks {
         let mut listed = BTreeSet::new();
         for task in &orders.own.tasks {
             listed.insert(&task.id);
-            let wanted = task.desired <= TaskState::Running;
+            let wanted = task.is_wanted();
             match self.lifecycles.get(&task.id) {
                 Some(begun) if !wanted => stop(begun),
                 Some(_) => {}

@@ -30,7 +30,7 @@ use weft_model::id::{NodeId, TaskId};
 use weft_model::objects::{Runtime, Task};
 use weft_shim::cgroup;
 use weft_shim::launch::{Launch, LaunchError};
-use weft_shim::spec::{self, Bind, Ended, Spec};
+use weft_shim::spec::{self, Bind, Ended, Limits, Spec};
 use weft_sys::privileges;
 use weft_sys::process::{Exit, Process, Signal};
 
@@ -197,6 +197,7 @@ impl Runner {
         let container = &task.spec.container;
         let user = Some(container.user.clone()).filter(|user| !user.is_empty());
         let args = container.args.iter().skip(1).map(OsString::from);
+        let limits = &task.spec.resources.limits;
         Ok(Spec {
             program,
             args: args.collect(),
@@ -212,6 +213,11 @@ impl Runner {
                 &self.node_id,
                 &task.id,
             )),
+            limits: Limits {
+                nano_cpus: limits.nano_cpus,
+                memory_bytes: limits.memory_bytes,
+                pids: limits.pids,
+            },
             log_limit_bytes: LOG_LIMIT_BYTES,
         })
     }

@@ -7,8 +7,9 @@ use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
 };
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PolicyArgs, PortList, TaskChangeArgs,
-    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PlacementArgs, PlacementUpdateArgs,
+    PolicyArgs, PortList, TaskChangeArgs, TaskListArgs, parse_attachment, parse_duration_ms,
+    parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -43,7 +44,7 @@ pub(crate) enum ServiceCommand {
         #[arg(value_name = "SERVICE")]
         service: String,
     },
-    /// Change the number of replicas
+    /// Change the number of replicas, or of tasks of a job
     Scale {
         /// Do not wait until the tasks run
         #[arg(short, long)]
@@ -51,6 +52,19 @@ pub(crate) enum ServiceCommand {
         /// Service and wanted number
         #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_scale)]
         targets: Vec<(String, u32)>,
+    },
+    /// Move tasks of services, one after the other, to nodes that have fewer of them
+    Rebalance {
+        /// Only print what would move
+        #[arg(long)]
+        dry_run: bool,
+        /// Tasks of each service that move at most
+        #[arg(long, value_name = "NUMBER", default_value = "100",
+              value_parser = clap::value_parser!(u32).range(1..=100))]
+        max_moves: u32,
+        /// Id, name, or unique start of an id (default: every replicated service)
+        #[arg(value_name = "SERVICE")]
+        refs: Vec<String>,
     },
     /// Stop services and remove them
     Rm {
@@ -66,12 +80,15 @@ pub(crate) struct ServiceCreateArgs {
     /// Name of the service, a DNS label (default: two words by chance)
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Number of tasks (default 1)
+    /// Number of tasks, or of those of a job that are to end with success (default 1)
     #[arg(long)]
     pub(crate) replicas: Option<u32>,
-    /// `replicated` or `global`
+    /// `replicated`, `global`, `replicated-job` or `global-job`
     #[arg(long, default_value = "replicated")]
     pub(crate) mode: ModeArg,
+    /// Tasks of a replicated job at one time (default: all)
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_concurrent: Option<u32>,
     /// Published ports, short or long syntax.
     #[arg(short, long = "publish", value_name = "PORT", value_parser = parse_publish, help = "Published port: [IP:][PUBLISHED:]TARGET[/tcp|udp], ranges allowed, or published=P,target=T,protocol=tcp,mode=ingress|host; may be repeated")]
     pub(crate) publish: Vec<PortList>,
@@ -117,6 +134,9 @@ pub(crate) struct ServiceCreateArgs {
     /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
     pub(crate) no_new_privileges: Option<bool>,
+    /// Where tasks run, and what they need there.
+    #[command(flatten)]
+    pub(crate) placement: PlacementArgs,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -158,6 +178,9 @@ pub(crate) struct ServiceUpdateArgs {
     /// How they are replaced.
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
+    /// Where they run.
+    #[command(flatten)]
+    pub(crate) placement: PlacementUpdateArgs,
     /// Make the service what it was before its last change, as `service rollback`
     #[arg(long)]
     pub(crate) rollback: bool,
@@ -182,6 +205,10 @@ pub(crate) enum ModeArg {
     Replicated,
     /// One task on each node.
     Global,
+    /// Until so many tasks have ended with success.
+    ReplicatedJob,
+    /// One task on each node, until it has ended with success.
+    GlobalJob,
 }
 
 /// `weft service ps`

@@ -69,6 +69,12 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
                 screen.leave();
             }
         }
+        if progress.is_complete() {
+            if !quiet {
+                out.line("job complete")?;
+            }
+            return Ok(());
+        }
         if progress.converged() {
             let since = *stable_since.get_or_insert_with(Instant::now);
             // Managers have watched the tasks of an update already.
@@ -110,6 +116,35 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
     }
 }
 
+/// How far the run of a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct JobProgress {
+    /// Tasks that ended with success.
+    completed: u32,
+    /// Tasks that are to do so.
+    total: u32,
+    /// Tasks that may be at work at one time.
+    at_once: u32,
+}
+
+impl JobProgress {
+    fn of(detail: &ServiceDetail) -> Option<Self> {
+        let status = &detail.status;
+        let total = match detail.service.spec.mode {
+            ServiceMode::ReplicatedJob {
+                total_completions, ..
+            } => total_completions,
+            ServiceMode::GlobalJob => status.desired.saturating_add(status.completed),
+            ServiceMode::Replicated { .. } | ServiceMode::Global => return None,
+        };
+        Some(Self {
+            completed: status.completed,
+            total,
+            at_once: status.desired,
+        })
+    }
+}
+
 /// How far a service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -123,6 +158,8 @@ pub(super) struct Progress {
     pub(super) updating: bool,
     /// They are what they were before.
     back: bool,
+    /// Of a job.
+    job: Option<JobProgress>,
     /// State, or error, of the newest task of each slot.
     slots: BTreeMap<String, String>,
 }
@@ -130,9 +167,11 @@ pub(super) struct Progress {
 impl Progress {
     /// Judges a service and its tasks.
     pub(super) fn of(detail: &ServiceDetail, tasks: &[TaskRow]) -> Self {
-        let wanted = match detail.service.spec.mode {
-            ServiceMode::Replicated { replicas } => replicas,
-            ServiceMode::Global => detail.status.desired,
+        let job = JobProgress::of(detail);
+        let wanted = match (detail.service.spec.mode, job) {
+            (_, Some(job)) => job.total,
+            (ServiceMode::Replicated { replicas }, None) => replicas,
+            (_, None) => detail.status.desired,
         };
         let mut progress = Self {
             running: 0,
@@ -140,6 +179,7 @@ impl Progress {
             leaving: 0,
             updating: false,
             back: false,
+            job,
             slots: BTreeMap::new(),
         };
         if let Some(status) = &detail.service.update_status {
@@ -148,7 +188,7 @@ impl Progress {
         }
         // Scaling down keeps what runs and spreads best, which need not be the first slots: a line
         // for each that stays, numbered as docker does.
-        let stays = |row: &&TaskRow| row.task.desired <= TaskState::Running;
+        let stays = |row: &&TaskRow| row.task.is_wanted();
         let slots: BTreeSet<u32> = tasks
             .iter()
             .filter(stays)
@@ -210,15 +250,26 @@ impl Progress {
 
     /// True when as many tasks run as shall run, and no other.
     pub(super) fn converged(&self) -> bool {
-        self.runs() && !self.updating
+        self.job.is_none() && self.runs() && !self.updating
     }
 
     fn runs(&self) -> bool {
         self.running == self.wanted && self.leaving == 0
     }
 
-    /// The first line of what docker prints.
+    /// True of a job when all of it is done.
+    pub(super) fn is_complete(&self) -> bool {
+        self.job.is_some_and(|job| job.completed >= job.total)
+    }
+
+    /// The first line of what docker prints, or two of a job.
     fn overall(&self) -> String {
+        if let Some(job) = self.job {
+            return format!(
+                "job progress: {} out of {} complete\nactive tasks: {} out of {} tasks",
+                job.completed, job.total, self.running, job.at_once
+            );
+        }
         let what = if self.back {
             "rolling back update: "
         } else {
@@ -313,7 +364,7 @@ impl Screen {
             }
             let mut text = format!("{overall}\n");
             let bars = progress.slots.iter().take(MAX_BARS);
-            self.drawn = 1 + bars.len();
+            self.drawn = overall.lines().count() + bars.len();
             for (slot, state) in bars {
                 text.push_str(&format!("{slot}: {}\n", bar(state)));
             }

@@ -38,11 +38,14 @@ fn failed(row: &TaskRow) -> bool {
 pub(super) fn is_over(row: &TaskRow) -> bool {
     let task = &row.task;
     let again = match task.spec.restart.condition {
-        RestartCondition::Any => true,
+        // A part of a job has then done what it was to do.
+        RestartCondition::Any => {
+            task.job_iteration.is_none() || task.status.state != TaskState::Complete
+        }
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     };
-    task.desired <= TaskState::Running && task.status.state.is_terminal() && !again
+    task.is_wanted() && task.status.state.is_terminal() && !again
 }
 
 impl Failures {

@@ -154,8 +154,10 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
             "Mode": match spec.mode {
                 ServiceMode::Replicated { .. } => "replicated",
                 ServiceMode::Global => "global",
+                ServiceMode::ReplicatedJob { .. } => "replicated job",
+                ServiceMode::GlobalJob => "global job",
             },
-            "Replicas": format!("{}/{}", detail.status.running, detail.status.desired),
+            "Replicas": replicas(&detail),
             "Image": spec.task.container.image,
             "Ports": ports(&detail.service.endpoint.ports, PublishMode::Ingress),
             "PortErrors": detail.port_errors,
@@ -163,6 +165,24 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
         }));
     }
     listing
+}
+
+/// `1/2`, `1/2 (max 1 per node)`, of a job `1/1 (3/5 completed)`.
+pub(super) fn replicas(detail: &ServiceDetail) -> String {
+    let (status, spec) = (&detail.status, &detail.service.spec);
+    let now = format!("{}/{}", status.running, status.desired);
+    let most = spec.task.placement.max_replicas;
+    match spec.mode {
+        ServiceMode::Replicated { .. } if most > 0 => format!("{now} (max {most} per node)"),
+        ServiceMode::Replicated { .. } | ServiceMode::Global => now,
+        ServiceMode::ReplicatedJob {
+            total_completions, ..
+        } => format!("{now} ({}/{total_completions} completed)", status.completed),
+        ServiceMode::GlobalJob => {
+            let total = status.desired.saturating_add(status.completed);
+            format!("{now} ({}/{total} completed)", status.completed)
+        }
+    }
 }
 
 /// How much of tasks is shown.

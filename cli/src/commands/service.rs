@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use hyper::StatusCode;
 use weft_client::{Client, Refused};
-use weft_model::api::{Scale, ServiceDetail};
+use weft_model::api::{Rebalance, Rebalanced, Scale, ServiceDetail};
 use weft_model::objects::{
     ConnectionPolicy, ContainerSpec, EndpointSpec, Privileges, RestartPolicy, Runtime, Service,
     ServiceMode, ServiceSpec, TaskSpec,
@@ -68,6 +68,14 @@ pub(super) async fn run(
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
         }
+        ServiceCommand::Rebalance {
+            dry_run,
+            max_moves,
+            refs,
+        } => {
+            let request = Rebalance { dry_run, max_moves };
+            return rebalance(client, request, refs, out).await;
+        }
         ServiceCommand::Rm { refs } => {
             let mut refused = Vec::new();
             for name in &refs {
@@ -125,17 +133,7 @@ fn is_name_taken(error: &anyhow::Error) -> bool {
 
 /// Checks what clap cannot, and builds what the node understands; without a name where none is given.
 pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
-    let mode = match (args.mode, args.replicas) {
-        (ModeArg::Replicated, replicas) => ServiceMode::Replicated {
-            replicas: replicas.unwrap_or(1),
-        },
-        (ModeArg::Global, None) => ServiceMode::Global,
-        (ModeArg::Global, Some(_)) => {
-            bail!(
-                "replicas can only be used with replicated mode; drop --replicas or --mode global"
-            )
-        }
-    };
+    let mode = mode(args.mode, args.replicas, args.max_concurrent)?;
     let mut words = args.image_and_command.into_iter();
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
@@ -171,6 +169,8 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             container,
             restart,
             networks: args.networks,
+            placement: args.placement.placement(),
+            resources: args.placement.resources(),
             force_update: 0,
         }),
         mode,
@@ -186,6 +186,36 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     Ok(spec)
 }
 
+fn mode(
+    mode: ModeArg,
+    replicas: Option<u32>,
+    max_concurrent: Option<u32>,
+) -> anyhow::Result<ServiceMode> {
+    if max_concurrent.is_some() && mode != ModeArg::ReplicatedJob {
+        bail!(
+            "max-concurrent can only be used with replicated-job mode; drop --max-concurrent, or give \
+             --mode replicated-job"
+        );
+    }
+    let has_replicas = matches!(mode, ModeArg::Replicated | ModeArg::ReplicatedJob);
+    if replicas.is_some() && !has_replicas {
+        bail!(
+            "replicas can only be used with replicated or replicated-job mode; drop --replicas or \
+             --mode"
+        );
+    }
+    let replicas = replicas.unwrap_or(1);
+    Ok(match mode {
+        ModeArg::Replicated => ServiceMode::Replicated { replicas },
+        ModeArg::Global => ServiceMode::Global,
+        ModeArg::ReplicatedJob => ServiceMode::ReplicatedJob {
+            max_concurrent: max_concurrent.unwrap_or(replicas),
+            total_completions: replicas,
+        },
+        ModeArg::GlobalJob => ServiceMode::GlobalJob,
+    })
+}
+
 fn connections(args: &ConnectionArgs) -> ConnectionPolicy {
     ConnectionPolicy {
         affinity: args.affinity.map(Into::into).unwrap_or_default(),
@@ -193,6 +223,47 @@ fn connections(args: &ConnectionArgs) -> ConnectionPolicy {
         limit: args.limit_connections.unwrap_or_default(),
         limit_per_client: args.limit_client_connections.unwrap_or_default(),
     }
+}
+
+async fn rebalance(
+    client: &Client,
+    request: Rebalance,
+    mut names: Vec<String>,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    if names.is_empty() {
+        let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
+        let services = services.into_iter().map(|detail| detail.service.spec);
+        let replicated =
+            services.filter(|spec| matches!(spec.mode, ServiceMode::Replicated { .. }));
+        names = replicated.map(|spec| spec.name).collect();
+    }
+    let mut refused = Vec::new();
+    for name in &names {
+        let path = format!("{}/rebalance", paths::service(name));
+        let planned: Rebalanced = match client.post(&path, &request).await {
+            Ok(planned) => planned,
+            Err(error) if error.is::<Refused>() => {
+                refused.push(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if planned.moves.is_empty() {
+            out.line(&format!("{name}: nothing to move"))?;
+        }
+        let word = if request.dry_run {
+            "would move"
+        } else {
+            "moves"
+        };
+        for one in planned.moves {
+            let (slot, from, to) = (one.slot, one.from, one.to);
+            out.line(&format!("{name}.{slot} {word} from {from} to {to}"))?;
+        }
+    }
+    out.flush()?;
+    finish(&refused)
 }
 
 async fn scale(

@@ -24,6 +24,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
                 engine: Engine {
                     version: "0.1.0".to_owned(),
                 },
+                ..Description::default()
             },
             status: NodeStatus {
                 state,
@@ -86,10 +87,13 @@ fn detail(replicas: u32) -> ServiceDetail {
             spec: spec(replicas),
             previous_spec: None,
             update_status: None,
+            job_status: None,
+            rebalancing: None,
         },
         status: ServiceStatus {
             running: 1,
             desired: replicas,
+            completed: 0,
         },
         port_errors: Vec::new(),
         waiting: Vec::new(),
@@ -117,6 +121,7 @@ fn task(
             slot,
             node: Some(NodeId::from("n1")),
             spec_version: Version { index: 1 },
+            job_iteration: None,
             spec: spec(2).task,
             attachments: Vec::new(),
             desired,
@@ -576,4 +581,36 @@ impl std::io::Write for Shared {
 pub(super) fn shared() -> (Shared, Box<dyn std::io::Write>) {
     let shared = Shared::default();
     (shared.clone(), Box::new(shared))
+}
+
+#[test]
+fn jobs_and_limits_are_shown_as_docker_shows_them() {
+    let shown = |mode: ServiceMode, most: u32| {
+        let mut detail = detail(5);
+        detail.status.completed = 3;
+        detail.service.spec.mode = mode;
+        Arc::make_mut(&mut detail.service.spec.task)
+            .placement
+            .max_replicas = most;
+        rows::replicas(&detail)
+    };
+    let job = ServiceMode::ReplicatedJob {
+        max_concurrent: 5,
+        total_completions: 9,
+    };
+    assert_eq!(shown(ServiceMode::Replicated { replicas: 5 }, 0), "1/5");
+    assert_eq!(
+        shown(ServiceMode::Replicated { replicas: 5 }, 2),
+        "1/5 (max 2 per node)"
+    );
+    assert_eq!(shown(job, 0), "1/5 (3/9 completed)");
+    assert_eq!(shown(ServiceMode::GlobalJob, 0), "1/5 (3/8 completed)");
+
+    let mut detail = detail(1);
+    detail.service.spec.mode = job;
+    detail.status.completed = 8;
+    let progress = converge::Progress::of(&detail, &[]);
+    assert!(!progress.is_complete() && !progress.converged());
+    detail.status.completed = 9;
+    assert!(converge::Progress::of(&detail, &[]).is_complete());
 }

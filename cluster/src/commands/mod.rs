@@ -7,6 +7,8 @@ mod endpoint;
 mod network;
 mod node;
 mod node_spec;
+mod placement;
+mod rebalance;
 mod restore;
 mod service;
 mod swarm;
@@ -22,6 +24,7 @@ pub use node::{
     set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
 };
 pub use node_spec::{change_node, check_version};
+pub use rebalance::{MAX_MOVES, plan_rebalance, rebalance_service};
 pub use restore::restore;
 pub use service::{MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service};
 pub use swarm::{

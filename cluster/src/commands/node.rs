@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use weft_model::id::NodeId;
 use weft_model::objects::{
     CaConfig, Description, Impairment, ManagerStatus, Meta, Node, NodeSpec, NodeState, NodeStatus,
-    Reachability, Role, TaskState,
+    Platform, Reachability, Resources, Role, TaskState,
 };
 use weft_model::text::{self, MAX_HOSTNAME, MAX_VERSION};
 
@@ -33,6 +33,12 @@ pub struct NodeDescription {
     pub gossip_port: u16,
     /// Control address, of managers only.
     pub manager_addr: Option<SocketAddr>,
+    /// What its machine is; nothing of agents of earlier versions.
+    #[serde(default)]
+    pub platform: Platform,
+    /// What its machine has for tasks; nothing of agents of earlier versions.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 impl NodeDescription {
@@ -45,6 +51,8 @@ impl NodeDescription {
             data_path_addr: node.data_path_addr,
             gossip_port: node.gossip_port,
             manager_addr: node.manager_addr(),
+            platform: node.description.platform.clone(),
+            resources: node.description.resources,
         }
     }
 
@@ -77,6 +85,15 @@ impl NodeDescription {
             return Err(CommandError::bad(format!(
                 "the version of weftd must have 1 to {MAX_VERSION} printable characters"
             )));
+        }
+        let platform = &self.platform;
+        for word in [&platform.architecture, &platform.os] {
+            if !word.is_empty() && !text::is_plain(word, MAX_VERSION) {
+                return Err(CommandError::bad(format!(
+                    "architecture and system of the node must have {MAX_VERSION} printable \
+                     characters at most"
+                )));
+            }
         }
         let nobodys = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast();
         if nobodys(self.addr) || nobodys(self.data_path_addr) {
@@ -135,6 +152,8 @@ fn describe(node: &mut Node, description: &NodeDescription) {
     let said = &mut node.description;
     said.hostname.clone_from(&description.hostname);
     said.engine.version.clone_from(&description.engine_version);
+    said.platform.clone_from(&description.platform);
+    said.resources = description.resources;
     node.status.addr = description.addr;
     node.data_path_addr = description.data_path_addr;
     node.gossip_port = description.gossip_port;

@@ -13,13 +13,15 @@ use weft_model::objects::{
 
 use super::super::conditions::is_updating;
 use super::super::draft::{Draft, Entropy, Planned};
+use super::super::enforcer;
 use super::super::error::CommandError;
 use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
 use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
-use super::super::{allocator, ports, sizes};
+use super::super::{allocator, jobs, ports, sizes};
 use super::endpoint::MAX_ALIASES;
+use super::placement;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -29,12 +31,20 @@ pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     match mode {
-        ServiceMode::Replicated { replicas } if replicas > MAX_REPLICAS => {
-            Err(CommandError::bad(format!(
-                "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
+        ServiceMode::ReplicatedJob {
+            max_concurrent: 0,
+            total_completions: 1..,
+        } => Err(CommandError::bad(
+            "a job of which no task may run never ends: --max-concurrent must be at least 1",
+        )),
+        ServiceMode::Replicated { replicas }
+        | ServiceMode::ReplicatedJob {
+            total_completions: replicas,
+            ..
+        } if replicas > MAX_REPLICAS => Err(CommandError::bad(format!(
+            "{replicas} replicas are too many: a service may have {MAX_REPLICAS} at most; ask \
                  for fewer, or split the service"
-            )))
-        }
+        ))),
         _ => Ok(()),
     }
 }
@@ -251,7 +261,10 @@ pub fn create_service(
             ..ServiceEndpoint::default()
         },
         update_status: None,
+        job_status: None,
+        rebalancing: None,
     };
+    jobs::begin(&mut service, now);
     if service.spec.endpoint.mode == EndpointMode::Vip {
         let mut ipam = Ipam::new(state);
         service.endpoint.vips = allocator::vips(state, &mut ipam, &service)
@@ -264,7 +277,7 @@ pub fn create_service(
     Ok(draft.plan(service))
 }
 
-/// `weft service scale`
+/// `weft service scale`: replicas, or how many tasks of a job are to complete.
 ///
 /// # Errors
 /// It does not exist, is not replicated, or would have more than [`MAX_REPLICAS`].
@@ -277,12 +290,19 @@ pub fn scale_service(
 ) -> Result<Planned<Service>, CommandError> {
     let before = state.find_service(reference)?;
     let mut service = before.clone();
-    if service.spec.mode == ServiceMode::Global {
+    if service.spec.mode.is_global() {
         return Err(CommandError::bad(
             "scale can only be used with replicated or replicated-job mode",
         ));
     }
-    let mode = ServiceMode::Replicated { replicas };
+    let mode = match service.spec.mode {
+        // The run goes on: what has completed counts.
+        ServiceMode::ReplicatedJob { max_concurrent, .. } => ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions: replicas,
+        },
+        _ => ServiceMode::Replicated { replicas },
+    };
     check_replicas(mode)?;
     let mut draft = Draft::new(state, now, entropy);
     if service.spec.mode != mode {

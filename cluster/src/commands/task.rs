@@ -37,7 +37,7 @@ pub fn update_task_status(
             task.id, status.state
         )));
     }
-    let status = TaskStatus {
+    let mut status = TaskStatus {
         message: cleaned(&status.message, MAX_STATUS),
         err: cleaned(&status.err, MAX_STATUS),
         // A clock that runs ahead does not put things into the future.
@@ -49,6 +49,10 @@ pub fn update_task_status(
         },
         ..status.clone()
     };
+    // Why it is stopped stays said: its node only knows that it was told to.
+    if status.err.is_empty() && task.desired == TaskState::Shutdown {
+        status.err.clone_from(&task.status.err);
+    }
     let newer = status.state > task.status.state
         || (status.state == task.status.state
             && !status.state.is_terminal()

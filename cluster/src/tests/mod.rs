@@ -2,10 +2,12 @@
 
 mod allocation;
 mod commands;
+mod constraints;
 mod cost;
 mod dual_stack;
 mod events;
 mod impaired;
+mod jobs;
 mod keys;
 mod machine;
 mod members;
@@ -15,6 +17,7 @@ mod orchestration;
 mod orders;
 mod placement;
 mod publish;
+mod rebalance;
 mod roles;
 mod roots;
 mod sizes;
@@ -31,8 +34,8 @@ use weft_model::assignment::Assignment;
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::{
     Availability, Cluster, ClusterSpec, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec,
-    Node, NodeState, PortSpec, Role, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
-    TaskStatus,
+    Node, NodeState, Platform, PortSpec, Resources, Role, Service, ServiceMode, ServiceSpec, Task,
+    TaskSpec, TaskState, TaskStatus,
 };
 
 use super::*;
@@ -58,6 +61,8 @@ pub(super) fn description(n: u8) -> NodeDescription {
         data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
+        platform: Platform::default(),
+        resources: Resources::default(),
     }
 }
 
@@ -309,7 +314,9 @@ impl World {
                         && t.status.state >= TaskState::Assigned
                 })
                 .filter_map(|t| match t.desired {
-                    TaskState::Running if t.status.state < TaskState::Running => {
+                    TaskState::Running | TaskState::Complete
+                        if t.status.state < TaskState::Running =>
+                    {
                         Some((t.id.clone(), TaskState::Running))
                     }
                     TaskState::Shutdown | TaskState::Remove if !t.status.state.is_terminal() => {
@@ -340,7 +347,7 @@ impl World {
         let id = self.service(name);
         self.state
             .tasks_of(&id)
-            .filter(|t| t.desired <= TaskState::Running)
+            .filter(|t| t.is_wanted())
             .cloned()
             .collect()
     }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{Affinity, ConnectionPolicy, PortSpec, Service, ServiceSpec, Task};
+use crate::id::TaskId;
+use crate::objects::{
+    Affinity, ConnectionPolicy, PlacementPreference, PortSpec, Service, ServiceSpec, Task,
+};
 
 /// A service and how many of its tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,17 @@ pub struct ServiceStatus {
     /// Tasks wanted.
     #[serde(rename = "DesiredTasks")]
     pub desired: u32,
+    /// Of jobs: tasks of this run that ended with success.
+    #[serde(default, rename = "CompletedTasks", skip_serializing_if = "is_zero")]
+    pub completed: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `weft service scale`
@@ -73,6 +87,38 @@ pub struct ServiceUpdate {
     /// Whether `network connect` on a worker may make replicas; absent, it stays.
     #[serde(default)]
     pub attach: Option<bool>,
+    /// Where tasks may run.
+    #[serde(default, skip_serializing_if = "PlacementUpdate::is_empty")]
+    pub placement: PlacementUpdate,
+}
+
+/// What `weft service update` changes of where tasks may run. Tasks on nodes that may have them go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PlacementUpdate {
+    /// Constraints besides those there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraint_add: Vec<String>,
+    /// Constraints that count no more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraint_rm: Vec<String>,
+    /// Preferences after those there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preference_add: Vec<PlacementPreference>,
+    /// Preferences that count no more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preference_rm: Vec<PlacementPreference>,
+    /// Tasks on one node at most; 0 takes the limit away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_replicas: Option<u32>,
+}
+
+impl PlacementUpdate {
+    /// True when nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl ServiceUpdate {
@@ -104,6 +150,40 @@ pub struct UpdatePlan {
     pub replaced: u32,
     /// What users should know before, for people.
     pub warnings: Vec<String>,
+}
+
+/// `weft service rebalance`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Rebalance {
+    /// Only says what would move.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Tasks that may move, 1 to 100.
+    pub max_moves: u32,
+}
+
+/// Answer to [`Rebalance`]: what moves, as far as nothing else changes meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rebalanced {
+    /// In order; one begins when the one before has run for a while.
+    pub moves: Vec<TaskMove>,
+}
+
+/// A task that leaves its node for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskMove {
+    /// Id of the task as it is; another one takes its slot.
+    #[serde(rename = "TaskID")]
+    pub task: TaskId,
+    /// Which of the service's tasks, from 1.
+    pub slot: u32,
+    /// Host name of its node.
+    pub from: String,
+    /// Host name of the next one.
+    pub to: String,
 }
 
 /// A row of `weft service ps` and `weft node ps`.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::Meta;
 use super::network::Network;
+use super::placement::{Platform, Resources};
 use crate::id::NodeId;
 
 /// What a node may do in the control plane.
@@ -87,6 +88,12 @@ pub struct Engine {
 pub struct Description {
     /// Host name that the node reported, or its `--name`.
     pub hostname: String,
+    /// Its machine; nothing of agents of earlier versions.
+    #[serde(default, skip_serializing_if = "Platform::is_empty")]
+    pub platform: Platform,
+    /// What its machine has for tasks; nothing of agents of earlier versions.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
     /// Its agent.
     pub engine: Engine,
 }

@@ -23,6 +23,29 @@ pub enum ServiceMode {
     },
     /// One on each node.
     Global,
+    /// Until so many have ended with success.
+    ReplicatedJob {
+        /// Tasks at one time, at most.
+        max_concurrent: u32,
+        /// Tasks that are to end with success.
+        total_completions: u32,
+    },
+    /// One on each node, until it has ended with success there.
+    GlobalJob,
+}
+
+impl ServiceMode {
+    /// True where tasks are to end, and not to run for ever.
+    #[must_use]
+    pub fn is_job(self) -> bool {
+        matches!(self, Self::ReplicatedJob { .. } | Self::GlobalJob)
+    }
+
+    /// True where there is one task on each node.
+    #[must_use]
+    pub fn is_global(self) -> bool {
+        matches!(self, Self::Global | Self::GlobalJob)
+    }
 }
 
 impl Default for ServiceMode {
@@ -31,7 +54,8 @@ impl Default for ServiceMode {
     }
 }
 
-/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`.
+/// As Docker writes it: `{"Replicated": {"Replicas": 2}}`, `{"Global": {}}`,
+/// `{"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 3}}`, `{"GlobalJob": {}}`.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 enum ModeObject {
@@ -41,6 +65,14 @@ enum ModeObject {
         replicas: u32,
     },
     Global {},
+    #[serde(rename_all = "PascalCase")]
+    ReplicatedJob {
+        #[serde(default = "one")]
+        max_concurrent: u32,
+        #[serde(default)]
+        total_completions: Option<u32>,
+    },
+    GlobalJob {},
 }
 
 const fn one() -> u32 {
@@ -52,6 +84,15 @@ impl From<ModeObject> for ServiceMode {
         match mode {
             ModeObject::Replicated { replicas } => Self::Replicated { replicas },
             ModeObject::Global {} => Self::Global,
+            ModeObject::ReplicatedJob {
+                max_concurrent,
+                total_completions,
+            } => Self::ReplicatedJob {
+                max_concurrent,
+                // As Docker: as many as there are at one time.
+                total_completions: total_completions.unwrap_or(max_concurrent),
+            },
+            ModeObject::GlobalJob {} => Self::GlobalJob,
         }
     }
 }
@@ -61,6 +102,14 @@ impl From<ServiceMode> for ModeObject {
         match mode {
             ServiceMode::Replicated { replicas } => Self::Replicated { replicas },
             ServiceMode::Global => Self::Global {},
+            ServiceMode::ReplicatedJob {
+                max_concurrent,
+                total_completions,
+            } => Self::ReplicatedJob {
+                max_concurrent,
+                total_completions: Some(total_completions),
+            },
+            ServiceMode::GlobalJob => Self::GlobalJob {},
         }
     }
 }
@@ -127,7 +176,7 @@ pub struct ServiceSpec {
     /// What its tasks are made of. They share it.
     #[serde(rename = "TaskTemplate")]
     pub task: Arc<TaskSpec>,
-    /// Replicated or global; one replica when absent.
+    /// Replicated or global, for ever or until all have ended; one replica when absent.
     #[serde(default)]
     pub mode: ServiceMode,
     /// How it is reached.
@@ -178,6 +227,28 @@ fn is_never(version: &Version) -> bool {
     *version == Version::default()
 }
 
+/// Which run of a job it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobStatus {
+    /// Counts runs: each change of the service begins another one.
+    pub job_iteration: Version,
+    /// When it began: Unix milliseconds, written as RFC 3339.
+    #[serde(with = "crate::time::rfc3339")]
+    pub last_execution: u64,
+}
+
+/// How far `weft service rebalance` is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rebalancing {
+    /// Tasks that may still move.
+    pub moves_left: u32,
+    /// When the last one began to: Unix milliseconds, written as RFC 3339; 0 before the first.
+    #[serde(with = "crate::time::rfc3339")]
+    pub since: u64,
+}
+
 /// A service with everything that was allocated for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -198,6 +269,12 @@ pub struct Service {
     /// The last update that replaced tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_status: Option<UpdateStatus>,
+    /// Jobs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_status: Option<JobStatus>,
+    /// While its tasks are moved to nodes that have fewer of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalancing: Option<Rebalancing>,
 }
 
 impl Service {

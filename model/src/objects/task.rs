@@ -103,13 +103,16 @@ pub struct Task {
     pub service: ServiceId,
     /// Name of the service.
     pub service_name: String,
-    /// From 1; 0 for global services.
+    /// From 1; 0 where there is one on each node.
     pub slot: u32,
     /// Chosen node, once assigned.
     #[serde(rename = "NodeID")]
     pub node: Option<NodeId>,
     /// Version of the service that the spec is of.
     pub spec_version: Version,
+    /// Of jobs: which run it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_iteration: Option<Version>,
     /// What it is made of: where the service still has it, the very same as there.
     pub spec: Arc<TaskSpec>,
     /// Allocated addresses, in the order eth0, eth2, eth3, …
@@ -123,6 +126,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// True while the cluster wants it: to run, or, as part of a job, to have ended with success.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.desired <= TaskState::Complete
+    }
+
     /// `web.1.<id>`; for global services the node id stands in place of the slot.
     #[must_use]
     pub fn name(&self) -> String {

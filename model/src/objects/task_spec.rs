@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::placement::{Placement, ResourceRequirements};
+
 /// What runs a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -137,4 +139,10 @@ pub struct TaskSpec {
     /// Another number makes other tasks of what is the same otherwise: `--force`.
     #[serde(default)]
     pub force_update: u64,
+    /// On which nodes.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
+    /// What it needs and may use there.
+    #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
+    pub resources: ResourceRequirements,
 }

@@ -67,6 +67,8 @@ fn service() -> Service {
             }],
             ..ServiceEndpoint::default()
         },
+        job_status: None,
+        rebalancing: None,
         spec: spec(),
         previous_spec: None,
         update_status: None,
@@ -83,6 +85,7 @@ fn task() -> Task {
         slot: 1,
         node: Some(NodeId::from("n1")),
         spec_version: service.meta.version,
+        job_iteration: None,
         spec: service.spec.task,
         attachments: vec![Attachment {
             endpoint: EndpointId::from("e1"),
@@ -116,6 +119,7 @@ fn node() -> Node {
             engine: Engine {
                 version: "0.1.0".to_owned(),
             },
+            ..Description::default()
         },
         status: NodeStatus {
             state: NodeState::Ready,
@@ -171,6 +175,7 @@ fn a_service_is_dockers() {
         status: ServiceStatus {
             running: 1,
             desired: 2,
+            completed: 0,
         },
         port_errors: Vec::new(),
         waiting: Vec::new(),
@@ -227,6 +232,20 @@ fn a_service_is_dockers() {
         })
     );
     assert_eq!(written(&ServiceMode::Global), json!({"Global": {}}));
+    assert_eq!(written(&ServiceMode::GlobalJob), json!({"GlobalJob": {}}));
+    let job = ServiceMode::ReplicatedJob {
+        max_concurrent: 2,
+        total_completions: 5,
+    };
+    let text = json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 5}});
+    assert_eq!(written(&job), text);
+    // As Docker's daemon fills it in.
+    let short: ServiceMode = serde_json::from_value(json!({"ReplicatedJob": {}})).unwrap();
+    let once = ServiceMode::ReplicatedJob {
+        max_concurrent: 1,
+        total_completions: 1,
+    };
+    assert_eq!(short, once);
 }
 
 #[test]
@@ -453,8 +472,8 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
     for (path, setting) in [
         ("", "Isolation"),
         ("UpdateConfig", "MaxSurge"),
-        ("TaskTemplate", "Placement"),
-        ("TaskTemplate", "Resources"),
+        ("TaskTemplate", "LogDriver"),
+        ("TaskTemplate", "PluginSpec"),
         ("TaskTemplate/ContainerSpec", "Mounts"),
         ("TaskTemplate/ContainerSpec/Privileges", "SELinuxContext"),
         ("TaskTemplate/RestartPolicy", "MaxAttempts"),

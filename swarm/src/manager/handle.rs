@@ -7,19 +7,21 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    check_version, create_network, create_service, detach_endpoint, plan_update, remove_network,
-    remove_node, remove_peer, remove_service, rotate_token, rotate_unlock_key, running_and_desired,
-    scale_service, still_a_manager, update_service, usage, waiting,
+    check_version, completed, create_network, create_service, detach_endpoint, plan_rebalance,
+    plan_update, rebalance_service, remove_network, remove_node, remove_peer, remove_service,
+    rotate_token, rotate_unlock_key, running_and_desired, scale_service, still_a_manager,
+    update_service, usage, waiting,
 };
 use weft_model::api::{
-    AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, ServiceDetail, ServiceStatus,
-    ServiceUpdate, TaskRow, TlsStatus, UpdatePlan,
+    AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, Rebalance, Rebalanced,
+    ServiceDetail, ServiceStatus, ServiceUpdate, TaskMove, TaskRow, TlsStatus, UpdatePlan,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
     Endpoint, ManagerStatus, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
     Reachability, Role, Service, ServiceSpec, StaticPeer, Task,
 };
+use weft_sys::clock::unix_ms;
 
 use super::Manager;
 use super::api::{ApiCall, ApiReply};
@@ -391,6 +393,40 @@ impl Manager {
         self.core.run(plan).await
     }
 
+    /// `weft service rebalance`: what moves, or would.
+    ///
+    /// # Errors
+    /// No such service, it is not replicated, or so many tasks do not move at one command.
+    pub async fn rebalance_service(
+        &self,
+        reference: &str,
+        request: Rebalance,
+    ) -> Result<Rebalanced, CommandError> {
+        let most = request.max_moves;
+        let moves = if request.dry_run {
+            plan_rebalance(&self.state(), unix_ms(), reference, most)?
+        } else {
+            let plan = |s: &ClusterState, now, e: &mut Entropy| {
+                rebalance_service(s, now, e, reference, most)
+            };
+            self.core.run(plan).await?
+        };
+        let state = self.state();
+        let hostname = |id: &NodeId| {
+            let node = state.nodes.get(id);
+            node.map_or_else(|| id.0.clone(), |n| n.description.hostname.clone())
+        };
+        let moves = moves.into_iter().map(|one| TaskMove {
+            slot: one.task.slot,
+            task: one.task.id,
+            from: hostname(&one.from),
+            to: hostname(&one.to),
+        });
+        Ok(Rebalanced {
+            moves: moves.collect(),
+        })
+    }
+
     /// `weft service update`, likewise.
     ///
     /// # Errors
@@ -525,7 +561,11 @@ fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
     let (running, desired) = running_and_desired(state, service);
     ServiceDetail {
         service: service.clone(),
-        status: ServiceStatus { running, desired },
+        status: ServiceStatus {
+            running,
+            desired,
+            completed: completed(state, service),
+        },
         port_errors: Vec::new(),
         waiting: waiting(state, service),
     }

@@ -214,7 +214,7 @@ mod tests {
     use weft_cluster::{
         Entropy, InitCluster, NodeDescription, RootPair, init_cluster, set_node_state,
     };
-    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta};
+    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta, Platform, Resources};
 
     use super::*;
 
@@ -263,6 +263,8 @@ mod tests {
                 data_path_addr: addr,
                 gossip_port: 7946,
                 manager_addr: None,
+                platform: Platform::default(),
+                resources: Resources::default(),
             },
             default_address_pools: Vec::new(),
             subnet_prefix_len: None,

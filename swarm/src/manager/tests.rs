@@ -26,8 +26,8 @@ use weft_cluster::{Attach, ErrorKind, HostRoute, UnlockKey};
 use weft_model::api::SwarmUpdate;
 use weft_model::assignment::Assignment;
 use weft_model::objects::{
-    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, PortSpec,
-    Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
+    CaConfig, ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, NodeState, Platform,
+    PortSpec, Resources, Service, ServiceMode, ServiceSpec, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::own::is_fresh;
@@ -68,6 +68,8 @@ fn description(name: &str) -> NodeDescription {
         data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
+        platform: Platform::default(),
+        resources: Resources::default(),
     }
 }
 

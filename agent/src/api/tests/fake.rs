@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    UpdatePlan, VersionQuery, Why,
+    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
+    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate,
+    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -250,6 +250,10 @@ impl NodeService for Fake {
     ) -> Answer<Service> {
         let (version, replicas) = (query.version, body.replicas);
         self.absent(format!("scale {reference} {version:?} {replicas}"))
+    }
+    async fn service_rebalance(&self, reference: String, body: Rebalance) -> Answer<Rebalanced> {
+        let (dry, most) = (body.dry_run, body.max_moves);
+        self.absent(format!("rebalance {reference} {dry} {most}"))
     }
     async fn service_update(
         &self,

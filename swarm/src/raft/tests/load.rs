@@ -12,8 +12,8 @@ use weft_cluster::{
 };
 use weft_model::id::{PeerId, TaskId};
 use weft_model::objects::{
-    Availability, ContainerSpec, Mac, NetworkAttachmentSpec, NodeState, PortSpec, Role,
-    ServiceMode, ServiceSpec, StaticPeer, TaskSpec, TaskState, TaskStatus,
+    Availability, ContainerSpec, Mac, NetworkAttachmentSpec, NodeState, Platform, PortSpec,
+    Resources, Role, ServiceMode, ServiceSpec, StaticPeer, TaskSpec, TaskState, TaskStatus,
 };
 
 use super::cluster::{Cluster, LIMIT};
@@ -55,6 +55,8 @@ fn description(number: u32) -> NodeDescription {
         data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
+        platform: Platform::default(),
+        resources: Resources::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use redb::{ReadableTable as _, TableDefinition};
 use weft_cluster::{Entropy, InitCluster, NodeDescription, RootPair, init_cluster};
+use weft_model::objects::{Platform, Resources};
 
 use super::platter::Platter;
 use super::*;
@@ -150,6 +151,8 @@ fn with_one_identifier_twice() -> ClusterState {
             data_path_addr: addr,
             gossip_port: 7946,
             manager_addr: None,
+            platform: Platform::default(),
+            resources: Resources::default(),
         },
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
