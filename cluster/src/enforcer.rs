@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_model::id::TaskId;
-use weft_model::objects::{
-    Availability, Node, Placement, Resources, Service, Task, TaskSpec, TaskState,
-};
+use weft_model::objects::{Availability, Node, Resources, Service, Task, TaskState};
 
 use super::conditions::{is_active, is_global, uses_resources};
 use super::dirty::Dirty;
 use super::draft::Draft;
 use super::filters::{fits, reserved};
 use super::index::Key;
+use super::progress::{ingress_of, is_current};
 use super::state::ClusterState;
 
 /// Stops tasks whose node no longer meets what they ask for: labels, role, address or machine have
@@ -81,29 +80,26 @@ fn surplus(state: &ClusterState, node: &Node) -> Vec<TaskId> {
     tasks.into_iter().map(|task| task.id.clone()).collect()
 }
 
-/// A change of where tasks may run is no change of what runs: tasks that have no node yet, or one that
-/// meets what the service asks for now, are from now on what it says, and go on.
-pub(super) fn adopt_placement(draft: &mut Draft<'_>, service: &Service) {
-    let tasks = draft.state.tasks_of(&service.id);
-    let tasks = tasks.filter(|task| is_active(task) && task.spec != service.spec.task);
-    let adopted: Vec<Task> = tasks
-        .filter(|task| without_placement(&task.spec) == without_placement(&service.spec.task))
-        .filter(|task| {
-            let node = task.node.as_ref().and_then(|id| draft.state.nodes.get(id));
-            node.is_none_or(|node| fits(node, &service.spec.task))
-        })
+/// Puts a service that was changed. A change of where tasks may run is no change of what runs: tasks
+/// that have no node yet, or one that meets what the service asks for now, are from now on what it
+/// says, and go on.
+pub(super) fn put_and_adopt(draft: &mut Draft<'_>, service: Service) {
+    let id = service.id.clone();
+    draft.put(service);
+    let Some(service) = draft.state.services.get(&id).cloned() else {
+        return;
+    };
+    let state = &draft.state;
+    let ingress = ingress_of(state, &service);
+    let adopted: Vec<Task> = state
+        .tasks_of(&id)
+        .filter(|task| is_active(task) && task.spec != service.spec.task)
+        .filter(|task| is_current(state, &service, ingress.as_ref(), task))
         .cloned()
         .collect();
     for mut task in adopted {
         task.spec = Arc::clone(&service.spec.task);
         task.spec_version = service.meta.version;
         draft.put(task);
-    }
-}
-
-fn without_placement(spec: &TaskSpec) -> TaskSpec {
-    TaskSpec {
-        placement: Placement::default(),
-        ..spec.clone()
     }
 }

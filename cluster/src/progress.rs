@@ -6,6 +6,7 @@ use weft_model::id::NetworkId;
 use weft_model::objects::{RestartCondition, Service, Task, TaskState};
 
 use super::conditions::{is_active, is_away};
+use super::filters::fits;
 use super::state::ClusterState;
 
 /// An old task may take this long to stop, or its grace period, before the next one starts all the
@@ -20,12 +21,24 @@ pub(super) fn ingress_of(state: &ClusterState, service: &Service) -> Option<Netw
 }
 
 /// True for a task that is what the service says now, and can serve its ports; `ingress` as
-/// [`ingress_of`] the service.
-pub(super) fn is_current(service: &Service, ingress: Option<&NetworkId>, task: &Task) -> bool {
+/// [`ingress_of`] the service. Where tasks may run is no part of what they are, as long as the node of
+/// this one is among it.
+pub(super) fn is_current(
+    state: &ClusterState,
+    service: &Service,
+    ingress: Option<&NetworkId>,
+    task: &Task,
+) -> bool {
     let attached = ingress.is_none_or(|id| task.attachments.iter().any(|a| a.network == *id));
     // Addresses are still to come for a task that is new.
     let late = task.status.state < TaskState::Pending;
-    task.spec == service.spec.task
+    let spec = &service.spec.task;
+    let may_stay = || {
+        let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
+        task.spec.runs_as(spec) && node.is_none_or(|node| fits(node, spec))
+    };
+    (task.spec == *spec || may_stay())
+        && task.job_iteration == service.job_status.map(|status| status.job_iteration)
         && task.spec_version >= service.endpoint.host_ports_since
         && (attached || late)
 }
@@ -84,7 +97,7 @@ impl Wait {
         }
         let new = is_active(task)
             && task.desired == TaskState::Running
-            && is_current(service, ingress, task);
+            && is_current(state, service, ingress, task);
         if !new {
             return None;
         }

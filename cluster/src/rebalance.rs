@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use weft_model::id::NodeId;
 use weft_model::objects::{NodeState, Rebalancing, Service, ServiceMode, Task, TaskState};
@@ -17,7 +16,7 @@ use super::index::Key;
 use super::object::ObjectId;
 use super::scheduler::Candidates;
 use super::state::ClusterState;
-use super::waits::{MONITOR_MS, Waits};
+use super::waits::Waits;
 
 /// A task that is to run elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,19 +30,20 @@ pub struct Move {
 }
 
 /// What would move, of a service whose tasks run, at most so many, in order. `now` in Unix
-/// milliseconds.
+/// milliseconds; nodes that have not called, by `waits`, get no tasks.
 #[must_use]
 pub(super) fn moves(
     state: &ClusterState,
     service: &Service,
     now: u64,
     at_most: usize,
+    waits: &Waits,
 ) -> Vec<Move> {
     let mut moves = Vec::new();
     if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
         return moves;
     }
-    let mut candidates = Candidates::new(state);
+    let mut candidates = Candidates::new(state, waits);
     let mut movable: BTreeMap<usize, Vec<&Task>> = BTreeMap::new();
     for task in state.tasks_of(&service.id) {
         let runs = task.is_wanted() && task.status.state == TaskState::Running;
@@ -91,13 +91,13 @@ pub(super) fn moves(
 }
 
 /// The next task of each service that is being rebalanced moves, once all of its tasks run, none is
-/// being stopped any more, and the last move is long enough ago to have shown what is wrong with it.
+/// being stopped or updated any more, and the last move is long enough ago to have shown what is wrong
+/// with it: as long as an update watches a task.
 pub(super) fn turn(draft: &mut Draft<'_>, waits: &Waits) {
-    let monitor = Duration::from_millis(MONITOR_MS);
     let services = draft.state.services_at(Key::Rebalancing);
     let services = services.filter(|service| {
         let waited = waits.waited(&ObjectId::Service(service.id.clone()));
-        waited >= monitor && is_calm(&draft.state, service)
+        waited >= service.spec.update.monitor && is_calm(&draft.state, service)
     });
     let services: Vec<Service> = services.cloned().collect();
     for mut service in services {
@@ -105,7 +105,7 @@ pub(super) fn turn(draft: &mut Draft<'_>, waits: &Waits) {
             continue;
         };
         let left = rebalancing.moves_left.min(1) as usize;
-        let next = moves(&draft.state, &service, draft.now, left).pop();
+        let next = moves(&draft.state, &service, draft.now, left, waits).pop();
         service.rebalancing = next.as_ref().map(|_| Rebalancing {
             moves_left: rebalancing.moves_left.saturating_sub(1),
             since: draft.now,
@@ -126,6 +126,10 @@ fn is_calm(state: &ClusterState, service: &Service) -> bool {
         // It is no more what it was: there is nothing to wait for.
         return true;
     };
+    let update = service.update_status.as_ref();
+    if update.is_some_and(|status| status.state.is_active()) {
+        return false;
+    }
     let mut running = 0;
     for task in state.tasks_of(&service.id) {
         let runs = task.status.state == TaskState::Running;

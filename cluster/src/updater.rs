@@ -10,6 +10,7 @@ use weft_model::objects::{
 };
 
 use super::conditions::{is_active, is_global, is_wanted};
+use super::filters::Demands;
 use super::index::Key;
 use super::object::ObjectId;
 use super::progress::{has_failed, ingress_of, is_current, is_stopping, ran_for, stop_limit};
@@ -155,7 +156,7 @@ impl<'a> Slot<'a> {
 }
 
 /// The places of a service. Of a global one, nodes that take no tasks now, or that have not called,
-/// are left as they are.
+/// are left as they are; those that may have none of its tasks any more are not worked on.
 fn slots<'a>(
     state: &'a ClusterState,
     service: &Service,
@@ -165,14 +166,15 @@ fn slots<'a>(
     let watched = service.policy().watched();
     let since = service.update_status.as_ref().map(|s| s.spec_version);
     let global = is_global(service);
+    let demands = Demands::of(&service.spec.task);
     let mut slots: BTreeMap<Place, Slot<'a>> = BTreeMap::new();
     for task in state.tasks_of(&service.id) {
         let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
-        if global && !node.is_some_and(|node| waits.takes_tasks(node)) {
+        if global && !node.is_some_and(|node| waits.takes_tasks(node) && demands.fit(node)) {
             continue;
         }
         let slot = slots.entry(Place::of(task)).or_default();
-        let current = is_current(service, ingress.as_ref(), task);
+        let current = is_current(state, service, ingress.as_ref(), task);
         if is_wanted(task) {
             let tasks = if current {
                 &mut slot.current
@@ -238,13 +240,13 @@ pub(super) fn outdated<'a>(
     let ingress = ingress_of(state, service);
     let tasks = state.tasks_of(&service.id);
     let old: Vec<&Task> = tasks
-        .filter(|task| is_wanted(task) && !is_current(service, ingress.as_ref(), task))
+        .filter(|task| is_wanted(task) && !is_current(state, service, ingress.as_ref(), task))
         .collect();
     (old.iter().map(|task| Place::of(task)).collect(), old)
 }
 
 /// The status of a service that was just changed, by how many places are to be worked on; nothing
-/// where that is none, unless it is a rollback.
+/// where that is none, unless it is a rollback. A job begins another run instead.
 pub(super) fn begin(
     state: &ClusterState,
     service: &Service,
@@ -253,7 +255,7 @@ pub(super) fn begin(
     message: &str,
 ) -> Option<UpdateStatus> {
     let places = outdated(state, service).0.len();
-    if places == 0 && !kind.is_rollback() {
+    if service.spec.mode.is_job() || (places == 0 && !kind.is_rollback()) {
         return None;
     }
     Some(UpdateStatus {

@@ -162,11 +162,12 @@ impl Waits {
 
     /// When the next task may move; nothing of services where that waits for something else.
     fn next_of_moves(&self, state: &ClusterState) -> Option<Duration> {
-        let monitor = Duration::from_millis(MONITOR_MS);
-        let services = state.services_at(Key::Rebalancing);
-        let ids = services.map(|service| ObjectId::Service(service.id.clone()));
-        let waiting = ids.filter(|id| self.waited(id) < monitor);
-        waiting.map(|id| self.over(&id, monitor)).min()
+        let waiting = state.services_at(Key::Rebalancing).filter_map(|service| {
+            let id = ObjectId::Service(service.id.clone());
+            let monitor = service.spec.update.monitor;
+            (self.waited(&id) < monitor).then(|| self.over(&id, monitor))
+        });
+        waiting.min()
     }
 
     /// The same of tasks alone.

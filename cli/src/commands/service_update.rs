@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use hyper::StatusCode;
 use serde_json::Value;
 use weft_client::{Client, Refused};
-use weft_model::api::{NetworkDetail, Scale, ServiceDetail, ServiceUpdate, UpdatePlan};
+use weft_model::api::{
+    NetworkDetail, PlacementUpdate, Scale, ServiceDetail, ServiceUpdate, UpdatePlan,
+};
 use weft_model::id::NetworkId;
 use weft_model::objects::{Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder};
 
@@ -26,8 +28,9 @@ pub(super) async fn update(
     out: &mut Printer,
 ) -> anyhow::Result<()> {
     let mut update = asked(&args);
-    let respecifies =
-        args.change != TaskChangeArgs::default() || args.policy != PolicyArgs::default();
+    let respecifies = args.change != TaskChangeArgs::default()
+        || args.policy != PolicyArgs::default()
+        || !update.placement.is_empty();
     let nothing = update == ServiceUpdate::default() && !respecifies && args.replicas.is_none();
     if args.rollback {
         if !nothing {
@@ -109,7 +112,7 @@ async fn posted<B: serde::Serialize + Sync>(
     Ok(service.id.0)
 }
 
-/// What touches no task, or only where its ports have to.
+/// What touches no task, or only where its ports or its node have to.
 fn asked(args: &ServiceUpdateArgs) -> ServiceUpdate {
     let ports = |lists: &[PortList]| lists.iter().flat_map(|list| list.0.clone()).collect();
     ServiceUpdate {
@@ -120,6 +123,13 @@ fn asked(args: &ServiceUpdateArgs) -> ServiceUpdate {
         limit_connections: args.connections.limit_connections,
         limit_client_connections: args.connections.limit_client_connections,
         attach: args.attach,
+        placement: PlacementUpdate {
+            constraint_add: args.placement.constraint_add.clone(),
+            constraint_rm: args.placement.constraint_rm.clone(),
+            preference_add: args.placement.placement_pref_add.clone(),
+            preference_rm: args.placement.placement_pref_rm.clone(),
+            max_replicas: args.placement.replicas_max_per_node,
+        },
         ..ServiceUpdate::default()
     }
 }
@@ -195,10 +205,16 @@ pub(super) fn change(
 ) -> anyhow::Result<()> {
     let change = &args.change;
     if let Some(replicas) = args.replicas {
-        if !matches!(spec.mode, ServiceMode::Replicated { .. }) {
-            bail!("replicas can only be used with replicated or replicated-job mode");
-        }
-        spec.mode = ServiceMode::Replicated { replicas };
+        spec.mode = match spec.mode {
+            ServiceMode::Replicated { .. } => ServiceMode::Replicated { replicas },
+            ServiceMode::ReplicatedJob { max_concurrent, .. } => ServiceMode::ReplicatedJob {
+                max_concurrent,
+                total_completions: replicas,
+            },
+            ServiceMode::Global | ServiceMode::GlobalJob => {
+                bail!("replicas can only be used with replicated or replicated-job mode")
+            }
+        };
     }
     spec.labels.retain(|key, _| !change.label_rm.contains(key));
     spec.labels.extend(change.label_add.iter().cloned());
@@ -303,6 +319,9 @@ fn warn(name: &str, plan: &UpdatePlan) {
 pub(super) fn lines(name: &str, plan: &UpdatePlan) -> Vec<String> {
     let first = if plan.replaced == 0 {
         format!("no task of service {name} is replaced")
+    } else if plan.after.mode.is_job() {
+        let (replaced, tasks) = (plan.replaced, plan.tasks);
+        format!("{replaced} of {tasks} tasks of job {name} are stopped, and another run begins")
     } else {
         let UpdateConfig {
             parallelism, order, ..

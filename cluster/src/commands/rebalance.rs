@@ -6,6 +6,7 @@ use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::rebalance::{Move, moves};
 use super::super::state::ClusterState;
+use super::super::waits::Waits;
 
 /// Moves of one service at most, at one command: a plan of more would keep the manager from all else.
 pub const MAX_MOVES: u32 = 100;
@@ -22,7 +23,13 @@ pub fn plan_rebalance(
 ) -> Result<Vec<Move>, CommandError> {
     let service = state.find_service(reference)?;
     check(service, at_most)?;
-    Ok(moves(state, service, now, at_most as usize))
+    Ok(moves(
+        state,
+        service,
+        now,
+        at_most as usize,
+        &Waits::default(),
+    ))
 }
 
 /// Begins to move tasks of a service, one after the other, at most so many; what an earlier command

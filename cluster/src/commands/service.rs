@@ -13,7 +13,6 @@ use weft_model::objects::{
 
 use super::super::conditions::is_updating;
 use super::super::draft::{Draft, Entropy, Planned};
-use super::super::enforcer;
 use super::super::error::CommandError;
 use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
@@ -213,6 +212,7 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
     check_replicas(spec.mode)?;
     check_delays(task)?;
     check_privileges(&mut task.container)?;
+    placement::check(spec)?;
     check_policies(spec)?;
     sizes::check_service(spec, state.nodes.len())?;
     ports::validate(spec)

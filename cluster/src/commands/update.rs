@@ -9,10 +9,12 @@ use weft_model::objects::{
 
 use super::super::conditions::is_wanted;
 use super::super::draft::{Draft, Entropy, Planned};
+use super::super::enforcer;
 use super::super::error::CommandError;
 use super::super::respec::respec;
 use super::super::state::ClusterState;
-use super::super::{ports, updater};
+use super::super::{jobs, ports, sizes, updater};
+use super::placement;
 use super::service::{check_spec, resolve_networks};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port
@@ -90,7 +92,8 @@ fn respecified(
 }
 
 /// `weft service update`: what a service is to be. Tasks that are not that any more are replaced, one
-/// after the other as its policy says; where none is, every connection goes on.
+/// after the other as its policy says; where none is, every connection goes on. Each update begins
+/// another run of a job.
 ///
 /// # Errors
 /// It does not exist, what it is to be cannot work, it publishes no such port, or a port is in use
@@ -133,12 +136,19 @@ pub fn update_service(
     }
     service.spec.connections = update.connections(service.spec.connections);
     service.spec.attach = update.attach.unwrap_or(service.spec.attach);
+    if !update.placement.is_empty() {
+        let task = Arc::make_mut(&mut service.spec.task);
+        task.placement = placement::updated(&task.placement, &update.placement)?;
+        placement::check(&service.spec)?;
+        sizes::check_service(&service.spec, state.nodes.len())?;
+    }
     ports::validate(&service.spec)?;
     let mut draft = Draft::new(state, now, entropy);
     if service.spec == before.spec {
         return Ok(draft.plan(service));
     }
     let mut service = respec(&mut draft, before, service)?;
+    jobs::begin(&mut service, now);
     service.previous_spec = Some(Arc::new(before.spec.clone()));
     let message = "update in progress";
     service.update_status = updater::begin(state, &service, now, UpdateState::Updating, message);
@@ -166,6 +176,7 @@ fn roll_back(
     };
     let mut draft = Draft::new(state, now, entropy);
     let mut service = respec(&mut draft, before, back)?;
+    jobs::begin(&mut service, now);
     let kind = UpdateState::RollbackStarted;
     service.update_status = updater::begin(state, &service, now, kind, updater::BY_HAND);
     Ok(put(draft, service))
@@ -173,7 +184,7 @@ fn roll_back(
 
 fn put(mut draft: Draft<'_>, service: Service) -> Planned<Service> {
     let id = service.id.clone();
-    draft.put(service.clone());
+    enforcer::put_and_adopt(&mut draft, service.clone());
     let service = draft.state.services.get(&id).cloned().unwrap_or(service);
     draft.plan(service)
 }
@@ -193,12 +204,17 @@ pub fn plan_update(
     let after = update_service(state, now, entropy, reference, update)?.value;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let wanted = state.tasks_of(&before.id).filter(|task| is_wanted(task));
-    let replaced = updater::outdated(state, &after).1.len();
+    let job = after.spec.mode.is_job();
+    let outdated = updater::outdated(state, &after).1.into_iter();
+    // Of a job, what has ended is only forgotten.
+    let replaced = outdated.filter(|task| !job || !task.status.state.is_terminal());
+    let replaced = count(replaced.count());
+    let another_run = after.job_status != before.job_status;
     Ok(UpdatePlan {
         before: before.spec.clone(),
         tasks: count(wanted.count()),
-        replaced: count(replaced),
-        warnings: if replaced == 0 {
+        replaced,
+        warnings: if replaced == 0 && !another_run {
             Vec::new()
         } else {
             warnings(&after)
@@ -214,6 +230,12 @@ fn warnings(service: &Service) -> Vec<String> {
     let on_host = ports.any(|port| port.mode == PublishMode::Host);
     let alone = service.spec.mode == ServiceMode::Replicated { replicas: 1 };
     let asked = service.policy().order;
+    if service.spec.mode.is_job() {
+        return vec![format!(
+            "service {name} is a job: another run of it begins, and its tasks that have not ended are \
+             stopped at once"
+        )];
+    }
     if on_host && asked == UpdateOrder::StartFirst {
         return vec![format!(
             "service {name} publishes ports with mode=host, and two of its tasks do not fit on one \

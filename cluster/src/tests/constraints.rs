@@ -376,6 +376,35 @@ fn a_change_of_placement_alone_restarts_nothing_that_may_stay() {
 }
 
 #[test]
+fn a_placement_that_some_nodes_do_not_meet_moves_their_tasks_alone_as_an_update_does() {
+    let mut world = World::new(3);
+    world.label(1, "disk", "ssd");
+    world.label(2, "disk", "ssd");
+    world.create(spec("web", 3)).unwrap();
+    world.run_tasks();
+    let before = world.wanted("web");
+    let update = ServiceUpdate {
+        placement: PlacementUpdate {
+            constraint_add: vec!["node.labels.disk==ssd".to_owned()],
+            ..PlacementUpdate::default()
+        },
+        ..ServiceUpdate::default()
+    };
+    let web = world
+        .run(|s, now, e| update_service(s, now, e, "web", &update))
+        .unwrap();
+    assert_eq!(web.update_status.map(|status| status.slots), Some(1));
+    world.run_tasks();
+    let after = world.wanted("web");
+    for task in before {
+        let stays = after.iter().any(|other| other.id == task.id);
+        assert_eq!(stays, task.node != Some(node(3)), "{task:?}");
+    }
+    assert_eq!(after.len(), 3);
+    assert_eq!(world.spread("web").get("node3"), None);
+}
+
+#[test]
 fn amounts_that_cannot_be_are_refused() {
     let mut world = World::new(1);
     let mut web = spec("web", 1);
@@ -421,7 +450,7 @@ fn random_labels_and_machines_leave_no_task_where_it_may_not_be() {
             }
             world.run_tasks();
             for task in world.state.tasks.values() {
-                let active = task.desired <= TaskState::Running && !task.status.state.is_terminal();
+                let active = task.is_wanted() && !task.status.state.is_terminal();
                 let Some(node) = task.node.as_ref().filter(|_| active) else {
                     continue;
                 };

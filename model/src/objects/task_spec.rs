@@ -139,10 +139,32 @@ pub struct TaskSpec {
     /// Another number makes other tasks of what is the same otherwise: `--force`.
     #[serde(default)]
     pub force_update: u64,
-    /// On which nodes.
+    /// On which nodes; a task that may stay where it is does not change with it.
     #[serde(default, skip_serializing_if = "Placement::is_empty")]
     pub placement: Placement,
     /// What it needs and may use there.
     #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
     pub resources: ResourceRequirements,
+}
+
+impl TaskSpec {
+    /// True where both make the same of a task, wherever it may run.
+    #[must_use]
+    pub fn runs_as(&self, other: &Self) -> bool {
+        let Self {
+            runtime,
+            container,
+            restart,
+            networks,
+            force_update,
+            placement: _,
+            resources,
+        } = self;
+        *runtime == other.runtime
+            && *container == other.container
+            && *restart == other.restart
+            && *networks == other.networks
+            && *force_update == other.force_update
+            && *resources == other.resources
+    }
 }
