@@ -55,7 +55,7 @@ mod tests;
 
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_ATTEMPTS, MAX_DELAY, MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, leave_node, note_certificate,
     remove_network, remove_node, remove_peer, remove_service, restore, role_of_secret, rotate_root,

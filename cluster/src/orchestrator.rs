@@ -29,6 +29,9 @@ use super::{allocator, keys, rotation, scheduler};
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
 
+/// Ended tasks of one slot that are remembered for the sake of its restart policy at most.
+const KEPT_ATTEMPTS: usize = 20;
+
 /// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
 ///
 /// `since` is the state of an earlier pass whose changes, if any, are in this one; a pass looks at
@@ -185,18 +188,35 @@ fn restart(draft: &mut Draft<'_>) {
         } else {
             TaskState::Running
         };
+        let restarts = restarts_of(&task, &service, draft.now);
         let node = is_global(&service).then_some(task.node).flatten();
-        create(draft, &service, task.slot, node, desired);
+        create(draft, &service, (task.slot, node), desired, restarts);
     }
 }
 
+/// When tasks of a slot were replaced, once `ended` is too: as many as the policy counts. What is made
+/// of something else begins anew.
+fn restarts_of(ended: &Task, service: &Service, now: u64) -> Vec<u64> {
+    let counted = service.spec.task.restart.max_attempts;
+    if counted == 0 || ended.spec != service.spec.task {
+        return Vec::new();
+    }
+    let mut restarts = ended.restarts.clone();
+    restarts.push(now);
+    let counted = usize::try_from(counted).unwrap_or(usize::MAX);
+    restarts.drain(..restarts.len().saturating_sub(counted));
+    restarts
+}
+
+/// `place` is its slot, and its node where that is known already.
 fn create(
     draft: &mut Draft<'_>,
     service: &Service,
-    slot: u32,
-    node: Option<NodeId>,
+    place: (u32, Option<NodeId>),
     desired: TaskState,
+    restarts: Vec<u64>,
 ) {
+    let (slot, node) = place;
     let task = Task {
         id: TaskId::from_entropy(draft.entropy.next_u128()),
         meta: Meta::default(),
@@ -213,6 +233,7 @@ fn create(
             message: "created".to_owned(),
             ..TaskStatus::default()
         },
+        restarts,
     };
     draft.put(task);
 }
@@ -270,7 +291,7 @@ fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
             .take(((replicas - have) as usize).min(TASKS_PER_PASS))
             .collect();
         for slot in free {
-            create(draft, service, slot, None, TaskState::Running);
+            create(draft, service, (slot, None), TaskState::Running, Vec::new());
         }
     } else if have > replicas {
         let surplus = choose_surplus(&slots, replicas as usize);
@@ -304,7 +325,13 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
 fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
     for node in nodes {
         if draft.state.nodes.get(&node).is_some_and(is_eligible) {
-            create(draft, service, 0, Some(node), TaskState::Running);
+            create(
+                draft,
+                service,
+                (0, Some(node)),
+                TaskState::Running,
+                Vec::new(),
+            );
         }
     }
 }
@@ -332,6 +359,10 @@ fn reap(draft: &mut Draft<'_>, dirty: &Dirty) {
     for history in grown {
         let mut tasks: Vec<&Task> = state.tasks_at(history).collect();
         tasks.sort_by_key(|t| std::cmp::Reverse((t.meta.created_at, t.status.since, &t.id)));
+        let attempts = tasks.first().map_or(0, |t| t.spec.restart.max_attempts);
+        // As in Swarm: one that gives up after so many shows all of them.
+        let attempts = usize::try_from(attempts).unwrap_or(usize::MAX);
+        let limit = limit.max(attempts.min(KEPT_ATTEMPTS));
         dead.extend(tasks.iter().skip(limit).map(|t| t.id.clone()));
     }
     for id in dead {

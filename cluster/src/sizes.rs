@@ -25,12 +25,14 @@ fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
 
 fn of_task(task: &TaskSpec) -> usize {
     let container = &task.container;
+    let health = container.health.iter().flat_map(|health| &health.test);
     let networks = task.networks.iter();
     let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
     texts(&container.args)
         + texts(&container.env)
         + texts(&container.cap_add)
         + texts(&container.cap_drop)
+        + texts(health)
         + networks.sum::<usize>()
 }
 

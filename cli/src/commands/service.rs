@@ -182,6 +182,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             args.name.as_deref().unwrap_or("S")
         );
     }
+    let health = args.health.health()?;
     let container = ContainerSpec {
         image,
         args: command,
@@ -193,6 +194,8 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         cap_add: args.cap_add,
         cap_drop: args.cap_drop,
         stop_grace: Duration::from_millis(args.stop_grace_period),
+        health,
+        ready: args.health.ready,
     };
     let restart = RestartPolicy {
         condition: match args.restart_condition {
@@ -201,6 +204,8 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             RestartArg::None => RestartCondition::None,
         },
         delay: Duration::from_millis(args.restart_delay),
+        max_attempts: args.attempts.restart_max_attempts.unwrap_or_default(),
+        window: Duration::from_millis(args.attempts.restart_window.unwrap_or_default()),
     };
     Ok(ServiceSpec {
         name: args.name.unwrap_or_default(),

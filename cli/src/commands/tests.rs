@@ -125,6 +125,7 @@ fn task(
                 err: err.to_owned(),
                 container: ContainerStatus::default(),
             },
+            restarts: Vec::new(),
         },
         node_name: "node1".to_owned(),
         node_down: false,

@@ -1,7 +1,6 @@
 //! Services.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use weft_model::api::ServiceUpdate;
 use weft_model::capability;
@@ -20,12 +19,13 @@ use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
 use super::super::{allocator, ports, sizes};
 use super::endpoint::MAX_ALIASES;
+use super::health;
+
+pub use super::health::MAX_DELAY;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
 pub const MAX_REPLICAS: u32 = 10_000;
-/// Longest restart delay and stop grace period: 24 hours.
-pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     match mode {
@@ -182,6 +182,8 @@ pub fn create_service(
     check_process(&task.container)?;
     check_replicas(spec.mode)?;
     check_delays(task)?;
+    health::check(&mut task.container, &spec.endpoint.ports)?;
+    health::check_restart(&task.restart)?;
     check_privileges(&mut task.container)?;
     sizes::check_service(&spec, state.nodes.len())?;
     ports::validate(&spec)?;

@@ -15,6 +15,7 @@ mod orchestration;
 mod orders;
 mod placement;
 mod publish;
+mod restart;
 mod roles;
 mod roots;
 mod sizes;

@@ -96,6 +96,7 @@ fn task() -> Task {
             err: "task: non-zero exit (3)".to_owned(),
             container: ContainerStatus { exit_code: Some(3) },
         },
+        restarts: Vec::new(),
     }
 }
 
@@ -452,7 +453,7 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
         ("TaskTemplate", "Resources"),
         ("TaskTemplate/ContainerSpec", "Mounts"),
         ("TaskTemplate/ContainerSpec/Privileges", "SELinuxContext"),
-        ("TaskTemplate/RestartPolicy", "MaxAttempts"),
+        ("TaskTemplate/RestartPolicy", "Backoff"),
         ("TaskTemplate/Networks/0", "DriverOpts"),
         ("Mode/Replicated", "MaxConcurrent"),
         ("EndpointSpec/Ports/0", "Name"),
