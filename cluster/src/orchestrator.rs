@@ -190,7 +190,8 @@ fn restart(draft: &mut Draft<'_>) {
         };
         let restarts = restarts_of(&task, &service, draft.now);
         let node = is_global(&service).then_some(task.node).flatten();
-        create(draft, &service, (task.slot, node), desired, restarts);
+        let next = create(draft, &service, task.slot, node, desired);
+        remember(draft, &next, restarts);
     }
 }
 
@@ -208,15 +209,22 @@ fn restarts_of(ended: &Task, service: &Service, now: u64) -> Vec<u64> {
     restarts
 }
 
-/// `place` is its slot, and its node where that is known already.
+fn remember(draft: &mut Draft<'_>, id: &TaskId, restarts: Vec<u64>) {
+    if !restarts.is_empty()
+        && let Some(mut task) = draft.state.tasks.get(id).cloned()
+    {
+        task.restarts = restarts;
+        draft.put(task);
+    }
+}
+
 fn create(
     draft: &mut Draft<'_>,
     service: &Service,
-    place: (u32, Option<NodeId>),
+    slot: u32,
+    node: Option<NodeId>,
     desired: TaskState,
-    restarts: Vec<u64>,
-) {
-    let (slot, node) = place;
+) -> TaskId {
     let task = Task {
         id: TaskId::from_entropy(draft.entropy.next_u128()),
         meta: Meta::default(),
@@ -233,9 +241,11 @@ fn create(
             message: "created".to_owned(),
             ..TaskStatus::default()
         },
-        restarts,
+        restarts: Vec::new(),
     };
+    let id = task.id.clone();
     draft.put(task);
+    id
 }
 
 /// As many tasks as services ask for. Of a service that is as it was, only nodes that are not may
@@ -291,7 +301,7 @@ fn replicate(draft: &mut Draft<'_>, service: &Service, replicas: u32) {
             .take(((replicas - have) as usize).min(TASKS_PER_PASS))
             .collect();
         for slot in free {
-            create(draft, service, (slot, None), TaskState::Running, Vec::new());
+            create(draft, service, slot, None, TaskState::Running);
         }
     } else if have > replicas {
         let surplus = choose_surplus(&slots, replicas as usize);
@@ -325,13 +335,7 @@ fn choose_surplus(slots: &BTreeMap<u32, Vec<&Task>>, keep: usize) -> BTreeSet<u3
 fn globalise(draft: &mut Draft<'_>, service: &Service, nodes: Vec<NodeId>) {
     for node in nodes {
         if draft.state.nodes.get(&node).is_some_and(is_eligible) {
-            create(
-                draft,
-                service,
-                (0, Some(node)),
-                TaskState::Running,
-                Vec::new(),
-            );
+            create(draft, service, 0, Some(node), TaskState::Running);
         }
     }
 }

@@ -27,25 +27,36 @@ pub(crate) fn join(group: &Path) {
     }
 }
 
-/// Removes the group of a task that has ended, what is left in it, and those above it that are empty
-/// then.
+/// Removes the group of a task that has ended, and those above it that are empty then.
 pub fn remove(group: &Path) {
+    remove_inside(group);
     for tree in trees() {
-        let inside = std::fs::read_dir(tree.join(group));
-        for folder in inside.into_iter().flatten().flatten() {
-            // The kernel's own files are none, and stay until the group goes.
-            if folder.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove_from(&tree, &group.join(folder.file_name()));
-            }
-        }
         remove_from(&tree, group);
     }
 }
 
+/// Removes the groups in a group, which those who made them left behind.
+fn remove_inside(group: &Path) {
+    for folder in folders(group) {
+        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        // What else is there are the kernel's own files, which go with the group.
+        for inner in inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if std::fs::remove_dir(inner.path()).is_err() {
+                // Somebody is in it: it stays, and the group with it.
+            }
+        }
+    }
+}
+
+/// A group in every tree.
+fn folders(group: &Path) -> Vec<PathBuf> {
+    let trees = trees().into_iter();
+    trees.map(|tree| tree.join(group)).collect()
+}
+
 /// Ends every process in a group, and removes it. One that is in no tree has none.
 pub(crate) fn end(group: &Path) {
-    for tree in trees() {
-        let folder = tree.join(group);
+    for folder in folders(group) {
         // Linux 5.14, in the unified tree: all at once, and whatever forks meanwhile.
         let at_once = std::fs::write(folder.join("cgroup.kill"), "1").is_ok();
         for _ in 0..ROUNDS {
@@ -59,7 +70,9 @@ pub(crate) fn end(group: &Path) {
             }
             std::thread::sleep(PAUSE);
         }
-        remove_from(&tree, group);
+        if std::fs::remove_dir(folder).is_err() {
+            // It was never made here, or goes with the task's.
+        }
     }
 }
 

@@ -201,7 +201,8 @@ fn carry_out(order: &Order) -> anyhow::Result<Checked> {
 
 /// Returns only when that failed: why.
 fn become_command(spec: &Spec, init: &Process, group: Option<&Path>, output: &OwnedFd) -> String {
-    if let Some(group) = group {
+    // Held to what the task is held to, and in one of its own where processes are counted.
+    for group in spec.cgroup.as_deref().into_iter().chain(group) {
         cgroup::join(group);
     }
     let inside = Kinds {

@@ -1,6 +1,7 @@
 //! Services.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_model::api::ServiceUpdate;
 use weft_model::capability;
@@ -21,11 +22,11 @@ use super::super::{allocator, ports, sizes};
 use super::endpoint::MAX_ALIASES;
 use super::health;
 
-pub use super::health::MAX_DELAY;
-
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
 pub const MAX_REPLICAS: u32 = 10_000;
+/// Longest restart delay and stop grace period: 24 hours.
+pub const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
     match mode {
@@ -42,9 +43,11 @@ fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
 fn check_delays(task: &TaskSpec) -> Result<(), CommandError> {
     let delays = [
         ("restart delay", task.restart.delay),
+        ("restart window", task.restart.window),
         ("stop grace period", task.container.stop_grace),
     ];
-    for (name, delay) in delays {
+    let of_health = task.container.health.iter().flat_map(health::times);
+    for (name, delay) in delays.into_iter().chain(of_health) {
         if delay > MAX_DELAY {
             return Err(CommandError::bad(format!(
                 "{name} of {} ms is too long: it may be {} ms (24 hours) at most",
@@ -183,7 +186,7 @@ pub fn create_service(
     check_replicas(spec.mode)?;
     check_delays(task)?;
     health::check(&mut task.container, &spec.endpoint.ports)?;
-    health::check_restart(&task.restart)?;
+    health::check_attempts(&task.restart)?;
     check_privileges(&mut task.container)?;
     sizes::check_service(&spec, state.nodes.len())?;
     ports::validate(&spec)?;

@@ -179,7 +179,7 @@ fn checks_and_policies_that_cannot_be_carried_out_are_refused() {
                 timeout: 365 * day,
                 ..shell()
             }),
-            "--health-timeout of 31536000000 ms is too long",
+            "health timeout of 31536000000 ms is too long",
         ),
         (
             refused(|s| task_of(s).restart.max_attempts = 1_001),
@@ -187,7 +187,7 @@ fn checks_and_policies_that_cannot_be_carried_out_are_refused() {
         ),
         (
             refused(|s| task_of(s).restart.window = 2 * day),
-            "--restart-window of 172800000 ms is too long",
+            "restart window of 172800000 ms is too long",
         ),
         (
             refused(|s| task_of(s).container.ready = Some("http:/healthz".parse().unwrap())),
