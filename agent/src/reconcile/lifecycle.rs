@@ -515,3 +515,65 @@ async fn ended(end: &mut watch::Receiver<Option<Exit>>) -> Exit {
         Err(_) => Exit::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_dockers_words_and_a_code_in_any_case() {
+        let sick = "timeout".to_owned();
+        for (end, state, err, code) in [
+            (End::Exited(Exit::Code(0)), TaskState::Complete, "", Some(0)),
+            (
+                End::Exited(Exit::Code(3)),
+                TaskState::Failed,
+                "task: non-zero exit (3)",
+                Some(3),
+            ),
+            (
+                End::Exited(Exit::Signal(9)),
+                TaskState::Failed,
+                "task: non-zero exit (137)",
+                Some(137),
+            ),
+            // The machine lost its power.
+            (
+                End::Exited(Exit::Unknown),
+                TaskState::Failed,
+                "task: non-zero exit (255)",
+                Some(255),
+            ),
+            (
+                End::Unhealthy(Exit::Signal(15), sick.clone()),
+                TaskState::Failed,
+                "task: non-zero exit (143): dockerexec: unhealthy container",
+                Some(143),
+            ),
+            // A program that ends well when it is asked to has not done its work.
+            (
+                End::Unhealthy(Exit::Code(0), sick),
+                TaskState::Failed,
+                "task: exit (0): dockerexec: unhealthy container",
+                Some(0),
+            ),
+            (
+                End::Stopped(Exit::Signal(15)),
+                TaskState::Shutdown,
+                "",
+                Some(143),
+            ),
+            (End::NeverRan, TaskState::Shutdown, "", None),
+        ] {
+            let status = end.status(7);
+            assert_eq!((status.state, status.since), (state, 7), "{err}");
+            assert_eq!(status.err, err);
+            assert_eq!(status.container.exit_code, code, "{err}");
+        }
+        let known = TaskStatus {
+            since: 1,
+            ..TaskStatus::default()
+        };
+        assert_eq!(End::Known(known.clone()).status(7), known);
+    }
+}

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_of_ports_are_read_as_they_are_shown() {
+    fn rfc9112_s3_2_checks_of_ports_are_read_as_they_are_shown() {
         for (text, port, path) in [
             ("tcp", 0, ""),
             ("tcp:8080", 8080, ""),
