@@ -126,7 +126,7 @@ impl FromStr for ReadyCheck {
             "" if kind == "tcp" && text.contains(':') => return Err(bad()),
             "" => 0,
             digits => digits
-                .parse()
+                .parse::<u16>()
                 .ok()
                 .filter(|port| *port != 0)
                 .ok_or_else(bad)?,
