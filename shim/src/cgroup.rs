@@ -5,22 +5,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-/// What a group has in it, by number.
-const PROCESSES: &str = "cgroup.procs";
-/// Looks at a group that does not become empty.
-const ROUNDS: usize = 100;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// Moves the calling process, and thereby its children, into `group` of every tree.
 pub(crate) fn join(group: &Path) {
     for tree in trees() {
         let joined = std::fs::create_dir_all(tree.join(group))
-            .and_then(|()| std::fs::write(tree.join(group).join(PROCESSES), "0"));
+            .and_then(|()| std::fs::write(tree.join(group).join("cgroup.procs"), "0"));
         if joined.is_err() {
             remove_from(&tree, group);
         }
@@ -32,6 +22,20 @@ pub fn remove(group: &Path) {
     remove_inside(group);
     for tree in trees() {
         remove_from(&tree, group);
+    }
+}
+
+fn remove_from(tree: &Path, group: &Path) {
+    for part in group
+        .ancestors()
+        .filter(|part| !part.as_os_str().is_empty())
+    {
+        match std::fs::remove_dir(tree.join(part)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Other tasks are in it.
+            Err(_) => return,
+        }
     }
 }
 
@@ -49,67 +53,9 @@ fn remove_inside(group: &Path) {
 }
 
 /// A group in every tree.
-fn folders(group: &Path) -> Vec<PathBuf> {
+pub(crate) fn folders(group: &Path) -> Vec<PathBuf> {
     let trees = trees().into_iter();
     trees.map(|tree| tree.join(group)).collect()
-}
-
-/// Ends every process in a group, and removes it. One that is in no tree has none.
-pub(crate) fn end(group: &Path) {
-    for folder in folders(group) {
-        // Linux 5.14, in the unified tree: all at once, and whatever forks meanwhile.
-        let at_once = std::fs::write(folder.join("cgroup.kill"), "1").is_ok();
-        for _ in 0..ROUNDS {
-            let left = if at_once {
-                !listed(&folder).is_empty()
-            } else {
-                kill_listed(&folder)
-            };
-            if !left {
-                break;
-            }
-            std::thread::sleep(PAUSE);
-        }
-        if std::fs::remove_dir(folder).is_err() {
-            // It was never made here, or goes with the task's.
-        }
-    }
-}
-
-/// Kills the processes that a group lists; false when there was none.
-fn kill_listed(folder: &Path) -> bool {
-    let found = listed(folder);
-    for number in found.lines() {
-        let pid = number.parse().ok().and_then(Pid::from_raw);
-        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        // Still in the group once it is held: nobody else got its number.
-        if let Some(pidfd) = pidfd
-            && listed(folder).lines().any(|again| again == number)
-            && pidfd_send_signal(&pidfd, Signal::KILL).is_err()
-        {
-            // It has ended meanwhile.
-        }
-    }
-    !found.is_empty()
-}
-
-/// Nothing where there is no group.
-fn listed(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join(PROCESSES)).unwrap_or_default()
-}
-
-fn remove_from(tree: &Path, group: &Path) {
-    for part in group
-        .ancestors()
-        .filter(|part| !part.as_os_str().is_empty())
-    {
-        match std::fs::remove_dir(tree.join(part)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Other tasks are in it.
-            Err(_) => return,
-        }
-    }
 }
 
 /// Mount points of the unified tree, and of the one of version 1 that counts processes.

@@ -29,7 +29,7 @@ use weft_sys::process::{Fork, Process, Signal, Spawn, fork, leave};
 
 use crate::launch::LaunchError;
 use crate::spec::{self, Failure, ProcessId, Spec};
-use crate::{NAME, cgroup, program, user};
+use crate::{NAME, cgroup, leftovers, program, user};
 
 /// The argument by which the program is called to carry out a check.
 pub(crate) const FLAG: &str = "--check";
@@ -194,7 +194,7 @@ fn carry_out(order: &Order) -> anyhow::Result<Checked> {
     drop(write);
     let followed = follow(&command, output.into(), order.limit.min(LONGEST));
     if let Some(group) = group {
-        cgroup::end(&group);
+        leftovers::end(&group);
     }
     Ok(followed?)
 }

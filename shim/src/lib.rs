@@ -38,6 +38,7 @@ mod devices;
 mod files;
 mod init;
 pub mod launch;
+mod leftovers;
 pub mod output;
 mod program;
 pub mod spec;
