@@ -127,6 +127,7 @@ fn task(id: &str, command: &[&str]) -> Task {
         }],
         desired: TaskState::Running,
         status: TaskStatus::default(),
+        restarts: Vec::new(),
     }
 }
 

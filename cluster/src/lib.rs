@@ -64,7 +64,8 @@ mod tests;
 
 pub use assign::{OrderBook, SharedNews};
 pub use commands::{
-    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_DELAY, MAX_MOVES, MAX_REPLICAS,
+    Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_ATTEMPTS, MAX_DELAY, MAX_MOVES,
+    MAX_REPLICAS,
     NodeDescription, add_peer, attach_endpoint, change_node, check_version, create_network,
     create_service, detach_endpoint, go_on_alone, init_cluster, join, join_as, leave_node,
     note_certificate, plan_rebalance, plan_update, rebalance_service, remove_network, remove_node,

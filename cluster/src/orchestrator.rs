@@ -32,6 +32,9 @@ use super::{allocator, enforcer, jobs, keys, rebalance, rotation, scheduler};
 /// the manager does nothing else meanwhile. The next pass makes the rest.
 const TASKS_PER_PASS: usize = 1000;
 
+/// Ended tasks of one slot that are remembered for the sake of its restart policy at most.
+const KEPT_ATTEMPTS: usize = 20;
+
 /// The changes that bring tasks in line with services and nodes; empty at the fixpoint.
 ///
 /// `since` is the state of an earlier pass whose changes, if any, are in this one; a pass looks at
@@ -201,8 +204,33 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
         } else {
             goal(service.spec.mode)
         };
+        let restarts = restarts_of(&task, &service, draft.now);
         let node = is_global(&service).then_some(task.node).flatten();
-        create(draft, &service, task.slot, node, desired);
+        let next = create(draft, &service, task.slot, node, desired);
+        remember(draft, &next, restarts);
+    }
+}
+
+/// When tasks of a slot were replaced, once `ended` is too: as many as the policy counts. What is made
+/// of something else begins anew.
+fn restarts_of(ended: &Task, service: &Service, now: u64) -> Vec<u64> {
+    let counted = service.spec.task.restart.max_attempts;
+    if counted == 0 || ended.spec != service.spec.task {
+        return Vec::new();
+    }
+    let mut restarts = ended.restarts.clone();
+    restarts.push(now);
+    let counted = usize::try_from(counted).unwrap_or(usize::MAX);
+    restarts.drain(..restarts.len().saturating_sub(counted));
+    restarts
+}
+
+fn remember(draft: &mut Draft<'_>, id: &TaskId, restarts: Vec<u64>) {
+    if !restarts.is_empty()
+        && let Some(mut task) = draft.state.tasks.get(id).cloned()
+    {
+        task.restarts = restarts;
+        draft.put(task);
     }
 }
 
@@ -282,7 +310,7 @@ fn create(
     slot: u32,
     node: Option<NodeId>,
     desired: TaskState,
-) {
+) -> TaskId {
     let task = Task {
         id: TaskId::from_entropy(draft.entropy.next_u128()),
         meta: Meta::default(),
@@ -300,8 +328,11 @@ fn create(
             message: "created".to_owned(),
             ..TaskStatus::default()
         },
+        restarts: Vec::new(),
     };
+    let id = task.id.clone();
     draft.put(task);
+    id
 }
 
 /// As many tasks as services ask for. Of a service that is as it was, only nodes that are not may
@@ -468,6 +499,10 @@ fn reap(draft: &mut Draft<'_>, dirty: &Dirty) {
     for history in grown {
         let mut tasks: Vec<&Task> = state.tasks_at(history).collect();
         tasks.sort_by_key(|t| std::cmp::Reverse((t.meta.created_at, t.status.since, &t.id)));
+        let attempts = tasks.first().map_or(0, |t| t.spec.restart.max_attempts);
+        // As in Swarm: one that gives up after so many shows all of them.
+        let attempts = usize::try_from(attempts).unwrap_or(usize::MAX);
+        let limit = limit.max(attempts.min(KEPT_ATTEMPTS));
         dead.extend(tasks.iter().skip(limit).map(|t| t.id.clone()));
     }
     for id in dead {

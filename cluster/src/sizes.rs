@@ -25,6 +25,7 @@ fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
 
 fn of_task(task: &TaskSpec) -> usize {
     let container = &task.container;
+    let health = container.health.iter().flat_map(|health| &health.test);
     let networks = task.networks.iter();
     let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
     let preferences = task.placement.preferences.iter();
@@ -33,6 +34,7 @@ fn of_task(task: &TaskSpec) -> usize {
         + texts(&container.env)
         + texts(&container.cap_add)
         + texts(&container.cap_drop)
+        + texts(health)
         + networks.sum::<usize>()
         + texts(&task.placement.constraints)
         + texts(preferences)

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use weft_model::objects::{Service, TaskState};
+use weft_model::objects::{RestartCondition, Service, Task, TaskState};
 
-use super::conditions::{is_active, is_eligible, is_global};
+use super::conditions::{has_attempts_left, is_active, is_eligible, is_global, is_wanted};
 use super::filters::Demands;
 use super::state::ClusterState;
 
@@ -17,6 +17,33 @@ const CONSTRAINTS: &str = "\"weft node inspect\" shows what a node is: label one
 /// What to do where nodes are full.
 const RESOURCES: &str =
     "ask for less (--reserve-cpu, --reserve-memory), make room, or let another node join";
+
+/// Tasks that ended once more than the restart policy allows.
+fn given_up(state: &ClusterState, service: &Service) -> Option<String> {
+    let ended = |task: &&Task| {
+        let failed = task.status.state != TaskState::Complete
+            || task.spec.restart.condition == RestartCondition::Any;
+        is_wanted(task)
+            && task.status.state.is_terminal()
+            && failed
+            && task.spec.restart.condition != RestartCondition::None
+            && !has_attempts_left(task)
+    };
+    let tasks: Vec<&Task> = state.tasks_of(&service.id).filter(ended).collect();
+    let last = tasks.iter().max_by_key(|task| task.meta.updated_at)?;
+    let many = if tasks.len() == 1 { "task" } else { "tasks" };
+    let why = match last.status.err.as_str() {
+        "" => String::new(),
+        err => format!(" (the last one: {err})"),
+    };
+    let name = &service.spec.name;
+    Some(format!(
+        "{} {many} ended and will not be started again, as --restart-max-attempts {} is reached{why}; \
+         mend what ends, then \"weft service update --force {name}\"",
+        tasks.len(),
+        last.spec.restart.max_attempts
+    ))
+}
 
 /// A sentence for each thing that tasks of a service wait for, for people; none while nothing waits.
 #[must_use]
@@ -42,6 +69,7 @@ pub fn waiting(state: &ClusterState, service: &Service) -> Vec<String> {
             }
         })
         .collect();
+    told.extend(given_up(state, service));
     if is_global(service) {
         let demands = Demands::of(&service.spec.task);
         let mut nodes = state

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod endpoint;
+mod health;
 mod mac;
 mod meta;
 mod network;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use cluster::{CaConfig, Cluster, ClusterSpec, Dispatcher, Orchestration};
 pub use endpoint::{Attachment, Endpoint};
+pub use health::{HealthConfig, ParseReadyError, ReadyCheck};
 pub use mac::{Mac, ParseMacError};
 pub use meta::{Meta, Version};
 pub use network::{Driver, GatewayError, Ipam, Network, NetworkSpec, Scope, StaticPeer, Subnet};

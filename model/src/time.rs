@@ -44,6 +44,20 @@ pub(crate) mod maybe_rfc3339 {
     }
 }
 
+/// Moments, one after the other.
+pub(crate) mod rfc3339_list {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(moments: &[u64], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(moments.iter().map(|ms| super::timestamp(*ms).to_string()))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| super::unix_ms(text)).collect()
+    }
+}
+
 /// A duration: `5000000000` are five seconds.
 pub(crate) mod nanoseconds {
     use std::time::Duration;
@@ -95,6 +109,8 @@ mod tests {
         perhaps: Option<u64>,
         #[serde(with = "super::nanoseconds")]
         long: Duration,
+        #[serde(default, with = "super::rfc3339_list")]
+        all: Vec<u64>,
     }
 
     #[test]
@@ -103,11 +119,12 @@ mod tests {
             at: 1_767_323_045_678,
             perhaps: Some(0),
             long: Duration::from_secs(5),
+            all: vec![0, 1_767_323_045_678],
         };
         let text = serde_json::to_string(&times).expect("written");
         assert_eq!(
             text,
-            r#"{"at":"2026-01-02T03:04:05.678Z","perhaps":"1970-01-01T00:00:00Z","long":5000000000}"#
+            r#"{"at":"2026-01-02T03:04:05.678Z","perhaps":"1970-01-01T00:00:00Z","long":5000000000,"all":["1970-01-01T00:00:00Z","2026-01-02T03:04:05.678Z"]}"#
         );
         assert_eq!(serde_json::from_str::<Times>(&text).expect("read"), times);
         // Go's have nanoseconds, and perhaps another zone.
@@ -122,6 +139,7 @@ mod tests {
             at: u64::MAX,
             perhaps: None,
             long: Duration::MAX,
+            all: Vec::new(),
         };
         let text = serde_json::to_string(&late).expect("written");
         assert!(text.contains(r#""at":"9999-12-3"#), "{text}");

@@ -42,6 +42,7 @@ pub(crate) fn join(group: &Path, limits: &Limits) -> Vec<String> {
 
 /// Removes the group of a task that has ended, and those above it that are empty then.
 pub fn remove(group: &Path) {
+    remove_inside(group);
     for tree in trees() {
         remove_from(&tree.path, group);
     }
@@ -59,6 +60,25 @@ fn remove_from(tree: &Path, group: &Path) {
             Err(_) => return,
         }
     }
+}
+
+/// Removes the groups in a group, which those who made them left behind.
+fn remove_inside(group: &Path) {
+    for folder in folders(group) {
+        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        // What else is there are the kernel's own files, which go with the group.
+        for inner in inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if std::fs::remove_dir(inner.path()).is_err() {
+                // Somebody is in it: it stays, and the group with it.
+            }
+        }
+    }
+}
+
+/// A group in every tree.
+pub(crate) fn folders(group: &Path) -> Vec<PathBuf> {
+    let trees = trees().into_iter();
+    trees.map(|tree| tree.path.join(group)).collect()
 }
 
 /// A limit, as files of both versions say it.

@@ -25,16 +25,20 @@
 //! A program of the node is not process 1 itself: the kernel ignores signals that process 1 has no
 //! handler for, and most programs have none for SIGTERM.
 //!
+//! Beside tasks that run, the same program carries out what is asked inside of them ([`check`]).
+//!
 //! One thread, no async runtime, few dependencies: the code is called as `weft-shim` from the
 //! multi-call program, and can become a small static binary of its own (`src/main.rs`).
 
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod check;
 mod devices;
 mod files;
 mod init;
 pub mod launch;
+mod leftovers;
 pub mod output;
 mod program;
 pub mod spec;
@@ -43,7 +47,7 @@ mod user;
 mod view;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The name that the multi-call program is called by to be a shim.
@@ -58,13 +62,19 @@ pub fn is_called() -> bool {
         .is_some_and(|name| name == NAME)
 }
 
-/// Is the shim of the task whose folder is the only argument. Its exit status is the task's.
+/// Is the shim of the task whose folder is the only argument, and then its exit status is the task's;
+/// or carries out a [`check`].
 pub fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
+    let Some(word) = std::env::args_os().nth(1) else {
         complain("started by weftd only: it needs the folder of a task");
         return ExitCode::from(64);
     };
-    match supervise::run(&dir) {
+    let done = if word == check::FLAG {
+        check::run()
+    } else {
+        supervise::run(Path::new(&word))
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&format!("{error:#}"));

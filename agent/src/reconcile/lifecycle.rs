@@ -13,6 +13,7 @@ use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
 
 use super::attach::{ifname, local_port, port_config, usable_addresses};
+use super::checks::{Checks, Verdict};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::Drain;
 use crate::blocking::blocking;
@@ -45,6 +46,8 @@ pub(super) struct Lifecycle {
 enum End {
     Exited(Exit),
     Stopped(Exit),
+    /// Its checks failed, and it was stopped for that.
+    Unhealthy(Exit, String),
     NeverRan,
     /// It ended before, and its end may not have been reported.
     Known(TaskStatus),
@@ -61,55 +64,85 @@ enum Found {
     Nothing,
 }
 
+impl End {
+    /// The final status of the task. The texts of failures are docker's.
+    fn status(self, now: u64) -> TaskStatus {
+        let (state, message, err, exit) = match self {
+            Self::Known(status) => return status,
+            Self::Exited(exit) if exit.success() => (
+                TaskState::Complete,
+                "finished".to_owned(),
+                String::new(),
+                exit.shell_code(),
+            ),
+            Self::Exited(exit) => {
+                let code = code_of(exit);
+                let err = format!("task: non-zero exit ({code})");
+                (TaskState::Failed, "ended".to_owned(), err, Some(code))
+            }
+            Self::Stopped(exit) => (
+                TaskState::Shutdown,
+                "shutdown".to_owned(),
+                String::new(),
+                exit.shell_code(),
+            ),
+            // Whatever code it ends with when it is stopped.
+            Self::Unhealthy(exit, why) => {
+                let code = code_of(exit);
+                let how = if code == 0 { "exit" } else { "non-zero exit" };
+                let err = format!("task: {how} ({code}): dockerexec: unhealthy container");
+                let message = format!("its health check failed: {why}");
+                (TaskState::Failed, message, err, Some(code))
+            }
+            Self::NeverRan => (
+                TaskState::Shutdown,
+                "shutdown".to_owned(),
+                String::new(),
+                None,
+            ),
+            Self::Rejected(error) => (
+                TaskState::Rejected,
+                "rejected".to_owned(),
+                format!("{error:#}"),
+                None,
+            ),
+        };
+        TaskStatus {
+            state,
+            since: now,
+            message,
+            err,
+            container: ContainerStatus { exit_code: exit },
+            ..TaskStatus::default()
+        }
+    }
+}
+
+/// The code that a shell would show; 255, as docker has it, where the machine lost its power, or
+/// somebody killed the shim.
+fn code_of(exit: Exit) -> i32 {
+    exit.shell_code().unwrap_or(255)
+}
+
 impl Lifecycle {
     pub(super) async fn run(mut self) {
         let id = self.task.id.clone();
         let end = self.live().await.unwrap_or_else(End::Rejected);
-        if let End::Exited(_) | End::Stopped(_) = end {
+        if let End::Exited(_) | End::Stopped(_) | End::Unhealthy(..) = end {
             self.delivered().await;
         }
         for attachment in &self.task.attachments {
             self.handles.local.remove(&attachment.endpoint);
         }
         self.handles.dns.stop(id.as_str()).await;
-        let (state, message, err, exit_code) = match end {
-            End::Exited(exit) if exit.success() => (
-                TaskState::Complete,
-                "finished",
-                String::new(),
-                exit.shell_code(),
-            ),
-            End::Exited(exit) => (
-                TaskState::Failed,
-                "ended",
-                format!("task: {exit}"),
-                exit.shell_code(),
-            ),
-            End::Stopped(exit) => (
-                TaskState::Shutdown,
-                "shutdown",
-                String::new(),
-                exit.shell_code(),
-            ),
-            End::Known(status) => {
-                self.clean_up(&status).await;
-                self.handles.session.report(id, status);
-                return;
-            }
-            End::NeverRan => (TaskState::Shutdown, "shutdown", String::new(), None),
+        match &end {
             End::Rejected(error) => {
                 tracing::warn!(task = %id, error = %format!("{error:#}"), "task rejected");
-                (TaskState::Rejected, "rejected", format!("{error:#}"), None)
             }
-        };
-        let status = TaskStatus {
-            state,
-            since: unix_ms(),
-            message: message.to_owned(),
-            err,
-            container: ContainerStatus { exit_code },
-            ..TaskStatus::default()
-        };
+            End::Unhealthy(..) => tracing::info!(task = %id, "an unhealthy task was stopped"),
+            _ => {}
+        }
+        let status = end.status(unix_ms());
         // On disk before it is reported: a restart must not run the task again.
         self.clean_up(&status).await;
         self.handles.session.report(id, status);
@@ -235,15 +268,32 @@ impl Lifecycle {
     /// Follows a running task to its end.
     async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
         let mut end = watch_end(process)?;
-        self.set_ready(true);
-        self.report(TaskState::Running, "started", String::new(), None);
-        tokio::select! {
-            exit = ended(&mut end) => return Ok(End::Exited(exit)),
-            stop = self.wish.wait_for(|w| *w == Wish::Stop) => {
-                // The sender lives as long as the table of lifecycles: an error means that too.
-                drop(stop);
+        let mut checks = Checks::begin(&self.handles.runner, &self.task, process).await?;
+        let mut told: Option<Verdict> = None;
+        loop {
+            match checks.verdict() {
+                Verdict::Unhealthy(why) => {
+                    let served = !matches!(told, None | Some(Verdict::Starting(_)));
+                    let exit = self.replace(process, &mut end, served).await?;
+                    return Ok(End::Unhealthy(exit, why));
+                }
+                verdict if told.as_ref() == Some(&verdict) => {}
+                verdict => {
+                    self.tell(&verdict);
+                    told = Some(verdict);
+                }
+            }
+            tokio::select! {
+                exit = ended(&mut end) => return Ok(End::Exited(exit)),
+                stop = self.wish.wait_for(|w| *w == Wish::Stop) => {
+                    // The sender lives as long as the table of lifecycles: an error means that too.
+                    drop(stop);
+                    break;
+                }
+                () = checks.changed() => {}
             }
         }
+        drop(checks);
         self.set_ready(false);
         // Balancers and resolvers everywhere learn of it before the process does.
         tokio::select! {
@@ -251,6 +301,41 @@ impl Lifecycle {
             () = self.drained() => {}
         }
         Ok(End::Stopped(self.end(process.clone()).await?))
+    }
+
+    /// Lets the others and the manager know what the task may do.
+    fn tell(&self, verdict: &Verdict) {
+        self.set_ready(*verdict == Verdict::Serving);
+        let (state, message) = match verdict {
+            Verdict::Serving => (TaskState::Running, "started".to_owned()),
+            Verdict::Starting(why) if why.is_empty() => {
+                let message = "starting: waits until its checks pass";
+                (TaskState::Starting, message.to_owned())
+            }
+            Verdict::Starting(why) => (TaskState::Starting, format!("starting: {why}")),
+            Verdict::Closed(why) | Verdict::Unhealthy(why) => {
+                (TaskState::Running, format!("takes no connections: {why}"))
+            }
+        };
+        self.report(state, &message, String::new(), None);
+    }
+
+    /// Stops a task that is not healthy, as one that nobody wants any more. Where it never served,
+    /// nobody has to let go of it.
+    async fn replace(
+        &self,
+        process: &RunningTask,
+        end: &mut watch::Receiver<Option<Exit>>,
+        served: bool,
+    ) -> anyhow::Result<Exit> {
+        self.set_ready(false);
+        if served {
+            tokio::select! {
+                exit = ended(end) => return Ok(exit),
+                () = self.drained() => {}
+            }
+        }
+        self.end(process.clone()).await
     }
 
     /// Waits until nobody has a connection to the task any more, or has had time to end it.
@@ -430,5 +515,67 @@ async fn ended(end: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match end.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(Exit::Unknown),
         Err(_) => Exit::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_dockers_words_and_a_code_in_any_case() {
+        let sick = "timeout".to_owned();
+        for (end, state, err, code) in [
+            (End::Exited(Exit::Code(0)), TaskState::Complete, "", Some(0)),
+            (
+                End::Exited(Exit::Code(3)),
+                TaskState::Failed,
+                "task: non-zero exit (3)",
+                Some(3),
+            ),
+            (
+                End::Exited(Exit::Signal(9)),
+                TaskState::Failed,
+                "task: non-zero exit (137)",
+                Some(137),
+            ),
+            // The machine lost its power.
+            (
+                End::Exited(Exit::Unknown),
+                TaskState::Failed,
+                "task: non-zero exit (255)",
+                Some(255),
+            ),
+            (
+                End::Unhealthy(Exit::Signal(15), sick.clone()),
+                TaskState::Failed,
+                "task: non-zero exit (143): dockerexec: unhealthy container",
+                Some(143),
+            ),
+            // A program that ends well when it is asked to has not done its work.
+            (
+                End::Unhealthy(Exit::Code(0), sick),
+                TaskState::Failed,
+                "task: exit (0): dockerexec: unhealthy container",
+                Some(0),
+            ),
+            (
+                End::Stopped(Exit::Signal(15)),
+                TaskState::Shutdown,
+                "",
+                Some(143),
+            ),
+            (End::NeverRan, TaskState::Shutdown, "", None),
+        ] {
+            let status = end.status(7);
+            assert_eq!((status.state, status.since), (state, 7), "{err}");
+            assert_eq!(status.err, err);
+            assert_eq!(status.container.exit_code, code, "{err}");
+        }
+        let known = TaskStatus {
+            since: 1,
+            ..TaskStatus::default()
+        };
+        assert_eq!(End::Known(known.clone()).status(7), known);
     }
 }

@@ -3,10 +3,13 @@
 //! [`probe`].
 
 mod announcements;
+mod asking;
 mod attach;
+mod checks;
 mod delivery;
 mod drain;
 pub(crate) mod endpoints;
+mod health;
 mod intake;
 pub(crate) mod keeper;
 mod lifecycle;

@@ -14,6 +14,7 @@
 //! ```
 
 mod ages;
+mod check;
 mod ended;
 mod files;
 mod program;

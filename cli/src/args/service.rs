@@ -7,9 +7,9 @@ use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
 };
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PlacementArgs, PlacementUpdateArgs,
-    PolicyArgs, PortList, TaskChangeArgs, TaskListArgs, parse_attachment, parse_duration_ms,
-    parse_key_value, parse_publish,
+    AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, PlacementArgs,
+    PlacementUpdateArgs, PolicyArgs, PortList, TaskChangeArgs, TaskListArgs, parse_attachment,
+    parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -119,6 +119,12 @@ pub(crate) struct ServiceCreateArgs {
     /// Time between failure and replacement
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_ms)]
     pub(crate) restart_delay: u64,
+    /// How often.
+    #[command(flatten)]
+    pub(crate) attempts: AttemptArgs,
+    /// Whether tasks are healthy, and ready.
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Time between SIGTERM and SIGKILL
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
     pub(crate) stop_grace_period: u64,

@@ -145,6 +145,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             args.name.as_deref().unwrap_or("S")
         );
     }
+    let health = args.health.health()?;
     let container = ContainerSpec {
         image,
         args: command,
@@ -156,10 +157,14 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         cap_add: args.cap_add,
         cap_drop: args.cap_drop,
         stop_grace: Duration::from_millis(args.stop_grace_period),
+        health,
+        ready: args.health.ready,
     };
     let restart = RestartPolicy {
         condition: args.restart_condition.into(),
         delay: Duration::from_millis(args.restart_delay),
+        max_attempts: args.attempts.restart_max_attempts.unwrap_or_default(),
+        window: Duration::from_millis(args.attempts.restart_window.unwrap_or_default()),
     };
     let mut spec = ServiceSpec {
         name: args.name.unwrap_or_default(),

@@ -132,6 +132,7 @@ fn task(
                 err: err.to_owned(),
                 ..TaskStatus::default()
             },
+            restarts: Vec::new(),
         },
         node_name: "node1".to_owned(),
         node_down: false,

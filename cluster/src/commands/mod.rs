@@ -4,6 +4,7 @@
 mod authority;
 mod autolock;
 mod endpoint;
+mod health;
 mod network;
 mod node;
 mod node_spec;
@@ -18,6 +19,7 @@ mod update;
 pub use authority::rotate_root;
 pub use autolock::rotate_unlock_key;
 pub use endpoint::{Attach, Detacher, add_peer, attach_endpoint, detach_endpoint, remove_peer};
+pub use health::MAX_ATTEMPTS;
 pub use network::{create_network, remove_network};
 pub use node::{
     NodeDescription, go_on_alone, join, join_as, leave_node, note_certificate, remove_node,

@@ -20,7 +20,7 @@ use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
 use super::super::{allocator, jobs, ports, sizes};
 use super::endpoint::MAX_ALIASES;
-use super::placement;
+use super::{health, placement};
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -51,9 +51,11 @@ fn check_replicas(mode: ServiceMode) -> Result<(), CommandError> {
 fn check_delays(task: &TaskSpec) -> Result<(), CommandError> {
     let delays = [
         ("restart delay", task.restart.delay),
+        ("restart window", task.restart.window),
         ("stop grace period", task.container.stop_grace),
     ];
-    for (name, delay) in delays {
+    let of_health = task.container.health.iter().flat_map(health::times);
+    for (name, delay) in delays.into_iter().chain(of_health) {
         if delay > MAX_DELAY {
             return Err(CommandError::bad(format!(
                 "{name} of {} ms is too long: it may be {} ms (24 hours) at most",
@@ -211,6 +213,8 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
     check_process(&task.container)?;
     check_replicas(spec.mode)?;
     check_delays(task)?;
+    health::check(&mut task.container, &spec.endpoint.ports)?;
+    health::check_attempts(&task.restart)?;
     check_privileges(&mut task.container)?;
     placement::check(spec)?;
     check_policies(spec)?;

@@ -18,6 +18,7 @@ mod orders;
 mod placement;
 mod publish;
 mod rebalance;
+mod restart;
 mod roles;
 mod roots;
 mod sizes;

@@ -123,6 +123,14 @@ pub struct Task {
     pub desired: TaskState,
     /// What the node reports.
     pub status: TaskStatus,
+    /// When earlier tasks of its slot, made of the same, were replaced because they had ended: Unix
+    /// milliseconds, written as RFC 3339. The last ones, as many as its restart policy counts.
+    #[serde(
+        default,
+        with = "crate::time::rfc3339_list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub restarts: Vec<u64>,
 }
 
 impl Task {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{HealthConfig, ReadyCheck};
 use super::placement::{Placement, ResourceRequirements};
 
 /// What runs a task.
@@ -58,6 +59,12 @@ pub struct ContainerSpec {
     /// Between SIGTERM and SIGKILL; written in nanoseconds. Ten seconds when absent, as in Swarm.
     #[serde(rename = "StopGracePeriod", with = "crate::time::nanoseconds")]
     pub stop_grace: Duration,
+    /// A command inside the task that says whether it is healthy.
+    #[serde(rename = "Healthcheck", skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthConfig>,
+    /// A port of the task that says whether it takes connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<ReadyCheck>,
 }
 
 impl Default for ContainerSpec {
@@ -71,6 +78,8 @@ impl Default for ContainerSpec {
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
             stop_grace: Duration::from_secs(10),
+            health: None,
+            ready: None,
         }
     }
 }
@@ -98,6 +107,20 @@ pub struct RestartPolicy {
     /// Swarm.
     #[serde(with = "crate::time::nanoseconds")]
     pub delay: Duration,
+    /// Replacements of one slot, or of one node where slots are 0, at most; 0 is no limit.
+    #[serde(skip_serializing_if = "is_unlimited")]
+    pub max_attempts: u64,
+    /// Replacements count for so long; 0 is for ever. Written in nanoseconds.
+    #[serde(
+        with = "crate::time::nanoseconds",
+        skip_serializing_if = "Duration::is_zero"
+    )]
+    pub window: Duration,
+}
+
+/// True for what is not written.
+fn is_unlimited(attempts: &u64) -> bool {
+    *attempts == 0
 }
 
 impl Default for RestartPolicy {
@@ -105,6 +128,8 @@ impl Default for RestartPolicy {
         Self {
             condition: RestartCondition::default(),
             delay: Duration::from_secs(5),
+            max_attempts: 0,
+            window: Duration::ZERO,
         }
     }
 }

@@ -103,6 +103,7 @@ fn task() -> Task {
             container: ContainerStatus { exit_code: Some(3) },
             running_since: None,
         },
+        restarts: Vec::new(),
     }
 }
 
@@ -476,7 +477,7 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
         ("TaskTemplate", "PluginSpec"),
         ("TaskTemplate/ContainerSpec", "Mounts"),
         ("TaskTemplate/ContainerSpec/Privileges", "SELinuxContext"),
-        ("TaskTemplate/RestartPolicy", "MaxAttempts"),
+        ("TaskTemplate/RestartPolicy", "Backoff"),
         ("TaskTemplate/Networks/0", "DriverOpts"),
         ("Mode/Replicated", "MaxConcurrent"),
         ("EndpointSpec/Ports/0", "Name"),

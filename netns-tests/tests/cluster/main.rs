@@ -20,6 +20,7 @@ mod failure;
 mod gossip_forgery;
 mod gossip_ways;
 mod grpc;
+mod health;
 mod host_state;
 mod impaired;
 mod ipv6;

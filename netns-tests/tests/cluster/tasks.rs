@@ -264,7 +264,7 @@ fn what_a_task_prints_and_how_it_ends_are_kept_within_bounds_and_without_an_agen
         "{said}"
     );
     let row = ended(&cluster, "away", "Failed");
-    assert_eq!(row["Error"], "\"task: exit code 9\"", "{row}");
+    assert_eq!(row["Error"], "\"task: non-zero exit (9)\"", "{row}");
 
     // Whatever runs beside the program ends with it.
     let mark = format!("sleep 98765.{}", std::process::id());

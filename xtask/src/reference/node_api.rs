@@ -280,6 +280,7 @@ fn name_of(name: &str, own: &str, above: &str) -> String {
 fn type_of(field: &Field, known: &Known) -> String {
     match setting(&field.attributes, "with = ") {
         Some(with) if with.ends_with("rfc3339") => "time".to_owned(),
+        Some(with) if with.ends_with("rfc3339_list") => "list of times".to_owned(),
         Some(with) if with.ends_with("nanoseconds") => "number of nanoseconds".to_owned(),
         Some(with) if with.ends_with("or_empty") => shown(&field.of, known),
         Some(_) => "object".to_owned(),

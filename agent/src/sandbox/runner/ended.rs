@@ -152,7 +152,7 @@ mod tests {
             state: TaskState::Failed,
             since: 7,
             message: "ended".to_owned(),
-            err: "task: exit code 3".to_owned(),
+            err: "task: non-zero exit (3)".to_owned(),
             container: ContainerStatus { exit_code: Some(3) },
             running_since: None,
         }

@@ -1,0 +1,162 @@
+//! Flags of `service create` that say how tasks are judged, and how often they are replaced.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use weft_model::objects::{HealthConfig, ParseReadyError, ReadyCheck};
+
+use super::duration::parse_duration_ms;
+
+/// Whether tasks are healthy, and ready.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct HealthArgs {
+    /// Command of `/bin/sh` that is run inside each task to check its health
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    /// Time between two checks (default 30s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) health_interval: Option<u64>,
+    /// Longest time of a check (default 30s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) health_timeout: Option<u64>,
+    /// Failures in a row that make a task unhealthy (default 3)
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) health_retries: Option<u32>,
+    /// Time after the start in which failures do not count (default 0s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) health_start_period: Option<u64>,
+    /// Time between two checks in the start period (default 5s)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) health_start_interval: Option<u64>,
+    /// No health check
+    #[arg(long)]
+    pub(crate) no_healthcheck: bool,
+    /// Tasks take connections once this answers: tcp[:PORT] or http:[PORT]/PATH (default port: the
+    /// target of the first published one)
+    #[arg(long, value_name = "CHECK", value_parser = parse_ready)]
+    pub(crate) ready: Option<ReadyCheck>,
+}
+
+impl HealthArgs {
+    /// The health check that was asked for; none when no flag was given.
+    ///
+    /// # Errors
+    /// Flags that exclude each other.
+    pub(crate) fn health(&self) -> anyhow::Result<Option<HealthConfig>> {
+        let times = [
+            self.health_interval,
+            self.health_timeout,
+            self.health_start_period,
+            self.health_start_interval,
+        ];
+        let given = self.health_cmd.is_some()
+            || self.health_retries.is_some()
+            || times.iter().any(Option::is_some);
+        if self.no_healthcheck {
+            if given {
+                bail!("--no-healthcheck conflicts with --health-* options");
+            }
+            return Ok(Some(HealthConfig::none()));
+        }
+        if !given {
+            return Ok(None);
+        }
+        let [interval, timeout, start_period, start_interval] =
+            times.map(|ms| Duration::from_millis(ms.unwrap_or_default()));
+        let command = self.health_cmd.as_ref().filter(|text| !text.is_empty());
+        Ok(Some(HealthConfig {
+            interval,
+            timeout,
+            start_period,
+            start_interval,
+            retries: self.health_retries.unwrap_or_default(),
+            ..command.map(HealthConfig::shell).unwrap_or_default()
+        }))
+    }
+}
+
+/// How often ended tasks are replaced.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct AttemptArgs {
+    /// Replacements of a slot at most (default: no limit)
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) restart_max_attempts: Option<u64>,
+    /// Time in which replacements count (default: all of them do)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    pub(crate) restart_window: Option<u64>,
+}
+
+fn parse_ready(text: &str) -> Result<ReadyCheck, ParseReadyError> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        health: HealthArgs,
+        #[command(flatten)]
+        attempts: AttemptArgs,
+    }
+
+    fn flags(words: &[&str]) -> Result<Flags, String> {
+        let words = std::iter::once(&"create").chain(words);
+        Flags::try_parse_from(words).map_err(|error| error.to_string())
+    }
+
+    fn health(words: &[&str]) -> Result<Option<HealthConfig>, String> {
+        flags(words)?.health.health().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn flags_of_health_are_dockers() {
+        assert_eq!(health(&[]), Ok(None));
+        let asked = HealthConfig {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_millis(500),
+            retries: 2,
+            start_period: Duration::from_secs(60),
+            start_interval: Duration::from_secs(1),
+            ..HealthConfig::shell("curl -f localhost")
+        };
+        let words = [
+            "--health-cmd=curl -f localhost",
+            "--health-interval=2s",
+            "--health-timeout=500ms",
+            "--health-retries=2",
+            "--health-start-period=1m",
+            "--health-start-interval=1s",
+        ];
+        assert_eq!(health(&words), Ok(Some(asked)));
+        let none = health(&["--no-healthcheck"]).unwrap();
+        assert!(none.is_some_and(|health| health.is_none()));
+        // Whether there is a command without the flag, the manager knows.
+        let timed = health(&["--health-retries", "7"]).unwrap().unwrap();
+        assert_eq!((timed.retries, timed.command()), (7, None));
+        assert_eq!(
+            health(&["--no-healthcheck", "--health-interval", "1s"]),
+            Err("--no-healthcheck conflicts with --health-* options".to_owned())
+        );
+        let wrong = health(&["--health-timeout", "5"]).unwrap_err();
+        assert!(wrong.contains("a unit is missing"), "{wrong}");
+    }
+
+    #[test]
+    fn a_port_and_a_limit_of_attempts_are_read() {
+        let ready = |text| flags(&["--ready", text]).map(|flags| flags.health.ready);
+        let asked = ready("http:8080/healthz").unwrap().unwrap();
+        assert_eq!((asked.port, asked.path.as_str()), (8080, "/healthz"));
+        let wrong = ready("https:/").unwrap_err();
+        assert!(wrong.contains("write tcp, tcp:PORT"), "{wrong}");
+        let words = ["--restart-max-attempts", "3", "--restart-window", "2m"];
+        let attempts = flags(&words).unwrap().attempts;
+        assert_eq!(attempts.restart_max_attempts, Some(3));
+        assert_eq!(attempts.restart_window, Some(120_000));
+    }
+}
