@@ -215,7 +215,7 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
 /// of something else begins anew.
 fn restarts_of(ended: &Task, service: &Service, now: u64) -> Vec<u64> {
     let counted = service.spec.task.restart.max_attempts;
-    if counted == 0 || ended.spec != service.spec.task {
+    if counted == 0 || !ended.spec.runs_as(&service.spec.task) {
         return Vec::new();
     }
     let mut restarts = ended.restarts.clone();

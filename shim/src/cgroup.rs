@@ -15,15 +15,13 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Processes of a group that are not the task's: the shim and process 1.
 const OWN_PROCESSES: u64 = 2;
 
-/// Moves the calling process, and thereby its children, into `group` of every tree, and limits it
-/// there. Returns a sentence for each limit that does not hold.
-pub(crate) fn join(group: &Path, limits: &Limits) -> Vec<String> {
+/// Makes the group of a task, moves the calling process, and thereby its children, into it, and limits
+/// it there. Returns a sentence for each limit that does not hold.
+pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
     let mut settings = settings(limits);
     for tree in trees() {
         let needed = settings.iter().any(|s| tree.is_of(s.controller));
-        // A tree of version 1 that has nothing to limit is left alone, but for one that shows where
-        // the task is.
-        if !tree.unified && !needed && !tree.is_of("pids") {
+        if !needed && !tree.shows_all() {
             continue;
         }
         let dir = tree.path.join(group);
@@ -38,6 +36,32 @@ pub(crate) fn join(group: &Path, limits: &Limits) -> Vec<String> {
         }
     }
     settings.iter().map(Setting::lost).collect()
+}
+
+/// Moves the calling process into the group of a task that runs, in every tree that has it: it is
+/// held to what the task is held to.
+pub(crate) fn join(group: &Path) {
+    for tree in trees() {
+        let procs = tree.path.join(group).join("cgroup.procs");
+        if procs.exists() && std::fs::write(procs, "0").is_err() {
+            // It stays where it was, as on a machine without such a tree.
+        }
+    }
+}
+
+/// Makes a group inside that of a task, and moves the calling process into it, in the trees that show
+/// where processes are. It has no limits but those of the task.
+pub(crate) fn join_inside(group: &Path) {
+    for tree in trees().iter().filter(|tree| tree.shows_all()) {
+        let dir = tree.path.join(group);
+        let made = std::fs::create_dir(&dir);
+        if made
+            .and_then(|()| std::fs::write(dir.join("cgroup.procs"), "0"))
+            .is_err()
+        {
+            // Where the task has no group, nothing is in one.
+        }
+    }
 }
 
 /// Removes the group of a task that has ended, and those above it that are empty then.
@@ -161,6 +185,12 @@ struct Tree {
 impl Tree {
     fn is_of(&self, controller: &str) -> bool {
         self.controllers.iter().any(|own| own == controller)
+    }
+
+    /// True where every task has its group. Other trees of version 1 are left alone where they have
+    /// nothing to limit.
+    fn shows_all(&self) -> bool {
+        self.unified || self.is_of("pids")
     }
 
     /// Puts limits on a group that is there; those that hold are returned, by their controllers.

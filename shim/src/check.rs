@@ -202,8 +202,11 @@ fn carry_out(order: &Order) -> anyhow::Result<Checked> {
 /// Returns only when that failed: why.
 fn become_command(spec: &Spec, init: &Process, group: Option<&Path>, output: &OwnedFd) -> String {
     // Held to what the task is held to, and in one of its own where processes are counted.
-    for group in spec.cgroup.as_deref().into_iter().chain(group) {
-        cgroup::join(group);
+    if let Some(task) = &spec.cgroup {
+        cgroup::join(task);
+    }
+    if let Some(own) = group {
+        cgroup::join_inside(own);
     }
     let inside = Kinds {
         net: true,

@@ -134,7 +134,7 @@ fn pipes() -> io::Result<(Ends, init::Ends)> {
 
 fn start(dir: &Path, spec: &Spec) -> Result<(Process, Ends, Vec<String>), Failure> {
     let group = spec.cgroup.as_ref();
-    let mut warnings = group.map_or_else(Vec::new, |group| cgroup::join(group, &spec.limits));
+    let mut warnings = group.map_or_else(Vec::new, |group| cgroup::make(group, &spec.limits));
     let made = || -> anyhow::Result<(Process, Ends)> {
         let (mut ours, theirs) = pipes()?;
         namespaces::unshare(Kinds {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use weft_shim::cgroup;
 use weft_shim::check::{Check, Checked, Outcome};
 use weft_shim::launch::{Launch, LaunchError, Launched};
-use weft_shim::spec::{Spec, read_init};
+use weft_shim::spec::{Limits, Spec, read_init};
 use weft_sys::process::{Process, Signal};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_weft-shim");
@@ -38,6 +38,7 @@ impl Task {
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,
+            limits: Limits::default(),
             log_limit_bytes: 1 << 20,
         };
         change(&mut spec);

@@ -1,15 +1,15 @@
-//! Flags of `service create` that say how tasks are judged, and how often they are replaced.
+//! Flags of `service create` and `service update` that say how tasks are judged, and how often they are replaced.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use weft_model::objects::{HealthConfig, ParseReadyError, ReadyCheck};
+use weft_model::objects::{HealthConfig, ParseReadyError, ReadyCheck, RestartPolicy};
 
 use super::duration::parse_duration_ms;
 
-/// Whether tasks are healthy, and ready.
-#[derive(Debug, Clone, Default, Args)]
+/// Whether tasks are healthy, and ready; what is not given stays, or is the default of a new service.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub(crate) struct HealthArgs {
     /// Command of `/bin/sh` that is run inside each task to check its health
     #[arg(long, value_name = "COMMAND")]
@@ -39,11 +39,14 @@ pub(crate) struct HealthArgs {
 }
 
 impl HealthArgs {
-    /// The health check that was asked for; none when no flag was given.
+    /// The health check that was asked for, where there was `before`.
     ///
     /// # Errors
     /// Flags that exclude each other.
-    pub(crate) fn health(&self) -> anyhow::Result<Option<HealthConfig>> {
+    pub(crate) fn over(
+        &self,
+        before: Option<HealthConfig>,
+    ) -> anyhow::Result<Option<HealthConfig>> {
         let times = [
             self.health_interval,
             self.health_timeout,
@@ -60,24 +63,31 @@ impl HealthArgs {
             return Ok(Some(HealthConfig::none()));
         }
         if !given {
-            return Ok(None);
+            return Ok(before);
         }
-        let [interval, timeout, start_period, start_interval] =
-            times.map(|ms| Duration::from_millis(ms.unwrap_or_default()));
-        let command = self.health_cmd.as_ref().filter(|text| !text.is_empty());
+        // One that was switched off has nothing that could stay.
+        let before = before
+            .filter(|health| !health.is_none())
+            .unwrap_or_default();
+        let time = |ms: Option<u64>, before| ms.map_or(before, Duration::from_millis);
+        let test = match self.health_cmd.as_deref() {
+            None => before.test,
+            Some("") => Vec::new(),
+            Some(command) => HealthConfig::shell(command).test,
+        };
         Ok(Some(HealthConfig {
-            interval,
-            timeout,
-            start_period,
-            start_interval,
-            retries: self.health_retries.unwrap_or_default(),
-            ..command.map(HealthConfig::shell).unwrap_or_default()
+            test,
+            interval: time(self.health_interval, before.interval),
+            timeout: time(self.health_timeout, before.timeout),
+            start_period: time(self.health_start_period, before.start_period),
+            start_interval: time(self.health_start_interval, before.start_interval),
+            retries: self.health_retries.unwrap_or(before.retries),
         }))
     }
 }
 
-/// How often ended tasks are replaced.
-#[derive(Debug, Clone, Copy, Default, Args)]
+/// How often ended tasks are replaced; what is not given stays, or is no limit of a new service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
 pub(crate) struct AttemptArgs {
     /// Replacements of a slot at most (default: no limit)
     #[arg(long, value_name = "NUMBER")]
@@ -85,6 +95,18 @@ pub(crate) struct AttemptArgs {
     /// Time in which replacements count (default: all of them do)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) restart_window: Option<u64>,
+}
+
+impl AttemptArgs {
+    /// Puts what is given into a policy.
+    pub(crate) fn apply(self, restart: &mut RestartPolicy) {
+        if let Some(attempts) = self.restart_max_attempts {
+            restart.max_attempts = attempts;
+        }
+        if let Some(window) = self.restart_window {
+            restart.window = Duration::from_millis(window);
+        }
+    }
 }
 
 fn parse_ready(text: &str) -> Result<ReadyCheck, ParseReadyError> {
@@ -111,7 +133,7 @@ mod tests {
     }
 
     fn health(words: &[&str]) -> Result<Option<HealthConfig>, String> {
-        flags(words)?.health.health().map_err(|e| e.to_string())
+        flags(words)?.health.over(None).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -143,6 +165,13 @@ mod tests {
             health(&["--no-healthcheck", "--health-interval", "1s"]),
             Err("--no-healthcheck conflicts with --health-* options".to_owned())
         );
+        // In an update the rest stays.
+        let before = HealthConfig::shell("true");
+        let slower = flags(&["--health-interval", "9s"]).unwrap().health;
+        let after = slower.over(Some(before.clone())).unwrap().unwrap();
+        assert_eq!((after.test, after.interval.as_secs()), (before.test, 9));
+        let off = slower.over(Some(HealthConfig::none())).unwrap().unwrap();
+        assert_eq!(off.test, [""; 0]);
         let wrong = health(&["--health-timeout", "5"]).unwrap_err();
         assert!(wrong.contains("a unit is missing"), "{wrong}");
     }

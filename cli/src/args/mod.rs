@@ -30,7 +30,7 @@ pub(crate) use moment::parse_moment;
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
-pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs};
+pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs, ResourceArgs};
 pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};

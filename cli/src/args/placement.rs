@@ -5,7 +5,7 @@ use weft_model::objects::{
     Placement, PlacementPreference, ResourceLimits, ResourceRequirements, Resources, SpreadOver,
 };
 
-/// On which nodes the tasks of a new service run, and what they need there.
+/// On which nodes the tasks of a new service run.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlacementArgs {
     /// Nodes that may have tasks: KEY==VALUE or KEY!=VALUE, such as node.labels.disk==ssd; may be
@@ -19,21 +19,45 @@ pub(crate) struct PlacementArgs {
     /// Tasks on one node at most (default 0: no limit)
     #[arg(long, value_name = "NUMBER", default_value = "0")]
     pub(crate) replicas_max_per_node: u32,
-    /// Processors that a task may use, such as 0.5 (default: no limit)
+}
+
+/// What tasks need and may use on their node; what is not given stays, or is no limit of a new
+/// service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Args)]
+pub(crate) struct ResourceArgs {
+    /// Processors that a task may use, such as 0.5; 0 is no limit (default 0)
     #[arg(long, value_name = "CPUS", value_parser = parse_cpus)]
-    pub(crate) limit_cpu: Option<u64>,
-    /// Memory that a task may use, such as 64m (default: no limit)
+    limit_cpu: Option<u64>,
+    /// Memory that a task may use, such as 64m; 0 is no limit (default 0)
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub(crate) limit_memory: Option<u64>,
-    /// Processes and threads that a task may have (default 0: no limit)
-    #[arg(long, value_name = "NUMBER", default_value = "0")]
-    pub(crate) limit_pids: u64,
-    /// Processors that have to be unreserved on a task's node
+    limit_memory: Option<u64>,
+    /// Processes and threads that a task may have; 0 is no limit (default 0)
+    #[arg(long, value_name = "NUMBER")]
+    limit_pids: Option<u64>,
+    /// Processors that have to be unreserved on a task's node (default 0)
     #[arg(long, value_name = "CPUS", value_parser = parse_cpus)]
-    pub(crate) reserve_cpu: Option<u64>,
-    /// Memory that has to be unreserved on a task's node
+    reserve_cpu: Option<u64>,
+    /// Memory that has to be unreserved on a task's node (default 0)
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub(crate) reserve_memory: Option<u64>,
+    reserve_memory: Option<u64>,
+}
+
+impl ResourceArgs {
+    /// What tasks need and may use, where it was `before`.
+    pub(crate) fn over(self, before: ResourceRequirements) -> ResourceRequirements {
+        let (limits, reservations) = (before.limits, before.reservations);
+        ResourceRequirements {
+            limits: ResourceLimits {
+                nano_cpus: self.limit_cpu.unwrap_or(limits.nano_cpus),
+                memory_bytes: self.limit_memory.unwrap_or(limits.memory_bytes),
+                pids: self.limit_pids.unwrap_or(limits.pids),
+            },
+            reservations: Resources {
+                nano_cpus: self.reserve_cpu.unwrap_or(reservations.nano_cpus),
+                memory_bytes: self.reserve_memory.unwrap_or(reservations.memory_bytes),
+            },
+        }
+    }
 }
 
 impl PlacementArgs {
@@ -44,21 +68,6 @@ impl PlacementArgs {
             preferences: self.preferences.clone(),
             max_replicas: self.replicas_max_per_node,
             platforms: Vec::new(),
-        }
-    }
-
-    /// What tasks need and may use.
-    pub(crate) fn resources(&self) -> ResourceRequirements {
-        ResourceRequirements {
-            limits: ResourceLimits {
-                nano_cpus: self.limit_cpu.unwrap_or_default(),
-                memory_bytes: self.limit_memory.unwrap_or_default(),
-                pids: self.limit_pids,
-            },
-            reservations: Resources {
-                nano_cpus: self.reserve_cpu.unwrap_or_default(),
-                memory_bytes: self.reserve_memory.unwrap_or_default(),
-            },
         }
     }
 }

@@ -8,8 +8,8 @@ use super::task::{
 };
 use super::{
     AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, PlacementArgs,
-    PlacementUpdateArgs, PolicyArgs, PortList, TaskChangeArgs, TaskListArgs, parse_attachment,
-    parse_duration_ms, parse_key_value, parse_publish,
+    PlacementUpdateArgs, PolicyArgs, PortList, ResourceArgs, TaskChangeArgs, TaskListArgs,
+    parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -140,9 +140,12 @@ pub(crate) struct ServiceCreateArgs {
     /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
     pub(crate) no_new_privileges: Option<bool>,
-    /// Where tasks run, and what they need there.
+    /// Where tasks run.
     #[command(flatten)]
     pub(crate) placement: PlacementArgs,
+    /// What they need there.
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
     /// Do not wait until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -184,9 +187,18 @@ pub(crate) struct ServiceUpdateArgs {
     /// How they are replaced.
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
+    /// How often ended ones are replaced.
+    #[command(flatten)]
+    pub(crate) attempts: AttemptArgs,
+    /// Whether they are healthy, and ready.
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Where they run.
     #[command(flatten)]
     pub(crate) placement: PlacementUpdateArgs,
+    /// What they need there.
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
     /// Make the service what it was before its last change, as `service rollback`
     #[arg(long)]
     pub(crate) rollback: bool,

@@ -9,8 +9,8 @@ use hyper::StatusCode;
 use weft_client::{Client, Refused};
 use weft_model::api::{Rebalance, Rebalanced, Scale, ServiceDetail};
 use weft_model::objects::{
-    ConnectionPolicy, ContainerSpec, EndpointSpec, Privileges, RestartPolicy, Runtime, Service,
-    ServiceMode, ServiceSpec, TaskSpec,
+    ConnectionPolicy, ContainerSpec, EndpointSpec, Privileges, ResourceRequirements, RestartPolicy,
+    Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
 use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs};
@@ -145,7 +145,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             args.name.as_deref().unwrap_or("S")
         );
     }
-    let health = args.health.health()?;
+    let health = args.health.over(None)?;
     let container = ContainerSpec {
         image,
         args: command,
@@ -175,7 +175,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
             restart,
             networks: args.networks,
             placement: args.placement.placement(),
-            resources: args.placement.resources(),
+            resources: args.resources.over(ResourceRequirements::default()),
             force_update: 0,
         }),
         mode,

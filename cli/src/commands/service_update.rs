@@ -14,7 +14,9 @@ use weft_model::api::{
 use weft_model::id::NetworkId;
 use weft_model::objects::{Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder};
 
-use crate::args::{PolicyArgs, PortList, ServiceUpdateArgs, TaskChangeArgs};
+use crate::args::{
+    AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, ServiceUpdateArgs, TaskChangeArgs,
+};
 use crate::commands::{converge, local_range, paths};
 use crate::output::{Printer, complain, shown};
 
@@ -30,6 +32,9 @@ pub(super) async fn update(
     let mut update = asked(&args);
     let respecifies = args.change != TaskChangeArgs::default()
         || args.policy != PolicyArgs::default()
+        || args.attempts != AttemptArgs::default()
+        || args.health != HealthArgs::default()
+        || args.resources != ResourceArgs::default()
         || !update.placement.is_empty();
     let nothing = update == ServiceUpdate::default() && !respecifies && args.replicas.is_none();
     if args.rollback {
@@ -225,6 +230,12 @@ pub(super) fn change(
     let mut task = TaskSpec::clone(&spec.task);
     change_program(&mut task, change)?;
     change_rights(&mut task, change);
+    args.attempts.apply(&mut task.restart);
+    task.resources = args.resources.over(task.resources);
+    task.container.health = args.health.over(task.container.health.take())?;
+    if let Some(ready) = &args.health.ready {
+        task.container.ready = Some(ready.clone());
+    }
     for id in leaves {
         let before = task.networks.len();
         task.networks.retain(|joined| joined.target != id.0);
