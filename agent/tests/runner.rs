@@ -320,7 +320,14 @@ fn a_running_task_is_adopted_by_the_next_agent() {
     let left = std::fs::read_dir(folder).expect("list");
     let mut left: Vec<_> = left.map(|e| e.expect("entry").file_name()).collect();
     left.sort();
-    assert_eq!(left, ["ended.json", "stderr.log", "stdout.log"]);
+    let kept = [
+        "ended.json",
+        "stderr.log",
+        "stderr.log.times",
+        "stdout.log",
+        "stdout.log.times",
+    ];
+    assert_eq!(left, kept);
 }
 
 fn what_cannot_run_is_rejected_before_anything_is_made() {

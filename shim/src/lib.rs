@@ -19,7 +19,8 @@
 //! |---|---|---|
 //! | `spec.json` | agent | what to run; the shim removes it once it is read, as it holds the environment |
 //! | `init.json` | shim | process 1, there before the program runs; stop signals go to it |
-//! | `stdout.log`, `stdout.log.1`, … | shim | output, bounded as it is written ([`output`]) |
+//! | `stdout.log`, `stdout.log.1`, … | shim | output, bounded as it is written ([`output`]), and read again ([`lines`]) |
+//! | `stdout.log.times`, … | shim | when that came |
 //! | `exit.json` | shim | how the program ended |
 //!
 //! A program of the node is not process 1 itself: the kernel ignores signals that process 1 has no
@@ -35,6 +36,7 @@ mod devices;
 mod files;
 mod init;
 pub mod launch;
+pub mod lines;
 pub mod output;
 mod program;
 pub mod spec;

@@ -7,7 +7,7 @@
 //!               process.json  id and start time of the shim, for adoption after a restart
 //!               init.json     the same of process 1 of the task
 //!               stdout.log    appended, the same files for all attempts to start; with stdout.log.1,
-//!               stderr.log    which is what came before, 10 MiB at most
+//!               stderr.log    which is what came before, and .times, 10 MiB at most
 //!               shim.log      what the shim itself had to say
 //!               exit.json     how the task ended, also while no agent looked
 //!               ended.json    final status; only the logs stay beside it then
