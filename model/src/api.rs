@@ -31,6 +31,8 @@
 //! | POST /v1/services/{ref}/scale?[`VersionQuery`] | [`Scale`] | `Service` |
 //! | POST /v1/services/{ref}/update?[`VersionQuery`] | [`ServiceUpdate`] | `Service` |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/services/{ref}/logs?[`LogsQuery`] | | lines of [`LogItem`], also of a task by its id |
+//! | GET /v1/tasks/{ref} | | [`TaskRow`] |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
@@ -51,6 +53,7 @@
 
 mod event;
 mod health;
+mod logs;
 mod mesh;
 mod network;
 mod node;
@@ -63,6 +66,7 @@ use serde::{Deserialize, Serialize};
 
 pub use event::{Event, EventAction, EventActor, EventKind, EventsQuery};
 pub use health::{Check, Health, Passage, PingQuery, Pong};
+pub use logs::{LogItem, LogLine, LogStream, LogTask, LogsQuery};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,
 };

@@ -15,5 +15,6 @@ pub mod id;
 pub mod names;
 pub mod objects;
 pub mod records;
+pub mod talk;
 pub mod text;
 mod time;

@@ -15,8 +15,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
     SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, VersionQuery,
     Why,
@@ -80,6 +80,7 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/services/{ref}/scale", post(service_scale::<S>))
         .route("/v1/services/{ref}/update", post(service_update::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route("/v1/tasks/{ref}", get(task::<S>))
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
 }
 
@@ -102,6 +103,7 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/networks/{ref}/connect", post(connect::<S>))
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
+        .route("/v1/services/{ref}/logs", get(service_logs::<S>))
         .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
@@ -466,6 +468,21 @@ async fn service_tasks<S: NodeService>(
     Params(reference): Params<String>,
 ) -> Reply<Vec<TaskRow>> {
     node.service_tasks(reference).await.map(Json)
+}
+
+async fn task<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<TaskRow> {
+    node.task(reference).await.map(Json)
+}
+
+async fn service_logs<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok(streamed(LINES, node.service_logs(reference, query).await?))
 }
 
 async fn mesh_ports<S: NodeService>(State(node): Node<S>) -> Reply<Vec<MeshPort>> {

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
-    ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
-    SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
-    VersionQuery, Why,
+    EndpointRow, EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail,
+    NodeRemove, NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale,
+    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
+    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate,
+    TaskRow, UnlockKeyReply, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::talk::Talk;
 use weft_swarm::{ApiCall, ApiReply, Manager};
 
 use super::{Node, info};
@@ -22,7 +23,7 @@ use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
-use crate::observe::{conns, counters, doctor, events, ping, ports, why};
+use crate::observe::{conns, counters, doctor, events, logs, ping, ports, why};
 use crate::parts::data_path::DataPath;
 
 impl Node {
@@ -333,6 +334,20 @@ impl NodeService for Node {
 
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         Ok(self.manager().await?.1.tasks(&reference)?)
+    }
+
+    async fn service_logs(
+        &self,
+        reference: String,
+        query: LogsQuery,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        let exchange = manager.talk(Talk::Logs { reference, query }).await?;
+        Ok(logs::stream(exchange, self.stopping.clone()))
+    }
+
+    async fn task(&self, reference: String) -> Answer<TaskRow> {
+        Ok(self.manager().await?.1.task(&reference)?)
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {

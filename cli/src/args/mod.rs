@@ -5,6 +5,7 @@ mod connections;
 mod duration;
 mod events;
 mod filter;
+mod logs;
 mod mesh;
 mod moment;
 mod network;
@@ -19,6 +20,7 @@ pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use events::EventsArgs;
 pub(crate) use filter::FilterArgs;
+pub(crate) use logs::{LogsArgs, Tail};
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use moment::parse_moment;
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
@@ -28,7 +30,7 @@ pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
     EndpointModeArg, ModeArg, RestartArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
 };
-pub(crate) use tasks::TaskListArgs;
+pub(crate) use tasks::{TaskCommand, TaskListArgs};
 
 use std::path::PathBuf;
 
@@ -90,6 +92,9 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Show tasks of services
+    #[command(subcommand)]
+    Task(TaskCommand),
     /// Show what changes in the swarm, as it does
     Events(EventsArgs),
     /// Show how this node accepts published ports
@@ -149,6 +154,7 @@ impl Command {
                 command,
                 ServiceCommand::Ls { .. } | ServiceCommand::Ps(_) | ServiceCommand::Inspect(_)
             ),
+            Self::Task(TaskCommand::Inspect(_)) => true,
             _ => false,
         }
     }

@@ -5,8 +5,8 @@ use weft_model::capability;
 use weft_model::objects::NetworkAttachmentSpec;
 
 use super::{
-    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, PortList, TaskListArgs, parse_attachment,
-    parse_duration_ms, parse_key_value, parse_publish,
+    ConnectionArgs, FilterArgs, FormatArgs, InspectArgs, LogsArgs, PortList, TaskListArgs,
+    parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -27,6 +27,8 @@ pub(crate) enum ServiceCommand {
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
+    /// Show what the tasks of a service, or one task, have written
+    Logs(LogsArgs),
     /// Change published ports, how connections find a replica, and the number of replicas
     Update(ServiceUpdateArgs),
     /// Change the number of replicas

@@ -10,6 +10,7 @@ mod failures;
 mod info;
 mod lab;
 mod local_range;
+mod logs;
 mod mesh;
 mod names;
 mod network;
@@ -59,6 +60,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
         Command::Events(args) => block_on(events::run(&client()?, &args, out)),
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),

@@ -17,7 +17,9 @@ use crate::args::{
     ConnectionArgs, EndpointModeArg, ModeArg, PortList, RestartArg, ServiceCommand,
     ServiceCreateArgs, ServiceUpdateArgs,
 };
-use crate::commands::{converge, finish, local_range, names, paths, rows, show, tasks, unique};
+use crate::commands::{
+    converge, finish, local_range, logs, names, paths, rows, show, tasks, unique,
+};
 use crate::output::{Printer, complain};
 
 /// Names that are tried for a service that is given none, while others have them.
@@ -60,6 +62,7 @@ pub(super) async fn run(
             }
             return show(&args, found, out);
         }
+        ServiceCommand::Logs(args) => return logs::run(client, &args, out).await,
         ServiceCommand::Update(args) => update(client, args, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
