@@ -66,7 +66,10 @@ pub(crate) struct ServiceCreateArgs {
     /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
     #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
     pub(crate) networks: Vec<NetworkAttachmentSpec>,
-    /// Environment variable KEY=VALUE; may be repeated
+    /// Host name that the tasks see, such as web-{{.Task.Slot}} (default: the task's name)
+    #[arg(long, value_name = "HOSTNAME")]
+    pub(crate) hostname: Option<String>,
+    /// Environment variable KEY=VALUE, the value perhaps a template ({{.Task.Slot}}); may be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
     pub(crate) env: Vec<String>,
     /// Label; may be repeated

@@ -187,6 +187,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     }
     let container = ContainerSpec {
         image,
+        hostname: args.hostname.unwrap_or_default(),
         args: command,
         env: args.env,
         user: args.user.unwrap_or_default(),

@@ -18,7 +18,7 @@ use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
 use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
-use super::super::{allocator, ports, sizes};
+use super::super::{allocator, ports, sizes, template};
 use super::endpoint::MAX_ALIASES;
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
@@ -101,7 +101,7 @@ fn check_process(container: &ContainerSpec) -> Result<(), CommandError> {
             "environment variable {shown:?} {fault}"
         )));
     }
-    Ok(())
+    template::check(container)
 }
 
 /// Longest user of a task, in bytes: two names of 32 and what is between them leave room.
