@@ -22,6 +22,7 @@ mod ping;
 mod root;
 mod rows;
 mod service;
+mod service_pretty;
 mod swarm;
 mod tasks;
 mod version;

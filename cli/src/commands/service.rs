@@ -18,7 +18,7 @@ use crate::args::{
     ServiceCreateArgs, ServiceUpdateArgs,
 };
 use crate::commands::{
-    converge, finish, local_range, logs, names, paths, rows, show, tasks, unique,
+    converge, finish, local_range, logs, names, paths, rows, service_pretty, show, tasks, unique,
 };
 use crate::output::{Printer, complain};
 
