@@ -55,6 +55,13 @@ pub(super) async fn run(
             let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
             return tasks::list(client, &tasks_of, &args.list, out).await;
         }
+        ServiceCommand::Inspect(args) if args.pretty() => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                found.push(client.get(&paths::service(name)).await);
+            }
+            return service_pretty::show(client, found, out).await;
+        }
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
