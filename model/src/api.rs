@@ -33,6 +33,7 @@
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/services/{ref}/logs?[`LogsQuery`] | | lines of [`LogItem`], also of a task by its id |
 //! | GET /v1/tasks/{ref} | | [`TaskRow`] |
+//! | POST /v1/tasks/{ref}/exec | frames | frames of `weft_model::exec`, both ways at once |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |

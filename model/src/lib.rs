@@ -11,6 +11,7 @@ pub mod api;
 pub mod assignment;
 pub mod backup;
 pub mod capability;
+pub mod exec;
 pub mod id;
 pub mod names;
 pub mod objects;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::LogsQuery;
+use crate::exec::Exec;
 use crate::id::TaskId;
 
 /// What the user of a node asks of the manager that leads.
@@ -17,6 +18,13 @@ pub enum Talk {
         /// Which lines.
         query: LogsQuery,
     },
+    /// A program in the walls of a task: [`Frame`](crate::exec::Frame)s, both ways.
+    Exec {
+        /// The task: its id, the start of that, or `SERVICE.SLOT`.
+        reference: String,
+        /// What to run.
+        exec: Exec,
+    },
 }
 
 /// What the manager that leads asks of a node.
@@ -29,5 +37,12 @@ pub enum Question {
         tasks: Vec<TaskId>,
         /// Which lines.
         query: LogsQuery,
+    },
+    /// A program in the walls of a task.
+    Exec {
+        /// It is of the node.
+        task: TaskId,
+        /// What to run.
+        exec: Exec,
     },
 }

@@ -34,6 +34,7 @@
 pub mod cgroup;
 mod devices;
 mod files;
+pub mod guest;
 mod init;
 pub mod launch;
 pub mod lines;
@@ -45,7 +46,7 @@ mod user;
 mod view;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The name that the multi-call program is called by to be a shim.
@@ -60,13 +61,20 @@ pub fn is_called() -> bool {
         .is_some_and(|name| name == NAME)
 }
 
-/// Is the shim of the task whose folder is the only argument. Its exit status is the task's.
+/// Is the shim of the task whose folder is the only argument, and then its exit status is the task's;
+/// or starts a [`guest`].
 pub fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1).map(PathBuf::from) else {
+    let mut words = std::env::args_os().skip(1);
+    let Some(word) = words.next() else {
         complain("started by weftd only: it needs the folder of a task");
         return ExitCode::from(64);
     };
-    match supervise::run(&dir) {
+    let done = if word == guest::FLAG {
+        guest::run(Path::new(&words.next().unwrap_or_default()))
+    } else {
+        supervise::run(Path::new(&word))
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&format!("{error:#}"));

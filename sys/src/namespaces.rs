@@ -91,13 +91,21 @@ pub fn unshare(kinds: Kinds) -> io::Result<()> {
 /// # Errors
 /// When the process has several threads, `pid` does not run, or privilege is lacking.
 pub fn enter_process(pid: u32, kinds: Kinds) -> io::Result<()> {
-    single_threaded("enter namespaces")?;
     let target = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("no process {pid}")))?;
     let pidfd = pidfd_open(target, PidfdFlags::empty())
         .map_err(|error| io::Error::new(error.kind(), format!("process {pid}: {error}")))?;
+    enter(&pidfd, kinds)
+}
+
+/// The same by the descriptor of a process: a number may be somebody else's by now.
+///
+/// # Errors
+/// When the process has several threads, the other one has ended, or privilege is lacking.
+pub fn enter(process: &impl AsFd, kinds: Kinds) -> io::Result<()> {
+    single_threaded("enter namespaces")?;
     let mut flags = ThreadNameSpaceType::empty();
     flags.set(ThreadNameSpaceType::USER, kinds.user);
     flags.set(ThreadNameSpaceType::NETWORK, kinds.net);
@@ -109,7 +117,7 @@ pub fn enter_process(pid: u32, kinds: Kinds) -> io::Result<()> {
     );
     flags.set(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, kinds.ipc);
     flags.set(ThreadNameSpaceType::CONTROL_GROUP, kinds.cgroup);
-    move_into_thread_name_spaces(pidfd.as_fd(), flags)?;
+    move_into_thread_name_spaces(process.as_fd(), flags)?;
     Ok(())
 }
 

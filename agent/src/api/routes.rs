@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
@@ -104,6 +104,7 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/networks/{ref}/connect", post(connect::<S>))
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route("/v1/services/{ref}/logs", get(service_logs::<S>))
+        .route("/v1/tasks/{ref}/exec", post(task_exec::<S>))
         .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
@@ -475,6 +476,35 @@ async fn task<S: NodeService>(
     Params(reference): Params<String>,
 ) -> Reply<TaskRow> {
     node.task(reference).await.map(Json)
+}
+
+/// Frames both ways: the answer begins while the request goes on.
+async fn task_exec<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    request: Request,
+) -> Result<impl IntoResponse, ApiError> {
+    let said = pieces(request.into_body());
+    Ok(streamed(OCTETS, node.task_exec(reference, said).await?))
+}
+
+/// A body as it comes.
+fn pieces(body: axum::body::Body) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut body = body.into_data_stream();
+        loop {
+            let piece = tokio::select! {
+                piece = body.next() => piece,
+                () = sender.closed() => return,
+            };
+            let Some(Ok(piece)) = piece else { return };
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 async fn service_logs<S: NodeService>(

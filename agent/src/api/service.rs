@@ -181,6 +181,14 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     /// GET /v1/tasks/{ref}
     fn task(&self, reference: String) -> impl Future<Output = Answer<TaskRow>> + Send;
 
+    /// POST /v1/tasks/{ref}/exec: frames of [`weft_model::exec`], both ways; the program ends when
+    /// the user says nothing more.
+    fn task_exec(
+        &self,
+        reference: String,
+        said: mpsc::Receiver<Bytes>,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
+
     /// GET /v1/events: pieces of lines; a dropped receiver ends them.
     fn events(
         &self,

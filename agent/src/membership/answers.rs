@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weft_model::talk::Question;
 use weft_swarm::Answerer;
 
+use super::guest;
 use crate::observe::logs;
 use crate::parts::handles::Handles;
 
@@ -19,6 +20,9 @@ pub(super) fn answerer(handles: &Arc<Handles>) -> Answerer {
             match question {
                 Question::Logs { tasks, query } => {
                     logs::answer(handles, tasks, query, exchange).await;
+                }
+                Question::Exec { task, exec } => {
+                    guest::answer(handles, task, exec, exchange).await;
                 }
             }
         }

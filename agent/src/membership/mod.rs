@@ -3,6 +3,7 @@
 
 mod address;
 mod answers;
+mod guest;
 mod manager_part;
 mod new_address;
 pub(crate) mod self_tests;

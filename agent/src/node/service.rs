@@ -17,7 +17,7 @@ use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, Stat
 use weft_model::talk::Talk;
 use weft_swarm::{ApiCall, ApiReply, Manager};
 
-use super::{Node, info};
+use super::{Node, exec, info};
 use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
@@ -348,6 +348,15 @@ impl NodeService for Node {
 
     async fn task(&self, reference: String) -> Answer<TaskRow> {
         Ok(self.manager().await?.1.task(&reference)?)
+    }
+
+    async fn task_exec(
+        &self,
+        reference: String,
+        said: mpsc::Receiver<Bytes>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        exec::begin(&manager, reference, said, self.stopping.clone()).await
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {

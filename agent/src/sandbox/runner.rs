@@ -16,6 +16,7 @@
 mod ages;
 mod ended;
 mod files;
+mod guest;
 mod program;
 mod walls;
 

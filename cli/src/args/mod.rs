@@ -4,6 +4,7 @@ mod attachment;
 mod connections;
 mod duration;
 mod events;
+mod exec;
 mod filter;
 mod logs;
 mod mesh;
@@ -19,6 +20,7 @@ pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use events::EventsArgs;
+pub(crate) use exec::ExecArgs;
 pub(crate) use filter::FilterArgs;
 pub(crate) use logs::{LogsArgs, Tail};
 pub(crate) use mesh::{MeshCommand, WhyArgs};
@@ -95,6 +97,8 @@ pub(crate) enum Command {
     /// Show tasks of services
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Run a program beside that of a task, inside of its walls, on whichever node that is
+    Exec(ExecArgs),
     /// Show what changes in the swarm, as it does
     Events(EventsArgs),
     /// Show how this node accepts published ports

@@ -192,7 +192,7 @@ pub(crate) struct ServicePsArgs {
 }
 
 /// `KEY=VALUE`, or `KEY` for the value that this process has.
-fn parse_env(text: &str) -> Result<String, String> {
+pub(super) fn parse_env(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) => Err(format!("invalid environment variable: {text}")),
         Some(_) => Ok(text.to_owned()),

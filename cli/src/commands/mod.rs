@@ -6,6 +6,7 @@ mod converge;
 mod doctor;
 mod drops;
 mod events;
+mod exec;
 mod failures;
 mod info;
 mod lab;
@@ -62,6 +63,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
+        Command::Exec(args) => block_on(exec::run(&client()?, args, out)),
         Command::Events(args) => block_on(events::run(&client()?, &args, out)),
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),

@@ -155,6 +155,15 @@ impl Printer {
         self.write(b"\n")
     }
 
+    /// Writes what a program writes, at once and as it is: for `exec`, whose terminal is the user's.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes)?;
+        self.flush()
+    }
+
     /// Goes so many lines up and empties the screen from there.
     ///
     /// # Errors
@@ -211,6 +220,11 @@ pub(crate) fn write_error(text: &str) {
     }
     // Where it is closed there is nobody left to tell.
     drop(writeln!(stderr, "{text}"));
+}
+
+/// Writes to standard error as [`Printer::bytes`] does to standard output.
+pub(crate) fn error_bytes(bytes: &[u8]) {
+    drop(io::stderr().write_all(bytes));
 }
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.

@@ -137,7 +137,7 @@ impl Api for ApiRpc {
                  on all managers"
             ))
         })?;
-        let answered = talks::begin(&self.core, talk).map_err(to_status)?;
+        let answered = talks::begin(&self.core, talk).await.map_err(to_status)?;
         let (caller, pieces) = Exchange::accept(stream);
         answered.join(caller);
         Ok(Response::new(pieces))

@@ -138,7 +138,7 @@ impl Manager {
     pub async fn talk(&self, talk: Talk) -> Result<Exchange, CommandError> {
         match self.relay.open(&talk).await? {
             Some(exchange) => Ok(exchange),
-            None => talks::begin(&self.core, talk),
+            None => talks::begin(&self.core, talk).await,
         }
     }
 

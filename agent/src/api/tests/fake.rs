@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
+    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, RestoreQuery, Scale, ServiceDetail,
     ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave,
     SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply,
     VersionQuery, Why,
@@ -281,6 +281,17 @@ impl NodeService for Fake {
     async fn task(&self, reference: String) -> Answer<TaskRow> {
         self.absent(format!("task {reference}"))
     }
+    async fn task_exec(
+        &self,
+        reference: String,
+        mut said: mpsc::Receiver<Bytes>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let first = said.recv().await.unwrap_or_default();
+        self.note(format!("exec {reference} {first:?}"));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send("frames".into()).expect("room");
+        Ok(receiver)
+    }
     async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
         self.note(format!("mesh conns {:?} {:?}", query.service, query.limit));
         Ok(MeshConns::default())
@@ -339,7 +350,7 @@ fn is_about_the_swarm(path: &str) -> bool {
         "/v1/swarm/unlock-key",
     ];
     let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
-    let is_here = is_here || path.contains("/logs");
+    let is_here = is_here || path.contains("/logs") || path.ends_with("/exec");
     path == "/v1/swarm" || (!is_here && about.iter().any(|about| path.starts_with(about)))
 }
 
