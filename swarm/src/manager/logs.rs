@@ -21,6 +21,9 @@ const TOGETHER: usize = 32 << 10;
 /// Bytes that a node may send without a line end: a longest line, escaped.
 const MAX_ITEM: usize = 256 << 10;
 
+/// Tasks that are named where a node does not answer.
+const SHOWN: usize = 5;
+
 /// Whose output.
 #[derive(Debug, Clone)]
 enum Of {
@@ -104,10 +107,9 @@ impl Telling<'_> {
         let mut states = self.core.store.subscribe();
         let (mut sources, missing) = self.ask_for_new(self.query, true).await?;
         merge(&mut sources, &self.to).await?;
-        for why in missing {
-            self.say(&[LogItem::Incomplete(why)]).await?;
-        }
-        self.say(&[LogItem::CaughtUp]).await?;
+        let mut rest: Vec<_> = missing.into_iter().map(LogItem::Incomplete).collect();
+        rest.push(LogItem::CaughtUp);
+        say(rest, &self.to).await?;
         if !self.query.follow {
             return Ok(());
         }
@@ -126,18 +128,10 @@ impl Telling<'_> {
                 ..LogsQuery::default()
             };
             let (sources, missing) = self.ask_for_new(later, false).await?;
-            for why in missing {
-                self.say(&[LogItem::Incomplete(why)]).await?;
-            }
+            let missing = missing.into_iter().map(LogItem::Incomplete).collect();
+            say(missing, &self.to).await?;
             follow(&mut followed, sources, &self.to);
         }
-    }
-
-    async fn say(&self, items: &[LogItem]) -> Result<(), Gone> {
-        if items.is_empty() {
-            return Ok(());
-        }
-        self.to.send(lines(items)).await.map_err(|_| Gone)
     }
 
     /// Asks the nodes of tasks that were not asked for yet, and names those tasks. Tells what it did not
@@ -163,7 +157,7 @@ impl Telling<'_> {
             named.push(LogItem::Task(named_task(&state, task, node)));
             on.entry(node.clone()).or_default().push(task.id.clone());
         }
-        self.say(&named).await?;
+        say(named, &self.to).await?;
         let mut asked = JoinSet::new();
         for (node, tasks) in on {
             let core = Arc::clone(self.core);
@@ -217,16 +211,31 @@ fn named_task(state: &ClusterState, task: &Task, node: &NodeId) -> LogTask {
 }
 
 fn not_told(node: &str, tasks: &[TaskId], why: &str) -> String {
-    let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
-    format!("node {node} has the output of {}: {why}", tasks.join(", "))
+    let some: Vec<&str> = tasks.iter().take(SHOWN).map(TaskId::as_str).collect();
+    let more = match tasks.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "node {node} has the output of {}{more}: {why}",
+        some.join(", ")
+    )
 }
 
-fn lines(items: &[LogItem]) -> Bytes {
-    let mut lines = Vec::new();
+/// In pieces that connections take.
+async fn say(items: Vec<LogItem>, to: &mpsc::Sender<Bytes>) -> Result<(), Gone> {
+    let mut told = Vec::new();
     for item in items {
-        add(&mut lines, item);
+        add(&mut told, &item);
+        if told.len() >= TOGETHER {
+            let piece = std::mem::take(&mut told);
+            to.send(piece.into()).await.map_err(|_| Gone)?;
+        }
     }
-    lines.into()
+    if told.is_empty() {
+        return Ok(());
+    }
+    to.send(told.into()).await.map_err(|_| Gone)
 }
 
 fn add(lines: &mut Vec<u8>, item: &LogItem) {
@@ -304,15 +313,9 @@ impl Source {
     /// Passes on what it says from now on.
     async fn follow(mut self, to: mpsc::Sender<Bytes>) -> Result<(), Gone> {
         loop {
-            let mut told = Vec::new();
-            for item in self.items.drain(..) {
-                if matches!(item, LogItem::Line(_) | LogItem::Incomplete(_)) {
-                    add(&mut told, &item);
-                }
-            }
-            if !told.is_empty() {
-                to.send(told.into()).await.map_err(|_| Gone)?;
-            }
+            let mut items = std::mem::take(&mut self.items);
+            items.retain(|item| matches!(item, LogItem::Line(_) | LogItem::Incomplete(_)));
+            say(items.into(), &to).await?;
             if !self.more().await && self.items.is_empty() {
                 return Ok(());
             }
@@ -360,6 +363,12 @@ mod tests {
             time,
             line: format!("{task} {time}"),
         })
+    }
+
+    fn lines(items: &[LogItem]) -> Bytes {
+        let mut lines = Vec::new();
+        items.iter().for_each(|item| add(&mut lines, item));
+        lines.into()
     }
 
     /// A node that says this, in pieces of so many bytes.
