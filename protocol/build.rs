@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".weft.v1.SessionMessage.shared_changes_json")
         .bytes(".weft.v1.CallRequest.body")
         .bytes(".weft.v1.CallResponse.body")
+        .bytes(".weft.v1.Piece.data")
         .codec_path("crate::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())

@@ -102,6 +102,7 @@ fn task(id: &str, command: &[&str]) -> Task {
         env: vec![
             "COLOUR=blue=green".to_owned(),
             "WEFT_TASK_ID=forged".to_owned(),
+            "WHO={{.Service.Name}}-{{.Task.Slot}}".to_owned(),
         ],
         ..ContainerSpec::default()
     };
@@ -143,7 +144,7 @@ fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
     let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
     let runner = runner(&dir);
     let script = "cat /etc/resolv.conf /etc/hosts; echo $COLOUR $WEFT_TASK_ID $WEFT_TASK_NAME \
-                  $WEFT_TASK_SLOT $WEFT_SERVICE_NAME $WEFT_NODE_NAME $WEFT_NODE_ID; \
+                  $WEFT_TASK_SLOT $WEFT_SERVICE_NAME $WEFT_NODE_NAME $WEFT_NODE_ID $WHO; \
                   readlink /proc/self/ns/net; echo oops >&2; exit 3";
     let task = task("t1", &["sh", "-c", script]);
     let running = runner.start(&task, &sandbox).expect("start");
@@ -153,7 +154,7 @@ fn a_task_runs_in_its_sandbox_with_its_files_and_names() {
     assert!(out.starts_with("nameserver 127.0.0.11\n"), "{out}");
     assert!(out.contains("\n10.0.1.5 web.1.t1\n"), "{out}");
     assert!(
-        out.contains("\nblue=green t1 web.1.t1 1 web node-1 n1\n"),
+        out.contains("\nblue=green t1 web.1.t1 1 web node-1 n1 web-1\n"),
         "{out}"
     );
     let inode = sandbox.netns().inode().expect("inode");
@@ -322,7 +323,14 @@ fn a_running_task_is_adopted_by_the_next_agent() {
     let left = std::fs::read_dir(folder).expect("list");
     let mut left: Vec<_> = left.map(|e| e.expect("entry").file_name()).collect();
     left.sort();
-    assert_eq!(left, ["ended.json", "stderr.log", "stdout.log"]);
+    let kept = [
+        "ended.json",
+        "stderr.log",
+        "stderr.log.times",
+        "stdout.log",
+        "stdout.log.times",
+    ];
+    assert_eq!(left, kept);
 }
 
 fn what_cannot_run_is_rejected_before_anything_is_made() {

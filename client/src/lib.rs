@@ -5,17 +5,22 @@
 
 #![forbid(unsafe_code)]
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes, Frame};
+use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use weft_model::api::{ErrorBody, MAX_REQUEST, STALE};
 use weft_model::backup::MAX_BACKUP;
 
@@ -24,6 +29,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// No answer of the API is bigger, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// Pieces of a request that goes on that wait for the connection.
+const WAITING: usize = 4;
 
 /// A node, reached over its socket. Each call opens a connection of its own.
 #[derive(Debug, Clone)]
@@ -199,7 +207,49 @@ impl Client {
             return Ok(Pieces {
                 body,
                 _driver: driver,
+                _asked: None,
             });
+        }
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| anyhow!("{e}"))?.to_bytes();
+        Err(self.refused(status, &body).into())
+    }
+
+    /// POST of a body without an end, with an answer without one: what is sent goes out as it comes.
+    /// `first` is its beginning, which the node may read before it answers.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn converse(
+        &self,
+        path: &str,
+        first: Bytes,
+    ) -> anyhow::Result<(mpsc::Sender<Bytes>, Pieces)> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let (say, said) = mpsc::channel(WAITING);
+        // There is room, and a reader.
+        drop(say.send(first).await);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("host", "weftd")
+            .header("content-type", "application/octet-stream")
+            .body(Said(said))?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let answer =
+            answer.with_context(|| format!("weftd at {} does not answer", self.host))??;
+        let status = answer.status();
+        let body = answer.into_body();
+        if status.is_success() {
+            let pieces = Pieces {
+                body,
+                _driver: driver,
+                _asked: Some(sender),
+            };
+            return Ok((say, pieces));
         }
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|e| anyhow!("{e}"))?.to_bytes();
@@ -278,11 +328,29 @@ impl Client {
     }
 }
 
+/// A request that goes on.
+struct Said(mpsc::Receiver<Bytes>);
+
+impl Body for Said {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.0.poll_recv(context);
+        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
 /// An answer that goes on.
 #[derive(Debug)]
 pub struct Pieces {
     body: hyper::body::Incoming,
     _driver: tokio::task::JoinHandle<hyper::Result<()>>,
+    /// Of a request that goes on beside it.
+    _asked: Option<SendRequest<Said>>,
 }
 
 impl Pieces {

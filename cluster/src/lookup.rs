@@ -1,8 +1,8 @@
 //! How a name on the command line finds an object: full id, exact name, name in other case, unique
 //! prefix of an id.
 
-use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId};
-use weft_model::objects::{Endpoint, Network, Node, NodeState, Service};
+use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::objects::{Endpoint, Network, Node, NodeState, Service, Task};
 
 use super::error::CommandError;
 use super::index::{Key, folded};
@@ -77,6 +77,13 @@ fn with_prefix<'a, K: Ord, T>(
     with.map(|(_, object)| object).collect()
 }
 
+fn is_in_slot(task: &Task, slot: &str) -> bool {
+    match &task.node {
+        Some(node) if task.slot == 0 => node.as_str() == slot,
+        _ => slot.parse() == Ok(task.slot),
+    }
+}
+
 impl ClusterState {
     /// Finds a node by id, host name or unique id prefix. Of several with one name, as a host leaves
     /// behind that left and joined again, it is the only one that is not down.
@@ -134,6 +141,38 @@ impl ClusterState {
             by_prefix: with_prefix(&self.services, first, ServiceId::as_str, reference),
         };
         candidates.find("service", reference, |s| s.id.as_str(), |s| &s.spec.name)
+    }
+
+    /// Finds a task by id, by `SERVICE.SLOT`, which is the newest of the slot that has not ended, or else
+    /// the newest, by that with its id behind it, or by unique id prefix. Of global services the id of
+    /// the node stands for the slot.
+    ///
+    /// # Errors
+    /// `no such task: X`, or `task X is ambiguous (N matches found)`.
+    pub fn find_task(&self, reference: &str) -> Result<&Task, CommandError> {
+        let first = TaskId::from(reference);
+        let candidates = Candidates {
+            by_id: self.tasks.get(&first),
+            by_name: self.task_in_slot(reference).into_iter().collect(),
+            by_prefix: with_prefix(&self.tasks, first, TaskId::as_str, reference),
+        };
+        candidates.find("task", reference, |t| t.id.as_str(), |t| &t.service_name)
+    }
+
+    fn task_in_slot(&self, reference: &str) -> Option<&Task> {
+        let (service, slot) = reference.split_once('.')?;
+        let service = self.services_at(Key::Name(folded(service))).next()?;
+        let (slot, id) = match slot.split_once('.') {
+            Some((slot, id)) => (slot, Some(id)),
+            None => (slot, None),
+        };
+        let tasks = self
+            .tasks_of(&service.id)
+            .filter(|task| is_in_slot(task, slot) && id.is_none_or(|id| task.id.as_str() == id));
+        tasks.max_by_key(|task| {
+            let lives = !task.status.state.is_terminal();
+            (lives, task.meta.created_at, task.id.clone())
+        })
     }
 
     /// Finds an endpoint of one network by id, name or unique id prefix.

@@ -33,6 +33,9 @@
 //! | POST /v1/services/{ref}/plan?[`VersionQuery`] | [`ServiceUpdate`] | [`UpdatePlan`] |
 //! | POST /v1/services/{ref}/rebalance | [`Rebalance`] | [`Rebalanced`] |
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
+//! | GET /v1/services/{ref}/logs?[`LogsQuery`] | | lines of [`LogItem`], also of a task by its id |
+//! | GET /v1/tasks/{ref} | | [`TaskRow`] |
+//! | POST /v1/tasks/{ref}/exec | frames | frames of `weft_model::exec`, both ways at once |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
@@ -53,6 +56,7 @@
 
 mod event;
 mod health;
+mod logs;
 mod mesh;
 mod network;
 mod node;
@@ -65,6 +69,7 @@ use serde::{Deserialize, Serialize};
 
 pub use event::{Event, EventAction, EventActor, EventKind, EventsQuery};
 pub use health::{Check, Health, Passage, PingQuery, Pong};
+pub use logs::{LogItem, LogLine, LogStream, LogTask, LogsQuery};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,
 };

@@ -19,7 +19,8 @@
 //! |---|---|---|
 //! | `spec.json` | agent | what to run; the shim removes it once it is read, as it holds the environment |
 //! | `init.json` | shim | process 1, there before the program runs; stop signals go to it |
-//! | `stdout.log`, `stdout.log.1`, … | shim | output, bounded as it is written ([`output`]) |
+//! | `stdout.log`, `stdout.log.1`, … | shim | output, bounded as it is written ([`output`]), and read again ([`lines`]) |
+//! | `stdout.log.times`, … | shim | when that came |
 //! | `exit.json` | shim | how the program ended |
 //!
 //! A program of the node is not process 1 itself: the kernel ignores signals that process 1 has no
@@ -36,9 +37,11 @@ pub mod cgroup;
 pub mod check;
 mod devices;
 mod files;
+pub mod guest;
 mod init;
 pub mod launch;
 mod leftovers;
+pub mod lines;
 pub mod output;
 mod program;
 pub mod spec;
@@ -63,14 +66,17 @@ pub fn is_called() -> bool {
 }
 
 /// Is the shim of the task whose folder is the only argument, and then its exit status is the task's;
-/// or carries out a [`check`].
+/// carries out a [`check`], or starts a [`guest`].
 pub fn main() -> ExitCode {
-    let Some(word) = std::env::args_os().nth(1) else {
+    let mut words = std::env::args_os().skip(1);
+    let Some(word) = words.next() else {
         complain("started by weftd only: it needs the folder of a task");
         return ExitCode::from(64);
     };
     let done = if word == check::FLAG {
         check::run()
+    } else if word == guest::FLAG {
+        guest::run(Path::new(&words.next().unwrap_or_default()))
     } else {
         supervise::run(Path::new(&word))
     };

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::Mode;
-use rustix::process::{setsid, umask};
+use rustix::process::{ioctl_tiocsctty, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use weft_sys::{affinity, capabilities, descriptors, seccomp, signals};
+use weft_sys::process::Signal;
+use weft_sys::{affinity, capabilities, descriptors, namespaces, seccomp, signals};
 
 use crate::spec::{Failure, Spec};
 use crate::user::{self, User};
@@ -36,13 +37,66 @@ pub(crate) fn become_it(
     if let Err(error) = enter_session(user, stdout, stderr) {
         return failed("its session", error);
     }
+    execute(spec, user, Path::new("/"), || Ok(()))
+}
+
+/// Becomes a program beside that of the task, with the standard descriptors that this process has.
+/// Returns only when that failed.
+pub(crate) fn become_guest(
+    spec: &Spec,
+    user: Option<&User>,
+    cwd: &Path,
+    terminal: bool,
+) -> Failure {
+    let program = &spec.program;
+    if let Err(error) = enter_own_session(user, terminal) {
+        return Failure {
+            permanent: false,
+            message: format!("cannot start {program:?}: its session: {error}"),
+        };
+    }
+    // Last: who becomes another user loses it.
+    execute(spec, user, cwd, || {
+        namespaces::set_parent_death_signal(Signal::KILL)
+    })
+}
+
+fn enter_own_session(user: Option<&User>, terminal: bool) -> io::Result<()> {
+    setsid()?;
+    if terminal {
+        ioctl_tiocsctty(io::stdin())?;
+    }
+    if let Some(user) = user {
+        // As for the task itself; what is no pipe and no terminal of its own stays as it is.
+        rustix::fs::fchown(io::stdout(), Some(user.uid), Some(user.gid))?;
+        rustix::fs::fchown(io::stderr(), Some(user.uid), Some(user.gid))?;
+    }
+    descriptors::close_on_exec_from(3)?;
+    signals::unblock_all()
+}
+
+/// With `last` after everything that another user may not do.
+fn execute(
+    spec: &Spec,
+    user: Option<&User>,
+    cwd: &Path,
+    last: impl FnOnce() -> io::Result<()>,
+) -> Failure {
+    let program = &spec.program;
+    let failed = |what: &str, error: io::Error| Failure {
+        permanent: false,
+        message: format!("cannot start {program:?}: {what}: {error}"),
+    };
     as_the_machine_starts_processes();
-    if let Err(error) = give_up(spec, user) {
+    if let Err(error) = give_up(spec, user).and_then(|()| last()) {
         let what = match &spec.user {
             Some(name) => format!("cannot become user {name:?} with these capabilities"),
             None => "cannot give up capabilities".to_owned(),
         };
         return failed(&what, error);
+    }
+    if let Err(error) = std::env::set_current_dir(cwd) {
+        return failed(&format!("its working directory {cwd:?}"), error);
     }
     let given = spec.env.iter().any(|(key, _)| key == "HOME");
     // Docker's: the user's, else the root of the tree.
@@ -56,7 +110,7 @@ pub(crate) fn become_it(
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)))
         .envs(home.map(|home| ("HOME", home)))
-        .current_dir("/")
+        .current_dir(cwd)
         .exec();
     not_executed(program, error)
 }

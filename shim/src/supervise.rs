@@ -86,9 +86,14 @@ fn answer(answer: &Answer) {
     }
 }
 
-fn ended(exit: Exit, failure: Option<Failure>) -> Ended {
+/// Unix nanoseconds.
+fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let time_ms = since.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn ended(exit: Exit, failure: Option<Failure>) -> Ended {
+    let time_ms = now() / 1_000_000;
     let (code, signal) = match exit {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal)),
@@ -191,7 +196,7 @@ fn follow(init: &Process, ends: Ends, mut logs: [Log; 2]) -> anyhow::Result<Exit
             let reads = if over { LAST_READS } else { 1 };
             for _ in 0..reads {
                 match output.as_mut().map(|output| output.read(&mut buffer)) {
-                    Some(Ok(len @ 1..)) => log.write(&buffer[..len]),
+                    Some(Ok(len @ 1..)) => log.write(&buffer[..len], now()),
                     Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     // Closed by the task, which may go on without.

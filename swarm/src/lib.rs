@@ -23,6 +23,7 @@ mod convert;
 mod desired_store;
 mod disk_thread;
 pub mod door;
+mod exchange;
 mod identity;
 mod join;
 mod leader_hint;
@@ -36,6 +37,7 @@ mod sealing;
 mod session;
 mod tls;
 
+pub use exchange::Exchange;
 pub use identity::{Identity, IdentityError, LOCKED};
 pub use join::{JoinParams, join};
 pub use manager::{
@@ -46,4 +48,4 @@ pub use membership::Membership;
 pub use orders::RefusedOrders;
 pub use raft::MemberSight;
 pub use sealing::KeyFileError;
-pub use session::{Failure, Farewell, Session, SessionConfig};
+pub use session::{Answerer, Failure, Farewell, Session, SessionConfig};

@@ -1,11 +1,82 @@
-//! What a person types without anybody seeing it.
+//! Terminals: what a person types without anybody seeing it, keys that go to another program as they
+//! are, and terminals for programs.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// Longest line that is taken, in bytes.
 const LONGEST: u64 = 4096;
+
+/// Columns and rows.
+pub type Size = (u16, u16);
+
+/// A terminal for a program: the side that reads and writes what it does, and the program's own.
+///
+/// # Errors
+/// No more terminals, or `/dev/pts` is not mounted.
+pub fn open_terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let theirs = ioctl_tiocgptpeer(&ours, flags)?;
+    resize(&ours, size)?;
+    Ok((ours, theirs))
+}
+
+/// Tells the program of a terminal how large that is.
+///
+/// # Errors
+/// It is no terminal.
+pub fn resize(terminal: &impl AsFd, (columns, rows): Size) -> io::Result<()> {
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(tcsetwinsize(terminal, size)?)
+}
+
+/// How large the terminal on standard input is; nothing where there is none.
+#[must_use]
+pub fn size() -> Option<Size> {
+    let size = tcgetwinsize(io::stdin()).ok()?;
+    Some((size.ws_col, size.ws_row))
+}
+
+/// Standard input as a terminal that passes every key on, Ctrl-C too, until this is dropped.
+#[derive(Debug)]
+pub struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    /// Begins.
+    ///
+    /// # Errors
+    /// Standard input is no terminal.
+    pub fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(io::stdin(), OptionalActions::Drain, &self.before) {
+            tracing::warn!(%error, "the terminal is not as it was: run `reset`");
+        }
+    }
+}
 
 /// Gives the terminal its echo back.
 struct Silenced {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
@@ -15,11 +15,11 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
-    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow,
-    UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
+    RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate,
+    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -82,6 +82,7 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/services/{ref}/plan", post(service_plan::<S>))
         .route("/v1/services/{ref}/rebalance", post(service_rebalance::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
+        .route("/v1/tasks/{ref}", get(task::<S>))
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
 }
 
@@ -104,6 +105,8 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/swarm/restore", post(swarm_restore::<S>))
         .route("/v1/networks/{ref}/connect", post(connect::<S>))
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
+        .route("/v1/services/{ref}/logs", get(service_logs::<S>))
+        .route("/v1/tasks/{ref}/exec", post(task_exec::<S>))
         .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
@@ -488,6 +491,50 @@ async fn service_tasks<S: NodeService>(
     Params(reference): Params<String>,
 ) -> Reply<Vec<TaskRow>> {
     node.service_tasks(reference).await.map(Json)
+}
+
+async fn task<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+) -> Reply<TaskRow> {
+    node.task(reference).await.map(Json)
+}
+
+/// Frames both ways: the answer begins while the request goes on.
+async fn task_exec<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    request: Request,
+) -> Result<impl IntoResponse, ApiError> {
+    let said = pieces(request.into_body());
+    Ok(streamed(OCTETS, node.task_exec(reference, said).await?))
+}
+
+/// A body as it comes.
+fn pieces(body: axum::body::Body) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut body = body.into_data_stream();
+        loop {
+            let piece = tokio::select! {
+                piece = body.next() => piece,
+                () = sender.closed() => return,
+            };
+            let Some(Ok(piece)) = piece else { return };
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+async fn service_logs<S: NodeService>(
+    State(node): Node<S>,
+    Params(reference): Params<String>,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok(streamed(LINES, node.service_logs(reference, query).await?))
 }
 
 async fn mesh_ports<S: NodeService>(State(node): Node<S>) -> Reply<Vec<MeshPort>> {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
-    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate, TaskRow,
-    UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
+    RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate,
+    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -189,6 +189,24 @@ pub(crate) trait NodeService: Send + Sync + 'static {
     /// GET /v1/services/{ref}/tasks
     fn service_tasks(&self, reference: String)
     -> impl Future<Output = Answer<Vec<TaskRow>>> + Send;
+
+    /// GET /v1/services/{ref}/logs: lines of JSON, until there are no more.
+    fn service_logs(
+        &self,
+        reference: String,
+        query: LogsQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
+
+    /// GET /v1/tasks/{ref}
+    fn task(&self, reference: String) -> impl Future<Output = Answer<TaskRow>> + Send;
+
+    /// POST /v1/tasks/{ref}/exec: frames of [`weft_model::exec`], both ways; the program ends when
+    /// the user says nothing more.
+    fn task_exec(
+        &self,
+        reference: String,
+        said: mpsc::Receiver<Bytes>,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
 
     /// GET /v1/events: pieces of lines; a dropped receiver ends them.
     fn events(

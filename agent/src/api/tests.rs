@@ -235,6 +235,8 @@ async fn every_route_reaches_its_method() {
     }
     for (query, says) in [
         ("events?since=today", "invalid digit"),
+        ("services/web/logs?tail=few", "invalid digit"),
+        ("services/web/logs?details=true", "unknown field `details`"),
         ("events?filter=node", "unknown field `filter`"),
         ("capture?dir=up", "up"),
         ("capture?filter=tcp", "unknown field `filter`"),

@@ -2,6 +2,8 @@
 //! leaving. [`swarm_node::SwarmNode`] is the member, with the loops that make it work.
 
 mod address;
+mod answers;
+mod guest;
 mod machine;
 mod manager_part;
 mod new_address;

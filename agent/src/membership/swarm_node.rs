@@ -13,6 +13,7 @@ use weft_model::objects::Role;
 use weft_swarm::{ApiServer, Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
 
+use super::answers::answerer;
 use super::machine;
 use super::manager_part::ManagerPart;
 use super::new_address;
@@ -140,6 +141,7 @@ impl SwarmNode {
             warnings: Arc::clone(&around.warnings),
             config,
         });
+        handles.session.answer_with(answerer(&handles));
         let stop = watch::Sender::new(false);
         let api = around.api.clone();
         let manager_part = ManagerPart::new(Arc::clone(&handles), api, stop.subscribe());

@@ -4,6 +4,7 @@
 //! a manager (and is one itself, perhaps), a data path, DNS, and tasks; its loop
 //! (`reconcile`) makes them what the orders say.
 
+mod exec;
 mod info;
 mod service;
 

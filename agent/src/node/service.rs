@@ -7,22 +7,23 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EndpointRow, EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
+    EndpointRow, EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail,
+    NodeRemove, NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
     RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
     SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::talk::Talk;
 use weft_swarm::{ApiCall, ApiReply, Manager};
 
-use super::{Node, info};
+use super::{Node, exec, info};
 use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
 use crate::metrics::Metrics;
 use crate::observe::replicas::Seen;
-use crate::observe::{conns, counters, doctor, events, ping, ports, why};
+use crate::observe::{conns, counters, doctor, events, logs, ping, ports, why};
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 
@@ -360,6 +361,29 @@ impl NodeService for Node {
 
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         Ok(self.manager().await?.1.tasks(&reference)?)
+    }
+
+    async fn service_logs(
+        &self,
+        reference: String,
+        query: LogsQuery,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        let exchange = manager.talk(Talk::Logs { reference, query }).await?;
+        Ok(logs::stream(exchange, self.stopping.clone()))
+    }
+
+    async fn task(&self, reference: String) -> Answer<TaskRow> {
+        Ok(self.manager().await?.1.task(&reference)?)
+    }
+
+    async fn task_exec(
+        &self,
+        reference: String,
+        said: mpsc::Receiver<Bytes>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let (_, manager) = self.manager().await?;
+        exec::begin(&manager, reference, said, self.stopping.clone()).await
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {

@@ -28,7 +28,8 @@ pub(crate) fn stream(
     receiver
 }
 
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
+/// Waits until the node stops.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 

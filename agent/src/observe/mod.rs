@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 mod index;
 pub(crate) mod liars;
+pub(crate) mod logs;
 pub(crate) mod ping;
 pub(crate) mod ports;
 pub(crate) mod pressure;

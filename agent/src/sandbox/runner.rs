@@ -7,7 +7,7 @@
 //!               process.json  id and start time of the shim, for adoption after a restart
 //!               init.json     the same of process 1 of the task
 //!               stdout.log    appended, the same files for all attempts to start; with stdout.log.1,
-//!               stderr.log    which is what came before, 10 MiB at most
+//!               stderr.log    which is what came before, and .times, 10 MiB at most
 //!               shim.log      what the shim itself had to say
 //!               exit.json     how the task ended, also while no agent looked
 //!               ended.json    final status; only the logs stay beside it then
@@ -17,6 +17,7 @@ mod ages;
 mod check;
 mod ended;
 mod files;
+mod guest;
 mod program;
 mod walls;
 
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use weft_cluster::{CommandError, TemplateFields, expand, expand_hostname};
 use weft_model::capability::{self, UnknownCapability};
 use weft_model::id::{NodeId, TaskId};
 use weft_model::objects::{Runtime, Task};
@@ -94,6 +96,9 @@ pub enum RunError {
     /// Config: a capability that this version does not know.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
+    /// Config: a template of its environment or host name.
+    #[error(transparent)]
+    Template(#[from] CommandError),
     /// Local or Config: the process.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -150,7 +155,9 @@ impl Runner {
         match task.spec.runtime {
             Runtime::Host => {
                 let program = container.args.first().ok_or(RunError::NoCommand)?;
-                find_program(program, &container.env, &self.node_name)
+                let env = self.expanded_env(task)?;
+                self.hostname(task)?;
+                find_program(program, &env, &self.node_name)
             }
         }
     }
@@ -202,12 +209,12 @@ impl Runner {
         Ok(Spec {
             program,
             args: args.collect(),
-            env: self.environment(task),
+            env: self.environment(task)?,
             user,
             capabilities: capability::granted(&container.cap_add, &container.cap_drop)?.0,
             no_new_privileges: container.privileges.no_new_privileges,
             binds,
-            hostname: files::hostname(task),
+            hostname: self.hostname(task)?,
             hidden: self.hidden.clone(),
             cgroup: Some(walls::control_group(
                 &self.node_name,
@@ -320,6 +327,7 @@ impl Runner {
                 source,
             })?;
         let host_resolv = files::host_resolv_conf();
+        let hostname = self.hostname(task)?;
         let ips: Vec<_> = task
             .attachments
             .iter()
@@ -333,7 +341,7 @@ impl Runner {
             ),
             (
                 "hosts",
-                files::hosts(&task.name(), &files::hostname(task), &ips),
+                files::hosts(&task.name(), &hostname, &ips),
                 "/etc/hosts",
             ),
         ];
@@ -356,12 +364,12 @@ impl Runner {
     }
 
     /// Defaults, then the spec's, then ours, which no spec can override.
-    fn environment(&self, task: &Task) -> Vec<(OsString, OsString)> {
+    fn environment(&self, task: &Task) -> Result<Vec<(OsString, OsString)>, RunError> {
         let mut env: Vec<(OsString, OsString)> = vec![
             ("PATH".into(), program::SEARCH_PATH.into()),
-            ("HOSTNAME".into(), files::hostname(task).into()),
+            ("HOSTNAME".into(), self.hostname(task)?.into()),
         ];
-        for pair in &task.spec.container.env {
+        for pair in &self.expanded_env(task)? {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // An empty key, or a NUL anywhere, cannot be passed to a program.
             if !key.is_empty() && !pair.contains('\0') {
@@ -379,7 +387,45 @@ impl Runner {
             ("WEFT_NODE_NAME".into(), self.node_name.as_str().into()),
             ("WEFT_NODE_ID".into(), self.node_id.as_str().into()),
         ]);
-        env
+        Ok(env)
+    }
+
+    /// What templates of the task can name.
+    fn template_fields(&self, task: &Task) -> TemplateFields {
+        TemplateFields {
+            service_id: task.service.to_string(),
+            service_name: task.service_name.clone(),
+            node_id: self.node_id.to_string(),
+            node_hostname: self.node_name.clone(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            task_id: task.id.to_string(),
+            task_name: task.name(),
+            task_slot: match task.slot {
+                0 => self.node_id.to_string(),
+                slot => slot.to_string(),
+            },
+        }
+    }
+
+    fn expanded_env(&self, task: &Task) -> Result<Vec<String>, RunError> {
+        let fields = self.template_fields(task);
+        let pairs = task.spec.container.env.iter();
+        let expanded = pairs.map(|pair| -> Result<String, RunError> {
+            match pair.split_once('=') {
+                Some((key, value)) => Ok(format!("{key}={}", expand(value, &fields)?)),
+                None => Ok(pair.clone()),
+            }
+        });
+        expanded.collect()
+    }
+
+    /// The host name that the task sees.
+    fn hostname(&self, task: &Task) -> Result<String, RunError> {
+        match task.spec.container.hostname.as_str() {
+            "" => Ok(files::hostname(task)),
+            given => Ok(expand_hostname(given, &self.template_fields(task))?),
+        }
     }
 }
 

@@ -4,8 +4,10 @@ mod attachment;
 mod connections;
 mod duration;
 mod events;
+mod exec;
 mod filter;
 mod health;
+mod logs;
 mod mesh;
 mod moment;
 mod network;
@@ -23,8 +25,10 @@ pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use events::EventsArgs;
+pub(crate) use exec::ExecArgs;
 pub(crate) use filter::FilterArgs;
 pub(crate) use health::{AttemptArgs, HealthArgs};
+pub(crate) use logs::{LogsArgs, Tail};
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use moment::parse_moment;
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
@@ -34,7 +38,7 @@ pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs, ResourceArgs};
 pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
-pub(crate) use tasks::TaskListArgs;
+pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
 
 use std::path::PathBuf;
@@ -96,6 +100,11 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Show tasks of services
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Run a program beside that of a task, inside of its walls, on whichever node that is
+    Exec(ExecArgs),
     /// Show what changes in the swarm, as it does
     Events(EventsArgs),
     /// Show how this node accepts published ports
@@ -155,6 +164,7 @@ impl Command {
                 command,
                 ServiceCommand::Ls { .. } | ServiceCommand::Ps(_) | ServiceCommand::Inspect(_)
             ),
+            Self::Task(TaskCommand::Inspect(_)) => true,
             _ => false,
         }
     }

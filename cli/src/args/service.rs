@@ -7,9 +7,9 @@ use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
 };
 use super::{
-    AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, PlacementArgs,
-    PlacementUpdateArgs, PolicyArgs, PortList, ResourceArgs, TaskChangeArgs, TaskListArgs,
-    parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
+    AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, LogsArgs,
+    PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList, ResourceArgs, TaskChangeArgs,
+    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -30,6 +30,8 @@ pub(crate) enum ServiceCommand {
     Ps(ServicePsArgs),
     /// Show everything known about services
     Inspect(InspectArgs),
+    /// Show what the tasks of a service, or one task, have written
+    Logs(LogsArgs),
     /// Change a service; its tasks are replaced one after the other where they have to be
     Update(Box<ServiceUpdateArgs>),
     /// Make a service what it was before its last change
@@ -95,7 +97,10 @@ pub(crate) struct ServiceCreateArgs {
     /// Network to join: NAME[,alias=A]… or name=NAME,alias=A; may be repeated
     #[arg(long = "network", value_name = "NETWORK", value_parser = parse_attachment)]
     pub(crate) networks: Vec<NetworkAttachmentSpec>,
-    /// Environment variable KEY=VALUE; may be repeated
+    /// Host name that the tasks see, such as web-{{.Task.Slot}} (default: the task's name)
+    #[arg(long, value_name = "HOSTNAME")]
+    pub(crate) hostname: Option<String>,
+    /// Environment variable KEY=VALUE, the value perhaps a template ({{.Task.Slot}}); may be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
     pub(crate) env: Vec<String>,
     /// Label; may be repeated

@@ -1,8 +1,15 @@
-//! How `weft service ps` and `weft node ps` show tasks.
+//! `weft task`, and how `weft service ps` and `weft node ps` show tasks.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::{FilterArgs, FormatArgs};
+use super::{FilterArgs, FormatArgs, InspectArgs};
+
+/// `weft task …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Show everything known about tasks: by id, or as SERVICE.SLOT
+    Inspect(InspectArgs),
+}
 
 /// Which tasks, and how.
 #[derive(Debug, Args)]

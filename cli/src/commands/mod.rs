@@ -6,10 +6,12 @@ mod converge;
 mod doctor;
 mod drops;
 mod events;
+mod exec;
 mod failures;
 mod info;
 mod lab;
 mod local_range;
+mod logs;
 mod mesh;
 mod names;
 mod network;
@@ -21,6 +23,7 @@ mod ping;
 mod root;
 mod rows;
 mod service;
+mod service_pretty;
 mod service_update;
 mod swarm;
 mod tasks;
@@ -60,6 +63,8 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
+        Command::Exec(args) => block_on(exec::run(&client()?, args, out)),
         Command::Events(args) => block_on(events::run(&client()?, &args, out)),
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),
         Command::Why(args) => block_on(why::run(&client()?, &args, out)),

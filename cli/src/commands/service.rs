@@ -15,7 +15,8 @@ use weft_model::objects::{
 
 use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs};
 use crate::commands::{
-    converge, finish, local_range, names, paths, rows, service_update, show, tasks, unique,
+    converge, finish, local_range, logs, names, paths, rows, service_pretty, service_update, show,
+    tasks, unique,
 };
 use crate::output::{Printer, complain};
 
@@ -52,6 +53,13 @@ pub(super) async fn run(
             let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
             return tasks::list(client, &tasks_of, &args.list, out).await;
         }
+        ServiceCommand::Inspect(args) if args.pretty() => {
+            let mut found = Vec::new();
+            for name in &args.refs {
+                found.push(client.get(&paths::service(name)).await);
+            }
+            return service_pretty::show(client, found, out).await;
+        }
         ServiceCommand::Inspect(args) => {
             let mut found = Vec::new();
             for name in &args.refs {
@@ -59,6 +67,7 @@ pub(super) async fn run(
             }
             return show(&args, found, out);
         }
+        ServiceCommand::Logs(args) => return logs::run(client, &args, out).await,
         ServiceCommand::Update(args) => service_update::update(client, *args, out).await?,
         ServiceCommand::Rollback {
             detach,
@@ -148,6 +157,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let health = args.health.over(None)?;
     let container = ContainerSpec {
         image,
+        hostname: args.hostname.unwrap_or_default(),
         args: command,
         env: args.env,
         user: args.user.unwrap_or_default(),

@@ -1,14 +1,14 @@
-//! `weft service ps` and `weft node ps`.
+//! `weft task`, `weft service ps` and `weft node ps`.
 
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use weft_client::{Client, Refused};
+use weft_client::{Client, Refused, segment};
 use weft_model::api::TaskRow;
 
-use crate::args::TaskListArgs;
-use crate::commands::finish;
+use crate::args::{TaskCommand, TaskListArgs};
 use crate::commands::rows::{self, TaskWords};
+use crate::commands::{finish, show};
 use crate::output::Printer;
 
 /// Keys of `--filter`, and the fields that they look at.
@@ -18,6 +18,19 @@ const KEYS: [(&str, &str); 4] = [
     ("node", "Node"),
     ("desired-state", "DesiredState"),
 ];
+
+pub(super) async fn run(
+    client: &Client,
+    command: TaskCommand,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
+    let TaskCommand::Inspect(args) = command;
+    let mut found = Vec::new();
+    for name in &args.refs {
+        found.push(client.get(&format!("/v1/tasks/{}", segment(name))).await);
+    }
+    show(&args, found, out)
+}
 
 /// Shows the tasks that the API has at these paths. What is not there is told afterwards.
 pub(super) async fn list(

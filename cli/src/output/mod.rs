@@ -143,6 +143,27 @@ impl Printer {
         self.flush()
     }
 
+    /// Writes a line of a program's output: as it is, but for a terminal, which must not obey it.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub(crate) fn output(&mut self, text: &str) -> io::Result<()> {
+        if self.terminal {
+            return self.line(text);
+        }
+        self.write(text.as_bytes())?;
+        self.write(b"\n")
+    }
+
+    /// Writes what a program writes, at once and as it is: for `exec`, whose terminal is the user's.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes)?;
+        self.flush()
+    }
+
     /// Goes so many lines up and empties the screen from there.
     ///
     /// # Errors
@@ -189,6 +210,21 @@ pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
         io.and_then(io::Error::get_ref)
             .is_some_and(|inner| inner.is::<ReaderGone>())
     })
+}
+
+/// Writes a line of a program's output to standard error, as [`Printer::output`] does.
+pub(crate) fn write_error(text: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        return complain(text);
+    }
+    // Where it is closed there is nobody left to tell.
+    drop(writeln!(stderr, "{text}"));
+}
+
+/// Writes to standard error as [`Printer::bytes`] does to standard output.
+pub(crate) fn error_bytes(bytes: &[u8]) {
+    drop(io::stderr().write_all(bytes));
 }
 
 /// Writes a line to standard error; when that is closed there is nobody left to tell.

@@ -18,7 +18,7 @@ use super::super::index::{Key, folded};
 use super::super::ipam::Ipam;
 use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
-use super::super::{allocator, jobs, ports, sizes};
+use super::super::{allocator, jobs, ports, sizes, template};
 use super::endpoint::MAX_ALIASES;
 use super::{health, placement};
 
@@ -138,7 +138,7 @@ fn check_process(container: &ContainerSpec) -> Result<(), CommandError> {
             "environment variable {shown:?} {fault}"
         )));
     }
-    Ok(())
+    template::check(container)
 }
 
 /// Longest user of a task, in bytes: two names of 32 and what is between them leave room.

@@ -42,9 +42,12 @@ pub struct Privileges {
 pub struct ContainerSpec {
     /// The word `host`: a program of the node's own file system.
     pub image: String,
+    /// Host name that the program sees, a template (`{{.Task.Slot}}`); the task's name when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
     /// Program and arguments.
     pub args: Vec<String>,
-    /// `KEY=value`, more environment of the task.
+    /// `KEY=value`, more environment of the task; values are templates.
     pub env: Vec<String>,
     /// `NAME|UID[:GROUP|GID]`, looked up on the node; root when empty.
     pub user: String,
@@ -71,6 +74,7 @@ impl Default for ContainerSpec {
     fn default() -> Self {
         Self {
             image: String::new(),
+            hostname: String::new(),
             args: Vec::new(),
             env: Vec::new(),
             user: String::new(),

@@ -6,12 +6,17 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tonic::codegen::{BoxFuture, Bytes};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use weft_model::id::NodeId;
+use weft_model::talk::Talk;
 
+use super::engine::Engine;
 use super::gate::Peer;
+use super::talks;
+use crate::convert::to_status;
+use crate::exchange::{Exchange, Pieces};
 use crate::proto::api_server::Api;
-use crate::proto::{CallRequest, CallResponse};
+use crate::proto::{CallRequest, CallResponse, Piece};
 
 /// A call of the node API. `Debug` leaves the body out, which may have secrets.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,7 +99,10 @@ impl ApiServer {
 
 /// The gRPC service.
 #[derive(Debug, Clone)]
-pub(super) struct ApiRpc(pub(super) ApiServer);
+pub(super) struct ApiRpc {
+    pub(super) server: ApiServer,
+    pub(super) core: Arc<Engine>,
+}
 
 #[tonic::async_trait]
 impl Api for ApiRpc {
@@ -105,7 +113,7 @@ impl Api for ApiRpc {
             .map(|member| member.node.clone())
             .ok_or_else(|| Status::internal("the connection has no peer"))?;
         let CallRequest { method, path, body } = request.into_inner();
-        let Self(ApiServer(answer)) = self;
+        let ApiServer(answer) = &self.server;
         let reply = answer(node, ApiCall { method, path, body }).await?;
         Ok(Response::new(CallResponse {
             status: u32::from(reply.status),
@@ -113,6 +121,26 @@ impl Api for ApiRpc {
             body: reply.body,
             not_led: reply.not_led,
         }))
+    }
+
+    type OpenStream = Pieces;
+
+    async fn open(
+        &self,
+        request: Request<Streaming<Piece>>,
+    ) -> Result<Response<Self::OpenStream>, Status> {
+        let mut stream = request.into_inner();
+        let first = stream.message().await?.unwrap_or_default();
+        let talk: Talk = serde_json::from_slice(&first.data).map_err(|error| {
+            Status::invalid_argument(format!(
+                "what another manager asks is not known here ({error}); run the same version of weftd \
+                 on all managers"
+            ))
+        })?;
+        let answered = talks::begin(&self.core, talk).await.map_err(to_status)?;
+        let (caller, pieces) = Exchange::accept(stream);
+        answered.join(caller);
+        Ok(Response::new(pieces))
     }
 }
 

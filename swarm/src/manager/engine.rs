@@ -20,6 +20,7 @@ use super::ca::{Authority, HeldAuthority};
 use super::health::{Health, Timing};
 use super::lock::Lock;
 use super::past::PastManagers;
+use super::questions::Questions;
 use super::sessions::Sessions;
 use super::vitals::VitalsBook;
 use crate::desired_store::DesiredStore;
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     pub(super) assignments: Assignments,
     /// Open session of each node.
     pub(super) sessions: Sessions,
+    /// To nodes that listen.
+    pub(super) questions: Questions,
     /// The newest certificate of the manager itself.
     pub(super) own: watch::Sender<Arc<Identity>>,
     /// What it shows to who connects, and whom it lets in.

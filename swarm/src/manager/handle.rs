@@ -21,11 +21,14 @@ use weft_model::objects::{
     Endpoint, ManagerStatus, Network, NetworkSpec, Node, NodeState, PortSpec, PublishMode,
     Reachability, Role, Service, ServiceSpec, StaticPeer, Task,
 };
+use weft_model::talk::Talk;
 use weft_sys::clock::unix_ms;
 
 use super::Manager;
 use super::api::{ApiCall, ApiReply};
 use super::sessions::Twins;
+use super::talks;
+use crate::exchange::Exchange;
 use crate::raft::MemberSight;
 
 impl Manager {
@@ -128,6 +131,28 @@ impl Manager {
     /// Gossip lost a node: it is marked down as soon as its heartbeat is overdue too.
     pub async fn report_node_down(&self, node: &NodeId) {
         self.core.hear_of_loss(node).await;
+    }
+
+    /// Begins a conversation of a user with the swarm, wherever its leader is.
+    ///
+    /// # Errors
+    /// There is no leader or it did not answer, or what is asked for is not there.
+    pub async fn talk(&self, talk: Talk) -> Result<Exchange, CommandError> {
+        match self.relay.open(&talk).await? {
+            Some(exchange) => Ok(exchange),
+            None => talks::begin(&self.core, talk).await,
+        }
+    }
+
+    /// A task, as `weft task inspect` shows it.
+    ///
+    /// # Errors
+    /// No such task, or an ambiguous reference.
+    pub fn task(&self, reference: &str) -> Result<TaskRow, CommandError> {
+        let state = self.state();
+        let task = state.find_task(reference)?;
+        let row = task_rows(&state, std::iter::once(task)).pop();
+        row.ok_or_else(|| CommandError::not_found(format!("no such task: {reference}")))
     }
 
     /// `weft swarm join-token`

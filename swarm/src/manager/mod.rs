@@ -8,6 +8,7 @@ mod api;
 mod assignments;
 mod backup;
 mod bind;
+mod broker;
 mod ca;
 mod engine;
 mod enlist;
@@ -18,10 +19,12 @@ mod health;
 mod lapsed;
 mod listener;
 mod lock;
+mod logs;
 mod new_root;
 mod own;
 mod past;
 mod planners;
+mod questions;
 mod raft_rpc;
 mod relay;
 mod restore;
@@ -31,6 +34,7 @@ mod sessions;
 mod settings;
 mod shared_feed;
 mod store_file;
+mod talks;
 mod vitals;
 
 #[cfg(test)]
@@ -66,6 +70,7 @@ use self::health::Health;
 use self::listener::server_config;
 use self::lock::{Lock, keep_locked, key_of};
 use self::own::{certify_self, keep_certified};
+use self::questions::Questions;
 use self::raft_rpc::RaftRpc;
 use self::relay::Relay;
 use self::rpc::Rpc;
@@ -73,9 +78,11 @@ use self::sessions::Sessions;
 use self::store_file::{check_store_file, open_store};
 use crate::desired_store::DesiredStore;
 use crate::door::{Door, DoorSample};
+use crate::exchange::MAX_PIECE;
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
 use crate::proto::api_server::ApiServer as ApiService;
+use crate::proto::broker_server::BrokerServer;
 use crate::proto::ca_server::CaServer;
 use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
@@ -396,6 +403,7 @@ impl Manager {
             vitals: vitals::VitalsBook::default(),
             assignments: assignments::Assignments::default(),
             sessions: Sessions::default(),
+            questions: Questions::default(),
             own,
             tls: Arc::clone(&tls),
             stop: watch::Sender::new(false),
@@ -408,12 +416,16 @@ impl Manager {
             core: Arc::clone(&core),
             raft: Arc::clone(&raft),
         });
-        let api = ApiService::new(ApiRpc(config.api));
+        let api = ApiService::new(ApiRpc {
+            server: config.api,
+            core: Arc::clone(&core),
+        });
         let relay = Arc::new(Relay::new(Arc::clone(&core), Arc::clone(&raft)));
         let events = Arc::new(EventLog::default());
         let routes = Routes::default()
             .add_service(CaServer::new(rpc.clone()).max_decoding_message_size(MAX_CA_REQUEST))
             .add_service(DispatcherServer::new(rpc.clone()).max_decoding_message_size(MAX_REPORT))
+            .add_service(BrokerServer::new(rpc.clone()).max_decoding_message_size(MAX_PIECE))
             .add_service(ControlServer::new(rpc).max_decoding_message_size(MAX_COMMAND))
             .add_service(log.max_decoding_message_size(MAX_LOG_MESSAGE))
             .add_service(api.max_decoding_message_size(MAX_API_CALL))

@@ -13,15 +13,17 @@ use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Status};
 use weft_cluster::{CommandError, Leadership};
 use weft_model::id::NodeId;
+use weft_model::talk::Talk;
 
 use super::api::{ApiCall, ApiReply};
 use super::engine::{Engine, stopped};
-use crate::convert::from_status;
+use crate::convert::{encode, from_status};
+use crate::exchange::{Exchange, MAX_PIECE};
 use crate::identity::Identity;
 use crate::leader_hint::is_not_led;
 use crate::proto::api_client::ApiClient;
 use crate::proto::raft_client::RaftClient;
-use crate::proto::{CallRequest, ReadIndexRequest};
+use crate::proto::{CallRequest, Piece, ReadIndexRequest};
 use crate::raft::RaftStore;
 use crate::tls::{connect, member_config};
 
@@ -103,6 +105,8 @@ pub(super) struct Relay {
     raft: Arc<RaftStore>,
     /// To the leader that was asked last.
     line: Mutex<Option<Line>>,
+    /// The same for conversations: who does not read holds up no calls.
+    talk_line: Mutex<Option<Line>>,
     /// Since when no leader is known, while that is so.
     leaderless: Mutex<Option<Instant>>,
 }
@@ -113,6 +117,7 @@ impl Relay {
             core,
             raft,
             line: Mutex::default(),
+            talk_line: Mutex::default(),
             leaderless: Mutex::default(),
         }
     }
@@ -312,10 +317,70 @@ impl Relay {
         })
     }
 
+    /// Has the leader begin a conversation. Nothing when this manager leads.
+    pub(super) async fn open(&self, talk: &Talk) -> Result<Option<Exchange>, CommandError> {
+        let until = self.until();
+        let mut leadership = self.core.store.leadership();
+        loop {
+            let leader = match &*leadership.borrow_and_update() {
+                Leadership::Leader { .. } => return Ok(None),
+                Leadership::Follower { leader } => leader.clone(),
+            };
+            let error = match self.open_once(leader, talk).await {
+                Ok(exchange) => return Ok(Some(exchange)),
+                Err(Failure::NotAsked(error)) => error,
+                Err(
+                    Failure::NotAnswered(error) | Failure::Refused(error) | Failure::Denied(error),
+                ) => return Err(error),
+            };
+            if Instant::now() >= until {
+                return Err(error);
+            }
+            tokio::select! {
+                _ = leadership.changed() => {}
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    async fn open_once(&self, leader: Option<NodeId>, talk: &Talk) -> Result<Exchange, Failure> {
+        let addr = leader.as_ref().and_then(|leader| self.addr_of(leader));
+        let Some(addr) = addr else {
+            return Err(Failure::NotAsked(self.core.not_leader(leader)));
+        };
+        let data = encode(talk).map_err(|status| Failure::Refused(from_status(&status)))?;
+        let channel = self.line_to(&self.talk_line, addr).await;
+        let mut client = ApiClient::new(channel.map_err(Failure::NotAsked)?)
+            .max_decoding_message_size(MAX_PIECE);
+        let first = Piece {
+            id: 0,
+            data: data.into(),
+        };
+        let dialled = Exchange::dial(first, |stream| async move { client.open(stream).await });
+        let opened = timeout(ANSWER, dialled).await;
+        let opened = opened.unwrap_or_else(|_| Err(Status::unavailable("it does not answer")));
+        opened.map_err(|status| {
+            *self
+                .talk_line
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = None;
+            failure(&status)
+        })
+    }
+
     /// The connection to a leader, made where there is none.
     async fn channel(&self, addr: SocketAddr) -> Result<Channel, CommandError> {
+        self.line_to(&self.line, addr).await
+    }
+
+    async fn line_to(
+        &self,
+        kept: &Mutex<Option<Line>>,
+        addr: SocketAddr,
+    ) -> Result<Channel, CommandError> {
         let identity = Arc::clone(&self.core.own.borrow());
-        let known = self.line().clone();
+        let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept().clone();
         if let Some(line) = known.filter(|l| l.addr == addr && Arc::ptr_eq(&l.by, &identity)) {
             return Ok(line.channel);
         }
@@ -328,7 +393,7 @@ impl Relay {
                 "the manager at {addr}, which leads, was not reached within {seconds} seconds"
             ))
         })??;
-        *self.line() = Some(Line {
+        *kept() = Some(Line {
             addr,
             by: identity,
             channel: channel.clone(),

@@ -11,6 +11,7 @@ mod members;
 mod roles;
 mod rotation;
 mod scale;
+mod talks;
 mod versions;
 mod watching;
 

@@ -213,6 +213,7 @@ impl Shared {
             result = self.beat(channel.clone()) => result,
             result = self.send_reports(channel.clone()) => result,
             result = self.follow_role(channel.clone()) => result,
+            result = self.answer_questions(manager, &identity, channel.clone()) => result,
             result = self.renew(channel) => result,
         }
     }

@@ -1,5 +1,7 @@
 //! The session of a node with a manager: orders in, statuses and heartbeats out, for ever.
 
+mod answerer;
+mod answers;
 mod exchange;
 mod hold;
 mod knock;
@@ -28,6 +30,7 @@ use weft_model::id::TaskId;
 use weft_model::objects::{Role, TaskStatus};
 use weft_model::text::{MAX_STATUS, cleaned};
 
+pub use self::answerer::Answerer;
 use self::reports::Reports;
 use self::writes::Writes;
 use crate::assignment_file::AssignmentFile;
@@ -114,6 +117,8 @@ struct Shared {
     writes: Writes,
     /// What heartbeats say; nothing until the node knows.
     vitals: watch::Sender<Option<Vitals>>,
+    /// Answers questions of managers.
+    answerer: watch::Sender<Option<Answerer>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -149,6 +154,7 @@ impl Session {
             reports: Reports::default(),
             writes: Writes::default(),
             vitals: watch::Sender::new(None),
+            answerer: watch::Sender::new(None),
             config,
         });
         let task = tokio::spawn(Arc::clone(&shared).run());

@@ -13,11 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, MeshConns, MeshPort, NetworkDetail, NodeRemove, NodeRow,
-    NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced, RestoreQuery, Scale,
-    ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin,
-    SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate,
-    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
+    RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
+    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
+    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -276,6 +276,35 @@ impl NodeService for Fake {
     async fn service_tasks(&self, reference: String) -> Answer<Vec<TaskRow>> {
         self.absent(format!("tasks {reference}"))
     }
+    async fn service_logs(
+        &self,
+        reference: String,
+        query: LogsQuery,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let LogsQuery {
+            follow,
+            since,
+            tail,
+        } = query;
+        self.note(format!("logs {reference} {follow} {since:?} {tail:?}"));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send("\"CaughtUp\"\n".into()).expect("room");
+        Ok(receiver)
+    }
+    async fn task(&self, reference: String) -> Answer<TaskRow> {
+        self.absent(format!("task {reference}"))
+    }
+    async fn task_exec(
+        &self,
+        reference: String,
+        mut said: mpsc::Receiver<Bytes>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let first = said.recv().await.unwrap_or_default();
+        self.note(format!("exec {reference} {first:?}"));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send("frames".into()).expect("room");
+        Ok(receiver)
+    }
     async fn mesh_conns(&self, query: ConnsQuery) -> Answer<MeshConns> {
         self.note(format!("mesh conns {:?} {:?}", query.service, query.limit));
         Ok(MeshConns::default())
@@ -327,12 +356,14 @@ fn is_about_the_swarm(path: &str) -> bool {
         "/v1/nodes",
         "/v1/networks",
         "/v1/services",
+        "/v1/tasks",
         "/v1/swarm/token/",
         "/v1/swarm/update",
         "/v1/swarm/ca/",
         "/v1/swarm/unlock-key",
     ];
     let is_here = path.ends_with("/connect") || path.ends_with("/disconnect");
+    let is_here = is_here || path.contains("/logs") || path.ends_with("/exec");
     path == "/v1/swarm" || (!is_here && about.iter().any(|about| path.starts_with(about)))
 }
 

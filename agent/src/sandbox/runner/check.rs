@@ -21,7 +21,7 @@ impl Runner {
         limit: Duration,
     ) -> Result<Checking, RunError> {
         let (program, args) = command.split_first().ok_or(RunError::NoCommand)?;
-        let program = find_program(program, &task.spec.container.env, &self.node_name)?;
+        let program = find_program(program, &self.expanded_env(task)?, &self.node_name)?;
         let spec = Spec {
             args: args.iter().map(OsString::from).collect(),
             ..self.spec(task, program, Vec::new())?

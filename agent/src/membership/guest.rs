@@ -1,0 +1,267 @@
+//! `weft exec`: a program beside that of a task, whose input and output are a conversation.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use weft_model::exec::{Exec, Frame, Frames};
+use weft_model::id::TaskId;
+use weft_shim::guest::Descriptors;
+use weft_swarm::Exchange;
+use weft_sys::process::{Exit, Process, Signal};
+use weft_sys::terminal;
+
+use crate::blocking::blocking;
+use crate::parts::handles::Handles;
+use crate::sandbox::runner::RunError;
+
+/// Bytes of one read.
+const CHUNK: usize = 32 << 10;
+/// How long the output of a program that has ended may be held open by what it started.
+const LAST: Duration = Duration::from_millis(200);
+
+/// What a shell shows of a program that cannot be executed, or is not there.
+const NOT_STARTED: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Tells the guests of this process apart.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
+/// A program, which is killed when nobody is interested any more.
+struct Running(Arc<Process>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.signal(Signal::KILL) {
+            tracing::warn!(%error, "a program beside that of a task was not ended");
+        }
+    }
+}
+
+/// This side of its standard descriptors.
+struct Ours {
+    /// Absent where it is passed none.
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    /// Absent with a terminal.
+    stderr: Option<OwnedFd>,
+}
+
+/// Runs it and passes on, to its end or until nobody listens.
+pub(super) async fn answer(
+    handles: Arc<Handles>,
+    task: TaskId,
+    exec: Exec,
+    mut exchange: Exchange,
+) {
+    let with_terminal = exec.terminal.is_some();
+    let started = blocking(move || start(&handles, &task, &exec)).await;
+    let last = match started.and_then(|started| started) {
+        Ok((process, ours)) => {
+            match carry(process, ours, with_terminal, &mut exchange).await {
+                Ok(Some(code)) => Frame::Exit(code),
+                // Who asked is gone.
+                Ok(None) => return,
+                Err(error) => Frame::Failed(NOT_STARTED, error.to_string()),
+            }
+        }
+        Err(error) => {
+            let code = match error.downcast_ref::<RunError>() {
+                Some(RunError::NoProgram { .. }) => NOT_FOUND,
+                _ => NOT_STARTED,
+            };
+            Frame::Failed(code, format!("{error:#}"))
+        }
+    };
+    let said = exchange.outgoing.send(last.to_bytes().into()).await;
+    if said.is_ok() {
+        exchange.finish().await;
+    }
+}
+
+fn start(handles: &Handles, task: &TaskId, exec: &Exec) -> anyhow::Result<(Running, Ours)> {
+    let orders = handles.session.assignments().borrow().clone();
+    let mut tasks = orders.iter().flat_map(|orders| &orders.own.tasks);
+    let task = tasks
+        .find(|known| known.id == *task)
+        .ok_or_else(|| anyhow::anyhow!("the node does not know of the task yet: try again"))?;
+    let (ours, descriptors) = match exec.terminal {
+        Some(size) => with_terminal(size)?,
+        None => with_pipes(exec.input)?,
+    };
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{}x{number}", std::process::id());
+    let process = handles.runner.start_guest(task, exec, &name, descriptors)?;
+    Ok((Running(Arc::new(process)), ours))
+}
+
+fn with_terminal(size: terminal::Size) -> io::Result<(Ours, Descriptors)> {
+    let (ours, theirs) = terminal::open_terminal(size)?;
+    let theirs = File::from(theirs);
+    let descriptors = Descriptors {
+        stdin: Some(theirs.try_clone()?),
+        stderr: theirs.try_clone()?,
+        stdout: theirs,
+    };
+    let ours = Ours {
+        stdin: Some(ours.try_clone()?),
+        stdout: ours,
+        stderr: None,
+    };
+    Ok((ours, descriptors))
+}
+
+fn with_pipes(input: bool) -> io::Result<(Ours, Descriptors)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC);
+    let (stdout, stderr) = (pipe()?, pipe()?);
+    let stdin = if input { Some(pipe()?) } else { None };
+    let (their_stdin, stdin) = match stdin {
+        Some((theirs, ours)) => (Some(theirs), Some(ours)),
+        None => (None, None),
+    };
+    let descriptors = Descriptors {
+        stdin: their_stdin.map(File::from),
+        stdout: stdout.1.into(),
+        stderr: stderr.1.into(),
+    };
+    let ours = Ours {
+        stdin,
+        stdout: stdout.0,
+        stderr: Some(stderr.0),
+    };
+    Ok((ours, descriptors))
+}
+
+/// The exit status; nothing when who asked is gone.
+async fn carry(
+    running: Running,
+    ours: Ours,
+    with_terminal: bool,
+    exchange: &mut Exchange,
+) -> io::Result<Option<u8>> {
+    let stdin = ours.stdin.map(ready).transpose()?;
+    let (stdout, stderr) = (ready(ours.stdout)?, ours.stderr.map(ready).transpose()?);
+    let out = exchange.outgoing.clone();
+    let outputs = async {
+        tokio::join!(
+            pass(Some(stdout), Frame::Output, &out),
+            pass(stderr, Frame::Error, &out)
+        );
+    };
+    let inputs = take(stdin, with_terminal, &mut exchange.incoming);
+    let process = Arc::clone(&running.0);
+    let ended = blocking(move || process.wait());
+    tokio::pin!(outputs, inputs, ended);
+    let mut open = true;
+    let exit = loop {
+        tokio::select! {
+            () = &mut outputs, if open => open = false,
+            exit = &mut ended => break exit.map_err(io::Error::other)?,
+            () = &mut inputs => return Ok(None),
+        }
+    };
+    if open && timeout(LAST, &mut outputs).await.is_err() {
+        tracing::debug!("what a program started holds its output open");
+    }
+    let code = match exit? {
+        Exit::Code(code) => code,
+        other => other.shell_code().unwrap_or(255),
+    };
+    Ok(Some(u8::try_from(code).unwrap_or(255)))
+}
+
+fn ready(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+    AsyncFd::new(fd)
+}
+
+/// Says what is read, to its end.
+async fn pass(
+    from: Option<AsyncFd<OwnedFd>>,
+    frame: impl Fn(Vec<u8>) -> Frame,
+    to: &mpsc::Sender<Bytes>,
+) {
+    let Some(from) = from else { return };
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        // A terminal without a program is an error to read from.
+        let Ok(length @ 1..) = read(&from, &mut buffer).await else {
+            return;
+        };
+        let said = frame(buffer[..length].to_vec()).to_bytes();
+        if to.send(said.into()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        let mut ready = from.readable().await?;
+        let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?));
+        if let Ok(read) = read {
+            return read;
+        }
+    }
+}
+
+async fn write(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let mut ready = to.writable().await?;
+        let written = ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?));
+        if let Ok(written) = written {
+            bytes = &bytes[written?..];
+        }
+    }
+    Ok(())
+}
+
+/// Does what the user says, until he is gone.
+async fn take(
+    mut stdin: Option<AsyncFd<OwnedFd>>,
+    with_terminal: bool,
+    said: &mut mpsc::Receiver<Result<Bytes, weft_cluster::CommandError>>,
+) {
+    let mut frames = Frames::default();
+    while let Some(Ok(piece)) = said.recv().await {
+        frames.add(&piece);
+        loop {
+            match frames.next_frame() {
+                Ok(Some(Frame::Input(bytes))) if bytes.is_empty() && !with_terminal => stdin = None,
+                Ok(Some(Frame::Input(bytes))) => {
+                    if let Some(to) = &stdin
+                        && write(to, &bytes).await.is_err()
+                    {
+                        // It reads no more.
+                        stdin = None;
+                    }
+                }
+                Ok(Some(Frame::Resize(columns, rows))) if with_terminal => {
+                    let size = (columns, rows);
+                    let resized = stdin
+                        .as_ref()
+                        .map(|fd| terminal::resize(fd.get_ref(), size));
+                    if let Some(Err(error)) = resized {
+                        tracing::debug!(%error, "a terminal keeps its size");
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "what a user says is not understood");
+                    return;
+                }
+            }
+        }
+    }
+}

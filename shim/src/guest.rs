@@ -1,0 +1,168 @@
+//! A program beside that of a task, inside of its walls (`weft exec`).
+//!
+//! ```text
+//!   agent ── spawns ──► weft-shim --guest FILE     has the program's standard descriptors: pipes, or a
+//!                        │ forks                   terminal of the node
+//!                        ▼
+//!                       the program                in all namespaces of process 1 of the task, and
+//!                                                  ended with the first one
+//! ```
+//!
+//! The file says what to run and is removed once it is read, as it holds the environment. Only a
+//! process with a single thread can enter a task, so it is not the agent itself.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use weft_sys::namespaces::{self, Kinds};
+use weft_sys::process::{Fork, Process, Spawn, fork, leave};
+
+use crate::launch::LaunchError;
+use crate::spec::{self, Failure, ProcessId, Spec};
+use crate::{NAME, cgroup, files, program, user};
+
+/// The argument by which the program is called to start a guest.
+pub(crate) const FLAG: &str = "--guest";
+
+/// What a shell shows of a program that cannot be executed, or is not there.
+const NOT_STARTED: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// A program to be run beside a task's.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    /// The multi-call program, or the shim alone.
+    pub program: &'a Path,
+    /// Folder of the task.
+    pub dir: &'a Path,
+    /// Tells guests of one task apart: letters and digits.
+    pub name: &'a str,
+    /// What to run, as whom; what the task sees is as it was made.
+    pub spec: &'a Spec,
+    /// Working directory.
+    pub cwd: &'a Path,
+    /// Standard output is a terminal, which the program gets for its own.
+    pub terminal: bool,
+}
+
+/// Standard input, output and error of a guest. Input that is absent is empty.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// To read from.
+    pub stdin: Option<File>,
+    /// To write to.
+    pub stdout: File,
+    /// To write errors to.
+    pub stderr: File,
+}
+
+/// What the file says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    init: ProcessId,
+    spec: Spec,
+    cwd: PathBuf,
+    terminal: bool,
+}
+
+impl Guest<'_> {
+    /// Starts it; the process that is returned ends with it, and it with that one. Its exit status is
+    /// what a shell would show of the program.
+    ///
+    /// # Errors
+    /// See [`LaunchError`]; [`LaunchError::Failed`] where the task does not run.
+    pub fn start(self, descriptors: Descriptors) -> Result<Process, LaunchError> {
+        let init = spec::read_init(self.dir)?.ok_or_else(|| Failure {
+            permanent: false,
+            message: "the task does not run".to_owned(),
+        })?;
+        let order = Order {
+            init,
+            spec: self.spec.clone(),
+            cwd: self.cwd.to_owned(),
+            terminal: self.terminal,
+        };
+        let path = self.dir.join(format!("guest-{}.json", self.name));
+        files::write(&path, &order).map_err(|source| LaunchError::File {
+            path: path.clone(),
+            source,
+        })?;
+        let args: [OsString; 2] = [FLAG.into(), path.clone().into()];
+        let started = Spawn {
+            program: self.program,
+            arg0: Some(NAME),
+            args: &args,
+            env: &[],
+            netns: None,
+            cwd: None,
+            stdin: descriptors.stdin,
+            stdout: Some(descriptors.stdout),
+            stderr: Some(descriptors.stderr),
+            parent_death_signal: None,
+        }
+        .start();
+        if started.is_err() {
+            files::remove(&path)?;
+        }
+        Ok(started?)
+    }
+}
+
+/// Carries out what the file says, to the end of the program.
+///
+/// # Errors
+/// It was not started.
+pub(crate) fn run(path: &Path) -> anyhow::Result<u8> {
+    let order: Order = files::read(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .with_context(|| format!("there is no {}", path.display()))?;
+    files::remove(path)?;
+    let init = Process::adopt(order.init.pid, order.init.start_time)?;
+    let init = init.context("the task does not run any more")?;
+    // Of its next children.
+    let pid = Kinds {
+        pid: true,
+        ..Kinds::default()
+    };
+    namespaces::enter(&init, pid).context("cannot enter the task")?;
+    let guest = match fork()? {
+        Fork::Child => become_guest(&order, &init),
+        Fork::Parent(guest) => guest,
+    };
+    let code = guest.wait()?.shell_code().unwrap_or(255);
+    Ok(u8::try_from(code).unwrap_or(255))
+}
+
+fn become_guest(order: &Order, init: &Process) -> ! {
+    let spec = &order.spec;
+    if let Some(group) = &spec.cgroup {
+        cgroup::join(group);
+    }
+    let inside = Kinds {
+        net: true,
+        mount: true,
+        uts: true,
+        ipc: true,
+        cgroup: true,
+        ..Kinds::default()
+    };
+    let user = namespaces::enter(init, inside)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| spec.user.as_deref().map(user::find).transpose());
+    let (why, code) = match user {
+        Ok(user) => {
+            let failure = program::become_guest(spec, user.as_ref(), &order.cwd, order.terminal);
+            let is_there = spec.program.exists();
+            (
+                failure.message,
+                if is_there { NOT_STARTED } else { NOT_FOUND },
+            )
+        }
+        Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),
+    };
+    crate::complain(&why);
+    leave(code)
+}

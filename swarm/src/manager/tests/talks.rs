@@ -1,0 +1,129 @@
+//! Conversations: from the user of any manager, by the one that leads, to nodes and back.
+
+use weft_model::api::{LogItem, LogLine, LogStream, LogsQuery};
+use weft_model::exec::{Exec, Frame};
+use weft_model::talk::{Question, Talk};
+
+use super::managers::beside;
+use super::*;
+use crate::exchange::Exchange;
+use crate::session::Answerer;
+
+/// Tasks write a line each at these moments; a program says what is said to it.
+fn answering(moments: &'static [u64]) -> Answerer {
+    Answerer::new(move |question, mut exchange: Exchange| async move {
+        match question {
+            Question::Logs { tasks, .. } => {
+                for (task, time) in tasks
+                    .iter()
+                    .flat_map(|t| moments.iter().map(move |m| (t, m)))
+                {
+                    let line = LogItem::Line(LogLine {
+                        task: task.clone(),
+                        stream: LogStream::Stdout,
+                        time: *time,
+                        line: time.to_string(),
+                    });
+                    let mut line = serde_json::to_vec(&line).unwrap();
+                    line.push(b'\n');
+                    exchange.outgoing.send(line.into()).await.unwrap();
+                }
+            }
+            Question::Exec { exec, .. } => {
+                assert_eq!(exec.args, ["cat"]);
+                let said = exchange.incoming.recv().await.unwrap().unwrap();
+                exchange.outgoing.send(said).await.unwrap();
+                let last = Frame::Exit(3).to_bytes();
+                exchange.outgoing.send(last.into()).await.unwrap();
+            }
+        }
+        exchange.finish().await;
+    })
+}
+
+async fn whole(mut exchange: Exchange) -> Vec<u8> {
+    let mut said = Vec::new();
+    while let Some(piece) = timeout(LIMIT, exchange.incoming.recv()).await.unwrap() {
+        said.extend_from_slice(&piece.unwrap());
+    }
+    said
+}
+
+fn logs(of: &str) -> Talk {
+    Talk::Logs {
+        reference: of.to_owned(),
+        query: LogsQuery::default(),
+    }
+}
+
+/// What is told of `web`: moments, and what is missing.
+async fn told(manager: &Manager) -> (Vec<u64>, Vec<String>) {
+    let said = whole(manager.talk(logs("web")).await.unwrap()).await;
+    let lines = said.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
+    let (mut moments, mut missing) = (Vec::new(), Vec::new());
+    for line in lines {
+        match serde_json::from_slice(line).unwrap() {
+            LogItem::Line(line) => moments.push(line.time),
+            LogItem::Incomplete(why) => missing.push(why),
+            LogItem::Task(_) | LogItem::CaughtUp => {}
+        }
+    }
+    (moments, missing)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
+    let (manager, first) = cluster().await;
+    let worker = Node::join(&manager, "w1").await;
+    worker.connected().await;
+    manager.create_service(service("web", 2)).await.unwrap();
+    let orders = worker.orders(|o| o.own.tasks.len() == 1).await;
+    first.orders(|o| o.own.tasks.len() == 1).await;
+    // Nobody answers yet.
+    let (moments, missing) = told(&manager).await;
+    assert_eq!((moments.len(), missing.len()), (0, 2), "{missing:?}");
+    first.session.answer_with(answering(&[1, 4, 5]));
+    worker.session.answer_with(answering(&[2, 3, 6]));
+    let all = async {
+        loop {
+            let (moments, missing) = told(&manager).await;
+            if missing.is_empty() {
+                return moments;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let all = timeout(LIMIT, all).await.expect("nodes listen");
+    assert_eq!(all, [1, 2, 3, 4, 5, 6]);
+    let (second, _dir) = beside(&manager, "m2").await;
+    assert_eq!(told(&second).await.0, all);
+    let unknown = second.talk(logs("nosuch")).await.unwrap_err();
+    assert_eq!(unknown.message, "no such task or service: nosuch");
+    assert_eq!(unknown.kind, ErrorKind::NotFound);
+
+    let task = orders.own.tasks[0].id.clone();
+    let exec = || Talk::Exec {
+        reference: task.to_string(),
+        exec: Exec {
+            args: vec!["cat".to_owned()],
+            ..Exec::default()
+        },
+    };
+    let early = manager.talk(exec()).await.unwrap_err();
+    assert!(early.message.contains("does not run"), "{early}");
+    let status = TaskStatus {
+        state: TaskState::Running,
+        ..TaskStatus::default()
+    };
+    worker.session.report(task.clone(), status);
+    let runs = |s: &ClusterState| s.tasks[&task].status.state == TaskState::Running;
+    state(&manager, runs).await;
+    for manager in [&manager, &second] {
+        let exchange = manager.talk(exec()).await.unwrap();
+        exchange.outgoing.send("hello".into()).await.unwrap();
+        let said = whole(exchange).await;
+        assert_eq!(said, [&b"hello"[..], &Frame::Exit(3).to_bytes()].concat());
+    }
+    second.stop().await;
+    manager.stop().await;
+}
