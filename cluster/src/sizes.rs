@@ -25,12 +25,14 @@ fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
 
 fn of_task(task: &TaskSpec) -> usize {
     let container = &task.container;
+    let hostname = Some(&container.hostname).filter(|name| !name.is_empty());
     let health = container.health.iter().flat_map(|health| &health.test);
     let networks = task.networks.iter();
     let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
     let preferences = task.placement.preferences.iter();
     let preferences = preferences.map(|p| &p.spread.spread_descriptor);
     texts(&container.args)
+        + texts(hostname)
         + texts(&container.env)
         + texts(&container.cap_add)
         + texts(&container.cap_drop)

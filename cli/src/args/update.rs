@@ -165,6 +165,9 @@ pub(crate) struct TaskChangeArgs {
     /// Another command with its arguments, as a shell reads them: --args '/bin/server -p 80'
     #[arg(long, value_name = "COMMAND")]
     pub(crate) args: Option<String>,
+    /// Host name that the tasks see, such as web-{{.Task.Slot}}; empty for the task's name
+    #[arg(long, value_name = "HOSTNAME")]
+    pub(crate) hostname: Option<String>,
     /// Environment variable to set, KEY=VALUE; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_env)]
     pub(crate) env_add: Vec<String>,

@@ -1,5 +1,5 @@
 //! `weft node inspect --pretty`, in docker's layout (docker/cli `cli/command/node/formatter.go`). What
-//! weft does not know of a machine, its platform and its resources, has no lines.
+//! an agent does not say of its machine has no lines.
 
 use std::process::ExitCode;
 

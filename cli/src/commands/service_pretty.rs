@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
-use weft_model::objects::{ContainerSpec, Network, ServiceMode};
+use weft_model::objects::{
+    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
+    UpdateConfig, UpdateStatus,
+};
 
 use crate::commands::finish;
-use crate::output::{Printer, shown};
+use crate::output::{Printer, ago, shown};
 
 /// Names of networks by their ids.
 type Names = BTreeMap<String, String>;
@@ -26,7 +31,7 @@ pub(super) async fn show(
     let mut refused = Vec::new();
     for result in found {
         match result {
-            Ok(service) => out.line(&pretty(&service, &names))?,
+            Ok(service) => out.line(&pretty(&service, &names, Timestamp::now()))?,
             Err(error) if error.is::<Refused>() => refused.push(error),
             Err(error) => return Err(error),
         }
@@ -43,7 +48,7 @@ fn word(value: impl Serialize) -> String {
     }
 }
 
-fn pretty(detail: &ServiceDetail, names: &Names) -> String {
+fn pretty(detail: &ServiceDetail, names: &Names, now: Timestamp) -> String {
     let service = &detail.service;
     let spec = &service.spec;
     let mut lines = vec![
@@ -60,14 +65,25 @@ fn pretty(detail: &ServiceDetail, names: &Names) -> String {
             value => format!(" {}={}", shown(key), shown(value)),
         });
     }
-    match spec.mode {
-        ServiceMode::Replicated { replicas } => {
-            lines.push("Service Mode:\tReplicated".to_owned());
-            lines.push(format!(" Replicas:\t{replicas}"));
-        }
-        ServiceMode::Global => lines.push("Service Mode:\tGlobal".to_owned()),
+    mode(spec.mode, &mut lines);
+    if let Some(status) = &service.update_status {
+        update_status(status, now, &mut lines);
+    }
+    placement(&spec.task.placement, &mut lines);
+    if !spec.mode.is_job() {
+        policy(
+            &spec.update,
+            ["UpdateConfig:", " Update order:      "],
+            &mut lines,
+        );
+        policy(
+            &spec.rollback,
+            ["RollbackConfig:", " Rollback order:    "],
+            &mut lines,
+        );
     }
     container(&spec.task.container, &mut lines);
+    resources(&spec.task.resources, &mut lines);
     let networks = spec.task.networks.iter().map(|network| {
         let name = names.get(&network.target).unwrap_or(&network.target);
         format!("{} ", shown(name))
@@ -78,7 +94,178 @@ fn pretty(detail: &ServiceDetail, names: &Names) -> String {
     }
     lines.push(format!("Endpoint Mode:\t{}", word(spec.endpoint.mode)));
     ports(detail, &mut lines);
+    if let Some(health) = &spec.task.container.health {
+        healthcheck(health, &mut lines);
+    }
     lines.join("\n")
+}
+
+fn mode(mode: ServiceMode, lines: &mut Vec<String>) {
+    let word = match mode {
+        ServiceMode::Replicated { .. } => "Replicated",
+        ServiceMode::Global => "Global",
+        ServiceMode::ReplicatedJob { .. } => "Replicated Job",
+        ServiceMode::GlobalJob => "Global Job",
+    };
+    lines.push(format!("Service Mode:\t{word}"));
+    match mode {
+        ServiceMode::Replicated { replicas } => lines.push(format!(" Replicas:\t{replicas}")),
+        ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions,
+        } => {
+            lines.push(format!(" Max Concurrent:\t{max_concurrent}"));
+            lines.push(format!(" Total Completions:\t{total_completions}"));
+        }
+        ServiceMode::Global | ServiceMode::GlobalJob => {}
+    }
+}
+
+fn update_status(status: &UpdateStatus, now: Timestamp, lines: &mut Vec<String>) {
+    lines.push("UpdateStatus:".to_owned());
+    lines.push(format!(" State:\t\t{}", word(status.state)));
+    lines.push(format!(" Started:\t{}", ago(status.started_at, now)));
+    if let Some(completed) = status.completed_at {
+        lines.push(format!(" Completed:\t{}", ago(completed, now)));
+    }
+    lines.push(format!(" Message:\t{}", shown(&status.message)));
+}
+
+fn placement(placement: &Placement, lines: &mut Vec<String>) {
+    if placement.is_empty() {
+        return;
+    }
+    lines.push("Placement:".to_owned());
+    if !placement.constraints.is_empty() {
+        let constraints = placement.constraints.join(" ");
+        lines.push(format!(" Constraints:\t[{}]", shown(&constraints)));
+    }
+    let preferences = placement.preferences.iter();
+    let preferences: Vec<String> = preferences
+        .map(|preference| format!("spread={}", preference.spread.spread_descriptor))
+        .collect();
+    if !preferences.is_empty() {
+        lines.push(format!(
+            " Preferences:   [{}]",
+            shown(&preferences.join(" "))
+        ));
+    }
+    if placement.max_replicas > 0 {
+        let most = placement.max_replicas;
+        lines.push(format!(" Max Replicas Per Node:   {most}"));
+    }
+}
+
+/// With the words for the group and for the order.
+fn policy(policy: &UpdateConfig, [group, order]: [&str; 2], lines: &mut Vec<String>) {
+    lines.push(group.to_owned());
+    lines.push(format!(" Parallelism:\t{}", policy.parallelism));
+    if !policy.delay.is_zero() {
+        lines.push(format!(" Delay:\t\t{}", duration(policy.delay)));
+    }
+    lines.push(format!(" On failure:\t{}", word(policy.failure_action)));
+    if !policy.monitor.is_zero() {
+        lines.push(format!(" Monitoring Period: {}", duration(policy.monitor)));
+    }
+    lines.push(format!(" Max failure ratio: {}", policy.max_failure_ratio));
+    lines.push(format!("{order}{}", word(policy.order)));
+}
+
+/// As Go prints a duration: `1m30s`.
+fn duration(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    if secs == 0 && !duration.is_zero() {
+        // `500ms`, as there.
+        return format!("{duration:?}");
+    }
+    let rest = duration - Duration::from_secs(secs - secs % 60);
+    let (hours, minutes) = (secs / 3600, secs / 60 % 60);
+    let rest = rest.as_secs_f64();
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+fn resources(resources: &ResourceRequirements, lines: &mut Vec<String>) {
+    if resources.is_empty() {
+        return;
+    }
+    lines.push("Resources:".to_owned());
+    let (reserved, limits) = (&resources.reservations, &resources.limits);
+    for (group, nano_cpus, memory, pids) in [
+        (
+            " Reservations:",
+            reserved.nano_cpus,
+            reserved.memory_bytes,
+            0,
+        ),
+        (
+            " Limits:",
+            limits.nano_cpus,
+            limits.memory_bytes,
+            limits.pids,
+        ),
+    ] {
+        if (nano_cpus, memory, pids) == (0, 0, 0) {
+            continue;
+        }
+        lines.push(group.to_owned());
+        if nano_cpus > 0 {
+            lines.push(format!("  CPU:\t\t{}", nano_cpus as f64 / 1e9));
+        }
+        if memory > 0 {
+            lines.push(format!("  Memory:\t{}", bytes(memory)));
+        }
+        if pids > 0 {
+            lines.push(format!("  PIDs:\t\t{pids}"));
+        }
+    }
+}
+
+/// As docker prints sizes (docker/go-units `BytesSize`): four digits, and a unit.
+fn bytes(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while size >= 1024.0
+        && let Some(next) = units.next()
+    {
+        size /= 1024.0;
+        unit = next;
+    }
+    let decimals = match size {
+        size if size >= 1000.0 => 0,
+        size if size >= 100.0 => 1,
+        size if size >= 10.0 => 2,
+        _ => 3,
+    };
+    let digits = format!("{size:.decimals$}");
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits.as_str()
+    };
+    format!("{digits}{unit}")
+}
+
+fn healthcheck(health: &HealthConfig, lines: &mut Vec<String>) {
+    lines.push(" Healthcheck:".to_owned());
+    lines.push(format!("  Interval = {}", duration(health.interval)));
+    lines.push(format!("  Retries = {}", health.retries));
+    lines.push(format!(
+        "  StartPeriod =\t{}",
+        duration(health.start_period)
+    ));
+    lines.push(format!("  Timeout =\t{}", duration(health.timeout)));
+    lines.push("  Tests:".to_owned());
+    for word in &health.test {
+        lines.push(format!("\t Test = {}", shown(word)));
+    }
+    if let Some(last) = lines.last_mut() {
+        last.push(' ');
+    }
 }
 
 fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
@@ -93,6 +280,9 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
     }
     if !container.env.is_empty() {
         lines.push(format!(" Env:\t\t{}", all(&container.env)));
+    }
+    if let Some(ready) = &container.ready {
+        lines.push(format!(" Ready:\t\t{}", shown(&ready.to_string())));
     }
     if !container.user.is_empty() {
         lines.push(format!(" User: {}", shown(&container.user)));
@@ -132,8 +322,8 @@ mod tests {
 
     use weft_model::api::ServiceStatus;
     use weft_model::objects::{
-        EndpointSpec, Meta, NetworkAttachmentSpec, PortSpec, Service, ServiceEndpoint, ServiceSpec,
-        TaskSpec,
+        EndpointSpec, Meta, NetworkAttachmentSpec, PortSpec, ResourceLimits, Service,
+        ServiceEndpoint, ServiceSpec, TaskSpec, UpdateState, Version,
     };
 
     use super::*;
@@ -151,10 +341,28 @@ mod tests {
             env: vec!["FOO=1".to_owned(), "A=1".to_owned()],
             user: "33:33".to_owned(),
             cap_add: vec!["CAP_NET_ADMIN".to_owned()],
+            health: Some(HealthConfig {
+                interval: Duration::from_secs(90),
+                retries: 3,
+                ..HealthConfig::shell("true")
+            }),
             ..ContainerSpec::default()
         };
         let task = TaskSpec {
             container,
+            placement: Placement {
+                constraints: vec!["node.role==worker".to_owned()],
+                max_replicas: 2,
+                ..Placement::default()
+            },
+            resources: ResourceRequirements {
+                limits: ResourceLimits {
+                    nano_cpus: 500_000_000,
+                    memory_bytes: 64 << 20,
+                    pids: 100,
+                },
+                ..ResourceRequirements::default()
+            },
             networks: vec![NetworkAttachmentSpec {
                 target: "net1".to_owned(),
                 ..NetworkAttachmentSpec::default()
@@ -177,24 +385,69 @@ mod tests {
                 id: "s1".into(),
                 meta: Meta::default(),
                 spec,
+                previous_spec: None,
                 endpoint: ServiceEndpoint {
                     ports: vec![port],
-                    vips: Vec::new(),
+                    ..ServiceEndpoint::default()
                 },
+                update_status: Some(UpdateStatus {
+                    state: UpdateState::Paused,
+                    started_at: 0,
+                    completed_at: None,
+                    message: "update paused".to_owned(),
+                    spec_version: Version::default(),
+                    slots: 1,
+                    failed: None,
+                }),
+                job_status: None,
+                rebalancing: None,
             },
             status: ServiceStatus::default(),
             port_errors: Vec::new(),
             waiting: Vec::new(),
         };
         let names = Names::from([("net1".to_owned(), "front".to_owned())]);
-        let text = pretty(&detail, &names);
+        let now = Timestamp::from_second(120).unwrap();
+        let text = pretty(&detail, &names, now);
         assert!(!text.contains('\u{1b}'), "{text}");
         let lines: Vec<&str> = text.lines().filter(|line| !line.contains("Args")).collect();
         let wanted = "\nID:\t\ts1\nName:\t\tweb\nLabels:\n l=1\nService Mode:\tReplicated\n \
-                      Replicas:\t2\nContainerSpec:\n Image:\t\thost\n Env:\t\tFOO=1 A=1 \n User: \
-                      33:33\nCapabilities:\n Add: CAP_NET_ADMIN\nNetworks: front \nEndpoint \
+                      Replicas:\t2\nUpdateStatus:\n State:\t\tpaused\n Started:\t2 minutes \
+                      ago\n Message:\tupdate paused\nPlacement:\n \
+                      Constraints:\t[node.role==worker]\n Max Replicas Per Node:   \
+                      2\nUpdateConfig:\n Parallelism:\t1\n On failure:\tpause\n Monitoring \
+                      Period: 5s\n Max failure ratio: 0\n Update order:      \
+                      stop-first\nRollbackConfig:\n Parallelism:\t1\n On failure:\tpause\n \
+                      Monitoring Period: 5s\n Max failure ratio: 0\n Rollback order:    \
+                      stop-first\nContainerSpec:\n Image:\t\thost\n Env:\t\tFOO=1 A=1 \n User: \
+                      33:33\nCapabilities:\n Add: CAP_NET_ADMIN\nResources:\n Limits:\n  \
+                      CPU:\t\t0.5\n  Memory:\t64MiB\n  PIDs:\t\t100\nNetworks: front \nEndpoint \
                       Mode:\tvip\nPorts:\n PublishedPort = 8080\n  Protocol = tcp\n  TargetPort = \
-                      80\n  PublishMode = ingress ";
+                      80\n  PublishMode = ingress \n Healthcheck:\n  Interval = 1m30s\n  Retries = \
+                      3\n  StartPeriod =\t0s\n  Timeout =\t0s\n  Tests:\n\t Test = \
+                      CMD-SHELL\n\t Test = true ";
         assert_eq!(lines.join("\n"), wanted);
+    }
+
+    #[test]
+    fn durations_and_sizes_are_gos() {
+        for (millis, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (2500, "2.5s"),
+            (60_000, "1m0s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+        for (size, text) in [
+            (512, "512B"),
+            (1 << 20, "1MiB"),
+            (3 << 29, "1.5GiB"),
+            (1_000_000, "976.6KiB"),
+            (4000 << 20, "3.906GiB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
     }
 }

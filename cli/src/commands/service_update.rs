@@ -266,6 +266,9 @@ fn change_program(task: &mut TaskSpec, change: &TaskChangeArgs) -> anyhow::Resul
             format!("--args {line:?} has a quote or a backslash without an end: close it")
         })?;
     }
+    if let Some(hostname) = &change.hostname {
+        container.hostname.clone_from(hostname);
+    }
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
     let added: Vec<String> = change.env_add.iter().map(|pair| name(pair)).collect();
     container.env.retain(|pair| {
