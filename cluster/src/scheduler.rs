@@ -116,7 +116,9 @@ impl Candidates {
     pub(super) fn new(state: &ClusterState, waits: &Waits) -> Self {
         let nodes = state.nodes.values();
         Self {
-            all: nodes.map(|node| Candidate::new(state, node, waits)).collect(),
+            all: nodes
+                .map(|node| Candidate::new(state, node, waits))
+                .collect(),
             service: None,
             has_host_ports: false,
             spec: None,

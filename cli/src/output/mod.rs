@@ -1,12 +1,14 @@
 //! What people see: one writer, docker's tables, Go templates, JSON.
 
 mod ago;
+mod amounts;
 mod listing;
 mod template;
 mod terminal;
 mod wrap;
 
 pub(crate) use ago::ago;
+pub(crate) use amounts::{bytes, duration};
 pub use listing::Listing;
 pub(crate) use listing::render_inspect;
 pub(crate) use terminal::value as shown;
