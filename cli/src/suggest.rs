@@ -5,8 +5,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 6] = [
-    ("service", "rollback"),
+const NOT_YET: [(&str, &str); 5] = [
     ("network", "prune"),
     ("weft", "stack"),
     ("weft", "config"),
