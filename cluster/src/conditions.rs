@@ -49,21 +49,7 @@ pub(super) fn should_restart(task: &Task) -> bool {
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     };
-    asked_for && has_attempts_left(task)
-}
-
-/// False when tasks of its slot were replaced as often as its restart policy allows, in the time that
-/// it looks back from the end of this one.
-pub(super) fn has_attempts_left(task: &Task) -> bool {
-    let policy = &task.spec.restart;
-    // By the managers' clock, as the moments of the replacements are.
-    let ended = task.meta.updated_at;
-    let window = u64::try_from(policy.window.as_millis()).unwrap_or(u64::MAX);
-    // Not what a clock that was set back since has put into the future.
-    let looked_at = ended.saturating_sub(window)..=ended;
-    let counts = |at: &&u64| window == 0 || looked_at.contains(*at);
-    let made = task.restarts.iter().filter(counts).count();
-    policy.max_attempts == 0 || (made as u64) < policy.max_attempts
+    asked_for && task.has_attempts_left()
 }
 
 /// True while the task's addresses must not be given to anyone else. A task on a node that is down

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weft_model::objects::{RestartCondition, Service, Task, TaskState};
 
-use super::conditions::{has_attempts_left, is_active, is_eligible, is_global, is_wanted};
+use super::conditions::{is_active, is_eligible, is_global, is_wanted};
 use super::filters::Demands;
 use super::state::ClusterState;
 
@@ -21,13 +21,15 @@ const RESOURCES: &str =
 /// Tasks that ended once more than the restart policy allows.
 fn given_up(state: &ClusterState, service: &Service) -> Option<String> {
     let ended = |task: &&Task| {
+        // A part of a job that has ended with success is no failure.
         let failed = task.status.state != TaskState::Complete
-            || task.spec.restart.condition == RestartCondition::Any;
+            || (task.spec.restart.condition == RestartCondition::Any
+                && task.job_iteration.is_none());
         is_wanted(task)
             && task.status.state.is_terminal()
             && failed
             && task.spec.restart.condition != RestartCondition::None
-            && !has_attempts_left(task)
+            && !task.has_attempts_left()
     };
     let tasks: Vec<&Task> = state.tasks_of(&service.id).filter(ended).collect();
     let last = tasks.iter().max_by_key(|task| task.meta.updated_at)?;

@@ -45,6 +45,7 @@ pub(super) fn is_over(row: &TaskRow) -> bool {
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     };
+    let again = again && task.has_attempts_left();
     task.is_wanted() && task.status.state.is_terminal() && !again
 }
 

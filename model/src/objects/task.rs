@@ -140,6 +140,21 @@ impl Task {
         self.desired <= TaskState::Complete
     }
 
+    /// False when tasks of its slot were replaced as often as its restart policy allows, in the time
+    /// that it looks back from the end of this one.
+    #[must_use]
+    pub fn has_attempts_left(&self) -> bool {
+        let policy = &self.spec.restart;
+        // By the managers' clock, as the moments of the replacements are.
+        let ended = self.meta.updated_at;
+        let window = u64::try_from(policy.window.as_millis()).unwrap_or(u64::MAX);
+        // Not what a clock that was set back since has put into the future.
+        let looked_at = ended.saturating_sub(window)..=ended;
+        let counts = |at: &&u64| window == 0 || looked_at.contains(*at);
+        let made = self.restarts.iter().filter(counts).count();
+        policy.max_attempts == 0 || (made as u64) < policy.max_attempts
+    }
+
     /// `web.1.<id>`; for global services the node id stands in place of the slot.
     #[must_use]
     pub fn name(&self) -> String {
