@@ -14,8 +14,7 @@ use weft_model::objects::{
 
 use super::conditions::{
     holds_addresses, is_away, is_carried, is_global, is_updating, is_wanted, should_restart,
-    uses_resources,
-    wants_addresses,
+    uses_resources, wants_addresses,
 };
 use super::filters::reserved;
 use super::object::{Object, ObjectId};

@@ -30,7 +30,9 @@ pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs};
 pub(crate) use publish::{PortList, parse_publish};
-pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
+pub(crate) use service::{
+    ModeArg, RollbackArgs, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
+};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::TaskListArgs;
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};

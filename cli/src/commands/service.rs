@@ -60,11 +60,7 @@ pub(super) async fn run(
             return show(&args, found, out);
         }
         ServiceCommand::Update(args) => service_update::update(client, *args, out).await?,
-        ServiceCommand::Rollback {
-            detach,
-            quiet,
-            service,
-        } => service_update::roll_back(client, &service, detach, quiet, out).await?,
+        ServiceCommand::Rollback(args) => service_update::roll_back(client, &args, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
         }
