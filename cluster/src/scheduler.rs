@@ -224,7 +224,7 @@ impl Candidates {
         among: std::ops::Range<usize>,
     ) -> Result<usize, String> {
         let mut obstacles = Obstacles::default();
-        let mut best: Option<((Vec<usize>, bool, usize, usize), usize)> = None;
+        let mut best = None;
         for (at, candidate) in among.clone().zip(self.all.get(among).unwrap_or_default()) {
             if let Some(obstacle) = candidate.obstacle(&task.spec) {
                 obstacles.count(obstacle);
@@ -237,7 +237,10 @@ impl Candidates {
                 candidate.total,
             );
             // Strictly less: among equals the smallest node id stays.
-            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+            if best
+                .as_ref()
+                .is_none_or(|(least, _): &(_, usize)| rank < *least)
+            {
                 best = Some((rank, at));
             }
         }

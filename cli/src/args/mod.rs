@@ -36,7 +36,9 @@ pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs, ResourceArgs};
 pub(crate) use publish::{PortList, parse_publish};
-pub(crate) use service::{ModeArg, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs};
+pub(crate) use service::{
+    ModeArg, RollbackArgs, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
+};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};

@@ -35,17 +35,7 @@ pub(crate) enum ServiceCommand {
     /// Change a service; its tasks are replaced one after the other where they have to be
     Update(Box<ServiceUpdateArgs>),
     /// Make a service what it was before its last change
-    Rollback {
-        /// Do not wait until the tasks run
-        #[arg(short, long)]
-        detach: bool,
-        /// Print no progress
-        #[arg(short, long)]
-        quiet: bool,
-        /// Id, name, or unique start of an id
-        #[arg(value_name = "SERVICE")]
-        service: String,
-    },
+    Rollback(RollbackArgs),
     /// Change the number of replicas, or of tasks of a job
     Scale {
         /// Do not wait until the tasks run
@@ -74,6 +64,20 @@ pub(crate) enum ServiceCommand {
         #[arg(required = true, value_name = "SERVICE")]
         refs: Vec<String>,
     },
+}
+
+/// `weft service rollback`
+#[derive(Debug, clap::Args)]
+pub(crate) struct RollbackArgs {
+    /// Do not wait until the tasks run
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Id, name, or unique start of an id
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
 }
 
 /// `weft service create`

@@ -69,11 +69,7 @@ pub(super) async fn run(
         }
         ServiceCommand::Logs(args) => return logs::run(client, &args, out).await,
         ServiceCommand::Update(args) => service_update::update(client, *args, out).await?,
-        ServiceCommand::Rollback {
-            detach,
-            quiet,
-            service,
-        } => service_update::roll_back(client, &service, detach, quiet, out).await?,
+        ServiceCommand::Rollback(args) => service_update::roll_back(client, &args, out).await?,
         ServiceCommand::Scale { detach, targets } => {
             return scale(client, detach, &targets, out).await;
         }

@@ -15,7 +15,8 @@ use weft_model::id::NetworkId;
 use weft_model::objects::{Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder};
 
 use crate::args::{
-    AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, ServiceUpdateArgs, TaskChangeArgs,
+    AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, RollbackArgs, ServiceUpdateArgs,
+    TaskChangeArgs,
 };
 use crate::commands::{converge, local_range, paths};
 use crate::output::{Printer, complain, shown};
@@ -72,21 +73,19 @@ pub(super) async fn update(
 /// `weft service rollback`
 pub(super) async fn roll_back(
     client: &Client,
-    name: &str,
-    detach: bool,
-    quiet: bool,
+    args: &RollbackArgs,
     out: &mut Printer,
 ) -> anyhow::Result<()> {
     let update = ServiceUpdate {
         rollback: true,
         ..ServiceUpdate::default()
     };
-    let path = format!("{}/update", paths::service(name));
+    let path = format!("{}/update", paths::service(&args.service));
     let id = posted(client, &path, &update).await?;
-    out.line(name)?;
+    out.line(&args.service)?;
     out.flush()?;
-    if !detach {
-        converge::wait(client, &id, quiet, out).await?;
+    if !args.detach {
+        converge::wait(client, &id, args.quiet, out).await?;
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ fn check_policies(spec: &ServiceSpec) -> Result<(), CommandError> {
             ("monitor", policy.monitor),
             ("timeout", policy.timeout),
         ];
-        for (what, time) in times.into_iter().filter(|(_, time)| *time > MAX_DELAY) {
+        if let Some((what, time)) = times.into_iter().find(|(_, time)| *time > MAX_DELAY) {
             return Err(CommandError::bad(format!(
                 "{name} {what} of {} ms is too long: it may be {} ms (24 hours) at most; give a \
                  shorter --{name}-{what}",

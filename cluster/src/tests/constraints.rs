@@ -35,7 +35,7 @@ impl World {
             },
             ..description(n)
         };
-        self.change(|s, now, e| super::super::update_node(s, now, e, &node(n), &says))
+        self.change(|s, now, e| update_node(s, now, e, &node(n), &says))
             .unwrap();
     }
 }

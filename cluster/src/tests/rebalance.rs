@@ -116,7 +116,7 @@ fn a_paused_node_and_what_is_not_replicated_are_left_alone() {
     world.create(spec("web", 4)).unwrap();
     world.run_tasks();
     world.add_node(2);
-    let pause = weft_model::objects::Availability::Pause;
+    let pause = Availability::Pause;
     world
         .run(|s, now, e| set_availability(s, now, e, "n1", pause))
         .unwrap();

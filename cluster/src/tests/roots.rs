@@ -351,7 +351,7 @@ fn settings_have_bounds_and_say_them() {
         assert!(text.contains("--dispatcher-heartbeat"), "{text}");
     }
     // All of it, or nothing.
-    let version = world.state.version;
+    let version = world.state.cluster.as_ref().unwrap().meta.version;
     let both = SwarmUpdate {
         autolock: Some(true),
         ..beats(Duration::from_secs(61))
@@ -360,15 +360,15 @@ fn settings_have_bounds_and_say_them() {
     let short = Some(Duration::from_secs(60));
     let rotated = world.run(|s, now, e| rotate_root(s, now, e, &root(2), "crossed", short));
     refused(rotated, ErrorKind::BadRequest, "minimum certificate expiry");
-    assert_eq!(world.state.version, version);
+    assert_eq!(world.state.cluster.as_ref().unwrap().meta.version, version);
     update(&mut world, SwarmUpdate::default()).unwrap();
-    assert_eq!(world.state.version, version);
+    assert_eq!(world.state.cluster.as_ref().unwrap().meta.version, version);
     update(&mut world, expiry(hour)).unwrap();
     let spec = update(&mut world, beats(Duration::from_secs(5))).unwrap();
     assert_eq!(spec.ca_config.node_cert_expiry, hour);
     assert_eq!(spec.dispatcher.heartbeat_period, Duration::from_secs(5));
     assert_eq!(spec.orchestration.task_history_retention_limit, 5);
-    assert!(world.state.version > version);
+    assert!(world.state.cluster.as_ref().unwrap().meta.version.index > version.index);
     let stored = serde_json::to_value(&world.state.cluster).unwrap();
     assert_eq!(
         stored["Spec"]["CAConfig"]["NodeCertExpiry"],

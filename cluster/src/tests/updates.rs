@@ -635,7 +635,7 @@ fn disturb(world: &mut World, random: &mut StdRng, calm: bool, step: u32) {
         4 => world.health(random.random_range(2..4), NodeState::Down),
         5 => world.health(random.random_range(2..4), NodeState::Ready),
         6 => world.scale("web", random.random_range(1..7)),
-        _ if step % 5 == 0 => version(world, "web", &format!("{step}")),
+        _ if step.is_multiple_of(5) => version(world, "web", &format!("{step}")),
         _ => {
             if let Err(error) = roll_back(world, "web") {
                 assert!(error.message.contains("previous spec"), "{error}");
