@@ -20,14 +20,14 @@ pub(super) async fn begin(core: &Arc<Engine>, talk: Talk) -> Result<Exchange, Co
     }
 }
 
-/// A program in a task, if that runs.
+/// A program in a task, if that runs, whether its checks pass or not.
 async fn exec(core: &Engine, reference: &str, exec: Exec) -> Result<Exchange, CommandError> {
     let state = core.state();
     let task = state.find_task(reference)?;
     let node = task
         .node
         .as_ref()
-        .filter(|_| task.status.state == TaskState::Running)
+        .filter(|_| matches!(task.status.state, TaskState::Starting | TaskState::Running))
         .ok_or_else(|| {
             CommandError::conflict(format!(
                 "task {} does not run; `weft service ps {}` shows those that do",
