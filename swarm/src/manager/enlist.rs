@@ -21,7 +21,7 @@ use crate::membership::STORE_FILE;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{EnlistRequest, UnlockKeyRequest};
 use crate::raft::{MemberSight, RaftStore};
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, KeyRing};
 use crate::tls::{connect, member_config, with_port};
 
 /// Between two rounds of asking: the first pause, and the longest.
@@ -56,15 +56,15 @@ async fn unlock_key(manager: &str, own: &Identity) -> Result<Told, CommandError>
     })
 }
 
-/// The key that seals what this manager keeps: that of an attempt before this one, or a new one, which
-/// is never on the disk in clear where managers are locked. That the leader knows.
-pub(super) async fn data_key(
+/// The keys of what this manager keeps: those of an attempt before this one, or a new one, which is
+/// never on the disk in clear where managers are locked. That the leader knows.
+pub(super) async fn data_keys(
     data_dir: &Path,
     managers: &[String],
     own: &Identity,
-) -> Result<SecretKey, CommandError> {
-    if let Some(key) = lock::left_key(data_dir, own, None)? {
-        return Ok(key);
+) -> Result<DataKeys, CommandError> {
+    if let Some(keys) = lock::left_keys(data_dir, own, None)? {
+        return Ok(keys);
     }
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
@@ -76,20 +76,20 @@ pub(super) async fn data_key(
     Err(refused)
 }
 
-/// Writes the key as a manager told to.
-fn keep(data_dir: &Path, own: &Identity, told: &Told) -> Result<SecretKey, IdentityError> {
+/// Writes the keys as a manager told to.
+fn keep(data_dir: &Path, own: &Identity, told: &Told) -> Result<DataKeys, IdentityError> {
     let unlock = told.unlock.as_ref();
-    let key = match lock::left_key(data_dir, own, unlock)? {
-        Some(key) => key,
+    let keys = match lock::left_keys(data_dir, own, unlock)? {
+        Some(keys) => keys,
         None => {
             // Whatever log an attempt before this one has begun, nobody opens it any more.
             remove_file(&data_dir.join(STORE_FILE))?;
-            SecretKey::draw()
+            KeyRing::draw().into()
         }
     };
     // While the log comes in, this manager sees states of before.
-    lock::found(data_dir, told.version, &key, unlock)?;
-    Ok(key)
+    lock::found(data_dir, told.version, &keys.ring(), unlock)?;
+    Ok(keys)
 }
 
 async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {

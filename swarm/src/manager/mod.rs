@@ -60,11 +60,11 @@ use self::api::ApiRpc;
 use self::bind::bind;
 use self::ca::{Authority, HeldAuthority};
 use self::engine::{Engine, Lines, entropy, stopped};
-use self::enlist::{data_key, enlist};
+use self::enlist::{data_keys, enlist};
 use self::events::EventLog;
 use self::health::Health;
 use self::listener::server_config;
-use self::lock::{Lock, keep_locked, key_of};
+use self::lock::{Lock, keep_locked, keys_of};
 use self::own::{certify_self, keep_certified};
 use self::raft_rpc::RaftRpc;
 use self::relay::Relay;
@@ -81,7 +81,7 @@ use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
 use crate::proto::raft_server::RaftServer;
 use crate::raft::{Member, RaftStore, Start};
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, KeyRing};
 
 pub use api::{ApiCall, ApiReply, ApiServer};
 pub use events::{EventBatch, EventReader};
@@ -250,17 +250,18 @@ impl Manager {
             root: root.clone(),
         };
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
-        let key = SecretKey::draw();
+        let ring = KeyRing::draw();
         let unlock = lock::planned_key(&planned.changes);
-        lock::found(&config.data_dir, 0, &key, unlock.as_ref())?;
+        lock::found(&config.data_dir, 0, &ring, unlock.as_ref())?;
+        let keys = DataKeys::from(ring);
         let authority = Authority::first(root)?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
-        let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
+        let own = watch::Sender::new(Arc::new(identity.sealed_by(keys.clone())));
         let member = Member {
             node: node_id,
             addr: node.manager_addr.unwrap_or(config.advertise),
         };
-        let store = open_store(&config.data_dir, key, Start::Found(member), &own).await?;
+        let store = open_store(&config.data_dir, keys, Start::Found(member), &own).await?;
         let proposed = store.propose(&store.head(), planned.changes).await;
         proposed.map_err(|e| CommandError::unavailable(e.to_string()))?;
         let membership = Membership {
@@ -314,9 +315,9 @@ impl Manager {
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
         check_store_file(&config.data_dir)?;
-        let key = key_of(identity)?;
+        let keys = keys_of(identity)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
-        let store = open_store(&config.data_dir, key, start, &own).await?;
+        let store = open_store(&config.data_dir, keys, start, &own).await?;
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await
@@ -334,15 +335,15 @@ impl Manager {
         managers: Vec<String>,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let key = data_key(&config.data_dir, &managers, identity).await?;
+        let keys = data_keys(&config.data_dir, &managers, identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
             Start::Join
         };
-        let own = identity.clone().sealed_by(key.clone());
+        let own = identity.clone().sealed_by(keys.clone());
         let own = watch::Sender::new(Arc::new(own));
-        let store = open_store(&config.data_dir, key, start, &own).await?;
+        let store = open_store(&config.data_dir, keys, start, &own).await?;
         let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
@@ -381,7 +382,8 @@ impl Manager {
         own: Own,
     ) -> Result<Self, CommandError> {
         let identity = Arc::clone(&own.borrow());
-        let lock = Arc::new(Lock::new(&config.data_dir, key_of(&identity)?));
+        let keys = keys_of(&identity)?;
+        let lock = Arc::new(Lock::new(&config.data_dir, keys, Arc::clone(&raft)));
         let tls = Arc::new(ArcSwap::new(server_config(&identity)?));
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
@@ -479,6 +481,7 @@ impl Manager {
             }
         }
         self.core.store.close().await;
+        self.core.lock.close().await;
     }
 }
 
