@@ -2,6 +2,7 @@
 //! leaving. [`swarm_node::SwarmNode`] is the member, with the loops that make it work.
 
 mod address;
+mod known_managers;
 mod manager_part;
 mod new_address;
 pub(crate) mod self_tests;

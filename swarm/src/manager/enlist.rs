@@ -1,7 +1,6 @@
 //! How a node that was made a manager gets what the others have: a place in the log, and with it all
 //! else.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +26,9 @@ use crate::tls::{connect, member_config, with_port};
 /// Between two rounds of asking: the first pause, and the longest.
 const ASK_MIN: Duration = Duration::from_millis(100);
 const ASK_MAX: Duration = Duration::from_secs(2);
+
+/// The other managers as a node knows them now, `host:port`, the newest word first; asked again and again.
+pub type KnownManagers = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, CommandError> {
     let config = member_config(own)?;
@@ -97,12 +99,17 @@ async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<()
     asked.map(drop).map_err(|status| from_status(&status))
 }
 
-/// The managers to ask, `ADDRESS:PORT`: where they were at the start, and where a node's list has the
+/// The managers to ask, `host:port`, each once: where the node knows them, and where its list has the
 /// others by now.
-fn to_ask(told: &[String], members: &[MemberSight], own: &NodeId) -> BTreeSet<String> {
+fn to_ask(known: Vec<String>, members: &[MemberSight], own: &NodeId) -> Vec<String> {
+    let mut asked = known;
     let others = members.iter().filter(|member| member.node != *own);
-    let others = others.map(|member| member.addr.to_string());
-    told.iter().cloned().chain(others).collect()
+    for other in others.map(|member| member.addr.to_string()) {
+        if !asked.contains(&other) {
+            asked.push(other);
+        }
+    }
+    asked
 }
 
 /// Asks the managers to add this one to their log, until one has, the leader among them; or the leader
@@ -111,7 +118,7 @@ fn to_ask(told: &[String], members: &[MemberSight], own: &NodeId) -> BTreeSet<St
 pub(super) async fn enlist(
     raft: Arc<RaftStore>,
     own: watch::Receiver<Arc<Identity>>,
-    managers: Vec<String>,
+    managers: KnownManagers,
     addr: SocketAddr,
 ) {
     let request = EnlistRequest {
@@ -121,7 +128,7 @@ pub(super) async fn enlist(
     let mut pause = ASK_MIN;
     while !raft.takes_part() {
         let own_id = own.borrow().node_id().clone();
-        for manager in to_ask(&managers, &raft.members(), &own_id) {
+        for manager in to_ask(managers(), &raft.members(), &own_id) {
             let identity = Arc::clone(&own.borrow());
             match ask(&manager, &identity, request.clone()).await {
                 Ok(()) => {
@@ -154,12 +161,11 @@ mod tests {
             sight("stays", "192.0.2.2:2377"),
             sight("moved", "192.0.2.9:2377"),
         ];
-        let told = ["192.0.2.2:2377".to_owned(), "192.0.2.3:2377".to_owned()];
-        let asked = to_ask(&told, &members, &NodeId("own".to_owned()));
-        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let known = ["192.0.2.3:2377".to_owned(), "192.0.2.2:2377".to_owned()];
+        let asked = to_ask(known.to_vec(), &members, &NodeId("own".to_owned()));
         assert_eq!(
             asked,
-            ["192.0.2.2:2377", "192.0.2.3:2377", "192.0.2.9:2377"]
+            ["192.0.2.3:2377", "192.0.2.2:2377", "192.0.2.9:2377"]
         );
     }
 }

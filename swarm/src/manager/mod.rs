@@ -84,6 +84,7 @@ use crate::raft::{Member, RaftStore, Start};
 use crate::sealing::{DataKeys, KeyRing};
 
 pub use api::{ApiCall, ApiReply, ApiServer};
+pub use enlist::KnownManagers;
 pub use events::{EventBatch, EventReader};
 pub use health::Timing;
 pub use restore::RestoreParams;
@@ -323,8 +324,8 @@ impl Manager {
         manager.with_state().await
     }
 
-    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the state
-    /// from them, the root's key in it, and is in their log when the leader has added it. Once more
+    /// Starts a manager on a node that was made one, beside `managers`, as the node knows them at each
+    /// moment: it has the state from them, the root's key in it, and is in their log when the leader has added it. Once more
     /// after a restart that came too soon.
     ///
     /// # Errors
@@ -332,10 +333,10 @@ impl Manager {
     pub async fn join(
         config: ManagerConfig,
         identity: &Identity,
-        managers: Vec<String>,
+        managers: KnownManagers,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let keys = data_keys(&config.data_dir, &managers, identity).await?;
+        let keys = data_keys(&config.data_dir, &managers(), identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {

@@ -69,7 +69,8 @@ impl Member {
             ..config(self.node.dir.path(), self.listen)
         };
         let identity = self.node.session.identity();
-        let manager = Manager::join(config, &identity, others).await.unwrap();
+        let manager = Manager::join(config, &identity, known(others)).await;
+        let manager = manager.unwrap();
         let newest = Arc::clone(&manager.identities().borrow());
         self.node.session.adopt(&newest).await.unwrap();
         self.manager = Some(manager);
@@ -327,7 +328,7 @@ async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
 
     // By its own file it is a member as before.
     let others = vec![first.local_addr().to_string()];
-    let again = Manager::join(config(dir.path(), listen), &identity, others).await;
+    let again = Manager::join(config(dir.path(), listen), &identity, known(others)).await;
     let again = again.unwrap();
     assert_eq!(again.raft.member(), place);
     let all = [&first, third.manager(), &again];
