@@ -380,6 +380,20 @@ impl Identity {
         write_private(&dir.join(NODE_FILE), text.as_bytes())
     }
 
+    /// The same where the files are those of `before`: who seals the node's file of a manager anew does
+    /// not put that in the place of a worker's.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn save_over(&self, before: &Self, data_dir: &Path) -> Result<(), IdentityError> {
+        // Keys of its own are held as it is written.
+        let _alone = match (&self.sealing, &before.sealing) {
+            (Sealing::None, Sealing::By(keys)) => Some(keys.hold_file()),
+            _ => None,
+        };
+        self.save(data_dir)
+    }
+
     /// Writes the node's file of a manager anew, with the node's key sealed by the newest of `keys`.
     /// Nothing to do on a node that is none any more.
     ///
