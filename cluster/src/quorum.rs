@@ -56,11 +56,34 @@ impl Quorum {
         Err(CommandError::unavailable(format!(
             "can't remove member from the raft: this would result in a loss of quorum: of the {} \
              managers that stay {} would answer, and {} are needed; first demote one that does not \
-             answer, start it again, or promote another node",
+             answer, start it again, or promote another node. `weft node demote --force` demotes it all \
+             the same",
             rest.managers,
             rest.reachable,
             rest.needed()
         )))
+    }
+
+    /// What it costs to demote a manager by force; nothing where those that stay are a quorum.
+    ///
+    /// # Errors
+    /// It is the last one.
+    pub fn check_forced(self, answers: bool) -> Result<Option<String>, CommandError> {
+        match self.check_removal(answers) {
+            Ok(()) => Ok(None),
+            Err(refused) if self.managers <= 1 => Err(refused),
+            Err(_) => {
+                let rest = self.without(answers);
+                Ok(Some(format!(
+                    "Of the {} managers that stay {} would answer, and {} are needed: nothing is decided until \
+                     more of them are started, and what runs goes on meanwhile. If they do not come back, \
+                     reinitialize the swarm with `weft swarm init --force-new-cluster` on one that is left.",
+                    rest.managers,
+                    rest.reachable,
+                    rest.needed()
+                )))
+            }
+        }
     }
 
     /// Why a manager does not leave without `--force`, in Docker's words, and the safe way.
@@ -157,6 +180,22 @@ mod tests {
             assert!(error.contains(text), "{error}");
         }
         let error = of(1, 1).check_removal(true).unwrap_err().message;
+        assert!(error.contains("the last manager of the swarm"), "{error}");
+    }
+
+    #[test]
+    fn force_removes_all_but_the_last_one_and_says_what_it_costs() {
+        assert_eq!(of(3, 3).check_forced(true).unwrap(), None);
+        assert_eq!(of(3, 2).check_forced(false).unwrap(), None);
+        let costs = of(3, 2).check_forced(true).unwrap().expect("a warning");
+        let says = [
+            "Of the 2 managers that stay 1 would answer, and 2 are needed: nothing is decided",
+            "`weft swarm init --force-new-cluster`",
+        ];
+        for text in says {
+            assert!(costs.contains(text), "{costs}");
+        }
+        let error = of(1, 1).check_forced(true).unwrap_err().message;
         assert!(error.contains("the last manager of the swarm"), "{error}");
     }
 

@@ -14,7 +14,7 @@ use weft_sys::state_file;
 use zeroize::Zeroizing;
 
 use crate::roots::{Roots, certificates};
-use crate::sealing::{KEY_FILE, KeyFile, KeyFileError, Sealer, SecretKey};
+use crate::sealing::{DataKeys, KEY_FILE, KeyFile, KeyFileError};
 
 /// Organisational unit in the certificate of a manager, and the name that managers prove.
 pub(crate) const MANAGER_UNIT: &str = "swarm-manager";
@@ -161,8 +161,8 @@ pub struct Identity {
 enum Sealing {
     /// Not at all.
     None,
-    /// By this key.
-    By(SecretKey),
+    /// By the newest of these keys.
+    By(DataKeys),
     /// By a key that is not known before the manager is unlocked.
     Locked,
 }
@@ -238,11 +238,11 @@ impl Identity {
         self.roots.made(&self.chain)
     }
 
-    /// Of a manager that keeps its secrets sealed by this key: its files are, from the next time on
+    /// Of a manager that keeps its secrets sealed by these keys: its files are, from the next time on
     /// that they are written.
-    pub(crate) fn sealed_by(mut self, key: SecretKey) -> Self {
+    pub(crate) fn sealed_by(mut self, keys: DataKeys) -> Self {
         if self.role() == Role::Manager {
-            self.sealing = Sealing::By(key);
+            self.sealing = Sealing::By(keys);
         }
         self
     }
@@ -259,10 +259,10 @@ impl Identity {
     ///
     /// # Errors
     /// The manager is locked.
-    pub(crate) fn data_key(&self) -> Result<Option<&SecretKey>, IdentityError> {
+    pub(crate) fn data_keys(&self) -> Result<Option<&DataKeys>, IdentityError> {
         match &self.sealing {
             Sealing::None => Ok(None),
-            Sealing::By(key) => Ok(Some(key)),
+            Sealing::By(keys) => Ok(Some(keys)),
             Sealing::Locked => Err(IdentityError::Locked),
         }
     }
@@ -285,7 +285,7 @@ impl Identity {
         };
         match key_file(data_dir, read.role())? {
             Some(file) => match file.clear() {
-                Some(key) => read.opened(key.clone()).map(Some),
+                Some(ring) => read.opened(ring.clone().into()).map(Some),
                 None => Ok(Some(Self {
                     sealing: Sealing::Locked,
                     ..read
@@ -306,7 +306,7 @@ impl Identity {
     pub fn unlock(data_dir: &Path, unlock: &UnlockKey) -> Result<Self, IdentityError> {
         let read = Self::read(data_dir)?.ok_or(KeyFileError::NotLocked)?;
         let file = key_file(data_dir, read.role())?.ok_or(KeyFileError::NotLocked)?;
-        read.opened(file.unlock(unlock)?)
+        read.opened(file.unlock(unlock)?.into())
     }
 
     /// The key in the text as it is sealed; nothing where it is not.
@@ -316,17 +316,17 @@ impl Identity {
         Ok(sealed.map(pem::Pem::into_contents))
     }
 
-    /// With its key in the text, where that was sealed by `key`.
-    fn opened(self, key: SecretKey) -> Result<Self, IdentityError> {
+    /// With its key in the text, where that was sealed by one of `keys`.
+    fn opened(self, keys: DataKeys) -> Result<Self, IdentityError> {
         let Some(sealed) = self.sealed_key()? else {
-            return self.checked().map(|this| this.sealed_by(key));
+            return self.checked().map(|this| this.sealed_by(keys));
         };
-        let opened = Sealer::new(key.clone()).open(SEALED_PLACE, &sealed);
+        let opened = keys.open(SEALED_PLACE, &sealed);
         let opened = Zeroizing::new(opened.map_err(|e| damaged("the node key", e))?);
         let key_pem = std::str::from_utf8(&opened).map_err(|e| damaged("the node key", e))?;
         let root_pem = self.roots.pem().to_owned();
         let this = Self::new(root_pem, &self.chain_pem(), key_pem)?;
-        Ok(this.sealed_by(key))
+        Ok(this.sealed_by(keys))
     }
 
     fn chain_pem(&self) -> String {
@@ -336,11 +336,11 @@ impl Identity {
 
     /// The text as it is written: where there is something to seal by, the key in it is sealed.
     fn text(&self) -> Result<Zeroizing<String>, IdentityError> {
-        let Some(key) = self.data_key()? else {
+        let Some(keys) = self.data_keys()? else {
             return Ok(self.pem.clone());
         };
         let key_pem = Zeroizing::new(encode_pem("PRIVATE KEY", self.key()?.secret_der()));
-        let sealed = Sealer::new(key.clone()).close(SEALED_PLACE, key_pem.as_bytes());
+        let sealed = keys.close(SEALED_PLACE, key_pem.as_bytes());
         let sealed = encode_pem(SEALED_TAG, &sealed);
         Ok(Zeroizing::new(self.chain_pem() + &sealed))
     }
@@ -372,9 +372,40 @@ impl Identity {
     pub(crate) fn save(&self, data_dir: &Path) -> Result<(), IdentityError> {
         let dir = certificate_dir(data_dir);
         create_private_dir(&dir)?;
+        let keys = self.data_keys()?;
+        // Until the file is there: its key may be one of before otherwise.
+        let _alone = keys.map(DataKeys::hold_file);
         let text = self.text()?;
         write_private(&dir.join(ROOT_FILE), self.roots.pem().as_bytes())?;
         write_private(&dir.join(NODE_FILE), text.as_bytes())
+    }
+
+    /// The same where the files are those of `before`: who seals the node's file of a manager anew does
+    /// not put that in the place of a worker's.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn save_over(&self, before: &Self, data_dir: &Path) -> Result<(), IdentityError> {
+        // Keys of its own are held as it is written.
+        let _alone = match (&self.sealing, &before.sealing) {
+            (Sealing::None, Sealing::By(keys)) => Some(keys.hold_file()),
+            _ => None,
+        };
+        self.save(data_dir)
+    }
+
+    /// Writes the node's file of a manager anew, with the node's key sealed by the newest of `keys`.
+    /// Nothing to do on a node that is none any more.
+    ///
+    /// # Errors
+    /// The file is damaged, or the disk's: it is as it was.
+    pub(crate) fn seal_anew(data_dir: &Path, keys: &DataKeys) -> Result<(), IdentityError> {
+        let _alone = keys.hold_file();
+        let Some(read) = Self::read(data_dir)?.filter(|read| read.role() == Role::Manager) else {
+            return Ok(());
+        };
+        let text = read.opened(keys.clone())?.text()?;
+        write_private(&certificate_dir(data_dir).join(NODE_FILE), text.as_bytes())
     }
 
     /// Id of the node.

@@ -41,8 +41,8 @@ pub use exchange::Exchange;
 pub use identity::{Identity, IdentityError, LOCKED};
 pub use join::{JoinParams, join};
 pub use manager::{
-    ApiCall, ApiReply, ApiServer, EventBatch, EventReader, HostRoutes, InitParams, Manager,
-    ManagerConfig, RestoreParams, Timing,
+    ApiCall, ApiReply, ApiServer, EventBatch, EventReader, HostRoutes, InitParams, KnownManagers,
+    Manager, ManagerConfig, RestoreParams, Timing,
 };
 pub use membership::Membership;
 pub use orders::RefusedOrders;

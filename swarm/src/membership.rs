@@ -155,6 +155,21 @@ impl Membership {
         }
     }
 
+    /// The same where these are the managers by now, `host:port`. What was told by a name stays behind
+    /// them: it may lead to another address since.
+    #[must_use]
+    pub fn with_managers(&self, newest: &[String]) -> Self {
+        let is_name = |manager: &String| {
+            manager.parse::<SocketAddr>().is_err() && manager.parse::<IpAddr>().is_err()
+        };
+        let names = self.managers.iter();
+        let names = names.filter(|manager| is_name(manager) && !newest.contains(manager));
+        Self {
+            managers: newest.iter().chain(names).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// Writes it in place of the one on disk.
     ///
     /// # Errors
@@ -267,6 +282,18 @@ mod tests {
         let bound = worker(Some(at([192, 0, 2, 1]))).complete();
         let moved = bound.moved_to(IpAddr::from([192, 0, 2, 7]));
         assert_eq!(moved.listen, Some(at([192, 0, 2, 7])));
+    }
+
+    #[test]
+    fn the_newest_addresses_of_managers_are_kept_and_names_beside_them() {
+        let mut before = worker(None);
+        before.managers.push("swarm.example:2377".to_owned());
+        let newest = ["192.0.2.4:2377".to_owned(), "192.0.2.5:2377".to_owned()];
+        let after = before.with_managers(&newest);
+        let kept = ["192.0.2.4:2377", "192.0.2.5:2377", "swarm.example:2377"];
+        assert_eq!(after.managers, kept);
+        assert_eq!(after.with_managers(&newest), after);
+        assert_eq!(after.node, before.node);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The manager of a node, which comes and goes with the node's role. The node carries traffic by its
 //! last orders meanwhile, and also while its manager cannot be opened.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use weft_cluster::CommandError;
 use weft_model::objects::{Protocol, Role};
 use weft_swarm::{ApiServer, LOCKED, Manager, ManagerConfig, Membership, Timing};
 
+use super::known_managers::others;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::parts::handles::Handles;
@@ -244,27 +244,22 @@ fn follow_identity(handles: &Arc<Handles>, manager: &Manager) {
     });
 }
 
-/// The other managers, as the orders and the membership know them.
-fn others(handles: &Handles, own: SocketAddr) -> Vec<String> {
-    let orders = handles.session.assignments().borrow().clone();
-    let nodes = orders.iter().flat_map(|orders| &orders.shared.nodes);
-    let managers = nodes.filter(|node| node.role == Role::Manager);
-    let ordered = managers.filter_map(|node| node.manager_addr.map(|addr| addr.to_string()));
-    let told = handles.membership.managers.iter().cloned();
-    let all: BTreeSet<String> = ordered.chain(told).collect();
-    let own = own.to_string();
-    all.into_iter().filter(|manager| *manager != own).collect()
-}
-
 /// Beside others it may be new, or have been away before it was in their log: then it joins them.
-async fn open_or_join(handles: &Handles, config: ManagerConfig) -> Result<Manager, CommandError> {
-    let identity = handles.session.identity();
-    let others = others(handles, config.advertise);
-    if others.is_empty() {
-        Manager::open(config, &identity).await
-    } else {
-        Manager::join(config, &identity, others).await
+async fn open_or_join(
+    handles: &Arc<Handles>,
+    config: ManagerConfig,
+) -> Result<Manager, CommandError> {
+    let (identity, own) = (handles.session.identity(), config.advertise);
+    if others(handles, own).is_empty() {
+        return Manager::open(config, &identity).await;
     }
+    // The manager will be in them.
+    let handles = Arc::downgrade(handles);
+    let known = move || {
+        let handles = handles.upgrade();
+        handles.map_or_else(Vec::new, |handles| others(&handles, own))
+    };
+    Manager::join(config, &identity, Arc::new(known)).await
 }
 
 async fn try_to_open(handles: &Arc<Handles>, config: &ManagerConfig) -> bool {

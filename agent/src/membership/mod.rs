@@ -5,6 +5,7 @@ mod address;
 mod answers;
 mod guest;
 mod machine;
+mod known_managers;
 mod manager_part;
 mod new_address;
 pub(crate) mod self_tests;

@@ -1,6 +1,7 @@
 //! The node's address, where managers were told another one (`node update --advertise-addr`): it is
 //! kept, and `weftd` ends for its supervisor to start it again with that. Sockets of the data path,
-//! gossip and the manager open with it then; tasks outlive it, as every restart.
+//! gossip and the manager open with it then; tasks outlive it, as every restart. Addresses of managers are
+//! kept here as well: they are in the same file.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use weft_model::objects::Node;
 use weft_swarm::Membership;
 
 use super::address::HostAddresses;
+use super::known_managers::Kept;
 use crate::blocking::blocking;
 use crate::parts::handles::Handles;
 
@@ -32,6 +34,7 @@ pub(super) async fn follow(
     ends: Arc<watch::Sender<Option<String>>>,
 ) {
     let mut orders = handles.session.assignments();
+    let mut kept = Kept::default();
     loop {
         tokio::select! {
             // Both ends are fine: other orders, or the time.
@@ -39,6 +42,7 @@ pub(super) async fn follow(
             _ = stop.wait_for(|s| *s) => return,
         }
         orders.mark_unchanged();
+        kept.keep(&handles).await;
         let Some(addr) = ordered(&handles).filter(|a| *a != handles.membership.node.addr) else {
             handles.warnings.clear(SUBJECT);
             continue;

@@ -228,7 +228,7 @@ pub(crate) struct UnlockKeyArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Make a new key, which managers that run take over; the old one still opens managers that were
-    /// away, backups of before and copies of data.key
+    /// away, until they are back, and backups of before
     #[arg(long)]
     pub(crate) rotate: bool,
 }

@@ -33,6 +33,9 @@ pub(crate) enum NodeCommand {
     },
     /// Make managers workers
     Demote {
+        /// Also where the managers that stay are no quorum: nothing is decided until they are one
+        #[arg(short, long)]
+        force: bool,
         /// Id, name, or unique start of an id
         #[arg(required = true, value_name = "NODE")]
         refs: Vec<String>,

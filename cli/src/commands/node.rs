@@ -56,8 +56,14 @@ pub(super) async fn run(
             show(&args, found, out)
         }
         NodeCommand::Update(args) => update(client, &args, out).await,
-        NodeCommand::Promote { refs } => make(client, Role::Manager, &refs, out).await,
-        NodeCommand::Demote { refs } => make(client, Role::Worker, &refs, out).await,
+        NodeCommand::Promote { refs } => make(client, &to(Role::Manager), &refs, out).await,
+        NodeCommand::Demote { force, refs } => {
+            let request = NodeUpdate {
+                force,
+                ..to(Role::Worker)
+            };
+            make(client, &request, &refs, out).await
+        }
         NodeCommand::Rm { force, refs } => {
             let mut refused = Vec::new();
             for name in &refs {
@@ -81,6 +87,7 @@ async fn update(
     let request = NodeUpdate {
         availability: args.availability,
         role: args.role.map(Into::into),
+        force: false,
         advertise_addr: args.advertise_addr,
         label_add: unique("label", args.label_add.iter().cloned())?,
         label_rm: args.label_rm.clone(),
@@ -106,16 +113,23 @@ async fn update(
     finish(&refused)
 }
 
+fn to(role: Role) -> NodeUpdate {
+    NodeUpdate {
+        role: Some(role),
+        ..NodeUpdate::default()
+    }
+}
+
 /// `node promote` and `node demote`, in docker's words.
 async fn make(
     client: &Client,
-    role: Role,
+    request: &NodeUpdate,
     refs: &[String],
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     let mut refused = Vec::new();
     for name in refs {
-        match make_one(client, role, name, out).await {
+        match make_one(client, request, name, out).await {
             Ok(()) => {}
             Err(error) if error.is::<Refused>() => refused.push(error),
             Err(error) => return Err(error),
@@ -126,23 +140,19 @@ async fn make(
 
 async fn make_one(
     client: &Client,
-    role: Role,
+    request: &NodeUpdate,
     name: &str,
     out: &mut Printer,
 ) -> anyhow::Result<()> {
     let path = path(client, name).await?;
     let before: NodeRow = client.get(&path).await?;
-    let is_so = before.node.spec.role == role;
-    let request = NodeUpdate {
-        role: Some(role),
-        ..NodeUpdate::default()
-    };
-    let updated: NodeUpdated = client.post(&format!("{path}/update"), &request).await?;
-    out.line(&match (role, is_so) {
-        (Role::Manager, true) => format!("Node {name} is already a manager."),
-        (Role::Worker, true) => format!("Node {name} is already a worker."),
-        (Role::Manager, false) => format!("Node {name} promoted to a manager in the swarm."),
-        (Role::Worker, false) => format!("Manager {name} demoted in the swarm."),
+    let is_so = Some(before.node.spec.role) == request.role;
+    let updated: NodeUpdated = client.post(&format!("{path}/update"), request).await?;
+    out.line(&match (request.role == Some(Role::Manager), is_so) {
+        (true, true) => format!("Node {name} is already a manager."),
+        (false, true) => format!("Node {name} is already a worker."),
+        (true, false) => format!("Node {name} promoted to a manager in the swarm."),
+        (false, false) => format!("Manager {name} demoted in the swarm."),
     })?;
     warn(&updated.warnings);
     Ok(())

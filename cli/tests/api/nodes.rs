@@ -238,6 +238,13 @@ fn promote_and_demote_say_it_in_dockers_words() {
         update("manager", row("aa2", "node2", "manager")),
         get("GET /v1/nodes/node2", row("aa2", "node2", "manager")),
         update("worker", row("aa2", "node2", "worker")),
+        get("GET /v1/nodes/node2", row("aa2", "node2", "manager")),
+        exchange(
+            "POST /v1/nodes/node2/update",
+            json!({"Role": "worker", "Force": true}),
+            200,
+            updated("worker"),
+        ),
         exchange(
             "POST /v1/nodes/node2/update",
             json!({"Availability": "drain", "Role": "worker", "AdvertiseAddr": "192.0.2.9"}),
@@ -258,6 +265,10 @@ fn promote_and_demote_say_it_in_dockers_words() {
         ),
         ("node promote node2", "Node node2 is already a manager.\n"),
         ("node demote node2", "Manager node2 demoted in the swarm.\n"),
+        (
+            "node demote --force node2",
+            "Manager node2 demoted in the swarm.\n",
+        ),
         (
             "node update --availability drain --role worker --advertise-addr 192.0.2.9 node2",
             "node2\n",

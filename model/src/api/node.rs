@@ -83,6 +83,9 @@ pub struct NodeUpdate {
     /// What it is in the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// Becomes a worker also where the managers that stay are no quorum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// Where others reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise_addr: Option<IpAddr>,

@@ -1,7 +1,6 @@
 //! How a node that was made a manager gets what the others have: a place in the log, and with it all
 //! else.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +20,15 @@ use crate::membership::STORE_FILE;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{EnlistRequest, UnlockKeyRequest};
 use crate::raft::{MemberSight, RaftStore};
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, KeyRing};
 use crate::tls::{connect, member_config, with_port};
 
 /// Between two rounds of asking: the first pause, and the longest.
 const ASK_MIN: Duration = Duration::from_millis(100);
 const ASK_MAX: Duration = Duration::from_secs(2);
+
+/// The other managers as a node knows them now, `host:port`, the newest word first; asked again and again.
+pub type KnownManagers = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 async fn client(manager: &str, own: &Identity) -> Result<RaftClient<Channel>, CommandError> {
     let config = member_config(own)?;
@@ -56,15 +58,15 @@ async fn unlock_key(manager: &str, own: &Identity) -> Result<Told, CommandError>
     })
 }
 
-/// The key that seals what this manager keeps: that of an attempt before this one, or a new one, which
-/// is never on the disk in clear where managers are locked. That the leader knows.
-pub(super) async fn data_key(
+/// The keys of what this manager keeps: those of an attempt before this one, or a new one, which is
+/// never on the disk in clear where managers are locked. That the leader knows.
+pub(super) async fn data_keys(
     data_dir: &Path,
     managers: &[String],
     own: &Identity,
-) -> Result<SecretKey, CommandError> {
-    if let Some(key) = lock::left_key(data_dir, own, None)? {
-        return Ok(key);
+) -> Result<DataKeys, CommandError> {
+    if let Some(keys) = lock::left_keys(data_dir, own, None)? {
+        return Ok(keys);
     }
     let mut refused = CommandError::unavailable("no other manager is known");
     for manager in managers {
@@ -76,20 +78,20 @@ pub(super) async fn data_key(
     Err(refused)
 }
 
-/// Writes the key as a manager told to.
-fn keep(data_dir: &Path, own: &Identity, told: &Told) -> Result<SecretKey, IdentityError> {
+/// Writes the keys as a manager told to.
+fn keep(data_dir: &Path, own: &Identity, told: &Told) -> Result<DataKeys, IdentityError> {
     let unlock = told.unlock.as_ref();
-    let key = match lock::left_key(data_dir, own, unlock)? {
-        Some(key) => key,
+    let keys = match lock::left_keys(data_dir, own, unlock)? {
+        Some(keys) => keys,
         None => {
             // Whatever log an attempt before this one has begun, nobody opens it any more.
             remove_file(&data_dir.join(STORE_FILE))?;
-            SecretKey::draw()
+            KeyRing::draw().into()
         }
     };
     // While the log comes in, this manager sees states of before.
-    lock::found(data_dir, told.version, &key, unlock)?;
-    Ok(key)
+    lock::found(data_dir, told.version, &keys.ring(), unlock)?;
+    Ok(keys)
 }
 
 async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<(), CommandError> {
@@ -97,12 +99,17 @@ async fn ask(manager: &str, own: &Identity, request: EnlistRequest) -> Result<()
     asked.map(drop).map_err(|status| from_status(&status))
 }
 
-/// The managers to ask, `ADDRESS:PORT`: where they were at the start, and where a node's list has the
+/// The managers to ask, `host:port`, each once: where the node knows them, and where its list has the
 /// others by now.
-fn to_ask(told: &[String], members: &[MemberSight], own: &NodeId) -> BTreeSet<String> {
+fn to_ask(known: Vec<String>, members: &[MemberSight], own: &NodeId) -> Vec<String> {
+    let mut asked = known;
     let others = members.iter().filter(|member| member.node != *own);
-    let others = others.map(|member| member.addr.to_string());
-    told.iter().cloned().chain(others).collect()
+    for other in others.map(|member| member.addr.to_string()) {
+        if !asked.contains(&other) {
+            asked.push(other);
+        }
+    }
+    asked
 }
 
 /// Asks the managers to add this one to their log, until one has, the leader among them; or the leader
@@ -111,7 +118,7 @@ fn to_ask(told: &[String], members: &[MemberSight], own: &NodeId) -> BTreeSet<St
 pub(super) async fn enlist(
     raft: Arc<RaftStore>,
     own: watch::Receiver<Arc<Identity>>,
-    managers: Vec<String>,
+    managers: KnownManagers,
     addr: SocketAddr,
 ) {
     let request = EnlistRequest {
@@ -121,7 +128,7 @@ pub(super) async fn enlist(
     let mut pause = ASK_MIN;
     while !raft.takes_part() {
         let own_id = own.borrow().node_id().clone();
-        for manager in to_ask(&managers, &raft.members(), &own_id) {
+        for manager in to_ask(managers(), &raft.members(), &own_id) {
             let identity = Arc::clone(&own.borrow());
             match ask(&manager, &identity, request.clone()).await {
                 Ok(()) => {
@@ -154,12 +161,11 @@ mod tests {
             sight("stays", "192.0.2.2:2377"),
             sight("moved", "192.0.2.9:2377"),
         ];
-        let told = ["192.0.2.2:2377".to_owned(), "192.0.2.3:2377".to_owned()];
-        let asked = to_ask(&told, &members, &NodeId("own".to_owned()));
-        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let known = ["192.0.2.3:2377".to_owned(), "192.0.2.2:2377".to_owned()];
+        let asked = to_ask(known.to_vec(), &members, &NodeId("own".to_owned()));
         assert_eq!(
             asked,
-            ["192.0.2.2:2377", "192.0.2.3:2377", "192.0.2.9:2377"]
+            ["192.0.2.3:2377", "192.0.2.2:2377", "192.0.2.9:2377"]
         );
     }
 }

@@ -64,11 +64,11 @@ use self::api::ApiRpc;
 use self::bind::bind;
 use self::ca::{Authority, HeldAuthority};
 use self::engine::{Engine, Lines, entropy, stopped};
-use self::enlist::{data_key, enlist};
+use self::enlist::{data_keys, enlist};
 use self::events::EventLog;
 use self::health::Health;
 use self::listener::server_config;
-use self::lock::{Lock, keep_locked, key_of};
+use self::lock::{Lock, keep_locked, keys_of};
 use self::own::{certify_self, keep_certified};
 use self::questions::Questions;
 use self::raft_rpc::RaftRpc;
@@ -88,9 +88,10 @@ use crate::proto::control_server::ControlServer;
 use crate::proto::dispatcher_server::DispatcherServer;
 use crate::proto::raft_server::RaftServer;
 use crate::raft::{Member, RaftStore, Start};
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, KeyRing};
 
 pub use api::{ApiCall, ApiReply, ApiServer};
+pub use enlist::KnownManagers;
 pub use events::{EventBatch, EventReader};
 pub use health::Timing;
 pub use restore::RestoreParams;
@@ -257,17 +258,18 @@ impl Manager {
             root: root.clone(),
         };
         let planned = init_cluster(&ClusterState::default(), unix_ms(), &mut entropy, command)?;
-        let key = SecretKey::draw();
+        let ring = KeyRing::draw();
         let unlock = lock::planned_key(&planned.changes);
-        lock::found(&config.data_dir, 0, &key, unlock.as_ref())?;
+        lock::found(&config.data_dir, 0, &ring, unlock.as_ref())?;
+        let keys = DataKeys::from(ring);
         let authority = Authority::first(root)?;
         let identity = authority.issue(&node_id, Role::Manager, &cluster_id, now)?;
-        let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
+        let own = watch::Sender::new(Arc::new(identity.sealed_by(keys.clone())));
         let member = Member {
             node: node_id,
             addr: node.manager_addr.unwrap_or(config.advertise),
         };
-        let store = open_store(&config.data_dir, key, Start::Found(member), &own).await?;
+        let store = open_store(&config.data_dir, keys, Start::Found(member), &own).await?;
         let proposed = store.propose(&store.head(), planned.changes).await;
         proposed.map_err(|e| CommandError::unavailable(e.to_string()))?;
         let membership = Membership {
@@ -321,16 +323,16 @@ impl Manager {
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
         check_store_file(&config.data_dir)?;
-        let key = key_of(identity)?;
+        let keys = keys_of(identity)?;
         let own = watch::Sender::new(Arc::new(identity.clone()));
-        let store = open_store(&config.data_dir, key, start, &own).await?;
+        let store = open_store(&config.data_dir, keys, start, &own).await?;
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
         manager.with_state().await
     }
 
-    /// Starts a manager on a node that was made one, beside `managers` (`host:port`): it has the state
-    /// from them, the root's key in it, and is in their log when the leader has added it. Once more
+    /// Starts a manager on a node that was made one, beside `managers`, as the node knows them at each
+    /// moment: it has the state from them, the root's key in it, and is in their log when the leader has added it. Once more
     /// after a restart that came too soon.
     ///
     /// # Errors
@@ -338,18 +340,18 @@ impl Manager {
     pub async fn join(
         config: ManagerConfig,
         identity: &Identity,
-        managers: Vec<String>,
+        managers: KnownManagers,
     ) -> Result<Self, CommandError> {
         let listener = bind(&config).await?;
-        let key = data_key(&config.data_dir, &managers, identity).await?;
+        let keys = data_keys(&config.data_dir, &managers(), identity).await?;
         let start = if config.data_dir.join(STORE_FILE).exists() {
             Start::Again
         } else {
             Start::Join
         };
-        let own = identity.clone().sealed_by(key.clone());
+        let own = identity.clone().sealed_by(keys.clone());
         let own = watch::Sender::new(Arc::new(own));
-        let store = open_store(&config.data_dir, key, start, &own).await?;
+        let store = open_store(&config.data_dir, keys, start, &own).await?;
         let (raft, certificates, addr) = (Arc::clone(&store), own.subscribe(), listener.2);
         let desired = Arc::clone(&store) as Arc<dyn DesiredStore>;
         let manager = Self::serve(desired, store, config, listener, own)?;
@@ -388,7 +390,8 @@ impl Manager {
         own: Own,
     ) -> Result<Self, CommandError> {
         let identity = Arc::clone(&own.borrow());
-        let lock = Arc::new(Lock::new(&config.data_dir, key_of(&identity)?));
+        let keys = keys_of(&identity)?;
+        let lock = Arc::new(Lock::new(&config.data_dir, keys, Arc::clone(&raft)));
         let tls = Arc::new(ArcSwap::new(server_config(&identity)?));
         let core = Arc::new(Engine {
             node: identity.node_id().clone(),
@@ -491,6 +494,7 @@ impl Manager {
             }
         }
         self.core.store.close().await;
+        self.core.lock.close().await;
     }
 }
 

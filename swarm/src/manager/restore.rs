@@ -19,7 +19,7 @@ use crate::desired_store::DesiredStore;
 use crate::identity::Identity;
 use crate::membership::{Membership, STORE_FILE};
 use crate::raft::{Member, OnDisk, RaftStore, Start, lay_down};
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, KeyRing};
 
 /// `weft swarm restore`
 pub struct RestoreParams {
@@ -130,8 +130,9 @@ impl Manager {
             return Err(CommandError::unavailable(stale.to_string()));
         }
         let unlock = state.secrets.as_ref().and_then(|s| s.unlock_key.clone());
-        let key = SecretKey::draw();
-        lock::found(data_dir, state.version, &key, unlock.as_ref())?;
+        let ring = KeyRing::draw();
+        lock::found(data_dir, state.version, &ring, unlock.as_ref())?;
+        let keys = DataKeys::from(ring);
         let now = SystemTime::now();
         let cluster = state.cluster.as_ref();
         let cluster = cluster
@@ -139,16 +140,16 @@ impl Manager {
             .unwrap_or_default();
         let authority = HeldAuthority::default().of(&state)?;
         let identity = authority.issue(&id, Role::Manager, &cluster, now)?;
-        let own = watch::Sender::new(Arc::new(identity.sealed_by(key.clone())));
+        let own = watch::Sender::new(Arc::new(identity.sealed_by(keys.clone())));
         let member = Member {
             node: id,
             addr: node.manager_addr.unwrap_or(config.advertise),
         };
         let (medium, of) = (OnDisk(data_dir.join(STORE_FILE)), member.clone());
-        let sealed_by = key.clone();
+        let sealed_by = keys.clone();
         let laid = spawn_blocking(move || lay_down(&medium, sealed_by, of, state)).await;
         laid.map_err(|error| CommandError::unavailable(error.to_string()))??;
-        let store = open_store(data_dir, key, Start::Alone(member), &own).await?;
+        let store = open_store(data_dir, keys, Start::Alone(member), &own).await?;
         let membership = Membership {
             managers: node.manager_addr.iter().map(ToString::to_string).collect(),
             node,

@@ -26,34 +26,41 @@ use crate::tls::{member_config, who_listens};
 const LOOK: Duration = Duration::from_secs(1);
 /// Longer than managers take to elect a leader.
 const ELECTION: Duration = Duration::from_secs(3);
+/// How long a demotion by force waits for managers that are no quorum.
+const FORCED: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Makes a node a manager or a worker; with what a person should know of the swarm after that.
-    /// A new manager joins the log by itself, with the certificate that it asks for now.
+    /// A new manager joins the log by itself, with the certificate that it asks for now. By force a
+    /// manager becomes a worker also where those that stay are no quorum.
     ///
     /// # Errors
-    /// No such node, or the managers that stay would be no quorum: nothing changed. This manager does
-    /// not lead, or the log does not take it.
+    /// No such node, the managers that stay would be no quorum, or none: nothing changed. This manager
+    /// does not lead, or the log does not take it.
     pub(super) async fn change_role(
         &self,
         reference: &str,
         role: Role,
+        force: bool,
     ) -> Result<(Node, Vec<String>), CommandError> {
         let _one = self.roles.lock().await;
         self.check_leads()?;
         let before = self.state().find_node(reference)?.clone();
         let id = &before.id;
+        let mut costs = None;
         if role == Role::Worker {
-            self.check_demotion(id)?;
+            costs = self.check_demotion(id, force)?;
         }
         let node = self
             .run(|s, now, e| set_role(s, now, e, id.as_str(), role))
             .await?;
         let warning = (before.spec.role != role).then(|| self.role_warning());
-        if role == Role::Worker {
+        if costs.is_some() {
+            self.retire_by_force(id).await;
+        } else if role == Role::Worker {
             self.retire(id).await?;
         }
-        let warnings = warning.flatten().map(str::to_owned);
+        let warnings = costs.or_else(|| warning.flatten().map(str::to_owned));
         Ok((node, warnings.into_iter().collect()))
     }
 
@@ -64,13 +71,28 @@ impl Engine {
         Quorum::warning_of(nodes.filter(|n| n.spec.role == Role::Manager).count())
     }
 
-    /// Whether the log can do without a node.
-    fn check_demotion(&self, id: &NodeId) -> Result<(), CommandError> {
+    /// Whether the log can do without a node; by force, what it costs where it cannot.
+    fn check_demotion(&self, id: &NodeId, force: bool) -> Result<Option<String>, CommandError> {
         let members = self.raft.members();
-        match members.iter().find(|m| m.node == *id && m.votes) {
-            Some(member) => self.raft.quorum().check_removal(member.reachable),
-            None => Ok(()),
+        let Some(member) = members.iter().find(|m| m.node == *id && m.votes) else {
+            return Ok(None);
+        };
+        let quorum = self.raft.quorum();
+        if force {
+            return quorum.check_forced(member.reachable);
         }
+        quorum.check_removal(member.reachable).map(|()| None)
+    }
+
+    /// Takes a node out of the log although those that stay are no quorum. They agree on it as soon as they
+    /// are one: nobody has to ask for it again.
+    async fn retire_by_force(&self, id: &NodeId) {
+        let why = match timeout(FORCED, self.retire(id)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the managers that stay do not answer".to_owned(),
+        };
+        tracing::warn!(node = %id, why, "demoted by force: nothing is decided until managers come back");
     }
 
     /// Takes a node out of the log.
@@ -116,8 +138,8 @@ impl Engine {
             }
             let _one = self.roles.lock().await;
             for id in self.superfluous() {
-                let retired = match self.check_demotion(&id) {
-                    Ok(()) => self.retire(&id).await,
+                let retired = match self.check_demotion(&id, false) {
+                    Ok(_) => self.retire(&id).await,
                     Err(refused) => Err(refused),
                 };
                 if let Err(error) = retired {
@@ -211,7 +233,8 @@ impl Manager {
     ///
     /// # Errors
     /// No such node, or it is not at that version; labels that cannot be, an address that is not its own
-    /// or where the manager does not answer, a demotion that would lose the quorum, or the log's.
+    /// or where the manager does not answer, a demotion that would lose the quorum and is not forced, force
+    /// without a demotion, or the log's.
     pub async fn update_node(
         &self,
         reference: &str,
@@ -220,6 +243,11 @@ impl Manager {
     ) -> Result<NodeUpdated, CommandError> {
         let core = &self.core;
         core.check_leads()?;
+        if update.force && update.role != Some(Role::Worker) {
+            return Err(CommandError::bad(
+                "force is for a manager that is to be a worker; leave it out, or give the role worker",
+            ));
+        }
         let id = self.state().find_node(reference)?.id.clone();
         let mut node = core
             .run(|s, now, e| change_node(s, now, e, id.as_str(), version, update))
@@ -229,7 +257,7 @@ impl Manager {
         }
         let mut warnings = Vec::new();
         if let Some(role) = update.role {
-            (node, warnings) = core.change_role(id.as_str(), role).await?;
+            (node, warnings) = core.change_role(id.as_str(), role, update.force).await?;
         }
         Ok(NodeUpdated { node, warnings })
     }

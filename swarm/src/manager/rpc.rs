@@ -369,7 +369,9 @@ impl Dispatcher for Rpc {
         let never_started = request.get_ref().never_started;
         if never_started {
             // It is no manager, whatever its token was for.
-            let role = self.0.change_role(member.node.as_str(), Role::Worker);
+            let role = self
+                .0
+                .change_role(member.node.as_str(), Role::Worker, false);
             role.await.map_err(to_status)?;
         }
         self.0
@@ -435,7 +437,9 @@ impl Control for Rpc {
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
         let member = self.member(&request)?;
-        let role = self.0.change_role(member.node.as_str(), Role::Worker);
+        let role = self
+            .0
+            .change_role(member.node.as_str(), Role::Worker, false);
         let (_, warnings) = role.await.map_err(to_status)?;
         tracing::info!(node = %member.node, "the node is a worker, as it asked");
         Ok(Response::new(ResignResponse { warnings }))

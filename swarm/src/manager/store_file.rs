@@ -10,7 +10,7 @@ use crate::desired_store::DesiredStore as _;
 use crate::identity::Identity;
 use crate::membership::{EARLIER_STORE_FILE, STORE_FILE};
 use crate::raft::{Dialer, Links, RaftStore, Setup, Start, StoreError};
-use crate::sealing::SecretKey;
+use crate::sealing::DataKeys;
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
@@ -24,13 +24,13 @@ impl From<StoreError> for CommandError {
 /// The file's, or it holds the state of another swarm than the certificate is of.
 pub(super) async fn open_store(
     data_dir: &Path,
-    key: SecretKey,
+    keys: DataKeys,
     start: Start,
     own: &watch::Sender<Arc<Identity>>,
 ) -> Result<Arc<RaftStore>, CommandError> {
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(own.subscribe(), Arc::clone(&links));
-    let setup = Setup::on_disk(data_dir.join(STORE_FILE), key, links);
+    let setup = Setup::on_disk(data_dir.join(STORE_FILE), keys, links);
     let store = RaftStore::open(setup, start, dialer).await?;
     let state = store.read();
     let of = own.borrow().cluster_id().to_owned();

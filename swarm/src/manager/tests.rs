@@ -110,6 +110,11 @@ fn any_port() -> SocketAddr {
 }
 
 /// An address that was free a moment ago.
+/// Managers of which nobody hears anything else.
+fn known(managers: Vec<String>) -> KnownManagers {
+    Arc::new(move || managers.clone())
+}
+
 fn free() -> SocketAddr {
     let free = std::net::TcpListener::bind(any_port()).unwrap();
     free.local_addr().unwrap()
@@ -765,7 +770,7 @@ async fn bad_starts_leave_nothing_and_say_why() {
         .unwrap();
     let links = Arc::new(Links::default());
     let dialer = Dialer::new(manager.identities(), Arc::clone(&links));
-    let setup = Setup::on_disk(path.clone(), SecretKey::draw(), links);
+    let setup = Setup::on_disk(path.clone(), KeyRing::draw().into(), links);
     let second = RaftStore::open(setup, Start::Again, dialer).await;
     let second = second.unwrap_err();
     assert!(matches!(second, StoreError::Busy { .. }), "{second}");

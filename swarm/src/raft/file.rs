@@ -230,6 +230,49 @@ impl RaftFile {
         mended.await.is_ok()
     }
 
+    /// Writes all that the file holds into a new one, sealed by the newest key, and puts that in its place;
+    /// what is to be read or written meanwhile waits. Nothing that was sealed by another key is left in the
+    /// file, not even where it has no use for the room.
+    ///
+    /// # Errors
+    /// The disk's: what is in the file is sealed as before.
+    pub(super) async fn seal_anew(self: &Arc<Self>) -> Result<(), StoreError> {
+        let file = Arc::clone(self);
+        let done = self.disk.run(move || {
+            let mut opened = locked(&file.opened);
+            if matches!(*opened, Opened::Lost { .. }) {
+                file.reopen(&mut opened);
+            }
+            let Opened::Open(database) = &*opened else {
+                let path = file.medium.name();
+                let source = std::io::Error::other("it is not open");
+                return Err(StoreError::Disk { path, source });
+            };
+            let copy = &mut |fresh: &Database| tables::copy_anew(database, fresh, &file.seal);
+            let fresh = file.medium.beside(copy)?;
+            if let Err(error) = file.medium.put_in_place() {
+                // Whichever file has the name now is the one to go on with.
+                drop(fresh);
+                *opened = Opened::Lost {
+                    why: error.to_string(),
+                    pause: REOPEN_MIN,
+                    next: Instant::now(),
+                };
+                file.reopen(&mut opened);
+                return Err(error);
+            }
+            *opened = Opened::Open(fresh);
+            file.medium.reserve();
+            Ok(())
+        });
+        done.await.unwrap_or_else(|panicked| {
+            Err(StoreError::Disk {
+                path: self.medium.name(),
+                source: std::io::Error::other(panicked),
+            })
+        })
+    }
+
     /// Tries the disk again whenever it failed, until it stores again; for as long as it is polled.
     pub(super) async fn keep_mended(self: Arc<Self>) {
         let mut trouble = self.trouble();
@@ -354,8 +397,13 @@ impl RaftFile {
         let database = match opened {
             Err(StoreError::Damaged { path, why }) => {
                 tracing::error!(path, why, "the manager's state is written anew");
-                self.medium.replace(&mut |database| {
+                let fresh = self.medium.beside(&mut |database| {
                     tables::fill(database, &self.seal, self.member, &mut known)
+                });
+                fresh.and_then(|database| {
+                    self.medium.keep_aside()?;
+                    self.medium.put_in_place()?;
+                    Ok(database)
                 })
             }
             opened => opened,

@@ -86,12 +86,24 @@ pub(crate) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// It is busy, damaged, not ours, or cannot be read.
     fn open(&self, check: bool) -> Result<Database, StoreError>;
 
-    /// Has `fill` write a new file and sets the one that is there aside; its name leads to one of them
-    /// all the time.
+    /// Has `fill` write a new file beside the one that is there.
+    ///
+    /// # Errors
+    /// The disk's: there is no other file than before.
+    fn beside(&self, fill: Fill<'_>) -> Result<Database, StoreError>;
+
+    /// Keeps the file that is there under another name, too: it is damaged.
     ///
     /// # Errors
     /// The disk's.
-    fn replace(&self, fill: Fill<'_>) -> Result<Database, StoreError>;
+    fn keep_aside(&self) -> Result<(), StoreError>;
+
+    /// Puts the file that was written beside in the place of the one that is there. The name leads to one
+    /// of them all the time, and for good to the new one when this returns.
+    ///
+    /// # Errors
+    /// The disk's: which of them it leads to is not known.
+    fn put_in_place(&self) -> Result<(), StoreError>;
 
     /// Holds room for what the file may grow by, as far as there is some.
     fn reserve(&self);
@@ -115,12 +127,25 @@ fn make_private(path: &Path) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(PRIVATE))
 }
 
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 impl OnDisk {
     fn disk_error(&self, source: io::Error) -> StoreError {
         StoreError::Disk {
             path: self.name(),
             source,
         }
+    }
+
+    /// Where the file is made that is to take its place.
+    fn fresh(&self) -> PathBuf {
+        self.0.with_file_name(REBUILT_STORE_FILE)
     }
 
     fn open_at(&self, path: &Path, check: bool) -> Result<Database, StoreError> {
@@ -139,29 +164,41 @@ impl Medium for OnDisk {
     }
 
     fn open(&self, check: bool) -> Result<Database, StoreError> {
-        self.open_at(&self.0, check)
+        let database = self.open_at(&self.0, check)?;
+        // The name may be new, or lead to another file than before, and not be on the disk yet.
+        sync_folder_of(&self.0).map_err(|source| self.disk_error(source))?;
+        Ok(database)
     }
 
-    fn replace(&self, fill: Fill<'_>) -> Result<Database, StoreError> {
-        let path = &self.0;
-        let failed = |source| self.disk_error(source);
-        let fresh = path.with_file_name(REBUILT_STORE_FILE);
-        match std::fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+    fn beside(&self, fill: Fill<'_>) -> Result<Database, StoreError> {
+        let fresh = self.fresh();
+        remove(&fresh).map_err(|source| self.disk_error(source))?;
+        let filled = self.open_at(&fresh, false).and_then(|database| {
+            fill(&database).map_err(|error| write_error(self.name(), &error))?;
+            Ok(database)
+        });
+        filled.inspect_err(|_| {
+            // It may have taken the room that there was.
+            if let Err(error) = remove(&fresh) {
+                tracing::warn!(path = %fresh.display(), %error, "left behind");
+            }
+        })
+    }
+
+    fn keep_aside(&self) -> Result<(), StoreError> {
+        let aside = state_file::name_aside(&self.0);
+        match std::fs::hard_link(&self.0, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            linked => linked.map_err(|source| self.disk_error(source))?,
         }
-        let database = self.open_at(&fresh, false)?;
-        fill(&database).map_err(|error| write_error(self.name(), &error))?;
-        let aside = state_file::name_aside(path);
-        match std::fs::hard_link(path, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        std::fs::rename(&fresh, path)
-            .and_then(|()| sync_folder_of(path))
-            .map_err(failed)?;
         tracing::error!(aside = %aside.display(), "the damaged state is kept there");
-        Ok(database)
+        Ok(())
+    }
+
+    fn put_in_place(&self) -> Result<(), StoreError> {
+        std::fs::rename(self.fresh(), &self.0)
+            .and_then(|()| sync_folder_of(&self.0))
+            .map_err(|source| self.disk_error(source))
     }
 
     fn reserve(&self) {

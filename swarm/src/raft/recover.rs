@@ -13,7 +13,7 @@ use super::medium::{Medium, StoreError, write_error};
 use super::seal::Seal;
 use super::tables;
 use super::types::{LogEntry, LogId, Member, Membership, RaftId, StoredMembership, Vote};
-use crate::sealing::SecretKey;
+use crate::sealing::DataKeys;
 
 /// Makes the file of a new member whose log begins with this state, as if entries before it had made
 /// it. Whoever opens it goes on alone.
@@ -22,7 +22,7 @@ use crate::sealing::SecretKey;
 /// The disk's, or there is a file already: it is as it was.
 pub(crate) fn lay_down(
     medium: &dyn Medium,
-    key: SecretKey,
+    keys: DataKeys,
     member: Member,
     state: ClusterState,
 ) -> Result<(), StoreError> {
@@ -47,7 +47,7 @@ pub(crate) fn lay_down(
         },
         ..Known::default()
     };
-    tables::fill(&database, &Seal::new(key), id, &mut known).map_err(|error| failed(&error))
+    tables::fill(&database, &Seal::new(keys), id, &mut known).map_err(|error| failed(&error))
 }
 
 /// Makes the owner of a file that nobody runs on the only member of its log, and the leader of a new

@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::types::{Member, Raft, RaftId, Types, config};
 use crate::desired_store::{BoxFuture, DesiredStore, Head};
 use crate::disk_thread::DiskThread;
-use crate::sealing::SecretKey;
+use crate::sealing::DataKeys;
 
 /// How long the log of a manager that is alone may take to begin.
 const START: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const START: Duration = Duration::from_secs(10);
 pub(crate) struct Setup {
     pub(crate) medium: Box<dyn Medium>,
     /// What the file is sealed with.
-    pub(crate) key: SecretKey,
+    pub(crate) keys: DataKeys,
     pub(crate) disk: DiskThread,
     pub(crate) links: Arc<Links>,
     pub(crate) config: Config,
@@ -42,10 +42,10 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A file on the disk, and the periods that are right outside of tests.
-    pub(crate) fn on_disk(path: PathBuf, key: SecretKey, links: Arc<Links>) -> Self {
+    pub(crate) fn on_disk(path: PathBuf, keys: DataKeys, links: Arc<Links>) -> Self {
         Self {
             medium: Box::new(OnDisk(path)),
-            key,
+            keys,
             disk: DiskThread::start("weft-store"),
             links,
             config: config(),
@@ -86,12 +86,12 @@ impl RaftStore {
     {
         let Setup {
             medium,
-            key,
+            keys,
             disk,
             links,
             config,
         } = setup;
-        let seal = Seal::new(key);
+        let seal = Seal::new(keys);
         let file = match &start {
             Start::Found(_) | Start::Join => {
                 let member: RaftId = rand::rng().random();
@@ -150,6 +150,15 @@ impl RaftStore {
         let mut states = self.shared.states.subscribe();
         let there = states.wait_for(|state| state.cluster.is_some());
         arrival::wait(there, self.shared.arrival.subscribe(), limit).await;
+    }
+
+    /// Writes all that its file holds anew, sealed by the newest key. What is to be stored meanwhile
+    /// waits.
+    ///
+    /// # Errors
+    /// The disk's: what is in the file is sealed as before.
+    pub(crate) async fn seal_anew(&self) -> Result<(), StoreError> {
+        self.shared.file.seal_anew().await
     }
 
     /// Under which name the log knows this manager.

@@ -243,6 +243,36 @@ pub(super) fn entries(
     Ok(found)
 }
 
+/// Writes all that a file holds into a new one, sealed by the newest key: each row at its place, as long
+/// as before.
+pub(super) fn copy_anew(from: &Database, to: &Database, seal: &Seal) -> Result<(), redb::Error> {
+    let from = from.begin_read()?;
+    let (numbers, notes) = (from.open_table(META)?, from.open_table(NOTES)?);
+    let log = from.open_table(LOG)?;
+    transact(to, |to| {
+        let mut copy = to.open_table(META)?;
+        for row in numbers.iter()? {
+            let (name, number) = row?;
+            copy.insert(name.value(), number.value())?;
+        }
+        let mut copy = to.open_table(NOTES)?;
+        for row in notes.iter()? {
+            let (name, row) = row?;
+            let anew = seal.anew(name.value(), row.value());
+            let anew = anew.map_err(|error| corrupt(name.value(), error))?;
+            copy.insert(name.value(), anew.as_slice())?;
+        }
+        let mut copy = to.open_table(LOG)?;
+        for row in log.iter()? {
+            let (index, row) = row?;
+            let anew = seal.anew(ENTRY, row.value());
+            let anew = anew.map_err(|error| corrupt(ENTRY, error))?;
+            copy.insert(index.value(), anew.as_slice())?;
+        }
+        Ok(())
+    })
+}
+
 fn last_row(
     log: &impl ReadableTable<u64, &'static [u8]>,
     seal: &Seal,

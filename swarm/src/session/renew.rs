@@ -209,9 +209,9 @@ impl Shared {
         let old = Arc::clone(&lock(&self.identity));
         let new = make(&old)?;
         let data_dir = self.config.data_dir.clone();
-        let written = new.clone();
+        let (written, before) = (new.clone(), Arc::clone(&old));
         self.writes
-            .run(move || written.save(&data_dir))
+            .run(move || written.save_over(&before, &data_dir))
             .await
             .map_err(|e| CommandError::unavailable(e.to_string()))??;
         let role = new.role();

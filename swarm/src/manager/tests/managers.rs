@@ -14,9 +14,8 @@ use crate::proto::raft_client::RaftClient;
 use crate::proto::{CallRequest, RaftRequest};
 use crate::tls::{connect, member_config};
 
-/// Another manager, on a node that was just made one.
-pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
-    let dir = tempfile::tempdir().unwrap();
+/// The identity of a node that was just made a manager.
+async fn certified(first: &Manager, name: &str) -> Identity {
     let core = &first.core;
     let id = NodeId::from_entropy(entropy().next_u128());
     let now = SystemTime::now();
@@ -26,9 +25,16 @@ pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
     core.run(|s, now, e| add_node(s, now, e, id.clone(), Role::Manager, &node))
         .await
         .unwrap();
+    identity.unwrap()
+}
+
+/// Another manager, on a node that was just made one.
+pub(super) async fn beside(first: &Manager, name: &str) -> (Manager, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = certified(first, name).await;
     let config = config(dir.path(), any_port());
-    let managers = vec![first.local_addr().to_string()];
-    let manager = Manager::join(config, &identity.unwrap(), managers).await;
+    let managers = known(vec![first.local_addr().to_string()]);
+    let manager = Manager::join(config, &identity, managers).await;
     (manager.unwrap(), dir)
 }
 
@@ -50,6 +56,32 @@ pub(super) async fn until(what: &str, is: impl Fn() -> bool) {
         }
     });
     waited.await.expect(what);
+}
+
+/// Where it looked at first nobody answers any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_looks_for_the_others_where_they_are_by_now() {
+    let (first, _node) = cluster().await;
+    let dir = tempfile::tempdir().unwrap();
+    // An attempt before this one has asked for what locks the disk.
+    let ring = KeyRing::draw();
+    lock::found(dir.path(), 0, &ring, None).unwrap();
+    let identity = certified(&first, "m2").await.sealed_by(ring.into());
+    let (rounds, asked) = watch::channel(0);
+    let there = Arc::new(Mutex::new(vec![free().to_string()]));
+    let newest = Arc::clone(&there);
+    let managers: KnownManagers = Arc::new(move || {
+        rounds.send_modify(|rounds| *rounds += 1);
+        newest.lock().unwrap().clone()
+    });
+    let config = config(dir.path(), any_port());
+    let joining = tokio::spawn(async move { Manager::join(config, &identity, managers).await });
+    until("it looks where nobody is", || *asked.borrow() > 2).await;
+    *there.lock().unwrap() = vec![first.local_addr().to_string()];
+    let second = joining.await.unwrap().unwrap();
+    until("both are in the log", || first.quorum().managers == 2).await;
+    second.stop().await;
+    first.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,7 +251,7 @@ async fn the_managers_token_makes_a_manager_that_comes_back_after_a_restart() {
 
     let join = || {
         let config = config(dir.path(), listen);
-        Manager::join(config, &identity, membership.managers.clone())
+        Manager::join(config, &identity, known(membership.managers.clone()))
     };
     let second = join().await.unwrap();
     let both = Quorum {
@@ -271,7 +303,7 @@ async fn the_log_of_another_swarm_is_not_opened() {
     params.listen = listen;
     let identity = join(params).await.unwrap();
     let join = || {
-        let managers = vec![first.local_addr().to_string()];
+        let managers = known(vec![first.local_addr().to_string()]);
         Manager::join(config(dir.path(), listen), &identity, managers)
     };
     let second = join().await.unwrap();

@@ -69,7 +69,8 @@ impl Member {
             ..config(self.node.dir.path(), self.listen)
         };
         let identity = self.node.session.identity();
-        let manager = Manager::join(config, &identity, others).await.unwrap();
+        let manager = Manager::join(config, &identity, known(others)).await;
+        let manager = manager.unwrap();
         let newest = Arc::clone(&manager.identities().borrow());
         self.node.session.adopt(&newest).await.unwrap();
         self.manager = Some(manager);
@@ -263,6 +264,43 @@ async fn what_would_lose_the_quorum_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demotion_by_force_goes_through_and_is_done_when_a_manager_is_back() {
+    let (first, _node) = cluster().await;
+    let mut second = Member::promoted(&first, "w1").await;
+    let mut third = Member::promoted(&first, "w2").await;
+    until("three answer", || first.quorum() == all_of(3)).await;
+    third.manager().stop().await;
+    until("one is missed", || first.quorum().reachable == 2).await;
+    let by_force = |role| NodeUpdate {
+        force: true,
+        ..to(role)
+    };
+    let error = first
+        .update_node("w1", None, &by_force(Role::Manager))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BadRequest, "{error}");
+    let demoted = first
+        .update_node("w1", None, &by_force(Role::Worker))
+        .await
+        .unwrap();
+    assert_eq!(demoted.node.spec.role, Role::Worker);
+    let warning = &demoted.warnings[0];
+    assert!(warning.contains("nothing is decided until"), "{warning}");
+    until("nobody leads", || first.core.check_leads().is_err()).await;
+    first.create_network(named("lost")).await.unwrap_err();
+
+    third.begin().await;
+    until("two are left", || first.quorum() == all_of(2)).await;
+    second.end().await;
+    let leader = leading(&[&first, third.manager()]).await;
+    leader.create_network(named("after")).await.unwrap();
+    for manager in [&first, third.manager()] {
+        manager.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
     let (first, _node) = cluster().await;
     let second = Member::promoted(&first, "w1").await;
@@ -290,7 +328,7 @@ async fn who_was_demoted_and_promoted_while_it_was_away_is_a_manager_again() {
 
     // By its own file it is a member as before.
     let others = vec![first.local_addr().to_string()];
-    let again = Manager::join(config(dir.path(), listen), &identity, others).await;
+    let again = Manager::join(config(dir.path(), listen), &identity, known(others)).await;
     let again = again.unwrap();
     assert_eq!(again.raft.member(), place);
     let all = [&first, third.manager(), &again];

@@ -79,7 +79,8 @@ impl Logged {
             .enable_all()
             .build()
             .unwrap();
-        let store = open_store(dir.path(), SecretKey::draw(), Start::Found(member), &own);
+        let keys = KeyRing::draw().into();
+        let store = open_store(dir.path(), keys, Start::Found(member), &own);
         let store = runtime.block_on(store).unwrap();
         Self {
             store,

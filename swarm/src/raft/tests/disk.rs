@@ -161,6 +161,44 @@ async fn a_file_damaged_while_the_manager_runs_is_written_anew() {
 }
 
 #[tokio::test]
+async fn what_is_sealed_anew_is_no_good_for_the_key_of_before() {
+    let disk = Disk::new(32 << 20);
+    let with = |keys: DataKeys| Setup {
+        keys,
+        ..setup(disk.file())
+    };
+    let keys = key();
+    let store = RaftStore::open(with(keys.clone()), Start::Found(member(1)), Nobody).await;
+    let store = store.expect("a store");
+    put(&store, network("a", 10)).await.expect("stored");
+    let old = keys.ring();
+    keys.set(old.renewed());
+    put(&store, network("b", 10)).await.expect("by the new one");
+
+    disk.fill();
+    let refused = store.seal_anew().await.expect_err("no room for another");
+    let text = refused.to_string();
+    assert!(text.contains("raft.redb"), "{text}");
+    disk.empty();
+    put(&store, network("c", 10)).await.expect("it goes on");
+    store.seal_anew().await.expect("room again");
+    put(&store, network("d", 10)).await.expect("it goes on");
+    keys.set(keys.ring().settled());
+    put(&store, network("e", 10)).await.expect("it goes on");
+    let before = store.read();
+    store.close().await;
+    drop(store);
+    let files = std::fs::read_dir(&disk.dir).expect("a folder").count();
+    assert_eq!(files, 1, "the file of before is gone");
+
+    let stolen = RaftStore::open(with(old.into()), Start::Again, Nobody).await;
+    let text = stolen.expect_err("the key of before").to_string();
+    assert!(text.contains("sealed with another key"), "{text}");
+    let again = RaftStore::open(with(keys), Start::Again, Nobody).await;
+    assert_eq!(again.expect("by the new key").read(), before);
+}
+
+#[tokio::test]
 async fn a_file_that_is_away_for_a_moment_is_opened_again() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(dir.path().join("sub")).expect("a folder");

@@ -31,7 +31,7 @@ use super::types::{Member, config};
 use super::*;
 use crate::desired_store::DesiredStore;
 use crate::disk_thread::DiskThread;
-use crate::sealing::SecretKey;
+use crate::sealing::{DataKeys, SecretKey};
 
 use self::network::Nobody;
 
@@ -77,15 +77,15 @@ fn member(number: u8) -> Member {
 }
 
 /// Of all disks here.
-fn key() -> SecretKey {
-    SecretKey::from_bytes([7; 32])
+fn key() -> DataKeys {
+    SecretKey::from_bytes([7; 32]).into()
 }
 
 /// What a manager that is alone runs on.
 fn setup(medium: impl Medium) -> Setup {
     Setup {
         medium: Box::new(medium),
-        key: key(),
+        keys: key(),
         disk: DiskThread::inline(),
         links: Arc::default(),
         config: config(),

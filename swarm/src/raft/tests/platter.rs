@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use redb::{Database, StorageBackend};
 
 use super::*;
-use crate::raft::medium::{Fill, open_error};
+use crate::raft::medium::{Fill, open_error, write_error};
 
 /// What a disk writes as a whole or not at all, in bytes.
 const SECTOR: usize = 512;
@@ -53,12 +53,22 @@ impl Step {
     }
 }
 
+/// The bytes of one file.
 #[derive(Debug, Default)]
-struct Inner {
+struct Content {
     written: Vec<u8>,
     synced: Vec<u8>,
     /// What makes the one of the other.
     unsynced: Vec<Step>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The file, and one beside it that may take its place.
+    files: [Content; 2],
+    /// Which of them has the name, and which one has it once the power was lost.
+    named: usize,
+    named_synced: usize,
     /// Whoever opened it before does nothing to it any more.
     life: u32,
     syncs: u64,
@@ -68,22 +78,43 @@ struct Inner {
 }
 
 impl Inner {
-    fn happen(&mut self, step: Step) -> io::Result<()> {
+    fn happen(&mut self, file: usize, step: Step) -> io::Result<()> {
         if self.is_full {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        step.happen(&mut self.written);
-        self.unsynced.push(step);
+        let content = &mut self.files[file];
+        step.happen(&mut content.written);
+        content.unsynced.push(step);
+        Ok(())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.fails_at.is_some_and(|at| self.syncs >= at)
+    }
+
+    /// Counts a sync, which may be the one from which on nothing works.
+    fn sync(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        if self.has_failed() {
+            return Err(gone());
+        }
         Ok(())
     }
 
     /// What is on the disk is all there is.
     fn begin_again(&mut self) {
-        self.unsynced.clear();
-        self.written.clone_from(&self.synced);
+        for content in &mut self.files {
+            content.unsynced.clear();
+            content.written.clone_from(&content.synced);
+        }
+        self.named = self.named_synced;
         self.life += 1;
         self.fails_at = None;
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the disk is gone")
 }
 
 /// See the module. Copies are the same disk.
@@ -103,8 +134,7 @@ impl Platter {
 
     /// Whether it failed by now.
     pub(super) fn has_failed(&self) -> bool {
-        let inner = self.inner();
-        inner.fails_at.is_some_and(|at| inner.syncs >= at)
+        self.inner().has_failed()
     }
 
     /// Whether there is no room for anything.
@@ -122,8 +152,13 @@ impl Platter {
     pub(super) fn crash_in_the_middle(&self, rng: &mut StdRng) {
         let mut inner = self.inner();
         let share: f64 = rng.random_range(0.05..0.95);
-        for step in std::mem::take(&mut inner.unsynced) {
-            step.happen_in_part(&mut inner.synced, rng, share);
+        for content in &mut inner.files {
+            for step in std::mem::take(&mut content.unsynced) {
+                step.happen_in_part(&mut content.synced, rng, share);
+            }
+        }
+        if inner.named != inner.named_synced && rng.random_bool(share) {
+            inner.named_synced = inner.named;
         }
         inner.begin_again();
     }
@@ -140,15 +175,15 @@ impl Platter {
 #[derive(Debug)]
 struct Opened {
     platter: Platter,
+    file: usize,
     life: u32,
 }
 
 impl Opened {
     fn alive(&self) -> io::Result<MutexGuard<'_, Inner>> {
         let inner = self.platter.inner();
-        let has_failed = inner.fails_at.is_some_and(|at| inner.syncs >= at);
-        if has_failed || inner.life != self.life {
-            return Err(io::Error::other("the disk is gone"));
+        if inner.has_failed() || inner.life != self.life {
+            return Err(gone());
         }
         Ok(inner)
     }
@@ -156,36 +191,57 @@ impl Opened {
 
 impl StorageBackend for Opened {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.alive()?.written.len() as u64)
+        Ok(self.alive()?.files[self.file].written.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let inner = self.alive()?;
         let start = offset as usize;
-        let bytes = inner.written.get(start..start + out.len());
+        let written = &inner.files[self.file].written;
+        let bytes = written.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.alive()?.happen(Step::Length(len as usize))
+        self.alive()?.happen(self.file, Step::Length(len as usize))
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.alive()?;
-        inner.syncs += 1;
-        if inner.fails_at.is_some_and(|at| inner.syncs >= at) {
-            return Err(io::Error::other("the disk is gone"));
-        }
-        for step in std::mem::take(&mut inner.unsynced) {
-            step.happen(&mut inner.synced);
+        inner.sync()?;
+        let content = &mut inner.files[self.file];
+        for step in std::mem::take(&mut content.unsynced) {
+            step.happen(&mut content.synced);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let step = Step::Write(offset as usize, data.to_vec());
-        self.alive()?.happen(step)
+        self.alive()?.happen(self.file, step)
+    }
+}
+
+impl Platter {
+    fn open_file(&self, file: usize, check: bool) -> Result<Database, StoreError> {
+        let opened = Opened {
+            platter: self.clone(),
+            file,
+            life: self.inner().life,
+        };
+        Database::builder()
+            .set_cache_size(1 << 20)
+            .set_check_integrity_on_open(check)
+            .create_with_backend(opened)
+            .map_err(|error| open_error(self.name(), error))
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        StoreError::Disk {
+            path: self.name(),
+            source,
+        }
     }
 }
 
@@ -195,23 +251,42 @@ impl Medium for Platter {
     }
 
     fn open(&self, check: bool) -> Result<Database, StoreError> {
-        let life = self.inner().life;
-        let opened = Opened {
-            platter: self.clone(),
-            life,
-        };
-        Database::builder()
-            .set_cache_size(1 << 20)
-            .set_check_integrity_on_open(check)
-            .create_with_backend(opened)
-            .map_err(|error| open_error(self.name(), error))
+        let file = self.inner().named;
+        self.open_file(file, check)
     }
 
-    fn replace(&self, _fill: Fill<'_>) -> Result<Database, StoreError> {
+    fn beside(&self, fill: Fill<'_>) -> Result<Database, StoreError> {
+        let file = {
+            let mut inner = self.inner();
+            if inner.has_failed() {
+                return Err(self.failed(gone()));
+            }
+            let file = 1 - inner.named;
+            inner.files[file] = Content::default();
+            file
+        };
+        let database = self.open_file(file, false)?;
+        fill(&database).map_err(|error| write_error(self.name(), &error))?;
+        Ok(database)
+    }
+
+    /// The files of tests are not damaged while they are open.
+    fn keep_aside(&self) -> Result<(), StoreError> {
         Err(StoreError::Damaged {
             path: self.name(),
             why: "a test damaged it".to_owned(),
         })
+    }
+
+    fn put_in_place(&self) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        inner.named = 1 - inner.named;
+        let synced = inner.sync();
+        if synced.is_ok() {
+            inner.named_synced = inner.named;
+        }
+        drop(inner);
+        synced.map_err(|source| self.failed(source))
     }
 
     fn reserve(&self) {}

@@ -56,8 +56,12 @@ impl Member7 {
     const STEPS: usize = 10;
 
     fn begin(platter: &Platter) -> Result<Self, StoreError> {
+        Self::begin_with(platter, key())
+    }
+
+    fn begin_with(platter: &Platter, keys: DataKeys) -> Result<Self, StoreError> {
         let medium = Box::new(platter.clone());
-        let file = RaftFile::found(medium, Seal::new(key()), OWN, DiskThread::inline())?;
+        let file = RaftFile::found(medium, Seal::new(keys), OWN, DiskThread::inline())?;
         let file = Arc::new(file);
         Ok(Self {
             log: LogStore(Arc::clone(&file)),
@@ -138,10 +142,14 @@ struct Found {
 }
 
 async fn found_on(platter: &Platter) -> Result<Found, StoreError> {
+    found_by(platter, key()).await
+}
+
+async fn found_by(platter: &Platter, keys: DataKeys) -> Result<Found, StoreError> {
     let medium = Box::new(platter.clone());
     let file = RaftFile::open(
         medium,
-        Seal::new(key()),
+        Seal::new(keys),
         DiskThread::inline(),
         |_, _, (id, _)| Ok(id),
     )?;
@@ -187,6 +195,49 @@ async fn each_step_is_on_the_disk_or_not() {
             if !has_failed {
                 assert_eq!(done, Some(Member7::STEPS));
                 assert!(sync > 10, "each step has a sync of its own");
+                break;
+            }
+        }
+    }
+}
+
+/// The file is sealed by a new key, with the power cut at each sync of that: what is there then opens by
+/// the keys of before and after, and once it is done by the new one alone.
+#[tokio::test(start_paused = true)]
+async fn what_is_sealed_anew_opens_at_each_moment() {
+    for cut in CUTS {
+        for sync in 1.. {
+            let (platter, keys) = (Platter::default(), key());
+            let mut member = Member7::begin_with(&platter, keys.clone()).expect("a disk");
+            for number in 0..Member7::STEPS {
+                member.step(number).await.expect("a disk");
+            }
+            platter.cut_power(None);
+            let whole = found_on(&platter).await.expect("it is whole");
+            let medium = Box::new(platter.clone());
+            let seal = Seal::new(keys.clone());
+            let file = RaftFile::open(medium, seal, DiskThread::inline(), |_, _, (id, _)| Ok(id));
+            let file = Arc::new(file.expect("it is whole"));
+
+            let old = keys.ring();
+            keys.set(old.renewed());
+            platter.fail_at(sync);
+            let is_done = file.seal_anew().await.is_ok();
+            let has_failed = platter.has_failed();
+            platter.cut_power(cut.map(|seed| seed + 1000 * sync));
+            drop((member, file));
+            let found = found_by(&platter, keys.clone()).await;
+            assert_eq!(found.expect("by both"), whole, "{cut:?} sync {sync}");
+            if is_done {
+                let new = keys.ring().settled().into();
+                let found = found_by(&platter, new).await;
+                assert_eq!(found.expect("by the new one"), whole);
+                let refused = found_by(&platter, old.into()).await;
+                let text = refused.expect_err("by the old one").to_string();
+                assert!(text.contains("sealed with another key"), "{text}");
+            }
+            if !has_failed {
+                assert!(is_done && sync > 2, "the file and its name are synced");
                 break;
             }
         }

@@ -119,7 +119,7 @@ async fn a_row_at_the_place_of_another_or_of_another_key_is_refused() {
     assert!(!is_there, "nothing of the state is readable in the file");
 
     let mut other = setup(OnDisk(path.clone()));
-    other.key = SecretKey::from_bytes([8; 32]);
+    other.keys = SecretKey::from_bytes([8; 32]).into();
     let refused = RaftStore::open(other, Start::Again, Nobody).await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("sealed with another key"), "{text}");
