@@ -85,6 +85,8 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct Inner {
     heard: BTreeMap<NodeId, Heard>,
+    /// Managers that the log has not heard of for as long as a node may be silent.
+    missed: BTreeSet<NodeId>,
     looked: Instant,
     /// The period at the last look, and since when. Nodes beat by the one before until they hear of it:
     /// their silence counts from then on.
@@ -95,6 +97,7 @@ impl Inner {
     const fn new(now: Instant) -> Self {
         Self {
             heard: BTreeMap::new(),
+            missed: BTreeSet::new(),
             looked: now,
             period: None,
         }
@@ -161,6 +164,12 @@ impl Health {
         }
     }
 
+    /// Managers that the log has not heard of for the grace of a node: one that died before this manager led
+    /// has been silent for longer than this manager has listened. It counts at the next look.
+    pub(super) fn miss(&self, managers: BTreeSet<NodeId>) {
+        self.inner().missed = managers;
+    }
+
     /// Nodes that have been silent for too long, with the reason.
     pub(super) fn silent(&self, state: &ClusterState, now: Instant) -> Vec<(NodeId, &'static str)> {
         let timing = self.timing.by(state);
@@ -180,13 +189,17 @@ impl Health {
         let (_, since) = *inner
             .period
             .insert(known.unwrap_or((timing.heartbeat, now)));
-        inner.heard.retain(|id, _| state.nodes.contains_key(id));
+        let Inner { heard, missed, .. } = &mut *inner;
         let mut silent = Vec::new();
         for node in state.nodes.values() {
-            let heard = inner.heard.entry(node.id.clone()).or_insert(Heard {
-                at: now,
-                hinted: false,
-            });
+            let Some(heard) = heard.get(&node.id) else {
+                let from_now = Heard {
+                    at: now,
+                    hinted: false,
+                };
+                heard.insert(node.id.clone(), from_now);
+                continue;
+            };
             let silence = now.saturating_duration_since(heard.at.max(since));
             let grace = match node.status.state {
                 NodeState::Ready if !unheard.contains(&node.id) => timing.grace,
@@ -200,7 +213,15 @@ impl Health {
                     node.id.clone(),
                     "gossip lost the node, and its heartbeat is overdue",
                 ));
+            } else if missed.contains(&node.id) && silence > timing.hinted_grace {
+                silent.push((
+                    node.id.clone(),
+                    "the managers lost the node, and its heartbeat is overdue",
+                ));
             }
+        }
+        if heard.len() > state.nodes.len() {
+            heard.retain(|id, _| state.nodes.contains_key(id));
         }
         silent
     }
@@ -208,7 +229,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use weft_cluster::{
@@ -250,20 +271,47 @@ mod tests {
         assert_eq!(slow.tick, usual.tick);
     }
 
+    /// It died before this one led, so that its silence is older than what is heard here.
+    #[test]
+    fn a_manager_that_the_log_misses_is_down_without_the_time_of_one_that_joins() {
+        let node = NodeId::from_entropy(1);
+        let (state, start) = (with_node(&node), Instant::now());
+        let health = Health::new(Timing::default(), start);
+        let at = |ms| start + Duration::from_millis(ms);
+        health.take_over(start, || BTreeSet::from([node.clone()]));
+        assert!(health.silent(&state, start).is_empty());
+        health.miss(BTreeSet::from([node.clone()]));
+        for ms in [500, 1000, 1500] {
+            assert!(health.silent(&state, at(ms)).is_empty(), "{ms}");
+        }
+        // The log has heard of it.
+        health.miss(BTreeSet::new());
+        assert!(health.silent(&state, at(2000)).is_empty());
+        health.miss(BTreeSet::from([node.clone()]));
+        assert_eq!(health.silent(&state, at(2100)).len(), 1);
+        // Its session opens: managers are nodes as others then.
+        health.heard(&node, at(2200));
+        assert!(health.silent(&state, at(3000)).is_empty());
+    }
+
+    fn described(addr: IpAddr) -> NodeDescription {
+        NodeDescription {
+            hostname: "n1".to_owned(),
+            engine_version: "0.1.0".to_owned(),
+            addr,
+            data_path_addr: addr,
+            gossip_port: 7946,
+            manager_addr: None,
+        }
+    }
+
     /// One node, whose session is open.
     fn with_node(node: &NodeId) -> ClusterState {
         let addr = Ipv4Addr::LOCALHOST.into();
         let command = InitCluster {
             cluster_id: "c".to_owned(),
             node_id: node.clone(),
-            node: NodeDescription {
-                hostname: "n1".to_owned(),
-                engine_version: "0.1.0".to_owned(),
-                addr,
-                data_path_addr: addr,
-                gossip_port: 7946,
-                manager_addr: None,
-            },
+            node: described(addr),
             default_address_pools: Vec::new(),
             subnet_prefix_len: None,
             data_path_port: None,

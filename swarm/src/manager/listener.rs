@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use weft_cluster::Table;
 use weft_model::id::NodeId;
-use weft_model::objects::Node;
+use weft_model::objects::{Node, Role};
 
 use super::engine::{Engine, stopped};
 use super::gate::{self, Gate, Peer, Visit};
@@ -202,6 +202,8 @@ impl Guest {
         if let Some(member) = &member {
             self.place.prove(&member.node);
         }
+        let manager = member.as_ref().filter(|m| m.role == Role::Manager);
+        let presence = manager.map(|manager| self.core.raft.greet(&manager.node));
         let visit = Arc::new(Visit::default());
         let gate = Gate {
             core: Arc::clone(&self.core),
@@ -223,6 +225,7 @@ impl Guest {
                     if let Err(error) = ended {
                         tracing::debug!(%addr, %error, "a connection ended");
                     }
+                    drop(presence);
                     return;
                 }
                 () = self.place.turned_out() => return,
