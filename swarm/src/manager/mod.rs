@@ -19,6 +19,7 @@ mod lapsed;
 mod listener;
 mod lock;
 mod new_root;
+mod order_body;
 mod own;
 mod past;
 mod planners;
