@@ -9,10 +9,16 @@ use weft_cluster::ClusterState;
 use weft_model::id::NodeId;
 use weft_model::objects::{Dispatcher, NodeState};
 
+/// Heartbeats in one period of the usual length: where there are more nodes, periods are longer, in whole
+/// steps so that they seldom change.
+const BEATS: usize = 200;
+/// The longest period, in usual ones: it is Docker's.
+const SLOWEST: u32 = 5;
+
 /// Periods of the session protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How often a node says that it lives.
+    /// How often a node of a cluster that is not large says that it lives.
     pub(crate) heartbeat: Duration,
     /// A node that was not heard of for this long is down.
     pub(crate) grace: Duration,
@@ -47,12 +53,17 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// With the period of heartbeats that a person has set, if one has, and patience by it.
+    /// With the period of heartbeats that a person has set, or the one that suits so many nodes, and
+    /// patience by it.
     pub(super) fn by(self, state: &ClusterState) -> Self {
         let cluster = state.cluster.as_ref();
         let period = cluster.map(|cluster| cluster.spec.dispatcher.heartbeat_period);
-        let Some(heartbeat) = period.filter(|period| *period != Dispatcher::HEARTBEAT) else {
-            return self;
+        let set = period.filter(|period| *period != Dispatcher::HEARTBEAT);
+        let crowd = u32::try_from(state.nodes.len().div_ceil(BEATS)).unwrap_or(u32::MAX);
+        let heartbeat = match (set, crowd.clamp(1, SLOWEST)) {
+            (Some(set), _) => set,
+            (None, 1) => return self,
+            (None, crowd) => self.heartbeat * crowd,
         };
         let grace = heartbeat * 7 / 2;
         Self {
@@ -233,9 +244,9 @@ mod tests {
     use std::time::Duration;
 
     use weft_cluster::{
-        Entropy, InitCluster, NodeDescription, RootPair, init_cluster, set_node_state,
+        Entropy, InitCluster, NodeDescription, RootPair, init_cluster, join, set_node_state,
     };
-    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta};
+    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta, Role};
 
     use super::*;
 
@@ -269,6 +280,34 @@ mod tests {
         assert_eq!(slow.first_grace, Duration::from_secs(35));
         assert_eq!(slow.hinted_grace, Duration::from_secs(15));
         assert_eq!(slow.tick, usual.tick);
+    }
+
+    #[test]
+    fn many_nodes_beat_less_often_and_as_often_as_dockers_at_least() {
+        let mut state = with_node(&NodeId::from_entropy(1));
+        let period = |state: &ClusterState| Timing::default().by(state).heartbeat.as_secs();
+        let mut periods = Vec::new();
+        let mut entropy = Entropy::from_seed([8; 32]);
+        for n in 2..=1201_u128 {
+            let [.., high, low] = n.to_be_bytes();
+            let addr = Ipv4Addr::new(192, 168, high, low).into();
+            let node = NodeDescription {
+                hostname: format!("n{n}"),
+                ..described(addr)
+            };
+            let id = NodeId::from_entropy(n);
+            let joined = join(&state, 1, &mut entropy, id, Role::Worker, &node).unwrap();
+            state.apply(&joined.changes);
+            if periods.last() != Some(&period(&state)) {
+                periods.push(period(&state));
+            }
+        }
+        assert_eq!(periods, [1, 2, 3, 4, 5]);
+        let timing = Timing::default().by(&state);
+        assert_eq!(timing.grace, Duration::from_millis(17_500));
+        assert!(timing.first_grace >= timing.grace);
+        beating(&mut state, Duration::from_secs(2));
+        assert_eq!(period(&state), 2, "as a person wants it");
     }
 
     /// It died before this one led, so that its silence is older than what is heard here.
@@ -313,7 +352,8 @@ mod tests {
             node_id: node.clone(),
             node: described(addr),
             default_address_pools: Vec::new(),
-            subnet_prefix_len: None,
+            // Room for a thousand nodes on the ingress network.
+            subnet_prefix_len: Some(16),
             data_path_port: None,
             autolock: false,
             availability: Availability::Active,
