@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
@@ -26,6 +27,12 @@ use crate::identity::{Identity, IdentityError, MANAGER_UNIT, PeerIdentity, damag
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before another attempt at a manager that had no place.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(250);
+/// Between two pings of a connection, while nothing comes.
+const PING: Duration = Duration::from_secs(2);
+/// The same, where the user of the connection asks for answers more often than that.
+const SPARE_PING: Duration = Duration::from_secs(10);
+/// Until a ping has to be answered.
+const PONG: Duration = Duration::from_secs(3);
 /// TCP port of managers.
 pub(crate) const DEFAULT_MANAGER_PORT: u16 = 2377;
 
@@ -121,14 +128,38 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
+/// What is done about a connection that is silent, or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// It is pinged, and made anew by the next call after its end.
+    Renewed,
+    /// It is pinged, and never made anew: a call after its end fails at once, and is known not to have been
+    /// sent.
+    Once,
+    /// Its user asks for answers so often that pings say nothing new.
+    Beaten,
+}
+
 /// Opens TLS connections to one manager.
 #[derive(Clone)]
 struct Connector {
     remote: Arc<str>,
     tls: TlsConnector,
+    /// Whether there is to be one connection alone, and whether there was one.
+    once: bool,
+    dialled: Arc<AtomicBool>,
 }
 
 impl Connector {
+    fn new(remote: &str, tls: Arc<ClientConfig>, once: bool) -> Self {
+        Self {
+            remote: Arc::from(remote),
+            tls: TlsConnector::from(tls),
+            once,
+            dialled: Arc::default(),
+        }
+    }
+
     async fn dial(&self, addresses: &[SocketAddr]) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(addresses).await?;
         tcp.set_nodelay(true)?;
@@ -159,6 +190,9 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
+            if this.dialled.swap(true, Ordering::Relaxed) && this.once {
+                return Err(std::io::Error::other("the connection has ended"));
+            }
             let seconds = CONNECT_TIMEOUT.as_secs();
             let resolved = tokio::net::lookup_host(&*this.remote);
             let addresses: Vec<_> = match tokio::time::timeout(CONNECT_TIMEOUT, resolved).await {
@@ -233,14 +267,26 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// Connects to a manager within [`CONNECT_TIMEOUT`].
+/// Connects to a manager within [`CONNECT_TIMEOUT`]; the connection is [`Upkeep::Renewed`].
+///
+/// # Errors
+/// As of [`connect_with`].
+pub(crate) async fn connect(
+    remote: &str,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, CommandError> {
+    connect_with(remote, config, Upkeep::Renewed).await
+}
+
+/// The same, with what is done about the connection later.
 ///
 /// # Errors
 /// Unavailable, or forbidden where a certificate is the reason: names the address, the reason and
 /// the next step.
-pub(crate) async fn connect(
+pub(crate) async fn connect_with(
     remote: &str,
     config: Arc<ClientConfig>,
+    upkeep: Upkeep,
 ) -> Result<Channel, CommandError> {
     let unreachable = |why: &str| {
         CommandError::unavailable(format!(
@@ -249,14 +295,15 @@ pub(crate) async fn connect(
              ({DEFAULT_MANAGER_PORT} by default)."
         ))
     };
-    let connector = Connector {
-        remote: Arc::from(remote),
-        tls: TlsConnector::from(config),
+    let connector = Connector::new(remote, config, upkeep == Upkeep::Once);
+    let ping = match upkeep {
+        Upkeep::Renewed | Upkeep::Once => PING,
+        Upkeep::Beaten => SPARE_PING,
     };
     // The connector decides where and how; the URI only has to be one.
     let endpoint = Endpoint::from_static("http://swarm-manager")
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(ping)
+        .keep_alive_timeout(PONG)
         .keep_alive_while_idle(true);
     endpoint
         .connect_with_connector(connector)
@@ -280,10 +327,7 @@ pub(crate) async fn who_listens(
     config: Arc<ClientConfig>,
 ) -> std::io::Result<NodeId> {
     use std::io::Error;
-    let connector = Connector {
-        remote: Arc::from(addr.to_string()),
-        tls: TlsConnector::from(config),
-    };
+    let connector = Connector::new(&addr.to_string(), config, true);
     let dialled = tokio::time::timeout(CONNECT_TIMEOUT, connector.dial(&[addr])).await;
     let stream = dialled.map_err(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();

@@ -302,7 +302,7 @@ pub(crate) struct SwarmUpdateArgs {
     /// Life of node certificates, from the next ones on (default 2160h)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) cert_expiry: Option<u64>,
-    /// Time between two heartbeats of a node (default 1s)
+    /// Time between two heartbeats of a node (default 1s, and up to 5s above 200 nodes)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) dispatcher_heartbeat: Option<u64>,
     /// Finished tasks that are remembered for each slot (default 5)

@@ -126,7 +126,8 @@ impl Default for Orchestration {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Dispatcher {
-    /// Between two heartbeats of a node, written in nanoseconds; one second when absent.
+    /// Between two heartbeats of a node, written in nanoseconds; one second when absent. That one is longer
+    /// where a swarm has more than 200 nodes, by one second for each 200, and five seconds at most.
     #[serde(with = "crate::time::nanoseconds")]
     pub heartbeat_period: Duration,
 }

@@ -17,6 +17,7 @@ use weft_model::objects::Role;
 
 use super::engine::Engine;
 use super::lapsed::{may_be_renewed, only_renewal};
+use super::order_body::carry;
 use crate::convert::to_status;
 use crate::door::count;
 use crate::identity::PeerIdentity;
@@ -48,7 +49,7 @@ pub(super) struct Peer {
     /// The certificate has run out: all that it is good for is its renewal.
     pub(super) lapsed: bool,
     /// Root certificates that vouch for it, by digest: first the one that made it.
-    pub(super) roots: Vec<String>,
+    pub(super) roots: Arc<[String]>,
 }
 
 pub(super) fn removed(node: &NodeId) -> Status {
@@ -279,7 +280,7 @@ where
         );
         Box::pin(async move {
             let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-                Ok(Ok(answer)) => answer,
+                Ok(Ok(answer)) => carry(answer),
                 Ok(Err(never)) => match never {},
                 Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
             };

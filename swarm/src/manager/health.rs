@@ -9,10 +9,16 @@ use weft_cluster::ClusterState;
 use weft_model::id::NodeId;
 use weft_model::objects::{Dispatcher, NodeState};
 
+/// Heartbeats in one period of the usual length: where there are more nodes, periods are longer, in whole
+/// steps so that they seldom change.
+const BEATS: usize = 200;
+/// The longest period, in usual ones: it is Docker's.
+const SLOWEST: u32 = 5;
+
 /// Periods of the session protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How often a node says that it lives.
+    /// How often a node of a cluster that is not large says that it lives.
     pub(crate) heartbeat: Duration,
     /// A node that was not heard of for this long is down.
     pub(crate) grace: Duration,
@@ -47,12 +53,17 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// With the period of heartbeats that a person has set, if one has, and patience by it.
+    /// With the period of heartbeats that a person has set, or the one that suits so many nodes, and
+    /// patience by it.
     pub(super) fn by(self, state: &ClusterState) -> Self {
         let cluster = state.cluster.as_ref();
         let period = cluster.map(|cluster| cluster.spec.dispatcher.heartbeat_period);
-        let Some(heartbeat) = period.filter(|period| *period != Dispatcher::HEARTBEAT) else {
-            return self;
+        let set = period.filter(|period| *period != Dispatcher::HEARTBEAT);
+        let crowd = u32::try_from(state.nodes.len().div_ceil(BEATS)).unwrap_or(u32::MAX);
+        let heartbeat = match (set, crowd.clamp(1, SLOWEST)) {
+            (Some(set), _) => set,
+            (None, 1) => return self,
+            (None, crowd) => self.heartbeat * crowd,
         };
         let grace = heartbeat * 7 / 2;
         Self {
@@ -85,6 +96,8 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct Inner {
     heard: BTreeMap<NodeId, Heard>,
+    /// Managers that the log has not heard of for as long as a node may be silent.
+    missed: BTreeSet<NodeId>,
     looked: Instant,
     /// The period at the last look, and since when. Nodes beat by the one before until they hear of it:
     /// their silence counts from then on.
@@ -95,6 +108,7 @@ impl Inner {
     const fn new(now: Instant) -> Self {
         Self {
             heard: BTreeMap::new(),
+            missed: BTreeSet::new(),
             looked: now,
             period: None,
         }
@@ -161,6 +175,12 @@ impl Health {
         }
     }
 
+    /// Managers that the log has not heard of for the grace of a node: one that died before this manager led
+    /// has been silent for longer than this manager has listened. It counts at the next look.
+    pub(super) fn miss(&self, managers: BTreeSet<NodeId>) {
+        self.inner().missed = managers;
+    }
+
     /// Nodes that have been silent for too long, with the reason.
     pub(super) fn silent(&self, state: &ClusterState, now: Instant) -> Vec<(NodeId, &'static str)> {
         let timing = self.timing.by(state);
@@ -180,13 +200,17 @@ impl Health {
         let (_, since) = *inner
             .period
             .insert(known.unwrap_or((timing.heartbeat, now)));
-        inner.heard.retain(|id, _| state.nodes.contains_key(id));
+        let Inner { heard, missed, .. } = &mut *inner;
         let mut silent = Vec::new();
         for node in state.nodes.values() {
-            let heard = inner.heard.entry(node.id.clone()).or_insert(Heard {
-                at: now,
-                hinted: false,
-            });
+            let Some(heard) = heard.get(&node.id) else {
+                let from_now = Heard {
+                    at: now,
+                    hinted: false,
+                };
+                heard.insert(node.id.clone(), from_now);
+                continue;
+            };
             let silence = now.saturating_duration_since(heard.at.max(since));
             let grace = match node.status.state {
                 NodeState::Ready if !unheard.contains(&node.id) => timing.grace,
@@ -200,7 +224,15 @@ impl Health {
                     node.id.clone(),
                     "gossip lost the node, and its heartbeat is overdue",
                 ));
+            } else if missed.contains(&node.id) && silence > timing.hinted_grace {
+                silent.push((
+                    node.id.clone(),
+                    "the managers lost the node, and its heartbeat is overdue",
+                ));
             }
+        }
+        if heard.len() > state.nodes.len() {
+            heard.retain(|id, _| state.nodes.contains_key(id));
         }
         silent
     }
@@ -208,13 +240,15 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use weft_cluster::{
-        Entropy, InitCluster, NodeDescription, RootPair, init_cluster, set_node_state,
+        Entropy, InitCluster, NodeDescription, RootPair, init_cluster, join, set_node_state,
     };
-    use weft_model::objects::{Availability, Cluster, ClusterSpec, Meta, Platform, Resources};
+    use weft_model::objects::{
+        Availability, Cluster, ClusterSpec, Meta, Platform, Resources, Role,
+    };
 
     use super::*;
 
@@ -250,24 +284,80 @@ mod tests {
         assert_eq!(slow.tick, usual.tick);
     }
 
+    #[test]
+    fn many_nodes_beat_less_often_and_as_often_as_dockers_at_least() {
+        let mut state = with_node(&NodeId::from_entropy(1));
+        let period = |state: &ClusterState| Timing::default().by(state).heartbeat.as_secs();
+        let mut periods = Vec::new();
+        let mut entropy = Entropy::from_seed([8; 32]);
+        for n in 2..=1201_u128 {
+            let [.., high, low] = n.to_be_bytes();
+            let addr = Ipv4Addr::new(192, 168, high, low).into();
+            let node = NodeDescription {
+                hostname: format!("n{n}"),
+                ..described(addr)
+            };
+            let id = NodeId::from_entropy(n);
+            let joined = join(&state, 1, &mut entropy, id, Role::Worker, &node).unwrap();
+            state.apply(&joined.changes);
+            if periods.last() != Some(&period(&state)) {
+                periods.push(period(&state));
+            }
+        }
+        assert_eq!(periods, [1, 2, 3, 4, 5]);
+        let timing = Timing::default().by(&state);
+        assert_eq!(timing.grace, Duration::from_millis(17_500));
+        assert!(timing.first_grace >= timing.grace);
+        beating(&mut state, Duration::from_secs(2));
+        assert_eq!(period(&state), 2, "as a person wants it");
+    }
+
+    /// It died before this one led, so that its silence is older than what is heard here.
+    #[test]
+    fn a_manager_that_the_log_misses_is_down_without_the_time_of_one_that_joins() {
+        let node = NodeId::from_entropy(1);
+        let (state, start) = (with_node(&node), Instant::now());
+        let health = Health::new(Timing::default(), start);
+        let at = |ms| start + Duration::from_millis(ms);
+        health.take_over(start, || BTreeSet::from([node.clone()]));
+        assert!(health.silent(&state, start).is_empty());
+        health.miss(BTreeSet::from([node.clone()]));
+        for ms in [500, 1000, 1500] {
+            assert!(health.silent(&state, at(ms)).is_empty(), "{ms}");
+        }
+        // The log has heard of it.
+        health.miss(BTreeSet::new());
+        assert!(health.silent(&state, at(2000)).is_empty());
+        health.miss(BTreeSet::from([node.clone()]));
+        assert_eq!(health.silent(&state, at(2100)).len(), 1);
+        // Its session opens: managers are nodes as others then.
+        health.heard(&node, at(2200));
+        assert!(health.silent(&state, at(3000)).is_empty());
+    }
+
+    fn described(addr: IpAddr) -> NodeDescription {
+        NodeDescription {
+            hostname: "n1".to_owned(),
+            engine_version: "0.1.0".to_owned(),
+            addr,
+            data_path_addr: addr,
+            gossip_port: 7946,
+            manager_addr: None,
+            platform: Platform::default(),
+            resources: Resources::default(),
+        }
+    }
+
     /// One node, whose session is open.
     fn with_node(node: &NodeId) -> ClusterState {
         let addr = Ipv4Addr::LOCALHOST.into();
         let command = InitCluster {
             cluster_id: "c".to_owned(),
             node_id: node.clone(),
-            node: NodeDescription {
-                hostname: "n1".to_owned(),
-                engine_version: "0.1.0".to_owned(),
-                addr,
-                data_path_addr: addr,
-                gossip_port: 7946,
-                manager_addr: None,
-                platform: Platform::default(),
-                resources: Resources::default(),
-            },
+            node: described(addr),
             default_address_pools: Vec::new(),
-            subnet_prefix_len: None,
+            // Room for a thousand nodes on the ingress network.
+            subnet_prefix_len: Some(16),
             data_path_port: None,
             autolock: false,
             availability: Availability::Active,

@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use weft_cluster::Table;
 use weft_model::id::NodeId;
-use weft_model::objects::Node;
+use weft_model::objects::{Node, Role};
 
 use super::engine::{Engine, stopped};
 use super::gate::{self, Gate, Peer, Visit};
@@ -34,8 +34,9 @@ use crate::tls::provider;
 const JOIN_GRACE: Duration = Duration::from_secs(10);
 /// How long a connection that is to end may take for its last answers.
 const END_GRACE: Duration = Duration::from_secs(2);
-/// Between two pings, and until one has to be answered.
+/// Between two pings, and until one has to be answered. Members say by themselves that they live.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const MEMBER_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A member has one session, and a few calls beside it.
 const MEMBER_STREAMS: u32 = 16;
@@ -169,8 +170,9 @@ struct Guest {
 
 impl Guest {
     async fn visit(self, acceptor: TlsAcceptor, stream: TcpStream, addr: SocketAddr) {
-        let handshake =
-            tokio::time::timeout(self.core.timing.handshake, handshake(acceptor, stream));
+        // Apart, so that the task of a connection has no room for it as long as that lasts.
+        let handshake = Box::pin(handshake(acceptor, stream));
+        let handshake = tokio::time::timeout(self.core.timing.handshake, handshake);
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = self.place.turned_out() => return,
@@ -183,7 +185,7 @@ impl Guest {
                     addr,
                     member,
                     lapsed,
-                    roots: self.core.vouching(&chain),
+                    roots: self.core.vouching(&chain).into(),
                 };
                 return self.serve(stream, peer).await;
             }
@@ -202,6 +204,8 @@ impl Guest {
         if let Some(member) = &member {
             self.place.prove(&member.node);
         }
+        let manager = member.as_ref().filter(|m| m.role == Role::Manager);
+        let presence = manager.map(|manager| self.core.raft.greet(&manager.node));
         let visit = Arc::new(Visit::default());
         let gate = Gate {
             core: Arc::clone(&self.core),
@@ -223,6 +227,7 @@ impl Guest {
                     if let Err(error) = ended {
                         tracing::debug!(%addr, %error, "a connection ended");
                     }
+                    drop(presence);
                     return;
                 }
                 () = self.place.turned_out() => return,
@@ -263,10 +268,20 @@ type Shaken = (
 /// HTTP/2 with what a connection may hold: a member's, or that of anybody else.
 fn http2(member: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
-    let (streams, stream_window, window) = if member {
-        (MEMBER_STREAMS, MEMBER_STREAM_WINDOW, MEMBER_WINDOW)
+    let (streams, stream_window, window, ping) = if member {
+        (
+            MEMBER_STREAMS,
+            MEMBER_STREAM_WINDOW,
+            MEMBER_WINDOW,
+            MEMBER_KEEP_ALIVE,
+        )
     } else {
-        (STRANGER_STREAMS, STRANGER_STREAM_WINDOW, STRANGER_WINDOW)
+        (
+            STRANGER_STREAMS,
+            STRANGER_STREAM_WINDOW,
+            STRANGER_WINDOW,
+            KEEP_ALIVE,
+        )
     };
     builder
         .http2()
@@ -276,7 +291,7 @@ fn http2(member: bool) -> Builder<TokioExecutor> {
         .initial_connection_window_size(window)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_interval(ping)
         .keep_alive_timeout(KEEP_ALIVE);
     builder
 }

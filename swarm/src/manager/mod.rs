@@ -21,6 +21,7 @@ mod listener;
 mod lock;
 mod logs;
 mod new_root;
+mod order_body;
 mod own;
 mod past;
 mod planners;

@@ -174,7 +174,10 @@ impl Engine {
     }
 
     async fn mark_silent(&self) {
-        for (node, why) in self.health.silent(&self.state(), Instant::now()) {
+        let state = self.state();
+        let grace = self.timing.by(&state).grace;
+        self.health.miss(self.raft.missed(grace));
+        for (node, why) in self.health.silent(&state, Instant::now()) {
             let down = |s: &ClusterState, now, e: &mut Entropy| {
                 set_node_state(s, now, e, &node, NodeState::Down, why)
             };

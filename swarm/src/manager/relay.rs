@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::proto::api_client::ApiClient;
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{CallRequest, Piece, ReadIndexRequest};
 use crate::raft::RaftStore;
-use crate::tls::{connect, member_config};
+use crate::tls::{Upkeep, connect_with, member_config};
 
 /// How long a swarm may be without a leader until calls are refused at once. An election takes 1.5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Until there is a connection: a leader whose machine is gone does not answer at all.
 const DIAL: Duration = Duration::from_secs(2);
+/// What a leader of before may yet say of a change that it was sent, once another one leads.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Until there is an answer. The leader gives up before that.
 const ANSWER: Duration = Duration::from_secs(35);
 /// Bytes of an answer at most, as a client of the node API takes them.
@@ -85,6 +88,14 @@ fn undecided(error: &CommandError) -> CommandError {
         "the manager that leads did not answer ({error}): the change may have been made or not; look \
          whether it was, and try again"
     ))
+}
+
+/// Whether another manager leads than `leader`.
+fn is_another(now: &Leadership, leader: Option<&NodeId>) -> bool {
+    match now {
+        Leadership::Leader { .. } => true,
+        Leadership::Follower { leader: now } => now.is_some() && now.as_ref() != leader,
+    }
 }
 
 /// A connection to a leader.
@@ -172,7 +183,14 @@ impl Relay {
             };
             let asked = match leader {
                 None => return self.confirm_lead().await,
-                Some(leader) => self.read_index(leader).await,
+                Some(leader) => {
+                    let mut news = leadership.clone();
+                    tokio::select! {
+                        biased;
+                        asked = self.read_index(leader) => asked,
+                        _ = news.changed() => Err(self.core.not_leader(None)),
+                    }
+                }
             };
             match asked {
                 Ok(version) => break version,
@@ -225,7 +243,7 @@ impl Relay {
                 Leadership::Leader { .. } => return Ok(None),
                 Leadership::Follower { leader } => leader.clone(),
             };
-            let error = match self.attempt(leader, call, &mut leadership).await {
+            let error = match self.attempt(leader, call, &leadership).await {
                 Ok(reply) => return Ok(Some(reply)),
                 Err(Failure::NotAsked(error)) => error,
                 Err(Failure::NotAnswered(error)) if call.is_read() => error,
@@ -249,39 +267,76 @@ impl Relay {
         member.map(|member| member.addr)
     }
 
-    /// Asks one leader. A read does not wait for one that is none any more.
+    /// Asks one leader, for as long as it may be the one: neither a connection to it is waited for, nor its
+    /// answer, when another one leads. A change does not go to one that is silent: nobody would know what
+    /// became of it.
     async fn attempt(
         &self,
         leader: Option<NodeId>,
         call: &ApiCall,
-        leadership: &mut watch::Receiver<Leadership>,
+        leadership: &watch::Receiver<Leadership>,
     ) -> Result<ApiReply, Failure> {
         let addr = leader.as_ref().and_then(|leader| self.addr_of(leader));
         let Some(addr) = addr else {
             return Err(Failure::NotAsked(self.core.not_leader(leader)));
         };
-        if !call.is_read() {
-            return self.ask(addr, call).await;
+        if !call.is_read() && !self.raft.has_leader() {
+            return Err(Failure::NotAsked(self.core.not_leader(None)));
         }
+        // Who called looks at the news as well.
+        let mut news = leadership.clone();
+        let sent = AtomicBool::new(false);
+        let is_over = async {
+            if call.is_read() {
+                drop(news.changed().await);
+                return;
+            }
+            drop(news.wait_for(|now| is_another(now, leader.as_ref())).await);
+            if sent.load(Ordering::Relaxed) {
+                sleep(LAST_WORDS).await;
+            }
+        };
         tokio::select! {
             biased;
-            reply = self.ask(addr, call) => reply,
-            _ = leadership.changed() => Err(Failure::NotAsked(self.core.not_leader(None))),
+            reply = self.ask(addr, call, &sent) => reply,
+            () = is_over => {
+                self.forget(addr);
+                let error = self.core.not_leader(None);
+                Err(if sent.load(Ordering::Relaxed) {
+                    Failure::NotAnswered(error)
+                } else {
+                    Failure::NotAsked(error)
+                })
+            }
         }
     }
 
     /// Asks, and once more by another connection where the one that there was is not let in: what it
-    /// showed may not count any more.
-    async fn ask(&self, addr: SocketAddr, call: &ApiCall) -> Result<ApiReply, Failure> {
+    /// showed may not count any more. `sent` becomes true when the leader may have heard of the call.
+    async fn ask(
+        &self,
+        addr: SocketAddr,
+        call: &ApiCall,
+        sent: &AtomicBool,
+    ) -> Result<ApiReply, Failure> {
         let was_there = self.line().is_some();
-        match self.ask_once(addr, call).await {
-            Err(Failure::Denied(_)) if was_there => self.ask_once(addr, call).await,
+        match self.ask_once(addr, call, sent).await {
+            Err(Failure::Denied(_)) if was_there => {
+                sent.store(false, Ordering::Relaxed);
+                self.ask_once(addr, call, sent).await
+            }
             answered => answered,
         }
     }
 
-    async fn ask_once(&self, addr: SocketAddr, call: &ApiCall) -> Result<ApiReply, Failure> {
+    async fn ask_once(
+        &self,
+        addr: SocketAddr,
+        call: &ApiCall,
+        sent: &AtomicBool,
+    ) -> Result<ApiReply, Failure> {
         let channel = self.channel(addr).await.map_err(Failure::NotAsked)?;
+        sent.store(true, Ordering::Relaxed);
         let mut client = ApiClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         let request = CallRequest {
             method: call.method.clone(),
@@ -386,7 +441,7 @@ impl Relay {
         }
         let config = member_config(&identity)?;
         let remote = addr.to_string();
-        let connected = timeout(DIAL, connect(&remote, config)).await;
+        let connected = timeout(DIAL, connect_with(&remote, config, Upkeep::Once)).await;
         let channel = connected.map_err(|_| {
             let seconds = DIAL.as_secs();
             CommandError::unavailable(format!(

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 use weft_cluster::{
     Attach, ClusterState, CommandError, Detacher, MAX_REPLICAS, NodeDescription, Token,
@@ -19,6 +19,7 @@ use weft_sys::clock::unix_millis;
 use super::assignments::{News, Sent};
 use super::engine::{Engine, stopped};
 use super::gate::{self, Peer, removed};
+use super::order_body::Waiting;
 use super::sessions::{Caller, Replaced, Twins};
 use crate::convert::{SCHEMA, decode, encode, to_status, vitals_from_proto};
 use crate::identity::{IdentityError, PeerIdentity};
@@ -258,7 +259,8 @@ async fn stream_orders(
 
 #[tonic::async_trait]
 impl Dispatcher for Rpc {
-    type SessionStream = ReceiverStream<Result<SessionMessage, Status>>;
+    /// What it carries goes around tonic's encoder: see `order_body`.
+    type SessionStream = Empty<Result<SessionMessage, Status>>;
 
     async fn session(
         &self,
@@ -298,7 +300,9 @@ impl Dispatcher for Rpc {
         let (out, orders) = mpsc::channel(1);
         let core = Arc::clone(&self.0);
         tokio::spawn(stream_orders(core, member.node.clone(), out, replaced));
-        Ok(Response::new(ReceiverStream::new(orders)))
+        let mut response = Response::new(tokio_stream::empty());
+        response.extensions_mut().insert(Waiting::new(orders));
+        Ok(response)
     }
 
     async fn heartbeat(

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft_cluster::{ClusterState, Sight, Vitals, judge};
+use weft_cluster::{ClusterState, Sight, Table, Vitals, judge};
 use weft_model::id::NodeId;
-use weft_model::objects::NodeState;
+use weft_model::objects::{Node, NodeState};
 
 /// Gossip needs a moment to find everybody after a start, and to notice who is gone; and nodes do
 /// not all notice at once. A node counts as cut off when it is so for this long.
@@ -18,7 +18,15 @@ const WORDS_PERIOD: Duration = Duration::from_secs(10);
 
 /// The last words of each node, in memory: after a start of the manager nodes say them anew.
 #[derive(Debug, Default)]
-pub(super) struct VitalsBook(Mutex<BTreeMap<NodeId, Entry>>);
+pub(super) struct VitalsBook(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    entries: BTreeMap<NodeId, Entry>,
+    /// What the nodes were at the last look, when all of them were as they had said; nothing where a look is
+    /// needed.
+    agreed: Option<Table<NodeId, Node>>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -30,29 +38,38 @@ struct Entry {
 }
 
 impl VitalsBook {
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Entry>> {
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As after a start: what nodes said before this manager led is old.
     pub(super) fn forget(&self) {
-        self.entries().clear();
+        *self.book() = Book::default();
     }
 
     /// Takes note of a heartbeat.
     pub(super) fn note(&self, node: &NodeId, said: Vitals) {
-        let mut entries = self.entries();
-        let entry = entries.entry(node.clone()).or_insert_with(|| Entry {
-            said: Vitals::default(),
-            cut_off: None,
-            changed: None,
-        });
-        entry.said = said.bounded();
+        let said = said.bounded();
+        let mut book = self.book();
+        if let Some(entry) = book.entries.get_mut(node) {
+            if entry.said == said {
+                return;
+            }
+            entry.said = said;
+        } else {
+            let entry = Entry {
+                said,
+                cut_off: None,
+                changed: None,
+            };
+            book.entries.insert(node.clone(), entry);
+        }
+        book.agreed = None;
     }
 
     /// Whom the gossip of a node saw when it said so last.
     pub(super) fn sight(&self, node: &NodeId) -> Option<Sight> {
-        self.entries().get(node)?.said.sight.clone()
+        self.book().entries.get(node)?.said.sight.clone()
     }
 
     /// Nodes of which `state` does not say what is so, with what it is to say. `own` is the
@@ -63,7 +80,12 @@ impl VitalsBook {
         own: &NodeId,
         now: Instant,
     ) -> Vec<(NodeId, Option<String>)> {
-        let mut entries = self.entries();
+        let mut book = self.book();
+        let Book { entries, agreed } = &mut *book;
+        if agreed.as_ref().is_some_and(|nodes| nodes.is(&state.nodes)) {
+            return Vec::new();
+        }
+        let mut is_agreed = true;
         entries.retain(|id, _| {
             let node = state.nodes.get(id);
             node.is_some_and(|n| n.status.state != NodeState::Down)
@@ -92,6 +114,7 @@ impl VitalsBook {
             };
             let mut why = verdicts.remove(id);
             if why.is_some() && entry.said.off.is_none() {
+                is_agreed = false;
                 let since = *entry.cut_off.get_or_insert(now);
                 why = why.filter(|_| now.saturating_duration_since(since) >= SETTLED);
             } else {
@@ -101,6 +124,7 @@ impl VitalsBook {
             if why.as_ref() == known {
                 continue;
             }
+            is_agreed = false;
             let pause = if why.is_some() && known.is_some() {
                 WORDS_PERIOD
             } else {
@@ -114,6 +138,7 @@ impl VitalsBook {
                 differences.push((id.clone(), why));
             }
         }
+        *agreed = is_agreed.then(|| state.nodes.clone());
         differences
     }
 }

@@ -94,6 +94,8 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
     let mut judge = Judge::default();
     let mut grace = Some(Instant::now() + GRACE);
     let (mut stood, mut led) = (false, None);
+    // The last term whose leader this member has stood for the place of.
+    let mut succeeded = None;
     loop {
         let seen = metrics.borrow_and_update().clone();
         if seen.running_state.is_err() {
@@ -130,11 +132,29 @@ async fn watch_over(shared: &Shared, raft: &Raft, leads: &watch::Sender<bool>) {
         if !lead && (grace.is_none() || other.is_some()) {
             shared.follow(other);
         }
+        let (now, free) = (Instant::now(), vacancy(shared, &seen));
+        if free.is_some_and(|at| at <= now) && succeeded != Some(seen.current_term) {
+            succeeded = Some(seen.current_term);
+            tracing::info!("the manager that led has ended; this one stands for election");
+            if raft.trigger().elect().await.is_err() {
+                return;
+            }
+        }
+        let look = now + LOOK;
+        let next = free.filter(|at| *at > now).map_or(look, |at| at.min(look));
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep_until(next) => {}
         }
     }
+}
+
+/// When the place of a leader is free whose connections have ended. Without that it may be slow, and has the
+/// time that openraft gives it.
+fn vacancy(shared: &Shared, seen: &Metrics) -> Option<Instant> {
+    let leader = seen.current_leader.filter(|leader| *leader != seen.id)?;
+    let follows = seen.state == ServerState::Follower;
+    shared.links.succession(leader).filter(|_| follows)
 }
 
 /// Another manager that leads, when it was heard of lately.

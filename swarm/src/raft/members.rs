@@ -74,6 +74,17 @@ impl RaftStore {
         members
     }
 
+    /// Nodes of other members that were heard of by this process, and not in this time.
+    pub(crate) fn missed(&self, within: Duration) -> BTreeSet<NodeId> {
+        let shared = &self.shared;
+        let view = shared.view.borrow();
+        let others = view
+            .members
+            .nodes()
+            .filter(|(id, _)| **id != shared.file.member && shared.links.is_missed(**id, within));
+        others.map(|(_, member)| member.node.clone()).collect()
+    }
+
     /// Whether a node has a place in the log.
     pub(crate) fn has(&self, node: &NodeId) -> bool {
         let view = self.shared.view.borrow();

@@ -26,6 +26,7 @@ mod machine;
 mod medium;
 mod members;
 mod pipeline;
+mod presence;
 mod read_index;
 mod recover;
 mod seal;

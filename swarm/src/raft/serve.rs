@@ -115,7 +115,7 @@ impl RaftStore {
     }
 
     /// Whether a leader was heard of within its lease.
-    fn has_leader(&self) -> bool {
+    pub(crate) fn has_leader(&self) -> bool {
         let shared = &self.shared;
         let leader = shared.view.borrow().leader;
         leader.is_some_and(|leader| {

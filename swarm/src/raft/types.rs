@@ -81,9 +81,10 @@ impl RaftTypeConfig for Types {
 /// as lost.
 const HEARTBEAT_MS: u64 = 100;
 /// A leader has the word for the longest of these after its last heartbeat, and then a member waits
-/// for one of them, drawn by chance when it starts, before it stands for election: a dead leader is
-/// replaced in 0.8 to 1.2 s. One round is enough: of two members that stand in one term the greater
-/// name wins, and one that lacks entries is overtaken at once by one that has them (`serve`).
+/// for one of them, drawn by chance when it starts, before it stands for election: a leader that is
+/// silent is replaced in 0.8 to 1.2 s, and one whose connections ended when its word is over (`life`).
+/// One round is enough: of two members that stand in one term the greater name wins, and one that lacks
+/// entries is overtaken at once by one that has them (`serve`).
 const ELECTION_MIN_MS: u64 = 300;
 const ELECTION_MAX_MS: u64 = 500;
 /// So long after it was last heard of a leader has the word: nobody gets a vote.

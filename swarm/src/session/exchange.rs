@@ -18,6 +18,9 @@ use crate::proto::{HeartbeatRequest, SessionMessage, TaskUpdate, UpdateTaskStatu
 const BEAT_MIN: Duration = Duration::from_millis(20);
 /// Shortest time between two heartbeats.
 const NEWS_PERIOD: Duration = Duration::from_millis(200);
+/// A heartbeat takes so long at least before it counts as lost, and so long at most.
+const LOST_MIN: Duration = Duration::from_millis(500);
+const LOST_MAX: Duration = Duration::from_secs(3);
 /// Statuses in one report, and bytes of them: less than a manager reads.
 const MAX_REPORTS: usize = 1000;
 const MAX_REPORT_BYTES: usize = 1 << 20;
@@ -91,8 +94,9 @@ impl Shared {
             let request = HeartbeatRequest {
                 vitals: told.map(vitals_to_proto),
             };
-            // A beat that takes two periods is a lost manager: the next one may be reachable.
-            let limit = (period * 2).max(Duration::from_millis(500));
+            // A beat that takes two periods, or long enough, is a lost manager: the next one may be
+            // reachable.
+            let limit = (period * 2).clamp(LOST_MIN, LOST_MAX);
             match timeout(limit, dispatcher.heartbeat(request)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(status)) => {

@@ -17,7 +17,7 @@ use crate::convert::{SCHEMA, encode, from_status};
 use crate::leader_hint::named_leader;
 use crate::proto::SessionRequest;
 use crate::proto::dispatcher_client::DispatcherClient;
-use crate::tls::{connect, member_config};
+use crate::tls::{Upkeep, connect_with, member_config};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
@@ -168,7 +168,8 @@ impl Shared {
     ) -> Result<std::convert::Infallible, CommandError> {
         self.renew_outside(manager).await?;
         let identity = Arc::clone(&lock(&self.identity));
-        let channel = connect(manager, member_config(&identity)?).await?;
+        let config = member_config(&identity)?;
+        let channel = connect_with(manager, config, Upkeep::Beaten).await?;
         let mut dispatcher =
             DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = SessionRequest {

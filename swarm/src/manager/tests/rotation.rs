@@ -72,7 +72,7 @@ async fn is_refused(manager: &Manager, old: &Identity, root: &str) {
             PeerIdentity::from_certificate(&old.chain()[0]).unwrap(),
         )),
         lapsed: false,
-        roots: manager.core.vouching(old.chain()),
+        roots: manager.core.vouching(old.chain()).into(),
     };
     let refused = gate::member(&manager.core, &peer).unwrap_err();
     let words = format!(

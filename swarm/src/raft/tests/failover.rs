@@ -28,6 +28,40 @@ async fn a_killed_leader_is_replaced_within_the_time_that_is_promised() {
     assert_eq!(cluster.same().await.networks.len(), 16);
 }
 
+/// Its process has ended, and with it its connections: the time of one that is slow is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_connections_end_is_replaced_sooner() {
+    let cluster = Cluster::new(10).await;
+    let mut took = Vec::new();
+    for round in 0..9 {
+        cluster.write(&format!("before{round}")).await;
+        cluster.same().await;
+        let at = &cluster;
+        let all = || (0..SIZE).filter_map(move |place| at.store(place));
+        until("all know the leader", || all().all(|s| s.takes_part())).await;
+        let leader = cluster.leader().expect("it has just written");
+        let node = member(leader as u8).node;
+        let others = (0..SIZE).filter(|other| *other != leader);
+        let others = others.filter_map(|other| cluster.store(other));
+        let connections: Vec<_> = others.map(|store| store.greet(&node)).collect();
+        cluster.kill(leader);
+        let killed = Instant::now();
+        drop(connections);
+        let next = cluster.write(&format!("after{round}")).await;
+        took.push(killed.elapsed());
+        let gone = next.members().into_iter().find(|seen| seen.node == node);
+        assert!(gone.is_some_and(|gone| !gone.reachable), "at once");
+        cluster.start(leader, Start::Again).await;
+        cluster.same().await;
+    }
+    took.sort();
+    assert!(
+        took[took.len() / 2] <= Duration::from_millis(750),
+        "{took:?}"
+    );
+    assert!(took[took.len() - 1] <= PROMISED, "{took:?}");
+}
+
 /// Swarm's "return of an old leader": it follows the one that was chosen meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_comes_back_does_not_take_the_lead() {
