@@ -503,12 +503,42 @@ fn a_plan_says_what_would_be_and_changes_nothing() {
     assert_eq!(world.state, before);
 }
 
-type Change = dyn Fn(&mut ServiceSpec);
+/// Of a slot with two tasks both end at once: one comes, and all other slots have theirs.
+#[test]
+fn what_ends_at_once_in_an_update_is_replaced_once() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut world = with_policy(4, |policy| {
+            policy.order = order;
+            policy.parallelism = 2;
+            policy.failure_action = FailureAction::Continue;
+        });
+        version(&mut world, "web", "2");
+        let ends: Vec<Change> = world
+            .state
+            .tasks
+            .values()
+            .filter(|task| !task.status.state.is_terminal())
+            .cloned()
+            .map(|mut task| {
+                task.status.state = TaskState::Failed;
+                Change::Put(task.into())
+            })
+            .collect();
+        assert!(ends.len() >= 4);
+        world.state.apply(&ends);
+        world.settle();
+        let mut slots: Vec<u32> = world.wanted("web").iter().map(|t| t.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [1, 2, 3, 4], "{order:?}");
+    }
+}
+
+type Edit = dyn Fn(&mut ServiceSpec);
 
 #[test]
 fn updates_that_cannot_be_are_refused() {
     let year = Duration::from_secs(366 * 24 * 60 * 60);
-    let cases: [(&Change, &str); 5] = [
+    let cases: [(&Edit, &str); 5] = [
         (
             &|spec| spec.name = "other".to_owned(),
             "renaming services is not supported",
