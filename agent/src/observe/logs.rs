@@ -1,6 +1,6 @@
 //! What tasks of this node have written, and write: for the manager that asks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,23 +109,23 @@ impl Reader {
 
     /// More lines; none when there are none at present.
     fn more(&mut self) -> anyhow::Result<Vec<u8>> {
+        let all = !self.query.follow;
         let mut told = Vec::new();
-        while told.len() < TOGETHER {
-            let mut oldest: Option<(u64, usize)> = None;
-            for (index, source) in self.sources.iter_mut().enumerate() {
-                if let Some(time) = source.next_time(!self.query.follow)?
-                    && oldest.is_none_or(|(least, _)| time < least)
-                {
-                    oldest = Some((time, index));
-                }
-            }
-            let Some((_, index)) = oldest else { break };
+        // Each is asked of the disk once, and again when a line of it is told: most have none left.
+        let mut heads = BTreeSet::new();
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            heads.extend(source.next_time(all)?.map(|time| (time, index)));
+        }
+        while told.len() < TOGETHER
+            && let Some((_, index)) = heads.pop_first()
+        {
             let source = &mut self.sources[index];
-            if let Some(line) = source.next(!self.query.follow)?
+            if let Some(line) = source.next(all)?
                 && is_asked_for(&line, &self.query)
             {
                 add(&mut told, &item(&source.task, &line))?;
             }
+            heads.extend(source.next_time(all)?.map(|time| (time, index)));
         }
         Ok(told)
     }

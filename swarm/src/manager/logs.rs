@@ -92,7 +92,9 @@ pub(super) fn begin(
             // Nodes have their sessions with another one then.
             () = lost(&mut leadership) => {
                 let why = LogItem::Incomplete(NOT_LED.to_owned());
-                drop(say(vec![why], &here.outgoing).await);
+                if say(vec![why], &here.outgoing).await.is_err() {
+                    tracing::debug!("nobody hears why the output ends");
+                }
             }
         }
     });
