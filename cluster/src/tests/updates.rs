@@ -307,6 +307,23 @@ fn a_task_that_does_not_run_in_time_has_failed() {
     assert!(paused.message.contains("it did not run in time"));
 }
 
+/// Its time begins with what it has to wait for itself.
+#[test]
+fn a_task_that_waited_for_its_restart_is_not_late_for_that() {
+    let mut world = with_policy(2, |policy| policy.timeout = Duration::from_secs(3));
+    version(&mut world, "web", "2");
+    let other = world.wanted("web").remove(0);
+    assert_eq!(other.slot, 2);
+    world.report(&other.id, TaskState::Failed);
+    world.run_tasks();
+    world.advance(5000);
+    assert_eq!(state(&world, "web"), UpdateState::Updating);
+    world.run_tasks();
+    world.advance(5000);
+    assert_eq!(state(&world, "web"), UpdateState::Completed);
+    assert_eq!(running(&world, "web"), (2, 0));
+}
+
 #[test]
 fn an_update_that_fails_goes_back() {
     for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
