@@ -550,12 +550,12 @@ fn what_ends_at_once_in_an_update_is_replaced_once() {
     }
 }
 
-type Edit = dyn Fn(&mut ServiceSpec);
+type Edit<'a> = &'a dyn Fn(&mut ServiceSpec);
 
 #[test]
 fn updates_that_cannot_be_are_refused() {
     let year = Duration::from_secs(366 * 24 * 60 * 60);
-    let cases: [(&Edit, &str); 5] = [
+    let cases: [(Edit<'_>, &str); 5] = [
         (
             &|spec| spec.name = "other".to_owned(),
             "renaming services is not supported",
