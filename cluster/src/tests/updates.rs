@@ -452,6 +452,29 @@ fn scaling_in_an_update_changes_what_is_gone_back_to() {
     assert_eq!(running(&world, "web"), (5, 0));
 }
 
+/// Who goes on with a paused update may still go back to what was before it.
+#[test]
+fn what_makes_the_same_of_tasks_leaves_the_way_back() {
+    let mut world = with_policy(2, |_| {});
+    version(&mut world, "web", "2");
+    let (old, _) = next_step(&world).unwrap();
+    world.report(&old, TaskState::Shutdown);
+    let (bad, _) = next_step(&world).unwrap();
+    world.report(&bad, TaskState::Failed);
+    assert_eq!(state(&world, "web"), UpdateState::Paused);
+    change(&mut world, "web", |spec| spec.update.parallelism = 2).unwrap();
+    change(&mut world, "web", |spec| task_of(spec).force_update += 1).unwrap();
+    assert_eq!(state(&world, "web"), UpdateState::Updating);
+    let back = roll_back(&mut world, "web").unwrap();
+    assert_eq!(back.spec.task.container.args, ["/bin/true"]);
+    assert_eq!(back.spec.update.parallelism, 2, "what concerns no task");
+    // Another program is another update.
+    version(&mut world, "web", "3");
+    version(&mut world, "web", "4");
+    let back = roll_back(&mut world, "web").unwrap();
+    assert_eq!(back.spec.task.container.args, ["/bin/server", "3"]);
+}
+
 #[test]
 fn two_tasks_with_ports_of_their_node_are_never_there_at_once() {
     let mut world = World::new(1);
