@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_model::id::TaskId;
+use weft_model::id::{NodeId, TaskId};
 use weft_model::objects::{JobStatus, Service, ServiceMode, Task, TaskState, Version};
 
 use super::conditions::is_wanted;
@@ -95,6 +95,17 @@ pub(super) fn lack(state: &ClusterState, service: &Service, at_once: usize) -> L
     let free = (1..=u32::MAX).filter(|slot| !taken.contains(slot));
     lack.slots = free.take(untaken.min(room).min(at_once)).collect();
     lack
+}
+
+/// Nodes with a task of the run that a job is at which ended with success; none of a service that is no
+/// job.
+pub(super) fn done_on(state: &ClusterState, service: &Service) -> BTreeSet<NodeId> {
+    if !service.spec.mode.is_job() {
+        return BTreeSet::new();
+    }
+    let tasks = current(state, service);
+    let done = tasks.filter(|task| task.status.state == TaskState::Complete);
+    done.filter_map(|task| task.node.clone()).collect()
 }
 
 /// Tasks of the run that a job is at which ended with success; 0 of a service that is none.

@@ -6,6 +6,7 @@
 //! at again when one of them has changed ([`Dirty`]).
 
 use std::cell::LazyCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,7 @@ fn orphan(draft: &mut Draft<'_>, dirty: &Dirty, waits: &Waits) {
 /// Replaces wanted tasks that ended; one that shall not be restarted stays and keeps its slot.
 fn restart(draft: &mut Draft<'_>, waits: &Waits) {
     let ended = ids(draft.state.tasks_at(Key::Ended));
+    let mut filled = Filled::default();
     for id in ended {
         let Some(task) = draft.state.tasks.get(&id).cloned() else {
             continue;
@@ -195,7 +197,7 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
                 continue;
             }
         }
-        if is_updating(&service) && has_successor(&draft.state, &service, &task) {
+        if is_updating(&service) && !filled.takes(&draft.state, &service, &task) {
             continue;
         }
         let delayed = !service.spec.task.restart.delay.is_zero();
@@ -243,17 +245,43 @@ fn goal(mode: ServiceMode) -> TaskState {
     }
 }
 
-/// Whether a task that is what the service says has its place already.
-fn has_successor(state: &ClusterState, service: &Service, task: &Task) -> bool {
-    let ingress = ingress_of(state, service);
-    let place = Place::of(task);
-    let mut others = state.tasks_of(&service.id);
-    others.any(|other| {
-        other.id != task.id
-            && is_wanted(other)
-            && Place::of(other) == place
-            && is_current(state, service, ingress.as_ref(), other)
-    })
+/// Places of services under update, and how many wanted tasks that are what the service says each has;
+/// each service is looked at once.
+#[derive(Default)]
+struct Filled(BTreeMap<ServiceId, BTreeMap<Place, usize>>);
+
+impl Filled {
+    /// Whether the place of a task that ended, and is wanted no more, gets another one: then it has it
+    /// from now on.
+    fn takes(&mut self, state: &ClusterState, service: &Service, ended: &Task) -> bool {
+        let ingress = ingress_of(state, service);
+        let is_current = |task: &Task| is_current(state, service, ingress.as_ref(), task);
+        let place = Place::of(ended);
+        let tasks = match self.0.entry(service.id.clone()) {
+            Entry::Occupied(known) => {
+                let tasks = known.into_mut();
+                // It was counted when the first one of the service was asked for.
+                if is_current(ended)
+                    && let Some(count) = tasks.get_mut(&place)
+                {
+                    *count = count.saturating_sub(1);
+                }
+                tasks
+            }
+            Entry::Vacant(new) => {
+                let mut tasks = BTreeMap::new();
+                let current = state.tasks_of(&service.id);
+                for task in current.filter(|task| is_wanted(task) && is_current(task)) {
+                    *tasks.entry(Place::of(task)).or_default() += 1;
+                }
+                new.insert(tasks)
+            }
+        };
+        let count = tasks.entry(place).or_default();
+        let takes = *count == 0;
+        *count += usize::from(takes);
+        takes
+    }
 }
 
 /// The next step of each update.
@@ -542,10 +570,11 @@ pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32
         ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent as usize,
         ServiceMode::Global | ServiceMode::GlobalJob => {
             let demands = Demands::of(&service.spec.task);
-            let nodes = state.nodes.values();
-            let nodes = nodes.filter(|n| is_eligible(n) && demands.fit(n)).count();
             // Nodes that have done their part of a job are none that are to do it.
-            nodes.saturating_sub(jobs::completed(state, service) as usize)
+            let done = jobs::done_on(state, service);
+            let nodes = state.nodes.values();
+            let nodes = nodes.filter(|n| is_eligible(n) && demands.fit(n));
+            nodes.filter(|n| !done.contains(&n.id)).count()
         }
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

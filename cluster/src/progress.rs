@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_model::id::NetworkId;
-use weft_model::objects::{RestartCondition, Service, Task, TaskState};
+use weft_model::objects::{RestartCondition, Service, Task, TaskState, UpdateConfig};
 
 use super::conditions::{is_active, is_away};
 use super::filters::fits;
@@ -122,11 +122,24 @@ impl Wait {
         let policy = service.policy();
         let limits = match self {
             Self::Stop => [Some(stop_limit(task)), None],
-            Self::Start => [Some(policy.timeout).filter(|t| !t.is_zero()), None],
+            Self::Start => [start_limit(policy, task), None],
             Self::Settle => [Some(policy.delay), Some(policy.watched())],
         };
         limits.into_iter().flatten()
     }
+}
+
+/// How long after it was made a new task counts as failed where it does not run; nothing without a
+/// limit.
+pub(super) fn start_limit(policy: &UpdateConfig, task: &Task) -> Option<Duration> {
+    let timeout = Some(policy.timeout).filter(|time| !time.is_zero())?;
+    let delay = task.spec.restart.delay;
+    // It may have waited for that before it was to run.
+    Some(if delay < timeout {
+        timeout
+    } else {
+        timeout.saturating_add(delay)
+    })
 }
 
 /// How long the end of an old task is waited for.

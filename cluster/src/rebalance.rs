@@ -64,7 +64,7 @@ pub(super) fn moves(
                 continue;
             };
             candidates.leave(*from, task);
-            let to = candidates.best_of_all(state, task);
+            let to = candidates.best_of_all(task);
             let gain = to.and_then(|to| Some((candidates.gain(*from, to)?, to)));
             candidates.place(*from, task);
             if let Some(((level, gain), to)) = gain {

@@ -41,6 +41,8 @@ struct Candidate {
     of_service: usize,
     /// What failed there of that service, lately.
     failed: Vec<TaskId>,
+    /// That was often enough, of what is made of the same as in turn.
+    keeps_failing: bool,
     /// It has no room for a port of that service.
     port_taken: bool,
     /// It is not what tasks as in turn may run on.
@@ -65,17 +67,22 @@ impl Candidate {
             closed: (!waits.takes_tasks(node)).then_some(why),
             of_service: 0,
             failed: Vec::new(),
+            keeps_failing: false,
             port_taken: false,
             unfit: None,
         }
     }
 
-    fn keeps_failing(&self, state: &ClusterState, task: &Task) -> bool {
+    fn has_failed_as(&self, state: &ClusterState, spec: &Arc<TaskSpec>) -> bool {
         if self.failed.len() < FAILURES {
             return false;
         }
         let failed = self.failed.iter().filter_map(|id| state.tasks.get(id));
-        failed.filter(|failed| failed.spec == task.spec).count() >= FAILURES
+        failed
+            .filter(|failed| failed.spec == *spec)
+            .take(FAILURES)
+            .count()
+            == FAILURES
     }
 
     /// The first thing that keeps a task as in turn away, in SwarmKit's order.
@@ -194,6 +201,7 @@ impl Candidates {
             } else {
                 None
             };
+            candidate.keeps_failing = candidate.has_failed_as(state, spec);
         }
         let tasks = self.all.iter().map(|candidate| candidate.of_service);
         self.spread = Spread::of(spec, state.nodes.values().zip(tasks));
@@ -201,28 +209,23 @@ impl Candidates {
     }
 
     /// The best node for a task as in turn, by its place.
-    fn choose(&mut self, state: &ClusterState, task: &Task) -> Result<usize, String> {
+    fn choose(&mut self, task: &Task) -> Result<usize, String> {
         if let Some(node) = &task.node {
             let at = self.find(node);
             let only = at.map_or(0..0, |at| at..at + 1);
-            return self.best(state, task, only);
+            return self.best(task, only);
         }
         if let Some(why) = &self.nowhere {
             return Err(why.clone());
         }
-        let chosen = self.best(state, task, 0..self.all.len());
+        let chosen = self.best(task, 0..self.all.len());
         if let Err(why) = &chosen {
             self.nowhere = Some(why.clone());
         }
         chosen
     }
 
-    fn best(
-        &self,
-        state: &ClusterState,
-        task: &Task,
-        among: std::ops::Range<usize>,
-    ) -> Result<usize, String> {
+    fn best(&self, task: &Task, among: std::ops::Range<usize>) -> Result<usize, String> {
         let mut obstacles = Obstacles::default();
         let mut best = None;
         for (at, candidate) in among.clone().zip(self.all.get(among).unwrap_or_default()) {
@@ -232,7 +235,7 @@ impl Candidates {
             }
             let rank = (
                 self.spread.rank(at),
-                candidate.keeps_failing(state, task),
+                candidate.keeps_failing,
                 candidate.of_service,
                 candidate.total,
             );
@@ -278,8 +281,8 @@ impl Candidates {
     }
 
     /// The best node for a task as in turn, wherever it is now.
-    pub(super) fn best_of_all(&self, state: &ClusterState, task: &Task) -> Option<usize> {
-        self.best(state, task, 0..self.all.len()).ok()
+    pub(super) fn best_of_all(&self, task: &Task) -> Option<usize> {
+        self.best(task, 0..self.all.len()).ok()
     }
 
     /// What it is worth that a task goes to one node, which has left another one: on which level of
@@ -309,7 +312,7 @@ pub(super) fn schedule(draft: &mut Draft<'_>, waits: &Waits) {
             continue;
         };
         candidates.turn_to(&draft.state, &task, draft.now);
-        let chosen = candidates.choose(&draft.state, &task);
+        let chosen = candidates.choose(&task);
         match chosen {
             Ok(at) => {
                 let Some(node) = candidates.place(at, &task) else {

@@ -16,6 +16,8 @@ const MAX_LABELS: usize = 64 << 10;
 const MAX_TASK: usize = 512 << 10;
 /// The same of all its tasks. With what else tasks have, ten thousand of them are an entry of 32 MiB.
 const MAX_TASKS: usize = 16 << 20;
+/// Bytes of a moment in the list of those at which a task's slot was tried again.
+const MOMENT: usize = 28;
 /// What JSON has around a text.
 const QUOTES: usize = 4;
 
@@ -40,6 +42,7 @@ fn of_task(task: &TaskSpec) -> usize {
         + networks.sum::<usize>()
         + texts(&task.placement.constraints)
         + texts(preferences)
+        + usize::try_from(task.restart.max_attempts).map_or(MAX_TASK, |n| n.min(MAX_TASK)) * MOMENT
 }
 
 /// Whether the log has room for the labels of an object.
@@ -60,8 +63,8 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     let bytes = of_task(&spec.task);
     if bytes > MAX_TASK {
         return Err(CommandError::bad(format!(
-            "command, environment and networks of the service have {bytes} bytes, and may have \
-             {MAX_TASK}: keep what is long in a file on the nodes"
+            "command, environment, networks and counted restarts of the service have {bytes} bytes, and \
+             may have {MAX_TASK}: keep what is long in a file on the nodes"
         )));
     }
     let tasks = match spec.mode {
@@ -74,9 +77,9 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     let all = bytes.saturating_mul(tasks);
     if all > MAX_TASKS {
         return Err(CommandError::bad(format!(
-            "command, environment and networks have {bytes} bytes, in {tasks} tasks {all}, and may \
-             have {MAX_TASKS} in all of them: ask for fewer tasks, or keep what is long in a file on \
-             the nodes"
+            "command, environment, networks and counted restarts have {bytes} bytes, in {tasks} tasks \
+             {all}, and may have {MAX_TASKS} in all of them: ask for fewer tasks or attempts, or keep \
+             what is long in a file on the nodes"
         )));
     }
     Ok(())

@@ -16,9 +16,16 @@ const MAX_HOSTNAME: usize = 64;
 
 /// What begins an action.
 const ACTION: &str = "{{";
+/// What ends one.
+const END: &str = "}}";
 
-/// Words of actions that are not carried out: they call templates without end, or print without.
-const REFUSED: [&str; 4] = ["define", "template", "block", "printf"];
+/// Words of actions that are not carried out: they call templates without end, print without, or give
+/// what was made a name, by which the next action can make it twice as long.
+const REFUSED: [&str; 6] = ["define", "template", "block", "printf", "with", "range"];
+
+/// The same of characters: `$` names too, and behind the others an action may go on where it seems to
+/// have ended.
+const REFUSED_CHARS: [char; 4] = ['$', '\\', '`', '\''];
 
 /// What templates can name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,6 +120,29 @@ fn join(args: &[Value]) -> Result<Value, FuncError> {
     Ok(Value::String(texts.collect::<Vec<_>>().join(&separator)))
 }
 
+/// What stands in the actions of a template. Without what is refused here, no text in quotes can hold
+/// the end of an action.
+fn actions(text: &str) -> Result<Vec<&str>, String> {
+    let mut actions = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(ACTION) {
+        let (action, next) = after
+            .split_once(END)
+            .ok_or_else(|| format!("an action has no {END}"))?;
+        if let Some(c) = action.chars().find(|c| REFUSED_CHARS.contains(c)) {
+            return Err(format!("{c} is not carried out here"));
+        }
+        if action.contains(ACTION) || !action.matches('"').count().is_multiple_of(2) {
+            return Err(format!(
+                "a text in an action cannot hold {ACTION} or {END} here"
+            ));
+        }
+        actions.push(action);
+        rest = next;
+    }
+    Ok(actions)
+}
+
 /// The text that a template stands for; a text without actions stands for itself.
 ///
 /// # Errors
@@ -134,12 +164,10 @@ pub fn expand(text: &str, fields: &TemplateFields) -> Result<String, CommandErro
     if text.matches(ACTION).count() > MAX_DEPTH || text.matches('(').count() > MAX_DEPTH {
         return Err(refused("it has more than 64 actions or parentheses"));
     }
-    let actions = text.split(ACTION).skip(1);
-    let inside = actions.flat_map(|action| {
-        let action = action.split("}}").next().unwrap_or_default();
-        action.split(|c: char| !c.is_ascii_alphanumeric())
-    });
-    let mut inside = inside;
+    let actions = actions(text).map_err(|why| refused(&why))?;
+    let mut inside = actions
+        .iter()
+        .flat_map(|action| action.split(|c: char| !c.is_ascii_alphanumeric()));
     if let Some(word) = inside.find(|word| REFUSED.contains(word)) {
         return Err(refused(&format!("{word} is not carried out here")));
     }
@@ -214,6 +242,40 @@ mod tests {
         ] {
             assert_eq!(expand(text, &fields), Ok(expanded.to_owned()), "{text}");
         }
+    }
+
+    /// Sixty actions that double what there is would fill every memory.
+    #[test]
+    fn no_text_is_longer_than_its_template_says() {
+        let named = format!(
+            r#"{{{{$a := "xx"}}}}{}{{{{$a}}}}"#,
+            r"{{$a = print $a $a}}".repeat(60)
+        );
+        let doubled = r"{{with print . .}}".repeat(30);
+        let dot = format!(
+            "{{{{with .Task.ID}}}}{doubled}{{{{.}}}}{}",
+            "{{end}}".repeat(31)
+        );
+        for (bomb, what) in [
+            (named.as_str(), "$ is"),
+            (dot.as_str(), "with is"),
+            ("{{range .Task}}{{.}}{{end}}", "range is"),
+            // Where an action ends, whatever stands in quotes.
+            (r#"{{"}}" | printf "%99999999d" 1}}"#, "cannot hold"),
+            (r#"{{print "a" "\"}}" (printf "%9d" 1)}}"#, r"\ is"),
+            ("{{print `}}` (printf `%9d` 1)}}", "` is"),
+            (r#"{{print "{{"}}"#, "cannot hold"),
+        ] {
+            let error = expand(bomb, &TemplateFields::trial()).unwrap_err();
+            assert!(error.message.contains(what), "{bomb}: {error}");
+        }
+        // Outside of actions everything is text.
+        let text = r#"{"a":{"slot":{{.Task.Slot}}}} costs 5$ with `it's`\"#;
+        let expanded = expand(text, &TemplateFields::trial());
+        assert_eq!(
+            expanded,
+            Ok(r#"{"a":{"slot":1}} costs 5$ with `it's`\"#.to_owned())
+        );
     }
 
     #[test]

@@ -13,7 +13,9 @@ use super::conditions::{is_active, is_global, is_wanted};
 use super::filters::Demands;
 use super::index::Key;
 use super::object::ObjectId;
-use super::progress::{has_failed, ingress_of, is_current, is_stopping, ran_for, stop_limit};
+use super::progress::{
+    has_failed, ingress_of, is_current, is_stopping, ran_for, start_limit, stop_limit,
+};
 use super::state::ClusterState;
 use super::waits::Waits;
 
@@ -103,12 +105,13 @@ impl<'a> Slot<'a> {
 
     /// A new task that was given its time and does not run.
     fn late(&self, policy: &UpdateConfig, waits: &Waits) -> Option<&'a Task> {
-        if policy.timeout.is_zero() || self.running().is_some() {
+        if self.running().is_some() {
             return None;
         }
         let late = |task: &&&Task| {
             let waited = waits.waited(&ObjectId::Task(task.id.clone()));
-            is_active(task) && task.desired == TaskState::Running && waited >= policy.timeout
+            let is_over = start_limit(policy, task).is_some_and(|limit| waited >= limit);
+            is_active(task) && task.desired == TaskState::Running && is_over
         };
         self.current.iter().find(late).copied()
     }

@@ -13,9 +13,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
 use weft_sys::namespaces::{self, Kinds};
 use weft_sys::process::{Fork, Process, Spawn, fork, leave};
@@ -122,6 +125,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<u8> {
     files::remove(path)?;
     let init = Process::adopt(order.init.pid, order.init.start_time)?;
     let init = init.context("the task does not run any more")?;
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
     // Of its next children.
     let pid = Kinds {
         pid: true,
@@ -129,14 +133,14 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<u8> {
     };
     namespaces::enter(&init, pid).context("cannot enter the task")?;
     let guest = match fork()? {
-        Fork::Child => become_guest(&order, &init),
+        Fork::Child => become_guest(&order, &init, &this),
         Fork::Parent(guest) => guest,
     };
     let code = guest.wait()?.shell_code().unwrap_or(255);
     Ok(u8::try_from(code).unwrap_or(255))
 }
 
-fn become_guest(order: &Order, init: &Process) -> ! {
+fn become_guest(order: &Order, init: &Process, starter: &OwnedFd) -> ! {
     let spec = &order.spec;
     if let Some(group) = &spec.cgroup {
         cgroup::join(group);
@@ -154,7 +158,8 @@ fn become_guest(order: &Order, init: &Process) -> ! {
         .and_then(|()| spec.user.as_deref().map(user::find).transpose());
     let (why, code) = match user {
         Ok(user) => {
-            let failure = program::become_guest(spec, user.as_ref(), &order.cwd, order.terminal);
+            let (user, cwd) = (user.as_ref(), &order.cwd);
+            let failure = program::become_guest(spec, user, cwd, order.terminal, starter);
             let is_there = spec.program.exists();
             (
                 failure.message,

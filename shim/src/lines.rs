@@ -121,6 +121,8 @@ struct Stream {
     begun: Vec<u8>,
     since: u64,
     lines: VecDeque<Line>,
+    /// There was no more of it at the last look.
+    dry: bool,
 }
 
 impl Stream {
@@ -132,6 +134,7 @@ impl Stream {
             begun: Vec::new(),
             since: 0,
             lines: VecDeque::new(),
+            dry: false,
         }
     }
 
@@ -249,8 +252,14 @@ impl Lines {
     /// # Errors
     /// The disk's.
     pub fn next_time(&mut self, all: bool) -> io::Result<Option<u64>> {
-        for stream in &mut self.streams {
-            stream.fill(all)?;
+        // One that says nothing is looked at again when the other one has to be, not for each line.
+        let lacks = |stream: &Stream| stream.lines.is_empty();
+        let mut streams = self.streams.iter();
+        if streams.any(|s| lacks(s) && !s.dry) || self.streams.iter().all(lacks) {
+            for stream in &mut self.streams {
+                stream.fill(all)?;
+                stream.dry = stream.lines.is_empty() && stream.begun.is_empty();
+            }
         }
         let heads = self.streams.iter().filter_map(|s| s.lines.front());
         Ok(heads.map(|line| line.time).min())
@@ -307,6 +316,26 @@ mod tests {
         assert_eq!(texts(&mut lines, false), [row(3, 0, "four")]);
         assert_eq!(texts(&mut lines, true), [row(5, 1, "end")]);
         assert!(texts(&mut lines, true).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_says_nothing_for_long_is_heard_again() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut logs = NAMES.map(|name| Log::open(dir.path().join(name), 1 << 20));
+        let mut lines = Lines::of(dir.path());
+        let row = |time, stream, text: &str| (time, stream, text.to_owned());
+        for second in 1..20 {
+            logs[0].write(b"a\nb\n", second * SECOND);
+            let first = lines.next(false).expect("read").expect("a line");
+            assert_eq!(first.text, b"a");
+            if second % 5 == 0 {
+                logs[1].write(b"oh\n", second * SECOND);
+            }
+            let told = texts(&mut lines, false);
+            assert_eq!(told[0], row(second, 0, "b"));
+            let oh = (second % 5 == 0).then(|| row(second, 1, "oh"));
+            assert_eq!(told.get(1), oh.as_ref());
+        }
     }
 
     #[test]

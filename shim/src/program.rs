@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{ioctl_tiocsctty, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -40,13 +41,14 @@ pub(crate) fn become_it(
     execute(spec, user, Path::new("/"), || Ok(()))
 }
 
-/// Becomes a program beside that of the task, with the standard descriptors that this process has.
-/// Returns only when that failed.
+/// Becomes a program beside that of the task, with the standard descriptors that this process has, for
+/// as long as its `starter` lives. Returns only when that failed.
 pub(crate) fn become_guest(
     spec: &Spec,
     user: Option<&User>,
     cwd: &Path,
     terminal: bool,
+    starter: &OwnedFd,
 ) -> Failure {
     let program = &spec.program;
     if let Err(error) = enter_own_session(user, terminal) {
@@ -57,7 +59,17 @@ pub(crate) fn become_guest(
     }
     // Last: who becomes another user loses it.
     execute(spec, user, cwd, || {
-        namespaces::set_parent_death_signal(Signal::KILL)
+        namespaces::set_parent_death_signal(Signal::KILL)?;
+        // The signal tells of what ends from now on; whose end that was before has no number in here.
+        let mut starter = [PollFd::new(starter, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match poll(&mut starter, Some(&now))? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("who asked for it has gone")),
+        }
     })
 }
 

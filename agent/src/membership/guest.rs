@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use weft_model::exec::{Exec, Frame, Frames};
 use weft_model::id::TaskId;
 use weft_shim::guest::Descriptors;
@@ -27,8 +27,10 @@ use crate::sandbox::runner::RunError;
 
 /// Bytes of one read.
 const CHUNK: usize = 32 << 10;
-/// How long the output of a program that has ended may be held open by what it started.
+/// How long the output of a program that has ended may be held open, without a word, by what it started.
 const LAST: Duration = Duration::from_millis(200);
+/// Reads of each output after that end at most: more than a pipe holds.
+const LAST_READS: usize = 64;
 
 /// What a shell shows of a program that cannot be executed, or is not there.
 const NOT_STARTED: u8 = 126;
@@ -155,10 +157,11 @@ async fn carry(
         ours.stderr.map(listened).transpose()?,
     );
     let out = exchange.outgoing.clone();
+    let passing = Passing::default();
     let outputs = async {
         tokio::join!(
-            pass(Some(stdout), Frame::Output, &out),
-            pass(stderr, Frame::Error, &out)
+            pass(Some(stdout), Frame::Output, &out, &passing),
+            pass(stderr, Frame::Error, &out, &passing)
         );
     };
     let inputs = take(stdin, with_terminal, &mut exchange.incoming);
@@ -171,10 +174,25 @@ async fn carry(
             () = &mut outputs, if open => open = false,
             exit = &mut ended => break exit.map_err(io::Error::other)?,
             () = &mut inputs => return Ok(None),
+            // While a program does not read what it is told, nobody hears the user.
+            () = out.closed() => return Ok(None),
         }
     };
-    if open && timeout(LAST, &mut outputs).await.is_err() {
-        tracing::debug!("what a program started holds its output open");
+    let mut seen = passing.reads();
+    let most = seen + 2 * LAST_READS;
+    while open {
+        tokio::select! {
+            () = &mut outputs => break,
+            () = &mut inputs => return Ok(None),
+            () = sleep(LAST) => {}
+        }
+        let reads = passing.reads();
+        // Who takes it slowly is waited for.
+        if reads > most || (reads == seen && !passing.is_saying()) {
+            tracing::debug!("what a program started holds its output open");
+            break;
+        }
+        seen = reads;
     }
     let code = match exit? {
         Exit::Code(code) => code,
@@ -198,8 +216,31 @@ fn written(fd: OwnedFd) -> io::Result<Sender> {
     Sender::from_owned_fd_unchecked(without_waiting(fd)?)
 }
 
+/// How far both outputs are.
+#[derive(Default)]
+struct Passing {
+    reads: AtomicUsize,
+    /// Pieces that somebody is still to take.
+    saying: AtomicUsize,
+}
+
+impl Passing {
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn is_saying(&self) -> bool {
+        self.saying.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// Says what is read, to its end.
-async fn pass(from: Option<Receiver>, frame: impl Fn(Vec<u8>) -> Frame, to: &mpsc::Sender<Bytes>) {
+async fn pass(
+    from: Option<Receiver>,
+    frame: impl Fn(Vec<u8>) -> Frame,
+    to: &mpsc::Sender<Bytes>,
+    passing: &Passing,
+) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -207,8 +248,12 @@ async fn pass(from: Option<Receiver>, frame: impl Fn(Vec<u8>) -> Frame, to: &mps
         let Ok(length @ 1..) = from.read(&mut buffer).await else {
             return;
         };
+        passing.reads.fetch_add(1, Ordering::Relaxed);
         let said = frame(buffer[..length].to_vec()).to_bytes();
-        if to.send(said.into()).await.is_err() {
+        passing.saying.fetch_add(1, Ordering::Relaxed);
+        let sent = to.send(said.into()).await;
+        passing.saying.fetch_sub(1, Ordering::Relaxed);
+        if sent.is_err() {
             return;
         }
     }
@@ -251,5 +296,98 @@ async fn take(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use weft_sys::process::Spawn;
+
+    use super::*;
+
+    const SAID: usize = 1 << 20;
+
+    /// A program that ends once the pipe has the last of what it says.
+    #[tokio::test]
+    async fn who_reads_slowly_hears_all_that_a_program_said() {
+        let (ours, theirs) = with_pipes(false).expect("pipes");
+        let script = format!("head -c {SAID} /dev/zero");
+        let args: [OsString; 2] = ["-c".into(), script.into()];
+        let process = Spawn {
+            program: Path::new("/bin/sh"),
+            arg0: None,
+            args: &args,
+            env: &[],
+            netns: None,
+            cwd: None,
+            stdin: None,
+            stdout: Some(theirs.stdout),
+            stderr: Some(theirs.stderr),
+            parent_death_signal: None,
+        }
+        .start()
+        .expect("it starts");
+        let (mut user, mut node) = Exchange::pair();
+        let running = Running(Arc::new(process));
+        let hearing = async {
+            let (mut frames, mut heard) = (Frames::default(), 0);
+            while heard < SAID
+                && let Some(piece) = user.incoming.recv().await
+            {
+                frames.add(&piece.expect("a piece"));
+                while let Some(frame) = frames.next_frame().expect("frames") {
+                    if let Frame::Output(bytes) = frame {
+                        heard += bytes.len();
+                    }
+                }
+                sleep(LAST / 2).await;
+            }
+            heard
+        };
+        let carried = carry(running, ours, false, &mut node);
+        let (code, heard) = tokio::join!(carried, hearing);
+        assert_eq!(code.expect("it runs"), Some(0));
+        assert_eq!(heard, SAID);
+    }
+
+    /// Its input is full, so that nothing more of what the user says is heard.
+    #[tokio::test]
+    async fn a_program_that_reads_nothing_ends_with_its_user() {
+        let (ours, theirs) = with_pipes(true).expect("pipes");
+        let args: [OsString; 1] = ["1000".into()];
+        let process = Spawn {
+            program: Path::new("/bin/sleep"),
+            arg0: None,
+            args: &args,
+            env: &[],
+            netns: None,
+            cwd: None,
+            stdin: theirs.stdin,
+            stdout: Some(theirs.stdout),
+            stderr: Some(theirs.stderr),
+            parent_death_signal: None,
+        }
+        .start()
+        .expect("it starts");
+        let (user, mut node) = Exchange::pair();
+        let saying = async move {
+            let input = || Frame::Input(vec![0; CHUNK]).to_bytes().into();
+            for _ in 0..24 {
+                // Until nobody takes more.
+                if user.outgoing.try_send(input()).is_err() {
+                    sleep(LAST).await;
+                }
+            }
+            drop(user);
+        };
+        let carried = carry(Running(Arc::new(process)), ours, false, &mut node);
+        let both = async { tokio::join!(carried, saying) };
+        let (code, ()) = tokio::time::timeout(Duration::from_secs(60), both)
+            .await
+            .expect("it ends");
+        assert_eq!(code.expect("it ran"), None);
     }
 }

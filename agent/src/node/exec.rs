@@ -55,14 +55,21 @@ async fn carry(
     } = exchange;
     let inputs = async {
         loop {
-            while let Ok(Some(frame)) = frames.next_frame() {
-                if outgoing.send(frame.to_bytes().into()).await.is_err() {
+            match frames.next_frame() {
+                Ok(Some(frame)) => {
+                    if outgoing.send(frame.to_bytes().into()).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => match said.recv().await {
+                    Some(piece) => frames.add(&piece),
+                    None => return,
+                },
+                // Nothing after it could be read.
+                Err(error) => {
+                    tracing::debug!(%error, "what a user says is not understood");
                     return;
                 }
-            }
-            match said.recv().await {
-                Some(piece) => frames.add(&piece),
-                None => return,
             }
         }
     };

@@ -1,7 +1,7 @@
 //! What tasks of this node have written, and write: for the manager that asks.
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const NANOS: u64 = 1_000_000;
 /// How long a task that the orders do not name may come yet: it has just been made.
 const NEW: Duration = Duration::from_secs(10);
+/// Last lines of a task that are held in memory at most.
+const KEPT: usize = 1000;
 /// Pieces that wait for the client.
 const PIECES: usize = 4;
 
@@ -52,9 +54,12 @@ impl Source {
         self.lines.next(all || self.ended)
     }
 
-    /// Keeps the last lines of what there is.
-    fn keep_tail(&mut self, count: u64, query: &LogsQuery) -> std::io::Result<()> {
+    /// Goes on with the last lines of what there is.
+    fn keep_tail(&mut self, dir: &Path, count: u64, query: &LogsQuery) -> std::io::Result<()> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > KEPT {
+            return self.skip_to_tail(dir, count, query);
+        }
         let mut tail = VecDeque::new();
         while let Some(line) = self.lines.next(!query.follow)? {
             if is_asked_for(&line, query) && count > 0 {
@@ -65,6 +70,21 @@ impl Source {
             }
         }
         self.tail = Some(tail);
+        Ok(())
+    }
+
+    /// Reads twice what would take much memory: the first time to count.
+    fn skip_to_tail(&mut self, dir: &Path, count: usize, query: &LogsQuery) -> std::io::Result<()> {
+        let (mut counted, mut lines) = (0_usize, Lines::of(dir));
+        while let Some(line) = lines.next(!query.follow)? {
+            counted += usize::from(is_asked_for(&line, query));
+        }
+        let mut before = counted.saturating_sub(count);
+        while before > 0
+            && let Some(line) = self.lines.next(!query.follow)?
+        {
+            before -= usize::from(is_asked_for(&line, query));
+        }
         Ok(())
     }
 }
@@ -95,7 +115,7 @@ impl Reader {
                 task,
             };
             if let Some(count) = query.tail {
-                source.keep_tail(count, &query)?;
+                source.keep_tail(&dir, count, &query)?;
             }
             sources.push(source);
         }
@@ -109,23 +129,23 @@ impl Reader {
 
     /// More lines; none when there are none at present.
     fn more(&mut self) -> anyhow::Result<Vec<u8>> {
+        let all = !self.query.follow;
         let mut told = Vec::new();
-        while told.len() < TOGETHER {
-            let mut oldest: Option<(u64, usize)> = None;
-            for (index, source) in self.sources.iter_mut().enumerate() {
-                if let Some(time) = source.next_time(!self.query.follow)?
-                    && oldest.is_none_or(|(least, _)| time < least)
-                {
-                    oldest = Some((time, index));
-                }
-            }
-            let Some((_, index)) = oldest else { break };
+        // Each is asked of the disk once, and again when a line of it is told: most have none left.
+        let mut heads = BTreeSet::new();
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            heads.extend(source.next_time(all)?.map(|time| (time, index)));
+        }
+        while told.len() < TOGETHER
+            && let Some((_, index)) = heads.pop_first()
+        {
             let source = &mut self.sources[index];
-            if let Some(line) = source.next(!self.query.follow)?
+            if let Some(line) = source.next(all)?
                 && is_asked_for(&line, &self.query)
             {
                 add(&mut told, &item(&source.task, &line))?;
             }
+            heads.extend(source.next_time(all)?.map(|time| (time, index)));
         }
         Ok(told)
     }
@@ -268,5 +288,41 @@ async fn tell(
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_the_same_however_many() {
+        let dir = tempfile::tempdir().expect("dir");
+        let text: String = (0..5000).map(|n| format!("{n}\n")).collect();
+        let [stdout, _] = weft_shim::output::NAMES;
+        std::fs::write(dir.path().join(stdout), text).expect("output");
+        for follow in [false, true] {
+            for count in [0, 1, KEPT, KEPT + 1, 4999, 9000] {
+                let mut source = Source {
+                    task: "t1".into(),
+                    lines: Lines::of(dir.path()),
+                    tail: None,
+                    ended: false,
+                };
+                let query = LogsQuery {
+                    follow,
+                    ..LogsQuery::default()
+                };
+                let asked = source.keep_tail(dir.path(), count as u64, &query);
+                asked.expect("read");
+                let mut told = Vec::new();
+                while let Some(line) = source.next(!follow).expect("read") {
+                    told.push(String::from_utf8(line.text).expect("text"));
+                }
+                let first = 5000_usize.saturating_sub(count);
+                let last: Vec<String> = (first..5000).map(|n| n.to_string()).collect();
+                assert_eq!(told, last, "{count}");
+            }
+        }
     }
 }

@@ -26,6 +26,9 @@ use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
 /// Between two looks at who still sends to a task that is going.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// Until the end of a program is heard of that nothing is left of.
+const END_SEEN_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a lifecycle is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -268,7 +271,14 @@ impl Lifecycle {
     /// Follows a running task to its end.
     async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
         let mut end = watch_end(process)?;
-        let mut checks = Checks::begin(&self.handles.runner, &self.task, process).await?;
+        let mut checks = match Checks::begin(&self.handles.runner, &self.task, process).await {
+            Ok(checks) => checks,
+            // The namespace of a program that has ended already cannot be opened: how it ended counts.
+            Err(error) => {
+                let exit = tokio::time::timeout(END_SEEN_WITHIN, ended(&mut end)).await;
+                return exit.map_or(Err(error), |exit| Ok(End::Exited(exit)));
+            }
+        };
         let mut told: Option<Verdict> = None;
         loop {
             match checks.verdict() {

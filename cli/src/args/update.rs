@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use weft_model::objects::{
     FailureAction, NetworkAttachmentSpec, Ratio, ServiceSpec, UpdateConfig, UpdateOrder,
@@ -62,7 +63,16 @@ pub(crate) struct PolicyArgs {
 
 impl PolicyArgs {
     /// Puts what is given into a specification.
-    pub(crate) fn apply(&self, spec: &mut ServiceSpec) {
+    ///
+    /// # Errors
+    /// Of a job, whose tasks nothing replaces.
+    pub(crate) fn apply(&self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+        if spec.mode.is_job() && *self != Self::default() {
+            bail!(
+                "update and rollback configuration is not supported for jobs; drop the --update-… and \
+                 --rollback-… flags"
+            );
+        }
         let update = Given {
             parallelism: self.update_parallelism,
             delay: self.update_delay,
@@ -83,6 +93,7 @@ impl PolicyArgs {
         };
         spec.update = update.over(spec.update);
         spec.rollback = rollback.over(spec.rollback);
+        Ok(())
     }
 }
 

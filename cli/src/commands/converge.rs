@@ -20,6 +20,11 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long every task has to keep running before the service counts as converged.
 const STABLE: Duration = Duration::from_secs(1);
 
+/// Columns of a terminal that has no room for bars, at most; docker's.
+const NARROW: usize = 110;
+/// Characters of an error in place of a state at most.
+const MAX_ERROR: usize = 75;
+
 /// More tasks than this get no line of their own.
 const MAX_BARS: usize = 20;
 
@@ -199,7 +204,9 @@ impl Progress {
             0 => Some(row.node_name.clone()),
             slot => {
                 let number = numbers.get(&slot).filter(|number| **number <= wanted)?;
-                Some(format!("{number}/{wanted}"))
+                // All as wide as the last one, as docker has them: in this order they are shown, too.
+                let width = wanted.to_string().len();
+                Some(format!("{number:>width$}/{wanted}"))
             }
         };
         let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
@@ -365,8 +372,10 @@ impl Screen {
             let mut text = format!("{overall}\n");
             let bars = progress.slots.iter().take(MAX_BARS);
             self.drawn = overall.lines().count() + bars.len();
+            let is_wide = out.width().is_some_and(|columns| columns > NARROW);
             for (slot, state) in bars {
-                text.push_str(&format!("{slot}: {}\n", bar(state)));
+                let state = if is_wide { bar(state) } else { word(state) };
+                text.push_str(&format!("{slot}: {state}\n"));
             }
             out.text(&text)?;
         } else {
@@ -384,6 +393,12 @@ impl Screen {
         self.slots.clone_from(&progress.slots);
         Ok(())
     }
+}
+
+/// A state, as wide as the longest; or what went wrong.
+fn word(state: &str) -> String {
+    let text: String = state.chars().take(MAX_ERROR).collect();
+    format!("{text:<9} ")
 }
 
 /// `running   [=====>]`: the state and how far it is on the way to running.
@@ -408,6 +423,6 @@ fn bar(state: &str) -> String {
                 format!("{}>", "=".repeat(filled.saturating_sub(1).min(WIDTH - 1)))
             )
         }
-        None => state.chars().take(75).collect(),
+        None => state.chars().take(MAX_ERROR).collect(),
     }
 }

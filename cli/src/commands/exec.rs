@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use hyper::body::Bytes;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use weft_client::{Client, segment};
 use weft_model::exec::{Exec, Frame, Frames};
 use weft_sys::terminal::{self, Raw};
@@ -39,25 +40,19 @@ pub(super) async fn run(
     };
     let first = Frame::Begin(exec).to_bytes();
     let (say, mut answer) = client.converse(&path, first.into()).await?;
-    let mut typed = args.interactive.then(typed);
     let raw = if keys { Some(Raw::begin()?) } else { None };
-    let mut resized = signal(SignalKind::window_change())?;
+    let resized = if keys {
+        Some(signal(SignalKind::window_change())?)
+    } else {
+        None
+    };
+    // Beside what is heard: a program that waits until its output is read takes no input meanwhile.
+    // `say` stays, as what says nothing more ends the program.
+    let mut telling = JoinSet::new();
+    telling.spawn(tell(say.clone(), args.interactive.then(typed), resized));
     let mut frames = Frames::default();
     let last = loop {
-        let piece = tokio::select! {
-            piece = answer.next() => piece?,
-            said = next(&mut typed) => {
-                tell(&say, Frame::Input(said)).await;
-                continue;
-            }
-            _ = resized.recv(), if keys => {
-                if let Some((columns, rows)) = terminal::size() {
-                    tell(&say, Frame::Resize(columns, rows)).await;
-                }
-                continue;
-            }
-        };
-        let Some(piece) = piece else {
+        let Some(piece) = answer.next().await? else {
             bail!("weftd broke the answer off: the program was ended with it");
         };
         frames.add(&piece);
@@ -90,9 +85,34 @@ fn show(frames: &mut Frames, out: &mut Printer) -> anyhow::Result<Option<Frame>>
     Ok(None)
 }
 
-async fn tell(say: &mpsc::Sender<Bytes>, frame: Frame) {
-    // Where nobody listens any more, the answer says why.
-    drop(say.send(frame.to_bytes().into()).await);
+/// Says what is typed, and how large the terminal is, until nobody listens: the answer says why then.
+async fn tell(
+    say: mpsc::Sender<Bytes>,
+    mut typed: Option<mpsc::Receiver<Vec<u8>>>,
+    mut resized: Option<Signal>,
+) {
+    loop {
+        let frame = tokio::select! {
+            said = next(&mut typed) => Frame::Input(said),
+            () = changed(&mut resized) => match terminal::size() {
+                Some((columns, rows)) => Frame::Resize(columns, rows),
+                None => continue,
+            },
+        };
+        if say.send(frame.to_bytes().into()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Never, when nobody cares.
+async fn changed(resized: &mut Option<Signal>) {
+    if let Some(resized) = resized
+        && resized.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// What is read from standard input; empty at its end.
@@ -143,6 +163,26 @@ mod tests {
         );
         assert_eq!(args.command, ["sh", "-c", "exit 3"]);
         assert!(Cli::try_parse_from(["weft", "exec", "web.1"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_is_said_in_order_until_nobody_listens() {
+        let (say, mut said) = mpsc::channel(1);
+        let (keys, typed) = mpsc::channel(8);
+        for word in ["a", "b", ""] {
+            keys.send(word.into()).await.unwrap();
+        }
+        let telling = tokio::spawn(tell(say, Some(typed), None));
+        for word in ["a", "b", ""] {
+            let frame = Frame::Input(word.into()).to_bytes();
+            assert_eq!(said.recv().await.unwrap(), frame);
+        }
+        // The end of what is typed is none of what is said.
+        assert!(said.try_recv().is_err());
+        assert!(!telling.is_finished());
+        drop(said);
+        keys.send(b"c".to_vec()).await.unwrap();
+        telling.await.unwrap();
     }
 
     #[test]

@@ -193,7 +193,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         attach: args.attach,
         ..ServiceSpec::default()
     };
-    args.policy.apply(&mut spec);
+    args.policy.apply(&mut spec)?;
     Ok(spec)
 }
 

@@ -225,7 +225,7 @@ pub(super) fn change(
     if let Some(mode) = change.endpoint_mode {
         spec.endpoint.mode = mode.into();
     }
-    args.policy.apply(spec);
+    args.policy.apply(spec)?;
     let mut task = TaskSpec::clone(&spec.task);
     change_program(&mut task, change)?;
     change_rights(&mut task, change);
@@ -520,6 +520,20 @@ mod tests {
         ];
         let error = Cli::try_parse_from(words).expect_err("no ratio");
         assert!(error.to_string().contains("from 0 to 1"), "{error}");
+    }
+
+    #[test]
+    fn jobs_have_no_policies() {
+        let job = || ServiceSpec {
+            mode: ServiceMode::GlobalJob,
+            ..web()
+        };
+        for flags in ["--update-delay 1s", "--rollback-order start-first"] {
+            let error = change(&mut job(), &given(flags), &[]).expect_err("a job");
+            let says = "update and rollback configuration is not supported for jobs";
+            assert!(error.to_string().starts_with(says), "{error}");
+        }
+        change(&mut job(), &given("--force"), &[]).expect("another run");
     }
 
     #[test]

@@ -296,6 +296,24 @@ overall progress: 2 out of 2 tasks
     );
 }
 
+#[test]
+fn progress_is_in_the_order_of_slots() {
+    let running = TaskState::Running;
+    let rows: Vec<TaskRow> = (1..=11)
+        .map(|slot| task(&format!("t{slot}"), slot, 0, running, running, ""))
+        .collect();
+    let (reader, writer) = shared();
+    let mut out = Printer::to(writer);
+    let progress = converge::Progress::of(&detail(11), &rows);
+    converge::Screen::default()
+        .show(&progress, &mut out)
+        .unwrap();
+    let text = reader.text();
+    let lines: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
+    let expected: Vec<String> = (1..=11).map(|n| format!("{n:>2}/11: running")).collect();
+    assert_eq!(lines, expected);
+}
+
 fn update_status(state: UpdateState, message: &str) -> UpdateStatus {
     UpdateStatus {
         state,

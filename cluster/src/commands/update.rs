@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use weft_model::api::{ServiceUpdate, UpdatePlan};
 use weft_model::objects::{
-    PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, UpdateOrder, UpdateState,
+    PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, TaskSpec, UpdateOrder, UpdateState,
 };
 
-use super::super::conditions::is_wanted;
+use super::super::conditions::{is_updating, is_wanted};
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::enforcer;
 use super::super::error::CommandError;
@@ -149,10 +149,31 @@ pub fn update_service(
     }
     let mut service = respec(&mut draft, before, service)?;
     jobs::begin(&mut service, now);
-    service.previous_spec = Some(Arc::new(before.spec.clone()));
+    service.previous_spec = Some(Arc::new(way_back(before, &service.spec)));
     let message = "update in progress";
     service.update_status = updater::begin(state, &service, now, UpdateState::Updating, message);
     Ok(put(draft, service))
+}
+
+/// What `service rollback` leads to once a service is `after`. A change that makes the same of tasks, in
+/// an update that is not over or was paused, does not hide what they were before that.
+fn way_back(before: &Service, after: &ServiceSpec) -> ServiceSpec {
+    let same = |task: &TaskSpec| {
+        let forced = TaskSpec {
+            force_update: after.task.force_update,
+            ..task.clone()
+        };
+        forced == *after.task
+    };
+    let concerns_tasks = before.spec.endpoint != after.endpoint || !same(&before.spec.task);
+    match &before.previous_spec {
+        Some(previous) if is_updating(before) && !concerns_tasks => ServiceSpec {
+            task: Arc::clone(&previous.task),
+            endpoint: previous.endpoint.clone(),
+            ..after.clone()
+        },
+        _ => before.spec.clone(),
+    }
 }
 
 /// `weft service rollback`: the service is what it was before its last change; once more, and it is

@@ -243,3 +243,21 @@ fn jobs_complete_whatever_fails() {
         assert_eq!(active(&world, "once"), [0; 0], "seed {seed}");
     }
 }
+
+#[test]
+fn a_node_that_has_done_its_part_and_takes_no_tasks_hides_none_that_has_not() {
+    let mut world = World::new(2);
+    world.create(global_job("all")).unwrap();
+    world.run_tasks();
+    for task in world.wanted("all") {
+        world.report(&task.id, TaskState::Complete);
+    }
+    assert_eq!(counts(&world, "all"), (0, 0, 2));
+    world
+        .run(|s, now, e| set_availability(s, now, e, "n1", Availability::Drain))
+        .unwrap();
+    world.add_node(3);
+    assert_eq!(counts(&world, "all"), (0, 1, 2));
+    world.run_tasks();
+    assert_eq!(counts(&world, "all"), (1, 1, 2));
+}

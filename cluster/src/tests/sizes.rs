@@ -31,8 +31,12 @@ fn what_the_log_has_no_room_for_is_refused_with_its_size() {
     refused(
         world.run(|s, now, e| scale_service(s, now, e, "web", 100)),
         bad,
-        "ask for fewer tasks",
+        "ask for fewer tasks or attempts",
     );
+    // Each task carries the moments at which its slot was tried again.
+    let mut tries = spec("tries", MAX_REPLICAS);
+    task_of(&mut tries).restart.max_attempts = 1000;
+    refused(world.create(tries), bad, "in 10000 tasks 280");
     assert_eq!(world.wanted("web").len(), 10);
     let mut labelled = spec("other", 1);
     labelled.labels = BTreeMap::from([("a".to_owned(), "x".repeat(65_536))]);

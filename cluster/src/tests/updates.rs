@@ -307,6 +307,23 @@ fn a_task_that_does_not_run_in_time_has_failed() {
     assert!(paused.message.contains("it did not run in time"));
 }
 
+/// Its time begins with what it has to wait for itself.
+#[test]
+fn a_task_that_waited_for_its_restart_is_not_late_for_that() {
+    let mut world = with_policy(2, |policy| policy.timeout = Duration::from_secs(3));
+    version(&mut world, "web", "2");
+    let other = world.wanted("web").remove(0);
+    assert_eq!(other.slot, 2);
+    world.report(&other.id, TaskState::Failed);
+    world.run_tasks();
+    world.advance(5000);
+    assert_eq!(state(&world, "web"), UpdateState::Updating);
+    world.run_tasks();
+    world.advance(5000);
+    assert_eq!(state(&world, "web"), UpdateState::Completed);
+    assert_eq!(running(&world, "web"), (2, 0));
+}
+
 #[test]
 fn an_update_that_fails_goes_back() {
     for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
@@ -435,6 +452,29 @@ fn scaling_in_an_update_changes_what_is_gone_back_to() {
     assert_eq!(running(&world, "web"), (5, 0));
 }
 
+/// Who goes on with a paused update may still go back to what was before it.
+#[test]
+fn what_makes_the_same_of_tasks_leaves_the_way_back() {
+    let mut world = with_policy(2, |_| {});
+    version(&mut world, "web", "2");
+    let (old, _) = next_step(&world).unwrap();
+    world.report(&old, TaskState::Shutdown);
+    let (bad, _) = next_step(&world).unwrap();
+    world.report(&bad, TaskState::Failed);
+    assert_eq!(state(&world, "web"), UpdateState::Paused);
+    change(&mut world, "web", |spec| spec.update.parallelism = 2).unwrap();
+    change(&mut world, "web", |spec| task_of(spec).force_update += 1).unwrap();
+    assert_eq!(state(&world, "web"), UpdateState::Updating);
+    let back = roll_back(&mut world, "web").unwrap();
+    assert_eq!(back.spec.task.container.args, ["/bin/true"]);
+    assert_eq!(back.spec.update.parallelism, 2, "what concerns no task");
+    // Another program is another update.
+    version(&mut world, "web", "3");
+    version(&mut world, "web", "4");
+    let back = roll_back(&mut world, "web").unwrap();
+    assert_eq!(back.spec.task.container.args, ["/bin/server", "3"]);
+}
+
 #[test]
 fn two_tasks_with_ports_of_their_node_are_never_there_at_once() {
     let mut world = World::new(1);
@@ -503,12 +543,42 @@ fn a_plan_says_what_would_be_and_changes_nothing() {
     assert_eq!(world.state, before);
 }
 
-type Change<'a> = &'a dyn Fn(&mut ServiceSpec);
+/// Of a slot with two tasks both end at once: one comes, and all other slots have theirs.
+#[test]
+fn what_ends_at_once_in_an_update_is_replaced_once() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let mut world = with_policy(4, |policy| {
+            policy.order = order;
+            policy.parallelism = 2;
+            policy.failure_action = FailureAction::Continue;
+        });
+        version(&mut world, "web", "2");
+        let ends: Vec<Change> = world
+            .state
+            .tasks
+            .values()
+            .filter(|task| !task.status.state.is_terminal())
+            .cloned()
+            .map(|mut task| {
+                task.status.state = TaskState::Failed;
+                Change::Put(task.into())
+            })
+            .collect();
+        assert!(ends.len() >= 4);
+        world.state.apply(&ends);
+        world.settle();
+        let mut slots: Vec<u32> = world.wanted("web").iter().map(|t| t.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [1, 2, 3, 4], "{order:?}");
+    }
+}
+
+type Edit<'a> = &'a dyn Fn(&mut ServiceSpec);
 
 #[test]
 fn updates_that_cannot_be_are_refused() {
     let year = Duration::from_secs(366 * 24 * 60 * 60);
-    let cases: [(Change<'_>, &str); 5] = [
+    let cases: [(Edit<'_>, &str); 5] = [
         (
             &|spec| spec.name = "other".to_owned(),
             "renaming services is not supported",

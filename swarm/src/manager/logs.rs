@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use weft_cluster::{ClusterState, CommandError, ErrorKind};
+use weft_cluster::{ClusterState, CommandError, ErrorKind, Leadership};
 use weft_model::api::{LogItem, LogTask, LogsQuery};
 use weft_model::id::{NodeId, ServiceId, TaskId};
 use weft_model::objects::Task;
@@ -20,6 +20,9 @@ use crate::exchange::Exchange;
 const TOGETHER: usize = 32 << 10;
 /// Bytes that a node may send without a line end: a longest line, escaped.
 const MAX_ITEM: usize = 256 << 10;
+
+/// Why what is followed ends.
+const NOT_LED: &str = "another manager leads the swarm now; give the command again";
 
 /// Tasks that are named where a node does not answer.
 const SHOWN: usize = 5;
@@ -74,6 +77,7 @@ pub(super) fn begin(
     let core = Arc::clone(core);
     tokio::spawn(async move {
         let mut stop = core.stop.subscribe();
+        let mut leadership = core.store.leadership();
         let mut telling = Telling {
             core: &core,
             of,
@@ -85,9 +89,21 @@ pub(super) fn begin(
             _ = telling.tell() => {}
             () = here.outgoing.closed() => {}
             () = stopped(&mut stop) => {}
+            // Nodes have their sessions with another one then.
+            () = lost(&mut leadership) => {
+                let why = LogItem::Incomplete(NOT_LED.to_owned());
+                if say(vec![why], &here.outgoing).await.is_err() {
+                    tracing::debug!("nobody hears why the output ends");
+                }
+            }
         }
     });
     Ok(user)
+}
+
+/// Until this manager leads no more.
+async fn lost(leadership: &mut watch::Receiver<Leadership>) {
+    drop(leadership.wait_for(|leadership| !leadership.leads()).await);
 }
 
 /// Nobody reads any more.
@@ -151,9 +167,10 @@ impl Telling<'_> {
                 }
                 continue;
             };
-            if !self.told.insert(task.id.clone()) {
+            if self.told.contains(&task.id) {
                 continue;
             }
+            self.told.insert(task.id.clone());
             named.push(LogItem::Task(named_task(&state, task, node)));
             on.entry(node.clone()).or_default().push(task.id.clone());
         }
@@ -167,14 +184,16 @@ impl Telling<'_> {
                     tasks: tasks.clone(),
                     query,
                 };
-                let answer = core.questions.ask(&node, &question).await;
-                answer.map_err(|error| not_told(&name, &tasks, &error.message))
+                match core.questions.ask(&node, &question).await {
+                    Ok(exchange) => Ok(Source::new(exchange, tasks)),
+                    Err(error) => Err(not_told(&name, &tasks, &error.message)),
+                }
             });
         }
         let mut sources = Vec::new();
         while let Some(answer) = asked.join_next().await {
             match answer {
-                Ok(Ok(exchange)) => sources.push(Source::new(exchange)),
+                Ok(Ok(source)) => sources.push(source),
                 Ok(Err(why)) => missing.push(why),
                 Err(error) => missing.push(format!("a defect of weftd: {error}")),
             }
@@ -251,6 +270,8 @@ fn add(lines: &mut Vec<u8>, item: &LogItem) {
 /// What one node says.
 struct Source {
     exchange: Exchange,
+    /// Those that it was asked for: of others it has nothing to say.
+    tasks: BTreeSet<TaskId>,
     /// A line that has no end yet.
     rest: Vec<u8>,
     items: VecDeque<LogItem>,
@@ -258,9 +279,10 @@ struct Source {
 }
 
 impl Source {
-    fn new(exchange: Exchange) -> Self {
+    fn new(exchange: Exchange, tasks: impl IntoIterator<Item = TaskId>) -> Self {
         Self {
             exchange,
+            tasks: tasks.into_iter().collect(),
             rest: Vec::new(),
             items: VecDeque::new(),
             caught_up: false,
@@ -285,6 +307,9 @@ impl Source {
         let whole = std::mem::replace(&mut self.rest, rest);
         for line in whole.split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
             match serde_json::from_slice(line) {
+                Ok(LogItem::Line(line)) if !self.tasks.contains(&line.task) => {
+                    tracing::warn!(task = %line.task, "a node tells of a task that is not its own");
+                }
                 Ok(item) => self.items.push_back(item),
                 Err(error) => tracing::warn!(%error, "a node sent a damaged line of output"),
             }
@@ -383,7 +408,7 @@ mod tests {
                     .unwrap();
             }
         });
-        Source::new(here)
+        Source::new(here, ["a", "b"].map(TaskId::from))
     }
 
     async fn told(mut read: mpsc::Receiver<Bytes>) -> Vec<LogItem> {
@@ -416,9 +441,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_speaks_for_its_own_tasks_alone() {
+        let forged = [line("a", 1), line("c", 2), line("b", 3)];
+        let mut sources = [node(&forged, 100)];
+        let (to, read) = mpsc::channel(100);
+        assert!(merge(&mut sources, &to).await.is_ok());
+        drop(to);
+        assert_eq!(told(read).await, [line("a", 1), line("b", 3)]);
+    }
+
+    #[tokio::test]
     async fn a_damaged_line_costs_that_line() {
         let (here, far) = Exchange::pair();
-        let mut sources = [Source::new(here)];
+        let mut sources = [Source::new(here, [TaskId::from("a")])];
         far.outgoing.send("{\n".into()).await.unwrap();
         far.outgoing.send(lines(&[line("a", 1)])).await.unwrap();
         drop(far);
