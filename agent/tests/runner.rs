@@ -20,6 +20,7 @@ use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
 use weft_model::objects::{
     Attachment, ContainerSpec, Mac, Meta, Task, TaskSpec, TaskState, TaskStatus, Version,
 };
+use weft_model::stop_signal::{self, DEFAULT as TERM};
 use weft_sys::process::Exit;
 
 const TESTS: &[(&str, fn())] = &[
@@ -261,7 +262,7 @@ fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
     let running = runner.start(&polite, &sandbox).expect("start");
     wait_for_line(&runner.task_dir(&polite.id).expect("dir").join("stdout.log"));
     assert_eq!(
-        running.stop(Duration::from_secs(10)).expect("stop"),
+        running.stop(TERM, Duration::from_secs(10)).expect("stop"),
         Exit::Code(0)
     );
 
@@ -283,7 +284,7 @@ fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
     let waiting = running.clone();
     let waiter = std::thread::spawn(move || waiting.wait());
     assert_eq!(
-        running.stop(Duration::from_millis(50)).expect("stop"),
+        running.stop(TERM, Duration::from_millis(50)).expect("stop"),
         Exit::Signal(9)
     );
     assert_eq!(
@@ -291,10 +292,30 @@ fn a_task_is_asked_to_end_and_killed_when_it_does_not() {
         Exit::Signal(9)
     );
     assert_eq!(
-        running.stop(Duration::ZERO).expect("stopping twice"),
+        running.stop(TERM, Duration::ZERO).expect("stopping twice"),
         Exit::Signal(9)
     );
-    for task in [&polite.id, &stubborn.id] {
+    let particular = task(
+        "particular",
+        &[
+            "sh",
+            "-c",
+            "trap '' TERM; trap 'exit 7' QUIT; echo up; while :; do sleep 1000 & wait; done",
+        ],
+    );
+    let running = runner.start(&particular, &sandbox).expect("start");
+    wait_for_line(
+        &runner
+            .task_dir(&particular.id)
+            .expect("dir")
+            .join("stdout.log"),
+    );
+    let quit = stop_signal::number("SIGQUIT").expect("a signal");
+    assert_eq!(
+        running.stop(quit, Duration::from_secs(10)).expect("stop"),
+        Exit::Code(7)
+    );
+    for task in [&polite.id, &stubborn.id, &particular.id] {
         runner.remove(task).expect("remove");
     }
 }
@@ -310,7 +331,7 @@ fn a_running_task_is_adopted_by_the_next_agent() {
     assert_eq!(adopted.pid(), first.pid());
     // It is no child of this agent, and yet its end is known.
     assert_eq!(
-        adopted.stop(Duration::from_secs(10)).expect("stop"),
+        adopted.stop(TERM, Duration::from_secs(10)).expect("stop"),
         Exit::Signal(15)
     );
     assert_eq!(first.wait().expect("wait"), Exit::Signal(15));

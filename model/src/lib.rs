@@ -16,6 +16,7 @@ pub mod id;
 pub mod names;
 pub mod objects;
 pub mod records;
+pub mod stop_signal;
 pub mod talk;
 pub mod text;
 mod time;

@@ -126,7 +126,15 @@ impl Process {
     /// # Errors
     /// `EPERM`.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        gone_is_fine(self.send_signal(signal, 0))
+        self.signal_number(signal.as_raw())
+    }
+
+    /// The same by the signal's number: those in real time have no names.
+    ///
+    /// # Errors
+    /// `EPERM`; `EINVAL` when there is no such signal.
+    pub fn signal_number(&self, number: i32) -> io::Result<()> {
+        gone_is_fine(self.send_signal(number, 0))
     }
 
     /// Signals its whole process group, which is what Ctrl-C does. A group that has ended is
@@ -136,7 +144,7 @@ impl Process {
     /// `EPERM` when no process of the group may be signalled.
     pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
         const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-        match self.send_signal(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
+        match self.send_signal(signal.as_raw(), PIDFD_SIGNAL_PROCESS_GROUP) {
             // Before Linux 6.9 only by number.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 gone_is_fine(Ok(rustix::process::kill_process_group(self.pid, signal)?))
@@ -145,13 +153,13 @@ impl Process {
         }
     }
 
-    fn send_signal(&self, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
+    fn send_signal(&self, number: i32, flags: libc::c_uint) -> io::Result<()> {
         // SAFETY: a plain system call on a descriptor that we own; the siginfo pointer may be null.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.pidfd.as_raw_fd(),
-                signal.as_raw(),
+                number,
                 std::ptr::null::<libc::siginfo_t>(),
                 flags,
             )

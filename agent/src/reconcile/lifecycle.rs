@@ -8,6 +8,7 @@ use weft_dns::ClientView;
 use weft_model::assignment::{Assignment, EndpointView};
 use weft_model::objects::{Attachment, ContainerStatus, Network, Task, TaskState, TaskStatus};
 use weft_model::records::EndpointRecord;
+use weft_model::stop_signal;
 use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
@@ -390,12 +391,15 @@ impl Lifecycle {
     }
 
     async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
-        let grace = self.task.spec.container.stop_grace;
+        let container = &self.task.spec.container;
+        let grace = container.stop_grace;
+        // Managers take none that is not known; one of a later version is asked as any program is.
+        let signal = stop_signal::number(&container.stop_signal).unwrap_or(stop_signal::DEFAULT);
         // A thread of its own waits: hundreds that stop slowly would take all of the runtime's.
         let Ok(mut end) = watch_end(&process) else {
-            return Ok(blocking(move || process.stop(grace)).await??);
+            return Ok(blocking(move || process.stop(signal, grace)).await??);
         };
-        process.terminate()?;
+        process.terminate(signal)?;
         if let Ok(exit) = tokio::time::timeout(grace, ended(&mut end)).await {
             return Ok(exit);
         }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use weft_model::assignment::Assignment;
 use weft_model::id::TaskId;
 use weft_model::objects::{Task, TaskState, TaskStatus};
+use weft_model::stop_signal;
 use weft_sys::clock::unix_ms;
 
 use super::lifecycle::{Lifecycle, Wish};
@@ -193,7 +194,7 @@ fn stop(begun: &Begun) {
 fn end_stranger(handles: &Handles, data_path: &DataPath, id: &TaskId) -> anyhow::Result<()> {
     if let Some(process) = handles.runner.adopt(id)? {
         tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
-        process.stop(STRANGER_GRACE)?;
+        process.stop(stop_signal::DEFAULT, STRANGER_GRACE)?;
     }
     let path = handles.netns_path(id.as_str());
     if let (Some(gateway), Ok(sandbox)) = (

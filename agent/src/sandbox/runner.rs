@@ -451,13 +451,13 @@ impl RunningTask {
         })
     }
 
-    /// Asks the task to end (SIGTERM to its first process), kills it after `grace`, and waits. Blocks
-    /// for `grace` at most, apart from what the kernel needs to end a process.
+    /// Asks the task to end (by a signal of that number to its first process), kills it after `grace`,
+    /// and waits. Blocks for `grace` at most, apart from what the kernel needs to end a process.
     ///
     /// # Errors
     /// `EPERM`; not seen in practice.
-    pub fn stop(&self, grace: Duration) -> io::Result<Exit> {
-        self.terminate()?;
+    pub fn stop(&self, signal: i32, grace: Duration) -> io::Result<Exit> {
+        self.terminate(signal)?;
         if self.shim.wait_timeout(grace)?.is_none() {
             self.kill()?;
         }
@@ -467,12 +467,12 @@ impl RunningTask {
         self.wait()
     }
 
-    /// Asks the task to end (SIGTERM), without waiting.
+    /// Asks the task to end by a signal of that number, without waiting.
     ///
     /// # Errors
     /// `EPERM`; not seen in practice.
-    pub(crate) fn terminate(&self) -> io::Result<()> {
-        self.signal(Signal::TERM)
+    pub(crate) fn terminate(&self, signal: i32) -> io::Result<()> {
+        self.signal(signal)
     }
 
     /// Kills the task, without waiting. Its shim writes the end down, within [`SHIM_LIMIT`].
@@ -480,7 +480,7 @@ impl RunningTask {
     /// # Errors
     /// `EPERM`; not seen in practice.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        self.signal(Signal::KILL)
+        self.signal(Signal::KILL.as_raw())
     }
 
     /// Kills a shim that does not end by itself, and with it whatever is left.
@@ -496,15 +496,15 @@ impl RunningTask {
     }
 
     /// Process 1 passes a signal on to the program, and takes everything with it when it is killed.
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    fn signal(&self, number: i32) -> io::Result<()> {
         match spec::read_init(&self.dir)? {
             Some(init) => match Process::adopt(init.pid, init.start_time)? {
-                Some(init) => init.signal(signal),
+                Some(init) => init.signal_number(number),
                 // The shim is about to write that down.
                 None => Ok(()),
             },
             // Not started yet: what ends the shim ends all.
-            None => self.shim.signal_group(signal),
+            None => self.shim.signal_group(Signal::TERM),
         }
     }
 }

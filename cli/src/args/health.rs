@@ -36,6 +36,9 @@ pub(crate) struct HealthArgs {
     /// target of the first published one)
     #[arg(long, value_name = "CHECK", value_parser = parse_ready)]
     pub(crate) ready: Option<ReadyCheck>,
+    /// No check of a port
+    #[arg(long)]
+    pub(crate) no_ready: bool,
 }
 
 impl HealthArgs {
@@ -83,6 +86,22 @@ impl HealthArgs {
             start_interval: time(self.health_start_interval, before.start_interval),
             retries: self.health_retries.unwrap_or(before.retries),
         }))
+    }
+
+    /// The check of a port that was asked for, where there was `before`.
+    ///
+    /// # Errors
+    /// Flags that exclude each other.
+    pub(crate) fn ready_over(
+        &self,
+        before: Option<ReadyCheck>,
+    ) -> anyhow::Result<Option<ReadyCheck>> {
+        match (&self.ready, self.no_ready) {
+            (Some(_), true) => bail!("--no-ready conflicts with --ready; leave one of them out"),
+            (Some(ready), false) => Ok(Some(ready.clone())),
+            (None, true) => Ok(None),
+            (None, false) => Ok(before),
+        }
     }
 }
 
@@ -181,6 +200,18 @@ mod tests {
         let ready = |text| flags(&["--ready", text]).map(|flags| flags.health.ready);
         let asked = ready("http:8080/healthz").unwrap().unwrap();
         assert_eq!((asked.port, asked.path.as_str()), (8080, "/healthz"));
+        let over = |words: &[&str], before| {
+            let health = flags(words).unwrap().health;
+            health.ready_over(before).map_err(|error| error.to_string())
+        };
+        assert_eq!(over(&[], Some(asked.clone())), Ok(Some(asked.clone())));
+        assert_eq!(
+            over(&["--ready=tcp"], Some(asked.clone())),
+            Ok("tcp".parse().ok())
+        );
+        assert_eq!(over(&["--no-ready"], Some(asked)), Ok(None));
+        let both = over(&["--no-ready", "--ready", "tcp"], None).unwrap_err();
+        assert!(both.contains("leave one of them out"), "{both}");
         let wrong = ready("https:/").unwrap_err();
         assert!(wrong.contains("write tcp, tcp:PORT"), "{wrong}");
         let words = ["--restart-max-attempts", "3", "--restart-window", "2m"];

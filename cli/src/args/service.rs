@@ -5,6 +5,7 @@ use weft_model::objects::NetworkAttachmentSpec;
 
 use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
+    parse_stop_signal,
 };
 use super::{
     AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, LogsArgs,
@@ -134,7 +135,10 @@ pub(crate) struct ServiceCreateArgs {
     /// Whether tasks are healthy, and ready.
     #[command(flatten)]
     pub(crate) health: HealthArgs,
-    /// Time between SIGTERM and SIGKILL
+    /// Signal that asks a task to end, such as SIGQUIT, USR1 or 3 (default SIGTERM)
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_stop_signal)]
+    pub(crate) stop_signal: Option<String>,
+    /// Time between that signal and SIGKILL
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration_ms)]
     pub(crate) stop_grace_period: u64,
     /// Who the tasks are on their nodes: NAME|UID[:GROUP|GID] (default root)
@@ -176,6 +180,9 @@ pub(crate) struct ServiceUpdateArgs {
     /// Number of tasks, as `service scale` changes it
     #[arg(long)]
     pub(crate) replicas: Option<u32>,
+    /// Tasks of a replicated job at one time
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_concurrent: Option<u32>,
     /// Port to publish, as for `service create`; may be repeated
     #[arg(long, value_name = "PORT", value_parser = parse_publish)]
     pub(crate) publish_add: Vec<PortList>,

@@ -1,8 +1,8 @@
 //! What flags about tasks are given, where several commands have them.
 
 use clap::ValueEnum;
-use weft_model::capability;
 use weft_model::objects::{EndpointMode, RestartCondition};
+use weft_model::{capability, stop_signal};
 
 /// `--endpoint-mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +60,12 @@ pub(super) fn parse_env(text: &str) -> Result<String, String> {
 
 pub(super) fn parse_capability(text: &str) -> Result<String, String> {
     capability::canonical(text).map_err(|error| error.to_string())
+}
+
+/// As it was given: docker shows it so.
+pub(super) fn parse_stop_signal(text: &str) -> Result<String, String> {
+    let known = stop_signal::number(text).map_err(|error| error.to_string());
+    known.map(|_| text.to_owned())
 }
 
 /// As `docker run` spells it: alone, or with `=` or `:` and a truth value.

@@ -11,6 +11,7 @@ use weft_model::objects::{
 
 use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
+    parse_stop_signal,
 };
 use super::{parse_attachment, parse_duration_ms, parse_key_value};
 
@@ -206,7 +207,10 @@ pub(crate) struct TaskChangeArgs {
     /// Time between failure and replacement
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) restart_delay: Option<u64>,
-    /// Time between SIGTERM and SIGKILL
+    /// Signal that asks a task to end, such as SIGQUIT, USR1 or 3; empty for SIGTERM
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_stop_signal)]
+    pub(crate) stop_signal: Option<String>,
+    /// Time between that signal and SIGKILL
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
     pub(crate) stop_grace_period: Option<u64>,
     /// Who the tasks are on their nodes: NAME|UID[:GROUP|GID]; empty for root

@@ -151,6 +151,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         );
     }
     let health = args.health.over(None)?;
+    let ready = args.health.ready_over(None)?;
     let container = ContainerSpec {
         image,
         hostname: args.hostname.unwrap_or_default(),
@@ -162,9 +163,10 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         },
         cap_add: args.cap_add,
         cap_drop: args.cap_drop,
+        stop_signal: args.stop_signal.unwrap_or_default(),
         stop_grace: Duration::from_millis(args.stop_grace_period),
         health,
-        ready: args.health.ready,
+        ready,
     };
     let restart = RestartPolicy {
         condition: args.restart_condition.into(),

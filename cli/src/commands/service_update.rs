@@ -32,6 +32,7 @@ pub(super) async fn update(
 ) -> anyhow::Result<()> {
     let mut update = asked(&args);
     let respecifies = args.change != TaskChangeArgs::default()
+        || args.max_concurrent.is_some()
         || args.policy != PolicyArgs::default()
         || args.attempts != AttemptArgs::default()
         || args.health != HealthArgs::default()
@@ -220,6 +221,14 @@ pub(super) fn change(
             }
         };
     }
+    if let Some(at_once) = args.max_concurrent {
+        let ServiceMode::ReplicatedJob { max_concurrent, .. } = &mut spec.mode else {
+            bail!(
+                "max-concurrent can only be used with replicated-job mode; drop --max-concurrent"
+            );
+        };
+        *max_concurrent = at_once;
+    }
     spec.labels.retain(|key, _| !change.label_rm.contains(key));
     spec.labels.extend(change.label_add.iter().cloned());
     if let Some(mode) = change.endpoint_mode {
@@ -232,9 +241,7 @@ pub(super) fn change(
     args.attempts.apply(&mut task.restart);
     task.resources = args.resources.over(task.resources);
     task.container.health = args.health.over(task.container.health.take())?;
-    if let Some(ready) = &args.health.ready {
-        task.container.ready = Some(ready.clone());
-    }
+    task.container.ready = args.health.ready_over(task.container.ready.take())?;
     for id in leaves {
         let before = task.networks.len();
         task.networks.retain(|joined| joined.target != id.0);
@@ -275,6 +282,9 @@ fn change_program(task: &mut TaskSpec, change: &TaskChangeArgs) -> anyhow::Resul
         !change.env_rm.contains(&name) && !added.contains(&name)
     });
     container.env.extend(change.env_add.iter().cloned());
+    if let Some(signal) = &change.stop_signal {
+        container.stop_signal.clone_from(signal);
+    }
     if let Some(grace) = change.stop_grace_period {
         container.stop_grace = Duration::from_millis(grace);
     }
@@ -352,11 +362,7 @@ pub(super) fn lines(name: &str, plan: &UpdatePlan) -> Vec<String> {
     };
     let [before, after] = [&plan.before, &plan.after].map(|spec| {
         let mut leaves = BTreeMap::new();
-        flatten(
-            String::new(),
-            serde_json::to_value(spec).unwrap_or_default(),
-            &mut leaves,
-        );
+        flatten(String::new(), whole(spec), &mut leaves);
         leaves
     });
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -367,6 +373,19 @@ pub(super) fn lines(name: &str, plan: &UpdatePlan) -> Vec<String> {
         (was != is).then(|| shown(&line).into_owned())
     });
     std::iter::once(first).chain(changes).collect()
+}
+
+/// With what is not written because nobody asked for anything else: it may change.
+fn whole(spec: &ServiceSpec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    for (name, policy) in [
+        ("UpdateConfig", spec.update),
+        ("RollbackConfig", spec.rollback),
+    ] {
+        value[name] = serde_json::to_value(policy).unwrap_or_default();
+    }
+    value["TaskTemplate"]["ForceUpdate"] = spec.task.force_update.into();
+    value
 }
 
 /// Values by where they are, such as `TaskTemplate.ContainerSpec.Args`.
@@ -460,6 +479,26 @@ mod tests {
         assert_eq!(spec.task.container.user, "33");
         assert_eq!(spec.endpoint.mode, EndpointMode::Dnsrr);
         assert_eq!(changed("--force").task.force_update, 1);
+        let spec = changed("--stop-signal sigquit --stop-grace-period 1m");
+        assert_eq!(spec.task.container.stop_signal, "sigquit");
+        assert_eq!(spec.task.container.stop_grace, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_check_of_a_port_goes_and_a_job_gets_wider() {
+        let mut spec = changed("--ready tcp:80");
+        assert!(spec.task.container.ready.is_some());
+        change(&mut spec, &given("--no-ready"), &[]).expect("changed");
+        assert_eq!(spec, web());
+        let job = |at_once| ServiceMode::ReplicatedJob {
+            max_concurrent: at_once,
+            total_completions: 9,
+        };
+        spec.mode = job(1);
+        change(&mut spec, &given("--max-concurrent 3"), &[]).expect("changed");
+        assert_eq!(spec.mode, job(3));
+        let error = change(&mut web(), &given("--max-concurrent 3"), &[]).expect_err("no job");
+        assert!(error.to_string().contains("replicated-job mode"), "{error}");
     }
 
     #[test]
@@ -552,6 +591,14 @@ mod tests {
                 "  TaskTemplate.ContainerSpec.Env: [\"A=1\",\"B=2\",\"C=3\"] -> [\"C=3\"]",
                 "  UpdateConfig.Order: \"stop-first\" -> \"start-first\"",
             ]
+        );
+        let forced = UpdatePlan {
+            after: changed("--force"),
+            ..plan.clone()
+        };
+        assert_eq!(
+            lines("web", &forced)[1..],
+            ["  TaskTemplate.ForceUpdate: 0 -> 1"]
         );
         let plan = UpdatePlan {
             replaced: 0,

@@ -372,10 +372,6 @@ fn task(state: &str) -> Value {
 
 #[test]
 fn create_waits_until_the_service_has_converged() {
-    let policy = json!({
-        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
-        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
-    });
     let mut script = vec![
         exchange(
             "POST /v1/services",
@@ -391,7 +387,6 @@ fn create_waits_until_the_service_has_converged() {
                     },
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
                     "Networks": [{"Target": "front", "Aliases": ["www"]}],
-                    "ForceUpdate": 0,
                 },
                 "Mode": {"Replicated": {"Replicas": 1}},
                 "EndpointSpec": {
@@ -403,8 +398,6 @@ fn create_waits_until_the_service_has_converged() {
                 "Connections": {"Affinity": "client", "LocalFirst": true, "Limit": 100,
                                 "LimitPerClient": 0},
                 "Attach": true,
-                "UpdateConfig": policy,
-                "RollbackConfig": policy,
             }),
             200,
             service(1, 0),
@@ -570,10 +563,6 @@ fn an_update_changes_the_number_of_replicas_after_the_rest() {
 /// A whole specification goes back with the version that was read, after a look at what it does.
 #[test]
 fn an_update_says_what_it_does_and_is_made_anew_where_the_service_was_another_one() {
-    let policy = json!({
-        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
-        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
-    });
     let spec = json!({
         "Name": "web",
         "Labels": {"tier": "front"},
@@ -586,14 +575,11 @@ fn an_update_says_what_it_does_and_is_made_anew_where_the_service_was_another_on
             },
             "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
             "Networks": [{"Target": "net1", "Aliases": []}],
-            "ForceUpdate": 0,
         },
         "Mode": {"Replicated": {"Replicas": 1}},
         "EndpointSpec": {"Mode": "vip", "Ports": []},
         "Connections": {"Affinity": "none", "LocalFirst": false, "Limit": 0, "LimitPerClient": 0},
         "Attach": false,
-        "UpdateConfig": policy,
-        "RollbackConfig": policy,
     });
     let body = json!({
         "Spec": spec, "PublishAdd": [], "PublishRm": [], "Affinity": null, "LocalFirst": null,

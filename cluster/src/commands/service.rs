@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_model::capability;
 use weft_model::id::ServiceId;
-use weft_model::names;
 use weft_model::objects::{
     ContainerSpec, EndingService, EndpointMode, FailureAction, Meta, Runtime, Service,
     ServiceEndpoint, ServiceMode, ServiceSpec, TaskSpec, TaskState,
 };
+use weft_model::{capability, names, stop_signal};
 
 use super::super::conditions::is_updating;
 use super::super::draft::{Draft, Entropy, Planned};
@@ -111,7 +110,7 @@ fn check_runtime(task: &TaskSpec) -> Result<(), CommandError> {
     }
 }
 
-/// Command and environment: what the kernel cannot hand to a program would fail on every node.
+/// Command, environment and signal: what the kernel cannot hand to a program would fail on every node.
 fn check_process(container: &ContainerSpec) -> Result<(), CommandError> {
     // What was given, as far as it helps to find it.
     let shown = |text: &str| text.chars().take(64).collect::<String>();
@@ -138,6 +137,8 @@ fn check_process(container: &ContainerSpec) -> Result<(), CommandError> {
             "environment variable {shown:?} {fault}"
         )));
     }
+    stop_signal::number(&container.stop_signal)
+        .map_err(|error| CommandError::bad(error.to_string()))?;
     template::check(container)
 }
 

@@ -161,6 +161,26 @@ fn more_replicas_or_longer_delays_than_allowed() {
 }
 
 #[test]
+fn a_signal_that_no_program_gets_stops_none() {
+    let mut world = World::new(1);
+    let bad = ErrorKind::BadRequest;
+    for (signal, says) in [
+        (
+            "SIGFOO",
+            "invalid signal: SIGFOO; write a name such as SIGQUIT",
+        ),
+        ("CHLD", "signal CHLD does not reach the program of a task"),
+    ] {
+        let mut web = spec("web", 1);
+        task_of(&mut web).container.stop_signal = signal.to_owned();
+        refused(world.create(web), bad, says);
+    }
+    let mut web = spec("web", 1);
+    task_of(&mut web).container.stop_signal = "RTMIN+3".to_owned();
+    world.create(web).unwrap();
+}
+
+#[test]
 fn what_tasks_may_do_is_checked_and_spelled_in_one_way() {
     let mut world = World::new(1);
     let mut web = spec("web", 1);

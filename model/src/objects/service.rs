@@ -190,10 +190,18 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub attach: bool,
     /// How its tasks are replaced when it changes.
-    #[serde(default, rename = "UpdateConfig")]
+    #[serde(
+        default,
+        rename = "UpdateConfig",
+        skip_serializing_if = "UpdateConfig::is_default"
+    )]
     pub update: UpdateConfig,
     /// The same on the way back.
-    #[serde(default, rename = "RollbackConfig")]
+    #[serde(
+        default,
+        rename = "RollbackConfig",
+        skip_serializing_if = "UpdateConfig::is_default"
+    )]
     pub rollback: UpdateConfig,
 }
 

@@ -59,7 +59,10 @@ pub struct ContainerSpec {
     /// Capabilities of the default that it does not have.
     #[serde(rename = "CapabilityDrop")]
     pub cap_drop: Vec<String>,
-    /// Between SIGTERM and SIGKILL; written in nanoseconds. Ten seconds when absent, as in Swarm.
+    /// What asks the program to end, such as `SIGQUIT` or `3`; SIGTERM when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Between that and SIGKILL; written in nanoseconds. Ten seconds when absent, as in Swarm.
     #[serde(rename = "StopGracePeriod", with = "crate::time::nanoseconds")]
     pub stop_grace: Duration,
     /// A command inside the task that says whether it is healthy.
@@ -81,6 +84,7 @@ impl Default for ContainerSpec {
             privileges: Privileges::default(),
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
+            stop_signal: String::new(),
             stop_grace: Duration::from_secs(10),
             health: None,
             ready: None,
@@ -112,7 +116,7 @@ pub struct RestartPolicy {
     #[serde(with = "crate::time::nanoseconds")]
     pub delay: Duration,
     /// Replacements of one slot, or of one node where slots are 0, at most; 0 is no limit.
-    #[serde(skip_serializing_if = "is_unlimited")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub max_attempts: u64,
     /// Replacements count for so long; 0 is for ever. Written in nanoseconds.
     #[serde(
@@ -123,8 +127,8 @@ pub struct RestartPolicy {
 }
 
 /// True for what is not written.
-fn is_unlimited(attempts: &u64) -> bool {
-    *attempts == 0
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for RestartPolicy {
@@ -166,7 +170,7 @@ pub struct TaskSpec {
     #[serde(default)]
     pub networks: Vec<NetworkAttachmentSpec>,
     /// Another number makes other tasks of what is the same otherwise: `--force`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub force_update: u64,
     /// On which nodes; a task that may stay where it is does not change with it.
     #[serde(default, skip_serializing_if = "Placement::is_empty")]

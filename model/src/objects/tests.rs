@@ -185,10 +185,6 @@ fn a_service_is_dockers() {
         "HostIP": null, "PublishedPort": 8000, "TargetPort": 80, "Protocol": "tcp",
         "PublishMode": "ingress", "ClientAddress": "keep",
     });
-    let policy = json!({
-        "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
-        "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
-    });
     assert_eq!(
         written(&detail),
         json!({
@@ -213,7 +209,6 @@ fn a_service_is_dockers() {
                     },
                     "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000_u64},
                     "Networks": [{"Target": "net1", "Aliases": ["www"]}],
-                    "ForceUpdate": 0,
                 },
                 "Mode": {"Replicated": {"Replicas": 2}},
                 "EndpointSpec": {"Mode": "vip", "Ports": [port]},
@@ -221,8 +216,6 @@ fn a_service_is_dockers() {
                     "Affinity": "none", "LocalFirst": false, "Limit": 0, "LimitPerClient": 0,
                 },
                 "Attach": false,
-                "UpdateConfig": policy,
-                "RollbackConfig": policy,
             },
             "Endpoint": {
                 "Ports": [port],
@@ -448,6 +441,68 @@ fn what_is_left_out_is_swarms_default() {
     assert_eq!(spec.endpoint.ports[0].published, 0);
     assert_eq!(Runtime::of_image("host"), Some(Runtime::Host));
     assert_eq!(Runtime::of_image("nginx"), None);
+}
+
+/// Versions that do not know a setting refuse a service or a task for it, so only what somebody asked
+/// for is written.
+#[test]
+fn what_nobody_asked_for_is_not_written() {
+    let keys = |value: &Value| -> Vec<String> {
+        let fields = value.as_object().expect("an object");
+        let mut keys: Vec<String> = fields.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    };
+    let plain = written(&ServiceSpec::default());
+    let known = [
+        "Attach",
+        "Connections",
+        "EndpointSpec",
+        "Labels",
+        "Mode",
+        "Name",
+        "TaskTemplate",
+    ];
+    assert_eq!(keys(&plain), known);
+    let task = &plain["TaskTemplate"];
+    let known = ["ContainerSpec", "Networks", "RestartPolicy", "Runtime"];
+    assert_eq!(keys(task), known);
+    let known = [
+        "Args",
+        "CapabilityAdd",
+        "CapabilityDrop",
+        "Env",
+        "Image",
+        "Privileges",
+        "StopGracePeriod",
+        "User",
+    ];
+    assert_eq!(keys(&task["ContainerSpec"]), known);
+    assert_eq!(keys(&task["RestartPolicy"]), ["Condition", "Delay"]);
+
+    // What is written is the whole, so that a reader needs no defaults of ours.
+    let asked = ServiceSpec {
+        task: Arc::new(TaskSpec {
+            force_update: 2,
+            ..TaskSpec::default()
+        }),
+        rollback: UpdateConfig {
+            parallelism: 2,
+            ..UpdateConfig::default()
+        },
+        ..ServiceSpec::default()
+    };
+    let text = written(&asked);
+    assert_eq!(text["TaskTemplate"]["ForceUpdate"], 2);
+    assert_eq!(text.get("UpdateConfig"), None);
+    assert_eq!(
+        text["RollbackConfig"],
+        json!({
+            "Parallelism": 2, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_u64,
+            "MaxFailureRatio": 0.0, "Order": "stop-first", "Timeout": 300_000_000_000_u64,
+        })
+    );
+    assert_eq!(serde_json::from_value::<ServiceSpec>(text).unwrap(), asked);
 }
 
 fn refusal<T: DeserializeOwned + std::fmt::Debug>(value: Value) -> String {

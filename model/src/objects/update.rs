@@ -122,6 +122,12 @@ impl Default for UpdateConfig {
 }
 
 impl UpdateConfig {
+    /// True where nobody asked for anything else than Swarm does.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// How long new tasks are watched: a delay that is not shorter than `monitor` is watched too.
     #[must_use]
     pub fn watched(&self) -> Duration {
