@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use weft_cluster::{ClusterState, CommandError, ErrorKind, Leadership};
 use weft_model::api::{LogItem, LogTask, LogsQuery};
 use weft_model::id::{NodeId, ServiceId, TaskId};
-use weft_model::objects::Task;
+use weft_model::objects::{Task, TaskState};
 use weft_model::talk::Question;
 
 use super::engine::{Engine, stopped};
@@ -83,6 +83,7 @@ pub(super) fn begin(
             of,
             query,
             told: BTreeSet::new(),
+            rejected: BTreeSet::new(),
             to: here.outgoing.clone(),
         };
         tokio::select! {
@@ -115,13 +116,16 @@ struct Telling<'a> {
     query: LogsQuery,
     /// Tasks that were asked for.
     told: BTreeSet<TaskId>,
+    /// Those of which it is said that they did not run.
+    rejected: BTreeSet<TaskId>,
     to: mpsc::Sender<Bytes>,
 }
 
 impl Telling<'_> {
     async fn tell(&mut self) -> Result<(), Gone> {
         let mut states = self.core.store.subscribe();
-        let (mut sources, missing) = self.ask_for_new(self.query, true).await?;
+        let (mut sources, mut missing) = self.ask_for_new(self.query, true).await?;
+        missing.extend(self.rejected());
         merge(&mut sources, &self.to).await?;
         let mut rest: Vec<_> = missing.into_iter().map(LogItem::Incomplete).collect();
         rest.push(LogItem::CaughtUp);
@@ -132,6 +136,8 @@ impl Telling<'_> {
         let mut followed = JoinSet::new();
         follow(&mut followed, sources, &self.to);
         loop {
+            let rejected = self.rejected().into_iter().map(LogItem::Incomplete);
+            say(rejected.collect(), &self.to).await?;
             if followed.is_empty() && !self.of.lasts(&self.core.state()) {
                 return Ok(());
             }
@@ -148,6 +154,27 @@ impl Telling<'_> {
             say(missing, &self.to).await?;
             follow(&mut followed, sources, &self.to);
         }
+    }
+
+    /// Tasks that were rejected since the last time: most have written nothing, and nobody else says why.
+    fn rejected(&mut self) -> Vec<String> {
+        let state = self.core.state();
+        let mut by_cause: BTreeMap<&str, Vec<TaskId>> = BTreeMap::new();
+        for task in self.of.tasks(&state) {
+            let rejected = task.status.state == TaskState::Rejected;
+            if rejected && self.rejected.insert(task.id.clone()) {
+                let tasks = by_cause.entry(&task.status.err).or_default();
+                tasks.push(task.id.clone());
+            }
+        }
+        let said = by_cause.into_iter().map(|(cause, tasks)| {
+            let (noun, verb) = match tasks.len() {
+                1 => ("task", "was"),
+                _ => ("tasks", "were"),
+            };
+            format!("{noun} {} {verb} rejected: {cause}", listed(&tasks))
+        });
+        said.collect()
     }
 
     /// Asks the nodes of tasks that were not asked for yet, and names those tasks. Tells what it did not
@@ -230,15 +257,17 @@ fn named_task(state: &ClusterState, task: &Task, node: &NodeId) -> LogTask {
 }
 
 fn not_told(node: &str, tasks: &[TaskId], why: &str) -> String {
+    format!("node {node} has the output of {}: {why}", listed(tasks))
+}
+
+/// The first ones, and how many there are besides.
+fn listed(tasks: &[TaskId]) -> String {
     let some: Vec<&str> = tasks.iter().take(SHOWN).map(TaskId::as_str).collect();
     let more = match tasks.len().saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!(
-        "node {node} has the output of {}{more}: {why}",
-        some.join(", ")
-    )
+    format!("{}{more}", some.join(", "))
 }
 
 /// In pieces that connections take.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tonic::Streaming;
 use tonic::transport::Channel;
 use weft_cluster::CommandError;
 use weft_model::talk;
@@ -24,7 +25,7 @@ use crate::tls::{connect, member_config};
 
 /// Before it is tried again to hear questions.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Answers at once at most: less than a manager takes of one connection.
+/// Answers at once at most, of each kind: less than a manager takes of one connection.
 const AT_ONCE: usize = 12;
 
 impl Session {
@@ -51,6 +52,52 @@ impl Line {
     }
 }
 
+impl Line {
+    fn to(manager: &str, identity: &Arc<Identity>) -> Arc<Self> {
+        Arc::new(Self {
+            manager: manager.to_owned(),
+            identity: Arc::clone(identity),
+            channel: OnceCell::new(),
+        })
+    }
+}
+
+/// The lines of each kind of answer: output that is followed goes on for days, and must not keep
+/// anybody from running a program.
+struct Lines {
+    output: Arc<Line>,
+    programs: Arc<Line>,
+}
+
+/// Answers of one kind that are under way.
+struct Share {
+    line: Arc<Line>,
+    answering: JoinSet<()>,
+}
+
+impl Share {
+    fn of(line: &Arc<Line>) -> Self {
+        Self {
+            line: Arc::clone(line),
+            answering: JoinSet::new(),
+        }
+    }
+
+    fn begin(&mut self, answerer: &Answerer, id: u64, asked: talk::Question) {
+        while self.answering.try_join_next().is_some() {}
+        if self.answering.len() >= AT_ONCE {
+            tracing::warn!("a question of the manager is not answered: too many at once");
+            return;
+        }
+        let (line, answerer) = (Arc::clone(&self.line), answerer.clone());
+        self.answering.spawn(async move {
+            if let Err(error) = answer(&line, &answerer, id, asked).await {
+                tracing::debug!(%error, "a question of the manager is not answered");
+            }
+        });
+    }
+}
+
 impl Shared {
     /// Hears questions for as long as a session is open. Older managers have none.
     pub(super) async fn answer_questions(
@@ -60,15 +107,14 @@ impl Shared {
         session: Channel,
     ) -> Result<Infallible, CommandError> {
         let mut answerers = self.answerer.subscribe();
-        let line = Arc::new(Line {
-            manager: manager.to_owned(),
-            identity: Arc::clone(identity),
-            channel: OnceCell::new(),
-        });
+        let lines = Lines {
+            output: Line::to(manager, identity),
+            programs: Line::to(manager, identity),
+        };
         loop {
             let answerer = answerers.borrow_and_update().clone();
             if let Some(answerer) = answerer {
-                if let Err(error) = listen(&session, &line, &answerer).await {
+                if let Err(error) = listen(&session, &lines, &answerer).await {
                     tracing::debug!(%error, "no questions of the manager are heard");
                 }
                 sleep(AGAIN).await;
@@ -80,40 +126,43 @@ impl Shared {
     }
 }
 
-async fn listen(
-    session: &Channel,
-    line: &Arc<Line>,
-    answerer: &Answerer,
-) -> Result<(), CommandError> {
+async fn listen(session: &Channel, lines: &Lines, answerer: &Answerer) -> Result<(), CommandError> {
     let request = ListenRequest { schema: SCHEMA };
     let mut questions = rpc(BrokerClient::new(session.clone()).listen(request)).await?;
-    let mut answering = JoinSet::new();
-    loop {
-        let question = tokio::select! {
-            question = questions.message() => question.map_err(|status| from_status(&status))?,
-            Some(_) = answering.join_next() => continue,
-        };
-        let Some(question) = question else {
-            return Ok(());
-        };
-        if answering.len() >= AT_ONCE {
-            tracing::warn!("a question of the manager is not answered: too many at once");
-            continue;
-        }
-        let (line, answerer) = (Arc::clone(line), answerer.clone());
-        answering.spawn(async move {
-            if let Err(error) = answer(&line, &answerer, question).await {
+    let (mut output, mut programs) = (Share::of(&lines.output), Share::of(&lines.programs));
+    while let Some(question) = next(&mut questions).await? {
+        let Question {
+            id,
+            schema,
+            question_json,
+        } = question;
+        let (share, asked) = match decode::<talk::Question>(schema, &question_json) {
+            Ok(asked @ talk::Question::Logs { .. }) => (&mut output, asked),
+            Ok(asked @ talk::Question::Exec { .. }) => (&mut programs, asked),
+            Err(status) => {
+                let error = from_status(&status);
                 tracing::debug!(%error, "a question of the manager is not answered");
+                continue;
             }
-        });
+        };
+        share.begin(answerer, id, asked);
     }
+    Ok(())
 }
 
-async fn answer(line: &Line, answerer: &Answerer, question: Question) -> Result<(), CommandError> {
-    let asked: talk::Question =
-        decode(question.schema, &question.question_json).map_err(|s| from_status(&s))?;
+async fn next(questions: &mut Streaming<Question>) -> Result<Option<Question>, CommandError> {
+    let question = questions.message().await;
+    question.map_err(|status| from_status(&status))
+}
+
+async fn answer(
+    line: &Line,
+    answerer: &Answerer,
+    id: u64,
+    asked: talk::Question,
+) -> Result<(), CommandError> {
     let first = Piece {
-        id: question.id,
+        id,
         data: Bytes::new(),
     };
     let channel = line.channel().await?;

@@ -1,5 +1,6 @@
 //! Conversations: from the user of any manager, by the one that leads, to nodes and back.
 
+use tokio::sync::mpsc;
 use weft_model::api::{LogItem, LogLine, LogStream, LogsQuery};
 use weft_model::exec::{Exec, Frame};
 use weft_model::talk::{Question, Talk};
@@ -126,5 +127,92 @@ async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
         assert_eq!(said, [&b"hello"[..], &Frame::Exit(3).to_bytes()].concat());
     }
     second.stop().await;
+    manager.stop().await;
+}
+
+/// Who follows output reads for days: a program starts all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_is_followed_keeps_nobody_from_a_program() {
+    const FOLLOWED: usize = 12;
+    let (manager, first) = cluster().await;
+    manager.create_service(service("web", 1)).await.unwrap();
+    let orders = first.orders(|o| o.own.tasks.len() == 1).await;
+    let task = orders.own.tasks[0].id.clone();
+    let status = TaskStatus {
+        state: TaskState::Running,
+        ..TaskStatus::default()
+    };
+    first.session.report(task.clone(), status);
+    let runs = |s: &ClusterState| s.tasks[&task].status.state == TaskState::Running;
+    state(&manager, runs).await;
+
+    let (asked, mut heard) = mpsc::unbounded_channel();
+    let answerer = Answerer::new(move |question, mut exchange: Exchange| {
+        let asked = asked.clone();
+        async move {
+            if let Question::Logs { .. } = question {
+                asked.send(()).unwrap();
+                // Until nobody reads.
+                while exchange.incoming.recv().await.is_some() {}
+                return;
+            }
+            let last = Frame::Exit(3).to_bytes();
+            exchange.outgoing.send(last.into()).await.unwrap();
+            exchange.finish().await;
+        }
+    });
+    first.session.answer_with(answerer);
+    let follow = || Talk::Logs {
+        reference: "web".to_owned(),
+        query: LogsQuery {
+            follow: true,
+            ..LogsQuery::default()
+        },
+    };
+    let mut followed = Vec::new();
+    let all = async {
+        while followed.len() < FOLLOWED {
+            let exchange = manager.talk(follow()).await.unwrap();
+            // The node may not listen yet.
+            if timeout(Duration::from_secs(1), heard.recv()).await.is_ok() {
+                followed.push(exchange);
+            }
+        }
+    };
+    timeout(LIMIT, all).await.expect("the node is asked");
+    let exec = Talk::Exec {
+        reference: task.to_string(),
+        exec: Exec {
+            args: vec!["true".to_owned()],
+            ..Exec::default()
+        },
+    };
+    let said = whole(manager.talk(exec).await.unwrap()).await;
+    assert_eq!(said, Frame::Exit(3).to_bytes());
+    drop(followed);
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_output_of_a_rejected_task_is_why_it_was() {
+    let (manager, first) = cluster().await;
+    manager.create_service(service("web", 1)).await.unwrap();
+    let orders = first.orders(|o| o.own.tasks.len() == 1).await;
+    let task = orders.own.tasks[0].id.clone();
+    let status = TaskStatus {
+        state: TaskState::Rejected,
+        err: "no such program".to_owned(),
+        ..TaskStatus::default()
+    };
+    first.session.report(task.clone(), status);
+    let rejected = |s: &ClusterState| {
+        let known = s.tasks.get(&task);
+        known.is_some_and(|known| known.status.state == TaskState::Rejected)
+    };
+    state(&manager, rejected).await;
+    let (moments, missing) = told(&manager).await;
+    assert!(moments.is_empty(), "{moments:?}");
+    let expected = format!("task {task} was rejected: no such program");
+    assert!(missing.contains(&expected), "{missing:?}");
     manager.stop().await;
 }
