@@ -59,12 +59,17 @@ pub(super) fn moves(
     }
     while moves.len() < at_most {
         let mut best: Option<((usize, Reverse<usize>), usize, usize)> = None;
+        // Those that may move are made of the same.
+        let Some(task) = movable.values().flatten().next() else {
+            return moves;
+        };
+        let targets = candidates.targets(task);
         for (from, tasks) in &movable {
             let Some(task) = tasks.last() else {
                 continue;
             };
             candidates.leave(*from, task);
-            let to = candidates.best_of_all(task);
+            let to = candidates.best_after(*from, &targets, task);
             let gain = to.and_then(|to| Some((candidates.gain(*from, to)?, to)));
             candidates.place(*from, task);
             if let Some(((level, gain), to)) = gain {

@@ -15,6 +15,8 @@ use super::index::Key;
 use super::ports::collide;
 use super::spread::Spread;
 use super::state::ClusterState;
+#[cfg(test)]
+use super::table::looks;
 use super::waits::Waits;
 
 /// This many failures of a service on a node put the node last for that service…
@@ -102,6 +104,22 @@ impl Candidate {
         let most = spec.placement.max_replicas as usize;
         (most != 0 && self.of_service >= most).then_some(Obstacle::MaxReplicas)
     }
+}
+
+/// What nodes are compared by; the least is the best, and among equals that with the smallest id.
+type Rank = (Vec<usize>, bool, usize, usize);
+
+/// A node, and the part of a group that it is in.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    part: usize,
+    at: usize,
+}
+
+/// The best node of each group of [`Spread`], and the best one of another part of it.
+#[derive(Debug)]
+pub(super) struct Targets {
+    best: Vec<[Option<Target>; 2]>,
 }
 
 /// All nodes by id, as tasks of one service after the other see them.
@@ -233,22 +251,71 @@ impl Candidates {
                 obstacles.count(obstacle);
                 continue;
             }
-            let rank = (
-                self.spread.rank(at),
-                candidate.keeps_failing,
-                candidate.of_service,
-                candidate.total,
-            );
+            let rank = self.rank(at, candidate);
             // Strictly less: among equals the smallest node id stays.
             if best
                 .as_ref()
-                .is_none_or(|(least, _): &(_, usize)| rank < *least)
+                .is_none_or(|(least, _): &(Rank, usize)| rank < *least)
             {
                 best = Some((rank, at));
             }
         }
         let chosen = best.map(|(_, at)| at);
         chosen.ok_or_else(|| obstacles.explain())
+    }
+
+    fn rank(&self, at: usize, candidate: &Candidate) -> Rank {
+        (
+            self.spread.rank(at),
+            candidate.keeps_failing,
+            candidate.of_service,
+            candidate.total,
+        )
+    }
+
+    /// Where tasks as in turn go, by the node that they leave. All have to be made of the same.
+    pub(super) fn targets(&self, task: &Task) -> Targets {
+        let mut ranked = Vec::with_capacity(self.all.len());
+        for (at, candidate) in self.all.iter().enumerate() {
+            #[cfg(test)]
+            looks::count();
+            if candidate.obstacle(&task.spec).is_none() {
+                ranked.push((self.rank(at, candidate), at));
+            }
+        }
+        ranked.sort_unstable();
+        let mut best = vec![[None; 2]; self.spread.groups()];
+        for (_, at) in ranked {
+            for (group, part) in self.spread.way(at) {
+                match &mut best[group] {
+                    [first @ None, _] => *first = Some(Target { part, at }),
+                    [Some(first), second @ None] if first.part != part => {
+                        *second = Some(Target { part, at });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Targets { best }
+    }
+
+    /// The best node for a task as in turn that has just left the node at that place, where it may
+    /// return; `targets` are of before. A task that leaves makes all other nodes of its branch better
+    /// by the same: who is the best of a group is so without the part that the task was in.
+    pub(super) fn best_after(&self, left: usize, targets: &Targets, task: &Task) -> Option<usize> {
+        let others = self.spread.way(left).filter_map(|(group, part)| {
+            let best = targets.best.get(group)?.iter().flatten();
+            let mut best = best.filter(|target| target.part != part);
+            best.next().map(|target| target.at)
+        });
+        let ranked = others.chain(std::iter::once(left)).filter_map(|at| {
+            #[cfg(test)]
+            looks::count();
+            let candidate = self.all.get(at)?;
+            let stays_away = candidate.obstacle(&task.spec).is_some();
+            (!stays_away).then(|| (self.rank(at, candidate), at))
+        });
+        ranked.min().map(|(_, at)| at)
     }
 
     /// A task as in turn goes to the node at that place.
@@ -280,7 +347,8 @@ impl Candidates {
         self.all.get(at).filter(|c| c.closed.is_none()).map(|_| at)
     }
 
-    /// The best node for a task as in turn, wherever it is now.
+    /// The best node for a task as in turn, wherever it is now: all are looked at.
+    #[cfg(test)]
     pub(super) fn best_of_all(&self, task: &Task) -> Option<usize> {
         self.best(task, 0..self.all.len()).ok()
     }

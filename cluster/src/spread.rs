@@ -70,6 +70,19 @@ impl Spread {
         Some((level, [self.tasks[*a], self.tasks[*b]]))
     }
 
+    /// How many groups there are: all nodes, and those of each branch.
+    pub(super) fn groups(&self) -> usize {
+        1 + self.tasks.len()
+    }
+
+    /// The groups that a node is in, the largest first, each with the part of it that the node is in: a
+    /// branch, and in the last one the node itself.
+    pub(super) fn way(&self, node: usize) -> impl Iterator<Item = (usize, usize)> {
+        let branches = self.branches(node).iter().copied();
+        let groups = std::iter::once(0).chain(branches.clone().map(|branch| branch + 1));
+        groups.zip(branches.chain(std::iter::once(node)))
+    }
+
     fn branches(&self, node: usize) -> &[usize] {
         self.of_nodes
             .get(node)
