@@ -88,6 +88,16 @@ impl Printer {
         }
     }
 
+    /// Any writer, taken for a terminal of so many columns.
+    #[cfg(test)]
+    pub(crate) fn to_terminal(out: Box<dyn Write>, columns: usize) -> Self {
+        Self {
+            terminal: true,
+            width: Some(columns),
+            ..Self::to(out)
+        }
+    }
+
     /// True when a person looks at it, so that lines may be redrawn.
     #[must_use]
     pub(crate) fn is_terminal(&self) -> bool {
@@ -172,6 +182,17 @@ impl Printer {
     /// As [`Printer::line`].
     pub(crate) fn redraw(&mut self, lines: usize) -> io::Result<()> {
         self.write(format!("\x1b[{lines}A\x1b[J").as_bytes())
+    }
+
+    /// Writes a line anew that is so many lines up, and comes back. What is in it of line ends and tabs
+    /// is escaped, too.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub(crate) fn rewrite(&mut self, up: usize, text: &str) -> io::Result<()> {
+        // ECMA-48: cursor up (8.3.22), erase in line (8.3.41), cursor down (8.3.19).
+        let text = terminal::value(text);
+        self.write(format!("\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B").as_bytes())
     }
 
     /// Makes everything visible.
