@@ -500,7 +500,14 @@ pub(crate) enum LabCommand {
         format: FormatArgs,
     },
     /// List the labs of this machine
-    Ls(FormatArgs),
+    Ls {
+        /// Which: the key is name.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Switch a node off: its weftd is asked to end, and everything on the node ends with it
     Stop {
         /// Name of the lab

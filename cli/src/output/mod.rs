@@ -2,6 +2,7 @@
 
 mod ago;
 mod amounts;
+mod filters;
 mod listing;
 mod template;
 mod terminal;
@@ -9,6 +10,7 @@ mod wrap;
 
 pub(crate) use ago::ago;
 pub(crate) use amounts::{bytes, duration};
+pub(crate) use filters::{Filters, Key, Match};
 pub use listing::Listing;
 pub(crate) use listing::render_inspect;
 pub(crate) use terminal::value as shown;
