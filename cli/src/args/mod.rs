@@ -538,6 +538,9 @@ pub(crate) struct DemoArgs {
     /// Three managers and two workers: who leads, what goes on without a leader, and how they leave
     #[arg(long)]
     pub(crate) managers: bool,
+    /// A team's first day: services are scaled, drained, updated and rolled back while clients ask
+    #[arg(long, conflicts_with = "managers")]
+    pub(crate) day: bool,
     /// Leave the cluster up and print how to talk to it
     #[arg(long)]
     pub(crate) keep: bool,
