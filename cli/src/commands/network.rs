@@ -179,3 +179,42 @@ fn absolute(netns: String) -> anyhow::Result<String> {
     let path = std::path::absolute(&netns)?;
     Ok(path.to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::FilterArgs;
+
+    fn asked(filters: &[(&str, &str)]) -> anyhow::Result<Uses> {
+        let pairs = filters.iter();
+        let args = FilterArgs {
+            filters: pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        Uses::of(&Filters::of(&args, &KEYS)?)
+    }
+
+    #[test]
+    fn uses_are_asked_for_as_dockers() {
+        let uses = |dangling, builtin| Uses { dangling, builtin };
+        for (filters, wanted) in [
+            (&[("name", "x")][..], uses(None, None)),
+            (&[("dangling", "true")], uses(Some(true), None)),
+            (&[("dangling", "0")], uses(Some(false), None)),
+            (&[("type", "custom")], uses(None, Some(false))),
+            (&[("type", "builtin")], uses(None, Some(true))),
+            (&[("type", "builtin"), ("type", "custom")], uses(None, None)),
+        ] {
+            assert_eq!(asked(filters).unwrap(), wanted, "{filters:?}");
+        }
+        for (filters, says) in [
+            ([("dangling", "maybe")], "invalid filter 'dangling=maybe'"),
+            ([("type", "mine")], "invalid filter: 'type'='mine'"),
+            ([("nosuch", "x")], "invalid filter 'nosuch': there is"),
+        ] {
+            let error = asked(&filters).unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+}
