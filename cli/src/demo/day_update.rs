@@ -159,7 +159,7 @@ impl Watch {
         let mut command = walk.command(WATCHER, &["service", "ps", "web"])?;
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
-        let looks = std::thread::spawn(move || {
+        let looks = std::thread::spawn(move || -> anyhow::Result<Option<String>> {
             let mut found = None;
             while !stopped.load(Ordering::Relaxed) {
                 let output = command.output()?;

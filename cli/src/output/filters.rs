@@ -130,8 +130,8 @@ mod tests {
             "Node": "node1", "NodeID": "xyz", "Labels": {"disk": "ssd", "zone": "a=b"},
         });
         for filters in [
-            &[][..],
-            &[("id", "ab")],
+            &[("id", "ab")][..],
+            &[],
             &[("id", "x"), ("id", "abc")],
             &[("name", "longer"), ("mode", "Replicated-Job")],
             &[("node", "NODE1")],
