@@ -34,10 +34,12 @@ mod patience;
 mod privileges;
 mod process;
 mod program;
+mod screen;
 mod state;
 mod stop;
 mod swarm;
 pub mod tools;
+mod typed;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
@@ -49,4 +51,5 @@ pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
 pub use swarm::{Attached, MANAGER, Member, Swarm, Task};
+pub use typed::{Typed, WIDE, run_typed};
 pub use weft_client::Client;
