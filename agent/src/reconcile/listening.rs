@@ -180,7 +180,7 @@ fn read(table: impl BufRead) -> io::Result<Vec<(IpAddr, u16)>> {
 
 /// `0100007F:1F40`: words of 32 bits in the machine's own order. An IPv4 address that a socket of
 /// IPv6 is bound to is one of IPv4.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
+pub(super) fn address(text: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |at: usize| {
