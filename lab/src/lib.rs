@@ -21,6 +21,7 @@
 
 mod birth;
 mod config;
+mod crowd;
 mod cut;
 mod enter;
 mod folder;
@@ -41,6 +42,7 @@ pub mod tools;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
+pub use crowd::{Crowd, Failure};
 pub use lab::Lab;
 pub use list::{LabSummary, list};
 pub use machine::NodeStatus;
