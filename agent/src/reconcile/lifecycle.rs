@@ -17,6 +17,7 @@ use super::attach::{ifname, local_port, port_config, usable_addresses};
 use super::checks::{Checks, Verdict};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::{Drain, Progress};
+use super::listening::opened;
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
 use crate::parts::data_path::DataPath;
@@ -269,6 +270,13 @@ impl Lifecycle {
     /// Follows a running task to its end.
     async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
         let mut end = watch_end(process)?;
+        let netns = self.handles.netns_path(self.task.id.as_str());
+        let opened = opened(&self.task, &self.orders, netns);
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Exited(exit)),
+            stop = self.wish.wait_for(|w| *w == Wish::Stop) => drop(stop),
+            () = opened => {}
+        }
         let mut checks = Checks::begin(&self.handles.runner, &self.task, process).await?;
         let mut told: Option<Verdict> = None;
         // What an earlier agent was to end is not shown to others once more.

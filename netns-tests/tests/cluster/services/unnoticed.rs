@@ -112,6 +112,32 @@ fn no_request_fails_while_five_tasks_are_updated_rolled_back_scaled_and_moved() 
     Walk::begin(5, 40, Duration::from_secs(1)).whole();
 }
 
+/// One in place of one, then many beside few: what has just started looks idle to balancers.
+#[test]
+fn programs_that_listen_late_get_no_clients_before_they_do() {
+    let cluster = swarm(2);
+    serve(&cluster, 1, &["--update-order", "start-first"]);
+    let client = cluster.outside();
+    let addresses = ["node1", "node2"].map(|node| cluster.at(node, 8000));
+    for to in addresses {
+        eventually("the node answers", || get(&client, to));
+    }
+    let crowd = Crowd::start(&client, &addresses, 10, Duration::ZERO).expect("clients");
+    let late = format!(
+        "/bin/sh -c 'sleep 0.7; exec {} demo-http --port 80'",
+        cluster.program()
+    );
+    let update = ["service", "update", "--args", &late, "web"];
+    let patience = Patience::new(LIMIT, &Stop::default());
+    for words in [&update[..], &["service", "scale", "web=12"]] {
+        cluster.weft("node1", words).done();
+        crowd.settle(&patience).expect("clients go on");
+        let failures = crowd.take_failures();
+        assert!(failures.is_empty(), "{words:?}: {failures:?}");
+    }
+    crowd.stop();
+}
+
 #[test]
 #[ignore = "second tier: 200 clients with requests of 3 s, of 15 tasks, take minutes"]
 fn no_request_of_two_hundred_clients_fails_while_fifteen_tasks_come_and_go() {
