@@ -21,6 +21,7 @@
 
 mod birth;
 mod config;
+mod crowd;
 mod cut;
 mod enter;
 mod folder;
@@ -43,6 +44,7 @@ mod typed;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
+pub use crowd::{Crowd, Failure};
 pub use lab::Lab;
 pub use list::{LabSummary, list};
 pub use machine::NodeStatus;

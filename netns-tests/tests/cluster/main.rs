@@ -43,6 +43,7 @@ mod published_number;
 mod published_udp;
 mod restart;
 mod service;
+mod services;
 mod static_peer;
 mod strict_hosts;
 mod swarm;
