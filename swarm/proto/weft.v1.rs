@@ -2061,7 +2061,9 @@ pub mod broker_server {
                 "/weft.v1.Broker/Listen" => {
                     #[allow(non_camel_case_types)]
                     struct ListenSvc<T: Broker>(pub Arc<T>);
-                    impl<T: Broker> tonic::server::ServerStreamingService<super::ListenRequest>
+                    impl<
+                        T: Broker,
+                    > tonic::server::ServerStreamingService<super::ListenRequest>
                     for ListenSvc<T> {
                         type Response = super::Question;
                         type ResponseStream = T::ListenStream;
@@ -2115,9 +2117,7 @@ pub mod broker_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::Piece>,
-                            >,
+                            request: tonic::Request<tonic::Streaming<super::Piece>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -2477,9 +2477,7 @@ pub mod api_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::Piece>,
-                            >,
+                            request: tonic::Request<tonic::Streaming<super::Piece>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {

@@ -289,7 +289,7 @@ async fn wrong_bodies_are_named_and_never_reach_the_service() {
         "Name": "web",
         "TaskTemplate": {
             "ContainerSpec": {"Image": "host", "Args": ["true"]},
-            "Placement": {"Constraints": ["node.role==worker"]},
+            "ForceUpdates": 1,
         },
     });
     let (status, message) = server
@@ -297,7 +297,7 @@ async fn wrong_bodies_are_named_and_never_reach_the_service() {
         .await;
     assert_eq!(status, 400);
     assert!(
-        message.contains("TaskTemplate") && message.contains("unknown field `Placement`"),
+        message.contains("TaskTemplate") && message.contains("unknown field `ForceUpdates`"),
         "{message}"
     );
 

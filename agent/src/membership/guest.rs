@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use weft_model::exec::{Exec, Frame, Frames};
@@ -148,8 +149,11 @@ async fn carry(
     with_terminal: bool,
     exchange: &mut Exchange,
 ) -> io::Result<Option<u8>> {
-    let stdin = ours.stdin.map(ready).transpose()?;
-    let (stdout, stderr) = (ready(ours.stdout)?, ours.stderr.map(ready).transpose()?);
+    let stdin = ours.stdin.map(written).transpose()?;
+    let (stdout, stderr) = (
+        listened(ours.stdout)?,
+        ours.stderr.map(listened).transpose()?,
+    );
     let out = exchange.outgoing.clone();
     let outputs = async {
         tokio::join!(
@@ -179,23 +183,28 @@ async fn carry(
     Ok(Some(u8::try_from(code).unwrap_or(255)))
 }
 
-fn ready(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn without_waiting(fd: OwnedFd) -> io::Result<OwnedFd> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-    AsyncFd::new(fd)
+    Ok(fd)
+}
+
+// Unchecked, as a terminal is no pipe; it is read and written like one.
+fn listened(fd: OwnedFd) -> io::Result<Receiver> {
+    Receiver::from_owned_fd_unchecked(without_waiting(fd)?)
+}
+
+fn written(fd: OwnedFd) -> io::Result<Sender> {
+    Sender::from_owned_fd_unchecked(without_waiting(fd)?)
 }
 
 /// Says what is read, to its end.
-async fn pass(
-    from: Option<AsyncFd<OwnedFd>>,
-    frame: impl Fn(Vec<u8>) -> Frame,
-    to: &mpsc::Sender<Bytes>,
-) {
-    let Some(from) = from else { return };
+async fn pass(from: Option<Receiver>, frame: impl Fn(Vec<u8>) -> Frame, to: &mpsc::Sender<Bytes>) {
+    let Some(mut from) = from else { return };
     let mut buffer = vec![0; CHUNK];
     loop {
         // A terminal without a program is an error to read from.
-        let Ok(length @ 1..) = read(&from, &mut buffer).await else {
+        let Ok(length @ 1..) = from.read(&mut buffer).await else {
             return;
         };
         let said = frame(buffer[..length].to_vec()).to_bytes();
@@ -205,30 +214,9 @@ async fn pass(
     }
 }
 
-async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        let mut ready = from.readable().await?;
-        let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?));
-        if let Ok(read) = read {
-            return read;
-        }
-    }
-}
-
-async fn write(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = to.writable().await?;
-        let written = ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?));
-        if let Ok(written) = written {
-            bytes = &bytes[written?..];
-        }
-    }
-    Ok(())
-}
-
 /// Does what the user says, until he is gone.
 async fn take(
-    mut stdin: Option<AsyncFd<OwnedFd>>,
+    mut stdin: Option<Sender>,
     with_terminal: bool,
     said: &mut mpsc::Receiver<Result<Bytes, weft_cluster::CommandError>>,
 ) {
@@ -239,8 +227,8 @@ async fn take(
             match frames.next_frame() {
                 Ok(Some(Frame::Input(bytes))) if bytes.is_empty() && !with_terminal => stdin = None,
                 Ok(Some(Frame::Input(bytes))) => {
-                    if let Some(to) = &stdin
-                        && write(to, &bytes).await.is_err()
+                    if let Some(to) = &mut stdin
+                        && to.write_all(&bytes).await.is_err()
                     {
                         // It reads no more.
                         stdin = None;
@@ -250,7 +238,7 @@ async fn take(
                     let size = (columns, rows);
                     let resized = stdin
                         .as_ref()
-                        .map(|fd| terminal::resize(fd.get_ref(), size));
+                        .map(|terminal| terminal::resize(terminal, size));
                     if let Some(Err(error)) = resized {
                         tracing::debug!(%error, "a terminal keeps its size");
                     }

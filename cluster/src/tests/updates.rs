@@ -503,10 +503,12 @@ fn a_plan_says_what_would_be_and_changes_nothing() {
     assert_eq!(world.state, before);
 }
 
+type Change<'a> = &'a dyn Fn(&mut ServiceSpec);
+
 #[test]
 fn updates_that_cannot_be_are_refused() {
     let year = Duration::from_secs(366 * 24 * 60 * 60);
-    let cases: [(&dyn Fn(&mut ServiceSpec), &str); 5] = [
+    let cases: [(Change<'_>, &str); 5] = [
         (
             &|spec| spec.name = "other".to_owned(),
             "renaming services is not supported",

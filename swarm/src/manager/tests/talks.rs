@@ -14,14 +14,15 @@ fn answering(moments: &'static [u64]) -> Answerer {
     Answerer::new(move |question, mut exchange: Exchange| async move {
         match question {
             Question::Logs { tasks, .. } => {
-                for (task, time) in tasks
-                    .iter()
-                    .flat_map(|t| moments.iter().map(move |m| (t, m)))
-                {
+                let mut lines = Vec::new();
+                for task in &tasks {
+                    lines.extend(moments.iter().map(|time| (task.clone(), *time)));
+                }
+                for (task, time) in lines {
                     let line = LogItem::Line(LogLine {
-                        task: task.clone(),
+                        task,
                         stream: LogStream::Stdout,
-                        time: *time,
+                        time,
                         line: time.to_string(),
                     });
                     let mut line = serde_json::to_vec(&line).unwrap();
