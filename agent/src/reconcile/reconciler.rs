@@ -406,7 +406,9 @@ impl Reconciler {
         let same = self.sources.as_ref().is_some_and(|last| last.are(&sources));
         let last = self.sources.replace(sources);
         let now = Instant::now();
-        if same && !self.remembered.waits() {
+        let moment = weft_wire::Instant(monotonic_nanos());
+        let long_without = self.loads.gaps.end_long(moment);
+        if same && !long_without && !self.remembered.waits() {
             self.remembered.keep(self.epoch, now);
             return;
         }
