@@ -7,10 +7,11 @@
 //! | `mesh` | a published port, against HAProxy and nginx | `mesh/` |
 //! | `builds` | both, this build against another one | `builds.rs` |
 //! | `managers` | elections, changes, joins and restarts, against what is required | `managers.rs` |
+//! | `services` | updates, rollbacks, scales, drains and creates, against what is required | `services.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
 //! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
-//! `picture.rs` show it.
+//! `picture.rs` show it. What has no other side is shown by `required.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +26,9 @@ mod overlay;
 mod pairs;
 mod picture;
 mod report;
+mod required;
 mod run;
+mod services;
 mod setting;
 mod side;
 mod trial;
@@ -53,5 +56,6 @@ fn run(matches: &ArgMatches, out: &mut Printer) -> anyhow::Result<ExitCode> {
         BenchCommand::Mesh(args) => mesh::run(&args, out),
         BenchCommand::Builds(args) => builds::run(&args, out),
         BenchCommand::Managers(args) => managers::run(&args, out),
+        BenchCommand::Services(args) => services::run(&args, out),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
-use weft_cli::{Listing, Printer, complain};
+use serde_json::json;
+use weft_cli::{Printer, complain};
 use weft_lab::{Lab, LabConfig, Patience, Stop, Swarm};
 use weft_model::api::TaskRow;
 use weft_model::objects::{
@@ -15,7 +15,7 @@ use weft_model::objects::{
 };
 
 use crate::args::{BenchManagersArgs, ManagersTest};
-use crate::figures::median;
+use crate::required::{self, Measured};
 
 /// How long anything may take that is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,83 +35,6 @@ const RESTARTS: u8 = 5;
 /// Tasks of one service.
 const TASKS_EACH: u32 = 1000;
 
-const HEADINGS: &[(&str, &str)] = &[
-    ("Test", "TEST"),
-    ("Unit", "UNIT"),
-    ("Median", "MEDIAN"),
-    ("Worst", "WORST"),
-    ("Count", "RUNS"),
-    ("Required", "REQUIRED"),
-    ("Aim", "AIM"),
-    ("Held", "HELD"),
-];
-
-const TABLE: &str =
-    "{{.Test}}\t{{.Unit}}\t{{.Median}}\t{{.Worst}}\t{{.Count}}\t{{.Required}}\t{{.Aim}}\t{{.Held}}";
-
-/// What was measured, and what it is held against.
-struct Measured {
-    test: String,
-    unit: &'static str,
-    /// In the order of the runs.
-    runs: Vec<f64>,
-    required: f64,
-    aim: f64,
-    /// More is better; of times less is.
-    more_is_better: bool,
-}
-
-impl Measured {
-    /// Times in seconds.
-    fn times(test: String, runs: Vec<f64>, required: f64, aim: f64) -> Self {
-        Self {
-            test,
-            unit: "s",
-            runs,
-            required,
-            aim,
-            more_is_better: false,
-        }
-    }
-
-    /// The run that is furthest from what is wanted.
-    fn worst(&self) -> f64 {
-        let runs = self.runs.iter().copied();
-        if self.more_is_better {
-            runs.fold(f64::INFINITY, f64::min)
-        } else {
-            runs.fold(0.0, f64::max)
-        }
-    }
-
-    fn row(&self) -> Value {
-        let shown = |value: f64| {
-            if self.more_is_better {
-                format!("{value:.0}")
-            } else {
-                format!("{value:.2}")
-            }
-        };
-        let worst = self.worst();
-        let held = if self.more_is_better {
-            worst >= self.required
-        } else {
-            worst <= self.required
-        };
-        json!({
-            "Test": self.test,
-            "Unit": self.unit,
-            "Median": shown(median(&self.runs)),
-            "Worst": shown(worst),
-            "Count": self.runs.len(),
-            "Required": shown(self.required),
-            "Aim": shown(self.aim),
-            "Held": if held { "yes" } else { "no" },
-            "Runs": self.runs,
-        })
-    }
-}
-
 /// Runs those that were asked for; the exit status says whether all that is required held.
 pub(crate) fn run(args: &BenchManagersArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
     weft_lab::gain_privileges()?;
@@ -130,18 +53,7 @@ pub(crate) fn run(args: &BenchManagersArgs, out: &mut Printer) -> anyhow::Result
     if bench.has(ManagersTest::Restart) {
         measured.push(bench.restart()?);
     }
-    let mut listing = Listing::new(HEADINGS, TABLE, "Test");
-    let rows: Vec<Value> = measured.iter().map(Measured::row).collect();
-    let all_held = rows.iter().all(|row| row["Held"] == "yes");
-    for row in rows {
-        listing.push(row);
-    }
-    out.text(&listing.render(&args.format)?)?;
-    Ok(if all_held {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    required::print(&measured, &args.format, out)
 }
 
 struct Bench<'a> {
@@ -343,30 +255,5 @@ fn service(name: &str, replicas: u32) -> ServiceSpec {
             ..TaskSpec::default()
         }),
         ..ServiceSpec::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_worst_run_is_held_against_what_is_required() {
-        let times = Measured::times("x".to_owned(), vec![1.0, 3.5, 2.0], 3.0, 1.5);
-        let row = times.row();
-        assert_eq!(
-            (&row["Median"], &row["Worst"]),
-            (&json!("2.00"), &json!("3.50"))
-        );
-        assert_eq!(row["Held"], "no");
-        let rates = Measured {
-            more_is_better: true,
-            ..Measured::times("x".to_owned(), vec![900.0, 400.0, 500.0], 300.0, 2000.0)
-        };
-        let row = rates.row();
-        assert_eq!(
-            (&row["Worst"], &row["Held"]),
-            (&json!("400"), &json!("yes"))
-        );
     }
 }

@@ -48,6 +48,7 @@ pub fn services(count: u32, replicas: u32) -> Services {
             local_first: false,
             balancer: Balancer::default(),
             limits: Limits::default(),
+            in_gap: false,
             replicas: (0..replicas).map(replica).collect(),
         });
         builder.vip(NET, IpAddr::V4(vip(n)), service);

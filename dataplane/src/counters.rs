@@ -87,6 +87,10 @@ pub struct WorkerCounters {
     pub flows_full: AtomicU64,
     /// Connections reset because their replica was gone.
     pub flows_lost_replica: AtomicU64,
+    /// Connections that waited for a replica, as their service had none.
+    pub flows_held: AtomicU64,
+    /// Those of them that were refused in the end.
+    pub flows_held_refused: AtomicU64,
 }
 
 impl WorkerCounters {
@@ -120,6 +124,8 @@ impl WorkerCounters {
             (&self.flows_evicted_guests, n.evicted.guests),
             (&self.flows_full, n.full),
             (&self.flows_lost_replica, n.lost_replica),
+            (&self.flows_held, n.held),
+            (&self.flows_held_refused, n.held_refused),
         ] {
             counter.store(value, Ordering::Relaxed);
         }

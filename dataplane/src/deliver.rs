@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use weft_mesh::{Install, ResetTo, Reverse, Target};
+use weft_mesh::{Admission, Install, ResetTo, Reverse, Target};
 use weft_vxlan::Destination;
 use weft_wire::frame::parse;
 use weft_wire::gro::MAX_SEGMENTS;
@@ -81,6 +81,59 @@ impl Worker {
         dst_mac: Mac,
         install: Option<Install>,
     ) -> Result<(), DropReason> {
+        let syn = self.flows.retry_frame();
+        let len = syn.len();
+        self.scratch
+            .get_mut(..len)
+            .ok_or(DropReason::Oversized)?
+            .copy_from_slice(syn);
+        self.send_opening(snapshot, vni, dst_mac, install, len)
+    }
+
+    /// Sends a client that has waited for a replica on to it, or refuses it.
+    pub(crate) fn admit(&mut self, snapshot: &Snapshot, admission: Admission, frame: &[u8]) {
+        let sent = match admission {
+            Admission::Forward {
+                vni,
+                dst_mac,
+                install,
+            } => match self.scratch.get_mut(..frame.len()) {
+                Some(place) => {
+                    place.copy_from_slice(frame);
+                    self.send_opening(snapshot, vni, dst_mac, install, frame.len())
+                }
+                None => Err(DropReason::Oversized),
+            },
+            Admission::Refuse { to, reason } => {
+                self.send_reset(snapshot, ResetTo::Client(to), frame);
+                let from = match to {
+                    Target::Port(id) => Some(id),
+                    Target::Mesh => snapshot.mesh.as_ref().map(|mesh| mesh.port),
+                };
+                // As one that is refused at once counts.
+                match from.and_then(|id| snapshot.ports.get(&id)) {
+                    Some(port) => {
+                        port.counters.drops.add(reason);
+                        Ok(())
+                    }
+                    None => Err(reason),
+                }
+            }
+        };
+        if let Err(reason) = sent {
+            self.counters().underlay.add(reason);
+        }
+    }
+
+    /// Sends the opening segment in `scratch` to a replica.
+    fn send_opening(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        dst_mac: Mac,
+        install: Option<Install>,
+        len: usize,
+    ) -> Result<(), DropReason> {
         let destination = snapshot
             .switch
             .lookup(vni, dst_mac)
@@ -88,12 +141,6 @@ impl Worker {
         if let Some(install) = install {
             self.hand_entry(snapshot, destination, install)?;
         }
-        let syn = self.flows.retry_frame();
-        let len = syn.len();
-        self.scratch
-            .get_mut(..len)
-            .ok_or(DropReason::Oversized)?
-            .copy_from_slice(syn);
         match destination {
             Destination::Local(to) => self.write_scratch(snapshot, to, len),
             Destination::Remote(vtep) => self.send_scratch(vni, vtep, len),

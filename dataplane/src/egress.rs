@@ -253,6 +253,7 @@ impl Worker {
                 }
             }
             Forward::AnswerEcho => self.echo(port, held, info),
+            Forward::Held => Ok(Slot::Free),
             Forward::Refuse(refusal) => {
                 let frame = self.queue.bytes(held.frame.clone());
                 let len = match refusal {

@@ -16,7 +16,7 @@ use crate::listing::PAUSE;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::spin::Spin;
-use crate::worker::{EXPIRE_BUDGET, SWEEP_BUDGET, Worker, context};
+use crate::worker::{ADMIT_BUDGET, EXPIRE_BUDGET, SWEEP_BUDGET, Worker, context};
 
 /// Token of the VXLAN socket; ports use their number.
 const UNDERLAY: u64 = u64::MAX;
@@ -33,6 +33,8 @@ pub(crate) struct EventLoop {
     watched: HashMap<PortId, Arc<Port>, RandomState>,
     epoch: u64,
     sweeping: bool,
+    /// Clients that wait are left to look at.
+    admitting: bool,
 }
 
 impl EventLoop {
@@ -52,6 +54,7 @@ impl EventLoop {
             watched: HashMap::default(),
             epoch: u64::MAX,
             sweeping: false,
+            admitting: false,
         })
     }
 
@@ -92,7 +95,7 @@ impl EventLoop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.sweeping {
+        if self.sweeping || self.admitting {
             return Some(Duration::ZERO);
         }
         let pause = self.worker.question.as_ref().map(|_| PAUSE);
@@ -140,6 +143,11 @@ impl EventLoop {
         self.worker.send_for_node(&snapshot);
         if self.sweeping {
             self.sweep(&snapshot);
+        }
+        if self.worker.flows.has_waiting() {
+            self.admit(&snapshot);
+        } else {
+            self.admitting = false;
         }
         if asked {
             self.worker.tell_flows();
@@ -221,5 +229,21 @@ impl EventLoop {
             self.worker.send_reset(snapshot, to, &frame);
         }
         self.sweeping = !done;
+    }
+
+    /// Lets clients in whose service has a replica again, and refuses those that waited long enough.
+    fn admit(&mut self, snapshot: &Snapshot) {
+        let context = context(self.worker.now, snapshot);
+        let mut frames = Vec::new();
+        let done = self
+            .worker
+            .flows
+            .admit(&context, ADMIT_BUDGET, |admission, frame| {
+                frames.push((admission, Box::<[u8]>::from(frame)));
+            });
+        for (admission, frame) in frames {
+            self.worker.admit(snapshot, admission, &frame);
+        }
+        self.admitting = !done;
     }
 }

@@ -30,6 +30,8 @@ const RECV_MESSAGES: usize = 32;
 pub(crate) const EXPIRE_BUDGET: usize = 256;
 /// Flows looked at after a change of tables in one round.
 pub(crate) const SWEEP_BUDGET: usize = 1024;
+/// Clients that wait for a replica looked at in one round: each one let in is a frame to send.
+pub(crate) const ADMIT_BUDGET: usize = 256;
 
 /// State of one worker thread.
 #[derive(Debug)]

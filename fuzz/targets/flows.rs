@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use weft_mesh::{
-    Balancer, Claims, Context, FlowConfig, FlowState, FlowTable, Forward, Install, Limits, Origin,
-    Protocol, Replica, ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
+    Admission, Balancer, Claims, Context, FlowConfig, FlowState, FlowTable, Forward, Install,
+    Limits, Origin, Protocol, Replica, ReplicaLoad, Reverse, Service, Services, ServicesBuilder,
 };
 use weft_wire::frame::{self, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP};
 use weft_wire::reply::{self, MAX_LEN};
@@ -131,6 +131,7 @@ impl World {
             local_first: false,
             balancer: Balancer::default(),
             limits: Limits::default(),
+            in_gap: bits & 0xc0 == 0x80,
             replicas,
         });
         builder
@@ -141,6 +142,23 @@ impl World {
             .publish(Protocol::Udp, 80, service, 8080);
         self.services = builder.build();
         self.epoch += 1;
+        self.admit();
+    }
+
+    /// Whoever waited for a replica is sent on, or refused.
+    fn admit(&mut self) {
+        let cx = context(self.now, self.epoch, &self.services);
+        let installs = &mut self.installs;
+        self.tables[0].admit(&cx, 64, |admission, frame| {
+            assert!(parsed(frame).is_some());
+            if let Admission::Forward {
+                dst_mac, install, ..
+            } = admission
+            {
+                assert_eq!(frame::dst_mac(frame), dst_mac);
+                installs.extend(install);
+            }
+        });
     }
 
     fn forward(&mut self, client: u8, bytes: &[u8]) {
@@ -168,6 +186,7 @@ impl World {
                 self.at_replica = copy;
             }
             Forward::AnswerEcho => assert!(info.is_echo_request()),
+            Forward::Held => assert!(is_syn(&info)),
             Forward::Refuse(_) | Forward::Drop(_) => {}
         }
     }

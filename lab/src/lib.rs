@@ -21,6 +21,7 @@
 
 mod birth;
 mod config;
+mod crowd;
 mod cut;
 mod enter;
 mod folder;
@@ -34,13 +35,16 @@ mod patience;
 mod privileges;
 mod process;
 mod program;
+mod screen;
 mod state;
 mod stop;
 mod swarm;
 pub mod tools;
+mod typed;
 mod wiring;
 
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
+pub use crowd::{Crowd, Failure};
 pub use lab::Lab;
 pub use list::{LabSummary, list};
 pub use machine::NodeStatus;
@@ -49,4 +53,5 @@ pub use privileges::gain_privileges;
 pub use program::{is_called, main};
 pub use stop::Stop;
 pub use swarm::{Attached, MANAGER, Member, Swarm, Task};
+pub use typed::{Typed, WIDE, run_typed};
 pub use weft_client::Client;

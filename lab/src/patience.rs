@@ -124,7 +124,8 @@ impl Patience {
         })
     }
 
-    fn wait(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
+    /// Waits for the end of a process, which goes on when this does not.
+    pub(crate) fn wait(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + self.limit;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -139,7 +140,8 @@ impl Patience {
     }
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+/// Reads all of a pipe, beside what else is done.
+pub(crate) fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
@@ -150,7 +152,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn collected(reader: JoinHandle<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn collected(reader: JoinHandle<Vec<u8>>) -> Vec<u8> {
     reader.join().unwrap_or_default()
 }
 

@@ -500,7 +500,11 @@ impl Swarm {
         })
     }
 
-    fn task_rows(&self, service: &str) -> anyhow::Result<Vec<TaskRow>> {
+    /// All tasks of a service that the managers remember.
+    ///
+    /// # Errors
+    /// The manager does not say.
+    pub fn task_rows(&self, service: &str) -> anyhow::Result<Vec<TaskRow>> {
         let path = format!("/v1/services/{}/tasks", segment(service));
         self.get(&self.asked(), &path)
     }

@@ -36,6 +36,9 @@ pub struct FlowConfig {
     pub capacity: usize,
     /// Unanswered connections, at most, that can be moved to another replica.
     pub syn_copies: usize,
+    /// Clients, at most, that wait for a replica of a service that has none just now; a quarter of
+    /// them of one service. About 300 bytes for each.
+    pub waiting: usize,
     /// Seed of hashes and of random choices; draw it at random.
     pub seed: u64,
     /// Idle time after which datagrams that were never answered are forgotten.
@@ -52,6 +55,7 @@ impl Default for FlowConfig {
             worker: 0,
             capacity: 262_144,
             syn_copies: 4096,
+            waiting: 4096,
             seed: 0,
             udp_idle: Duration::from_secs(30),
             udp_answered_idle: Duration::from_secs(180),

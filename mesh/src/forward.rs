@@ -57,7 +57,7 @@ impl FlowTable {
     }
 
     /// A TCP or UDP packet, or the first fragment of one.
-    fn forward_packet(
+    pub(crate) fn forward_packet(
         &mut self,
         cx: &Context<'_>,
         origin: &Origin,
@@ -146,8 +146,11 @@ impl FlowTable {
                     None if alive => {}
                     None => {
                         self.remove(at);
-                        self.counters.refused += 1;
                         let key = Key::of(origin.scope(), info);
+                        if self.hold(cx, origin, &key, packet) {
+                            return Forward::Held;
+                        }
+                        self.counters.refused += 1;
                         if let Some(port) = port_load(cx, origin, &key) {
                             port.tally().count_refused();
                         }
@@ -255,6 +258,9 @@ impl FlowTable {
             Err(DropReason::FlowTableFull) => {
                 self.counters.full += 1;
                 return Forward::Drop(DropReason::FlowTableFull);
+            }
+            Err(DropReason::NoReplica) if self.hold(cx, origin, &key, packet) => {
+                return Forward::Held;
             }
             Err(reason) => {
                 self.counters.refused += 1;

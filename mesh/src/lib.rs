@@ -19,9 +19,9 @@
 //! key, state, pressure, load     words of the crate, and counters that workers share
 //! replica, balancer, services    what can be reached, and who is chosen
 //! flow, store, packet            an entry, where entries are, a frame with what is known of it
-//! tenants, clients, evict, …     what a table is made of; none of them knows the table
+//! tenants, clients, waiting, …   what a table is made of; none of them knows the table
 //! table                          the flows of one worker: begin, change, end
-//! choose, forward, reverse, …    what becomes of a frame, kind by kind
+//! choose, forward, gap, …        what becomes of a frame, kind by kind
 //! ```
 //!
 //! No clock, no random number, no socket: `now` comes with every call, the seed with the table.
@@ -40,6 +40,7 @@ mod evict;
 mod flow;
 mod forward;
 mod fragments;
+mod gap;
 mod install;
 mod journal;
 mod key;
@@ -63,6 +64,7 @@ mod table;
 mod tenants;
 mod traffic;
 mod verdict;
+mod waiting;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
@@ -71,6 +73,7 @@ pub use context::Context;
 pub use ejection::{Ejection, Failure, Health};
 pub use evict::Evictions;
 pub use flow::{FlowConfig, Origin, Target};
+pub use gap::Admission;
 pub use install::{Install, Removal};
 pub use journal::{Journal, RECORD_VERSION, RECORD_WORDS, Record, SavedOrigin};
 pub use listing::FlowRow;

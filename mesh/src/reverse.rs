@@ -195,18 +195,20 @@ impl FlowTable {
         self.note_refusal(cx.now, at);
         let syn = self.store.get(at)?.syn;
         let kept = syn.and_then(|syn| self.syns.get_mut(syn));
-        let moved = kept
-            .map(|kept| {
-                let (frame, partial_csum) = (kept.frame(), kept.partial_csum());
-                self.scratch_len = 0;
-                if let Some(place) = self.scratch.get_mut(..frame.len()) {
-                    place.copy_from_slice(frame);
-                    self.scratch_len = frame.len();
-                }
-                partial_csum
-            })
-            .and_then(|partial_csum| Some((self.retry(cx, at)?, partial_csum)));
+        let partial = kept.map(|kept| {
+            let (frame, partial_csum) = (kept.frame(), kept.partial_csum());
+            self.scratch_len = 0;
+            if let Some(place) = self.scratch.get_mut(..frame.len()) {
+                place.copy_from_slice(frame);
+                self.scratch_len = frame.len();
+            }
+            partial_csum
+        });
+        let moved = partial.and_then(|partial_csum| Some((self.retry(cx, at)?, partial_csum)));
         let Some((install, partial_csum)) = moved else {
+            if partial.is_some_and(|partial_csum| self.hold_refused(cx, at, partial_csum)) {
+                return Some(Reverse::Drop(DropReason::Retried));
+            }
             self.counters.refused += 1;
             if let Some(open) = self.store.get(at).and_then(|flow| flow.open.as_ref()) {
                 open.count_failed();

@@ -44,6 +44,9 @@ pub struct Service {
     pub balancer: Balancer,
     /// How many connections there may be.
     pub limits: Limits,
+    /// No replica takes connections and some are wanted: clients that open one wait for the next
+    /// replica, a few seconds at most. Where none is wanted they are refused at once.
+    pub in_gap: bool,
     /// Replicas on this network, both address families.
     pub replicas: Vec<Replica>,
 }
@@ -334,6 +337,7 @@ mod tests {
             local_first: false,
             balancer: Balancer::default(),
             limits: Limits::default(),
+            in_gap: false,
             replicas: vec![replica(1), replica(2)],
         });
         b.vip(vni, vip, web)
@@ -370,6 +374,7 @@ mod tests {
             local_first: false,
             balancer: Balancer::default(),
             limits: Limits::default(),
+            in_gap: false,
             replicas: replicas.collect(),
         })
     }

@@ -12,7 +12,7 @@ use crate::store::FlowId;
 use crate::table::{FlowTable, Sweep};
 
 /// Longest reset: Ethernet, IPv6, TCP.
-const RESET_BYTES: usize = 14 + 40 + 20;
+pub(crate) const RESET_BYTES: usize = 14 + 40 + 20;
 
 /// Where a [`Reset`] goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl FlowTable {
                 closed += 1;
             }
         }
+        self.waiting.forget_port(port);
         closed
     }
 

@@ -20,6 +20,7 @@ use crate::state::FlowState;
 use crate::store::{FlowId, FlowStore};
 use crate::syn_ring::{SYN_BYTES, SynRing};
 use crate::tenants::Tenants;
+use crate::waiting::WaitingRoom;
 
 /// What happened to the flows of a table since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +39,10 @@ pub struct FlowCounters {
     pub full: u64,
     /// Connections reset because their replica was gone.
     pub lost_replica: u64,
+    /// Connections that waited for a replica, as their service had none.
+    pub held: u64,
+    /// Those of them that were refused: no replica came in time, or others took their place.
+    pub held_refused: u64,
 }
 
 /// How far a sweep has come.
@@ -67,6 +72,7 @@ pub struct FlowTable {
     tenants: Tenants,
     pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
+    pub(crate) waiting: WaitingRoom,
     active: usize,
     serial: u64,
     evictor: Evictor,
@@ -103,6 +109,7 @@ impl FlowTable {
             tenants: Tenants::new(config.seed),
             clients: Clients::new(config.seed),
             fragments: Fragments::new(config.seed),
+            waiting: WaitingRoom::new(config.waiting, config.seed),
             active: 0,
             serial: 0,
             evictor: Evictor::default(),
@@ -215,10 +222,14 @@ impl FlowTable {
         }
     }
 
-    /// When [`FlowTable::expire`] may have something to do next.
+    /// When [`FlowTable::expire`] or [`FlowTable::admit`] may have something to do next, if not at
+    /// once.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.store.next_deadline()
+        match (self.store.next_deadline(), self.waiting.next_deadline()) {
+            (Some(flow), Some(client)) => Some(flow.min(client)),
+            (flow, client) => flow.or(client),
+        }
     }
 
     /// A flow and the frame that is built for it, both at once.

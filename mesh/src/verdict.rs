@@ -19,6 +19,9 @@ pub enum Forward {
     },
     /// A ping of a virtual address: answer it in its name.
     AnswerEcho,
+    /// Opens a connection to a service that has no replica just now, and was kept until it has:
+    /// [`crate::FlowTable::admit`].
+    Held,
     /// Unchanged; tell the client that there is nobody.
     Refuse(Refusal),
     /// Unchanged; drop it.

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use weft_lab::{Lab, LabConfig, OUTSIDE, Patience, Stop, Swarm, Task};
+use weft_lab::{Lab, LabConfig, OUTSIDE, Patience, Stop, Swarm, Task, WIDE, run_typed};
 use weft_sys::netns::Netns;
 
 use crate::said::Said;
 use crate::wait::LIMIT;
+
+/// For a command that waits for many tasks, one after the other.
+const TYPED_LIMIT: Duration = Duration::from_secs(180);
 
 /// Held for reading by every cluster, for writing by one whose times are measured.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -222,13 +225,40 @@ impl Cluster {
     /// As of [`Cluster::weft`].
     #[must_use]
     pub fn weft_reading(&self, node: &str, words: &[&str], input: &str) -> Said {
+        let shown = format!("{node}$ weft {}", words.join(" "));
+        run_with_input(&mut self.command(node, words), shown, input)
+    }
+
+    /// Runs `weft` against a node on a terminal with room for docker's bars, as a person would. The
+    /// lines that this shows in the end, without spaces at their end.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn typed(&self, node: &str, words: &[&str]) -> Vec<String> {
+        self.typed_on(node, words, WIDE)
+    }
+
+    /// The same on a terminal of so many columns and rows.
+    ///
+    /// # Panics
+    /// As of [`Cluster::typed`].
+    #[must_use]
+    pub fn typed_on(&self, node: &str, words: &[&str], size: (u16, u16)) -> Vec<String> {
+        let patience = Patience::new(TYPED_LIMIT, &Stop::default());
+        let typed = run_typed(&mut self.command(node, words), size, &patience);
+        let typed = typed.unwrap_or_else(|e| panic!("{node}$ weft {}: {e:#}", words.join(" ")));
+        assert!(typed.status.success(), "{node}$ {words:?}: {typed:#?}");
+        typed.lines
+    }
+
+    fn command(&self, node: &str, words: &[&str]) -> Command {
         let socket = self.lab().socket(node).expect("the node has an agent");
         let mut command = Command::new(&self.program);
         command
             .args(["-H", &format!("unix://{}", socket.display())])
             .args(words);
-        let shown = format!("{node}$ weft {}", words.join(" "));
-        run_with_input(&mut command, shown, input)
+        command
     }
 
     /// Runs a program on a machine, in a namespace of it when one is given.

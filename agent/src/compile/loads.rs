@@ -9,6 +9,7 @@ use weft_model::objects::Protocol;
 use weft_model::records::{LoadRecord, PressureRecord};
 use weft_wire::Instant;
 
+use super::gaps::Gaps;
 use super::known::PlacedEndpoint;
 use super::reports::{Balanced, Figures, Reports};
 use super::there::Change;
@@ -30,6 +31,8 @@ pub(crate) struct Loads {
     gone: BTreeSet<EndpointId>,
     /// What others wait to hear of: whether it is draining.
     urgent: BTreeSet<EndpointId>,
+    /// Services that have no replica just now.
+    pub(crate) gaps: Gaps,
     /// Workers that count.
     workers: usize,
     reported: BTreeMap<EndpointId, LoadRecord>,
@@ -284,6 +287,7 @@ impl Loads {
     /// Forgets services that are not in `keep`.
     pub(crate) fn retain_services(&mut self, keep: impl Fn(&ServiceId) -> bool) {
         self.services.retain(|service, _| keep(service));
+        self.gaps.retain(&keep);
         self.ports.retain(|(service, _, _), _| keep(service));
     }
 

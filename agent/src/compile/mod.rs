@@ -6,6 +6,7 @@
 
 mod believed;
 mod families;
+mod gaps;
 pub(crate) mod heard;
 pub(crate) mod known;
 pub(crate) mod loads;

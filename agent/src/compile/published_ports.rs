@@ -16,7 +16,7 @@ pub(super) struct AcceptedPort<T> {
     at: usize,
     /// With `mode=host`: what was made of the only replica.
     alone: Option<T>,
-    /// A replica takes new connections.
+    /// A replica takes new connections, or clients wait for the next one.
     serving: bool,
     /// No replica that takes new connections is to be spoken to over IPv4 only.
     ipv6: bool,
@@ -73,11 +73,12 @@ fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
 
 /// The ports of a service that this node accepts: those with `mode=host` while it has a task, of
 /// which `alone` makes what is kept. `replicas` are those on the ingress network, `ipv6` says whether
-/// the mesh has an address of that family.
+/// the mesh has an address of that family, `in_gap` whether who opens a connection waits for a replica.
 pub(super) fn accepted_ports<'a, T>(
     service: &ServiceView,
     replicas: impl Iterator<Item = &'a PlacedEndpoint> + Clone,
     ipv6: bool,
+    in_gap: bool,
     mut alone: impl FnMut(&PlacedEndpoint) -> T,
 ) -> Vec<AcceptedPort<T>> {
     let mut accepted = Vec::new();
@@ -98,7 +99,8 @@ pub(super) fn accepted_ports<'a, T>(
         accepted.push(AcceptedPort {
             at,
             alone: task.map(&mut alone),
-            serving: task.map_or_else(|| ready.next().is_some(), |task| task.record.ready),
+            serving: task.map_or_else(|| ready.next().is_some(), |task| task.record.ready)
+                || (in_gap && port.protocol == Protocol::Tcp),
             ipv6,
         });
     }

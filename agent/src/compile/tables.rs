@@ -173,17 +173,20 @@ impl Compiler {
         let frame = self.frame.as_ref()?;
         let same_frame = before.as_ref().is_some_and(|before| before.is(frame));
         let same = found.changes.is_empty() && !found.speakers && !found.lies;
-        if same && same_frame {
+        let long_without = loads.gaps.take_news();
+        if same && same_frame && long_without.is_empty() {
             return None;
         }
         let vnis = vnis(shared);
         let mesh = mesh_port(inputs, &vnis);
         let before = before.map(|before| before.shared);
         let before = before.filter(|before| before.networks == shared.networks);
+        let mut services = other_services(before.as_deref(), shared, &found.changes);
+        services.extend(long_without);
         let look = Look {
             endpoints: &self.endpoints,
             changes: &found.changes,
-            services: other_services(before.as_deref(), shared, &found.changes),
+            services,
             anew: before.is_none(),
             ipv6: mesh.as_ref().is_some_and(|mesh| mesh.v6.is_some()),
             inputs,

@@ -119,6 +119,8 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
             ("evicted_guests", w.flows_evicted_guests),
             ("full", w.flows_full),
             ("lost_replica", w.flows_lost_replica),
+            ("held", w.flows_held),
+            ("held_refused", w.flows_held_refused),
         ]
     };
     let workers = || sample.worker_events.iter().enumerate();

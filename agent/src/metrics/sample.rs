@@ -115,6 +115,10 @@ pub(crate) struct WorkerEvents {
     pub(crate) flows_full: u64,
     /// Connections reset because their replica was gone.
     pub(crate) flows_lost_replica: u64,
+    /// Connections that waited for a replica, as their service had none.
+    pub(crate) flows_held: u64,
+    /// Those of them that were refused in the end.
+    pub(crate) flows_held_refused: u64,
     /// Segmented sends that the kernel refused, sent again one by one.
     pub(crate) unsegmented: u64,
     /// Super-frames that the kernel segments with their tunnel headers.
@@ -138,6 +142,8 @@ impl From<&WorkerCounters> for WorkerEvents {
             flows_evicted_guests: read(&counters.flows_evicted_guests),
             flows_full: read(&counters.flows_full),
             flows_lost_replica: read(&counters.flows_lost_replica),
+            flows_held: read(&counters.flows_held),
+            flows_held_refused: read(&counters.flows_held_refused),
             unsegmented: read(&counters.unsegmented),
             injected: read(&counters.injected),
             loopbacks_answered: read(&counters.loopbacks_answered),

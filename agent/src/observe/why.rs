@@ -143,7 +143,7 @@ fn said_of_port(row: &MeshPort, node: &str) -> String {
         }
         MeshPortState::Listening => match (row.healthy, row.ejected) {
             (0, 0) => format!(
-                "{what} is accepted by {node}, and clients are refused: no replica takes connections"
+                "{what} is accepted by {node}, and clients wait some seconds for a replica: none takes connections just now"
             ),
             (0, 1) => format!(
                 "{what} is accepted by {node}, but its one replica failed again and again: clients are refused while it refuses"
@@ -348,8 +348,14 @@ fn why_name(seen: &Seen, mut why: Why) -> Answer<Why> {
         why.found.extend(said_of_front_end(seen, &why.ports));
         let taking = why.replicas.iter().filter(|r| r.why_not.is_empty()).count();
         if taking == 0 {
+            let mut tables = seen.snapshot.services.all().iter();
+            let fate = if tables.any(|s| s.in_gap && *s.id == *service.id.as_str()) {
+                "they wait for the next one, 10 s at most"
+            } else {
+                "they are refused"
+            };
             why.found.push(format!(
-                "no replica takes connections: they are refused; see weft service ps {}",
+                "no replica takes connections: {fate}; see weft service ps {}",
                 service.name
             ));
         }
@@ -422,7 +428,7 @@ mod tests {
                 1,
                 "its one replica failed again and again: clients are refused",
             ),
-            (0, 0, "clients are refused: no replica takes connections"),
+            (0, 0, "clients wait some seconds for a replica: none takes"),
         ] {
             let text = said_of_port(&row(healthy, ejected), "node1");
             assert!(text.contains(said), "{text}");

@@ -26,7 +26,8 @@ pub(crate) struct Published {
     /// Port at the mesh address that stands for it: its own number, unless several ports of the
     /// node have that number (on different addresses).
     pub(crate) mesh_port: u16,
-    /// A replica takes new connections. Without one, clients are refused at once.
+    /// A replica takes new connections, or they wait for one that is about to. Else clients are
+    /// refused at once.
     pub(crate) serving: bool,
     /// Connections of one client address at most; 0 is no limit.
     pub(crate) limit_per_client: u32,

@@ -21,7 +21,8 @@ pub(crate) struct MeshConfig {
     /// What takes packets from elsewhere.
     pub(crate) front_end: MeshFrontEnd,
     /// How long a replica may take to answer before the client is refused. Long enough for the
-    /// worker to try another replica when the kernel repeats the SYN (after 1 s and 3 s).
+    /// worker to try another replica when the kernel repeats the SYN (after 1 s, 3 s and 7 s), and
+    /// longer than it keeps a SYN for a service that has no replica just now (10 s).
     pub(crate) connect_timeout: Duration,
     /// Connections and UDP clients at most, over all ports.
     pub(crate) max_connections: usize,
@@ -49,7 +50,7 @@ impl MeshConfig {
             mesh_addr,
             mesh_addr6,
             front_end: MeshFrontEnd::Socket,
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(12),
             max_connections,
             // Senders can be forged: the rest is for others.
             max_udp_clients: max_connections / 2,

@@ -13,10 +13,12 @@ use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
 
+use super::accepted::serves;
 use super::attach::{ifname, local_port, port_config, usable_addresses};
 use super::checks::{Checks, Verdict};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
-use super::drain::Drain;
+use super::drain::{Drain, Progress};
+use super::listening::opened;
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
 use crate::parts::data_path::DataPath;
@@ -205,7 +207,10 @@ impl Lifecycle {
                 let taken_over = self.take_over(&process).await;
                 if let Err(error) = taken_over {
                     // Nobody could find it again: it must not go on unseen.
-                    self.end(process).await?;
+                    let exit = self.end(process).await?;
+                    if *self.wish.borrow() == Wish::Stop {
+                        return Ok(End::Stopped(exit));
+                    }
                     return Err(error);
                 }
                 process
@@ -256,12 +261,9 @@ impl Lifecycle {
         Ok(blocking(move || runner.start(&task, &sandbox)).await??)
     }
 
-    /// Attaches the sandbox of a process that an earlier agent started. The process says which
-    /// namespace that is: a path may have lost it.
+    /// Attaches the sandbox of a process that an earlier agent started, also where it is to end: it has
+    /// connections to finish. The process says which namespace that is: a path may have lost it.
     async fn take_over(&self, process: &RunningTask) -> anyhow::Result<()> {
-        if *self.wish.borrow() == Wish::Stop {
-            return Ok(());
-        }
         tracing::info!(task = %self.task.name(), pid = process.pid(), "adopted");
         let pid = process.pid().to_string();
         let sandbox = blocking(move || Sandbox::open(&pid)).await??;
@@ -272,6 +274,13 @@ impl Lifecycle {
     /// Follows a running task to its end.
     async fn follow(&mut self, process: &RunningTask) -> anyhow::Result<End> {
         let mut end = watch_end(process)?;
+        let netns = self.handles.netns_path(self.task.id.as_str());
+        let opened = opened(&self.task, &self.orders, netns);
+        tokio::select! {
+            exit = ended(&mut end) => return Ok(End::Exited(exit)),
+            stop = self.wish.wait_for(|w| *w == Wish::Stop) => drop(stop),
+            () = opened => {}
+        }
         let mut checks = match Checks::begin(&self.handles.runner, &self.task, process).await {
             Ok(checks) => checks,
             // The namespace of a program that has ended already cannot be opened: how it ended counts.
@@ -281,7 +290,8 @@ impl Lifecycle {
             }
         };
         let mut told: Option<Verdict> = None;
-        loop {
+        // What an earlier agent was to end is not shown to others once more.
+        while *self.wish.borrow() == Wish::Run {
             match checks.verdict() {
                 Verdict::Unhealthy(why) => {
                     let served = !matches!(told, None | Some(Verdict::Starting(_)));
@@ -352,14 +362,19 @@ impl Lifecycle {
     /// Waits until nobody has a connection to the task any more, or has had time to end it.
     async fn drained(&self) {
         let endpoints = self.task.attachments.iter().map(|a| a.endpoint.clone());
-        let (mut drain, view) = (Drain::new(endpoints), self.data_path.gossip.view());
+        let mut drain = Drain::new(endpoints, self.task.spec.container.stop_grace);
+        let view = self.data_path.gossip.view();
+        let path = self.handles.netns_path(self.task.id.as_str());
         let begun = tokio::time::Instant::now();
         loop {
             let seen = Arc::clone(&view.borrow());
-            if drain.is_over(&seen, begun.elapsed()) {
+            let progress = drain.progress(&seen, begun.elapsed());
+            let idle = progress == Progress::Idle;
+            // Not every connection comes by a balancer.
+            if progress == Progress::Over || (idle && !serves(path.clone()).await) {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(if idle { 4 * LOOK } else { LOOK }).await;
         }
     }
 

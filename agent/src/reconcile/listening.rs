@@ -1,5 +1,6 @@
 //! Which replicas accept a published port over IPv4 and not over IPv6: programs that know one
-//! family only. Clients of IPv6 cannot go to them as they are.
+//! family only. Clients of IPv6 cannot go to them as they are. And whether a program that has just
+//! started accepts its published ports at all: what refuses everybody is no replica yet.
 //!
 //! The kernel does not tell when a program begins to listen, so sandboxes are looked at: often at
 //! first, then rarely.
@@ -7,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,14 +16,23 @@ use tokio::task::JoinHandle;
 use weft_dataplane::Port;
 use weft_model::assignment::Assignment;
 use weft_model::id::{EndpointId, ServiceId};
-use weft_model::objects::{ClientAddress, Network, PortSpec, Protocol, PublishMode};
+use weft_model::objects::{
+    ClientAddress, Network, PortSpec, Protocol, PublishMode, Task, TaskState,
+};
 
+use crate::blocking::blocking;
 use crate::parts::local::LocalPorts;
+use crate::sandbox::Sandbox;
 
 /// Pause after the first look; each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(8);
+
+/// How long a program may take to listen before it is taken for one that does not.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
+/// Between two looks whether it does.
+const OPENING: Duration = Duration::from_millis(10);
 
 /// When each replica of this node is looked at.
 #[derive(Debug, Default)]
@@ -116,6 +127,58 @@ impl Listening {
     }
 }
 
+/// Waits until the program of a task that has just started listens on its published TCP ports, in the
+/// namespace at this path, for a while: until then it refuses all who are sent to it. One with a check
+/// of its port waits for that instead.
+pub(super) fn opened(
+    task: &Task,
+    orders: &Assignment,
+    netns: PathBuf,
+) -> impl Future<Output = ()> + Send + use<> {
+    let waits = task.status.state < TaskState::Running && task.spec.container.ready.is_none();
+    let mut services = orders.shared.services.iter();
+    let service = services.find(|service| waits && service.id == task.service);
+    let ports = service.into_iter().flat_map(|service| &service.ports);
+    let tcp = ports.filter(|port| port.protocol == Protocol::Tcp);
+    let targets = tcp.map(|port| port.target).collect();
+    let own = task.attachments.iter().flat_map(|a| a.ips()).collect();
+    wait_open(netns, own, targets)
+}
+
+/// Waits until all of these ports are listened on, on every address or one of `own`. A namespace that
+/// cannot be looked at is not waited for.
+async fn wait_open(netns: PathBuf, own: Vec<IpAddr>, targets: BTreeSet<u16>) {
+    let begun = Instant::now();
+    while !targets.is_empty() && begun.elapsed() < OPENS_WITHIN {
+        let (netns, own, targets) = (netns.clone(), own.clone(), targets.clone());
+        let open = blocking(move || {
+            let sandbox = Sandbox::open(&netns.to_string_lossy())?;
+            let open = sandbox.netns().run_in(|| are_open(&targets, &own))?;
+            Ok::<_, anyhow::Error>(open?)
+        });
+        match open.await.and_then(|open| open) {
+            Ok(true) => return,
+            Ok(false) => tokio::time::sleep(OPENING).await,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::debug!(error, "no look at what a task listens on");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether all of these ports are listened on in the namespace of the calling thread.
+fn are_open(targets: &BTreeSet<u16>, own: &[IpAddr]) -> io::Result<bool> {
+    let mut found = listeners("tcp")?;
+    found.extend(listeners("tcp6")?);
+    let is = |target: &u16| {
+        let mut found = found.iter();
+        found.any(|(ip, port)| port == target && is_open(*ip, own))
+    };
+    Ok(targets.iter().all(is))
+}
+
 fn has_ipv6(network: &Network) -> bool {
     network.subnets().iter().any(|s| s.cidr.addr().is_ipv6())
 }
@@ -180,7 +243,7 @@ fn read(table: impl BufRead) -> io::Result<Vec<(IpAddr, u16)>> {
 
 /// `0100007F:1F40`: words of 32 bits in the machine's own order. An IPv4 address that a socket of
 /// IPv6 is bound to is one of IPv4.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
+pub(super) fn address(text: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |at: usize| {
@@ -239,6 +302,19 @@ mod tests {
             let found = listeners(table).unwrap();
             assert!(found.contains(&addr), "{ip}: {addr:?} {found:?}");
         }
+    }
+
+    #[test]
+    fn ports_are_open_once_all_are_listened_on_where_clients_reach_them() {
+        let [first, second] = [(); 2].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
+        let inside = TcpListener::bind("127.0.0.1:0").unwrap();
+        let [first_port, second_port, inside_port] =
+            [&first, &second, &inside].map(|l| l.local_addr().unwrap().port());
+        let open = |ports: &[u16]| are_open(&ports.iter().copied().collect(), &[]).unwrap();
+        assert!(open(&[first_port, second_port]));
+        assert!(!open(&[first_port, inside_port]));
+        drop(second);
+        assert!(open(&[first_port]) && !open(&[first_port, second_port]));
     }
 
     #[test]

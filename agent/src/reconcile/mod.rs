@@ -2,6 +2,7 @@
 //! [`reconciler`], what weft has in the kernel in [`keeper`], replicas that were left out in
 //! [`probe`].
 
+mod accepted;
 mod announcements;
 mod asking;
 mod attach;

@@ -39,6 +39,9 @@ use crate::published::busy::NO_ADDRESS;
 /// How often counts are reported and everything is compared again.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Workers that were waiting have new tables by then.
+const SETTLED: Duration = Duration::from_millis(2);
+
 /// Ticks between two looks at what lies outside of the loop's knowledge: foreign namespaces,
 /// published ports that others hold, worker threads.
 const SLOW: u32 = 4;
@@ -69,6 +72,8 @@ pub(crate) struct Reconciler {
     /// A tick has passed since loads were looked at.
     ticked: bool,
     intake: Intake,
+    /// Others wait for a word that workers do not allow yet.
+    unsettled: bool,
     /// Whose reports count.
     reporters: BTreeSet<NodeId>,
     started: Instant,
@@ -113,6 +118,7 @@ impl Reconciler {
             stepped: None,
             ticked: false,
             intake: Intake::default(),
+            unsettled: false,
             reporters: BTreeSet::new(),
             started: Instant::now(),
             adopted: false,
@@ -178,6 +184,7 @@ impl Reconciler {
                     Err(_) => break Err(anyhow::anyhow!("gossip has ended")),
                 },
                 () = self.handles.local.changed() => false,
+                () = tokio::time::sleep(SETTLED), if self.unsettled => true,
                 _ = tick.tick() => {
                     self.ticks = self.ticks.wrapping_add(1);
                     self.ticked = true;
@@ -249,20 +256,17 @@ impl Reconciler {
     /// Whether everything that ran here before is attached again, or had its time.
     fn has_adopted(&mut self, orders: &Assignment) -> bool {
         if !self.adopted {
-            let running = orders
-                .own
-                .tasks
-                .iter()
-                .filter(|t| t.status.state == TaskState::Running && t.is_wanted());
+            // What is to end has connections to finish, and is attached without being ready.
+            let running = orders.own.tasks.iter().filter(|t| {
+                let ran = t.status.state == TaskState::Running;
+                ran && (t.is_wanted() || self.tasks.live(&t.id))
+            });
             let missing = running
-                .flat_map(|t| &t.attachments)
-                .chain(orders.own.endpoints.iter().map(|e| &e.attachment))
-                .any(|a| {
-                    !self
-                        .handles
-                        .local
-                        .get(&a.endpoint)
-                        .is_some_and(|p| p.record.ready)
+                .flat_map(|t| t.attachments.iter().map(move |a| (a, t.is_wanted())))
+                .chain(orders.own.endpoints.iter().map(|e| (&e.attachment, true)))
+                .any(|(a, serves)| {
+                    let local = self.handles.local.get(&a.endpoint);
+                    !local.is_some_and(|p| p.record.ready || !serves)
                 });
             self.adopted = !missing || self.started.elapsed() > ADOPTION;
         }
@@ -402,7 +406,9 @@ impl Reconciler {
         let same = self.sources.as_ref().is_some_and(|last| last.are(&sources));
         let last = self.sources.replace(sources);
         let now = Instant::now();
-        if same && !self.remembered.waits() {
+        let moment = weft_wire::Instant(monotonic_nanos());
+        let long_without = self.loads.gaps.end_long(moment);
+        if same && !long_without && !self.remembered.waits() {
             self.remembered.keep(self.epoch, now);
             return;
         }
@@ -500,7 +506,9 @@ impl Reconciler {
         due.give(view, &mut self.loads, |by| reporters.contains(by), counted);
         let waits = self.intake.tell || self.loads.is_urgent();
         // Who says that a replica gets nothing new must not have a worker that still sends there.
-        if !waits || !self.data_path.plane.is_settled() {
+        let settled = self.data_path.plane.is_settled();
+        self.unsettled = !settled && self.loads.is_urgent();
+        if !waits || !settled {
             return;
         }
         let changes = if std::mem::take(&mut self.intake.tell) {

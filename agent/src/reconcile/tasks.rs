@@ -72,6 +72,13 @@ impl Tasks {
             .retain(|id, begun| begun.task.is_some() || listed.contains(id));
     }
 
+    /// Whether the lifecycle of a task has begun and is not over.
+    pub(crate) fn live(&self, id: &TaskId) -> bool {
+        let begun = self.lifecycles.get(id);
+        let task = begun.and_then(|begun| begun.task.as_ref());
+        task.is_some_and(|task| !task.is_finished())
+    }
+
     fn begin(&mut self, orders: &Arc<Assignment>, task: &Task, wanted: bool) {
         let wish = watch::Sender::new(if wanted { Wish::Run } else { Wish::Stop });
         let lifecycle = Lifecycle {

@@ -4,11 +4,13 @@ mod builds;
 mod managers;
 mod mesh;
 mod overlay;
+mod services;
 
 pub(crate) use builds::{BenchBuildsArgs, BuildsTest};
 pub(crate) use managers::{BenchManagersArgs, ManagersTest};
 pub(crate) use mesh::{BenchMeshArgs, FrontChoice, MeshTest};
 pub(crate) use overlay::{BenchOverlayArgs, BenchTest};
+pub(crate) use services::{BenchServicesArgs, ServicesTest};
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +34,8 @@ pub(crate) enum BenchCommand {
     Builds(BenchBuildsArgs),
     /// Managers: how soon one replaces another, and what a change, a join and a restart take
     Managers(BenchManagersArgs),
+    /// Services: requests that fail while tasks are replaced, and what an update and a create take
+    Services(BenchServicesArgs),
 }
 
 #[cfg(test)]

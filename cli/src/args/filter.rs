@@ -10,8 +10,24 @@ pub(crate) struct FilterArgs {
     pub(crate) filters: Vec<(String, String)>,
 }
 
+/// As docker reads them (docker/cli `opts.FilterOpt`): the case of keys, and spaces around, do not count.
 fn parse(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| format!("invalid filter {text:?}: write KEY=VALUE, such as name=web"))
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        "bad format of filter (expected name=value): write it as in name=web".to_owned()
+    })?;
+    Ok((key.trim().to_lowercase(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_pairs() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(parse("name=web"), pair("name", "web"));
+        assert_eq!(parse(" Label = a=b "), pair("label", "a=b"));
+        let error = parse("web").unwrap_err();
+        assert!(error.starts_with("bad format of filter (expected name=value)"));
+    }
 }

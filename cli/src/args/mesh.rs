@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::FormatArgs;
+use super::{FilterArgs, FormatArgs};
 
 /// `weft mesh …`
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,9 @@ pub(crate) struct MeshLsArgs {
     /// All columns: every counter, bytes, time to connect
     #[arg(short, long)]
     pub(crate) wide: bool,
+    /// Which: keys are mode, port, protocol and service.
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
     /// How.
     #[command(flatten)]
     pub(crate) format: FormatArgs,

@@ -500,7 +500,14 @@ pub(crate) enum LabCommand {
         format: FormatArgs,
     },
     /// List the labs of this machine
-    Ls(FormatArgs),
+    Ls {
+        /// Which: the key is name.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// How.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Switch a node off: its weftd is asked to end, and everything on the node ends with it
     Stop {
         /// Name of the lab
@@ -531,6 +538,9 @@ pub(crate) struct DemoArgs {
     /// Three managers and two workers: who leads, what goes on without a leader, and how they leave
     #[arg(long)]
     pub(crate) managers: bool,
+    /// A team's first day: services are scaled, drained, updated and rolled back while clients ask
+    #[arg(long, conflicts_with = "managers")]
+    pub(crate) day: bool,
     /// Leave the cluster up and print how to talk to it
     #[arg(long)]
     pub(crate) keep: bool,

@@ -18,7 +18,7 @@ pub(crate) enum NetworkCommand {
         /// Print whole ids
         #[arg(long)]
         no_trunc: bool,
-        /// Which: keys are id, name, driver and scope.
+        /// Which: keys are dangling, driver, id, label, name, scope and type.
         #[command(flatten)]
         filter: FilterArgs,
         /// How.
@@ -142,6 +142,9 @@ pub(crate) enum PeerCommand {
     },
     /// List the static endpoints of a network
     Ls {
+        /// Which: keys are ip, mac and vtep.
+        #[command(flatten)]
+        filter: FilterArgs,
         /// How.
         #[command(flatten)]
         format: FormatArgs,

@@ -20,7 +20,7 @@ pub(crate) enum ServiceCommand {
     Create(Box<ServiceCreateArgs>),
     /// List services
     Ls {
-        /// Which: keys are id, name and mode.
+        /// Which: keys are id, label, mode and name.
         #[command(flatten)]
         filter: FilterArgs,
         /// How.

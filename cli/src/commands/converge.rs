@@ -1,7 +1,7 @@
 //! Waits until a service is what it was asked to be, and shows how far it is
 //! (docker/cli `cli/command/service/progress`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -11,7 +11,8 @@ use weft_model::api::{ServiceDetail, TaskRow};
 use weft_model::objects::{Service, ServiceMode, TaskState, UpdateConfig, UpdateState};
 
 use crate::commands::failures::{Failures, all_over};
-use crate::commands::{paths, rows};
+use crate::commands::paths;
+use crate::commands::progress::{Board, SlotState, Way, drawn};
 use crate::output::{Printer, complain, shown};
 
 /// Time between two looks.
@@ -20,13 +21,8 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long every task has to keep running before the service counts as converged.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// Columns of a terminal that has no room for bars, at most; docker's.
-const NARROW: usize = 110;
-/// Characters of an error in place of a state at most.
-const MAX_ERROR: usize = 75;
-
-/// More tasks than this get no line of their own.
-const MAX_BARS: usize = 20;
+/// Where more tasks are wanted than this, none has a line of its own.
+const MAX_BARS: u32 = 20;
 
 /// Shows progress until the service has converged. An interrupt ends the waiting only, also while the
 /// node does not answer.
@@ -63,15 +59,14 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
         let progress = Progress::of(&detail, &tasks);
         let status = detail.service.update_status.as_ref();
         let name = &detail.service.spec.name;
-        if let Some(line) = rollback.note(&detail.service)?.filter(|_| !quiet) {
-            out.line(&line)?;
-            screen.leave();
-        }
+        let goes_back = rollback.note(&detail.service)?;
         if !quiet {
+            if let Some(why) = goes_back {
+                screen.say("rollback", &why, out)?;
+            }
             screen.show(&progress, out)?;
-            if let Some(line) = verifying.note(&progress, detail.service.policy()) {
-                out.line(&line)?;
-                screen.leave();
+            if let Some(text) = verifying.note(&progress, detail.service.policy()) {
+                screen.say("verify", &text, out)?;
             }
         }
         if progress.is_complete() {
@@ -88,7 +83,7 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
                     complain(&format!("weft: warning: {error}"));
                 }
                 if !quiet {
-                    out.line(&format!("verify: Service {id} converged"))?;
+                    screen.say("verify", &format!("Service {id} converged"), out)?;
                 }
                 return Ok(());
             }
@@ -110,7 +105,8 @@ async fn watch(client: &Client, id: &str, quiet: bool, out: &mut Printer) -> any
                 ),
                 Some(_) => {
                     if !quiet {
-                        out.line(&format!("verify: Every task of service {id} has run"))?;
+                        let text = format!("Every task of service {id} has run");
+                        screen.say("verify", &text, out)?;
                     }
                     return Ok(());
                 }
@@ -150,6 +146,24 @@ impl JobProgress {
     }
 }
 
+/// What has a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Slot {
+    /// One of so many tasks.
+    Number(u32),
+    /// The task of a node, by the id of that.
+    Node(String),
+}
+
+impl Slot {
+    fn of(row: &TaskRow) -> Self {
+        match (row.task.slot, &row.task.node) {
+            (0, Some(node)) => Self::Node(node.short().to_owned()),
+            (slot, _) => Self::Number(slot),
+        }
+    }
+}
+
 /// How far a service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -165,70 +179,52 @@ pub(super) struct Progress {
     back: bool,
     /// Of a job.
     job: Option<JobProgress>,
-    /// State, or error, of the newest task of each slot.
-    slots: BTreeMap<String, String>,
+    /// One task on each node.
+    global: bool,
+    /// Nobody made a task yet.
+    nothing_yet: bool,
+    /// State, or error, of the newest task of each slot; in an update of those that it has come to.
+    slots: BTreeMap<Slot, SlotState>,
 }
 
 impl Progress {
     /// Judges a service and its tasks.
     pub(super) fn of(detail: &ServiceDetail, tasks: &[TaskRow]) -> Self {
         let job = JobProgress::of(detail);
-        let wanted = match (detail.service.spec.mode, job) {
+        let mode = detail.service.spec.mode;
+        let wanted = match (mode, job) {
             (_, Some(job)) => job.total,
             (ServiceMode::Replicated { replicas }, None) => replicas,
             (_, None) => detail.status.desired,
         };
+        let status = detail.service.update_status.as_ref();
         let mut progress = Self {
             running: 0,
             wanted,
             leaving: 0,
-            updating: false,
-            back: false,
+            updating: status.is_some_and(|status| status.state.is_active()),
+            back: status.is_some_and(|status| status.state.is_rollback()),
             job,
+            global: matches!(mode, ServiceMode::Global | ServiceMode::GlobalJob),
+            nothing_yet: false,
             slots: BTreeMap::new(),
         };
-        if let Some(status) = &detail.service.update_status {
-            progress.updating = status.state.is_active();
-            progress.back = status.state.is_rollback();
-        }
-        // Scaling down keeps what runs and spreads best, which need not be the first slots: a line
-        // for each that stays, numbered as docker does.
-        let stays = |row: &&TaskRow| row.task.is_wanted();
-        let slots: BTreeSet<u32> = tasks
-            .iter()
-            .filter(stays)
-            .map(|row| row.task.slot)
-            .collect();
-        let numbers: BTreeMap<u32, u32> = slots.into_iter().filter(|s| *s > 0).zip(1..).collect();
-        let slot_of = |row: &TaskRow| match row.task.slot {
-            0 => Some(row.node_name.clone()),
-            slot => {
-                let number = numbers.get(&slot).filter(|number| **number <= wanted)?;
-                // All as wide as the last one, as docker has them: in this order they are shown, too.
-                let width = wanted.to_string().len();
-                Some(format!("{number:>width$}/{wanted}"))
-            }
-        };
-        let mut newest: BTreeMap<String, &TaskRow> = BTreeMap::new();
-        let mut errors: BTreeMap<String, (u64, &str)> = BTreeMap::new();
+        // An old task is one that is still to be replaced.
+        let updating = progress.updating;
+        let is_old = |row: &TaskRow| updating && row.task.spec != detail.service.spec.task;
+        let mut newest: BTreeMap<Slot, &TaskRow> = BTreeMap::new();
+        let mut errors: BTreeMap<Slot, (u64, &str)> = BTreeMap::new();
         for row in tasks {
-            let ended = row.task.status.state.is_terminal();
-            let error = (row.task.meta.created_at, row.task.status.err.as_str());
-            let slot = slot_of(row);
-            if ended
-                && !error.1.is_empty()
-                && let Some(slot) = &slot
-            {
+            let (slot, status) = (Slot::of(row), &row.task.status);
+            if status.state.is_terminal() && !status.err.is_empty() && !is_old(row) {
+                let error = (row.task.meta.created_at, status.err.as_str());
                 let last = errors.entry(slot.clone()).or_default();
                 *last = error.max(*last);
             }
-            // Right after scaling down more slots than wanted are there: the last ones have no line.
-            let Some(slot) = slot.filter(|_| stays(&row)) else {
-                // A task on a node that is down, or gone, cannot report its end.
-                let reports = row.task.node.is_some() && !row.node_down;
-                progress.leaving += u32::from(!ended && reports);
+            if !row.task.is_wanted() {
+                progress.leaving += u32::from(is_leaving(row));
                 continue;
-            };
+            }
             let newer = newest
                 .get(&slot)
                 .is_none_or(|old| row.task.meta.created_at >= old.task.meta.created_at);
@@ -236,21 +232,33 @@ impl Progress {
                 newest.insert(slot, row);
             }
         }
+        progress.nothing_yet = newest.is_empty();
+        let mut lines = wanted;
         for (slot, row) in newest {
+            // Scaling down keeps what runs and spreads best, which need not be the first slots. Right
+            // after it more slots than wanted are there: the last ones have no line.
+            if matches!(slot, Slot::Number(_)) {
+                if lines == 0 {
+                    progress.leaving += u32::from(is_leaving(row));
+                    continue;
+                }
+                lines -= 1;
+            }
+            if is_old(row) {
+                continue;
+            }
             let status = &row.task.status;
-            // An old task is one that is still to be replaced.
-            let old = progress.updating && row.task.spec != detail.service.spec.task;
-            progress.running += u32::from(status.state == TaskState::Running && !old);
+            progress.running += u32::from(status.state == TaskState::Running);
             // A task that takes the place of one that failed shows why, until it runs.
             let last = errors
                 .get(&slot)
                 .filter(|_| status.state < TaskState::Running);
-            let text = match last {
-                _ if !status.err.is_empty() => status.err.clone(),
-                Some((_, error)) => (*error).to_owned(),
-                None => rows::state_word(status.state),
+            let state = match last {
+                _ if !status.err.is_empty() => SlotState::Error(shown(&status.err).into_owned()),
+                Some((_, error)) => SlotState::Error(shown(error).into_owned()),
+                None => SlotState::At(status.state),
             };
-            progress.slots.insert(slot, shown(&text).into_owned());
+            progress.slots.insert(slot, state);
         }
         progress
     }
@@ -269,24 +277,36 @@ impl Progress {
         self.job.is_some_and(|job| job.completed >= job.total)
     }
 
-    /// The first line of what docker prints, or two of a job.
-    fn overall(&self) -> String {
+    /// The first line of what docker prints, or two of a job: what each begins with, and says.
+    fn overall(&self) -> Vec<(&'static str, String)> {
+        let running = self.running;
         if let Some(job) = self.job {
-            return format!(
-                "job progress: {} out of {} complete\nactive tasks: {} out of {} tasks",
-                job.completed, job.total, self.running, job.at_once
-            );
+            let complete = format!("{} out of {} complete", job.completed, job.total);
+            let active = format!("{running} out of {} tasks", job.at_once);
+            return vec![("job progress", complete), ("active tasks", active)];
         }
-        let what = if self.back {
-            "rolling back update: "
-        } else {
-            ""
+        let text = match self.wanted {
+            _ if self.global && self.nothing_yet => "waiting for new tasks".to_owned(),
+            wanted if self.back => {
+                format!("rolling back update: {running} out of {wanted} tasks")
+            }
+            wanted => format!("{running} out of {wanted} tasks"),
         };
-        format!(
-            "overall progress: {what}{} out of {} tasks",
-            self.running, self.wanted
-        )
+        vec![("overall progress", text)]
     }
+
+    fn way(&self) -> Way {
+        match self.job {
+            Some(_) => Way::Complete,
+            None if self.back => Way::Back,
+            None => Way::Running,
+        }
+    }
+}
+
+/// Whether an end is still to come. A task on a node that is down, or gone, cannot report its end.
+fn is_leaving(row: &TaskRow) -> bool {
+    !row.task.status.state.is_terminal() && row.task.node.is_some() && !row.node_down
 }
 
 /// Whether users were told that all new tasks run and are watched.
@@ -294,15 +314,17 @@ impl Progress {
 pub(super) struct Verifying(bool);
 
 impl Verifying {
-    /// Docker's line, once each time that all of them run.
+    /// What docker's line says, each time that all of them run, and when one of them does not any more.
     pub(super) fn note(&mut self, progress: &Progress, policy: &UpdateConfig) -> Option<String> {
         let seconds = policy.watched().as_secs();
         let watched = progress.updating && progress.runs() && seconds > 0;
-        let news = watched && !self.0;
-        self.0 = watched;
-        news.then(|| {
-            format!("verify: Waiting {seconds} seconds to verify that tasks are stable...")
-        })
+        match (std::mem::replace(&mut self.0, watched), watched) {
+            (false, true) => Some(format!(
+                "Waiting {seconds} seconds to verify that tasks are stable..."
+            )),
+            (true, false) if progress.updating => Some("Detected task failure".to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -314,7 +336,7 @@ pub(super) struct Rollback {
 }
 
 impl Rollback {
-    /// The line that a rollback begins with.
+    /// Why a rollback that begins does so.
     ///
     /// # Errors
     /// The update, or the rollback, is paused; or it went back though nobody asked for that.
@@ -327,7 +349,7 @@ impl Rollback {
             UpdateState::RollbackPaused => bail!("service rollback paused: {}", status.message),
             UpdateState::RollbackStarted if self.reason.is_none() => {
                 self.reason = Some(status.message.clone());
-                Ok(Some(format!("rollback: {}", status.message)))
+                Ok(Some(status.message.clone()))
             }
             // One that somebody asked for has a way to where it was.
             UpdateState::RollbackCompleted if service.previous_spec.is_none() => {
@@ -345,84 +367,76 @@ impl Rollback {
     }
 }
 
-/// What was shown last. A terminal is redrawn; elsewhere a line is printed when it changes.
+/// What was shown.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
-    overall: String,
-    slots: BTreeMap<String, String>,
-    drawn: usize,
+    board: Board,
+    /// Which line each slot has, from 1.
+    numbers: BTreeMap<Slot, u32>,
 }
 
 impl Screen {
-    /// Something else was printed: what is new comes below it.
-    fn leave(&mut self) {
-        self.drawn = 0;
+    /// Has a line say something.
+    fn say(&mut self, name: &str, text: &str, out: &mut Printer) -> std::io::Result<()> {
+        self.board.say(name, text, out)?;
+        out.flush()
     }
 
     /// Shows what is new.
     pub(super) fn show(&mut self, progress: &Progress, out: &mut Printer) -> std::io::Result<()> {
-        let overall = progress.overall();
-        if self.overall == overall && self.slots == progress.slots {
-            return Ok(());
+        for (name, text) in progress.overall() {
+            self.board.say(name, &text, out)?;
         }
-        if out.is_terminal() {
-            if self.drawn > 0 {
-                out.redraw(self.drawn)?;
+        if progress.wanted <= MAX_BARS {
+            for (name, text) in self.lines(progress, out.width()) {
+                self.board.say(&name, &text, out)?;
             }
-            let mut text = format!("{overall}\n");
-            let bars = progress.slots.iter().take(MAX_BARS);
-            self.drawn = overall.lines().count() + bars.len();
-            let is_wide = out.width().is_some_and(|columns| columns > NARROW);
-            for (slot, state) in bars {
-                let state = if is_wide { bar(state) } else { word(state) };
-                text.push_str(&format!("{slot}: {state}\n"));
-            }
-            out.text(&text)?;
-        } else {
-            if self.overall != overall {
-                out.line(&overall)?;
-            }
-            for (slot, state) in progress.slots.iter().take(MAX_BARS) {
-                if self.slots.get(slot) != Some(state) {
-                    out.line(&format!("{slot}: {state}"))?;
+        }
+        out.flush()
+    }
+
+    /// A line for each slot. A terminal of `width` columns has them all from the beginning, the empty
+    /// ones of tasks that are still to come, too.
+    fn lines(&mut self, progress: &Progress, width: Option<usize>) -> Vec<(String, String)> {
+        self.number(progress);
+        let (mut lines, mut nodes) = (BTreeMap::new(), Vec::new());
+        for (slot, state) in &progress.slots {
+            let text = drawn(state, progress.way(), width);
+            match (slot, self.numbers.get(slot)) {
+                (Slot::Node(node), _) => nodes.push((node.clone(), text)),
+                (Slot::Number(_), Some(number)) => {
+                    lines.insert(*number, text);
                 }
+                (Slot::Number(_), None) => {}
             }
-            out.flush()?;
         }
-        self.overall = overall;
-        self.slots.clone_from(&progress.slots);
-        Ok(())
+        let total = progress.wanted;
+        if width.is_some() && !progress.global {
+            for number in 1..=total {
+                lines.entry(number).or_default();
+            }
+        }
+        let lines = lines.into_iter();
+        nodes.extend(lines.map(|(number, text)| (format!("{number}/{total}"), text)));
+        nodes
+    }
+
+    /// Gives slots without a line the first ones that are free, as they come: an update comes to them
+    /// in any order.
+    fn number(&mut self, progress: &Progress) {
+        self.numbers
+            .retain(|slot, number| progress.slots.contains_key(slot) && *number <= progress.wanted);
+        for slot in progress.slots.keys() {
+            if matches!(slot, Slot::Node(_)) || self.numbers.contains_key(slot) {
+                continue;
+            }
+            let is_free = |number: &u32| !self.numbers.values().any(|taken| taken == number);
+            if let Some(free) = (1..=progress.wanted).find(is_free) {
+                self.numbers.insert(slot.clone(), free);
+            }
+        }
     }
 }
 
-/// A state, as wide as the longest; or what went wrong.
-fn word(state: &str) -> String {
-    let text: String = state.chars().take(MAX_ERROR).collect();
-    format!("{text:<9} ")
-}
-
-/// `running   [=====>]`: the state and how far it is on the way to running.
-fn bar(state: &str) -> String {
-    const WIDTH: usize = 50;
-    const ORDER: [&str; 9] = [
-        "new",
-        "pending",
-        "assigned",
-        "accepted",
-        "preparing",
-        "ready",
-        "starting",
-        "running",
-        "",
-    ];
-    match ORDER.iter().position(|s| *s == state) {
-        Some(step) => {
-            let filled = (step + 1) * WIDTH / 8;
-            format!(
-                "{state:<9} [{:<WIDTH$}]",
-                format!("{}>", "=".repeat(filled.saturating_sub(1).min(WIDTH - 1)))
-            )
-        }
-        None => state.chars().take(MAX_ERROR).collect(),
-    }
-}
+#[cfg(test)]
+mod tests;

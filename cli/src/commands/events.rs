@@ -169,7 +169,7 @@ fn check_filters(filters: &[(String, String)]) -> anyhow::Result<()> {
         .iter()
         .find(|(key, _)| !KEYS.contains(&key.as_str()))
     {
-        Some((key, _)) => bail!("invalid filter {key:?}: there is {}", KEYS.join(", ")),
+        Some((key, _)) => bail!("invalid filter '{key}': there is {}", KEYS.join(", ")),
         None => Ok(()),
     }
 }
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(kept(&[("task", "t"), ("scope", "swarm")]), [false, true]);
         let unknown = [("image".to_owned(), "x".to_owned())];
         let error = check_filters(&unknown).unwrap_err().to_string();
-        assert!(error.starts_with("invalid filter \"image\": there is type, event"));
+        assert!(error.starts_with("invalid filter 'image': there is type, event"));
     }
 
     #[test]

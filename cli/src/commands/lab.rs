@@ -9,7 +9,10 @@ use serde_json::json;
 use weft_lab::{Lab, LabConfig, default_dir};
 
 use crate::args::{FormatArgs, LabCommand};
-use crate::output::{Listing, Printer};
+use crate::output::{Filters, Key, Listing, Match, Printer};
+
+/// Keys of `lab ls --filter`.
+const KEYS: [Key; 1] = [("name", &[("Name", Match::Begins)])];
 
 /// How long the agents may take until they answer.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -36,7 +39,12 @@ pub(super) fn run(command: LabCommand, out: &mut Printer) -> anyhow::Result<Exit
             node,
             command,
         } => return exec(&name, &node, &command),
-        LabCommand::Ls(format) => out.listing(&labs()?, &format)?,
+        LabCommand::Ls { filter, format } => {
+            let filters = Filters::of(&filter, &KEYS)?;
+            let mut listing = labs()?;
+            listing.keep(&filters);
+            out.listing(&listing, &format)?;
+        }
         LabCommand::Stop { name, node } => {
             open(&name)?.stop_node(&node)?;
             out.line(&node)?;

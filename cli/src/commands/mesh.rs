@@ -9,7 +9,15 @@ use weft_model::api::{ConnectTime, MeshConn, MeshConns, MeshPort, MeshPortState}
 use weft_model::objects::PublishMode;
 
 use crate::args::MeshCommand;
-use crate::output::{Listing, Printer, complain};
+use crate::output::{Filters, Key, Listing, Match, Printer, complain};
+
+/// Keys of `mesh ls --filter`.
+const KEYS: [Key; 4] = [
+    ("mode", &[("Mode", Match::Is)]),
+    ("port", &[("Port", Match::Is)]),
+    ("protocol", &[("Protocol", Match::Is)]),
+    ("service", &[("Service", Match::Is)]),
+];
 
 pub(super) async fn run(
     client: &Client,
@@ -18,8 +26,11 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         MeshCommand::Ls(args) => {
+            let filters = Filters::of(&args.filter, &KEYS)?;
             let ports: Vec<MeshPort> = client.get("/v1/mesh/ports").await?;
-            out.listing(&listing(&ports, args.wide), &args.format)?;
+            let mut listing = listing(&ports, args.wide);
+            listing.keep(&filters);
+            out.listing(&listing, &args.format)?;
         }
         MeshCommand::Conns(args) => {
             let mut path = format!("/v1/mesh/conns?limit={}", args.limit);

@@ -20,6 +20,7 @@ mod node_pretty;
 mod paths;
 mod peer;
 mod ping;
+mod progress;
 mod root;
 mod rows;
 mod service;

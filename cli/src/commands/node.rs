@@ -9,15 +9,15 @@ use weft_model::objects::Role;
 
 use crate::args::{NodeCommand, NodeUpdateArgs};
 use crate::commands::{finish, node_pretty, rows, show, tasks, unique, warn};
-use crate::output::Printer;
+use crate::output::{Filters, Key, Match, Printer};
 
-/// Keys of `node ls --filter`, and the fields that they look at.
-const KEYS: [(&str, &str); 5] = [
-    ("id", "ID"),
-    ("name", "Hostname"),
-    ("role", "Role"),
-    ("node.label", "Labels"),
-    ("membership", "Membership"),
+/// Keys of `node ls --filter`.
+const KEYS: [Key; 5] = [
+    ("id", &[("ID", Match::Begins)]),
+    ("name", &[("Hostname", Match::Begins)]),
+    ("role", &[("Role", Match::Is)]),
+    ("node.label", &[("Labels", Match::Label)]),
+    ("membership", &[("Membership", Match::Is)]),
 ];
 
 pub(super) async fn run(
@@ -28,9 +28,10 @@ pub(super) async fn run(
     match command {
         NodeCommand::Ls { filter, format } => {
             check_filters(&filter.filters)?;
+            let filters = Filters::of(&filter, &KEYS)?;
             let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
             let mut listing = rows::nodes(nodes);
-            listing.keep(&filter.filters, &KEYS)?;
+            listing.keep(&filters);
             out.listing(&listing, &format)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -165,14 +166,14 @@ fn check_filters(filters: &[(String, String)]) -> anyhow::Result<()> {
         match key.as_str() {
             // Docker's are of the daemon, and weftd has none.
             "label" => bail!(
-                "invalid filter \"label\": weftd has no labels of its own; node.label={value} asks for \
+                "invalid filter 'label': weftd has no labels of its own; node.label={value} asks for \
                  those of `weft node update --label-add`"
             ),
             "role" if !is(["manager", "worker"]) => {
-                bail!("invalid filter \"role={value}\": write role=manager or role=worker")
+                bail!("Invalid role filter: '{value}'; write role=manager or role=worker")
             }
             "membership" if !is(["accepted", "pending"]) => bail!(
-                "invalid filter \"membership={value}\": write membership=accepted or \
+                "Invalid membership filter: '{value}'; write membership=accepted or \
                  membership=pending"
             ),
             _ => {}

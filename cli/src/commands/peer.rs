@@ -9,7 +9,14 @@ use weft_model::objects::StaticPeer;
 
 use crate::args::PeerCommand;
 use crate::commands::{finish, paths};
-use crate::output::{Listing, Printer};
+use crate::output::{Filters, Key, Listing, Match, Printer};
+
+/// Keys of `network peer ls --filter`.
+const KEYS: [Key; 3] = [
+    ("ip", &[("IP", Match::Is)]),
+    ("mac", &[("MAC", Match::Is)]),
+    ("vtep", &[("VTEP", Match::Is)]),
+];
 
 pub(super) async fn run(
     client: &Client,
@@ -30,9 +37,16 @@ pub(super) async fn run(
             out.line(peer.id.as_str())?;
             Ok(ExitCode::SUCCESS)
         }
-        PeerCommand::Ls { format, network } => {
+        PeerCommand::Ls {
+            filter,
+            format,
+            network,
+        } => {
+            let filters = Filters::of(&filter, &KEYS)?;
             let peers: Vec<StaticPeer> = client.get(&path(&network)).await?;
-            out.listing(&listing(&peers), &format)?;
+            let mut listing = listing(&peers);
+            listing.keep(&filters);
+            out.listing(&listing, &format)?;
             Ok(ExitCode::SUCCESS)
         }
         PeerCommand::Rm { network, ips } => {

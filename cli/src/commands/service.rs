@@ -18,7 +18,15 @@ use crate::commands::{
     converge, finish, local_range, logs, names, paths, rows, service_pretty, service_update, show,
     tasks, unique,
 };
-use crate::output::{Printer, complain};
+use crate::output::{Filters, Key, Match, Printer, complain};
+
+/// Keys of `service ls --filter`.
+const KEYS: [Key; 4] = [
+    ("id", &[("ID", Match::Begins)]),
+    ("label", &[("Labels", Match::Label)]),
+    ("mode", &[("Mode", Match::Is)]),
+    ("name", &[("Name", Match::Begins)]),
+];
 
 /// Names that are tried for a service that is given none, while others have them.
 const NAMES_TRIED: u64 = 5;
@@ -31,6 +39,7 @@ pub(super) async fn run(
     match command {
         ServiceCommand::Create(args) => create(client, *args, out).await?,
         ServiceCommand::Ls { filter, format } => {
+            let filters = Filters::of(&filter, &KEYS)?;
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
             let errors: Vec<String> = services
                 .iter()
@@ -41,8 +50,7 @@ pub(super) async fn run(
                 .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
                 .collect();
             let mut listing = rows::services(services);
-            let keys = [("id", "ID"), ("name", "Name"), ("mode", "Mode")];
-            listing.keep(&filter.filters, &keys)?;
+            listing.keep(&filters);
             out.listing(&listing, &format)?;
             if format.format.is_none() && !format.quiet {
                 out.flush()?;

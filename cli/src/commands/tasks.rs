@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use jiff::Timestamp;
 use weft_client::{Client, Refused, segment};
 use weft_model::api::TaskRow;
@@ -9,14 +10,22 @@ use weft_model::api::TaskRow;
 use crate::args::{TaskCommand, TaskListArgs};
 use crate::commands::rows::{self, TaskWords};
 use crate::commands::{finish, show};
-use crate::output::Printer;
+use crate::output::{Filters, Key, Match, Printer};
 
-/// Keys of `--filter`, and the fields that they look at.
-const KEYS: [(&str, &str); 4] = [
-    ("id", "ID"),
-    ("name", "Name"),
-    ("node", "Node"),
-    ("desired-state", "DesiredState"),
+/// Keys of `--filter`.
+const KEYS: [Key; 4] = [
+    ("id", &[("ID", Match::Begins)]),
+    ("name", &[("TaskName", Match::Begins)]),
+    (
+        "node",
+        &[("NodeName", Match::Is), ("NodeID", Match::Begins)],
+    ),
+    ("desired-state", &[("DesiredState", Match::Is)]),
+];
+
+/// States that tasks can be wanted in.
+const DESIRED: [&str; 6] = [
+    "ready", "running", "complete", "shutdown", "accepted", "remove",
 ];
 
 pub(super) async fn run(
@@ -39,6 +48,15 @@ pub(super) async fn list(
     args: &TaskListArgs,
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
+    let filters = Filters::of(&args.filter, &KEYS)?;
+    if let Some(state) = filters
+        .values("desired-state")
+        .find(|state| !is_state(state))
+    {
+        bail!(
+            "Invalid desired-state filter: '{state}'; write running, ready, complete or shutdown"
+        );
+    }
     let (mut tasks, mut refused) = (Vec::new(), Vec::new());
     for path in paths {
         match client.get::<Vec<TaskRow>>(path).await {
@@ -53,8 +71,12 @@ pub(super) async fn list(
             ids: args.no_resolve,
         };
         let mut listing = rows::tasks(tasks, words, Timestamp::now());
-        listing.keep(&args.filter.filters, &KEYS)?;
+        listing.keep(&filters);
         out.listing(&listing, &args.format)?;
     }
     finish(&refused)
+}
+
+fn is_state(text: &str) -> bool {
+    DESIRED.iter().any(|state| text.eq_ignore_ascii_case(state))
 }

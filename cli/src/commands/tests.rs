@@ -75,7 +75,7 @@ fn spec(replicas: u32) -> ServiceSpec {
     }
 }
 
-fn detail(replicas: u32) -> ServiceDetail {
+pub(super) fn detail(replicas: u32) -> ServiceDetail {
     ServiceDetail {
         service: Service {
             id: ServiceId::from("svc0000000000000000000000"),
@@ -100,7 +100,7 @@ fn detail(replicas: u32) -> ServiceDetail {
     }
 }
 
-fn task(
+pub(super) fn task(
     id: &str,
     slot: u32,
     created: u64,
@@ -296,25 +296,7 @@ overall progress: 2 out of 2 tasks
     );
 }
 
-#[test]
-fn progress_is_in_the_order_of_slots() {
-    let running = TaskState::Running;
-    let rows: Vec<TaskRow> = (1..=11)
-        .map(|slot| task(&format!("t{slot}"), slot, 0, running, running, ""))
-        .collect();
-    let (reader, writer) = shared();
-    let mut out = Printer::to(writer);
-    let progress = converge::Progress::of(&detail(11), &rows);
-    converge::Screen::default()
-        .show(&progress, &mut out)
-        .unwrap();
-    let text = reader.text();
-    let lines: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
-    let expected: Vec<String> = (1..=11).map(|n| format!("{n:>2}/11: running")).collect();
-    assert_eq!(lines, expected);
-}
-
-fn update_status(state: UpdateState, message: &str) -> UpdateStatus {
+pub(super) fn update_status(state: UpdateState, message: &str) -> UpdateStatus {
     UpdateStatus {
         state,
         started_at: 1,
@@ -344,7 +326,7 @@ fn an_update_is_over_when_the_managers_say_so() {
     let progress = converge::Progress::of(&detail, &rows);
     assert!(!progress.converged(), "they are watched");
     let mut verifying = converge::Verifying::default();
-    let says = "verify: Waiting 5 seconds to verify that tasks are stable...";
+    let says = "Waiting 5 seconds to verify that tasks are stable...";
     let policy = UpdateConfig::default();
     let line = verifying.note(&progress, &policy);
     assert_eq!(line.as_deref(), Some(says));
@@ -355,8 +337,8 @@ fn an_update_is_over_when_the_managers_say_so() {
         "\
 overall progress: rolling back update: 1 out of 2 tasks
 1/2: running
-2/2: running
 overall progress: rolling back update: 2 out of 2 tasks
+2/2: running
 "
     );
     let status = update_status(UpdateState::RollbackCompleted, "rollback completed");
@@ -375,7 +357,7 @@ fn an_update_that_is_paused_or_went_back_by_itself_is_an_error() {
     let by_hand = started("manually requested rollback");
     let mut told = converge::Rollback::default();
     let line = told.note(&by_hand).unwrap();
-    assert_eq!(line.unwrap(), "rollback: manually requested rollback");
+    assert_eq!(line.unwrap(), "manually requested rollback");
     assert_eq!(told.note(&by_hand).unwrap(), None, "once");
     let asked_for = Service {
         previous_spec: Some(Arc::new(spec(2))),

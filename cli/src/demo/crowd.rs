@@ -51,9 +51,14 @@ impl Crowd {
 
     /// Checks that every request was answered, and that there were some since the last look.
     pub(super) fn notices_nothing(&self, walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
+        self.sees_no_error(walk, "clients of the workers notice nothing")
+    }
+
+    /// The same with another claim.
+    pub(super) fn sees_no_error(&self, walk: &mut Walk<'_, '_>, claim: &str) -> anyhow::Result<()> {
         let before = self.seen.requests.load(Ordering::Relaxed);
         let seen = Arc::clone(&self.seen);
-        walk.check("clients of the workers notice nothing", |walk| {
+        walk.check(claim, |walk| {
             walk.eventually(PATIENCE, |_| {
                 let more = seen.requests.load(Ordering::Relaxed) - before;
                 ensure!(more >= 20, "{more} requests were answered");

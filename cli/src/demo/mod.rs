@@ -1,11 +1,15 @@
 //! `weft demo`: three nodes on this machine, and everything that weft does, with real traffic; with
-//! `--managers` five nodes, of which three are managers, and what becomes of a swarm without them.
+//! `--managers` five nodes, of which three are managers, and what becomes of a swarm without them; with
+//! `--day` three nodes, and what a team does with services on its first day.
 //!
 //! Every line after a prompt is a command that was really run, followed by what it really
 //! printed. Every claim is checked against a deadline; the exit status is 0 only if all held.
 
 mod cluster;
 mod crowd;
+mod day;
+mod day_rows;
+mod day_update;
 mod failure;
 mod leaving;
 mod managers;
@@ -59,10 +63,10 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
     };
     let mut swarm = Swarm::of(Lab::create(&config)?, Patience::new(READY_LIMIT, &stop))?;
     let ready = swarm.lab().wait_ready(READY_LIMIT);
-    let steps = if args.managers {
-        managers::walk
-    } else {
-        everything
+    let steps = match args {
+        _ if args.managers => managers::walk,
+        _ if args.day => day::walk,
+        _ => everything,
     };
     let result = ready.and_then(|()| tour(&mut swarm, &stop, &mut transcript, steps));
     if let Err(error) = &result {

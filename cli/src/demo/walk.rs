@@ -5,12 +5,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use weft_lab::{Lab, Patience, Stop, Swarm};
+use weft_lab::{Lab, Patience, Stop, Swarm, WIDE, run_typed};
 
 use super::transcript::Transcript;
 
 /// No command of the demo may take longer.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Nor one that waits for many tasks, one after the other.
+const TYPED_LIMIT: Duration = Duration::from_secs(180);
 
 /// The demo while it runs.
 pub(super) struct Walk<'a, 'b> {
@@ -54,6 +57,19 @@ impl<'a, 'b> Walk<'a, 'b> {
         Ok(text)
     }
 
+    /// As [`Walk::weft`], on a terminal with room for docker's bars; the lines that this shows in the end.
+    pub(super) fn typed(&mut self, node: &str, words: &[&str]) -> anyhow::Result<Vec<String>> {
+        let shown: Vec<&str> = ["weft"].iter().chain(words).copied().collect();
+        self.transcript.command(node, &shown)?;
+        let patience = Patience::new(TYPED_LIMIT, self.stop);
+        let typed = run_typed(&mut self.command(node, words)?, WIDE, &patience)?;
+        // Warnings belong to the transcript too.
+        self.transcript
+            .output(&format!("{}\n{}", typed.lines.join("\n"), typed.err))?;
+        ensure!(typed.status.success(), "it ended with {}", typed.status);
+        Ok(typed.lines)
+    }
+
     /// Runs `weft` against a node that is to refuse the command in these words; shown.
     pub(super) fn refused(&mut self, node: &str, words: &[&str], says: &str) -> anyhow::Result<()> {
         let shown: Vec<&str> = ["weft"].iter().chain(words).copied().collect();
@@ -69,11 +85,16 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// Runs `weft` against a node without showing it.
     pub(super) fn quietly(&self, node: &str, words: &[&str]) -> anyhow::Result<String> {
+        self.run(self.command(node, words)?)
+            .with_context(|| format!("weft {} on {node}", words.join(" ")))
+    }
+
+    /// `weft` against a node.
+    pub(super) fn command(&self, node: &str, words: &[&str]) -> anyhow::Result<Command> {
         let host = format!("unix://{}", self.lab().socket(node)?.display());
         let mut command = Command::new(&self.program);
         command.args(["-H", &host]).args(words);
-        self.run(command)
-            .with_context(|| format!("weft {} on {node}", words.join(" ")))
+        Ok(command)
     }
 
     /// Runs one of `weft`'s small tools on a machine, or in a namespace there; shown.

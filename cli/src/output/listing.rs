@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use anyhow::bail;
 use serde_json::{Map, Value, json};
 
+use super::filters::Filters;
 use super::template::Format;
 use super::terminal::{json as json_text, value};
 use super::wrap::columns;
@@ -43,45 +43,9 @@ impl Listing {
         self.rows.push(row);
     }
 
-    /// Keeps rows that filters let through: any of the values of one key, and so of each key. Of an
-    /// id the beginning is enough, of a name a part, of labels the key, as with docker. `keys` are the
-    /// filters' keys and the fields that they look at.
-    ///
-    /// # Errors
-    /// A filter with another key.
-    pub(crate) fn keep(
-        &mut self,
-        filters: &[(String, String)],
-        keys: &[(&'static str, &'static str)],
-    ) -> anyhow::Result<()> {
-        let of = |wanted: &str| keys.iter().find(|(key, _)| *key == wanted);
-        if let Some((key, _)) = filters.iter().find(|(key, _)| of(key).is_none()) {
-            let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
-            bail!("invalid filter {key:?}: there is {}", known.join(", "));
-        }
-        for (key, field) in keys {
-            let mut values = filters
-                .iter()
-                .filter(|(k, _)| k == key)
-                .map(|(_, v)| v)
-                .peekable();
-            if values.peek().is_none() {
-                continue;
-            }
-            let values: Vec<&String> = values.collect();
-            self.rows.retain(|row| {
-                if let Some(labels) = row[*field].as_object() {
-                    return values.iter().any(|value| has_label(labels, value));
-                }
-                let found = row[*field].as_str().unwrap_or_default();
-                values.iter().any(|value| match *key {
-                    "id" => found.starts_with(value.as_str()),
-                    "name" => found.contains(value.as_str()),
-                    _ => found.eq_ignore_ascii_case(value),
-                })
-            });
-        }
-        Ok(())
+    /// Keeps rows that filters let through.
+    pub(crate) fn keep(&mut self, filters: &Filters<'_>) {
+        self.rows.retain(|row| filters.let_through(row));
     }
 
     /// Renders it, with a line feed after each line.
@@ -148,14 +112,6 @@ impl Listing {
             rows.push(format.render(row)?);
         }
         Ok(columns(rows.iter().map(String::as_str), width))
-    }
-}
-
-/// Whether labels have `KEY`, or `KEY=VALUE`.
-fn has_label(labels: &Map<String, Value>, wanted: &str) -> bool {
-    match wanted.split_once('=') {
-        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-        None => labels.contains_key(wanted),
     }
 }
 
@@ -231,7 +187,9 @@ fn flatten(path: &str, found: &Value, lines: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::filters::{Key, Match};
     use super::*;
+    use crate::args::FilterArgs;
 
     fn sample() -> Listing {
         let mut listing = Listing::new(
@@ -268,29 +226,18 @@ bbb     a-longer-name
     }
 
     #[test]
-    fn filters_are_dockers() {
-        let kept = |filters: &[(&str, &str)]| {
-            let mut listing = sample();
-            let filters: Vec<(String, String)> = filters
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect();
-            let keys = [("id", "ID"), ("name", "Name"), ("state", "State")];
-            listing.keep(&filters, &keys).map(|()| {
-                let args = FormatArgs {
-                    quiet: true,
-                    ..FormatArgs::default()
-                };
-                listing.render(&args).unwrap()
-            })
+    fn filters_keep_rows() {
+        let keys: &'static [Key] = &[("name", &[("Name", Match::Part)])];
+        let args = FilterArgs {
+            filters: vec![("name".to_owned(), "longer".to_owned())],
         };
-        assert_eq!(kept(&[]).unwrap(), "aaa\nbbb\n");
-        assert_eq!(kept(&[("name", "longer")]).unwrap(), "bbb\n");
-        assert_eq!(kept(&[("id", "a"), ("id", "b")]).unwrap(), "aaa\nbbb\n");
-        assert_eq!(kept(&[("id", "aa"), ("state", "ready")]).unwrap(), "aaa\n");
-        assert_eq!(kept(&[("id", "bb"), ("state", "ready")]).unwrap(), "");
-        let error = kept(&[("role", "x")]).unwrap_err().to_string();
-        assert_eq!(error, "invalid filter \"role\": there is id, name, state");
+        let mut listing = sample();
+        listing.keep(&Filters::of(&args, keys).unwrap());
+        let quiet = FormatArgs {
+            quiet: true,
+            ..FormatArgs::default()
+        };
+        assert_eq!(listing.render(&quiet).unwrap(), "bbb\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod ago;
 mod amounts;
+mod filters;
 mod listing;
 mod template;
 mod terminal;
@@ -9,6 +10,7 @@ mod wrap;
 
 pub(crate) use ago::ago;
 pub(crate) use amounts::{bytes, duration};
+pub(crate) use filters::{Filters, Key, Match};
 pub use listing::Listing;
 pub(crate) use listing::render_inspect;
 pub(crate) use terminal::value as shown;
@@ -85,6 +87,16 @@ impl Printer {
             terminal: false,
             width: None,
             colours: false,
+        }
+    }
+
+    /// Any writer, taken for a terminal of so many columns.
+    #[cfg(test)]
+    pub(crate) fn to_terminal(out: Box<dyn Write>, columns: usize) -> Self {
+        Self {
+            terminal: true,
+            width: Some(columns),
+            ..Self::to(out)
         }
     }
 
@@ -172,6 +184,17 @@ impl Printer {
     /// As [`Printer::line`].
     pub(crate) fn redraw(&mut self, lines: usize) -> io::Result<()> {
         self.write(format!("\x1b[{lines}A\x1b[J").as_bytes())
+    }
+
+    /// Writes a line anew that is so many lines up, and comes back. What is in it of line ends and tabs
+    /// is escaped, too.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub(crate) fn rewrite(&mut self, up: usize, text: &str) -> io::Result<()> {
+        // ECMA-48: cursor up (8.3.22), erase in line (8.3.41), cursor down (8.3.19).
+        let text = terminal::value(text);
+        self.write(format!("\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B").as_bytes())
     }
 
     /// Makes everything visible.

@@ -148,15 +148,19 @@ fn nodes_are_filtered_as_dockers_and_what_they_do_not_have_is_refused() {
     for (filter, said) in [
         (
             "label=a",
-            "invalid filter \"label\": weftd has no labels of its own; node.label=a asks for",
+            "invalid filter 'label': weftd has no labels of its own; node.label=a asks for",
         ),
         (
             "membership=maybe",
-            "invalid filter \"membership=maybe\": write membership=accepted",
+            "Invalid membership filter: 'maybe'; write membership=accepted",
         ),
         (
             "role=boss",
-            "invalid filter \"role=boss\": write role=manager or role=worker",
+            "Invalid role filter: 'boss'; write role=manager or role=worker",
+        ),
+        (
+            "image=host",
+            "invalid filter 'image': there is id, name, role, node.label, membership",
         ),
     ] {
         let (result, _) = node.run(&format!("node ls --filter {filter}"));

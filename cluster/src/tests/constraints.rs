@@ -12,7 +12,7 @@ const GIB: u64 = 1 << 30;
 
 impl World {
     /// `weft node update --label-add KEY=VALUE`
-    fn label(&mut self, n: u8, key: &str, value: &str) {
+    pub(super) fn label(&mut self, n: u8, key: &str, value: &str) {
         let update = NodeUpdate {
             label_add: BTreeMap::from([(key.to_owned(), value.to_owned())]),
             ..NodeUpdate::default()
@@ -23,7 +23,7 @@ impl World {
     }
 
     /// A machine with so much memory, and twice as many processors as GiB.
-    fn memory(&mut self, n: u8, gib: u64) {
+    pub(super) fn memory(&mut self, n: u8, gib: u64) {
         let says = NodeDescription {
             platform: Platform {
                 architecture: "x86_64".to_owned(),
@@ -40,18 +40,18 @@ impl World {
     }
 }
 
-fn constrained(mut spec: ServiceSpec, constraints: &[&str]) -> ServiceSpec {
+pub(super) fn constrained(mut spec: ServiceSpec, constraints: &[&str]) -> ServiceSpec {
     let texts = constraints.iter().map(|text| (*text).to_owned());
     task_of(&mut spec).placement.constraints = texts.collect();
     spec
 }
 
-fn reserving(mut spec: ServiceSpec, gib: u64) -> ServiceSpec {
+pub(super) fn reserving(mut spec: ServiceSpec, gib: u64) -> ServiceSpec {
     task_of(&mut spec).resources.reservations.memory_bytes = gib * GIB;
     spec
 }
 
-fn spread_over(mut spec: ServiceSpec, labels: &[&str]) -> ServiceSpec {
+pub(super) fn spread_over(mut spec: ServiceSpec, labels: &[&str]) -> ServiceSpec {
     task_of(&mut spec).placement.preferences = labels
         .iter()
         .map(|label| PlacementPreference {
@@ -63,7 +63,7 @@ fn spread_over(mut spec: ServiceSpec, labels: &[&str]) -> ServiceSpec {
     spec
 }
 
-fn global(mut spec: ServiceSpec) -> ServiceSpec {
+pub(super) fn global(mut spec: ServiceSpec) -> ServiceSpec {
     spec.mode = ServiceMode::Global;
     spec
 }

@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod machine;
 mod members;
+mod model;
 mod names;
 mod networks;
 mod orchestration;
@@ -22,6 +23,7 @@ mod restart;
 mod roles;
 mod roots;
 mod sizes;
+mod swarmkit;
 mod unique;
 mod updates;
 

@@ -11,7 +11,7 @@ use weft_model::objects::{
 use super::*;
 
 /// `weft service update` with another specification.
-fn change(
+pub(super) fn change(
     world: &mut World,
     name: &str,
     edit: impl FnOnce(&mut ServiceSpec),
@@ -26,14 +26,14 @@ fn change(
 }
 
 /// Another program.
-fn version(world: &mut World, name: &str, version: &str) {
+pub(super) fn version(world: &mut World, name: &str, version: &str) {
     change(world, name, |spec| {
         task_of(spec).container.args = vec!["/bin/server".to_owned(), version.to_owned()];
     })
     .unwrap();
 }
 
-fn roll_back(world: &mut World, name: &str) -> Result<Service, CommandError> {
+pub(super) fn roll_back(world: &mut World, name: &str) -> Result<Service, CommandError> {
     let update = ServiceUpdate {
         rollback: true,
         ..ServiceUpdate::default()
@@ -46,12 +46,12 @@ fn status(world: &World, name: &str) -> UpdateStatus {
     service.update_status.clone().unwrap()
 }
 
-fn state(world: &World, name: &str) -> UpdateState {
+pub(super) fn state(world: &World, name: &str) -> UpdateState {
     status(world, name).state
 }
 
 /// Wanted tasks of a service that run, by whether they are what it says.
-fn running(world: &World, name: &str) -> (usize, usize) {
+pub(super) fn running(world: &World, name: &str) -> (usize, usize) {
     let service = world.state.find_service(name).unwrap();
     let tasks = world.wanted(name);
     let runs = tasks
@@ -63,7 +63,7 @@ fn running(world: &World, name: &str) -> (usize, usize) {
 }
 
 /// The next thing that a node does for a task; none when all is done.
-fn next_step(world: &World) -> Option<(TaskId, TaskState)> {
+pub(super) fn next_step(world: &World) -> Option<(TaskId, TaskState)> {
     let mut tasks = world.state.tasks.values();
     tasks.find_map(|task| {
         let placed = task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
@@ -78,7 +78,7 @@ fn next_step(world: &World) -> Option<(TaskId, TaskState)> {
     })
 }
 
-fn with_policy(replicas: u32, edit: impl FnOnce(&mut UpdateConfig)) -> World {
+pub(super) fn with_policy(replicas: u32, edit: impl FnOnce(&mut UpdateConfig)) -> World {
     let mut world = World::new(3);
     let mut web = spec("web", replicas);
     edit(&mut web.update);

@@ -85,6 +85,7 @@ impl Fast {
                 local_first: false,
                 balancer: Balancer::default(),
                 limits: Limits::default(),
+                in_gap: false,
                 replicas,
             });
             for ipv6 in [false, true] {
@@ -143,6 +144,7 @@ impl Fast {
                     Forward::Refuse(refusal) => Outcome::Refused(refusal.reason()),
                     Forward::Drop(reason) => Outcome::Dropped(reason),
                     Forward::AnswerEcho => panic!("no pings here"),
+                    Forward::Held => panic!("no service is in a gap here"),
                 }
             }
             Egress::Routed => panic!("no way out here"),

@@ -258,6 +258,7 @@ pub(crate) fn publish(
         local_first: false,
         balancer: Balancer::default(),
         limits: Limits::default(),
+        in_gap: false,
         replicas: vip
             .iter()
             .map(|s| Replica {

@@ -71,6 +71,7 @@ fn publish(node: &Node, here: &Sandbox, there: &Sandbox, peer: &Node, sizes: &Si
         local_first: false,
         balancer: Balancer::default(),
         limits: Limits::default(),
+        in_gap: false,
         replicas: vec![Replica {
             key: 1,
             vni: vni(),

@@ -1,5 +1,7 @@
 //! `demo-http`: an HTTP server that answers with its task and node.
 //!
+//! With `--version V` the line ends with that, so that clients see which of two programs it is.
+//!
 //! `/bytes/N` answers with N zero bytes, `/client` with the address that the request comes from,
 //! `/slow/MS` a while later; every other path with one line of text.
 
@@ -29,6 +31,9 @@ pub(crate) struct HttpArgs {
     /// Name to answer with, where no task is
     #[arg(long)]
     name: Option<String>,
+    /// Version to answer with, after everything else
+    #[arg(long)]
+    version: Option<String>,
     /// Listen on IPv4 only
     #[arg(long)]
     ipv4: bool,
@@ -53,7 +58,7 @@ pub(crate) async fn serve(args: HttpArgs) -> anyhow::Result<ExitCode> {
     let listener = listener.with_context(|| format!("cannot listen on port {}", args.port))?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let greeting = Greeting::new(args.name);
+    let greeting = Greeting::new(args.name, args.version);
     let connections = tokio::task::LocalSet::new();
     connections
         .run_until(async {
@@ -78,21 +83,33 @@ pub(crate) async fn serve(args: HttpArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What every request is answered with.
-struct Greeting(Option<String>, String);
+struct Greeting {
+    /// A name that stands for the task, and has the client's address told.
+    name: Option<String>,
+    /// `Hello from TASK on NODE`
+    line: String,
+    /// ` (version V)`, or nothing.
+    version: String,
+}
 
 impl Greeting {
-    fn new(name: Option<String>) -> Self {
+    fn new(name: Option<String>, version: Option<String>) -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         let task = variable("WEFT_TASK_NAME").unwrap_or_else(|| "no task".to_owned());
         let node = variable("WEFT_NODE_NAME").unwrap_or_else(|| "no node".to_owned());
-        Self(name, format!("Hello from {task} on {node}\n"))
+        Self {
+            name,
+            line: format!("Hello from {task} on {node}"),
+            version: version.map_or_else(String::new, |version| format!(" (version {version})")),
+        }
     }
 
     fn to(&self, client: IpAddr) -> Bytes {
-        match &self.0 {
-            Some(name) => Bytes::from(format!("Hello from {name} to {client}\n")),
-            None => Bytes::from(self.1.clone()),
-        }
+        let Self { line, version, .. } = self;
+        Bytes::from(match &self.name {
+            Some(name) => format!("Hello from {name} to {client}{version}\n"),
+            None => format!("{line}{version}\n"),
+        })
     }
 }
 

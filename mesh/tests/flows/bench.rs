@@ -83,6 +83,7 @@ pub(crate) struct Bench {
     pub(crate) mtu: Option<u16>,
     pub(crate) limits: Limits,
     pub(crate) service: Arc<ServiceLoad>,
+    pub(crate) in_gap: bool,
 }
 
 impl Bench {
@@ -122,6 +123,7 @@ impl Bench {
             mtu: None,
             limits: Limits::default(),
             service: Arc::default(),
+            in_gap: false,
         };
         bench.publish();
         bench
@@ -139,6 +141,7 @@ impl Bench {
                 ..Balancer::default()
             },
             limits: self.limits,
+            in_gap: self.in_gap,
             replicas: self.replicas.clone(),
         });
         builder

@@ -12,6 +12,7 @@ mod claims;
 mod errors;
 mod fairness;
 mod fragments;
+mod gap;
 mod health;
 mod journal;
 mod lifetime;

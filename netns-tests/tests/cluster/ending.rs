@@ -354,7 +354,7 @@ fn long_answers_of_replicas_that_end_arrive_whole() {
     std::thread::scope(|scope| {
         for stream in &streams {
             // Longer than connections that are open may go on.
-            let pause = Duration::from_millis(80);
+            let pause = Duration::from_millis(120);
             scope.spawn(move || read_in_pieces(stream, 6_000_000, pause));
         }
         cluster

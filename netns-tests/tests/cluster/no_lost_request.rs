@@ -256,6 +256,63 @@ fn no_request_fails_but_those_in_flight_on_a_killed_replica() {
     });
 }
 
+/// An update that stops the only replica before it starts the next one: there is none for a while, and
+/// who connects then, from outside or from the node itself, waits.
+#[test]
+fn clients_wait_while_the_only_replica_is_replaced() {
+    let cluster = swarm(2);
+    cluster.web(1);
+    let client = cluster.outside();
+    let own = cluster.netns("node1", None);
+    let nodes = ["node1", "node2"].map(|node| cluster.at(node, 8000));
+    for to in nodes {
+        eventually("the node answers", || ask(&client, to, PATIENCE));
+    }
+    let before = cluster.tasks("web");
+    let seen = Seen::default();
+    std::thread::scope(|scope| {
+        for at in 0..20 {
+            let (seen, from) = (&seen, if at < 16 { &client } else { &own });
+            scope.spawn(move || seen.ask_on(from, &nodes, at % 2));
+        }
+        // Whatever fails below must not leave the clients behind.
+        let stop = StopAtEnd(&seen);
+        seen.go_on_for(100);
+        let words = ["service", "update", "--force", "web"];
+        cluster.weft("node1", &words).done();
+        seen.go_on_for(100);
+        drop(stop);
+    });
+    let failures = seen.failures();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_ne!(cluster.tasks("web"), before, "it is another task");
+    let held: u64 = ["node1", "node2"]
+        .into_iter()
+        .flat_map(|node| (0..8).map(move |worker| (node, worker)))
+        .map(|(node, worker)| {
+            let series = format!("weft_flow_events_total{{worker=\"{worker}\",event=\"held\"}}");
+            cluster.metric(node, &series)
+        })
+        .sum();
+    assert!(held > 0, "nobody had to wait");
+    // Where none is wanted, nobody waits.
+    cluster.weft("node1", &["service", "scale", "web=0"]).done();
+    for to in nodes {
+        eventually("the node refuses at once", || {
+            let begun = Instant::now();
+            match connect(&client, to, PATIENCE) {
+                Err(error)
+                    if error.kind() == ErrorKind::ConnectionRefused
+                        && begun.elapsed() < Duration::from_secs(1) =>
+                {
+                    Ok(())
+                }
+                other => Err(other),
+            }
+        });
+    }
+}
+
 struct StopAtEnd<'a>(&'a Seen);
 
 impl Drop for StopAtEnd<'_> {

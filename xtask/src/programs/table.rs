@@ -136,6 +136,11 @@ pub(crate) const TESTS: &[Program] = &[
         ["findutils", "findutils", "busybox"],
     ),
     program(
+        "xargs",
+        "a test makes many services at once",
+        ["findutils", "findutils", "busybox"],
+    ),
+    program(
         "hostname",
         "tests ask tasks for theirs",
         ["hostname", "hostname", "busybox"],

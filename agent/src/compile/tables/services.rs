@@ -12,6 +12,7 @@ use weft_model::objects::{Affinity, ConnectionPolicy, EndingService, Protocol};
 use weft_wire::{Mac, Vni};
 
 use super::{Look, Work};
+use crate::compile::gaps::is_wanted;
 use crate::compile::known::PlacedEndpoint;
 use crate::compile::loads::Loads;
 use crate::compile::published_ports::{AcceptedPort, PublishedPort, accepted_ports, number};
@@ -132,6 +133,10 @@ impl OfService {
     fn of(view: &ServiceView, look: &Look<'_>, loads: &mut Loads) -> Self {
         let members = look.endpoints.of_service(&view.id);
         let policy = view.connections;
+        let none_takes = members.clone().all(|m| !m.record.ready);
+        let wanted = is_wanted(view, members.clone().next().is_some());
+        let in_gap = loads.gaps.note(&view.id, none_takes && wanted);
+        let of = (&view.id, &*view.name);
         let mut parts = Vec::new();
         for (id, (vni, network)) in &look.vnis {
             let there = members.clone().filter(|m| m.record.network == **id);
@@ -147,16 +152,16 @@ impl OfService {
             let replicas = replicas.collect();
             parts.push(Part {
                 vni: *vni,
-                service: balanced(&view.id, &view.name, policy, replicas, loads),
+                service: balanced(of, policy, in_gap, replicas, loads),
                 vips,
                 publishes,
             });
         }
         let ports = look.ingress().map(|(vni, ingress)| {
             let there = members.filter(|m| m.record.network == ingress.id);
-            accepted_ports(view, there, look.ipv6, |task| {
+            accepted_ports(view, there, look.ipv6, in_gap, |task| {
                 let replicas = replicas_of(task, vni, loads);
-                balanced(&view.id, &view.name, policy, replicas, loads)
+                balanced(of, policy, in_gap, replicas, loads)
             })
         });
         Self {
@@ -179,10 +184,11 @@ impl OfService {
             if replicas.is_empty() {
                 continue;
             }
+            let of = (&ending.id, &*ending.name);
             let policy = ConnectionPolicy::default();
             parts.push(Part {
                 vni: *vni,
-                service: balanced(&ending.id, &ending.name, policy, replicas, loads),
+                service: balanced(of, policy, false, replicas, loads),
                 vips: Vec::new(),
                 publishes: false,
             });
@@ -206,9 +212,9 @@ fn publish(
 }
 
 fn balanced(
-    id: &ServiceId,
-    name: &str,
+    (id, name): (&ServiceId, &str),
     policy: ConnectionPolicy,
+    in_gap: bool,
     replicas: Vec<Replica>,
     loads: &mut Loads,
 ) -> Arc<Service> {
@@ -228,6 +234,7 @@ fn balanced(
             connections: policy.limit,
             per_client: policy.limit_per_client,
         },
+        in_gap,
         replicas,
     })
 }

@@ -122,12 +122,13 @@ fn said_of(services: &Services) -> Vec<String> {
     for service in services.all() {
         let load = Arc::as_ptr(&service.balancer.load);
         said.push(format!(
-            "{} {} {} {:?} {load:?} {:?}",
+            "{} {} {} {:?} {load:?} {:?} {}",
             service.id,
             service.name,
             service.local_first,
             service.balancer.affinity,
-            service.limits
+            service.limits,
+            service.in_gap
         ));
         for r in &service.replicas {
             let load = Arc::as_ptr(&r.load);

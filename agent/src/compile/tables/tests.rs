@@ -200,6 +200,73 @@ fn a_service_without_its_last_published_port_keeps_its_replicas() {
     assert_eq!(tables.snapshot.services.all_published().count(), 0);
 }
 
+#[test]
+fn only_a_service_that_wants_a_replica_and_has_none_is_in_a_gap() {
+    let with_mode = |mode| {
+        let mut orders = orders();
+        let shared = Arc::make_mut(&mut orders.shared);
+        shared.services[0].mode = mode;
+        orders
+    };
+    let replicated = |replicas| with_mode(ServiceMode::Replicated { replicas });
+    let in_gap = |orders: &Assignment, said: &[(&str, &str)]| {
+        let (tables, _) = tables_of(orders, said);
+        let vni = Vni::new(4097).unwrap();
+        let service = tables.snapshot.services.vip(vni, [10, 0, 1, 2].into());
+        service.expect("the service").in_gap
+    };
+    let ready = [("n3", r#"{"id": "d", "ready": true}"#)];
+    let drains = [("n3", r#"{"id": "d", "ready": false}"#)];
+    for (orders, wants) in [
+        (replicated(1), true),
+        (replicated(0), false),
+        (with_mode(ServiceMode::Global), true),
+        (with_mode(ServiceMode::GlobalJob), false),
+    ] {
+        let mode = orders.shared.services[0].mode;
+        assert!(!in_gap(&orders, &ready), "{mode:?}");
+        assert_eq!(in_gap(&orders, &drains), wants, "{mode:?}");
+        // Nobody has one: no node is there for a global service.
+        let mut without = orders.clone();
+        Arc::make_mut(&mut without.shared).endpoints.clear();
+        let alone = matches!(mode, ServiceMode::Replicated { replicas: 1 });
+        assert_eq!(in_gap(&without, &[]), alone, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_gap_that_lasts_ends_with_other_tables() {
+    let orders = orders();
+    let mtus = Arc::new(Mtus {
+        port: 1450,
+        receives: 1450,
+        paths: BTreeMap::new(),
+    });
+    let inputs = Inputs {
+        assignment: &orders,
+        heard: &Heard::default(),
+        local: &[],
+        mesh_port: None,
+        mesh_ip: [169, 254, 77, 2].into(),
+        mesh_ip6: None,
+        mtus: &mtus,
+        epoch: 1,
+        before: &Services::default(),
+    };
+    let (mut compiler, mut loads) = (Compiler::default(), Loads::default());
+    let in_gap = |made: &Compiled| made.snapshot.services.all()[0].in_gap;
+    let first = compiler.compile(&inputs, &mut loads).expect("the first");
+    assert!(in_gap(&first));
+    let at = |seconds: u64| weft_wire::Instant(seconds * 1_000_000_000);
+    assert!(!loads.gaps.end_long(at(1)));
+    assert!(!loads.gaps.end_long(at(60)));
+    assert!(compiler.compile(&inputs, &mut loads).is_none());
+    assert!(loads.gaps.end_long(at(61)));
+    let next = compiler.compile(&inputs, &mut loads).expect("it is over");
+    assert!(!in_gap(&next));
+    assert!(compiler.compile(&inputs, &mut loads).is_none());
+}
+
 proptest::proptest! {
     /// The rule at the commands and the one of the zone are in two crates that do not know each
     /// other.

@@ -1,9 +1,11 @@
-//! What a thousand nodes cost the manager that leads, and how many changes three managers take.
+//! What a thousand nodes cost the manager that leads, how many changes three managers take, and how
+//! soon a thousand tasks have a node.
 //!
 //! `cargo test --release -p weft-swarm --lib figures -- --ignored --nocapture --test-threads=1`
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -27,6 +29,18 @@ const REST: Duration = Duration::from_secs(20);
 /// Names the folder of the nodes to the process that plays them, which is this test again.
 const FOLDER: &str = "WEFT_TEST_NODES";
 const NAME: &str = "manager::tests::figures::a_thousand_sessions_at_rest_cost_the_leader_little";
+
+/// Nodes that tasks are placed on, and how many tasks.
+const FEW: u16 = 50;
+const TASKS: u32 = 1000;
+const PLACED: &str =
+    "manager::tests::figures::a_thousand_tasks_on_fifty_nodes_are_assigned_at_once";
+
+/// How soon all are to have a node, and what that may cost the leader, orders among it.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is left of an assignment: nodes hear of it.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// Clients that change something at once, and for how long.
 const WRITERS: usize = 64;
@@ -63,9 +77,9 @@ fn node_description(n: u16) -> NodeDescription {
 }
 
 /// Makes the data directories of nodes that joined a moment ago.
-async fn joined(manager: &Manager, folder: &Path) {
+async fn joined(manager: &Manager, folder: &Path, count: u16) {
     let core = &manager.core;
-    for n in 1..=NODES {
+    for n in 1..=count {
         let id = NodeId::from_entropy(entropy().next_u128());
         let node = node_description(n);
         core.run(|s, now, e| add_node(s, now, e, id.clone(), Role::Worker, &node))
@@ -88,7 +102,7 @@ async fn joined(manager: &Manager, folder: &Path) {
 }
 
 /// Is all the nodes of a folder until its input ends.
-fn be_nodes(folder: PathBuf) {
+fn be_nodes(folder: PathBuf, count: u16) {
     let runtime = runtime();
     let _inside = runtime.enter();
     let mut sessions = Vec::new();
@@ -102,14 +116,14 @@ fn be_nodes(folder: PathBuf) {
         };
         sessions.push(Session::start(identity, config));
     }
-    assert_eq!(sessions.len(), usize::from(NODES));
+    assert_eq!(sessions.len(), usize::from(count));
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// The process that plays the nodes of a folder; it ends with this one.
-fn nodes(folder: &Path) -> Child {
+/// The process that plays the nodes of a folder for a test, by its name; it ends with this one.
+fn nodes(folder: &Path, test: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", NAME, "--ignored", "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(FOLDER, folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -117,41 +131,51 @@ fn nodes(folder: &Path) -> Child {
         .unwrap()
 }
 
-#[test]
-#[ignore = "second tier: a measurement, which needs a release build"]
-fn a_thousand_sessions_at_rest_cost_the_leader_little() {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        return be_nodes(folder.into());
-    }
-    let runtime = runtime();
-    let dir = tempfile::tempdir().unwrap();
+/// A manager of a cluster with room for all nodes on the ingress network.
+fn large(runtime: &Runtime, dir: &Path) -> Manager {
     let config = ManagerConfig {
         timing: Timing::default(),
-        ..config(dir.path(), any_port())
+        ..config(dir, any_port())
     };
     let params = InitParams {
-        // Room for all nodes on the ingress network.
         subnet_prefix_len: Some(16),
         ..params("m1")
     };
     let made = runtime.block_on(Manager::init(config, params));
     let (manager, ..) = made.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    runtime.block_on(joined(&manager, folder.path()));
-    let before = resident();
-    let mut nodes = nodes(folder.path());
+    manager
+}
+
+/// Waits until so many nodes have a session.
+fn gather(runtime: &Runtime, manager: &Manager, count: u16) {
     runtime.block_on(async {
         let mut states = manager.core.store.subscribe();
         let all_ready = states.wait_for(|state| {
             let ready = state.nodes.values();
             let ready = ready.filter(|node| node.status.state == NodeState::Ready);
-            ready.count() >= usize::from(NODES)
+            ready.count() >= usize::from(count)
         });
         let found = timeout(GATHERED, all_ready)
             .await
             .map(|found| found.is_ok());
         assert_eq!(found, Ok(true), "not all nodes have a session");
     });
+}
+
+#[test]
+#[ignore = "second tier: a measurement, which needs a release build"]
+fn a_thousand_sessions_at_rest_cost_the_leader_little() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return be_nodes(folder.into(), NODES);
+    }
+    let runtime = runtime();
+    let dir = tempfile::tempdir().unwrap();
+    let manager = large(&runtime, dir.path());
+    let folder = tempfile::tempdir().unwrap();
+    runtime.block_on(joined(&manager, folder.path(), NODES));
+    let before = resident();
+    let mut nodes = nodes(folder.path(), NAME);
+    gather(&runtime, &manager, NODES);
     // What their orders have changed is told.
     std::thread::sleep(REST / 4);
     let begun = (Instant::now(), cpu());
@@ -169,6 +193,69 @@ fn a_thousand_sessions_at_rest_cost_the_leader_little() {
     runtime.block_on(manager.stop());
     assert!(share <= 0.2, "{share}");
     assert!(now <= 300_000_000, "{now}");
+}
+
+#[test]
+#[ignore = "second tier: a measurement, which needs a release build"]
+fn a_thousand_tasks_on_fifty_nodes_are_assigned_at_once() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return be_nodes(folder.into(), FEW);
+    }
+    let runtime = runtime();
+    let dir = tempfile::tempdir().unwrap();
+    let manager = large(&runtime, dir.path());
+    let folder = tempfile::tempdir().unwrap();
+    runtime.block_on(joined(&manager, folder.path(), FEW));
+    let mut nodes = nodes(folder.path(), PLACED);
+    gather(&runtime, &manager, FEW);
+    let mut spec = service("web", TASKS);
+    Arc::make_mut(&mut spec.task)
+        .networks
+        .push(NetworkAttachmentSpec {
+            target: "back".to_owned(),
+            aliases: Vec::new(),
+        });
+    let (took, spent, begun) = runtime.block_on(async {
+        let back = NetworkSpec {
+            name: "back".to_owned(),
+            ..NetworkSpec::default()
+        };
+        manager.create_network(back).await.unwrap();
+        let mut states = manager.core.store.subscribe();
+        let begun = (Instant::now(), cpu());
+        manager.create_service(spec).await.unwrap();
+        let all_assigned = states.wait_for(|state| {
+            let tasks = state.tasks.values();
+            let assigned = tasks.filter(|task| task.status.state >= TaskState::Assigned);
+            assigned.count() >= TASKS as usize
+        });
+        let found = timeout(LIMIT, all_assigned)
+            .await
+            .map(|found| found.is_ok());
+        assert_eq!(found, Ok(true), "not all tasks have a node");
+        (begun.0.elapsed(), cpu() - begun.1, begun.1)
+    });
+    std::thread::sleep(TOLD);
+    let all = cpu() - begun;
+    println!(
+        "{TASKS} tasks on {FEW} nodes: assigned after {took:?}, {spent:?} of CPU, {all:?} until nodes knew"
+    );
+    let state = manager.core.store.read();
+    let mut of_nodes: BTreeMap<&NodeId, u32> = BTreeMap::new();
+    for task in state.tasks.values() {
+        *of_nodes.entry(task.node.as_ref().unwrap()).or_default() += 1;
+    }
+    drop(nodes.stdin.take());
+    nodes.wait().unwrap();
+    runtime.block_on(manager.stop());
+    let even = TASKS / u32::from(FEW);
+    // The manager is a node as well.
+    assert!(
+        of_nodes.values().all(|n| n.abs_diff(even) <= 1),
+        "{of_nodes:?}"
+    );
+    assert!(took <= ASSIGNED_WITHIN, "{took:?}");
+    assert!(all <= ASSIGNED_WITHIN, "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,9 +10,10 @@ use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use weft_cluster::{
-    Change, Entropy, Planned, RootPair, Waits, create_network, create_service, join, reconcile,
-    set_node_state, update_task_status,
+    Change, Entropy, Planned, RootPair, Waits, change_node, create_network, create_service, join,
+    reconcile, set_node_state, update_task_status,
 };
+use weft_model::api::NodeUpdate;
 use weft_model::id::TaskId;
 use weft_model::objects::Task;
 
@@ -23,6 +24,11 @@ const NODES: u16 = 1000;
 const TASKS_OF_EACH: u32 = 20;
 /// Objects in one entry of the log on the way to the state at the start.
 const AT_ONCE: usize = 1000;
+/// Tasks on each node of a smaller cluster, and nodes of it that are drained, one after the other.
+const TASKS_ON_EACH: u32 = 100;
+const DRAINED: u16 = 5;
+/// What the plan of a drain may cost.
+const PLANNED_WITHIN: Duration = Duration::from_millis(100);
 /// Services that are made, one after the other, and tasks that change.
 const CHANGES: u32 = 20;
 
@@ -140,6 +146,11 @@ fn on_back(name: &str, replicas: u32) -> ServiceSpec {
 impl Large {
     /// So many tasks run, evenly on all nodes, and all sessions have their orders.
     fn new(tasks: u32) -> Self {
+        Self::of(NODES, tasks)
+    }
+
+    /// The same with so many nodes.
+    fn of(nodes: u16, tasks: u32) -> Self {
         let mut this = Self {
             state: Arc::default(),
             log: None,
@@ -164,11 +175,11 @@ impl Large {
             root: RootPair::default(),
         };
         this.apply(|s, now, e| init_cluster(s, now, e, init));
-        for n in 2..=NODES {
+        for n in 2..=nodes {
             let node = large_description(n);
             this.apply(|s, now, e| join(s, now, e, node_id(n), Role::Worker, &node));
         }
-        for n in 1..=NODES {
+        for n in 1..=nodes {
             this.apply(|s, now, e| {
                 let changes = set_node_state(s, now, e, &node_id(n), NodeState::Ready, "")?;
                 Ok(Planned { changes, value: () })
@@ -193,10 +204,10 @@ impl Large {
         assert_eq!(running.len(), tasks as usize);
         this.put(&running);
         this.settle(&mut Spent::default());
-        this.sessions = (1..=NODES).map(|n| (node_id(n), Sent::default())).collect();
+        this.sessions = (1..=nodes).map(|n| (node_id(n), Sent::default())).collect();
         let mut spent = Spent::default();
         this.tell(&mut spent);
-        assert_eq!(spent.messages, usize::from(NODES));
+        assert_eq!(spent.messages, usize::from(nodes));
         this
     }
 
@@ -402,4 +413,44 @@ fn one_service_and_one_task_of_ten_thousand_cost_little() {
         "the next one is placed: {messages} messages with {bytes} bytes, {:?}",
         spent.cpu()
     );
+}
+
+#[test]
+#[ignore = "second tier: a measurement, which needs a release build"]
+fn the_tasks_of_a_drained_node_of_a_hundred_are_placed_at_once() {
+    let nodes = 100;
+    let tasks = u32::from(nodes) * TASKS_ON_EACH;
+    let mut large = Large::of(nodes, tasks);
+    let mut longest = Duration::ZERO;
+    for n in 2..2 + DRAINED {
+        let node = node_id(n);
+        let on_node = |state: &ClusterState| {
+            let tasks = state.tasks_on(&node).filter(|task| task.is_wanted());
+            tasks.count()
+        };
+        let before = on_node(&large.state);
+        assert!(before * 2 > TASKS_ON_EACH as usize, "{before}");
+        let drain = NodeUpdate {
+            availability: Some(Availability::Drain),
+            ..NodeUpdate::default()
+        };
+        let spent = large.change(|s, now, e| {
+            let planned = change_node(s, now, e, node.as_str(), None, &drain)?;
+            Ok(planned.changes)
+        });
+        assert_eq!(on_node(&large.state), 0);
+        let placed = large
+            .state
+            .tasks
+            .values()
+            .filter(|task| task.is_wanted() && task.status.state >= TaskState::Assigned);
+        assert_eq!(placed.count(), tasks as usize);
+        let plan = spent.command + spent.passes;
+        println!(
+            "{tasks} tasks on {nodes} nodes, {before} of them leave one: plan {plan:?}, orders {:?}",
+            spent.orders
+        );
+        longest = longest.max(plan);
+    }
+    assert!(longest <= PLANNED_WITHIN, "{longest:?}");
 }
