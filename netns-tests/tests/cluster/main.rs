@@ -26,6 +26,7 @@ mod host_state;
 mod impaired;
 mod ipv6;
 mod limits;
+mod live;
 mod managers;
 mod members;
 mod mesh_frame;
