@@ -304,9 +304,9 @@ impl Candidates {
     /// by the same: who is the best of a group is so without the part that the task was in.
     pub(super) fn best_after(&self, left: usize, targets: &Targets, task: &Task) -> Option<usize> {
         let others = self.spread.way(left).filter_map(|(group, part)| {
-            let best = targets.best.get(group)?.iter().flatten();
-            let mut best = best.filter(|target| target.part != part);
-            best.next().map(|target| target.at)
+            let mut best = targets.best.get(group)?.iter().flatten();
+            let other = best.find(|target| target.part != part)?;
+            Some(other.at)
         });
         let ranked = others.chain(std::iter::once(left)).filter_map(|at| {
             #[cfg(test)]

@@ -48,6 +48,9 @@ const REAL_TIME: [i32; 2] = [34, 64];
 /// reaches the program.
 const UNHEARD: [i32; 2] = [17, 19];
 
+/// Bytes of a text at most, which is stored as it is: `SIGRTMAX-14`, and some noughts.
+const LONGEST: usize = 16;
+
 /// No signal that could ask a program to end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -81,6 +84,7 @@ pub fn number(text: &str) -> Result<i32, BadSignal> {
     let named = NAMES.iter().find(|(known, _)| *known == name);
     let number = match named {
         Some((_, number)) => Some(*number),
+        None if text.len() > LONGEST => None,
         None => real_time(name).or_else(|| text.parse::<i32>().ok().filter(|n| exists(*n))),
     };
     match number {
@@ -162,6 +166,7 @@ mod tests {
             "RTMAX-15",
             "RTMAX+1",
             "RTMINX",
+            "00000000000000000000000000000015",
         ] {
             let error = number(text).expect_err(text).to_string();
             let says = format!("invalid signal: {text}; write a name such as SIGQUIT");
