@@ -33,18 +33,17 @@ pub(super) fn is_lost_and_returns(cluster: &mut Cluster) {
     cluster.lab_mut().start_node(WORKER).expect("it is down");
     cluster.wait_ready(3);
     for (name, lost) in ["even", "tied"].into_iter().zip(&lost) {
-        eventually("what the machine took with it has failed", || {
+        let old = eventually("what the machine took with it has failed", || {
             let rows = rows(cluster, name);
             let old = rows.iter().find(|row| row["ID"] == lost["ID"]);
-            match old {
-                Some(old) if old["State"] == "Failed" => Ok(old.clone()),
-                _ => Err(rows),
-            }
+            let old = old.filter(|row| row["State"] == "Failed").cloned();
+            old.ok_or(rows)
         });
-        let rows = rows(cluster, name);
-        let old = rows.iter().find(|row| row["ID"] == lost["ID"]);
-        let old = old.expect("history has it");
-        assert_eq!(text(old, "Error"), "\"task: non-zero exit (255)\"", "{old}");
+        assert_eq!(
+            text(&old, "Error"),
+            "\"task: non-zero exit (255)\"",
+            "{old}"
+        );
         assert_eq!(old["ExitCode"], 255, "{old}");
     }
     assert_ne!(becomes(cluster, "tied", "Running")["ID"], lost[1]["ID"]);
