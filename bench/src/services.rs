@@ -196,7 +196,11 @@ impl Bench<'_> {
                 Ok(())
             }
             Step::Drain => {
-                let drained = if round % 2 == 0 { "node2" } else { "node3" };
+                let drained = if round.is_multiple_of(2) {
+                    "node2"
+                } else {
+                    "node3"
+                };
                 set_availability(swarm, drained, Availability::Drain)?;
                 self.wait_settled(swarm, REPLICAS, &[drained])?;
                 set_availability(swarm, drained, Availability::Active)

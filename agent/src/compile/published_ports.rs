@@ -66,19 +66,26 @@ impl<'a, T> PublishedPort<'a, T> {
     }
 }
 
+/// How a service stands, for all of its ports.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// The mesh has an address of IPv6.
+    pub(super) ipv6: bool,
+    /// No replica takes connections, and who opens one waits for the next.
+    pub(super) in_gap: bool,
+}
+
 /// True where a client of IPv6 is answered at that port of the replica if one of IPv4 is.
 fn speaks_ipv6(record: &KnownEndpoint, port: &PortSpec) -> bool {
     record.ips.iter().any(IpAddr::is_ipv6) && !record.ipv4_only.contains(&port.target)
 }
 
 /// The ports of a service that this node accepts: those with `mode=host` while it has a task, of
-/// which `alone` makes what is kept. `replicas` are those on the ingress network, `ipv6` says whether
-/// the mesh has an address of that family, `in_gap` whether who opens a connection waits for a replica.
+/// which `alone` makes what is kept. `replicas` are those on the ingress network.
 pub(super) fn accepted_ports<'a, T>(
     service: &ServiceView,
     replicas: impl Iterator<Item = &'a PlacedEndpoint> + Clone,
-    ipv6: bool,
-    in_gap: bool,
+    standing: Standing,
     mut alone: impl FnMut(&PlacedEndpoint) -> T,
 ) -> Vec<AcceptedPort<T>> {
     let mut accepted = Vec::new();
@@ -95,12 +102,12 @@ pub(super) fn accepted_ports<'a, T>(
             }
         };
         let mut ready = replicas.clone().filter(|r| r.record.ready);
-        let ipv6 = ipv6 && ready.clone().all(|r| speaks_ipv6(&r.record, port));
+        let ipv6 = standing.ipv6 && ready.clone().all(|r| speaks_ipv6(&r.record, port));
         accepted.push(AcceptedPort {
             at,
             alone: task.map(&mut alone),
             serving: task.map_or_else(|| ready.next().is_some(), |task| task.record.ready)
-                || (in_gap && port.protocol == Protocol::Tcp),
+                || (standing.in_gap && port.protocol == Protocol::Tcp),
             ipv6,
         });
     }

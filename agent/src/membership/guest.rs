@@ -180,19 +180,21 @@ async fn carry(
     };
     let mut seen = passing.reads();
     let most = seen + 2 * LAST_READS;
-    while open {
-        tokio::select! {
-            () = &mut outputs => break,
-            () = &mut inputs => return Ok(None),
-            () = sleep(LAST) => {}
+    if open {
+        loop {
+            tokio::select! {
+                () = &mut outputs => break,
+                () = &mut inputs => return Ok(None),
+                () = sleep(LAST) => {}
+            }
+            let reads = passing.reads();
+            // Who takes it slowly is waited for.
+            if reads > most || (reads == seen && !passing.is_saying()) {
+                tracing::debug!("what a program started holds its output open");
+                break;
+            }
+            seen = reads;
         }
-        let reads = passing.reads();
-        // Who takes it slowly is waited for.
-        if reads > most || (reads == seen && !passing.is_saying()) {
-            tracing::debug!("what a program started holds its output open");
-            break;
-        }
-        seen = reads;
     }
     let code = match exit? {
         Exit::Code(code) => code,

@@ -4,8 +4,8 @@
 mod address;
 mod answers;
 mod guest;
-mod machine;
 mod known_managers;
+mod machine;
 mod manager_part;
 mod new_address;
 pub(crate) mod self_tests;

@@ -274,12 +274,12 @@ fn active_again(walk: &mut Walk<'_, '_>) -> anyhow::Result<()> {
     ps(walk)?;
     walk.check("the last five are on it", |walk| {
         let rows = spread(walk, &[5, 5, 5])?;
-        let last = (11..=15).map(|slot| format!("web.{slot}"));
+        let mut last = (11..=15).map(|slot| format!("web.{slot}"));
         let there = |name: String| {
             let mut here = rows.iter().filter(|row| row.runs() && row.name == name);
             here.any(|row| row.node == "node1")
         };
-        ensure!(last.map(there).all(|there| there), "{rows:#?}");
+        ensure!(last.all(there), "{rows:#?}");
         Ok(())
     })?;
     Ok(())

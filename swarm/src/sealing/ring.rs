@@ -66,6 +66,7 @@ impl Sealers {
     }
 }
 
+/// Of its locks `change` is taken before `file`.
 struct Shared {
     sealers: ArcSwap<Sealers>,
     /// Held while a file is replaced that is sealed as a whole.

@@ -15,7 +15,9 @@ use super::{Look, Work};
 use crate::compile::gaps::is_wanted;
 use crate::compile::known::PlacedEndpoint;
 use crate::compile::loads::Loads;
-use crate::compile::published_ports::{AcceptedPort, PublishedPort, accepted_ports, number};
+use crate::compile::published_ports::{
+    AcceptedPort, PublishedPort, Standing, accepted_ports, number,
+};
 use crate::published::Published;
 
 /// What was made of each service.
@@ -159,7 +161,11 @@ impl OfService {
         }
         let ports = look.ingress().map(|(vni, ingress)| {
             let there = members.filter(|m| m.record.network == ingress.id);
-            accepted_ports(view, there, look.ipv6, in_gap, |task| {
+            let standing = Standing {
+                ipv6: look.ipv6,
+                in_gap,
+            };
+            accepted_ports(view, there, standing, |task| {
                 let replicas = replicas_of(task, vni, loads);
                 balanced(of, policy, in_gap, replicas, loads)
             })

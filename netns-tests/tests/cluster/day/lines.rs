@@ -67,9 +67,8 @@ pub(super) fn cells(line: &str) -> Vec<&str> {
 #[track_caller]
 pub(super) fn is_running(line: &str, name: &str, node: Option<&str>) {
     let cells = cells(line);
-    let [id, named, image, on, desired, current] = cells[..] else {
-        panic!("these are no six cells: {line:?}");
-    };
+    let cells: Result<[&str; 6], _> = cells.try_into();
+    let [id, named, image, on, desired, current] = cells.expect("a row has six cells");
     assert_eq!((id.len(), named, image), (12, name, "host"), "{line}");
     assert!(node.is_none_or(|node| node == on), "{line}");
     let since = current.strip_prefix("Running ");

@@ -39,7 +39,7 @@ fn tasks_leave_a_drained_manager_and_new_ones_come_when_it_is_active() {
         "the task has moved, and its row is below the new one",
         || {
             let rows = rows(&cluster);
-            let mut of_slot = rows.iter().filter(|row| row.name == leaves.1);
+            let mut of_slot = rows.iter().filter(|row| row.name == leaves.name);
             let moved = of_slot
                 .next()
                 .is_some_and(|row| runs(row) && row.node != "node1");

@@ -64,7 +64,7 @@ fn answers(cluster: &Cluster, version: &str) {
     for node in NODES {
         for _ in 0..10 {
             let answer = get(&cluster.outside(), cluster.at(node, 8000));
-            let answer = answer.unwrap_or_else(|error| panic!("{node}: {error}"));
+            let answer = answer.expect(node);
             assert!(answer.ends_with(&end), "{node}: {answer}");
         }
     }
