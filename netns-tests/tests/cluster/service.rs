@@ -326,9 +326,15 @@ fn open_connections_are_balanced_over_replicas_and_over_nodes() {
 fn a_replica_that_refuses_is_passed_over() {
     let cluster = swarm(3);
     cluster.network("front");
-    // On node2 the program runs, but does not listen.
+    // On node2 the program goes on, but listens no more once a file is there.
+    let (off, quiet) = (cluster.dir().join("off"), cluster.dir().join("quiet"));
     let script = format!(
-        "case $WEFT_NODE_NAME in node2) exec sleep 1000;; *) exec {PROGRAM} demo-http --port 80;; esac"
+        "[ $WEFT_NODE_NAME = node2 ] || exec {PROGRAM} demo-http --port 80; \
+         {PROGRAM} demo-http --port 80 & p=$!; \
+         while [ ! -e {} ]; do sleep 0.05; done; \
+         kill $p; wait $p; echo > {}; exec sleep 1000",
+        off.display(),
+        quiet.display()
     );
     let words = [
         "service",
@@ -349,6 +355,14 @@ fn a_replica_that_refuses_is_passed_over() {
     cluster.weft("node1", &words).done();
     let tasks = cluster.tasks("web");
     assert_eq!(tasks.len(), 3, "{tasks:?}");
+    std::fs::write(&off, "").expect("a file");
+    eventually("node2's program listens no more", || {
+        if quiet.exists() {
+            Ok(())
+        } else {
+            Err("it does")
+        }
+    });
     let client = cluster.outside();
     for node in NODES {
         eventually("the node answers", || get(&client, cluster.at(node, 8000)));
