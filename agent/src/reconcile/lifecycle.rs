@@ -215,12 +215,12 @@ impl Lifecycle {
                 }
                 process
             }
-            Found::Nothing if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
             // It ran before, and nobody wrote down its end: whether it runs again is for the manager
-            // to say.
+            // to say, which may not want it any more by now.
             Found::Nothing if self.task.status.state >= TaskState::Starting => {
                 return Ok(End::Exited(Exit::Unknown));
             }
+            Found::Nothing if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
             Found::Nothing => self.start().await?,
         };
         match self.follow(&process).await {
