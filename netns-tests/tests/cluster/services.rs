@@ -43,8 +43,13 @@ fn environment(cluster: &Cluster, id: &Value) -> String {
 }
 
 /// Waits until the last update of `web` has replaced all tasks: so many run, one in each slot, and
-/// each has this in its environment. No process of another one is left on these nodes.
+/// each has this in its environment. No process of another one is left on these nodes; what others
+/// were last seen to run does not count.
 fn becomes(cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
+    let runs = |row: &&Value| {
+        let node = row["Node"].as_str().unwrap_or_default();
+        row["State"] == "Running" && nodes.contains(&node)
+    };
     eventually("the update is over", || {
         match update_status(cluster, "State").as_str() {
             "completed" => Ok(()),
@@ -53,10 +58,7 @@ fn becomes(cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
     });
     eventually("one task runs in each slot", || {
         let rows = cluster.rows(&["service", "ps", "web"]);
-        let running: Vec<&Value> = rows
-            .iter()
-            .filter(|row| row["State"] == "Running")
-            .collect();
+        let running: Vec<&Value> = rows.iter().filter(runs).collect();
         let slots: BTreeSet<Option<u64>> = running.iter().map(|row| row["Slot"].as_u64()).collect();
         if running.len() == replicas && slots.len() == replicas {
             Ok(())
@@ -65,7 +67,7 @@ fn becomes(cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
         }
     });
     let rows = cluster.rows(&["service", "ps", "web"]);
-    for row in rows.iter().filter(|row| row["State"] == "Running") {
+    for row in rows.iter().filter(runs) {
         let has = environment(cluster, &row["ID"]);
         assert!(has.contains(version), "{has}: {row}");
     }

@@ -60,8 +60,10 @@ fn a_node_without_power_keeps_its_row_and_has_a_new_task_when_it_returns() {
             Err(rows)
         }
     });
-    let lines = cluster.typed("node1", &["service", "ps", "web"]);
+    // Wide enough for the error: a narrower table breaks names.
+    let lines = cluster.typed_on("node1", &["service", "ps", "web"], (200, 50));
     let old = lines.iter().find(|line| line.contains(" \\_ web."));
+    assert!(old.is_some(), "{lines:#?}");
     let old = cells(old.expect("the one that failed"));
     assert_eq!(old[3..5], ["node3", "Shutdown"], "{lines:#?}");
     assert!(
