@@ -61,6 +61,14 @@ pub(super) async fn update(
     }
     let mut id = None;
     if update != ServiceUpdate::default() {
+        // Most ports are the network's alone; those of a node, and some changes of others, are the task's.
+        let ports = update.publish_add.len() + update.publish_rm.len();
+        if ports > 0 && !args.quiet {
+            let plan = plan(client, &args.service, None, &update).await?;
+            if plan.replaced > 0 {
+                warn(&args.service, &plan);
+            }
+        }
         let path = format!("{}/update", paths::service(&args.service));
         id = Some(posted(client, &path, &update).await?);
     }

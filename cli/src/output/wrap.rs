@@ -5,6 +5,12 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 /// Spaces between columns, as docker has it.
 const GAP: u16 = 3;
 
+/// What stands before a task that came earlier in the same slot.
+const BRANCH: &str = " \\_ ";
+
+/// A space at which no line ends.
+const NO_BREAK: &str = "\u{a0}";
+
 /// Breaks a paragraph into lines of at most `width` columns; a word that is longer has a line of its
 /// own. Without a width it is one line.
 #[must_use]
@@ -31,8 +37,12 @@ pub(crate) fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
 /// Aligns lines whose cells are separated by tabs. In a width, cells that do not fit go on in the
 /// next line, between words; where even single words do not fit, the width is not kept.
 pub(super) fn columns<'a>(lines: impl Iterator<Item = &'a str>, width: Option<usize>) -> String {
-    let rows: Vec<Vec<&str>> = lines
-        .map(|line| line.split('\t').map(str::trim_end).collect())
+    let rows: Vec<Vec<String>> = lines
+        .map(|line| {
+            line.split('\t')
+                .map(|cell| joined(cell.trim_end()))
+                .collect()
+        })
         .collect();
     let mut table = Table::new();
     table
@@ -56,20 +66,27 @@ pub(super) fn columns<'a>(lines: impl Iterator<Item = &'a str>, width: Option<us
     }
     let mut out = String::new();
     for line in table.lines() {
-        out.push_str(line.trim_end());
+        out.push_str(line.replace(NO_BREAK, " ").trim_end());
         out.push('\n');
     }
     out
 }
 
-/// The longest word of each column. An indent belongs to the word behind it.
-fn least_widths(rows: &[Vec<&str>]) -> Vec<u16> {
+/// The cell with its indent and the word behind it as one word.
+fn joined(cell: &str) -> String {
+    let inner = cell
+        .strip_prefix(BRANCH)
+        .unwrap_or_else(|| cell.trim_start());
+    let (indent, inner) = cell.split_at(cell.len() - inner.len());
+    indent.replace(' ', NO_BREAK) + inner
+}
+
+/// The longest word of each column.
+fn least_widths(rows: &[Vec<String>]) -> Vec<u16> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let longest = |cell: &str| {
-        let inner = cell.trim_start();
-        let indent = cell.chars().count() - inner.chars().count();
-        let words = inner.split(' ').map(|word| word.chars().count());
-        words.max().unwrap_or(0) + indent
+    let longest = |cell: &String| {
+        let words = cell.split(' ').map(|word| word.chars().count());
+        words.max().unwrap_or(0)
     };
     (0..count)
         .map(|at| {
@@ -106,6 +123,14 @@ mod tests {
         for word in ["busy:", "another", "program"] {
             assert!(narrow.contains(word), "{word} is broken: {narrow}");
         }
+        let tasks = [
+            "NAME\tERROR",
+            "web.1\t",
+            " \\_ web.1\tno suitable node here",
+        ];
+        let narrow = columns(tasks.into_iter(), Some(22));
+        assert!(narrow.lines().all(|line| line.len() <= 22), "{narrow}");
+        assert!(narrow.contains("\n \\_ web.1   no"), "{narrow}");
         // No word is broken, whatever the width.
         assert_eq!(columns(rows.into_iter(), Some(9)), whole);
     }
