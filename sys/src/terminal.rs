@@ -43,10 +43,13 @@ pub fn resize(terminal: &impl AsFd, (columns, rows): Size) -> io::Result<()> {
     Ok(tcsetwinsize(terminal, size)?)
 }
 
-/// How large the terminal on standard input is; nothing where there is none.
+/// How large the terminal is that is read from, or else the one that is written to; nothing where there
+/// is none.
 #[must_use]
 pub fn size() -> Option<Size> {
-    let size = tcgetwinsize(io::stdin()).ok()?;
+    let size = tcgetwinsize(io::stdin())
+        .or_else(|_| tcgetwinsize(io::stdout()))
+        .ok()?;
     Some((size.ws_col, size.ws_row))
 }
 

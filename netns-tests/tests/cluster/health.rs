@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use weft_netns_tests::{Cluster, eventually, get};
+use weft_netns_tests::{Cluster, ask_from, eventually, get};
 
 use crate::swarm;
 
@@ -44,6 +44,17 @@ fn a_task_serves_while_its_command_passes_and_is_replaced_when_it_fails() {
     serve(&cluster, "web", &flags, "", "80");
     becomes(&cluster, "web", "Starting");
     let (outside, to) = (cluster.outside(), cluster.at("node2", 8000));
+    let asker = cluster.lab().add_netns("node1", "asker");
+    let asker = asker.expect("a namespace");
+    let path = asker.display().to_string();
+    let words = ["network", "connect", "--name", "asker", "front", &path];
+    cluster.weft("node1", &words).ok();
+    let named = || {
+        let words = [cluster.program(), "demo-dns", "tasks.web"];
+        let said = cluster.run("node1", Some(&asker), &words);
+        let is_found = said.code == 0 && !said.out.trim().is_empty();
+        if is_found { Ok(said.out) } else { Err(said) }
+    };
     // Its program answers by now, and nobody is sent there.
     let said = eventually("a failure is told", || {
         let task = rows(&cluster, "web").remove(0);
@@ -52,18 +63,30 @@ fn a_task_serves_while_its_command_passes_and_is_replaced_when_it_fails() {
     });
     assert_eq!(said, "starting: exit code 1: not good");
     assert!(get(&outside, to).is_err(), "it takes connections too early");
+    let early = named();
+    assert!(early.is_err(), "it has a name too early: {early:?}");
     assert_eq!(rows(&cluster, "web")[0]["State"], "Starting");
 
     std::fs::write(&good, "").expect("write");
     let first = becomes(&cluster, "web", "Running");
     answers(&cluster, to);
+    eventually("it has a name", named);
 
-    std::fs::remove_file(&good).expect("remove");
-    let failed = eventually("the first task is replaced", || {
-        let rows = rows(&cluster, "web");
-        let old = rows.iter().find(|row| row["ID"] == first["ID"]);
-        let old = old.filter(|row| row["State"] == "Failed");
-        old.cloned().ok_or(rows.clone())
+    let from = cluster.addr("outside");
+    let failed = std::thread::scope(|scope| {
+        // Who waits for an answer when it gets sick has it before the task is stopped.
+        let asked = scope.spawn(|| ask_from(&outside, from, to, "/slow/1500"));
+        // The request is there by the time that the second check fails.
+        std::fs::remove_file(&good).expect("remove");
+        let failed = eventually("the first task is replaced", || {
+            let rows = rows(&cluster, "web");
+            let old = rows.iter().find(|row| row["ID"] == first["ID"]);
+            let old = old.filter(|row| row["State"] == "Failed");
+            old.cloned().ok_or(rows.clone())
+        });
+        let answer = asked.join().expect("a thread");
+        answer.expect("an answer of a task that is replaced");
+        failed
     });
     let error = failed["Error"].as_str().expect("a text");
     assert!(

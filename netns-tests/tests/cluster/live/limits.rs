@@ -12,7 +12,7 @@ const PROCESSES: &str = "22";
 pub(super) fn hold(cluster: &Cluster) {
     let flags = ["--constraint", "node.hostname==node3"];
     let limits = ["--limit-memory", "64M", "--limit-pids", "20"];
-    let flags = [&flags[..], &limits].concat();
+    let flags = [&flags[..], &limits, &["--limit-cpu", "0.2"]].concat();
     create(cluster, "small", &flags, &["sleep", "1000"]);
     let row = becomes(cluster, "small", "Running");
     let groups = groups("node3", text(&row, "ID"));
@@ -20,9 +20,16 @@ pub(super) fn hold(cluster: &Cluster) {
     let memory = ["memory.limit_in_bytes", "memory.max"];
     let memory = limits_in(&groups, &memory);
     let processes = limits_in(&groups, &["pids.max"]);
+    // Microseconds of a tenth of a second; version 2 names both.
+    let mut processor = limits_in(&groups, &["cpu.cfs_quota_us", "cpu.max"]);
+    processor.retain(|limit| limit != "-1" && !limit.starts_with("max"));
+    for limit in &mut processor {
+        limit.truncate(limit.find(' ').unwrap_or(limit.len()));
+    }
     for (flag, found, wanted) in [
         ("--limit-memory", &memory, "67108864"),
         ("--limit-pids", &processes, PROCESSES),
+        ("--limit-cpu", &processor, "20000"),
     ] {
         let log = cluster.lab().log("node3").expect("a node");
         let log = std::fs::read_to_string(log).unwrap_or_default();
@@ -31,6 +38,25 @@ pub(super) fn hold(cluster: &Cluster) {
         } else {
             assert_eq!(found, &[wanted], "{flag}: {groups:?}");
         }
+    }
+    if !processor.is_empty() {
+        let busy = [
+            "exec",
+            "small.1",
+            "timeout",
+            "0.5",
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ];
+        let said = cluster.weft("node1", &busy);
+        assert_eq!(said.code, 124, "{said:?}");
+        let files = groups.iter().map(|group| group.join("cpu.stat"));
+        let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+        let held: Vec<String> = texts
+            .filter(|text| text.contains("nr_throttled") && !text.contains("nr_throttled 0\n"))
+            .collect();
+        assert!(!held.is_empty(), "a busy loop was not held up: {groups:?}");
     }
     if !processes.is_empty() {
         let script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); sleep 1 & done; echo all";

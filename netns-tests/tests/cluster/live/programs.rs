@@ -40,6 +40,15 @@ pub(super) fn run_in_the_walls_of_a_task(cluster: &Cluster) {
     let said = cluster.weft("node1", &words).ok();
     assert_eq!(said, "12345\n54321\n/tmp\nblue large\n");
 
+    // A terminal as wide as the one before it, with lines that end as terminals want it.
+    let script = "test -t 0 && test -t 1 && stty size && echo two";
+    let words = ["exec", "-t", "box.1", "sh", "-c", script];
+    let lines = cluster.typed_on("node2", &words, (100, 30));
+    assert_eq!(lines, ["30 100", "two"]);
+    cluster
+        .weft_reading("node2", &["exec", "-it", "box.1", "sh"], "exit\n")
+        .refused(&["the input device is not a TTY"]);
+
     let said = cluster.weft("node1", &["exec", "box.1", "no-such-program"]);
     assert_eq!(said.code, 127, "{said:?}");
     assert!(said.err.contains("no-such-program"), "{said:?}");
