@@ -6,10 +6,12 @@
 //! that nobody carries out is told, not dropped.
 
 mod cluster;
+mod container_spec;
 mod endpoint;
 mod health;
 mod mac;
 mod meta;
+mod mount;
 mod network;
 mod node;
 mod placement;
@@ -23,10 +25,14 @@ mod update;
 mod tests;
 
 pub use cluster::{CaConfig, Cluster, ClusterSpec, Dispatcher, Orchestration};
+pub use container_spec::{ContainerSpec, DnsConfig, Privileges, PullOptions, Runtime, Ulimit};
 pub use endpoint::{Attachment, Endpoint};
 pub use health::{HealthConfig, ParseReadyError, ReadyCheck};
 pub use mac::{Mac, ParseMacError};
 pub use meta::{Meta, Version};
+pub use mount::{
+    BindOptions, Mount, MountType, Propagation, TmpfsOptions, VolumeDriver, VolumeOptions,
+};
 pub use network::{Driver, GatewayError, Ipam, Network, NetworkSpec, Scope, StaticPeer, Subnet};
 pub(crate) use node::ips_on;
 pub use node::{
@@ -43,8 +49,5 @@ pub use service::{
     Service, ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
 };
 pub use task::{ContainerStatus, Task, TaskState, TaskStatus};
-pub use task_spec::{
-    ContainerSpec, NetworkAttachmentSpec, Privileges, RestartCondition, RestartPolicy, Runtime,
-    TaskSpec,
-};
+pub use task_spec::{NetworkAttachmentSpec, RestartCondition, RestartPolicy, TaskSpec};
 pub use update::{FailureAction, Ratio, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};

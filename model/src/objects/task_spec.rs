@@ -4,93 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::health::{HealthConfig, ReadyCheck};
+use super::container_spec::{ContainerSpec, Runtime};
 use super::placement::{Placement, ResourceRequirements};
-
-/// What runs a task.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Runtime {
-    /// The node itself: a program of its own file system.
-    #[default]
-    Host,
-}
-
-impl Runtime {
-    /// The word for an image that asks for [`Runtime::Host`].
-    pub const HOST_IMAGE: &'static str = "host";
-
-    /// The runtime that an image asks for; nothing when no runtime of this version can run it.
-    #[must_use]
-    pub fn of_image(image: &str) -> Option<Self> {
-        (image == Self::HOST_IMAGE).then_some(Self::Host)
-    }
-}
-
-/// Rights that a task may not gain. What is not known here is refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Privileges {
-    /// Nothing that it executes gains rights by its file.
-    pub no_new_privileges: bool,
-}
-
-/// The program of a task, who it is, and what it may do on its node: by default what root in a
-/// container of Docker may. What is not known here is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
-pub struct ContainerSpec {
-    /// The word `host`: a program of the node's own file system.
-    pub image: String,
-    /// Host name that the program sees, a template (`{{.Task.Slot}}`); the task's name when empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub hostname: String,
-    /// Program and arguments.
-    pub args: Vec<String>,
-    /// `KEY=value`, more environment of the task; values are templates.
-    pub env: Vec<String>,
-    /// `NAME|UID[:GROUP|GID]`, looked up on the node; root when empty.
-    pub user: String,
-    /// Rights that it may not gain.
-    pub privileges: Privileges,
-    /// Capabilities beyond Docker's default, as [`crate::capability::canonical`] spells them.
-    #[serde(rename = "CapabilityAdd")]
-    pub cap_add: Vec<String>,
-    /// Capabilities of the default that it does not have.
-    #[serde(rename = "CapabilityDrop")]
-    pub cap_drop: Vec<String>,
-    /// What asks the program to end, such as `SIGQUIT` or `3`; SIGTERM when empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stop_signal: String,
-    /// Between that and SIGKILL; written in nanoseconds. Ten seconds when absent, as in Swarm.
-    #[serde(rename = "StopGracePeriod", with = "crate::time::nanoseconds")]
-    pub stop_grace: Duration,
-    /// A command inside the task that says whether it is healthy.
-    #[serde(rename = "Healthcheck", skip_serializing_if = "Option::is_none")]
-    pub health: Option<HealthConfig>,
-    /// A port of the task that says whether it takes connections.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ready: Option<ReadyCheck>,
-}
-
-impl Default for ContainerSpec {
-    fn default() -> Self {
-        Self {
-            image: String::new(),
-            hostname: String::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            user: String::new(),
-            privileges: Privileges::default(),
-            cap_add: Vec::new(),
-            cap_drop: Vec::new(),
-            stop_signal: String::new(),
-            stop_grace: Duration::from_secs(10),
-            health: None,
-            ready: None,
-        }
-    }
-}
 
 /// When a finished task is replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +109,7 @@ impl TaskSpec {
             resources,
         } = self;
         *runtime == other.runtime
-            && *container == other.container
+            && container.runs_as(&other.container)
             && *restart == other.restart
             && *networks == other.networks
             && *force_update == other.force_update

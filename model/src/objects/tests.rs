@@ -439,8 +439,8 @@ fn what_is_left_out_is_swarms_default() {
     assert_eq!(spec.task.container.stop_grace, Duration::from_secs(10));
     assert_eq!(spec.task.runtime, Runtime::Host);
     assert_eq!(spec.endpoint.ports[0].published, 0);
-    assert_eq!(Runtime::of_image("host"), Some(Runtime::Host));
-    assert_eq!(Runtime::of_image("nginx"), None);
+    assert_eq!(Runtime::of_image("host"), Runtime::Host);
+    assert_eq!(Runtime::of_image("nginx"), Runtime::Container);
 }
 
 /// Versions that do not know a setting refuse a service or a task for it, so only what somebody asked

@@ -1,0 +1,3 @@
+//! Volumes of this node, as Docker's driver `local` has them.
+
+#![forbid(unsafe_code)]
