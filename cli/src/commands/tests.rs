@@ -23,6 +23,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
                 hostname: name.to_owned(),
                 engine: Engine {
                     version: "0.1.0".to_owned(),
+                    runtimes: Vec::new(),
                 },
                 ..Description::default()
             },

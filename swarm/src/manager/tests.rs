@@ -71,6 +71,7 @@ fn description(name: &str) -> NodeDescription {
         manager_addr: None,
         platform: Platform::default(),
         resources: Resources::default(),
+        runtimes: Vec::new(),
     }
 }
 
