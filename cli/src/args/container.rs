@@ -77,7 +77,7 @@ pub(crate) struct ContainerListArgs {
     #[arg(long = "container-label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     container_labels: Vec<(String, String)>,
     /// Line of /etc/hosts; may be repeated
-    #[arg(long = "host", id = "extra_hosts", value_name = "HOST:IP", value_parser = parse_host)]
+    #[arg(long = "host", value_name = "HOST:IP", value_parser = parse_host)]
     hosts: Vec<String>,
     /// Server that is asked for names that weft does not know; may be repeated
     #[arg(long, value_name = "IP", value_parser = parse_server)]

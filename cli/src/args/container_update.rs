@@ -84,7 +84,7 @@ impl ContainerUpdateArgs {
             map.extend(add.iter().cloned());
         }
         for rm in &self.host_rm {
-            rm.from(&mut container.hosts);
+            rm.remove_from(&mut container.hosts);
         }
         append(&mut container.hosts, &self.host_add);
         container
@@ -113,14 +113,16 @@ struct HostRm {
 
 impl HostRm {
     /// A line `ADDRESS NAME…` may have other names, which stay.
-    fn from(&self, lines: &mut Vec<String>) {
+    fn remove_from(&self, lines: &mut Vec<String>) {
         let left = lines.iter().filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             let address = words.next()?;
             let concerned = self.address.as_deref().is_none_or(|only| only == address);
-            let names: Vec<&str> = words.clone().filter(|name| *name != self.name).collect();
+            let all: Vec<&str> = words.collect();
+            let others = all.iter().copied().filter(|name| *name != self.name);
+            let names: Vec<&str> = others.collect();
             match names.as_slice() {
-                _ if !concerned || names.len() == words.count() => Some(line.clone()),
+                _ if !concerned || names.len() == all.len() => Some(line.clone()),
                 [] => None,
                 names => Some(format!("{address} {}", names.join(" "))),
             }

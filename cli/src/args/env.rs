@@ -10,7 +10,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// `KEY=VALUE`; `KEY` alone is with the value that this process has, and stays alone where it has none:
 /// a container then has what its image says.
-pub(super) fn parse_env(text: &str) -> Result<String, String> {
+pub(super) fn parse_variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) => Err(format!("invalid environment variable: {text}")),
         Some(_) => Ok(text.to_owned()),
@@ -20,6 +20,20 @@ pub(super) fn parse_env(text: &str) -> Result<String, String> {
             Err(_) => text.to_owned(),
         }),
     }
+}
+
+/// The same where nothing else could say what a `KEY` alone is.
+pub(super) fn parse_env(text: &str) -> Result<String, String> {
+    let pair = parse_variable(text)?;
+    if pair.contains('=') {
+        Ok(pair)
+    } else {
+        Err(unset(&pair))
+    }
+}
+
+fn unset(name: &str) -> String {
+    format!("environment variable {name} is not set here; write {name}=VALUE")
 }
 
 /// Name of a variable.
@@ -54,7 +68,7 @@ pub(crate) fn check(runtime: Runtime, env: &[String]) -> anyhow::Result<()> {
     let alone = env.iter().find(|pair| !pair.contains('='));
     match alone {
         Some(name) if runtime == Runtime::Host => {
-            bail!("environment variable {name} is not set here; write {name}=VALUE")
+            bail!(unset(name))
         }
         _ => Ok(()),
     }
@@ -111,14 +125,15 @@ mod tests {
 
     #[test]
     fn a_name_alone_takes_the_value_from_here() {
-        assert_eq!(parse_env("A=b=c"), Ok("A=b=c".to_owned()));
+        assert_eq!(parse_variable("A=b=c"), Ok("A=b=c".to_owned()));
         let value = std::env::var(SET).expect("a path");
-        assert_eq!(parse_env(SET), Ok(format!("{SET}={value}")));
-        assert_eq!(parse_env(UNSET), Ok(UNSET.to_owned()));
+        assert_eq!(parse_variable(SET), Ok(format!("{SET}={value}")));
+        assert_eq!(parse_variable(UNSET), Ok(UNSET.to_owned()));
         for bad in ["", "=b"] {
-            let error = parse_env(bad).unwrap_err();
+            let error = parse_variable(bad).unwrap_err();
             assert!(error.starts_with("invalid environment variable"), "{error}");
         }
+        assert_eq!(parse_env(UNSET), Err(unset(UNSET)));
         let env = [UNSET.to_owned()];
         check(Runtime::Container, &env).unwrap();
         let error = check(Runtime::Host, &env).unwrap_err().to_string();
