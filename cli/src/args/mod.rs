@@ -78,8 +78,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The socket: of `-H` or `--host`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a script may
-    /// leave it, is none.
+    /// The socket: of `-H` or `--host`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a
+    /// script may leave it, is none.
     #[must_use]
     pub(crate) fn host(&self) -> String {
         let option = self.host.as_ref().or(self.long_host.as_ref());
