@@ -37,6 +37,10 @@ pub(crate) struct ContainerArgs {
     /// Who keeps what tasks write: `json-file` or `local`, which both mean weft (`service logs`)
     #[arg(long, value_name = "DRIVER", value_parser = parse_log_driver)]
     log_driver: Option<()>,
+    /// Of those that keep what tasks write.
+    #[arg(long = "log-opt", value_name = "NAME=VALUE", hide = true,
+          value_parser = refuse_log_option)]
+    log_option: Option<()>,
     /// Of containers on Windows.
     #[arg(long, value_name = "ISOLATION", hide = true, value_parser = refuse_isolation)]
     isolation: Option<()>,
@@ -188,6 +192,12 @@ fn parse_log_driver(text: &str) -> Result<(), String> {
     }
 }
 
+fn refuse_log_option(_: &str) -> Result<(), String> {
+    let text = "log options are not carried out: of each output of a task weft keeps 10 MiB; leave it \
+                out";
+    Err(text.to_owned())
+}
+
 fn refuse_isolation(_: &str) -> Result<(), String> {
     Err("isolation is of containers on Windows, which weft does not run; leave it out".to_owned())
 }
@@ -296,6 +306,10 @@ mod tests {
             (
                 &["--log-driver", "syslog"],
                 "log driver syslog is not supported",
+            ),
+            (
+                &["--log-opt", "max-size=1m"],
+                "log options are not carried out: of each output",
             ),
             (
                 &["--isolation", "hyperv"],

@@ -244,9 +244,10 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, words: TaskWords, now: Timestamp) -
             "TaskName": task.name(),
             "Service": task.service_name,
             "Slot": task.slot,
-            "Image": match words.whole {
-                true => task.spec.container.image.clone(),
-                false => image(&task.spec.container.image),
+            "Image": if words.whole {
+                task.spec.container.image.clone()
+            } else {
+                image(&task.spec.container.image)
             },
             "Node": match (&task.node, words.ids) {
                 (Some(node), true) => node.as_str(),
