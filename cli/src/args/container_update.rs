@@ -139,7 +139,7 @@ fn parse_host_rm(text: &str) -> Result<HostRm, String> {
         });
     }
     let line = parse_host(text)?;
-    let (address, name) = line.split_once(' ').unwrap_or((&line, ""));
+    let (address, name) = line.split_once(' ').unwrap_or((line.as_str(), ""));
     Ok(HostRm {
         name: name.to_owned(),
         address: Some(address.to_owned()),
