@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod images;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -17,6 +19,7 @@ use hyper::body::{Body, Bytes, Frame};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+pub use images::ResolvedImage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use weft_model::objects::{Node, Resources, TaskSpec};
+use weft_model::objects::{Node, Resources, Runtime, TaskSpec};
 
 use super::constraint::Constraint;
 
@@ -42,15 +42,38 @@ impl<'a> Demands<'a> {
         })
     }
 
+    /// Whether a node has what runs the tasks.
+    pub(super) fn have_runtime_on(&self, node: &Node) -> bool {
+        self.spec.is_none_or(|spec| match spec.runtime {
+            Runtime::Host => true,
+            Runtime::Container => !node.description.engine.runtimes.is_empty(),
+        })
+    }
+
+    /// Why tasks may not run on a node, whatever else runs there: the first thing, in SwarmKit's order.
+    pub(super) fn obstacle_of(&self, node: &Node) -> Option<Obstacle> {
+        if !self.have_runtime_on(node) {
+            Some(Obstacle::Runtime)
+        } else if !self.are_met_by(node) {
+            Some(Obstacle::Constraints)
+        } else if !self.admit_platform_of(node) {
+            Some(Obstacle::Platform)
+        } else {
+            None
+        }
+    }
+
     /// Whether tasks may run on a node, whatever else runs there.
     pub(super) fn fit(&self, node: &Node) -> bool {
-        self.are_met_by(node) && self.admit_platform_of(node)
+        self.obstacle_of(node).is_none()
     }
 }
 
-/// Whether tasks of a spec may run on a node, whatever else runs there.
+/// Whether tasks of a spec may stay on a node that has them: what was to run them has begun, and is
+/// asked for no more.
 pub(super) fn fits(node: &Node, spec: &TaskSpec) -> bool {
-    Demands::of(spec).fit(node)
+    let demands = Demands::of(spec);
+    demands.are_met_by(node) && demands.admit_platform_of(node)
 }
 
 /// What is reserved for a task on its node.
@@ -67,6 +90,8 @@ pub(super) enum Obstacle {
     Impaired,
     /// What is reserved is not free.
     Resources,
+    /// It has nothing that runs containers (SwarmKit's plugins).
+    Runtime,
     /// A constraint is not met.
     Constraints,
     /// It is another kind of machine.
@@ -78,10 +103,11 @@ pub(super) enum Obstacle {
 }
 
 impl Obstacle {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Unavailable,
         Self::Impaired,
         Self::Resources,
+        Self::Runtime,
         Self::Constraints,
         Self::Platform,
         Self::HostPort,
@@ -100,6 +126,7 @@ impl Obstacle {
             (Self::Impaired, 1) => "1 node impaired".to_owned(),
             (Self::Impaired, n) => format!("{n} nodes impaired"),
             (Self::Resources, _) => on("insufficient resources"),
+            (Self::Runtime, _) => on("no container runtime"),
             (Self::Constraints, _) => on("scheduling constraints not satisfied"),
             (Self::Platform, _) => on("unsupported platform"),
             (Self::HostPort, _) => on("host-mode port already in use"),

@@ -19,7 +19,7 @@ use weft_model::objects::{
 use super::conditions::{is_eligible, is_global, is_updating, is_wanted, should_restart};
 use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
-use super::filters::{Demands, fits};
+use super::filters::Demands;
 use super::index::Key;
 use super::object::{Change, ObjectId};
 use super::progress::{ingress_of, is_current};
@@ -188,11 +188,12 @@ fn restart(draft: &mut Draft<'_>, waits: &Waits) {
             continue;
         }
         if is_global(&service) {
+            let demands = Demands::of(&service.spec.task);
             let eligible = task
                 .node
                 .as_ref()
                 .and_then(|n| draft.state.nodes.get(n))
-                .is_some_and(|node| waits.takes_tasks(node) && fits(node, &service.spec.task));
+                .is_some_and(|node| waits.takes_tasks(node) && demands.fit(node));
             if !eligible {
                 continue;
             }

@@ -212,13 +212,7 @@ impl Candidates {
         let demands = Demands::of(spec);
         // Both are in the order of ids.
         for (candidate, node) in self.all.iter_mut().zip(state.nodes.values()) {
-            candidate.unfit = if !demands.are_met_by(node) {
-                Some(Obstacle::Constraints)
-            } else if !demands.admit_platform_of(node) {
-                Some(Obstacle::Platform)
-            } else {
-                None
-            };
+            candidate.unfit = demands.obstacle_of(node);
             candidate.keeps_failing = candidate.has_failed_as(state, spec);
         }
         let tasks = self.all.iter().map(|candidate| candidate.of_service);

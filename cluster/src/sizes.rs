@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_model::objects::{ServiceMode, ServiceSpec, TaskSpec};
+use weft_model::objects::{ContainerSpec, Mount, Runtime, ServiceMode, ServiceSpec, TaskSpec};
 
 use super::error::CommandError;
 
@@ -25,6 +25,44 @@ fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
     texts.into_iter().map(|text| text.len() + QUOTES).sum()
 }
 
+fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> usize {
+    let pairs = pairs.into_iter();
+    pairs.map(|(a, b)| a.len() + b.len() + 2 * QUOTES).sum()
+}
+
+/// What a mount says beside its texts, in JSON.
+const MOUNT: usize = 256;
+
+fn of_mount(mount: &Mount) -> usize {
+    let volume = mount.volume_options.iter();
+    let of_volume = volume.map(|volume| {
+        let driver = volume.driver_config.iter();
+        let of_driver = driver.map(|driver| driver.name.len() + pairs(&driver.options));
+        volume.subpath.len() + pairs(&volume.labels) + of_driver.sum::<usize>()
+    });
+    MOUNT + mount.source.len() + mount.target.len() + of_volume.sum::<usize>()
+}
+
+/// What only containers have.
+fn of_container(container: &ContainerSpec) -> usize {
+    let dns = &container.dns_config;
+    let ulimits = container.ulimits.iter();
+    let credentials = &container.pull_options.registry_auth;
+    let single = [&container.image, &container.dir, credentials].into_iter();
+    texts(single.filter(|text| !text.is_empty() && *text != Runtime::HOST_IMAGE))
+        + pairs(&container.labels)
+        + texts(&container.command)
+        + texts(&container.groups)
+        + texts(&container.hosts)
+        + texts(&dns.nameservers)
+        + texts(&dns.search)
+        + texts(&dns.options)
+        + pairs(&container.sysctls)
+        // Names of the fields, and two numbers.
+        + ulimits.map(|ulimit| ulimit.name.len() + 80).sum::<usize>()
+        + container.mounts.iter().map(of_mount).sum::<usize>()
+}
+
 fn of_task(task: &TaskSpec) -> usize {
     let container = &task.container;
     let hostname = Some(&container.hostname).filter(|name| !name.is_empty());
@@ -33,7 +71,8 @@ fn of_task(task: &TaskSpec) -> usize {
     let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
     let preferences = task.placement.preferences.iter();
     let preferences = preferences.map(|p| &p.spread.spread_descriptor);
-    texts(&container.args)
+    of_container(container)
+        + texts(&container.args)
         + texts(hostname)
         + texts(&container.env)
         + texts(&container.cap_add)
@@ -63,7 +102,7 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     let bytes = of_task(&spec.task);
     if bytes > MAX_TASK {
         return Err(CommandError::bad(format!(
-            "command, environment, networks and counted restarts of the service have {bytes} bytes, and \
+            "command, environment, mounts, networks and counted restarts of the service have {bytes} bytes, and \
              may have {MAX_TASK}: keep what is long in a file on the nodes"
         )));
     }

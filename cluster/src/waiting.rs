@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weft_model::objects::{RestartCondition, Service, Task, TaskState};
 
 use super::conditions::{is_active, is_eligible, is_global, is_wanted};
-use super::filters::Demands;
+use super::filters::{Demands, fits};
 use super::state::ClusterState;
 
 /// What to do where no node takes a task.
@@ -17,6 +17,9 @@ const CONSTRAINTS: &str = "\"weft node inspect\" shows what a node is: label one
 /// What to do where nodes are full.
 const RESOURCES: &str =
     "ask for less (--reserve-cpu, --reserve-memory), make room, or let another node join";
+/// What to do where nodes run no containers.
+const RUNTIME: &str = "install crun or runc there and restart weftd (\"weft doctor\" says what it found), or \
+                       run a program of the node with the image `host`";
 
 /// Tasks that ended once more than the restart policy allows.
 fn given_up(state: &ClusterState, service: &Service) -> Option<String> {
@@ -82,9 +85,16 @@ pub fn waiting(state: &ClusterState, service: &Service) -> Vec<String> {
         if nodes.peek().is_none() {
             told.push(format!("no node takes new tasks; {NODES}"));
         } else if !nodes.any(|node| demands.fit(node)) {
-            told.push(format!(
-                "no node meets the constraints and platforms of the service; {CONSTRAINTS}"
-            ));
+            // Of those that are what it asks for otherwise.
+            let mut without = state
+                .nodes
+                .values()
+                .filter(|node| is_eligible(node) && fits(node, &service.spec.task));
+            told.push(if without.any(|node| !demands.have_runtime_on(node)) {
+                format!("no node that may run the service has a container runtime; {RUNTIME}")
+            } else {
+                format!("no node meets the constraints and platforms of the service; {CONSTRAINTS}")
+            });
         }
     }
     told
@@ -97,6 +107,8 @@ fn way_out(why: &str) -> &'static str {
         CONSTRAINTS
     } else if first.contains("insufficient resources") {
         RESOURCES
+    } else if first.contains("no container runtime") {
+        RUNTIME
     } else {
         NODES
     }

@@ -105,6 +105,7 @@ impl Membership {
                 manager_addr: node.manager_addr(),
                 platform: node.description.platform.clone(),
                 resources: node.description.resources,
+                runtimes: node.description.engine.runtimes.clone(),
             },
             managers: managers
                 .filter_map(|n| n.manager_addr)
@@ -261,6 +262,7 @@ mod tests {
                 manager_addr: None,
                 platform: Platform::default(),
                 resources: Resources::default(),
+                runtimes: Vec::new(),
             },
             managers: vec!["192.0.2.9:2377".to_owned(), "192.0.2.1:2377".to_owned()],
             listen,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::task::parse_env;
+use super::env::parse_env;
 
 /// `weft exec`
 #[derive(Debug, Args)]

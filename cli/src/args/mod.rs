@@ -2,7 +2,10 @@
 
 mod attachment;
 mod connections;
+mod container;
+mod container_update;
 mod duration;
+pub(crate) mod env;
 mod events;
 mod exec;
 mod filter;
@@ -23,6 +26,8 @@ mod update;
 
 pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
+pub(crate) use container::{ContainerArgs, ContainerListArgs, RegistryArgs};
+pub(crate) use container_update::ContainerUpdateArgs;
 pub(crate) use duration::parse_duration_ms;
 pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
@@ -58,13 +63,12 @@ pub(crate) const DEFAULT_HOST: &str = "unix:///run/weft/weft.sock";
 pub struct Cli {
     /// Socket of the node to talk to [default: unix:///run/weft/weft.sock]
     // No default for the parser: its texts about wrong usage would name the option.
-    #[arg(
-        short = 'H',
-        long = "host",
-        value_name = "unix://SOCKET",
-        global = true
-    )]
+    #[arg(short = 'H', value_name = "unix://SOCKET", global = true)]
     host: Option<String>,
+    /// The same, before the command: behind `service create`, --host is a line of /etc/hosts
+    // As docker has it.
+    #[arg(long = "host", value_name = "unix://SOCKET", conflicts_with = "host")]
+    long_host: Option<String>,
     /// Show what this manager last knew of the swarm, also while it has no leader
     #[arg(long, global = true)]
     pub(crate) stale: bool,
@@ -74,11 +78,12 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The socket: of `-H`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a script may
-    /// leave it, is none.
+    /// The socket: of `-H` or `--host`, else of `$WEFT_HOST`, else [`DEFAULT_HOST`]. An empty one, as a
+    /// script may leave it, is none.
     #[must_use]
     pub(crate) fn host(&self) -> String {
-        host_of(self.host.clone(), std::env::var("WEFT_HOST").ok())
+        let option = self.host.as_ref().or(self.long_host.as_ref());
+        host_of(option.cloned(), std::env::var("WEFT_HOST").ok())
     }
 }
 

@@ -1,16 +1,19 @@
 //! `weft service`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use weft_model::objects::NetworkAttachmentSpec;
 
+use super::env::parse_variable;
 use super::task::{
-    EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
-    parse_stop_signal,
+    EndpointModeArg, RestartArg, parse_capability, parse_no_new_privileges, parse_stop_signal,
 };
 use super::{
-    AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, LogsArgs,
-    PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList, ResourceArgs, TaskChangeArgs,
-    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
+    AttemptArgs, ConnectionArgs, ContainerArgs, ContainerListArgs, FilterArgs, FormatArgs,
+    HealthArgs, InspectArgs, LogsArgs, PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList,
+    RegistryArgs, ResourceArgs, TaskChangeArgs, TaskListArgs, parse_attachment, parse_duration_ms,
+    parse_key_value, parse_publish,
 };
 
 /// `weft service …`
@@ -105,9 +108,13 @@ pub(crate) struct ServiceCreateArgs {
     /// Host name that the tasks see, such as web-{{.Task.Slot}} (default: the task's name)
     #[arg(long, value_name = "HOSTNAME")]
     pub(crate) hostname: Option<String>,
-    /// Environment variable KEY=VALUE, the value perhaps a template ({{.Task.Slot}}); may be repeated
-    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
+    /// Environment variable KEY=VALUE, the value perhaps a template ({{.Task.Slot}}), or KEY for the
+    /// value that it has here; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_variable)]
     pub(crate) env: Vec<String>,
+    /// File of environment variables, one a line; may be repeated
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) labels: Vec<(String, String)>,
@@ -153,6 +160,15 @@ pub(crate) struct ServiceCreateArgs {
     /// `no-new-privileges`: nothing that the tasks execute gains rights by its file
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
     pub(crate) no_new_privileges: Option<bool>,
+    /// What a container has besides its image.
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+    /// And what it has several of.
+    #[command(flatten)]
+    pub(crate) lists: ContainerListArgs,
+    /// Who asks for the image.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// Where tasks run.
     #[command(flatten)]
     pub(crate) placement: PlacementArgs,
@@ -165,7 +181,8 @@ pub(crate) struct ServiceCreateArgs {
     /// Print no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// The word `host` (no image: COMMAND from the node's own file system), then the command
+    /// Image, such as nginx:1.27 or registry.example:5000/web, and what runs instead of its command;
+    /// the word `host` is no image: COMMAND runs from the node's own file system
     #[arg(
         required = true,
         trailing_var_arg = true,

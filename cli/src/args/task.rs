@@ -43,21 +43,6 @@ impl From<EndpointModeArg> for EndpointMode {
     }
 }
 
-/// `KEY=VALUE`, or `KEY` for the value that this process has.
-pub(super) fn parse_env(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
-        Some(_) => Ok(text.to_owned()),
-        None if text.is_empty() => Err("invalid environment variable: the name is empty".into()),
-        None => match std::env::var(text) {
-            Ok(value) => Ok(format!("{text}={value}")),
-            Err(_) => Err(format!(
-                "environment variable {text} is not set here; write {text}=VALUE"
-            )),
-        },
-    }
-}
-
 pub(super) fn parse_capability(text: &str) -> Result<String, String> {
     capability::canonical(text).map_err(|error| error.to_string())
 }

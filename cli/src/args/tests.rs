@@ -229,6 +229,14 @@ fn the_host_may_stand_anywhere() {
     ] {
         assert_eq!(Cli::try_parse_from(line).unwrap().host(), "unix:///x");
     }
+    // Its long form stands before the command: behind it, docker has another meaning of the word.
+    let words = ["weft", "--host", "unix:///x"];
+    let words = words
+        .into_iter()
+        .chain("service create --host db:10.0.0.5 nginx".split_ascii_whitespace());
+    assert_eq!(Cli::try_parse_from(words).unwrap().host(), "unix:///x");
+    let words = ["weft", "node", "ls", "--host", "unix:///x"];
+    Cli::try_parse_from(words).unwrap_err();
 }
 
 #[test]

@@ -9,11 +9,14 @@ use weft_model::objects::{
     FailureAction, NetworkAttachmentSpec, Ratio, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
+use super::env::parse_variable;
 use super::task::{
-    EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
-    parse_stop_signal,
+    EndpointModeArg, RestartArg, parse_capability, parse_no_new_privileges, parse_stop_signal,
 };
-use super::{parse_attachment, parse_duration_ms, parse_key_value};
+use super::{
+    ContainerArgs, ContainerUpdateArgs, RegistryArgs, parse_attachment, parse_duration_ms,
+    parse_key_value,
+};
 
 /// How tasks are replaced; what is not given stays, or is the default of a new service.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -171,7 +174,7 @@ fn parse_ratio(text: &str) -> Result<Ratio, String> {
 /// What the tasks of a service are, and its labels; what is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub(crate) struct TaskChangeArgs {
-    /// Another image: the word `host`
+    /// Another image, or the same to have what its name stands for now; or the word `host`
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     /// Another command with its arguments, as a shell reads them: --args '/bin/server -p 80'
@@ -180,8 +183,8 @@ pub(crate) struct TaskChangeArgs {
     /// Host name that the tasks see, such as web-{{.Task.Slot}}; empty for the task's name
     #[arg(long, value_name = "HOSTNAME")]
     pub(crate) hostname: Option<String>,
-    /// Environment variable to set, KEY=VALUE; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_env)]
+    /// Environment variable to set, KEY=VALUE, or KEY for the value that it has here; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_variable)]
     pub(crate) env_add: Vec<String>,
     /// Environment variable to remove; may be repeated
     #[arg(long, value_name = "KEY")]
@@ -225,6 +228,15 @@ pub(crate) struct TaskChangeArgs {
     /// `no-new-privileges`, or `no-new-privileges=false`
     #[arg(long = "security-opt", value_name = "OPTION", value_parser = parse_no_new_privileges)]
     pub(crate) no_new_privileges: Option<bool>,
+    /// What a container has besides its image.
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+    /// And what it has several of.
+    #[command(flatten)]
+    pub(crate) lists: ContainerUpdateArgs,
+    /// Who asks for the image.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// Replace all tasks, whether anything changes or not
     #[arg(long)]
     pub(crate) force: bool,

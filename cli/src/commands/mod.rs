@@ -20,6 +20,7 @@ mod node_pretty;
 mod paths;
 mod peer;
 mod ping;
+mod pinning;
 mod progress;
 mod root;
 mod rows;

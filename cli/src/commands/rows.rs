@@ -4,9 +4,10 @@ use std::cmp::{Ordering, Reverse};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use weft_images::ImageName;
 use weft_model::api::{NodeRow, ServiceDetail, TaskRow, TlsStatus};
 use weft_model::objects::{
-    Network, NodeState, PortSpec, PublishMode, Reachability, ServiceMode, TaskState,
+    Network, NodeState, PortSpec, PublishMode, Reachability, Runtime, ServiceMode, TaskState,
 };
 
 use crate::output::{Listing, ago};
@@ -159,7 +160,7 @@ pub(super) fn services(mut services: Vec<ServiceDetail>) -> Listing {
             },
             "Labels": spec.labels,
             "Replicas": replicas(&detail),
-            "Image": spec.task.container.image,
+            "Image": image(&spec.task.container.image),
             "Ports": ports(&detail.service.endpoint.ports, PublishMode::Ingress),
             "PortErrors": detail.port_errors,
             "Waiting": detail.waiting,
@@ -193,6 +194,16 @@ pub(super) struct TaskWords {
     pub(super) whole: bool,
     /// Ids of nodes and services in place of names.
     pub(super) ids: bool,
+}
+
+/// The name of an image as people write it, without the digest where it has a tag.
+fn image(name: &str) -> String {
+    match name.parse::<ImageName>() {
+        Ok(image) if Runtime::of_image(name) == Runtime::Container && image.tag().is_some() => {
+            image.familiar_short()
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// `service ps`: newest first within a slot, older ones indented below.
@@ -233,7 +244,11 @@ pub(super) fn tasks(mut tasks: Vec<TaskRow>, words: TaskWords, now: Timestamp) -
             "TaskName": task.name(),
             "Service": task.service_name,
             "Slot": task.slot,
-            "Image": task.spec.container.image,
+            "Image": if words.whole {
+                task.spec.container.image.clone()
+            } else {
+                image(&task.spec.container.image)
+            },
             "Node": match (&task.node, words.ids) {
                 (Some(node), true) => node.as_str(),
                 _ => &row.node_name,

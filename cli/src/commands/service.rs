@@ -13,10 +13,10 @@ use weft_model::objects::{
     Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs};
+use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env};
 use crate::commands::{
-    converge, finish, local_range, logs, names, paths, rows, service_pretty, service_update, show,
-    tasks, unique,
+    converge, finish, local_range, logs, names, paths, pinning, rows, service_pretty,
+    service_update, show, tasks, unique,
 };
 use crate::output::{Filters, Key, Match, Printer, complain};
 
@@ -106,12 +106,17 @@ pub(super) async fn run(
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
     let (detach, quiet, named) = (args.detach, args.quiet, args.name.is_some());
+    let registry = args.registry;
     let mut spec = spec(args)?;
+    let image = spec.task.container.image.clone();
+    let pinned = pinning::pin(client, &image, registry).await?;
+    pinned.apply(Arc::make_mut(&mut spec.task));
     let service: Service = if named {
         client.post("/v1/services", &spec).await?
     } else {
         create_unnamed(client, &mut spec).await?
     };
+    pinned.warn();
     out.line(service.id.as_str())?;
     out.flush()?;
     local_range::warn(&service.spec.endpoint.ports);
@@ -150,9 +155,8 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     let mut words = args.image_and_command.into_iter();
     let image = words.next().unwrap_or_default();
     let command: Vec<String> = words.collect();
-    // Which other images there are, the manager knows.
     let runtime = Runtime::of_image(&image);
-    if runtime == Some(Runtime::Host) && command.is_empty() {
+    if runtime == Runtime::Host && command.is_empty() {
         bail!(
             "image \"host\" needs a command: weft service create --name {} host COMMAND [ARG]…",
             args.name.as_deref().unwrap_or("S")
@@ -160,11 +164,13 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     }
     let health = args.health.over(None)?;
     let ready = args.health.ready_over(None)?;
-    let container = ContainerSpec {
+    let env = env::environment(&args.env_files, args.env)?;
+    env::check(runtime, &env)?;
+    let mut container = ContainerSpec {
         image,
         hostname: args.hostname.unwrap_or_default(),
         args: command,
-        env: args.env,
+        env,
         user: args.user.unwrap_or_default(),
         privileges: Privileges {
             no_new_privileges: args.no_new_privileges.unwrap_or_default(),
@@ -175,7 +181,10 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         stop_grace: Duration::from_millis(args.stop_grace_period),
         health,
         ready,
+        ..ContainerSpec::default()
     };
+    args.container.apply(&mut container)?;
+    args.lists.apply(&mut container);
     let restart = RestartPolicy {
         condition: args.restart_condition.into(),
         delay: Duration::from_millis(args.restart_delay),
@@ -186,7 +195,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         name: args.name.unwrap_or_default(),
         labels: unique("label", args.labels)?,
         task: Arc::new(TaskSpec {
-            runtime: runtime.unwrap_or_default(),
+            runtime,
             container,
             restart,
             networks: args.networks,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
+    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
     UpdateConfig, UpdateStatus,
 };
 
@@ -237,6 +237,12 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
     if !container.env.is_empty() {
         lines.push(format!(" Env:\t\t{}", all(&container.env)));
     }
+    if !container.dir.is_empty() {
+        lines.push(format!(" Dir:\t\t{}", shown(&container.dir)));
+    }
+    if let Some(init) = container.init {
+        lines.push(format!(" Init:\t\t{init}"));
+    }
     if let Some(ready) = &container.ready {
         lines.push(format!(" Ready:\t\t{}", shown(&ready.to_string())));
     }
@@ -251,6 +257,40 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
         if !capabilities.is_empty() {
             lines.push(format!(" {name}: {}", capabilities.join(", ")));
         }
+    }
+    kernel(container, lines);
+    mounts(&container.mounts, lines);
+}
+
+/// What the kernel is asked for.
+fn kernel(container: &ContainerSpec, lines: &mut Vec<String>) {
+    if !container.sysctls.is_empty() {
+        lines.push("SysCtls:".to_owned());
+    }
+    for (name, value) in &container.sysctls {
+        lines.push(match value.as_str() {
+            "" => format!(" {}", shown(name)),
+            value => format!(" {}: {}", shown(name), shown(value)),
+        });
+    }
+    if !container.ulimits.is_empty() {
+        lines.push("Ulimits:".to_owned());
+    }
+    for ulimit in &container.ulimits {
+        let (soft, hard) = (ulimit.soft, ulimit.hard);
+        lines.push(format!(" {}: {soft}:{hard}", shown(&ulimit.name)));
+    }
+}
+
+fn mounts(mounts: &[Mount], lines: &mut Vec<String>) {
+    if !mounts.is_empty() {
+        lines.push("Mounts:".to_owned());
+    }
+    for mount in mounts {
+        lines.push(format!(" Target:\t{}", shown(&mount.target)));
+        lines.push(format!("  Source:\t{}", shown(&mount.source)));
+        lines.push(format!("  ReadOnly:\t{}", mount.read_only));
+        lines.push(format!("  Type:\t\t{}", word(mount.kind)));
     }
 }
 
@@ -280,10 +320,58 @@ mod tests {
     use weft_model::api::ServiceStatus;
     use weft_model::objects::{
         EndpointSpec, Meta, NetworkAttachmentSpec, PortSpec, ResourceLimits, Service,
-        ServiceEndpoint, ServiceSpec, TaskSpec, UpdateState, Version,
+        ServiceEndpoint, ServiceSpec, TaskSpec, Ulimit, UpdateState, Version,
     };
 
     use super::*;
+
+    #[test]
+    fn a_container_is_shown_as_docker_shows_it() {
+        let text = |text: &str| text.to_owned();
+        let image = format!("nginx:1.27@sha256:{}", "0".repeat(64));
+        let shown = ContainerSpec {
+            image: image.clone(),
+            args: vec![text("cmd"), text("arg 1")],
+            dir: text("/www"),
+            init: Some(true),
+            user: text("33:33"),
+            cap_drop: vec![text("ALL")],
+            sysctls: BTreeMap::from([(text("net.core.somaxconn"), text("1024"))]),
+            ulimits: vec![Ulimit {
+                name: text("nofile"),
+                soft: 100,
+                hard: 200,
+            }],
+            mounts: vec![Mount {
+                source: text("v"),
+                target: text("/v"),
+                ..Mount::default()
+            }],
+            ..ContainerSpec::default()
+        };
+        let mut lines = Vec::new();
+        container(&shown, &mut lines);
+        let wanted = [
+            "ContainerSpec:",
+            &format!(" Image:\t\t{image}"),
+            " Args:\t\tcmd arg 1 ",
+            " Dir:\t\t/www",
+            " Init:\t\ttrue",
+            " User: 33:33",
+            "Capabilities:",
+            " Drop: ALL",
+            "SysCtls:",
+            " net.core.somaxconn: 1024",
+            "Ulimits:",
+            " nofile: 100:200",
+            "Mounts:",
+            " Target:\t/v",
+            "  Source:\tv",
+            "  ReadOnly:\tfalse",
+            "  Type:\t\tvolume",
+        ];
+        assert_eq!(lines, wanted);
+    }
 
     #[test]
     fn the_layout_is_dockers() {

@@ -12,13 +12,15 @@ use weft_model::api::{
     NetworkDetail, PlacementUpdate, Scale, ServiceDetail, ServiceUpdate, UpdatePlan,
 };
 use weft_model::id::NetworkId;
-use weft_model::objects::{Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder};
+use weft_model::objects::{
+    Runtime, Service, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+};
 
 use crate::args::{
     AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, RollbackArgs, ServiceUpdateArgs,
-    TaskChangeArgs,
+    TaskChangeArgs, env,
 };
-use crate::commands::{converge, local_range, paths};
+use crate::commands::{converge, local_range, paths, pinning};
 use crate::output::{Printer, complain, shown};
 
 /// How often a change is made anew because the service was another one by then.
@@ -156,11 +158,19 @@ async fn respecify(
 ) -> anyhow::Result<()> {
     let leaves = networks(client, &args.change.network_rm).await?;
     let path = paths::service(&args.service);
+    let pinned = match &args.change.image {
+        Some(image) => Some(pinning::pin(client, image, args.change.registry).await?),
+        None => None,
+    };
     for attempt in 1.. {
         let detail: ServiceDetail = client.get(&path).await?;
         let version = detail.service.meta.version.index;
         let mut spec = detail.service.spec;
         change(&mut spec, args, &leaves)?;
+        match &pinned {
+            Some(pinned) => pinned.apply(Arc::make_mut(&mut spec.task)),
+            None => pinning::ask_as(Arc::make_mut(&mut spec.task), args.change.registry)?,
+        }
         update.spec = Some(spec);
         let plan = plan(client, &args.service, Some(version), &update).await;
         let plan = match plan {
@@ -176,7 +186,13 @@ async fn respecify(
         let changed = format!("{path}/update?version={version}");
         match posted(client, &changed, &update).await {
             Err(error) if attempt < ATTEMPTS && is_outdated(&error) => {}
-            id => return done(client, args, &update, Some(id?), out).await,
+            id => {
+                let id = id?;
+                if let Some(pinned) = &pinned {
+                    pinned.warn();
+                }
+                return done(client, args, &update, Some(id), out).await;
+            }
         }
     }
     Ok(())
@@ -274,6 +290,9 @@ fn change_program(task: &mut TaskSpec, change: &TaskChangeArgs) -> anyhow::Resul
     let container = &mut task.container;
     if let Some(image) = &change.image {
         container.image.clone_from(image);
+        task.runtime = Runtime::of_image(image);
+        // Those of the image that it was.
+        task.placement.platforms.clear();
     }
     if let Some(line) = &change.args {
         container.args = shlex::split(line).with_context(|| {
@@ -283,13 +302,15 @@ fn change_program(task: &mut TaskSpec, change: &TaskChangeArgs) -> anyhow::Resul
     if let Some(hostname) = &change.hostname {
         container.hostname.clone_from(hostname);
     }
-    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
-    let added: Vec<String> = change.env_add.iter().map(|pair| name(pair)).collect();
+    let added: Vec<&str> = change.env_add.iter().map(|pair| env::name(pair)).collect();
     container.env.retain(|pair| {
-        let name = name(pair);
-        !change.env_rm.contains(&name) && !added.contains(&name)
+        let name = env::name(pair);
+        !change.env_rm.iter().any(|gone| gone == name) && !added.contains(&name)
     });
     container.env.extend(change.env_add.iter().cloned());
+    env::check(task.runtime, &container.env)?;
+    change.container.apply(container)?;
+    change.lists.apply(container);
     if let Some(signal) = &change.stop_signal {
         container.stop_signal.clone_from(signal);
     }
@@ -419,7 +440,8 @@ fn flatten(at: String, value: Value, into: &mut BTreeMap<String, Value>) {
 mod tests {
     use clap::Parser as _;
     use weft_model::objects::{
-        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, Ratio, RestartCondition,
+        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, Platform, Ratio,
+        RestartCondition,
     };
 
     use super::*;
@@ -525,6 +547,41 @@ mod tests {
         let line = ["weft", "service", "update", "--args", "run 'a", "web"];
         let error = change(&mut spec, &parsed(line.into_iter()), &[]).expect_err("no end");
         assert!(error.to_string().contains("close it"), "{error}");
+    }
+
+    #[test]
+    fn what_a_container_has_is_changed() {
+        let words = |line: &'static str| {
+            parsed(
+                ["weft", "service", "update"]
+                    .into_iter()
+                    .chain(line.split(' ')),
+            )
+        };
+        let mut spec = web();
+        let args =
+            words("--image nginx:1.27 -w /www --read-only --env-add D --host-add db:10.0.0.5 web");
+        let task = Arc::make_mut(&mut spec.task);
+        task.placement.platforms.push(Platform::default());
+        change(&mut spec, &args, &[]).expect("changed");
+        assert_eq!(spec.task.runtime, Runtime::Container);
+        assert!(spec.task.placement.platforms.is_empty());
+        let container = &spec.task.container;
+        assert_eq!(
+            (container.image.as_str(), container.dir.as_str()),
+            ("nginx:1.27", "/www")
+        );
+        assert!(container.read_only);
+        assert_eq!(container.hosts, ["10.0.0.5 db"]);
+        // A variable that nobody has here is the image's.
+        assert_eq!(container.env.last().map(String::as_str), Some("D"));
+        // A program of the node has no image that could say it.
+        let error = change(&mut spec, &words("--image host web"), &[]).expect_err("unset");
+        assert!(error.to_string().contains("D is not set here"), "{error}");
+        let back = words("--image host --env-rm D --read-only=false web");
+        change(&mut spec, &back, &[]).expect("changed");
+        assert_eq!(spec.task.runtime, Runtime::Host);
+        assert!(!spec.task.container.read_only);
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn node(name: &str, id: &str, role: Role, state: NodeState) -> NodeRow {
                 hostname: name.to_owned(),
                 engine: Engine {
                     version: "0.1.0".to_owned(),
+                    runtimes: Vec::new(),
                 },
                 ..Description::default()
             },
@@ -614,4 +615,29 @@ fn jobs_and_limits_are_shown_as_docker_shows_them() {
     assert!(!progress.is_complete() && !progress.converged());
     detail.status.completed = 9;
     assert!(converge::Progress::of(&detail, &[]).is_complete());
+}
+
+#[test]
+fn tables_show_the_tag_of_an_image_and_not_its_digest() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let mut detail = detail(1);
+    for (image, shown) in [
+        (format!("nginx:1.27@{digest}"), "nginx:1.27"),
+        (
+            format!("registry.example:5000/web:2@{digest}"),
+            "registry.example:5000/web:2",
+        ),
+        ("nginx:1.27".to_owned(), "nginx:1.27"),
+        ("host".to_owned(), "host"),
+    ] {
+        Arc::make_mut(&mut detail.service.spec.task).container.image = image;
+        let format = FormatArgs {
+            format: Some("{{.Image}}".to_owned()),
+            quiet: false,
+        };
+        let text = rows::services(vec![detail.clone()])
+            .render(&format)
+            .unwrap();
+        assert_eq!(text.trim_end(), shown);
+    }
 }

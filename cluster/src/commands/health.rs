@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_model::objects::{ContainerSpec, HealthConfig, PortSpec, Protocol, RestartPolicy};
+use weft_model::objects::{HealthConfig, PortSpec, Protocol, RestartPolicy, Runtime, TaskSpec};
 
 use super::super::error::CommandError;
 
@@ -18,9 +18,10 @@ pub const MAX_ATTEMPTS: u64 = 1_000;
 ///
 /// # Errors
 /// What cannot be carried out, and what to write.
-pub(super) fn check(container: &mut ContainerSpec, ports: &[PortSpec]) -> Result<(), CommandError> {
+pub(super) fn check(task: &mut TaskSpec, ports: &[PortSpec]) -> Result<(), CommandError> {
+    let (runtime, container) = (task.runtime, &mut task.container);
     if let Some(health) = &container.health {
-        check_test(health)?;
+        check_test(health, runtime)?;
         check_times(health)?;
     }
     let Some(ready) = &mut container.ready else {
@@ -47,9 +48,11 @@ pub(super) fn check(container: &mut ContainerSpec, ports: &[PortSpec]) -> Result
     )))
 }
 
-fn check_test(health: &HealthConfig) -> Result<(), CommandError> {
+fn check_test(health: &HealthConfig, runtime: Runtime) -> Result<(), CommandError> {
     let kind = health.test.first().map_or("", String::as_str);
     let fault = match kind {
+        // That of the image, with these times.
+        "" if runtime == Runtime::Container && health.test.is_empty() => return Ok(()),
         "" => {
             "has no command: a task of image `host` brings none along; give --health-cmd COMMAND, or \
              --no-healthcheck"

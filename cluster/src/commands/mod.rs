@@ -3,6 +3,7 @@
 
 mod authority;
 mod autolock;
+mod container;
 mod endpoint;
 mod health;
 mod network;

@@ -18,6 +18,9 @@ use super::super::keys;
 use super::super::object::{Change, ObjectId, RemovedNode};
 use super::super::state::ClusterState;
 
+/// Container runtimes that a node names at most.
+const MAX_RUNTIMES: usize = 16;
+
 /// What a node says about itself when it joins and whenever its session opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeDescription {
@@ -39,6 +42,9 @@ pub struct NodeDescription {
     /// What its machine has for tasks; nothing of agents of earlier versions.
     #[serde(default)]
     pub resources: Resources,
+    /// OCI runtime programs that it has; nothing where it runs host tasks alone.
+    #[serde(default)]
+    pub runtimes: Vec<String>,
 }
 
 impl NodeDescription {
@@ -53,6 +59,7 @@ impl NodeDescription {
             manager_addr: node.manager_addr(),
             platform: node.description.platform.clone(),
             resources: node.description.resources,
+            runtimes: node.description.engine.runtimes.clone(),
         }
     }
 
@@ -94,6 +101,13 @@ impl NodeDescription {
                      characters at most"
                 )));
             }
+        }
+        let plain = |word: &String| text::is_plain(word, MAX_VERSION);
+        if self.runtimes.len() > MAX_RUNTIMES || !self.runtimes.iter().all(plain) {
+            return Err(CommandError::bad(format!(
+                "the node has to name {MAX_RUNTIMES} container runtimes at most, each with 1 to \
+                 {MAX_VERSION} printable characters"
+            )));
         }
         let nobodys = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast();
         if nobodys(self.addr) || nobodys(self.data_path_addr) {
@@ -153,6 +167,7 @@ fn describe(node: &mut Node, description: &NodeDescription) {
     said.hostname.clone_from(&description.hostname);
     said.engine.version.clone_from(&description.engine_version);
     said.platform.clone_from(&description.platform);
+    said.engine.runtimes.clone_from(&description.runtimes);
     said.resources = description.resources;
     node.status.addr = description.addr;
     node.data_path_addr = description.data_path_addr;

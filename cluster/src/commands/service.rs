@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use weft_model::id::ServiceId;
 use weft_model::objects::{
-    ContainerSpec, EndingService, EndpointMode, FailureAction, Meta, Runtime, Service,
-    ServiceEndpoint, ServiceMode, ServiceSpec, TaskSpec, TaskState,
+    ContainerSpec, EndingService, EndpointMode, FailureAction, Meta, Service, ServiceEndpoint,
+    ServiceMode, ServiceSpec, TaskSpec, TaskState,
 };
 use weft_model::{capability, names, stop_signal};
 
@@ -19,7 +19,7 @@ use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
 use super::super::{allocator, jobs, ports, sizes, template};
 use super::endpoint::MAX_ALIASES;
-use super::{health, placement};
+use super::{container, health, placement};
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -90,24 +90,6 @@ fn check_policies(spec: &ServiceSpec) -> Result<(), CommandError> {
         ));
     }
     Ok(())
-}
-
-/// Whether something can run the task at all.
-fn check_runtime(task: &TaskSpec) -> Result<(), CommandError> {
-    let ContainerSpec { image, args, .. } = &task.container;
-    if Runtime::of_image(image) != Some(task.runtime) {
-        return Err(CommandError::bad(format!(
-            "image {image:?} is not supported: use the word `host` to run a command from the node's \
-             own file system"
-        )));
-    }
-    match task.runtime {
-        Runtime::Host if args.first().is_none_or(String::is_empty) => Err(CommandError::bad(
-            "a service of image `host` needs a command: weft service create --name S host COMMAND \
-             [ARG…]",
-        )),
-        Runtime::Host => Ok(()),
-    }
 }
 
 /// Command, environment and signal: what the kernel cannot hand to a program would fail on every node.
@@ -210,11 +192,11 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
     names::check_service(&spec.name)?;
     names::check_labels(&spec.labels)?;
     let task = Arc::make_mut(&mut spec.task);
-    check_runtime(task)?;
+    container::check(task)?;
     check_process(&task.container)?;
     check_replicas(spec.mode)?;
     check_delays(task)?;
-    health::check(&mut task.container, &spec.endpoint.ports)?;
+    health::check(task, &spec.endpoint.ports)?;
     health::check_attempts(&task.restart)?;
     check_privileges(&mut task.container)?;
     placement::check(spec)?;

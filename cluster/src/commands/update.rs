@@ -14,8 +14,8 @@ use super::super::error::CommandError;
 use super::super::respec::respec;
 use super::super::state::ClusterState;
 use super::super::{jobs, ports, sizes, updater};
-use super::placement;
 use super::service::{check_spec, resolve_networks};
+use super::{container, placement};
 
 /// True when `wanted` names this port: the same target and protocol, and the same published port
 /// and address where it gives them.
@@ -82,6 +82,10 @@ fn respecified(
             "service mode change is not allowed: remove service {name} and create it anew"
         )));
     }
+    container::keep_credentials(
+        &before.spec.task.container,
+        &mut Arc::make_mut(&mut spec.task).container,
+    );
     check_spec(state, &mut spec)?;
     resolve_networks(state, Arc::make_mut(&mut spec.task))?;
     if spec.task == before.spec.task {

@@ -111,7 +111,11 @@ fn specs_that_cannot_work() {
     );
     let mut image = spec("a", 1);
     task_of(&mut image).container.image = "nginx".into();
-    refused(world.create(image), bad, "image \"nginx\" is not supported");
+    refused(
+        world.create(image),
+        bad,
+        "image \"nginx\" is run by a container runtime: Runtime must be \"container\"",
+    );
     world.create(spec("a", 1)).unwrap();
     refused(
         world.create(spec("a", 1)),

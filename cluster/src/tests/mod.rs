@@ -3,6 +3,7 @@
 mod allocation;
 mod commands;
 mod constraints;
+mod containers;
 mod cost;
 mod dual_stack;
 mod events;
@@ -66,6 +67,7 @@ pub(super) fn description(n: u8) -> NodeDescription {
         manager_addr: None,
         platform: Platform::default(),
         resources: Resources::default(),
+        runtimes: Vec::new(),
     }
 }
 

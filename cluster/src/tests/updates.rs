@@ -597,7 +597,7 @@ fn updates_that_cannot_be_are_refused() {
         ),
         (
             &|spec| task_of(spec).container.image = "nginx".to_owned(),
-            "image \"nginx\" is not supported",
+            "image \"nginx\" is run by a container runtime",
         ),
     ];
     let mut world = with_policy(1, |_| {});

@@ -56,6 +56,10 @@ pub struct PullOptions {
 }
 
 impl PullOptions {
+    /// Nobody in particular asks, as Docker writes it (`{}`): in an update, whoever asked before asks
+    /// no more. A service is never kept with it.
+    pub const NOBODY: &'static str = "e30=";
+
     /// True when nothing is said.
     #[must_use]
     pub fn is_empty(&self) -> bool {

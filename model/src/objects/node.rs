@@ -80,6 +80,9 @@ pub struct Engine {
     /// Version of `weftd` that the node runs.
     #[serde(rename = "EngineVersion")]
     pub version: String,
+    /// OCI runtime programs that it has; none: it runs host tasks alone.
+    #[serde(default, rename = "Runtimes", skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<String>,
 }
 
 /// What a node says of itself, for people.

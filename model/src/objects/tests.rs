@@ -119,6 +119,7 @@ fn node() -> Node {
             hostname: "node1".to_owned(),
             engine: Engine {
                 version: "0.1.0".to_owned(),
+                runtimes: Vec::new(),
             },
             ..Description::default()
         },

@@ -204,9 +204,9 @@ fn names_ports_subnets_and_programs_that_cannot_be() {
         "port '8000' is already in use by service 'web'",
         "as an ingress port",
     ]);
-    create(&["other", "-d", "nginx:latest", "nginx"]).refused(&[
-        "image \"nginx:latest\" is not supported",
-        "use the word `host`",
+    create(&["other", "-d", "Nginx:latest", "nginx"]).refused(&[
+        "ContainerSpec: \"Nginx:latest\" is not a valid repository/tag",
+        "names in small letters",
     ]);
     create(&["not_a.name!", "-d", "host", "true"]).refused(&["valid as a DNS name component"]);
     create(&["WEB", "-d", "host", "true"]).refused(&["service web already exists"]);

@@ -27,6 +27,7 @@ use weft_sys::clock::unix_ms;
 use super::Manager;
 use super::api::{ApiCall, ApiReply};
 use super::sessions::Twins;
+use super::shown::Shown;
 use super::talks;
 use crate::exchange::Exchange;
 use crate::raft::MemberSight;
@@ -399,6 +400,7 @@ impl Manager {
         self.core
             .run(|s, now, e| create_service(s, now, e, spec.clone()))
             .await
+            .map(Shown::shown)
     }
 
     /// `weft service scale`, of the service as it was at a version where one is given.
@@ -415,7 +417,7 @@ impl Manager {
             check_version(&s.find_service(reference)?.meta, version)?;
             scale_service(s, now, e, reference, replicas)
         };
-        self.core.run(plan).await
+        self.core.run(plan).await.map(Shown::shown)
     }
 
     /// `weft service rebalance`: what moves, or would.
@@ -466,7 +468,7 @@ impl Manager {
             check_version(&s.find_service(reference)?.meta, version)?;
             update_service(s, now, e, reference, update)
         };
-        self.core.run(plan).await
+        self.core.run(plan).await.map(Shown::shown)
     }
 
     /// `weft service update --dry-run`: what [`Self::update_service`] would do.
@@ -482,13 +484,8 @@ impl Manager {
         let state = self.state();
         check_version(&state.find_service(reference)?.meta, version)?;
         // Nothing of it is kept, neither moments nor ids.
-        plan_update(
-            &state,
-            0,
-            &mut Entropy::from_seed([0; 32]),
-            reference,
-            update,
-        )
+        let entropy = &mut Entropy::from_seed([0; 32]);
+        plan_update(&state, 0, entropy, reference, update).map(Shown::shown)
     }
 
     /// `weft service rm`
@@ -562,6 +559,7 @@ fn task_rows<'a>(state: &ClusterState, tasks: impl Iterator<Item = &'a Task>) ->
             }),
             host_ports: host_ports(state, task),
         })
+        .map(Shown::shown)
         .collect();
     rows.sort_by_cached_key(|row| {
         // Global services have no slots: their nodes stand for them.
@@ -594,4 +592,5 @@ fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
         port_errors: Vec::new(),
         waiting: waiting(state, service),
     }
+    .shown()
 }

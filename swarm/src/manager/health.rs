@@ -345,6 +345,7 @@ mod tests {
             manager_addr: None,
             platform: Platform::default(),
             resources: Resources::default(),
+            runtimes: Vec::new(),
         }
     }
 

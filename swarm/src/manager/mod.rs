@@ -34,6 +34,7 @@ mod rpc;
 mod sessions;
 mod settings;
 mod shared_feed;
+mod shown;
 mod store_file;
 mod talks;
 mod vitals;

@@ -3,6 +3,7 @@
 mod autolock;
 mod backups;
 mod certificates;
+mod credentials;
 mod door;
 mod figures;
 mod leadership;
@@ -71,6 +72,7 @@ fn description(name: &str) -> NodeDescription {
         manager_addr: None,
         platform: Platform::default(),
         resources: Resources::default(),
+        runtimes: vec!["crun".to_owned()],
     }
 }
 

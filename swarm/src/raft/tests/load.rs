@@ -57,6 +57,7 @@ fn description(number: u32) -> NodeDescription {
         manager_addr: None,
         platform: Platform::default(),
         resources: Resources::default(),
+        runtimes: Vec::new(),
     }
 }
 

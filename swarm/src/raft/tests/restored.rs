@@ -153,6 +153,7 @@ fn with_one_identifier_twice() -> ClusterState {
             manager_addr: None,
             platform: Platform::default(),
             resources: Resources::default(),
+            runtimes: Vec::new(),
         },
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
