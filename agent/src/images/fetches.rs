@@ -160,14 +160,10 @@ mod tests {
     }
 
     fn own(fetches: &Arc<Fetches>, of: &str) -> Carried {
-        match fetches.join(&name(), asker(of)) {
-            Joined::Own(carried) => carried,
-            Joined::Shared(_) => panic_of_test(),
-        }
-    }
-
-    fn panic_of_test() -> Carried {
-        unreachable!("nobody else is at it")
+        let Joined::Own(carried) = fetches.join(&name(), asker(of)) else {
+            unreachable!("nobody else is at it")
+        };
+        carried
     }
 
     #[tokio::test]
