@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use weft_images::{
-    Blob, BlobStream, Digest, ImageName, Manifest, Source, SourceError, SourceFuture,
-};
+use weft_images::{Blob, BlobStream, Digest, ImageName, Manifest, Source, SourceFuture};
 use weft_model::id::NodeId;
 
 use super::circle::{Circle, Peer};
 use super::line::Found;
 use super::lines::{Lines, Transfer};
+use super::stream::{self, absent, broken};
 use super::turn::{Rank, Said};
 use super::words::{blob_path, name_path, turn_path};
 
@@ -267,17 +266,9 @@ impl Source for Peers {
         Box::pin(async move {
             let found = self.content(&blob.digest, offset).await;
             let (_, transfer) = found.ok_or_else(absent)?;
-            Ok(super::stream::of(transfer))
+            Ok(stream::of(transfer))
         })
     }
-}
-
-fn absent() -> SourceError {
-    super::stream::absent()
-}
-
-fn broken(error: std::io::Error) -> SourceError {
-    super::stream::broken(error)
 }
 
 #[cfg(test)]

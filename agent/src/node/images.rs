@@ -1,0 +1,241 @@
+//! Calls of the node API about images.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use weft_images::{Digest, Image, ImageName, StoreError, archive};
+use weft_model::api::{
+    ImageConfig, ImageDetail, ImageProgress, ImagePruneQuery, ImageRemoveQuery, ImageRemoved,
+    ImageSummary, ImagesPruned, ProgressDetail, PullQuery, ResolveQuery, ResolvedImage, RootFs,
+    SaveQuery,
+};
+use weft_model::objects::Platform;
+use zeroize::Zeroizing;
+
+use super::Node;
+use super::pipe::{PipeReader, PipeWriter};
+use crate::api::{Answer, ApiError, ImageCalls};
+use crate::blocking::blocking;
+
+/// Lines that wait for the client.
+const LINES: usize = 16;
+
+impl ImageCalls for Node {
+    async fn images(&self) -> Answer<Vec<ImageSummary>> {
+        let store = self.images.store().clone();
+        let images = blocking(move || store.images()).await?.map_err(refused)?;
+        let mut rows: Vec<ImageSummary> = images.iter().map(summary).collect();
+        // The newest first, as docker has them.
+        rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(rows)
+    }
+
+    async fn image(&self, reference: String) -> Answer<ImageDetail> {
+        let store = self.images.store().clone();
+        let word = reference.clone();
+        let found = blocking(move || store.find(&word)).await?.map_err(refused)?;
+        found
+            .as_ref()
+            .map(detail)
+            .ok_or_else(|| no_image(&reference))
+    }
+
+    async fn image_remove(
+        &self,
+        reference: String,
+        query: ImageRemoveQuery,
+    ) -> Answer<Vec<ImageRemoved>> {
+        let store = self.images.store().clone();
+        let removed = blocking(move || store.remove(&reference, query.force)).await?;
+        self.images.changed();
+        Ok(steps(removed.map_err(refused)?))
+    }
+
+    async fn image_pull(
+        &self,
+        query: PullQuery,
+        asker: String,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let name = name_of(&query)?;
+        let (sender, receiver) = mpsc::channel(LINES);
+        let (images, asker) = (self.images.clone(), Zeroizing::new(asker));
+        let before = images.find(&name.to_string()).await?;
+        tokio::spawn(async move {
+            let reference = name.reference();
+            let path = name.repository();
+            let mut first = ImageProgress::status(format!("Pulling from {path}"));
+            first.id.clone_from(&reference);
+            say(&sender, &first).await;
+            let told = |current, total| {
+                let line = ImageProgress {
+                    status: "Downloading".to_owned(),
+                    id: reference.clone(),
+                    progress_detail: Some(ProgressDetail { current, total }),
+                    ..ImageProgress::default()
+                };
+                // What a slow client does not see is told by the next one.
+                drop(sender.try_send(line_of(&line)));
+            };
+            match images.pull(&name, asker, &told).await {
+                Ok(manifest) => {
+                    for line in pulled(&name, before.as_ref(), &manifest) {
+                        say(&sender, &ImageProgress::status(line)).await;
+                    }
+                }
+                Err(error) => say(&sender, &ImageProgress::error(format!("{error:#}"))).await,
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn images_load(
+        &self,
+        archive: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let (sender, receiver) = mpsc::channel(LINES);
+        let images = self.images.clone();
+        tokio::spawn(async move {
+            let store = images.store().clone();
+            let loaded = blocking(move || archive::load(&store, PipeReader::new(archive)));
+            let loaded = loaded.await;
+            images.changed();
+            let lines = match loaded {
+                Ok(Ok(loaded)) => loaded
+                    .iter()
+                    .map(|loaded| ImageProgress {
+                        stream: loaded_line(loaded.name.as_ref(), &loaded.id),
+                        ..ImageProgress::default()
+                    })
+                    .collect(),
+                Ok(Err(error)) => vec![ImageProgress::error(error.to_string())],
+                Err(error) => vec![ImageProgress::error(format!("{error:#}"))],
+            };
+            for line in &lines {
+                say(&sender, line).await;
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn images_save(
+        &self,
+        query: SaveQuery,
+    ) -> Answer<mpsc::Receiver<io::Result<Bytes>>> {
+        let names: Vec<String> = query.names.split(',').map(str::to_owned).collect();
+        let store = self.images.store().clone();
+        let asked = names.clone();
+        // Before the answer begins, as nothing can be said of it later.
+        let missing = blocking(move || {
+            for name in asked {
+                if store.find(&name).map_err(refused)?.is_none() {
+                    return Err(no_image(&name));
+                }
+            }
+            Ok(())
+        });
+        missing.await??;
+        let store = self.images.store().clone();
+        let (writer, receiver) = PipeWriter::new();
+        tokio::task::spawn_blocking(move || {
+            let mut writer = writer;
+            if let Err(error) = archive::save(&store, &names, &mut writer) {
+                tracing::warn!(%error, "an archive of images was not written to its end");
+                writer.fail(io::Error::other(error.to_string()));
+            } else {
+                writer.finish();
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn images_prune(&self, query: ImagePruneQuery) -> Answer<ImagesPruned> {
+        let store = self.images.store().clone();
+        let pruned = blocking(move || store.prune(query.all)).await?;
+        self.images.changed();
+        let pruned = pruned.map_err(refused)?;
+        Ok(ImagesPruned {
+            space_reclaimed: pruned.bytes,
+            images_deleted: pruned.removed.into_iter().flat_map(steps).collect(),
+        })
+    }
+
+    async fn image_resolve(&self, query: ResolveQuery, asker: String) -> Answer<ResolvedImage> {
+        let name: ImageName = parse(&query.name)?;
+        let resolved = self.images.resolve(&name, asker).await;
+        let resolved =
+            resolved.map_err(|error| ApiError::unavailable(format!("{error:#}")))?;
+        let platforms = resolved.platforms.into_iter().map(|platform| Platform {
+            architecture: platform.architecture,
+            os: platform.os,
+        });
+        Ok(ResolvedImage {
+            name: name.with_digest(resolved.digest.clone()).to_string(),
+            digest: resolved.digest.to_string(),
+            platforms: platforms.collect(),
+        })
+    }
+}
+
+/// Tells the client; one that has gone need not know.
+async fn say(client: &mpsc::Sender<Bytes>, line: &ImageProgress) {
+    drop(client.send(line_of(line)).await);
+}
+
+fn line_of(line: &ImageProgress) -> Bytes {
+    // Texts and numbers: that does not fail.
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+fn parse(name: &str) -> Result<ImageName, ApiError> {
+    let parsed = name.parse::<ImageName>();
+    parsed.map_err(|error| ApiError::bad_request(format!("{name:?}: {error}")))
+}
+
+/// The name that is asked for; a tag of its own does not go with one that has a tag.
+fn name_of(query: &PullQuery) -> Result<ImageName, ApiError> {
+    let image = &query.from_image;
+    match query.tag.as_deref().filter(|tag| !tag.is_empty()) {
+        None => parse(image),
+        Some(digest) if digest.contains(':') => parse(&format!("{image}@{digest}")),
+        Some(tag) => parse(&format!("{image}:{tag}")),
+    }
+}
+
+/// What docker says of an image that was pulled.
+fn pulled(name: &ImageName, before: Option<&Image>, manifest: &Digest) -> [String; 2] {
+    let newer = before.is_none_or(|image| image.manifest != *manifest);
+    let status = if newer {
+        "Downloaded newer image for"
+    } else {
+        "Image is up to date for"
+    };
+    let digest = name.digest().unwrap_or(manifest);
+    [
+        format!("Digest: {digest}"),
+        format!("Status: {status} {}", name.familiar()),
+    ]
+}
+
+/// What docker says of an image that was loaded.
+fn loaded_line(name: Option<&ImageName>, id: &Digest) -> String {
+    match name {
+        Some(name) => format!("Loaded image: {}\n", name.familiar()),
+        None => format!("Loaded image ID: {id}\n"),
+    }
+}
+
+/// In docker's words.
+fn no_image(reference: &str) -> ApiError {
+    ApiError::not_found(format!("No such image: {reference}"))
+}
+
+fn refused(error: StoreError) -> ApiError {
+    super::images::kind(error)
+}
+
+#[cfg(test)]
+mod tests;
