@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod streams;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -64,7 +64,7 @@ impl ImageCalls for Node {
         let before = images.find(&name.to_string()).await?;
         tokio::spawn(async move {
             let reference = name.reference();
-            let path = name.repository();
+            let path = name.path();
             let mut first = ImageProgress::status(format!("Pulling from {path}"));
             first.id.clone_from(&reference);
             say(&sender, &first).await;
