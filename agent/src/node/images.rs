@@ -1,32 +1,36 @@
 //! Calls of the node API about images.
 
 use std::io;
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use weft_images::{Digest, Image, ImageName, StoreError, archive};
+use weft_images::{Digest, Image, ImageName, RegistryError, archive};
 use weft_model::api::{
-    ImageConfig, ImageDetail, ImageProgress, ImagePruneQuery, ImageRemoveQuery, ImageRemoved,
-    ImageSummary, ImagesPruned, ProgressDetail, PullQuery, ResolveQuery, ResolvedImage, RootFs,
-    SaveQuery,
+    ImageDetail, ImageProgress, ImagePruneQuery, ImageRemoveQuery, ImageRemoved, ImageSummary,
+    ImagesPruned, ProgressDetail, PullQuery, ResolveQuery, ResolvedImage, SaveQuery,
 };
 use weft_model::objects::Platform;
 use zeroize::Zeroizing;
 
 use super::Node;
+use super::image_shapes::{detail, refused, steps, summary};
 use super::pipe::{PipeReader, PipeWriter};
 use crate::api::{Answer, ApiError, ImageCalls};
 use crate::blocking::blocking;
 
 /// Lines that wait for the client.
 const LINES: usize = 16;
+/// How long a registry may take to say which image a name stands for.
+const RESOLVE: Duration = Duration::from_secs(30);
 
 impl ImageCalls for Node {
     async fn images(&self) -> Answer<Vec<ImageSummary>> {
         let store = self.images.store().clone();
         let images = blocking(move || store.images()).await?.map_err(refused)?;
-        let mut rows: Vec<ImageSummary> = images.iter().map(summary).collect();
+        let holds = self.images.store().holds();
+        let rows = images.iter().map(|image| summary(image, &holds));
+        let mut rows: Vec<ImageSummary> = rows.collect();
         // The newest first, as docker has them.
         rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         Ok(rows)
@@ -163,9 +167,15 @@ impl ImageCalls for Node {
 
     async fn image_resolve(&self, query: ResolveQuery, asker: String) -> Answer<ResolvedImage> {
         let name: ImageName = parse(&query.name)?;
-        let resolved = self.images.resolve(&name, asker).await;
-        let resolved =
-            resolved.map_err(|error| ApiError::unavailable(format!("{error:#}")))?;
+        let resolved = tokio::time::timeout(RESOLVE, self.images.resolve(&name, asker)).await;
+        let resolved = resolved.map_err(|_| {
+            ApiError::unavailable(format!(
+                "nobody says within {} seconds which image {} is",
+                RESOLVE.as_secs(),
+                name.familiar()
+            ))
+        })?;
+        let resolved = resolved.map_err(|error| unresolved(&error))?;
         let platforms = resolved.platforms.into_iter().map(|platform| Platform {
             architecture: platform.architecture,
             os: platform.os,
@@ -233,8 +243,14 @@ fn no_image(reference: &str) -> ApiError {
     ApiError::not_found(format!("No such image: {reference}"))
 }
 
-fn refused(error: StoreError) -> ApiError {
-    super::images::kind(error)
+/// Why it is not known which image a name stands for.
+fn unresolved(error: &anyhow::Error) -> ApiError {
+    let text = format!("{error:#}");
+    match error.downcast_ref::<RegistryError>() {
+        Some(RegistryError::NoSuchImage { .. }) => ApiError::not_found(text),
+        Some(RegistryError::AccessDenied { .. }) => ApiError::forbidden(text),
+        _ => ApiError::unavailable(text),
+    }
 }
 
 #[cfg(test)]

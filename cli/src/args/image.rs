@@ -44,9 +44,6 @@ pub(crate) struct ImageListArgs {
     /// Images of this repository, with this tag where one is given
     #[arg(value_name = "REPOSITORY[:TAG]")]
     pub(crate) repository: Option<String>,
-    /// Also those that have no name, which are always shown here
-    #[arg(short, long)]
-    pub(crate) all: bool,
     /// Show digests
     #[arg(long)]
     pub(crate) digests: bool,

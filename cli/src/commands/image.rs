@@ -111,15 +111,27 @@ async fn load(client: &Client, args: &ImageLoadArgs, out: &mut Printer) -> anyho
     if first.is_empty() {
         bail!("the archive is empty: write one with `docker save` or `weft image save`");
     }
+    let first_len = first.len() as u64;
     let (say, mut answer) = client.converse("/v1/images/load", first.into()).await?;
     let mut lines = Lines::default();
     let mut told = Vec::new();
+    let (mut sent_bytes, mut shown) = (first_len, None);
+    let shows = out.is_terminal() && !args.quiet;
     // The node may say why it takes no more, while there is more.
     loop {
+        let text = format!("Loading {}", size(sent_bytes));
+        if shows && shown.as_ref() != Some(&text) {
+            if shown.is_some() {
+                out.redraw(1)?;
+            }
+            out.text(&format!("{text}\n"))?;
+            shown = Some(text);
+        }
         let more = piece(&mut archive)?;
         if more.is_empty() {
             break;
         }
+        sent_bytes += more.len() as u64;
         tokio::select! {
             sent = say.send(more.into()) => {
                 if sent.is_err() {
@@ -174,10 +186,6 @@ async fn save(client: &Client, args: &ImageSaveArgs, out: &mut Printer) -> anyho
         return Ok(());
     };
     // Beside it first: what is there stays until all of the new one is.
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let unfinished = file.with_file_name(format!(
         ".{}.{}.unfinished",
         file.file_name().unwrap_or_default().to_string_lossy(),
@@ -189,13 +197,7 @@ async fn save(client: &Client, args: &ImageSaveArgs, out: &mut Printer) -> anyho
         // What counts is why it was not written.
         drop(std::fs::remove_file(&unfinished));
     }
-    written.with_context(|| {
-        format!(
-            "{} was not written into {}",
-            file.display(),
-            folder.display()
-        )
-    })
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
 async fn write(archive: &mut weft_client::Pieces, path: &Path) -> anyhow::Result<()> {

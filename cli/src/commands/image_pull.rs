@@ -83,8 +83,8 @@ impl Lines {
         let whole = std::mem::replace(&mut self.rest, rest);
         let lines = whole.split(|byte| *byte == b'\n');
         let lines = lines.filter(|line| !line.is_empty());
-        let lines = lines.map(serde_json::from_slice);
-        let lines: Result<_, _> = lines.collect();
+        let lines = lines.map(serde_json::from_slice::<T>);
+        let lines = lines.collect::<Result<Vec<T>, _>>();
         lines.context(
             "a line of the node is not understood: are weft and weftd of the same version?",
         )

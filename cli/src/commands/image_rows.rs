@@ -230,7 +230,6 @@ mod tests {
     fn args() -> ImageListArgs {
         ImageListArgs {
             repository: None,
-            all: false,
             digests: false,
             no_trunc: false,
             filter: FilterArgs::default(),
