@@ -44,6 +44,7 @@ use weft_swarm::door::DoorSample;
 pub(crate) use circle::{Circle, Peer, port};
 pub(crate) use ready::Ready;
 
+use crate::blocking::blocking;
 use crate::config::Config;
 use desk::Desk;
 use exchange::Exchange;
@@ -106,6 +107,7 @@ impl Images {
 
     fn at(shared: &Path, own: &Path, registries: Arc<Registries>) -> anyhow::Result<Self> {
         let store = Store::open(shared, own).context("the store of images")?;
+        ready::release_all(&store)?;
         Ok(Self(Arc::new(Inner {
             registries,
             desk: Arc::new(Desk::new(store, Arc::default())),
@@ -269,10 +271,15 @@ impl Inner {
             .digest()
             .cloned()
             .context("a name that was pinned has no digest")?;
+        let by_digest = by_digest(name, &image)?;
+        let names = [name, &by_digest];
         if let Some(here) = self.present(&image).await? {
-            self.name(&here.manifest, &[name, &pinned]).await?;
+            self.name(&here.manifest, names).await?;
             return Ok(here.manifest);
         }
+        // Nothing of it is taken for unused before it has a name.
+        let store = self.store().clone();
+        let lease = blocking(move || store.lease()).await??;
         let registry: Arc<dyn Source> = Arc::new(self.registries.source(credentials));
         let sources: Vec<Arc<dyn Source>> = match self.peers(&image) {
             Some(peers) => {
@@ -287,7 +294,8 @@ impl Inner {
         let platform = Platform::of_machine();
         let pulled = pull(self.store(), &pinned, &platform, &sources, &fetch.progress).await;
         let manifest = pulled.with_context(|| format!("cannot pull {}", name.familiar()))?;
-        self.name(&manifest, &[name, &pinned]).await?;
+        self.name(&manifest, names).await?;
+        drop(lease);
         Ok(manifest)
     }
 
@@ -319,7 +327,7 @@ impl Inner {
     /// The image that has this digest: that of its manifest, or of a list that its manifest is from.
     async fn present(&self, digest: &Digest) -> anyhow::Result<Option<Image>> {
         let (store, digest) = (self.store().clone(), digest.clone());
-        let images = crate::blocking::blocking(move || store.images()).await??;
+        let images = blocking(move || store.images()).await??;
         let is_it = |image: &Image| {
             let mut names = image.names.iter();
             image.manifest == digest || names.any(|name| name.digest() == Some(&digest))
@@ -327,11 +335,14 @@ impl Inner {
         Ok(images.into_iter().find(is_it))
     }
 
-    /// Gives an image names.
-    async fn name(&self, manifest: &Digest, names: &[&ImageName]) -> anyhow::Result<()> {
-        let names: Vec<ImageName> = names.iter().map(|name| (*name).clone()).collect();
+    /// Gives an image names: that which was asked for, and that by its digest.
+    async fn name(&self, manifest: &Digest, names: [&ImageName; 2]) -> anyhow::Result<()> {
+        let mut names = names.map(ImageName::clone).to_vec();
+        if names[0].digest().is_some() {
+            names.remove(0);
+        }
         let (store, manifest) = (self.store().clone(), manifest.clone());
-        crate::blocking::blocking(move || {
+        blocking(move || {
             names
                 .iter()
                 .try_for_each(|name| store.set_name(name, &manifest))
@@ -339,6 +350,13 @@ impl Inner {
         .await??;
         Ok(())
     }
+}
+
+/// The name of an image by its digest alone, as a registry has it for ever.
+fn by_digest(name: &ImageName, digest: &Digest) -> anyhow::Result<ImageName> {
+    let text = format!("{}/{}@{digest}", name.domain(), name.path());
+    text.parse()
+        .with_context(|| format!("no name by a digest: {text}"))
 }
 
 /// Credentials for a registry; none where nobody in particular asks.

@@ -36,15 +36,24 @@ struct Kept {
     owner: String,
 }
 
+/// What images that are kept for a moment are held by; no id of a task looks like this.
+const PREPARING: &str = "preparing-";
+
+/// Releases what an agent kept that was killed. Blocks.
+pub(super) fn release_all(store: &Store) -> anyhow::Result<()> {
+    let holds = store.holds();
+    let mut stale = holds.keys().filter(|owner| owner.starts_with(PREPARING));
+    stale.try_for_each(|owner| Ok(store.release(owner)?))
+}
+
 impl Kept {
     /// Blocks.
     fn new(store: &Store, manifest: &Digest) -> anyhow::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // No id of a task looks like this; what a killed agent leaves the next one takes over.
         let kept = Self {
             store: store.clone(),
-            owner: format!("preparing-{number}"),
+            owner: format!("{PREPARING}{number}"),
         };
         kept.store.hold(&kept.owner, manifest)?;
         Ok(kept)

@@ -26,7 +26,8 @@ impl Images {
             Ok(resolved) => return Ok(resolved),
             Err(error) => error,
         };
-        match self.0.without_registry(name).await? {
+        let others_too = error.is_transient();
+        match self.0.without_registry(name, others_too).await? {
             Some((digest, platforms)) => Ok(Resolved { digest, platforms }),
             None => Err(error).with_context(|| format!("no registry tells of {}", name.familiar())),
         }
@@ -50,8 +51,13 @@ impl Inner {
             Ok(resolved) => return Ok(name.with_digest(resolved.digest)),
             Err(error) => error,
         };
-        // What is here was looked at, or is by whoever asks; another node may have something newer.
-        match self.on_another_node(name).await {
+        // What it says itself counts: that there is no such image, or not for whoever asks.
+        let found = if error.is_transient() {
+            self.on_another_node(name).await
+        } else {
+            None
+        };
+        match found {
             Some(digest) => {
                 tracing::info!(image = name.familiar(), %error, "the image of another node is taken");
                 Ok(name.with_digest(digest))
@@ -60,10 +66,11 @@ impl Inner {
         }
     }
 
-    /// What an image of this name is here, or on another node.
+    /// What an image of this name is here, or on another node if those are to be asked.
     async fn without_registry(
         &self,
         name: &ImageName,
+        others_too: bool,
     ) -> anyhow::Result<Option<(Digest, Vec<Platform>)>> {
         let (store, word) = (self.store().clone(), name.to_string());
         let here = blocking(move || store.find(&word)).await??;
@@ -75,6 +82,9 @@ impl Inner {
                 variant: config.variant().clone(),
             };
             return Ok(Some((image.manifest, vec![platform])));
+        }
+        if !others_too {
+            return Ok(None);
         }
         let elsewhere = self.on_another_node(name).await;
         Ok(elsewhere.map(|digest| (digest, Vec::new())))

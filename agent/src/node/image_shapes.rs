@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use weft_images::{Digest, Image, StoreError};
-use weft_model::api::{ImageConfig, ImageDetail, ImageSummary, RootFs};
+use weft_model::api::{ImageConfig, ImageDetail, ImageRemoved, ImageSummary, RootFs};
 
 use crate::api::ApiError;
 
@@ -95,6 +95,19 @@ fn config(image: &Image) -> ImageConfig {
         labels: labels.map(|(k, v)| (k.clone(), v.clone())).collect(),
         stop_signal: text(said.stop_signal()),
     }
+}
+
+/// What was done to remove something, one after the other.
+pub(super) fn steps(untagged: Vec<String>, deleted: &[Digest]) -> Vec<ImageRemoved> {
+    let untagged = untagged.into_iter().map(|name| ImageRemoved {
+        untagged: Some(name),
+        deleted: None,
+    });
+    let deleted = deleted.iter().map(|id| ImageRemoved {
+        untagged: None,
+        deleted: Some(id.to_string()),
+    });
+    untagged.chain(deleted).collect()
 }
 
 /// Why the store refuses something, as the API says it.

@@ -54,7 +54,8 @@ impl ImageCalls for Node {
         let store = self.images.store().clone();
         let removed = blocking(move || store.remove(&reference, query.force)).await?;
         self.images.changed();
-        Ok(steps(removed.map_err(refused)?))
+        let removed = removed.map_err(refused)?;
+        Ok(steps(removed.untagged, &removed.deleted))
     }
 
     async fn image_pull(
@@ -102,7 +103,12 @@ impl ImageCalls for Node {
         let images = self.images.clone();
         tokio::spawn(async move {
             let store = images.store().clone();
-            let loaded = blocking(move || archive::load(&store, PipeReader::new(archive)));
+            let loaded = blocking(move || {
+                // Nothing of it is taken for unused before it has a name.
+                let _lease = store.lease().map_err(|error| error.to_string())?;
+                let loaded = archive::load(&store, PipeReader::new(archive));
+                loaded.map_err(|error| error.to_string())
+            });
             let loaded = loaded.await;
             images.changed();
             let lines = match loaded {
@@ -113,7 +119,7 @@ impl ImageCalls for Node {
                         ..ImageProgress::default()
                     })
                     .collect(),
-                Ok(Err(error)) => vec![ImageProgress::error(error.to_string())],
+                Ok(Err(error)) => vec![ImageProgress::error(error)],
                 Err(error) => vec![ImageProgress::error(format!("{error:#}"))],
             };
             for line in &lines {
@@ -160,8 +166,8 @@ impl ImageCalls for Node {
         self.images.changed();
         let pruned = pruned.map_err(refused)?;
         Ok(ImagesPruned {
-            space_reclaimed: pruned.bytes,
-            images_deleted: pruned.removed.into_iter().flat_map(steps).collect(),
+            space_reclaimed: pruned.freed_bytes,
+            images_deleted: steps(pruned.untagged, &pruned.deleted),
         })
     }
 
@@ -254,4 +260,52 @@ fn unresolved(error: &anyhow::Error) -> ApiError {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn asked(image: &str, tag: Option<&str>) -> Result<String, String> {
+        let query = PullQuery {
+            from_image: image.to_owned(),
+            tag: tag.map(str::to_owned),
+        };
+        let name = name_of(&query).map(|name| name.to_string());
+        name.map_err(|error| error.message)
+    }
+
+    #[test]
+    fn what_to_pull_is_one_name() {
+        let latest = Ok("docker.io/library/nginx:latest".to_owned());
+        assert_eq!(asked("nginx", None), latest);
+        assert_eq!(asked("nginx", Some("")), latest);
+        let one = Ok("docker.io/library/nginx:1".to_owned());
+        assert_eq!(asked("nginx", Some("1")), one);
+        let digest = Digest::of(b"x").to_string();
+        let pinned = Ok(format!("docker.io/library/nginx@{digest}"));
+        assert_eq!(asked("nginx", Some(&digest)), pinned);
+        for (image, tag) in [("", None), ("UPPER", None), ("nginx:1", Some("2"))] {
+            let error = asked(image, tag).expect_err("it is no name");
+            assert!(error.contains("invalid reference format"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_pulled_and_loaded_is_told_in_dockers_words() {
+        let (name, digest) = ("nginx".parse::<ImageName>().expect("a name"), Digest::of(b"x"));
+        assert_eq!(
+            pulled(&name, None, &digest),
+            [
+                format!("Digest: {digest}"),
+                "Status: Downloaded newer image for nginx:latest".to_owned(),
+            ]
+        );
+        assert_eq!(loaded_line(Some(&name), &digest), "Loaded image: nginx:latest\n");
+        let unnamed = format!("Loaded image ID: {digest}\n");
+        assert_eq!(loaded_line(None, &digest), unnamed);
+    }
+
+    #[test]
+    fn a_line_is_one_line() {
+        let line = line_of(&ImageProgress::error("two\nlines"));
+        assert_eq!(line, &b"{\"error\":\"two\\nlines\"}\n"[..]);
+    }
+}

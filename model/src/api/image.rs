@@ -21,7 +21,7 @@ pub struct ImageSummary {
     pub repo_digests: Vec<String>,
     /// When it was built, in Unix seconds; 0 where it does not say.
     pub created: i64,
-    /// Bytes of its manifest, configuration and layers, as they are stored: compressed.
+    /// Bytes of its files; of a layer that no task has used yet, as it is stored: compressed.
     pub size: u64,
     /// What it says of itself.
     #[serde(default)]
@@ -55,7 +55,7 @@ pub struct ImageDetail {
     pub variant: String,
     /// `linux`.
     pub os: String,
-    /// Bytes as they are stored: compressed.
+    /// Bytes of its files; of a layer that no task has used yet, as it is stored: compressed.
     pub size: u64,
     /// Its layers.
     #[serde(rename = "RootFS")]
