@@ -45,6 +45,8 @@ const LIMITS: Limits = Limits {
 pub(super) struct Exchange {
     task: JoinHandle<()>,
     door: Arc<Door>,
+    #[cfg(test)]
+    addr: SocketAddr,
 }
 
 impl Drop for Exchange {
@@ -65,16 +67,8 @@ impl Exchange {
         desk: Arc<Desk>,
     ) -> anyhow::Result<Self> {
         let listener = listen(addr).map_err(|error| explain(error, addr))?;
-        Ok(Self::on(listener, circle, lines, desk))
-    }
-
-    /// On a port that is open.
-    pub(super) fn on(
-        listener: TcpListener,
-        circle: Arc<dyn Circle>,
-        lines: Arc<Lines>,
-        desk: Arc<Desk>,
-    ) -> Self {
+        #[cfg(test)]
+        let addr = listener.local_addr()?;
         let door = Door::new("images", LIMITS);
         let counter = Counter {
             circle,
@@ -83,7 +77,18 @@ impl Exchange {
             door: Arc::clone(&door),
         };
         let task = tokio::spawn(accept(listener, counter));
-        Self { task, door }
+        Ok(Self {
+            task,
+            door,
+            #[cfg(test)]
+            addr,
+        })
+    }
+
+    /// Where it is.
+    #[cfg(test)]
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// What happened at it.

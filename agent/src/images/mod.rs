@@ -137,7 +137,9 @@ impl Images {
     ) -> anyhow::Result<()> {
         let inner = &self.0;
         let opened = listen
-            .context("gossip has the last port there is: other nodes cannot get images from this one")
+            .context(
+                "gossip has the last port there is: other nodes cannot get images from this one",
+            )
             .and_then(|addr| {
                 let (lines, desk) = (Arc::clone(&inner.lines), Arc::clone(&inner.desk));
                 Exchange::open(addr, Arc::clone(&circle), lines, desk)
