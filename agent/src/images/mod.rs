@@ -279,9 +279,6 @@ impl Inner {
             self.name(&here.manifest, names).await?;
             return Ok(here.manifest);
         }
-        // Nothing of it is taken for unused before it has a name.
-        let store = self.store().clone();
-        let lease = blocking(move || store.lease()).await??;
         let registry: Arc<dyn Source> = Arc::new(self.registries.source(credentials));
         let sources: Vec<Arc<dyn Source>> = match self.peers(&image) {
             Some(peers) => {
@@ -294,10 +291,17 @@ impl Inner {
             }
         };
         let platform = Platform::of_machine();
-        let pulled = pull(self.store(), &pinned, &platform, &sources, &fetch.progress).await;
+        // It has the name by its digest then, and nobody takes it for unused.
+        let pulled = pull(
+            self.store(),
+            &by_digest,
+            &platform,
+            &sources,
+            &fetch.progress,
+        )
+        .await;
         let manifest = pulled.with_context(|| format!("cannot pull {}", name.familiar()))?;
         self.name(&manifest, names).await?;
-        drop(lease);
         Ok(manifest)
     }
 
