@@ -291,10 +291,16 @@ async fn archives_and_lines_about_images_come_as_they_come() {
     // Larger than the body of any other call.
     let archive = "x".repeat(3 << 20);
     let (status, lines) = server.call("POST", "/v1/images/load", &archive).await;
-    assert!(status == 200 && lines.contains("{\"stream\":\"x\"}\n"), "{lines}");
+    assert!(
+        status == 200 && lines.contains("{\"stream\":\"x\"}\n"),
+        "{lines}"
+    );
     let path = "/v1/images/create?fromImage=nginx&tag=1";
     let (status, lines) = server.call("POST", path, "").await;
-    assert!(status == 200 && lines.contains("{\"status\":\"x\"}\n"), "{lines}");
+    assert!(
+        status == 200 && lines.contains("{\"status\":\"x\"}\n"),
+        "{lines}"
+    );
     let (status, whole) = server.call("GET", "/v1/images/get?names=a,b", "").await;
     assert!(status == 200 && whole.contains("half "), "{whole}");
     // The last chunk says that there is no more; one that broke off has none.

@@ -43,7 +43,7 @@ const PREPARING: &str = "preparing-";
 pub(super) fn release_all(store: &Store) -> anyhow::Result<()> {
     let holds = store.holds();
     let mut stale = holds.keys().filter(|owner| owner.starts_with(PREPARING));
-    stale.try_for_each(|owner| Ok(store.release(owner)?))
+    stale.try_for_each(|owner| anyhow::Ok(store.release(owner)?))
 }
 
 impl Kept {
@@ -123,17 +123,15 @@ impl Images {
             Some(_) => None,
             None => self.find(&name.to_string()).await?,
         };
-        let here = here.ok_or(error);
-        match here {
-            Ok(image) => {
-                tracing::warn!(
-                    image = short,
-                    "it could not be pulled; the one that is here is used"
-                );
-                Ok(image.manifest)
-            }
-            Err(error) => Err(error),
-        }
+        let Some(image) = here else {
+            return Err(error);
+        };
+        tracing::warn!(
+            image = short,
+            error = %format!("{error:#}"),
+            "an image could not be pulled; the one that is here is used"
+        );
+        Ok(image.manifest)
     }
 
     /// The image of a name or the beginning of an id.

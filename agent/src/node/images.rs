@@ -39,7 +39,9 @@ impl ImageCalls for Node {
     async fn image(&self, reference: String) -> Answer<ImageDetail> {
         let store = self.images.store().clone();
         let word = reference.clone();
-        let found = blocking(move || store.find(&word)).await?.map_err(refused)?;
+        let found = blocking(move || store.find(&word))
+            .await?
+            .map_err(refused)?;
         found
             .as_ref()
             .map(detail)
@@ -58,11 +60,7 @@ impl ImageCalls for Node {
         Ok(steps(removed.untagged, &removed.deleted))
     }
 
-    async fn image_pull(
-        &self,
-        query: PullQuery,
-        asker: String,
-    ) -> Answer<mpsc::Receiver<Bytes>> {
+    async fn image_pull(&self, query: PullQuery, asker: String) -> Answer<mpsc::Receiver<Bytes>> {
         let name = name_of(&query)?;
         let (sender, receiver) = mpsc::channel(LINES);
         let (images, asker) = (self.images.clone(), Zeroizing::new(asker));
@@ -129,10 +127,7 @@ impl ImageCalls for Node {
         Ok(receiver)
     }
 
-    async fn images_save(
-        &self,
-        query: SaveQuery,
-    ) -> Answer<mpsc::Receiver<io::Result<Bytes>>> {
+    async fn images_save(&self, query: SaveQuery) -> Answer<mpsc::Receiver<io::Result<Bytes>>> {
         let names: Vec<String> = query.names.split(',').map(str::to_owned).collect();
         let store = self.images.store().clone();
         let asked = names.clone();
@@ -290,7 +285,10 @@ mod tests {
 
     #[test]
     fn what_was_pulled_and_loaded_is_told_in_dockers_words() {
-        let (name, digest) = ("nginx".parse::<ImageName>().expect("a name"), Digest::of(b"x"));
+        let (name, digest) = (
+            "nginx".parse::<ImageName>().expect("a name"),
+            Digest::of(b"x"),
+        );
         assert_eq!(
             pulled(&name, None, &digest),
             [
@@ -298,7 +296,10 @@ mod tests {
                 "Status: Downloaded newer image for nginx:latest".to_owned(),
             ]
         );
-        assert_eq!(loaded_line(Some(&name), &digest), "Loaded image: nginx:latest\n");
+        assert_eq!(
+            loaded_line(Some(&name), &digest),
+            "Loaded image: nginx:latest\n"
+        );
         let unnamed = format!("Loaded image ID: {digest}\n");
         assert_eq!(loaded_line(None, &digest), unnamed);
     }
