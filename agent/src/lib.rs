@@ -11,6 +11,7 @@ mod daemon;
 mod data_format;
 mod dns;
 mod gossip;
+mod images;
 mod kept;
 mod membership;
 mod metrics;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod images;
+mod streams;
 
 use std::convert::Infallible;
 use std::path::PathBuf;

@@ -44,11 +44,21 @@
 //! | GET /v1/doctor | | list of [`Check`] |
 //! | GET /v1/ping/{node}?[`PingQuery`] | | [`Pong`] |
 //! | GET /v1/capture?[`CaptureQuery`] | | pcapng, as frames pass |
+//! | GET /v1/images/json | | list of [`ImageSummary`] |
+//! | GET /v1/images/{ref}/json | | [`ImageDetail`] |
+//! | DELETE /v1/images/{ref}?[`ImageRemoveQuery`] | | list of [`ImageRemoved`] |
+//! | POST /v1/images/create?[`PullQuery`] | | lines of [`ImageProgress`], as it is pulled |
+//! | POST /v1/images/load | an archive | lines of [`ImageProgress`] |
+//! | GET /v1/images/get?[`SaveQuery`] | | an archive |
+//! | POST /v1/images/prune?[`ImagePruneQuery`] | | [`ImagesPruned`] |
+//! | GET /v1/images/resolve?[`ResolveQuery`] | | [`ResolvedImage`] |
 //! | GET /metrics | | OpenMetrics text |
 //!
-//! `{ref}` is a full id, an exact name, or a unique prefix of an id. Every error is an
+//! `{ref}` is a full id, an exact name, or a unique prefix of an id; slashes in it are `%2F`. Calls
+//! about images are about those of the node that is asked; the header [`REGISTRY_AUTH`] has
+//! credentials for a registry. Every error is an
 //! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
-//! 409 (conflict), 413 (larger than [`MAX_REQUEST`]), 503 (not part of a swarm, not a manager, or the manager is unreachable).
+//! 409 (conflict), 413 (larger than [`MAX_REQUEST`]; archives have no limit), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 //!
 //! Objects, and calls that Docker's API has too, have its names and shapes; durations are
 //! nanoseconds, moments RFC 3339. A body or a query with a field that is not listed here is
@@ -56,6 +66,7 @@
 
 mod event;
 mod health;
+mod image;
 mod logs;
 mod mesh;
 mod network;
@@ -69,6 +80,11 @@ use serde::{Deserialize, Serialize};
 
 pub use event::{Event, EventAction, EventActor, EventKind, EventsQuery};
 pub use health::{Check, Health, Passage, PingQuery, Pong};
+pub use image::{
+    ImageConfig, ImageDetail, ImageProgress, ImagePruneQuery, ImageRemoveQuery, ImageRemoved,
+    ImageSummary, ImagesPruned, ProgressDetail, PullQuery, REGISTRY_AUTH, ResolveQuery,
+    ResolvedImage, RootFs, SaveQuery,
+};
 pub use logs::{LogItem, LogLine, LogStream, LogTask, LogsQuery};
 pub use mesh::{
     ConnectTime, ConnsQuery, MeshConn, MeshConns, MeshPort, MeshPortState, MeshReplica, Why,

@@ -29,6 +29,7 @@ mod join;
 mod leader_hint;
 mod manager;
 mod membership;
+mod node_tls;
 mod orders;
 mod proto;
 mod raft;
@@ -45,6 +46,7 @@ pub use manager::{
     Manager, ManagerConfig, RestoreParams, Timing,
 };
 pub use membership::Membership;
+pub use node_tls::{NodeStream, NodeTls};
 pub use orders::RefusedOrders;
 pub use raft::MemberSight;
 pub use sealing::KeyFileError;

@@ -3,7 +3,9 @@
 //! ```text
 //!  weft ──http/1──► ApiSocket ──► router ──► NodeService (agent/src/node)
 //!                   │ SO_PEERCRED: uid 0, or the uid weftd runs as
-//!                   │ bodies up to 1 MiB     ▲
+//!                   │ bodies up to 1 MiB,    ▲
+//!                   │ archives of images as  │
+//!                   │ they come              │
 //!                   ▼                        │ answer()
 //!          calls about the swarm ──gRPC──► the manager that leads
 //! ```
@@ -13,13 +15,16 @@
 
 mod error;
 mod extract;
+mod images;
 mod leading;
 mod remote;
+mod reply;
 mod routes;
 mod service;
 mod socket;
 
 pub(crate) use error::ApiError;
+pub(crate) use images::ImageCalls;
 pub(crate) use remote::{answer, not_led};
 pub(crate) use service::{Answer, NodeService, SwarmCalls};
 pub(crate) use socket::ApiSocket;

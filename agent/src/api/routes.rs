@@ -12,7 +12,6 @@ use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
     EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
@@ -25,7 +24,9 @@ use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, Stat
 
 use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params, Sent};
+use super::images::{self, ImageCalls};
 use super::leading::{AskedBy, caught_up, confirmed, mark_self, pass_on};
+use super::reply::{streamed, whole};
 use super::service::{NodeService, SwarmCalls};
 
 type Reply<T> = Result<Json<T>, ApiError>;
@@ -118,13 +119,27 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/metrics", get(metrics::<S>))
 }
 
+/// About images of the node that is asked, in a swarm or not.
+fn image_routes<S: ImageCalls>() -> Router<Arc<S>> {
+    Router::new()
+        .route("/v1/images/json", get(images::list::<S>))
+        .route("/v1/images/create", post(images::pull::<S>))
+        .route("/v1/images/load", post(images::load::<S>))
+        .route("/v1/images/get", get(images::save::<S>))
+        .route("/v1/images/prune", post(images::prune::<S>))
+        .route("/v1/images/resolve", get(images::resolve::<S>))
+        .route("/v1/images/{ref}/json", get(images::inspect::<S>))
+        .route("/v1/images/{ref}", delete(images::remove::<S>))
+}
+
 /// All routes of the API, served by `service`. Calls about the swarm go to the manager that leads.
-pub(crate) fn router<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+pub(crate) fn router<S: NodeService + SwarmCalls + ImageCalls>(service: Arc<S>) -> Router {
     let passed_on = from_fn_with_state(Arc::clone(&service), pass_on::<S>);
     swarm_routes(&service)
         .route_layer(passed_on)
         .merge(long_routes(&service))
         .merge(node_routes())
+        .merge(image_routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(service)
@@ -165,22 +180,6 @@ fn role(text: &str) -> Result<Role, ApiError> {
         other => Err(ApiError::bad_request(format!(
             "{other:?} is not a role: expected \"worker\" or \"manager\""
         ))),
-    }
-}
-
-/// Runs a call that changes something to its end, also when the client goes away meanwhile (axum
-/// drops the handler then): nothing half-made is left behind. A panic becomes an answer.
-async fn whole<T: Send + 'static>(
-    call: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::spawn(call).await {
-        Ok(answer) => answer,
-        Err(error) if error.is_panic() => Err(ApiError::internal(
-            "weftd has a defect: the call panicked. Its log says where; please report it.",
-        )),
-        Err(_) => Err(ApiError::unavailable(
-            "weftd stopped before the call had ended. Look at the result once it runs again.",
-        )),
     }
 }
 
@@ -583,12 +582,6 @@ async fn events<S: NodeService>(
     Asked(query): Asked<EventsQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
     Ok(streamed(LINES, node.events(query).await?))
-}
-
-fn streamed(kind: &'static str, pieces: mpsc::Receiver<Bytes>) -> impl IntoResponse {
-    let pieces = ReceiverStream::new(pieces);
-    let body = axum::body::Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
-    ([(header::CONTENT_TYPE, kind)], body)
 }
 
 async fn metrics<S: NodeService>(State(node): Node<S>) -> Result<impl IntoResponse, ApiError> {

@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::error::ApiError;
+use super::images::ImageCalls;
 use super::routes::router;
 use super::service::{NodeService, SwarmCalls};
 
@@ -108,7 +109,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// The listener failed.
-    pub(crate) async fn serve<S: NodeService + SwarmCalls>(
+    pub(crate) async fn serve<S: NodeService + SwarmCalls + ImageCalls>(
         mut self,
         service: Arc<S>,
         shutdown: watch::Receiver<bool>,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use weft_model::objects::Mac;
 
@@ -200,6 +200,35 @@ async fn every_route_reaches_its_method() {
         ),
         ("GET", "/v1/doctor", &none, 200, "doctor"),
         ("GET", "/v1/drops?port=web.1", &none, 200, "drops web.1"),
+        ("GET", "/v1/images/json", &none, 200, "images"),
+        (
+            "GET",
+            "/v1/images/registry.example:5000%2Fa%2Fb/json",
+            &none,
+            404,
+            "image registry.example:5000/a/b",
+        ),
+        (
+            "DELETE",
+            "/v1/images/nginx:1?force=true",
+            &none,
+            200,
+            "image rm nginx:1 true",
+        ),
+        (
+            "POST",
+            "/v1/images/prune?all=true",
+            &none,
+            200,
+            "prune true",
+        ),
+        (
+            "GET",
+            "/v1/images/resolve?name=a%2Fb:1",
+            &none,
+            503,
+            "resolve a/b:1 0",
+        ),
     ];
     for (method, path, body, status, note) in calls {
         let (got, answer) = server.json(method, path, body).await;
@@ -243,6 +272,7 @@ async fn every_route_reaches_its_method() {
         ("drops?reason=tap_full", "unknown field `reason`"),
         ("mesh/conns?client=192.0.2.1", "unknown field `client`"),
         ("ping/node2?count=3", "unknown field `count`"),
+        ("images/get?name=a", "unknown field `name`"),
     ] {
         let path = format!("/v1/{query}");
         let (status, answer) = server.message("GET", &path, "").await;
@@ -253,6 +283,42 @@ async fn every_route_reaches_its_method() {
         server.call("DELETE", "/v1/services/web", "").await,
         (200, "{}".to_owned())
     );
+}
+
+#[tokio::test]
+async fn archives_and_lines_about_images_come_as_they_come() {
+    let server = Server::start();
+    // Larger than the body of any other call.
+    let archive = "x".repeat(3 << 20);
+    let (status, lines) = server.call("POST", "/v1/images/load", &archive).await;
+    assert!(
+        status == 200 && lines.contains("{\"stream\":\"x\"}\n"),
+        "{lines}"
+    );
+    let path = "/v1/images/create?fromImage=nginx&tag=1";
+    let (status, lines) = server.call("POST", path, "").await;
+    assert!(
+        status == 200 && lines.contains("{\"status\":\"x\"}\n"),
+        "{lines}"
+    );
+    let (status, whole) = server.call("GET", "/v1/images/get?names=a,b", "").await;
+    assert!(status == 200 && whole.contains("half "), "{whole}");
+    // The last chunk says that there is no more; one that broke off has none.
+    assert!(whole.ends_with("0\r\n\r\n"), "{whole}");
+    let mut stream = UnixStream::connect(server.path()).await.unwrap();
+    let request = b"GET /v1/images/get?names=broken HTTP/1.1\r\nhost: weft\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut broken = Vec::new();
+    stream.read_to_end(&mut broken).await.unwrap();
+    assert!(!broken.ends_with(b"0\r\n\r\n"), "{broken:?}");
+    let calls = server.fake.calls.lock().unwrap().clone();
+    let says = [
+        format!("load {}", archive.len()),
+        "pull nginx Some(\"1\") 0".to_owned(),
+        "save a,b".to_owned(),
+        "save broken".to_owned(),
+    ];
+    assert_eq!(calls, says);
 }
 
 #[tokio::test]

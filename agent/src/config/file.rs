@@ -1,14 +1,26 @@
 //! The TOML file: keys and lines. Values are parsed later, together with the flags'.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::registries::{self, Registry};
 use super::{KEYS, Origin, Problem, Setting};
 
+/// Key of the tables of registries, which no flag has.
+const REGISTRIES: &str = "registries";
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) settings: Vec<Setting>,
+    pub(super) registries: BTreeMap<String, Registry>,
+}
+
 /// Settings of the file `path`, whose text is `text`; adds what is wrong to `problems`.
-pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec<Setting> {
+pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Told {
     let at = |offset: usize| Origin::Line(path.to_owned(), line_of(text, offset));
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -20,15 +32,20 @@ pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec
             },
             message: error.message().to_owned(),
         }));
-        return Vec::new();
+        return Told::default();
     }
 
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let mut settings: Vec<Setting> = Vec::new();
+    let mut registries = BTreeMap::new();
     for (key, value) in entries {
         let origin = at(key.span().start);
         let written = key.get_ref().as_ref();
+        if written == REGISTRIES {
+            registries = registries::parse(value, origin, at, problems);
+            continue;
+        }
         let wanted = written.replace('_', "-");
         let Some(known) = KEYS.into_iter().find(|known| *known == wanted) else {
             problems.push(Problem {
@@ -53,7 +70,10 @@ pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec
             Err(message) => problems.push(Problem { origin, message }),
         }
     }
-    settings
+    Told {
+        settings,
+        registries,
+    }
 }
 
 /// The value as text; lists only where the setting is a list.
@@ -115,7 +135,7 @@ fn suggestion(wanted: &str) -> String {
         .min()
         .filter(|(distance, known)| distance * 3 <= known.len())
         .map_or_else(
-            || format!(": the keys are {}", KEYS.join(", ")),
+            || format!(": the keys are {}, {REGISTRIES}", KEYS.join(", ")),
             |(_, known)| format!(": did you mean {known:?}?"),
         )
 }

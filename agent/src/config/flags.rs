@@ -13,7 +13,7 @@ use super::{Origin, Setting};
     name = "weftd",
     version,
     about = "The weft agent: overlay networks, routing mesh and DNS of one node",
-    after_help = "Every flag but --config is also a key of the file (log-format = \"json\"), --dns-upstream as the list dns-upstreams; flags win."
+    after_help = "Every flag but --config is also a key of the file (log-format = \"json\"), --dns-upstream as the list dns-upstreams; flags win. [registries.\"HOST\"] of the file says how registries are reached."
 )]
 pub(crate) struct Flags {
     /// Name of this node in the cluster [default: the host name]
@@ -35,6 +35,11 @@ pub(crate) struct Flags {
     /// TOML file with settings
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Contents and layers of images; agents of one machine may share it
+    /// [default: DATA-DIR/images/shared]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_store: Option<String>,
 
     /// Data plane threads [default: all CPUs]
     #[arg(long, value_name = "N")]
@@ -95,6 +100,7 @@ impl Flags {
             ("data-dir", "--data-dir", &self.data_dir),
             ("run-dir", "--run-dir", &self.run_dir),
             ("host", "-H", &self.host),
+            ("image-store", "--image-store", &self.image_store),
             ("workers", "--workers", &self.workers),
             ("log-format", "--log-format", &self.log_format),
             ("log-level", "--log-level", &self.log_level),

@@ -5,8 +5,10 @@
 
 mod file;
 mod flags;
+mod registries;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -17,6 +19,7 @@ use ipnet::Ipv4Net;
 use weft_wire::ecn::Dscp;
 
 pub(crate) use flags::Flags;
+pub(crate) use registries::Registry;
 
 /// Exit status for wrong usage and wrong configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -46,6 +49,9 @@ pub(crate) struct Config {
     pub(crate) run_dir: PathBuf,
     /// `host`: path of the API socket. Default: `weft.sock` in `run_dir`.
     pub(crate) socket: PathBuf,
+    /// `image-store`: contents and layers of images; nodes of one machine may share it. Default
+    /// `images/shared` in `data_dir`.
+    pub(crate) image_store: PathBuf,
     /// `workers`: data plane threads. Default: all CPUs; 1 to 256.
     pub(crate) workers: NonZeroUsize,
     /// `log-format`. Default text.
@@ -75,6 +81,8 @@ pub(crate) struct Config {
     /// `dns-upstreams`: resolvers for names outside the cluster. Default: those of the host's
     /// `/etc/resolv.conf`.
     pub(crate) dns_upstreams: Vec<SocketAddr>,
+    /// `[registries."HOST"]`, of the file alone: how registries are reached. Others by HTTPS.
+    pub(crate) registries: BTreeMap<String, Registry>,
 }
 
 /// How log lines look.
@@ -175,11 +183,12 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 15] = [
+pub(crate) const KEYS: [&str; 16] = [
     "name",
     "data-dir",
     "run-dir",
     "host",
+    "image-store",
     "workers",
     "log-format",
     "log-level",
@@ -209,26 +218,34 @@ impl Config {
     pub(crate) fn load(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut settings = flags.settings();
+        let mut registries = BTreeMap::new();
         if let Some(path) = &flags.config {
             match std::fs::read_to_string(path) {
-                Ok(text) => settings.extend(file::parse(path, &text, &mut problems)),
+                Ok(text) => {
+                    let told = file::parse(path, &text, &mut problems);
+                    settings.extend(told.settings);
+                    registries = told.registries;
+                }
                 Err(error) => problems.push(Problem {
                     origin: Origin::File(path.clone()),
                     message: format!("cannot read the file of --config: {error}"),
                 }),
             }
         }
-        Self::resolve(&settings, machine, problems)
+        Self::resolve(&settings, registries, machine, problems)
     }
 
     /// `settings` holds flags first: the first one of a key decides.
     fn resolve(
         settings: &[Setting],
+        registries: BTreeMap<String, Registry>,
         machine: &Machine,
         problems: Vec<Problem>,
     ) -> Result<Self, ConfigError> {
         let mut read = value::Reader::new(settings, problems);
-        let data_dir = read.one("data-dir", value::directory);
+        let data_dir = read
+            .one("data-dir", value::directory)
+            .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let run_dir = read
             .one("run-dir", value::directory)
             .unwrap_or_else(|| DEFAULT_RUN_DIR.into());
@@ -239,7 +256,10 @@ impl Config {
         };
         let config = Self {
             name,
-            data_dir: data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            image_store: read
+                .one("image-store", value::directory)
+                .unwrap_or_else(|| data_dir.join("images").join("shared")),
+            data_dir,
             socket: read
                 .one("host", value::socket)
                 .unwrap_or_else(|| run_dir.join("weft.sock")),
@@ -265,6 +285,7 @@ impl Config {
             dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
+            registries,
         };
         let problems = read.into_problems();
         if problems.is_empty() {

@@ -21,10 +21,10 @@ fn flags(args: &[&str]) -> Flags {
 
 fn load(args: &[&str], file: Option<&str>) -> Result<Config, ConfigError> {
     let (mut settings, mut problems) = (flags(args).settings(), Vec::new());
-    if let Some(text) = file {
-        settings.extend(parse(Path::new("weft.toml"), text, &mut problems));
-    }
-    Config::resolve(&settings, &machine(), problems)
+    let told = file.map(|text| parse(Path::new("weft.toml"), text, &mut problems));
+    let told = told.unwrap_or_default();
+    settings.extend(told.settings);
+    Config::resolve(&settings, told.registries, &machine(), problems)
 }
 
 #[test]
@@ -34,6 +34,11 @@ fn defaults() {
     assert_eq!(config.data_dir, PathBuf::from("/var/lib/weft"));
     assert_eq!(config.run_dir, PathBuf::from("/run/weft"));
     assert_eq!(config.socket, PathBuf::from("/run/weft/weft.sock"));
+    assert_eq!(
+        config.image_store,
+        PathBuf::from("/var/lib/weft/images/shared")
+    );
+    assert!(config.registries.is_empty());
     assert_eq!(config.workers.get(), 4);
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.log_level, "info");
@@ -53,6 +58,7 @@ fn every_key_of_the_file_in_both_spellings() {
         data-dir = "/d"
         run-dir = "/r"
         host = "unix:///s"
+        image-store = "/i"
         workers = 2
         log-format = "json"
         log-level = "info,weft_dataplane=debug"
@@ -72,6 +78,7 @@ fn every_key_of_the_file_in_both_spellings() {
             &[],
             Some(
                 &kebab
+                    .replace("e-", "e_")
                     .replace("r-", "r_")
                     .replace("g-", "g_")
                     .replace("p-", "p_")
@@ -84,6 +91,7 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.data_dir, PathBuf::from("/d"));
     assert_eq!(config.run_dir, PathBuf::from("/r"));
     assert_eq!(config.socket, PathBuf::from("/s"));
+    assert_eq!(config.image_store, PathBuf::from("/i"));
     assert_eq!(config.workers.get(), 2);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.log_level, "info,weft_dataplane=debug");
@@ -160,6 +168,45 @@ fn all_errors_at_once_with_their_places() {
     assert_eq!(error.problems.len(), 12, "{text}");
     assert!(
         text.starts_with("the configuration has 12 errors:"),
+        "{text}"
+    );
+}
+
+#[test]
+fn registries_have_tables_of_their_own() {
+    let file = r#"
+        name = "n1"
+        [registries."docker.io"]
+        mirrors = ["https://mirror.example", "http://192.0.2.7:5000"]
+        [registries."registry.example:5000"]
+        insecure = true
+        ca = "/etc/weft/ca.pem"
+    "#;
+    let config = load(&[], Some(file)).unwrap();
+    let hub = &config.registries["docker.io"];
+    assert_eq!(
+        hub.mirrors,
+        ["https://mirror.example", "http://192.0.2.7:5000"]
+    );
+    assert!(!hub.insecure && hub.ca.is_none());
+    let own = &config.registries["registry.example:5000"];
+    assert!(own.insecure && own.mirrors.is_empty());
+    assert_eq!(own.ca, Some(PathBuf::from("/etc/weft/ca.pem")));
+
+    let file = "[registries.\"https://r.example\"]\n[registries.\"r.example\"]\nmirrors = \"m\"\ninsecure = 1\nca = \"ca.pem\"\ninsecur = true\n";
+    let text = load(&[], Some(file)).unwrap_err().to_string();
+    for line in [
+        "weft.toml:1: registries.\"https://r.example\": expected a host",
+        "weft.toml:3: registries.\"r.example\": mirrors: expected a list",
+        "weft.toml:4: registries.\"r.example\": insecure: expected true or false",
+        "weft.toml:5: registries.\"r.example\": ca: expected the path",
+        "weft.toml:6: registries.\"r.example\": unknown key \"insecur\": the keys are mirrors",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    let text = load(&[], Some("registries = 3")).unwrap_err().to_string();
+    assert!(
+        text.contains("weft.toml:1: registries: expected tables"),
         "{text}"
     );
 }

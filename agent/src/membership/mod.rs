@@ -7,6 +7,7 @@ mod guest;
 mod known_managers;
 mod machine;
 mod manager_part;
+mod neighbours;
 mod new_address;
 pub(crate) mod self_tests;
 pub(crate) mod slot;

@@ -16,12 +16,14 @@ use weft_sys::state_file;
 use super::answers::answerer;
 use super::machine;
 use super::manager_part::ManagerPart;
+use super::neighbours::Neighbours;
 use super::new_address;
 use super::self_tests::SelfTests;
 use crate::blocking::blocking;
 use crate::config::Config;
 use crate::data_format;
 use crate::dns::DnsServer;
+use crate::images::Images;
 use crate::names::HOST_RESOLV_CONF;
 use crate::observe::ping;
 use crate::observe::vitals::{self, SLOW_START};
@@ -58,6 +60,8 @@ const FIRST_START: Duration = Duration::from_secs(20);
 pub(crate) struct Surroundings {
     pub(crate) config: Arc<Config>,
     pub(crate) warnings: Arc<Warnings>,
+    /// Those of this node, in a swarm or not.
+    pub(crate) images: Images,
     pub(crate) self_tests: Arc<SelfTests>,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
@@ -138,10 +142,12 @@ impl SwarmNode {
                 &config.run_dir,
                 &config.socket,
             )),
+            images: around.images.clone(),
             warnings: Arc::clone(&around.warnings),
             config,
         });
         handles.session.answer_with(answerer(&handles));
+        Neighbours::meet(&handles);
         let stop = watch::Sender::new(false);
         let api = around.api.clone();
         let manager_part = ManagerPart::new(Arc::clone(&handles), api, stop.subscribe());
@@ -333,6 +339,7 @@ impl SwarmNode {
 
     async fn end_main(&self) -> Option<Tasks> {
         self.stop.send_replace(true);
+        self.handles.images.part();
         for following in self.following.lock().await.drain(..) {
             if let Err(error) = following.await {
                 tracing::error!(%error, "the node did not follow what its managers say of it");

@@ -5,7 +5,10 @@
 //! (`reconcile`) makes them what the orders say.
 
 mod exec;
+mod image_shapes;
+mod images;
 mod info;
+mod pipe;
 mod service;
 
 use std::sync::{Arc, Weak};
@@ -15,7 +18,9 @@ use tokio::sync::watch;
 use weft_swarm::ApiServer;
 
 use crate::api::{ApiSocket, answer, not_led};
+use crate::blocking::blocking;
 use crate::config::Config;
+use crate::images::Images;
 use crate::membership::self_tests::SelfTests;
 use crate::membership::slot::Slot;
 use crate::membership::swarm_node::Surroundings;
@@ -26,6 +31,7 @@ use crate::parts::warnings::Warnings;
 struct Node {
     config: Arc<Config>,
     warnings: Arc<Warnings>,
+    images: Images,
     slot: Slot,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
@@ -37,13 +43,17 @@ struct Node {
 /// The node cannot start, or a part that it cannot do without has failed.
 pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     let self_tests = SelfTests::start()?;
+    let config = Arc::new(config);
+    let of_images = Arc::clone(&config);
+    let images = blocking(move || Images::open(&of_images)).await??;
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
     let ends = Arc::new(watch::Sender::new(None));
     let mut fatal = ends.subscribe();
     let node = Arc::new_cyclic(|node| {
         let around = Surroundings {
-            config: Arc::new(config),
+            config,
+            images,
             warnings: Arc::default(),
             self_tests,
             fatal: ends,
@@ -52,6 +62,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
         Node {
             config: Arc::clone(&around.config),
             warnings: Arc::clone(&around.warnings),
+            images: around.images.clone(),
             slot: Slot::new(around),
             stopping: shutdown.clone(),
         }

@@ -186,6 +186,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
     sample.gossip_undecodable = data_path.gossip.view().borrow().undecodable() as u64;
     sample.gossip = gossip(&data_path.gossip.stats(), &data_path.gossip.view().borrow());
     sample.doors.push(data_path.gossip.door());
+    sample.doors.extend(handles.images.door());
     sample
 }
 

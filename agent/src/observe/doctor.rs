@@ -89,7 +89,8 @@ pub(crate) async fn examine(
                     overlay::examine(&mut checks, &handles, &data_path).await;
                     walls::keys(&mut checks, data_path.gossip.keys(), unix_ms());
                     let manager = handles.manager.get().map(|manager| manager.door());
-                    for door in manager.into_iter().chain([data_path.gossip.door()]) {
+                    let doors = manager.into_iter().chain([data_path.gossip.door()]);
+                    for door in doors.chain(handles.images.door()) {
                         walls::door(&mut checks, &door);
                     }
                     checks = blocking(move || {

@@ -9,6 +9,7 @@ use weft_model::text::cleaned;
 use weft_swarm::Manager;
 
 use crate::api::{Answer, ApiError};
+use crate::images;
 use crate::parts::handles::Handles;
 
 /// Refuses ports that no node could open.
@@ -26,8 +27,16 @@ pub(crate) fn check(handles: &Handles, ports: &[PortSpec]) -> Answer<()> {
     let manager = node.manager_addr.map_or(0, |addr| addr.port());
     for port in ports {
         let own = match port.protocol {
-            Protocol::Tcp => [(manager, "managers"), (node.gossip_port, "gossip")],
-            Protocol::Udp => [(data_path, "VXLAN"), (node.gossip_port, "gossip")],
+            Protocol::Tcp => [
+                (manager, "managers"),
+                (node.gossip_port, "gossip"),
+                (images::port(node.gossip_port).unwrap_or(0), "images"),
+            ],
+            Protocol::Udp => [
+                (data_path, "VXLAN"),
+                (node.gossip_port, "gossip"),
+                (0, "nothing"),
+            ],
         };
         let taken = own.iter().find(|(p, _)| *p != 0 && *p == port.published);
         if let Some((number, user)) = taken {

@@ -16,6 +16,7 @@ use super::warnings::Warnings;
 use crate::api::ApiError;
 use crate::config::Config;
 use crate::dns::DnsServer;
+use crate::images::Images;
 use crate::sandbox::runner::Runner;
 
 /// Everything that a member has, running or not yet.
@@ -30,6 +31,7 @@ pub(crate) struct Handles {
     pub(crate) local: Arc<LocalPorts>,
     pub(crate) dns: DnsServer,
     pub(crate) runner: Runner,
+    pub(crate) images: Images,
     pub(crate) warnings: Arc<Warnings>,
 }
 

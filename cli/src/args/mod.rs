@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod filter;
 mod health;
+mod image;
 mod logs;
 mod mesh;
 mod moment;
@@ -33,6 +34,10 @@ pub(crate) use events::EventsArgs;
 pub(crate) use exec::ExecArgs;
 pub(crate) use filter::FilterArgs;
 pub(crate) use health::{AttemptArgs, HealthArgs};
+pub(crate) use image::{
+    ImageCommand, ImageInspectArgs, ImageListArgs, ImageLoadArgs, ImagePruneArgs, ImagePullArgs,
+    ImageRemoveArgs, ImageSaveArgs,
+};
 pub(crate) use logs::{LogsArgs, Tail};
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use moment::parse_moment;
@@ -110,6 +115,9 @@ pub(crate) enum Command {
     /// Show tasks of services
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Get, show and remove images of this node
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Run a program beside that of a task, inside of its walls, on whichever node that is
     Exec(ExecArgs),
     /// Show what changes in the swarm, as it does

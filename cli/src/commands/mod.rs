@@ -8,6 +8,9 @@ mod drops;
 mod events;
 mod exec;
 mod failures;
+mod image;
+mod image_pull;
+mod image_rows;
 mod info;
 mod lab;
 mod local_range;
@@ -66,6 +69,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
+        Command::Image(command) => block_on(image::run(&client()?, command, out)),
         Command::Exec(args) => block_on(exec::run(&client()?, args, out)),
         Command::Events(args) => block_on(events::run(&client()?, &args, out)),
         Command::Mesh(command) => block_on(mesh::run(&client()?, command, out)),

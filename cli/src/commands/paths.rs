@@ -16,3 +16,10 @@ pub(super) fn tasks(service_name: &str) -> String {
 pub(super) fn network(name: &str) -> String {
     format!("/v1/networks/{}", segment(name))
 }
+
+/// Of an image. A name that is a word of the API is asked for by the tag that is meant.
+pub(super) fn image(name: &str) -> String {
+    const WORDS: [&str; 6] = ["json", "create", "load", "get", "prune", "resolve"];
+    let tag = if WORDS.contains(&name) { ":latest" } else { "" };
+    format!("/v1/images/{}{}", segment(name), segment(tag))
+}

@@ -6,6 +6,7 @@
 )]
 
 mod containers;
+mod images;
 mod inspect;
 mod lock;
 mod nodes;

@@ -70,7 +70,7 @@ pub struct Counters {
 /// Counters of a TCP port for other nodes, which strangers can reach too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DoorSample {
-    /// `manager` or `gossip`.
+    /// `manager`, `gossip` or `images`.
     pub door: &'static str,
     /// What happened to connections and calls, by kind (`admitted`, `refused_crowded`, …).
     pub events: Vec<(&'static str, u64)>,
@@ -228,7 +228,7 @@ impl Place {
     }
 
     /// The connection has shown that it is this node's.
-    pub(crate) fn prove(&self, node: &NodeId) {
+    pub fn prove(&self, node: &NodeId) {
         let mut inner = self.door.inner();
         let displaced = inner.admission.prove(self.id, node);
         inner.turn_out(displaced);

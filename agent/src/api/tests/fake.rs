@@ -13,16 +13,18 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_model::api::{
     CaRotate, CaptureQuery, Check, Connect, Connected, ConnsQuery, Disconnect, Drops, DropsQuery,
-    EventsQuery, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
-    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
-    RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
-    SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
-    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    EventsQuery, ImageDetail, ImagePruneQuery, ImageRemoveQuery, ImageRemoved, ImageSummary,
+    ImagesPruned, Info, JoinToken, LogsQuery, MeshConns, MeshPort, NetworkDetail, NodeRemove,
+    NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, PullQuery, Rebalance, Rebalanced,
+    ResolveQuery, ResolvedImage, RestoreQuery, SaveQuery, Scale, ServiceDetail, ServiceUpdate,
+    SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
+    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
+    VersionQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
 
-use crate::api::{Answer, ApiError, ApiSocket, NodeService, SwarmCalls, answer};
+use crate::api::{Answer, ApiError, ApiSocket, ImageCalls, NodeService, SwarmCalls, answer};
 
 /// Notes each call; creations echo their argument, the rest fails with 503. No two of its locks are held
 /// at once.
@@ -347,6 +349,69 @@ impl NodeService for Fake {
     async fn metrics(&self) -> Answer<String> {
         self.note("metrics");
         Ok("# EOF\n".to_owned())
+    }
+}
+
+impl ImageCalls for Fake {
+    async fn images(&self) -> Answer<Vec<ImageSummary>> {
+        self.note("images");
+        Ok(Vec::new())
+    }
+    async fn image(&self, reference: String) -> Answer<ImageDetail> {
+        self.note(format!("image {reference}"));
+        Err(ApiError::not_found(format!("No such image: {reference}")))
+    }
+    async fn image_remove(
+        &self,
+        reference: String,
+        query: ImageRemoveQuery,
+    ) -> Answer<Vec<ImageRemoved>> {
+        self.note(format!("image rm {reference} {}", query.force));
+        Ok(Vec::new())
+    }
+    async fn image_pull(&self, query: PullQuery, asker: String) -> Answer<mpsc::Receiver<Bytes>> {
+        let PullQuery { from_image, tag } = query;
+        self.note(format!("pull {from_image} {tag:?} {}", asker.len()));
+        let (sender, receiver) = mpsc::channel(1);
+        sender
+            .try_send("{\"status\":\"x\"}\n".into())
+            .expect("room");
+        Ok(receiver)
+    }
+    async fn images_load(
+        &self,
+        mut archive: mpsc::Receiver<std::io::Result<Bytes>>,
+    ) -> Answer<mpsc::Receiver<Bytes>> {
+        let mut bytes = 0;
+        while let Some(piece) = archive.recv().await {
+            bytes += piece.map_or(0, |piece| piece.len());
+        }
+        self.note(format!("load {bytes}"));
+        let (sender, receiver) = mpsc::channel(1);
+        sender
+            .try_send("{\"stream\":\"x\"}\n".into())
+            .expect("room");
+        Ok(receiver)
+    }
+    async fn images_save(
+        &self,
+        query: SaveQuery,
+    ) -> Answer<mpsc::Receiver<std::io::Result<Bytes>>> {
+        self.note(format!("save {}", query.names));
+        let (sender, receiver) = mpsc::channel(2);
+        sender.try_send(Ok("half ".into())).expect("room");
+        if query.names == "broken" {
+            let error = std::io::Error::other("the disk");
+            sender.try_send(Err(error)).expect("room");
+        }
+        Ok(receiver)
+    }
+    async fn images_prune(&self, query: ImagePruneQuery) -> Answer<ImagesPruned> {
+        self.note(format!("prune {}", query.all));
+        Ok(ImagesPruned::default())
+    }
+    async fn image_resolve(&self, query: ResolveQuery, asker: String) -> Answer<ResolvedImage> {
+        self.absent(format!("resolve {} {}", query.name, asker.len()))
     }
 }
 

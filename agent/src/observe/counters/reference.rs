@@ -69,7 +69,7 @@ fn scrape() -> String {
     let sample = Sample {
         dns: dns(&DnsStats::default()),
         gossip: gossip(&GossipStats::default(), &NetdbView::default()),
-        doors: ["manager", "gossip"]
+        doors: ["manager", "gossip", "images"]
             .map(|door| Door::new(door, limits).sample())
             .to_vec(),
         refused_orders: RefusedOrders::default().sample(),
