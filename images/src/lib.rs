@@ -1,3 +1,37 @@
 //! Images: names of repositories and digests, clients of registries, the node's store of blobs and unpacked layers.
+//!
+//! From the outside in: a [`name`] and a [`platform`] say what is wanted, a [`source`] (a
+//! [`registry`], another node, an [`archive`]) has it, [`pull`] brings it into the [`store`], which
+//! unpacks its layers. Everything blocks but registries and pulls.
 
 #![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod blob;
+pub mod credentials;
+pub mod digest;
+pub mod image;
+pub mod layer;
+pub mod name;
+pub mod platform;
+pub mod pull;
+pub mod registry;
+pub mod source;
+pub mod store;
+pub mod unpack;
+
+pub use archive::*;
+pub use blob::Blob;
+pub use credentials::*;
+pub use digest::{Digest, Hasher, ParseDigestError};
+pub use image::{Image, ImageHealth, NoImage};
+pub use layer::{LayerError, Limits, Refusal};
+pub use name::*;
+pub use platform::*;
+pub use pull::*;
+pub use registry::*;
+pub use source::*;
+pub use store::{
+    BlobWriter, Ingest, Lease, Pruned, Removed, Store, StoreError, Usage,
+};
+pub use unpack::{Unpacked, opaque_attribute, unpack_layer};
