@@ -127,10 +127,10 @@ impl Image {
                 diff_ids: diff_ids.len(),
             });
         }
-        let diff_ids: Vec<Digest> = diff_ids
+        let diff_ids = diff_ids
             .iter()
             .map(|id| id.parse())
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<Digest>, ParseDigestError>>()?;
         let inner = config.config().as_ref();
         let stop_signal = inner.and_then(|inner| inner.stop_signal().clone());
         Ok(Self {

@@ -199,6 +199,7 @@ impl Store {
 
     /// What is wrong: the disk is full, the blob was damaged here, or the layer is bad.
     fn layer_error(&self, layer: &Digest, size: u64, source: LayerError) -> StoreError {
+        let is_of_bytes = !matches!(source, LayerError::Io { .. });
         let error = StoreError::Layer {
             layer: layer.clone(),
             source: Box::new(source),
@@ -211,14 +212,7 @@ impl Store {
                 free: free(&self.places.shared).unwrap_or(0),
             };
         }
-        let StoreError::Layer { source, .. } = &error else {
-            return error;
-        };
-        let of_the_bytes = matches!(
-            **source,
-            LayerError::Read { .. } | LayerError::Damaged { .. } | LayerError::Refused { .. }
-        );
-        if of_the_bytes && self.is_damaged(layer) {
+        if is_of_bytes && self.is_damaged(layer) {
             self.throw_away(layer);
             return StoreError::Damaged(layer.clone());
         }

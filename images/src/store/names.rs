@@ -50,8 +50,13 @@ impl Names {
             shared: places.shared.clone(),
         };
         // Also where nothing is different: the shared folder may be another one.
-        let roots = roots_of(&names.images, &names.holds);
-        names.write_roots(roots)?;
+        names.roots = roots_of(&names.images, &names.holds);
+        write(
+            &names.shared,
+            &names.roots_path,
+            &names.roots,
+            Outlives::Process,
+        )?;
         Ok(names)
     }
 

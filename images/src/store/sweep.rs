@@ -144,11 +144,11 @@ impl Store {
             return Err(in_use(word, "cannot be forced", owner.to_owned(), &id));
         }
         let names: Vec<ImageName> = manifests.iter().flat_map(|m| own.names_of(m)).collect();
-        let repositories: BTreeSet<(&str, &str)> = names
+        let references: BTreeSet<(&str, &str, Option<&str>)> = names
             .iter()
-            .map(|name| (name.domain(), name.path()))
+            .map(|name| (name.domain(), name.path(), name.tag()))
             .collect();
-        if repositories.len() > 1 && !force {
+        if references.len() > 1 && !force {
             return Err(StoreError::ManyNames { id: short(&id) });
         }
         for manifest in manifests {
@@ -335,10 +335,13 @@ fn short(id: &Digest) -> String {
     id.hex().chars().take(SHORT).collect()
 }
 
+/// In the order of names: a layer comes before its record.
 fn list(folder: &Path) -> Result<Vec<DirEntry>, StoreError> {
-    std::fs::read_dir(folder)
+    let mut entries: Vec<DirEntry> = std::fs::read_dir(folder)
         .and_then(Iterator::collect)
-        .map_err(StoreError::io(folder))
+        .map_err(StoreError::io(folder))?;
+    entries.sort_by_key(DirEntry::file_name);
+    Ok(entries)
 }
 
 fn remove_file(path: &Path) -> Result<(), StoreError> {
