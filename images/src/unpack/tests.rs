@@ -5,7 +5,7 @@ use crate::layer::Refusal;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use tar::{EntryType, Header};
@@ -113,7 +113,10 @@ impl Place {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("root")).expect("made");
         std::fs::create_dir(dir.path().join("outside")).expect("made");
-        std::fs::write(dir.path().join("outside/precious"), "precious").expect("written");
+        let precious = dir.path().join("outside/precious");
+        std::fs::write(&precious, "precious").expect("written");
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&precious, mode).expect("a mode");
         Self(dir)
     }
 
@@ -643,7 +646,7 @@ fn a_real_builders_archive_comes_out_as_it_went_in() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut files = BTreeMap::new();
     for number in 0..50_u32 {
-        let name = format!("{}/{number}", "sub/".repeat(number as usize % 40));
+        let name = format!("{}{number}", "sub/".repeat(number as usize % 40));
         let text = vec![b'a' + (number % 26) as u8; number as usize * 997];
         let mut header = Header::new_gnu();
         header.set_size(text.len() as u64);
