@@ -1,7 +1,6 @@
 //! The store on a real disk, with layers that the tests make.
 
 use super::*;
-use crate::digest::Digest;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -173,7 +172,7 @@ fn damage_on_disk_is_found_and_what_is_damaged_is_removed() {
     assert!(matches!(error, StoreError::Missing(_)), "{error}");
 
     let manifest = image(&store, &[layer("a", "text")]);
-    let layer = &store.image(&manifest).expect("an image").layers[0];
+    let layer = store.image(&manifest).expect("an image").layers[0].clone();
     let path = store.places.blob(&layer.digest);
     let mut bytes = std::fs::read(&path).expect("there");
     let middle = bytes.len() / 2;
