@@ -156,7 +156,7 @@ fn images(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
     index.manifests().iter().filter(|entry| is_image(entry))
 }
 
-fn is_image(entry: &Descriptor) -> bool {
+pub(crate) fn is_image(entry: &Descriptor) -> bool {
     let attests = entry
         .annotations()
         .as_ref()
