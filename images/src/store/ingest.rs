@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::lock::Lock;
-use super::{Blob, Digest, Lease, Places, Store, StoreError, free, written};
+use super::{Blob, Lease, Places, Store, StoreError, free, written};
 use crate::digest::Hasher;
 
 /// Bytes that are read at once.
