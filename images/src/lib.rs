@@ -34,6 +34,6 @@ pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError, choose};
 pub use pull::{Progress, PullError, pull};
 pub use registry::{Registries, RegistryConfig, RegistryError, RegistrySource, Resolved};
-pub use source::{BlobStream, Manifest, Source, SourceError, SourceFuture};
+pub use source::{BlobStream, Manifest, Source, SourceError, SourceErrorKind, SourceFuture};
 pub use store::{BlobWriter, Ingest, Lease, Pruned, Removed, Store, StoreError, Usage};
 pub use unpack::{Unpacked, opaque_attribute, unpack_layer};

@@ -34,6 +34,7 @@ fn describe(name: &str) -> NodeDescription {
         manager_addr: None,
         platform: weft_model::objects::Platform::default(),
         resources: Resources::default(),
+        runtimes: Vec::new(),
     }
 }
 

@@ -74,6 +74,9 @@ pub enum RunError {
         /// Folders, or the path itself.
         looked_in: String,
     },
+    /// Config: nothing here runs containers.
+    #[error("node {0} has no container runtime")]
+    NoRuntime(String),
     /// Config: the file is there but cannot be run.
     #[error("{program:?} on node {node} is not an executable file")]
     NotExecutable {
@@ -159,6 +162,7 @@ impl Runner {
                 self.hostname(task)?;
                 find_program(program, &env, &self.node_name)
             }
+            Runtime::Container => Err(RunError::NoRuntime(self.node_name.clone())),
         }
     }
 

@@ -48,7 +48,7 @@ fn a_task_serves_while_its_command_passes_and_is_replaced_when_it_fails() {
     let asker = asker.expect("a namespace");
     let path = asker.display().to_string();
     let words = ["network", "connect", "--name", "asker", "front", &path];
-    cluster.weft("node1", &words).ok();
+    cluster.weft("node1", &words).done();
     let named = || {
         let words = [cluster.program(), "demo-dns", "tasks.web"];
         let said = cluster.run("node1", Some(&asker), &words);
