@@ -42,7 +42,7 @@ pub enum NoImage {
         diff_ids: usize,
     },
     /// Remote: more layers than the kernel mounts.
-    #[error("it has {0} layers; {MOST_LAYERS} can be mounted: squash some of them")]
+    #[error("it has {0} layers; {limit} can be mounted: squash some of them", limit = MOST_LAYERS)]
     TooMany(usize),
 }
 
@@ -89,7 +89,6 @@ fn blob(descriptor: &Descriptor) -> Result<Blob, NoImage> {
 
 /// An image of the store.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Image {
     /// Digest of the configuration: what docker calls the image's id.
     pub id: Digest,
