@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 use weft_model::objects::HealthConfig;
 
 use crate::blob::Blob;
 use crate::digest::{Digest, ParseDigestError};
-use crate::media::{MediaTypeError, check_layer};
+use crate::manifest::{self, ManifestError, Parsed};
 use crate::name::ImageName;
-
-/// More layers than overlay mounts (500, `OVL_MAX_STACK`) are no image that runs.
-const MOST_LAYERS: usize = 500;
 
 /// The check of health that an image brings along, as of a service.
 pub type ImageHealth = HealthConfig;
@@ -21,18 +18,18 @@ pub type ImageHealth = HealthConfig;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoImage {
-    /// Remote: not the JSON of a manifest.
-    #[error("its manifest cannot be read: {0}")]
-    Manifest(serde_json::Error),
+    /// Remote: not a manifest of content that weft knows.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Local: several images for several platforms, of which one has to be chosen first.
+    #[error("it is an index of images")]
+    Index,
     /// Remote: not the JSON of a configuration.
     #[error("its configuration cannot be read: {0}")]
     Config(serde_json::Error),
     /// Remote: a digest of another algorithm, or none.
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
-    /// Remote: a layer that cannot be unpacked.
-    #[error(transparent)]
-    Layer(#[from] MediaTypeError),
     /// Remote: manifest and configuration speak of other layers.
     #[error("its manifest has {layers} layers, and its configuration {diff_ids}")]
     Layers {
@@ -41,9 +38,6 @@ pub enum NoImage {
         /// Those of the configuration.
         diff_ids: usize,
     },
-    /// Remote: more layers than the kernel mounts.
-    #[error("it has {0} layers; {MOST_LAYERS} can be mounted: squash some of them")]
-    TooMany(usize),
 }
 
 /// What a manifest refers to.
@@ -60,36 +54,18 @@ impl Parts {
     /// # Errors
     /// See [`NoImage`].
     pub(crate) fn of(manifest: &[u8]) -> Result<Self, NoImage> {
-        let manifest: ImageManifest =
-            serde_json::from_slice(manifest).map_err(NoImage::Manifest)?;
-        if manifest.layers().len() > MOST_LAYERS {
-            return Err(NoImage::TooMany(manifest.layers().len()));
+        match manifest::parse(manifest)? {
+            Parsed::Index(_) => Err(NoImage::Index),
+            Parsed::Image(image) => {
+                let (config, layers) = manifest::content(&image)?;
+                Ok(Self { config, layers })
+            }
         }
-        let layer = |descriptor: &Descriptor| {
-            check_layer(descriptor.media_type())?;
-            blob(descriptor)
-        };
-        Ok(Self {
-            config: blob(manifest.config())?,
-            layers: manifest
-                .layers()
-                .iter()
-                .map(layer)
-                .collect::<Result<_, _>>()?,
-        })
     }
-}
-
-fn blob(descriptor: &Descriptor) -> Result<Blob, NoImage> {
-    Ok(Blob {
-        digest: descriptor.digest().as_ref().parse()?,
-        size: descriptor.size(),
-    })
 }
 
 /// An image of the store.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Image {
     /// Digest of the configuration: what docker calls the image's id.
     pub id: Digest,
@@ -276,10 +252,18 @@ mod tests {
             "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
         ] {
             let error = Parts::of(manifest(1, bad).as_bytes()).expect_err(bad);
-            assert!(matches!(error, NoImage::Layer(_)), "{error}");
+            assert!(
+                matches!(error, NoImage::Manifest(ManifestError::MediaType(_))),
+                "{error}"
+            );
         }
         let many = Parts::of(manifest(501, GZIP).as_bytes());
-        assert!(matches!(many, Err(NoImage::TooMany(501))));
+        assert!(matches!(
+            many,
+            Err(NoImage::Manifest(ManifestError::Layers(501)))
+        ));
+        let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+        assert!(matches!(Parts::of(index.as_bytes()), Err(NoImage::Index)));
         let other = manifest(1, GZIP).replace("sha256:", "sha512:");
         assert!(Parts::of(other.as_bytes()).is_err(), "another algorithm");
         for half in ["", "{", "{}", "[]", "null"] {

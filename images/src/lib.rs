@@ -24,16 +24,20 @@ pub mod unpack;
 
 pub use archive::{ArchiveError, Loaded, load, save};
 pub use blob::Blob;
-pub use credentials::{Credentials, DockerConfig};
+pub use credentials::{
+    Credentials, CredentialsError, DockerConfig, DockerConfigError, ProgramError,
+};
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use image::{Image, ImageHealth, NoImage};
 pub use layer::{LayerError, Limits, Refusal};
 pub use manifest::ManifestError;
 pub use media::MediaTypeError;
 pub use name::{ImageName, NameError};
-pub use platform::{Platform, PlatformError, choose};
+pub use platform::{Platform, PlatformError, choose, platforms};
 pub use pull::{Progress, PullError, pull};
-pub use registry::{Registries, RegistryConfig, RegistryError, RegistrySource, Resolved};
+pub use registry::{
+    Registries, RegistryConfig, RegistryError, RegistrySource, Resolved, TimeOuts,
+};
 pub use source::{BlobStream, Manifest, Source, SourceError, SourceErrorKind, SourceFuture};
 pub use store::{BlobWriter, Ingest, Lease, Pruned, Removed, Store, StoreError, Usage};
 pub use unpack::{Unpacked, opaque_attribute, unpack_layer};

@@ -149,12 +149,16 @@ impl<'a, R: Read> Members<'a, R> {
         let mut header = Header::new_old();
         header.as_mut_bytes().copy_from_slice(&block);
         let checksum = number(&block[field::CHECKSUM]);
-        let outside = |at: &usize| !field::CHECKSUM.contains(at);
-        let bytes = || (0..BLOCK).filter(outside).map(|at| block[at]);
+        // Itself it counts as spaces.
         let spaces = 8 * i64::from(b' ');
-        let unsigned = spaces + bytes().map(i64::from).sum::<i64>();
-        // As some old programs sum it up.
-        let signed = spaces + bytes().map(|b| i64::from(b.cast_signed())).sum::<i64>();
+        // As POSIX has it, and as some old programs sum it up.
+        let (mut unsigned, mut signed) = (spaces, spaces);
+        for (at, byte) in block.iter().enumerate() {
+            if !field::CHECKSUM.contains(&at) {
+                unsigned += i64::from(*byte);
+                signed += i64::from(byte.cast_signed());
+            }
+        }
         if checksum != Some(unsigned) && checksum != Some(signed) {
             return Err(self.damaged(if self.number == 1 {
                 "this is no tar archive, plain or compressed by gzip or zstd"

@@ -163,8 +163,8 @@ mod tests {
         let text: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
         let (first, second) = text.split_at(5000);
         let skippable = [
-            &[0x5e, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2],
-            &zstd(&text)[..],
+            &[0x5e_u8, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2][..],
+            &zstd(&text),
         ]
         .concat();
         let all = [
