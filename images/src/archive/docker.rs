@@ -1,5 +1,7 @@
 //! Docker's own archives: `manifest.json` names configurations, layers and tags.
 
+use std::io::Read;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -157,7 +159,7 @@ fn layers(
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// By its first bytes: docker writes plain layers, others what they have.
-fn kind(region: &mut impl std::io::Read) -> Result<&'static str, ArchiveError> {
+fn kind(region: &mut impl Read) -> Result<&'static str, ArchiveError> {
     let mut head = Vec::with_capacity(4);
     region
         .take(4)
