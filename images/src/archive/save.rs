@@ -23,7 +23,10 @@ pub(super) fn save(store: &Store, words: &[String], to: impl Write) -> Result<()
             .find(word)?
             .ok_or_else(|| StoreError::NoSuchImage(word.clone()))?;
         let name = name_meant(word, &image);
-        match chosen.iter_mut().find(|(one, _)| one.manifest == image.manifest) {
+        match chosen
+            .iter_mut()
+            .find(|(one, _)| one.manifest == image.manifest)
+        {
             Some((_, names)) => names.extend(name),
             None => chosen.push((image, name.into_iter().collect())),
         }
@@ -52,7 +55,11 @@ pub(super) fn save(store: &Store, words: &[String], to: impl Write) -> Result<()
         list.push(DockerImage {
             config: blob_entry(&image.id),
             tags: Some(names.iter().map(ImageName::familiar_short).collect()),
-            layers: image.layers.iter().map(|layer| blob_entry(&layer.digest)).collect(),
+            layers: image
+                .layers
+                .iter()
+                .map(|layer| blob_entry(&layer.digest))
+                .collect(),
         });
     }
     let index = json!({
@@ -63,7 +70,11 @@ pub(super) fn save(store: &Store, words: &[String], to: impl Write) -> Result<()
     small(&mut archive, INDEX, index.to_string().as_bytes())?;
     let list = serde_json::to_vec(&list).expect("strings in lists are always JSON");
     small(&mut archive, LIST, &list)?;
-    small(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    small(
+        &mut archive,
+        "oci-layout",
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     let mut to = archive.into_inner().map_err(ArchiveError::Write)?;
     to.flush().map_err(ArchiveError::Write)?;
     drop(lease);
@@ -73,10 +84,11 @@ pub(super) fn save(store: &Store, words: &[String], to: impl Write) -> Result<()
 /// The name by which the image was asked for; an id asks for none, as in docker.
 fn name_meant(word: &str, image: &Image) -> Option<ImageName> {
     let name: ImageName = word.parse().ok()?;
+    let by_digest = |one: &ImageName| name.digest().is_some() && one.digest() == name.digest();
     image
         .names
         .iter()
-        .find(|one| **one == name || one.without_digest() == name || one.digest() == name.digest() && name.digest().is_some())
+        .find(|one| one.without_digest() == name || by_digest(one))
         .filter(|one| one.tag().is_some())
         .map(ImageName::without_digest)
 }
@@ -120,12 +132,7 @@ fn entries_of(
         .collect()
 }
 
-
-fn small(
-    archive: &mut Builder<impl Write>,
-    name: &str,
-    bytes: &[u8],
-) -> Result<(), ArchiveError> {
+fn small(archive: &mut Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
     entry(archive, name, bytes.len() as u64, bytes)
 }
 
