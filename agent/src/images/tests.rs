@@ -24,12 +24,12 @@ use crate::images::turn::{Rank, Said, Stage};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn describe(name: &str) -> NodeDescription {
+fn describe(name: &str, addr: IpAddr) -> NodeDescription {
     NodeDescription {
         hostname: name.to_owned(),
         engine_version: "0".to_owned(),
-        addr: LOCALHOST,
-        data_path_addr: LOCALHOST,
+        addr,
+        data_path_addr: addr,
         gossip_port: 7946,
         manager_addr: None,
         platform: weft_model::objects::Platform::default(),
@@ -60,7 +60,7 @@ async fn swarm(dir: &TempDir) -> (Manager, [Arc<Identity>; 2]) {
         }),
     };
     let init = InitParams {
-        node: describe("one"),
+        node: describe("one", LOCALHOST),
         default_address_pools: Vec::new(),
         subnet_prefix_len: None,
         data_path_port: None,
@@ -72,7 +72,7 @@ async fn swarm(dir: &TempDir) -> (Manager, [Arc<Identity>; 2]) {
     let joined = join(JoinParams {
         token: token.token,
         remote: token.manager_addr,
-        node: describe("two"),
+        node: describe("two", IpAddr::from([127, 0, 0, 2])),
         availability: Availability::Active,
         listen,
         data_dir: dir.path().join("worker"),

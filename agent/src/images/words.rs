@@ -121,7 +121,7 @@ mod tests {
             "/names/%",
             "/names/%zz",
             "/names/%ff",
-            "/names/UPPER%2Fcase",
+            "/names/here%2FUPPER",
             "/metrics",
         ] {
             assert_eq!(Asked::of(path), None, "{path}");

@@ -475,22 +475,26 @@ fn a_service_that_is_given_no_name_gets_one_that_nobody_has() {
 fn ports_are_published_and_taken_back_and_busy_ones_told() {
     let mut listed = service(1, 1);
     listed["PortErrors"] = json!(["port 8000/tcp on node n2 is held by nginx (pid 7)"]);
+    let update = json!({
+        "PublishAdd": [{"HostIP": "192.0.2.1", "PublishedPort": 8000, "TargetPort": 80,
+                        "Protocol": "tcp", "PublishMode": "ingress",
+                        "ClientAddress": "keep"}],
+        "PublishRm": [{"HostIP": null, "PublishedPort": 0, "TargetPort": 53,
+                       "Protocol": "udp", "PublishMode": "ingress",
+                       "ClientAddress": "keep"}],
+        "Affinity": null, "LocalFirst": false, "LimitConnections": null,
+        "LimitClientConnections": 7, "Attach": true,
+    });
+    let spec = service(1, 1)["Spec"].clone();
     let node = FakeNode::start(vec![
+        // Ports of the network replace no task: nothing is said of it.
         exchange(
-            "POST /v1/services/web/update",
-            json!({
-                "PublishAdd": [{"HostIP": "192.0.2.1", "PublishedPort": 8000, "TargetPort": 80,
-                                "Protocol": "tcp", "PublishMode": "ingress",
-                                "ClientAddress": "keep"}],
-                "PublishRm": [{"HostIP": null, "PublishedPort": 0, "TargetPort": 53,
-                               "Protocol": "udp", "PublishMode": "ingress",
-                               "ClientAddress": "keep"}],
-                "Affinity": null, "LocalFirst": false, "LimitConnections": null,
-                "LimitClientConnections": 7, "Attach": true,
-            }),
+            "POST /v1/services/web/plan",
+            update.clone(),
             200,
-            service(1, 1),
+            json!({"Before": spec, "After": spec, "Replaced": 0, "Tasks": 1, "Warnings": []}),
         ),
+        exchange("POST /v1/services/web/update", update, 200, service(1, 1)),
         get("GET /v1/services", json!([listed])),
         exchange(
             "GET /v1/mesh/why/53%2Fudp",
