@@ -6,7 +6,7 @@
 //! without, and says which limits do not hold.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::spec::Limits;
 
@@ -14,11 +14,16 @@ use crate::spec::Limits;
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Processes of a group that are not the task's: the shim and process 1.
 const OWN_PROCESSES: u64 = 2;
+/// Groups inside one that are looked at.
+const MOST_GROUPS: usize = 4096;
 
 /// Makes the group of a task, moves the calling process, and thereby its children, into it, and limits
 /// it there. Returns a sentence for each limit that does not hold.
 pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
     let mut settings = settings(limits);
+    let Some(group) = below_root(group) else {
+        return settings.iter().map(Setting::lost).collect();
+    };
     for tree in trees() {
         let needed = settings.iter().any(|s| tree.is_of(s.controller));
         if !needed && !tree.shows_all() {
@@ -41,17 +46,64 @@ pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
 /// Moves the calling process into the group of a task that runs, in every tree that has it: it is
 /// held to what the task is held to.
 pub(crate) fn join(group: &Path) {
-    for tree in trees() {
-        let procs = tree.path.join(group).join("cgroup.procs");
+    for folder in folders(group) {
+        let procs = folder.join("cgroup.procs");
         if procs.exists() && std::fs::write(procs, "0").is_err() {
             // It stays where it was, as on a machine without such a tree.
         }
     }
 }
 
+/// Moves the calling process into the groups of another one, in every tree, also those that weft sets
+/// nothing in: a container may have its devices from one of them. Where both are in the same already, as
+/// where weft may make none, nothing is done.
+///
+/// # Errors
+/// It is not held to all that the other one is held to.
+pub(crate) fn join_those_of(pid: u32) -> io::Result<()> {
+    let groups = |who: &str| std::fs::read_to_string(format!("/proc/{who}/cgroup"));
+    let (own, theirs) = (groups("self")?, groups(&pid.to_string())?);
+    for folder in moves(&every_tree(), &own, &theirs)? {
+        let procs = folder.join("cgroup.procs");
+        std::fs::write(&procs, "0").map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", procs.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The folders of the groups of the second one, as far as the first one is not in them. Lines are those
+/// of cgroups(7): a number, controllers, and the path of the group.
+fn moves(trees: &[Tree], own: &str, theirs: &str) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for line in theirs.lines().filter(|line| !own.lines().any(|own| own == *line)) {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            return Err(io::Error::other(format!("unexpected line of a group: {line}")));
+        };
+        let mut of_line = trees.iter().filter(|tree| match controllers {
+            "" => tree.unified,
+            some => !tree.unified && some.split(',').all(|one| tree.is_of(one)),
+        });
+        let Some(first) = of_line.next() else {
+            // Mounted nowhere: nobody is held to anything there.
+            continue;
+        };
+        let folder = std::iter::once(first)
+            .chain(of_line)
+            .find_map(|tree| tree.folder_of(Path::new(group)));
+        let outside = || io::Error::other(format!("the group {group} is in none of the trees here"));
+        folders.push(folder.ok_or_else(outside)?);
+    }
+    Ok(folders)
+}
+
 /// Makes a group inside that of a task, and moves the calling process into it, in the trees that show
 /// where processes are. It has no limits but those of the task.
 pub(crate) fn join_inside(group: &Path) {
+    let Some(group) = below_root(group) else {
+        return;
+    };
     for tree in trees().iter().filter(|tree| tree.shows_all()) {
         let dir = tree.path.join(group);
         let made = std::fs::create_dir(&dir);
@@ -64,10 +116,14 @@ pub(crate) fn join_inside(group: &Path) {
     }
 }
 
-/// Removes the group of a task that has ended, and those above it that are empty then.
+/// Removes the group of a task that has ended, and those above it that are empty then, also in the trees
+/// where only a container's runtime program makes them.
 pub fn remove(group: &Path) {
-    remove_inside(group);
-    for tree in trees() {
+    let Some(group) = below_root(group) else {
+        return;
+    };
+    for tree in every_tree() {
+        remove_below(&tree.path.join(group));
         remove_from(&tree.path, group);
     }
 }
@@ -87,22 +143,43 @@ fn remove_from(tree: &Path, group: &Path) {
 }
 
 /// Removes the groups in a group, which those who made them left behind.
-fn remove_inside(group: &Path) {
-    for folder in folders(group) {
-        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        // What else is there are the kernel's own files, which go with the group.
-        for inner in inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if std::fs::remove_dir(inner.path()).is_err() {
-                // Somebody is in it: it stays, and the group with it.
-            }
+pub(crate) fn remove_below(folder: &Path) {
+    for inner in below(folder).iter().skip(1).rev() {
+        if std::fs::remove_dir(inner).is_err() {
+            // Somebody is in it: it stays, and the group with it.
         }
     }
 }
 
-/// A group in every tree.
+/// A group's folder and those of the groups inside, each before what is in it. Other files there are the
+/// kernel's own, which go with the group.
+pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    let mut looked = 0;
+    while looked < found.len() && found.len() < MOST_GROUPS {
+        let inside = std::fs::read_dir(&found[looked]).into_iter().flatten().flatten();
+        let folders = inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(folders.map(|inner| inner.path()));
+        looked += 1;
+    }
+    found
+}
+
+/// A group in every tree that is used.
 pub(crate) fn folders(group: &Path) -> Vec<PathBuf> {
+    let Some(group) = below_root(group) else {
+        return Vec::new();
+    };
     let trees = trees().into_iter();
     trees.map(|tree| tree.path.join(group)).collect()
+}
+
+/// A group as a path below the mount point of a tree. `None` for the root of the tree, which is nobody's,
+/// and for what leads out of it.
+fn below_root(group: &Path) -> Option<&Path> {
+    let group = group.strip_prefix("/").unwrap_or(group);
+    let plain = |part| matches!(part, Component::Normal(_));
+    (group.components().next().is_some() && group.components().all(plain)).then_some(group)
 }
 
 /// A limit, as files of both versions say it.
@@ -177,12 +254,21 @@ fn settings(limits: &Limits) -> Vec<Setting> {
 #[derive(Debug, PartialEq, Eq)]
 struct Tree {
     path: PathBuf,
+    /// The group that is seen at that place: not always the first one of all.
+    root: PathBuf,
     unified: bool,
     /// What it can limit, where it is of version 1; one of version 2 says it in a file.
     controllers: Vec<String>,
 }
 
 impl Tree {
+    /// Where a group is seen that is named from the first one on; `None` where it is not seen here.
+    fn folder_of(&self, group: &Path) -> Option<PathBuf> {
+        let inside = group.strip_prefix(&self.root).ok()?;
+        let leads_out = inside.components().any(|part| part == Component::ParentDir);
+        (!leads_out).then(|| self.path.join(inside))
+    }
+
     fn is_of(&self, controller: &str) -> bool {
         self.controllers.iter().any(|own| own == controller)
     }
@@ -241,6 +327,21 @@ impl Tree {
 
 /// The unified tree, and those of version 1 that limit something or count processes.
 fn trees() -> Vec<Tree> {
+    used(every_tree())
+}
+
+/// Those that weft sets something in, with what that is.
+fn used(mut trees: Vec<Tree>) -> Vec<Tree> {
+    for tree in &mut trees {
+        let known = |controller: &String| CONTROLLERS.contains(&controller.as_str());
+        tree.controllers.retain(known);
+    }
+    trees.retain(|tree| tree.unified || !tree.controllers.is_empty());
+    trees
+}
+
+/// Every tree that is mounted.
+fn every_tree() -> Vec<Tree> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     trees_in(&mounts)
 }
@@ -254,16 +355,16 @@ fn trees_in(mounts: &str) -> Vec<Tree> {
             "cgroup2" => (true, Vec::new()),
             "cgroup" => {
                 let options = kind.nth(1)?.split(',');
-                let known = options.filter(|option| CONTROLLERS.contains(option));
-                (false, known.map(str::to_owned).collect())
+                (false, options.map(str::to_owned).collect())
             }
             _ => return None,
         };
-        let path = mount.split(' ').nth(4)?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, path) = (mount.next()?, mount.next()?);
         // Octal escapes stand for blanks: not a place where anybody mounts this.
-        let used = (unified || !controllers.is_empty()) && !path.contains('\\');
-        used.then(|| Tree {
+        (!path.contains('\\')).then(|| Tree {
             path: PathBuf::from(path),
+            root: PathBuf::from(root),
             unified,
             controllers,
         })
@@ -285,7 +386,7 @@ mod tests {
             33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n\
             34 30 0:30 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n\
             nonsense\n";
-        let found: Vec<(String, bool, Vec<String>)> = trees_in(mounts)
+        let found: Vec<(String, bool, Vec<String>)> = used(trees_in(mounts))
             .into_iter()
             .map(|tree| {
                 let path = tree.path.display().to_string();
@@ -305,6 +406,49 @@ mod tests {
                 tree("unified", true, &[])
             ]
         );
+    }
+
+    #[test]
+    fn the_groups_of_another_process_are_found_in_every_tree() {
+        let mounts = "\
+            31 30 0:27 / /cg/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+            32 30 0:28 /outer /cg/devices rw,relatime - cgroup cgroup rw,devices\n\
+            33 30 0:29 / /cg/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+            34 30 0:30 / /cg/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n";
+        let own = "4:cpu,cpuacct:/\n3:devices:/outer\n2:name=systemd:/same\n0::/\n";
+        let theirs = "5:freezer:/weft/t\n4:cpu,cpuacct:/weft/t\n3:devices:/outer/weft/t\n\
+            2:name=systemd:/same\n0::/weft/t/init.scope\n";
+        let found = moves(&trees_in(mounts), own, theirs).expect("all of them");
+        let expected = [
+            "/cg/cpu,cpuacct/weft/t",
+            "/cg/devices/weft/t",
+            "/cg/unified/weft/t/init.scope",
+        ];
+        assert_eq!(found, expected.map(PathBuf::from));
+        for outside in ["3:devices:/elsewhere", "0::/../../other", "nonsense"] {
+            let error = moves(&trees_in(mounts), own, outside).expect_err("not held to it");
+            assert!(error.to_string().contains("group"), "{error}");
+        }
+        assert!(moves(&trees_in(mounts), own, own).expect("the same").is_empty());
+    }
+
+    #[test]
+    fn no_group_is_outside_of_the_trees_or_their_root() {
+        assert_eq!(below_root(Path::new("/weft/n/t")), Some(Path::new("weft/n/t")));
+        assert_eq!(below_root(Path::new("weft/n")), Some(Path::new("weft/n")));
+        for odd in ["", "/", "..", "/weft/../..", "weft/.."] {
+            assert_eq!(below_root(Path::new(odd)), None, "{odd}");
+            assert!(folders(Path::new(odd)).is_empty());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        assert_eq!(
+            below(dir.path()),
+            [dir.path().to_owned(), dir.path().join("a"), dir.path().join("a/b")]
+        );
+        remove_below(dir.path());
+        assert!(!dir.path().join("a").exists());
     }
 
     #[test]
@@ -346,6 +490,7 @@ mod tests {
         }
         let tree = Tree {
             path: dir.path().to_owned(),
+            root: "/".into(),
             unified: true,
             controllers: Vec::new(),
         };

@@ -32,6 +32,8 @@ impl Task {
                 ("COLOUR".into(), "blue".into()),
             ],
             user: None,
+            groups: Vec::new(),
+            cwd: None,
             capabilities: 0xa804_25fb,
             no_new_privileges: false,
             binds: Vec::new(),
@@ -40,6 +42,7 @@ impl Task {
             cgroup: None,
             limits: Limits::default(),
             log_limit_bytes: 1 << 20,
+            container: None,
         };
         change(&mut spec);
         let launch = Launch {
