@@ -76,10 +76,15 @@ pub(crate) fn join_those_of(pid: u32) -> io::Result<()> {
 /// of cgroups(7): a number, controllers, and the path of the group.
 fn moves(trees: &[Tree], own: &str, theirs: &str) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
-    for line in theirs.lines().filter(|line| !own.lines().any(|own| own == *line)) {
+    for line in theirs
+        .lines()
+        .filter(|line| !own.lines().any(|own| own == *line))
+    {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-            return Err(io::Error::other(format!("unexpected line of a group: {line}")));
+            return Err(io::Error::other(format!(
+                "unexpected line of a group: {line}"
+            )));
         };
         let mut of_line = trees.iter().filter(|tree| match controllers {
             "" => tree.unified,
@@ -92,7 +97,8 @@ fn moves(trees: &[Tree], own: &str, theirs: &str) -> io::Result<Vec<PathBuf>> {
         let folder = std::iter::once(first)
             .chain(of_line)
             .find_map(|tree| tree.folder_of(Path::new(group)));
-        let outside = || io::Error::other(format!("the group {group} is in none of the trees here"));
+        let outside =
+            || io::Error::other(format!("the group {group} is in none of the trees here"));
         folders.push(folder.ok_or_else(outside)?);
     }
     Ok(folders)
@@ -157,7 +163,10 @@ pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
     let mut looked = 0;
     while looked < found.len() && found.len() < MOST_GROUPS {
-        let inside = std::fs::read_dir(&found[looked]).into_iter().flatten().flatten();
+        let inside = std::fs::read_dir(&found[looked])
+            .into_iter()
+            .flatten()
+            .flatten();
         let folders = inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir()));
         found.extend(folders.map(|inner| inner.path()));
         looked += 1;
@@ -429,12 +438,19 @@ mod tests {
             let error = moves(&trees_in(mounts), own, outside).expect_err("not held to it");
             assert!(error.to_string().contains("group"), "{error}");
         }
-        assert!(moves(&trees_in(mounts), own, own).expect("the same").is_empty());
+        assert!(
+            moves(&trees_in(mounts), own, own)
+                .expect("the same")
+                .is_empty()
+        );
     }
 
     #[test]
     fn no_group_is_outside_of_the_trees_or_their_root() {
-        assert_eq!(below_root(Path::new("/weft/n/t")), Some(Path::new("weft/n/t")));
+        assert_eq!(
+            below_root(Path::new("/weft/n/t")),
+            Some(Path::new("weft/n/t"))
+        );
         assert_eq!(below_root(Path::new("weft/n")), Some(Path::new("weft/n")));
         for odd in ["", "/", "..", "/weft/../..", "weft/.."] {
             assert_eq!(below_root(Path::new(odd)), None, "{odd}");
@@ -445,7 +461,11 @@ mod tests {
         std::fs::write(dir.path().join("cgroup.procs"), "").unwrap();
         assert_eq!(
             below(dir.path()),
-            [dir.path().to_owned(), dir.path().join("a"), dir.path().join("a/b")]
+            [
+                dir.path().to_owned(),
+                dir.path().join("a"),
+                dir.path().join("a/b")
+            ]
         );
         remove_below(dir.path());
         assert!(!dir.path().join("a").exists());

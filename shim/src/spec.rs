@@ -182,7 +182,13 @@ pub fn read_init(dir: &Path) -> io::Result<Option<ProcessId>> {
 /// # Errors
 /// One of the files cannot be removed.
 pub fn forget(dir: &Path) -> io::Result<()> {
-    for name in [files::SPEC, files::INIT, files::EXIT] {
+    for name in [
+        files::SPEC,
+        files::INIT,
+        files::EXIT,
+        files::PID,
+        files::CONSOLE,
+    ] {
         files::remove(&dir.join(name))?;
     }
     Ok(())

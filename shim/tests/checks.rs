@@ -196,7 +196,7 @@ fn what_cannot_be_run_is_told() {
     let mut task = Task::new("exec sleep 1000", |_| {});
     task.spec.program = "/no/such".into();
     let missing = task.check("");
-    assert_eq!(missing.outcome, Outcome::Ended(126));
+    assert_eq!(missing.outcome, Outcome::Ended(127));
     assert!(missing.output.contains("/no/such"), "{missing:?}");
     let spec = task.spec.clone();
     let dir = task.end();
