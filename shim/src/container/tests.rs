@@ -1,8 +1,11 @@
 //! With scripts in place of the runtime program.
 
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+use weft_sys::process::Spawn;
 
 use super::*;
 
@@ -18,9 +21,18 @@ impl Fake {
     fn new(script: &str) -> Self {
         let dir = tempfile::tempdir().expect("dir");
         let runtime = dir.path().join("fake-runc");
-        std::fs::write(&runtime, format!("#!/bin/sh\n{script}\n")).expect("write");
-        let mode = PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&runtime, mode).expect("executable");
+        // By another process: what this one forks meanwhile would hold the file open for writing, and
+        // then nobody can execute it.
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+            .arg(&runtime)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut input = writer.stdin.take().expect("its input");
+        writeln!(input, "#!/bin/sh\n{script}").expect("write");
+        drop(input);
+        assert!(writer.wait().expect("wait").success());
         let container = OciContainer {
             runtime,
             root: dir.path().join("state"),
@@ -160,11 +172,21 @@ fn success_without_a_process_is_a_failure() {
 
 #[test]
 fn a_terminal_that_never_comes_is_a_failure() {
-    let child = std::process::Command::new("/bin/sleep")
-        .arg("1000")
-        .spawn()
-        .expect("a process");
-    let pid = child.id();
+    let args: [OsString; 1] = ["1000".into()];
+    let child = Spawn {
+        program: Path::new("/bin/sleep"),
+        arg0: None,
+        args: &args,
+        env: &[],
+        netns: None,
+        cwd: None,
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        parent_death_signal: None,
+    };
+    let child = child.start().expect("a process");
+    let pid = child.pid();
     let mut fake = Fake::new(&format!(
         "while [ \"$1\" != --pid-file ]; do shift; done; echo {pid} >\"$2\"; \
          shift 2; echo \"$1 $2\" >\"$(dirname \"$0\")/console\""
@@ -174,9 +196,8 @@ fn a_terminal_that_never_comes_is_a_failure() {
     assert!(message.contains("its terminal: none was sent"), "{message}");
     let console = fake.read("console");
     assert!(console.starts_with("--console-socket /proc/"), "{console}");
-    let init = Process::inherit(pid).expect("readable").expect("it runs");
-    init.signal(Signal::KILL).expect("kill");
-    init.wait().expect("wait");
+    child.signal(Signal::KILL).expect("kill");
+    child.wait().expect("wait");
 }
 
 #[test]
@@ -215,12 +236,9 @@ fn what_is_held_is_told_in_order_and_bounded() {
     let dir = tempfile::tempdir().expect("dir");
     let [_, mut log] = Log::of_task(dir.path(), 1 << 20);
     let mut held = Held::default();
-    for i in 0..9 {
-        held.push(
-            i,
-            &vec![b'0' + u8::try_from(i).expect("small"); 10_000],
-            &mut log,
-        );
+    for i in 0..9_u8 {
+        let piece = [b'0' + i; 10_000];
+        held.push(i.into(), &piece, &mut log);
         assert!(held.len <= HELD_BYTES);
         assert_eq!(held.bytes().len(), held.len);
     }
