@@ -14,6 +14,8 @@ use crate::spec::Limits;
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Processes of a group that are not the task's: the shim and process 1.
 const OWN_PROCESSES: u64 = 2;
+/// Attempts to make a group that others take the ground from.
+const RESERVE_TRIES: usize = 3;
 /// Groups inside one that are looked at.
 const MOST_GROUPS: usize = 4096;
 
@@ -41,6 +43,22 @@ pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
         }
     }
     settings.iter().map(Setting::lost).collect()
+}
+
+/// Makes an empty group in every tree, as far as that is possible: who makes it for himself then finds the
+/// groups above it there, which others remove when they are empty.
+pub(crate) fn reserve(group: &Path) {
+    let Some(group) = below_root(group) else {
+        return;
+    };
+    for tree in every_tree() {
+        let dir = tree.path.join(group);
+        // Between two steps of this somebody may remove what was there.
+        let mut tries = 0..RESERVE_TRIES;
+        if !tries.any(|_| std::fs::create_dir_all(&dir).is_ok()) {
+            // A tree that nobody here may write to: no task is in it.
+        }
+    }
 }
 
 /// Moves the calling process into the group of a task that runs, in every tree that has it: it is

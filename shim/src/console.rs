@@ -82,7 +82,10 @@ impl Console {
             match receive(stream) {
                 // Whoever that was has gone without a word.
                 Ok(None) => self.stream = None,
-                Ok(Some(terminal)) => self.terminal = Some(terminal),
+                Ok(Some(terminal)) => {
+                    give_size(&terminal)?;
+                    self.terminal = Some(terminal);
+                }
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -90,17 +93,12 @@ impl Console {
         Ok(())
     }
 
-    /// The terminal, if it came. What the container writes there is read without waiting; it has a size
-    /// in any case, as programs divide by it.
+    /// The terminal, if it came. What the container writes there is read without waiting.
     pub(crate) fn terminal(mut self) -> io::Result<Option<File>> {
         self.take()?;
         let Some(terminal) = self.terminal.take().filter(|fd| isatty(fd)) else {
             return Ok(None);
         };
-        let size = tcgetwinsize(&terminal)?;
-        if size.ws_col == 0 || size.ws_row == 0 {
-            terminal::resize(&terminal, DEFAULT_SIZE)?;
-        }
         rustix::fs::fcntl_setfl(&terminal, OFlags::NONBLOCK)?;
         Ok(Some(terminal.into()))
     }
@@ -112,6 +110,18 @@ impl Drop for Console {
             // It is of no use to anybody, and goes with the task's folder.
         }
     }
+}
+
+/// At once, where it has none yet: programs look when they start, and divide by it.
+fn give_size(terminal: &OwnedFd) -> io::Result<()> {
+    if !isatty(terminal) {
+        return Ok(());
+    }
+    let size = tcgetwinsize(terminal)?;
+    if size.ws_col == 0 || size.ws_row == 0 {
+        terminal::resize(terminal, DEFAULT_SIZE)?;
+    }
+    Ok(())
 }
 
 fn short_path(process: &str, dir: &OwnedFd) -> PathBuf {

@@ -65,6 +65,9 @@ pub(crate) fn start(
     set_child_subreaper(Some(getpid()))
         .map_err(io::Error::from)
         .context("cannot take the container's processes in")?;
+    if let Some(group) = &spec.cgroup {
+        cgroup::reserve(group);
+    }
     let kills = Kills::from_now(spec.cgroup.as_deref());
     let mut logs = Log::of_task(dir, spec.log_limit_bytes);
     match begin(dir, container, START_LIMIT, &mut logs) {
@@ -128,6 +131,7 @@ fn begin(
     let init = init_of(&pid_file)
         .with_context(|| format!("{} tells no process", container.runtime.display()))?;
     files::write(&dir.join(files::INIT), &ProcessId::of(&init)).context("init.json")?;
+    files::remove(&pid_file).context("container.pid")?;
     let outputs = starting.outputs(logs).context("its terminal")?;
     Ok(Begun { init, outputs })
 }
