@@ -187,9 +187,18 @@ impl Starting {
         })
     }
 
-    /// Reads until the runtime program has ended. `None` when it was not done within the limit, and was
-    /// ended.
+    /// Reads until the runtime program has ended. `None` when it was not done within the limit. It is ended
+    /// then, as it is with any error.
     fn wait(&mut self, limit: Duration, logs: &mut [Log; 2]) -> io::Result<Option<Exit>> {
+        let followed = self.follow(limit, logs);
+        if !matches!(followed, Ok(Some(_))) {
+            self.runtime.signal_group(Signal::KILL)?;
+            self.runtime.wait()?;
+        }
+        followed
+    }
+
+    fn follow(&mut self, limit: Duration, logs: &mut [Log; 2]) -> io::Result<Option<Exit>> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(exit) = self.runtime.try_wait()? {
@@ -202,8 +211,6 @@ impl Starting {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                self.runtime.signal_group(Signal::KILL)?;
-                self.runtime.wait()?;
                 return Ok(None);
             }
             let left = Timespec::try_from(left).map_err(io::Error::other)?;

@@ -168,10 +168,10 @@ impl Task {
     }
 
     fn failed(&self) -> Failure {
-        match self.launch() {
-            Err(LaunchError::Failed(failure)) => failure,
-            other => panic!("it was to fail: {other:?}"),
-        }
+        let error = self.launch().expect_err("nothing runs");
+        let failure = self.ended().failure.expect("why not");
+        assert_eq!(error.to_string(), failure.message);
+        failure
     }
 
     fn read(&self, name: &str) -> String {
