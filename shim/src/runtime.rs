@@ -45,7 +45,8 @@ impl OciContainer {
             pid_file.into(),
         ];
         if let Some(socket) = console {
-            args.extend(["--console-socket".into(), socket.into()]);
+            args.push("--console-socket".into());
+            args.push(socket.into());
         }
         args.push(self.id.clone().into());
         self.spawn(&args, stdout, stderr)
