@@ -16,11 +16,10 @@ use rustix::process::{getpid, set_child_subreaper};
 use weft_sys::process::{Exit, Process, Signal, SpawnError};
 
 use crate::console::Console;
-use crate::host::temporary;
 use crate::oom::Kills;
-use crate::output::{CHUNK_BYTES, Log, read_once};
+use crate::output::{CHUNK_BYTES, Log, now, read_once};
+use crate::running::{End, Running};
 use crate::spec::{Failure, OciContainer, ProcessId, Spec};
-use crate::supervise::{End, Running, now};
 use crate::{cgroup, files, leftovers, reason, runtime};
 
 /// In front of every reason, as in Docker.
@@ -46,7 +45,7 @@ pub(crate) struct NotStarted {
 impl From<anyhow::Error> for NotStarted {
     fn from(error: anyhow::Error) -> Self {
         Self {
-            failure: temporary(&error.context(FAILED)),
+            failure: Failure::temporary(&error.context(FAILED)),
             code: None,
         }
     }

@@ -1,20 +1,20 @@
 //! A task that is a program of the node: process 1 is the shim's own ([`crate::init`]).
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::Context;
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use weft_sys::namespaces::{self, Kinds};
-use weft_sys::process::{Exit, Fork, Process, fork};
+use weft_sys::process::{Fork, Process, fork};
 
 use crate::init::{self, Note};
 use crate::oom::Kills;
 use crate::output::Log;
+use crate::running::{End, Running};
 use crate::spec::{Failure, ProcessId, Spec};
-use crate::supervise::{End, Running};
 use crate::{cgroup, files};
 
 /// The shim's ends of the pipes to process 1.
@@ -74,13 +74,13 @@ pub(crate) fn start(dir: &Path, spec: &Spec) -> Result<Running, Failure> {
         ours.go.write_all(&[1]).context("process 1 is gone")?;
         Ok((init, ours))
     };
-    let (init, ours) = made().map_err(|error| temporary(&error))?;
+    let (init, ours) = made().map_err(|error| Failure::temporary(&error))?;
     for line in BufReader::new(&ours.setup).lines() {
         let note = line.map_err(anyhow::Error::from);
         match note.and_then(|line| Ok(serde_json::from_str(&line)?)) {
             Ok(Note::Warning(warning)) => warnings.push(warning),
             Ok(Note::Failed(failure)) => return Err(failure),
-            Err(error) => return Err(temporary(&error)),
+            Err(error) => return Err(Failure::temporary(&error)),
         }
     }
     // Nothing more is said either when the program runs or when process 1 is gone; the latter is
@@ -95,30 +95,10 @@ pub(crate) fn start(dir: &Path, spec: &Spec) -> Result<Running, Failure> {
     })
 }
 
-/// Of something that is in the way now, and perhaps not later.
-pub(crate) fn temporary(error: &anyhow::Error) -> Failure {
-    Failure {
-        permanent: false,
-        message: format!("{error:#}"),
-    }
-}
-
-/// How the program ended, by what process 1 wrote.
-pub(crate) fn exit_of(init: &Process, mut status: &File) -> io::Result<Exit> {
-    let mut told = String::new();
-    status.read_to_string(&mut told)?;
-    let mut words = told.split_ascii_whitespace();
-    let (kind, number) = (words.next(), words.next().and_then(|n| n.parse().ok()));
-    Ok(match (kind, number) {
-        (Some("code"), Some(code)) => Exit::Code(code),
-        (Some("signal"), Some(signal)) => Exit::Signal(signal),
-        // Killed, and everything in the namespace with it.
-        _ => init.wait()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]

@@ -71,6 +71,7 @@ mod oom;
 pub mod output;
 mod program;
 mod reason;
+mod running;
 mod runtime;
 pub mod spec;
 mod supervise;

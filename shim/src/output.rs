@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Standard output and standard error, as files in the task's folder.
 pub const NAMES: [&str; 2] = ["stdout.log", "stderr.log"];
@@ -21,6 +22,12 @@ pub(crate) const TIME_BYTES: usize = 16;
 
 /// What came within so many nanoseconds after a record has that one's time: a millisecond.
 const SAME_TIME: u64 = 1_000_000;
+
+/// Unix nanoseconds.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
 
 /// Reads what is there of an output that does not block; false when there was nothing. One that was closed
 /// by the other side, which may go on without, is none any more.

@@ -115,6 +115,16 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// Of something that is in the way now, and perhaps not later.
+    pub(crate) fn temporary(error: &anyhow::Error) -> Self {
+        Self {
+            permanent: false,
+            message: format!("{error:#}"),
+        }
+    }
+}
+
 /// What a shim answers when it was told to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,77 +3,20 @@
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
-use weft_sys::namespaces;
-use weft_sys::process::{Exit, Process};
+use weft_sys::process::Exit;
 
 use crate::files::{self, Reserved};
-use crate::oom::Kills;
-use crate::output::{CHUNK_BYTES, Log, read_once};
-use crate::spec::{Answer, Ended, ProcessId, Spec};
+use crate::output::{CHUNK_BYTES, now, read_once};
+use crate::running::Running;
+use crate::spec::{Answer, Ended, Failure, ProcessId, Spec};
 use crate::{container, host, launch};
 
 /// Reads of what is left in a pipe at the end: nobody can fill it any more, unless a task gave its
 /// end away.
 const LAST_READS: usize = 1024;
-
-/// A task that runs.
-#[derive(Debug)]
-pub(crate) struct Running {
-    /// Its process 1.
-    pub(crate) init: Process,
-    /// This side of standard output and standard error, which do not block; one that is absent is
-    /// nobody's.
-    pub(crate) outputs: [Option<File>; 2],
-    /// Where those go.
-    pub(crate) logs: [Log; 2],
-    /// What this machine does not give, one sentence each.
-    pub(crate) warnings: Vec<String>,
-    /// Whether it runs out of memory.
-    pub(crate) kills: Kills,
-    /// How its end is heard of.
-    pub(crate) end: End,
-}
-
-/// How the shim hears how a task ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// By a line of process 1, which is the shim's own.
-    Told(File),
-    /// By the kernel, whoever process 1 is: as soon as it is reaped, with whatever else was left to the
-    /// shim.
-    Reaped(Option<Exit>),
-}
-
-impl End {
-    /// Something has happened: children that have ended are reaped.
-    fn look(&mut self, init: &Process) -> io::Result<()> {
-        let Self::Reaped(exit) = self else {
-            return Ok(());
-        };
-        while exit.is_none()
-            && let Some((pid, end)) = namespaces::reap()?
-        {
-            if pid == init.pid() {
-                *exit = Some(end);
-            }
-        }
-        Ok(())
-    }
-
-    /// Of a task whose process 1 has ended.
-    fn exit(mut self, init: &Process) -> io::Result<Exit> {
-        self.look(init)?;
-        match self {
-            Self::Told(status) => host::exit_of(init, &status),
-            Self::Reaped(Some(exit)) => Ok(exit),
-            Self::Reaped(None) => init.wait(),
-        }
-    }
-}
 
 /// Is the shim of the task in `dir`, to the task's end. Returns what a shell would show of it.
 ///
@@ -95,7 +38,7 @@ pub(crate) fn run(dir: &Path) -> anyhow::Result<u8> {
     let end = match end.with_context(|| format!("cannot write in {}", dir.display())) {
         Ok(end) => end,
         Err(error) => {
-            answer(&Answer::Failed(host::temporary(&error)));
+            answer(&Answer::Failed(Failure::temporary(&error)));
             return Err(error);
         }
     };
@@ -142,12 +85,6 @@ fn answer(answer: &Answer) {
         // An agent that is away finds the files of the task.
         crate::complain("the agent did not listen");
     }
-}
-
-/// Unix nanoseconds.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Of a task that ran, and had memory enough.
