@@ -6,7 +6,7 @@
 //! without, and says which limits do not hold.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::spec::Limits;
 
@@ -14,11 +14,18 @@ use crate::spec::Limits;
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// Processes of a group that are not the task's: the shim and process 1.
 const OWN_PROCESSES: u64 = 2;
+/// Attempts to make a group that others take the ground from.
+const RESERVE_TRIES: usize = 3;
+/// Groups inside one that are looked at.
+const MOST_GROUPS: usize = 4096;
 
 /// Makes the group of a task, moves the calling process, and thereby its children, into it, and limits
 /// it there. Returns a sentence for each limit that does not hold.
 pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
     let mut settings = settings(limits);
+    let Some(group) = below_root(group) else {
+        return settings.iter().map(Setting::lost).collect();
+    };
     for tree in trees() {
         let needed = settings.iter().any(|s| tree.is_of(s.controller));
         if !needed && !tree.shows_all() {
@@ -38,20 +45,89 @@ pub(crate) fn make(group: &Path, limits: &Limits) -> Vec<String> {
     settings.iter().map(Setting::lost).collect()
 }
 
+/// Makes an empty group in every tree, as far as that is possible: who makes it for himself then finds the
+/// groups above it there, which others remove when they are empty.
+pub(crate) fn reserve(group: &Path) {
+    let Some(group) = below_root(group) else {
+        return;
+    };
+    for tree in every_tree() {
+        let dir = tree.path.join(group);
+        // Between two steps of this somebody may remove what was there.
+        let mut tries = 0..RESERVE_TRIES;
+        if !tries.any(|_| std::fs::create_dir_all(&dir).is_ok()) {
+            // A tree that nobody here may write to: no task is in it.
+        }
+    }
+}
+
 /// Moves the calling process into the group of a task that runs, in every tree that has it: it is
 /// held to what the task is held to.
 pub(crate) fn join(group: &Path) {
-    for tree in trees() {
-        let procs = tree.path.join(group).join("cgroup.procs");
+    for folder in folders(group) {
+        let procs = folder.join("cgroup.procs");
         if procs.exists() && std::fs::write(procs, "0").is_err() {
             // It stays where it was, as on a machine without such a tree.
         }
     }
 }
 
+/// Moves the calling process into the groups of another one, in every tree, also those that weft sets
+/// nothing in: a container may have its devices from one of them. Where both are in the same already, as
+/// where weft may make none, nothing is done.
+///
+/// # Errors
+/// It is not held to all that the other one is held to.
+pub(crate) fn join_those_of(pid: u32) -> io::Result<()> {
+    let groups = |who: &str| std::fs::read_to_string(format!("/proc/{who}/cgroup"));
+    let (own, theirs) = (groups("self")?, groups(&pid.to_string())?);
+    for folder in moves(&every_tree(), &own, &theirs)? {
+        let procs = folder.join("cgroup.procs");
+        std::fs::write(&procs, "0").map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", procs.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The folders of the groups of the second one, as far as the first one is not in them. Lines are those
+/// of cgroups(7): a number, controllers, and the path of the group.
+fn moves(trees: &[Tree], own: &str, theirs: &str) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for line in theirs
+        .lines()
+        .filter(|line| !own.lines().any(|own| own == *line))
+    {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            return Err(io::Error::other(format!(
+                "unexpected line of a group: {line}"
+            )));
+        };
+        let mut of_line = trees.iter().filter(|tree| match controllers {
+            "" => tree.unified,
+            some => !tree.unified && some.split(',').all(|one| tree.is_of(one)),
+        });
+        let Some(first) = of_line.next() else {
+            // Mounted nowhere: nobody is held to anything there.
+            continue;
+        };
+        let folder = std::iter::once(first)
+            .chain(of_line)
+            .find_map(|tree| tree.folder_of(Path::new(group)));
+        let outside =
+            || io::Error::other(format!("the group {group} is in none of the trees here"));
+        folders.push(folder.ok_or_else(outside)?);
+    }
+    Ok(folders)
+}
+
 /// Makes a group inside that of a task, and moves the calling process into it, in the trees that show
 /// where processes are. It has no limits but those of the task.
 pub(crate) fn join_inside(group: &Path) {
+    let Some(group) = below_root(group) else {
+        return;
+    };
     for tree in trees().iter().filter(|tree| tree.shows_all()) {
         let dir = tree.path.join(group);
         let made = std::fs::create_dir(&dir);
@@ -64,10 +140,14 @@ pub(crate) fn join_inside(group: &Path) {
     }
 }
 
-/// Removes the group of a task that has ended, and those above it that are empty then.
+/// Removes the group of a task that has ended, and those above it that are empty then, also in the trees
+/// where only a container's runtime program makes them.
 pub fn remove(group: &Path) {
-    remove_inside(group);
-    for tree in trees() {
+    let Some(group) = below_root(group) else {
+        return;
+    };
+    for tree in every_tree() {
+        remove_below(&tree.path.join(group));
         remove_from(&tree.path, group);
     }
 }
@@ -87,22 +167,46 @@ fn remove_from(tree: &Path, group: &Path) {
 }
 
 /// Removes the groups in a group, which those who made them left behind.
-fn remove_inside(group: &Path) {
-    for folder in folders(group) {
-        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        // What else is there are the kernel's own files, which go with the group.
-        for inner in inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if std::fs::remove_dir(inner.path()).is_err() {
-                // Somebody is in it: it stays, and the group with it.
-            }
+pub(crate) fn remove_below(folder: &Path) {
+    for inner in below(folder).iter().skip(1).rev() {
+        if std::fs::remove_dir(inner).is_err() {
+            // Somebody is in it: it stays, and the group with it.
         }
     }
 }
 
-/// A group in every tree.
+/// A group's folder and those of the groups inside, each before what is in it. Other files there are the
+/// kernel's own, which go with the group.
+pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    let mut looked = 0;
+    while looked < found.len() && found.len() < MOST_GROUPS {
+        let inside = std::fs::read_dir(&found[looked])
+            .into_iter()
+            .flatten()
+            .flatten();
+        let folders = inside.filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(folders.map(|inner| inner.path()));
+        looked += 1;
+    }
+    found
+}
+
+/// A group in every tree that is used.
 pub(crate) fn folders(group: &Path) -> Vec<PathBuf> {
+    let Some(group) = below_root(group) else {
+        return Vec::new();
+    };
     let trees = trees().into_iter();
     trees.map(|tree| tree.path.join(group)).collect()
+}
+
+/// A group as a path below the mount point of a tree. `None` for the root of the tree, which is nobody's,
+/// and for what leads out of it.
+fn below_root(group: &Path) -> Option<&Path> {
+    let group = group.strip_prefix("/").unwrap_or(group);
+    let plain = |part| matches!(part, Component::Normal(_));
+    (group.components().next().is_some() && group.components().all(plain)).then_some(group)
 }
 
 /// A limit, as files of both versions say it.
@@ -177,12 +281,21 @@ fn settings(limits: &Limits) -> Vec<Setting> {
 #[derive(Debug, PartialEq, Eq)]
 struct Tree {
     path: PathBuf,
+    /// The group that is seen at that place: not always the first one of all.
+    root: PathBuf,
     unified: bool,
     /// What it can limit, where it is of version 1; one of version 2 says it in a file.
     controllers: Vec<String>,
 }
 
 impl Tree {
+    /// Where a group is seen that is named from the first one on; `None` where it is not seen here.
+    fn folder_of(&self, group: &Path) -> Option<PathBuf> {
+        let inside = group.strip_prefix(&self.root).ok()?;
+        let leads_out = inside.components().any(|part| part == Component::ParentDir);
+        (!leads_out).then(|| self.path.join(inside))
+    }
+
     fn is_of(&self, controller: &str) -> bool {
         self.controllers.iter().any(|own| own == controller)
     }
@@ -241,6 +354,21 @@ impl Tree {
 
 /// The unified tree, and those of version 1 that limit something or count processes.
 fn trees() -> Vec<Tree> {
+    used(every_tree())
+}
+
+/// Those that weft sets something in, with what that is.
+fn used(mut trees: Vec<Tree>) -> Vec<Tree> {
+    for tree in &mut trees {
+        let known = |controller: &String| CONTROLLERS.contains(&controller.as_str());
+        tree.controllers.retain(known);
+    }
+    trees.retain(|tree| tree.unified || !tree.controllers.is_empty());
+    trees
+}
+
+/// Every tree that is mounted.
+fn every_tree() -> Vec<Tree> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     trees_in(&mounts)
 }
@@ -254,16 +382,16 @@ fn trees_in(mounts: &str) -> Vec<Tree> {
             "cgroup2" => (true, Vec::new()),
             "cgroup" => {
                 let options = kind.nth(1)?.split(',');
-                let known = options.filter(|option| CONTROLLERS.contains(option));
-                (false, known.map(str::to_owned).collect())
+                (false, options.map(str::to_owned).collect())
             }
             _ => return None,
         };
-        let path = mount.split(' ').nth(4)?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, path) = (mount.next()?, mount.next()?);
         // Octal escapes stand for blanks: not a place where anybody mounts this.
-        let used = (unified || !controllers.is_empty()) && !path.contains('\\');
-        used.then(|| Tree {
+        (!path.contains('\\')).then(|| Tree {
             path: PathBuf::from(path),
+            root: PathBuf::from(root),
             unified,
             controllers,
         })
@@ -272,97 +400,4 @@ fn trees_in(mounts: &str) -> Vec<Tree> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trees_are_found_among_other_mounts() {
-        let mounts = "\
-            22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-            30 22 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-            31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
-            32 30 0:28 / /sys/fs/cgroup/pids rw,relatime shared:3 - cgroup cgroup rw,pids\n\
-            33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n\
-            34 30 0:30 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n\
-            nonsense\n";
-        let found: Vec<(String, bool, Vec<String>)> = trees_in(mounts)
-            .into_iter()
-            .map(|tree| {
-                let path = tree.path.display().to_string();
-                (path, tree.unified, tree.controllers)
-            })
-            .collect();
-        let tree = |name: &str, unified: bool, controllers: &[&str]| {
-            let controllers = controllers.iter().map(|c| (*c).to_owned());
-            let path = format!("/sys/fs/cgroup/{name}");
-            (path, unified, controllers.collect::<Vec<String>>())
-        };
-        assert_eq!(
-            found,
-            [
-                tree("cpu,cpuacct", false, &["cpu"]),
-                tree("pids", false, &["pids"]),
-                tree("unified", true, &[])
-            ]
-        );
-    }
-
-    #[test]
-    fn limits_are_written_in_both_versions() {
-        let limits = |nano_cpus, memory_bytes, pids| Limits {
-            nano_cpus,
-            memory_bytes,
-            pids,
-        };
-        assert_eq!(settings(&limits(0, 0, 0)), []);
-        let all = settings(&limits(500_000_000, 64 << 20, 10));
-        let v2: Vec<_> = all.iter().flat_map(|s| &s.v2).cloned().collect();
-        let expected = [
-            ("cpu.max", "50000 100000"),
-            ("memory.max", "67108864"),
-            ("pids.max", "12"),
-        ];
-        assert_eq!(v2, expected.map(|(name, text)| (name, text.to_owned())));
-        assert_eq!(
-            all[0].v1,
-            [
-                ("cpu.cfs_period_us", "100000".to_owned()),
-                ("cpu.cfs_quota_us", "50000".to_owned())
-            ]
-        );
-        let least = settings(&limits(1_000_000, 0, 0));
-        assert_eq!(least[0].v2[0].1, "1000 1000000");
-    }
-
-    /// A tree of version 2 in a plain folder: each group above hands the controllers down.
-    #[test]
-    fn controllers_are_handed_down_to_the_group_of_a_task() {
-        let dir = tempfile::tempdir().unwrap();
-        let group = Path::new("weft/n1/t1");
-        std::fs::create_dir_all(dir.path().join(group)).unwrap();
-        for part in ["", "weft", "weft/n1"] {
-            let file = dir.path().join(part).join("cgroup.subtree_control");
-            std::fs::write(file, "cpuset\n").unwrap();
-        }
-        let tree = Tree {
-            path: dir.path().to_owned(),
-            unified: true,
-            controllers: Vec::new(),
-        };
-        let limits = Limits {
-            memory_bytes: 8 << 20,
-            ..Limits::default()
-        };
-        assert_eq!(tree.limit(group, &settings(&limits)), ["memory"]);
-        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!(read("cgroup.subtree_control"), "+memory");
-        assert_eq!(read("weft/n1/cgroup.subtree_control"), "+memory");
-        assert_eq!(read("weft/n1/t1/memory.max"), "8388608");
-        assert_eq!(read("weft/n1/t1/memory.swap.max"), "8388608");
-        // One that hands nothing down limits nothing, and that is said.
-        std::fs::remove_file(dir.path().join("weft/cgroup.subtree_control")).unwrap();
-        assert_eq!(tree.limit(group, &settings(&limits)), [""; 0]);
-        let lost = settings(&limits)[0].lost();
-        assert!(lost.starts_with("--limit-memory does not hold"), "{lost}");
-    }
-}
+mod tests;

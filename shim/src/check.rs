@@ -29,10 +29,13 @@ use weft_sys::process::{Fork, Process, Signal, Spawn, fork, leave};
 
 use crate::launch::LaunchError;
 use crate::spec::{self, Failure, ProcessId, Spec};
-use crate::{NAME, cgroup, leftovers, program, user};
+use crate::{NAME, enter, leftovers, program};
 
 /// The argument by which the program is called to carry out a check.
 pub(crate) const FLAG: &str = "--check";
+
+/// The exit code of a command that was not started, as the task could not be entered.
+const NOT_STARTED: u8 = 126;
 
 /// Bytes of output that are kept, as in Docker.
 const KEPT_BYTES: usize = 4096;
@@ -184,10 +187,11 @@ fn carry_out(order: &Order) -> anyhow::Result<Checked> {
     let command = match fork()? {
         Fork::Child => {
             drop(output);
-            let why = become_command(&order.spec, &init, group.as_deref(), &write);
-            // Its output says why, as that of a shell would.
-            let said = writeln!(File::from(write), "{why}");
-            leave(if said.is_ok() { 126 } else { 127 })
+            let (why, code) = become_command(&order.spec, &init, group.as_deref(), &write);
+            if writeln!(File::from(write), "{why}").is_err() {
+                // Its output says why, as that of a shell would; without it the code has to do.
+            }
+            leave(code)
         }
         Fork::Parent(command) => command,
     };
@@ -199,29 +203,19 @@ fn carry_out(order: &Order) -> anyhow::Result<Checked> {
     Ok(followed?)
 }
 
-/// Returns only when that failed: why.
-fn become_command(spec: &Spec, init: &Process, group: Option<&Path>, output: &OwnedFd) -> String {
-    // Held to what the task is held to, and in one of its own where processes are counted.
-    if let Some(task) = &spec.cgroup {
-        cgroup::join(task);
-    }
-    if let Some(own) = group {
-        cgroup::join_inside(own);
-    }
-    let inside = Kinds {
-        net: true,
-        mount: true,
-        uts: true,
-        ipc: true,
-        cgroup: true,
-        ..Kinds::default()
-    };
-    let user = namespaces::enter(init, inside)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| spec.user.as_deref().map(user::find).transpose());
-    match user {
-        Ok(user) => program::become_it(spec, user.as_ref(), output, output).message,
-        Err(error) => format!("cannot enter the task: {error:#}"),
+/// Returns only when that failed: why, and with which exit code.
+fn become_command(
+    spec: &Spec,
+    init: &Process,
+    group: Option<&Path>,
+    output: &OwnedFd,
+) -> (String, u8) {
+    match enter::enter(spec, init, group) {
+        Ok(user) => {
+            let not = program::become_it(spec, user.as_ref(), output, output);
+            (not.failure.message, not.code)
+        }
+        Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),
     }
 }
 

@@ -12,6 +12,10 @@ use serde::de::DeserializeOwned;
 pub(crate) const SPEC: &str = "spec.json";
 pub(crate) const INIT: &str = "init.json";
 pub(crate) const EXIT: &str = "exit.json";
+/// The id of a container's process 1, by its runtime program.
+pub(crate) const PID: &str = "container.pid";
+/// The socket through which a container's terminal comes.
+pub(crate) const CONSOLE: &str = "console.sock";
 /// What the shim itself has to say.
 pub(crate) const LOG: &str = "shim.log";
 

@@ -25,14 +25,13 @@ use weft_sys::process::{Fork, Process, Spawn, fork, leave};
 
 use crate::launch::LaunchError;
 use crate::spec::{self, Failure, ProcessId, Spec};
-use crate::{NAME, cgroup, files, program, user};
+use crate::{NAME, enter, files, program};
 
 /// The argument by which the program is called to start a guest.
 pub(crate) const FLAG: &str = "--guest";
 
-/// What a shell shows of a program that cannot be executed, or is not there.
+/// The exit code of a program that was not started, as the task could not be entered.
 const NOT_STARTED: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// A program to be run beside a task's.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ pub struct Guest<'a> {
     pub name: &'a str,
     /// What to run, as whom; what the task sees is as it was made.
     pub spec: &'a Spec,
-    /// Working directory.
+    /// Working directory; the spec's when empty.
     pub cwd: &'a Path,
     /// Standard output is a terminal, which the program gets for its own.
     pub terminal: bool,
@@ -142,29 +141,17 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<u8> {
 
 fn become_guest(order: &Order, init: &Process, starter: &OwnedFd) -> ! {
     let spec = &order.spec;
-    if let Some(group) = &spec.cgroup {
-        cgroup::join(group);
-    }
-    let inside = Kinds {
-        net: true,
-        mount: true,
-        uts: true,
-        ipc: true,
-        cgroup: true,
-        ..Kinds::default()
+    let cwd = match &spec.cwd {
+        Some(own) if order.cwd.as_os_str().is_empty() => own,
+        _ => &order.cwd,
     };
-    let user = namespaces::enter(init, inside)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| spec.user.as_deref().map(user::find).transpose());
-    let (why, code) = match user {
+    // What is relative is so to where tasks start.
+    let cwd = Path::new("/").join(cwd);
+    let (why, code) = match enter::enter(spec, init, None) {
         Ok(user) => {
-            let (user, cwd) = (user.as_ref(), &order.cwd);
-            let failure = program::become_guest(spec, user, cwd, order.terminal, starter);
-            let is_there = spec.program.exists();
-            (
-                failure.message,
-                if is_there { NOT_STARTED } else { NOT_FOUND },
-            )
+            let user = user.as_ref();
+            let not = program::become_guest(spec, user, &cwd, order.terminal, starter);
+            (not.failure.message, not.code)
         }
         Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),
     };

@@ -62,9 +62,9 @@ pub(crate) fn run(spec: &Spec, mut ends: Ends) -> ! {
     };
     let leader = match fork() {
         Ok(Fork::Child) => {
-            let failure = program::become_it(spec, user.as_ref(), &ends.stdout, &ends.stderr);
-            drop(Note::Failed(failure).say(&ends.setup));
-            leave(127);
+            let not = program::become_it(spec, user.as_ref(), &ends.stdout, &ends.stderr);
+            drop(Note::Failed(not.failure).say(&ends.setup));
+            leave(not.code);
         }
         Ok(Fork::Parent(process)) => process.pid(),
         Err(error) => fail(&ends.setup, &format!("cannot start a process: {error}")),
@@ -109,7 +109,7 @@ fn prepare(spec: &Spec, setup: &File) -> anyhow::Result<Option<User>> {
     for warning in view::show(spec)? {
         Note::Warning(warning).say(setup)?;
     }
-    spec.user.as_deref().map(user::find).transpose()
+    user::of(spec)
 }
 
 /// Waits for the end of the program. Orphans are reaped, every other signal is passed on.

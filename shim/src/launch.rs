@@ -26,7 +26,8 @@ use crate::{NAME, files};
 
 pub(crate) const GO: &str = "go\n";
 
-/// How long a shim may take to start a task: mounts and forks, on a machine that is busy.
+/// How long a shim may take to start a task: mounts and forks, or an OCI runtime program, on a machine that
+/// is busy.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long one that has failed may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);

@@ -26,6 +26,27 @@
 //! A program of the node is not process 1 itself: the kernel ignores signals that process 1 has no
 //! handler for, and most programs have none for SIGTERM.
 //!
+//! A task may be a container ([`spec::OciContainer`]). An OCI runtime program starts it then and ends; as
+//! the shim takes orphans in, process 1 of the container is its child from there on, and its end is told
+//! to the shim, whatever became of the agent:
+//!
+//! ```text
+//!   agent ── spawns ──► shim                       takes orphans in; has the outputs or the terminal
+//!                        │ spawns
+//!                        ├► runc run --detach      makes process 1 by the bundle, and ends
+//!                        │
+//!                        ▼ once that has ended
+//!                       process 1 of the container, which may be the program itself
+//! ```
+//!
+//! | file | by | what |
+//! |---|---|---|
+//! | `container.pid` | runtime program | process 1 |
+//! | `console.sock` | shim | where the terminal comes from, while a container starts that has one |
+//!
+//! A shim that is killed takes a program of the node with it, and leaves a container behind: who finds it
+//! without `exit.json` calls [`leftovers::end_container`].
+//!
 //! Beside tasks that run, the same program carries out what is asked inside of them ([`check`]).
 //!
 //! One thread, no async runtime, few dependencies: the code is called as `weft-shim` from the
@@ -35,15 +56,23 @@
 
 pub mod cgroup;
 pub mod check;
+mod console;
+mod container;
 mod devices;
+mod enter;
 mod files;
 pub mod guest;
+mod host;
 mod init;
 pub mod launch;
-mod leftovers;
+pub mod leftovers;
 pub mod lines;
+mod oom;
 pub mod output;
 mod program;
+mod reason;
+mod running;
+mod runtime;
 pub mod spec;
 mod supervise;
 mod user;

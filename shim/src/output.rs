@@ -6,9 +6,10 @@
 //! the older, so all together never exceed the limit. [`crate::lines`] reads them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Standard output and standard error, as files in the task's folder.
 pub const NAMES: [&str; 2] = ["stdout.log", "stderr.log"];
@@ -21,6 +22,41 @@ pub(crate) const TIME_BYTES: usize = 16;
 
 /// What came within so many nanoseconds after a record has that one's time: a millisecond.
 const SAME_TIME: u64 = 1_000_000;
+
+/// Unix nanoseconds.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Reads what is there of an output that does not block; false when there was nothing. One that was closed
+/// by the other side, which may go on without, is none any more.
+pub(crate) fn read_once(
+    output: &mut Option<File>,
+    buffer: &mut [u8],
+    take: impl FnOnce(&[u8]),
+) -> bool {
+    match output.as_mut().map(|output| output.read(buffer)) {
+        Some(Ok(len @ 1..)) => {
+            take(&buffer[..len]);
+            true
+        }
+        Some(Err(error)) => {
+            let later = matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            );
+            if !later {
+                *output = None;
+            }
+            false
+        }
+        _ => {
+            *output = None;
+            false
+        }
+    }
+}
 
 /// What came before the newest, beside a stream's file.
 pub(crate) fn older(path: &Path) -> PathBuf {
@@ -117,6 +153,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Both streams of the task of a folder.
+    pub(crate) fn of_task(dir: &Path, limit_bytes: u64) -> [Self; 2] {
+        NAMES.map(|name| Self::open(dir.join(name), limit_bytes))
+    }
+
     /// Goes on with what an earlier attempt to run the task left.
     pub(crate) fn open(path: PathBuf, limit_bytes: u64) -> Self {
         let mut log = Self {

@@ -1,13 +1,15 @@
 //! The last steps before a forked process becomes the task's program.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode};
+use rustix::io::Errno;
 use rustix::process::{ioctl_tiocsctty, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -23,22 +25,58 @@ const ROOT: u32 = 0;
 /// `CAP_SYS_ADMIN`: no wall stands against it.
 const SYS_ADMIN: u64 = 1 << 21;
 
+/// What a shell, and Docker, show of a program that cannot be executed, or is not there.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Where a program inside a container is looked for that has no `PATH`: Docker's.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// In front of what kept a program inside a container from running.
+const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: unable to start container process";
+
+/// A program that does not run.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    pub(crate) failure: Failure,
+    /// The exit code that tells of it.
+    pub(crate) code: u8,
+}
+
+impl NotStarted {
+    /// Of something that is in the way now, and perhaps not later.
+    pub(crate) fn because(message: String) -> Self {
+        Self {
+            failure: Failure {
+                permanent: false,
+                message,
+            },
+            code: NOT_EXECUTABLE,
+        }
+    }
+
+    fn for_good(code: u8, message: String) -> Self {
+        let failure = Failure {
+            permanent: true,
+            message,
+        };
+        Self { failure, code }
+    }
+}
+
 /// Becomes the program. Returns only when that failed.
 pub(crate) fn become_it(
     spec: &Spec,
     user: Option<&User>,
     stdout: &OwnedFd,
     stderr: &OwnedFd,
-) -> Failure {
+) -> NotStarted {
     let program = &spec.program;
-    let failed = |what: &str, error: io::Error| Failure {
-        permanent: false,
-        message: format!("cannot start {program:?}: {what}: {error}"),
-    };
     if let Err(error) = enter_session(user, stdout, stderr) {
-        return failed("its session", error);
+        return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
     }
-    execute(spec, user, Path::new("/"), || Ok(()))
+    let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
+    execute(spec, user, cwd, || Ok(()))
 }
 
 /// Becomes a program beside that of the task, with the standard descriptors that this process has, for
@@ -49,13 +87,10 @@ pub(crate) fn become_guest(
     cwd: &Path,
     terminal: bool,
     starter: &OwnedFd,
-) -> Failure {
+) -> NotStarted {
     let program = &spec.program;
     if let Err(error) = enter_own_session(user, terminal) {
-        return Failure {
-            permanent: false,
-            message: format!("cannot start {program:?}: its session: {error}"),
-        };
+        return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
     }
     // Last: who becomes another user loses it.
     execute(spec, user, cwd, || {
@@ -93,11 +128,10 @@ fn execute(
     user: Option<&User>,
     cwd: &Path,
     last: impl FnOnce() -> io::Result<()>,
-) -> Failure {
+) -> NotStarted {
     let program = &spec.program;
-    let failed = |what: &str, error: io::Error| Failure {
-        permanent: false,
-        message: format!("cannot start {program:?}: {what}: {error}"),
+    let failed = |what: &str, error: io::Error| {
+        NotStarted::because(format!("cannot start {program:?}: {what}: {error}"))
     };
     as_the_machine_starts_processes();
     if let Err(error) = give_up(spec, user).and_then(|()| last()) {
@@ -110,6 +144,15 @@ fn execute(
     if let Err(error) = std::env::set_current_dir(cwd) {
         return failed(&format!("its working directory {cwd:?}"), error);
     }
+    let in_container = spec.container.is_some();
+    let found = if in_container {
+        match located(spec) {
+            Ok(found) => found,
+            Err(not_found) => return not_found,
+        }
+    } else {
+        program.clone()
+    };
     let given = spec.env.iter().any(|(key, _)| key == "HOME");
     // Docker's: the user's, else the root of the tree.
     let home = match user {
@@ -117,14 +160,54 @@ fn execute(
         None => user::home_of(ROOT),
     };
     let home = (!given).then(|| home.unwrap_or_else(|| "/".into()));
-    let error = Command::new(program)
+    let error = Command::new(found)
         .args(&spec.args)
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)))
         .envs(home.map(|home| ("HOME", home)))
         .current_dir(cwd)
         .exec();
-    not_executed(program, error)
+    if in_container {
+        refused(program, &error)
+    } else {
+        not_executed(program, error)
+    }
+}
+
+/// As Docker: a name without a slash is looked up in the program's own `PATH`, by who executes it.
+fn located(spec: &Spec) -> Result<PathBuf, NotStarted> {
+    let program = &spec.program;
+    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return Ok(program.clone());
+    }
+    let given = spec.env.iter().rev().find(|(key, _)| key == "PATH");
+    let path = given.map_or(OsStr::new(SEARCH_PATH), |(_, path)| path.as_os_str());
+    let executable = |full: &PathBuf| {
+        full.is_file() && rustix::fs::access(full.as_path(), Access::EXEC_OK).is_ok()
+    };
+    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    let found = dirs.map(|dir| dir.join(program)).find(executable);
+    found.ok_or_else(|| {
+        let why = format!("{EXEC_FAILED}: exec: {program:?}: executable file not found in $PATH");
+        NotStarted::for_good(NOT_FOUND, why)
+    })
+}
+
+/// Docker's words and codes.
+fn refused(program: &Path, error: &io::Error) -> NotStarted {
+    let says = |what: &str| format!("{EXEC_FAILED}: exec: {program:?}: {what}");
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            NotStarted::for_good(NOT_FOUND, says("no such file or directory"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            NotStarted::for_good(NOT_EXECUTABLE, says("permission denied"))
+        }
+        _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            NotStarted::for_good(NOT_EXECUTABLE, says("exec format error"))
+        }
+        _ => NotStarted::because(says(&error.to_string())),
+    }
 }
 
 /// Undoes what only the agent was to have: a unit may confine it to a CPU, shield it from the
@@ -161,7 +244,7 @@ fn give_up(spec: &Spec, user: Option<&User>) -> io::Result<()> {
     }
     capabilities::bound(spec.capabilities)?;
     if let Some(user) = user {
-        set_thread_groups(&user.groups)?;
+        set_groups(user)?;
         set_thread_res_gid(user.gid, user.gid, user.gid)?;
         // The kernel takes all capabilities from who was root and is not any more.
         set_thread_res_uid(user.uid, user.uid, user.uid)?;
@@ -173,7 +256,20 @@ fn give_up(spec: &Spec, user: Option<&User>) -> io::Result<()> {
     Ok(())
 }
 
-fn not_executed(program: &Path, error: io::Error) -> Failure {
+/// A user namespace that an ordinary user made denies it (user_namespaces(7)): his own groups stay, and
+/// mean nothing inside.
+fn set_groups(user: &User) -> io::Result<()> {
+    let denied = || {
+        let word = std::fs::read_to_string("/proc/self/setgroups");
+        word.is_ok_and(|word| word.trim() == "deny")
+    };
+    match set_thread_groups(&user.groups) {
+        Err(Errno::PERM) if denied() => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn not_executed(program: &Path, error: io::Error) -> NotStarted {
     let exists = program.exists();
     let (permanent, message) = match error.kind() {
         io::ErrorKind::NotFound if !exists => (
@@ -190,5 +286,8 @@ fn not_executed(program: &Path, error: io::Error) -> Failure {
         ),
         _ => (false, format!("cannot start {program:?}: {error}")),
     };
-    Failure { permanent, message }
+    NotStarted {
+        failure: Failure { permanent, message },
+        code: if exists { NOT_EXECUTABLE } else { NOT_FOUND },
+    }
 }

@@ -10,16 +10,24 @@ use weft_sys::process::{Exit, Process};
 use crate::files;
 
 /// What to run, and behind which walls.
+///
+/// Of a container the walls are those that its bundle says; program, environment, user and capabilities
+/// are of what is asked inside of it ([`crate::check`], [`crate::guest`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Full path of the program.
+    /// Full path of the program. Inside a container it may be a name, which is looked up in the `PATH`
+    /// of the environment, among the container's files.
     pub program: PathBuf,
     /// Arguments, without the program's name.
     pub args: Vec<OsString>,
     /// The whole environment.
     pub env: Vec<(OsString, OsString)>,
-    /// `NAME|UID[:GROUP|GID]`, looked up in the node's own files; root when absent.
+    /// `NAME|UID[:GROUP|GID]`, looked up in the node's own files, or the container's; root when absent.
     pub user: Option<String>,
+    /// More groups of the user, names or numbers, looked up in the same files.
+    pub groups: Vec<String>,
+    /// Working directory; `/` when absent.
+    pub cwd: Option<PathBuf>,
     /// The capabilities that the program may ever have, by the kernel's numbers. Root has them, any
     /// other user only by way of a program's file.
     pub capabilities: u64,
@@ -37,6 +45,24 @@ pub struct Spec {
     pub limits: Limits,
     /// Bytes on disk of each of its two outputs at most, apart from what is written at once (64 KiB).
     pub log_limit_bytes: u64,
+    /// The container that the task is; a program of the node when absent.
+    pub container: Option<OciContainer>,
+}
+
+/// A container of an OCI runtime program, such as `runc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciContainer {
+    /// Full path of the runtime program.
+    pub runtime: PathBuf,
+    /// Where it keeps what it knows of its containers (`--root`).
+    pub root: PathBuf,
+    /// Folder with `config.json`, a full path.
+    pub bundle: PathBuf,
+    /// The container's name with the runtime program.
+    pub id: String,
+    /// The program has a terminal, as `process.terminal` of the bundle says too: both of its outputs
+    /// are one.
+    pub terminal: bool,
 }
 
 /// What a task may use at most; 0 is no limit.
@@ -89,6 +115,16 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// Of something that is in the way now, and perhaps not later.
+    pub(crate) fn temporary(error: &anyhow::Error) -> Self {
+        Self {
+            permanent: false,
+            message: format!("{error:#}"),
+        }
+    }
+}
+
 /// What a shim answers when it was told to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,9 +149,12 @@ pub struct Ended {
     /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why it never ran.
+    /// Why it never ran; the code is what Docker shows of such a container then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// The kernel killed one of its processes, which had no memory left within the limit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     /// Milliseconds since 1970.
     pub time_ms: u64,
 }
@@ -153,7 +192,13 @@ pub fn read_init(dir: &Path) -> io::Result<Option<ProcessId>> {
 /// # Errors
 /// One of the files cannot be removed.
 pub fn forget(dir: &Path) -> io::Result<()> {
-    for name in [files::SPEC, files::INIT, files::EXIT] {
+    for name in [
+        files::SPEC,
+        files::INIT,
+        files::EXIT,
+        files::PID,
+        files::CONSOLE,
+    ] {
         files::remove(&dir.join(name))?;
     }
     Ok(())

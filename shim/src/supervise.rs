@@ -1,22 +1,18 @@
-//! The shim proper: makes process 1, keeps what the task prints, writes down how it ended.
+//! The shim proper: has the task started, keeps what it prints, writes down how it ended.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
-use rustix::pipe::{PipeFlags, pipe_with};
-use weft_sys::namespaces::{self, Kinds};
-use weft_sys::process::{Exit, Fork, Process, fork};
+use weft_sys::process::Exit;
 
 use crate::files::{self, Reserved};
-use crate::init::{self, Note};
-use crate::output::{CHUNK_BYTES, Log, NAMES};
+use crate::output::{CHUNK_BYTES, now, read_once};
+use crate::running::Running;
 use crate::spec::{Answer, Ended, Failure, ProcessId, Spec};
-use crate::{cgroup, launch};
+use crate::{container, host, launch};
 
 /// Reads of what is left in a pipe at the end: nobody can fill it any more, unless a task gave its
 /// end away.
@@ -42,34 +38,39 @@ pub(crate) fn run(dir: &Path) -> anyhow::Result<u8> {
     let end = match end.with_context(|| format!("cannot write in {}", dir.display())) {
         Ok(end) => end,
         Err(error) => {
-            answer(&Answer::Failed(temporary(&error)));
+            answer(&Answer::Failed(Failure::temporary(&error)));
             return Err(error);
         }
     };
-    let (init, ends, warnings) = match start(dir, &spec) {
-        Ok(started) => started,
-        Err(failure) => {
+    let started = match &spec.container {
+        None => host::start(dir, &spec).map_err(|failure| (failure, None)),
+        Some(container) => container::start(dir, &spec, container)
+            .map_err(|not_started| (not_started.failure, not_started.code)),
+    };
+    let mut running = match started {
+        Ok(running) => running,
+        Err((failure, code)) => {
             answer(&Answer::Failed(failure.clone()));
-            let ended = ended(Exit::Unknown, Some(failure));
+            let exit = code.map_or(Exit::Unknown, Exit::Code);
+            let ended = Ended {
+                failure: Some(failure),
+                ..ended(exit)
+            };
             return end.write(&ended).map(|()| 1).context("exit.json");
         }
     };
     answer(&Answer::Started {
-        init: ProcessId::of(&init),
-        warnings,
+        init: ProcessId::of(&running.init),
+        warnings: std::mem::take(&mut running.warnings),
     });
-    let logs = NAMES.map(|name| Log::open(dir.join(name), spec.log_limit_bytes));
-    let exit = follow(&init, ends, logs)?;
-    end.write(&ended(exit, None)).context("exit.json")?;
+    let (exit, oom) = follow(running)?;
+    if let Some(container) = &spec.container {
+        container::clean_up(&spec, container);
+    }
+    let ended = Ended { oom, ..ended(exit) };
+    end.write(&ended).context("exit.json")?;
     let code = exit.shell_code().unwrap_or(255);
     Ok(u8::try_from(code).unwrap_or(255))
-}
-
-fn temporary(error: &anyhow::Error) -> Failure {
-    Failure {
-        permanent: false,
-        message: format!("{error:#}"),
-    }
 }
 
 /// Tells the agent, if it is still there, and lets go of it.
@@ -86,13 +87,8 @@ fn answer(answer: &Answer) {
     }
 }
 
-/// Unix nanoseconds.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
-}
-
-fn ended(exit: Exit, failure: Option<Failure>) -> Ended {
+/// Of a task that ran, and had memory enough.
+fn ended(exit: Exit) -> Ended {
     let time_ms = now() / 1_000_000;
     let (code, signal) = match exit {
         Exit::Code(code) => (Some(code), None),
@@ -102,88 +98,26 @@ fn ended(exit: Exit, failure: Option<Failure>) -> Ended {
     Ended {
         code,
         signal,
-        failure,
+        failure: None,
+        oom: false,
         time_ms,
     }
 }
 
-/// The shim's ends of the pipes to process 1.
-struct Ends {
-    go: File,
-    setup: File,
-    status: File,
-    outputs: [File; 2],
-}
-
-fn pipes() -> io::Result<(Ends, init::Ends)> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
-    let (go, setup, status, stdout, stderr) = (pipe()?, pipe()?, pipe()?, pipe()?, pipe()?);
-    for output in [&stdout.0, &stderr.0] {
-        rustix::fs::fcntl_setfl(output, OFlags::NONBLOCK)?;
-    }
-    let ours = Ends {
-        go: go.1.into(),
-        setup: setup.0.into(),
-        status: status.0.into(),
-        outputs: [stdout.0.into(), stderr.0.into()],
-    };
-    let theirs = init::Ends {
-        go: go.0.into(),
-        setup: setup.1.into(),
-        status: status.1.into(),
-        stdout: stdout.1,
-        stderr: stderr.1,
-    };
-    Ok((ours, theirs))
-}
-
-fn start(dir: &Path, spec: &Spec) -> Result<(Process, Ends, Vec<String>), Failure> {
-    let group = spec.cgroup.as_ref();
-    let mut warnings = group.map_or_else(Vec::new, |group| cgroup::make(group, &spec.limits));
-    let made = || -> anyhow::Result<(Process, Ends)> {
-        let (mut ours, theirs) = pipes()?;
-        namespaces::unshare(Kinds {
-            pid: true,
-            ..Kinds::default()
-        })
-        .context("cannot make a PID namespace")?;
-        let init = match fork().context("cannot start process 1")? {
-            Fork::Child => {
-                drop(ours);
-                init::run(spec, theirs)
-            }
-            Fork::Parent(init) => init,
-        };
-        drop(theirs);
-        files::write(&dir.join(files::INIT), &ProcessId::of(&init)).context("init.json")?;
-        ours.go.write_all(&[1]).context("process 1 is gone")?;
-        Ok((init, ours))
-    };
-    let (init, ours) = made().map_err(|error| temporary(&error))?;
-    for line in BufReader::new(&ours.setup).lines() {
-        let note = line.map_err(anyhow::Error::from);
-        match note.and_then(|line| Ok(serde_json::from_str(&line)?)) {
-            Ok(Note::Warning(warning)) => warnings.push(warning),
-            Ok(Note::Failed(failure)) => return Err(failure),
-            Err(error) => return Err(temporary(&error)),
-        }
-    }
-    // Nothing more is said either when the program runs or when process 1 is gone; the latter is
-    // an end like any other.
-    Ok((init, ours, warnings))
-}
-
-/// Keeps what the task prints until process 1 has ended.
-fn follow(init: &Process, ends: Ends, mut logs: [Log; 2]) -> anyhow::Result<Exit> {
-    let Ends {
-        mut status,
-        outputs,
+/// Keeps what the task prints until process 1 has ended. Returns how it did, and whether it ran out of
+/// memory.
+fn follow(running: Running) -> anyhow::Result<(Exit, bool)> {
+    let Running {
+        init,
+        mut outputs,
+        mut logs,
+        kills,
+        mut end,
         ..
-    } = ends;
-    let mut outputs = outputs.map(Some);
+    } = running;
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let mut fds = vec![PollFd::new(init, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&init, PollFlags::IN)];
         for output in outputs.iter().flatten() {
             fds.push(PollFd::new(output, PollFlags::IN));
         }
@@ -195,32 +129,19 @@ fn follow(init: &Process, ends: Ends, mut logs: [Log; 2]) -> anyhow::Result<Exit
         for (output, log) in outputs.iter_mut().zip(&mut logs) {
             let reads = if over { LAST_READS } else { 1 };
             for _ in 0..reads {
-                match output.as_mut().map(|output| output.read(&mut buffer)) {
-                    Some(Ok(len @ 1..)) => log.write(&buffer[..len], now()),
-                    Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // Closed by the task, which may go on without.
-                    _ => {
-                        *output = None;
-                        break;
-                    }
+                if !read_once(output, &mut buffer, |bytes| log.write(bytes, now())) {
+                    break;
                 }
             }
         }
         if over {
             break;
         }
+        end.look(&init)?;
     }
-    let mut told = String::new();
-    status.read_to_string(&mut told)?;
-    let mut words = told.split_ascii_whitespace();
-    let (kind, number) = (words.next(), words.next().and_then(|n| n.parse().ok()));
-    Ok(match (kind, number) {
-        (Some("code"), Some(code)) => Exit::Code(code),
-        (Some("signal"), Some(signal)) => Exit::Signal(signal),
-        // Killed, and everything in the namespace with it.
-        _ => init.wait()?,
-    })
+    // Before anybody removes the group.
+    let oom = kills.any();
+    Ok((end.exit(&init)?, oom))
 }
 
 #[cfg(test)]
@@ -230,21 +151,16 @@ mod tests {
     #[test]
     fn an_end_is_written_as_it_is_read() {
         for exit in [Exit::Code(9), Exit::Signal(15), Exit::Unknown] {
-            let ended = ended(exit, None);
-            assert_eq!(ended.exit(), exit);
-            let text = serde_json::to_string(&ended).expect("text");
-            assert_eq!(serde_json::from_str::<Ended>(&text).expect("read"), ended);
+            for oom in [false, true] {
+                let ended = Ended { oom, ..ended(exit) };
+                assert_eq!(ended.exit(), exit);
+                let text = serde_json::to_string(&ended).expect("text");
+                assert_eq!(text.contains("oom"), oom, "{text}");
+                assert_eq!(serde_json::from_str::<Ended>(&text).expect("read"), ended);
+            }
         }
-    }
-
-    #[test]
-    fn the_ends_of_a_pipe_belong_together() {
-        let (mut ours, theirs) = pipes().expect("pipes");
-        writeln!(&theirs.status, "code 3").expect("write");
-        drop(theirs);
-        let mut text = String::new();
-        ours.status.read_to_string(&mut text).expect("read");
-        assert_eq!(text, "code 3\n");
-        assert_eq!(ours.outputs[0].read(&mut [0]).expect("closed"), 0);
+        // As an earlier version wrote it.
+        let before: Ended = serde_json::from_str("{\"code\":3,\"time_ms\":7}").expect("read");
+        assert!(!before.oom);
     }
 }

@@ -32,6 +32,8 @@ impl Task {
                 ("COLOUR".into(), "blue".into()),
             ],
             user: None,
+            groups: Vec::new(),
+            cwd: None,
             capabilities: 0xa804_25fb,
             no_new_privileges: false,
             binds: Vec::new(),
@@ -40,6 +42,7 @@ impl Task {
             cgroup: None,
             limits: Limits::default(),
             log_limit_bytes: 1 << 20,
+            container: None,
         };
         change(&mut spec);
         let launch = Launch {
@@ -193,7 +196,7 @@ fn what_cannot_be_run_is_told() {
     let mut task = Task::new("exec sleep 1000", |_| {});
     task.spec.program = "/no/such".into();
     let missing = task.check("");
-    assert_eq!(missing.outcome, Outcome::Ended(126));
+    assert_eq!(missing.outcome, Outcome::Ended(127));
     assert!(missing.output.contains("/no/such"), "{missing:?}");
     let spec = task.spec.clone();
     let dir = task.end();

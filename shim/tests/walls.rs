@@ -28,6 +28,8 @@ impl Task {
             args: vec!["-c".into(), script.into()],
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             user: None,
+            groups: Vec::new(),
+            cwd: None,
             capabilities: DOCKER,
             no_new_privileges: false,
             binds: Vec::new(),
@@ -36,6 +38,7 @@ impl Task {
             cgroup: None,
             limits: Limits::default(),
             log_limit_bytes: 1 << 20,
+            container: None,
         };
         Self { dir, spec }
     }

@@ -95,6 +95,23 @@ impl Process {
         }
     }
 
+    /// Takes up a child that this process did not start itself, as who reaps the orphans below it
+    /// gets one: by the id that whoever started it told. `None` when there is no such child.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors, or `/proc` is not mounted.
+    pub fn inherit(pid: u32) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        // A child's id is its own until it is waited for.
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        match stat_of(pid)? {
+            Some(stat) if stat.parent == own => Self::of_child(pid).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Takes ownership of a child that was just spawned and not waited for.
     fn of_child(pid: Pid) -> io::Result<Self> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
@@ -281,12 +298,13 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 struct Stat {
+    parent: i32,
     start_time: u64,
     /// A zombie, or dead.
     ended: bool,
 }
 
-/// Fields 3 and 22 of `/proc/PID/stat`; the second field is a name that may hold anything, in
+/// Fields 3, 4 and 22 of `/proc/PID/stat`; the second field is a name that may hold anything, in
 /// parentheses.
 fn stat_of(pid: Pid) -> io::Result<Option<Stat>> {
     let text = match std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) {
@@ -302,8 +320,10 @@ fn stat_of(pid: Pid) -> io::Result<Option<Stat>> {
         .map(|(_, rest)| rest.split_ascii_whitespace());
     let parsed = fields.and_then(|mut fields| {
         let state = fields.next()?;
-        let start_time = fields.nth(18)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let start_time = fields.nth(17)?.parse().ok()?;
         Some(Stat {
+            parent,
             start_time,
             ended: matches!(state, "Z" | "X" | "x"),
         })

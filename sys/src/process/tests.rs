@@ -141,6 +141,23 @@ fn a_running_process_is_adopted_by_id_and_start_time_only() {
 }
 
 #[test]
+fn a_child_is_taken_up_by_its_id_and_a_stranger_is_not() {
+    let mut child = std::process::Command::new("/bin/sh")
+        .args(["-c", "sleep 0.1; exit 7"])
+        .spawn()
+        .expect("start");
+    let taken = Process::inherit(child.id()).expect("readable");
+    let taken = taken.expect("it is a child of this process");
+    assert_eq!(taken.wait().expect("wait"), Exit::Code(7));
+    assert!(child.wait().is_err(), "it was waited for");
+    let parent = rustix::process::getppid().expect("a parent");
+    let parent = parent.as_raw_nonzero().get().unsigned_abs();
+    assert!(Process::inherit(parent).expect("readable").is_none());
+    assert!(Process::inherit(child.id()).expect("gone").is_none());
+    assert!(Process::inherit(0).expect("no id").is_none());
+}
+
+#[test]
 fn what_cannot_start_is_named() {
     let none = [OsString::new(), OsString::new()];
     let start = |path: &Path| {
