@@ -32,7 +32,7 @@ pub enum PlatformError {
     )]
     NoMatch {
         /// What the machine is.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What the index has.
         found: Vec<Platform>,
     },
@@ -43,9 +43,9 @@ pub enum PlatformError {
     )]
     Other {
         /// What the machine is.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What the image is for.
-        found: Platform,
+        found: Box<Platform>,
     },
 }
 
@@ -139,7 +139,7 @@ pub fn choose(index: &ImageIndex, wanted: &Platform) -> Result<Descriptor, Platf
     }
     best.map(|(_, entry)| entry.clone())
         .ok_or_else(|| PlatformError::NoMatch {
-            wanted: wanted.clone(),
+            wanted: Box::new(wanted.clone()),
             found: platforms(index),
         })
 }

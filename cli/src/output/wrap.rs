@@ -91,7 +91,7 @@ fn least_widths(rows: &[Vec<String>]) -> Vec<u16> {
     (0..count)
         .map(|at| {
             let cells = rows.iter().filter_map(|row| row.get(at));
-            let widest = cells.map(|cell| longest(cell)).max().unwrap_or(0);
+            let widest = cells.map(longest).max().unwrap_or(0);
             u16::try_from(widest).unwrap_or(u16::MAX - GAP)
         })
         .collect()

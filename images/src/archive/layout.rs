@@ -78,7 +78,7 @@ pub(super) fn load(
     }
     if loaded.is_empty() && !index.manifests().is_empty() {
         return Err(PlatformError::NoMatch {
-            wanted: platform.clone(),
+            wanted: Box::new(platform.clone()),
             found: platforms(&index),
         }
         .into());
@@ -154,7 +154,11 @@ pub(super) fn check_platform(
         return Ok(());
     }
     let wanted = wanted.clone();
-    Err(PlatformError::Other { wanted, found }.into())
+    Err(PlatformError::Other {
+        wanted: Box::new(wanted),
+        found: Box::new(found),
+    }
+    .into())
 }
 
 /// The name in the annotations; a tag alone names nothing.

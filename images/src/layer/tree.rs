@@ -156,7 +156,7 @@ mod tests {
         std::fs::create_dir_all(top.join("a/b/c")).expect("made");
         symlink(&precious, top.join("link")).expect("made");
         symlink(&precious, top.join("a/b/link")).expect("made");
-        let closed = std::fs::Permissions::from_mode(0);
+        let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(top.join("a/b"), closed).expect("closed");
         remove_path(&top).expect("removed");
         assert!(!top.exists());

@@ -120,7 +120,11 @@ impl Pull<'_> {
         let found = manifest::platform(&read).map_err(damaged)?;
         if !platform.runs(&found) {
             let wanted = platform.clone();
-            return Err(PlatformError::Other { wanted, found }.into());
+            return Err(PlatformError::Other {
+                wanted: Box::new(wanted),
+                found: Box::new(found),
+            }
+            .into());
         }
         self.layers(&layers).await?;
         Ok(digest)

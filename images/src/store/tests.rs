@@ -432,7 +432,7 @@ fn removal_leaves_what_others_need() {
     let removed = store.remove("one", false).expect("removed");
     assert_eq!(
         removed.deleted,
-        [id.clone()],
+        std::slice::from_ref(&id),
         "its layers are another node's"
     );
     assert!(of_one[1].exists());
