@@ -1,0 +1,91 @@
+//! What this node runs containers with: the OCI runtime program that was found when the agent started.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use weft_runtime::program::{self, RuntimeProgram};
+
+/// The runtime program of this node, or why there is none. Copies are the same.
+#[derive(Debug, Clone)]
+pub struct ContainerEngine {
+    found: Result<Arc<RuntimeProgram>, Arc<str>>,
+    root: PathBuf,
+}
+
+/// Where the program keeps what it knows of its containers, below the run directory.
+const ROOT: &str = "runtime";
+/// Programs that may be process 1 of a container (`--init`), the first one that is there. They are
+/// linked statically: the container may have no libraries.
+pub(super) const INITS: [&str; 3] = ["docker-init", "catatonit", "tini-static"];
+/// Where they are looked for, as Docker does.
+const INIT_FOLDERS: [&str; 6] = [
+    "/usr/local/libexec/docker",
+    "/usr/libexec/docker",
+    "/usr/local/bin",
+    "/usr/bin",
+    "/usr/libexec",
+    "/usr/libexec/podman",
+];
+
+impl ContainerEngine {
+    /// Looks for a runtime program, or at the one that is `given`; blocks for some milliseconds. A node
+    /// without one runs programs of its own file system alone.
+    #[must_use]
+    pub fn find(given: Option<&Path>, run_dir: &Path) -> Self {
+        let found = program::find(given).map(Arc::new);
+        Self {
+            found: found.map_err(|why| Arc::from(why.to_string())),
+            root: run_dir.join(ROOT),
+        }
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// There is none: what to install.
+    pub fn program(&self) -> Result<&RuntimeProgram, &str> {
+        match &self.found {
+            Ok(program) => Ok(program),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Its name, as managers place tasks by it; nothing where there is none.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.found
+            .iter()
+            .map(|program| program.name.clone())
+            .collect()
+    }
+
+    /// Where it keeps what it knows of its containers.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+/// A program that can be process 1 of a container.
+pub(super) fn init() -> Option<PathBuf> {
+    let named = |name: &&str| {
+        let folders = INIT_FOLDERS.iter();
+        let mut paths = folders.map(|folder| Path::new(folder).join(name));
+        paths.find(|path| path.is_file())
+    };
+    INITS.iter().find_map(|name| named(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_a_runtime_says_so() {
+        let none = Path::new("/no/such/runtime");
+        let engine = ContainerEngine::find(Some(none), Path::new("/run/weft"));
+        assert!(engine.names().is_empty());
+        let why = engine.program().expect_err("it is not there");
+        assert!(why.contains("/no/such/runtime"), "{why}");
+        assert_eq!(engine.root(), Path::new("/run/weft/runtime"));
+    }
+}
