@@ -109,7 +109,8 @@ impl Runner {
         let rootfs = dir.join(ROOTFS);
         let mut spec = self.expanded(task)?;
         // The agent sets these, in the namespace that it has made.
-        spec.sysctls.retain(|name, _| !network_settings::is_one(name));
+        spec.sysctls
+            .retain(|name, _| !network_settings::is_one(name));
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
         let mounts = task_mounts(task, &spec, &merged, &containers.volumes, &rootfs)?;
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
@@ -173,7 +174,10 @@ impl Runner {
         Ok(Spec {
             program: program.into(),
             args: args.iter().map(Into::into).collect(),
-            env: env.iter().filter_map(|pair| super::host::variable(pair)).collect(),
+            env: env
+                .iter()
+                .filter_map(|pair| super::host::variable(pair))
+                .collect(),
             ..self.container_spec(task, &kept)
         })
     }

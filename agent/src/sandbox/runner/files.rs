@@ -98,8 +98,7 @@ pub(super) fn resolv_conf(host: &str, task: &DnsConfig) -> String {
 
 /// The search domains of a resolv.conf.
 fn search_of(host: &str) -> Option<String> {
-    host
-        .lines()
+    host.lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next()?;

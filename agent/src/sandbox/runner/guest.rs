@@ -33,7 +33,8 @@ impl Runner {
             // The first one: what the user says counts more.
             spec.env.insert(0, ("TERM".into(), "xterm".into()));
         }
-        spec.env.extend(exec.env.iter().filter_map(|pair| variable(pair)));
+        spec.env
+            .extend(exec.env.iter().filter_map(|pair| variable(pair)));
         if !exec.user.is_empty() {
             spec.user = Some(exec.user.clone());
             // Those that the service adds are its own user's.

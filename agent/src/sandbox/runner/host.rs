@@ -73,7 +73,11 @@ impl Runner {
             ("PATH".into(), program::SEARCH_PATH.into()),
             ("HOSTNAME".into(), self.hostname(task)?.into()),
         ];
-        env.extend(self.expanded_env(task)?.iter().filter_map(|pair| variable(pair)));
+        env.extend(
+            self.expanded_env(task)?
+                .iter()
+                .filter_map(|pair| variable(pair)),
+        );
         env.extend([
             ("WEFT_TASK_ID".into(), task.id.as_str().into()),
             ("WEFT_TASK_NAME".into(), task.name().into()),

@@ -72,7 +72,9 @@ fn wanted(spec: &ContainerSpec, of_image: &[String]) -> Vec<Mount> {
 
 /// Whether two full paths are one, as they are written.
 pub(super) fn same_place(one: &str, other: &str) -> bool {
-    Path::new(one).components().eq(Path::new(other).components())
+    Path::new(one)
+        .components()
+        .eq(Path::new(other).components())
 }
 
 #[cfg(test)]

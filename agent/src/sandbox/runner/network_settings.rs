@@ -84,8 +84,14 @@ mod tests {
         for (name, expected) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            ("net.ipv4.conf.eth0/7.forwarding", "net/ipv4/conf/eth0.7/forwarding"),
-            ("net/ipv4/conf/eth0.7/forwarding", "net/ipv4/conf/eth0.7/forwarding"),
+            (
+                "net.ipv4.conf.eth0/7.forwarding",
+                "net/ipv4/conf/eth0.7/forwarding",
+            ),
+            (
+                "net/ipv4/conf/eth0.7/forwarding",
+                "net/ipv4/conf/eth0.7/forwarding",
+            ),
         ] {
             assert!(is_one(name), "{name}");
             assert_eq!(path(name).expect(name), expected);

@@ -59,11 +59,12 @@ impl RunningTask {
         }
     }
 
-    /// What asks the task to end, by its number: of a container the image may say it.
-    pub(crate) fn stop_signal(&self, task: &Task) -> i32 {
+    /// What asks the task to end, by its number: what its service says, where `of_service` is known;
+    /// of a container also what its image says.
+    pub(crate) fn stop_signal(&self, of_service: &str) -> i32 {
         let given = match &self.kept {
             Some(kept) => &kept.stop_signal,
-            None => &task.spec.container.stop_signal,
+            None => of_service,
         };
         // Managers take none that is not known; one of a later version, or of an image, is asked as any
         // program is.
