@@ -38,7 +38,7 @@ use crate::reconcile::probe;
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::tasks::Tasks;
 use crate::sandbox::gwbridge::GatewayBridge;
-use crate::sandbox::runner::{self, Runner};
+use crate::sandbox::runner::{self, ContainerEngine, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 
 /// Between two attempts to start what the orders ask for.
@@ -58,6 +58,8 @@ const FIRST_START: Duration = Duration::from_secs(20);
 pub(crate) struct Surroundings {
     pub(crate) config: Arc<Config>,
     pub(crate) warnings: Arc<Warnings>,
+    /// What it runs containers with.
+    pub(crate) engine: ContainerEngine,
     pub(crate) self_tests: Arc<SelfTests>,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
@@ -111,6 +113,7 @@ impl SwarmNode {
                 node: NodeDescription {
                     platform: machine::platform(),
                     resources: machine::resources(),
+                    runtimes: around.engine.names(),
                     ..membership.node.clone()
                 },
             },
@@ -137,7 +140,8 @@ impl SwarmNode {
                 &config.data_dir,
                 &config.run_dir,
                 &config.socket,
-            )),
+            ))
+            .with_containers(around.engine.clone(), around.volumes.clone()),
             warnings: Arc::clone(&around.warnings),
             config,
         });

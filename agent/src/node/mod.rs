@@ -15,17 +15,20 @@ use tokio::sync::watch;
 use weft_swarm::ApiServer;
 
 use crate::api::{ApiSocket, answer, not_led};
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::membership::self_tests::SelfTests;
 use crate::membership::slot::Slot;
 use crate::membership::swarm_node::Surroundings;
 use crate::parts::warnings::Warnings;
+use crate::sandbox::runner::ContainerEngine;
 
 /// What the node API works on.
 #[derive(Debug)]
 struct Node {
     config: Arc<Config>,
     warnings: Arc<Warnings>,
+    engine: ContainerEngine,
     slot: Slot,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
@@ -37,6 +40,19 @@ struct Node {
 /// The node cannot start, or a part that it cannot do without has failed.
 pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     let self_tests = SelfTests::start()?;
+    let (run_dir, data_dir) = (config.run_dir.clone(), config.data_dir.clone());
+    let runtime = config.runtime.clone();
+    let look = move || ContainerEngine::find(runtime.as_deref(), &run_dir, &data_dir);
+    let engine = blocking(look).await?;
+    match engine.program() {
+        Ok(runtime) => tracing::info!(
+            name = runtime.name,
+            version = runtime.version,
+            path = %runtime.path.display(),
+            "containers can be run"
+        ),
+        Err(why) => tracing::info!(why, "no containers can be run"),
+    }
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
     let ends = Arc::new(watch::Sender::new(None));
@@ -45,6 +61,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
         let around = Surroundings {
             config: Arc::new(config),
             warnings: Arc::default(),
+            engine,
             self_tests,
             fatal: ends,
             api: for_other_managers(Weak::clone(node)),
@@ -52,6 +69,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
         Node {
             config: Arc::clone(&around.config),
             warnings: Arc::clone(&around.warnings),
+            engine: around.engine.clone(),
             slot: Slot::new(around),
             stopping: shutdown.clone(),
         }

@@ -121,7 +121,7 @@ impl Tasks {
         let mut listed: BTreeSet<TaskId> = orders.own.tasks.iter().map(|t| t.id.clone()).collect();
         // What was taken up with older orders has a lifecycle, which ends it.
         listed.extend(self.lifecycles.keys().cloned());
-        let handles = Arc::clone(&self.handles);
+        let (handles, known) = (Arc::clone(&self.handles), listed.clone());
         let found = blocking(move || -> anyhow::Result<BTreeSet<TaskId>> {
             let mut found: BTreeSet<TaskId> = handles.runner.known()?.into_iter().collect();
             // And an image may be held for one that is gone.
@@ -135,6 +135,11 @@ impl Tasks {
                 for entry in entries {
                     found.insert(TaskId(entry?.file_name().to_string_lossy().into_owned()));
                 }
+            }
+            // Of all others nothing is left that could use one.
+            let there = found.union(&known).cloned().collect();
+            if let Err(error) = handles.volumes.keep(&there) {
+                tracing::warn!(%error, "volumes of earlier tasks were not all released");
             }
             Ok(found)
         });

@@ -59,6 +59,7 @@ use kept::Kept;
 
 pub(crate) use container::container_id;
 pub use engine::ContainerEngine;
+pub(crate) use engine::{COPIES, cgroup_version};
 pub use error::RunError;
 pub(crate) use program::find_program;
 pub use running::RunningTask;

@@ -4,13 +4,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weft_runtime::program::{self, RuntimeProgram};
+use weft_runtime::rootfs::{self, Driver};
 
 /// The runtime program of this node, or why there is none. Copies are the same.
 #[derive(Debug, Clone)]
 pub struct ContainerEngine {
     found: Result<Arc<RuntimeProgram>, Arc<str>>,
     root: PathBuf,
+    driver: &'static str,
 }
+
+/// What is written of a node that copies layers.
+pub(crate) const COPIES: &str = "copy";
+/// … and of one that puts them over each other.
+const OVERLAY: &str = "overlay";
+
+/// Where control groups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// What the root of a tree of version 2 has.
+const OF_VERSION_2: &str = "cgroup.controllers";
 
 /// Where the program keeps what it knows of its containers, below the run directory.
 const ROOT: &str = "runtime";
@@ -28,15 +40,26 @@ const INIT_FOLDERS: [&str; 6] = [
 ];
 
 impl ContainerEngine {
-    /// Looks for a runtime program, or at the one that is `given`; blocks for some milliseconds. A node
-    /// without one runs programs of its own file system alone.
+    /// Looks for a runtime program, or at the one that is `given`, and at what the file system of
+    /// `data_dir` allows; blocks for some milliseconds. A node without a program runs those of its own
+    /// file system alone.
     #[must_use]
-    pub fn find(given: Option<&Path>, run_dir: &Path) -> Self {
+    pub fn find(given: Option<&Path>, run_dir: &Path, data_dir: &Path) -> Self {
         let found = program::find(given).map(Arc::new);
         Self {
             found: found.map_err(|why| Arc::from(why.to_string())),
             root: run_dir.join(ROOT),
+            driver: match rootfs::driver(data_dir) {
+                Driver::Overlay => OVERLAY,
+                Driver::Copy => COPIES,
+            },
         }
+    }
+
+    /// How file systems of containers are made: `overlay` or `copy`.
+    #[must_use]
+    pub fn driver(&self) -> &'static str {
+        self.driver
     }
 
     /// The program.
@@ -65,6 +88,20 @@ impl ContainerEngine {
     }
 }
 
+/// Version of this machine's control groups: that of the tree which limits. None where there is none.
+pub(crate) fn cgroup_version() -> Option<u8> {
+    version_at(Path::new(CGROUPS))
+}
+
+fn version_at(trees: &Path) -> Option<u8> {
+    if trees.join(OF_VERSION_2).exists() {
+        return Some(2);
+    }
+    // One folder for each controller, or for some of them.
+    let mut entries = std::fs::read_dir(trees).ok()?;
+    entries.next().map(|_| 1)
+}
+
 /// A program that can be process 1 of a container.
 pub(super) fn init() -> Option<PathBuf> {
     let named = |name: &&str| {
@@ -82,10 +119,23 @@ mod tests {
     #[test]
     fn a_node_without_a_runtime_says_so() {
         let none = Path::new("/no/such/runtime");
-        let engine = ContainerEngine::find(Some(none), Path::new("/run/weft"));
+        let dir = tempfile::tempdir().expect("dir");
+        let engine = ContainerEngine::find(Some(none), Path::new("/run/weft"), dir.path());
         assert!(engine.names().is_empty());
         let why = engine.program().expect_err("it is not there");
         assert!(why.contains("/no/such/runtime"), "{why}");
         assert_eq!(engine.root(), Path::new("/run/weft/runtime"));
+        assert!([OVERLAY, COPIES].contains(&engine.driver()));
+    }
+
+    #[test]
+    fn control_groups_have_a_version_or_are_not_there() {
+        let dir = tempfile::tempdir().expect("dir");
+        assert_eq!(version_at(&dir.path().join("none")), None);
+        assert_eq!(version_at(dir.path()), None);
+        std::fs::create_dir(dir.path().join("memory")).expect("folder");
+        assert_eq!(version_at(dir.path()), Some(1));
+        std::fs::write(dir.path().join(OF_VERSION_2), "memory pids").expect("file");
+        assert_eq!(version_at(dir.path()), Some(2));
     }
 }
