@@ -109,7 +109,7 @@ pub(super) fn init() -> Option<PathBuf> {
         let mut paths = folders.map(|folder| Path::new(folder).join(name));
         paths.find(|path| path.is_file())
     };
-    INITS.iter().find_map(|name| named(&name))
+    INITS.iter().find_map(named)
 }
 
 #[cfg(test)]
