@@ -32,6 +32,6 @@ pub use daemon::main;
 #[doc(hidden)]
 pub mod testing {
     pub use crate::config::EXIT_USAGE;
-    pub use crate::sandbox::runner::{RunError, Runner, RunningTask, hidden};
+    pub use crate::sandbox::runner::{ContainerEngine, RunError, Runner, RunningTask, hidden};
     pub use crate::sandbox::{Sandbox, SandboxError};
 }

@@ -1,4 +1,5 @@
-//! Host tasks with their shims, without a node around them.
+//! Tasks with their shims, without a node around them: programs of the node, and containers of busybox
+//! with a real runtime program.
 //!
 //! The runner starts its own program as the shim, so this test has no harness: called by that name
 //! it is one.
@@ -8,8 +9,10 @@
     reason = "there is no harness to say what is tested"
 )]
 
+mod containers;
+
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +47,22 @@ const TESTS: &[(&str, fn())] = &[
         "what_cannot_run_is_rejected_before_anything_is_made",
         what_cannot_run_is_rejected_before_anything_is_made,
     ),
+    (
+        "a_container_has_its_image_its_files_and_its_volumes",
+        containers::a_container_has_its_image_its_files_and_its_volumes,
+    ),
+    (
+        "a_running_container_is_adopted_with_its_stop_signal",
+        containers::a_running_container_is_adopted_with_its_stop_signal,
+    ),
+    (
+        "a_container_does_not_outlive_its_shim",
+        containers::a_container_does_not_outlive_its_shim,
+    ),
+    (
+        "a_container_that_cannot_start_says_why",
+        containers::a_container_that_cannot_start_says_why,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -77,6 +96,10 @@ impl Netns {
         let dir = tempfile::tempdir().expect("dir");
         let sandbox = Sandbox::create(dir.path().join("ns")).expect("sandbox");
         Self(dir, sandbox)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("ns")
     }
 }
 

@@ -99,9 +99,10 @@ pub use service::{
     TaskMove, TaskRow, UpdatePlan,
 };
 pub use swarm::{
-    CaRotate, ClusterInfo, Info, JoinToken, RemoteManager, RestoreQuery, RootRotation, SwarmDetail,
-    SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
-    SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TlsInfo, UnlockKeyReply,
+    CaRotate, ClusterInfo, ContainersInfo, Info, JoinToken, RemoteManager, RestoreQuery,
+    RootRotation, SwarmDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
+    SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TlsInfo,
+    UnlockKeyReply,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

@@ -86,6 +86,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "CIDR")]
     pub(crate) gwbridge_subnet: Option<String>,
 
+    /// OCI runtime program that runs containers [default: crun or runc, as fits the machine]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) runtime: Option<String>,
+
     /// Resolver for names outside the cluster, IP or IP:PORT; repeatable
     /// [default: the host's /etc/resolv.conf]
     #[arg(long = "dns-upstream", value_name = "ADDR")]
@@ -115,6 +119,7 @@ impl Flags {
                 "--gwbridge-subnet",
                 &self.gwbridge_subnet,
             ),
+            ("runtime", "--runtime", &self.runtime),
         ];
         let mut settings: Vec<Setting> = single
             .into_iter()

@@ -78,6 +78,9 @@ pub(crate) struct Config {
     /// `gwbridge-subnet`: IPv4 network of `weft_gwbridge`; its first address is the bridge's own.
     /// Default: 172.18.0.0/16, or the next free private range if that is taken.
     pub(crate) gwbridge_subnet: Option<Ipv4Net>,
+    /// `runtime`: OCI runtime program that runs containers. Default, also of an empty text: `crun` or
+    /// `runc`, whichever fits the machine's control groups.
+    pub(crate) runtime: Option<PathBuf>,
     /// `dns-upstreams`: resolvers for names outside the cluster. Default: those of the host's
     /// `/etc/resolv.conf`.
     pub(crate) dns_upstreams: Vec<SocketAddr>,
@@ -183,7 +186,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 17] = [
     "name",
     "data-dir",
     "run-dir",
@@ -199,6 +202,7 @@ pub(crate) const KEYS: [&str; 16] = [
     "tunnel-offload",
     "dscp",
     "gwbridge-subnet",
+    "runtime",
     "dns-upstreams",
 ];
 
@@ -284,6 +288,7 @@ impl Config {
                 .unwrap_or(true),
             dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
+            runtime: read.one("runtime", value::program).flatten(),
             dns_upstreams: read.each("dns-upstreams", value::dns_upstream),
             registries,
         };

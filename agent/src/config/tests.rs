@@ -69,6 +69,7 @@ fn every_key_of_the_file_in_both_spellings() {
         tunnel-offload = "off"
         dscp = 46
         gwbridge-subnet = "172.30.0.1/16"
+        runtime = "/usr/sbin/runc"
         dns-upstreams = ["192.0.2.1", "[2001:db8::1]:5353"]
     "#;
     let config = load(&[], Some(kebab)).unwrap();
@@ -101,10 +102,24 @@ fn every_key_of_the_file_in_both_spellings() {
     assert!(!config.tunnel_offload);
     assert_eq!(config.dscp, Dscp::Fixed(46));
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
+    assert_eq!(config.runtime, Some(PathBuf::from("/usr/sbin/runc")));
     assert_eq!(
         config.dns_upstreams,
         ["192.0.2.1:53", "[2001:db8::1]:5353"].map(|a| a.parse().unwrap())
     );
+}
+
+#[test]
+fn a_runtime_is_a_path_or_the_one_that_fits() {
+    let runtime = |text: &str| load(&["--runtime", text], None).map(|c| c.runtime);
+    assert_eq!(
+        runtime("/opt/crun").unwrap(),
+        Some(PathBuf::from("/opt/crun"))
+    );
+    assert_eq!(load(&[], Some("runtime = \"\"")).unwrap().runtime, None);
+    let text = runtime("crun").unwrap_err().to_string();
+    let line = "--runtime: runtime: \"crun\": expected a path that starts with";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]

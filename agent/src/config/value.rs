@@ -103,6 +103,14 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     absolute(text)
 }
 
+/// A program by its path; nothing for an empty text.
+pub(super) fn program(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    absolute(text).map(Some)
+}
+
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() && !text.contains('\0') {

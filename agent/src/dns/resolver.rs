@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_dns::{Answer, Ask, ClientView, QUERY_MAX_BYTES, Reply, Tenant, Transport};
 
-use super::outside::framed;
+use super::outside::{Outside, framed};
 use super::shared::Shared;
 use super::stats::add;
 
@@ -33,6 +33,8 @@ const HEADER_BYTES: usize = 12;
 pub(super) struct Resolver {
     pub(super) shared: Arc<Shared>,
     pub(super) view: Arc<ArcSwap<ClientView>>,
+    /// The node's, or its own.
+    outside: Arc<Outside>,
     tenant: Tenant,
     forwarded: Arc<Semaphore>,
 }
@@ -45,11 +47,16 @@ enum Next {
 }
 
 impl Resolver {
-    pub(super) fn new(shared: Arc<Shared>, view: Arc<ArcSwap<ClientView>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        view: Arc<ArcSwap<ClientView>>,
+        outside: Arc<Outside>,
+    ) -> Self {
         Self {
             tenant: shared.next_tenant(),
             shared,
             view,
+            outside,
             forwarded: Arc::new(Semaphore::new(FORWARDED_MAX)),
         }
     }
@@ -180,7 +187,7 @@ impl Resolver {
         add(&counters.queries);
         let ask = Ask {
             transport,
-            outside: self.shared.outside.has_upstream(),
+            outside: self.outside.has_upstream(),
             seed: self.shared.next_seed(),
         };
         let answer = weft_dns::answer(&self.shared.zone.load(), &self.view.load(), query, ask);
@@ -209,7 +216,7 @@ impl Resolver {
                 None => Next::Nothing,
             };
         };
-        match self.shared.outside.ask(self.tenant, query, transport) {
+        match self.outside.ask(self.tenant, query, transport) {
             Some(reply) => Next::Wait(reply, permit),
             None => {
                 add(&counters.dropped);

@@ -38,11 +38,16 @@ struct Served {
     view: Arc<ArcSwap<ClientView>>,
     way: Option<Arc<WayToResolver>>,
     task: JoinHandle<()>,
+    /// Of a way outside of its own.
+    deadlines: Option<JoinHandle<()>>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(deadlines) = &self.deadlines {
+            deadlines.abort();
+        }
     }
 }
 
@@ -130,15 +135,44 @@ impl DnsServer {
         sockets: DnsSockets,
         client: ClientView,
     ) -> io::Result<()> {
+        self.serve_asking(sandbox_id, sockets, client, &[])
+    }
+
+    /// The same for a sandbox that asks servers of its own for names outside the cluster, from the
+    /// namespace of the host, in this order, at most three; without any it asks those of the node.
+    ///
+    /// # Errors
+    /// As of [`DnsServer::serve`].
+    pub(crate) fn serve_asking(
+        &self,
+        sandbox_id: &str,
+        sockets: DnsSockets,
+        client: ClientView,
+        servers: &[SocketAddr],
+    ) -> io::Result<()> {
         let DnsSockets { udp, tcp, way } = sockets;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let udp = tokio::net::UdpSocket::from_std(udp)?;
         let tcp = tokio::net::TcpListener::from_std(tcp)?;
         let view = Arc::new(ArcSwap::from_pointee(client));
-        let resolver = Arc::new(Resolver::new(Arc::clone(&self.shared), Arc::clone(&view)));
-        let task = tokio::spawn(resolver.run(udp, tcp));
-        lock(&self.sandboxes).insert(sandbox_id.to_owned(), Served { view, way, task });
+        let (outside, deadlines) = if servers.is_empty() {
+            (Arc::clone(&self.shared.outside), None)
+        } else {
+            let own = Outside::new(servers, Arc::clone(&self.shared.counters));
+            let own = Arc::new(own);
+            let deadlines = tokio::spawn(Arc::clone(&own).keep_deadlines());
+            (own, Some(deadlines))
+        };
+        let resolver = Resolver::new(Arc::clone(&self.shared), Arc::clone(&view), outside);
+        let task = tokio::spawn(Arc::new(resolver).run(udp, tcp));
+        let served = Served {
+            view,
+            way,
+            task,
+            deadlines,
+        };
+        lock(&self.sandboxes).insert(sandbox_id.to_owned(), served);
         Ok(())
     }
 

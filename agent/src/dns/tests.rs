@@ -240,6 +240,31 @@ async fn malformed_datagrams_are_counted_and_do_no_harm() {
 }
 
 #[tokio::test]
+async fn a_sandbox_may_have_servers_of_its_own() {
+    let node = Upstream::new(Manner::Address).await;
+    let own = Upstream::new(Manner::Address).await;
+    let bench = Bench::new(&[node.at]);
+    assert!(bench.server.stop("s").await);
+    let udp = std::net::UdpSocket::bind(bench.udp).unwrap();
+    let tcp = std::net::TcpListener::bind(bench.tcp).unwrap();
+    let sockets = DnsSockets {
+        udp,
+        tcp,
+        way: None,
+    };
+    bench
+        .server
+        .serve_asking("s", sockets, view(), &[own.at])
+        .unwrap();
+    let reply = bench.ask("example.org.", RecordType::A).await;
+    assert_eq!(reply.answers.len(), 1);
+    assert_eq!((node.asked(), own.asked()), (0, 1));
+    // What the cluster knows nobody is asked for.
+    assert_eq!(bench.code("web.").await, ResponseCode::NoError);
+    assert_eq!(own.asked(), 1);
+}
+
+#[tokio::test]
 async fn malformed_streams_are_counted_and_closed() {
     let bench = Bench::new(&[]);
     // Shorter than a header, longer than accepted, and cut in the middle of a message.

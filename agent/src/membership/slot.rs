@@ -111,7 +111,7 @@ impl Slot {
             manager_addr: Some(addresses.control()),
             platform: machine::platform(),
             resources: machine::resources(),
-            runtimes: Vec::new(),
+            runtimes: self.around.engine.names(),
         }
     }
 

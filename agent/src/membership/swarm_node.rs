@@ -40,7 +40,7 @@ use crate::reconcile::probe;
 use crate::reconcile::reconciler::Reconciler;
 use crate::reconcile::tasks::Tasks;
 use crate::sandbox::gwbridge::GatewayBridge;
-use crate::sandbox::runner::{self, Runner};
+use crate::sandbox::runner::{self, ContainerEngine, Runner};
 use crate::sandbox::{Sandbox, remove_mesh_tap};
 
 /// Between two attempts to start what the orders ask for.
@@ -62,6 +62,8 @@ pub(crate) struct Surroundings {
     pub(crate) warnings: Arc<Warnings>,
     /// Those of this node, in a swarm or not.
     pub(crate) images: Images,
+    /// What it runs containers with.
+    pub(crate) engine: ContainerEngine,
     pub(crate) self_tests: Arc<SelfTests>,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
@@ -115,6 +117,7 @@ impl SwarmNode {
                 node: NodeDescription {
                     platform: machine::platform(),
                     resources: machine::resources(),
+                    runtimes: around.engine.names(),
                     ..membership.node.clone()
                 },
             },
@@ -141,7 +144,8 @@ impl SwarmNode {
                 &config.data_dir,
                 &config.run_dir,
                 &config.socket,
-            )),
+            ))
+            .with_containers(around.engine.clone(), around.volumes.clone()),
             images: around.images.clone(),
             warnings: Arc::clone(&around.warnings),
             config,

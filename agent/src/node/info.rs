@@ -1,13 +1,25 @@
-//! What a node says of its membership. It needs no leader: a manager tells what it knows.
+//! What a node says of itself and of its membership. It needs no leader: a manager tells what it knows.
 
 use std::net::SocketAddr;
 
-use weft_model::api::{ClusterInfo, RemoteManager, SwarmInfo};
+use weft_model::api::{ClusterInfo, ContainersInfo, RemoteManager, SwarmInfo};
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 use weft_sys::clock::unix_millis;
 
 use crate::parts::handles::Handles;
+use crate::sandbox::runner::{ContainerEngine, cgroup_version};
+
+/// What containers are run with.
+pub(super) fn of_containers(engine: &ContainerEngine) -> ContainersInfo {
+    let runtime = engine.program().ok();
+    ContainersInfo {
+        default_runtime: runtime.map_or_else(String::new, |program| program.name.clone()),
+        runtime_version: runtime.map_or_else(String::new, |program| program.version.clone()),
+        storage_driver: engine.driver().to_owned(),
+        cgroup_version: cgroup_version().map_or_else(String::new, |version| version.to_string()),
+    }
+}
 
 /// The membership, as it is at present.
 pub(super) fn of_member(handles: &Handles) -> SwarmInfo {

@@ -25,6 +25,7 @@ use crate::membership::self_tests::SelfTests;
 use crate::membership::slot::Slot;
 use crate::membership::swarm_node::Surroundings;
 use crate::parts::warnings::Warnings;
+use crate::sandbox::runner::ContainerEngine;
 
 /// What the node API works on.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ struct Node {
     config: Arc<Config>,
     warnings: Arc<Warnings>,
     images: Images,
+    engine: ContainerEngine,
     slot: Slot,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
@@ -46,6 +48,19 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
     let config = Arc::new(config);
     let of_images = Arc::clone(&config);
     let images = blocking(move || Images::open(&of_images)).await??;
+    let (run_dir, data_dir) = (config.run_dir.clone(), config.data_dir.clone());
+    let runtime = config.runtime.clone();
+    let look = move || ContainerEngine::find(runtime.as_deref(), &run_dir, &data_dir);
+    let engine = blocking(look).await?;
+    match engine.program() {
+        Ok(runtime) => tracing::info!(
+            name = runtime.name,
+            version = runtime.version,
+            path = %runtime.path.display(),
+            "containers can be run"
+        ),
+        Err(why) => tracing::info!(why, "no containers can be run"),
+    }
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
     let ends = Arc::new(watch::Sender::new(None));
@@ -55,6 +70,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             config,
             images,
             warnings: Arc::default(),
+            engine,
             self_tests,
             fatal: ends,
             api: for_other_managers(Weak::clone(node)),
@@ -63,6 +79,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             config: Arc::clone(&around.config),
             warnings: Arc::clone(&around.warnings),
             images: around.images.clone(),
+            engine: around.engine.clone(),
             slot: Slot::new(around),
             stopping: shutdown.clone(),
         }

@@ -112,6 +112,7 @@ impl NodeService for Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.config.name.clone(),
             pid: std::process::id(),
+            containers: info::of_containers(&self.engine),
             swarm: swarm.unwrap_or_default(),
             warnings: self.warnings.all(),
         })
@@ -419,7 +420,7 @@ impl NodeService for Node {
 
     async fn doctor(&self) -> Answer<Vec<Check>> {
         let handles = self.slot.get().await.map(|m| Arc::clone(&m.handles));
-        let checks = doctor::examine(handles, &self.warnings).await;
+        let checks = doctor::examine(handles, &self.warnings, &self.engine).await;
         checks.map_err(|e| ApiError::internal(format!("{e:#}")))
     }
 

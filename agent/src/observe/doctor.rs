@@ -1,5 +1,6 @@
 //! `weft doctor`: what the node has, uses and lacks.
 
+mod containers;
 mod overlay;
 mod walls;
 
@@ -19,6 +20,7 @@ use crate::blocking::blocking;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::parts::warnings::Warnings;
+use crate::sandbox::runner::ContainerEngine;
 
 /// Oldest kernel that everything was made for.
 const LEAST_KERNEL: (u32, u32) = (6, 2);
@@ -64,10 +66,13 @@ impl Checks {
 pub(crate) async fn examine(
     handles: Option<Arc<Handles>>,
     warnings: &Warnings,
+    engine: &ContainerEngine,
 ) -> anyhow::Result<Vec<Check>> {
-    let mut checks = blocking(|| {
+    let engine = engine.clone();
+    let mut checks = blocking(move || {
         let mut checks = Checks::default();
         machine(&mut checks);
+        containers::examine(&mut checks, &engine);
         checks
     })
     .await?;

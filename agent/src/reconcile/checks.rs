@@ -87,7 +87,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Begins with those that the task's service asks for. One that ran before, as its orders say, was
+    /// Begins with those that the task's service asks for, or its image. One that ran before, as its orders say, was
     /// healthy: it serves until a check says otherwise.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Checks {
     ) -> anyhow::Result<Self> {
         let known = task.status.state == TaskState::Running;
         let container = &task.spec.container;
-        let command = container.health.as_ref().and_then(|config| {
+        let command = process.health(task).and_then(|config| {
             let command = config.command()?;
             Some((config, command))
         });

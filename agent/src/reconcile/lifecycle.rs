@@ -1,30 +1,31 @@
 //! One task on this node: from its first order to the report of its end.
 
+mod end;
+mod sandbox;
+mod start;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use weft_dns::ClientView;
-use weft_model::assignment::{Assignment, EndpointView};
-use weft_model::objects::{Attachment, ContainerStatus, Network, Task, TaskState, TaskStatus};
-use weft_model::records::EndpointRecord;
-use weft_model::stop_signal;
+use weft_model::assignment::Assignment;
+use weft_model::objects::{ContainerStatus, Runtime, Task, TaskState, TaskStatus};
 use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
 use weft_sys::process::Exit;
 
 use super::accepted::serves;
-use super::attach::{ifname, local_port, port_config, usable_addresses};
 use super::checks::{Checks, Verdict};
 use super::delivery::{DELIVERED_WITHIN, Delivery, unsent};
 use super::drain::{Drain, Progress};
 use super::listening::opened;
 use crate::blocking::blocking;
-use crate::compile::known::KnownEndpoint;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::sandbox::Sandbox;
-use crate::sandbox::runner::{RunningTask, SHIM_LIMIT};
+use crate::sandbox::runner::{RunningTask, SHIM_LIMIT, container_id};
+use end::End;
+use start::Begun;
 
 /// Between two looks at who still sends to a task that is going.
 const LOOK: Duration = Duration::from_millis(25);
@@ -48,18 +49,6 @@ pub(super) struct Lifecycle {
     pub(super) wish: watch::Receiver<Wish>,
 }
 
-/// How a task ended.
-enum End {
-    Exited(Exit),
-    Stopped(Exit),
-    /// Its checks failed, and it was stopped for that.
-    Unhealthy(Exit, String),
-    NeverRan,
-    /// It ended before, and its end may not have been reported.
-    Known(TaskStatus),
-    Rejected(anyhow::Error),
-}
-
 /// What there is of a task before anything is done.
 enum Found {
     /// Its final status.
@@ -70,71 +59,12 @@ enum Found {
     Nothing,
 }
 
-impl End {
-    /// The final status of the task. The texts of failures are docker's.
-    fn status(self, now: u64) -> TaskStatus {
-        let (state, message, err, exit) = match self {
-            Self::Known(status) => return status,
-            Self::Exited(exit) if exit.success() => (
-                TaskState::Complete,
-                "finished".to_owned(),
-                String::new(),
-                exit.shell_code(),
-            ),
-            Self::Exited(exit) => {
-                let code = code_of(exit);
-                let err = format!("task: non-zero exit ({code})");
-                (TaskState::Failed, "ended".to_owned(), err, Some(code))
-            }
-            Self::Stopped(exit) => (
-                TaskState::Shutdown,
-                "shutdown".to_owned(),
-                String::new(),
-                exit.shell_code(),
-            ),
-            // Whatever code it ends with when it is stopped.
-            Self::Unhealthy(exit, why) => {
-                let code = code_of(exit);
-                let how = if code == 0 { "exit" } else { "non-zero exit" };
-                let err = format!("task: {how} ({code}): dockerexec: unhealthy container");
-                let message = format!("its health check failed: {why}");
-                (TaskState::Failed, message, err, Some(code))
-            }
-            Self::NeverRan => (
-                TaskState::Shutdown,
-                "shutdown".to_owned(),
-                String::new(),
-                None,
-            ),
-            Self::Rejected(error) => (
-                TaskState::Rejected,
-                "rejected".to_owned(),
-                format!("{error:#}"),
-                None,
-            ),
-        };
-        TaskStatus {
-            state,
-            since: now,
-            message,
-            err,
-            container: ContainerStatus { exit_code: exit },
-            ..TaskStatus::default()
-        }
-    }
-}
-
-/// The code that a shell would show; 255, as docker has it, where the machine lost its power, or
-/// somebody killed the shim.
-fn code_of(exit: Exit) -> i32 {
-    exit.shell_code().unwrap_or(255)
-}
-
 impl Lifecycle {
     pub(super) async fn run(mut self) {
         let id = self.task.id.clone();
         let end = self.live().await.unwrap_or_else(End::Rejected);
-        if let End::Exited(_) | End::Stopped(_) | End::Unhealthy(..) = end {
+        let end = self.with_its_reason(end).await;
+        if end.has_run() {
             self.delivered().await;
         }
         for attachment in &self.task.attachments {
@@ -145,10 +75,16 @@ impl Lifecycle {
             End::Rejected(error) => {
                 tracing::warn!(task = %id, error = %format!("{error:#}"), "task rejected");
             }
+            End::NotStarted(error, _) => {
+                tracing::warn!(task = %id, error = %format!("{error:#}"), "a container did not start");
+            }
             End::Unhealthy(..) => tracing::info!(task = %id, "an unhealthy task was stopped"),
             _ => {}
         }
-        let status = end.status(unix_ms());
+        let mut status = end.status(unix_ms());
+        if status.container.container_id.is_empty() {
+            status.container.container_id = self.container_id();
+        }
         // On disk before it is reported: a restart must not run the task again.
         self.clean_up(&status).await;
         self.handles.session.report(id, status);
@@ -160,6 +96,8 @@ impl Lifecycle {
         let path = self.handles.netns_path(self.task.id.as_str());
         let (runner, id) = (self.handles.runner.clone(), self.task.id.clone());
         let (gateway, status) = (self.data_path.gateway.clone(), status.clone());
+        let images =
+            (self.task.spec.runtime == Runtime::Container).then(|| self.handles.images.clone());
         let cleaned = blocking(move || -> anyhow::Result<()> {
             let left = match (gateway.wait(), Sandbox::open(&path.to_string_lossy())) {
                 (Some(gateway), Ok(sandbox)) => gateway.disconnect(&sandbox),
@@ -167,29 +105,56 @@ impl Lifecycle {
             };
             let removed = Sandbox::remove(&path);
             let finished = runner.finish(&id, &status);
+            // Its layers are mounted no more.
+            let released = images.map_or(Ok(()), |images| images.release(id.as_str()));
             left?;
             removed?;
             finished?;
+            released?;
             Ok(())
         });
         if let Err(error) = cleaned.await.and_then(|r| r) {
             let error = format!("{error:#}");
-            tracing::warn!(task = %self.task.id, error, "the sandbox was not removed");
+            tracing::warn!(task = %self.task.id, error, "what the task had was not all removed");
         }
     }
 
-    fn report(&self, state: TaskState, message: &str, err: String, exit_code: Option<i32>) {
+    /// The id of its container; empty for a program of the node.
+    fn container_id(&self) -> String {
+        match self.task.spec.runtime {
+            Runtime::Host => String::new(),
+            Runtime::Container => container_id(&self.task.id),
+        }
+    }
+
+    fn report(&self, state: TaskState, message: &str, container: ContainerStatus) {
         self.handles.session.report(
             self.task.id.clone(),
             TaskStatus {
                 state,
                 since: unix_ms(),
                 message: message.to_owned(),
-                err,
-                container: ContainerStatus { exit_code },
+                container,
                 ..TaskStatus::default()
             },
         );
+    }
+
+    /// Of a task that failed: whether it had no memory left.
+    async fn with_its_reason(&self, end: End) -> End {
+        let End::Exited(exit) = end else {
+            return end;
+        };
+        if exit.success() {
+            return end;
+        }
+        let (runner, id) = (self.handles.runner.clone(), self.task.id.clone());
+        match blocking(move || runner.end_of(&id)).await {
+            Ok(Ok(Some(Ended { oom: true, .. }))) => {
+                End::OutOfMemory(exit, self.task.spec.resources.limits.memory_bytes)
+            }
+            _ => end,
+        }
     }
 
     async fn live(&mut self) -> anyhow::Result<End> {
@@ -197,8 +162,17 @@ impl Lifecycle {
             Found::Ended(status) => return Ok(End::Known(status)),
             Found::EndedUnseen(Ended {
                 failure: Some(failure),
+                code,
                 ..
-            }) => return Err(failure.into()),
+            }) => {
+                return match self.task.spec.runtime {
+                    Runtime::Host => Err(failure.into()),
+                    Runtime::Container => {
+                        let error = anyhow::anyhow!("starting container failed: {failure}");
+                        Ok(End::NotStarted(error, code))
+                    }
+                };
+            }
             Found::EndedUnseen(ended) if *self.wish.borrow() == Wish::Stop => {
                 return Ok(End::Stopped(ended.exit()));
             }
@@ -221,7 +195,10 @@ impl Lifecycle {
                 return Ok(End::Exited(Exit::Unknown));
             }
             Found::Nothing if *self.wish.borrow() == Wish::Stop => return Ok(End::NeverRan),
-            Found::Nothing => self.start().await?,
+            Found::Nothing => match self.start().await? {
+                Begun::Running(process) => process,
+                Begun::Not(end) => return Ok(end),
+            },
         };
         match self.follow(&process).await {
             Ok(end) => Ok(end),
@@ -247,28 +224,6 @@ impl Lifecycle {
                 .map(|found| found.unwrap_or(Found::Nothing))
         });
         found.await?
-    }
-
-    async fn start(&self) -> anyhow::Result<RunningTask> {
-        let (runner, task) = (self.handles.runner.clone(), self.task.clone());
-        blocking(move || runner.check(&task)).await??;
-        self.report(TaskState::Preparing, "preparing", String::new(), None);
-        let path = self.handles.netns_path(self.task.id.as_str());
-        let sandbox = blocking(move || Sandbox::open_or_create(&path)).await??;
-        let sandbox = self.prepare(sandbox).await?;
-        self.report(TaskState::Starting, "starting", String::new(), None);
-        let (runner, task) = (self.handles.runner.clone(), self.task.clone());
-        Ok(blocking(move || runner.start(&task, &sandbox)).await??)
-    }
-
-    /// Attaches the sandbox of a process that an earlier agent started, also where it is to end: it has
-    /// connections to finish. The process says which namespace that is: a path may have lost it.
-    async fn take_over(&self, process: &RunningTask) -> anyhow::Result<()> {
-        tracing::info!(task = %self.task.name(), pid = process.pid(), "adopted");
-        let pid = process.pid().to_string();
-        let sandbox = blocking(move || Sandbox::open(&pid)).await??;
-        self.prepare(sandbox).await?;
-        Ok(())
     }
 
     /// Follows a running task to its end.
@@ -300,7 +255,7 @@ impl Lifecycle {
                 }
                 verdict if told.as_ref() == Some(&verdict) => {}
                 verdict => {
-                    self.tell(&verdict);
+                    self.tell(&verdict, process);
                     told = Some(verdict);
                 }
             }
@@ -325,7 +280,7 @@ impl Lifecycle {
     }
 
     /// Lets the others and the manager know what the task may do.
-    fn tell(&self, verdict: &Verdict) {
+    fn tell(&self, verdict: &Verdict, process: &RunningTask) {
         self.set_ready(*verdict == Verdict::Serving);
         let (state, message) = match verdict {
             Verdict::Serving => (TaskState::Running, "started".to_owned()),
@@ -338,7 +293,15 @@ impl Lifecycle {
                 (TaskState::Running, format!("takes no connections: {why}"))
             }
         };
-        self.report(state, &message, String::new(), None);
+        let container = match self.task.spec.runtime {
+            Runtime::Host => ContainerStatus::default(),
+            Runtime::Container => ContainerStatus {
+                container_id: self.container_id(),
+                pid: process.init_pid(),
+                exit_code: None,
+            },
+        };
+        self.report(state, &message, container);
     }
 
     /// Stops a task that is not healthy, as one that nobody wants any more. Where it never served,
@@ -408,8 +371,7 @@ impl Lifecycle {
     async fn end(&self, process: RunningTask) -> anyhow::Result<Exit> {
         let container = &self.task.spec.container;
         let grace = container.stop_grace;
-        // Managers take none that is not known; one of a later version is asked as any program is.
-        let signal = stop_signal::number(&container.stop_signal).unwrap_or(stop_signal::DEFAULT);
+        let signal = process.stop_signal(&container.stop_signal);
         // A thread of its own waits: hundreds that stop slowly would take all of the runtime's.
         let Ok(mut end) = watch_end(&process) else {
             return Ok(blocking(move || process.stop(signal, grace)).await??);
@@ -430,95 +392,6 @@ impl Lifecycle {
         for attachment in &self.task.attachments {
             self.handles.local.set_ready(&attachment.endpoint, ready);
         }
-    }
-
-    /// Makes the ports, the way out and the resolver; what is there is taken over.
-    async fn prepare(&self, mut sandbox: Sandbox) -> anyhow::Result<Sandbox> {
-        let mut outside = false;
-        for (index, attachment) in self.task.attachments.iter().enumerate() {
-            outside |= self
-                .network(attachment)
-                .is_some_and(|n| !n.spec.internal && !n.spec.ingress);
-            sandbox = self.add_port(sandbox, index, attachment).await?;
-        }
-        // A task that is only published has a way out too, as in Swarm.
-        outside |= self
-            .task
-            .attachments
-            .iter()
-            .all(|a| self.network(a).is_some_and(|n| n.spec.ingress));
-        let gateway = self.data_path.gateway.clone();
-        let (sandbox, egress, sockets) = blocking(move || {
-            let gateway = outside.then(|| gateway.wait()).flatten();
-            let egress = gateway.map(|g| g.connect(&sandbox));
-            let sockets = sandbox.dns_sockets();
-            (sandbox, egress, sockets)
-        })
-        .await?;
-        if let Some(Err(error)) = egress {
-            self.handles
-                .warnings
-                .set("gateway", format!("a sandbox has no way out: {error}"));
-        }
-        let sockets = sockets?;
-        let view = ClientView {
-            networks: self
-                .task
-                .attachments
-                .iter()
-                .filter(|a| self.network(a).is_some_and(|n| !n.spec.ingress))
-                .map(|a| a.network.as_str().to_owned())
-                .collect(),
-            internal_only: !outside,
-            stack: None,
-        };
-        self.handles
-            .dns
-            .serve(self.task.id.as_str(), sockets, view)?;
-        Ok(sandbox)
-    }
-
-    fn network(&self, attachment: &Attachment) -> Option<&Network> {
-        self.orders
-            .shared
-            .networks
-            .iter()
-            .find(|n| n.id == attachment.network)
-    }
-
-    async fn add_port(
-        &self,
-        sandbox: Sandbox,
-        index: usize,
-        attachment: &Attachment,
-    ) -> anyhow::Result<Sandbox> {
-        let network = self.network(attachment).ok_or_else(|| {
-            anyhow::anyhow!("network {} is not in the orders", attachment.network)
-        })?;
-        let config = port_config(ifname(index), attachment, network, self.data_path.mtu());
-        let (sandbox, tap) = blocking(move || {
-            let tap = sandbox.add_port(&config);
-            (sandbox, tap)
-        })
-        .await?;
-        let view = EndpointView::of_task(&self.task)
-            .find(|view| view.id == attachment.endpoint)
-            .ok_or_else(|| anyhow::anyhow!("the task is on no node"))?;
-        let said = EndpointRecord {
-            id: attachment.endpoint.clone(),
-            ready: false,
-            ipv4_only: Vec::new(),
-            without_ipv6: usable_addresses(attachment, network) != attachment.addresses,
-        };
-        let record = KnownEndpoint::new(view, &said);
-        self.handles.local.insert(local_port(
-            self.handles.local.next_id(),
-            &self.data_path,
-            tap?,
-            network.vni,
-            record,
-        )?);
-        Ok(sandbox)
     }
 }
 
@@ -544,67 +417,5 @@ async fn ended(end: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match end.wait_for(Option::is_some).await {
         Ok(exit) => exit.unwrap_or(Exit::Unknown),
         Err(_) => Exit::Unknown,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_have_dockers_words_and_a_code_in_any_case() {
-        let sick = "timeout".to_owned();
-        for (end, state, err, code) in [
-            (End::Exited(Exit::Code(0)), TaskState::Complete, "", Some(0)),
-            (
-                End::Exited(Exit::Code(3)),
-                TaskState::Failed,
-                "task: non-zero exit (3)",
-                Some(3),
-            ),
-            (
-                End::Exited(Exit::Signal(9)),
-                TaskState::Failed,
-                "task: non-zero exit (137)",
-                Some(137),
-            ),
-            // The machine lost its power.
-            (
-                End::Exited(Exit::Unknown),
-                TaskState::Failed,
-                "task: non-zero exit (255)",
-                Some(255),
-            ),
-            (
-                End::Unhealthy(Exit::Signal(15), sick.clone()),
-                TaskState::Failed,
-                "task: non-zero exit (143): dockerexec: unhealthy container",
-                Some(143),
-            ),
-            // A program that ends well when it is asked to has not done its work.
-            (
-                End::Unhealthy(Exit::Code(0), sick),
-                TaskState::Failed,
-                "task: exit (0): dockerexec: unhealthy container",
-                Some(0),
-            ),
-            (
-                End::Stopped(Exit::Signal(15)),
-                TaskState::Shutdown,
-                "",
-                Some(143),
-            ),
-            (End::NeverRan, TaskState::Shutdown, "", None),
-        ] {
-            let status = end.status(7);
-            assert_eq!((status.state, status.since), (state, 7), "{err}");
-            assert_eq!(status.err, err);
-            assert_eq!(status.container.exit_code, code, "{err}");
-        }
-        let known = TaskStatus {
-            since: 1,
-            ..TaskStatus::default()
-        };
-        assert_eq!(End::Known(known.clone()).status(7), known);
     }
 }

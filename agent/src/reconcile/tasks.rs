@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use weft_model::assignment::Assignment;
 use weft_model::id::TaskId;
 use weft_model::objects::{Task, TaskState, TaskStatus};
-use weft_model::stop_signal;
 use weft_sys::clock::unix_ms;
 
 use super::lifecycle::{Lifecycle, Wish};
@@ -122,15 +121,25 @@ impl Tasks {
         let mut listed: BTreeSet<TaskId> = orders.own.tasks.iter().map(|t| t.id.clone()).collect();
         // What was taken up with older orders has a lifecycle, which ends it.
         listed.extend(self.lifecycles.keys().cloned());
-        let handles = Arc::clone(&self.handles);
+        let (handles, known) = (Arc::clone(&self.handles), listed.clone());
         let found = blocking(move || -> anyhow::Result<BTreeSet<TaskId>> {
             let mut found: BTreeSet<TaskId> = handles.runner.known()?.into_iter().collect();
+            // And an image may be held for one that is gone.
+            let holds = handles.images.store().holds();
+            let is_task = |owner: &&String| owner.bytes().all(|b| b.is_ascii_alphanumeric());
+            let owners = holds.keys().filter(is_task);
+            found.extend(owners.map(|owner| TaskId(owner.clone())));
             // A namespace may be older than the files of its task.
             let dir = handles.netns_path("");
             if let Ok(entries) = std::fs::read_dir(&dir) {
                 for entry in entries {
                     found.insert(TaskId(entry?.file_name().to_string_lossy().into_owned()));
                 }
+            }
+            // Of all others nothing is left that could use one.
+            let there = found.union(&known).cloned().collect();
+            if let Err(error) = handles.volumes.keep(&there) {
+                tracing::warn!(%error, "volumes of earlier tasks were not all released");
             }
             Ok(found)
         });
@@ -201,7 +210,7 @@ fn stop(begun: &Begun) {
 fn end_stranger(handles: &Handles, data_path: &DataPath, id: &TaskId) -> anyhow::Result<()> {
     if let Some(process) = handles.runner.adopt(id)? {
         tracing::info!(task = %id, pid = process.pid(), "not assigned any more: ends");
-        process.stop(stop_signal::DEFAULT, STRANGER_GRACE)?;
+        process.stop(process.stop_signal(""), STRANGER_GRACE)?;
     }
     let path = handles.netns_path(id.as_str());
     if let (Some(gateway), Ok(sandbox)) = (
@@ -217,6 +226,9 @@ fn end_stranger(handles: &Handles, data_path: &DataPath, id: &TaskId) -> anyhow:
         message: "not assigned any more".to_owned(),
         ..TaskStatus::default()
     };
-    handles.runner.finish(id, &status)?;
+    let finished = handles.runner.finish(id, &status);
+    // Its layers are mounted no more.
+    handles.images.release(id.as_str())?;
+    finished?;
     Ok(())
 }

@@ -101,7 +101,7 @@ fn table(found: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weft_model::api::SwarmState;
+    use weft_model::api::{ContainersInfo, SwarmState};
 
     use super::*;
 
@@ -111,6 +111,7 @@ mod tests {
             version: "0.2.0".to_owned(),
             name: "node1".to_owned(),
             pid: 7,
+            containers: ContainersInfo::default(),
             swarm: SwarmState::Inactive,
             warnings: Vec::new(),
         };

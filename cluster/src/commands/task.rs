@@ -1,13 +1,16 @@
 //! What nodes report of their tasks.
 
 use weft_model::id::{NodeId, TaskId};
-use weft_model::objects::{TaskState, TaskStatus};
+use weft_model::objects::{ContainerStatus, TaskState, TaskStatus};
 use weft_model::text::{MAX_STATUS, cleaned};
 
 use super::super::draft::{Draft, Entropy};
 use super::super::error::CommandError;
 use super::super::object::Change;
 use super::super::state::ClusterState;
+
+/// Characters of a container's id.
+const CONTAINER_ID_CHARS: usize = 64;
 
 /// Takes over a status, with its texts cleaned and cut to [`MAX_STATUS`]. A state never goes
 /// backwards, and a forgotten task is no error: both are ignored.
@@ -40,6 +43,10 @@ pub fn update_task_status(
     let mut status = TaskStatus {
         message: cleaned(&status.message, MAX_STATUS),
         err: cleaned(&status.err, MAX_STATUS),
+        container: ContainerStatus {
+            container_id: cleaned(&status.container.container_id, CONTAINER_ID_CHARS),
+            ..status.container
+        },
         // A clock that runs ahead does not put things into the future.
         since: status.since.min(now),
         // By the managers' clock, whatever the node says.

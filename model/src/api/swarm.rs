@@ -20,10 +20,29 @@ pub struct Info {
     pub name: String,
     /// Process id of `weftd`.
     pub pid: u32,
+    /// What it runs containers with.
+    #[serde(flatten)]
+    pub containers: ContainersInfo,
     /// Whether it is part of a swarm.
     pub swarm: SwarmState,
     /// Warnings that a person should see (no `nft`, busy ports, …).
     pub warnings: Vec<String>,
+}
+
+/// What a node runs containers with, by Docker's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainersInfo {
+    /// Its OCI runtime program; empty where it runs programs of its own file system alone.
+    pub default_runtime: String,
+    /// Version of that program.
+    pub runtime_version: String,
+    /// How file systems of containers are made of layers: `overlay`, or `copy` where the data
+    /// directory does not allow that.
+    #[serde(rename = "Driver")]
+    pub storage_driver: String,
+    /// Version of the control groups: `2`, `1`, or empty where there are none.
+    pub cgroup_version: String,
 }
 
 /// Whether a node is part of a swarm.

@@ -55,12 +55,27 @@ impl TaskState {
 }
 
 /// What is known of a task's program.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerStatus {
+    /// The container's id, 64 hexadecimal digits; empty for a program of the node.
+    #[serde(
+        default,
+        rename = "ContainerID",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub container_id: String,
+    /// Process 1 of the container as its node sees it, while it runs; 0 otherwise.
+    #[serde(default, rename = "PID", skip_serializing_if = "is_zero")]
+    pub pid: u32,
     /// Exit code of the process, once it ended.
     #[serde(default)]
     pub exit_code: Option<i32>,
+}
+
+/// True for what is not written.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is known of a task.

@@ -100,7 +100,10 @@ fn task() -> Task {
             since: 1_767_323_045_678,
             message: "ended".to_owned(),
             err: "task: non-zero exit (3)".to_owned(),
-            container: ContainerStatus { exit_code: Some(3) },
+            container: ContainerStatus {
+                exit_code: Some(3),
+                ..ContainerStatus::default()
+            },
             running_since: None,
         },
         restarts: Vec::new(),

@@ -92,6 +92,7 @@ impl NodeService for Fake {
             version: "0".into(),
             name: "n1".into(),
             pid: 7,
+            containers: weft_model::api::ContainersInfo::default(),
             swarm: SwarmState::Inactive,
             warnings: vec![],
         })

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use weft_model::objects::Task;
+use weft_model::objects::{Runtime, Task};
 use weft_shim::check::{Check, Checking};
 use weft_shim::spec::Spec;
 
@@ -20,11 +20,16 @@ impl Runner {
         command: &[String],
         limit: Duration,
     ) -> Result<Checking, RunError> {
-        let (program, args) = command.split_first().ok_or(RunError::NoCommand)?;
-        let program = find_program(program, &self.expanded_env(task)?, &self.node_name)?;
-        let spec = Spec {
-            args: args.iter().map(OsString::from).collect(),
-            ..self.spec(task, program, Vec::new())?
+        let spec = match task.spec.runtime {
+            Runtime::Host => {
+                let (program, args) = command.split_first().ok_or(RunError::NoCommand)?;
+                let program = find_program(program, &self.expanded_env(task)?, &self.node_name)?;
+                Spec {
+                    args: args.iter().map(OsString::from).collect(),
+                    ..self.spec(task, program, Vec::new())?
+                }
+            }
+            Runtime::Container => self.spec_inside(task, command)?,
         };
         let check = Check {
             program: &self.shim,

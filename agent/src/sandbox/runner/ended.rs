@@ -11,12 +11,20 @@ use weft_model::objects::TaskStatus;
 use weft_shim::spec;
 
 use super::files::{self, write_json};
-use super::{RunError, Runner};
+use super::{RunError, Runner, kept};
 
 /// Present once the task has ended: its final status.
 const ENDED: &str = "ended.json";
 /// What an ended task needs no more.
-const WORKING_FILES: [&str; 3] = [files::RECORD, "hosts", "resolv.conf"];
+const WORKING_FILES: [&str; 6] = [
+    files::RECORD,
+    "hosts",
+    "hostname",
+    "resolv.conf",
+    kept::BUNDLE_FILE,
+    // The last one: by it the rest is found.
+    kept::FILE,
+];
 /// What the shim had to say, mostly nothing.
 const SHIM_LOG: &str = "shim.log";
 /// Folders of ended tasks that are kept at most, besides those asked for.
@@ -25,19 +33,25 @@ const KEPT_FOLDERS: usize = 50;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Runner {
-    /// Writes down how a task has ended. From then on [`Runner::known`] does not list it and
+    /// Writes down how a task has ended, and takes away what it had but for its output. From then on [`Runner::known`] does not list it and
     /// [`Runner::ended`] tells its status; its logs stay until [`Runner::prune`]. Also for tasks that
     /// never started.
     ///
     /// # Errors
-    /// [`RunError::BadId`], [`RunError::File`].
+    /// [`RunError::BadId`], [`RunError::File`]; of a container those of its file system and its volumes,
+    /// with its end written down all the same.
     pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
         let dir = self.task_dir(task)?;
         std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
             path: dir.clone(),
             source,
         })?;
+        // While nobody would do it again once the end is written down.
+        let cleared = self.clear_container(task, &dir);
         write_json(&dir, ENDED, status)?;
+        self.remove_group(task);
+        // By its files whoever removes the folder knows what is there still.
+        cleared?;
         for name in WORKING_FILES {
             remove_file(dir.join(name))?;
         }
@@ -49,7 +63,6 @@ impl Runner {
         if std::fs::metadata(&said).is_ok_and(|file| file.len() == 0) {
             remove_file(said)?;
         }
-        self.remove_group(task);
         Ok(())
     }
 
@@ -153,7 +166,10 @@ mod tests {
             since: 7,
             message: "ended".to_owned(),
             err: "task: non-zero exit (3)".to_owned(),
-            container: ContainerStatus { exit_code: Some(3) },
+            container: ContainerStatus {
+                exit_code: Some(3),
+                ..ContainerStatus::default()
+            },
             running_since: None,
         }
     }

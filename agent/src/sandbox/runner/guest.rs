@@ -1,13 +1,15 @@
 //! Programs beside that of a task, inside of its walls.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 
 use weft_model::exec::Exec;
-use weft_model::objects::Task;
+use weft_model::objects::{Runtime, Task};
 use weft_shim::guest::{Descriptors, Guest};
+use weft_shim::spec::Spec;
 use weft_sys::process::Process;
 
+use super::host::variable;
 use super::{RunError, Runner, find_program};
 
 impl Runner {
@@ -23,34 +25,46 @@ impl Runner {
         name: &str,
         descriptors: Descriptors,
     ) -> Result<Process, RunError> {
-        let program = exec.args.first().ok_or(RunError::NoCommand)?;
-        let mut env = self.expanded_env(task)?;
-        env.extend(exec.env.iter().cloned());
-        let program = find_program(program, &env, &self.node_name)?;
-        let mut spec = self.spec(task, program, Vec::new())?;
-        spec.args = exec.args.iter().skip(1).map(OsString::from).collect();
-        if exec.terminal.is_some() {
-            // The first one: what the task or the user says counts more.
+        let mut spec = match task.spec.runtime {
+            Runtime::Host => self.spec_beside(task, exec)?,
+            Runtime::Container => self.spec_inside(task, &exec.args)?,
+        };
+        if exec.terminal.is_some() && !spec.env.iter().any(|(key, _)| key == "TERM") {
+            // The first one: what the user says counts more.
             spec.env.insert(0, ("TERM".into(), "xterm".into()));
         }
-        for pair in &exec.env {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if !key.is_empty() && !pair.contains('\0') {
-                spec.env.push((key.into(), value.into()));
-            }
-        }
+        spec.env
+            .extend(exec.env.iter().filter_map(|pair| variable(pair)));
         if !exec.user.is_empty() {
             spec.user = Some(exec.user.clone());
+            // Those that the service adds are its own user's.
+            spec.groups = Vec::new();
         }
+        // What is relative is so to where the task itself begins.
+        let mut cwd = PathBuf::from("/");
+        cwd.extend(&spec.cwd);
+        cwd.push(&exec.dir);
         let dir = self.task_dir(&task.id)?;
         let guest = Guest {
             program: &self.shim,
             dir: &dir,
             name,
             spec: &spec,
-            cwd: &Path::new("/").join(&exec.dir),
+            cwd: &cwd,
             terminal: exec.terminal.is_some(),
         };
         Ok(guest.start(descriptors)?)
+    }
+
+    /// A program of the node, with the environment of the task.
+    fn spec_beside(&self, task: &Task, exec: &Exec) -> Result<Spec, RunError> {
+        let (program, args) = exec.args.split_first().ok_or(RunError::NoCommand)?;
+        let mut env = self.expanded_env(task)?;
+        env.extend(exec.env.iter().cloned());
+        let program = find_program(program, &env, &self.node_name)?;
+        Ok(Spec {
+            args: args.iter().map(OsString::from).collect(),
+            ..self.spec(task, program, Vec::new())?
+        })
     }
 }

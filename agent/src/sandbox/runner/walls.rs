@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use weft_model::capability::Capabilities;
 use weft_model::id::{NodeId, TaskId};
+use weft_model::objects::Task;
+use weft_shim::spec::Limits;
 
 /// weft's own folders and the socket of the node API, as tasks must not see them: keys, tokens,
 /// orders and the specs of other services are there. Relative paths are this process's.
@@ -26,9 +28,31 @@ pub(super) fn control_group(node_name: &str, node: &NodeId, task: &TaskId) -> Pa
     Path::new("weft").join(node).join(task.as_str())
 }
 
+/// What a task may use at most.
+pub(super) fn limits(task: &Task) -> Limits {
+    let limits = &task.spec.resources.limits;
+    Limits {
+        nano_cpus: limits.nano_cpus,
+        memory_bytes: limits.memory_bytes,
+        pids: limits.pids,
+    }
+}
+
+/// Says which capabilities a task asks for in vain.
+pub(super) fn tell_missing(task: &TaskId, asked: u64, own: u64) {
+    if let Some(missing) = missing(asked, own) {
+        tracing::warn!(
+            %task,
+            ?missing,
+            "a task has fewer capabilities than its service asks for: weftd has not got them itself \
+             (CapabilityBoundingSet= of its unit)"
+        );
+    }
+}
+
 /// What of the capabilities that a task is granted it does not get, because the agent has not got it:
 /// nobody hands on more than he has.
-pub(super) fn missing(granted: u64, own: u64) -> Option<Capabilities> {
+fn missing(granted: u64, own: u64) -> Option<Capabilities> {
     let missing = granted & !own;
     (missing != 0).then_some(Capabilities(missing))
 }

@@ -1,0 +1,104 @@
+//! Why a task was not started.
+
+use std::io;
+use std::path::PathBuf;
+
+use weft_cluster::CommandError;
+use weft_model::capability::UnknownCapability;
+use weft_runtime::bundle::BundleError;
+use weft_runtime::merged::MergeError;
+use weft_runtime::rootfs::RootfsError;
+use weft_shim::launch::LaunchError;
+use weft_volumes::VolumeError;
+
+use super::super::SandboxError;
+
+/// Why a task was not started. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Config: there is nothing to run.
+    #[error(
+        "no command: name the program after the image, as in `weft service create --name web host /usr/bin/web`"
+    )]
+    NoCommand,
+    /// Config: there is no such program here.
+    #[error(
+        "program {program:?} was not found on node {node} (looked in {looked_in}): install it on every node, or give its full path"
+    )]
+    NoProgram {
+        /// As given.
+        program: String,
+        /// Name of this node.
+        node: String,
+        /// Folders, or the path itself.
+        looked_in: String,
+    },
+    /// Config: the file is there but cannot be run.
+    #[error("{program:?} on node {node} is not an executable file")]
+    NotExecutable {
+        /// Full path.
+        program: PathBuf,
+        /// Name of this node.
+        node: String,
+    },
+    /// Peer: the manager sent an id that is no file name.
+    #[error("task id {0:?} is not made of letters and digits")]
+    BadId(String),
+    /// Local: a file of the task.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Config: a capability that this version does not know.
+    #[error(transparent)]
+    Capability(#[from] UnknownCapability),
+    /// Config: a template of its environment, host name or mounts.
+    #[error(transparent)]
+    Template(#[from] CommandError),
+    /// Local or Config: the process.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Local: the node has nothing that runs containers.
+    #[error("node {node} runs no containers: {why}")]
+    NoRuntime {
+        /// Name of this node.
+        node: String,
+        /// What to install.
+        why: String,
+    },
+    /// Config: a process 1 of weft's is wanted, and the node has none.
+    #[error(
+        "node {node} has no program for --init (looked for {looked_for}): install the package catatonit or tini"
+    )]
+    NoInit {
+        /// Name of this node.
+        node: String,
+        /// Names of programs.
+        looked_for: String,
+    },
+    /// Peer: it was never prepared here, or what was written beside it is gone.
+    #[error("the container of the task is not prepared: {0} cannot be read")]
+    NotPrepared(PathBuf),
+    /// Local: its file system.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// Config: what image and service say together.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// Config or Local: what the runtime program is told.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Config or Local: what it sees besides its image.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// Config: a kernel setting of its network namespace.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Config or Local: the container did not start. The text begins as Docker's.
+    #[error("starting container failed: {0}")]
+    Container(LaunchError),
+}
