@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,22 @@ use crate::options::Options;
 const AROUND: u32 = 0o701;
 /// Of the data, until an image says otherwise.
 const DATA: u32 = 0o755;
+
+/// How names of volumes begin that are being made.
+const MAKING: &str = ".making-";
+/// The same of those that are being removed.
+const REMOVING: &str = ".removing-";
+/// Tells apart what this process makes and removes.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn aside_name(start: &str) -> String {
+    format!("{start}{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether it is the name of a volume that was half made or half removed when its process ended.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with(MAKING) || name.starts_with(REMOVING)
+}
 
 /// What is kept of a volume besides its options. What is not known here is left alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +56,9 @@ pub(crate) struct User {
     pub(crate) task: TaskId,
     /// Where in the task.
     pub(crate) target: String,
+    /// The task gave it no name: it is its own, and goes with it.
+    #[serde(default)]
+    pub(crate) own: bool,
 }
 
 /// The folder of a volume.
@@ -90,7 +110,7 @@ impl Folder {
         options: &Options,
         outlives: Outlives,
     ) -> Result<Self, VolumeError> {
-        let making = Self(root.join(format!(".making-{name}")));
+        let making = Self(root.join(aside_name(MAKING)));
         remove_all(&making.0)?;
         new_folder(&making.0, AROUND)?;
         new_folder(&making.data(), DATA)?;
@@ -106,13 +126,14 @@ impl Folder {
         Ok(made)
     }
 
-    /// Takes the whole volume away; nothing may be mounted there any more.
-    pub(crate) fn remove(&self, root: &Path, name: &str) -> Result<(), VolumeError> {
+    /// Takes the whole volume out of the way, with nothing mounted in it; what is returned is to be
+    /// removed.
+    pub(crate) fn set_aside(&self, root: &Path) -> Result<PathBuf, VolumeError> {
         mounted::take_away_below(&self.0).map_err(failed("cannot unmount", &self.0))?;
-        let removing = root.join(format!(".removing-{name}"));
-        remove_all(&removing)?;
-        std::fs::rename(&self.0, &removing).map_err(failed("cannot remove", &self.0))?;
-        remove_all(&removing)
+        let aside = root.join(aside_name(REMOVING));
+        remove_all(&aside)?;
+        std::fs::rename(&self.0, &aside).map_err(failed("cannot remove", &self.0))?;
+        Ok(aside)
     }
 
     /// What is kept of it. Of a folder that somebody else put there, such as one of Docker's, its age
@@ -202,7 +223,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let root = dir.path().canonicalize().expect("there");
         // A process that was killed left this.
-        std::fs::create_dir_all(root.join(".making-data/_data/old")).expect("made");
+        for number in 0..20 {
+            let left = root.join(format!("{MAKING}{number}/_data/old"));
+            std::fs::create_dir_all(left).expect("made");
+        }
         let kept = Kept {
             created_at: 7,
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
@@ -216,14 +240,19 @@ mod tests {
         let user = User {
             task: TaskId::from("t1"),
             target: "/data".into(),
+            own: false,
         };
         folder.write_users(&[user.clone()]).expect("written");
         let (read, options, users) = folder.read().expect("readable");
         assert_eq!((read, users), (kept, vec![user]));
         assert!(options.is_plain() && !folder.options_file().exists());
         std::fs::write(folder.data().join("x"), "y").expect("written");
-        folder.remove(&root, "data").expect("removed");
-        assert!(std::fs::read_dir(&root).expect("a folder").next().is_none());
+        let aside = folder.set_aside(&root).expect("out of the way");
+        assert!(is_unfinished(
+            &aside.file_name().expect("a name").to_string_lossy()
+        ));
+        remove_all(&aside).expect("removed");
+        assert!(!folder.path().exists());
     }
 
     #[test]

@@ -116,9 +116,9 @@ pub(crate) fn check_driver(driver: &str) -> Result<(), Fault> {
 /// as Docker, weft leaves it as it is. Values are not repeated, as one may be a password.
 #[must_use]
 pub fn differs(there: &Volume, asked: &VolumeRequest) -> Option<String> {
+    // Who asks for none takes it as it is.
     let what = match (
-        there.options != asked.options,
-        // Labels of a volume that was found are nobody's mistake where none were asked for.
+        !asked.options.is_empty() && there.options != asked.options,
         !asked.labels.is_empty() && there.labels != asked.labels,
     ) {
         (false, false) => return None,

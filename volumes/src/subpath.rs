@@ -145,6 +145,7 @@ mod tests {
         let user = |target: &str| User {
             task: TaskId::from("t1"),
             target: target.to_owned(),
+            own: false,
         };
         let long = "x".repeat(4000);
         let (one, other) = (format!("/{long}a"), format!("/{long}b"));

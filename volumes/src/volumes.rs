@@ -182,10 +182,15 @@ impl Entry {
     fn fill(&self, rootfs: &Path, user: &User) -> Result<(), VolumeError> {
         let (data, filling) = (self.folder.data(), self.folder.filling());
         let target = &user.target;
-        if filling.exists() && self.is_own(user) {
-            // Whoever filled it was killed: what there is is a part of an image.
-            folder::empty(&data)?;
-        } else if !folder::is_empty(&data)? {
+        if filling.exists() {
+            if self.is_own(user) {
+                // Whoever filled it was killed: what there is is a part of an image.
+                folder::empty(&data)?;
+            } else {
+                std::fs::remove_file(&filling).map_err(failed("cannot remove", &filling))?;
+            }
+        }
+        if !folder::is_empty(&data)? {
             return Ok(());
         }
         std::fs::write(&filling, "").map_err(failed("cannot write", &filling))?;
@@ -227,7 +232,7 @@ impl Volumes {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if name.starts_with(".making-") || name.starts_with(".removing-") {
+            if folder::is_unfinished(&name) {
                 let cleared = mounted::take_away_below(&entry.path())
                     .map_err(failed("cannot unmount", entry.path()))
                     .and_then(|()| folder::remove_all(&entry.path()));
@@ -464,7 +469,7 @@ impl Volumes {
             };
             if ready.is_err()
                 && !known
-                && let Err(error) = self.release_one(&entry, &|other| *other == user)
+                && let Err(error) = self.release_one(&entry, &|other: &User| *other == user)
             {
                 tracing::warn!(volume = %entry.name, %error, "a volume is not released");
             }
@@ -495,10 +500,7 @@ impl Volumes {
             labels: said.labels.clone(),
         };
         let entry = self.find_or_make(&request)?;
-        // A mount that says nothing of options takes the volume as it is.
-        if !(request.options.is_empty() && request.labels.is_empty())
-            && let Some(told) = differs(&entry.volume(-1), &request)
-        {
+        if let Some(told) = differs(&entry.volume(-1), &request) {
             tracing::warn!("{told}");
         }
         Ok(entry)

@@ -247,7 +247,7 @@ fn what_a_killed_process_left_half_filled_is_filled_again() {
     fs::write(path.join("mine"), "").expect("written");
     fs::write(&mark, "").expect("written");
     node.attach(&volumes, "t2", &mount).expect("attached");
-    assert!(path.join("mine").exists());
+    assert!(path.join("mine").exists() && !mark.exists());
 }
 
 #[test]
