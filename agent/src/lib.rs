@@ -22,6 +22,7 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
+mod volumes;
 
 pub use daemon::main;
 

@@ -12,6 +12,7 @@ use weft_cluster::{CommandError, NodeDescription, Quorum};
 use weft_model::objects::Role;
 use weft_swarm::{ApiServer, Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
+use weft_volumes::Volumes;
 
 use super::answers::answerer;
 use super::machine;
@@ -59,6 +60,8 @@ pub(crate) struct Surroundings {
     pub(crate) config: Arc<Config>,
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) self_tests: Arc<SelfTests>,
+    /// Those of this node, in a swarm or not.
+    pub(crate) volumes: Volumes,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
     /// Answers what users ask other managers, while the node's own one leads.
@@ -138,6 +141,7 @@ impl SwarmNode {
                 &config.run_dir,
                 &config.socket,
             )),
+            volumes: around.volumes.clone(),
             warnings: Arc::clone(&around.warnings),
             config,
         });

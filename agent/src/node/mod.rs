@@ -7,12 +7,14 @@
 mod exec;
 mod info;
 mod service;
+mod volumes;
 
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use tokio::sync::watch;
 use weft_swarm::ApiServer;
+use weft_volumes::Volumes;
 
 use crate::api::{ApiSocket, answer, not_led};
 use crate::config::Config;
@@ -21,12 +23,16 @@ use crate::membership::slot::Slot;
 use crate::membership::swarm_node::Surroundings;
 use crate::parts::warnings::Warnings;
 
+/// Folder of the data directory for volumes.
+const VOLUMES: &str = "volumes";
+
 /// What the node API works on.
 #[derive(Debug)]
 struct Node {
     config: Arc<Config>,
     warnings: Arc<Warnings>,
     slot: Slot,
+    volumes: Volumes,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
 }
@@ -39,6 +45,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
     let self_tests = SelfTests::start()?;
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
+    let volumes = Volumes::open(&config.data_dir.join(VOLUMES))?;
     let ends = Arc::new(watch::Sender::new(None));
     let mut fatal = ends.subscribe();
     let node = Arc::new_cyclic(|node| {
@@ -46,6 +53,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             config: Arc::new(config),
             warnings: Arc::default(),
             self_tests,
+            volumes: volumes.clone(),
             fatal: ends,
             api: for_other_managers(Weak::clone(node)),
         };
@@ -53,6 +61,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             config: Arc::clone(&around.config),
             warnings: Arc::clone(&around.warnings),
             slot: Slot::new(around),
+            volumes,
             stopping: shutdown.clone(),
         }
     });

@@ -37,6 +37,7 @@ mod shared_feed;
 mod store_file;
 mod talks;
 mod vitals;
+mod volumes;
 
 #[cfg(test)]
 mod tests;

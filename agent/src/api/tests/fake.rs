@@ -17,7 +17,8 @@ use weft_model::api::{
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
     RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
-    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, VolumeAsk, Volumes,
+    VolumesQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -312,6 +313,10 @@ impl NodeService for Fake {
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
         self.note("mesh ports");
         Ok(Vec::new())
+    }
+    async fn volumes(&self, query: VolumesQuery, asked: VolumeAsk) -> Answer<Volumes> {
+        self.note(format!("volumes {:?} {} {asked:?}", query.node, query.all));
+        Ok(Volumes::default())
     }
     async fn why(&self, asked: String) -> Answer<Why> {
         self.absent(format!("why {asked}"))
