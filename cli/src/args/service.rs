@@ -1,7 +1,7 @@
 //! `weft service`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_model::objects::NetworkAttachmentSpec;
+use weft_model::objects::{Mount, NetworkAttachmentSpec};
 
 use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_env, parse_no_new_privileges,
@@ -10,7 +10,7 @@ use super::task::{
 use super::{
     AttemptArgs, ConnectionArgs, FilterArgs, FormatArgs, HealthArgs, InspectArgs, LogsArgs,
     PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList, ResourceArgs, TaskChangeArgs,
-    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_publish,
+    TaskListArgs, parse_attachment, parse_duration_ms, parse_key_value, parse_mount, parse_publish,
 };
 
 /// `weft service …`
@@ -108,6 +108,9 @@ pub(crate) struct ServiceCreateArgs {
     /// Environment variable KEY=VALUE, the value perhaps a template ({{.Task.Slot}}); may be repeated
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = parse_env)]
     pub(crate) env: Vec<String>,
+    /// What the tasks see besides the image: type=volume|bind|tmpfs,source=S,target=T[,readonly][,…]; may be repeated
+    #[arg(long = "mount", value_name = "MOUNT", value_parser = parse_mount)]
+    pub(crate) mounts: Vec<Mount>,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) labels: Vec<(String, String)>,

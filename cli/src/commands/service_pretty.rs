@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
+    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
     UpdateConfig, UpdateStatus,
 };
 
@@ -82,6 +82,7 @@ fn pretty(detail: &ServiceDetail, names: &Names, now: Timestamp) -> String {
         );
     }
     container(&spec.task.container, &mut lines);
+    mounts(&spec.task.container.mounts, &mut lines);
     resources(&spec.task.resources, &mut lines);
     let networks = spec.task.networks.iter().map(|network| {
         let name = names.get(&network.target).unwrap_or(&network.target);
@@ -251,6 +252,18 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
         if !capabilities.is_empty() {
             lines.push(format!(" {name}: {}", capabilities.join(", ")));
         }
+    }
+}
+
+fn mounts(mounts: &[Mount], lines: &mut Vec<String>) {
+    if !mounts.is_empty() {
+        lines.push("Mounts:".to_owned());
+    }
+    for mount in mounts {
+        lines.push(format!(" Target:\t{}", shown(&mount.target)));
+        lines.push(format!("  Source:\t{}", shown(&mount.source)));
+        lines.push(format!("  ReadOnly:\t{}", mount.read_only));
+        lines.push(format!("  Type:\t\t{}", word(mount.kind)));
     }
 }
 

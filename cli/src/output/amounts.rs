@@ -47,9 +47,51 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{digits}{unit}")
 }
 
+/// As docker prints sizes of images (docker/go-units `HumanSizeWithPrecision`): three digits, and a
+/// unit of a thousand.
+#[must_use]
+pub(crate) fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while size >= 1000.0
+        && let Some(next) = units.next()
+    {
+        size /= 1000.0;
+        unit = next;
+    }
+    let decimals = match size {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    let digits = format!("{size:.decimals$}");
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits.as_str()
+    };
+    format!("{digits}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_images_are_gos() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (187_400_000, "187MB"),
+            (18_740_000, "18.7MB"),
+            (1_874_000_000, "1.87GB"),
+            (5_000_000, "5MB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
 
     #[test]
     fn durations_and_sizes_are_gos() {

@@ -9,7 +9,7 @@ mod terminal;
 mod wrap;
 
 pub(crate) use ago::ago;
-pub(crate) use amounts::{bytes, duration};
+pub(crate) use amounts::{bytes, duration, size};
 pub(crate) use filters::{Filters, Key, Match};
 pub use listing::Listing;
 pub(crate) use listing::render_inspect;
