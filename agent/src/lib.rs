@@ -23,6 +23,7 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
+mod volumes;
 
 pub use daemon::main;
 

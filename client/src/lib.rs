@@ -130,6 +130,14 @@ impl Client {
             .map(drop)
     }
 
+    /// DELETE, with an answer.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete_for<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        decode(path, &self.send(Method::DELETE, path, Bytes::new()).await?)
+    }
+
     /// DELETE with a JSON body.
     ///
     /// # Errors

@@ -36,6 +36,9 @@
 //! | GET /v1/services/{ref}/logs?[`LogsQuery`] | | lines of [`LogItem`], also of a task by its id |
 //! | GET /v1/tasks/{ref} | | [`TaskRow`] |
 //! | POST /v1/tasks/{ref}/exec | frames | frames of `weft_model::exec`, both ways at once |
+//! | GET, POST /v1/volumes?[`VolumesQuery`] | [`VolumeRequest`] | [`Volumes`] |
+//! | POST /v1/volumes/prune?[`VolumesQuery`] | [`VolumePrune`] | [`Volumes`] |
+//! | GET, DELETE /v1/volumes/{name}?[`VolumesQuery`] | | [`Volumes`] |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |
@@ -75,6 +78,7 @@ mod packets;
 mod redacted;
 mod service;
 mod swarm;
+mod volume;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +107,10 @@ pub use swarm::{
     RootRotation, SwarmDetail, SwarmInfo, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply,
     SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TlsInfo,
     UnlockKeyReply,
+};
+pub use volume::{
+    ANONYMOUS_VOLUME, Volume, VolumeAnswer, VolumeAsk, VolumePrune, VolumeRefusal, VolumeRequest,
+    VolumeUsage, Volumes, VolumesQuery,
 };
 
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.

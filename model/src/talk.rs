@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::LogsQuery;
+use crate::api::{LogsQuery, VolumeAsk};
 use crate::exec::Exec;
 use crate::id::TaskId;
 
@@ -25,6 +25,14 @@ pub enum Talk {
         /// What to run.
         exec: Exec,
     },
+    /// Volumes of a node, or of all: the number of answers, then each as JSON, in lines. Each is a
+    /// [`VolumeAnswer`](crate::api::VolumeAnswer).
+    Volumes {
+        /// Id, name, or the start of an id; all nodes where there is none.
+        node: Option<String>,
+        /// What each is asked.
+        asked: VolumeAsk,
+    },
 }
 
 /// What the manager that leads asks of a node.
@@ -44,5 +52,10 @@ pub enum Question {
         task: TaskId,
         /// What to run.
         exec: Exec,
+    },
+    /// Something about its volumes: one [`VolumeAnswer`](crate::api::VolumeAnswer) as JSON.
+    Volumes {
+        /// What.
+        asked: VolumeAsk,
     },
 }

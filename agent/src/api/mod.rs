@@ -23,7 +23,7 @@ mod routes;
 mod service;
 mod socket;
 
-pub(crate) use error::ApiError;
+pub(crate) use error::{ApiError, ErrorKind};
 pub(crate) use images::ImageCalls;
 pub(crate) use remote::{answer, not_led};
 pub(crate) use service::{Answer, NodeService, SwarmCalls};

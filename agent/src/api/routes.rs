@@ -18,7 +18,8 @@ use weft_model::api::{
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
     RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate,
-    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, VolumeAsk, VolumePrune, VolumeRequest,
+    Volumes, VolumesQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 
@@ -108,6 +109,13 @@ fn node_routes<S: NodeService>() -> Router<Arc<S>> {
         .route("/v1/networks/{ref}/disconnect", post(disconnect::<S>))
         .route("/v1/services/{ref}/logs", get(service_logs::<S>))
         .route("/v1/tasks/{ref}/exec", post(task_exec::<S>))
+        .route("/v1/volumes", get(volumes::<S>).post(volume_create::<S>))
+        .route(
+            "/v1/volumes/{name}",
+            get(volume::<S>)
+                .delete(volume_remove::<S>)
+                .post(volumes_prune::<S>),
+        )
         .route("/v1/events", get(events::<S>))
         .route("/v1/mesh/ports", get(mesh_ports::<S>))
         .route("/v1/mesh/conns", get(mesh_conns::<S>))
@@ -534,6 +542,79 @@ async fn service_logs<S: NodeService>(
     Asked(query): Asked<LogsQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
     Ok(streamed(LINES, node.service_logs(reference, query).await?))
+}
+
+/// What the query of a call about volumes says of nodes.
+fn of_nodes(query: &VolumesQuery) -> Result<(), ApiError> {
+    if query.all && query.node.is_some() {
+        return Err(ApiError::bad_request(
+            "one node and all nodes are asked for at once: leave node or all out",
+        ));
+    }
+    Ok(())
+}
+
+async fn volumes<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<VolumesQuery>,
+) -> Reply<Volumes> {
+    of_nodes(&query)?;
+    node.volumes(query, VolumeAsk::List).await.map(Json)
+}
+
+async fn volume_create<S: NodeService>(
+    State(node): Node<S>,
+    Asked(query): Asked<VolumesQuery>,
+    Body(body): Body<VolumeRequest>,
+) -> Reply<Volumes> {
+    of_nodes(&query)?;
+    whole(async move { node.volumes(query, VolumeAsk::Create(body)).await })
+        .await
+        .map(Json)
+}
+
+async fn volume<S: NodeService>(
+    State(node): Node<S>,
+    Params(name): Params<String>,
+    Asked(query): Asked<VolumesQuery>,
+) -> Reply<Volumes> {
+    of_nodes(&query)?;
+    let asked = VolumeAsk::Inspect { name };
+    node.volumes(query, asked).await.map(Json)
+}
+
+async fn volume_remove<S: NodeService>(
+    State(node): Node<S>,
+    Params(name): Params<String>,
+    Asked(query): Asked<VolumesQuery>,
+) -> Reply<Volumes> {
+    of_nodes(&query)?;
+    let asked = VolumeAsk::Remove {
+        name,
+        force: query.force,
+    };
+    whole(async move { node.volumes(query, asked).await })
+        .await
+        .map(Json)
+}
+
+/// As Docker's: a volume may be called `prune`, and is got and removed by that name.
+async fn volumes_prune<S: NodeService>(
+    State(node): Node<S>,
+    Params(name): Params<String>,
+    Asked(query): Asked<VolumesQuery>,
+    Body(body): Body<VolumePrune>,
+) -> Reply<Volumes> {
+    of_nodes(&query)?;
+    if name != "prune" {
+        return Err(ApiError::new(
+            ErrorKind::MethodNotAllowed,
+            "a volume is made by POST /v1/volumes, and cannot be changed",
+        ));
+    }
+    whole(async move { node.volumes(query, VolumeAsk::Prune(body)).await })
+        .await
+        .map(Json)
 }
 
 async fn mesh_ports<S: NodeService>(State(node): Node<S>) -> Reply<Vec<MeshPort>> {

@@ -11,7 +11,7 @@ use weft_model::api::{
     NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
     RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmUnlock, SwarmUpdate,
-    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, VolumeAsk, Volumes, VolumesQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -213,6 +213,13 @@ pub(crate) trait NodeService: Send + Sync + 'static {
         &self,
         query: EventsQuery,
     ) -> impl Future<Output = Answer<mpsc::Receiver<Bytes>>> + Send;
+
+    /// /v1/volumes…: of this node, or of those that the query names.
+    fn volumes(
+        &self,
+        query: VolumesQuery,
+        asked: VolumeAsk,
+    ) -> impl Future<Output = Answer<Volumes>> + Send;
 
     /// GET /v1/mesh/ports
     fn mesh_ports(&self) -> impl Future<Output = Answer<Vec<MeshPort>>> + Send;

@@ -181,6 +181,35 @@ async fn every_route_reaches_its_method() {
             "update n1 Some(3) Some(Drain)",
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
+        ("GET", "/v1/volumes", &none, 200, "volumes None false List"),
+        (
+            "GET",
+            "/v1/volumes/prune?node=n2",
+            &none,
+            200,
+            "volumes Some(\"n2\") false Inspect { name: \"prune\" }",
+        ),
+        (
+            "DELETE",
+            "/v1/volumes/a?all=true&force=true",
+            &none,
+            200,
+            "volumes None true Remove { name: \"a\", force: true }",
+        ),
+        (
+            "POST",
+            "/v1/volumes/prune",
+            &json!({"All": true}),
+            200,
+            "volumes None false Prune(VolumePrune { all: true, labels: [], without_labels: [] })",
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            &json!({"Name": "a"}),
+            200,
+            "volumes None false Create(VolumeRequest { name: \"a\", driver: \"\", options: {}, labels: {} })",
+        ),
         ("GET", "/v1/mesh/ports", &none, 200, "mesh ports"),
         (
             "GET",
@@ -273,6 +302,8 @@ async fn every_route_reaches_its_method() {
         ("mesh/conns?client=192.0.2.1", "unknown field `client`"),
         ("ping/node2?count=3", "unknown field `count`"),
         ("images/get?name=a", "unknown field `name`"),
+        ("volumes?scope=local", "unknown field `scope`"),
+        ("volumes?all=true&node=n1", "leave node or all out"),
     ] {
         let path = format!("/v1/{query}");
         let (status, answer) = server.message("GET", &path, "").await;

@@ -8,6 +8,7 @@ use weft_swarm::Answerer;
 use super::guest;
 use crate::observe::logs;
 use crate::parts::handles::Handles;
+use crate::volumes;
 
 /// Answers for as long as the member is there.
 pub(super) fn answerer(handles: &Arc<Handles>) -> Answerer {
@@ -23,6 +24,9 @@ pub(super) fn answerer(handles: &Arc<Handles>) -> Answerer {
                 }
                 Question::Exec { task, exec } => {
                     guest::answer(handles, task, exec, exchange).await;
+                }
+                Question::Volumes { asked } => {
+                    volumes::reply(&handles.volumes, asked, exchange).await;
                 }
             }
         }

@@ -12,6 +12,7 @@ use weft_cluster::{CommandError, NodeDescription, Quorum};
 use weft_model::objects::Role;
 use weft_swarm::{ApiServer, Farewell, Identity, Manager, Membership, Session, SessionConfig};
 use weft_sys::state_file;
+use weft_volumes::Volumes;
 
 use super::answers::answerer;
 use super::machine;
@@ -65,6 +66,8 @@ pub(crate) struct Surroundings {
     /// What it runs containers with.
     pub(crate) engine: ContainerEngine,
     pub(crate) self_tests: Arc<SelfTests>,
+    /// Those of this node, in a swarm or not.
+    pub(crate) volumes: Volumes,
     /// Set when the node cannot go on; `weftd` ends then, for its supervisor to start it again.
     pub(crate) fatal: Arc<watch::Sender<Option<String>>>,
     /// Answers what users ask other managers, while the node's own one leads.
@@ -147,6 +150,7 @@ impl SwarmNode {
             ))
             .with_containers(around.engine.clone(), around.volumes.clone()),
             images: around.images.clone(),
+            volumes: around.volumes.clone(),
             warnings: Arc::clone(&around.warnings),
             config,
         });

@@ -10,12 +10,14 @@ mod images;
 mod info;
 mod pipe;
 mod service;
+mod volumes;
 
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use tokio::sync::watch;
 use weft_swarm::ApiServer;
+use weft_volumes::Volumes;
 
 use crate::api::{ApiSocket, answer, not_led};
 use crate::blocking::blocking;
@@ -27,6 +29,9 @@ use crate::membership::swarm_node::Surroundings;
 use crate::parts::warnings::Warnings;
 use crate::sandbox::runner::ContainerEngine;
 
+/// Folder of the data directory for volumes.
+const VOLUMES: &str = "volumes";
+
 /// What the node API works on.
 #[derive(Debug)]
 struct Node {
@@ -35,6 +40,7 @@ struct Node {
     images: Images,
     engine: ContainerEngine,
     slot: Slot,
+    volumes: Volumes,
     /// True once `weftd` ends: what streams has to end, too.
     stopping: watch::Receiver<bool>,
 }
@@ -63,6 +69,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
     }
     let socket = ApiSocket::bind(&config.socket).context("the node API")?;
     tracing::info!(path = %socket.path().display(), "the node API listens");
+    let volumes = Volumes::open(&config.data_dir.join(VOLUMES))?;
     let ends = Arc::new(watch::Sender::new(None));
     let mut fatal = ends.subscribe();
     let node = Arc::new_cyclic(|node| {
@@ -72,6 +79,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             warnings: Arc::default(),
             engine,
             self_tests,
+            volumes: volumes.clone(),
             fatal: ends,
             api: for_other_managers(Weak::clone(node)),
         };
@@ -81,6 +89,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             images: around.images.clone(),
             engine: around.engine.clone(),
             slot: Slot::new(around),
+            volumes,
             stopping: shutdown.clone(),
         }
     });

@@ -11,13 +11,14 @@ use weft_model::api::{
     NodeRemove, NodeRow, NodeUpdate, NodeUpdated, PeerAdd, PingQuery, Pong, Rebalance, Rebalanced,
     RestoreQuery, Scale, ServiceDetail, ServiceUpdate, SwarmDetail, SwarmInit, SwarmInitReply,
     SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft, SwarmRestoreReply, SwarmState, SwarmUnlock,
-    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, Why,
+    SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan, VersionQuery, VolumeAsk, Volumes,
+    VolumesQuery, Why,
 };
 use weft_model::objects::{Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_model::talk::Talk;
 use weft_swarm::{ApiCall, ApiReply, Manager};
 
-use super::{Node, exec, info};
+use super::{Node, exec, info, volumes};
 use crate::api::{Answer, ApiError, NodeService, SwarmCalls};
 use crate::capture;
 use crate::membership::swarm_node::SwarmNode;
@@ -385,6 +386,14 @@ impl NodeService for Node {
     ) -> Answer<mpsc::Receiver<Bytes>> {
         let (_, manager) = self.manager().await?;
         exec::begin(&manager, reference, said, self.stopping.clone()).await
+    }
+
+    async fn volumes(&self, query: VolumesQuery, asked: VolumeAsk) -> Answer<Volumes> {
+        if query.node.is_none() && !query.all {
+            return volumes::of_this_node(&self.volumes, asked).await;
+        }
+        let (_, manager) = self.manager().await?;
+        volumes::of_nodes(&manager, query, asked).await
     }
 
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {

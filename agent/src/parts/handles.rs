@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
 use weft_swarm::{Manager, Membership, Session};
+use weft_volumes::Volumes;
 
 use super::data_path::DataPath;
 use super::local::LocalPorts;
@@ -32,6 +33,7 @@ pub(crate) struct Handles {
     pub(crate) dns: DnsServer,
     pub(crate) runner: Runner,
     pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
     pub(crate) warnings: Arc<Warnings>,
 }
 

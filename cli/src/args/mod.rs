@@ -14,6 +14,7 @@ mod image;
 mod logs;
 mod mesh;
 mod moment;
+mod mount;
 mod network;
 mod node;
 mod ping;
@@ -24,6 +25,7 @@ mod swarm;
 mod task;
 mod tasks;
 mod update;
+mod volume;
 
 pub(crate) use attachment::parse_attachment;
 pub(crate) use connections::ConnectionArgs;
@@ -41,6 +43,7 @@ pub(crate) use image::{
 pub(crate) use logs::{LogsArgs, Tail};
 pub(crate) use mesh::{MeshCommand, WhyArgs};
 pub(crate) use moment::parse_moment;
+pub(crate) use mount::{change_mounts, parse_mount};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
 pub(crate) use ping::PingArgs;
@@ -52,6 +55,7 @@ pub(crate) use service::{
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
+pub(crate) use volume::{NodesArgs, VolumeCommand, VolumeCreateArgs, VolumePruneArgs};
 
 use std::path::PathBuf;
 
@@ -112,6 +116,9 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Make, show and remove volumes of nodes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Show tasks of services
     #[command(subcommand)]
     Task(TaskCommand),

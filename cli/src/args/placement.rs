@@ -137,7 +137,7 @@ fn parse_cpus(text: &str) -> Result<u64, String> {
 }
 
 /// An amount of memory as docker reads it (`units.RAMInBytes`): `64m`, `1.5GiB`, `4096`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let bad =
         || format!("invalid size: '{text}'; write bytes, or a number and k, m or g, like 64m");
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use weft_model::objects::NetworkAttachmentSpec;
+use weft_model::objects::{Mount, NetworkAttachmentSpec};
 
 use super::env::parse_variable;
 use super::task::{
@@ -13,7 +13,7 @@ use super::{
     AttemptArgs, ConnectionArgs, ContainerArgs, ContainerListArgs, FilterArgs, FormatArgs,
     HealthArgs, InspectArgs, LogsArgs, PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList,
     RegistryArgs, ResourceArgs, TaskChangeArgs, TaskListArgs, parse_attachment, parse_duration_ms,
-    parse_key_value, parse_publish,
+    parse_key_value, parse_mount, parse_publish,
 };
 
 /// `weft service …`
@@ -115,6 +115,9 @@ pub(crate) struct ServiceCreateArgs {
     /// File of environment variables, one a line; may be repeated
     #[arg(long = "env-file", value_name = "FILE")]
     pub(crate) env_files: Vec<PathBuf>,
+    /// What the tasks see besides the image: type=volume|bind|tmpfs,source=S,target=T[,readonly][,…]; may be repeated
+    #[arg(long = "mount", value_name = "MOUNT", value_parser = parse_mount)]
+    pub(crate) mounts: Vec<Mount>,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) labels: Vec<(String, String)>,

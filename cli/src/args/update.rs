@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use weft_model::objects::{
-    FailureAction, NetworkAttachmentSpec, Ratio, ServiceSpec, UpdateConfig, UpdateOrder,
+    FailureAction, Mount, NetworkAttachmentSpec, Ratio, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::env::parse_variable;
@@ -17,6 +17,7 @@ use super::{
     ContainerArgs, ContainerUpdateArgs, RegistryArgs, parse_attachment, parse_duration_ms,
     parse_key_value,
 };
+use super::{parse_attachment, parse_duration_ms, parse_key_value, parse_mount};
 
 /// How tasks are replaced; what is not given stays, or is the default of a new service.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -189,6 +190,12 @@ pub(crate) struct TaskChangeArgs {
     /// Environment variable to remove; may be repeated
     #[arg(long, value_name = "KEY")]
     pub(crate) env_rm: Vec<String>,
+    /// Mount to add, as for `service create`, in place of the one with its target; may be repeated
+    #[arg(long, value_name = "MOUNT", value_parser = parse_mount)]
+    pub(crate) mount_add: Vec<Mount>,
+    /// Mount to take away, by its target; may be repeated
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) mount_rm: Vec<String>,
     /// Label to set; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) label_add: Vec<(String, String)>,

@@ -14,6 +14,7 @@ mod image_rows;
 mod info;
 mod lab;
 mod local_range;
+mod local_volumes;
 mod logs;
 mod mesh;
 mod names;
@@ -33,6 +34,7 @@ mod service_update;
 mod swarm;
 mod tasks;
 mod version;
+mod volume;
 mod why;
 
 pub(crate) use lab::status as lab_status;
@@ -68,6 +70,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Volume(command) => block_on(volume::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
         Command::Image(command) => block_on(image::run(&client()?, command, out)),
         Command::Exec(args) => block_on(exec::run(&client()?, args, out)),

@@ -12,6 +12,11 @@ pub(super) fn tasks(service_name: &str) -> String {
     format!("{}/tasks", service(service_name))
 }
 
+/// Of a volume.
+pub(super) fn volume(name: &str) -> String {
+    format!("/v1/volumes/{}", segment(name))
+}
+
 /// Of a network.
 pub(super) fn network(name: &str) -> String {
     format!("/v1/networks/{}", segment(name))

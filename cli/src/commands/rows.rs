@@ -5,7 +5,7 @@ use std::cmp::{Ordering, Reverse};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_images::ImageName;
-use weft_model::api::{NodeRow, ServiceDetail, TaskRow, TlsStatus};
+use weft_model::api::{NodeRow, ServiceDetail, TaskRow, TlsStatus, Volume};
 use weft_model::objects::{
     Network, NodeState, PortSpec, PublishMode, Reachability, Runtime, ServiceMode, TaskState,
 };
@@ -88,6 +88,44 @@ pub(super) fn status(row: &NodeRow) -> String {
         (state, _) if row.cloned.is_some() => format!("{} (cloned)", word(&state)),
         (state, _) => word(&state),
     }
+}
+
+/// `volume ls`, perhaps with a column for nodes.
+pub(super) fn volumes(mut volumes: Vec<Volume>, with_nodes: bool) -> Listing {
+    let mut listing = Listing::new(
+        &[
+            ("Driver", "DRIVER"),
+            ("Name", "VOLUME NAME"),
+            ("Node", "NODE"),
+        ],
+        if with_nodes {
+            "{{.Driver}}\t{{.Name}}\t{{.Node}}"
+        } else {
+            "{{.Driver}}\t{{.Name}}"
+        },
+        "Name",
+    );
+    volumes.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| natural(&a.node, &b.node)));
+    for volume in &volumes {
+        listing.push(volume_row(volume));
+    }
+    listing
+}
+
+fn volume_row(volume: &Volume) -> Value {
+    let labels = volume.labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    json!({
+        "Name": volume.name,
+        "Driver": volume.driver,
+        "Scope": volume.scope,
+        "Mountpoint": volume.mountpoint,
+        "Labels": labels.join(","),
+        "Node": volume.node,
+        "Links": volume.usage_data.map(|usage| usage.ref_count.to_string()),
+    })
 }
 
 /// `network ls`

@@ -15,8 +15,8 @@ use weft_model::objects::{
 
 use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env};
 use crate::commands::{
-    converge, finish, local_range, logs, names, paths, pinning, rows, service_pretty,
-    service_update, show, tasks, unique,
+    converge, finish, local_range, local_volumes, logs, names, paths, pinning, rows,
+    service_pretty, service_update, show, tasks, unique,
 };
 use crate::output::{Filters, Key, Match, Printer, complain};
 
@@ -120,6 +120,7 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     out.line(service.id.as_str())?;
     out.flush()?;
     local_range::warn(&service.spec.endpoint.ports);
+    local_volumes::warn(client, &service.spec).await;
     if !detach {
         converge::wait(client, &service.id.0, quiet, out).await?;
     }
@@ -212,6 +213,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         attach: args.attach,
         ..ServiceSpec::default()
     };
+    Arc::make_mut(&mut spec.task).container.mounts = args.mounts;
     args.policy.apply(&mut spec)?;
     Ok(spec)
 }

@@ -18,9 +18,9 @@ use weft_model::objects::{
 
 use crate::args::{
     AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, RollbackArgs, ServiceUpdateArgs,
-    TaskChangeArgs, env,
+    TaskChangeArgs, change_mounts, env,
 };
-use crate::commands::{converge, local_range, paths, pinning};
+use crate::commands::{converge, local_range, local_volumes, paths, pinning};
 use crate::output::{Printer, complain, shown};
 
 /// How often a change is made anew because the service was another one by then.
@@ -111,6 +111,13 @@ async fn done(
     out.line(&args.service)?;
     out.flush()?;
     local_range::warn(&update.publish_add);
+    if let Some(spec) = update
+        .spec
+        .as_ref()
+        .filter(|_| !args.change.mount_add.is_empty())
+    {
+        local_volumes::warn(client, spec).await;
+    }
     if let Some(id) = id.filter(|_| !args.detach) {
         converge::wait(client, &id, args.quiet, out).await?;
     }
@@ -262,6 +269,11 @@ pub(super) fn change(
     let mut task = TaskSpec::clone(&spec.task);
     change_program(&mut task, change)?;
     change_rights(&mut task, change);
+    change_mounts(
+        &mut task.container.mounts,
+        &change.mount_add,
+        &change.mount_rm,
+    )?;
     args.attempts.apply(&mut task.restart);
     task.resources = args.resources.over(task.resources);
     task.container.health = args.health.over(task.container.health.take())?;

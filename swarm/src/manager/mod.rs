@@ -38,6 +38,7 @@ mod shown;
 mod store_file;
 mod talks;
 mod vitals;
+mod volumes;
 
 #[cfg(test)]
 mod tests;

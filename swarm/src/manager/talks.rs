@@ -8,7 +8,7 @@ use weft_model::objects::TaskState;
 use weft_model::talk::{Question, Talk};
 
 use super::engine::Engine;
-use super::logs;
+use super::{logs, volumes};
 use crate::exchange::Exchange;
 
 /// Begins one; what is returned is the user's end.
@@ -17,6 +17,7 @@ pub(super) async fn begin(core: &Arc<Engine>, talk: Talk) -> Result<Exchange, Co
     match talk {
         Talk::Logs { reference, query } => logs::begin(core, &reference, query),
         Talk::Exec { reference, exec } => self::exec(core, &reference, exec).await,
+        Talk::Volumes { node, asked } => volumes::begin(core, node.as_deref(), &asked),
     }
 }
 

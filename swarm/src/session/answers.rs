@@ -138,7 +138,9 @@ async fn listen(session: &Channel, lines: &Lines, answerer: &Answerer) -> Result
         } = question;
         let (share, asked) = match decode::<talk::Question>(schema, &question_json) {
             Ok(asked @ talk::Question::Logs { .. }) => (&mut output, asked),
-            Ok(asked @ talk::Question::Exec { .. }) => (&mut programs, asked),
+            Ok(asked @ (talk::Question::Exec { .. } | talk::Question::Volumes { .. })) => {
+                (&mut programs, asked)
+            }
             Err(status) => {
                 let error = from_status(&status);
                 tracing::debug!(%error, "a question of the manager is not answered");

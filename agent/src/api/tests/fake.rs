@@ -19,7 +19,7 @@ use weft_model::api::{
     ResolveQuery, ResolvedImage, RestoreQuery, SaveQuery, Scale, ServiceDetail, ServiceUpdate,
     SwarmDetail, SwarmInit, SwarmInitReply, SwarmJoin, SwarmJoinReply, SwarmLeave, SwarmLeft,
     SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
-    VersionQuery, Why,
+    VersionQuery, VolumeAsk, Volumes, VolumesQuery, Why,
 };
 use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
 use weft_swarm::{ApiCall, ApiReply};
@@ -315,6 +315,10 @@ impl NodeService for Fake {
     async fn mesh_ports(&self) -> Answer<Vec<MeshPort>> {
         self.note("mesh ports");
         Ok(Vec::new())
+    }
+    async fn volumes(&self, query: VolumesQuery, asked: VolumeAsk) -> Answer<Volumes> {
+        self.note(format!("volumes {:?} {} {asked:?}", query.node, query.all));
+        Ok(Volumes::default())
     }
     async fn why(&self, asked: String) -> Answer<Why> {
         self.absent(format!("why {asked}"))
