@@ -123,7 +123,9 @@ fn service(config: &LabConfig, name: &str, dir: &Path) -> (Option<Service>, Opti
                 "--name".to_owned(),
                 name.to_owned(),
             ];
-            if let Some(store) = &config.image_store {
+            if config.shares_images
+                && let Some(store) = &config.image_store
+            {
                 args.extend(["--image-store".to_owned(), store.display().to_string()]);
             }
             args.extend(config.agent_args.iter().cloned());

@@ -70,11 +70,14 @@ pub struct LabConfig {
     /// Network of the underlay, the only family that machines have there: node N has the N-th
     /// address, [`OUTSIDE`] the last but one of an IPv4 network, `…::fe` of one of IPv6.
     pub underlay: IpNet,
-    /// Contents and layers of images, which all nodes share; made by the lab and removed with it. Where
+    /// Contents and layers of images, which the nodes share; made by the lab and removed with it. Where
     /// it is absent, the lab chooses: `images` in its folder, or a folder on a disk where its own is in
     /// memory.
     #[serde(default)]
     pub image_store: Option<PathBuf>,
+    /// Without it each node has images of its own, as real ones have, and gets them from others.
+    #[serde(default)]
+    pub shares_images: bool,
     /// MTU of the underlay in bytes.
     pub mtu: u32,
     /// What runs on the machine outside: arguments for `program`; nothing when empty.
@@ -101,6 +104,7 @@ impl LabConfig {
             log_dir: None,
             underlay: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 24).into(),
             image_store: None,
+            shares_images: true,
             mtu: 1500,
             outside_args: Vec::new(),
             dies_with_parent: true,

@@ -51,6 +51,8 @@ pub struct Settings {
     pub alone: bool,
     /// How many of the nodes, from the first on, are managers of [`Cluster::swarm`].
     pub managers: usize,
+    /// The nodes have one folder of images. Without it each has its own, and gets them from others.
+    pub shares_images: bool,
 }
 
 impl Default for Settings {
@@ -62,6 +64,7 @@ impl Default for Settings {
             mtu: 1500,
             alone: false,
             managers: 1,
+            shares_images: true,
         }
     }
 }
@@ -100,6 +103,7 @@ impl Cluster {
             program: PathBuf::from(program),
             agent_args: settings.agent_args.clone(),
             mtu: settings.mtu,
+            shares_images: settings.shares_images,
             outside_args: ["demo-http", "--port", "80", "--name", "outside"]
                 .map(str::to_owned)
                 .to_vec(),
