@@ -131,9 +131,7 @@ fn load(cluster: &Cluster, node: &str, image: &Image) -> Archive {
     let path = cluster.dir().join(file);
     made(archive.write_file(&path));
     let path = path.display().to_string();
-    let said = cluster
-        .weft(node, &["image", "load", "-i", &path])
-        .ok();
+    let said = cluster.weft(node, &["image", "load", "-i", &path]).ok();
     assert_eq!(said, format!("Loaded image: {}\n", archive.name));
     archive
 }
@@ -176,7 +174,10 @@ fn text<'a>(row: &'a Value, field: &str) -> &'a str {
 /// Processes of a node, by its own numbers, whose whole command is this.
 fn processes(cluster: &Cluster, node: &str, command: &str) -> Vec<u32> {
     let said = cluster.run(node, None, &["pgrep", "-xf", command]);
-    said.out.lines().filter_map(|pid| pid.parse().ok()).collect()
+    said.out
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Waits until so many of them are there.

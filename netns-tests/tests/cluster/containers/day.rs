@@ -65,9 +65,7 @@ fn names_are_known_inside(cluster: &Cluster) {
     let words = ["exec", "web.1", "wget", "-q", "-O", "-", "http://web/"];
     let said = cluster.weft("node1", &words).ok();
     assert!(said.starts_with("Hello from web-"), "{said}");
-    let said = cluster
-        .weft("node1", &["exec", "web.2", "hostname"])
-        .ok();
+    let said = cluster.weft("node1", &["exec", "web.2", "hostname"]).ok();
     assert_eq!(said, "web-2\n");
     let words = ["exec", "web.2", "cat", "/etc/hosts"];
     let said = cluster.weft("node1", &words).ok();

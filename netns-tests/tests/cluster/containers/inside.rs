@@ -15,7 +15,12 @@ pub(super) fn programs_have_what_was_asked_for(cluster: &Cluster) {
     let mut flags = vec!["-u", "app", "--group", "extra", "-w", "/srv/made/here"];
     flags.extend(["--read-only", "-e", "COLOUR=blue", "--cap-drop", "NET_RAW"]);
     flags.extend(["-e", "WHERE={{.Node.Hostname}}", "--hostname", "inside"]);
-    flags.extend(["--host", "elsewhere:192.0.2.7", "--ulimit", "nofile=100:200"]);
+    flags.extend([
+        "--host",
+        "elsewhere:192.0.2.7",
+        "--ulimit",
+        "nofile=100:200",
+    ]);
     create(cluster, "inside", &flags, "box:1", &[]);
     let row = becomes(cluster, "inside", "Running");
 
@@ -65,11 +70,19 @@ pub(super) fn exec_ends_as_its_program_does(cluster: &Cluster) {
     let said = cluster.weft_reading("node1", &words, "a\nb\n").ok();
     assert_eq!(said, "a\nb\n");
     let mut words = vec!["exec", "-u", "0:2000", "-w", "/tmp", "-e", "SIZE=large"];
-    words.extend(["inside.1", "sh", "-c", "id -u; id -g; pwd; echo $COLOUR $SIZE"]);
+    words.extend([
+        "inside.1",
+        "sh",
+        "-c",
+        "id -u; id -g; pwd; echo $COLOUR $SIZE",
+    ]);
     let said = cluster.weft("node1", &words).ok();
     assert_eq!(said, "0\n2000\n/tmp\nblue large\n");
     // A terminal: what is printed has its line ends.
-    let lines = cluster.typed("node1", &["exec", "-t", "inside.1", "sh", "-c", "tty; echo ok"]);
+    let lines = cluster.typed(
+        "node1",
+        &["exec", "-t", "inside.1", "sh", "-c", "tty; echo ok"],
+    );
     assert_eq!(lines.last().map(String::as_str), Some("ok"), "{lines:?}");
     assert!(lines[0].starts_with("/dev/"), "{lines:?}");
     remove(cluster, "inside");

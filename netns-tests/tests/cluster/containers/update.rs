@@ -59,16 +59,19 @@ impl Drop for Ends<'_> {
 fn answers(cluster: &Cluster, version: &str) {
     let end = format!(" (version {version})\n");
     for node in NODES {
-        eventually(&format!("version {version} alone answers by {node}"), || {
-            for _ in 0..6 {
-                let answer = get(&cluster.outside(), cluster.at(node, 8000));
-                let answer = answer.map_err(|error| error.to_string())?;
-                if !answer.ends_with(&end) {
-                    return Err(answer);
+        eventually(
+            &format!("version {version} alone answers by {node}"),
+            || {
+                for _ in 0..6 {
+                    let answer = get(&cluster.outside(), cluster.at(node, 8000));
+                    let answer = answer.map_err(|error| error.to_string())?;
+                    if !answer.ends_with(&end) {
+                        return Err(answer);
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            },
+        );
     }
 }
 
@@ -84,11 +87,17 @@ pub(super) fn another_image_and_back_without_a_failed_request(cluster: &Cluster,
         }
         let image = named("web:2");
         let said = cluster.weft("node1", &["service", "update", "--image", &image, "web"]);
-        assert!(said.code == 0 && said.out.contains("converged"), "{said:#?}");
+        assert!(
+            said.code == 0 && said.out.contains("converged"),
+            "{said:#?}"
+        );
         answers(cluster, "2");
         seen.no_error("on the way to another image");
         let said = cluster.weft("node1", &["service", "rollback", "web"]);
-        assert!(said.code == 0 && said.out.contains("converged"), "{said:#?}");
+        assert!(
+            said.code == 0 && said.out.contains("converged"),
+            "{said:#?}"
+        );
         answers(cluster, "1");
         seen.no_error("on the way back");
     });
@@ -104,7 +113,11 @@ fn two_hundred_clients_do_not_notice_another_image() {
     let cluster = cluster(&settings);
     cluster.network("front");
     for version in ["1", "2"] {
-        load(&cluster, "node1", &made(web(&format!("web:{version}"), version)));
+        load(
+            &cluster,
+            "node1",
+            &made(web(&format!("web:{version}"), version)),
+        );
     }
     day::a_service_answers_on_every_node(&cluster);
     another_image_and_back_without_a_failed_request(&cluster, 200);
