@@ -4,10 +4,12 @@
 mod archive;
 mod busybox;
 mod layer;
+mod registry;
 
 pub use archive::{Archive, Content};
 pub use busybox::{BUSYBOX, base, busybox, web};
 pub use layer::Layer;
+pub use registry::Registry;
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,6 @@ mod mounts;
 mod nodes;
 mod packages;
 mod pulls;
-mod registry;
 mod update;
 
 use std::path::PathBuf;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use weft_lab::image::web;
-use weft_netns_tests::{Cluster, Settings, eventually, figure, get};
+use weft_lab::image::{Registry, web};
+use weft_lab::{Patience, Stop};
+use weft_netns_tests::{Cluster, LIMIT, Settings, eventually, figure, get};
 
 use super::fake_registry::{FakeRegistry, Trouble};
-use super::registry::Registry;
 use super::{NODES, REGISTRY, archive, becomes, cluster, made, named, text};
 
 /// Settings of nodes that have images of their own, and may ask these hosts over plain HTTP.
@@ -30,9 +30,12 @@ fn three_nodes_ask_a_registry_once_for_an_image() {
     let dir = tempfile::tempdir().expect("a folder");
     let cluster = cluster(&settings(&dir, 3, &[REGISTRY.to_owned()]));
     cluster.network("front");
-    let registry = Registry::start(&cluster, 5000);
+    let files = cluster.dir().join("registry");
+    let patience = Patience::new(LIMIT, &Stop::default());
+    let registry = made(Registry::start(cluster.lab(), &files, 5000, &patience));
+    assert_eq!(registry.host(), REGISTRY);
     let image = archive(&made(web("web:1", "1")));
-    registry.push(&cluster, &image);
+    made(registry.push(&image));
 
     let name = named("web:1");
     let mut words = vec!["service", "create", "--name", "web", "--mode", "global"];
@@ -49,7 +52,7 @@ fn three_nodes_ask_a_registry_once_for_an_image() {
     let nodes: BTreeSet<&str> = tasks.iter().map(|task| task.node.as_str()).collect();
     assert_eq!(nodes, BTreeSet::from(NODES));
     for content in image.layers.iter().chain([&image.config]) {
-        let asked = registry.gets(content);
+        let asked = made(registry.gets(content));
         assert_eq!(asked, 1, "{} was asked for {asked} times", content.digest);
     }
     figure(&format!(
