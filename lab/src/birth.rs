@@ -128,6 +128,9 @@ fn service(config: &LabConfig, name: &str, dir: &Path) -> (Option<Service>, Opti
             {
                 args.extend(["--image-store".to_owned(), store.display().to_string()]);
             }
+            if let Some((path, _)) = config.agent_file() {
+                args.extend(["--config".to_owned(), path.display().to_string()]);
+            }
             args.extend(config.agent_args.iter().cloned());
             (Some((AGENT.to_owned(), args)), Some(socket))
         }

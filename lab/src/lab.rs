@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use weft_sys::netns::Netns;
 use weft_sys::process::Signal;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::birth::Birth;
 use crate::config::{LabConfig, OUTSIDE, SWITCH};
@@ -45,6 +46,10 @@ impl Lab {
             image_store: Some(make_store(config)?),
             ..config.clone()
         };
+        if let Some((path, text)) = config.agent_file() {
+            replace_file(&path, text.as_bytes(), PRIVATE, Outlives::Process)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         let state = State {
             name: config.name.clone(),
             dir: config.dir.clone(),

@@ -53,6 +53,8 @@ pub struct Settings {
     pub managers: usize,
     /// The nodes have one folder of images. Without it each has its own, and gets them from others.
     pub shares_images: bool,
+    /// `HOST:PORT` of registries that nodes may ask over plain HTTP.
+    pub insecure_registries: Vec<String>,
 }
 
 impl Default for Settings {
@@ -65,6 +67,7 @@ impl Default for Settings {
             alone: false,
             managers: 1,
             shares_images: true,
+            insecure_registries: Vec::new(),
         }
     }
 }
@@ -104,6 +107,7 @@ impl Cluster {
             agent_args: settings.agent_args.clone(),
             mtu: settings.mtu,
             shares_images: settings.shares_images,
+            insecure_registries: settings.insecure_registries.clone(),
             outside_args: ["demo-http", "--port", "80", "--name", "outside"]
                 .map(str::to_owned)
                 .to_vec(),

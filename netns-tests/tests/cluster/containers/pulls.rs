@@ -10,25 +10,18 @@ use super::fake_registry::{FakeRegistry, Trouble};
 use super::{NODES, REGISTRY, archive, becomes, cluster, made, named, text};
 
 /// Settings of nodes that have images of their own, and may ask these hosts over plain HTTP.
-fn settings(dir: &tempfile::TempDir, nodes: u8, hosts: &[String]) -> Settings {
-    let path = dir.path().join("weftd.toml");
-    let text: String = hosts
-        .iter()
-        .map(|host| format!("[registries.{host:?}]\ninsecure = true\n"))
-        .collect();
-    std::fs::write(&path, text).expect("write");
+fn settings(nodes: u8, hosts: Vec<String>) -> Settings {
     Settings {
         nodes,
-        agent_args: vec!["--config".to_owned(), path.display().to_string()],
         shares_images: false,
+        insecure_registries: hosts,
         ..Settings::default()
     }
 }
 
 #[test]
 fn three_nodes_ask_a_registry_once_for_an_image() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let cluster = cluster(&settings(&dir, 3, &[REGISTRY.to_owned()]));
+    let cluster = cluster(&settings(3, vec![REGISTRY.to_owned()]));
     cluster.network("front");
     let files = cluster.dir().join("registry");
     let patience = Patience::new(LIMIT, &Stop::default());
@@ -110,10 +103,9 @@ fn images_are_listed_saved_and_removed(cluster: &Cluster, id: &str) {
 /// The image comes all the same where it can, and where it cannot, a sentence says why.
 #[test]
 fn pulls_survive_what_a_registry_does_to_them_or_say_what_it_was() {
-    let dir = tempfile::tempdir().expect("a folder");
     let host = |port: u16| format!("10.77.0.254:{port}");
     let hosts: Vec<String> = Trouble::ALL.iter().map(|(port, _)| host(*port)).collect();
-    let cluster = cluster(&settings(&dir, 1, &hosts));
+    let cluster = cluster(&settings(1, hosts));
     for (port, trouble) in Trouble::ALL {
         // An image of its own for each: what is there already is asked for no more.
         let image = made(web("web:1", &format!("{trouble:?}")));
