@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use weft_cli::{Printer, complain};
 use weft_lab::image::{Archive, Image, Layer, Registry, base, web};
 use weft_lab::tools::get::fetch;
@@ -107,12 +107,12 @@ impl Bench<'_> {
         let swarm = self.lab("start", 3, true)?;
         let client = swarm.lab().netns(OUTSIDE, None)?;
         let image = hello()?;
-        load(&swarm, &image)?;
+        self.load(&swarm, &image)?;
         let mut runs = Vec::new();
         for run in 1..=self.args.created {
             let name = format!("one{run}");
             let published = PUBLISHED + u16::from(run);
-            let spec = service(&name, &image.name, 1, published);
+            let spec = service(&name, &image, 1, published);
             let at = SocketAddr::new(swarm.lab().node_addr(MANAGER)?, published);
             let begun = Instant::now();
             swarm.make_service(&spec)?;
@@ -132,13 +132,13 @@ impl Bench<'_> {
         let swarm = self.lab("many", 1, true)?;
         let client = swarm.lab().netns(OUTSIDE, None)?;
         let image = hello()?;
-        load(&swarm, &image)?;
+        self.load(&swarm, &image)?;
         let containers = self.args.containers;
         let (mut times, mut memory) = (Vec::new(), Vec::new());
         for run in 1..=self.args.runs {
             let name = format!("many{run}");
             let published = PUBLISHED + u16::from(run);
-            let spec = service(&name, &image.name, containers.into(), published);
+            let spec = service(&name, &image, containers.into(), published);
             let at = SocketAddr::new(swarm.lab().node_addr(MANAGER)?, published);
             let begun = Instant::now();
             swarm.make_service(&spec)?;
@@ -199,7 +199,7 @@ impl Bench<'_> {
             let published = PUBLISHED + u16::from(run);
             let spec = ServiceSpec {
                 mode: ServiceMode::Global,
-                ..service(&name, &image.name, 1, published)
+                ..service(&name, &image, 1, published)
             };
             swarm.make_service(&spec)?;
             swarm.wait_tasks(&name, 3)?;
@@ -219,6 +219,23 @@ impl Bench<'_> {
             unit: "images",
             ..Measured::times(test, runs, 1.05, 1.0)
         })
+    }
+
+    /// Brings an image to the first node, and has it unpacked there: the first container pays for that,
+    /// which is no part of a start.
+    fn load(&self, swarm: &Swarm, image: &Archive) -> anyhow::Result<()> {
+        let file = swarm.lab().dir().join("image.tar");
+        image.write_file(&file)?;
+        let path = file.display().to_string();
+        weft(swarm, &["image", "load", "-q", "-i", &path])?;
+        let name = "warm";
+        let spec = ServiceSpec {
+            mode: ServiceMode::Global,
+            ..service(name, image, 1, PUBLISHED)
+        };
+        swarm.make_service(&spec)?;
+        swarm.wait_tasks(name, swarm.lab().nodes().count())?;
+        self.remove(swarm, name)
     }
 
     fn registry(&self, swarm: &Swarm) -> anyhow::Result<Registry> {
@@ -248,7 +265,7 @@ impl Bench<'_> {
                 if begun.elapsed() > LIMIT {
                     let heard = heard.len();
                     return Err(last.map_or_else(
-                        || anyhow::anyhow!("{heard} of {count} answer"),
+                        || anyhow!("{heard} of {count} answer"),
                         |error: std::io::Error| {
                             anyhow::Error::from(error).context(format!("{heard} of {count} answer"))
                         },
@@ -315,17 +332,9 @@ fn noise(seed: u64, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Brings an image to the first node, and has it unpacked there.
-fn load(swarm: &Swarm, image: &Archive) -> anyhow::Result<()> {
-    let file = swarm.lab().dir().join("image.tar");
-    image.write_file(&file)?;
-    let path = file.display().to_string();
-    weft(swarm, &["image", "load", "-q", "-i", &path])?;
-    // The first container pays for unpacking, which is no part of a start.
-    let name = "warm";
-    swarm.make_service(&service(name, &image.name, 1, PUBLISHED))?;
-    swarm.wait_tasks(name, 1)?;
-    weft(swarm, &["service", "rm", name])
+/// The image by its digest, as `weft service create` writes it: nobody has to be asked what it is.
+fn pinned(image: &Archive) -> String {
+    format!("{}@{}", image.name, image.manifest.digest)
 }
 
 /// This program, as a person would type it.
@@ -347,14 +356,14 @@ fn weft(swarm: &Swarm, words: &[&str]) -> anyhow::Result<()> {
 }
 
 /// A service of an image, whose containers say the numbers of their tasks.
-fn service(name: &str, image: &str, replicas: u32, published: u16) -> ServiceSpec {
+fn service(name: &str, image: &Archive, replicas: u32, published: u16) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
         mode: ServiceMode::Replicated { replicas },
         task: Arc::new(TaskSpec {
             runtime: Runtime::Container,
             container: ContainerSpec {
-                image: image.to_owned(),
+                image: pinned(image),
                 hostname: format!("{name}-{{{{.Task.Slot}}}}"),
                 stop_grace: Duration::from_secs(1),
                 ..ContainerSpec::default()
