@@ -46,10 +46,6 @@ impl Lab {
             image_store: Some(make_store(config)?),
             ..config.clone()
         };
-        if let Some((path, text)) = config.agent_file() {
-            replace_file(&path, text.as_bytes(), PRIVATE, Outlives::Process)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
         let state = State {
             name: config.name.clone(),
             dir: config.dir.clone(),
@@ -63,6 +59,10 @@ impl Lab {
             owned: true,
         };
         lab.state.save()?;
+        if let Some((path, text)) = config.agent_file() {
+            replace_file(&path, text.as_bytes(), PRIVATE, Outlives::Process)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         lab.build(&config)?;
         Ok(lab)
     }

@@ -158,7 +158,9 @@ impl Registry {
     fn served(&self) -> anyhow::Result<Vec<Served>> {
         let log = fs::read_to_string(&self.log);
         let log = log.with_context(|| format!("cannot read {}", self.log.display()))?;
-        Ok(log.lines().filter_map(served).collect())
+        let all = log.lines().filter_map(served);
+        let is_of_image = |path: &str| path.contains("/blobs/") || path.contains("/manifests/");
+        Ok(all.filter(|served| is_of_image(&served.path)).collect())
     }
 }
 
