@@ -74,10 +74,28 @@ fn containers_of_a_loaded_image_are_what_they_are_asked_to_be() {
 }
 
 /// A swarm whose nodes can run containers.
-///
+fn cluster(settings: &Settings) -> Cluster {
+    needs_runtime();
+    Cluster::swarm(PROGRAM, settings)
+}
+
+/// Loads an HTTP server on the first node, for tests that run the same with containers as with programs
+/// of the node, and returns the name of its image.
+pub(crate) fn load_web(cluster: &Cluster) -> String {
+    needs_runtime();
+    load(cluster, "node1", &made(web("web:1", "1"))).name
+}
+
+/// Process ids of those servers on a node.
+pub(crate) fn web_pids(cluster: &Cluster, node: &str) -> Vec<String> {
+    let pids = processes(cluster, node, "/bin/sh /bin/serve").into_iter();
+    pids.map(|pid| pid.to_string()).collect()
+}
+
 /// # Panics
 /// This machine has no runtime.
-fn cluster(settings: &Settings) -> Cluster {
+#[track_caller]
+fn needs_runtime() {
     let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     let mut programs = places
         .iter()
@@ -86,7 +104,6 @@ fn cluster(settings: &Settings) -> Cluster {
         programs.any(|path| path.is_file()),
         "there is no runtime of containers here: install the package runc (apt-get install runc)"
     );
-    Cluster::swarm(PROGRAM, settings)
 }
 
 #[track_caller]

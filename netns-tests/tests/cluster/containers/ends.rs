@@ -67,7 +67,7 @@ pub(super) fn memory_has_an_end(cluster: &Cluster) {
     create(cluster, "greedy", &flags, "box:1", &["awk", script]);
     let row = becomes(cluster, "greedy", "Failed");
     let error = text(&row, "Error");
-    assert!(error.contains("memory") && error.contains("32MiB"), "{row}");
+    assert!(error.contains("OOM killed (limit 32MiB)"), "{row}");
     remove(cluster, "greedy");
 }
 

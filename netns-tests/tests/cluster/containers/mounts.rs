@@ -16,7 +16,7 @@ pub(super) fn are_seen_inside(cluster: &Cluster) {
     std::fs::write(dir.join("from"), "the node\n").expect("write");
     let bind = format!("type=bind,source={},target=/shared", dir.display());
     let fixed = format!("type=bind,src={},dst=/fixed,readonly", dir.display());
-    let mut flags = vec!["--mount", "type=tmpfs,target=/scratch,tmpfs-size=1M"];
+    let mut flags = vec!["--mount", "type=tmpfs,target=/scratch,tmpfs-size=1m"];
     flags.extend(["--mount", &bind, "--mount", &fixed]);
     create(cluster, "mounts", &flags, "box:1", &[]);
     becomes(cluster, "mounts", "Running");
