@@ -8,6 +8,7 @@
 //! | `builds` | both, this build against another one | `builds.rs` |
 //! | `managers` | elections, changes, joins and restarts, against what is required | `managers.rs` |
 //! | `services` | updates, rollbacks, scales, drains and creates, against what is required | `services.rs` |
+//! | `containers` | starts, many at once, memory, pulls, against what is required | `containers.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
 //! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
@@ -17,6 +18,7 @@
 
 mod args;
 mod builds;
+mod containers;
 mod figures;
 mod load;
 mod managers;
@@ -57,5 +59,6 @@ fn run(matches: &ArgMatches, out: &mut Printer) -> anyhow::Result<ExitCode> {
         BenchCommand::Builds(args) => builds::run(&args, out),
         BenchCommand::Managers(args) => managers::run(&args, out),
         BenchCommand::Services(args) => services::run(&args, out),
+        BenchCommand::Containers(args) => containers::run(&args, out),
     }
 }

@@ -26,7 +26,7 @@ const TABLE: &str =
 pub(crate) struct Measured {
     /// In the words of its row.
     pub(crate) test: String,
-    /// `s` has decimals.
+    /// `s`, `MB` and `images` have decimals.
     pub(crate) unit: &'static str,
     /// In the order of the runs.
     pub(crate) runs: Vec<f64>,
@@ -69,7 +69,7 @@ impl Measured {
 
     fn row(&self) -> Value {
         let shown = |value: f64| {
-            if self.unit == "s" {
+            if ["s", "MB", "images"].contains(&self.unit) {
                 format!("{value:.2}")
             } else {
                 format!("{value:.0}")

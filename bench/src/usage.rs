@@ -141,6 +141,46 @@ fn resident_of(pid: u32) -> anyhow::Result<u64> {
     Ok(resident * KIB)
 }
 
+/// First word of a shim: what weft has beside each task.
+const SHIM: &[u8] = b"weft-shim";
+
+/// The shims of an agent's tasks: those in its own namespace of processes, where no task is.
+pub(crate) fn shims(agent: u32) -> anyhow::Result<Vec<u32>> {
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let own = namespace(agent).with_context(|| format!("process {agent} ended"))?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // One that has ended meanwhile is none.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_shim = line.split(|byte| *byte == 0).next() == Some(SHIM);
+        if is_shim && namespace(pid).is_ok_and(|other| other == own) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Memory in RAM of all of them together, of which each has its part of what it shares
+/// (`Pss` of proc_pid_smaps(5)).
+pub(crate) fn proportional_bytes(processes: &[u32]) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in processes {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&path).with_context(|| format!("process {pid} ended"))?;
+        let kib = proportional_kib(&text);
+        sum += kib.with_context(|| format!("{path} has another form"))? * KIB;
+    }
+    Ok(sum)
+}
+
+fn proportional_kib(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
 /// Children of a process, and theirs, parents first.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -169,6 +209,20 @@ mod tests {
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t5\n";
         assert_eq!(switches_in(status), Some(12));
         assert_eq!(switches_in("voluntary_ctxt_switches:\t7\n"), None);
+    }
+
+    #[test]
+    fn parts_of_shared_memory_are_read() {
+        let rollup = "00400000-7ffd1000 ---p 00000000 00:00 0  [rollup]\n\
+                      Rss:                1996 kB\n\
+                      Pss:                 243 kB\n\
+                      Pss_Dirty:           150 kB\n";
+        assert_eq!(proportional_kib(rollup), Some(243));
+        assert_eq!(proportional_kib("Rss: 1 kB\n"), None);
+        let own = std::process::id();
+        assert!(proportional_bytes(&[own]).unwrap() > 100_000);
+        assert!(!shims(own).unwrap().contains(&own));
+        assert!(shims(u32::MAX).is_err());
     }
 
     #[test]

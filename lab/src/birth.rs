@@ -123,6 +123,14 @@ fn service(config: &LabConfig, name: &str, dir: &Path) -> (Option<Service>, Opti
                 "--name".to_owned(),
                 name.to_owned(),
             ];
+            if config.shares_images
+                && let Some(store) = &config.image_store
+            {
+                args.extend(["--image-store".to_owned(), store.display().to_string()]);
+            }
+            if let Some((path, _)) = config.agent_file() {
+                args.extend(["--config".to_owned(), path.display().to_string()]);
+            }
             args.extend(config.agent_args.iter().cloned());
             (Some((AGENT.to_owned(), args)), Some(socket))
         }

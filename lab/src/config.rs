@@ -70,6 +70,17 @@ pub struct LabConfig {
     /// Network of the underlay, the only family that machines have there: node N has the N-th
     /// address, [`OUTSIDE`] the last but one of an IPv4 network, `…::fe` of one of IPv6.
     pub underlay: IpNet,
+    /// Contents and layers of images, which the nodes share; made by the lab and removed with it. Where
+    /// it is absent, the lab chooses: `images` in its folder, or a folder on a disk where its own is in
+    /// memory.
+    #[serde(default)]
+    pub image_store: Option<PathBuf>,
+    /// Without it each node has images of its own, as real ones have, and gets them from others.
+    #[serde(default)]
+    pub shares_images: bool,
+    /// `HOST:PORT` of registries that nodes may ask over plain HTTP, as those of a lab are.
+    #[serde(default)]
+    pub insecure_registries: Vec<String>,
     /// MTU of the underlay in bytes.
     pub mtu: u32,
     /// What runs on the machine outside: arguments for `program`; nothing when empty.
@@ -95,6 +106,9 @@ impl LabConfig {
             env: Vec::new(),
             log_dir: None,
             underlay: Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 24).into(),
+            image_store: None,
+            shares_images: true,
+            insecure_registries: Vec::new(),
             mtu: 1500,
             outside_args: Vec::new(),
             dies_with_parent: true,
@@ -189,6 +203,14 @@ impl LabConfig {
         }
     }
 
+    /// The file of the agents' settings, where they have any that are not flags.
+    pub(crate) fn agent_file(&self) -> Option<(PathBuf, String)> {
+        let tables = self.insecure_registries.iter();
+        let tables = tables.map(|host| format!("[registries.{host:?}]\ninsecure = true\n"));
+        let text = tables.collect::<String>();
+        (!text.is_empty()).then(|| (self.dir.join("weftd.toml"), text))
+    }
+
     /// Where the log of a node is.
     pub(crate) fn log(&self, node: &str) -> PathBuf {
         self.log_dir
@@ -224,6 +246,16 @@ mod tests {
         assert_eq!(config.node_addr(3).to_string(), "fd77::3");
         assert_eq!(config.outside_addr().to_string(), "fd77::fe");
         config.check().unwrap();
+    }
+
+    #[test]
+    fn registries_of_plain_http_are_in_the_agents_file() {
+        let mut config = LabConfig::new("t").unwrap();
+        assert_eq!(config.agent_file(), None);
+        config.insecure_registries = vec!["10.77.0.254:5000".to_owned()];
+        let (path, text) = config.agent_file().unwrap();
+        assert_eq!(path, config.dir.join("weftd.toml"));
+        assert_eq!(text, "[registries.\"10.77.0.254:5000\"]\ninsecure = true\n");
     }
 
     #[test]

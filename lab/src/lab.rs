@@ -10,10 +10,12 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use weft_sys::netns::Netns;
 use weft_sys::process::Signal;
+use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use crate::birth::Birth;
 use crate::config::{LabConfig, OUTSIDE, SWITCH};
-use crate::folder::make_room;
+use crate::folder::{make_room, make_store, remove_store};
+use crate::groups;
 use crate::machine::{Machine, NodeStatus, STOP_LIMIT};
 use crate::output::{last_words, note};
 use crate::process::ProcessRef;
@@ -40,6 +42,10 @@ impl Lab {
     pub fn create(config: &LabConfig) -> anyhow::Result<Self> {
         config.check()?;
         make_room(&config.dir)?;
+        let config = LabConfig {
+            image_store: Some(make_store(config)?),
+            ..config.clone()
+        };
         let state = State {
             name: config.name.clone(),
             dir: config.dir.clone(),
@@ -53,7 +59,11 @@ impl Lab {
             owned: true,
         };
         lab.state.save()?;
-        lab.build(config)?;
+        if let Some((path, text)) = config.agent_file() {
+            replace_file(&path, text.as_bytes(), PRIVATE, Outlives::Process)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        lab.build(&config)?;
         Ok(lab)
     }
 
@@ -421,6 +431,10 @@ impl Lab {
             remember(child.wait().map(drop).map_err(Into::into));
         }
         self.plugs.clear();
+        groups::remove(&self.state);
+        if let Some(store) = &self.state.config.image_store {
+            remember(remove_store(store));
+        }
         match fs::remove_dir_all(&self.state.dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => remember(
                 Err(e).with_context(|| format!("cannot remove {}", self.state.dir.display())),

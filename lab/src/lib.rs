@@ -25,6 +25,8 @@ mod crowd;
 mod cut;
 mod enter;
 mod folder;
+mod groups;
+pub mod image;
 mod init;
 mod lab;
 mod list;

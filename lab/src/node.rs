@@ -26,6 +26,9 @@ use weft_sys::process::Signal;
 
 use crate::output::note;
 
+/// Where control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// What process 1 starts and keeps running: `arg0` and arguments for this very program.
 pub(crate) type Service = (String, Vec<String>);
 
@@ -119,10 +122,26 @@ fn own_run(lab_dir: &Path) -> anyhow::Result<()> {
             .context("cannot show the lab's folder to the node")?;
     }
     fs::create_dir_all("/run/netns").context("cannot make /run/netns")?;
+    own_sys();
+    Ok(())
+}
+
+/// What an own `/sys` cannot have is said in the machine's log: it runs without.
+fn own_sys() {
+    // A new `/sys` hides what is mounted below the old one, and runtimes of containers make groups in
+    // these trees. The descriptor goes on to mean the old place.
+    let trees = Path::new(CGROUPS);
+    let hidden = File::open(trees);
     if let Err(error) = namespaces::mount_sys() {
         note(&format!(
             "/sys/class/net shows the links of the host: {error}"
         ));
+        return;
     }
-    Ok(())
+    // A machine without control groups has nothing to show.
+    let Ok(hidden) = hidden else { return };
+    let source = format!("/proc/self/fd/{}", hidden.as_raw_fd());
+    if let Err(error) = namespaces::bind(Path::new(&source), trees, true) {
+        note(&format!("{CGROUPS} shows no control groups: {error}"));
+    }
 }

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     (
         "machines_reach_each_other_and_nobody_else",
         machines_reach_each_other_and_nobody_else,
@@ -38,6 +38,10 @@ const TESTS: [Test; 8] = [
     (
         "a_node_is_stopped_and_started_again",
         a_node_is_stopped_and_started_again,
+    ),
+    (
+        "control_groups_are_seen_on_machines_and_images_shared",
+        control_groups_are_seen_on_machines_and_images_shared,
     ),
     ("a_lab_dies_with_its_maker", a_lab_dies_with_its_maker),
     (
@@ -360,6 +364,41 @@ fn a_killed_node_is_gone_at_once() {
     assert!(ask(lab.socket("node1").unwrap()).is_some());
     let gone = lab.exec("node2", &["true"]).unwrap_err().to_string();
     assert_eq!(gone, "node2 is down");
+    drop(lab);
+    assert!(!dir.path().join("lab").exists());
+}
+
+fn control_groups_are_seen_on_machines_and_images_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::create(&config(&dir, 2)).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let entries = |path: &str| {
+        let mut names: Vec<String> = std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    for machine in ["node1", "node2", "outside"] {
+        let seen = says(&lab, machine, &["ls", "/sys/fs/cgroup"]);
+        let mut seen: Vec<&str> = seen.lines().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, entries("/sys/fs/cgroup"), "{machine}");
+        // Its links are still the machine's own.
+        let links = says(&lab, machine, &["ls", "/sys/class/net"]);
+        assert!(links.contains("eth0"), "{links}");
+    }
+    for node in ["node1", "node2"] {
+        let agents = says(&lab, node, &["pgrep", "-a", "-f", "image-store"]);
+        let flag = "--image-store ";
+        let store = agents.lines().find_map(|line| line.split_once(flag));
+        let store = store.unwrap_or_else(|| panic!("{node}: {agents}")).1;
+        let store = store.split(' ').next().unwrap();
+        assert!(Path::new(store).ends_with("images"), "{store}");
+        assert!(Path::new(store).is_dir(), "{store}");
+    }
     drop(lab);
     assert!(!dir.path().join("lab").exists());
 }

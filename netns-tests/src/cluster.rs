@@ -51,6 +51,10 @@ pub struct Settings {
     pub alone: bool,
     /// How many of the nodes, from the first on, are managers of [`Cluster::swarm`].
     pub managers: usize,
+    /// The nodes have one folder of images. Without it each has its own, and gets them from others.
+    pub shares_images: bool,
+    /// `HOST:PORT` of registries that nodes may ask over plain HTTP.
+    pub insecure_registries: Vec<String>,
 }
 
 impl Default for Settings {
@@ -62,6 +66,8 @@ impl Default for Settings {
             mtu: 1500,
             alone: false,
             managers: 1,
+            shares_images: true,
+            insecure_registries: Vec::new(),
         }
     }
 }
@@ -100,6 +106,8 @@ impl Cluster {
             program: PathBuf::from(program),
             agent_args: settings.agent_args.clone(),
             mtu: settings.mtu,
+            shares_images: settings.shares_images,
+            insecure_registries: settings.insecure_registries.clone(),
             outside_args: ["demo-http", "--port", "80", "--name", "outside"]
                 .map(str::to_owned)
                 .to_vec(),

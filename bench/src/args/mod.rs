@@ -1,12 +1,14 @@
 //! The command line of `weft bench`.
 
 mod builds;
+mod containers;
 mod managers;
 mod mesh;
 mod overlay;
 mod services;
 
 pub(crate) use builds::{BenchBuildsArgs, BuildsTest};
+pub(crate) use containers::{BenchContainersArgs, ContainersTest};
 pub(crate) use managers::{BenchManagersArgs, ManagersTest};
 pub(crate) use mesh::{BenchMeshArgs, FrontChoice, MeshTest};
 pub(crate) use overlay::{BenchOverlayArgs, BenchTest};
@@ -36,6 +38,8 @@ pub(crate) enum BenchCommand {
     Managers(BenchManagersArgs),
     /// Services: requests that fail while tasks are replaced, and what an update and a create take
     Services(BenchServicesArgs),
+    /// Containers: how soon they serve, what weft needs beside each, what an image costs
+    Containers(BenchContainersArgs),
 }
 
 #[cfg(test)]

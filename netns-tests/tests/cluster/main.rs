@@ -11,6 +11,7 @@ mod choice;
 mod clones;
 mod command_line;
 mod connect;
+mod containers;
 mod day;
 mod disks;
 mod doctor;

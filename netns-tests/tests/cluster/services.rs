@@ -12,9 +12,45 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use weft_netns_tests::{Cluster, eventually};
 
+use crate::containers;
+
+/// What the tasks of a test are.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// The node's own program.
+    Host,
+    /// Containers of an image.
+    Container,
+}
+
+impl Kind {
+    /// What `service create` has behind its flags, for an HTTP server on port 80.
+    fn program(self, cluster: &Cluster) -> Vec<String> {
+        match self {
+            Self::Host => ["host", cluster.program(), "demo-http", "--port", "80"]
+                .map(str::to_owned)
+                .to_vec(),
+            Self::Container => vec![containers::load_web(cluster)],
+        }
+    }
+
+    /// Process ids of the servers on a node.
+    fn task_pids(self, cluster: &Cluster, node: &str) -> Vec<String> {
+        match self {
+            Self::Host => cluster.task_pids(node),
+            Self::Container => containers::web_pids(cluster, node),
+        }
+    }
+}
+
 /// Starts so many of the HTTP server as service `web` on a network `front`, published on port 8000.
 /// New tasks are not watched unless the flags say so.
 fn serve(cluster: &Cluster, replicas: usize, flags: &[&str]) {
+    serve_as(Kind::Host, cluster, replicas, flags);
+}
+
+/// The same with tasks of that kind.
+fn serve_as(kind: Kind, cluster: &Cluster, replicas: usize, flags: &[&str]) {
     cluster.network("front");
     let replicas = replicas.to_string();
     let mut words = vec!["service", "create", "--name", "web", "--network", "front"];
@@ -25,7 +61,8 @@ fn serve(cluster: &Cluster, replicas: usize, flags: &[&str]) {
         }
     }
     words.extend(flags);
-    words.extend(["host", cluster.program(), "demo-http", "--port", "80"]);
+    let program = kind.program(cluster);
+    words.extend(program.iter().map(String::as_str));
     cluster.weft("node1", &words).done();
 }
 
@@ -46,6 +83,11 @@ fn environment(cluster: &Cluster, id: &Value) -> String {
 /// each has this in its environment. No process of another one is left on these nodes; what others
 /// were last seen to run does not count.
 fn becomes(cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
+    becomes_as(Kind::Host, cluster, replicas, version, nodes);
+}
+
+/// The same with tasks of that kind.
+fn becomes_as(kind: Kind, cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
     let runs = |row: &&Value| {
         let node = row["Node"].as_str().unwrap_or_default();
         row["State"] == "Running" && nodes.contains(&node)
@@ -72,7 +114,10 @@ fn becomes(cluster: &Cluster, replicas: usize, version: &str, nodes: &[&str]) {
         assert!(has.contains(version), "{has}: {row}");
     }
     eventually("no old process is left", || {
-        let pids: Vec<String> = nodes.iter().flat_map(|n| cluster.task_pids(n)).collect();
+        let pids: Vec<String> = nodes
+            .iter()
+            .flat_map(|node| kind.task_pids(cluster, node))
+            .collect();
         if pids.len() == replicas {
             Ok(())
         } else {

@@ -151,6 +151,18 @@ pub(crate) const TESTS: &[Program] = &[
         "tests ask tasks for theirs",
         ["hostname", "hostname", "busybox"],
     ),
+    program("runc", "containers of tests and benches", ["runc"; 3]),
+    // Images are made of it: a variant that needs libraries will not do.
+    program(
+        "busybox",
+        "what is in the images of tests and benches",
+        ["busybox-static", "busybox", "busybox-static"],
+    ),
+    program(
+        "docker-registry",
+        "images that come from a registry",
+        ["docker-registry", "docker-distribution", "docker-registry"],
+    ),
 ];
 
 #[cfg(test)]

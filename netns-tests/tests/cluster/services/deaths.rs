@@ -2,7 +2,7 @@
 
 use weft_netns_tests::{Cluster, Settings, eventually};
 
-use super::{becomes, environment, serve};
+use super::{Kind, becomes, becomes_as, environment, serve, serve_as};
 use crate::{PROGRAM, swarm};
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -41,12 +41,21 @@ fn first_of(cluster: &Cluster, version: &str) -> (String, String) {
 
 #[test]
 fn an_update_outlives_the_agent_of_a_node() {
+    outlives_an_agent(Kind::Host);
+}
+
+#[test]
+fn an_update_of_containers_outlives_the_agent_of_a_node() {
+    outlives_an_agent(Kind::Container);
+}
+
+fn outlives_an_agent(kind: Kind) {
     let cluster = swarm(3);
-    serve(&cluster, REPLICAS, &[]);
+    serve_as(kind, &cluster, REPLICAS, &[]);
     begin(&cluster, "VERSION=2");
     first_of(&cluster, "VERSION=2");
     cluster.restart_agent("node2");
-    becomes(&cluster, REPLICAS, "VERSION=2", &NODES);
+    becomes_as(kind, &cluster, REPLICAS, "VERSION=2", &NODES);
 }
 
 /// All that the shim has started ends with it, and its task has failed, which is one failure of those
@@ -78,12 +87,21 @@ fn an_update_outlives_the_shim_of_a_new_task() {
 
 #[test]
 fn an_update_outlives_the_leader_of_three_managers() {
+    outlives_a_leader(Kind::Host);
+}
+
+#[test]
+fn an_update_of_containers_outlives_the_leader_of_three_managers() {
+    outlives_a_leader(Kind::Container);
+}
+
+fn outlives_a_leader(kind: Kind) {
     let settings = Settings {
         managers: 3,
         ..Settings::default()
     };
     let cluster = Cluster::swarm(PROGRAM, &settings);
-    serve(&cluster, REPLICAS, &[]);
+    serve_as(kind, &cluster, REPLICAS, &[]);
     begin(&cluster, "VERSION=2");
     first_of(&cluster, "VERSION=2");
     let leader = cluster.wait_leader(&NODES);
@@ -94,7 +112,7 @@ fn an_update_outlives_the_leader_of_three_managers() {
         let said = cluster.weft(others[0], &["node", "ls"]);
         if said.code == 0 { Ok(()) } else { Err(said) }
     });
-    becomes(&cluster, REPLICAS, "VERSION=2", &NODES);
+    becomes_as(kind, &cluster, REPLICAS, "VERSION=2", &NODES);
 }
 
 /// The plug of a machine, with the tasks on it.
