@@ -5,9 +5,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
 
-use super::{ANSWER_TIMEOUT, Client, MAX_ANSWER, Pieces, decode};
+use super::{ANSWER_TIMEOUT, Client, MAX_ANSWER, Pieces};
 
 impl Client {
     /// POST without a body, with these headers besides, of an answer that goes on.
@@ -46,13 +45,5 @@ impl Client {
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|e| anyhow!("{e}"))?.to_bytes();
         Err(self.refused(status, &body).into())
-    }
-
-    /// DELETE with an answer.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
-    pub async fn delete_for<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        decode(path, &self.send(Method::DELETE, path, Bytes::new()).await?)
     }
 }

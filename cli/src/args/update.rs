@@ -15,9 +15,8 @@ use super::task::{
 };
 use super::{
     ContainerArgs, ContainerUpdateArgs, RegistryArgs, parse_attachment, parse_duration_ms,
-    parse_key_value,
+    parse_key_value, parse_mount,
 };
-use super::{parse_attachment, parse_duration_ms, parse_key_value, parse_mount};
 
 /// How tasks are replaced; what is not given stays, or is the default of a new service.
 #[derive(Debug, Clone, Default, PartialEq, Args)]

@@ -82,7 +82,6 @@ fn pretty(detail: &ServiceDetail, names: &Names, now: Timestamp) -> String {
         );
     }
     container(&spec.task.container, &mut lines);
-    mounts(&spec.task.container.mounts, &mut lines);
     resources(&spec.task.resources, &mut lines);
     let networks = spec.task.networks.iter().map(|network| {
         let name = names.get(&network.target).unwrap_or(&network.target);
@@ -280,18 +279,6 @@ fn kernel(container: &ContainerSpec, lines: &mut Vec<String>) {
     for ulimit in &container.ulimits {
         let (soft, hard) = (ulimit.soft, ulimit.hard);
         lines.push(format!(" {}: {soft}:{hard}", shown(&ulimit.name)));
-    }
-}
-
-fn mounts(mounts: &[Mount], lines: &mut Vec<String>) {
-    if !mounts.is_empty() {
-        lines.push("Mounts:".to_owned());
-    }
-    for mount in mounts {
-        lines.push(format!(" Target:\t{}", shown(&mount.target)));
-        lines.push(format!("  Source:\t{}", shown(&mount.source)));
-        lines.push(format!("  ReadOnly:\t{}", mount.read_only));
-        lines.push(format!("  Type:\t\t{}", word(mount.kind)));
     }
 }
 
