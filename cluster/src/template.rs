@@ -1,9 +1,9 @@
-//! Templates in what a task is made of: its host name and the values of its environment
+//! Templates in what a task is made of: its host name, the values of its environment, and its mounts
 //! (swarmkit `template/`). Expanded on the task's node; a trial when the service is made finds
 //! mistakes.
 
 use gtmpl::{Context, Func, FuncError, Template, Value};
-use weft_model::objects::ContainerSpec;
+use weft_model::objects::{ContainerSpec, Mount};
 
 use super::error::CommandError;
 
@@ -52,7 +52,7 @@ pub struct TemplateFields {
 
 impl TemplateFields {
     /// Of no task, for a trial: as long as real ones are.
-    fn trial() -> Self {
+    pub(super) fn trial() -> Self {
         let id = "0123456789abcdefghijklmno";
         Self {
             service_id: id.to_owned(),
@@ -202,6 +202,25 @@ pub fn expand_hostname(text: &str, fields: &TemplateFields) -> Result<String, Co
     Ok(name)
 }
 
+/// A mount, expanded: source and target, and of a volume the values of its labels and of its driver's
+/// options.
+///
+/// # Errors
+/// As of [`expand`].
+pub fn expand_mount(mount: &Mount, fields: &TemplateFields) -> Result<Mount, CommandError> {
+    let mut expanded = mount.clone();
+    expanded.source = expand(&mount.source, fields)?;
+    expanded.target = expand(&mount.target, fields)?;
+    if let Some(volume) = &mut expanded.volume_options {
+        let options = volume.driver_config.iter_mut();
+        let options = options.flat_map(|driver| driver.options.values_mut());
+        for value in volume.labels.values_mut().chain(options) {
+            *value = expand(value, fields)?;
+        }
+    }
+    Ok(expanded)
+}
+
 /// Tries all templates of a task, before there is one.
 pub(super) fn check(container: &ContainerSpec) -> Result<(), CommandError> {
     let trial = TemplateFields::trial();
@@ -213,11 +232,18 @@ pub(super) fn check(container: &ContainerSpec) -> Result<(), CommandError> {
             expand(value, &trial)?;
         }
     }
+    for mount in &container.mounts {
+        expand_mount(mount, &trial)?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_model::objects::{VolumeDriver, VolumeOptions};
+
     use super::*;
 
     #[test]
@@ -276,6 +302,49 @@ mod tests {
             expanded,
             Ok(r#"{"a":{"slot":1}} costs 5$ with `it's`\"#.to_owned())
         );
+    }
+
+    #[test]
+    fn mounts_are_templates_too() {
+        let fields = TemplateFields {
+            task_slot: "3".to_owned(),
+            ..TemplateFields::trial()
+        };
+        let text = |text: &str| text.to_owned();
+        let mount = |source: &str, label: &str, option: &str| Mount {
+            source: text(source),
+            target: text("/data/{{.Service.Name}}"),
+            volume_options: Some(VolumeOptions {
+                subpath: text("{{.Task.Slot}}"),
+                labels: BTreeMap::from([(text("{{.Nope}}"), text(label))]),
+                driver_config: Some(VolumeDriver {
+                    name: text("local"),
+                    options: BTreeMap::from([(text("device"), text(option))]),
+                }),
+                ..VolumeOptions::default()
+            }),
+            ..Mount::default()
+        };
+        let given = mount(
+            "data-{{.Task.Slot}}",
+            "{{.Node.Hostname}}",
+            "/x/{{.Task.Slot}}",
+        );
+        let mut expected = mount("data-3", "node", "/x/3");
+        expected.target = text("/data/service");
+        assert_eq!(expand_mount(&given, &fields), Ok(expected));
+        for bad in [
+            mount("{{.Task.Nope}}", "", ""),
+            mount("", "{{.Task.Nope}}", ""),
+            mount("", "", "{{.Task.Nope}}"),
+        ] {
+            let container = ContainerSpec {
+                mounts: vec![bad],
+                ..ContainerSpec::default()
+            };
+            let message = check(&container).unwrap_err().message;
+            assert!(message.starts_with("invalid template "), "{message}");
+        }
     }
 
     #[test]

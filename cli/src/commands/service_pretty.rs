@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
+    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
     UpdateConfig, UpdateStatus,
 };
 
@@ -82,7 +82,6 @@ fn pretty(detail: &ServiceDetail, names: &Names, now: Timestamp) -> String {
         );
     }
     container(&spec.task.container, &mut lines);
-    mounts(&spec.task.container.mounts, &mut lines);
     resources(&spec.task.resources, &mut lines);
     let networks = spec.task.networks.iter().map(|network| {
         let name = names.get(&network.target).unwrap_or(&network.target);
@@ -255,18 +254,6 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
     }
 }
 
-fn mounts(mounts: &[Mount], lines: &mut Vec<String>) {
-    if !mounts.is_empty() {
-        lines.push("Mounts:".to_owned());
-    }
-    for mount in mounts {
-        lines.push(format!(" Target:\t{}", shown(&mount.target)));
-        lines.push(format!("  Source:\t{}", shown(&mount.source)));
-        lines.push(format!("  ReadOnly:\t{}", mount.read_only));
-        lines.push(format!("  Type:\t\t{}", word(mount.kind)));
-    }
-}
-
 /// Those that it has, with the numbers that it was given.
 fn ports(detail: &ServiceDetail, lines: &mut Vec<String>) {
     let ports = &detail.service.endpoint.ports;
@@ -371,6 +358,7 @@ mod tests {
                 }),
                 job_status: None,
                 rebalancing: None,
+                homes: Vec::new(),
             },
             status: ServiceStatus::default(),
             port_errors: Vec::new(),

@@ -5,6 +5,7 @@ mod authority;
 mod autolock;
 mod endpoint;
 mod health;
+mod mounts;
 mod network;
 mod node;
 mod node_spec;
