@@ -28,6 +28,7 @@ mod error;
 mod events;
 mod filters;
 mod image;
+mod homes;
 mod index;
 mod ipam;
 mod jobs;

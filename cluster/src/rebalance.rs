@@ -12,6 +12,7 @@ use weft_model::id::NodeId;
 use weft_model::objects::{NodeState, Rebalancing, Service, ServiceMode, Task, TaskState};
 
 use super::draft::Draft;
+use super::homes;
 use super::index::Key;
 use super::object::ObjectId;
 use super::scheduler::Candidates;
@@ -47,8 +48,8 @@ pub(super) fn moves(
     let mut movable: BTreeMap<usize, Vec<&Task>> = BTreeMap::new();
     for task in state.tasks_of(&service.id) {
         let runs = task.is_wanted() && task.status.state == TaskState::Running;
-        // Others are of an update that is under way.
-        if !runs || task.spec != service.spec.task {
+        // Others are of an update that is under way, or are to stay with their volumes.
+        if !runs || task.spec != service.spec.task || homes::stays(task) {
             continue;
         }
         candidates.turn_to(state, task, now);

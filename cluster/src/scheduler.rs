@@ -11,6 +11,7 @@ use weft_model::objects::{
 use super::conditions::is_carried;
 use super::draft::Draft;
 use super::filters::{Demands, Obstacle, Obstacles, reserved};
+use super::homes::{self, Place};
 use super::index::Key;
 use super::ports::collide;
 use super::spread::Spread;
@@ -220,6 +221,20 @@ impl Candidates {
         self.spec = Some(Arc::clone(spec));
     }
 
+    /// The same, where its volumes say which.
+    fn choose_by_home(&mut self, state: &ClusterState, task: &Task) -> Result<usize, String> {
+        match homes::place(state, task) {
+            Place::Anywhere => self.choose(task),
+            Place::Gone(why) => Err(why),
+            Place::Home(node) => {
+                let at = self.find(&node);
+                let only = at.map_or(0..0, |at| at..at + 1);
+                let chosen = self.best(task, only);
+                chosen.map_err(|why| homes::waits_for_home(state, &node, &why))
+            }
+        }
+    }
+
     /// The best node for a task as in turn, by its place.
     fn choose(&mut self, task: &Task) -> Result<usize, String> {
         if let Some(node) = &task.node {
@@ -374,7 +389,7 @@ pub(super) fn schedule(draft: &mut Draft<'_>, waits: &Waits) {
             continue;
         };
         candidates.turn_to(&draft.state, &task, draft.now);
-        let chosen = candidates.choose(&task);
+        let chosen = candidates.choose_by_home(&draft.state, &task);
         match chosen {
             Ok(at) => {
                 let Some(node) = candidates.place(at, &task) else {

@@ -52,7 +52,7 @@ pub struct TemplateFields {
 
 impl TemplateFields {
     /// Of no task, for a trial: as long as real ones are.
-    fn trial() -> Self {
+    pub(super) fn trial() -> Self {
         let id = "0123456789abcdefghijklmno";
         Self {
             service_id: id.to_owned(),

@@ -45,8 +45,8 @@ pub use placement::{
 };
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{
-    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, JobStatus, Rebalancing,
-    Service, ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
+    Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, Home, JobStatus,
+    Rebalancing, Service, ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
 };
 pub use task::{ContainerStatus, Task, TaskState, TaskStatus};
 pub use task_spec::{NetworkAttachmentSpec, RestartCondition, RestartPolicy, TaskSpec};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
+    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
     UpdateConfig, UpdateStatus,
 };
 
@@ -446,6 +446,7 @@ mod tests {
                 }),
                 job_status: None,
                 rebalancing: None,
+                homes: Vec::new(),
             },
             status: ServiceStatus::default(),
             port_errors: Vec::new(),

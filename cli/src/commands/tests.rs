@@ -90,6 +90,7 @@ pub(super) fn detail(replicas: u32) -> ServiceDetail {
             update_status: None,
             job_status: None,
             rebalancing: None,
+            homes: Vec::new(),
         },
         status: ServiceStatus {
             running: 1,

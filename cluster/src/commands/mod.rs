@@ -6,6 +6,7 @@ mod autolock;
 mod container;
 mod endpoint;
 mod health;
+mod mounts;
 mod network;
 mod node;
 mod node_spec;

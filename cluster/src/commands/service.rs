@@ -194,6 +194,7 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
     let task = Arc::make_mut(&mut spec.task);
     container::check(task)?;
     check_process(&task.container)?;
+    super::mounts::check(task)?;
     check_replicas(spec.mode)?;
     check_delays(task)?;
     health::check(task, &spec.endpoint.ports)?;
@@ -250,6 +251,7 @@ pub fn create_service(
         update_status: None,
         job_status: None,
         rebalancing: None,
+        homes: Vec::new(),
     };
     jobs::begin(&mut service, now);
     if service.spec.endpoint.mode == EndpointMode::Vip {

@@ -6,6 +6,7 @@ use weft_model::text::{MAX_STATUS, cleaned};
 
 use super::super::draft::{Draft, Entropy};
 use super::super::error::CommandError;
+use super::super::homes;
 use super::super::object::Change;
 use super::super::state::ClusterState;
 
@@ -68,6 +69,7 @@ pub fn update_task_status(
     if newer {
         let mut task = task.clone();
         task.status = status;
+        homes::note(&mut draft, &task);
         draft.put(task);
     }
     Ok(draft.into_changes())

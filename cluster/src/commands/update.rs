@@ -13,7 +13,8 @@ use super::super::enforcer;
 use super::super::error::CommandError;
 use super::super::respec::respec;
 use super::super::state::ClusterState;
-use super::super::{jobs, ports, sizes, updater};
+use super::super::{homes, jobs, ports, sizes, updater};
+use super::placement;
 use super::service::{check_spec, resolve_networks};
 use super::{container, placement};
 
@@ -152,6 +153,7 @@ pub fn update_service(
         return Ok(draft.plan(service));
     }
     let mut service = respec(&mut draft, before, service)?;
+    homes::forget_lost(state, &before.spec.task, &mut service);
     jobs::begin(&mut service, now);
     service.previous_spec = Some(Arc::new(way_back(before, &service.spec)));
     let message = "update in progress";

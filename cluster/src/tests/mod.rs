@@ -24,6 +24,7 @@ mod restart;
 mod roles;
 mod roots;
 mod sizes;
+mod sticky;
 mod swarmkit;
 mod unique;
 mod updates;

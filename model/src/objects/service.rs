@@ -10,7 +10,7 @@ use super::meta::{Meta, Version};
 use super::port::PortSpec;
 use super::task_spec::TaskSpec;
 use super::update::{UpdateConfig, UpdateStatus};
-use crate::id::{NetworkId, ServiceId};
+use crate::id::{NetworkId, NodeId, ServiceId};
 
 /// How many tasks a service has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +257,21 @@ pub struct Rebalancing {
     pub since: u64,
 }
 
+/// The node where the volumes of a slot are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Home {
+    /// Which.
+    pub slot: u32,
+    /// The node.
+    #[serde(rename = "NodeID")]
+    pub node: NodeId,
+    /// Its name, for people, and for when it joins anew.
+    pub hostname: String,
+    /// The volumes, as the mounts name them.
+    pub volumes: Vec<String>,
+}
+
 /// A service with everything that was allocated for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -283,6 +298,9 @@ pub struct Service {
     /// While its tasks are moved to nodes that have fewer of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalancing: Option<Rebalancing>,
+    /// Where the volumes of its slots are that these stay with (`volume-sticky`), by slot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub homes: Vec<Home>,
 }
 
 impl Service {

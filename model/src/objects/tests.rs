@@ -69,6 +69,7 @@ fn service() -> Service {
         },
         job_status: None,
         rebalancing: None,
+        homes: Vec::new(),
         spec: spec(),
         previous_spec: None,
         update_status: None,
