@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Network, Placement, ResourceRequirements, ServiceMode,
+    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
     UpdateConfig, UpdateStatus,
 };
 

@@ -14,7 +14,6 @@ use super::super::error::CommandError;
 use super::super::respec::respec;
 use super::super::state::ClusterState;
 use super::super::{homes, jobs, ports, sizes, updater};
-use super::placement;
 use super::service::{check_spec, resolve_networks};
 use super::{container, placement};
 
