@@ -7,7 +7,7 @@ use weft_lab::{Patience, Stop};
 use weft_netns_tests::{Cluster, LIMIT, Settings, eventually, figure, get};
 
 use super::fake_registry::{FakeRegistry, Trouble};
-use super::{NODES, REGISTRY, archive, becomes, cluster, made, named, text};
+use super::{NODES, REGISTRY, archive, becomes, cluster, create, made, named, remove, text};
 
 /// Settings of nodes that have images of their own, and may ask these hosts over plain HTTP.
 fn settings(nodes: u8, hosts: Vec<String>) -> Settings {
@@ -57,7 +57,18 @@ fn three_nodes_ask_a_registry_once_for_an_image() {
     let pinned = &service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"];
     let wanted = format!("{name}@{}", image.manifest.digest);
     assert_eq!(pinned.as_str(), Some(wanted.as_str()));
+    what_a_registry_does_not_have_is_told(&cluster);
     images_are_listed_saved_and_removed(&cluster, image.config.digest.as_str());
+}
+
+fn what_a_registry_does_not_have_is_told(cluster: &Cluster) {
+    let flags = ["--restart-condition", "none"];
+    create(cluster, "nowhere", &flags, "nosuch:1", &[]);
+    let row = becomes(cluster, "nowhere", "Rejected");
+    let error = text(&row, "Error");
+    let told = error.contains("No such image: ") && error.contains("nosuch:1");
+    assert!(told, "{row}");
+    remove(cluster, "nowhere");
 }
 
 fn images_are_listed_saved_and_removed(cluster: &Cluster, id: &str) {
