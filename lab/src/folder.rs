@@ -9,6 +9,7 @@ use rustix::fs::{Access, access, statfs};
 use weft_sys::private_folder::{PrivateError, make_private};
 
 use crate::config::LabConfig;
+use crate::groups;
 use crate::state::State;
 
 /// `f_type` of file systems in memory (statfs(2)): tmpfs, and the older ramfs.
@@ -28,6 +29,7 @@ pub(crate) fn make_room(dir: &Path) -> anyhow::Result<()> {
             old.name
         ),
         Ok(old) => {
+            groups::remove(&old);
             if let Some(store) = &old.config.image_store {
                 remove_store(store)?;
             }

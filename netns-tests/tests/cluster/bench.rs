@@ -1,4 +1,4 @@
-//! `weft bench overlay`, shortly: every kind of test runs and reports what it should.
+//! `weft bench overlay` and `containers`, shortly: every kind of test runs and reports what it should.
 
 use std::process::{Command, Output};
 
@@ -102,4 +102,31 @@ fn what_the_kernel_cannot_do_is_refused_before_anything_is_made() {
     assert!(!output.status.success());
     assert!(said.contains("no congestion control \"nosuch\""), "{said}");
     assert!(output.stdout.is_empty());
+}
+
+/// Whether a debug build is quick enough is another question.
+#[test]
+#[ignore = "second tier: it makes four labs"]
+fn a_short_bench_of_containers_reports_what_was_required() {
+    let _turn = beside_others();
+    let name = format!("benchbox{}", std::process::id());
+    let output = Command::new(PROGRAM)
+        .args(["bench", "containers", "--name", &name, "--created", "2"])
+        .args(["--runs", "1", "--containers", "3", "--format", "json"])
+        .output()
+        .expect("weft can be run");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rows: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each row is JSON"))
+        .collect();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(rows.len(), 5, "{out}{err}");
+    for row in &rows {
+        let runs = row["Runs"].as_array().expect("a list");
+        assert!(!runs.is_empty() && runs.iter().all(positive), "{row}");
+    }
+    let asked = &rows[4]["Runs"][0];
+    let asked = asked.as_f64().expect("a number");
+    assert!((0.9..=1.05).contains(&asked), "{}", rows[4]);
 }

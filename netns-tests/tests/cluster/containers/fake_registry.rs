@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub(super) enum Trouble {
     /// The first answer with a layer ends in its middle; later ones may begin there.
     Cut,
-    /// The first question about each thing is answered with 429.
+    /// The first question about each content is answered with 429.
     Busy,
     /// It has no such image.
     Missing,
@@ -164,7 +164,7 @@ impl Shared {
                     body,
                 )
             }
-            Trouble::Busy if is_first => {
+            Trouble::Busy if is_first && path.contains("/blobs/") => {
                 let body = br#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#;
                 say(stream, "429 Too Many Requests", &["retry-after: 1"], body)
             }

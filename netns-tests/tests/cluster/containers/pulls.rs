@@ -7,7 +7,7 @@ use weft_lab::{Patience, Stop};
 use weft_netns_tests::{Cluster, LIMIT, Settings, eventually, figure, get};
 
 use super::fake_registry::{FakeRegistry, Trouble};
-use super::{NODES, REGISTRY, archive, becomes, cluster, made, named, text};
+use super::{NODES, REGISTRY, archive, becomes, cluster, create, made, named, remove, text};
 
 /// Settings of nodes that have images of their own, and may ask these hosts over plain HTTP.
 fn settings(nodes: u8, hosts: Vec<String>) -> Settings {
@@ -57,7 +57,18 @@ fn three_nodes_ask_a_registry_once_for_an_image() {
     let pinned = &service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"];
     let wanted = format!("{name}@{}", image.manifest.digest);
     assert_eq!(pinned.as_str(), Some(wanted.as_str()));
+    what_a_registry_does_not_have_is_told(&cluster);
     images_are_listed_saved_and_removed(&cluster, image.config.digest.as_str());
+}
+
+fn what_a_registry_does_not_have_is_told(cluster: &Cluster) {
+    let flags = ["--restart-condition", "none"];
+    create(cluster, "nowhere", &flags, "nosuch:1", &[]);
+    let row = becomes(cluster, "nowhere", "Rejected");
+    let error = text(&row, "Error");
+    let told = error.contains("No such image: ") && error.contains("nosuch:1");
+    assert!(told, "{row}");
+    remove(cluster, "nowhere");
 }
 
 fn images_are_listed_saved_and_removed(cluster: &Cluster, id: &str) {
@@ -150,4 +161,30 @@ fn pulls_survive_what_a_registry_does_to_them_or_say_what_it_was() {
     let error = text(&row, "Error");
     let tells = Trouble::Wrong.tells();
     assert!(tells.iter().any(|word| error.contains(word)), "{row}");
+    a_disk_that_fills_up_is_told(&cluster, &format!("{}/web:1", host(5001)));
+}
+
+/// The image does not fit: that is told, and once there is room it comes.
+fn a_disk_that_fills_up_is_told(cluster: &Cluster, image: &str) {
+    let store = cluster.lab().dir().join("node1/data/images/shared");
+    let store = store.display().to_string();
+    let small = ["mount", "-t", "tmpfs", "-o", "size=600k", "none", &store];
+    cluster.run("node1", None, &small).done();
+    start_anew(cluster);
+    let said = cluster.weft("node1", &["image", "pull", image]);
+    assert_ne!(said.code, 0, "{said:#?}");
+    assert!(said.err.to_lowercase().contains("space"), "{said:#?}");
+    let away = ["umount", "--lazy", &store];
+    cluster.run("node1", None, &away).done();
+    start_anew(cluster);
+    cluster.weft("node1", &["image", "pull", image]).done();
+}
+
+/// The next agent finds what is on its disk.
+fn start_anew(cluster: &Cluster) {
+    cluster.restart_agent("node1");
+    eventually("its API answers", || {
+        let said = cluster.weft("node1", &["info"]);
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
 }
