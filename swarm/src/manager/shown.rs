@@ -108,6 +108,7 @@ mod tests {
             update_status: None,
             job_status: None,
             rebalancing: None,
+            homes: Vec::new(),
         };
         let plan = UpdatePlan {
             before: spec(),
