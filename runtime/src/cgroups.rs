@@ -94,7 +94,10 @@ mod tests {
         let without_unified: String = hybrid.lines().take(2).map(|l| format!("{l}\n")).collect();
         assert_eq!(kind(&without_unified), CgroupKind::V1);
         // A fresh sysfs hides them.
-        assert_eq!(kind("25 1 0:23 / /sys rw - sysfs sysfs rw\n"), CgroupKind::None);
+        assert_eq!(
+            kind("25 1 0:23 / /sys rw - sysfs sysfs rw\n"),
+            CgroupKind::None
+        );
         let elsewhere = "41 31 0:38 / /run/cg rw,relatime - cgroup2 cgroup2 rw\n";
         assert_eq!(kind(elsewhere), CgroupKind::None);
         // What was mounted last at a place is what is seen.

@@ -41,9 +41,7 @@ pub(crate) fn read() -> io::Result<Vec<Mounted>> {
 
 /// Lines that are none are left out.
 pub(crate) fn parse(text: &[u8]) -> Vec<Mounted> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(line)
-        .collect()
+    text.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
 fn line(text: &[u8]) -> Option<Mounted> {
@@ -107,7 +105,10 @@ mod tests {
         assert_eq!(mounts[1].point, Path::new("/mnt/a b"));
         assert!(mounts[1].is_shared() && mounts[1].is_slave());
         assert!(!mounts[2].is_shared() && !mounts[2].is_slave());
-        assert_eq!((&*mounts[1].kind, &*mounts[1].options), ("tmpfs", "rw,mode=755"));
+        assert_eq!(
+            (&*mounts[1].kind, &*mounts[1].options),
+            ("tmpfs", "rw,mode=755")
+        );
         let on = |path: &str| holding(&mounts, Path::new(path)).map(|m| m.point.clone());
         assert_eq!(on("/mnt/a b/c"), Some("/mnt/a b".into()));
         assert_eq!(on("/mnt/x"), Some("/mnt".into()));

@@ -100,7 +100,10 @@ impl Node {
 
 /// What Docker hides of each processor: side channels (moby, `oci/defaults.go`).
 fn thermal(processors: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(processors).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(processors)
+        .into_iter()
+        .flatten()
+        .flatten();
     let throttle = |entry: std::fs::DirEntry| {
         let path = entry.path().join("thermal_throttle");
         path.exists().then(|| path.to_string_lossy().into_owned())
