@@ -165,7 +165,7 @@ fn environment(spec: &ContainerSpec, image: &[String]) -> Result<Vec<String>, Me
 
 /// Field by field: what the service does not say is the image's.
 fn health(spec: Option<&HealthConfig>, image: Option<&HealthConfig>) -> Option<HealthConfig> {
-    let mut health = match (spec, image) {
+    let health = match (spec, image) {
         (Some(spec), Some(image)) => HealthConfig {
             test: if spec.test.is_empty() {
                 image.test.clone()
@@ -180,13 +180,8 @@ fn health(spec: Option<&HealthConfig>, image: Option<&HealthConfig>) -> Option<H
         },
         (spec, image) => spec.or(image)?.clone(),
     };
-    // A shell of the image's own (`SHELL`) is written as a plain command there; what is neither is none.
-    health.test.truncate(MAX_TEST_WORDS);
     health.command().is_some().then_some(health)
 }
-
-/// Words of a check at most: a container's arguments have no such limit, but nobody writes this many.
-const MAX_TEST_WORDS: usize = 4096;
 
 fn either<T: Default + PartialEq>(first: T, second: T) -> T {
     if first == T::default() { second } else { first }
