@@ -1,5 +1,6 @@
 //! The runtime program of this node: `runc` or `crun`, as the distribution has it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -141,7 +142,7 @@ fn asked(path: &Path) -> Result<RuntimeProgram, String> {
     if !is_program(path) {
         return Err("there is no such program".to_owned());
     }
-    let ran = run(path, &["--version".as_ref()], VERSION_LIMIT).map_err(|e| e.to_string())?;
+    let ran = run(path, &[OsStr::new("--version")], VERSION_LIMIT).map_err(|e| e.to_string())?;
     let first = ran.stdout.lines().next().unwrap_or_default();
     let (name, version) = first
         .split_once(" version ")
@@ -169,7 +170,7 @@ pub enum ProgramError {
         source: io::Error,
     },
     /// Local: it was killed.
-    #[error("{path} {command} did not end within {} s", limit.as_secs())]
+    #[error("{path} {command} did not end within {} s", .limit.as_secs())]
     Slow {
         /// Which one.
         path: PathBuf,
@@ -264,10 +265,10 @@ pub struct Installed {
 
 impl Installed {
     fn ask(&self, words: &[&str]) -> Result<Ran, ProgramError> {
-        let mut args = vec!["--root".as_ref(), self.root.as_os_str()];
-        args.extend(words.iter().map(|word| std::ffi::OsStr::new(*word)));
+        let mut args = vec![OsStr::new("--root"), self.root.as_os_str()];
+        args.extend(words.iter().map(OsStr::new));
         let path = || self.program.path.clone();
-        let ran = run(&self.program.path, &args, LIMIT).map_err(|source| {
+        run(&self.program.path, &args, LIMIT).map_err(|source| {
             if source.kind() == io::ErrorKind::TimedOut {
                 ProgramError::Slow {
                     path: path(),
@@ -280,8 +281,7 @@ impl Installed {
                     source,
                 }
             }
-        })?;
-        Ok(ran)
+        })
     }
 
     fn failed(&self, words: &[&str], ran: &Ran) -> ProgramError {
@@ -309,25 +309,27 @@ impl OciRuntime for Installed {
     fn state(&self, id: &str) -> Result<Option<ContainerState>, ProgramError> {
         let words = ["state", id];
         let ran = self.ask(&words)?;
-        match ran.success {
-            true => self.read(&words, &ran).map(Some),
-            false if ran.says_none_such() => Ok(None),
-            false => Err(self.failed(&words, &ran)),
+        if ran.success {
+            self.read(&words, &ran).map(Some)
+        } else if ran.says_none_such() {
+            Ok(None)
+        } else {
+            Err(self.failed(&words, &ran))
         }
     }
 
     fn kill(&self, id: &str, signal: i32, all: bool) -> Result<(), ProgramError> {
         let signal = signal.to_string();
-        let words: &[&str] = if all {
-            &["kill", "--all", id, &signal]
-        } else {
-            &["kill", id, &signal]
-        };
-        let ran = self.ask(words)?;
+        let mut words = vec!["kill"];
+        if all {
+            words.push("--all");
+        }
+        words.extend([id, signal.as_str()]);
+        let ran = self.ask(&words)?;
         if ran.success {
             Ok(())
         } else {
-            Err(self.failed(words, &ran))
+            Err(self.failed(&words, &ran))
         }
     }
 

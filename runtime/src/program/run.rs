@@ -113,7 +113,7 @@ mod tests {
     fn shell(script: &str, limit: Duration) -> io::Result<Ran> {
         run(
             Path::new("/bin/sh"),
-            &["-c".as_ref(), script.as_ref()],
+            &[OsStr::new("-c"), OsStr::new(script)],
             limit,
         )
     }

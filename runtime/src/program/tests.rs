@@ -1,12 +1,25 @@
 //! Against small programs that answer as runc and crun do.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use super::*;
 
+/// Written by another process: while one of this one has the file open for writing, as a child of
+/// another test may between fork and exec, nobody can execute it.
 fn program(folder: &Path, name: &str, script: &str) -> PathBuf {
     std::fs::create_dir_all(folder).expect("folder");
     let path = folder.join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut stdin = shell.stdin.take().expect("a pipe");
+    write!(stdin, "#!/bin/sh\n{script}\n").expect("written");
+    drop(stdin);
+    assert!(shell.wait().expect("it ends").success());
     path
 }
 
