@@ -114,8 +114,30 @@ fn thermal(processors: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A machine of today with all that is looked for.
+    pub(crate) fn node() -> Node {
+        let all = IdMap::parse("0 0 4294967295");
+        Node {
+            cgroups: CgroupKind::V2,
+            counts_swap: true,
+            uids: all.clone(),
+            gids: all,
+            last_capability: 40,
+            seccomp: true,
+            apparmor: None,
+            thermal: Vec::new(),
+            sysctls: vec![UNPRIVILEGED_PORTS, PINGS],
+            mounts: Vec::new(),
+        }
+    }
+
+    /// The ids of who is no root, in a namespace of one user.
+    pub(crate) fn one() -> IdMap {
+        IdMap::parse("0 1000 1")
+    }
 
     #[test]
     fn ids_are_those_of_the_map() {

@@ -17,7 +17,7 @@ use crate::mountinfo;
 mod copy;
 mod overlay;
 
-/// What a container has of a layer that is gone, or of a disk that is full, in one sentence.
+/// Why there is no root file system, or why it stays.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootfsError {
