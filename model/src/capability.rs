@@ -79,11 +79,18 @@ pub struct UnknownCapability(String);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities(pub u64);
 
+impl Capabilities {
+    /// Their names, without `CAP_`, by number.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let names = NAMES.into_iter().enumerate();
+        let names = names.filter(move |(bit, _)| self.0 & (1 << bit) != 0);
+        names.map(|(_, name)| name)
+    }
+}
+
 impl fmt::Debug for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = NAMES.iter().enumerate();
-        let names = names.filter(|(bit, _)| self.0 & (1 << bit) != 0);
-        f.debug_set().entries(names.map(|(_, name)| name)).finish()
+        f.debug_set().entries(self.names()).finish()
     }
 }
 
