@@ -8,6 +8,7 @@
 mod inspect;
 mod lock;
 mod nodes;
+mod volumes;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
