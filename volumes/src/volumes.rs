@@ -32,6 +32,7 @@ struct Inner {
     all: Mutex<BTreeMap<String, Arc<Entry>>>,
 }
 
+/// One volume. Its locks are taken in the order that [`Volumes`] says.
 struct Entry {
     name: String,
     folder: Folder,
