@@ -132,8 +132,9 @@ async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
     assert_eq!(unknown.message, "no such task or service: nosuch");
     assert_eq!(unknown.kind, ErrorKind::NotFound);
 
+    let id = worker.session.identity().node_id().to_string();
     for manager in [&manager, &second] {
-        let answers = volumes(manager, Some(worker.id.as_str())).await;
+        let answers = volumes(manager, Some(&id)).await;
         assert_eq!(answers.len(), 1);
         let (answer, volume) = (&answers[0], &answers[0].volumes[0]);
         assert_eq!((volume.name.as_str(), &volume.node), ("data", &answer.node));
