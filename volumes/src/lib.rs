@@ -19,6 +19,7 @@
 mod bind;
 mod copy_up;
 mod device;
+mod entry;
 mod error;
 mod folder;
 mod mounted;

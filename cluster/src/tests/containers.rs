@@ -372,12 +372,13 @@ fn credentials_go_to_nodes_with_a_task_and_to_no_other() {
 #[test]
 fn long_settings_of_containers_count() {
     let mut world = World::new(1);
-    let mount = Mount {
-        target: format!("/{}", "x".repeat(600_000)),
+    let mounts = (0..200).map(|n| Mount {
+        target: format!("/{n}/{}", "x".repeat(4_000)),
         ..Mount::default()
-    };
+    });
+    let mounts = mounts.collect();
     refused(
-        world.create(with(|c| c.mounts = vec![mount])),
+        world.create(with(|c| c.mounts = mounts)),
         BAD,
         "and may have 524288",
     );

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_cluster::{CommandError, ErrorKind};
@@ -42,17 +43,24 @@ pub(super) fn begin(
     let (core, asked) = (Arc::clone(core), asked.clone());
     tokio::spawn(async move {
         let mut stop = core.stop.subscribe();
-        let closed = here.outgoing.clone();
-        tokio::select! {
-            () = tell(&core, nodes, asked, here) => {}
-            () = closed.closed() => {}
-            () = stopped(&mut stop) => {}
+        let told = tokio::select! {
+            () = tell(&core, nodes, asked, &here.outgoing) => true,
+            () = here.outgoing.closed() => false,
+            () = stopped(&mut stop) => false,
+        };
+        if told {
+            here.finish().await;
         }
     });
     Ok(user)
 }
 
-async fn tell(core: &Arc<Engine>, nodes: Vec<(String, NodeId)>, asked: VolumeAsk, here: Exchange) {
+async fn tell(
+    core: &Arc<Engine>,
+    nodes: Vec<(String, NodeId)>,
+    asked: VolumeAsk,
+    to: &mpsc::Sender<Bytes>,
+) {
     let mut asking = JoinSet::new();
     for (at, (name, node)) in nodes.into_iter().enumerate() {
         let (core, asked) = (Arc::clone(core), asked.clone());
@@ -80,11 +88,10 @@ async fn tell(core: &Arc<Engine>, nodes: Vec<(String, NodeId)>, asked: VolumeAsk
     let text = Bytes::from(text);
     for start in (0..text.len()).step_by(TOGETHER) {
         let piece = text.slice(start..text.len().min(start + TOGETHER));
-        if here.outgoing.send(piece).await.is_err() {
+        if to.send(piece).await.is_err() {
             return;
         }
     }
-    here.finish().await;
 }
 
 /// What one node answers, in its name: that it would be another one counts for nothing.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use weft_model::api::VolumeUsage;
 use weft_model::objects::{VolumeDriver, VolumeOptions};
 
 use super::*;

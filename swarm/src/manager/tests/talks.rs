@@ -1,7 +1,7 @@
 //! Conversations: from the user of any manager, by the one that leads, to nodes and back.
 
 use tokio::sync::mpsc;
-use weft_model::api::{LogItem, LogLine, LogStream, LogsQuery};
+use weft_model::api::{LogItem, LogLine, LogStream, LogsQuery, Volume, VolumeAnswer, VolumeAsk};
 use weft_model::exec::{Exec, Frame};
 use weft_model::talk::{Question, Talk};
 
@@ -38,7 +38,19 @@ fn answering(moments: &'static [u64]) -> Answerer {
                 let last = Frame::Exit(3).to_bytes();
                 exchange.outgoing.send(last.into()).await.unwrap();
             }
-            other @ Question::Volumes { .. } => panic!("nobody asks {other:?}"),
+            Question::Volumes { asked } => {
+                assert_eq!(asked, VolumeAsk::List);
+                let answer = VolumeAnswer {
+                    node: "it claims to be another one".to_owned(),
+                    volumes: vec![Volume {
+                        name: "data".to_owned(),
+                        ..Volume::default()
+                    }],
+                    ..VolumeAnswer::default()
+                };
+                let said = serde_json::to_vec(&answer).unwrap();
+                exchange.outgoing.send(said.into()).await.unwrap();
+            }
         }
         exchange.finish().await;
     })
@@ -57,6 +69,22 @@ fn logs(of: &str) -> Talk {
         reference: of.to_owned(),
         query: LogsQuery::default(),
     }
+}
+
+/// What nodes answer of their volumes.
+async fn volumes(manager: &Manager, node: Option<&str>) -> Vec<VolumeAnswer> {
+    let talk = Talk::Volumes {
+        node: node.map(str::to_owned),
+        asked: VolumeAsk::List,
+    };
+    let said = whole(manager.talk(talk).await.unwrap()).await;
+    let mut lines = said.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
+    let count: usize = serde_json::from_slice(lines.next().unwrap()).unwrap();
+    let answers: Vec<VolumeAnswer> = lines
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), count);
+    answers
 }
 
 /// What is told of `web`: moments, and what is missing.
@@ -102,6 +130,25 @@ async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
     assert_eq!(told(&second).await.0, all);
     let unknown = second.talk(logs("nosuch")).await.unwrap_err();
     assert_eq!(unknown.message, "no such task or service: nosuch");
+    assert_eq!(unknown.kind, ErrorKind::NotFound);
+
+    let id = worker.session.identity().node_id().to_string();
+    for manager in [&manager, &second] {
+        let answers = volumes(manager, Some(&id)).await;
+        assert_eq!(answers.len(), 1);
+        let (answer, volume) = (&answers[0], &answers[0].volumes[0]);
+        assert_eq!((volume.name.as_str(), &volume.node), ("data", &answer.node));
+        assert!(!answer.node.contains("claims"), "{answer:?}");
+        // One without a session is named, and keeps nobody from answering.
+        let answers = volumes(manager, None).await;
+        let had = answers.iter().filter(|answer| answer.refused.is_none());
+        assert!(had.count() >= 2, "{answers:?}");
+    }
+    let nosuch = Talk::Volumes {
+        node: Some("nosuch".to_owned()),
+        asked: VolumeAsk::List,
+    };
+    let unknown = manager.talk(nosuch).await.unwrap_err();
     assert_eq!(unknown.kind, ErrorKind::NotFound);
 
     let task = orders.own.tasks[0].id.clone();
