@@ -58,9 +58,10 @@ use files::ProcessRecord;
 use kept::Kept;
 
 pub(crate) use container::container_id;
+pub(crate) use engine::COPIES;
 pub use engine::ContainerEngine;
-pub(crate) use engine::{COPIES, cgroup_version};
 pub use error::RunError;
+pub(crate) use error::not_started;
 pub(crate) use program::find_program;
 pub use running::RunningTask;
 pub(crate) use running::SHIM_LIMIT;

@@ -19,11 +19,6 @@ pub(crate) const COPIES: &str = "copy";
 /// … and of one that puts them over each other.
 const OVERLAY: &str = "overlay";
 
-/// Where control groups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
-/// What the root of a tree of version 2 has.
-const OF_VERSION_2: &str = "cgroup.controllers";
-
 /// Where the program keeps what it knows of its containers, below the run directory.
 const ROOT: &str = "runtime";
 /// Programs that may be process 1 of a container (`--init`), the first one that is there. They are
@@ -88,20 +83,6 @@ impl ContainerEngine {
     }
 }
 
-/// Version of this machine's control groups: that of the tree which limits. None where there is none.
-pub(crate) fn cgroup_version() -> Option<u8> {
-    version_at(Path::new(CGROUPS))
-}
-
-fn version_at(trees: &Path) -> Option<u8> {
-    if trees.join(OF_VERSION_2).exists() {
-        return Some(2);
-    }
-    // One folder for each controller, or for some of them.
-    let mut entries = std::fs::read_dir(trees).ok()?;
-    entries.next().map(|_| 1)
-}
-
 /// A program that can be process 1 of a container.
 pub(super) fn init() -> Option<PathBuf> {
     let named = |name: &&str| {
@@ -126,16 +107,5 @@ mod tests {
         assert!(why.contains("/no/such/runtime"), "{why}");
         assert_eq!(engine.root(), Path::new("/run/weft/runtime"));
         assert!([OVERLAY, COPIES].contains(&engine.driver()));
-    }
-
-    #[test]
-    fn control_groups_have_a_version_or_are_not_there() {
-        let dir = tempfile::tempdir().expect("dir");
-        assert_eq!(version_at(&dir.path().join("none")), None);
-        assert_eq!(version_at(dir.path()), None);
-        std::fs::create_dir(dir.path().join("memory")).expect("folder");
-        assert_eq!(version_at(dir.path()), Some(1));
-        std::fs::write(dir.path().join(OF_VERSION_2), "memory pids").expect("file");
-        assert_eq!(version_at(dir.path()), Some(2));
     }
 }
