@@ -247,6 +247,7 @@ fn kept(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::sync::Arc;
 
     use weft_model::id::{NodeId, ServiceId};
@@ -337,7 +338,10 @@ mod tests {
         assert_eq!(spec.program, Path::new("sh"));
         assert_eq!(spec.args, ["-c", "true"]);
         let env = [("PATH", "/bin"), ("COLOUR", "red")];
-        assert_eq!(spec.env, env.map(|(key, value)| (key.into(), value.into())));
+        assert_eq!(
+            spec.env,
+            env.map(|(key, value)| (OsString::from(key), OsString::from(value)))
+        );
         assert_eq!(spec.user.as_deref(), Some("web"));
         assert_eq!(spec.cwd.as_deref(), Some(Path::new("/srv")));
         assert_eq!(spec.container, Some(container.oci));
