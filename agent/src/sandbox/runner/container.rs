@@ -112,7 +112,7 @@ impl Runner {
         spec.sysctls
             .retain(|name, _| !network_settings::is_one(name));
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
-        let mounts = task_mounts(task, &spec, &merged, &containers.volumes, &rootfs)?;
+        let mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
         let (id, capabilities) = (container_id(&task.id), granted(task)?);
         let bundle = bundle::bundle(&Container {

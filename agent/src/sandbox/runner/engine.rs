@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use weft_runtime::program::{self, RuntimeProgram};
+use weft_runtime::program::{self, Installed, OciRuntime, RuntimeProgram};
 use weft_runtime::rootfs::{self, Driver};
 
 /// The runtime program of this node, or why there is none. Copies are the same.
@@ -12,6 +12,8 @@ pub struct ContainerEngine {
     found: Result<Arc<RuntimeProgram>, Arc<str>>,
     root: PathBuf,
     driver: &'static str,
+    /// Whether a bind can be read-only with all that is mounted below it.
+    recursive_read_only: bool,
 }
 
 /// What is written of a node that copies layers.
@@ -40,10 +42,20 @@ impl ContainerEngine {
     /// file system alone.
     #[must_use]
     pub fn find(given: Option<&Path>, run_dir: &Path, data_dir: &Path) -> Self {
+        let root = run_dir.join(ROOT);
         let found = program::find(given).map(Arc::new);
+        let recursive_read_only = found.as_ref().is_ok_and(|program| {
+            let installed = Installed {
+                program: RuntimeProgram::clone(program),
+                root: root.clone(),
+            };
+            let features = installed.features();
+            features.is_ok_and(|features| features.recursive_read_only())
+        });
         Self {
             found: found.map_err(|why| Arc::from(why.to_string())),
-            root: run_dir.join(ROOT),
+            root,
+            recursive_read_only,
             driver: match rootfs::driver(data_dir) {
                 Driver::Overlay => OVERLAY,
                 Driver::Copy => COPIES,
@@ -75,6 +87,11 @@ impl ContainerEngine {
             .iter()
             .map(|program| program.name.clone())
             .collect()
+    }
+
+    /// Whether it can make a bind read-only with all that is mounted below it.
+    pub(super) fn recursive_read_only(&self) -> bool {
+        self.recursive_read_only
     }
 
     /// Where it keeps what it knows of its containers.
