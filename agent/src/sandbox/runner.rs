@@ -242,6 +242,17 @@ impl Runner {
         }
     }
 
+    /// Removes the files of all tasks, none of which runs.
+    ///
+    /// # Errors
+    /// As of [`Runner::remove`], the first one; the other folders are removed all the same.
+    pub(crate) fn remove_all(&self) -> Result<(), RunError> {
+        let folders = self.folders()?;
+        let removed = folders.iter().map(|task| self.remove(task));
+        // Each, whatever the others say.
+        removed.fold(Ok(()), Result::and)
+    }
+
     fn remove_group(&self, task: &TaskId) {
         let (name, node) = (&self.node_name, &self.node_id);
         cgroup::remove(&walls::control_group(name, node, task));
