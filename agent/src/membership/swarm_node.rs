@@ -399,6 +399,7 @@ impl SwarmNode {
         }
         self.handles.data_path.store(None);
         let config = Arc::clone(&self.handles.config);
+        let runner = self.handles.runner.clone();
         blocking(move || {
             // First what makes the node a member; then the rest, each whatever the others say.
             let steps = [
@@ -407,7 +408,11 @@ impl SwarmNode {
                 uplinks::remove().context("the rules of routing"),
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
-                remove_dir(&config.data_dir.join("tasks")),
+                // What is mounted there first: nothing is removed through it.
+                runner
+                    .remove_all()
+                    .map_err(anyhow::Error::from)
+                    .and_then(|()| remove_dir(&config.data_dir.join("tasks"))),
                 remove_file(&config.data_dir.join(places::FILE)),
                 remove_file(&config.data_dir.join("heard.json")),
                 remove_file(&config.data_dir.join(data_format::FILE)),

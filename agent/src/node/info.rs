@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use weft_model::api::{ClusterInfo, ContainersInfo, RemoteManager, SwarmInfo};
 use weft_model::id::NodeId;
 use weft_model::objects::Role;
+use weft_runtime::cgroups::CgroupKind;
 use weft_sys::clock::unix_millis;
 
 use crate::parts::handles::Handles;
-use crate::sandbox::runner::{ContainerEngine, cgroup_version};
+use crate::sandbox::runner::ContainerEngine;
 
 /// What containers are run with.
 pub(super) fn of_containers(engine: &ContainerEngine) -> ContainersInfo {
@@ -17,7 +18,10 @@ pub(super) fn of_containers(engine: &ContainerEngine) -> ContainersInfo {
         default_runtime: runtime.map_or_else(String::new, |program| program.name.clone()),
         runtime_version: runtime.map_or_else(String::new, |program| program.version.clone()),
         storage_driver: engine.driver().to_owned(),
-        cgroup_version: cgroup_version().map_or_else(String::new, |version| version.to_string()),
+        cgroup_version: match CgroupKind::of_node() {
+            CgroupKind::None => String::new(),
+            kind => kind.to_string(),
+        },
     }
 }
 

@@ -23,7 +23,7 @@ use crate::blocking::blocking;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 use crate::sandbox::Sandbox;
-use crate::sandbox::runner::{RunningTask, SHIM_LIMIT, container_id};
+use crate::sandbox::runner::{RunningTask, SHIM_LIMIT, container_id, not_started};
 use end::End;
 use start::Begun;
 
@@ -168,7 +168,7 @@ impl Lifecycle {
                 return match self.task.spec.runtime {
                     Runtime::Host => Err(failure.into()),
                     Runtime::Container => {
-                        let error = anyhow::anyhow!("starting container failed: {failure}");
+                        let error = anyhow::Error::msg(not_started(&failure));
                         Ok(End::NotStarted(error, code))
                     }
                 };

@@ -58,9 +58,10 @@ use files::ProcessRecord;
 use kept::Kept;
 
 pub(crate) use container::container_id;
+pub(crate) use engine::COPIES;
 pub use engine::ContainerEngine;
-pub(crate) use engine::{COPIES, cgroup_version};
 pub use error::RunError;
+pub(crate) use error::not_started;
 pub(crate) use program::find_program;
 pub use running::RunningTask;
 pub(crate) use running::SHIM_LIMIT;
@@ -239,6 +240,17 @@ impl Runner {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Removes the files of all tasks, none of which runs.
+    ///
+    /// # Errors
+    /// As of [`Runner::remove`], the first one; the other folders are removed all the same.
+    pub(crate) fn remove_all(&self) -> Result<(), RunError> {
+        let folders = self.folders()?;
+        let removed = folders.iter().map(|task| self.remove(task));
+        // Each, whatever the others say.
+        removed.fold(Ok(()), Result::and)
     }
 
     fn remove_group(&self, task: &TaskId) {

@@ -41,7 +41,8 @@ pub struct ContainersInfo {
     /// directory does not allow that.
     #[serde(rename = "Driver")]
     pub storage_driver: String,
-    /// Version of the control groups: `2`, `1`, or empty where there are none.
+    /// Version of the control groups: `2`, `1`, `1 and 2` where both are beside each other, or empty
+    /// where there are none.
     pub cgroup_version: String,
 }
 

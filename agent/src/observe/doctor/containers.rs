@@ -1,7 +1,9 @@
 //! What containers need of the machine: a runtime program, control groups, overlay mounts.
 
+use weft_runtime::cgroups::CgroupKind;
+
 use super::Checks;
-use crate::sandbox::runner::{COPIES, ContainerEngine, cgroup_version};
+use crate::sandbox::runner::{COPIES, ContainerEngine};
 
 /// Looks at all of it.
 pub(super) fn examine(checks: &mut Checks, engine: &ContainerEngine) {
@@ -18,17 +20,17 @@ pub(super) fn examine(checks: &mut Checks, engine: &ContainerEngine) {
         Err(why) => checks.warn(
             "container runtime",
             why,
-            "programs of the node (`host`) run all the same; for containers install crun or runc and \
-             restart weftd: what runs goes on meanwhile",
+            "programs of the node (`host`) run all the same; restart weftd after the installation: what \
+             runs goes on meanwhile",
         ),
     }
-    match cgroup_version() {
-        Some(version) => checks.ok("control groups", format!("version {version}")),
-        None => checks.warn(
+    match CgroupKind::of_node() {
+        CgroupKind::None => checks.warn(
             "control groups",
             "there are none at /sys/fs/cgroup",
             "mount them there: limits of tasks do not hold without, and runc needs them",
         ),
+        kind => checks.ok("control groups", format!("version {kind}")),
     }
     match engine.driver() {
         COPIES => checks.warn(

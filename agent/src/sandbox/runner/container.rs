@@ -112,7 +112,7 @@ impl Runner {
         spec.sysctls
             .retain(|name, _| !network_settings::is_one(name));
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
-        let mounts = task_mounts(task, &spec, &merged, &containers.volumes, &rootfs)?;
+        let mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
         let (id, capabilities) = (container_id(&task.id), granted(task)?);
         let bundle = bundle::bundle(&Container {
@@ -247,9 +247,109 @@ fn kept(
 
 #[cfg(test)]
 mod tests {
-    use weft_model::objects::Mount;
+    use std::ffi::OsString;
+    use std::sync::Arc;
+
+    use weft_model::id::{NodeId, ServiceId};
+    use weft_model::objects::{
+        HealthConfig, Meta, Mount, Runtime, TaskSpec, TaskState, TaskStatus, Version,
+    };
 
     use super::*;
+
+    fn task(container: ContainerSpec) -> Task {
+        Task {
+            id: TaskId::from("t1"),
+            meta: Meta::default(),
+            service: ServiceId::from("s1"),
+            service_name: "web".to_owned(),
+            slot: 1,
+            node: Some(NodeId::from("n1")),
+            spec_version: Version { index: 1 },
+            job_iteration: None,
+            spec: Arc::new(TaskSpec {
+                runtime: Runtime::Container,
+                container,
+                ..TaskSpec::default()
+            }),
+            attachments: Vec::new(),
+            desired: TaskState::Running,
+            status: TaskStatus::default(),
+            restarts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_without_a_runtime_rejects_containers_and_says_what_to_install() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runner = Runner::new(dir.path().join("tasks"), "node-1", NodeId::from("n1"));
+        let task = task(ContainerSpec::default());
+        let error = runner.check(&task).expect_err("no engine");
+        assert!(matches!(error, RunError::NoRuntime { .. }), "{error}");
+        let given = Path::new("/no/such/runtime");
+        let engine = ContainerEngine::find(Some(given), dir.path(), dir.path());
+        let volumes = Volumes::open(&dir.path().join("volumes")).expect("volumes");
+        let error = runner.with_containers(engine, volumes).check(&task);
+        let error = error.expect_err("no program").to_string();
+        let begins = "node node-1 runs no containers: ";
+        assert!(error.starts_with(begins), "{error}");
+        assert!(error.contains("/no/such/runtime"), "{error}");
+        assert!(!dir.path().join("tasks").exists());
+    }
+
+    #[test]
+    fn what_is_run_inside_is_as_the_containers_own_program() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runner = Runner::new(dir.path(), "node-1", NodeId::from("n1"));
+        let task = task(ContainerSpec {
+            // Of the service; what counts is what the container was started with.
+            env: vec!["COLOUR=blue".to_owned()],
+            ..ContainerSpec::default()
+        });
+        let words = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
+        let error = runner.spec_inside(&task, &words(&["sh"]));
+        assert!(matches!(error, Err(RunError::NotPrepared(_))), "{error:?}");
+        let folder = runner.task_dir(&task.id).expect("dir");
+        std::fs::create_dir(&folder).expect("folder");
+        let container = Kept {
+            oci: OciContainer {
+                runtime: "/usr/bin/runc".into(),
+                root: "/run/weft/runtime".into(),
+                bundle: folder.clone(),
+                id: container_id(&task.id),
+                terminal: false,
+            },
+            cgroup: "weft/node-1/t1".into(),
+            user: Some("web".to_owned()),
+            groups: words(&["7"]),
+            cwd: "/srv".into(),
+            hostname: "web-1".to_owned(),
+            capabilities: 1,
+            health: Some(HealthConfig::none()),
+            stop_signal: String::new(),
+        };
+        container.write(&folder).expect("written");
+        let bundle = r#"{"process":{"env":["PATH=/bin","COLOUR=red"]}}"#;
+        std::fs::write(folder.join("config.json"), bundle).expect("written");
+        let spec = runner
+            .spec_inside(&task, &words(&["sh", "-c", "true"]))
+            .expect("a spec");
+        // Looked for among the container's files.
+        assert_eq!(spec.program, Path::new("sh"));
+        assert_eq!(spec.args, ["-c", "true"]);
+        let env = [("PATH", "/bin"), ("COLOUR", "red")];
+        assert_eq!(
+            spec.env,
+            env.map(|(key, value)| (OsString::from(key), OsString::from(value)))
+        );
+        assert_eq!(spec.user.as_deref(), Some("web"));
+        assert_eq!(spec.cwd.as_deref(), Some(Path::new("/srv")));
+        assert_eq!(spec.container, Some(container.oci));
+        for none in [&[][..], &[""]] {
+            let error = runner.spec_inside(&task, &words(none));
+            assert!(matches!(error, Err(RunError::NoCommand)), "{error:?}");
+        }
+    }
 
     #[test]
     fn the_id_of_a_container_follows_from_its_task() {

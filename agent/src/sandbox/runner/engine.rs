@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use weft_runtime::program::{self, RuntimeProgram};
+use weft_runtime::program::{self, Installed, OciRuntime, RuntimeProgram};
 use weft_runtime::rootfs::{self, Driver};
 
 /// The runtime program of this node, or why there is none. Copies are the same.
@@ -12,17 +12,14 @@ pub struct ContainerEngine {
     found: Result<Arc<RuntimeProgram>, Arc<str>>,
     root: PathBuf,
     driver: &'static str,
+    /// Whether a bind can be read-only with all that is mounted below it.
+    recursive_read_only: bool,
 }
 
 /// What is written of a node that copies layers.
 pub(crate) const COPIES: &str = "copy";
 /// … and of one that puts them over each other.
 const OVERLAY: &str = "overlay";
-
-/// Where control groups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
-/// What the root of a tree of version 2 has.
-const OF_VERSION_2: &str = "cgroup.controllers";
 
 /// Where the program keeps what it knows of its containers, below the run directory.
 const ROOT: &str = "runtime";
@@ -45,10 +42,20 @@ impl ContainerEngine {
     /// file system alone.
     #[must_use]
     pub fn find(given: Option<&Path>, run_dir: &Path, data_dir: &Path) -> Self {
+        let root = run_dir.join(ROOT);
         let found = program::find(given).map(Arc::new);
+        let recursive_read_only = found.as_ref().is_ok_and(|program| {
+            let installed = Installed {
+                program: RuntimeProgram::clone(program),
+                root: root.clone(),
+            };
+            let features = installed.features();
+            features.is_ok_and(|features| features.recursive_read_only())
+        });
         Self {
             found: found.map_err(|why| Arc::from(why.to_string())),
-            root: run_dir.join(ROOT),
+            root,
+            recursive_read_only,
             driver: match rootfs::driver(data_dir) {
                 Driver::Overlay => OVERLAY,
                 Driver::Copy => COPIES,
@@ -82,24 +89,15 @@ impl ContainerEngine {
             .collect()
     }
 
+    /// Whether it can make a bind read-only with all that is mounted below it.
+    pub(super) fn recursive_read_only(&self) -> bool {
+        self.recursive_read_only
+    }
+
     /// Where it keeps what it knows of its containers.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
-}
-
-/// Version of this machine's control groups: that of the tree which limits. None where there is none.
-pub(crate) fn cgroup_version() -> Option<u8> {
-    version_at(Path::new(CGROUPS))
-}
-
-fn version_at(trees: &Path) -> Option<u8> {
-    if trees.join(OF_VERSION_2).exists() {
-        return Some(2);
-    }
-    // One folder for each controller, or for some of them.
-    let mut entries = std::fs::read_dir(trees).ok()?;
-    entries.next().map(|_| 1)
 }
 
 /// A program that can be process 1 of a container.
@@ -126,16 +124,5 @@ mod tests {
         assert!(why.contains("/no/such/runtime"), "{why}");
         assert_eq!(engine.root(), Path::new("/run/weft/runtime"));
         assert!([OVERLAY, COPIES].contains(&engine.driver()));
-    }
-
-    #[test]
-    fn control_groups_have_a_version_or_are_not_there() {
-        let dir = tempfile::tempdir().expect("dir");
-        assert_eq!(version_at(&dir.path().join("none")), None);
-        assert_eq!(version_at(dir.path()), None);
-        std::fs::create_dir(dir.path().join("memory")).expect("folder");
-        assert_eq!(version_at(dir.path()), Some(1));
-        std::fs::write(dir.path().join(OF_VERSION_2), "memory pids").expect("file");
-        assert_eq!(version_at(dir.path()), Some(2));
     }
 }

@@ -1,5 +1,6 @@
 //! Why a task was not started.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -99,6 +100,30 @@ pub enum RunError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// Config or Local: the container did not start. The text begins as Docker's.
-    #[error("starting container failed: {0}")]
+    #[error("{}", not_started(.0))]
     Container(LaunchError),
+}
+
+/// How every error of a container begins that did not start, in Docker's words.
+const NOT_STARTED: &str = "starting container failed";
+
+/// Why a container did not start; the shim begins most of its sentences so itself.
+pub(crate) fn not_started(why: &impl fmt::Display) -> String {
+    let why = why.to_string();
+    if why.starts_with(NOT_STARTED) {
+        return why;
+    }
+    format!("{NOT_STARTED}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_start_says_so_once() {
+        let whole = "starting container failed: no program";
+        assert_eq!(not_started(&"no program"), whole);
+        assert_eq!(not_started(&whole), whole);
+    }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use weft_model::objects::{ContainerSpec, Mount, MountType, Propagation, Task};
 use weft_runtime::merged::Merged;
 use weft_runtime::mounts::TaskMount;
-use weft_volumes::{Volumes, check_bind};
+use weft_volumes::check_bind;
 
 use super::RunError;
+use super::container::Containers;
 
 /// The service's mounts, and a volume for each place that the image asks one for and the service mounts
 /// nothing at; outer places before those inside of them.
@@ -15,16 +16,16 @@ pub(super) fn task_mounts(
     task: &Task,
     spec: &ContainerSpec,
     merged: &Merged,
-    volumes: &Volumes,
+    containers: &Containers,
     rootfs: &Path,
 ) -> Result<Vec<TaskMount>, RunError> {
     let mut wanted = wanted(spec, &merged.volumes);
     wanted.sort_by_key(|mount| Path::new(&mount.target).components().count());
     let made = wanted.iter().map(|mount| {
         Ok(match mount.kind {
-            MountType::Bind => bind(mount)?,
+            MountType::Bind => bind(mount, containers.engine.recursive_read_only())?,
             MountType::Volume => TaskMount::Bind {
-                source: volumes.attach(&task.id, mount, rootfs)?,
+                source: containers.volumes.attach(&task.id, mount, rootfs)?,
                 target: (&mount.target).into(),
                 read_only: mount.read_only,
                 recursive_read_only: false,
@@ -44,16 +45,18 @@ pub(super) fn task_mounts(
     made.collect()
 }
 
-fn bind(mount: &Mount) -> Result<TaskMount, RunError> {
+/// `recursive`: the runtime program can make all below it read-only.
+fn bind(mount: &Mount, recursive: bool) -> Result<TaskMount, RunError> {
     let options = mount.bind_options.clone().unwrap_or_default();
     Ok(TaskMount::Bind {
         source: check_bind(mount)?,
         target: (&mount.target).into(),
         read_only: mount.read_only,
-        // As Docker: what is below it too, where nothing else is said.
+        // As Docker: what is below it too where that can be, if nothing else is said.
         recursive_read_only: mount.read_only
             && !options.non_recursive
-            && !options.read_only_non_recursive,
+            && !options.read_only_non_recursive
+            && (recursive || options.read_only_force_recursive),
         recursive: !options.non_recursive,
         propagation: options.propagation,
     })
@@ -114,7 +117,7 @@ mod tests {
         let mut given = mount(MountType::Bind, "/data");
         given.source = dir.path().display().to_string();
         given.read_only = true;
-        let read_only = |given: &Mount| match bind(given).expect("it is there") {
+        let read_only = |given: &Mount| match bind(given, true).expect("it is there") {
             TaskMount::Bind {
                 recursive_read_only,
                 recursive,
@@ -128,8 +131,19 @@ mod tests {
             ..BindOptions::default()
         });
         assert_eq!(read_only(&given), (false, true));
+        given.bind_options = None;
+        let old = bind(&given, false).expect("it is there");
+        let TaskMount::Bind {
+            read_only,
+            recursive_read_only,
+            ..
+        } = old
+        else {
+            panic!("no bind");
+        };
+        assert!(read_only && !recursive_read_only, "a program that cannot");
         given.source += "/missing";
-        let error = bind(&given).expect_err("not there").to_string();
+        let error = bind(&given, true).expect_err("not there").to_string();
         let begins = "invalid bind mount source, source path not found: ";
         assert!(error.starts_with(begins), "{error}");
     }
