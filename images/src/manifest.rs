@@ -93,7 +93,13 @@ pub(crate) fn blob(descriptor: &Descriptor) -> Result<Blob, ManifestError> {
             size: descriptor.size(),
         }),
         Err(_) => Err(ManifestError::Digest(
-            descriptor.digest().algorithm().as_ref().chars().take(40).collect(),
+            descriptor
+                .digest()
+                .algorithm()
+                .as_ref()
+                .chars()
+                .take(40)
+                .collect(),
         )),
     }
 }
@@ -197,14 +203,27 @@ mod tests {
             read(&image(layer, u64::MAX)),
             Err(ManifestError::Size { size: u64::MAX, .. })
         ));
-        let sha512 = image(layer, 3).replace("sha256:", "sha512:aaaaaaaaaaaaaaaa\
-            aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
-        assert_eq!(read(&sha512), Err(ManifestError::Digest("sha512".to_owned())));
-        let both = image(layer, 3).replace("\"schemaVersion\"", "\"manifests\": [], \"schemaVersion\"");
+        let sha512 = image(layer, 3).replace(
+            "sha256:",
+            "sha512:aaaaaaaaaaaaaaaa\
+            aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        );
+        assert_eq!(
+            read(&sha512),
+            Err(ManifestError::Digest("sha512".to_owned()))
+        );
+        let both =
+            image(layer, 3).replace("\"schemaVersion\"", "\"manifests\": [], \"schemaVersion\"");
         assert_eq!(read(&both), Err(ManifestError::Ambiguous));
-        assert!(matches!(read("{\"schemaVersion\": 1}"), Err(ManifestError::MediaType(_))));
+        assert!(matches!(
+            read("{\"schemaVersion\": 1}"),
+            Err(ManifestError::MediaType(_))
+        ));
         let half = image(layer, 3);
-        assert!(matches!(read(&half[..half.len() / 2]), Err(ManifestError::Json(_))));
+        assert!(matches!(
+            read(&half[..half.len() / 2]),
+            Err(ManifestError::Json(_))
+        ));
         assert!(matches!(read("<html>"), Err(ManifestError::Json(_))));
         let escape = image(layer, 3).replace("sha256:aa", "../aa");
         assert!(matches!(read(&escape), Err(ManifestError::Json(_))));

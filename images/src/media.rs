@@ -148,7 +148,9 @@ mod tests {
             check("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
             Err(MediaTypeError::Encrypted(_))
         ));
-        assert!(matches!(check("text/\u{1b}[2Jplain"), Err(MediaTypeError::Layer(name))
-            if name == "text/[2Jplain"));
+        assert!(
+            matches!(check("text/\u{1b}[2Jplain"), Err(MediaTypeError::Layer(name))
+            if name == "text/[2Jplain")
+        );
     }
 }

@@ -38,9 +38,7 @@ pub enum NameError {
     #[error("invalid reference format: repository name ({0}) must be lowercase")]
     Uppercase(String),
     /// An id of an image where a name is asked for.
-    #[error(
-        "invalid repository name ({0}), cannot specify 64-byte hexadecimal strings"
-    )]
+    #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     Identifier(String),
     /// A path of more than 255 bytes.
     #[error("repository name must not be more than {MAX_PATH} characters")]
@@ -249,9 +247,7 @@ fn split_domain(text: &str) -> (&str, String) {
 }
 
 fn looks_like_domain(word: &str) -> bool {
-    word == "localhost"
-        || word.contains(['.', ':'])
-        || word.chars().any(char::is_uppercase)
+    word == "localhost" || word.contains(['.', ':']) || word.chars().any(char::is_uppercase)
 }
 
 /// 64 hexadecimal digits are an id of an image.
@@ -314,12 +310,9 @@ fn is_component(text: &str) -> bool {
     };
     is_word(*first)
         && is_word(*last)
-        && bytes
-            .split(|byte| is_word(*byte))
-            .all(|between| {
-                matches!(between, b"" | b"." | b"_" | b"__")
-                    || between.iter().all(|byte| *byte == b'-')
-            })
+        && bytes.split(|byte| is_word(*byte)).all(|between| {
+            matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
+        })
 }
 
 /// `[\w][\w.-]{0,127}`
@@ -345,8 +338,7 @@ fn parse_digest(text: &str) -> Result<Digest, NameError> {
     if algorithm != "sha256" {
         return Err(NameError::Algorithm(text.to_owned()));
     }
-    text.parse()
-        .map_err(|_| NameError::Digest(text.to_owned()))
+    text.parse().map_err(|_| NameError::Digest(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -233,7 +233,10 @@ fn listed(platforms: &[Platform]) -> String {
         .take(NAMED)
         .map(|platform| {
             let name = platform.to_string();
-            name.chars().filter(|letter| !letter.is_control()).take(60).collect()
+            name.chars()
+                .filter(|letter| !letter.is_control())
+                .take(60)
+                .collect()
         })
         .collect();
     if platforms.len() > NAMED {
@@ -284,7 +287,12 @@ mod tests {
 
     #[test]
     fn variants() {
-        let levels = ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/arm64"];
+        let levels = [
+            "linux/amd64",
+            "linux/amd64/v2",
+            "linux/amd64/v3",
+            "linux/arm64",
+        ];
         assert_eq!(chosen(&levels, "linux/amd64/v3"), Some(2));
         assert_eq!(chosen(&levels, "linux/amd64/v4"), Some(2));
         assert_eq!(chosen(&levels, "linux/amd64/v2"), Some(1));
@@ -296,7 +304,10 @@ mod tests {
         assert_eq!(chosen(&arms, "linux/arm/v7"), Some(1));
         assert_eq!(chosen(&arms, "linux/arm/v6"), Some(2));
         assert_eq!(chosen(&arms, "linux/arm64/v8"), Some(1));
-        assert_eq!(chosen(&["linux/386", "linux/amd64"], "linux/amd64"), Some(1));
+        assert_eq!(
+            chosen(&["linux/386", "linux/amd64"], "linux/amd64"),
+            Some(1)
+        );
         assert_eq!(chosen(&["linux/386"], "linux/amd64"), Some(0));
         assert_eq!(chosen(&["linux/riscv64"], "linux/riscv64"), Some(0));
         assert_eq!(chosen(&["windows/amd64"], "linux/amd64"), None);
@@ -305,7 +316,10 @@ mod tests {
     #[test]
     fn what_is_no_image_is_passed_over() {
         let mut list = index(&["unknown/unknown", "linux/amd64"]);
-        assert_eq!(choose(&list, &platform("linux/amd64")).expect("one").size(), 1);
+        assert_eq!(
+            choose(&list, &platform("linux/amd64")).expect("one").size(),
+            1
+        );
         assert_eq!(platforms(&list), [platform("linux/amd64")]);
         let mut attests = list.manifests()[1].clone();
         attests.set_annotations(Some(
@@ -323,7 +337,10 @@ mod tests {
 
     #[test]
     fn an_error_names_what_there_is() {
-        let error = choose(&index(&["linux/arm64/v8", "windows/amd64"]), &platform("linux/amd64/v3"));
+        let error = choose(
+            &index(&["linux/arm64/v8", "windows/amd64"]),
+            &platform("linux/amd64/v3"),
+        );
         assert_eq!(
             error.expect_err("nothing for it").to_string(),
             "no matching manifest for linux/amd64/v3 in the manifest list entries: it has linux/arm64, \

@@ -29,7 +29,10 @@ pub(super) struct Entries {
 
 #[derive(Debug)]
 enum Place {
-    File { at: u64, size: u64 },
+    File {
+        at: u64,
+        size: u64,
+    },
     /// The same file under another name; archives of old have one layer under several.
     Link(String),
 }
@@ -182,7 +185,13 @@ fn check(header: &Header, block: &[u8], at: u64) -> Result<u64, ArchiveError> {
     let sum: u32 = block
         .iter()
         .enumerate()
-        .map(|(n, byte)| if (148..156).contains(&n) { 32 } else { u32::from(*byte) })
+        .map(|(n, byte)| {
+            if (148..156).contains(&n) {
+                32
+            } else {
+                u32::from(*byte)
+            }
+        })
         .sum();
     if header.cksum().ok() != Some(sum) {
         return Err(damaged(at, "this is no header of an entry"));

@@ -59,12 +59,7 @@ fn head(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     Ok(head)
 }
 
-fn copy(
-    mut from: impl Read,
-    to: &mut File,
-    folder: &Path,
-    limit: u64,
-) -> Result<(), ArchiveError> {
+fn copy(mut from: impl Read, to: &mut File, folder: &Path, limit: u64) -> Result<(), ArchiveError> {
     let mut buffer = vec![0; BUFFER];
     let mut copied = 0;
     loop {

@@ -185,11 +185,7 @@ fn server(name: &ImageName) -> &str {
 fn find<'a, T>(entries: &'a BTreeMap<String, T>, server: &str) -> Option<(&'a str, &'a T)> {
     entries
         .get_key_value(server)
-        .or_else(|| {
-            entries
-                .iter()
-                .find(|(key, _)| host(key) == host(server))
-        })
+        .or_else(|| entries.iter().find(|(key, _)| host(key) == host(server)))
         .map(|(key, value)| (key.as_str(), value))
 }
 

@@ -21,9 +21,15 @@ fn found(config: &DockerConfig, image: &str) -> Option<Credentials> {
 #[test]
 fn a_header_comes_back_as_it_went() {
     let basic = Credentials::basic("ann", "pa:ss wörd");
-    assert_eq!(Credentials::from_header(&basic.to_header()), Ok(basic.clone()));
+    assert_eq!(
+        Credentials::from_header(&basic.to_header()),
+        Ok(basic.clone())
+    );
     let token = Credentials::identity("tok");
-    assert_eq!(Credentials::from_header(&token.to_header()), Ok(token.clone()));
+    assert_eq!(
+        Credentials::from_header(&token.to_header()),
+        Ok(token.clone())
+    );
     assert_ne!(basic.fingerprint(), token.fingerprint());
     let header = basic.basic_header().expect("a user");
     assert_eq!(header.as_str(), "Basic YW5uOnBhOnNzIHfDtnJk");
@@ -72,14 +78,23 @@ fn entries_of_the_file() {
             "empty.example": {}
         }, "HttpHeaders": {"User-Agent": "x"}}"#,
     );
-    assert_eq!(found(&config, "nginx"), Some(Credentials::basic("hub", "pw")));
+    assert_eq!(
+        found(&config, "nginx"),
+        Some(Credentials::basic("hub", "pw"))
+    );
     assert_eq!(
         found(&config, "registry.example:5000/x"),
         Some(Credentials::basic("ann", "secret"))
     );
     assert_eq!(found(&config, "registry.example/x"), None);
-    assert_eq!(found(&config, "old.example/x"), Some(Credentials::basic("bob", "pw")));
-    assert_eq!(found(&config, "token.example/x"), Some(Credentials::identity("tok")));
+    assert_eq!(
+        found(&config, "old.example/x"),
+        Some(Credentials::basic("bob", "pw"))
+    );
+    assert_eq!(
+        found(&config, "token.example/x"),
+        Some(Credentials::identity("tok"))
+    );
     assert_eq!(found(&config, "empty.example/x"), None);
 }
 
@@ -96,7 +111,10 @@ fn damage_is_named_and_not_shown() {
     let (_folder, config) = config(r#"{"auths": {"registry.example": {"auth": "c2VjcmV0"}}}"#);
     let name: ImageName = "registry.example/x".parse().expect("a name");
     let error = config.credentials_for(&name).expect_err("no colon");
-    assert!(error.to_string().contains("docker login registry.example"), "{error}");
+    assert!(
+        error.to_string().contains("docker login registry.example"),
+        "{error}"
+    );
 }
 
 fn program(folder: &Path, name: &str, script: &str) {
@@ -148,7 +166,10 @@ fn programs_answer_fail_and_hang() {
         ask("good").expect("an answer"),
         Some(Credentials::basic("ann", "of registry.example"))
     );
-    assert_eq!(ask("token").expect("an answer"), Some(Credentials::identity("tok")));
+    assert_eq!(
+        ask("token").expect("an answer"),
+        Some(Credentials::identity("tok"))
+    );
     assert_eq!(ask("none").expect("an answer"), None);
     assert!(matches!(ask("bad"), Err(ProgramError::Failed { reason, .. }) if reason == "locked"));
     assert!(matches!(ask("chatter"), Err(ProgramError::Answer(_))));

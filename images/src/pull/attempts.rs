@@ -32,7 +32,11 @@ impl Attempts {
     /// Who is asked in this round.
     pub(super) fn open(&self) -> Vec<usize> {
         (0..self.errors.len())
-            .filter(|n| self.errors[*n].as_ref().is_none_or(SourceError::is_transient))
+            .filter(|n| {
+                self.errors[*n]
+                    .as_ref()
+                    .is_none_or(SourceError::is_transient)
+            })
             .collect()
     }
 

@@ -154,7 +154,8 @@ impl Pull<'_> {
                         attempts.failed(n, wrong_digest(source.as_ref(), wanted, &got));
                     }
                     _ if bytes.len() > manifest::MAX_BYTES => {
-                        let message = format!("{} sent a manifest of {} bytes", source.name(), bytes.len());
+                        let message =
+                            format!("{} sent a manifest of {} bytes", source.name(), bytes.len());
                         attempts.failed(n, SourceError::new(SourceErrorKind::Unusable, message));
                     }
                     _ => {

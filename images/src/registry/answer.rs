@@ -110,11 +110,20 @@ mod tests {
     fn words_of_registries() {
         let text = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
         assert_eq!(words(text), "manifest unknown: manifest unknown");
-        assert_eq!(words(br#"{"details":"incorrect username or password"}"#), "incorrect username or password");
+        assert_eq!(
+            words(br#"{"details":"incorrect username or password"}"#),
+            "incorrect username or password"
+        );
         assert_eq!(words(b"<html>"), "");
         assert_eq!(words(b"{}"), "");
-        let long = format!(r#"{{"errors":[{{"message":"\u001b[2J{}"}}]}}"#, "x".repeat(1000));
+        let long = format!(
+            r#"{{"errors":[{{"message":"\u001b[2J{}"}}]}}"#,
+            "x".repeat(1000)
+        );
         let said = words(long.as_bytes());
-        assert!(said.starts_with("[2Jxx") && said.chars().count() == 200, "{said}");
+        assert!(
+            said.starts_with("[2Jxx") && said.chars().count() == 200,
+            "{said}"
+        );
     }
 }

@@ -84,6 +84,9 @@ mod tests {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&["Negotiate"]), None);
         assert_eq!(of(&["Bearer service=\"x\""]), None);
-        assert_eq!(of(&["garbage=,=", "Basic realm=\"x\""]), Some(Challenge::Basic));
+        assert_eq!(
+            of(&["garbage=,=", "Basic realm=\"x\""]),
+            Some(Challenge::Basic)
+        );
     }
 }

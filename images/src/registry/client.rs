@@ -87,8 +87,8 @@ impl Client {
         credentials: Option<&Credentials>,
     ) -> Result<Answer, RegistryError> {
         // What is for the registry is not for its mirrors.
-        let credentials = credentials
-            .filter(|known| endpoint.mirrors.is_none() && !known.is_empty());
+        let credentials =
+            credentials.filter(|known| endpoint.mirrors.is_none() && !known.is_empty());
         let known = {
             let plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
             plain.get(&endpoint.host).copied()
@@ -100,7 +100,10 @@ impl Client {
         };
         let mut last = None;
         for scheme in schemes {
-            match self.get_by(scheme, endpoint, name, wanted, credentials).await {
+            match self
+                .get_by(scheme, endpoint, name, wanted, credentials)
+                .await
+            {
                 Err(error) if error.is_down() => last = Some(error),
                 heard => {
                     let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,8 +208,7 @@ impl Client {
             .join(location)
             .map_err(|error| refused(format!("a redirect that is no URL: {error}")))?;
         next.set_fragment(None);
-        let host = authority(&next)
-            .ok_or_else(|| refused("a redirect to no host".to_owned()))?;
+        let host = authority(&next).ok_or_else(|| refused("a redirect to no host".to_owned()))?;
         let stays_plain = from.scheme() == "http";
         match next.scheme() {
             "https" => Ok(next),

@@ -150,7 +150,10 @@ mod tests {
     #[test]
     fn mirrors_come_first() {
         let configs = configs(&[
-            ("docker.io", mirrored(&["mirror.example:5000", "http://[::1]:80/hub/"])),
+            (
+                "docker.io",
+                mirrored(&["mirror.example:5000", "http://[::1]:80/hub/"]),
+            ),
             (
                 "mirror.example:5000",
                 RegistryConfig {
@@ -162,7 +165,10 @@ mod tests {
         let name = "nginx".parse().expect("a name");
         let found = endpoints(&configs, &name).expect("three hosts");
         let hosts: Vec<&str> = found.iter().map(|one| one.host.as_str()).collect();
-        assert_eq!(hosts, ["mirror.example:5000", "[::1]", "registry-1.docker.io"]);
+        assert_eq!(
+            hosts,
+            ["mirror.example:5000", "[::1]", "registry-1.docker.io"]
+        );
         assert!(found[0].insecure && !found[0].plain);
         assert!(found[1].plain && found[1].insecure);
         assert_eq!(found[1].prefix, "/hub");
@@ -177,10 +183,21 @@ mod tests {
     #[test]
     fn loopback_may_be_plain() {
         let none = BTreeMap::new();
-        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000"] {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:5000",
+        ] {
             assert!(is_insecure(&none, host), "{host}");
         }
-        for host in ["10.0.0.1:5000", "localhost.example", "[fc00::1]:5000", "registry.example"] {
+        for host in [
+            "10.0.0.1:5000",
+            "localhost.example",
+            "[fc00::1]:5000",
+            "registry.example",
+        ] {
             assert!(!is_insecure(&none, host), "{host}");
         }
     }

@@ -86,7 +86,8 @@ async fn open(uri: &Uri, trust: &Trust, limit: Duration) -> Result<Stream, Regis
         reason,
     };
     let config = trust.config(shown).map_err(failed)?;
-    let server = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
+    let server =
+        ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
     match timeout(limit, TlsConnector::from(config).connect(server, tcp)).await {
         Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
         Ok(Err(error)) => Err(failed(error.to_string())),
@@ -123,7 +124,10 @@ async fn dial(
         reason = Some(match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("{address} has not answered within {} s", limit.as_secs_f32()),
+            Err(_) => format!(
+                "{address} has not answered within {} s",
+                limit.as_secs_f32()
+            ),
         });
     }
     match reason {

@@ -182,7 +182,10 @@ impl Registries {
     ) -> Result<BlobStream, RegistryError> {
         let mut last = None;
         for endpoint in self.endpoints(name)? {
-            match self.blob_of(&endpoint, name, blob, offset, credentials).await {
+            match self
+                .blob_of(&endpoint, name, blob, offset, credentials)
+                .await
+            {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(self.noted(&endpoint, error)),
             }

@@ -33,12 +33,11 @@ impl Trust {
         let mut own = BTreeMap::new();
         for (host, config) in &configs {
             if let Some(path) = &config.ca {
-                let certificates =
-                    read(path).map_err(|reason| RegistryError::Authority {
-                        registry: host.clone(),
-                        path: path.clone(),
-                        reason,
-                    })?;
+                let certificates = read(path).map_err(|reason| RegistryError::Authority {
+                    registry: host.clone(),
+                    path: path.clone(),
+                    reason,
+                })?;
                 own.insert(host.clone(), certificates);
             }
         }
