@@ -8,8 +8,13 @@ use super::entries::{Entries, Region};
 use super::error::{ArchiveError, shown};
 use crate::blob::Blob;
 use crate::digest::{Digest, Hasher};
+use crate::manifest::{self, ManifestError};
+use crate::name::ImageName;
+use crate::platform::{Platform, PlatformError};
 use crate::store::{Ingest, Store, StoreError};
 
+/// Images in one archive.
+pub(super) const MAX_IMAGES: usize = 1000;
 /// Bytes that are copied at once.
 const BUFFER: usize = 256 * 1024;
 /// Between two looks at a blob that somebody else brings.
@@ -100,5 +105,37 @@ pub(super) fn digest(mut from: Region<'_>) -> Result<Digest, ArchiveError> {
             return Ok(hasher.finish());
         }
         hasher.update(&buffer[..n]);
+    }
+}
+
+/// # Errors
+/// The configuration is damaged, or says that its image is for another machine.
+pub(super) fn check_platform(
+    config: &[u8],
+    digest: &Digest,
+    wanted: &Platform,
+) -> Result<(), ArchiveError> {
+    let found = manifest::platform(config).map_err(|source| unusable(digest.as_str(), source))?;
+    if wanted.runs(&found) {
+        return Ok(());
+    }
+    let wanted = wanted.clone();
+    Err(PlatformError::Other { wanted, found }.into())
+}
+
+/// # Errors
+/// [`ArchiveError::Name`].
+pub(super) fn parse_name(text: &str) -> Result<ImageName, ArchiveError> {
+    text.parse().map_err(|source| ArchiveError::Name {
+        name: shown(text),
+        source,
+    })
+}
+
+/// An image of the archive cannot be used.
+pub(super) fn unusable(entry: &str, source: ManifestError) -> ArchiveError {
+    ArchiveError::Manifest {
+        entry: entry.to_owned(),
+        source,
     }
 }

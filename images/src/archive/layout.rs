@@ -7,10 +7,10 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use super::Loaded;
 use super::docker::DockerImage;
 use super::entries::Entries;
-use super::error::{ArchiveError, shown};
-use super::intake::{blob_entry, layout_blob};
+use super::error::ArchiveError;
+use super::intake::{MAX_IMAGES, blob_entry, check_platform, layout_blob, parse_name, unusable};
 use crate::digest::Digest;
-use crate::manifest::{self, MAX_BYTES, ManifestError, Parsed};
+use crate::manifest::{self, MAX_BYTES, Parsed};
 use crate::name::ImageName;
 use crate::platform::{Platform, PlatformError, choose, is_image, platforms};
 use crate::store::Store;
@@ -21,8 +21,6 @@ pub(super) const INDEX: &str = "index.json";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Annotation with the whole name: docker, containerd.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Images in one archive.
-pub(super) const MAX_IMAGES: usize = 1000;
 /// Indexes in indexes.
 const MAX_DEPTH: usize = 3;
 
@@ -78,7 +76,7 @@ pub(super) fn load(
     }
     if loaded.is_empty() && !index.manifests().is_empty() {
         return Err(PlatformError::NoMatch {
-            wanted: Box::new(platform.clone()),
+            wanted: platform.clone(),
             found: platforms(&index),
         }
         .into());
@@ -142,25 +140,6 @@ fn image(
     }
 }
 
-/// # Errors
-/// The configuration is damaged, or says that its image is for another machine.
-pub(super) fn check_platform(
-    config: &[u8],
-    digest: &Digest,
-    wanted: &Platform,
-) -> Result<(), ArchiveError> {
-    let found = manifest::platform(config).map_err(|source| unusable(digest.as_str(), source))?;
-    if wanted.runs(&found) {
-        return Ok(());
-    }
-    let wanted = wanted.clone();
-    Err(PlatformError::Other {
-        wanted: Box::new(wanted),
-        found: Box::new(found),
-    }
-    .into())
-}
-
 /// The name in the annotations; a tag alone names nothing.
 fn named(descriptor: &Descriptor) -> Result<Option<ImageName>, ArchiveError> {
     let Some(annotations) = descriptor.annotations() else {
@@ -172,20 +151,4 @@ fn named(descriptor: &Descriptor) -> Result<Option<ImageName>, ArchiveError> {
             .filter(|text| text.contains(['/', ':']))
     });
     whole.map(|text| parse_name(text)).transpose()
-}
-
-/// # Errors
-/// [`ArchiveError::Name`].
-pub(super) fn parse_name(text: &str) -> Result<ImageName, ArchiveError> {
-    text.parse().map_err(|source| ArchiveError::Name {
-        name: shown(text),
-        source,
-    })
-}
-
-fn unusable(entry: &str, source: ManifestError) -> ArchiveError {
-    ArchiveError::Manifest {
-        entry: entry.to_owned(),
-        source,
-    }
 }
