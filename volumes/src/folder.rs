@@ -71,10 +71,6 @@ impl Folder {
         Self(root.join(name))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// What tasks see.
     pub(crate) fn data(&self) -> PathBuf {
         self.0.join("_data")

@@ -168,7 +168,7 @@ mod tests {
         std::fs::write(dir.path().join("etc/passwd"), "own").expect("written");
         let opened = open_in_root(dir.path(), Path::new("out/passwd"), OFlags::RDONLY);
         let mut file = std::fs::File::from(opened.expect("inside"));
-        let text = std::io::read_to_string(&mut file).expect("read");
+        let text = io::read_to_string(&mut file).expect("read");
         assert_eq!(text, "own");
     }
 }

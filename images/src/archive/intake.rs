@@ -120,7 +120,11 @@ pub(super) fn check_platform(
         return Ok(());
     }
     let wanted = wanted.clone();
-    Err(PlatformError::Other { wanted, found }.into())
+    Err(PlatformError::Other {
+        wanted: Box::new(wanted),
+        found: Box::new(found),
+    }
+    .into())
 }
 
 /// # Errors

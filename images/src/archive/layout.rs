@@ -76,7 +76,7 @@ pub(super) fn load(
     }
     if loaded.is_empty() && !index.manifests().is_empty() {
         return Err(PlatformError::NoMatch {
-            wanted: platform.clone(),
+            wanted: Box::new(platform.clone()),
             found: platforms(&index),
         }
         .into());

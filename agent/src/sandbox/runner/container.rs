@@ -125,7 +125,7 @@ impl Runner {
             files: &shown(files, &spec),
             mounts: &mounts,
             cgroup: &Path::new("/").join(&cgroup),
-            limits: &task.spec.resources.limits,
+            limits: task.spec.resources.limits,
             capabilities,
             init: self.init_of(&spec)?.as_deref(),
         })?;
