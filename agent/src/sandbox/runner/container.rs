@@ -107,15 +107,12 @@ impl Runner {
         rootfs::unmount(&dir)?;
         rootfs::mount(layers, &dir)?;
         let rootfs = dir.join(ROOTFS);
-        let mut spec = self.expanded(task)?;
-        // The agent sets these, in the namespace that it has made.
-        spec.sysctls
-            .retain(|name, _| !network_settings::is_one(name));
+        let spec = self.expanded(task)?;
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
         let mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
         let (id, capabilities) = (container_id(&task.id), granted(task)?);
-        let bundle = bundle::bundle(&Container {
+        let mut bundle = bundle::bundle(&Container {
             id: &id,
             merged: &merged,
             spec: &spec,
@@ -125,10 +122,16 @@ impl Runner {
             files: &shown(files, &spec),
             mounts: &mounts,
             cgroup: &Path::new("/").join(&cgroup),
-            limits: &task.spec.resources.limits,
+            limits: task.spec.resources.limits,
             capabilities,
             init: self.init_of(&spec)?.as_deref(),
         })?;
+        // The agent sets these. The runtime program is in that namespace already, takes it for the node's
+        // and would refuse them.
+        let linux = bundle.linux_mut().as_mut();
+        if let Some(settings) = linux.and_then(|linux| linux.sysctl_mut().as_mut()) {
+            settings.retain(|name, _| !network_settings::is_one(name));
+        }
         bundle::write(&dir, &bundle)?;
         let oci = OciContainer {
             runtime,
