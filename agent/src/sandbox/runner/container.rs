@@ -13,9 +13,9 @@ use weft_runtime::merged::{Merged, merge};
 use weft_runtime::rootfs;
 use weft_shim::spec::{OciContainer, Spec};
 use weft_sys::privileges;
-use weft_volumes::{Volumes, check_bind};
+use weft_volumes::check_bind;
 
-use super::engine::{self, ContainerEngine};
+use super::engine::{self, Containers};
 use super::files::TaskFile;
 use super::kept::Kept;
 use super::mounts::{same_place, task_mounts};
@@ -23,13 +23,6 @@ use super::{LOG_LIMIT_BYTES, RunError, Runner, network_settings, running, walls}
 
 /// Below the folder of a task: its file system as it sees it.
 const ROOTFS: &str = "rootfs";
-
-/// What containers are made with on this node.
-#[derive(Debug, Clone)]
-pub(super) struct Containers {
-    pub(super) engine: ContainerEngine,
-    pub(super) volumes: Volumes,
-}
 
 /// The id of a task's container: 64 hexadecimal digits, the same wherever somebody asks.
 #[must_use]
@@ -257,7 +250,9 @@ mod tests {
     use weft_model::objects::{
         HealthConfig, Meta, Mount, Runtime, TaskSpec, TaskState, TaskStatus, Version,
     };
+    use weft_volumes::Volumes;
 
+    use super::super::engine::ContainerEngine;
     use super::*;
 
     fn task(container: ContainerSpec) -> Task {

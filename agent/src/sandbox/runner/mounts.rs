@@ -8,7 +8,7 @@ use weft_runtime::mounts::TaskMount;
 use weft_volumes::check_bind;
 
 use super::RunError;
-use super::container::Containers;
+use super::engine::Containers;
 
 /// The service's mounts, and a volume for each place that the image asks one for and the service mounts
 /// nothing at; outer places before those inside of them.
