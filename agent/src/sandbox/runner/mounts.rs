@@ -21,7 +21,7 @@ pub(super) fn task_mounts(
 ) -> Result<Vec<TaskMount>, RunError> {
     let mut wanted = wanted(spec, &merged.volumes);
     wanted.sort_by_key(|mount| Path::new(&mount.target).components().count());
-    let made = wanted.iter().map(|mount| {
+    let made = wanted.iter().map(|mount| -> Result<TaskMount, RunError> {
         Ok(match mount.kind {
             MountType::Bind => bind(mount, containers.engine.recursive_read_only())?,
             MountType::Volume => TaskMount::Bind {
