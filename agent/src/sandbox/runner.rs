@@ -53,7 +53,7 @@ use weft_volumes::Volumes;
 
 use super::Sandbox;
 use ages::Ages;
-use container::Containers;
+use engine::Containers;
 use files::ProcessRecord;
 use kept::Kept;
 

@@ -13,9 +13,9 @@ use weft_runtime::merged::{Merged, merge};
 use weft_runtime::rootfs;
 use weft_shim::spec::{OciContainer, Spec};
 use weft_sys::privileges;
-use weft_volumes::{Volumes, check_bind};
+use weft_volumes::check_bind;
 
-use super::engine::{self, ContainerEngine};
+use super::engine::{self, Containers};
 use super::files::TaskFile;
 use super::kept::Kept;
 use super::mounts::{same_place, task_mounts};
@@ -23,13 +23,6 @@ use super::{LOG_LIMIT_BYTES, RunError, Runner, network_settings, running, walls}
 
 /// Below the folder of a task: its file system as it sees it.
 const ROOTFS: &str = "rootfs";
-
-/// What containers are made with on this node.
-#[derive(Debug, Clone)]
-pub(super) struct Containers {
-    pub(super) engine: ContainerEngine,
-    pub(super) volumes: Volumes,
-}
 
 /// The id of a task's container: 64 hexadecimal digits, the same wherever somebody asks.
 #[must_use]
@@ -107,15 +100,12 @@ impl Runner {
         rootfs::unmount(&dir)?;
         rootfs::mount(layers, &dir)?;
         let rootfs = dir.join(ROOTFS);
-        let mut spec = self.expanded(task)?;
-        // The agent sets these, in the namespace that it has made.
-        spec.sysctls
-            .retain(|name, _| !network_settings::is_one(name));
+        let spec = self.expanded(task)?;
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
         let mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
         let (id, capabilities) = (container_id(&task.id), granted(task)?);
-        let bundle = bundle::bundle(&Container {
+        let mut bundle = bundle::bundle(&Container {
             id: &id,
             merged: &merged,
             spec: &spec,
@@ -129,6 +119,12 @@ impl Runner {
             capabilities,
             init: self.init_of(&spec)?.as_deref(),
         })?;
+        // The agent sets these. The runtime program is in that namespace already, takes it for the node's
+        // and would refuse them.
+        let linux = bundle.linux_mut().as_mut();
+        if let Some(settings) = linux.and_then(|linux| linux.sysctl_mut().as_mut()) {
+            settings.retain(|name, _| !network_settings::is_one(name));
+        }
         bundle::write(&dir, &bundle)?;
         let oci = OciContainer {
             runtime,
@@ -254,7 +250,9 @@ mod tests {
     use weft_model::objects::{
         HealthConfig, Meta, Mount, Runtime, TaskSpec, TaskState, TaskStatus, Version,
     };
+    use weft_volumes::Volumes;
 
+    use super::super::engine::ContainerEngine;
     use super::*;
 
     fn task(container: ContainerSpec) -> Task {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weft_runtime::program::{self, Installed, OciRuntime, RuntimeProgram};
 use weft_runtime::rootfs::{self, Driver};
+use weft_volumes::Volumes;
 
 /// The runtime program of this node, or why there is none. Copies are the same.
 #[derive(Debug, Clone)]
@@ -14,6 +15,13 @@ pub struct ContainerEngine {
     driver: &'static str,
     /// Whether a bind can be read-only with all that is mounted below it.
     recursive_read_only: bool,
+}
+
+/// What containers are made with on this node.
+#[derive(Debug, Clone)]
+pub(super) struct Containers {
+    pub(super) engine: ContainerEngine,
+    pub(super) volumes: Volumes,
 }
 
 /// What is written of a node that copies layers.

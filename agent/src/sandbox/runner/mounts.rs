@@ -8,7 +8,7 @@ use weft_runtime::mounts::TaskMount;
 use weft_volumes::check_bind;
 
 use super::RunError;
-use super::container::Containers;
+use super::engine::Containers;
 
 /// The service's mounts, and a volume for each place that the image asks one for and the service mounts
 /// nothing at; outer places before those inside of them.
@@ -21,7 +21,7 @@ pub(super) fn task_mounts(
 ) -> Result<Vec<TaskMount>, RunError> {
     let mut wanted = wanted(spec, &merged.volumes);
     wanted.sort_by_key(|mount| Path::new(&mount.target).components().count());
-    let made = wanted.iter().map(|mount| {
+    let made = wanted.iter().map(|mount| -> Result<TaskMount, RunError> {
         Ok(match mount.kind {
             MountType::Bind => bind(mount, containers.engine.recursive_read_only())?,
             MountType::Volume => TaskMount::Bind {

@@ -49,9 +49,9 @@ impl Runner {
     pub(super) fn expanded_mounts(&self, task: &Task) -> Result<Vec<Mount>, RunError> {
         let fields = self.template_fields(task);
         let mounts = task.spec.container.mounts.iter();
-        mounts
-            .map(|mount| Ok(expand_mount(mount, &fields)?))
-            .collect()
+        let expanded =
+            mounts.map(|mount| -> Result<Mount, RunError> { Ok(expand_mount(mount, &fields)?) });
+        expanded.collect()
     }
 
     /// All of it, without who asks for the image.
