@@ -83,10 +83,7 @@ fn sysctls(node: &Node, container: &Container<'_>) -> HashMap<String, String> {
 
 /// Its own, but for the network's, which weft has made. As Docker: with one tree of control groups it
 /// sees its own part of it alone.
-fn namespaces(
-    node: &Node,
-    container: &Container<'_>,
-) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(node: &Node, container: &Container<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let mut kinds = vec![
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Uts,
