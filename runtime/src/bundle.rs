@@ -88,7 +88,7 @@ pub struct Container<'a> {
     pub spec: &'a ContainerSpec,
     /// Its root file system, mounted: a full path. Names of users are looked up there.
     pub rootfs: &'a Path,
-    /// The network namespace that it joins.
+    /// The network namespace that it joins. Its settings (`net.*`) are made by who has made it.
     pub netns: &'a Path,
     /// Host name.
     pub hostname: &'a str,
@@ -136,7 +136,7 @@ fn on(node: &Node, container: &Container<'_>) -> Result<Spec, BundleError> {
     }));
     let mounts = mounts::all(node, container.mounts, &files)?;
     let root = RootBuilder::default()
-        .path(container.rootfs)
+        .path(absolute(container.rootfs))
         .readonly(spec.read_only)
         .build()?;
     let process = process::process(node, container, &user)?;
@@ -149,6 +149,11 @@ fn on(node: &Node, container: &Container<'_>) -> Result<Spec, BundleError> {
         .process(process)
         .linux(linux)
         .build()?)
+}
+
+/// To a runtime program paths that are not full ones begin at the bundle.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The kernel's word would be "invalid argument".

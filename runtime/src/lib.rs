@@ -1,8 +1,8 @@
 //! OCI containers on this node: the bundle of one, its root file system, and the runtime program (`runc`, `crun`).
 //!
 //! Everything blocks. Nothing here starts a container: that is the shim's, by the bundle that is made
-//! here ([`bundle`], [`write`](bundle::write)) from what image and service come to ([`merged`]), on a
-//! root file system made of the image's layers ([`rootfs`]). Nothing here knows a registry, a volume by
+//! here ([`bundle()`], [`write()`]) from what image and service come to ([`merge()`]), on a root file
+//! system made of the image's layers ([`rootfs`]). Nothing here knows a registry, a volume by
 //! name or a network: paths come in.
 
 #![forbid(unsafe_code)]

@@ -7,6 +7,7 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 use weft_model::objects::Propagation;
 
+use crate::bundle::absolute;
 use crate::cgroups::CgroupKind;
 use crate::merged::clean;
 use crate::mountinfo;
@@ -178,7 +179,7 @@ pub(crate) fn all(
         if !places.iter().any(|place| place == file.target) {
             let access = if file.read_only { "ro" } else { "rw" };
             let options = words(&format!("bind {access} rprivate"));
-            own.push(mount(file.target, "bind", file.source, options)?);
+            own.push(mount(file.target, "bind", &absolute(file.source), options)?);
         }
     }
     own.sort_by_key(|mount| mount.destination().components().count());
@@ -216,7 +217,8 @@ fn asked_for(asked: &TaskMount, place: &str) -> Result<Mount, OciSpecError> {
                 (false, _) => "rw",
             });
             options.push(word(*propagation));
-            mount(place, "bind", source, words(&options.join(" ")))
+            let options = words(&options.join(" "));
+            mount(place, "bind", &absolute(source), options)
         }
         TaskMount::Tmpfs {
             size_bytes, mode, ..

@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
+use rustix::process::geteuid;
+
 use crate::apparmor;
 use crate::cgroups::{self, CgroupKind};
 use crate::mountinfo::{self, Mounted};
-
-/// Sysctls that Docker gives each container that has a network namespace: ports below 1024 and pings
-/// need no capability there.
-const UNPRIVILEGED_PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
-const PINGS: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
 
 /// The ids of a user namespace, as user_namespaces(7) tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +50,6 @@ pub(crate) struct Node {
     pub(crate) apparmor: Option<&'static str>,
     /// Files about the temperature of each processor.
     pub(crate) thermal: Vec<String>,
-    /// Of Docker's, those that the kernel has.
-    pub(crate) sysctls: Vec<(&'static str, &'static str)>,
     pub(crate) mounts: Vec<Mounted>,
 }
 
@@ -69,15 +64,6 @@ impl Node {
             IdMap::parse(&text("/proc/self/uid_map")),
             IdMap::parse(&text("/proc/self/gid_map")),
         );
-        let known = |(key, _): &(&'static str, &'static str)| {
-            Path::new("/proc/sys").join(key.replace('.', "/")).exists()
-        };
-        let mut sysctls = vec![UNPRIVILEGED_PORTS];
-        // The kernel takes a range of groups only where there are these groups.
-        if gids.is_initial() {
-            sysctls.push(PINGS);
-        }
-        sysctls.retain(known);
         Self {
             cgroups,
             counts_swap: cgroups::counts_swap(&mounts, cgroups),
@@ -87,7 +73,6 @@ impl Node {
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             apparmor: apparmor::profile(),
             thermal: thermal(Path::new("/sys/devices/system/cpu")),
-            sysctls,
             mounts,
         }
     }
@@ -96,6 +81,12 @@ impl Node {
     pub(crate) fn rootless(&self) -> bool {
         !self.uids.is_initial()
     }
+}
+
+/// Root, and in no user namespace. Without `/proc` nothing is known, and the ordinary case is assumed.
+pub(crate) fn is_root_of_machine() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map");
+    map.map_or(true, |map| IdMap::parse(&map).is_initial()) && geteuid().is_root()
 }
 
 /// What Docker hides of each processor: side channels (moby, `oci/defaults.go`).
@@ -129,7 +120,6 @@ pub(crate) mod tests {
             seccomp: true,
             apparmor: None,
             thermal: Vec::new(),
-            sysctls: vec![UNPRIVILEGED_PORTS, PINGS],
             mounts: Vec::new(),
         }
     }

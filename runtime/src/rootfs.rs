@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::UnmountFlags;
 
 use crate::mountinfo;
+use crate::node;
 
 mod copy;
 mod overlay;
@@ -132,7 +133,7 @@ pub fn mount(layers: &[PathBuf], dir: &Path) -> Result<Kind, RootfsError> {
     for folder in [&places.upper, &places.work, &places.rootfs] {
         make(folder)?;
     }
-    match overlay::mount(layers, &places.upper, &places.work, &places.rootfs) {
+    match over(layers, &places) {
         Ok(()) => Ok(Kind::Overlay),
         Err(error) if overlay::is_refused(&error) => {
             tracing::warn!(
@@ -148,6 +149,17 @@ pub fn mount(layers: &[PathBuf], dir: &Path) -> Result<Kind, RootfsError> {
             source,
         }),
     }
+}
+
+fn over(layers: &[PathBuf], places: &Places) -> io::Result<()> {
+    let user_marks = !node::is_root_of_machine();
+    let Places {
+        upper,
+        work,
+        rootfs,
+        ..
+    } = places;
+    overlay::mount(layers, upper, work, rootfs, user_marks)
 }
 
 /// Whole, or not at all: a copy that was not finished has another name.
@@ -188,11 +200,9 @@ pub fn driver(dir: &Path) -> Driver {
         for folder in [&places.upper, &places.work, &places.rootfs] {
             make(folder)?;
         }
-        overlay::mount(&[layer], &places.upper, &places.work, &places.rootfs).map_err(|source| {
-            RootfsError::Overlay {
-                path: places.rootfs,
-                source,
-            }
+        over(&[layer], &places).map_err(|source| RootfsError::Overlay {
+            path: places.rootfs,
+            source,
         })
     });
     if let Err(error) = unmount(&trial).and_then(|()| remove(&trial)) {

@@ -214,21 +214,42 @@ mod tests {
     fn denied(capabilities: u64) -> Vec<String> {
         let profile = profile(capabilities).expect("a profile");
         let syscalls = profile.syscalls().as_deref().expect("some");
-        syscalls.iter().flat_map(|call| call.names().clone()).collect()
+        syscalls
+            .iter()
+            .flat_map(|call| call.names().clone())
+            .collect()
     }
 
     #[test]
     fn a_capability_opens_what_it_is_there_for() {
         let default = denied(0xa804_25fb);
-        for name in ["mount", "bpf", "unshare", "clone", "clone3", "keyctl", "reboot"] {
+        for name in [
+            "mount", "bpf", "unshare", "clone", "clone3", "keyctl", "reboot",
+        ] {
             assert!(default.contains(&name.to_owned()), "{name}");
         }
         // What programs of every day use.
-        for name in ["openat", "socket", "futex", "ptrace", "chroot", "personality", "seccomp", "prctl"] {
+        for name in [
+            "openat",
+            "socket",
+            "futex",
+            "ptrace",
+            "chroot",
+            "personality",
+            "seccomp",
+            "prctl",
+        ] {
             assert!(!default.contains(&name.to_owned()), "{name}");
         }
         let admin = denied(0xa804_25fb | 1 << cap::SYS_ADMIN);
-        for name in ["mount", "bpf", "unshare", "clone", "clone3", "perf_event_open"] {
+        for name in [
+            "mount",
+            "bpf",
+            "unshare",
+            "clone",
+            "clone3",
+            "perf_event_open",
+        ] {
             assert!(!admin.contains(&name.to_owned()), "{name}");
         }
         for name in ["keyctl", "io_uring_setup", "reboot"] {
@@ -254,7 +275,10 @@ mod tests {
             }],
         });
         assert!(clones.contains(&&user), "{clones:?}");
-        let clone3 = calls.iter().find(|c| c["names"][0] == "clone3").expect("denied");
+        let clone3 = calls
+            .iter()
+            .find(|c| c["names"][0] == "clone3")
+            .expect("denied");
         assert_eq!(clone3["errnoRet"], 38);
         let archs = serde_json::to_value(architectures("x86_64")).expect("JSON");
         let expected = serde_json::json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);

@@ -54,7 +54,7 @@ pub(super) fn linux(
     let masked = MASKED.map(str::to_owned).into_iter();
     let masked: Vec<String> = masked.chain(node.thermal.iter().cloned()).collect();
     let mut linux = LinuxBuilder::default()
-        .sysctl(sysctls(node, container))
+        .sysctl(sysctls(container))
         .namespaces(namespaces(node, container)?)
         .masked_paths(masked)
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
@@ -72,21 +72,18 @@ pub(super) fn linux(
     Ok(linux)
 }
 
-/// Docker's, and over them those of the service.
-fn sysctls(node: &Node, container: &Container<'_>) -> HashMap<String, String> {
-    let defaults = node.sysctls.iter();
-    let defaults = defaults.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+/// Those of the network are for who has made its namespace: crun sets none in one that it joins.
+fn sysctls(container: &Container<'_>) -> HashMap<String, String> {
     let asked = container.spec.sysctls.iter();
-    let asked = asked.map(|(key, value)| (key.clone(), value.clone()));
-    defaults.chain(asked).collect()
+    let asked = asked.filter(|(key, _)| !key.starts_with("net."));
+    asked
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Its own, but for the network's, which weft has made. As Docker: with one tree of control groups it
 /// sees its own part of it alone.
-fn namespaces(
-    node: &Node,
-    container: &Container<'_>,
-) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(node: &Node, container: &Container<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let mut kinds = vec![
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Uts,

@@ -20,10 +20,11 @@ pub(super) fn process(
     user: &ImageUser,
 ) -> Result<Process, BundleError> {
     let Container { merged, spec, .. } = *container;
-    let mut args = merged.args.clone();
+    let mut args = Vec::new();
     if container.init.is_some() {
-        args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+        args.extend([INIT.to_owned(), "--".to_owned()]);
     }
+    args.extend(merged.args.iter().cloned());
     let mut groups = user.groups.clone();
     // What is not in the namespace cannot be had.
     groups.retain(|group| node.gids.has(*group));
@@ -127,8 +128,21 @@ mod tests {
             })
         };
         for name in [
-            "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
-            "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+            "core",
+            "cpu",
+            "data",
+            "fsize",
+            "locks",
+            "memlock",
+            "msgqueue",
+            "nice",
+            "nofile",
+            "nproc",
+            "rss",
+            "rtprio",
+            "rttime",
+            "sigpending",
+            "stack",
         ] {
             let limit = of(name, 1, -1).expect(name);
             assert_eq!((limit.soft(), limit.hard()), (1, u64::MAX));

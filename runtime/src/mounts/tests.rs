@@ -96,7 +96,10 @@ fn read_only_is_said_as_it_is_meant() {
 fn no_mount_hides_the_root_or_another_one() {
     for odd in ["x", "", "/", "/a/..", "./x"] {
         let error = all(&node(), &[bind("/srv", odd)], &[]).expect_err(odd);
-        assert!(error.to_string().starts_with("invalid mount target"), "{error}");
+        assert!(
+            error.to_string().starts_with("invalid mount target"),
+            "{error}"
+        );
     }
     let twice = [bind("/a", "/x/./y"), bind("/b", "/x/y/")];
     let error = all(&node(), &twice, &[]).expect_err("twice").to_string();

@@ -10,12 +10,14 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 const OVERLAY: &str = "overlay";
 /// fsconfig(2): of one string, with its end.
 const MAX_STRING: usize = 256;
+/// overlayfs: marks of folders are `user.overlay.…`, as in a user namespace nobody may set others.
+const USER_MARKS: &str = "userxattr";
 /// mount(2): one page of options, with its end.
 const MAX_OPTIONS: usize = 4096;
 
@@ -46,7 +48,8 @@ impl Names {
     }
 }
 
-/// Mounts `layers` (bottom first) and `upper` at `target`.
+/// Mounts `layers` (bottom first) and `upper` at `target`; `user_marks` where layers were unpacked by
+/// who is not root of the machine.
 ///
 /// # Errors
 /// The kernel's; see [`is_refused`].
@@ -55,6 +58,7 @@ pub(super) fn mount(
     upper: &Path,
     work: &Path,
     target: &Path,
+    user_marks: bool,
 ) -> io::Result<()> {
     // As the kernel wants them: top first.
     let mut folders: Vec<&Path> = layers.iter().rev().map(PathBuf::as_path).collect();
@@ -68,17 +72,17 @@ pub(super) fn mount(
     } else {
         Names::short(&folders)?
     };
-    match one_by_one(&names.names, target) {
+    match one_by_one(&names.names, target, user_marks) {
         // Linux before 6.7 knows no `lowerdir+`, before 5.2 none of these calls.
         Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => {}
         other => return Ok(other?),
     }
-    let options = options(&names.names);
+    let options = options(&names.names, user_marks);
     if options.len() < MAX_OPTIONS {
         return at_once(options, target);
     }
     let names = Names::short(&folders)?;
-    at_once(self::options(&names.names), target)
+    at_once(self::options(&names.names, user_marks), target)
 }
 
 /// Whether an error says that there can be no overlay there, whatever is tried again.
@@ -97,7 +101,7 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
 }
 
 /// By fsconfig(2): nothing limits how many.
-fn one_by_one(names: &[PathBuf], target: &Path) -> Result<(), Errno> {
+fn one_by_one(names: &[PathBuf], target: &Path, user_marks: bool) -> Result<(), Errno> {
     let (work, rest) = names.split_last().ok_or(Errno::INVAL)?;
     let (upper, layers) = rest.split_last().ok_or(Errno::INVAL)?;
     let context = fsopen(OVERLAY, FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -107,6 +111,9 @@ fn one_by_one(names: &[PathBuf], target: &Path) -> Result<(), Errno> {
     }
     fsconfig_set_string(&context, "upperdir", upper)?;
     fsconfig_set_string(&context, "workdir", work)?;
+    if user_marks {
+        fsconfig_set_flag(&context, USER_MARKS)?;
+    }
     fsconfig_create(&context)?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     let mounted = fsmount(&context, flags, MountAttrFlags::empty())?;
@@ -114,7 +121,7 @@ fn one_by_one(names: &[PathBuf], target: &Path) -> Result<(), Errno> {
     move_mount(&mounted, "", CWD, target, from_it)
 }
 
-fn options(names: &[PathBuf]) -> Vec<u8> {
+fn options(names: &[PathBuf], user_marks: bool) -> Vec<u8> {
     let mut options = b"lowerdir=".to_vec();
     let last = names.len().saturating_sub(2);
     for (at, name) in names.iter().enumerate() {
@@ -126,6 +133,10 @@ fn options(names: &[PathBuf]) -> Vec<u8> {
         };
         options.extend_from_slice(before);
         options.extend_from_slice(name.as_os_str().as_bytes());
+    }
+    if user_marks {
+        options.push(b',');
+        options.extend_from_slice(USER_MARKS.as_bytes());
     }
     options
 }
@@ -154,9 +165,10 @@ mod tests {
     fn options_are_those_of_the_kernel() {
         let names = ["/l/top", "/l/bottom", "/t/upper", "/t/work"].map(PathBuf::from);
         let expected = "lowerdir=/l/top:/l/bottom,upperdir=/t/upper,workdir=/t/work";
-        assert_eq!(options(&names), expected.as_bytes());
+        assert_eq!(options(&names, false), expected.as_bytes());
         let one = ["/l", "/u", "/w"].map(PathBuf::from);
-        assert_eq!(options(&one), b"lowerdir=/l,upperdir=/u,workdir=/w");
+        let expected = b"lowerdir=/l,upperdir=/u,workdir=/w,userxattr";
+        assert_eq!(options(&one, true), expected);
     }
 
     /// Both ways show the same: whoever has an older kernel gets the second one.
@@ -180,9 +192,9 @@ mod tests {
             rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
             (both, below)
         };
-        at_once(options(&short.names), at).expect("mounted");
+        at_once(options(&short.names, false), at).expect("mounted");
         assert_eq!(seen(), ("top".to_owned(), true));
-        mount(&[bottom.clone(), top.clone()], upper, work, at).expect("mounted");
+        mount(&[bottom.clone(), top.clone()], upper, work, at, false).expect("mounted");
         assert_eq!(seen(), ("top".to_owned(), true));
     }
 }

@@ -107,7 +107,7 @@ fn assert_shown(rootfs: &Path) {
         (tool.uid(), tool.gid(), tool.mode() & 0o7777),
         (33, 34, 0o4755)
     );
-    let mut value = [0; 8];
+    let mut value = [0_u8; 8];
     let length = lgetxattr(rootfs.join("tool"), "user.kept", &mut value).expect("kept");
     assert_eq!(value[..length], *b"1");
     let same = fs::metadata(rootfs.join("same-tool")).expect("there");
