@@ -47,8 +47,8 @@ impl Inner {
         if name.digest().is_some() {
             return Ok(name.clone());
         }
-        let error = match self.registries.resolve(name, credentials).await {
-            Ok(resolved) => return Ok(name.with_digest(resolved.digest)),
+        let error = match self.registries.digest(name, credentials).await {
+            Ok(digest) => return Ok(name.with_digest(digest)),
             Err(error) => error,
         };
         // What it says itself counts: that there is no such image, or not for whoever asks.

@@ -104,12 +104,18 @@ impl Registries {
             Parsed::Index(index) => platform::platforms(&index),
             Parsed::Image(image) => {
                 let (config, _) = manifest::content(&image).map_err(refused)?;
-                let bytes = self.small(name, &config, credentials).await?;
-                let platform = manifest::platform(&bytes).map_err(refused)?;
-                if platform.os.is_empty() || platform.architecture.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![platform]
+                match self.small(name, &config, credentials).await {
+                    Ok(bytes) => {
+                        let platform = manifest::platform(&bytes).map_err(refused)?;
+                        let is_told = !platform.os.is_empty() && !platform.architecture.is_empty();
+                        is_told.then_some(platform).into_iter().collect()
+                    }
+                    // Nodes find out; what the name stands for is known.
+                    Err(error) if error.is_transient() => {
+                        tracing::info!(%error, image = %name.familiar(), "its platform is not known");
+                        Vec::new()
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         };
@@ -117,6 +123,18 @@ impl Registries {
             digest: manifest.digest,
             platforms,
         })
+    }
+
+    /// What a name stands for, and nothing else of it.
+    ///
+    /// # Errors
+    /// As of [`Registries::resolve`].
+    pub async fn digest(
+        &self,
+        name: &ImageName,
+        credentials: Option<&Credentials>,
+    ) -> Result<Digest, RegistryError> {
+        Ok(self.manifest(name, credentials).await?.digest)
     }
 
     /// A source of images for whoever has these credentials.
