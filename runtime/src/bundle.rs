@@ -136,7 +136,7 @@ fn on(node: &Node, container: &Container<'_>) -> Result<Spec, BundleError> {
     }));
     let mounts = mounts::all(node, container.mounts, &files)?;
     let root = RootBuilder::default()
-        .path(absolute(container.rootfs))
+        .path(mounts::absolute(container.rootfs))
         .readonly(spec.read_only)
         .build()?;
     let process = process::process(node, container, &user)?;
@@ -149,11 +149,6 @@ fn on(node: &Node, container: &Container<'_>) -> Result<Spec, BundleError> {
         .process(process)
         .linux(linux)
         .build()?)
-}
-
-/// To a runtime program paths that are not full ones begin at the bundle.
-pub(crate) fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The kernel's word would be "invalid argument".

@@ -7,7 +7,6 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 use weft_model::objects::Propagation;
 
-use crate::bundle::absolute;
 use crate::cgroups::CgroupKind;
 use crate::merged::clean;
 use crate::mountinfo;
@@ -139,6 +138,11 @@ fn mount(
         .source(source)
         .options(options)
         .build()
+}
+
+/// To a runtime program paths that are not full ones begin at the bundle.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A file of the node's at a fixed place of the container.

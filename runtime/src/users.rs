@@ -81,7 +81,7 @@ fn number(text: &str) -> Result<Option<u32>, UnknownUser> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
-    let id = text.parse().ok().filter(|id| *id <= MAX_ID);
+    let id = text.parse::<u32>().ok().filter(|id| *id <= MAX_ID);
     // It may come from anywhere, and a message is read by people.
     let range = || UnknownUser::Range(text.chars().take(40).collect());
     id.map(Some).ok_or_else(range)

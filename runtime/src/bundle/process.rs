@@ -87,8 +87,8 @@ fn rlimit(limit: &Ulimit) -> Result<PosixRlimit, BundleError> {
     let Ulimit { name, hard, soft } = limit;
     // Docker's list: all of the kernel's, but for the size of the address space.
     let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
-    let kind: PosixRlimitType = kind
-        .parse()
+    let kind = kind
+        .parse::<PosixRlimitType>()
         .ok()
         .filter(|kind| *kind != PosixRlimitType::RlimitAs)
         .ok_or_else(|| BundleError::Ulimit(name.chars().take(40).collect()))?;
