@@ -134,13 +134,19 @@ impl Images {
         Ok(image.manifest)
     }
 
-    /// The image of a name or the beginning of an id.
+    /// The image of a name or the beginning of an id; none also where a name is left of it alone.
     ///
     /// # Errors
     /// The disk's, or several begin so.
     pub(crate) async fn find(&self, word: &str) -> anyhow::Result<Option<Image>> {
         let (store, word) = (self.store().clone(), word.to_owned());
-        Ok(blocking(move || store.find(&word)).await??)
+        match blocking(move || store.find(&word)).await? {
+            Err(error) if error.is_gone() => {
+                tracing::warn!(%error, "an image that has a name here is not whole");
+                Ok(None)
+            }
+            found => Ok(found?),
+        }
     }
 
     /// The layers of an image, unpacked where they are not yet.

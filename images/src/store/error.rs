@@ -139,6 +139,12 @@ impl StoreError {
         }
     }
 
+    /// True where content that a name or an image stands for is gone: it may be fetched again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::Damaged(_))
+    }
+
     /// True when the disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weft_lab::image::{Registry, web};
+use weft_lab::image::{Layer, Registry, web};
 use weft_lab::{Patience, Stop};
 use weft_netns_tests::{Cluster, LIMIT, Settings, eventually, figure, get};
 
@@ -122,7 +122,12 @@ fn pulls_survive_what_a_registry_does_to_them_or_say_what_it_was() {
     let cluster = cluster(&settings(1, hosts));
     for (port, trouble) in Trouble::ALL {
         // An image of its own for each: what is there already is asked for no more.
-        let image = made(web("web:1", &format!("{trouble:?}")));
+        let mut own = Layer::new();
+        made(
+            own.file("trouble", 0o644, format!("{trouble:?}").as_bytes())
+                .map(drop),
+        );
+        let image = made(made(web("web:1", "1")).with(own));
         let image = image.named(&format!("{}/web:1", host(port)));
         let image = made(weft_lab::image::Archive::of(&image));
         let fake = FakeRegistry::start(&cluster, port, trouble, image.clone());
