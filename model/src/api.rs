@@ -37,8 +37,8 @@
 //! | GET /v1/tasks/{ref} | | [`TaskRow`] |
 //! | POST /v1/tasks/{ref}/exec | frames | frames of `weft_model::exec`, both ways at once |
 //! | GET, POST /v1/volumes?[`VolumesQuery`] | [`VolumeRequest`] | [`Volumes`] |
-//! | POST /v1/volumes/prune?[`VolumesQuery`] | [`VolumePrune`] | [`Volumes`] |
 //! | GET, DELETE /v1/volumes/{name}?[`VolumesQuery`] | | [`Volumes`] |
+//! | POST /v1/volumes/{name}?[`VolumesQuery`], whose name is `prune` | [`VolumePrune`] | [`Volumes`] |
 //! | GET /v1/events?[`EventsQuery`] | | lines of [`Event`], as they happen |
 //! | GET /v1/mesh/ports | | list of [`MeshPort`] |
 //! | GET /v1/mesh/conns?[`ConnsQuery`] | | [`MeshConns`] |

@@ -231,14 +231,14 @@ mod tests {
         let folder =
             Folder::make(&root, "data", &kept, &plain, Outlives::Process).expect("a volume");
         let mode = |path: &Path| std::fs::metadata(path).expect("there").mode() & 0o7777;
-        assert_eq!((mode(folder.path()), mode(&folder.data())), (0o701, 0o755));
+        assert_eq!((mode(&folder.0), mode(&folder.data())), (0o701, 0o755));
         assert!(is_empty(&folder.data()).expect("readable"));
         let user = User {
             task: TaskId::from("t1"),
             target: "/data".into(),
             own: false,
         };
-        folder.write_users(&[user.clone()]).expect("written");
+        folder.write_users(std::slice::from_ref(&user)).expect("written");
         let (read, options, users) = folder.read().expect("readable");
         assert_eq!((read, users), (kept, vec![user]));
         assert!(options.is_plain() && !folder.options_file().exists());
@@ -248,7 +248,7 @@ mod tests {
             &aside.file_name().expect("a name").to_string_lossy()
         ));
         remove_all(&aside).expect("removed");
-        assert!(!folder.path().exists());
+        assert!(!folder.0.exists());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct Lines {
     tls: Mutex<Option<(Arc<Identity>, NodeTls)>>,
 }
 
-/// Of one node. `away` is looked at and set while `questions` is held, never the other way.
+/// Of one node. Its locks are taken in this order: `questions`, then `away`.
 #[derive(Debug)]
 struct Slot {
     /// For questions, and when the last one was answered.

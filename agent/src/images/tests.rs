@@ -81,7 +81,7 @@ async fn swarm(dir: &TempDir) -> (Manager, [Arc<Identity>; 2]) {
     (manager, [Arc::new(first), Arc::new(second)])
 }
 
-/// What a node knows of the others.
+/// What a node knows of the others. No two of its locks are held at once.
 struct Known {
     identity: Arc<Identity>,
     peers: Mutex<Vec<Peer>>,

@@ -108,7 +108,7 @@ fn needs_runtime() {
 
 #[track_caller]
 fn made<T>(image: anyhow::Result<T>) -> T {
-    image.unwrap_or_else(|error| panic!("no image: {error:#}"))
+    image.expect("an image")
 }
 
 /// Nothing but busybox and a few scripts; it has a folder that volumes are filled with.

@@ -36,9 +36,8 @@ pub(super) fn apply(
                 tracing::debug!(%error, "a setting of the sandbox stays as it is");
             }
         }
-        let own = settings.iter().filter(|(name, _)| is_one(name));
-        own.map(|(name, value)| sysctl::set(&path(name)?, value))
-            .collect::<Result<(), SandboxError>>()
+        let mut own = settings.iter().filter(|(name, _)| is_one(name));
+        own.try_for_each(|(name, value)| sysctl::set(&path(name)?, value))
     };
     sandbox
         .netns()

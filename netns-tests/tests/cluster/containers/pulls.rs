@@ -83,7 +83,7 @@ fn images_are_listed_saved_and_removed(cluster: &Cluster, id: &str) {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a row is JSON"))
         .find(|row: &serde_json::Value| row["Repository"] == repository.as_str())
-        .unwrap_or_else(|| panic!("no row of {repository}: {rows}"));
+        .unwrap_or_default();
     assert_eq!(text(&row, "ID"), id, "{row}");
 
     let file = cluster.dir().join("saved.tar");
