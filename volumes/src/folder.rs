@@ -238,7 +238,9 @@ mod tests {
             target: "/data".into(),
             own: false,
         };
-        folder.write_users(std::slice::from_ref(&user)).expect("written");
+        folder
+            .write_users(std::slice::from_ref(&user))
+            .expect("written");
         let (read, options, users) = folder.read().expect("readable");
         assert_eq!((read, users), (kept, vec![user]));
         assert!(options.is_plain() && !folder.options_file().exists());

@@ -205,7 +205,11 @@ fn missing(programs: &[Program], find: impl Fn(&str) -> Option<PathBuf>) -> Vec<
         .filter(|program| match find(program.name) {
             None => true,
             // It has many programs under one roof, most with fewer options.
-            Some(path) => program.package(Packager::Apk) != "busybox" && path.ends_with("busybox"),
+            Some(path) => {
+                let is_enough =
+                    program.name == "busybox" || program.package(Packager::Apk) == "busybox";
+                !is_enough && path.ends_with("busybox")
+            }
         })
         .collect()
 }

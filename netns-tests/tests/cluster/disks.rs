@@ -74,7 +74,7 @@ fn readable(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
-        let for_tasks = ["hosts", "resolv.conf"].map(Some);
+        let for_tasks = ["hosts", "resolv.conf", "hostname"].map(Some);
         if path.is_dir() {
             found.extend(readable(&path));
         } else if mode(&path) & 0o077 != 0 && !for_tasks.contains(&entry.file_name().to_str()) {

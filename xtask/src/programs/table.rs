@@ -65,12 +65,6 @@ pub(crate) const TESTS: &[Program] = &[
         "makes links, addresses and namespaces for tests",
         ["iproute2", "iproute", "iproute2"],
     ),
-    program("runc", "starts containers of tasks", ["runc"; 3]),
-    program(
-        "busybox",
-        "all that is in the images of tests: a static one",
-        ["busybox-static", "busybox", "busybox"],
-    ),
     program(
         "bridge",
         "tests look at forwarding entries",
