@@ -489,3 +489,44 @@ fn the_folder_is_for_nobody_else_and_a_full_disk_is_said() {
     let small = image(&store, &[layer("small", "x")]);
     unpack(&store, &small);
 }
+
+#[test]
+fn what_an_earlier_writer_left_whole_is_content_at_once() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let blob = blob(b"right");
+    let mut whole = writer(&store, &blob);
+    whole.write(b"right").expect("written");
+    drop(whole);
+    assert!(matches!(store.ingest(&blob), Ok(Ingest::Present)));
+    assert_eq!(store.read(&blob.digest).expect("read"), b"right");
+
+    let other = Blob {
+        digest: Digest::of(b"other"),
+        size: 5,
+    };
+    let mut wrong = writer(&store, &other);
+    wrong.write(b"wrong").expect("written");
+    drop(wrong);
+    assert_eq!(writer(&store, &other).offset(), 0, "it is thrown away");
+}
+
+#[test]
+fn images_whose_tag_another_one_has_are_pruned() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let (old, new) = (
+        image(&store, &[layer("a", "1")]),
+        image(&store, &[layer("a", "2")]),
+    );
+    for manifest in [&old, &new] {
+        store.set_name(&name("web"), manifest).expect("named");
+        let pinned: ImageName = format!("web@{manifest}").parse().expect("a name");
+        store.set_name(&pinned, manifest).expect("named");
+    }
+    let pruned = store.prune(false).expect("pruned");
+    assert_eq!(pruned.untagged, [format!("web@{old}")]);
+    let left = store.images().expect("read");
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].manifest, new);
+}
