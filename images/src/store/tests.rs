@@ -190,6 +190,25 @@ fn damage_on_disk_is_found_and_what_is_damaged_is_removed() {
 }
 
 #[test]
+fn an_image_has_its_layers_unpacked_or_as_they_came() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let manifest = image(&store, &[layer("a", "1"), layer("b", "2")]);
+    let image = store.image(&manifest).expect("an image");
+    assert!(store.has_layers(&image));
+    let blob = |n: usize| store.places.blob(&image.layers[n].digest);
+    let kept = std::fs::read(blob(0)).expect("there");
+    std::fs::remove_file(blob(0)).expect("removed");
+    assert!(!store.has_layers(&image));
+    std::fs::write(blob(0), kept).expect("written");
+    unpack(&store, &manifest);
+    for n in 0..2 {
+        std::fs::remove_file(blob(n)).expect("removed");
+    }
+    assert!(store.has_layers(&image), "they are unpacked");
+}
+
+#[test]
 fn layers_are_unpacked_once_by_what_is_below_them() {
     let lab = Lab::new();
     let (store, other) = (lab.node("a"), lab.node("b"));
