@@ -340,7 +340,7 @@ impl Inner {
                 image.manifest == digest || names.any(|name| name.digest() == Some(&digest))
             };
             let image = store.images()?.into_iter().find(is_it);
-            Ok(image.filter(|image| store.has_layers(image)))
+            anyhow::Ok(image.filter(|image| store.has_layers(image)))
         })
         .await?
     }
