@@ -31,6 +31,12 @@ pub trait Source: Send + Sync {
         blob: &'a Blob,
         offset: u64,
     ) -> SourceFuture<'a, BlobStream>;
+
+    /// What it sent of a blob was wrong, or ended early. True where it has another place to get the
+    /// blob from, which it asks the next time.
+    fn blame(&self, _blob: &Blob) -> bool {
+        false
+    }
 }
 
 /// A manifest or an index, as it came.

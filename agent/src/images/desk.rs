@@ -248,6 +248,11 @@ fn pieces(
     receiver
 }
 
+/// For whoever is no member.
+pub(super) fn refused() -> Answer {
+    plain(StatusCode::FORBIDDEN)
+}
+
 fn plain(status: StatusCode) -> Answer {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = status;

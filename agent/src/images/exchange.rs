@@ -15,11 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+use weft_model::id::NodeId;
 use weft_model::objects::Protocol;
 use weft_swarm::door::{BACKLOG, Door, DoorSample, FLUSH, Limits, Place, count};
 
 use super::circle::Circle;
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::lines::Lines;
 use crate::published::owner;
 
@@ -161,6 +162,16 @@ async fn accept(listener: TcpListener, counter: Counter) {
 }
 
 impl Counter {
+    /// Whether a node is a member still: its certificate counts for a while after it was removed.
+    fn is_member(&self, node: &NodeId) -> bool {
+        let is_member = self.circle.is_member(node);
+        if !is_member {
+            count(&self.door.counters().calls_refused);
+            tracing::debug!(%node, "no member asks for images");
+        }
+        is_member
+    }
+
     async fn visit(self, stream: TcpStream, from: SocketAddr, place: Place) {
         let tls = match self.lines.tls(&self.circle.identity()) {
             Ok(tls) => tls,
@@ -185,17 +196,23 @@ impl Counter {
                 return;
             }
         };
-        // Its certificate counts for a while after it was removed.
-        if !self.circle.is_member(&node) {
-            count(&self.door.counters().calls_refused);
-            tracing::debug!(%from, %node, "no member asks for images");
+        if !self.is_member(&node) {
             return;
         }
         place.prove(&node);
-        let desk = Arc::clone(&self.desk);
+        let (this, asks) = (self.clone(), node.clone());
         let answers = service_fn(move |request: Request<Incoming>| {
-            let desk = Arc::clone(&desk);
-            async move { Ok::<_, Infallible>(desk.answer(request).await) }
+            // It may be removed while it is connected.
+            let is_member = this.is_member(&asks);
+            let desk = Arc::clone(&this.desk);
+            async move {
+                let answer = if is_member {
+                    desk.answer(request).await
+                } else {
+                    desk::refused()
+                };
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -331,14 +331,18 @@ impl Inner {
     }
 
     /// The image that has this digest: that of its manifest, or of a list that its manifest is from.
+    /// None where a layer of it is gone, as one that was damaged: it is to be fetched again.
     async fn present(&self, digest: &Digest) -> anyhow::Result<Option<Image>> {
         let (store, digest) = (self.store().clone(), digest.clone());
-        let images = blocking(move || store.images()).await??;
-        let is_it = |image: &Image| {
-            let mut names = image.names.iter();
-            image.manifest == digest || names.any(|name| name.digest() == Some(&digest))
-        };
-        Ok(images.into_iter().find(is_it))
+        blocking(move || {
+            let is_it = |image: &Image| {
+                let mut names = image.names.iter();
+                image.manifest == digest || names.any(|name| name.digest() == Some(&digest))
+            };
+            let image = store.images()?.into_iter().find(is_it);
+            anyhow::Ok(image.filter(|image| store.has_layers(image)))
+        })
+        .await?
     }
 
     /// Gives an image names: that which was asked for, and that by its digest.

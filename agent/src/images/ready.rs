@@ -126,6 +126,14 @@ impl Images {
         let Some(image) = here else {
             return Err(error);
         };
+        let (store, manifest) = (self.store().clone(), image.manifest.clone());
+        let is_whole = blocking(move || {
+            let image = store.image(&manifest)?;
+            anyhow::Ok(store.has_layers(&image))
+        });
+        if !is_whole.await?? {
+            return Err(error);
+        }
         tracing::warn!(
             image = short,
             error = %format!("{error:#}"),
@@ -160,7 +168,10 @@ impl Images {
         let done = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&done);
         let mut unpacking = tokio::task::spawn_blocking(move || {
-            store.unpack(&manifest, &|bytes| count.store(bytes, Ordering::Relaxed))
+            store.unpack(&manifest, &|bytes| {
+                // Those since the last call.
+                count.fetch_add(bytes, Ordering::Relaxed);
+            })
         });
         let total = image.layers.iter().map(|layer| layer.size).sum();
         let mut tick = interval(TELL);

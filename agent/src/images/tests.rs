@@ -69,13 +69,15 @@ async fn swarm(dir: &TempDir) -> (Manager, [Arc<Identity>; 2]) {
     };
     let (manager, first, _) = Manager::init(settings, init).await.expect("a manager");
     let token = manager.join_token(Role::Worker).expect("a token");
+    let worker = dir.path().join("worker");
+    std::fs::create_dir(&worker).expect("a folder");
     let joined = join(JoinParams {
         token: token.token,
         remote: token.manager_addr,
         node: describe("two", IpAddr::from([127, 0, 0, 2])),
         availability: Availability::Active,
         listen,
-        data_dir: dir.path().join("worker"),
+        data_dir: worker,
     });
     let second = joined.await.expect("a member");
     (manager, [Arc::new(first), Arc::new(second)])
@@ -284,11 +286,16 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let stranger = Known::new(&strangers[1], &strangers);
     let asked = Lines::default().look(&*stranger, &peer, "/blobs/x").await;
     asked.expect_err("nobody of this cluster");
+    let before = lines.look(&*asks, &peer, &path).await;
+    before.expect("it is a member");
     knows
         .members
         .lock()
         .expect("whole")
         .remove(both[1].node_id());
+    // Also by a connection of before.
+    let asked = lines.look(&*asks, &peer, &path).await;
+    asked.expect_err("removed");
     let asked = Lines::default().look(&*asks, &peer, "/blobs/x").await;
     asked.expect_err("removed");
     // And who asks takes no other node for the one that it wants.

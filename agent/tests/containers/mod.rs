@@ -60,7 +60,7 @@ fn layer() -> Vec<u8> {
         "etc/group",
         tar::EntryType::Regular,
         0o644,
-        b"web:x:1001:\n",
+        b"root:x:0:\nweb:x:1001:\n",
     );
     add(
         "var/lib/data/first",

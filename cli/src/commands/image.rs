@@ -1,8 +1,8 @@
 //! `weft image …` (docker/cli `cli/command/image`)
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read, Write as _};
-use std::path::Path;
+use std::io::{ErrorKind, IsTerminal as _, Read, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -178,8 +178,9 @@ async fn save(client: &Client, args: &ImageSaveArgs, out: &mut Printer) -> anyho
     }
     let names: Vec<String> = args.refs.iter().map(|name| segment(name)).collect();
     let path = format!("/v1/images/get?names={}", names.join(","));
+    let file = args.output.as_deref().map(regular).transpose()?;
     let mut archive = client.stream(&path).await?;
-    let Some(file) = &args.output else {
+    let Some(file) = &file else {
         while let Some(piece) = archive.next().await? {
             out.bytes(&piece)?;
         }
@@ -198,6 +199,26 @@ async fn save(client: &Client, args: &ImageSaveArgs, out: &mut Printer) -> anyho
         drop(std::fs::remove_file(&unfinished));
     }
     written.with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The file that an archive goes to: that which a link names, as the link itself stays.
+///
+/// # Errors
+/// There is something else, such as a device, which would be replaced.
+fn regular(file: &Path) -> anyhow::Result<PathBuf> {
+    let failed = || format!("cannot write {}", file.display());
+    match std::fs::metadata(file) {
+        Ok(found) if !found.is_file() => bail!(
+            "cannot write {}: it is no regular file; leave --output out to write elsewhere",
+            file.display()
+        ),
+        Ok(_) => file.canonicalize().with_context(failed),
+        // Through a link to nothing there is no way to tell where it should be.
+        Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => {
+            Ok(file.to_owned())
+        }
+        Err(error) => Err(error).with_context(failed),
+    }
 }
 
 async fn write(archive: &mut weft_client::Pieces, path: &Path) -> anyhow::Result<()> {
@@ -242,4 +263,25 @@ async fn prune(client: &Client, args: &ImagePruneArgs, out: &mut Printer) -> any
     let space = size(pruned.space_reclaimed);
     out.line(&format!("Total reclaimed space: {space}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_replaces_files_alone_and_no_links() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        regular(&link).expect_err("a link to nothing");
+        assert_eq!(regular(&file).expect("a new one"), file);
+        std::fs::write(&file, "old").expect("written");
+        let found = regular(&link).expect("a file");
+        assert_eq!(found, file.canonicalize().expect("there"));
+        for other in [Path::new("/dev/null"), dir.path()] {
+            let error = regular(other).expect_err("no file").to_string();
+            assert!(error.contains("it is no regular file"), "{error}");
+        }
+    }
 }

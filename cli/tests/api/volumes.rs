@@ -48,7 +48,7 @@ fn volumes_are_listed_by_name_and_node() {
     assert_eq!(result.unwrap(), ExitCode::SUCCESS);
     assert_eq!(
         text,
-        "DRIVER    VOLUME NAME\nlocal     data-9\nlocal     data-10\n"
+        "DRIVER   VOLUME NAME\nlocal    data-9\nlocal    data-10\n"
     );
     assert_eq!(node.run("volume ls -q").1, "data-9\ndata-10\n");
     assert_eq!(
@@ -61,7 +61,7 @@ fn volumes_are_listed_by_name_and_node() {
     assert_eq!(result.unwrap(), ExitCode::FAILURE);
     assert_eq!(
         text,
-        "DRIVER    VOLUME NAME   NODE\nlocal     data          n1\n"
+        "DRIVER   VOLUME NAME   NODE\nlocal    data          n1\n"
     );
     assert_eq!(node.surprises(), NO_SURPRISES);
 }

@@ -372,13 +372,19 @@ fn credentials_go_to_nodes_with_a_task_and_to_no_other() {
 #[test]
 fn long_settings_of_containers_count() {
     let mut world = World::new(1);
-    let mounts = (0..200).map(|n| Mount {
-        target: format!("/{n}/{}", "x".repeat(4_000)),
+    let mounts = (0..129).map(|n| Mount {
+        target: format!("/{n}"),
         ..Mount::default()
     });
     let mounts = mounts.collect();
     refused(
         world.create(with(|c| c.mounts = mounts)),
+        BAD,
+        "129 mounts are too many",
+    );
+    let command = vec!["x".repeat(4_000); 200];
+    refused(
+        world.create(with(|c| c.command = command)),
         BAD,
         "and may have 524288",
     );

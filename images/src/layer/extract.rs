@@ -74,6 +74,10 @@ pub(crate) struct Extractor<'a> {
     folders: Vec<Modified>,
     folder_bytes: u64,
     file_bytes: u64,
+    /// Entries so far …
+    entries: u64,
+    /// … and folders that no entry is about: they take as much of the disk as those with one.
+    implied: u64,
     buffer: Vec<u8>,
 }
 
@@ -94,6 +98,8 @@ impl<'a> Extractor<'a> {
             folders: Vec::new(),
             folder_bytes: 0,
             file_bytes: 0,
+            entries: 0,
+            implied: 0,
             buffer: vec![0; BUFFER],
         })
     }
@@ -113,6 +119,7 @@ impl<'a> Extractor<'a> {
         action: &Action,
         data: &mut impl Read,
     ) -> Result<(), Fault> {
+        self.entries = entry.number;
         match action {
             Action::Skip => Ok(()),
             Action::Opaque { folder } => {
@@ -191,7 +198,7 @@ impl<'a> Extractor<'a> {
     }
 
     /// Makes the folders of a path that are missing.
-    fn make_way(&self, path: &[u8]) -> Result<OwnedFd, Fault> {
+    fn make_way(&mut self, path: &[u8]) -> Result<OwnedFd, Fault> {
         let mut here = reopen(&self.root)?;
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let ends = ends.map(|(at, _)| at).chain([path.len()]);
@@ -214,6 +221,10 @@ impl<'a> Extractor<'a> {
                         }
                         Some(_) => return Err(Refusal::NotFolder.into()),
                     };
+                    self.implied += 1;
+                    if self.entries.saturating_add(self.implied) > self.limits.entries {
+                        return Err(Refusal::Entries(self.limits.entries).into());
+                    }
                     let made = self.new_folder(&here, name)?;
                     fchmod(&made, IMPLIED).map_err(Fault::io("make a folder"))?;
                     if was_whiteout {

@@ -3,7 +3,7 @@
 /// Limits of one layer. What is above is refused, before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries.
+    /// Entries, and folders that are made as entries are in them.
     pub entries: u64,
     /// Bytes of the archive when it is no longer compressed, and of the files in it.
     pub bytes: u64,

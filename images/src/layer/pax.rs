@@ -7,6 +7,8 @@ use super::entry::{Attribute, Time};
 
 /// Attributes stand here, as star named them.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
+/// Attributes of one entry. ext4 has room for fewer, and each is compared with all before.
+const MOST_ATTRIBUTES: usize = 256;
 
 /// What a sparse file says of itself in formats 0.0, 0.1 and 1.0 of GNU tar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,6 +109,9 @@ impl Pax {
         if let Some(name) = key.strip_prefix(ATTRIBUTE) {
             if is_wanted(name) {
                 self.attributes.retain(|(other, _)| other != name);
+                if self.attributes.len() == MOST_ATTRIBUTES {
+                    return Err("an extended header of more than 256 attributes");
+                }
                 self.attributes.push((name.to_vec(), value.to_vec()));
             }
             return Ok(());
@@ -194,6 +199,20 @@ mod tests {
             let data = one(&format!("SCHILY.xattr.{name}"), b"/etc");
             assert!(parse(&data).expect("a record").attributes.is_empty());
         }
+    }
+
+    #[test]
+    fn attributes_are_few() {
+        let of = |count: usize| -> Vec<u8> {
+            let names = (0..count).map(|n| one(&format!("SCHILY.xattr.user.{n}"), b"x"));
+            names.flatten().collect()
+        };
+        let most = of(MOST_ATTRIBUTES);
+        assert_eq!(parse(&most).expect("records").attributes.len(), 256);
+        // The same one again is no other one.
+        let again = [most, one("SCHILY.xattr.user.0", b"y")].concat();
+        assert_eq!(parse(&again).expect("records").attributes.len(), 256);
+        parse(&of(MOST_ATTRIBUTES + 1)).expect_err("too many");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod error;
+mod origin;
 mod progress;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -20,6 +21,7 @@ pub use error::PullError;
 pub use progress::Progress;
 
 use self::attempts::Attempts;
+use self::origin::Origin;
 use self::progress::Part;
 use crate::blob::Blob;
 use crate::digest::Digest;
@@ -33,8 +35,6 @@ use crate::store::{BlobWriter, Ingest, Store, StoreError};
 const MAX_DEPTH: usize = 3;
 /// Bytes that are written at once.
 const BATCH: usize = 512 * 1024;
-/// An attempt that brought so many bytes was worth it, and is not counted against the source.
-const WORTH: u64 = 64 * 1024;
 /// Between two looks at a blob that somebody else is fetching.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -81,7 +81,30 @@ struct Pull<'a> {
 /// What became of one attempt at a blob.
 enum Outcome {
     Here,
+    /// What came so far stays.
     Failed(SourceError),
+    /// The source sent all that it has, and that is not the blob.
+    Bad(Fault, SourceError),
+}
+
+/// What was wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It ended early; what came stays.
+    Short,
+    /// There was more; all of it was thrown away.
+    Long,
+    /// It has another digest; all of it was thrown away.
+    Wrong,
+}
+
+/// One attempt at a blob.
+struct Attempt {
+    outcome: Outcome,
+    /// The source's bytes are from here …
+    from: u64,
+    /// … to here.
+    to: u64,
 }
 
 impl Pull<'_> {
@@ -211,26 +234,56 @@ impl Pull<'_> {
     async fn blob(&self, blob: &Blob) -> Result<(), PullError> {
         let mut part = Part::new(self.progress);
         let mut attempts = Attempts::new(self.sources.len(), false);
-        loop {
-            for n in attempts.open() {
-                let Some(writer) = self.begin(blob).await? else {
+        let mut origin = Origin::new(self.sources.len());
+        'rounds: loop {
+            for n in origin.order(attempts.open()) {
+                let Some(mut writer) = self.begin(blob).await? else {
                     part.reached(blob.size);
                     return Ok(());
                 };
-                let before = writer.offset();
-                part.reached(before);
+                if origin.begins_anew(n, writer.offset()) {
+                    writer = restarted(writer).await?;
+                }
+                part.reached(writer.offset());
                 let source = self.sources[n].as_ref();
-                let (outcome, after) = self.transfer(source, blob, writer, &mut part).await?;
-                match outcome {
+                let attempt = self.transfer(source, blob, writer, &mut part).await?;
+                let gained = origin.came(n, attempt.from, attempt.to);
+                let (fault, mut error) = match attempt.outcome {
                     Outcome::Here => return Ok(()),
-                    Outcome::Failed(error) => {
-                        tracing::debug!(%error, digest = %blob.digest, after, "a blob did not come");
-                        if after >= before + WORTH {
-                            attempts.gained();
+                    Outcome::Failed(error) => (None, error),
+                    Outcome::Bad(fault, error) => (Some(fault), error),
+                };
+                tracing::debug!(%error, digest = %blob.digest, ?fault, "a blob did not come");
+                match fault {
+                    None => {}
+                    Some(Fault::Short) => {
+                        source.blame(blob);
+                    }
+                    Some(Fault::Long) => {
+                        let again = source.blame(blob) && origin.may_err_again(n);
+                        error.kind = kind_of_wrong(again);
+                    }
+                    Some(Fault::Wrong) => {
+                        let wrong = origin.was_wrong(n);
+                        let mut again = false;
+                        for giver in wrong.parts {
+                            again |= self.sources[giver].blame(blob);
                         }
-                        attempts.failed(n, error);
+                        if wrong.mixed {
+                            // What was here before may have been the damage: once more from the
+                            // beginning, and from one source alone.
+                            error.kind = SourceErrorKind::Unreachable;
+                            attempts.failed(n, error);
+                            continue 'rounds;
+                        }
+                        error.kind = kind_of_wrong(again && origin.may_err_again(n));
                     }
                 }
+                // Wrong bytes are no gain, however many.
+                if gained && !matches!(fault, Some(Fault::Long | Fault::Wrong)) {
+                    attempts.gained();
+                }
+                attempts.failed(n, error);
             }
             // Somebody else may have brought it, also where nobody gives it to us.
             if self.store.has(&blob.digest) {
@@ -253,27 +306,23 @@ impl Pull<'_> {
         }
     }
 
-    /// What one source sends, and how much of the blob is here then.
+    /// What one source sends.
     async fn transfer(
         &self,
         source: &dyn Source,
         blob: &Blob,
         mut writer: BlobWriter,
         part: &mut Part<'_>,
-    ) -> Result<(Outcome, u64), PullError> {
-        let from = writer.offset();
-        let failed = |error, reached| Ok((Outcome::Failed(error), reached));
+    ) -> Result<Attempt, PullError> {
+        let mut from = writer.offset();
+        let ended = |outcome, from, to| Ok(Attempt { outcome, from, to });
         let mut stream = match source.blob(self.name, blob, from).await {
             Ok(stream) => stream,
-            Err(error) => return failed(error, from),
+            Err(error) => return ended(Outcome::Failed(error), from, from),
         };
-        let resumed = stream.starts_at() > 0;
         if stream.starts_at() == 0 && from > 0 {
-            writer = blocking(move || {
-                writer.restart()?;
-                Ok(writer)
-            })
-            .await?;
+            writer = restarted(writer).await?;
+            from = 0;
             part.reached(0);
         } else if stream.starts_at() != from {
             let message = format!(
@@ -281,9 +330,10 @@ impl Pull<'_> {
                 source.name(),
                 stream.starts_at()
             );
-            return failed(SourceError::new(SourceErrorKind::Unusable, message), from);
+            let error = SourceError::new(SourceErrorKind::Unusable, message);
+            return ended(Outcome::Failed(error), from, from);
         }
-        let mut reached = stream.starts_at();
+        let mut reached = from;
         let mut batch = Vec::new();
         let mut size = 0;
         let broken = loop {
@@ -300,9 +350,7 @@ impl Pull<'_> {
             }
             writer = match write(writer, mem::take(&mut batch)).await {
                 Ok(writer) => writer,
-                Err(error) => {
-                    return failed(their_fault(source, blob, resumed, error)?, reached);
-                }
+                Err(error) => return ended(their_fault(source, blob, error)?, from, reached),
             };
             reached += size as u64;
             size = 0;
@@ -313,16 +361,17 @@ impl Pull<'_> {
                 reached += size as u64;
                 part.reached(reached);
                 match broken {
-                    Some(error) => return failed(error, reached),
+                    Some(error) => return ended(Outcome::Failed(error), from, reached),
                     None => blocking(move || writer.commit()).await,
                 }
             }
             Err(error) => Err(error),
         };
-        match written {
-            Ok(()) => Ok((Outcome::Here, blob.size)),
-            Err(error) => failed(their_fault(source, blob, resumed, error)?, reached),
-        }
+        let outcome = match written {
+            Ok(()) => Outcome::Here,
+            Err(error) => their_fault(source, blob, error)?,
+        };
+        ended(outcome, from, reached)
     }
 
     /// Waits until the next round.
@@ -351,34 +400,42 @@ async fn write(mut writer: BlobWriter, batch: Vec<Bytes>) -> Result<BlobWriter, 
     .await
 }
 
+async fn restarted(mut writer: BlobWriter) -> Result<BlobWriter, PullError> {
+    blocking(move || {
+        writer.restart()?;
+        Ok(writer)
+    })
+    .await
+}
+
+/// Of a source that sent wrong bytes, and has another place to ask, or none.
+fn kind_of_wrong(again: bool) -> SourceErrorKind {
+    if again {
+        SourceErrorKind::Unreachable
+    } else {
+        SourceErrorKind::Unusable
+    }
+}
+
 /// What is wrong with content is its source's error; what is wrong with the disk is ours.
-fn their_fault(
-    source: &dyn Source,
-    blob: &Blob,
-    resumed: bool,
-    error: PullError,
-) -> Result<SourceError, PullError> {
+fn their_fault(source: &dyn Source, blob: &Blob, error: PullError) -> Result<Outcome, PullError> {
     match error {
-        // What was here before may have been the damage: once more from the beginning.
         PullError::Store(StoreError::WrongDigest { found, .. }) => {
-            let mut wrong = wrong_digest(source, &blob.digest, &found);
-            if resumed {
-                wrong.kind = SourceErrorKind::Unreachable;
-            }
-            Ok(wrong)
+            let wrong = wrong_digest(source, &blob.digest, &found);
+            Ok(Outcome::Bad(Fault::Wrong, wrong))
         }
         PullError::Store(StoreError::WrongSize { size, found, .. }) => {
-            let kind = if found < size {
-                SourceErrorKind::Unreachable
+            let (fault, kind) = if found < size {
+                (Fault::Short, SourceErrorKind::Unreachable)
             } else {
-                SourceErrorKind::Unusable
+                (Fault::Long, SourceErrorKind::Unusable)
             };
             let message = format!(
                 "{} sent {found} bytes of {}, which has {size}",
                 source.name(),
                 blob.digest
             );
-            Ok(SourceError::new(kind, message))
+            Ok(Outcome::Bad(fault, SourceError::new(kind, message)))
         }
         other => Err(other),
     }

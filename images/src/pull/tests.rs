@@ -18,6 +18,8 @@ enum Manner {
     Cuts(usize),
     /// The same, and never begins in the middle.
     CutsOnce(usize),
+    /// Has damaged copies of what has so many bytes or more, and nothing after them.
+    Damaged(usize),
 }
 
 struct Memory {
@@ -67,6 +69,14 @@ impl Source for Memory {
                 Manner::Empty => return Err(missing()),
                 Manner::Lies => bytes[0] ^= 1,
                 Manner::Cuts(after) => cut = Some(after),
+                Manner::Damaged(len) if bytes.len() >= len => {
+                    bytes[0] ^= 1;
+                    bytes.truncate(len);
+                    if from >= len {
+                        return Err(missing());
+                    }
+                }
+                Manner::Damaged(_) => {}
                 Manner::CutsOnce(after) => {
                     from = 0;
                     cut = (nth == 0).then_some(after);
@@ -275,4 +285,35 @@ async fn another_machines_image_is_refused_before_its_layers_come() {
     let error = result.expect_err("another machine");
     assert!(error.to_string().contains("actual: linux/s390x"), "{error}");
     assert!(!store.has(&world.layer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_part_of_one_source_does_not_spoil_another_one() {
+    let world = world("amd64", 1_000_000);
+    let (_folder, store) = store();
+    let sources = [
+        world.source(Manner::Damaged(300_000)),
+        world.source(Manner::Good),
+    ];
+    let (result, progress) = pulled(&store, "latest", &sources).await;
+    assert_eq!(result.expect("an image"), world.image);
+    assert_eq!(progress.done(), progress.total());
+    // The large layer alone: what was missing of it, and then all of it.
+    assert_eq!(sources[1].asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_bytes_come_to_an_end() {
+    let world = world("amd64", 1_000_000);
+    for other in [Manner::Damaged(1_000_000), Manner::Damaged(700_000)] {
+        let (_folder, store) = store();
+        let sources = [world.source(Manner::Damaged(300_000)), world.source(other)];
+        let (result, _) = pulled(&store, "latest", &sources).await;
+        result.expect_err("nobody has it");
+        let asked: usize = sources
+            .iter()
+            .map(|source| source.asked.load(Ordering::SeqCst))
+            .sum();
+        assert!(asked < 60, "{asked}");
+    }
 }

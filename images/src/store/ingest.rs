@@ -47,7 +47,7 @@ impl fmt::Debug for BlobWriter {
 }
 
 impl Store {
-    /// Begins, or goes on, to bring content here.
+    /// Begins, or goes on, to bring content here. What an earlier writer left whole is content at once.
     ///
     /// # Errors
     /// [`StoreError::Full`] where there is no room for the rest of it; [`StoreError::Io`].
@@ -77,6 +77,15 @@ impl Store {
             _lease: lease,
         };
         writer.resume()?;
+        if writer.offset == blob.size {
+            // Whoever wrote it ended just before it was content.
+            match writer.finish() {
+                Ok(()) => return Ok(Ingest::Present),
+                // Nothing of it stays.
+                Err(StoreError::WrongDigest { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let needed = blob.size - writer.offset;
         match free(&self.places.shared) {
             Some(free) if free < needed => Err(StoreError::Full {
@@ -139,6 +148,10 @@ impl BlobWriter {
     /// [`StoreError::WrongSize`] when there is less of it, which stays; [`StoreError::WrongDigest`]:
     /// what is here is thrown away; [`StoreError::Io`].
     pub fn commit(mut self) -> Result<(), StoreError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
         if self.offset != self.blob.size {
             return Err(StoreError::WrongSize {
                 digest: self.blob.digest.clone(),

@@ -11,6 +11,7 @@ use weft_sys::replace_file::{Outlives, PRIVATE, replace_file};
 
 use super::lock::Lock;
 use super::{Blob, Digest, Places, Store, StoreError, free, written};
+use crate::image::Image;
 use crate::layer::{LayerError, remove_path};
 use crate::unpack::unpack_layer;
 
@@ -60,6 +61,14 @@ struct Wanted {
 }
 
 impl Store {
+    /// True when every layer of an image is here: unpacked, or as it came.
+    #[must_use]
+    pub fn has_layers(&self, image: &Image) -> bool {
+        let chain = image.chain_ids();
+        let mut layers = image.layers.iter().zip(&chain);
+        layers.all(|(blob, chain)| record(&self.places, chain).is_some() || self.has(&blob.digest))
+    }
+
     /// Folders of the layers of an image, bottom first, unpacked where they are not yet; several at
     /// once. `progress` hears of bytes of compressed layers that were read since it was called last,
     /// and of all of a layer that is here already. Who calls has a hold on the image.

@@ -54,6 +54,12 @@ pub struct Usage {
     pub partial_bytes: u64,
 }
 
+/// True for a name that may come to stand for another image: one with a digest is this image's for
+/// ever, and no sign that somebody wants it.
+fn is_tag(name: &ImageName) -> bool {
+    name.digest().is_none()
+}
+
 /// What is needed of the shared folder.
 #[derive(Default)]
 struct Needed {
@@ -161,8 +167,9 @@ impl Store {
         Ok(())
     }
 
-    /// Removes images that have no name and that no task uses; with `all` those with a name, too; and
-    /// content that no image has.
+    /// Removes images that no task uses and that have no name, or none but such as have a digest alone:
+    /// those that a newer image took the tag of. With `all` those with a name, too; and content that no
+    /// image has.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while something is pulled or unpacked: nothing was changed.
@@ -178,7 +185,7 @@ impl Store {
                 .map_or_else(|_| manifest.clone(), |image| image.id);
             let mut own = self.lock();
             let names = own.names_of(&manifest);
-            if own.holder(&manifest).is_some() || (!all && !names.is_empty()) {
+            if own.holder(&manifest).is_some() || (!all && names.iter().any(is_tag)) {
                 continue;
             }
             own.unset(&names, Some(&manifest))?;

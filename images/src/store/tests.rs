@@ -190,6 +190,25 @@ fn damage_on_disk_is_found_and_what_is_damaged_is_removed() {
 }
 
 #[test]
+fn an_image_has_its_layers_unpacked_or_as_they_came() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let manifest = image(&store, &[layer("a", "1"), layer("b", "2")]);
+    let image = store.image(&manifest).expect("an image");
+    assert!(store.has_layers(&image));
+    let blob = |n: usize| store.places.blob(&image.layers[n].digest);
+    let kept = std::fs::read(blob(0)).expect("there");
+    std::fs::remove_file(blob(0)).expect("removed");
+    assert!(!store.has_layers(&image));
+    std::fs::write(blob(0), kept).expect("written");
+    unpack(&store, &manifest);
+    for n in 0..2 {
+        std::fs::remove_file(blob(n)).expect("removed");
+    }
+    assert!(store.has_layers(&image), "they are unpacked");
+}
+
+#[test]
 fn layers_are_unpacked_once_by_what_is_below_them() {
     let lab = Lab::new();
     let (store, other) = (lab.node("a"), lab.node("b"));
@@ -488,4 +507,45 @@ fn the_folder_is_for_nobody_else_and_a_full_disk_is_said() {
     store.remove("large", false).expect("removed");
     let small = image(&store, &[layer("small", "x")]);
     unpack(&store, &small);
+}
+
+#[test]
+fn what_an_earlier_writer_left_whole_is_content_at_once() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let blob = blob(b"right");
+    let mut whole = writer(&store, &blob);
+    whole.write(b"right").expect("written");
+    drop(whole);
+    assert!(matches!(store.ingest(&blob), Ok(Ingest::Present)));
+    assert_eq!(store.read(&blob.digest).expect("read"), b"right");
+
+    let other = Blob {
+        digest: Digest::of(b"other"),
+        size: 5,
+    };
+    let mut wrong = writer(&store, &other);
+    wrong.write(b"wrong").expect("written");
+    drop(wrong);
+    assert_eq!(writer(&store, &other).offset(), 0, "it is thrown away");
+}
+
+#[test]
+fn images_whose_tag_another_one_has_are_pruned() {
+    let lab = Lab::new();
+    let store = lab.node("a");
+    let (old, new) = (
+        image(&store, &[layer("a", "1")]),
+        image(&store, &[layer("a", "2")]),
+    );
+    for manifest in [&old, &new] {
+        store.set_name(&name("web"), manifest).expect("named");
+        let pinned: ImageName = format!("web@{manifest}").parse().expect("a name");
+        store.set_name(&pinned, manifest).expect("named");
+    }
+    let pruned = store.prune(false).expect("pruned");
+    assert_eq!(pruned.untagged, [format!("web@{old}")]);
+    let left = store.images().expect("read");
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].manifest, new);
 }

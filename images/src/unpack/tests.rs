@@ -469,6 +469,25 @@ fn sparse_files_have_holes() {
 }
 
 #[test]
+fn folders_that_are_only_implied_count() {
+    let limits = Limits {
+        entries: 3,
+        ..Limits::default()
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let shallow = Layer::default().file("a/b/c", "").end();
+    unpack_layer(&shallow[..], dir.path(), &limits).expect("one entry, and two folders");
+    let dir = tempfile::tempdir().expect("a folder");
+    let deep = Layer::default().file("a/b/c/d", "").end();
+    let error = unpack_layer(&deep[..], dir.path(), &limits).expect_err("four in all");
+    let error = error.to_string();
+    assert!(
+        error.contains("entry 1 \"a/b/c/d\" is refused: a layer of more than 3 entries"),
+        "{error}"
+    );
+}
+
+#[test]
 fn limits_are_kept_before_anything_is_written() {
     let archive = |layer: &mut Layer, limits: &Limits| {
         let place = Place::new();
