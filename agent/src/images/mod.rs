@@ -17,6 +17,7 @@ mod circle;
 mod desk;
 mod exchange;
 mod fetches;
+mod givers;
 mod line;
 mod lines;
 mod peers;

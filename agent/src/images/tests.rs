@@ -286,6 +286,7 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let stranger = Known::new(&strangers[1], &strangers);
     let asked = Lines::default().look(&*stranger, &peer, "/blobs/x").await;
     asked.expect_err("nobody of this cluster");
+    let path = blob_path(&layer.digest);
     let before = lines.look(&*asks, &peer, &path).await;
     before.expect("it is a member");
     knows
