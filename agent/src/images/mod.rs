@@ -23,6 +23,7 @@ mod lines;
 mod peers;
 mod ready;
 mod resolve;
+mod settle;
 mod shelf;
 mod stream;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use weft_images::{
     Credentials, Digest, Image, ImageName, Platform, Registries, RegistryConfig, Source, Store,
@@ -66,6 +68,8 @@ struct Inner {
     desk: Arc<Desk>,
     lines: Arc<Lines>,
     membership: Mutex<Option<Membership>>,
+    /// Layers were unpacked.
+    unpacked: Notify,
 }
 
 /// What there is of the exchange while the node is in a swarm.
@@ -114,6 +118,7 @@ impl Images {
             desk: Arc::new(Desk::new(store, Arc::default())),
             lines: Arc::default(),
             membership: Mutex::default(),
+            unpacked: Notify::new(),
         })))
     }
 

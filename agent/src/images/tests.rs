@@ -254,6 +254,14 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let of_secret = lines.look(&*asks, &peer, &blob_path(&secret)).await;
     assert_eq!(of_secret.expect("an answer"), Found::Absent);
 
+    // What was cut is not handed out.
+    let blob = dir.path().join("one/blobs/sha256").join(layer.digest.hex());
+    let whole = std::fs::read(&blob).expect("there");
+    std::fs::write(&blob, &whole[..1000]).expect("cut");
+    let look = lines.look(&*asks, &peer, &path).await.expect("an answer");
+    assert_eq!(look, Found::Absent);
+    std::fs::write(&blob, &whole).expect("mended");
+
     // From a byte on.
     let transfer = lines.take(&*asks, &peer, &path, 1000).await;
     let mut transfer = transfer.expect("an answer").expect("it has it");
