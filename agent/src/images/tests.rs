@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -215,6 +216,11 @@ async fn a_node_gets_an_image_from_another_one_without_any_registry() {
     let there = two.store().image(&manifest).expect("all of it");
     assert_eq!(there.layers, std::slice::from_ref(&layer));
     assert!(two.store().has(&layer.digest) && two.store().has(&there.id));
+    // A layer that was found damaged, and is gone, comes again.
+    let blob = dir.path().join("two/blobs/sha256").join(layer.digest.hex());
+    std::fs::remove_file(&blob).expect("it was there");
+    assert_eq!(pulled(&two, &pinned).await.expect("again"), manifest);
+    assert!(two.store().has(&layer.digest));
     // It is here: nobody is asked.
     one.part();
     assert_eq!(pulled(&two, &pinned).await.expect("still here"), manifest);
@@ -317,4 +323,22 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     for manager in [manager, other_manager] {
         manager.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_unpacked_is_known_to_be_on_the_disk_soon() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let one = images(&dir, "one");
+    let (manifest, _) = image(one.store());
+    let layers = one.store().unpack(&manifest, &|_| {}).expect("unpacked");
+    let boot = || {
+        let record = std::fs::read(layers[0].with_extension("json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_slice(&record).expect("json");
+        record["boot"].clone()
+    };
+    assert!(!boot().is_null(), "it is not known yet");
+    one.0.unpacked.notify_one();
+    let settling = tokio::time::timeout(Duration::from_secs(30), one.settle());
+    settling.await.expect_err("it goes on");
+    assert!(boot().is_null());
 }
