@@ -16,9 +16,13 @@ const SOON: Duration = Duration::from_secs(5);
 impl Images {
     /// Waits for the disk now and then, for as long as it is polled.
     pub(crate) async fn settle(&self) {
+        self.settle_after(SOON).await;
+    }
+
+    pub(super) async fn settle_after(&self, soon: Duration) {
         loop {
             if timeout(USUAL, self.0.unpacked.notified()).await.is_ok() {
-                sleep(SOON).await;
+                sleep(soon).await;
             }
             let store = self.store().clone();
             match blocking(move || store.settle()).await {
