@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::line::Found;
 use super::lines::Lines;
+use super::peers::rank;
 use super::resolve::nobody;
 use super::words::{blob_path, turn_path};
 use super::{Circle, Images, Peer};
@@ -323,6 +324,32 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     for manager in [manager, other_manager] {
         manager.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_behind_the_first_ones_is_asked_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (manager, both) = swarm(&dir).await;
+    let (one, two) = (images(&dir, "one"), images(&dir, "two"));
+    let knows = both.each_ref().map(|identity| Known::new(identity, &both));
+    let addr = opened(&one, &knows[0]);
+    opened(&two, &knows[1]);
+    let (manifest, layer) = image(one.store());
+    let loaded = name("registry.invalid/app:1");
+    one.store().set_name(&loaded, &manifest).expect("a name");
+    one.changed();
+    // Those before it do not answer.
+    let own = rank(&manifest, both[0].node_id());
+    let ids = (0..).map(|n| NodeId(format!("away{n}")));
+    let before = ids.filter(|id| rank(&manifest, id) < own);
+    for id in before.take(40) {
+        knows[1].hears_of(&id, SocketAddr::new(LOCALHOST, 1));
+    }
+    knows[1].hears_of(both[0].node_id(), addr);
+    let pinned = loaded.with_digest(manifest.clone());
+    assert_eq!(pulled(&two, &pinned).await.expect("an image"), manifest);
+    assert!(two.store().has(&layer.digest));
+    manager.stop().await;
 }
 
 #[tokio::test]
