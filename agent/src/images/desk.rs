@@ -116,10 +116,12 @@ impl Desk {
             return Place::Coming(bytes);
         }
         match self.shelf.contents(&self.store) {
-            Ok(contents) if contents.contains(digest) && self.store.has(digest) => {
-                here().unwrap_or(Place::Absent)
-            }
-            Ok(_) => Place::Absent,
+            Ok(contents) => match contents.get(digest) {
+                Some(bytes) if self.store.has(digest) => here()
+                    .filter(|place| is_of_size(digest, place, *bytes))
+                    .unwrap_or(Place::Absent),
+                _ => Place::Absent,
+            },
             Err(error) => {
                 tracing::warn!(%error, "images are not handed out to other nodes");
                 Place::Absent
@@ -133,7 +135,7 @@ impl Desk {
         let asked = image.clone();
         let here = blocking(move || {
             let contents = this.shelf.contents(&this.store);
-            contents.is_ok_and(|contents| contents.contains(&asked) && this.store.has(&asked))
+            contents.is_ok_and(|contents| contents.contains_key(&asked) && this.store.has(&asked))
         });
         match here.await {
             Ok(true) => return plain(StatusCode::OK),
@@ -202,6 +204,17 @@ impl Desk {
         let answer = answer.body(Body::from_stream(ReceiverStream::new(body)));
         answer.unwrap_or_else(|error| failed(&error))
     }
+}
+
+/// Whether a content has all its bytes still: a loss of power may have cut it.
+fn is_of_size(digest: &Digest, place: &Place, wanted: Option<u64>) -> bool {
+    let (Place::Here(_, size), Some(wanted)) = (place, wanted) else {
+        return true;
+    };
+    if *size != wanted {
+        tracing::warn!(%digest, size, wanted, "a content is damaged and not handed out");
+    }
+    *size == wanted
 }
 
 /// What a node is answered.

@@ -17,11 +17,13 @@ mod circle;
 mod desk;
 mod exchange;
 mod fetches;
+mod givers;
 mod line;
 mod lines;
 mod peers;
 mod ready;
 mod resolve;
+mod settle;
 mod shelf;
 mod stream;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use weft_images::{
     Credentials, Digest, Image, ImageName, Platform, Registries, RegistryConfig, Source, Store,
@@ -65,6 +68,8 @@ struct Inner {
     desk: Arc<Desk>,
     lines: Arc<Lines>,
     membership: Mutex<Option<Membership>>,
+    /// Layers were unpacked.
+    unpacked: Notify,
 }
 
 /// What there is of the exchange while the node is in a swarm.
@@ -113,6 +118,7 @@ impl Images {
             desk: Arc::new(Desk::new(store, Arc::default())),
             lines: Arc::default(),
             membership: Mutex::default(),
+            unpacked: Notify::new(),
         })))
     }
 

@@ -3,22 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use weft_images::{Blob, BlobStream, Digest, ImageName, Manifest, Source, SourceFuture};
 use weft_model::id::NodeId;
 
 use super::circle::{Circle, Peer};
+use super::givers::Givers;
 use super::line::Found;
 use super::lines::{Lines, Transfer};
 use super::stream::{self, absent, broken};
 use super::turn::{Rank, Said};
 use super::words::{blob_path, name_path, turn_path};
 
-/// Others that are asked about an image, at most.
+/// Others that are asked first, and whom it is agreed with who asks the registry.
 const MOST: usize = 32;
+/// Of the others so many are asked at a time …
+const BEHIND_AT_A_TIME: usize = 16;
+/// … for so long, until the first one has it.
+const BEHIND: Duration = Duration::from_secs(3);
+/// How long it may take to find out what a name stands for elsewhere.
+const BY_NAME: Duration = Duration::from_secs(8);
 /// Nodes that are asked where a content is at a time.
 const AT_A_TIME: usize = 4;
 /// Between two looks at those who are fetching it.
@@ -53,7 +61,18 @@ pub(super) struct Peers {
     lines: Arc<Lines>,
     /// In the order in which they are asked.
     peers: Vec<Peer>,
+    /// All others, who are asked where none of those has it.
+    behind: Vec<Peer>,
     wait: Wait,
+    given: Arc<Given>,
+}
+
+/// What came of asking.
+#[derive(Debug, Default)]
+struct Given {
+    givers: Givers,
+    /// Those behind were asked, all of them in vain.
+    nobody_behind: AtomicBool,
 }
 
 impl std::fmt::Debug for Peers {
@@ -65,14 +84,15 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-/// Of more others than are asked those whose rank is the lowest: every node asks the same ones, so
-/// that those who want an image at the same time hear of each other.
-fn chosen(mut peers: Vec<Peer>, image: &Digest) -> Vec<Peer> {
-    if peers.len() > MOST {
-        peers.sort_by_cached_key(|peer| rank(image, &peer.node));
-        peers.truncate(MOST);
+/// Of more others than are asked at first those whose rank is the lowest: every node asks the same
+/// ones, so that those who want an image at the same time hear of each other. And the rest.
+fn chosen(mut peers: Vec<Peer>, image: &Digest) -> (Vec<Peer>, Vec<Peer>) {
+    if peers.len() <= MOST {
+        return (peers, Vec::new());
     }
-    peers
+    peers.sort_by_cached_key(|peer| rank(image, &peer.node));
+    let behind = peers.split_off(MOST);
+    (peers, behind)
 }
 
 /// In an order of this node's own, so that not all of them ask the same one first.
@@ -85,13 +105,15 @@ impl Peers {
     /// Those who are asked about an image.
     pub(super) fn of(circle: Arc<dyn Circle>, lines: Arc<Lines>, image: &Digest) -> Self {
         lines.keep(&*circle);
-        let peers = chosen(circle.peers(), image);
-        let peers = shuffled(peers, &format!("{image} {}", circle.node()));
+        let seed = format!("{image} {}", circle.node());
+        let (peers, behind) = chosen(circle.peers(), image);
         Self {
             circle,
             lines,
-            peers,
+            peers: shuffled(peers, &seed),
+            behind: shuffled(behind, &seed),
             wait: Wait::ForNobody,
+            given: Arc::default(),
         }
     }
 
@@ -128,9 +150,14 @@ impl Peers {
     }
 
     /// Which image has a name on another node: what the first one says that knows it.
+    /// Not for long.
     pub(super) async fn by_name(&self, name: &ImageName) -> Option<Digest> {
+        timeout(BY_NAME, self.first_by_name(name)).await.ok()?
+    }
+
+    async fn first_by_name(&self, name: &ImageName) -> Option<Digest> {
         let path = name_path(name);
-        for peer in &self.peers {
+        for peer in self.peers.iter().chain(&self.behind) {
             let said = self.lines.text(&*self.circle, peer, &path).await;
             if let Some(Some(text)) = quietly(peer, said) {
                 match text.trim().parse() {
@@ -144,22 +171,60 @@ impl Peers {
         None
     }
 
+    /// Those of them who may be asked for a content.
+    fn good(&self, peers: &[Peer], digest: &Digest) -> Vec<Peer> {
+        let peers = peers.iter();
+        peers
+            .filter(|peer| self.given.givers.is_good(&peer.node, digest))
+            .cloned()
+            .collect()
+    }
+
+    /// Where a content is, of a few nodes at once.
+    async fn look_at(&self, few: &[Peer], path: &Arc<str>) -> Vec<(Peer, Found)> {
+        let mut asked = JoinSet::new();
+        for peer in few.iter().cloned() {
+            let (circle, lines) = (Arc::clone(&self.circle), Arc::clone(&self.lines));
+            let path = Arc::clone(path);
+            asked.spawn(async move {
+                let said = lines.look(&*circle, &peer, &path).await;
+                quietly(&peer, said).map(|found| (peer, found))
+            });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Where a content is, of those who are asked first, else of all others.
+    async fn look_everywhere(&self, digest: &Digest, path: &Arc<str>) -> Vec<(Peer, Found)> {
+        let found = self.look(&self.good(&self.peers, digest), path).await;
+        let is_somewhere = |found: &[(Peer, Found)]| {
+            let mut found = found.iter();
+            found.any(|(_, found)| *found != Found::Absent)
+        };
+        let given = &self.given;
+        if is_somewhere(&found) || given.nobody_behind.load(Ordering::Relaxed) {
+            return found;
+        }
+        let begun = Instant::now();
+        for few in self.good(&self.behind, digest).chunks(BEHIND_AT_A_TIME) {
+            let found = self.look_at(few, path).await;
+            if is_somewhere(&found) {
+                return found;
+            }
+            if begun.elapsed() >= BEHIND {
+                break;
+            }
+        }
+        // Whoever has nothing of an image now has none of its layers a moment later.
+        given.nobody_behind.store(true, Ordering::Relaxed);
+        Vec::new()
+    }
+
     /// Where a content is, of these nodes.
-    async fn look(&self, peers: &[Peer], path: &str) -> Vec<(Peer, Found)> {
-        let path: Arc<str> = path.into();
+    async fn look(&self, peers: &[Peer], path: &Arc<str>) -> Vec<(Peer, Found)> {
         let mut found = Vec::new();
         for few in peers.chunks(AT_A_TIME) {
-            let mut asked = JoinSet::new();
-            for peer in few.iter().cloned() {
-                let (circle, lines) = (Arc::clone(&self.circle), Arc::clone(&self.lines));
-                let path = Arc::clone(&path);
-                asked.spawn(async move {
-                    let said = lines.look(&*circle, &peer, &path).await;
-                    quietly(&peer, said).map(|found| (peer, found))
-                });
-            }
-            let answers = asked.join_all().await;
-            found.extend(answers.into_iter().flatten());
+            found.extend(self.look_at(few, path).await);
             if found
                 .iter()
                 .any(|(_, found)| matches!(found, Found::Here(_)))
@@ -172,17 +237,17 @@ impl Peers {
 
     /// A content from a byte on, from whoever has it; nothing where nobody will have it soon.
     async fn content(&self, digest: &Digest, offset: u64) -> Option<(Peer, Transfer)> {
-        let path = blob_path(digest);
-        let mut asked = self.peers.clone();
+        let path: Arc<str> = blob_path(digest).into();
         let (mut most, mut since) = (BTreeMap::new(), Instant::now());
+        let mut found = self.look_everywhere(digest, &path).await;
         loop {
-            let found = self.look(&asked, &path).await;
             for (peer, found) in &found {
                 if !matches!(found, Found::Here(_)) {
                     continue;
                 }
                 let taken = self.lines.take(&*self.circle, peer, &path, offset).await;
                 if let Some(Some(transfer)) = quietly(peer, taken) {
+                    self.given.givers.gives(&peer.node, digest);
                     return Some((peer.clone(), transfer));
                 }
             }
@@ -190,7 +255,7 @@ impl Peers {
                 return None;
             }
             let mut moved = false;
-            asked.clear();
+            let mut asked = Vec::new();
             for (peer, found) in found {
                 let bytes = match found {
                     Found::Coming(bytes) => bytes,
@@ -209,6 +274,7 @@ impl Peers {
                 return None;
             }
             sleep(LOOK).await;
+            found = self.look(&asked, &path).await;
         }
     }
 }
@@ -235,25 +301,24 @@ impl Source for Peers {
             let Some(digest) = name.digest() else {
                 return Err(absent());
             };
-            let Some((peer, mut transfer)) = self.content(digest, 0).await else {
-                return Err(absent());
-            };
-            let mut bytes = Vec::new();
-            while let Some(piece) = transfer.content.piece().await.map_err(broken)? {
-                if bytes.len() + piece.len() > MOST_MANIFEST {
-                    tracing::warn!(node = %peer.node, %digest, "a node sends a manifest without an end");
-                    return Err(absent());
+            // Each time around there is one node less to be asked.
+            while let Some((_, mut transfer)) = self.content(digest, 0).await {
+                let mut bytes = Vec::new();
+                while let Some(piece) = transfer.content.piece().await.map_err(broken)? {
+                    bytes.extend_from_slice(&piece);
+                    if bytes.len() > MOST_MANIFEST {
+                        break;
+                    }
                 }
-                bytes.extend_from_slice(&piece);
+                if Digest::of(&bytes) == *digest {
+                    return Ok(Manifest {
+                        digest: digest.clone(),
+                        bytes,
+                    });
+                }
+                self.given.givers.were_bad(digest);
             }
-            if Digest::of(&bytes) != *digest {
-                tracing::warn!(node = %peer.node, %digest, "a node sends another manifest than was asked for");
-                return Err(absent());
-            }
-            Ok(Manifest {
-                digest: digest.clone(),
-                bytes,
-            })
+            Err(absent())
         })
     }
 
@@ -268,6 +333,11 @@ impl Source for Peers {
             let (_, transfer) = found.ok_or_else(absent)?;
             Ok(stream::of(transfer))
         })
+    }
+
+    fn blame(&self, blob: &Blob) -> bool {
+        let others = |peers: &[Peer]| !self.good(peers, &blob.digest).is_empty();
+        self.given.givers.were_bad(&blob.digest) && (others(&self.peers) || others(&self.behind))
     }
 }
 
@@ -286,13 +356,15 @@ mod tests {
     #[test]
     fn all_nodes_ask_the_same_few_each_in_its_own_order() {
         let image = Digest::of(b"image");
-        assert_eq!(chosen(peers(32), &image).len(), 32);
-        let few = chosen(peers(200), &image);
-        assert_eq!(few.len(), MOST);
+        let (few, behind) = chosen(peers(32), &image);
+        assert_eq!((few.len(), behind.len()), (32, 0));
+        let (few, behind) = chosen(peers(200), &image);
+        assert_eq!((few.len(), behind.len()), (MOST, 200 - MOST));
+        assert!(behind.iter().all(|peer| !few.contains(peer)));
         // Another node does not see itself; what is left is the same.
         let without: Vec<Peer> = peers(200).into_iter().filter(|p| *p != few[0]).collect();
-        assert_eq!(chosen(without, &image)[..MOST - 1], few[1..]);
-        assert_ne!(chosen(peers(200), &Digest::of(b"other")), few);
+        assert_eq!(chosen(without, &image).0[..MOST - 1], few[1..]);
+        assert_ne!(chosen(peers(200), &Digest::of(b"other")).0, few);
         let (one, two) = (shuffled(peers(9), "one"), shuffled(peers(9), "two"));
         assert_ne!(one, two);
         assert_eq!(one, shuffled(peers(9), "one"));

@@ -94,6 +94,7 @@ impl Images {
         })
         .await??;
         let layers = self.unpacked(&image, &short, said).await?;
+        self.0.unpacked.notify_one();
         Ok(Ready {
             image,
             layers,

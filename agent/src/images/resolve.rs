@@ -2,13 +2,18 @@
 
 #[cfg(test)]
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use weft_images::{Credentials, Digest, ImageName, Platform, Resolved};
+use tokio::time::timeout;
+use weft_images::{Credentials, Digest, ImageName, Platform, RegistryError, Resolved};
 use zeroize::Zeroizing;
 
 use super::{Images, Inner, credentials};
 use crate::blocking::blocking;
+
+/// How long a registry may take to say which image a name stands for, before others are asked.
+const REGISTRY: Duration = Duration::from_secs(15);
 
 impl Images {
     /// Which image a name stands for: by its registry; where that does not answer, by what is here or
@@ -22,9 +27,14 @@ impl Images {
         asker: String,
     ) -> anyhow::Result<Resolved> {
         let credentials = credentials(&Zeroizing::new(asker))?;
-        let error = match self.0.registries.resolve(name, credentials.as_ref()).await {
-            Ok(resolved) => return Ok(resolved),
-            Err(error) => error,
+        let asked = self.0.registries.resolve(name, credentials.as_ref());
+        let error = match timeout(REGISTRY, asked).await {
+            Ok(Ok(resolved)) => return Ok(resolved),
+            Ok(Err(error)) => error,
+            Err(_) => RegistryError::Silent {
+                host: name.registry_host().to_owned(),
+                limit: REGISTRY,
+            },
         };
         let others_too = error.is_transient();
         match self.0.without_registry(name, others_too).await? {

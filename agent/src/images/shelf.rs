@@ -1,18 +1,21 @@
 //! What of the store may be handed to other nodes: contents of images that are here, or that are being
 //! fetched. The store may be shared with others, and have more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use weft_images::{Digest, Store, StoreError};
 
+/// Contents, and how many bytes each has by its descriptor where that is at hand.
+type Contents = BTreeMap<Digest, Option<u64>>;
+
 /// Contents of images that are here, as of the last change.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     changes: AtomicU64,
-    seen: Mutex<Option<(u64, Arc<BTreeSet<Digest>>)>>,
+    seen: Mutex<Option<(u64, Arc<Contents>)>>,
 }
 
 impl Shelf {
@@ -25,7 +28,7 @@ impl Shelf {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) fn contents(&self, store: &Store) -> Result<Arc<BTreeSet<Digest>>, StoreError> {
+    pub(super) fn contents(&self, store: &Store) -> Result<Arc<Contents>, StoreError> {
         let changes = self.changes.load(Ordering::Acquire);
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, contents)) = &*seen
@@ -34,11 +37,13 @@ impl Shelf {
             return Ok(Arc::clone(contents));
         }
         drop(seen);
-        let mut contents = BTreeSet::new();
+        let mut contents = Contents::new();
         for image in store.images()? {
-            contents.extend(image.names.iter().filter_map(|name| name.digest().cloned()));
-            contents.extend(image.layers.into_iter().map(|layer| layer.digest));
-            contents.extend([image.id, image.manifest]);
+            let lists = image.names.iter().filter_map(|name| name.digest().cloned());
+            contents.extend(lists.map(|digest| (digest, None)));
+            contents.extend([(image.id, None), (image.manifest, None)]);
+            let layers = image.layers.into_iter();
+            contents.extend(layers.map(|layer| (layer.digest, Some(layer.size))));
         }
         let contents = Arc::new(contents);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::line::Found;
 use super::lines::Lines;
+use super::peers::rank;
 use super::resolve::nobody;
 use super::words::{blob_path, turn_path};
 use super::{Circle, Images, Peer};
@@ -215,6 +217,11 @@ async fn a_node_gets_an_image_from_another_one_without_any_registry() {
     let there = two.store().image(&manifest).expect("all of it");
     assert_eq!(there.layers, std::slice::from_ref(&layer));
     assert!(two.store().has(&layer.digest) && two.store().has(&there.id));
+    // A layer that was found damaged, and is gone, comes again.
+    let blob = dir.path().join("two/blobs/sha256").join(layer.digest.hex());
+    std::fs::remove_file(&blob).expect("it was there");
+    assert_eq!(pulled(&two, &pinned).await.expect("again"), manifest);
+    assert!(two.store().has(&layer.digest));
     // It is here: nobody is asked.
     one.part();
     assert_eq!(pulled(&two, &pinned).await.expect("still here"), manifest);
@@ -254,6 +261,14 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let of_secret = lines.look(&*asks, &peer, &blob_path(&secret)).await;
     assert_eq!(of_secret.expect("an answer"), Found::Absent);
 
+    // What was cut is not handed out.
+    let blob = dir.path().join("one/blobs/sha256").join(layer.digest.hex());
+    let whole = std::fs::read(&blob).expect("there");
+    std::fs::write(&blob, &whole[..1000]).expect("cut");
+    let look = lines.look(&*asks, &peer, &path).await.expect("an answer");
+    assert_eq!(look, Found::Absent);
+    std::fs::write(&blob, &whole).expect("mended");
+
     // From a byte on.
     let transfer = lines.take(&*asks, &peer, &path, 1000).await;
     let mut transfer = transfer.expect("an answer").expect("it has it");
@@ -286,6 +301,7 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let stranger = Known::new(&strangers[1], &strangers);
     let asked = Lines::default().look(&*stranger, &peer, "/blobs/x").await;
     asked.expect_err("nobody of this cluster");
+    let path = blob_path(&layer.digest);
     let before = lines.look(&*asks, &peer, &path).await;
     before.expect("it is a member");
     knows
@@ -307,5 +323,55 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     asked.expect_err("another node");
     for manager in [manager, other_manager] {
         manager.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_behind_the_first_ones_is_asked_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (manager, both) = swarm(&dir).await;
+    let (one, two) = (images(&dir, "one"), images(&dir, "two"));
+    let knows = both.each_ref().map(|identity| Known::new(identity, &both));
+    let addr = opened(&one, &knows[0]);
+    opened(&two, &knows[1]);
+    let (manifest, layer) = image(one.store());
+    let loaded = name("registry.invalid/app:1");
+    one.store().set_name(&loaded, &manifest).expect("a name");
+    one.changed();
+    // Those before it do not answer.
+    let own = rank(&manifest, both[0].node_id());
+    let ids = (0..).map(|n| NodeId(format!("away{n}")));
+    let before = ids.filter(|id| rank(&manifest, id) < own);
+    for id in before.take(40) {
+        knows[1].hears_of(&id, SocketAddr::new(LOCALHOST, 1));
+    }
+    knows[1].hears_of(both[0].node_id(), addr);
+    let pinned = loaded.with_digest(manifest.clone());
+    assert_eq!(pulled(&two, &pinned).await.expect("an image"), manifest);
+    assert!(two.store().has(&layer.digest));
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_unpacked_is_known_to_be_on_the_disk_soon() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let one = images(&dir, "one");
+    let (manifest, _) = image(one.store());
+    let layers = one.store().unpack(&manifest, &|_| {}).expect("unpacked");
+    let boot = || {
+        let record = std::fs::read(layers[0].with_extension("json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_slice(&record).expect("json");
+        record["boot"].clone()
+    };
+    assert!(!boot().is_null(), "it is not known yet");
+    one.0.unpacked.notify_one();
+    let settled = async {
+        while !boot().is_null() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = one.settle_after(Duration::ZERO) => unreachable!("it goes on"),
+        settled = tokio::time::timeout(Duration::from_secs(30), settled) => settled.expect("in time"),
     }
 }

@@ -21,7 +21,7 @@ use crate::blocking::blocking;
 
 /// Lines that wait for the client.
 const LINES: usize = 16;
-/// How long a registry may take to say which image a name stands for.
+/// How long it may take to find out which image a name stands for, by a registry and by others.
 const RESOLVE: Duration = Duration::from_secs(30);
 
 impl ImageCalls for Node {
@@ -101,9 +101,9 @@ impl ImageCalls for Node {
         let images = self.images.clone();
         tokio::spawn(async move {
             let store = images.store().clone();
+            // It has a lease by itself, once all of the archive is here: a client that stalls keeps
+            // nobody from removing images.
             let loaded = blocking(move || {
-                // Nothing of it is taken for unused before it has a name.
-                let _lease = store.lease().map_err(|error| error.to_string())?;
                 let loaded = archive::load(&store, PipeReader::new(archive));
                 loaded.map_err(|error| error.to_string())
             });

@@ -54,6 +54,8 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
     let config = Arc::new(config);
     let of_images = Arc::clone(&config);
     let images = blocking(move || Images::open(&of_images)).await??;
+    let unsettled = images.clone();
+    let settling = tokio::spawn(async move { unsettled.settle().await });
     let (run_dir, data_dir) = (config.run_dir.clone(), config.data_dir.clone());
     let runtime = config.runtime.clone();
     let look = move || ContainerEngine::find(runtime.as_deref(), &run_dir, &data_dir);
@@ -107,6 +109,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
         .await
         .context("the shutdown flag lost its owner")?;
     node.slot.shut_down().await;
+    settling.abort();
     served.context("the node API")
 }
 
