@@ -31,7 +31,8 @@ fn the_unit_gives_what_agent_and_tasks_need() {
         .flat_map(str::split_whitespace)
         .collect();
     let has = capability::granted(&names, &["ALL"]).expect("names of capabilities");
-    let own = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"];
+    // The last one sets limits and scores of containers.
+    let own = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
     let none: [&str; 0] = [];
     let needed = [
         capability::granted(&own, &["ALL"]).expect("names"),

@@ -96,7 +96,7 @@ fn was_prepared(state: TaskState) -> bool {
 }
 
 /// Takes in that a task, as its node has just reported, has its volumes there. The first node of a slot
-/// stays its home.
+/// stays its home, with the volumes that the slot has now.
 pub(super) fn note(draft: &mut Draft<'_>, task: &Task) {
     if !stays(task) || !was_prepared(task.status.state) {
         return;
@@ -104,10 +104,16 @@ pub(super) fn note(draft: &mut Draft<'_>, task: &Task) {
     let (Some(service), Some(node)) = (draft.state.services.get(&task.service), &task.node) else {
         return;
     };
-    let known = home(service, task).map(|home| &home.node);
-    // Another one of its name took its place.
-    if known.is_some_and(|known| known == node || draft.state.nodes.contains_key(known)) {
-        return;
+    let volumes: Vec<String> = sticky(&task.spec).map(str::to_owned).collect();
+    if let Some(known) = home(service, task) {
+        // Of an update that gives the slot other volumes; one that goes has those of before it.
+        let changed =
+            known.node == *node && known.volumes != volumes && task.desired < TaskState::Shutdown;
+        // A node that is gone: another one of its name took its place.
+        let moved = known.node != *node && !draft.state.nodes.contains_key(&known.node);
+        if !(changed || moved) {
+            return;
+        }
     }
     let Some(hostname) = draft.state.nodes.get(node) else {
         return;
@@ -116,7 +122,7 @@ pub(super) fn note(draft: &mut Draft<'_>, task: &Task) {
         slot: task.slot,
         node: node.clone(),
         hostname: hostname.description.hostname.clone(),
-        volumes: sticky(&task.spec).map(str::to_owned).collect(),
+        volumes,
     };
     let mut service = service.clone();
     service.homes.retain(|home| home.slot != task.slot);

@@ -164,10 +164,12 @@ fn check_ids(node: &Node, user: &ImageUser) -> Result<(), BundleError> {
     Ok(())
 }
 
-/// Kernel settings that are a container's own, as Docker's client and engine allow them; nothing of
-/// what the kernel keeps for all.
+/// Kernel settings that are a container's own, as Docker's client and engine allow them, and the domain
+/// of its UTS namespace; nothing of what the kernel keeps for all. Managers take the same names
+/// (`container.rs` of the cluster).
 fn allowed_sysctls(asked: &BTreeMap<String, String>) -> Result<(), BundleError> {
-    const KERNEL: [&str; 8] = [
+    const KERNEL: [&str; 9] = [
+        "kernel.domainname",
         "kernel.msgmax",
         "kernel.msgmnb",
         "kernel.msgmni",
@@ -177,9 +179,15 @@ fn allowed_sysctls(asked: &BTreeMap<String, String>) -> Result<(), BundleError> 
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
+    let is_word = |part: &str| {
+        let mut bytes = part.bytes();
+        !part.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    // A dot in the name of an interface is written as `/`, as sysctl(8) has it.
     let is_name = |key: &str| {
-        let mut bytes = key.bytes();
-        bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        let of_network = key.starts_with("net.");
+        let mut parts = key.split(|c| c == '.' || (of_network && c == '/'));
+        parts.all(is_word)
     };
     let is_own = |key: &str| {
         let own = ["net.", "fs.mqueue."];

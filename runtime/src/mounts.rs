@@ -214,12 +214,11 @@ fn asked_for(asked: &TaskMount, place: &str) -> Result<Mount, OciSpecError> {
             ..
         } => {
             let how = if *recursive { "rbind" } else { "bind" };
-            let mut options = vec![how];
-            options.push(match (read_only, recursive_read_only) {
-                (true, true) => "rro",
-                (true, false) => "ro",
-                (false, _) => "rw",
-            });
+            let mut options = vec![how, if *read_only { "ro" } else { "rw" }];
+            // Beside `ro`: a program that does not know it leaves it out without a word.
+            if *read_only && *recursive_read_only {
+                options.push("rro");
+            }
             options.push(word(*propagation));
             let options = words(&options.join(" "));
             mount(place, "bind", &absolute(source), options)

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{isatty, tcgetwinsize};
 use weft_sys::terminal::{self, Size};
 
@@ -21,6 +22,17 @@ const DEFAULT_SIZE: Size = (80, 24);
 
 /// The longest name of a terminal that comes with it, in bytes.
 const NAME_BYTES: usize = 4096;
+
+/// This side of a container's terminal.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// What the container writes there; read without waiting.
+    pub(crate) ours: File,
+    /// The container's side, held open for as long as the task runs: with nobody there the kernel says
+    /// EIO on this one, as at an end, also where a program closed it and opens it again. `None` where
+    /// the kernel does not give it (Linux before 4.13).
+    pub(crate) theirs: Option<OwnedFd>,
+}
 
 /// Waits for the terminal of one container.
 #[derive(Debug)]
@@ -93,14 +105,20 @@ impl Console {
         Ok(())
     }
 
-    /// The terminal, if it came. What the container writes there is read without waiting.
-    pub(crate) fn terminal(mut self) -> io::Result<Option<File>> {
+    /// The terminal, if it came.
+    pub(crate) fn terminal(mut self) -> io::Result<Option<Terminal>> {
         self.take()?;
         let Some(terminal) = self.terminal.take().filter(|fd| isatty(fd)) else {
             return Ok(None);
         };
         rustix::fs::fcntl_setfl(&terminal, OFlags::NONBLOCK)?;
-        Ok(Some(terminal.into()))
+        // Never the shim's own terminal, and not for what the shim starts.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let theirs = ioctl_tiocgptpeer(&terminal, flags).ok();
+        Ok(Some(Terminal {
+            ours: terminal.into(),
+            theirs,
+        }))
     }
 }
 
@@ -187,7 +205,10 @@ mod tests {
         send(&console, &ours);
         console.take().expect("taken");
         assert!(console.waits_for().is_none());
-        let mut got = console.terminal().expect("usable").expect("it came");
+        let Terminal {
+            ours: mut got,
+            theirs: held,
+        } = console.terminal().expect("usable").expect("it came");
         let size = tcgetwinsize(&theirs).expect("size");
         assert_eq!((size.ws_col, size.ws_row), DEFAULT_SIZE);
         let kind = got.read(&mut [0; 8]).expect_err("nothing written").kind();
@@ -196,6 +217,10 @@ mod tests {
         let mut buffer = [0; 16];
         let len = got.read(&mut buffer).expect("read");
         assert_eq!(&buffer[..len], b"hello\r\n");
+        // The container has closed its side: nothing to read, and no end.
+        assert!(held.is_some());
+        let kind = got.read(&mut buffer).expect_err("nothing written").kind();
+        assert_eq!(kind, io::ErrorKind::WouldBlock);
         assert!(!folder.join(files::CONSOLE).exists(), "the socket goes");
     }
 

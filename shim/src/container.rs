@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -70,9 +71,10 @@ pub(crate) fn start(
     let kills = Kills::from_now(spec.cgroup.as_deref());
     let mut logs = Log::of_task(dir, spec.log_limit_bytes);
     match begin(dir, container, START_LIMIT, &mut logs) {
-        Ok(Begun { init, outputs }) => Ok(Running {
-            init,
-            outputs,
+        Ok(begun) => Ok(Running {
+            init: begun.init,
+            outputs: begun.outputs,
+            terminal: begun.terminal,
             logs,
             warnings: Vec::new(),
             kills,
@@ -99,11 +101,16 @@ pub(crate) fn clean_up(spec: &Spec, container: &OciContainer) {
     }
 }
 
+/// Standard output and standard error, and the container's side of its terminal.
+type Outputs = ([Option<File>; 2], Option<OwnedFd>);
+
 /// A container whose program runs.
 #[derive(Debug)]
 struct Begun {
     init: Process,
     outputs: [Option<File>; 2],
+    /// The container's side of its terminal.
+    terminal: Option<OwnedFd>,
 }
 
 fn begin(
@@ -131,8 +138,12 @@ fn begin(
         .with_context(|| format!("{} tells no process", container.runtime.display()))?;
     files::write(&dir.join(files::INIT), &ProcessId::of(&init)).context("init.json")?;
     files::remove(&pid_file).context("container.pid")?;
-    let outputs = starting.outputs(logs).context("its terminal")?;
-    Ok(Begun { init, outputs })
+    let (outputs, terminal) = starting.outputs(logs).context("its terminal")?;
+    Ok(Begun {
+        init,
+        outputs,
+        terminal,
+    })
 }
 
 /// The process that the runtime program left behind, once that has ended.
@@ -261,18 +272,19 @@ impl Starting {
         }
     }
 
-    /// Where the program's output comes from; what was held is told.
-    fn outputs(self, [_, stderr]: &mut [Log; 2]) -> anyhow::Result<[Option<File>; 2]> {
+    /// Where the program's output comes from, and the other side of that where it is a terminal; what
+    /// was held is told.
+    fn outputs(self, [_, stderr]: &mut [Log; 2]) -> anyhow::Result<Outputs> {
         let Some(console) = self.console else {
             self.held.tell(stderr);
-            return Ok(self.outputs);
+            return Ok((self.outputs, None));
         };
         let warned = String::from_utf8_lossy(&self.held.bytes()).into_owned();
         if !warned.is_empty() {
             crate::complain(&warned);
         }
         let terminal = console.terminal()?.context("none was sent")?;
-        Ok([Some(terminal), None])
+        Ok(([Some(terminal.ours), None], terminal.theirs))
     }
 }
 

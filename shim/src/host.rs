@@ -88,6 +88,7 @@ pub(crate) fn start(dir: &Path, spec: &Spec) -> Result<Running, Failure> {
     Ok(Running {
         init,
         outputs: ours.outputs.map(Some),
+        terminal: None,
         logs: Log::of_task(dir, spec.log_limit_bytes),
         warnings,
         kills,

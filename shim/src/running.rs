@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 use weft_sys::namespaces;
 use weft_sys::process::{Exit, Process};
@@ -17,6 +18,8 @@ pub(crate) struct Running {
     /// This side of standard output and standard error, which do not block; one that is absent is
     /// nobody's.
     pub(crate) outputs: [Option<File>; 2],
+    /// The container's side of its terminal, which is not to be without anybody.
+    pub(crate) terminal: Option<OwnedFd>,
     /// Where those go.
     pub(crate) logs: [Log; 2],
     /// What this machine does not give, one sentence each.

@@ -187,6 +187,15 @@ pub fn read_init(dir: &Path) -> io::Result<Option<ProcessId>> {
     files::read(&dir.join(files::INIT))
 }
 
+/// Forgets process 1 of the task of a folder, as of one that ran before the machine came up: its number
+/// is somebody else's now, and may have the same start time.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn forget_init(dir: &Path) -> io::Result<()> {
+    files::remove(&dir.join(files::INIT))
+}
+
 /// Removes what an earlier attempt to run the task left in its folder, but for its output.
 ///
 /// # Errors

@@ -110,6 +110,8 @@ fn follow(running: Running) -> anyhow::Result<(Exit, bool)> {
     let Running {
         init,
         mut outputs,
+        // Held to the end.
+        terminal: _terminal,
         mut logs,
         kills,
         mut end,

@@ -118,6 +118,7 @@ impl Entry {
         rootfs: &Path,
     ) -> Result<PathBuf, VolumeError> {
         self.mount()?;
+        self.settle()?;
         if !said.subpath.is_empty() {
             return subpath::mount_for(&self.folder, &self.name, user, &said.subpath);
         }
@@ -150,35 +151,41 @@ impl Entry {
         mounted::take_away_below(&data).map_err(failed("cannot unmount", &data))
     }
 
-    /// Whether nobody but this user can have written what is in it: it is in no other hands, and not on
-    /// a share.
-    fn is_own(&self, user: &User) -> bool {
+    /// Whether no other task has it. Places of one task are readied before the task runs.
+    fn is_alone(&self, user: &User) -> bool {
         let state = locked(&self.state);
-        self.options.is_plain() && state.users.iter().all(|other| other == user)
+        state.users.iter().all(|other| other.task == user.task)
     }
 
-    /// Copies what the image has at the user's place, where the volume is empty. `work` is held.
+    /// Ends what a killed or failed filling left, before anybody is given the volume: from then on what
+    /// is in it is somebody's data. `work` is held.
+    ///
+    /// Whoever finds the mark can be sure that nobody was given the volume since it was set, as it is
+    /// filled for tasks that have it alone. On a share other nodes may have written: that is left.
+    fn settle(&self) -> Result<(), VolumeError> {
+        let filling = self.folder.filling();
+        if !filling.exists() {
+            return Ok(());
+        }
+        if self.options.is_plain() {
+            folder::empty(&self.folder.data())?;
+        }
+        std::fs::remove_file(&filling).map_err(failed("cannot remove", &filling))
+    }
+
+    /// Copies what the image has at the user's place, where the volume is empty and no other task has
+    /// it, who could change what is copied. `work` is held.
     fn fill(&self, rootfs: &Path, user: &User) -> Result<(), VolumeError> {
         let (data, filling) = (self.folder.data(), self.folder.filling());
         let target = &user.target;
-        if filling.exists() {
-            if self.is_own(user) {
-                // Whoever filled it was killed: what there is is a part of an image.
-                folder::empty(&data)?;
-            } else {
-                std::fs::remove_file(&filling).map_err(failed("cannot remove", &filling))?;
-            }
-        }
-        if !folder::is_empty(&data)? {
+        if !self.is_alone(user) || !folder::is_empty(&data)? {
             return Ok(());
         }
         std::fs::write(&filling, "").map_err(failed("cannot write", &filling))?;
         let filled = copy_up::fill(rootfs, Path::new(target), &data);
         let filled = filled.map_err(|source| {
-            // The next attempt begins anew, as the mark stays.
-            if self.is_own(user)
-                && let Err(error) = folder::empty(&data)
-            {
+            // Where that fails the mark stays, and the next attempt does it.
+            if let Err(error) = self.settle() {
                 tracing::warn!(volume = %self.name, %error, "a part of an image stays in it until the next attempt");
             }
             VolumeError::Fill {

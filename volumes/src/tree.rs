@@ -1,4 +1,5 @@
-//! Copies a tree of files by descriptors: no link is followed on either side.
+//! Copies a tree of files by descriptors: no link is followed on either side. Whoever has the volume
+//! already may exchange anything in it at any moment, so what was made is held before it is changed.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -9,10 +10,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, lgetxattr,
-    linkat, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-    utimensat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, chmod, chown, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens,
+    lgetxattr, linkat, llistxattr, mkdirat, mknodat, openat, openat2, readlinkat, setxattr, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -71,6 +72,20 @@ fn names_in(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 fn open_folder(at: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(at, name, flags, Mode::empty())?)
+}
+
+/// Opens something in the copy, as what it is: a link at the end is opened itself, and none is followed
+/// before it; nothing is found on another file system or above.
+fn hold(at: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    Ok(openat2(at, path, flags, Mode::empty(), resolve)?)
+}
+
+/// The name of something that is held, for calls that take names: it leads there and nowhere else, also
+/// where it is a link.
+fn name_of(held: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()))
 }
 
 impl<'a> Copying<'a> {
@@ -133,7 +148,11 @@ impl<'a> Copying<'a> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let key = (stat.st_dev, stat.st_ino);
         if let Some(first) = self.links.get(&key) {
-            linkat(self.root, first, to, name, AtFlags::empty())?;
+            let first = hold(self.root, first)?;
+            if FileType::from_raw_mode(fstat(&first)?.st_mode) != kind {
+                return Err(exchanged());
+            }
+            linkat(CWD, name_of(&first), to, name, AtFlags::SYMLINK_FOLLOW)?;
             self.entries += 1;
             return Ok(());
         }
@@ -237,25 +256,21 @@ impl<'a> Copying<'a> {
         name: &CStr,
         stat: &Stat,
     ) -> io::Result<()> {
-        let is = statat(to, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let held = hold(to, Path::new(OsStr::from_bytes(name.to_bytes())))?;
+        let (is, kind) = (fstat(&held)?, FileType::from_raw_mode(stat.st_mode));
+        if FileType::from_raw_mode(is.st_mode) != kind {
+            return Err(exchanged());
+        }
+        let copy = name_of(&held);
         if (is.st_uid, is.st_gid) != (stat.st_uid, stat.st_gid) {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            chown(&copy, Some(uid), Some(gid))?;
         }
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            // Nobody else is in the copy: it is what was made a moment ago.
-            chmodat(
-                to,
-                name,
-                Mode::from_raw_mode(stat.st_mode),
-                AtFlags::empty(),
-            )?;
+        if kind != FileType::Symlink {
+            chmod(&copy, Mode::from_raw_mode(stat.st_mode))?;
         }
-        let path = |folder: BorrowedFd<'_>| {
-            let folder = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-            folder.join(OsStr::from_bytes(name.to_bytes()))
-        };
-        let (source, copy) = (path(from), path(to));
+        let source = PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd()));
+        let source = source.join(OsStr::from_bytes(name.to_bytes()));
         let Self { names, value, .. } = self;
         let length = match llistxattr(&source, &mut names[..]) {
             Ok(length) => length,
@@ -264,18 +279,17 @@ impl<'a> Copying<'a> {
         };
         for name in attributes(&names[..length]) {
             let length = lgetxattr(&source, name, &mut value[..])?;
-            match lsetxattr(&copy, name, &value[..length], XattrFlags::empty()) {
+            match setxattr(&copy, name, &value[..length], XattrFlags::empty()) {
                 Err(errno) if not_there(errno) => told(name),
                 other => other?,
             }
         }
-        Ok(utimensat(
-            to,
-            name,
-            &times(stat),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
+        Ok(utimensat(CWD, &copy, &times(stat), AtFlags::empty())?)
     }
+}
+
+fn exchanged() -> io::Error {
+    io::Error::other("somebody else changes what is in the volume while it is filled")
 }
 
 /// Names of attributes that are copied, of a list as the kernel writes it.
@@ -287,4 +301,68 @@ fn attributes(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn told(name: &[u8]) {
     let name = String::from_utf8_lossy(name);
     tracing::debug!(%name, "an attribute of an image is not copied: the volume cannot have it");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_is_held_and_no_link_is_followed_to_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (data, secret) = (dir.path().join("data"), dir.path().join("secret"));
+        fs::create_dir_all(data.join("real")).expect("made");
+        fs::create_dir(&secret).expect("made");
+        fs::write(secret.join("key"), "x").expect("written");
+        fs::write(data.join("real/file"), "y").expect("written");
+        symlink(&secret, data.join("folder")).expect("a link");
+        symlink(secret.join("key"), data.join("link")).expect("a link");
+        let root = fs::File::open(&data).expect("a folder");
+        // Through a link in the middle, and out of the volume: nothing.
+        for path in ["folder/key", "../secret/key", "/etc/passwd"] {
+            assert!(hold(root.as_fd(), Path::new(path)).is_err(), "{path}");
+        }
+        let held = hold(root.as_fd(), Path::new("real/file")).expect("held");
+        let ino = fs::metadata(data.join("real/file")).expect("there").ino();
+        assert_eq!(fstat(&held).expect("a file").st_ino, ino);
+        // A link at the end is the link itself, by its name as well.
+        let held = hold(root.as_fd(), Path::new("link")).expect("held");
+        let kind = FileType::from_raw_mode(fstat(&held).expect("a link").st_mode);
+        assert_eq!(kind, FileType::Symlink);
+        linkat(CWD, name_of(&held), &root, "again", AtFlags::SYMLINK_FOLLOW).expect("linked");
+        let again = fs::read_link(data.join("again")).expect("a link");
+        assert_eq!(again, secret.join("key"));
+    }
+
+    #[test]
+    fn a_pipe_that_was_exchanged_for_a_link_changes_nothing_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).expect("made");
+        fs::create_dir(&to).expect("made");
+        let key = dir.path().join("key");
+        fs::write(&key, "x").expect("written");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
+        let (source, copy) = (fs::File::open(&from), fs::File::open(&to));
+        let (source, copy) = (source.expect("a folder"), copy.expect("a folder"));
+        mknodat(
+            &source,
+            "pipe",
+            FileType::Fifo,
+            Mode::from_raw_mode(0o777),
+            0,
+        )
+        .expect("a pipe");
+        let stat = statat(&source, "pipe", AtFlags::SYMLINK_NOFOLLOW).expect("a pipe");
+        symlink(&key, to.join("pipe")).expect("a link");
+        let error = Copying::into(&copy)
+            .dress_at(source.as_fd(), copy.as_fd(), c"pipe", &stat)
+            .expect_err("it is another one");
+        assert!(error.to_string().contains("somebody else"), "{error}");
+        let mode = fs::metadata(&key).expect("there").mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

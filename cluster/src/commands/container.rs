@@ -224,9 +224,15 @@ fn check_lines(container: &ContainerSpec) -> Result<(), CommandError> {
     for line in &container.hosts {
         let mut words = line.split_ascii_whitespace();
         let address = words.next().unwrap_or_default();
-        // Docker's word for an address of the node.
-        let known = address.parse::<IpAddr>().is_ok() || address == "host-gateway";
-        if !known || words.next().is_none() {
+        // Docker's word for an address of the node, which is another one on each.
+        if address == "host-gateway" {
+            return Err(CommandError::bad(format!(
+                "host-gateway of --host {}:host-gateway is no address here: a container has no gateway \
+                 to its node; write an address that it can reach, --host NAME:ADDRESS",
+                shown(words.next().unwrap_or("NAME"))
+            )));
+        }
+        if address.parse::<IpAddr>().is_err() || words.next().is_none() {
             return Err(CommandError::bad(format!(
                 "bad format for add-host: {:?}; write --host NAME:ADDRESS",
                 shown(line)
@@ -262,10 +268,15 @@ fn check_sysctl(name: &str, value: &str) -> Result<(), CommandError> {
             name.strip_prefix(prefix)
                 .is_some_and(|rest| !rest.is_empty())
         });
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte));
-    if !own || !plain || name.contains("..") {
+    // A dot in the name of an interface is written as `/`, as sysctl(8) has it. Nodes know the same
+    // names (`bundle.rs` of the runtime).
+    let of_network = name.starts_with("net.");
+    let mut parts = name.split(|c| c == '.' || (of_network && c == '/'));
+    let is_word = |part: &str| {
+        let mut bytes = part.bytes();
+        !part.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    if !own || !parts.all(is_word) {
         return Err(CommandError::bad(format!(
             "sysctl {:?} is not in a separate kernel namespace: a task may set net.*, fs.mqueue.* and {}",
             shown(name),

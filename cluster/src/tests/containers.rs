@@ -135,6 +135,10 @@ fn what_no_container_can_have_is_refused() {
             "bad format for add-host: \"db 10.0.0.1\"; write --host NAME:ADDRESS",
         ),
         (
+            with(|c| c.hosts = vec![text("host-gateway gw")]),
+            "--host gw:host-gateway is no address here",
+        ),
+        (
             with(|c| c.hosts = vec![text("10.0.0.1 db\n10.0.0.2 x")]),
             "of --host: it has to be one line",
         ),
@@ -155,6 +159,19 @@ fn what_no_container_can_have_is_refused() {
         (
             with(|c| {
                 c.sysctls.insert(text("net.../x"), text("1"));
+            }),
+            "is not in a separate kernel namespace",
+        ),
+        (
+            with(|c| {
+                c.sysctls
+                    .insert(text("net.ipv4.conf.eth0:1.mtu"), text("1"));
+            }),
+            "is not in a separate kernel namespace",
+        ),
+        (
+            with(|c| {
+                c.sysctls.insert(text("fs.mqueue./msg_max"), text("1"));
             }),
             "is not in a separate kernel namespace",
         ),
@@ -189,8 +206,12 @@ fn what_no_container_can_have_is_refused() {
         c.command = vec![text("/bin/server")];
         c.dir = text("/www");
         c.groups = vec![text("video"), text("44")];
-        c.hosts = vec![text("10.0.0.1 db"), text("host-gateway gw")];
-        c.sysctls = BTreeMap::from([(text("net.core.somaxconn"), text("1024"))]);
+        c.hosts = vec![text("10.0.0.1 db"), text("fd00::5 six")];
+        c.sysctls = BTreeMap::from([
+            (text("net.core.somaxconn"), text("1024")),
+            (text("net.ipv4.conf.eth0/7.forwarding"), text("1")),
+            (text("kernel.domainname"), text("corp.example")),
+        ]);
         c.ulimits = vec![ulimit("nofile", 1024, -1), ulimit("core", -1, -1)];
         c.oom_score_adj = -1000;
         // Those of the image, at other times.

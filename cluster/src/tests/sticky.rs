@@ -168,6 +168,43 @@ fn a_node_that_is_gone_is_told_with_the_way_out() {
 }
 
 #[test]
+fn a_home_knows_the_volumes_of_the_last_update() {
+    let mut world = world(3);
+    world.create(sticky("web", 1)).unwrap();
+    world.run_tasks();
+    let before = homes(&world);
+    let kept = |world: &World| {
+        let service = world.state.find_service("web").unwrap();
+        service.homes[0].volumes.clone()
+    };
+    // By a step in which both are there: the new volume is where the old one is.
+    for sources in [&["data", "more"][..], &["more"][..]] {
+        let mut spec = world.state.find_service("web").unwrap().spec.clone();
+        let mounts = &mut task_of(&mut spec).container.mounts;
+        let first = mounts[0].clone();
+        let mount = |source: &&str| Mount {
+            source: (*source).to_owned(),
+            target: format!("/{source}"),
+            ..first.clone()
+        };
+        *mounts = sources.iter().map(mount).collect();
+        let update = ServiceUpdate {
+            spec: Some(spec),
+            ..ServiceUpdate::default()
+        };
+        world
+            .run(|s, now, e| update_service(s, now, e, "web", &update))
+            .unwrap();
+        for _ in 0..4 {
+            world.run_tasks();
+            world.advance(10_000);
+        }
+        assert_eq!(kept(&world), sources);
+        assert_eq!(homes(&world), before);
+    }
+}
+
+#[test]
 fn a_node_that_joins_anew_has_its_disk_still() {
     let mut world = world(3);
     world.create(sticky("web", 2)).unwrap();

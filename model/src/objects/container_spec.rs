@@ -126,8 +126,8 @@ pub struct ContainerSpec {
     pub hostname: String,
     /// Of a host task: program and arguments. Of a container: instead of the image's command.
     pub args: Vec<String>,
-    /// `KEY=value`, more environment of the task; values are templates. A `KEY` alone takes it from
-    /// what the image says.
+    /// `KEY=value`, more environment of the task; values are templates. A `KEY` alone removes the
+    /// image's variable of that name.
     pub env: Vec<String>,
     /// Working directory; the image's when empty, made where it is missing.
     #[serde(skip_serializing_if = "String::is_empty")]

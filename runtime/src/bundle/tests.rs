@@ -283,7 +283,13 @@ fn what_is_not_the_containers_own_is_refused() {
         });
         case.bundle().map(|_| ())
     };
-    for own in ["net.core.somaxconn", "kernel.msgmax", "fs.mqueue.msg_max"] {
+    for own in [
+        "net.core.somaxconn",
+        "net.ipv4.conf.eth0/7.forwarding",
+        "kernel.msgmax",
+        "kernel.domainname",
+        "fs.mqueue.msg_max",
+    ] {
         sysctl(own).expect(own);
     }
     for odd in [
@@ -291,6 +297,9 @@ fn what_is_not_the_containers_own_is_refused() {
         "vm.swappiness",
         "kernel.msgmax2",
         "net/../kernel.core_pattern",
+        "net.//.kernel.core_pattern",
+        "net.ipv4.conf.eth0:1.mtu",
+        "fs.mqueue./msg_max",
         "",
     ] {
         let error = sysctl(odd).expect_err(odd).to_string();

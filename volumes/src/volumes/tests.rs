@@ -244,11 +244,38 @@ fn what_a_killed_process_left_half_filled_is_filled_again() {
     node.attach(&volumes, "t1", &mount).expect("attached");
     assert!(path.join("seed").exists() && !path.join("half").exists());
     assert!(!mark.exists());
-    // Not where another task may have written what there is.
-    fs::write(path.join("mine"), "").expect("written");
+    // Also for those who do not fill it, before they have it: no mark is left that would take away
+    // what they write.
+    let no_copy = VolumeOptions {
+        no_copy: true,
+        ..VolumeOptions::default()
+    };
+    fs::write(path.join("half"), "").expect("written");
     fs::write(&mark, "").expect("written");
+    let empty = self::mount("data", no_copy);
+    node.attach(&volumes, "t2", &empty).expect("attached");
+    assert!(folder::is_empty(&path).expect("readable") && !mark.exists());
+    fs::write(path.join("mine"), "").expect("written");
+    node.attach(&volumes, "t3", &mount).expect("attached");
+    assert!(path.join("mine").exists() && !path.join("seed").exists());
+}
+
+#[test]
+fn a_volume_that_another_task_has_is_not_filled() {
+    let node = Node::new();
+    let volumes = node.open();
+    let no_copy = VolumeOptions {
+        no_copy: true,
+        ..VolumeOptions::default()
+    };
+    let mount = mount("data", VolumeOptions::default());
+    let empty = self::mount("data", no_copy);
+    let path = node.attach(&volumes, "t1", &empty).expect("attached");
     node.attach(&volumes, "t2", &mount).expect("attached");
-    assert!(path.join("mine").exists() && !mark.exists());
+    assert!(folder::is_empty(&path).expect("readable"));
+    volumes.release(&TaskId::from("t1")).expect("released");
+    node.attach(&volumes, "t2", &mount).expect("again");
+    assert!(path.join("seed").exists());
 }
 
 #[test]

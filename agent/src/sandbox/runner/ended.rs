@@ -8,23 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use weft_model::id::TaskId;
 use weft_model::objects::TaskStatus;
-use weft_shim::spec;
+use weft_shim::output;
 
-use super::files::{self, write_json};
+use super::files::write_json;
 use super::{RunError, Runner, kept};
 
 /// Present once the task has ended: its final status.
 const ENDED: &str = "ended.json";
-/// What an ended task needs no more.
-const WORKING_FILES: [&str; 6] = [
-    files::RECORD,
-    "hosts",
-    "hostname",
-    "resolv.conf",
-    kept::BUNDLE_FILE,
-    // The last one: by it the rest is found.
-    kept::FILE,
-];
+/// Behind the name of an output's file: what came before, and when it came.
+const OUTPUT_PARTS: [&str; 4] = ["", ".1", ".times", ".1.times"];
 /// What the shim had to say, mostly nothing.
 const SHIM_LOG: &str = "shim.log";
 /// Folders of ended tasks that are kept at most, besides those asked for.
@@ -52,18 +44,7 @@ impl Runner {
         self.remove_group(task);
         // By its files whoever removes the folder knows what is there still.
         cleared?;
-        for name in WORKING_FILES {
-            remove_file(dir.join(name))?;
-        }
-        spec::forget(&dir).map_err(|source| RunError::File {
-            path: dir.clone(),
-            source,
-        })?;
-        let said = dir.join(SHIM_LOG);
-        if std::fs::metadata(&said).is_ok_and(|file| file.len() == 0) {
-            remove_file(said)?;
-        }
-        Ok(())
+        tidy(&dir)
     }
 
     /// The final status of a task that has ended here; `None` for one that has not, and for one
@@ -129,6 +110,36 @@ impl Runner {
     }
 }
 
+/// Removes all files of an ended task but its end and its output, whoever wrote them: descriptions of
+/// what was run hold environments, also those that nobody finished writing. Folders are left to who made
+/// them.
+fn tidy(dir: &Path) -> Result<(), RunError> {
+    let failed = |source| RunError::File {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut result = Ok(());
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let said = || entry.metadata().is_ok_and(|file| file.len() > 0);
+        let stays = name == ENDED || is_output(&name) || (name == SHIM_LOG && said());
+        // The last one: by it the rest is found.
+        if !(is_folder || stays || name == kept::FILE) {
+            result = result.and(remove_file(entry.path()));
+        }
+    }
+    result?;
+    remove_file(dir.join(kept::FILE))
+}
+
+fn is_output(name: &str) -> bool {
+    let mut parts = output::NAMES.iter().filter_map(|of| name.strip_prefix(of));
+    parts.any(|part| OUTPUT_PARTS.contains(&part))
+}
+
 /// When the task of a folder ended; `None` while it has not.
 pub(super) fn ended_at(dir: &Path) -> Option<SystemTime> {
     let metadata = std::fs::metadata(dir.join(ENDED)).ok()?;
@@ -182,9 +193,22 @@ mod tests {
         assert_eq!(runner.ended(&task).expect("none"), None);
         let files = runner.task_dir(&task).expect("dir");
         std::fs::create_dir_all(&files).expect("dir");
-        for name in WORKING_FILES.iter().chain(&weft_shim::output::NAMES) {
+        let written = [
+            super::super::files::RECORD,
+            kept::BUNDLE_FILE,
+            kept::FILE,
+            "hosts",
+            "spec.json",
+            "spec.json.new",
+            "guest-x1.json",
+            ".config.json.7-1.unfinished",
+            "stdout.log.1.times",
+            "stdout.logx",
+        ];
+        for name in written.iter().chain(&output::NAMES) {
             std::fs::write(files.join(name), "{}").expect("write");
         }
+        std::fs::write(files.join(SHIM_LOG), "").expect("write");
         assert_eq!(runner.known().expect("known"), std::slice::from_ref(&task));
         runner.finish(&task, &status()).expect("finish");
         assert!(runner.known().expect("known").is_empty());
@@ -194,7 +218,9 @@ mod tests {
             .map(|e| e.expect("entry").file_name())
             .collect();
         left.sort();
-        assert_eq!(left, [ENDED, "stderr.log", "stdout.log"]);
+        let output = ["stderr.log", "stdout.log", "stdout.log.1.times"];
+        assert_eq!(left[0], ENDED);
+        assert_eq!(left[1..], output);
 
         std::fs::write(files.join(ENDED), "{").expect("write");
         assert_eq!(runner.ended(&task).expect("damaged"), None);

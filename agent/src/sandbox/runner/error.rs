@@ -96,6 +96,12 @@ pub enum RunError {
     /// Config or Local: what it sees besides its image.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// Config: a bind that is to be read-only with all below it, and cannot be here. The text has
+    /// Docker's words.
+    #[error(
+        "mount {0:?}: rro is not supported by the container runtime or the kernel of this node: bind-recursive=readonly needs Linux 5.12 and runc 1.1 or crun 1.4 at least; update them, or leave bind-recursive out, with which mounts below may be writable"
+    )]
+    RecursiveReadOnly(String),
     /// Config: a kernel setting of its network namespace.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

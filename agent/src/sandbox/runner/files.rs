@@ -197,8 +197,13 @@ impl ProcessRecord {
         }
     }
 
+    /// Whether it was written since the machine came up: numbers of another boot are anybody's now.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.boot_id == boot_id()
+    }
+
     pub(super) fn adopt(&self) -> io::Result<Option<Process>> {
-        if self.boot_id != boot_id() {
+        if !self.is_of_this_boot() {
             return Ok(None);
         }
         Process::adopt(self.pid, self.start_time)
@@ -295,6 +300,7 @@ mod tests {
         record.write(dir.path()).expect("write");
         let read = ProcessRecord::read(dir.path()).expect("read");
         assert_eq!(read, record);
+        assert!(!read.is_of_this_boot());
         assert!(read.adopt().expect("adopt").is_none());
         std::fs::write(dir.path().join(RECORD), "{").expect("write");
         assert_eq!(ProcessRecord::read(dir.path()), None);

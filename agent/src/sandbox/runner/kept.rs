@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weft_model::objects::HealthConfig;
 use weft_shim::leftovers;
-use weft_shim::spec::OciContainer;
+use weft_shim::spec::{self, OciContainer};
 
 use super::RunError;
-use super::files::write_json;
+use super::files::{ProcessRecord, write_json};
 
 /// Its name in the folder of the task.
 pub(super) const FILE: &str = "container.json";
@@ -99,7 +99,15 @@ impl Kept {
 
     /// Ends what is left of a container whose shim was killed; nothing left is success.
     pub(super) fn end(&self, dir: &Path) {
-        if let Err(error) = leftovers::end_container(dir, &self.oci, &self.cgroup) {
+        // The shim's record is written before there is a process 1, in the same boot.
+        let of_this_boot = ProcessRecord::read(dir).is_some_and(|record| record.is_of_this_boot());
+        let known = if of_this_boot {
+            Ok(())
+        } else {
+            spec::forget_init(dir)
+        };
+        let ended = known.and_then(|()| leftovers::end_container(dir, &self.oci, &self.cgroup));
+        if let Err(error) = ended {
             tracing::warn!(
                 container = self.oci.id,
                 %error,
@@ -143,6 +151,41 @@ mod tests {
         assert_eq!(Kept::read(dir.path()), Some(container));
         std::fs::write(dir.path().join(FILE), "{").expect("write");
         assert_eq!(Kept::read(dir.path()), None);
+    }
+
+    #[test]
+    fn nobody_is_killed_by_a_number_of_another_boot() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut container = kept(dir.path());
+        container.oci.runtime = "/bin/true".into();
+        container.cgroup = PathBuf::new();
+        let mut bystander = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let pid = bystander.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let stat = stat.expect("it runs");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        // Field 22 of proc_pid_stat(5); the third is the first here.
+        let start_time = fields.split(' ').nth(19).expect("a start time");
+        let write = |name: &str, boot: &str| {
+            let text = format!(r#"{{"pid":{pid},"start_time":{start_time},"boot_id":"{boot}"}}"#);
+            std::fs::write(dir.path().join(name), text).expect("written");
+        };
+        for record in [Some("another"), None] {
+            let path = dir.path().join(super::super::files::RECORD);
+            match record {
+                Some(boot) => write(super::super::files::RECORD, boot),
+                None => std::fs::remove_file(path).expect("removed"),
+            }
+            write("init.json", "");
+            container.end(dir.path());
+            assert!(!dir.path().join("init.json").exists(), "{record:?}");
+            assert!(bystander.try_wait().expect("asked").is_none(), "{record:?}");
+        }
+        bystander.kill().expect("killed");
+        bystander.wait().expect("ended");
     }
 
     #[test]

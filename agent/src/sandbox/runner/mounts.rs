@@ -48,6 +48,9 @@ pub(super) fn task_mounts(
 /// `recursive`: the runtime program can make all below it read-only.
 fn bind(mount: &Mount, recursive: bool) -> Result<TaskMount, RunError> {
     let options = mount.bind_options.clone().unwrap_or_default();
+    if mount.read_only && options.read_only_force_recursive && !recursive {
+        return Err(RunError::RecursiveReadOnly(mount.target.clone()));
+    }
     Ok(TaskMount::Bind {
         source: check_bind(mount)?,
         target: (&mount.target).into(),
@@ -56,7 +59,7 @@ fn bind(mount: &Mount, recursive: bool) -> Result<TaskMount, RunError> {
         recursive_read_only: mount.read_only
             && !options.non_recursive
             && !options.read_only_non_recursive
-            && (recursive || options.read_only_force_recursive),
+            && recursive,
         recursive: !options.non_recursive,
         propagation: options.propagation,
     })
@@ -117,7 +120,7 @@ mod tests {
         let mut given = mount(MountType::Bind, "/data");
         given.source = dir.path().display().to_string();
         given.read_only = true;
-        let read_only = |given: &Mount| match bind(given, true).expect("it is there") {
+        let read_only_of = |given: &Mount| match bind(given, true).expect("it is there") {
             TaskMount::Bind {
                 recursive_read_only,
                 recursive,
@@ -125,12 +128,12 @@ mod tests {
             } => (recursive_read_only, recursive),
             TaskMount::Tmpfs { .. } => panic!("no bind"),
         };
-        assert_eq!(read_only(&given), (true, true));
+        assert_eq!(read_only_of(&given), (true, true));
         given.bind_options = Some(BindOptions {
             read_only_non_recursive: true,
             ..BindOptions::default()
         });
-        assert_eq!(read_only(&given), (false, true));
+        assert_eq!(read_only_of(&given), (false, true));
         given.bind_options = None;
         let old = bind(&given, false).expect("it is there");
         let TaskMount::Bind {
@@ -142,6 +145,13 @@ mod tests {
             panic!("no bind");
         };
         assert!(read_only && !recursive_read_only, "a program that cannot");
+        given.bind_options = Some(BindOptions {
+            read_only_force_recursive: true,
+            ..BindOptions::default()
+        });
+        let error = bind(&given, false).expect_err("asked for").to_string();
+        assert!(error.contains("rro is not supported"), "{error}");
+        assert_eq!(read_only_of(&given), (true, true));
         given.source += "/missing";
         let error = bind(&given, true).expect_err("not there").to_string();
         let begins = "invalid bind mount source, source path not found: ";
