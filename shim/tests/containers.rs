@@ -153,6 +153,14 @@ impl Task {
         Self { dir, spec }
     }
 
+    fn change_bundle(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.container().bundle.join("config.json");
+        let text = std::fs::read_to_string(&path).expect("config");
+        let mut config = serde_json::from_str(&text).expect("JSON");
+        change(&mut config);
+        std::fs::write(path, config.to_string()).expect("config");
+    }
+
     fn launch(&self) -> Result<Launched, LaunchError> {
         Launch {
             program: Path::new(SHIM),
@@ -470,6 +478,51 @@ fn guests_are_inside_with_dockers_exit_codes() {
     let (printed, exit) = task.guest("cat", &["/tmp/disk"]);
     assert_eq!(exit, Exit::Code(1), "{printed}");
     assert!(printed.contains("not permitted"), "{printed}");
+    task.kill(&launched);
+    task.is_gone();
+}
+
+#[test]
+fn what_is_run_inside_has_the_containers_filter_of_system_calls_and_ulimits() {
+    let look = "ulimit -Sn; ulimit -Hn; busybox unshare -U true 2>&1; echo $?; id -u";
+    let task = Task::shell(&format!("{look}; echo ready; exec sleep 1000"));
+    task.change_bundle(|config| {
+        let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 123, "hard": 456 });
+        config["process"]["rlimits"] = json!([limit]);
+        let user = 0x1000_0000;
+        let flag =
+            json!({ "index": 0, "value": user, "valueTwo": user, "op": "SCMP_CMP_MASKED_EQ" });
+        // An answer that the kernel itself does not give.
+        let unshare = json!({ "names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 });
+        let clone = json!({ "names": ["clone"], "action": "SCMP_ACT_ERRNO", "args": [flag] });
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [unshare, clone],
+        });
+    });
+    let launched = task.started();
+    until(|| task.read("stdout.log").ends_with("ready\n"));
+    let own = task.read("stdout.log");
+    let own = own.trim_end_matches("ready\n");
+    assert!(own.starts_with("123\n456\n"), "{own}");
+    assert!(own.ends_with("Function not implemented\n1\n0\n"), "{own}");
+    assert_eq!(task.check(look, |_| {}), ended(0, own));
+    let guest = task.guest("sh", &["-c", look]);
+    assert_eq!(guest, (own.to_owned(), Exit::Code(0)));
+    // Of another user too, who could not set them any more.
+    let other = task.check("ulimit -Hn; busybox unshare -U true 2>&1", |spec| {
+        spec.user = Some("user".to_owned());
+    });
+    assert_eq!(other.outcome, Outcome::Ended(1));
+    assert!(other.output.starts_with("456\n"), "{other:?}");
+    assert!(other.output.ends_with("not implemented\n"), "{other:?}");
+    // What cannot be had is not left out.
+    for odd in ["SCMP_ACT_ERRNO", "SCMP_ACT_TRAP"] {
+        task.change_bundle(|config| config["linux"]["seccomp"]["defaultAction"] = odd.into());
+        let refused = task.check("true", |_| {});
+        assert_eq!(refused.outcome, Outcome::Ended(126), "{refused:?}");
+        assert!(refused.output.contains("config.json"), "{refused:?}");
+    }
     task.kill(&launched);
     task.is_gone();
 }
