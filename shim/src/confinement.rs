@@ -92,9 +92,9 @@ impl Confinement {
         };
         let path = container.bundle.join(FILE);
         let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let bundle = serde_json::from_reader(BufReader::new(file));
+        let bundle = serde_json::from_reader::<_, Bundle>(BufReader::new(file));
         // What is wrong with it could name what is in it.
-        let bundle: Bundle = bundle
+        let bundle = bundle
             .ok()
             .with_context(|| format!("{} is no bundle of a container", path.display()))?;
         Self::says(bundle).with_context(|| format!("cannot do what {} says", path.display()))

@@ -7,8 +7,10 @@
 //!
 //! So that program is executed by way of a mount of its own: read-only, of that one file, and at no place
 //! of any tree. What is opened by way of it is on that mount too, and cannot be opened for writing. It
-//! costs no memory. Where the kernel does not make one (before Linux 5.12, without `CAP_SYS_ADMIN`) a
-//! sealed copy in memory does the same.
+//! costs no memory. Where the kernel does not make one (before Linux 5.12, without `CAP_SYS_ADMIN`, of what
+//! was executed before its process changed mount namespaces) a sealed copy in memory does the same.
+//!
+//! Who has `CAP_SYS_ADMIN` in the first user namespace needs no such way.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +37,10 @@ impl UnwritableProgram {
     /// # Errors
     /// There is no such program; the kernel gives neither mounts nor files in memory to execute.
     pub fn of(path: &Path) -> io::Result<Self> {
-        Self::mounted(path).or_else(|_| Self::copied(path))
+        Self::mounted(path).or_else(|error| {
+            tracing::debug!(path = %path.display(), %error, "a program is copied to memory");
+            Self::copied(path)
+        })
     }
 
     /// A mount of the file itself. A later file of that name is another one.

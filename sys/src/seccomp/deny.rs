@@ -122,7 +122,7 @@ mod tests {
         // SAFETY: CLONE_SIGHAND without CLONE_VM is refused by every kernel before it makes anything.
         let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
         assert_eq!(result, -1);
-        std::io::Error::last_os_error().raw_os_error().expect("one")
+        io::Error::last_os_error().raw_os_error().expect("one")
     }
 
     fn unshare() -> rustix::io::Result<()> {
