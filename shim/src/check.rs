@@ -211,8 +211,9 @@ fn become_command(
     output: &OwnedFd,
 ) -> (String, u8) {
     match enter::enter(spec, init, group) {
-        Ok(user) => {
-            let not = program::become_it(spec, user.as_ref(), output, output);
+        Ok((user, confinement)) => {
+            let user = user.as_ref();
+            let not = program::become_it(spec, user, &confinement, output, output);
             (not.failure.message, not.code)
         }
         Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),

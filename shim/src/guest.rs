@@ -148,9 +148,10 @@ fn become_guest(order: &Order, init: &Process, starter: &OwnedFd) -> ! {
     // What is relative is so to where tasks start.
     let cwd = Path::new("/").join(cwd);
     let (why, code) = match enter::enter(spec, init, None) {
-        Ok(user) => {
+        Ok((user, confinement)) => {
             let user = user.as_ref();
-            let not = program::become_guest(spec, user, &cwd, order.terminal, starter);
+            let terminal = order.terminal;
+            let not = program::become_guest(spec, user, &confinement, &cwd, terminal, starter);
             (not.failure.message, not.code)
         }
         Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),

@@ -10,6 +10,7 @@ use weft_sys::namespaces::{self, Kinds};
 use weft_sys::process::{Exit, Fork, Signal, fork, leave};
 use weft_sys::{capabilities, signals};
 
+use crate::confinement::Confinement;
 use crate::program;
 use crate::spec::{Failure, Spec};
 use crate::user::{self, User};
@@ -62,7 +63,8 @@ pub(crate) fn run(spec: &Spec, mut ends: Ends) -> ! {
     };
     let leader = match fork() {
         Ok(Fork::Child) => {
-            let not = program::become_it(spec, user.as_ref(), &ends.stdout, &ends.stderr);
+            let (user, none) = (user.as_ref(), Confinement::default());
+            let not = program::become_it(spec, user, &none, &ends.stdout, &ends.stderr);
             drop(Note::Failed(not.failure).say(&ends.setup));
             leave(not.code);
         }

@@ -56,6 +56,7 @@
 
 pub mod cgroup;
 pub mod check;
+mod confinement;
 mod console;
 mod container;
 mod devices;

@@ -16,6 +16,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use weft_sys::process::Signal;
 use weft_sys::{affinity, capabilities, descriptors, namespaces, seccomp, signals};
 
+use crate::confinement::Confinement;
 use crate::spec::{Failure, Spec};
 use crate::user::{self, User};
 
@@ -68,6 +69,7 @@ impl NotStarted {
 pub(crate) fn become_it(
     spec: &Spec,
     user: Option<&User>,
+    confinement: &Confinement,
     stdout: &OwnedFd,
     stderr: &OwnedFd,
 ) -> NotStarted {
@@ -76,7 +78,7 @@ pub(crate) fn become_it(
         return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
     }
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
-    execute(spec, user, cwd, || Ok(()))
+    execute(spec, user, confinement, cwd, || Ok(()))
 }
 
 /// Becomes a program beside that of the task, with the standard descriptors that this process has, for
@@ -84,6 +86,7 @@ pub(crate) fn become_it(
 pub(crate) fn become_guest(
     spec: &Spec,
     user: Option<&User>,
+    confinement: &Confinement,
     cwd: &Path,
     terminal: bool,
     starter: &OwnedFd,
@@ -93,7 +96,7 @@ pub(crate) fn become_guest(
         return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
     }
     // Last: who becomes another user loses it.
-    execute(spec, user, cwd, || {
+    execute(spec, user, confinement, cwd, || {
         namespaces::set_parent_death_signal(Signal::KILL)?;
         // The signal tells of what ends from now on; whose end that was before has no number in here.
         let mut starter = [PollFd::new(starter, PollFlags::IN)];
@@ -126,6 +129,7 @@ fn enter_own_session(user: Option<&User>, terminal: bool) -> io::Result<()> {
 fn execute(
     spec: &Spec,
     user: Option<&User>,
+    confinement: &Confinement,
     cwd: &Path,
     last: impl FnOnce() -> io::Result<()>,
 ) -> NotStarted {
@@ -134,6 +138,10 @@ fn execute(
         NotStarted::because(format!("cannot start {program:?}: {what}: {error}"))
     };
     as_the_machine_starts_processes();
+    // With all rights still: of the filter, and to limits above the agent's own.
+    if let Err(error) = confinement.set() {
+        return failed("the container's filter of system calls and ulimits", error);
+    }
     if let Err(error) = give_up(spec, user).and_then(|()| last()) {
         let what = match &spec.user {
             Some(name) => format!("cannot become user {name:?} with these capabilities"),

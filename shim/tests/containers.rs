@@ -2,10 +2,12 @@
 //!
 //! Needs root, and the packages `runc` and `busybox-static`.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use weft_shim::launch::{Launch, LaunchError, Launched};
 use weft_shim::leftovers::end_container;
 use weft_shim::spec::{Ended, Failure, Limits, OciContainer, Spec, read_init};
 use weft_sys::process::{Exit, Process, Signal};
+use weft_sys::unwritable_program::UnwritableProgram;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_weft-shim");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -153,6 +156,14 @@ impl Task {
         Self { dir, spec }
     }
 
+    fn change_bundle(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.container().bundle.join("config.json");
+        let text = std::fs::read_to_string(&path).expect("config");
+        let mut config = serde_json::from_str(&text).expect("JSON");
+        change(&mut config);
+        std::fs::write(path, config.to_string()).expect("config");
+    }
+
     fn launch(&self) -> Result<Launched, LaunchError> {
         Launch {
             program: Path::new(SHIM),
@@ -227,8 +238,9 @@ impl Task {
             ..self.spec.clone()
         };
         change(&mut spec);
+        let shim = entering(Path::new(SHIM));
         let checking = Check {
-            program: Path::new(SHIM),
+            program: shim.path(),
             dir: self.dir.path(),
             spec: &spec,
             limit: LIMIT,
@@ -244,29 +256,37 @@ impl Task {
 
     /// What a guest prints, and how it ends.
     fn guest(&self, program: &str, args: &[&str]) -> (String, Exit) {
+        let guest = self.start_guest(&entering(Path::new(SHIM)), program, args);
+        let exit = guest.wait().expect("wait");
+        let output = std::fs::read_to_string(self.guest_output());
+        (output.expect("output"), exit)
+    }
+
+    fn guest_output(&self) -> PathBuf {
+        self.dir.path().join("guest.out")
+    }
+
+    fn start_guest(&self, shim: &UnwritableProgram, program: &str, args: &[&str]) -> Process {
         let spec = Spec {
             program: program.into(),
             args: args.iter().map(Into::into).collect(),
             ..self.spec.clone()
         };
-        let output = self.dir.path().join("guest.out");
-        let file = File::create(&output).expect("file");
+        let file = File::create(self.guest_output()).expect("file");
         let descriptors = Descriptors {
             stdin: None,
             stdout: file.try_clone().expect("clone"),
             stderr: file,
         };
         let guest = Guest {
-            program: Path::new(SHIM),
+            program: shim.path(),
             dir: self.dir.path(),
             name: "1",
             spec: &spec,
             cwd: Path::new(""),
             terminal: false,
         };
-        let guest = guest.start(descriptors).expect("it starts");
-        let exit = guest.wait().expect("wait");
-        (std::fs::read_to_string(output).expect("output"), exit)
+        guest.start(descriptors).expect("it starts")
     }
 
     fn kill(&self, launched: &Launched) {
@@ -274,6 +294,11 @@ impl Task {
         init.signal(Signal::KILL).expect("kill");
         launched.shim.wait().expect("wait");
     }
+}
+
+/// As agents start what enters containers.
+fn entering(shim: &Path) -> UnwritableProgram {
+    UnwritableProgram::of(shim).expect("root may")
 }
 
 fn trees() -> Vec<PathBuf> {
@@ -470,6 +495,79 @@ fn guests_are_inside_with_dockers_exit_codes() {
     let (printed, exit) = task.guest("cat", &["/tmp/disk"]);
     assert_eq!(exit, Exit::Code(1), "{printed}");
     assert!(printed.contains("not permitted"), "{printed}");
+    task.kill(&launched);
+    task.is_gone();
+}
+
+#[test]
+fn what_is_run_inside_has_the_containers_filter_of_system_calls_and_ulimits() {
+    let look = "ulimit -Sn; ulimit -Hn; busybox unshare -U true 2>&1; echo $?; id -u";
+    let task = Task::shell(&format!("{look}; echo ready; exec sleep 1000"));
+    task.change_bundle(|config| {
+        let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 123, "hard": 456 });
+        config["process"]["rlimits"] = json!([limit]);
+        let user = 0x1000_0000;
+        let flag =
+            json!({ "index": 0, "value": user, "valueTwo": user, "op": "SCMP_CMP_MASKED_EQ" });
+        // An answer that the kernel itself does not give.
+        let unshare = json!({ "names": ["unshare"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 });
+        let clone = json!({ "names": ["clone"], "action": "SCMP_ACT_ERRNO", "args": [flag] });
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [unshare, clone],
+        });
+    });
+    let launched = task.started();
+    until(|| task.read("stdout.log").ends_with("ready\n"));
+    let own = task.read("stdout.log");
+    let own = own.trim_end_matches("ready\n");
+    assert!(own.starts_with("123\n456\n"), "{own}");
+    assert!(own.ends_with("Function not implemented\n1\n0\n"), "{own}");
+    assert_eq!(task.check(look, |_| {}), ended(0, own));
+    let guest = task.guest("sh", &["-c", look]);
+    assert_eq!(guest, (own.to_owned(), Exit::Code(0)));
+    // Of another user too, who could not set them any more.
+    let other = task.check("ulimit -Hn; busybox unshare -U true 2>&1", |spec| {
+        spec.user = Some("user".to_owned());
+    });
+    assert_eq!(other.outcome, Outcome::Ended(1));
+    assert!(other.output.starts_with("456\n"), "{other:?}");
+    assert!(other.output.ends_with("not implemented\n"), "{other:?}");
+    // What cannot be had is not left out.
+    for odd in ["SCMP_ACT_ERRNO", "SCMP_ACT_TRAP"] {
+        task.change_bundle(|config| config["linux"]["seccomp"]["defaultAction"] = odd.into());
+        let refused = task.check("true", |_| {});
+        assert_eq!(refused.outcome, Outcome::Ended(126), "{refused:?}");
+        assert!(refused.output.contains("config.json"), "{refused:?}");
+    }
+    task.kill(&launched);
+    task.is_gone();
+}
+
+/// Root of a container can open the file that a process executes which has come in, and keep it until nobody
+/// executes it any more (CVE-2019-5736).
+#[test]
+fn the_program_that_enters_a_container_cannot_be_overwritten() {
+    let task = Task::shell("echo ready; exec sleep 1000");
+    let launched = task.started();
+    task.printed(1);
+    // One that nobody else executes, and that no child of another test has open.
+    let own = task.dir.path().join("own-shim");
+    let copied = Command::new("cp").arg(SHIM).arg(&own).status();
+    assert!(copied.expect("cp").success());
+    let before = std::fs::read(&own).expect("there");
+    let shim = entering(&own);
+    let guest = task.start_guest(&shim, "sh", &["-c", "echo inside; exec sleep 1000"]);
+    until(|| std::fs::read_to_string(task.guest_output()).is_ok_and(|text| text == "inside\n"));
+    let kept = File::open(format!("/proc/{}/exe", guest.pid())).expect("it can be read");
+    guest.signal(Signal::KILL).expect("kill");
+    guest.wait().expect("wait");
+    drop(shim);
+    let again = format!("/proc/self/fd/{}", kept.as_raw_fd());
+    let error = OpenOptions::new().write(true).open(again);
+    let kind = error.expect_err("nobody may").kind();
+    assert_eq!(kind, ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(std::fs::read(&own).expect("there"), before);
     task.kill(&launched);
     task.is_gone();
 }

@@ -38,3 +38,4 @@ pub mod state_file;
 pub mod tap;
 pub mod terminal;
 pub mod udp;
+pub mod unwritable_program;

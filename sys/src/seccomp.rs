@@ -1,6 +1,14 @@
-//! A filter of system calls for the calling thread and what it becomes.
+//! Filters of system calls for the calling thread and what it becomes: devices that cannot be made
+//! ([`refuse_device_nodes`]), and calls that cannot be made at all ([`deny()`]). Of several filters the
+//! strictest counts.
+
+mod deny;
+mod numbers;
 
 use std::io;
+
+#[doc(inline)]
+pub use deny::{Denied, Masked, deny, is_known};
 
 /// What one call does on one architecture: where its arguments `mode` and `dev` are.
 struct MakeNode {
@@ -28,6 +36,11 @@ const X32: u32 = 0x4000_0000;
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+/// What a filter answers.
+const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+const KILLED: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+/// The largest number of an error.
+const LAST_ERRNO: u32 = 4095;
 
 const fn mknod(number: u32) -> MakeNode {
     MakeNode {
@@ -56,7 +69,10 @@ const fn argument(index: u32) -> u32 {
 /// # Errors
 /// `EACCES` without that right, `EINVAL` where the kernel has no filters.
 pub fn refuse_device_nodes() -> io::Result<()> {
-    let mut filter = program();
+    install(&mut program())
+}
+
+fn install(filter: &mut [libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(filter.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
         len,
@@ -89,21 +105,21 @@ fn program() -> Vec<libc::sock_filter> {
                 and(libc::S_IFMT),
                 skip_if_equal(libc::S_IFBLK, 2),
                 skip_if_equal(libc::S_IFCHR, 1),
-                answer(libc::SECCOMP_RET_ALLOW),
+                answer(ALLOWED),
                 load(call.dev),
                 skip_if_equal(0, 1),
                 answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
-                answer(libc::SECCOMP_RET_ALLOW),
+                answer(ALLOWED),
             ]);
         }
-        block.push(answer(libc::SECCOMP_RET_ALLOW));
+        block.push(answer(ALLOWED));
         code.push(load(ARCHITECTURE));
         let len = u8::try_from(block.len()).unwrap_or(u8::MAX);
         code.push(unless_equal(architecture, len));
         code.extend(block);
     }
     // This kernel has no other architecture.
-    code.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
+    code.push(answer(KILLED));
     code
 }
 
@@ -130,6 +146,10 @@ fn unless_equal(value: u32, skip: u8) -> libc::sock_filter {
 
 fn skip_if_equal(value: u32, skip: u8) -> libc::sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, 0, value)
+}
+
+fn jump(skip: u32) -> libc::sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JA, 0, 0, skip)
 }
 
 fn answer(what: u32) -> libc::sock_filter {

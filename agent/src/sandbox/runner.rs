@@ -39,8 +39,8 @@ mod templates;
 mod walls;
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use weft_model::id::{NodeId, TaskId};
@@ -49,6 +49,7 @@ use weft_shim::cgroup;
 use weft_shim::launch::Launch;
 use weft_shim::spec::Ended;
 use weft_sys::privileges;
+use weft_sys::unwritable_program::UnwritableProgram;
 use weft_volumes::Volumes;
 
 use super::Sandbox;
@@ -80,6 +81,8 @@ pub struct Runner {
     node_name: String,
     node_id: NodeId,
     shim: PathBuf,
+    /// The same program, for what enters a container: made on first use, absent where the kernel gives none.
+    entering: Arc<OnceLock<Option<UnwritableProgram>>>,
     hidden: Vec<PathBuf>,
     /// Absent where it runs programs of the node alone.
     containers: Option<Containers>,
@@ -97,6 +100,7 @@ impl Runner {
             node_name: node_name.into(),
             node_id,
             shim: THIS_PROGRAM.into(),
+            entering: Arc::default(),
             hidden: Vec::new(),
             containers: None,
             started: Instant::now(),
@@ -115,6 +119,25 @@ impl Runner {
     pub fn with_containers(self, engine: ContainerEngine, volumes: Volumes) -> Self {
         let containers = Some(Containers { engine, volumes });
         Self { containers, ..self }
+    }
+
+    /// The program that enters tasks. Who is root in a container can open the file that a process executes
+    /// which has come in, and must not overwrite the node's program by it.
+    fn entering(&self) -> &Path {
+        let made = self.entering.get_or_init(|| {
+            let program = UnwritableProgram::of(&self.shim);
+            let told = program.inspect_err(|error| {
+                tracing::warn!(
+                    %error,
+                    "checks and programs inside of containers (`weft exec`) are started from the file of \
+                     weftd itself, which root of a container may be able to overwrite: that the agent may \
+                     make mounts (CAP_SYS_ADMIN, Linux 5.12) mends it"
+                );
+            });
+            told.ok()
+        });
+        made.as_ref()
+            .map_or(self.shim.as_path(), UnwritableProgram::path)
     }
 
     /// Checks that the task can be run here, before its image is fetched and its sandbox is made.

@@ -32,7 +32,7 @@ impl Runner {
             Runtime::Container => self.spec_inside(task, command)?,
         };
         let check = Check {
-            program: &self.shim,
+            program: self.entering(),
             dir: &self.task_dir(&task.id)?,
             spec: &spec,
             limit,

@@ -46,7 +46,7 @@ impl Runner {
         cwd.push(&exec.dir);
         let dir = self.task_dir(&task.id)?;
         let guest = Guest {
-            program: &self.shim,
+            program: self.entering(),
             dir: &dir,
             name,
             spec: &spec,
