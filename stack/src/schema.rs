@@ -89,7 +89,9 @@ const WORDS: Kind = Either(&[Text, TEXTS]);
 const OPTIONS: Kind = Named(&Variable);
 
 /// The top of a file.
-pub(crate) const FILE: Kind = Keys(&[
+pub(crate) const FILE: Kind = Keys(TOP);
+
+const TOP: &[Key] = &[
     used("version", Amount),
     extra("name", Text),
     used("services", Named(&Keys(SERVICE))),
@@ -99,7 +101,7 @@ pub(crate) const FILE: Kind = Keys(&[
     used("configs", Named(&Keys(CONFIG))),
     foreign("include", "give each file with -c"),
     foreign("models", "run the model as a service"),
-]);
+];
 
 const LIMITED: &str = "Set resource limits using deploy.resources";
 
@@ -315,9 +317,11 @@ const DEPLOY: &[Key] = &[
 
 const PLACEMENT: &[Key] = &[
     used("constraints", TEXTS),
-    used("preferences", List(&Keys(&[used("spread", Text)]))),
+    used("preferences", List(&Keys(PREFERENCE))),
     used("max_replicas_per_node", Whole),
 ];
+
+const PREFERENCE: &[Key] = &[used("spread", Text)];
 
 const RESOURCES: &[Key] = &[used("limits", Keys(LIMITS)), used("reservations", Keys(RESERVATIONS))];
 
@@ -330,10 +334,9 @@ const RESERVATIONS: &[Key] = &[
     foreign("devices", "write generic_resources, which nodes offer by name and number"),
 ];
 
-const GENERIC: &[Key] = &[used(
-    "discrete_resource_spec",
-    Keys(&[used("kind", Text), used("value", Whole)]),
-)];
+const GENERIC: &[Key] = &[used("discrete_resource_spec", Keys(DISCRETE))];
+
+const DISCRETE: &[Key] = &[used("kind", Text), used("value", Whole)];
 
 const RESTART_POLICY: &[Key] = &[
     used("condition", Text),
@@ -352,7 +355,9 @@ const UPDATE_CONFIG: &[Key] = &[
 ];
 
 /// `true`, or the form that docker has given up: `external: {name: X}`.
-const EXTERNAL: Kind = Either(&[Flag, Keys(&[used("name", Text)])]);
+const EXTERNAL: Kind = Either(&[Flag, Keys(EXTERNAL_NAME)]);
+
+const EXTERNAL_NAME: &[Key] = &[used("name", Text)];
 
 const NETWORK: &[Key] = &[
     used("name", Text),
