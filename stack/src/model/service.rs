@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use crate::amount::Nanoseconds;
-use crate::model::Deploy;
+use crate::model::deploy::Deploy;
 use crate::problem::Position;
 
 /// A service.
