@@ -286,7 +286,7 @@ fn oom_score_adj(place: &Place<'_>, findings: &mut Findings) -> Option<i64> {
 
 fn restart(place: &Place<'_>, findings: &mut Findings) -> Option<String> {
     let text = place.text("restart")?;
-    let (word, number) = text.split_once(':').unwrap_or((&text, "0"));
+    let (word, number) = text.split_once(':').unwrap_or((text.as_str(), "0"));
     let fits = match word {
         "no" | "always" | "unless-stopped" => !text.contains(':'),
         "on-failure" => number.parse::<u32>().is_ok(),
