@@ -104,9 +104,9 @@ enum Invalid {
     Format(String),
     #[error("\"required variable {0} is missing a value: {1}\"; you may need to escape any $ with another $")]
     Required(String, String),
-    #[error("its variables come to more than {MAX_BYTES} bytes")]
+    #[error("its variables come to more than {} bytes", MAX_BYTES)]
     Large,
-    #[error("it has more than {MAX_DEPTH} defaults in each other")]
+    #[error("it has more than {} defaults in each other", MAX_DEPTH)]
     Deep,
 }
 

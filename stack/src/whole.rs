@@ -105,12 +105,13 @@ fn circle(stack: &Stack) -> Option<Vec<String>> {
     for start in stack.services.iter().map(|service| service.name.as_str()) {
         // A walk in depth without recursion: names on the way, each with the next arrow to follow.
         let mut way: Vec<(&str, usize)> = vec![(start, 0)];
-        while let Some((name, next)) = way.last_mut() {
-            let arrow = arrows.get(name).and_then(|needs| needs.get(*next)).copied();
-            *next += 1;
+        while let Some(step) = way.last_mut() {
+            let (name, next) = *step;
+            step.1 += 1;
+            let arrow = arrows.get(name).and_then(|needs| needs.get(next)).copied();
             match arrow {
                 None => {
-                    done.insert(*name);
+                    done.insert(name);
                     way.pop();
                 }
                 Some(need) if done.contains(need) => {}

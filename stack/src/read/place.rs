@@ -28,7 +28,7 @@ impl<'a> Place<'a> {
 
     pub(super) fn items(&self) -> impl Iterator<Item = Self> {
         let items = self.node.items().iter().enumerate();
-        items.map(|(index, node)| Self {
+        items.map(move |(index, node)| Self {
             node,
             path: below(&self.path, index),
         })
@@ -39,7 +39,7 @@ impl<'a> Place<'a> {
         let entries = self.node.entries().iter();
         entries
             .filter(|entry| !entry.key.starts_with("x-"))
-            .map(|entry| {
+            .map(move |entry| {
                 let node = &entry.value;
                 let path = below(&self.path, &entry.key);
                 (entry, Self { node, path })
