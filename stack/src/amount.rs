@@ -159,7 +159,17 @@ mod tests {
             assert_eq!(span, Nanoseconds(nanoseconds), "{text}");
             assert_eq!(span.to_string(), written);
         }
-        for bad in ["", "10", "s", "1 s", "-1s", "1d", "1..5s", "9999999999h", "."] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "1 s",
+            "-1s",
+            "1d",
+            "1..5s",
+            "9999999999h",
+            ".",
+        ] {
             assert_eq!(Nanoseconds::parse(bad), None, "{bad}");
         }
     }

@@ -33,7 +33,12 @@ pub(crate) fn check(node: &Node, kind: Kind, path: &str, findings: &mut Findings
         }
         (Kind::Pairs, Value::Map(entries)) => {
             for entry in entries {
-                check(&entry.value, Kind::Variable, &below(path, &entry.key), findings);
+                check(
+                    &entry.value,
+                    Kind::Variable,
+                    &below(path, &entry.key),
+                    findings,
+                );
             }
             true
         }
@@ -53,7 +58,11 @@ pub(crate) fn check(node: &Node, kind: Kind, path: &str, findings: &mut Findings
         _ => false,
     };
     if !fits {
-        let path = if path.is_empty() { "top-level object" } else { path };
+        let path = if path.is_empty() {
+            "top-level object"
+        } else {
+            path
+        };
         let what = format!("must be {}", name_of(kind));
         findings.error(&node.at, path, what, mend(node, kind));
     }
@@ -118,7 +127,9 @@ fn check_keys(entries: &[Entry], keys: &[Key], path: &str, findings: &mut Findin
 fn unknown(entry: &Entry, keys: &[Key], path: &str, findings: &mut Findings) {
     let path = if path.is_empty() { "(root)" } else { path };
     let what = format!("Additional property {} is not allowed", entry.key);
-    let near = keys.iter().filter(|key| !matches!(key.fate, Fate::Forbidden(_) | Fate::Foreign(_)));
+    let near = keys
+        .iter()
+        .filter(|key| !matches!(key.fate, Fate::Forbidden(_) | Fate::Foreign(_)));
     let near = near
         .map(|key| (distance(key.name, &entry.key), key.name))
         .min()
@@ -193,7 +204,11 @@ fn check_scalar(
 fn quoted(is_quoted: bool, name: &str, at: &Position, path: &str, findings: &mut Findings) {
     if is_quoted {
         let what = format!("is taken as {name}; docker refuses the text");
-        let mend = if name == "a boolean" { "write true or false" } else { "take the quotes away" };
+        let mend = if name == "a boolean" {
+            "write true or false"
+        } else {
+            "take the quotes away"
+        };
         findings.warn(at, path, what, mend);
     }
 }
@@ -214,7 +229,10 @@ fn as_docker_writes(scalar: &Scalar, at: &Position, path: &str, findings: &mut F
         Meaning::Null | Meaning::Text => return,
     };
     if written != scalar.text {
-        let what = format!("stays {:?}; docker would make {written:?} of it", scalar.text);
+        let what = format!(
+            "stays {:?}; docker would make {written:?} of it",
+            scalar.text
+        );
         findings.warn(at, path, what, "put it in quotes");
     }
 }
@@ -243,7 +261,9 @@ fn mend(node: &Node, kind: Kind) -> String {
         (Kind::Keys(_) | Kind::Named(_), _) => {
             "write `name: value` lines below it, indented by two blanks more".to_owned()
         }
-        (Kind::List(_), _) => "write each item in a line of its own that begins with a dash".to_owned(),
+        (Kind::List(_), _) => {
+            "write each item in a line of its own that begins with a dash".to_owned()
+        }
         (Kind::Whole, _) => "write digits only".to_owned(),
         (Kind::Flag, _) => "write true or false".to_owned(),
         (Kind::Text, Value::Map(_)) => {
@@ -267,7 +287,10 @@ mod tests {
             ("tty", "user", usize::MAX),
         ] {
             let is = distance(one, other);
-            assert!(is == far || (far == usize::MAX && is > 2), "{one} {other} {is}");
+            assert!(
+                is == far || (far == usize::MAX && is > 2),
+                "{one} {other} {is}"
+            );
         }
     }
 

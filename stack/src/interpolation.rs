@@ -5,7 +5,9 @@ use crate::problem::{Findings, Position, below};
 use crate::tree::{Node, Style, Value};
 
 /// Sections whose values are interpolated; `name` is the Compose Specification's.
-const SECTIONS: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "name"];
+const SECTIONS: [&str; 6] = [
+    "services", "volumes", "networks", "secrets", "configs", "name",
+];
 
 /// Most bytes that variables of a file may come to.
 const MAX_BYTES: usize = 16 << 20;
@@ -102,7 +104,9 @@ struct Notes {
 enum Invalid {
     #[error("{0:?}; you may need to escape any $ with another $")]
     Format(String),
-    #[error("\"required variable {0} is missing a value: {1}\"; you may need to escape any $ with another $")]
+    #[error(
+        "\"required variable {0} is missing a value: {1}\"; you may need to escape any $ with another $"
+    )]
     Required(String, String),
     #[error("its variables come to more than {} bytes", MAX_BYTES)]
     Large,
@@ -300,7 +304,16 @@ mod tests {
 
     #[test]
     fn the_sentences_are_dockers() {
-        for text in ["echo $5 ${}", "${X:+y}", "$", "a $ b", "${SET", "${1}", "${SET!}", "${ SET}"] {
+        for text in [
+            "echo $5 ${}",
+            "${X:+y}",
+            "$",
+            "a $ b",
+            "${SET",
+            "${1}",
+            "${SET!}",
+            "${ SET}",
+        ] {
             let says = format!("{text:?}; you may need to escape any $ with another $");
             assert_eq!(done(text), Err(says), "{text}");
         }

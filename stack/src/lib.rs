@@ -55,7 +55,10 @@ pub fn load(sources: &[Source<'_>], surroundings: &Surroundings<'_>) -> Result<L
     let mut findings = Findings::default();
     let mut whole: Option<Stack> = None;
     if sources.is_empty() || sources.len() > MAX_FILES {
-        let what = format!("a stack has from 1 to {MAX_FILES} files, not {}", sources.len());
+        let what = format!(
+            "a stack has from 1 to {MAX_FILES} files, not {}",
+            sources.len()
+        );
         findings.error(&Position::default(), "", what, "give them with -c");
     }
     for source in sources.iter().take(MAX_FILES) {

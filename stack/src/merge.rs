@@ -17,11 +17,20 @@ pub(crate) fn merge(base: &mut Stack, over: Stack, findings: &mut Findings) {
             "version mismatched between two composefiles : {} and {}",
             base.version, over.version
         );
-        findings.warn(&at.unwrap_or_default(), "version", what, "docker refuses it");
+        findings.warn(
+            &at.unwrap_or_default(),
+            "version",
+            what,
+            "docker refuses it",
+        );
     }
     replace(&mut base.name, over.name);
     for service in over.services {
-        match base.services.iter_mut().find(|there| there.name == service.name) {
+        match base
+            .services
+            .iter_mut()
+            .find(|there| there.name == service.name)
+        {
             Some(there) => merge_service(there, service),
             None => base.services.push(service),
         }
@@ -157,8 +166,16 @@ mod tests {
     #[test]
     fn ports_are_joined_by_what_is_published() {
         let mut base = vec![port(80, Some(8080)), port(81, None), port(82, Some(8082))];
-        merge_ports(&mut base, vec![port(90, Some(8080)), port(81, None), port(83, None)]);
-        let is = [port(82, Some(8082)), port(90, Some(8080)), port(81, None), port(83, None)];
+        merge_ports(
+            &mut base,
+            vec![port(90, Some(8080)), port(81, None), port(83, None)],
+        );
+        let is = [
+            port(82, Some(8082)),
+            port(90, Some(8080)),
+            port(81, None),
+            port(83, None),
+        ];
         assert_eq!(base, is);
     }
 
@@ -196,7 +213,11 @@ mod tests {
         let mut base = stack(vec![service("a", Some("one")), service("b", Some("two"))]);
         let over = stack(vec![service("c", Some("three")), service("a", None)]);
         merge(&mut base, over, &mut Findings::default());
-        let names: Vec<&str> = base.services.iter().map(|service| service.name.as_str()).collect();
+        let names: Vec<&str> = base
+            .services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
         assert_eq!(names, ["a", "b", "c"]);
         assert_eq!(base.services[0].image.as_deref(), Some("one"));
         assert_eq!(base.services[0].dns, ["a", "a"]);

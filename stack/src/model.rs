@@ -12,8 +12,8 @@ pub use deploy::{
     RestartPolicy, UpdateConfig,
 };
 pub use service::{
-    Attachment, Bind, CredentialSpec, Dependency, Grant, Healthcheck, Logging, Mount, MountedVolume,
-    Port, Service, Tmpfs, Ulimit,
+    Attachment, Bind, CredentialSpec, Dependency, Grant, Healthcheck, Logging, Mount,
+    MountedVolume, Port, Service, Tmpfs, Ulimit,
 };
 pub use top::{Config, External, Ipam, Network, Pool, Secret, Volume};
 

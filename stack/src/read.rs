@@ -21,11 +21,7 @@ const VERSION: &str = "3.13";
 const NEWEST: u32 = 13;
 
 /// Reads a file. What is wrong is in the findings.
-pub(crate) fn read(
-    file: &Node,
-    surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
-) -> Stack {
+pub(crate) fn read(file: &Node, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Stack {
     let root = Place {
         node: file,
         path: String::new(),
@@ -43,7 +39,9 @@ pub(crate) fn read(
         ..Stack::default()
     };
     for (entry, place) in root.get("services").iter().flat_map(Place::entries) {
-        stack.services.push(service::service(entry, &place, surroundings, findings));
+        stack
+            .services
+            .push(service::service(entry, &place, surroundings, findings));
     }
     top::read(&root, &mut stack, surroundings, findings);
     stack
@@ -60,7 +58,9 @@ fn version(root: &Place<'_>, findings: &mut Findings) -> String {
         let what = format!("is taken as {text:?}; docker refuses a version that is no string");
         findings.warn(place.at(), &place.path, what, "put it in quotes");
     }
-    let minor = text.strip_prefix("3.").and_then(|minor| minor.parse::<u32>().ok());
+    let minor = text
+        .strip_prefix("3.")
+        .and_then(|minor| minor.parse::<u32>().ok());
     match (text, minor) {
         ("" | "3", _) => VERSION.to_owned(),
         (_, Some(minor)) if minor <= NEWEST => text.to_owned(),

@@ -28,9 +28,7 @@ pub fn render(stack: &Stack) -> String {
     text
 }
 
-fn by_name<T>(
-    objects: &std::collections::BTreeMap<String, T>,
-) -> impl Iterator<Item = (&str, &T)> {
+fn by_name<T>(objects: &std::collections::BTreeMap<String, T>) -> impl Iterator<Item = (&str, &T)> {
     objects.iter().map(|(name, object)| (name.as_str(), object))
 }
 
@@ -127,7 +125,9 @@ fn flat(value: &Value) -> String {
 
 /// A text, without quotes where every reader of YAML 1.1 and 1.2 takes it for itself.
 fn scalar(text: &str) -> String {
-    const WORDS: [&str; 10] = ["y", "n", "yes", "no", "true", "false", "on", "off", "null", "~"];
+    const WORDS: [&str; 10] = [
+        "y", "n", "yes", "no", "true", "false", "on", "off", "null", "~",
+    ];
     let inside = |c: char| c.is_ascii_alphanumeric() || " _-./:@=,+()$<>;*!?%^|\\&".contains(c);
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/')
         && text.chars().all(inside)

@@ -82,7 +82,9 @@ const fn foreign(name: &'static str, instead: &'static str) -> Key {
     Key { name, kind, fate }
 }
 
-use Kind::{Amount, Any, Either, Flag, Keys, List, Named, Number, OrNull, Pairs, Text, Variable, Whole};
+use Kind::{
+    Amount, Any, Either, Flag, Keys, List, Named, Number, OrNull, Pairs, Text, Variable, Whole,
+};
 
 const TEXTS: Kind = List(&Text);
 const WORDS: Kind = Either(&[Text, TEXTS]);
@@ -110,7 +112,10 @@ const SERVICE: &[Key] = &[
     used("command", WORDS),
     used("entrypoint", WORDS),
     used("environment", Pairs),
-    used("env_file", Either(&[Text, List(&Either(&[Text, Keys(ENV_FILE)]))])),
+    used(
+        "env_file",
+        Either(&[Text, List(&Either(&[Text, Keys(ENV_FILE)]))]),
+    ),
     used("labels", Pairs),
     used("hostname", Text),
     used("user", Amount),
@@ -135,7 +140,10 @@ const SERVICE: &[Key] = &[
     used("healthcheck", Keys(HEALTHCHECK)),
     used("isolation", Text),
     used("credential_spec", Keys(CREDENTIAL_SPEC)),
-    used("networks", Either(&[TEXTS, Named(&OrNull(&Keys(ATTACHMENT)))])),
+    used(
+        "networks",
+        Either(&[TEXTS, Named(&OrNull(&Keys(ATTACHMENT)))]),
+    ),
     used("ports", List(&Either(&[Amount, Keys(PORT)]))),
     used("volumes", List(&Either(&[Text, Keys(MOUNT)]))),
     used("tmpfs", WORDS),
@@ -159,7 +167,10 @@ const SERVICE: &[Key] = &[
     unsupported("security_opt"),
     unsupported("shm_size"),
     unsupported("userns_mode"),
-    deprecated("container_name", "Setting the container name is not supported."),
+    deprecated(
+        "container_name",
+        "Setting the container name is not supported.",
+    ),
     deprecated(
         "expose",
         "Exposing ports is unnecessary - services on the same network can access each other's \
@@ -187,30 +198,60 @@ const SERVICE: &[Key] = &[
     foreign("cpu_period", "write deploy.resources.limits.cpus"),
     foreign("cpu_rt_period", "write deploy.resources.limits.cpus"),
     foreign("cpu_rt_runtime", "write deploy.resources.limits.cpus"),
-    foreign("mem_reservation", "write deploy.resources.reservations.memory"),
+    foreign(
+        "mem_reservation",
+        "write deploy.resources.reservations.memory",
+    ),
     foreign("mem_swappiness", "set it on the nodes"),
     foreign("oom_kill_disable", "write deploy.resources.limits.memory"),
     foreign("pids_limit", "write deploy.resources.limits.pids"),
     foreign("scale", "write deploy.replicas"),
-    foreign("profiles", "put the service into a file of its own, given with -c where it is wanted"),
-    foreign("platform", "write deploy.placement.constraints: [node.platform.arch == x86_64]"),
-    foreign("pull_policy", "leave it out: images are pinned when the stack is deployed"),
-    foreign("runtime", "leave it out: the runtime program is a setting of the node"),
-    foreign("device_cgroup_rules", "leave it out: tasks get no devices of the node"),
-    foreign("gpus", "write deploy.resources.reservations.generic_resources"),
+    foreign(
+        "profiles",
+        "put the service into a file of its own, given with -c where it is wanted",
+    ),
+    foreign(
+        "platform",
+        "write deploy.placement.constraints: [node.platform.arch == x86_64]",
+    ),
+    foreign(
+        "pull_policy",
+        "leave it out: images are pinned when the stack is deployed",
+    ),
+    foreign(
+        "runtime",
+        "leave it out: the runtime program is a setting of the node",
+    ),
+    foreign(
+        "device_cgroup_rules",
+        "leave it out: tasks get no devices of the node",
+    ),
+    foreign(
+        "gpus",
+        "write deploy.resources.reservations.generic_resources",
+    ),
     foreign("blkio_config", "leave it out: disks of nodes differ"),
     foreign("storage_opt", "leave it out: it belongs to the node"),
-    foreign("attach", "leave it out: a deploy shows no output, `weft service logs` does"),
+    foreign(
+        "attach",
+        "leave it out: a deploy shows no output, `weft service logs` does",
+    ),
     foreign("annotations", "write labels"),
     foreign("label_file", "write labels"),
     foreign("post_start", "let the program of the image do it"),
-    foreign("pre_stop", "let the program of the image do it when it gets its stop signal"),
+    foreign(
+        "pre_stop",
+        "let the program of the image do it when it gets its stop signal",
+    ),
     foreign("develop", "leave it out: it is for building"),
     foreign("models", "run the model as a service"),
     foreign("provider", "run it as a service"),
     foreign("uts", "write hostname"),
     foreign("use_api_socket", "mount the socket as a volume"),
-    foreign("cgroup", "leave it out: tasks have a control group of their own"),
+    foreign(
+        "cgroup",
+        "leave it out: tasks have a control group of their own",
+    ),
 ];
 
 const ENV_FILE: &[Key] = &[
@@ -233,7 +274,11 @@ const HEALTHCHECK: &[Key] = &[
     used("disable", Flag),
 ];
 
-const CREDENTIAL_SPEC: &[Key] = &[used("config", Text), used("file", Text), used("registry", Text)];
+const CREDENTIAL_SPEC: &[Key] = &[
+    used("config", Text),
+    used("file", Text),
+    used("registry", Text),
+];
 
 const ADDRESS: &str = "leave it out: addresses of replicas are chosen, and its name stays the same";
 
@@ -244,9 +289,18 @@ const ATTACHMENT: &[Key] = &[
     foreign("ipv6_address", ADDRESS),
     foreign("link_local_ips", ADDRESS),
     foreign("mac_address", ADDRESS),
-    foreign("interface_name", "leave it out: interfaces are eth0, eth1, …"),
-    foreign("priority", "leave it out: networks are joined in the order of their names"),
-    foreign("gw_priority", "leave it out: the way out is the gateway bridge of the node"),
+    foreign(
+        "interface_name",
+        "leave it out: interfaces are eth0, eth1, …",
+    ),
+    foreign(
+        "priority",
+        "leave it out: networks are joined in the order of their names",
+    ),
+    foreign(
+        "gw_priority",
+        "leave it out: the way out is the gateway bridge of the node",
+    ),
 ];
 
 const PORT: &[Key] = &[
@@ -276,18 +330,27 @@ const BIND: &[Key] = &[
     used("propagation", Text),
     used("create_host_path", Flag),
     foreign("selinux", "label the folder on the nodes"),
-    foreign("recursive", "leave it out: what is mounted below is bound with it"),
+    foreign(
+        "recursive",
+        "leave it out: what is mounted below is bound with it",
+    ),
 ];
 
 const MOUNTED_VOLUME: &[Key] = &[
     used("nocopy", Flag),
     extra("subpath", Text),
-    foreign("labels", "write them at the volume, below `volumes` at the top"),
+    foreign(
+        "labels",
+        "write them at the volume, below `volumes` at the top",
+    ),
 ];
 
 const TMPFS: &[Key] = &[used("size", Amount), extra("mode", Whole)];
 
-const IMAGE: &[Key] = &[foreign("subpath", "copy what is wanted into the image of the service")];
+const IMAGE: &[Key] = &[foreign(
+    "subpath",
+    "copy what is wanted into the image of the service",
+)];
 
 const GRANT: &[Key] = &[
     used("source", Text),
@@ -323,15 +386,25 @@ const PLACEMENT: &[Key] = &[
 
 const PREFERENCE: &[Key] = &[used("spread", Text)];
 
-const RESOURCES: &[Key] = &[used("limits", Keys(LIMITS)), used("reservations", Keys(RESERVATIONS))];
+const RESOURCES: &[Key] = &[
+    used("limits", Keys(LIMITS)),
+    used("reservations", Keys(RESERVATIONS)),
+];
 
-const LIMITS: &[Key] = &[used("cpus", Text), used("memory", Amount), used("pids", Whole)];
+const LIMITS: &[Key] = &[
+    used("cpus", Text),
+    used("memory", Amount),
+    used("pids", Whole),
+];
 
 const RESERVATIONS: &[Key] = &[
     used("cpus", Text),
     used("memory", Amount),
     used("generic_resources", List(&Keys(GENERIC))),
-    foreign("devices", "write generic_resources, which nodes offer by name and number"),
+    foreign(
+        "devices",
+        "write generic_resources, which nodes offer by name and number",
+    ),
 ];
 
 const GENERIC: &[Key] = &[used("discrete_resource_spec", Keys(DISCRETE))];
@@ -369,7 +442,10 @@ const NETWORK: &[Key] = &[
     used("attachable", Flag),
     used("labels", Pairs),
     extra("enable_ipv6", Flag),
-    foreign("enable_ipv4", "leave it out: a network has IPv4, and IPv6 with enable_ipv6"),
+    foreign(
+        "enable_ipv4",
+        "leave it out: a network has IPv4, and IPv6 with enable_ipv6",
+    ),
 ];
 
 const IPAM: &[Key] = &[
@@ -380,9 +456,15 @@ const IPAM: &[Key] = &[
 
 const POOL: &[Key] = &[
     used("subnet", Text),
-    foreign("gateway", "leave it out: it is the first address of the subnet"),
+    foreign(
+        "gateway",
+        "leave it out: it is the first address of the subnet",
+    ),
     foreign("ip_range", "make the subnet smaller"),
-    foreign("aux_addresses", "leave it out: addresses of replicas are chosen"),
+    foreign(
+        "aux_addresses",
+        "leave it out: addresses of replicas are chosen",
+    ),
 ];
 
 const VOLUME: &[Key] = &[
@@ -391,7 +473,10 @@ const VOLUME: &[Key] = &[
     used("driver_opts", OPTIONS),
     used("external", EXTERNAL),
     used("labels", Pairs),
-    foreign("x-cluster-spec", "leave it out: there are no cluster volumes"),
+    foreign(
+        "x-cluster-spec",
+        "leave it out: there are no cluster volumes",
+    ),
 ];
 
 const SECRET: &[Key] = &[

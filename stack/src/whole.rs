@@ -20,7 +20,11 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
                 unknown("network", name, &service.at, &path, findings);
             }
         }
-        for mount in service.volumes.iter().filter(|mount| mount.kind == "volume") {
+        for mount in service
+            .volumes
+            .iter()
+            .filter(|mount| mount.kind == "volume")
+        {
             if let Some(name) = &mount.source
                 && !stack.volumes.contains_key(name)
             {
@@ -35,7 +39,10 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
     }
     published(stack, findings);
     if let Some(circle) = circle(stack) {
-        let first = stack.services.iter().find(|service| service.name == circle[0]);
+        let first = stack
+            .services
+            .iter()
+            .find(|service| service.name == circle[0]);
         let at = first.map(|service| service.at.clone()).unwrap_or_default();
         let path = format!("services.{}", circle[0]);
         let what = format!("depends on itself: {}", circle.join(" -> "));
@@ -55,7 +62,10 @@ fn grants(
     path: &str,
     findings: &mut Findings,
 ) {
-    for grant in grants.iter().filter(|grant| !known.contains(grant.source.as_str())) {
+    for grant in grants
+        .iter()
+        .filter(|grant| !known.contains(grant.source.as_str()))
+    {
         unknown(what, &grant.source, &grant.at, path, findings);
     }
 }
@@ -64,7 +74,12 @@ fn depends_on(service: &Service, stack: &Stack, path: &str, findings: &mut Findi
     for (name, dependency) in &service.depends_on {
         if !stack.services.iter().any(|other| other.name == *name) {
             let what = format!("depends on undefined service {name:?}");
-            findings.error(&dependency.at, path, what, "take it away, or add the service");
+            findings.error(
+                &dependency.at,
+                path,
+                what,
+                "take it away, or add the service",
+            );
         }
     }
 }
@@ -117,8 +132,10 @@ fn circle(stack: &Stack) -> Option<Vec<String>> {
                 Some(need) if done.contains(need) => {}
                 Some(need) => {
                     if let Some(begin) = way.iter().position(|(there, _)| *there == need) {
-                        let mut circle: Vec<String> =
-                            way[begin..].iter().map(|(name, _)| (*name).to_owned()).collect();
+                        let mut circle: Vec<String> = way[begin..]
+                            .iter()
+                            .map(|(name, _)| (*name).to_owned())
+                            .collect();
                         circle.push(need.to_owned());
                         return Some(circle);
                     }

@@ -31,10 +31,7 @@ pub(crate) fn parse(file: &Arc<str>, text: &str, findings: &mut Findings) -> Opt
         findings.error(
             &start,
             "",
-            format!(
-                "the file has {} bytes, and may have {MAX_TEXT}",
-                text.len()
-            ),
+            format!("the file has {} bytes, and may have {MAX_TEXT}", text.len()),
             "divide it into several files, with -c for each",
         );
         return None;
@@ -209,7 +206,13 @@ impl<'text> Reader<'text, '_> {
     }
 
     /// Remembers what an anchor names.
-    fn keep(&mut self, anchor: usize, node: &Node, before: Size, path: &str) -> Result<(), Problem> {
+    fn keep(
+        &mut self,
+        anchor: usize,
+        node: &Node,
+        before: Size,
+        path: &str,
+    ) -> Result<(), Problem> {
         let size = Size {
             nodes: self.size.nodes - before.nodes,
             bytes: self.size.bytes - before.bytes,
@@ -217,7 +220,12 @@ impl<'text> Reader<'text, '_> {
         self.kept += size.nodes;
         if self.kept > MAX_NODES {
             let what = format!("anchors name more than {MAX_NODES} values");
-            return Err(problem(&node.at, path, what, "take anchors inside of anchors away"));
+            return Err(problem(
+                &node.at,
+                path,
+                what,
+                "take anchors inside of anchors away",
+            ));
         }
         let node = node.clone();
         self.anchors.insert(anchor, Anchored { node, size });
@@ -265,9 +273,9 @@ impl<'text> Reader<'text, '_> {
                 break;
             }
             let key = self.node(event, span, path, depth + 1)?;
-            let is_merge = key.scalar().is_some_and(|scalar| {
-                scalar.text == "<<" && scalar.style == Style::Plain
-            });
+            let is_merge = key
+                .scalar()
+                .is_some_and(|scalar| scalar.text == "<<" && scalar.style == Style::Plain);
             let name = self.key(&key, path);
             let (event, span) = self.next()?;
             let inner = below(path, &name);
@@ -302,13 +310,18 @@ impl<'text> Reader<'text, '_> {
             Some(scalar) => scalar.text.clone(),
             None => String::new(),
         };
-        let place = if path.is_empty() { "at top level" } else { "in" };
+        let place = if path.is_empty() {
+            "at top level"
+        } else {
+            "in"
+        };
         let what = if path.is_empty() {
             format!("Non-string key {place}: {text}")
         } else {
             format!("Non-string key {place} {path}: {text}")
         };
-        self.findings.error(&key.at, "", what, "put the key in quotes");
+        self.findings
+            .error(&key.at, "", what, "put the key in quotes");
         text
     }
 
@@ -337,13 +350,7 @@ impl<'text> Reader<'text, '_> {
         }
     }
 
-    fn style(
-        &mut self,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        at: &Position,
-        path: &str,
-    ) -> Style {
+    fn style(&mut self, style: ScalarStyle, tag: Option<&Tag>, at: &Position, path: &str) -> Style {
         let plain = match tag {
             Some(tag) if tag.is_yaml_core_schema() => tag.suffix != "str",
             Some(_) => {
@@ -362,7 +369,8 @@ impl<'text> Reader<'text, '_> {
             return;
         };
         let what = format!("has the tag {tag}, which a stack file has no meaning for");
-        let mend = "leave it out; with several files, the last one's values win, and maps are joined";
+        let mend =
+            "leave it out; with several files, the last one's values win, and maps are joined";
         self.findings.error(at, path, what, mend);
     }
 }

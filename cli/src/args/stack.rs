@@ -13,7 +13,12 @@ pub(crate) enum StackCommand {
 #[derive(Debug, Args)]
 pub(crate) struct StackConfigArgs {
     /// A file of the stack, or `-` for standard input; what a later one says wins
-    #[arg(short = 'c', long = "compose-file", value_name = "FILE", required = true)]
+    #[arg(
+        short = 'c',
+        long = "compose-file",
+        value_name = "FILE",
+        required = true
+    )]
     pub(crate) files: Vec<String>,
     /// Leave variables as they are
     #[arg(long)]

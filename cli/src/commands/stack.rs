@@ -101,13 +101,19 @@ mod tests {
         let one = "services:\n  web:\n    image: web\n    env_file: web.env\n    volumes: [./data:/data]\n";
         std::fs::write(path("one.yml"), one).expect("a file");
         std::fs::write(path("web.env"), "A=1\n").expect("a file");
-        std::fs::write(path("two.yml"), "services: {web: {user: $WEFT_TEST_THAT_NOBODY_SETS}}\n")
-            .expect("a file");
+        std::fs::write(
+            path("two.yml"),
+            "services: {web: {user: $WEFT_TEST_THAT_NOBODY_SETS}}\n",
+        )
+        .expect("a file");
         let files = [path("one.yml"), path("two.yml")];
         let loaded = loaded(&files, Interpolation::Skipped).expect("a stack");
         let shown = render(&loaded.stack);
         assert!(shown.contains("      A: \"1\"\n"), "{shown}");
-        assert!(shown.contains(&format!("source: {}\n", path("data"))), "{shown}");
+        assert!(
+            shown.contains(&format!("source: {}\n", path("data"))),
+            "{shown}"
+        );
         assert!(shown.contains("    user: \"$WEFT_TEST"), "{shown}");
     }
 
@@ -115,7 +121,12 @@ mod tests {
     fn what_cannot_be_read_is_told() {
         let missing = ["/nonexistent/stack.yml".to_owned()];
         let error = loaded(&missing, Interpolation::Done).expect_err("no file");
-        assert!(error.to_string().contains("cannot read /nonexistent/stack.yml"), "{error:#}");
+        assert!(
+            error
+                .to_string()
+                .contains("cannot read /nonexistent/stack.yml"),
+            "{error:#}"
+        );
         let twice = ["-".to_owned(), "-".to_owned()];
         let error = loaded(&twice, Interpolation::Done).expect_err("one input");
         assert!(error.to_string().contains("there once"), "{error:#}");
@@ -124,7 +135,9 @@ mod tests {
         std::fs::write(&path, "services:\n  web:\n    imgae: web\n").expect("a file");
         let error = loaded(&[path.clone()], Interpolation::Done).expect_err("a typo");
         let told = format!("{error:#}");
-        let says = format!("{path}:3:5: services.web Additional property imgae is not allowed; did you mean image?");
+        let says = format!(
+            "{path}:3:5: services.web Additional property imgae is not allowed; did you mean image?"
+        );
         assert!(told.contains(&says), "{told}");
     }
 }

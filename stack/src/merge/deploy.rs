@@ -12,7 +12,11 @@ pub(super) fn merge(base: &mut Deploy, over: Deploy) {
     replace(&mut base.endpoint_mode, over.endpoint_mode);
     join(&mut base.placement, over.placement, placement);
     join(&mut base.resources, over.resources, resources);
-    join(&mut base.restart_policy, over.restart_policy, restart_policy);
+    join(
+        &mut base.restart_policy,
+        over.restart_policy,
+        restart_policy,
+    );
     join(&mut base.update_config, over.update_config, update);
     join(&mut base.rollback_config, over.rollback_config, update);
 }

@@ -159,7 +159,9 @@ fn dependencies<S: Serializer>(
     dependencies: &BTreeMap<String, Dependency>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut conditions = dependencies.values().map(|dependency| dependency.condition.as_str());
+    let mut conditions = dependencies
+        .values()
+        .map(|dependency| dependency.condition.as_str());
     if conditions.all(|condition| condition == "service_started") {
         serializer.collect_seq(dependencies.keys())
     } else {

@@ -17,10 +17,14 @@ pub(super) fn deploy(place: &Place<'_>, findings: &mut Findings) -> Deploy {
         replicas: place.count("replicas", MOST, findings),
         labels: place.labels("labels"),
         endpoint_mode: place.one_of("endpoint_mode", &["vip", "dnsrr"], findings),
-        placement: place.get("placement").map(|place| placement(&place, findings)),
+        placement: place
+            .get("placement")
+            .map(|place| placement(&place, findings)),
         resources: place.get("resources").map(|place| Resources {
             limits: place.get("limits").map(|place| limits(&place, findings)),
-            reservations: place.get("reservations").map(|place| reservations(&place, findings)),
+            reservations: place
+                .get("reservations")
+                .map(|place| reservations(&place, findings)),
         }),
         restart_policy: place.get("restart_policy").map(|place| RestartPolicy {
             condition: place.one_of("condition", &["none", "on-failure", "any"], findings),
@@ -28,13 +32,25 @@ pub(super) fn deploy(place: &Place<'_>, findings: &mut Findings) -> Deploy {
             max_attempts: place.count("max_attempts", u64::MAX, findings),
             window: place.duration("window", findings),
         }),
-        update_config: place.get("update_config").map(|place| update(&place, true, findings)),
-        rollback_config: place.get("rollback_config").map(|place| update(&place, false, findings)),
+        update_config: place
+            .get("update_config")
+            .map(|place| update(&place, true, findings)),
+        rollback_config: place
+            .get("rollback_config")
+            .map(|place| update(&place, false, findings)),
     };
-    let is_global = deploy.mode.as_deref().is_some_and(|mode| mode.starts_with("global"));
+    let is_global = deploy
+        .mode
+        .as_deref()
+        .is_some_and(|mode| mode.starts_with("global"));
     if is_global && let Some(replicas) = place.get("replicas") {
         let what = "replicas can only be used with replicated or replicated-job mode";
-        findings.error(replicas.at(), &replicas.path, what, "take replicas away, or mode");
+        findings.error(
+            replicas.at(),
+            &replicas.path,
+            what,
+            "take replicas away, or mode",
+        );
     }
     deploy
 }
@@ -69,7 +85,9 @@ fn reservations(place: &Place<'_>, findings: &mut Findings) -> Reservations {
         let value = spec.count("value", u64::MAX, findings);
         if let (Some(kind), Some(value)) = (spec.text("kind"), value) {
             let discrete_resource_spec = GenericSpec { kind, value };
-            generic_resources.push(GenericResource { discrete_resource_spec });
+            generic_resources.push(GenericResource {
+                discrete_resource_spec,
+            });
         }
     }
     Reservations {
@@ -82,7 +100,9 @@ fn reservations(place: &Place<'_>, findings: &mut Findings) -> Reservations {
 /// Processors, as they are written.
 fn cpus(place: &Place<'_>, findings: &mut Findings) -> Option<String> {
     let text = place.text("cpus")?;
-    let is_number = text.parse::<f64>().is_ok_and(|cpus| cpus.is_finite() && cpus >= 0.0);
+    let is_number = text
+        .parse::<f64>()
+        .is_ok_and(|cpus| cpus.is_finite() && cpus >= 0.0);
     if !is_number && let Some(place) = place.get("cpus") {
         let what = format!("is {text:?}, which is no number of processors");
         findings.error(place.at(), &place.path, what, "write it as \"0.5\"");

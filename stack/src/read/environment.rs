@@ -57,7 +57,9 @@ fn files<'a>(place: &Place<'a>) -> Vec<EnvFile<'a>> {
     let mut files = Vec::new();
     for place in places {
         let node: &'a Node = place.node;
-        let text = node.text().or_else(|| node.get("path").and_then(Node::text));
+        let text = node
+            .text()
+            .or_else(|| node.get("path").and_then(Node::text));
         if let Some(path) = text {
             let required = place.flag("required").unwrap_or(true);
             files.push(EnvFile {
@@ -88,7 +90,12 @@ fn of_file(
         Err(_) if !file.required => return BTreeMap::new(),
         Err(error) => {
             let what = format!("names {path}, which cannot be read: {error}");
-            findings.error(place.at(), &place.path, what, "make the file, or take the line away");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "make the file, or take the line away",
+            );
             return BTreeMap::new();
         }
     };

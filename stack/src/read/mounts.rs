@@ -6,7 +6,9 @@ use crate::model::{Bind, Mount, MountedVolume, Tmpfs};
 use crate::problem::Findings;
 use crate::surroundings::Surroundings;
 
-const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const PROPAGATIONS: [&str; 6] = [
+    "private", "rprivate", "shared", "rshared", "slave", "rslave",
+];
 
 pub(super) fn mounts(
     place: &Place<'_>,
@@ -16,10 +18,16 @@ pub(super) fn mounts(
     let mut mounts: Vec<Mount> = Vec::new();
     let mut take = |mount: Mount, path: &str, findings: &mut Findings| {
         if !mount.target.starts_with('/') {
-            let what = format!("has the target {:?}, which is no absolute path", mount.target);
+            let what = format!(
+                "has the target {:?}, which is no absolute path",
+                mount.target
+            );
             findings.error(&mount.at, path, what, "begin it with /");
         } else if let Some(other) = mounts.iter().find(|other| other.target == mount.target) {
-            let what = format!("is the second mount at {}; the first is at {}", mount.target, other.at);
+            let what = format!(
+                "is the second mount at {}; the first is at {}",
+                mount.target, other.at
+            );
             findings.error(&mount.at, path, what, "keep one of them");
         } else {
             mounts.push(mount);
@@ -50,7 +58,12 @@ pub(super) fn mounts(
                     take(mount, &place.path, findings);
                 }
                 Err(what) => {
-                    findings.error(place.at(), &place.path, what, "write /PATH:size=64m,mode=1777");
+                    findings.error(
+                        place.at(),
+                        &place.path,
+                        what,
+                        "write /PATH:size=64m,mode=1777",
+                    );
                 }
             }
         }
@@ -65,11 +78,15 @@ fn short(text: &str, surroundings: &Surroundings<'_>) -> Result<Mount, String> {
         && bytes[1] == b':'
         && (bytes[2] == b'\\' || (bytes[2] == b'/' && text[3..].contains(':')));
     if is_drive {
-        return Err(format!("has a path of Windows in {text:?}, and nodes run Linux"));
+        return Err(format!(
+            "has a path of Windows in {text:?}, and nodes run Linux"
+        ));
     }
     let parts: Vec<&str> = text.split(':').collect();
     if parts.iter().any(|part| part.is_empty()) {
-        return Err(format!("invalid spec: {text}: empty section between colons"));
+        return Err(format!(
+            "invalid spec: {text}: empty section between colons"
+        ));
     }
     let (source, target, options) = match parts[..] {
         [target] => (None, target, ""),
@@ -117,7 +134,12 @@ fn long(
         Some(_) => place.one_of("type", &["volume", "bind", "tmpfs"], findings)?,
         None => {
             let what = "has no type";
-            findings.error(place.at(), &place.path, what, "write `type: volume`, bind or tmpfs");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "write `type: volume`, bind or tmpfs",
+            );
             return None;
         }
     };
@@ -125,7 +147,12 @@ fn long(
     match (kind.as_str(), &source) {
         ("bind", None) => {
             let what = "is a bind without a source";
-            findings.error(place.at(), &place.path, what, "write the folder of the nodes as `source`");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "write the folder of the nodes as `source`",
+            );
         }
         ("tmpfs", Some(_)) => {
             let what = "is memory with a source";
@@ -134,13 +161,25 @@ fn long(
         _ => {}
     }
     for other in ["bind", "volume", "tmpfs"] {
-        if other != kind && let Some(place) = place.get(other) {
+        if other != kind
+            && let Some(place) = place.get(other)
+        {
             let what = format!("has options for {other}, and is of type {kind}");
-            findings.error(place.at(), &place.path, what, "take them away, or write another type");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "take them away, or write another type",
+            );
         }
     }
     let Some(target) = place.text("target") else {
-        findings.error(place.at(), &place.path, "has no target", "write the path in the container");
+        findings.error(
+            place.at(),
+            &place.path,
+            "has no target",
+            "write the path in the container",
+        );
         return None;
     };
     Some(Mount {
@@ -183,7 +222,9 @@ fn memory(text: &str) -> Result<Mount, String> {
                 tmpfs.size = Some(size.ok_or_else(|| format!("has the size {value:?}"))?);
             }
             "mode" => {
-                let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
+                let mode = u32::from_str_radix(value, 8)
+                    .ok()
+                    .filter(|mode| *mode <= 0o7777);
                 tmpfs.mode = Some(mode.ok_or_else(|| format!("has the mode {value:?}"))?);
             }
             "ro" => read_only = true,

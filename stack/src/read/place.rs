@@ -120,7 +120,12 @@ impl<'a> Place<'a> {
         let duration = Nanoseconds::parse(text);
         if duration.is_none() {
             let what = format!("is {text:?}, which is no duration");
-            findings.error(place.at(), &place.path, what, "write it as 10s, 1m30s or 500ms");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "write it as 10s, 1m30s or 500ms",
+            );
         }
         duration
     }
@@ -131,7 +136,12 @@ impl<'a> Place<'a> {
         let size = parse_size(text);
         if size.is_none() {
             let what = format!("is {text:?}, which is no size");
-            findings.error(place.at(), &place.path, what, "write it as 50M, 1.5g or a number of bytes");
+            findings.error(
+                place.at(),
+                &place.path,
+                what,
+                "write it as 50M, 1.5g or a number of bytes",
+            );
         }
         size
     }

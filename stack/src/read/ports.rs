@@ -34,11 +34,21 @@ fn long(place: &Place<'_>, findings: &mut Findings) -> Option<Port> {
     let host_ip = place.text("host_ip").filter(|ip| !ip.is_empty());
     if let Some(ip) = host_ip.as_ref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
         let what = format!("has the host_ip {ip:?}, which is no address");
-        findings.error(place.at(), &place.path, what, "write it as 192.0.2.1 or 2001:db8::1");
+        findings.error(
+            place.at(),
+            &place.path,
+            what,
+            "write it as 192.0.2.1 or 2001:db8::1",
+        );
     }
     if place.get("target").is_none() {
         let what = "has no target";
-        findings.error(place.at(), &place.path, what, "write the port of the container as `target`");
+        findings.error(
+            place.at(),
+            &place.path,
+            what,
+            "write the port of the container as `target`",
+        );
     }
     let target = place.count("target", MOST, findings)?;
     Some(Port {
@@ -74,7 +84,8 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
         Some(ip) => {
             let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
             let address = bare.unwrap_or(ip).parse::<IpAddr>();
-            let address = address.map_err(|_| format!("has no address where {ip:?} is in {text:?}"))?;
+            let address =
+                address.map_err(|_| format!("has no address where {ip:?} is in {text:?}"))?;
             // Every address is what is had without one.
             (!address.is_unspecified()).then(|| address.to_string())
         }
@@ -97,12 +108,14 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
     match published {
         None => Ok((first..=last).map(|target| port(target, None)).collect()),
         // Each of them leads to the one port.
-        Some((from, to)) if count == 1 => {
-            Ok((from..=to).map(|published| port(first, Some(published))).collect())
-        }
+        Some((from, to)) if count == 1 => Ok((from..=to)
+            .map(|published| port(first, Some(published)))
+            .collect()),
         Some((from, to)) if u32::from(to - from) + 1 == count => {
             let pairs = (first..=last).zip(from..=to);
-            Ok(pairs.map(|(target, published)| port(target, Some(published))).collect())
+            Ok(pairs
+                .map(|(target, published)| port(target, Some(published)))
+                .collect())
         }
         Some(_) => Err(format!("has ranges of two lengths in {text:?}")),
     }
@@ -114,7 +127,9 @@ fn range(text: &str, whole: &str) -> Result<(u16, u16), String> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        _ => Err(format!("has no port from 1 to 65535 where {text:?} is in {whole:?}")),
+        _ => Err(format!(
+            "has no port from 1 to 65535 where {text:?} is in {whole:?}"
+        )),
     }
 }
 
@@ -126,7 +141,9 @@ mod tests {
         let ports = short(text)?;
         let ports = ports.iter().map(|port| {
             let ip = port.host_ip.as_deref().unwrap_or("*");
-            let published = port.published.map_or("?".to_owned(), |port| port.to_string());
+            let published = port
+                .published
+                .map_or("?".to_owned(), |port| port.to_string());
             format!("{ip} {published}>{}/{}", port.target, port.protocol)
         });
         Ok(ports.collect::<Vec<_>>().join(", "))
@@ -148,7 +165,16 @@ mod tests {
         ] {
             assert_eq!(told(text).as_deref(), Ok(is), "{text}");
         }
-        for bad in ["", "x", "80/icmp", "70000", "0:80", "81-80", "8000-8002:80-81", "host:80:80"] {
+        for bad in [
+            "",
+            "x",
+            "80/icmp",
+            "70000",
+            "0:80",
+            "81-80",
+            "8000-8002:80-81",
+            "host:80:80",
+        ] {
             assert!(short(bad).is_err(), "{bad}");
         }
     }

@@ -25,7 +25,12 @@ pub(super) fn service(
 ) -> Service {
     if let Err(error) = names::check_service(&entry.key) {
         let mend = "rename the service";
-        findings.error(&entry.at, &place.path, format!("has a name that is none: {error}"), mend);
+        findings.error(
+            &entry.at,
+            &place.path,
+            format!("has a name that is none: {error}"),
+            mend,
+        );
     }
     let (cap_add, cap_drop) = capabilities(place, findings);
     Service {
@@ -49,7 +54,9 @@ pub(super) fn service(
         environment: environment(place, surroundings, findings),
         extra_hosts: extra_hosts(place, findings),
         group_add: place.texts("group_add"),
-        healthcheck: place.get("healthcheck").map(|place| healthcheck(&place, findings)),
+        healthcheck: place
+            .get("healthcheck")
+            .map(|place| healthcheck(&place, findings)),
         hostname: place.text("hostname"),
         image: place.text("image").filter(|image| !image.is_empty()),
         init: place.flag("init"),
@@ -88,7 +95,12 @@ fn words(place: &Place<'_>, key: &str, findings: &mut Findings) -> Option<Vec<St
     let words = shlex::split(text);
     if words.is_none() {
         let what = "has a quote that does not end";
-        findings.error(place.at(), &place.path, what, "close it, or write the words as a list");
+        findings.error(
+            place.at(),
+            &place.path,
+            what,
+            "close it, or write the words as a list",
+        );
     }
     words
 }
@@ -102,7 +114,12 @@ fn capabilities(place: &Place<'_>, findings: &mut Findings) -> (Vec<String>, Vec
                 Some(Ok(name)) if !names.contains(&name) => names.push(name),
                 Some(Err(error)) => {
                     let what = error.to_string();
-                    findings.error(item.at(), &item.path, what, "capabilities(7) has their names");
+                    findings.error(
+                        item.at(),
+                        &item.path,
+                        what,
+                        "capabilities(7) has their names",
+                    );
                 }
                 _ => {}
             }
@@ -118,7 +135,10 @@ fn capabilities(place: &Place<'_>, findings: &mut Findings) -> (Vec<String>, Vec
 fn addresses(place: &Place<'_>, findings: &mut Findings) -> Vec<String> {
     let servers = place.texts("dns");
     if let Some(place) = place.get("dns") {
-        for server in servers.iter().filter(|server| server.parse::<IpAddr>().is_err()) {
+        for server in servers
+            .iter()
+            .filter(|server| server.parse::<IpAddr>().is_err())
+        {
             let what = format!("has {server:?}, which is no address");
             findings.error(place.at(), &place.path, what, "write it as 192.0.2.53");
         }
@@ -142,7 +162,9 @@ fn extra_hosts(place: &Place<'_>, findings: &mut Findings) -> Vec<String> {
     });
     let mut hosts: Vec<String> = Vec::new();
     for (name, address, inner) in named.chain(listed) {
-        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         let bare = bare.unwrap_or(&address).trim();
         let host = format!("{}:{bare}", name.trim());
         if name.is_empty() || (bare != "host-gateway" && bare.parse::<IpAddr>().is_err()) {
@@ -164,9 +186,9 @@ fn healthcheck(place: &Place<'_>, findings: &mut Findings) -> Healthcheck {
         Some(text) => vec!["CMD-SHELL".to_owned(), text.to_owned()],
         None => place.texts("test"),
     };
-    let is_known = test.first().is_none_or(|word| {
-        matches!(word.as_str(), "NONE" | "CMD" | "CMD-SHELL")
-    });
+    let is_known = test
+        .first()
+        .is_none_or(|word| matches!(word.as_str(), "NONE" | "CMD" | "CMD-SHELL"));
     if !is_known && let Some(place) = place.get("test") {
         let what = "begins with a word that is none of NONE, CMD and CMD-SHELL";
         let mend = "write [CMD, PROGRAM, ARGUMENT], or one text for a shell";
@@ -305,7 +327,12 @@ fn signal(place: &Place<'_>, findings: &mut Findings) -> Option<String> {
     if let Err(error) = stop_signal::number(&text)
         && let Some(place) = place.get("stop_signal")
     {
-        findings.error(place.at(), &place.path, error.to_string(), "write it as SIGTERM");
+        findings.error(
+            place.at(),
+            &place.path,
+            error.to_string(),
+            "write it as SIGTERM",
+        );
     }
     Some(text)
 }
@@ -342,7 +369,12 @@ fn own(place: &Place<'_>, findings: &mut Findings) -> BTreeMap<String, bool> {
                 findings.error(&entry.at, &below(&place.path, "x-weft"), what, mend);
             }
             None => {
-                findings.error(inner.at(), &inner.path, "must be a boolean", "write true or false");
+                findings.error(
+                    inner.at(),
+                    &inner.path,
+                    "must be a boolean",
+                    "write true or false",
+                );
             }
         }
     }

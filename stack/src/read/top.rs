@@ -47,10 +47,20 @@ fn external(
             let of_form = inner.text("name");
             if of_form.is_some() && name.is_some() {
                 let what = "external.name and name conflict";
-                findings.error(inner.at(), &place.path, what, "write `external: true` and name");
+                findings.error(
+                    inner.at(),
+                    &place.path,
+                    what,
+                    "write `external: true` and name",
+                );
             } else if of_form.is_some() {
                 let what = "external.name is deprecated";
-                findings.warn(inner.at(), &place.path, what, "write `external: true` and name");
+                findings.warn(
+                    inner.at(),
+                    &place.path,
+                    what,
+                    "write `external: true` and name",
+                );
             }
             let name = name.or(of_form).unwrap_or_else(|| entry.key.clone());
             (External::Yes, Some(name))
@@ -123,7 +133,11 @@ fn one_origin(
     if external == External::Yes {
         return;
     }
-    let given: Vec<&str> = origins.iter().copied().filter(|key| place.get(key).is_some()).collect();
+    let given: Vec<&str> = origins
+        .iter()
+        .copied()
+        .filter(|key| place.get(key).is_some())
+        .collect();
     let mend = format!("write one of {}, or `external: true`", origins.join(", "));
     match given[..] {
         [_] => {}
@@ -143,7 +157,13 @@ fn secret(
 ) -> Secret {
     let (external, name) = external(entry, place, findings);
     alone(place, external, findings);
-    one_origin(entry, place, external, &["file", "environment", "driver"], findings);
+    one_origin(
+        entry,
+        place,
+        external,
+        &["file", "environment", "driver"],
+        findings,
+    );
     Secret {
         at: entry.at.clone(),
         name,
@@ -165,7 +185,13 @@ fn config(
 ) -> Config {
     let (external, name) = external(entry, place, findings);
     alone(place, external, findings);
-    one_origin(entry, place, external, &["file", "content", "environment"], findings);
+    one_origin(
+        entry,
+        place,
+        external,
+        &["file", "content", "environment"],
+        findings,
+    );
     Config {
         at: entry.at.clone(),
         name,

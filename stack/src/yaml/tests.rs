@@ -19,7 +19,10 @@ fn parts_know_their_places() {
     let list = node.get("a").and_then(|a| a.get("b")).expect("a list");
     assert_eq!(list.items()[1].text(), Some("x"));
     assert_eq!(list.items()[1].at.to_string(), "a.yml:2:10");
-    assert_eq!(node.get("a").expect("a").entries()[0].at.to_string(), "a.yml:2:3");
+    assert_eq!(
+        node.get("a").expect("a").entries()[0].at.to_string(),
+        "a.yml:2:3"
+    );
 }
 
 #[test]
@@ -27,24 +30,50 @@ fn merged_keys_give_way() {
     let node = whole("a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc:\n  <<: [*a, *b]\n  x: 5\n");
     let c = node.get("c").expect("c");
     let value = |key| c.get(key).and_then(Node::whole);
-    assert_eq!((value("x"), value("y"), value("z")), (Some(5), Some(2), Some(4)));
+    assert_eq!(
+        (value("x"), value("y"), value("z")),
+        (Some(5), Some(2), Some(4))
+    );
     // A quoted one is a key like others.
     let node = whole("a: {\"<<\": 1}\n");
-    assert_eq!(node.get("a").and_then(|a| a.get("<<")).and_then(Node::whole), Some(1));
+    assert_eq!(
+        node.get("a")
+            .and_then(|a| a.get("<<"))
+            .and_then(Node::whole),
+        Some(1)
+    );
 }
 
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
     for (text, says) in [
-        ("a: 1\nb: 2\na: 3\n", "a.yml:3:1: file mapping key \"a\" already defined at line 1"),
-        ("a:\n  b: 1\n  b: 2\n", "a.yml:3:3: a mapping key \"b\" already defined at line 2"),
-        ("a:\n  8080: x\n", "a.yml:2:3: Non-string key in a: 8080; put the key in quotes"),
-        ("a: &x [1, *x]\n", "a.yml:1:11: a.1 is an alias of what it is a part of"),
+        (
+            "a: 1\nb: 2\na: 3\n",
+            "a.yml:3:1: file mapping key \"a\" already defined at line 1",
+        ),
+        (
+            "a:\n  b: 1\n  b: 2\n",
+            "a.yml:3:3: a mapping key \"b\" already defined at line 2",
+        ),
+        (
+            "a:\n  8080: x\n",
+            "a.yml:2:3: Non-string key in a: 8080; put the key in quotes",
+        ),
+        (
+            "a: &x [1, *x]\n",
+            "a.yml:1:11: a.1 is an alias of what it is a part of",
+        ),
         ("a: *x\n", "a.yml:1:4: file is no YAML:"),
         ("a: !reset null\n", "a.yml:1:11: a has the tag !reset"),
-        ("a:\n  <<: 3\n", "a.yml:2:7: a.<< must be a mapping or a list of mappings"),
+        (
+            "a:\n  <<: 3\n",
+            "a.yml:2:7: a.<< must be a mapping or a list of mappings",
+        ),
         ("", "a.yml:1:1: the file is empty"),
-        ("a: 1\n---\nb: 2\n", "a.yml:2:1: a second document begins here"),
+        (
+            "a: 1\n---\nb: 2\n",
+            "a.yml:2:1: a second document begins here",
+        ),
     ] {
         let (_, errors) = read(text);
         assert_eq!(errors.len(), 1, "{text}: {errors:?}");
