@@ -36,15 +36,16 @@ pub(crate) fn parse(file: &Arc<str>, text: &str, findings: &mut Findings) -> Opt
         );
         return None;
     }
-    let mut reader = Reader {
+    let read = Reader {
         parser: Parser::new_from_str(text),
         file: Arc::clone(file),
         anchors: BTreeMap::new(),
         size: Size::default(),
         kept: 0,
-        findings,
-    };
-    match reader.document(&start) {
+        findings: &mut *findings,
+    }
+    .document(&start);
+    match read {
         Ok(node) => Some(node),
         Err(error) => {
             findings.errors.push(error);

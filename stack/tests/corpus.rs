@@ -4,6 +4,8 @@
 //! NAME=VALUE), env files by their absolute path, and `out`, the stack as it is written, or `errors`, all of
 //! them, a line each. Of `warnings` each line is a part of one.
 
+#![allow(clippy::panic, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,9 @@ use weft_stack::{Interpolation, Loaded, Problems, Source, Surroundings, load, re
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let entries = std::fs::read_dir(folder).expect("the corpus");
-    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut cases: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     cases.sort();
     cases
 }
@@ -37,7 +41,12 @@ fn read(
     sources: &[Source<'_>],
     interpolation: Interpolation,
 ) -> Result<Loaded, Problems> {
-    let part = |name: &str| parts.iter().find(|(there, _)| there == name).map(|(_, text)| text.as_str());
+    let part = |name: &str| {
+        parts
+            .iter()
+            .find(|(there, _)| there == name)
+            .map(|(_, text)| text.as_str())
+    };
     let variables: BTreeMap<&str, &str> = part("env")
         .unwrap_or_default()
         .lines()
@@ -45,7 +54,11 @@ fn read(
         .collect();
     let surroundings = Surroundings {
         variable: &|name| variables.get(name).map(|value| (*value).to_owned()),
-        file: &|path| part(path).map(str::to_owned).ok_or("no such file".to_owned()),
+        file: &|path| {
+            part(path)
+                .map(str::to_owned)
+                .ok_or("no such file".to_owned())
+        },
         folder: "/srv",
         home: Some("/root"),
         interpolation,
@@ -57,14 +70,23 @@ fn check(path: &Path) {
     let name = path.display();
     let text = std::fs::read_to_string(path).expect("a case");
     let parts = parts(&text);
-    let part = |name: &str| parts.iter().find(|(there, _)| there == name).map(|(_, text)| text.as_str());
+    let part = |name: &str| {
+        parts
+            .iter()
+            .find(|(there, _)| there == name)
+            .map(|(_, text)| text.as_str())
+    };
     let sources: Vec<Source<'_>> = parts
         .iter()
         .filter(|(name, _)| name.ends_with(".yml"))
         .map(|(name, text)| Source { name, text })
         .collect();
     assert!(!sources.is_empty(), "{name}");
-    match (read(&parts, &sources, Interpolation::Done), part("out"), part("errors")) {
+    match (
+        read(&parts, &sources, Interpolation::Done),
+        part("out"),
+        part("errors"),
+    ) {
         (Ok(loaded), Some(out), None) => {
             let written = render(&loaded.stack);
             assert_eq!(written, out, "{name}");
@@ -102,7 +124,10 @@ fn the_order_of_keys_changes_nothing() {
     let one = "services: {a: {image: x, dns: [1.1.1.1], tty: true}, b: {image: y}}\nnetworks: {n: {}, m: {}}\n";
     let other = "networks: {m: {}, n: {}}\nservices: {b: {image: y}, a: {tty: true, dns: [1.1.1.1], image: x}}\n";
     let written = |text: &str| {
-        let source = [Source { name: "a.yml", text }];
+        let source = [Source {
+            name: "a.yml",
+            text,
+        }];
         let loaded = read(&[], &source, Interpolation::Done).expect("a stack");
         render(&loaded.stack)
     };

@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("bad.yml").display().to_string();
         std::fs::write(&path, "services:\n  web:\n    imgae: web\n").expect("a file");
-        let error = loaded(&[path.clone()], Interpolation::Done).expect_err("a typo");
+        let error = loaded(std::slice::from_ref(&path), Interpolation::Done).expect_err("a typo");
         let told = format!("{error:#}");
         let says = format!(
             "{path}:3:5: services.web Additional property imgae is not allowed; did you mean image?"
