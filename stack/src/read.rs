@@ -26,12 +26,9 @@ pub(crate) fn read(file: &Node, surroundings: &Surroundings<'_>, findings: &mut 
         node: file,
         path: String::new(),
     };
-    if root.get("name").is_some() {
-        let place = root.get("name");
+    if let Some(place) = root.get("name") {
         let what = "names nothing: the stack has the name that the command line says";
-        if let Some(place) = place {
-            findings.warn(place.at(), &place.path, what, "");
-        }
+        findings.warn(place.at(), &place.path, what, "docker refuses the key");
     }
     let mut stack = Stack {
         version: version(&root, findings),

@@ -95,7 +95,7 @@ pub(crate) const FILE: Kind = Keys(TOP);
 
 const TOP: &[Key] = &[
     used("version", Amount),
-    extra("name", Text),
+    used("name", Text),
     used("services", Named(&Keys(SERVICE))),
     used("networks", Named(&OrNull(&Keys(NETWORK)))),
     used("volumes", Named(&OrNull(&Keys(VOLUME)))),
