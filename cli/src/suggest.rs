@@ -5,9 +5,13 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 5] = [
+const NOT_YET: [(&str, &str); 9] = [
     ("network", "prune"),
-    ("weft", "stack"),
+    ("stack", "deploy"),
+    ("stack", "ls"),
+    ("stack", "ps"),
+    ("stack", "rm"),
+    ("stack", "services"),
     ("weft", "config"),
     ("weft", "secret"),
     ("weft", "container"),

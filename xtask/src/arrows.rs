@@ -13,6 +13,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-dns", 1),
     ("weft-gossip", 1),
     ("weft-cluster", 1),
+    ("weft-stack", 1),
     ("weft-sys", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),

@@ -21,6 +21,7 @@ mod ping;
 mod placement;
 mod publish;
 mod service;
+mod stack;
 mod swarm;
 mod task;
 mod tasks;
@@ -52,6 +53,7 @@ pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
     ModeArg, RollbackArgs, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
 };
+pub(crate) use stack::{StackCommand, StackConfigArgs};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
@@ -116,6 +118,9 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Check and show stacks, which are files of services
+    #[command(subcommand)]
+    Stack(StackCommand),
     /// Make, show and remove volumes of nodes
     #[command(subcommand)]
     Volume(VolumeCommand),

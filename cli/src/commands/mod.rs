@@ -31,6 +31,7 @@ mod rows;
 mod service;
 mod service_pretty;
 mod service_update;
+mod stack;
 mod swarm;
 mod tasks;
 mod version;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
+        Command::Stack(command) => stack::run(&command, out),
         Command::Volume(command) => block_on(volume::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
         Command::Image(command) => block_on(image::run(&client()?, command, out)),

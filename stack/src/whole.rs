@@ -1,0 +1,148 @@
+//! What only shows when all files are there: names that nothing has, circles, services without an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Grant, Service, Stack};
+use crate::problem::{Findings, Position};
+
+/// Tells what does not fit together.
+pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
+    for service in &stack.services {
+        let path = format!("services.{}", service.name);
+        if service.image.is_none() {
+            let name = &service.name;
+            let what = format!("invalid image reference for service {name}: no image specified");
+            let mend = "write `image:`; a stack builds none";
+            findings.error(&service.at, &path, what, mend);
+        }
+        for name in service.networks.keys() {
+            if name != "default" && !stack.networks.contains_key(name) {
+                unknown("network", name, &service.at, &path, findings);
+            }
+        }
+        for mount in service
+            .volumes
+            .iter()
+            .filter(|mount| mount.kind == "volume")
+        {
+            if let Some(name) = &mount.source
+                && !stack.volumes.contains_key(name)
+            {
+                unknown("volume", name, &mount.at, &path, findings);
+            }
+        }
+        let known: BTreeSet<&str> = stack.secrets.keys().map(String::as_str).collect();
+        grants("secret", &service.secrets, &known, &path, findings);
+        let known: BTreeSet<&str> = stack.configs.keys().map(String::as_str).collect();
+        grants("config", &service.configs, &known, &path, findings);
+        depends_on(service, stack, &path, findings);
+    }
+    published(stack, findings);
+    if let Some(circle) = circle(stack) {
+        let first = stack
+            .services
+            .iter()
+            .find(|service| service.name == circle[0]);
+        let at = first.map(|service| service.at.clone()).unwrap_or_default();
+        let path = format!("services.{}", circle[0]);
+        let what = format!("depends on itself: {}", circle.join(" -> "));
+        findings.error(&at, &path, what, "take one of these out of depends_on");
+    }
+}
+
+fn unknown(what: &str, name: &str, at: &Position, path: &str, findings: &mut Findings) {
+    let mend = format!("write it below `{what}s:` at the top of the file");
+    findings.error(at, path, format!("undefined {what} {name:?}"), mend);
+}
+
+fn grants(
+    what: &str,
+    grants: &[Grant],
+    known: &BTreeSet<&str>,
+    path: &str,
+    findings: &mut Findings,
+) {
+    for grant in grants
+        .iter()
+        .filter(|grant| !known.contains(grant.source.as_str()))
+    {
+        unknown(what, &grant.source, &grant.at, path, findings);
+    }
+}
+
+fn depends_on(service: &Service, stack: &Stack, path: &str, findings: &mut Findings) {
+    for (name, dependency) in &service.depends_on {
+        if !stack.services.iter().any(|other| other.name == *name) {
+            let what = format!("depends on undefined service {name:?}");
+            findings.error(
+                &dependency.at,
+                path,
+                what,
+                "take it away, or add the service",
+            );
+        }
+    }
+}
+
+/// Two services cannot have one port of all nodes.
+fn published(stack: &Stack, findings: &mut Findings) {
+    let mut owners: BTreeMap<(u16, &str, Option<&str>), &str> = BTreeMap::new();
+    for service in &stack.services {
+        for port in service.ports.iter().filter(|port| port.mode == "ingress") {
+            let Some(published) = port.published else {
+                continue;
+            };
+            let key = (published, port.protocol.as_str(), port.host_ip.as_deref());
+            let owner = owners.entry(key).or_insert(&service.name);
+            if *owner != service.name {
+                let what = format!(
+                    "publishes port {published}/{}, which service {owner} has",
+                    port.protocol
+                );
+                let path = format!("services.{}", service.name);
+                findings.error(&service.at, &path, what, "publish another port");
+            }
+        }
+    }
+}
+
+/// Names of services that wait for each other, the first one again at the end.
+fn circle(stack: &Stack) -> Option<Vec<String>> {
+    let arrows: BTreeMap<&str, Vec<&str>> = stack
+        .services
+        .iter()
+        .map(|service| {
+            let needs = service.depends_on.keys().map(String::as_str).collect();
+            (service.name.as_str(), needs)
+        })
+        .collect();
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    for start in stack.services.iter().map(|service| service.name.as_str()) {
+        // A walk in depth without recursion: names on the way, each with the next arrow to follow.
+        let mut way: Vec<(&str, usize)> = vec![(start, 0)];
+        while let Some(step) = way.last_mut() {
+            let (name, next) = *step;
+            step.1 += 1;
+            let arrow = arrows.get(name).and_then(|needs| needs.get(next)).copied();
+            match arrow {
+                None => {
+                    done.insert(name);
+                    way.pop();
+                }
+                Some(need) if done.contains(need) => {}
+                Some(need) => {
+                    if let Some(begin) = way.iter().position(|(there, _)| *there == need) {
+                        let mut circle: Vec<String> = way[begin..]
+                            .iter()
+                            .map(|(name, _)| (*name).to_owned())
+                            .collect();
+                        circle.push(need.to_owned());
+                        return Some(circle);
+                    }
+                    way.push((need, 0));
+                }
+            }
+        }
+    }
+    None
+}
