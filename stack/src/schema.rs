@@ -13,17 +13,17 @@ pub(crate) enum Kind {
     Whole,
     Number,
     Flag,
-    List(&'static Kind),
+    List(&'static Self),
     /// A mapping with these keys and no others.
     Keys(&'static [Key]),
     /// A mapping with any keys.
-    Named(&'static Kind),
+    Named(&'static Self),
     /// A mapping of variables, or a list of `K=V`.
     Pairs,
     /// One of several that are told apart by being a scalar, a list or a mapping.
-    Either(&'static [Kind]),
+    Either(&'static [Self]),
     /// Or nothing.
-    OrNull(&'static Kind),
+    OrNull(&'static Self),
     /// Anything: nobody looks.
     Any,
 }
@@ -63,22 +63,22 @@ const fn extra(name: &'static str, kind: Kind) -> Key {
 }
 
 const fn unsupported(name: &'static str) -> Key {
-    let (kind, fate) = (Kind::Any, Fate::Unsupported);
+    let (kind, fate) = (Any, Fate::Unsupported);
     Key { name, kind, fate }
 }
 
 const fn deprecated(name: &'static str, why: &'static str) -> Key {
-    let (kind, fate) = (Kind::Any, Fate::Deprecated(why));
+    let (kind, fate) = (Any, Fate::Deprecated(why));
     Key { name, kind, fate }
 }
 
 const fn forbidden(name: &'static str, why: &'static str) -> Key {
-    let (kind, fate) = (Kind::Any, Fate::Forbidden(why));
+    let (kind, fate) = (Any, Fate::Forbidden(why));
     Key { name, kind, fate }
 }
 
 const fn foreign(name: &'static str, instead: &'static str) -> Key {
-    let (kind, fate) = (Kind::Any, Fate::Foreign(instead));
+    let (kind, fate) = (Any, Fate::Foreign(instead));
     Key { name, kind, fate }
 }
 

@@ -320,7 +320,7 @@ mod tests {
         fs::write(data.join("real/file"), "y").expect("written");
         symlink(&secret, data.join("folder")).expect("a link");
         symlink(secret.join("key"), data.join("link")).expect("a link");
-        let root = fs::File::open(&data).expect("a folder");
+        let root = File::open(&data).expect("a folder");
         // Through a link in the middle, and out of the volume: nothing.
         for path in ["folder/key", "../secret/key", "/etc/passwd"] {
             assert!(hold(root.as_fd(), Path::new(path)).is_err(), "{path}");
@@ -346,7 +346,7 @@ mod tests {
         let key = dir.path().join("key");
         fs::write(&key, "x").expect("written");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
-        let (source, copy) = (fs::File::open(&from), fs::File::open(&to));
+        let (source, copy) = (File::open(&from), File::open(&to));
         let (source, copy) = (source.expect("a folder"), copy.expect("a folder"));
         mknodat(
             &source,

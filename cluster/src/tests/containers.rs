@@ -110,6 +110,7 @@ fn a_program_of_the_node_is_refused_what_only_containers_have() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_no_container_can_have_is_refused() {
     let mut world = World::new(1);
     let ulimit = |name: &str, soft, hard| Ulimit {
@@ -117,7 +118,7 @@ fn what_no_container_can_have_is_refused() {
         soft,
         hard,
     };
-    let cases: [(ServiceSpec, &str); 14] = [
+    let cases: [(ServiceSpec, &str); 17] = [
         (
             with(|c| c.dir = text("www")),
             "the working directory 'www' is invalid, it needs to be an absolute path",
