@@ -138,18 +138,26 @@ fn make(dir: &Path, packages: &[&str]) -> anyhow::Result<()> {
 
 /// Gets packages into a folder, without installing them.
 fn download(dir: &Path, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let said = Command::new("apt-get")
-        .arg("download")
-        .args(packages)
-        .current_dir(dir)
-        .output()
-        .context(
+    let get = |words: &[&str]| {
+        let said = Command::new("apt-get")
+            .args(words)
+            .current_dir(dir)
+            .output();
+        said.context(
             "there is no apt-get here, by which images are made of Debian's packages: run this test \
              on Debian 12",
-        )?;
+        )
+    };
+    let words = [&["download"], packages].concat();
+    let mut said = get(&words)?;
+    if !said.status.success() {
+        // A machine that is new, or whose list is old.
+        get(&["update"])?;
+        said = get(&words)?;
+    }
     ensure!(
         said.status.success(),
-        "the packages {} cannot be had (`apt-get update` makes a list of them): {}",
+        "the packages {} cannot be had: {}",
         packages.join(", "),
         String::from_utf8_lossy(&said.stderr)
     );
