@@ -56,6 +56,9 @@ impl Step {
 /// The bytes of one file.
 #[derive(Debug, Default)]
 struct Content {
+    /// Another one for each file that was made: who has an earlier one open, which lost its name since,
+    /// does nothing to this one.
+    number: u64,
     written: Vec<u8>,
     synced: Vec<u8>,
     /// What makes the one of the other.
@@ -176,13 +179,15 @@ impl Platter {
 struct Opened {
     platter: Platter,
     file: usize,
+    number: u64,
     life: u32,
 }
 
 impl Opened {
     fn alive(&self) -> io::Result<MutexGuard<'_, Inner>> {
         let inner = self.platter.inner();
-        if inner.has_failed() || inner.life != self.life {
+        let is_another = inner.files[self.file].number != self.number;
+        if inner.has_failed() || inner.life != self.life || is_another {
             return Err(gone());
         }
         Ok(inner)
@@ -225,10 +230,14 @@ impl StorageBackend for Opened {
 
 impl Platter {
     fn open_file(&self, file: usize, check: bool) -> Result<Database, StoreError> {
-        let opened = Opened {
-            platter: self.clone(),
-            file,
-            life: self.inner().life,
+        let opened = {
+            let inner = self.inner();
+            Opened {
+                platter: self.clone(),
+                file,
+                number: inner.files[file].number,
+                life: inner.life,
+            }
         };
         Database::builder()
             .set_cache_size(1 << 20)
@@ -262,7 +271,12 @@ impl Medium for Platter {
                 return Err(self.failed(gone()));
             }
             let file = 1 - inner.named;
-            inner.files[file] = Content::default();
+            let numbers = inner.files.iter().map(|content| content.number);
+            let number = numbers.max().unwrap_or_default() + 1;
+            inner.files[file] = Content {
+                number,
+                ..Content::default()
+            };
             file
         };
         let database = self.open_file(file, false)?;
