@@ -14,16 +14,17 @@
 
 pub mod change;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::id::{EndpointId, NetworkId, NodeId, PayloadId, ServiceId, TaskId};
 use crate::objects::{
     ConnectionPolicy, EndingService, Endpoint, EndpointMode, EndpointSpec, Mac, Network,
-    NetworkAttachmentSpec, Node, PortSpec, Role, Service, ServiceMode, ServiceSpec, StaticPeer,
-    Task, Vip, ips_on,
+    NetworkAttachmentSpec, Node, Payload, PayloadBytes, PortSpec, Role, Service, ServiceMode,
+    ServiceSpec, StaticPeer, Task, Vip, ips_on,
 };
 
 /// The orders of a node: both halves.
@@ -33,7 +34,35 @@ pub struct Assignment {
     pub shared: Arc<Shared>,
     /// What this node alone is told.
     pub own: Arc<Own>,
+    /// The bytes of secrets and configs that its tasks use, as far as they have come: in memory alone,
+    /// never with the orders on disk.
+    pub payloads: Arc<Payloads>,
 }
+
+/// What a task's file of a secret or a config is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadContent {
+    /// Which.
+    pub id: PayloadId,
+    /// Its bytes.
+    pub data: PayloadBytes,
+    /// They are a template.
+    #[serde(default)]
+    pub template: bool,
+}
+
+impl From<&Payload> for PayloadContent {
+    fn from(payload: &Payload) -> Self {
+        Self {
+            id: payload.id.clone(),
+            data: payload.spec.data.clone(),
+            template: payload.spec.templating.is_some(),
+        }
+    }
+}
+
+/// By id. Whoever has one alone may have it for ever: the bytes of a secret or a config never change.
+pub type Payloads = BTreeMap<PayloadId, Arc<PayloadContent>>;
 
 impl Assignment {
     /// Id of the node that this is for.
@@ -45,7 +74,9 @@ impl Assignment {
     /// True when both are the very same orders, not only equal ones.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && Arc::ptr_eq(&self.own, &other.own)
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && Arc::ptr_eq(&self.own, &other.own)
+            && Arc::ptr_eq(&self.payloads, &other.payloads)
     }
 }
 
@@ -153,6 +184,12 @@ pub struct ServiceView {
     pub vips: Vec<Vip>,
     /// Published ports, dynamic ones filled in.
     pub ports: Vec<PortSpec>,
+    /// The stack that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
+    /// Its name resolves to tasks that are not healthy yet as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_before_healthy: bool,
 }
 
 impl From<&Service> for ServiceView {
@@ -160,6 +197,7 @@ impl From<&Service> for ServiceView {
         // Every setting by its name: a new one is here, or said to be none of the nodes' business.
         let ServiceSpec {
             name,
+            // One of them says the stack.
             labels: _,
             task,
             mode,
@@ -172,6 +210,7 @@ impl From<&Service> for ServiceView {
             connections,
             // Managers judge by it, and no node.
             attach: _,
+            names_before_healthy,
             // How tasks are replaced managers decide alone.
             update: _,
             rollback: _,
@@ -185,6 +224,8 @@ impl From<&Service> for ServiceView {
             connections: *connections,
             vips: service.endpoint.vips.clone(),
             ports: service.endpoint.ports.clone(),
+            stack: service.spec.stack().map(str::to_owned),
+            names_before_healthy: *names_before_healthy,
         }
     }
 }

@@ -74,6 +74,10 @@ macro_rules! object_id {
 }
 
 object_id!(
+    /// Id of a secret or a config.
+    PayloadId
+);
+object_id!(
     /// A node of the cluster.
     NodeId
 );

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// labels, so that `tasks.NAME.NETWORK` always fits into 253.
 pub const MAX_NAME: usize = 63;
 
+/// Longest name of a secret or a config, as in swarmkit.
+pub const MAX_PAYLOAD_NAME: usize = 64;
+
 /// Longest key of a label, in bytes.
 const MAX_LABEL_KEY: usize = 256;
 
@@ -87,6 +90,27 @@ pub fn check_service(name: &str) -> Result<(), InvalidName> {
     )))
 }
 
+/// Checks the name of a secret or a config, which no resolver sees; `what` names its kind.
+///
+/// # Errors
+/// What is wrong with it, and how a name has to be.
+pub fn check_payload(what: &str, name: &str) -> Result<(), InvalidName> {
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let legal = |c: char| ends(c) || matches!(c, '-' | '_' | '.');
+    let fine = name.len() <= MAX_PAYLOAD_NAME
+        && name.starts_with(ends)
+        && name.ends_with(ends)
+        && name.chars().all(legal);
+    if fine {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(MAX_PAYLOAD_NAME + 1).collect();
+    Err(invalid(format!(
+        "invalid {what} name {shown:?}, only {MAX_PAYLOAD_NAME} [a-zA-Z0-9-_.] characters allowed, and the \
+         start and end character must be [a-zA-Z0-9]"
+    )))
+}
+
 /// True when DNS takes them for one name.
 #[must_use]
 pub fn same(one: &str, other: &str) -> bool {
@@ -159,6 +183,17 @@ mod tests {
         }
         for bad in ["web.x", "web_", "web-", ""] {
             check_service(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn secrets_and_configs_have_dockers_names() {
+        for good in ["a", "db_password.v2", "A-b", &"x".repeat(64)] {
+            check_payload("secret", good).unwrap();
+        }
+        for bad in ["", "-a", "a.", "a b", "a/b", "bücher", &"x".repeat(65)] {
+            let error = check_payload("secret", bad).unwrap_err().message;
+            assert!(error.starts_with("invalid secret name \""), "{error}");
         }
     }
 

@@ -14,6 +14,7 @@ mod meta;
 mod mount;
 mod network;
 mod node;
+mod payload;
 mod placement;
 mod port;
 mod service;
@@ -39,6 +40,10 @@ pub use node::{
     Availability, Description, Engine, Impairment, ManagerStatus, Node, NodeSpec, NodeState,
     NodeStatus, Reachability, Role,
 };
+pub use payload::{
+    ConfigReference, Payload, PayloadBytes, PayloadFile, PayloadKind, PayloadSpec, PayloadUse,
+    SecretReference, Templating,
+};
 pub use placement::{
     Placement, PlacementPreference, Platform, ResourceLimits, ResourceRequirements, Resources,
     SpreadOver, architecture,
@@ -46,7 +51,8 @@ pub use placement::{
 pub use port::{ClientAddress, PortSpec, Protocol, PublishMode};
 pub use service::{
     Affinity, ConnectionPolicy, EndingService, EndpointMode, EndpointSpec, Home, JobStatus,
-    Rebalancing, Service, ServiceEndpoint, ServiceMode, ServiceSpec, Vip,
+    Rebalancing, STACK_IMAGE_LABEL, STACK_LABEL, Service, ServiceEndpoint, ServiceMode,
+    ServiceSpec, Vip,
 };
 pub use task::{ContainerStatus, Task, TaskState, TaskStatus};
 pub use task_spec::{NetworkAttachmentSpec, RestartCondition, RestartPolicy, TaskSpec};

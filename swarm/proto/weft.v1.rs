@@ -78,6 +78,10 @@ pub struct SessionMessage {
     /// last message of this session still do. Who has a certificate of another root gets a new one.
     #[prost(string, optional, tag = "6")]
     pub roots_pem: ::core::option::Option<::prost::alloc::string::String>,
+    /// PayloadContent: bytes of secrets and configs that tasks of the own half use, each once in a session.
+    /// They come before that half, or with it, and are kept while it uses them.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub payloads_json: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

@@ -62,7 +62,11 @@ impl AssignmentFile {
         let shared: Arc<Shared> = Arc::new(read(&self.shared, with_changes)?);
         let own: Arc<Own> = Arc::new(read(&self.own, from_json)?);
         let mine = own.node.id == *identity.node_id() && shared.cluster_id == identity.cluster_id();
-        mine.then_some(Assignment { shared, own })
+        mine.then_some(Assignment {
+            shared,
+            own,
+            payloads: Arc::default(),
+        })
     }
 
     /// Keeps what a message brings: first the half that the other one refers to, which is `shared`

@@ -69,7 +69,11 @@ pub(crate) fn next(
         Some(json) => Arc::new(read(schema, json)?),
         None => Arc::clone(&held.ok_or(Refusal::Half)?.own),
     };
-    Ok(Assignment { shared, own })
+    Ok(Assignment {
+        shared,
+        own,
+        payloads: Arc::default(),
+    })
 }
 
 /// Messages that were refused since the start, by why.
@@ -200,6 +204,7 @@ pub(crate) mod tests {
             own_json: own.map(json),
             shared_changes_json: changes.iter().map(|c| Bytes::from(json(c))).collect(),
             roots_pem: None,
+            payloads_json: Vec::new(),
         }
     }
 
@@ -281,6 +286,8 @@ pub(crate) mod tests {
             connections: ConnectionPolicy::default(),
             vips: Vec::new(),
             ports: Vec::new(),
+            stack: None,
+            names_before_healthy: false,
         };
         let first = message(Some(&shared(3, &[])), &[], Some(&own(2)));
         let held = next(None, &first).unwrap();

@@ -488,6 +488,7 @@ mod tests {
                 networks: vec![NetworkAttachmentSpec {
                     target: "net1".to_owned(),
                     aliases: Vec::new(),
+                    stack_aliases: Vec::new(),
                 }],
                 ..TaskSpec::default()
             }),

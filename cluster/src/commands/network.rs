@@ -52,6 +52,7 @@ pub(super) fn build(
         meta: Meta::default(),
         spec,
         vni,
+        ending: false,
     });
     let network = draft.state.networks.get(&id).cloned();
     network.ok_or_else(|| CommandError::unavailable("the new network vanished"))

@@ -83,6 +83,7 @@ pub(super) fn orders_of(state: &ClusterState, node: &NodeId) -> Option<Assignmen
     Some(Assignment {
         shared: Arc::new(book.shared()?),
         own: Arc::new(book.own(node)?),
+        payloads: Arc::default(),
     })
 }
 
@@ -142,6 +143,7 @@ pub(super) fn on(mut spec: ServiceSpec, network: &str) -> ServiceSpec {
     task_of(&mut spec).networks.push(NetworkAttachmentSpec {
         target: network.to_owned(),
         aliases: Vec::new(),
+        stack_aliases: Vec::new(),
     });
     spec
 }

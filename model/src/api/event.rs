@@ -31,6 +31,10 @@ pub enum EventKind {
     Service,
     /// A task of a service.
     Task,
+    /// A secret.
+    Secret,
+    /// A config.
+    Config,
     /// The stream itself.
     Stream,
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{HealthConfig, ReadyCheck};
 use super::mount::Mount;
+use super::payload::{ConfigReference, PayloadKind, PayloadUse, SecretReference};
 
 /// What runs a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +153,12 @@ pub struct ContainerSpec {
     /// Volumes, folders of the node and memory that it sees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// Secrets that it sees as files, in memory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretReference>,
+    /// Configs that it sees as files, in memory as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<ConfigReference>,
     /// More lines of `/etc/hosts`: `ADDRESS NAME`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -217,6 +224,8 @@ impl Default for ContainerSpec {
             read_only: false,
             init: None,
             mounts: Vec::new(),
+            secrets: Vec::new(),
+            configs: Vec::new(),
             hosts: Vec::new(),
             dns_config: DnsConfig::default(),
             sysctls: BTreeMap::new(),
@@ -234,6 +243,23 @@ impl Default for ContainerSpec {
 }
 
 impl ContainerSpec {
+    /// The secrets, then the configs, that it uses.
+    pub fn payloads(&self) -> impl Iterator<Item = PayloadUse<'_>> {
+        let secrets = self.secrets.iter().map(|secret| PayloadUse {
+            kind: PayloadKind::Secret,
+            id: &secret.id,
+            name: &secret.name,
+            file: &secret.file,
+        });
+        let configs = self.configs.iter().map(|config| PayloadUse {
+            kind: PayloadKind::Config,
+            id: &config.id,
+            name: &config.name,
+            file: &config.file,
+        });
+        secrets.chain(configs)
+    }
+
     /// True where both make the same of a task: who asks for the image is left out.
     #[must_use]
     pub fn runs_as(&self, other: &Self) -> bool {

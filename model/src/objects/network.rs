@@ -169,6 +169,9 @@ pub struct Network {
     pub spec: NetworkSpec,
     /// VXLAN network identifier, from 4096.
     pub vni: u32,
+    /// It was removed while tasks that are to stop still used it, and goes with the last of them: nobody
+    /// new comes onto it, and its name is free. As `PendingDelete` of swarmkit.
+    pub ending: bool,
 }
 
 /// As Docker writes it, in one layer. Field by field, as `flatten` drops what it does not know.
@@ -218,6 +221,14 @@ struct NetworkObject {
     /// VXLAN network identifier, from 4096.
     #[serde(rename = "VNI")]
     vni: u32,
+    /// It was removed, and goes with the last task that uses it.
+    #[serde(default, rename = "PendingDelete", skip_serializing_if = "is_false")]
+    ending: bool,
+}
+
+/// True for what is not written.
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl From<NetworkObject> for Network {
@@ -242,6 +253,7 @@ impl From<NetworkObject> for Network {
                 labels: object.labels,
             },
             vni: object.vni,
+            ending: object.ending,
         }
     }
 }
@@ -253,6 +265,7 @@ impl From<Network> for NetworkObject {
             meta,
             spec,
             vni,
+            ending,
         } = network;
         Self {
             id,
@@ -270,6 +283,7 @@ impl From<Network> for NetworkObject {
             options: spec.options,
             labels: spec.labels,
             vni,
+            ending,
         }
     }
 }

@@ -189,6 +189,9 @@ pub struct ServiceSpec {
     /// a manager it may in any case.
     #[serde(default)]
     pub attach: bool,
+    /// Its name resolves to tasks that are not healthy yet as well: weft's own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub names_before_healthy: bool,
     /// How its tasks are replaced when it changes.
     #[serde(
         default,
@@ -203,6 +206,25 @@ pub struct ServiceSpec {
         skip_serializing_if = "UpdateConfig::is_default"
     )]
     pub rollback: UpdateConfig,
+}
+
+/// True for what is not written.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The label that names the stack which a service, or what else it needs, was made for.
+pub const STACK_LABEL: &str = "com.docker.stack.namespace";
+/// The label of a service of a stack with its image as the file has it.
+pub const STACK_IMAGE_LABEL: &str = "com.docker.stack.image";
+
+impl ServiceSpec {
+    /// The stack that it is part of.
+    #[must_use]
+    pub fn stack(&self) -> Option<&str> {
+        let stack = self.labels.get(STACK_LABEL).map(String::as_str);
+        stack.filter(|stack| !stack.is_empty())
+    }
 }
 
 /// A virtual address of a service on one network.

@@ -66,6 +66,9 @@ pub struct NetworkAttachmentSpec {
     /// More names for the service on this network.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Names there that only members of the service's own stack are told: weft's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack_aliases: Vec<String>,
 }
 
 /// What a task is made of. What is not known here is refused.

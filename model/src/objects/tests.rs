@@ -35,6 +35,7 @@ fn spec() -> ServiceSpec {
         networks: vec![NetworkAttachmentSpec {
             target: "net1".to_owned(),
             aliases: vec!["www".to_owned()],
+            stack_aliases: Vec::new(),
         }],
         ..TaskSpec::default()
     };
@@ -161,6 +162,7 @@ fn network() -> Network {
             ..NetworkSpec::default()
         },
         vni: 4097,
+        ending: false,
     }
 }
 

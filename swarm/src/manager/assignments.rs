@@ -82,6 +82,7 @@ impl Assignments {
             own_json,
             shared_changes_json: delta.changes,
             roots_pem: roots.map(|secrets| secrets.roots.bundle()),
+            payloads_json: Vec::new(),
         }))
     }
 }

@@ -271,6 +271,7 @@ async fn a_worker_joins_and_gets_orders() {
     Arc::make_mut(&mut web.task).networks = vec![NetworkAttachmentSpec {
         target: "back".into(),
         aliases: Vec::new(),
+        stack_aliases: Vec::new(),
     }];
     web.endpoint.ports = vec![PortSpec {
         published: 8000,
@@ -653,6 +654,7 @@ async fn workers_attach_endpoints() {
     Arc::make_mut(&mut web.task).networks = vec![NetworkAttachmentSpec {
         target: "n".into(),
         aliases: Vec::new(),
+        stack_aliases: Vec::new(),
     }];
     manager.create_service(web).await.unwrap();
     let replica = |name: &str| Attach {

@@ -35,6 +35,7 @@ impl Run {
                 tasks: Vec::new(),
                 endpoints: Vec::new(),
             }),
+            payloads: Arc::default(),
         };
         let mesh = Arc::new(Port {
             id: PortId(0),

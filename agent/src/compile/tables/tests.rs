@@ -35,6 +35,7 @@ fn orders() -> Assignment {
         networks: vec![NetworkAttachmentSpec {
             target: "back".to_owned(),
             aliases: Vec::new(),
+            stack_aliases: Vec::new(),
         }],
         endpoint_mode: EndpointMode::Vip,
         connections: ConnectionPolicy::default(),
@@ -43,6 +44,8 @@ fn orders() -> Assignment {
             addr: "10.0.1.2/24".parse().unwrap(),
         }],
         ports: Vec::new(),
+        stack: None,
+        names_before_healthy: false,
     };
     let endpoint = weft_model::assignment::EndpointView {
         id: EndpointId::from("d"),
@@ -74,6 +77,7 @@ fn orders() -> Assignment {
             tasks: Vec::new(),
             endpoints: Vec::new(),
         }),
+        payloads: Arc::default(),
     }
 }
 

@@ -72,6 +72,7 @@ fn service(n: usize) -> ServiceView {
         networks.push(NetworkAttachmentSpec {
             target: network.to_string(),
             aliases: Vec::new(),
+            stack_aliases: Vec::new(),
         });
         vips.push(Vip {
             network,
@@ -87,6 +88,8 @@ fn service(n: usize) -> ServiceView {
         connections: ConnectionPolicy::default(),
         vips,
         ports,
+        stack: None,
+        names_before_healthy: false,
     }
 }
 

@@ -217,6 +217,7 @@ fn a_thousand_tasks_on_fifty_nodes_are_assigned_at_once() {
         .push(NetworkAttachmentSpec {
             target: "back".to_owned(),
             aliases: Vec::new(),
+            stack_aliases: Vec::new(),
         });
     let (took, spent, begun) = runtime.block_on(async {
         let back = NetworkSpec {

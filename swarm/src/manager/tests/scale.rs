@@ -138,6 +138,7 @@ fn on_back(name: &str, replicas: u32) -> ServiceSpec {
     task.networks.push(NetworkAttachmentSpec {
         target: "back".to_owned(),
         aliases: Vec::new(),
+        stack_aliases: Vec::new(),
     });
     task.container.env = vec!["LEVEL=info".to_owned(); 10];
     spec

@@ -66,6 +66,7 @@ fn service(number: u32, network: Option<String>) -> ServiceSpec {
     let attached = network.map(|target| NetworkAttachmentSpec {
         target,
         aliases: Vec::new(),
+        stack_aliases: Vec::new(),
     });
     let mut spec = ServiceSpec {
         name: format!("s{number}"),

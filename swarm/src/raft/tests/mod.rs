@@ -46,6 +46,7 @@ fn network(name: &str, len: usize) -> Change {
             ..NetworkSpec::default()
         },
         vni: 4096,
+        ending: false,
     };
     Change::Put(network.into())
 }

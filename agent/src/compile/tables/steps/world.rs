@@ -86,6 +86,7 @@ fn service(n: u8) -> ServiceView {
     let attached = |target: &str| NetworkAttachmentSpec {
         target: target.to_owned(),
         aliases: vec!["all".to_owned(), format!("alias{}", n % 2)],
+        stack_aliases: Vec::new(),
     };
     let vip = |network: u8| Vip {
         network: NetworkId::from(NETWORKS[usize::from(network)]),
@@ -111,6 +112,8 @@ fn service(n: u8) -> ServiceView {
             port(8000 + u16::from(n % 2), PublishMode::Ingress),
             port(9000, PublishMode::Host),
         ],
+        stack: None,
+        names_before_healthy: false,
     }
 }
 
