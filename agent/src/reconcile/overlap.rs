@@ -107,6 +107,7 @@ mod tests {
                 ..NetworkSpec::default()
             },
             vni: 4097,
+ending: false,
         }
     }
 

@@ -31,6 +31,7 @@ fn node(n: usize) -> Node {
 
 fn network(name: &str, vni: u32) -> Network {
     let [.., second] = vni.to_be_bytes();
+ending: false,
     Network {
         id: NetworkId::from(name),
         meta: Meta::default(),
@@ -112,6 +113,7 @@ fn endpoint_view(n: usize) -> EndpointView {
 pub(super) fn orders() -> Assignment {
     let endpoints = ENDPOINTS_OF_EACH..NODES * ENDPOINTS_OF_EACH;
     Assignment {
+        payloads: Arc::default(),
         shared: Arc::new(Shared {
             version: 1,
             cluster_id: "c".to_owned(),
