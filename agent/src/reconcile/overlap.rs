@@ -107,7 +107,7 @@ mod tests {
                 ..NetworkSpec::default()
             },
             vni: 4097,
-ending: false,
+            ending: false,
         }
     }
 

@@ -192,7 +192,7 @@ impl NodeService for Fake {
             meta: Meta::default(),
             spec,
             vni: 4096,
-ending: false,
+            ending: false,
         })
     }
     async fn network(&self, reference: String) -> Answer<NetworkDetail> {

@@ -27,7 +27,7 @@ fn orders() -> Assignment {
             ..NetworkSpec::default()
         },
         vni: 4097,
-ending: false,
+        ending: false,
     };
     let web = ServiceView {
         id: ServiceId::from("web"),

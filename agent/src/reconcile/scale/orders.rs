@@ -31,7 +31,6 @@ fn node(n: usize) -> Node {
 
 fn network(name: &str, vni: u32) -> Network {
     let [.., second] = vni.to_be_bytes();
-ending: false,
     Network {
         id: NetworkId::from(name),
         meta: Meta::default(),
@@ -48,6 +47,7 @@ ending: false,
             ..NetworkSpec::default()
         },
         vni,
+        ending: false,
     }
 }
 

@@ -79,7 +79,7 @@ fn network(n: u8) -> Network {
             ..NetworkSpec::default()
         },
         vni: 4097 + u32::from(n),
-ending: false,
+        ending: false,
     }
 }
 
