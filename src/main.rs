@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     if weft_shim::is_called() {
         weft_shim::main()
     } else if is_agent {
-        weft_agent::main()
+        weft_agent::main(weft_shim_program::PROGRAM)
     } else if weft_lab::is_called() {
         weft_lab::main()
     } else {

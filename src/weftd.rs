@@ -7,6 +7,6 @@ fn main() -> std::process::ExitCode {
     if weft_shim::is_called() {
         weft_shim::main()
     } else {
-        weft_agent::main()
+        weft_agent::main(weft_shim_program::PROGRAM)
     }
 }

@@ -16,7 +16,7 @@ use weft_sys::{descriptors, open_files, privileges};
 
 use crate::config::{Config, EXIT_USAGE, Flags, LogFormat, Machine};
 use crate::data_format::OtherFormat;
-use crate::{data_format, node, notify};
+use crate::{data_format, node, notify, shim_program};
 
 /// In the data directory: who uses it.
 const LOCK_FILE: &str = "weftd.lock";
@@ -26,7 +26,7 @@ const LOCK_FILE: &str = "weftd.lock";
 /// Exit status: 0 after SIGTERM or SIGINT, 1 when the node failed, 64 for wrong flags, a wrong
 /// configuration, or a data directory of another version. A second signal ends the process at once
 /// with 130.
-pub fn main() -> ExitCode {
+pub fn main(shim: &'static [u8]) -> ExitCode {
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
         Err(error) => {
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match run(config) {
+    match run(config, shim) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -66,7 +66,7 @@ fn complain(message: &str) {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, shim: &'static [u8]) -> anyhow::Result<()> {
     // Whatever started this process may have left something open in it: none of it is for `nft`, a
     // task or anything else that is started from here.
     descriptors::close_on_exec_from(3).context("cannot keep inherited descriptors to itself")?;
@@ -82,6 +82,7 @@ fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     let lock = InstanceLock::acquire(config.data_dir.join(LOCK_FILE))?;
+    let shim = shim_program::place(&config.data_dir, shim);
     // Every TAP, socket of a sandbox and mesh connection is a descriptor; 1024 are few.
     if let Err(error) = open_files::raise() {
         tracing::warn!(%error, "cannot raise the limit of open files; `ulimit -n` sets it");
@@ -104,7 +105,7 @@ fn run(config: Config) -> anyhow::Result<()> {
             workers = config.workers,
             "weftd starts"
         );
-        node::run(config, stopped).await
+        node::run(config, shim, stopped).await
     });
     notify::stopping();
     // Blocking calls that hang must not keep a stopped node alive.

@@ -23,6 +23,7 @@ mod parts;
 mod published;
 mod reconcile;
 mod sandbox;
+mod shim_program;
 mod volumes;
 
 pub use daemon::main;

@@ -49,8 +49,11 @@
 //!
 //! Beside tasks that run, the same program carries out what is asked inside of them ([`check`]).
 //!
-//! One thread, no async runtime, few dependencies: the code is called as `weft-shim` from the
-//! multi-call program, and can become a small static binary of its own (`src/main.rs`).
+//! One thread, no async runtime, few dependencies. The program is small and static (`src/main.rs`): `weft`
+//! carries it, and weftd writes it to its data directory. Where it could not be built, the code is called
+//! as `weft-shim` from the multi-call program.
+//!
+//! Under a third name it is process 1 of containers ([`container_init`], `--init`).
 
 #![forbid(unsafe_code)]
 
@@ -59,6 +62,7 @@ pub mod check;
 mod confinement;
 mod console;
 mod container;
+mod container_init;
 mod devices;
 mod enter;
 mod files;
@@ -86,23 +90,36 @@ use std::process::ExitCode;
 /// The name that the multi-call program is called by to be a shim.
 pub const NAME: &str = "weft-shim";
 
+/// The argument by which a shim says by its exit status that it can be executed, and does nothing.
+pub const SELF_TEST: &str = "--self-test";
+
 /// Whether this process was started as a shim.
 #[must_use]
 pub fn is_called() -> bool {
+    is_called_by(NAME)
+}
+
+fn is_called_by(wanted: &str) -> bool {
     let name = std::env::args_os().next();
     name.as_deref()
         .and_then(|name| Path::new(name).file_name())
-        .is_some_and(|name| name == NAME)
+        .is_some_and(|name| name == wanted)
 }
 
 /// Is the shim of the task whose folder is the only argument, and then its exit status is the task's;
-/// carries out a [`check`], or starts a [`guest`].
+/// carries out a [`check`], or starts a [`guest`]. In a container it is process 1, by that one's name.
 pub fn main() -> ExitCode {
+    if is_called_by(container_init::NAME) {
+        return container_init::main();
+    }
     let mut words = std::env::args_os().skip(1);
     let Some(word) = words.next() else {
         complain("started by weftd only: it needs the folder of a task");
         return ExitCode::from(64);
     };
+    if word == SELF_TEST {
+        return ExitCode::SUCCESS;
+    }
     let done = if word == check::FLAG {
         check::run()
     } else if word == guest::FLAG {

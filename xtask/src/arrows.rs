@@ -17,6 +17,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-sys", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),
+    ("weft-shim-program", 2),
     ("weft-runtime", 2),
     ("weft-volumes", 2),
     ("weft-images", 3),

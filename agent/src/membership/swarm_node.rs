@@ -1,6 +1,7 @@
 //! A node as part of a swarm: from joining, or starting again, to leaving.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) images: Images,
     /// What it runs containers with.
     pub(crate) engine: ContainerEngine,
+    /// The static program that is the shim of tasks; where there is none, weftd is it.
+    pub(crate) shim: Option<PathBuf>,
     pub(crate) self_tests: Arc<SelfTests>,
     /// Those of this node, in a swarm or not.
     pub(crate) volumes: Volumes,
@@ -148,6 +151,7 @@ impl SwarmNode {
                 &config.run_dir,
                 &config.socket,
             ))
+            .with_shim(around.shim.as_deref())
             .with_containers(around.engine.clone(), around.volumes.clone()),
             images: around.images.clone(),
             volumes: around.volumes.clone(),

@@ -12,6 +12,7 @@ mod pipe;
 mod service;
 mod volumes;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
@@ -49,7 +50,11 @@ struct Node {
 ///
 /// # Errors
 /// The node cannot start, or a part that it cannot do without has failed.
-pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    config: Config,
+    shim: Option<PathBuf>,
+    mut shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let self_tests = SelfTests::start()?;
     let config = Arc::new(config);
     let of_images = Arc::clone(&config);
@@ -80,6 +85,7 @@ pub(crate) async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> 
             images,
             warnings: Arc::default(),
             engine,
+            shim,
             self_tests,
             volumes: volumes.clone(),
             fatal: ends,

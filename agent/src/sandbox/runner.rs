@@ -81,6 +81,8 @@ pub struct Runner {
     node_name: String,
     node_id: NodeId,
     shim: PathBuf,
+    /// It is linked statically: it runs in every container.
+    shim_is_static: bool,
     /// The same program, for what enters a container: made on first use, absent where the kernel gives none.
     entering: Arc<OnceLock<Option<UnwritableProgram>>>,
     hidden: Vec<PathBuf>,
@@ -100,6 +102,7 @@ impl Runner {
             node_name: node_name.into(),
             node_id,
             shim: THIS_PROGRAM.into(),
+            shim_is_static: false,
             entering: Arc::default(),
             hidden: Vec::new(),
             containers: None,
@@ -112,6 +115,19 @@ impl Runner {
     #[must_use]
     pub fn hiding(self, hidden: Vec<PathBuf>) -> Self {
         Self { hidden, ..self }
+    }
+
+    /// The same with a static program as the shim of tasks, where there is one.
+    #[must_use]
+    pub fn with_shim(self, program: Option<&Path>) -> Self {
+        match program {
+            Some(program) => Self {
+                shim: program.to_owned(),
+                shim_is_static: true,
+                ..self
+            },
+            None => self,
+        }
     }
 
     /// The same for a node that runs containers too, with these volumes.
@@ -129,8 +145,8 @@ impl Runner {
             let told = program.inspect_err(|error| {
                 tracing::warn!(
                     %error,
-                    "checks and programs inside of containers (`weft exec`) are started from the file of \
-                     weftd itself, which root of a container may be able to overwrite: that the agent may \
+                    "checks and programs inside of containers (`weft exec`) are started from the \
+                     file of weftd itself, or of its shim, which root of a container may be able to overwrite: that the agent may \
                      make mounts (CAP_SYS_ADMIN, Linux 5.12) mends it"
                 );
             });

@@ -11,6 +11,7 @@ mod inside;
 mod mounts;
 mod nodes;
 mod packages;
+mod process_one;
 mod pulls;
 mod update;
 
@@ -59,6 +60,7 @@ fn containers_of_a_loaded_image_are_what_they_are_asked_to_be() {
     day::a_service_answers_on_every_node(&cluster);
     inside::programs_have_what_was_asked_for(&cluster);
     inside::exec_ends_as_its_program_does(&cluster);
+    process_one::is_weft_s_own_where_it_is_asked_for(&cluster);
     ends::exit_codes_and_output_are_kept(&cluster);
     ends::what_cannot_start_says_why(&cluster);
     ends::memory_has_an_end(&cluster);

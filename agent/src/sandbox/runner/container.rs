@@ -71,6 +71,9 @@ impl Runner {
         if spec.init != Some(true) {
             return Ok(None);
         }
+        if self.shim_is_static {
+            return Ok(Some(self.shim.clone()));
+        }
         let init = engine::init().ok_or_else(|| RunError::NoInit {
             node: self.node_name.clone(),
             looked_for: engine::INITS.join(", "),

@@ -31,8 +31,8 @@ const OVERLAY: &str = "overlay";
 
 /// Where the program keeps what it knows of its containers, below the run directory.
 const ROOT: &str = "runtime";
-/// Programs that may be process 1 of a container (`--init`), the first one that is there. They are
-/// linked statically: the container may have no libraries.
+/// Programs that may be process 1 of a container (`--init`) where weftd has no static shim, the first one
+/// that is there. They are linked statically: the container may have no libraries.
 pub(super) const INITS: [&str; 3] = ["docker-init", "catatonit", "tini-static"];
 /// Where they are looked for, as Docker does.
 const INIT_FOLDERS: [&str; 6] = [

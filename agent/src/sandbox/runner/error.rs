@@ -73,7 +73,7 @@ pub enum RunError {
     },
     /// Config: a process 1 of weft's is wanted, and the node has none.
     #[error(
-        "node {node} has no program for --init (looked for {looked_for}): install the package catatonit or tini"
+        "node {node} has no program for --init: this weftd was built without its static shim, and none of {looked_for} is there; install the package catatonit or tini"
     )]
     NoInit {
         /// Name of this node.
