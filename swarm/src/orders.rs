@@ -1,15 +1,22 @@
 //! What a message of orders makes of those that a node has.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use weft_cluster::CommandError;
 use weft_model::assignment::change::{Misfit, SharedChange};
-use weft_model::assignment::{Assignment, Own, Shared};
+use weft_model::assignment::{Assignment, Own, PayloadContent, Payloads, Shared};
+use weft_model::id::PayloadId;
 
-use crate::convert::{decode, from_status};
+use crate::convert::{SCHEMA, decode, from_status};
 use crate::proto::SessionMessage;
+
+/// Secrets and configs that a node holds at most. A manager sends no more.
+pub(crate) const MAX_PAYLOADS: usize = 4096;
+/// The same, in bytes.
+pub(crate) const MAX_PAYLOAD_BYTES: usize = 512 << 20;
 
 /// Why a message is refused. The session ends then, and the next one begins with the whole.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +24,7 @@ pub(crate) enum Refusal {
     /// Of another version of weftd, or no orders at all.
     #[error(transparent)]
     Damaged(CommandError),
-    /// The first message of a session has to bring all.
+    /// The first orders of a session have to be whole.
     #[error("the manager sent half of the orders")]
     Half,
     /// Changes need lists in the order of their ids.
@@ -26,6 +33,19 @@ pub(crate) enum Refusal {
     /// A change of something else than what is there.
     #[error("the manager sent a change that does not fit: {0}")]
     Misfit(#[from] Misfit),
+    /// More secrets and configs than a node holds.
+    #[error(
+        "the manager sent more secrets and configs than a node holds: {count} with {bytes} bytes, and there \
+         may be {most} with {most_bytes}",
+        most = MAX_PAYLOADS,
+        most_bytes = MAX_PAYLOAD_BYTES
+    )]
+    Excess {
+        /// How many they are.
+        count: usize,
+        /// Of all of them.
+        bytes: usize,
+    },
 }
 
 impl From<Refusal> for CommandError {
@@ -37,20 +57,74 @@ impl From<Refusal> for CommandError {
     }
 }
 
+/// What a session has brought so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    halves: Option<(Arc<Shared>, Arc<Own>)>,
+    payloads: Arc<Payloads>,
+}
+
+impl Held {
+    /// The orders; nothing before both halves have come.
+    pub(crate) fn orders(&self) -> Option<Assignment> {
+        let (shared, own) = self.halves.clone()?;
+        Some(Assignment {
+            shared,
+            own,
+            payloads: Arc::clone(&self.payloads),
+        })
+    }
+}
+
+/// Secrets and configs that tasks of these orders use. All others both ends of a session forget with
+/// each message that has an own half.
+pub(crate) fn used(own: &Own) -> BTreeSet<&PayloadId> {
+    let tasks = own.tasks.iter();
+    let used = tasks.flat_map(|task| task.spec.container.payloads());
+    used.map(|payload| payload.id).collect()
+}
+
 fn read<T: DeserializeOwned>(schema: u32, json: &[u8]) -> Result<T, Refusal> {
     decode(schema, json).map_err(|status| Refusal::Damaged(from_status(&status)))
 }
 
-/// The orders with a message; what it does not bring stays as it is in `held`. How many changes a
-/// message may have is bounded by its fields ([`crate::codec::MAX_FIELDS`]).
+fn read_payload(schema: u32, json: &[u8]) -> Result<PayloadContent, Refusal> {
+    read(schema, json).map_err(|refusal| {
+        if schema != SCHEMA {
+            return refusal;
+        }
+        // What is wrong with it is not told, as it would show some of it.
+        let text = "the manager sent a damaged object: no secret or config";
+        Refusal::Damaged(CommandError::bad(text))
+    })
+}
+
+/// What is held with a message. Secrets and configs may come alone, before the orders of the tasks that
+/// use them; what a message does not bring stays as it is. How many changes and payloads it may have is
+/// bounded by its fields ([`crate::codec::MAX_FIELDS`]).
 ///
 /// # Errors
 /// The message is refused.
-pub(crate) fn next(
-    held: Option<&Assignment>,
-    message: &SessionMessage,
-) -> Result<Assignment, Refusal> {
+pub(crate) fn next(held: &Held, message: &SessionMessage) -> Result<Held, Refusal> {
+    let has_halves = message.shared_json.is_some()
+        || message.own_json.is_some()
+        || !message.shared_changes_json.is_empty();
+    let halves = if has_halves || message.payloads_json.is_empty() {
+        Some(halves(held, message)?)
+    } else {
+        held.halves.clone()
+    };
+    let own = halves.as_ref().map(|(_, own)| &**own);
+    let own = own.filter(|_| message.own_json.is_some());
+    Ok(Held {
+        payloads: payloads(&held.payloads, message, own)?,
+        halves,
+    })
+}
+
+fn halves(held: &Held, message: &SessionMessage) -> Result<(Arc<Shared>, Arc<Own>), Refusal> {
     let schema = message.schema;
+    let before = || held.halves.as_ref().ok_or(Refusal::Half);
     let mut shared = match &message.shared_json {
         Some(json) => {
             let shared: Shared = read(schema, json)?;
@@ -59,7 +133,7 @@ pub(crate) fn next(
             }
             Arc::new(shared)
         }
-        None => Arc::clone(&held.ok_or(Refusal::Half)?.shared),
+        None => Arc::clone(&before()?.0),
     };
     for json in &message.shared_changes_json {
         let change: SharedChange = read(schema, json)?;
@@ -67,13 +141,35 @@ pub(crate) fn next(
     }
     let own: Arc<Own> = match &message.own_json {
         Some(json) => Arc::new(read(schema, json)?),
-        None => Arc::clone(&held.ok_or(Refusal::Half)?.own),
+        None => Arc::clone(&before()?.1),
     };
-    Ok(Assignment {
-        shared,
-        own,
-        payloads: Arc::default(),
-    })
+    Ok((shared, own))
+}
+
+/// Those that are held with those of a message; where this has an own half, only what that uses. The very
+/// same where nothing comes or goes.
+fn payloads(
+    held: &Arc<Payloads>,
+    message: &SessionMessage,
+    own: Option<&Own>,
+) -> Result<Arc<Payloads>, Refusal> {
+    let used = own.map(used);
+    let is_unused = |id: &PayloadId| used.as_ref().is_some_and(|used| !used.contains(id));
+    if message.payloads_json.is_empty() && !held.keys().any(is_unused) {
+        return Ok(Arc::clone(held));
+    }
+    let mut payloads = Payloads::clone(held);
+    for json in &message.payloads_json {
+        let payload = read_payload(message.schema, json)?;
+        payloads.insert(payload.id.clone(), Arc::new(payload));
+    }
+    payloads.retain(|id, _| !is_unused(id));
+    let count = payloads.len();
+    let bytes: usize = payloads.values().map(|payload| payload.data.len()).sum();
+    if count > MAX_PAYLOADS || bytes > MAX_PAYLOAD_BYTES {
+        return Err(Refusal::Excess { count, bytes });
+    }
+    Ok(Arc::new(payloads))
 }
 
 /// Messages that were refused since the start, by why.
@@ -83,6 +179,7 @@ pub struct RefusedOrders {
     half: AtomicU64,
     disorder: AtomicU64,
     misfit: AtomicU64,
+    excess: AtomicU64,
 }
 
 impl RefusedOrders {
@@ -92,6 +189,7 @@ impl RefusedOrders {
             Refusal::Half => &self.half,
             Refusal::Disorder => &self.disorder,
             Refusal::Misfit(_) => &self.misfit,
+            Refusal::Excess { .. } => &self.excess,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -104,6 +202,7 @@ impl RefusedOrders {
             ("half", &self.half),
             ("disorder", &self.disorder),
             ("misfit", &self.misfit),
+            ("excess", &self.excess),
         ];
         let read = |(why, counter): (_, &AtomicU64)| (why, counter.load(Ordering::Relaxed));
         all.into_iter().map(read).collect()
@@ -117,15 +216,88 @@ pub(crate) mod tests {
     use serde_json::Value;
     use weft_model::assignment::ServiceView;
     use weft_model::objects::{
-        ConnectionPolicy, Description, EndpointMode, Meta, Node, NodeSpec, NodeState, NodeStatus,
-        ServiceMode, StaticPeer,
+        ConnectionPolicy, ContainerSpec, Description, EndpointMode, Meta, Node, NodeSpec, NodeState,
+        NodeStatus, SecretReference, ServiceMode, StaticPeer, Task, TaskSpec, TaskState,
+        TaskStatus, Version,
     };
 
     use super::*;
-    use crate::convert::SCHEMA;
 
     fn json<T: Serialize>(value: &T) -> Vec<u8> {
         serde_json::to_vec(value).unwrap()
+    }
+
+    /// What a message makes of these orders.
+    pub(crate) fn next(
+        held: Option<&Assignment>,
+        message: &SessionMessage,
+    ) -> Result<Assignment, Refusal> {
+        let held = held.cloned().map_or_else(Held::default, |orders| Held {
+            halves: Some((orders.shared, orders.own)),
+            payloads: orders.payloads,
+        });
+        let held = super::next(&held, message)?;
+        Ok(held.orders().expect("both halves have come"))
+    }
+
+    pub(crate) fn payload(id: &str, data: &[u8]) -> PayloadContent {
+        PayloadContent {
+            id: id.into(),
+            data: data.to_vec().into(),
+            template: false,
+        }
+    }
+
+    /// A task that uses secrets of these ids.
+    pub(crate) fn task(id: &str, secrets: &[&str]) -> Task {
+        let secrets = secrets.iter().map(|id| SecretReference {
+            id: (*id).into(),
+            name: format!("name of {id}"),
+            ..SecretReference::default()
+        });
+        let container = ContainerSpec {
+            secrets: secrets.collect(),
+            ..ContainerSpec::default()
+        };
+        Task {
+            id: id.into(),
+            meta: Meta::default(),
+            service: "s".into(),
+            service_name: "web".to_owned(),
+            slot: 1,
+            node: Some("n".into()),
+            spec_version: Version::default(),
+            job_iteration: None,
+            spec: Arc::new(TaskSpec {
+                container,
+                ..TaskSpec::default()
+            }),
+            attachments: Vec::new(),
+            desired: TaskState::Running,
+            status: TaskStatus {
+                state: TaskState::Assigned,
+                ..TaskStatus::default()
+            },
+            restarts: Vec::new(),
+        }
+    }
+
+    /// An own half with one task, which uses these.
+    pub(crate) fn using(version: u64, secrets: &[&str]) -> Own {
+        Own {
+            tasks: vec![task("t", secrets)],
+            ..own(version)
+        }
+    }
+
+    pub(crate) fn with_payloads(
+        message: SessionMessage,
+        payloads: &[PayloadContent],
+    ) -> SessionMessage {
+        SessionMessage {
+            payloads_json: payloads.iter().map(json).collect(),
+            ..message
+        }
     }
 
     fn peer(id: &str) -> StaticPeer {
@@ -271,8 +443,134 @@ pub(crate) mod tests {
         let mut other = whole;
         other.schema = SCHEMA + 1;
         assert!(refuse(None, other).contains("the same version of weftd"));
-        let counts = [("damaged", 2), ("half", 3), ("disorder", 2), ("misfit", 3)];
+        let counts = [
+            ("damaged", 2),
+            ("half", 3),
+            ("disorder", 2),
+            ("misfit", 3),
+            ("excess", 0),
+        ];
         assert_eq!(refused.sample(), counts);
+    }
+
+    fn ids(payloads: &Payloads) -> Vec<&str> {
+        payloads.keys().map(PayloadId::as_str).collect()
+    }
+
+    #[test]
+    fn payloads_are_held_as_long_as_a_task_uses_them() {
+        let whole = message(Some(&shared(3, &[])), &[], Some(&using(1, &["a", "b"])));
+        let whole = with_payloads(whole, &[payload("a", b"1"), payload("b", b"2")]);
+        let first = next(None, &whole).unwrap();
+        assert_eq!(ids(&first.payloads), ["a", "b"]);
+        assert_eq!(first.payloads[&PayloadId::from("b")].data.expose(), b"2");
+
+        // What says nothing of them changes nothing, and wakes nobody.
+        let quiet = next(Some(&first), &message(None, &[adds(3, "p")], None)).unwrap();
+        assert!(Arc::ptr_eq(&quiet.payloads, &first.payloads));
+        let report = message(None, &[], Some(&using(2, &["b", "a"])));
+        let report = next(Some(&quiet), &report).unwrap();
+        assert!(Arc::ptr_eq(&report.payloads, &first.payloads));
+
+        // More of them alone, before the task: both halves are the very same.
+        let alone = with_payloads(message(None, &[], None), &[payload("c", b"3")]);
+        let more = next(Some(&report), &alone).unwrap();
+        assert!(Arc::ptr_eq(&more.own, &report.own) && Arc::ptr_eq(&more.shared, &report.shared));
+        assert!(!more.is(&report), "who waits for it looks again");
+        assert_eq!(ids(&more.payloads), ["a", "b", "c"]);
+        let kept = &more.payloads[&PayloadId::from("a")];
+        assert!(Arc::ptr_eq(kept, &report.payloads[&PayloadId::from("a")]));
+
+        // With the next own half goes what it does not use, with what comes along.
+        let half = message(None, &[], Some(&using(3, &["c", "d"])));
+        let half = with_payloads(half, &[payload("d", b"4"), payload("e", b"5")]);
+        let other = next(Some(&more), &half).unwrap();
+        assert_eq!(ids(&other.payloads), ["c", "d"]);
+        let none = message(None, &[], Some(&own(4)));
+        let none = next(Some(&other), &none).unwrap();
+        assert!(none.payloads.is_empty());
+    }
+
+    #[test]
+    fn payloads_may_come_before_the_first_orders() {
+        let alone = with_payloads(message(None, &[], None), &[payload("a", b"1")]);
+        let early = super::next(&Held::default(), &alone).unwrap();
+        assert!(early.orders().is_none(), "there are none yet");
+        let alone = with_payloads(message(None, &[], None), &[payload("b", b"2")]);
+        let early = super::next(&early, &alone).unwrap();
+        // Half of the orders is no better than before.
+        for half in [
+            message(None, &[], Some(&using(1, &["a"]))),
+            message(Some(&shared(3, &[])), &[], None),
+            message(None, &[], None),
+        ] {
+            let refusal = super::next(&early, &half).unwrap_err();
+            assert!(matches!(refusal, Refusal::Half), "{refusal}");
+        }
+        let whole = message(Some(&shared(3, &[])), &[], Some(&using(1, &["a"])));
+        let orders = super::next(&early, &whole).unwrap().orders().unwrap();
+        assert_eq!(ids(&orders.payloads), ["a"]);
+    }
+
+    #[test]
+    fn too_many_payloads_and_damaged_ones_are_refused_and_show_nothing() {
+        let whole = message(Some(&shared(3, &[])), &[], Some(&own(2)));
+        let held = super::next(&Held::default(), &whole).unwrap();
+        let refused = RefusedOrders::default();
+        let refuse = |held: &Held, message: &SessionMessage| {
+            let refusal = super::next(held, message).unwrap_err();
+            refused.count(&refusal);
+            CommandError::from(refusal).message
+        };
+        let many: Vec<_> = (0..=MAX_PAYLOADS)
+            .map(|n| payload(&format!("p{n:05}"), b"x"))
+            .collect();
+        let alone = with_payloads(message(None, &[], None), &many[1..]);
+        let full = super::next(&held, &alone).unwrap();
+        let one_more = with_payloads(message(None, &[], None), &many[..1]);
+        let text = refuse(&full, &one_more);
+        assert!(text.contains("4097 with 4097 bytes"), "{text}");
+        // What comes again takes no place.
+        let again = with_payloads(message(None, &[], None), &many[1..2]);
+        super::next(&full, &again).unwrap();
+
+        let large = Arc::new(payload("p", &vec![7; 16 << 20]));
+        let names = (0..32).map(|n| PayloadId(format!("p{n}")));
+        let all: Payloads = names.map(|id| (id, Arc::clone(&large))).collect();
+        let heavy = Held {
+            payloads: Arc::new(all),
+            ..held.clone()
+        };
+        let one_more = with_payloads(message(None, &[], None), &[payload("q", b"x")]);
+        let text = refuse(&heavy, &one_more);
+        assert!(text.contains("33 with 536870913 bytes"), "{text}");
+
+        let secret = "aHVudGVyMg==";
+        for damaged in [
+            format!(r#"{{"id":"a","data":"{secret}!"}}"#),
+            format!(r#"{{"id":"a","data":"","template":"{secret}"}}"#),
+            format!(r#"{{"data":"{secret}"}}"#),
+            secret.to_owned(),
+        ] {
+            let damaged = SessionMessage {
+                payloads_json: vec![damaged.into_bytes()],
+                ..message(None, &[], None)
+            };
+            let text = refuse(&held, &damaged);
+            assert!(text.contains("damaged object"), "{text}");
+            assert!(!text.contains(secret), "{text}");
+        }
+        let other = SessionMessage {
+            schema: SCHEMA + 1,
+            ..one_more
+        };
+        let text = refuse(&held, &other);
+        assert!(text.contains("the same version of weftd"), "{text}");
+        let counts = refused.sample();
+        assert!(counts.contains(&("excess", 2)) && counts.contains(&("damaged", 5)));
+        let bytes = format!("{:?}", b"hunter2");
+        let shown = format!("{:?}", payload("a", b"hunter2"));
+        assert!(!shown.contains("hunter2") && !shown.contains(&bytes), "{shown}");
     }
 
     #[test]
