@@ -181,6 +181,40 @@ async fn every_route_reaches_its_method() {
             "update n1 Some(3) Some(Drain)",
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
+        ("GET", "/v1/secrets", &none, 200, "secret ls"),
+        (
+            "POST",
+            "/v1/secrets",
+            &json!({"Name": "key", "Data": "aHVudGVyMg=="}),
+            200,
+            "secret create key 7",
+        ),
+        ("GET", "/v1/secrets/a.b", &none, 404, "secret a.b"),
+        ("DELETE", "/v1/secrets/a%20b", &none, 200, "secret rm a b"),
+        (
+            "POST",
+            "/v1/secrets/key/update?version=4",
+            &json!({"Name": "key", "Labels": {"a": "b"}}),
+            503,
+            "secret update key Some(4) {\"a\": \"b\"}",
+        ),
+        ("GET", "/v1/configs", &none, 200, "config ls"),
+        (
+            "POST",
+            "/v1/configs",
+            &json!({"Name": "app", "Data": "YQ==", "Templating": {"Name": "golang"}}),
+            200,
+            "config create app 1",
+        ),
+        ("GET", "/v1/configs/app", &none, 404, "config app"),
+        ("DELETE", "/v1/configs/app", &none, 200, "config rm app"),
+        (
+            "POST",
+            "/v1/configs/app/update",
+            &json!({"Name": "app"}),
+            503,
+            "config update app None {}",
+        ),
         ("GET", "/v1/volumes", &none, 200, "volumes None false List"),
         (
             "GET",
@@ -424,6 +458,49 @@ async fn wrong_bodies_are_named_and_never_reach_the_service() {
     assert_eq!(status, 413);
     assert!(message.contains("1048576"), "{message}");
 
+    assert!(server.fake.calls.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn secrets_and_configs_may_be_longer_and_what_is_wrong_shows_none_of_them() {
+    let server = Server::start();
+    // As base64 has the longest config.
+    let longest = "QUJD".repeat(1_024_000 / 3);
+    let body = json!({"Name": "app", "Data": longest});
+    let (status, made) = server.json("POST", "/v1/configs", &body).await;
+    assert_eq!((status, &made["Spec"]["Data"]), (200, &body["Data"]));
+    let (status, made) = server.json("POST", "/v1/secrets", &body).await;
+    assert_eq!((status, &made["Spec"]["Name"]), (200, &body["Name"]));
+    assert!(made["Spec"].get("Data").is_none(), "it is a secret");
+    let notes = ["config create app 1023999", "secret create app 1023999"];
+    assert_eq!(std::mem::take(&mut *server.fake.calls.lock().unwrap()), notes);
+
+    let huge = "x".repeat(2 << 20);
+    let huge = json!({"Name": "app", "Data": huge}).to_string();
+    for path in ["/v1/secrets", "/v1/configs", "/v1/configs/a/update"] {
+        let (status, message) = server.message("POST", path, &huge).await;
+        assert_eq!(status, 413);
+        assert!(message.contains("larger than 2097152 bytes"), "{message}");
+        assert!(message.contains(path), "{message}");
+    }
+    // All else is as long as ever, and so is what only looks like it.
+    for (method, path) in [("POST", "/v1/services"), ("DELETE", "/v1/secrets/a")] {
+        let (status, message) = server.message(method, path, &huge).await;
+        let was_read = status == 200;
+        assert!(!was_read, "{method} {path}: {message}");
+    }
+
+    for wrong in [
+        r#"{"Name": "key", "Data": "hunter2!"}"#,
+        r#"{"Name": "key", "Data": "hunter2", "Value": "hunter2"}"#,
+        r#"{"Name": "key", "Data": "aHVudGVyMg==", "Driver": {"Name": "vault"}}"#,
+    ] {
+        let (status, message) = server.message("POST", "/v1/secrets", wrong).await;
+        assert_eq!(status, 400, "{message}");
+        for shown in ["hunter2", "aHVudGVyMg"] {
+            assert!(!message.contains(shown), "{message}");
+        }
+    }
     assert!(server.fake.calls.lock().unwrap().is_empty());
 }
 
