@@ -470,7 +470,10 @@ mod tests {
         let body = "x".repeat(2 << 20);
         let error = client.post_done("/v1/configs", &body).await.unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.contains("takes 2097152 at most; nothing was sent: keep"), "{text}");
+        assert!(
+            text.contains("takes 2097152 at most; nothing was sent: keep"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -176,7 +176,12 @@ mod tests {
             assert_eq!(max_request("POST", path), MAX_PAYLOAD_REQUEST, "{path}");
             assert_eq!(max_request("GET", path), MAX_REQUEST, "{path}");
         }
-        for path in ["/v1/secretsandmore", "/v1/services", "/v1/networks/v1/configs", ""] {
+        for path in [
+            "/v1/secretsandmore",
+            "/v1/services",
+            "/v1/networks/v1/configs",
+            "",
+        ] {
             assert_eq!(max_request("POST", path), MAX_REQUEST, "{path}");
         }
     }

@@ -210,9 +210,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::orders::tests::{
-        adds, message, next, own, payload, shared, using, with_payloads,
-    };
+    use crate::orders::tests::{adds, message, next, own, payload, shared, using, with_payloads};
 
     fn held(files: &AssignmentFile) -> Shared {
         read(&files.shared, with_changes).expect("orders")
@@ -295,7 +293,9 @@ mod tests {
         assert_eq!(orders.payloads.len(), 1);
         files.keep(&first, &orders.shared).expect("written");
         let alone = with_payloads(message(None, &[], None), std::slice::from_ref(&secret));
-        files.keep(&alone, &orders.shared).expect("nothing to write");
+        files
+            .keep(&alone, &orders.shared)
+            .expect("nothing to write");
         let mut whole = shared(1, &[]);
         whole.version += 1;
         let more = message(Some(&whole), &[], Some(&using(2, &["a"])));

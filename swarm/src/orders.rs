@@ -216,8 +216,8 @@ pub(crate) mod tests {
     use serde_json::Value;
     use weft_model::assignment::ServiceView;
     use weft_model::objects::{
-        ConnectionPolicy, ContainerSpec, Description, EndpointMode, Meta, Node, NodeSpec, NodeState,
-        NodeStatus, SecretReference, ServiceMode, StaticPeer, Task, TaskSpec, TaskState,
+        ConnectionPolicy, ContainerSpec, Description, EndpointMode, Meta, Node, NodeSpec,
+        NodeState, NodeStatus, SecretReference, ServiceMode, StaticPeer, Task, TaskSpec, TaskState,
         TaskStatus, Version,
     };
 
@@ -570,7 +570,10 @@ pub(crate) mod tests {
         assert!(counts.contains(&("excess", 2)) && counts.contains(&("damaged", 5)));
         let bytes = format!("{:?}", b"hunter2");
         let shown = format!("{:?}", payload("a", b"hunter2"));
-        assert!(!shown.contains("hunter2") && !shown.contains(&bytes), "{shown}");
+        assert!(
+            !shown.contains("hunter2") && !shown.contains(&bytes),
+            "{shown}"
+        );
     }
 
     #[test]

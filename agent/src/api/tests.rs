@@ -473,7 +473,10 @@ async fn secrets_and_configs_may_be_longer_and_what_is_wrong_shows_none_of_them(
     assert_eq!((status, &made["Spec"]["Name"]), (200, &body["Name"]));
     assert!(made["Spec"].get("Data").is_none(), "it is a secret");
     let notes = ["config create app 1023999", "secret create app 1023999"];
-    assert_eq!(std::mem::take(&mut *server.fake.calls.lock().unwrap()), notes);
+    assert_eq!(
+        std::mem::take(&mut *server.fake.calls.lock().unwrap()),
+        notes
+    );
 
     let huge = "x".repeat(2 << 20);
     let huge = json!({"Name": "app", "Data": huge}).to_string();
@@ -483,11 +486,11 @@ async fn secrets_and_configs_may_be_longer_and_what_is_wrong_shows_none_of_them(
         assert!(message.contains("larger than 2097152 bytes"), "{message}");
         assert!(message.contains(path), "{message}");
     }
-    // All else is as long as ever, and so is what only looks like it.
+    // All else is as long as ever, other calls about them too.
     for (method, path) in [("POST", "/v1/services"), ("DELETE", "/v1/secrets/a")] {
-        let (status, message) = server.message(method, path, &huge).await;
-        let was_read = status == 200;
-        assert!(!was_read, "{method} {path}: {message}");
+        let (status, message) = server.message(method, path, &longest).await;
+        assert_eq!(status, 413, "{method} {path}: {message}");
+        assert!(message.contains("larger than 1048576 bytes"), "{message}");
     }
 
     for wrong in [

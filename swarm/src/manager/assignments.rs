@@ -308,7 +308,10 @@ mod tests {
         assert_eq!(ends.hear(&first), ["a", "b"]);
         assert_eq!(ends.messages, [2]);
         let orders = ends.held.orders().unwrap();
-        assert_eq!(orders.payloads[&PayloadId::from("b")].data.expose(), [7; 20]);
+        assert_eq!(
+            orders.payloads[&PayloadId::from("b")].data.expose(),
+            [7; 20]
+        );
         assert_eq!(ends.hear(&[]), ["a", "b"]);
         assert!(ends.messages.is_empty(), "there is no news");
 

@@ -380,7 +380,9 @@ impl PayloadCalls for Fake {
     }
     async fn payload(&self, kind: PayloadKind, reference: String) -> Answer<Payload> {
         self.note(format!("{kind} {reference}"));
-        Err(ApiError::not_found(format!("{kind} not found: {reference}")))
+        Err(ApiError::not_found(format!(
+            "{kind} not found: {reference}"
+        )))
     }
     async fn payload_update(
         &self,
