@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use weft_model::api::{ErrorBody, MAX_REQUEST, STALE};
+use weft_model::api::{ErrorBody, MAX_REQUEST, STALE, max_request};
 use weft_model::backup::MAX_BACKUP;
 
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
@@ -269,10 +269,15 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-        if body.len() > MAX_REQUEST {
+        let limit = max_request(method.as_str(), path);
+        if body.len() > limit {
+            let instead = if limit == MAX_REQUEST {
+                "ask for less at once, such as fewer ports"
+            } else {
+                "keep what is as long in an image, or in a volume"
+            };
             bail!(
-                "the request has {} bytes, and weftd takes {MAX_REQUEST} at most; nothing was sent: \
-                 ask for less at once, such as fewer ports",
+                "the request has {} bytes, and weftd takes {limit} at most; nothing was sent: {instead}",
                 body.len()
             );
         }
@@ -457,6 +462,18 @@ mod tests {
         let body = "x".repeat(2 << 20);
         let error = client.post_done("/v1/services", &body).await.unwrap_err();
         assert!(format!("{error:#}").contains("fewer ports"), "{error:#}");
+        // A config may be longer: it is sent, and this node hangs up.
+        let body = "x".repeat(3 << 19);
+        let error = client.post_done("/v1/configs", &body).await.unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("no usable answer from weftd"), "{text}");
+        let body = "x".repeat(2 << 20);
+        let error = client.post_done("/v1/configs", &body).await.unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("takes 2097152 at most; nothing was sent: keep"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -35,6 +35,12 @@
 //! | GET /v1/services/{ref}/tasks | | list of [`TaskRow`] |
 //! | GET /v1/services/{ref}/logs?[`LogsQuery`] | | lines of [`LogItem`], also of a task by its id |
 //! | GET /v1/tasks/{ref} | | [`TaskRow`] |
+//! | GET, POST /v1/secrets | `PayloadSpec` | `[Payload]`, `Payload` |
+//! | GET, DELETE /v1/secrets/{ref} | | `Payload`, `{}` |
+//! | POST /v1/secrets/{ref}/update?[`VersionQuery`] | `PayloadSpec` | `Payload` |
+//! | GET, POST /v1/configs | `PayloadSpec` | `[Payload]`, `Payload` |
+//! | GET, DELETE /v1/configs/{ref} | | `Payload`, `{}` |
+//! | POST /v1/configs/{ref}/update?[`VersionQuery`] | `PayloadSpec` | `Payload` |
 //! | POST /v1/tasks/{ref}/exec | frames | frames of `weft_model::exec`, both ways at once |
 //! | GET, POST /v1/volumes?[`VolumesQuery`] | [`VolumeRequest`] | [`Volumes`] |
 //! | GET, DELETE /v1/volumes/{name}?[`VolumesQuery`] | | [`Volumes`] |
@@ -61,7 +67,8 @@
 //! about images are about those of the node that is asked; the header [`REGISTRY_AUTH`] has
 //! credentials for a registry. Every error is an
 //! [`ErrorBody`] with status 400 (bad request), 403 (not permitted), 404 (no such object),
-//! 409 (conflict), 413 (larger than [`MAX_REQUEST`]; archives have no limit), 503 (not part of a swarm, not a manager, or the manager is unreachable).
+//! 409 (conflict), 413 (larger than [`MAX_REQUEST`], for secrets and configs than
+//! [`MAX_PAYLOAD_REQUEST`]; archives have no limit), 503 (not part of a swarm, not a manager, or the manager is unreachable).
 //!
 //! Objects, and calls that Docker's API has too, have its names and shapes; durations are
 //! nanoseconds, moments RFC 3339. A body or a query with a field that is not listed here is
@@ -116,6 +123,24 @@ pub use volume::{
 /// Largest body of a request, in bytes: 1 MiB. A larger one is answered with 413.
 pub const MAX_REQUEST: usize = 1 << 20;
 
+/// The same of a POST about secrets and configs, in bytes: 2 MiB. Base64 makes 1.3 MiB of the longest
+/// config ([`crate::objects::PayloadKind::max_bytes`]).
+pub const MAX_PAYLOAD_REQUEST: usize = 2 << 20;
+
+/// Bytes that the body of a request may have, by its method and its path with or without a query.
+#[must_use]
+pub fn max_request(method: &str, path: &str) -> usize {
+    let is_below = |place: &str| {
+        let rest = path.strip_prefix(place);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    };
+    if method == "POST" && (is_below("/v1/secrets") || is_below("/v1/configs")) {
+        MAX_PAYLOAD_REQUEST
+    } else {
+        MAX_REQUEST
+    }
+}
+
 /// Header of a GET about the swarm with the value `true`: a manager answers from what it knows, also
 /// while it cannot tell whether that is the newest.
 pub const STALE: &str = "weft-stale";
@@ -134,4 +159,30 @@ pub struct VersionQuery {
 pub struct ErrorBody {
     /// What is wrong, where, and the next step; one or more sentences.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_a_secret_or_a_config_is_longer() {
+        for path in [
+            "/v1/secrets",
+            "/v1/configs",
+            "/v1/configs?x=1",
+            "/v1/secrets/a/update?version=3",
+        ] {
+            assert_eq!(max_request("POST", path), MAX_PAYLOAD_REQUEST, "{path}");
+            assert_eq!(max_request("GET", path), MAX_REQUEST, "{path}");
+        }
+        for path in [
+            "/v1/secretsandmore",
+            "/v1/services",
+            "/v1/networks/v1/configs",
+            "",
+        ] {
+            assert_eq!(max_request("POST", path), MAX_REQUEST, "{path}");
+        }
+    }
 }

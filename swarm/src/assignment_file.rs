@@ -210,8 +210,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::orders::next;
-    use crate::orders::tests::{adds, message, own, shared};
+    use crate::orders::tests::{adds, message, next, own, payload, shared, using, with_payloads};
 
     fn held(files: &AssignmentFile) -> Shared {
         read(&files.shared, with_changes).expect("orders")
@@ -281,6 +280,40 @@ mod tests {
         stray.extend_from_slice(&text_of(&adds(7, "z")));
         std::fs::write(&files.shared, stray).expect("written");
         assert_eq!(held(&files), *after.shared);
+    }
+
+    #[test]
+    fn no_byte_of_a_secret_is_written_and_who_starts_has_none() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = AssignmentFile::new(dir.path());
+        let secret = payload("a", b"correct horse battery staple");
+        let first = message(Some(&shared(1, &[])), &[], Some(&using(1, &["a"])));
+        let first = with_payloads(first, std::slice::from_ref(&secret));
+        let orders = next(None, &first).expect("orders");
+        assert_eq!(orders.payloads.len(), 1);
+        files.keep(&first, &orders.shared).expect("written");
+        let alone = with_payloads(message(None, &[], None), std::slice::from_ref(&secret));
+        files
+            .keep(&alone, &orders.shared)
+            .expect("nothing to write");
+        let mut whole = shared(1, &[]);
+        whole.version += 1;
+        let more = message(Some(&whole), &[], Some(&using(2, &["a"])));
+        let more = with_payloads(more, &[secret]);
+        files.keep(&more, &whole).expect("written");
+        let written = std::fs::read_dir(dir.path()).expect("a folder");
+        let written: Vec<Vec<u8>> = written
+            .map(|file| std::fs::read(file.expect("a file").path()).expect("bytes"))
+            .collect();
+        assert_eq!(written.len(), 2, "both halves");
+        // As it is, and in base64.
+        for form in ["horse battery", "Bob3JzZSBiYXR0ZXJ5"] {
+            let has = |text: &Vec<u8>| text.windows(form.len()).any(|w| w == form.as_bytes());
+            assert!(!written.iter().any(has), "{form}");
+        }
+        let orders: Own = read(&files.own, from_json).expect("orders");
+        let used = &orders.tasks[0].spec.container.secrets[0];
+        assert_eq!(used.id.as_str(), "a", "which ones it uses is there");
     }
 
     fn text_of(change: &SharedChange) -> Vec<u8> {

@@ -1,15 +1,22 @@
 //! What a message of orders makes of those that a node has.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use weft_cluster::CommandError;
 use weft_model::assignment::change::{Misfit, SharedChange};
-use weft_model::assignment::{Assignment, Own, Shared};
+use weft_model::assignment::{Assignment, Own, PayloadContent, Payloads, Shared};
+use weft_model::id::PayloadId;
 
-use crate::convert::{decode, from_status};
+use crate::convert::{SCHEMA, decode, from_status};
 use crate::proto::SessionMessage;
+
+/// Secrets and configs that a node holds at most. A manager sends no more.
+pub(crate) const MAX_PAYLOADS: usize = 4096;
+/// The same, in bytes.
+pub(crate) const MAX_PAYLOAD_BYTES: usize = 512 << 20;
 
 /// Why a message is refused. The session ends then, and the next one begins with the whole.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +24,7 @@ pub(crate) enum Refusal {
     /// Of another version of weftd, or no orders at all.
     #[error(transparent)]
     Damaged(CommandError),
-    /// The first message of a session has to bring all.
+    /// The first orders of a session have to be whole.
     #[error("the manager sent half of the orders")]
     Half,
     /// Changes need lists in the order of their ids.
@@ -26,6 +33,19 @@ pub(crate) enum Refusal {
     /// A change of something else than what is there.
     #[error("the manager sent a change that does not fit: {0}")]
     Misfit(#[from] Misfit),
+    /// More secrets and configs than a node holds.
+    #[error(
+        "the manager sent more secrets and configs than a node holds: {count} with {bytes} bytes, and there \
+         may be {most} with {most_bytes}",
+        most = MAX_PAYLOADS,
+        most_bytes = MAX_PAYLOAD_BYTES
+    )]
+    Excess {
+        /// How many they are.
+        count: usize,
+        /// Of all of them.
+        bytes: usize,
+    },
 }
 
 impl From<Refusal> for CommandError {
@@ -37,20 +57,74 @@ impl From<Refusal> for CommandError {
     }
 }
 
+/// What a session has brought so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    halves: Option<(Arc<Shared>, Arc<Own>)>,
+    payloads: Arc<Payloads>,
+}
+
+impl Held {
+    /// The orders; nothing before both halves have come.
+    pub(crate) fn orders(&self) -> Option<Assignment> {
+        let (shared, own) = self.halves.clone()?;
+        Some(Assignment {
+            shared,
+            own,
+            payloads: Arc::clone(&self.payloads),
+        })
+    }
+}
+
+/// Secrets and configs that tasks of these orders use. All others both ends of a session forget with
+/// each message that has an own half.
+pub(crate) fn used(own: &Own) -> BTreeSet<&PayloadId> {
+    let tasks = own.tasks.iter();
+    let used = tasks.flat_map(|task| task.spec.container.payloads());
+    used.map(|payload| payload.id).collect()
+}
+
 fn read<T: DeserializeOwned>(schema: u32, json: &[u8]) -> Result<T, Refusal> {
     decode(schema, json).map_err(|status| Refusal::Damaged(from_status(&status)))
 }
 
-/// The orders with a message; what it does not bring stays as it is in `held`. How many changes a
-/// message may have is bounded by its fields ([`crate::codec::MAX_FIELDS`]).
+fn read_payload(schema: u32, json: &[u8]) -> Result<PayloadContent, Refusal> {
+    read(schema, json).map_err(|refusal| {
+        if schema != SCHEMA {
+            return refusal;
+        }
+        // What is wrong with it is not told, as it would show some of it.
+        let text = "the manager sent a damaged object: no secret or config";
+        Refusal::Damaged(CommandError::bad(text))
+    })
+}
+
+/// What is held with a message. Secrets and configs may come alone, before the orders of the tasks that
+/// use them; what a message does not bring stays as it is. How many changes and payloads it may have is
+/// bounded by its fields ([`crate::codec::MAX_FIELDS`]).
 ///
 /// # Errors
 /// The message is refused.
-pub(crate) fn next(
-    held: Option<&Assignment>,
-    message: &SessionMessage,
-) -> Result<Assignment, Refusal> {
+pub(crate) fn next(held: &Held, message: &SessionMessage) -> Result<Held, Refusal> {
+    let has_halves = message.shared_json.is_some()
+        || message.own_json.is_some()
+        || !message.shared_changes_json.is_empty();
+    let halves = if has_halves || message.payloads_json.is_empty() {
+        Some(halves(held, message)?)
+    } else {
+        held.halves.clone()
+    };
+    let own = halves.as_ref().map(|(_, own)| &**own);
+    let own = own.filter(|_| message.own_json.is_some());
+    Ok(Held {
+        payloads: payloads(&held.payloads, message, own)?,
+        halves,
+    })
+}
+
+fn halves(held: &Held, message: &SessionMessage) -> Result<(Arc<Shared>, Arc<Own>), Refusal> {
     let schema = message.schema;
+    let before = || held.halves.as_ref().ok_or(Refusal::Half);
     let mut shared = match &message.shared_json {
         Some(json) => {
             let shared: Shared = read(schema, json)?;
@@ -59,7 +133,7 @@ pub(crate) fn next(
             }
             Arc::new(shared)
         }
-        None => Arc::clone(&held.ok_or(Refusal::Half)?.shared),
+        None => Arc::clone(&before()?.0),
     };
     for json in &message.shared_changes_json {
         let change: SharedChange = read(schema, json)?;
@@ -67,13 +141,35 @@ pub(crate) fn next(
     }
     let own: Arc<Own> = match &message.own_json {
         Some(json) => Arc::new(read(schema, json)?),
-        None => Arc::clone(&held.ok_or(Refusal::Half)?.own),
+        None => Arc::clone(&before()?.1),
     };
-    Ok(Assignment {
-        shared,
-        own,
-        payloads: Arc::default(),
-    })
+    Ok((shared, own))
+}
+
+/// Those that are held with those of a message; where this has an own half, only what that uses. The very
+/// same where nothing comes or goes.
+fn payloads(
+    held: &Arc<Payloads>,
+    message: &SessionMessage,
+    own: Option<&Own>,
+) -> Result<Arc<Payloads>, Refusal> {
+    let used = own.map(used);
+    let is_unused = |id: &PayloadId| used.as_ref().is_some_and(|used| !used.contains(id));
+    if message.payloads_json.is_empty() && !held.keys().any(is_unused) {
+        return Ok(Arc::clone(held));
+    }
+    let mut payloads = Payloads::clone(held);
+    for json in &message.payloads_json {
+        let payload = read_payload(message.schema, json)?;
+        payloads.insert(payload.id.clone(), Arc::new(payload));
+    }
+    payloads.retain(|id, _| !is_unused(id));
+    let count = payloads.len();
+    let bytes: usize = payloads.values().map(|payload| payload.data.len()).sum();
+    if count > MAX_PAYLOADS || bytes > MAX_PAYLOAD_BYTES {
+        return Err(Refusal::Excess { count, bytes });
+    }
+    Ok(Arc::new(payloads))
 }
 
 /// Messages that were refused since the start, by why.
@@ -83,6 +179,7 @@ pub struct RefusedOrders {
     half: AtomicU64,
     disorder: AtomicU64,
     misfit: AtomicU64,
+    excess: AtomicU64,
 }
 
 impl RefusedOrders {
@@ -92,6 +189,7 @@ impl RefusedOrders {
             Refusal::Half => &self.half,
             Refusal::Disorder => &self.disorder,
             Refusal::Misfit(_) => &self.misfit,
+            Refusal::Excess { .. } => &self.excess,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -104,6 +202,7 @@ impl RefusedOrders {
             ("half", &self.half),
             ("disorder", &self.disorder),
             ("misfit", &self.misfit),
+            ("excess", &self.excess),
         ];
         let read = |(why, counter): (_, &AtomicU64)| (why, counter.load(Ordering::Relaxed));
         all.into_iter().map(read).collect()
@@ -111,217 +210,4 @@ impl RefusedOrders {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use bytes::Bytes;
-    use serde::Serialize;
-    use serde_json::Value;
-    use weft_model::assignment::ServiceView;
-    use weft_model::objects::{
-        ConnectionPolicy, Description, EndpointMode, Meta, Node, NodeSpec, NodeState, NodeStatus,
-        ServiceMode, StaticPeer,
-    };
-
-    use super::*;
-    use crate::convert::SCHEMA;
-
-    fn json<T: Serialize>(value: &T) -> Vec<u8> {
-        serde_json::to_vec(value).unwrap()
-    }
-
-    fn peer(id: &str) -> StaticPeer {
-        StaticPeer {
-            id: id.into(),
-            network: "back".into(),
-            ip: [10, 0, 0, 9].into(),
-            mac: "02:00:00:00:00:09".parse().unwrap(),
-            vtep: [192, 0, 2, 9].into(),
-        }
-    }
-
-    pub(crate) fn shared(version: u64, peers: &[&str]) -> Shared {
-        Shared {
-            version,
-            cluster_id: "c".to_owned(),
-            data_path_port: 4789,
-            nodes: Vec::new(),
-            networks: Vec::new(),
-            services: Vec::new(),
-            ending: Vec::new(),
-            endpoints: Vec::new(),
-            peers: peers.iter().map(|id| peer(id)).collect(),
-            gossip_keys: Vec::new(),
-        }
-    }
-
-    pub(crate) fn own(version: u64) -> Own {
-        let addr = [192, 0, 2, 1].into();
-        let node = Node {
-            id: "n".into(),
-            meta: Meta::default(),
-            spec: NodeSpec::default(),
-            description: Description::default(),
-            status: NodeStatus {
-                state: NodeState::Ready,
-                message: String::new(),
-                addr,
-                impaired: None,
-            },
-            manager_status: None,
-            data_path_addr: addr,
-            gossip_port: 7946,
-            certified: 0,
-            certified_by: String::new(),
-            ingress_ip: None,
-        };
-        Own {
-            version,
-            node,
-            tasks: Vec::new(),
-            endpoints: Vec::new(),
-        }
-    }
-
-    /// A change that adds a peer.
-    pub(crate) fn adds(base: u64, id: &str) -> SharedChange {
-        let mut change = SharedChange {
-            base,
-            version: base + 1,
-            ..SharedChange::default()
-        };
-        change.peers.put.push(peer(id));
-        change
-    }
-
-    pub(crate) fn message(
-        shared: Option<&Shared>,
-        changes: &[SharedChange],
-        own: Option<&Own>,
-    ) -> SessionMessage {
-        SessionMessage {
-            schema: SCHEMA,
-            heartbeat_ms: 1000,
-            shared_json: shared.map(|shared| Bytes::from(json(shared))),
-            own_json: own.map(json),
-            shared_changes_json: changes.iter().map(|c| Bytes::from(json(c))).collect(),
-            roots_pem: None,
-            payloads_json: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_message_brings_the_whole_or_what_changed() {
-        let first = message(Some(&shared(3, &["b"])), &[adds(3, "c")], Some(&own(2)));
-        let held = next(None, &first).unwrap();
-        assert_eq!(*held.shared, shared(4, &["b", "c"]));
-        let changes = message(None, &[adds(4, "a"), adds(5, "d")], None);
-        let later = next(Some(&held), &changes).unwrap();
-        assert_eq!(*later.shared, shared(6, &["a", "b", "c", "d"]));
-        assert!(Arc::ptr_eq(&later.own, &held.own));
-        let report = next(Some(&later), &message(None, &[], Some(&own(7)))).unwrap();
-        assert!(Arc::ptr_eq(&report.shared, &later.shared));
-        assert_eq!(report.own.version, 7);
-        // Whatever was held: a whole is a whole, also an older one.
-        let again = message(Some(&shared(1, &[])), &[], None);
-        assert_eq!(next(Some(&later), &again).unwrap().shared.version, 1);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_and_counted() {
-        let whole = message(Some(&shared(3, &["b"])), &[], Some(&own(2)));
-        let held = next(None, &whole).unwrap();
-        let refused = RefusedOrders::default();
-        let refuse = |held: Option<&Assignment>, message: SessionMessage| {
-            let refusal = next(held, &message).unwrap_err();
-            refused.count(&refusal);
-            CommandError::from(refusal).message
-        };
-        let text = refuse(Some(&held), message(None, &[adds(2, "a")], None));
-        let expected = "the manager sent a change that does not fit: a change of version 2 came to \
-                        who has version 3";
-        assert_eq!(text, expected);
-        // One that fits does not save the one after it.
-        let text = refuse(
-            Some(&held),
-            message(None, &[adds(3, "a"), adds(3, "c")], None),
-        );
-        assert!(
-            text.contains("of version 3 came to who has version 4"),
-            "{text}"
-        );
-        let back = SharedChange {
-            version: 3,
-            ..adds(3, "a")
-        };
-        let text = refuse(Some(&held), message(None, &[back], None));
-        assert!(text.contains("leads back"), "{text}");
-        for half in [
-            message(None, &[], Some(&own(2))),
-            message(Some(&shared(3, &[])), &[], None),
-            message(None, &[adds(3, "a")], None),
-        ] {
-            assert!(refuse(None, half).contains("half of the orders"));
-        }
-        for peers in [&["b", "a"][..], &["a", "a"]] {
-            let text = refuse(None, message(Some(&shared(3, peers)), &[], Some(&own(2))));
-            assert!(text.contains("not in order"), "{text}");
-        }
-        let mut damaged = whole.clone();
-        damaged.shared_changes_json = vec![Bytes::from_static(b"{\"base\":3")];
-        assert!(refuse(None, damaged).contains("damaged object"));
-        let mut other = whole;
-        other.schema = SCHEMA + 1;
-        assert!(refuse(None, other).contains("the same version of weftd"));
-        let counts = [("damaged", 2), ("half", 3), ("disorder", 2), ("misfit", 3)];
-        assert_eq!(refused.sample(), counts);
-    }
-
-    #[test]
-    fn a_setting_that_is_not_known_here_is_refused_by_its_name() {
-        let service = ServiceView {
-            id: "s".into(),
-            name: "web".to_owned(),
-            mode: ServiceMode::default(),
-            networks: Vec::new(),
-            endpoint_mode: EndpointMode::default(),
-            connections: ConnectionPolicy::default(),
-            vips: Vec::new(),
-            ports: Vec::new(),
-            stack: None,
-            names_before_healthy: false,
-        };
-        let first = message(Some(&shared(3, &[])), &[], Some(&own(2)));
-        let held = next(None, &first).unwrap();
-        let mut whole = shared(3, &[]);
-        whole.services.push(service.clone());
-        let mut change = SharedChange {
-            base: 3,
-            version: 4,
-            ..SharedChange::default()
-        };
-        change.services.put.push(service);
-        let mut whole = serde_json::to_value(whole).unwrap();
-        let mut change = serde_json::to_value(change).unwrap();
-        let mut own = serde_json::to_value(own(2)).unwrap();
-        let read = |shared: Option<&Value>, changes: &[&Value], own: Option<&Value>| {
-            let message = SessionMessage {
-                shared_json: shared.map(|shared| Bytes::from(json(shared))),
-                shared_changes_json: changes.iter().map(|c| Bytes::from(json(c))).collect(),
-                own_json: own.map(json),
-                ..message(None, &[], None)
-            };
-            next(Some(&held), &message).map_err(|refusal| CommandError::from(refusal).message)
-        };
-        read(Some(&whole), &[&change], Some(&own)).unwrap();
-        whole["services"][0]["sticky"] = true.into();
-        change["services"]["put"][0]["sticky"] = true.into();
-        own["node"]["Spec"]["sticky"] = true.into();
-        for refused in [
-            read(Some(&whole), &[], None),
-            read(None, &[&change], None),
-            read(None, &[], Some(&own)),
-        ] {
-            let text = refused.unwrap_err();
-            assert!(text.contains("unknown field `sticky`"), "{text}");
-        }
-    }
-}
+pub(crate) mod tests;

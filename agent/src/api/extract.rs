@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use weft_model::api::MAX_REQUEST;
+use weft_model::api::{MAX_REQUEST, max_request};
 use weft_model::backup::{MAX_BACKUP, UNLOCK_KEY_HEADER};
 
 use super::error::{ApiError, ErrorKind};
@@ -80,16 +80,21 @@ fn route_of(parts: &Parts) -> String {
 /// A request with all of its body.
 pub(super) async fn whole_body(request: Request) -> Result<(Parts, Bytes), ApiError> {
     let (parts, body) = request.into_parts();
-    let read = read(body, MAX_REQUEST, READ_AT_MOST).await;
+    let limit = max_request(parts.method.as_str(), parts.uri.path());
+    let read = read(body, limit, READ_AT_MOST).await;
     let read = read.map_err(|error| match error {
-        Unreadable::TooLarge => ApiError::new(
-            ErrorKind::TooLarge,
-            format!(
-                "{}: the request is larger than {MAX_REQUEST} bytes; ask for less at once, such as \
-                 fewer ports",
-                route_of(&parts)
-            ),
-        ),
+        Unreadable::TooLarge => {
+            let instead = if limit == MAX_REQUEST {
+                "ask for less at once, such as fewer ports"
+            } else {
+                "keep what is as long in an image, or in a volume"
+            };
+            let route = route_of(&parts);
+            ApiError::new(
+                ErrorKind::TooLarge,
+                format!("{route}: the request is larger than {limit} bytes; {instead}"),
+            )
+        }
         Unreadable::Broken(error) => {
             ApiError::bad_request(format!("{}: {error}", route_of(&parts)))
         }

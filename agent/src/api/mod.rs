@@ -3,7 +3,8 @@
 //! ```text
 //!  weft ──http/1──► ApiSocket ──► router ──► NodeService (agent/src/node)
 //!                   │ SO_PEERCRED: uid 0, or the uid weftd runs as
-//!                   │ bodies up to 1 MiB,    ▲
+//!                   │ bodies up to 1 MiB     ▲
+//!                   │ (secrets, configs: 2), │
 //!                   │ archives of images as  │
 //!                   │ they come              │
 //!                   ▼                        │ answer()
@@ -17,6 +18,7 @@ mod error;
 mod extract;
 mod images;
 mod leading;
+mod payloads;
 mod remote;
 mod reply;
 mod routes;
@@ -25,6 +27,7 @@ mod socket;
 
 pub(crate) use error::{ApiError, ErrorKind};
 pub(crate) use images::ImageCalls;
+pub(crate) use payloads::PayloadCalls;
 pub(crate) use remote::{answer, not_led};
 pub(crate) use service::{Answer, NodeService, SwarmCalls};
 pub(crate) use socket::ApiSocket;

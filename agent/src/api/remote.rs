@@ -13,6 +13,7 @@ use weft_swarm::{ApiCall, ApiReply};
 
 use super::error::{ApiError, NotLed};
 use super::leading::AskedBy;
+use super::payloads::PayloadCalls;
 use super::routes::for_managers;
 use super::service::{NodeService, SwarmCalls};
 
@@ -20,11 +21,10 @@ use super::service::{NodeService, SwarmCalls};
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Answers a call that another manager passed on for a user of the node `asked_by`.
-pub(crate) async fn answer<S: NodeService + SwarmCalls>(
-    service: Arc<S>,
-    asked_by: NodeId,
-    call: ApiCall,
-) -> ApiReply {
+pub(crate) async fn answer<S>(service: Arc<S>, asked_by: NodeId, call: ApiCall) -> ApiReply
+where
+    S: NodeService + SwarmCalls + PayloadCalls,
+{
     let request = Request::builder()
         .method(call.method.as_str())
         .uri(&call.path)

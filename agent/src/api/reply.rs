@@ -9,6 +9,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 
+/// Answer of calls that return nothing: `{}`.
+#[derive(serde::Serialize)]
+pub(super) struct Empty {}
+
 /// Runs a call that changes something to its end, also when the client goes away meanwhile (axum
 /// drops the handler then): nothing half-made is left behind. A panic becomes an answer.
 pub(super) async fn whole<T: Send + 'static>(

@@ -27,15 +27,12 @@ use super::error::{ApiError, ErrorKind};
 use super::extract::{Asked, Body, Params, Sent};
 use super::images::{self, ImageCalls};
 use super::leading::{AskedBy, caught_up, confirmed, mark_self, pass_on};
-use super::reply::{streamed, whole};
+use super::payloads::{self, Configs, PayloadCalls, Secrets};
+use super::reply::{Empty, streamed, whole};
 use super::service::{NodeService, SwarmCalls};
 
 type Reply<T> = Result<Json<T>, ApiError>;
 type Node<S> = State<Arc<S>>;
-
-/// Answer of calls that return nothing: `{}`.
-#[derive(serde::Serialize)]
-struct Empty {}
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -48,7 +45,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// About the swarm as a whole: the manager that leads answers them, and reads once it is sure of its
 /// lead.
-fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>> {
+fn swarm_routes<S: NodeService + SwarmCalls + PayloadCalls>(service: &Arc<S>) -> Router<Arc<S>> {
     Router::new()
         .route("/v1/swarm", get(swarm::<S>))
         .route("/v1/swarm/ca/rotate", post(rotate_ca::<S>))
@@ -85,6 +82,30 @@ fn swarm_routes<S: NodeService + SwarmCalls>(service: &Arc<S>) -> Router<Arc<S>>
         .route("/v1/services/{ref}/rebalance", post(service_rebalance::<S>))
         .route("/v1/services/{ref}/tasks", get(service_tasks::<S>))
         .route("/v1/tasks/{ref}", get(task::<S>))
+        .route(
+            "/v1/secrets",
+            get(payloads::list::<S, Secrets>).post(payloads::create::<S, Secrets>),
+        )
+        .route(
+            "/v1/secrets/{ref}",
+            get(payloads::inspect::<S, Secrets>).delete(payloads::remove::<S, Secrets>),
+        )
+        .route(
+            "/v1/secrets/{ref}/update",
+            post(payloads::update::<S, Secrets>),
+        )
+        .route(
+            "/v1/configs",
+            get(payloads::list::<S, Configs>).post(payloads::create::<S, Configs>),
+        )
+        .route(
+            "/v1/configs/{ref}",
+            get(payloads::inspect::<S, Configs>).delete(payloads::remove::<S, Configs>),
+        )
+        .route(
+            "/v1/configs/{ref}/update",
+            post(payloads::update::<S, Configs>),
+        )
         .route_layer(from_fn_with_state(Arc::clone(service), confirmed::<S>))
 }
 
@@ -141,7 +162,10 @@ fn image_routes<S: ImageCalls>() -> Router<Arc<S>> {
 }
 
 /// All routes of the API, served by `service`. Calls about the swarm go to the manager that leads.
-pub(crate) fn router<S: NodeService + SwarmCalls + ImageCalls>(service: Arc<S>) -> Router {
+pub(crate) fn router<S>(service: Arc<S>) -> Router
+where
+    S: NodeService + SwarmCalls + PayloadCalls + ImageCalls,
+{
     let passed_on = from_fn_with_state(Arc::clone(&service), pass_on::<S>);
     swarm_routes(&service)
         .route_layer(passed_on)
@@ -154,7 +178,10 @@ pub(crate) fn router<S: NodeService + SwarmCalls + ImageCalls>(service: Arc<S>) 
 }
 
 /// Those that another manager may pass on, for the one that leads.
-pub(super) fn for_managers<S: NodeService + SwarmCalls>(service: Arc<S>) -> Router {
+pub(super) fn for_managers<S>(service: Arc<S>) -> Router
+where
+    S: NodeService + SwarmCalls + PayloadCalls,
+{
     swarm_routes(&service)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)

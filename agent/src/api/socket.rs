@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::images::ImageCalls;
+use super::payloads::PayloadCalls;
 use super::routes::router;
 use super::service::{NodeService, SwarmCalls};
 
@@ -109,11 +110,14 @@ impl ApiSocket {
     ///
     /// # Errors
     /// The listener failed.
-    pub(crate) async fn serve<S: NodeService + SwarmCalls + ImageCalls>(
+    pub(crate) async fn serve<S>(
         mut self,
         service: Arc<S>,
         shutdown: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+    ) -> io::Result<()>
+    where
+        S: NodeService + SwarmCalls + PayloadCalls + ImageCalls,
+    {
         let Some(listener) = self.listener.take() else {
             return Ok(());
         };

@@ -2,6 +2,7 @@
 
 mod fake;
 mod leading;
+mod payloads;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -181,6 +182,40 @@ async fn every_route_reaches_its_method() {
             "update n1 Some(3) Some(Drain)",
         ),
         ("GET", "/v1/services/web/tasks", &none, 503, "tasks web"),
+        ("GET", "/v1/secrets", &none, 200, "secret ls"),
+        (
+            "POST",
+            "/v1/secrets",
+            &json!({"Name": "key", "Data": "aHVudGVyMg=="}),
+            200,
+            "secret create key 7",
+        ),
+        ("GET", "/v1/secrets/a.b", &none, 404, "secret a.b"),
+        ("DELETE", "/v1/secrets/a%20b", &none, 200, "secret rm a b"),
+        (
+            "POST",
+            "/v1/secrets/key/update?version=4",
+            &json!({"Name": "key", "Labels": {"a": "b"}}),
+            503,
+            "secret update key Some(4) {\"a\": \"b\"}",
+        ),
+        ("GET", "/v1/configs", &none, 200, "config ls"),
+        (
+            "POST",
+            "/v1/configs",
+            &json!({"Name": "app", "Data": "YQ==", "Templating": {"Name": "golang"}}),
+            200,
+            "config create app 1",
+        ),
+        ("GET", "/v1/configs/app", &none, 404, "config app"),
+        ("DELETE", "/v1/configs/app", &none, 200, "config rm app"),
+        (
+            "POST",
+            "/v1/configs/app/update",
+            &json!({"Name": "app"}),
+            503,
+            "config update app None {}",
+        ),
         ("GET", "/v1/volumes", &none, 200, "volumes None false List"),
         (
             "GET",

@@ -8,6 +8,7 @@ mod exec;
 mod image_shapes;
 mod images;
 mod info;
+mod payloads;
 mod pipe;
 mod service;
 mod volumes;

@@ -46,7 +46,7 @@ impl Node {
         member.handles.manager.get()
     }
 
-    async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
+    pub(super) async fn manager(&self) -> Answer<(Arc<SwarmNode>, Arc<Manager>)> {
         let member = self.slot.get().await.ok_or_else(no_manager)?;
         let manager = member.handles.need_manager()?;
         Ok((member, manager))

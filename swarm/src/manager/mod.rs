@@ -24,6 +24,7 @@ mod new_root;
 mod order_body;
 mod own;
 mod past;
+mod payloads;
 mod planners;
 mod questions;
 mod raft_rpc;
@@ -58,7 +59,7 @@ use weft_cluster::{
     ClusterState, CommandError, Entropy, HostRoute, InitCluster, NodeDescription, go_on_alone,
     init_cluster,
 };
-use weft_model::api::MAX_REQUEST;
+use weft_model::api::MAX_PAYLOAD_REQUEST;
 use weft_model::id::{NodeId, base36};
 use weft_model::objects::{Availability, Role};
 use weft_sys::clock::unix_ms;
@@ -108,8 +109,9 @@ const MAX_CA_REQUEST: usize = 32 << 10;
 const MAX_REPORT: usize = 3 << 19;
 /// Bytes of a command that a node sends on behalf of its users.
 const MAX_COMMAND: usize = 256 << 10;
-/// Bytes of a call of the node API, with its path. Its body is bounded by the API itself.
-const MAX_API_CALL: usize = MAX_REQUEST + (64 << 10);
+/// Bytes of a call of the node API, with its path. Its body is bounded by the API itself, most of all where
+/// it has a secret or a config.
+const MAX_API_CALL: usize = MAX_PAYLOAD_REQUEST + (64 << 10);
 /// Bytes of what another manager sends: the longest entry of the log, and room for what is around it.
 const MAX_LOG_MESSAGE: usize = 40 << 20;
 /// How long a manager waits for the state of its swarm, or for more of it: a new one has it from the

@@ -237,6 +237,10 @@ async fn stream_orders(
             .news(&state, &node, &mut sent, heartbeat_ms)
         {
             Ok(News::Message(message)) => permit.send(Ok(message)),
+            Ok(News::Part(message)) => {
+                permit.send(Ok(message));
+                continue;
+            }
             Ok(News::Nothing) => drop(permit),
             Ok(News::Removed) => {
                 permit.send(Err(removed(&node)));

@@ -9,6 +9,7 @@ mod figures;
 mod leadership;
 mod managers;
 mod members;
+mod payloads;
 mod roles;
 mod rotation;
 mod scale;

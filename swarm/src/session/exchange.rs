@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use weft_cluster::CommandError;
-use weft_model::assignment::Assignment;
+use zeroize::Zeroize as _;
 
 use super::{BEAT_MAX, Shared, rpc};
 use crate::convert::{SCHEMA, encode, from_status, vitals_to_proto};
-use crate::orders;
+use crate::orders::{self, Held};
 use crate::proto::dispatcher_client::DispatcherClient;
 use crate::proto::{HeartbeatRequest, SessionMessage, TaskUpdate, UpdateTaskStatusRequest};
 
@@ -29,11 +29,13 @@ impl Shared {
     /// Takes over a message; what it does not bring is as it was in `held`.
     pub(super) async fn take_orders(
         &self,
-        message: SessionMessage,
-        held: Option<&Assignment>,
-    ) -> Result<Assignment, CommandError> {
-        let orders =
+        mut message: SessionMessage,
+        held: &Held,
+    ) -> Result<Held, CommandError> {
+        let held =
             orders::next(held, &message).inspect_err(|refusal| self.refused.count(refusal))?;
+        // Secrets and configs are in memory alone, and there once.
+        message.payloads_json.zeroize();
         let period = Duration::from_millis(u64::from(message.heartbeat_ms));
         self.period.send_if_modified(|known| {
             let wanted = period.clamp(BEAT_MIN, BEAT_MAX);
@@ -42,6 +44,10 @@ impl Shared {
         if let Some(roots) = &message.roots_pem {
             self.take_roots(roots).await?;
         }
+        let Some(orders) = held.orders() else {
+            // What has come is for orders that follow.
+            return Ok(held);
+        };
         let (file, shared) = (self.assignment_file.clone(), Arc::clone(&orders.shared));
         // Before anybody acts on them: an agent that is killed in between must not come back with
         // orders older than its deeds. The disk is not waited for: orders would queue behind it.
@@ -53,8 +59,8 @@ impl Shared {
             }
             _ => self.unsynced.notify_one(),
         }
-        self.assignment.send_replace(Some(Arc::new(orders.clone())));
-        Ok(orders)
+        self.assignment.send_replace(Some(Arc::new(orders)));
+        Ok(held)
     }
 
     /// Brings written orders to the disk, however many at once.

@@ -15,6 +15,7 @@ use super::knock::Knocks;
 use super::{Failure, RPC_TIMEOUT, Shared, lock, rpc};
 use crate::convert::{SCHEMA, encode, from_status};
 use crate::leader_hint::named_leader;
+use crate::orders::Held;
 use crate::proto::SessionRequest;
 use crate::proto::dispatcher_client::DispatcherClient;
 use crate::tls::{Upkeep, connect_with, member_config};
@@ -193,7 +194,8 @@ impl Shared {
             .map_err(|_| CommandError::unavailable("the manager sent no orders"))?
             .map_err(|s| from_status(&s))?
             .ok_or_else(|| CommandError::unavailable("the manager closed the session"))?;
-        let mut held = self.take_orders(first, None).await?;
+        // It may have secrets and configs alone, and many: heartbeats do not wait for what follows.
+        let mut held = self.take_orders(first, &Held::default()).await?;
         *backoff = BACKOFF_MIN;
         *lock(&self.last_failure) = None;
         self.channel.send_replace(Some(channel.clone()));
@@ -201,7 +203,7 @@ impl Shared {
         let orders = async {
             loop {
                 match stream.message().await {
-                    Ok(Some(message)) => held = self.take_orders(message, Some(&held)).await?,
+                    Ok(Some(message)) => held = self.take_orders(message, &held).await?,
                     Ok(None) => {
                         return Err(CommandError::unavailable("the manager closed the session"));
                     }

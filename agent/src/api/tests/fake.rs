@@ -21,10 +21,15 @@ use weft_model::api::{
     SwarmRestoreReply, SwarmState, SwarmUnlock, SwarmUpdate, TaskRow, UnlockKeyReply, UpdatePlan,
     VersionQuery, VolumeAsk, Volumes, VolumesQuery, Why,
 };
-use weft_model::objects::{Meta, Network, NetworkSpec, Role, Service, ServiceSpec, StaticPeer};
+use weft_model::objects::{
+    Meta, Network, NetworkSpec, Payload, PayloadKind, PayloadSpec, Role, Service, ServiceSpec,
+    StaticPeer,
+};
 use weft_swarm::{ApiCall, ApiReply};
 
-use crate::api::{Answer, ApiError, ApiSocket, ImageCalls, NodeService, SwarmCalls, answer};
+use crate::api::{
+    Answer, ApiError, ApiSocket, ImageCalls, NodeService, PayloadCalls, SwarmCalls, answer,
+};
 
 /// Notes each call; creations echo their argument, the rest fails with 503. No two of its locks are held
 /// at once.
@@ -358,6 +363,43 @@ impl NodeService for Fake {
     }
 }
 
+impl PayloadCalls for Fake {
+    async fn payloads(&self, kind: PayloadKind) -> Answer<Vec<Payload>> {
+        self.note(format!("{kind} ls"));
+        Ok(Vec::new())
+    }
+    async fn payload_create(&self, kind: PayloadKind, spec: PayloadSpec) -> Answer<Payload> {
+        self.note(format!("{kind} create {} {}", spec.name, spec.data.len()));
+        let made = Payload {
+            id: "p".into(),
+            kind,
+            meta: Meta::default(),
+            spec,
+        };
+        Ok(made.shown())
+    }
+    async fn payload(&self, kind: PayloadKind, reference: String) -> Answer<Payload> {
+        self.note(format!("{kind} {reference}"));
+        Err(ApiError::not_found(format!(
+            "{kind} not found: {reference}"
+        )))
+    }
+    async fn payload_update(
+        &self,
+        kind: PayloadKind,
+        reference: String,
+        query: VersionQuery,
+        spec: PayloadSpec,
+    ) -> Answer<Payload> {
+        let (version, labels) = (query.version, spec.labels);
+        self.absent(format!("{kind} update {reference} {version:?} {labels:?}"))
+    }
+    async fn payload_remove(&self, kind: PayloadKind, reference: String) -> Answer<()> {
+        self.note(format!("{kind} rm {reference}"));
+        Ok(())
+    }
+}
+
 impl ImageCalls for Fake {
     async fn images(&self) -> Answer<Vec<ImageSummary>> {
         self.note("images");
@@ -428,6 +470,8 @@ fn is_about_the_swarm(path: &str) -> bool {
         "/v1/networks",
         "/v1/services",
         "/v1/tasks",
+        "/v1/secrets",
+        "/v1/configs",
         "/v1/swarm/token/",
         "/v1/swarm/update",
         "/v1/swarm/ca/",

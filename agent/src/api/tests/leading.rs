@@ -64,6 +64,18 @@ async fn the_leader_gets_the_call_as_it_is() {
     assert!(message.contains("POST /v1/networks"), "{message}");
     assert_eq!(calls(&server.fake), ["passed on POST /v1/networks"]);
     assert_eq!(calls(&leader), Vec::<String>::new());
+
+    // A config may be longer, on the whole way.
+    let config = json!({"Name": "app", "Data": "QUJD".repeat(300_000)}).to_string();
+    assert!(config.len() > 1 << 20);
+    let (status, answer) = server.call("POST", "/v1/configs", &config).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(calls(&server.fake), ["passed on POST /v1/configs"]);
+    assert_eq!(calls(&leader), ["config create app 900000"]);
+    let huge = "x".repeat((2 << 20) + 1);
+    let (status, message) = server.message("POST", "/v1/configs", &huge).await;
+    assert_eq!(status, 413, "{message}");
+    assert_eq!(calls(&server.fake), Vec::<String>::new());
 }
 
 #[tokio::test]
