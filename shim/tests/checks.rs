@@ -37,6 +37,7 @@ impl Task {
             capabilities: 0xa804_25fb,
             no_new_privileges: false,
             binds: Vec::new(),
+            payloads: Vec::new(),
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,

@@ -33,6 +33,7 @@ impl Task {
             capabilities: DOCKER,
             no_new_privileges: false,
             binds: Vec::new(),
+            payloads: Vec::new(),
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,

@@ -148,7 +148,8 @@ impl SwarmNode {
                 &config.run_dir,
                 &config.socket,
             ))
-            .with_containers(around.engine.clone(), around.volumes.clone()),
+            .with_containers(around.engine.clone(), around.volumes.clone())
+            .keeping_memory_in(config.run_dir.join("tasks")),
             images: around.images.clone(),
             volumes: around.volumes.clone(),
             warnings: Arc::clone(&around.warnings),
