@@ -216,7 +216,11 @@ impl PayloadLookups for Lookups<'_> {
 
     fn env(&self, key: &str) -> Option<String> {
         // The last one counts, as for whoever looks for `PATH`.
-        let mut pairs = self.env.iter().rev().filter_map(|pair| pair.split_once('='));
+        let mut pairs = self
+            .env
+            .iter()
+            .rev()
+            .filter_map(|pair| pair.split_once('='));
         let (_, value) = pairs.find(|(name, _)| *name == key)?;
         Some(value.to_owned())
     }
@@ -259,7 +263,10 @@ fn owner(used: &PayloadUse<'_>) -> Result<Owner, RunError> {
             return Ok(0);
         }
         // All ones is nobody's number, and would leave the owner as it is (chown(2)).
-        let number = given.parse::<u32>().ok().filter(|&number| number != u32::MAX);
+        let number = given
+            .parse::<u32>()
+            .ok()
+            .filter(|&number| number != u32::MAX);
         number.ok_or_else(|| RunError::PayloadFile {
             kind: used.kind,
             name: used.name.to_owned(),
@@ -282,8 +289,7 @@ fn mount(folder: &Path, contents: &[PayloadBytes]) -> io::Result<()> {
     // Its root is one as well.
     let inodes = contents.len() + 2;
     let options = format!("mode=700,size={bytes},nr_inodes={inodes}");
-    let mounted =
-        |options: &str| mounts::mount_new("tmpfs", folder, NewFlags::default(), options);
+    let mounted = |options: &str| mounts::mount_new("tmpfs", folder, NewFlags::default(), options);
     match mounted(&format!("{options},noswap")) {
         // Before Linux 6.4, and where this process is not root of the machine.
         Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::PERM) => mounted(&options),
@@ -298,7 +304,11 @@ fn room(bytes: usize) -> u64 {
 fn write(path: &Path, owner: Owner, content: &PayloadBytes) -> io::Result<()> {
     let Owner { uid, gid, mode } = owner;
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(content.expose())?;
     fchown(&file, Some(uid), Some(gid)).map_err(|error| {
         // A node without root has one user alone.
