@@ -238,8 +238,8 @@ impl Runner {
         Ok(running::read_end(&self.task_dir(task)?))
     }
 
-    /// Tasks that have files here and have not ended, or have secrets in memory still: after a restart, those that are not assigned any
-    /// more are to be adopted, stopped and finished.
+    /// Tasks that have files here and have not ended, or have secrets in memory still: after a restart,
+    /// those that are not assigned any more are to be adopted, stopped and finished.
     ///
     /// # Errors
     /// [`RunError::File`].
