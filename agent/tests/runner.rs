@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_agent::testing::{RunError, Runner, Sandbox, hidden};
-use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
+use weft_model::assignment::{PayloadContent, Payloads};
+use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, ServiceId, TaskId};
 use weft_model::objects::{
-    Attachment, ContainerSpec, Mac, Meta, Task, TaskSpec, TaskState, TaskStatus, Version,
+    Attachment, ContainerSpec, Mac, Meta, PayloadBytes, PayloadFile, SecretReference, Task,
+    TaskSpec, TaskState, TaskStatus, Version,
 };
 use weft_model::stop_signal::{self, DEFAULT as TERM};
 use weft_sys::process::Exit;
@@ -44,6 +46,10 @@ const TESTS: &[(&str, fn())] = &[
         a_running_task_is_adopted_by_the_next_agent,
     ),
     (
+        "a_task_of_the_node_has_its_secrets_for_as_long_as_it_is_there",
+        a_task_of_the_node_has_its_secrets_for_as_long_as_it_is_there,
+    ),
+    (
         "what_cannot_run_is_rejected_before_anything_is_made",
         what_cannot_run_is_rejected_before_anything_is_made,
     ),
@@ -54,6 +60,10 @@ const TESTS: &[(&str, fn())] = &[
     (
         "a_running_container_is_adopted_with_its_stop_signal",
         containers::a_running_container_is_adopted_with_its_stop_signal,
+    ),
+    (
+        "a_container_has_its_secrets_where_nothing_can_be_written",
+        containers::a_container_has_its_secrets_where_nothing_can_be_written,
     ),
     (
         "a_container_does_not_outlive_its_shim",
@@ -375,6 +385,60 @@ fn a_running_task_is_adopted_by_the_next_agent() {
         "stdout.log.times",
     ];
     assert_eq!(left, kept);
+}
+
+/// A secret of this name, with its bytes.
+fn secret(name: &str, bytes: &str) -> (SecretReference, Payloads) {
+    let id = PayloadId::from(name);
+    let content = PayloadContent {
+        id: id.clone(),
+        data: PayloadBytes::from(bytes.as_bytes().to_vec()),
+        template: false,
+    };
+    let reference = SecretReference {
+        file: PayloadFile::default(),
+        id: id.clone(),
+        name: name.to_owned(),
+    };
+    (reference, Payloads::from([(id, Arc::new(content))]))
+}
+
+fn a_task_of_the_node_has_its_secrets_for_as_long_as_it_is_there() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let name = format!("key-of-{}", std::process::id());
+    let (reference, payloads) = secret(&name, "hunter2\n");
+    let script = format!("cat /run/secrets/{name}; sleep 1000");
+    let mut task = task("t4", &["sh", "-c", &script]);
+    Arc::make_mut(&mut task.spec).container.secrets = vec![reference];
+    // Where nobody has kept them, nothing starts without.
+    let error = runner(&dir).start(&task, &sandbox).expect_err("no bytes");
+    assert!(matches!(error, RunError::Launch(_)), "{error}");
+    runner(&dir).keep_payloads(&task, &payloads).expect("kept");
+    let running = runner(&dir).start(&task, &sandbox).expect("start");
+    let files = runner(&dir).task_dir(&task.id).expect("dir");
+    wait_for_line(&files.join("stdout.log"));
+    let out = std::fs::read_to_string(files.join("stdout.log")).expect("stdout");
+    assert_eq!(out, "hunter2\n");
+    assert!(!Path::new("/run/secrets").join(&name).exists());
+    // The next agent finds the task as it is, and takes what it had away when it has ended.
+    let memory = dir.path().join("tasks/.memory/t4");
+    let next = runner(&dir);
+    let adopted = next.adopt(&task.id).expect("adopt").expect("it runs");
+    assert!(memory.join("0").exists());
+    adopted.stop(TERM, Duration::from_secs(10)).expect("stop");
+    running.wait().expect("wait");
+    next.finish(&task.id, &TaskStatus::default())
+        .expect("finish");
+    assert!(!memory.exists());
+    let mut written = std::fs::read_dir(&files).expect("list");
+    let holds = written.any(|entry| {
+        let path = entry.expect("entry").path();
+        let bytes = std::fs::read(&path).expect("a file");
+        path.file_name() != Some("stdout.log".as_ref())
+            && bytes.windows(7).any(|window| window == b"hunter2")
+    });
+    assert!(!holds, "it is on the disk");
+    next.remove(&task.id).expect("remove");
 }
 
 fn what_cannot_run_is_rejected_before_anything_is_made() {

@@ -41,12 +41,21 @@ pub enum TaskMount {
         /// Mode of its folder; 0 is 1777.
         mode: u32,
     },
+    /// A file of the node's memory, as a secret or a config is: nobody writes or executes it.
+    File {
+        /// Full path on the node.
+        source: PathBuf,
+        /// Full path in the container.
+        target: PathBuf,
+    },
 }
 
 impl TaskMount {
     fn target(&self) -> &Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::File { target, .. } => {
+                target
+            }
         }
     }
 }
@@ -233,6 +242,11 @@ fn asked_for(asked: &TaskMount, place: &str) -> Result<Mount, OciSpecError> {
             let mode = if *mode == 0 { 0o1777 } else { *mode };
             options.push(format!("mode={mode:o}"));
             mount(place, "tmpfs", Path::new("tmpfs"), options)
+        }
+        TaskMount::File { source, .. } => {
+            // All of them: what is not named is taken from the mount that it is a bind of.
+            let options = words("bind ro nosuid nodev noexec rprivate");
+            mount(place, "bind", &absolute(source), options)
         }
     }
 }

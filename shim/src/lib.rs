@@ -74,6 +74,7 @@ pub mod leftovers;
 pub mod lines;
 mod oom;
 pub mod output;
+mod payloads;
 mod program;
 mod reason;
 mod running;

@@ -9,6 +9,9 @@ use weft_sys::process::{Exit, Process};
 
 use crate::files;
 
+/// The folder, in memory and of one task alone, in which it sees secrets of any name.
+pub const SECRETS: &str = "/run/secrets";
+
 /// What to run, and behind which walls.
 ///
 /// Of a container the walls are those that its bundle says; program, environment, user and capabilities
@@ -37,6 +40,10 @@ pub struct Spec {
     pub hostname: String,
     /// Files that the program sees at other places.
     pub binds: Vec<Bind>,
+    /// Secrets and configs: files in memory that the program alone sees, and cannot change. For each
+    /// the target is a file of the node, or below [`SECRETS`]; nothing is made on the node's disk.
+    #[serde(default)]
+    pub payloads: Vec<Bind>,
     /// Folders and files that it must not see.
     pub hidden: Vec<PathBuf>,
     /// Its control group, below the mount point of each tree; none when absent.
@@ -81,7 +88,8 @@ pub struct Limits {
 pub struct Bind {
     /// What is shown.
     pub source: PathBuf,
-    /// Where; an empty file is made there where nothing is. A symbolic link is followed.
+    /// Where. Of [`Spec::binds`] an empty file is made there where nothing is. A symbolic link is
+    /// followed.
     pub target: PathBuf,
 }
 

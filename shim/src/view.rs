@@ -11,6 +11,7 @@ use weft_sys::mounts::{self, Attributes, NewFlags, Reach};
 use weft_sys::namespaces;
 
 use crate::devices::{self, Devices};
+use crate::payloads;
 use crate::spec::{Bind, Spec};
 
 /// Not shown at all: what Docker masks.
@@ -64,6 +65,8 @@ pub(crate) fn show(spec: &Spec) -> anyhow::Result<Vec<String>> {
             )
         })?;
     }
+    // After those: a config may be the task's own `/etc/hosts`. And while weft's folders are seen.
+    payloads::show(&spec.payloads)?;
     view.wall(
         "hide the processes of the node from the task (/proc)",
         namespaces::mount_proc(),

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use weft_shim::cgroup;
 use weft_shim::check::{Check, Checked, Outcome};
 use weft_shim::launch::{Launch, LaunchError, Launched};
-use weft_shim::spec::{Limits, Spec, read_init};
+use weft_shim::spec::{Bind, Limits, Spec, read_init};
 use weft_sys::process::{Process, Signal};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_weft-shim");
@@ -37,6 +37,7 @@ impl Task {
             capabilities: 0xa804_25fb,
             no_new_privileges: false,
             binds: Vec::new(),
+            payloads: Vec::new(),
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,
@@ -117,6 +118,22 @@ fn ended(code: i32, output: &str) -> Checked {
         outcome: Outcome::Ended(code),
         output: output.to_owned(),
     }
+}
+
+#[test]
+fn a_check_sees_the_secrets_of_the_task() {
+    let node = tempfile::tempdir().expect("dir");
+    let source = node.path().join("0");
+    std::fs::write(&source, "hunter2\n").expect("write");
+    let task = Task::new("echo up; exec sleep 1000", |spec| {
+        spec.payloads = vec![Bind {
+            source,
+            target: "/run/secrets/key".into(),
+        }];
+    });
+    task.printed(1);
+    assert_eq!(task.check("cat /run/secrets/key"), ended(0, "hunter2\n"));
+    task.end();
 }
 
 #[test]

@@ -141,6 +141,7 @@ impl Task {
             no_new_privileges: false,
             hostname: "web.1.x".to_owned(),
             binds: Vec::new(),
+            payloads: Vec::new(),
             hidden: Vec::new(),
             cgroup: Some(group.into()),
             limits: Limits::default(),

@@ -33,6 +33,7 @@ impl Task {
             capabilities: DOCKER,
             no_new_privileges: false,
             binds: Vec::new(),
+            payloads: Vec::new(),
             hostname: "web.1.x".to_owned(),
             hidden: Vec::new(),
             cgroup: None,
@@ -238,6 +239,69 @@ fn a_file_is_shown_where_the_node_has_none() {
     let nowhere = shown(node.path().join("no/folder"));
     let error = nowhere.launch().expect_err("no such folder").to_string();
     assert!(error.contains("create an empty file there"), "{error}");
+}
+
+/// What a secret is, root of the task reads and nobody changes, and the node has none of it.
+#[test]
+fn secrets_are_seen_by_the_task_alone_and_nothing_is_made_for_them() {
+    let node = tempfile::tempdir().expect("dir");
+    let (secret, config, place) = (
+        node.path().join("0"),
+        node.path().join("1"),
+        node.path().join("app.conf"),
+    );
+    std::fs::write(&secret, "hunter2\n").expect("write");
+    std::fs::write(&config, "listen 80\n").expect("write");
+    std::fs::write(&place, "").expect("write");
+    let name = format!("of-{}", std::process::id());
+    let inside = Path::new("/run/secrets").join(&name);
+    let shown = |script: &str, targets: [&Path; 2]| {
+        let [of_secret, of_config] = targets.map(Path::to_owned);
+        Task::new(script).with(|spec| {
+            spec.env.push(("SECRET".into(), of_secret.clone().into()));
+            spec.env.push(("CONFIG".into(), of_config.clone().into()));
+            let bind = |source: &Path, target| Bind {
+                source: source.to_owned(),
+                target,
+            };
+            spec.payloads = vec![bind(&secret, of_secret), bind(&config, of_config)];
+        })
+    };
+    let script = "cat $SECRET $CONFIG; ls -A /run/secrets | wc -l; \
+                  for f in $SECRET $CONFIG /run/secrets/new; do \
+                  (echo x > $f) 2>/dev/null || echo refused; done; \
+                  umount $SECRET 2>/dev/null || echo stays";
+    let (exit, out) = shown(script, [&inside.join("key"), &place]).output();
+    assert_eq!(exit, Exit::Code(0));
+    assert_eq!(
+        out,
+        "hunter2\nlisten 80\n1\nrefused\nrefused\nrefused\nstays\n"
+    );
+    assert!(!inside.exists(), "the node sees it");
+    assert_eq!(std::fs::read(&place).expect("read"), b"");
+
+    // Any user may go there.
+    let anybody = shown("cat $SECRET", [&inside.join("a/b"), &place]);
+    let anybody = anybody.with(|spec| spec.user = Some("nobody".into()));
+    assert_eq!(anybody.output().1, "hunter2\n");
+
+    let both = shown("true", [&inside.join("a/b"), &inside]).launch();
+    let error = both.expect_err("a file and a folder").to_string();
+    assert!(error.contains("cannot make a /run/secrets"), "{error}");
+
+    let missing = node.path().join("missing");
+    let error = shown("true", [&inside, &missing]).launch();
+    let error = error.expect_err("nothing there").to_string();
+    assert!(
+        error.contains("create an empty file there, or give it a place below /run/secrets"),
+        "{error}"
+    );
+    assert!(!missing.exists());
+    // An empty one is not made in the place of one that is not there.
+    std::fs::remove_file(&secret).expect("remove");
+    let error = shown("true", [&inside, &place]).launch();
+    let error = error.expect_err("no source").to_string();
+    assert!(error.contains("cannot show a secret or config"), "{error}");
 }
 
 /// Root reads any file, and `CAP_MKNOD` is among Docker's capabilities: neither leads to the node's

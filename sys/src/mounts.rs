@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
 
 /// Attributes of mounts (mount_setattr(2)), to be joined with `|`.
@@ -101,11 +101,18 @@ fn set_attributes(path: &Path, set: u64, clear: u64, reach: Reach) -> io::Result
 /// `ENOENT` when the folder does not exist, `EPERM`, `ENODEV` where the kernel has none.
 pub fn mount_new(kind: &str, target: &Path, flags: NewFlags, options: &str) -> io::Result<()> {
     let options = CString::new(options)?;
-    let mut all = MountFlags::NOSUID;
-    all.set(MountFlags::NODEV, !flags.devices);
-    all.set(MountFlags::NOEXEC, !flags.programs);
-    all.set(MountFlags::RDONLY, flags.read_only);
+    let all = flags.of_mount();
     Ok(mount(kind, target, kind, all, Some(options.as_c_str()))?)
+}
+
+/// Changes what the file system at `path` is good for, wherever else it is seen (`MS_REMOUNT`). Its
+/// other options stay.
+///
+/// # Errors
+/// `EBUSY` when nothing is to be written any more and a file of it is open for that; `EINVAL` when
+/// nothing is mounted at `path`, `EPERM`.
+pub fn remount(path: &Path, flags: NewFlags) -> io::Result<()> {
+    Ok(mount_remount(path, flags.of_mount(), c"")?)
 }
 
 /// Takes the mount at `path` away, and with it what is mounted below; programs that use it go on.
@@ -125,4 +132,14 @@ pub struct NewFlags {
     pub programs: bool,
     /// Nothing can be written.
     pub read_only: bool,
+}
+
+impl NewFlags {
+    fn of_mount(self) -> MountFlags {
+        let mut all = MountFlags::NOSUID;
+        all.set(MountFlags::NODEV, !self.devices);
+        all.set(MountFlags::NOEXEC, !self.programs);
+        all.set(MountFlags::RDONLY, self.read_only);
+        all
+    }
 }

@@ -153,6 +153,8 @@ impl SwarmNode {
             ))
             .with_shim(around.shim.as_deref())
             .with_containers(around.engine.clone(), around.volumes.clone()),
+            .with_containers(around.engine.clone(), around.volumes.clone())
+            .keeping_memory_in(config.run_dir.join("tasks")),
             images: around.images.clone(),
             volumes: around.volumes.clone(),
             warnings: Arc::clone(&around.warnings),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use weft_model::assignment::Assignment;
+use weft_model::assignment::{Assignment, Payloads};
 use weft_model::objects::{ContainerStatus, Runtime, Task, TaskState, TaskStatus};
 use weft_shim::spec::Ended;
 use weft_sys::clock::unix_ms;
@@ -44,9 +44,12 @@ pub(super) enum Wish {
 pub(super) struct Lifecycle {
     pub(super) handles: Arc<Handles>,
     pub(super) data_path: Arc<DataPath>,
+    /// Those that it began with, without secrets and configs.
     pub(super) orders: Arc<Assignment>,
     pub(super) task: Task,
     pub(super) wish: watch::Receiver<Wish>,
+    /// Of the last orders.
+    pub(super) payloads: watch::Receiver<Arc<Payloads>>,
 }
 
 /// What there is of a task before anything is done.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use weft_model::assignment::Assignment;
+use weft_model::assignment::{Assignment, Payloads};
 use weft_model::id::TaskId;
 use weft_model::objects::{Task, TaskState, TaskStatus};
 use weft_sys::clock::unix_ms;
@@ -37,6 +37,8 @@ pub(crate) struct Tasks {
     handles: Arc<Handles>,
     data_path: Arc<DataPath>,
     lifecycles: BTreeMap<TaskId, Begun>,
+    /// Secrets and configs of the last orders: tasks that start wait for theirs.
+    payloads: watch::Sender<Arc<Payloads>>,
 }
 
 impl Tasks {
@@ -45,11 +47,19 @@ impl Tasks {
             handles,
             data_path,
             lifecycles: BTreeMap::new(),
+            payloads: watch::Sender::default(),
         }
     }
 
     /// Starts what is wanted and not there, stops what is there and not wanted.
     pub(crate) async fn converge(&mut self, orders: &Arc<Assignment>) {
+        self.payloads.send_if_modified(|last| {
+            let news = !Arc::ptr_eq(last, &orders.payloads);
+            if news {
+                *last = Arc::clone(&orders.payloads);
+            }
+            news
+        });
         let mut listed = BTreeSet::new();
         for task in &orders.own.tasks {
             listed.insert(&task.id);
@@ -83,9 +93,14 @@ impl Tasks {
         let lifecycle = Lifecycle {
             handles: Arc::clone(&self.handles),
             data_path: Arc::clone(&self.data_path),
-            orders: Arc::clone(orders),
+            // It lives as long as its task: nothing secret does that it needs at its start alone.
+            orders: Arc::new(Assignment {
+                payloads: Arc::default(),
+                ..Assignment::clone(orders)
+            }),
             task: task.clone(),
             wish: wish.subscribe(),
+            payloads: self.payloads.subscribe(),
         };
         let running = tokio::spawn(lifecycle.run());
         let begun = Begun {

@@ -20,6 +20,8 @@
 //!               config.json   its bundle: what the runtime program reads; with its environment, 0600
 //!               container.json  what a later agent has to know of it
 //! ```
+//!
+//! Secrets and configs of a task are not in there, but in memory ([`payloads`]).
 
 mod ages;
 mod check;
@@ -33,6 +35,7 @@ mod host;
 mod kept;
 mod mounts;
 mod network_settings;
+mod payloads;
 mod program;
 mod running;
 mod templates;
@@ -63,6 +66,7 @@ pub(crate) use engine::COPIES;
 pub use engine::ContainerEngine;
 pub use error::RunError;
 pub(crate) use error::not_started;
+pub(crate) use payloads::missing as missing_payload;
 pub(crate) use program::find_program;
 pub use running::RunningTask;
 pub(crate) use running::SHIM_LIMIT;
@@ -71,6 +75,9 @@ pub use walls::hidden;
 /// The program that is a shim when it is called so: this one, also when its file was replaced since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// Below the folder of all tasks, where nothing else is said: no id of one has a dot.
+const MEMORY: &str = ".memory";
+
 /// Bytes of output that are kept of each stream of a task.
 const LOG_LIMIT_BYTES: u64 = 10 << 20;
 
@@ -78,6 +85,8 @@ const LOG_LIMIT_BYTES: u64 = 10 << 20;
 #[derive(Debug, Clone)]
 pub struct Runner {
     dir: PathBuf,
+    /// Secrets and configs of tasks.
+    memory: PathBuf,
     node_name: String,
     node_id: NodeId,
     shim: PathBuf,
@@ -94,11 +103,14 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner that keeps the files of its tasks below `dir`, which is made on first use.
+    /// A runner that keeps the files of its tasks below `dir`, which is made on first use, and mounts
+    /// what they have in memory there too.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, node_name: impl Into<String>, node_id: NodeId) -> Self {
+        let dir: PathBuf = dir.into();
         Self {
-            dir: dir.into(),
+            memory: dir.join(MEMORY),
+            dir,
             node_name: node_name.into(),
             node_id,
             shim: THIS_PROGRAM.into(),
@@ -109,6 +121,13 @@ impl Runner {
             started: Instant::now(),
             ages: Arc::default(),
         }
+    }
+
+    /// The same with another folder for secrets and configs of tasks: one that the machine's end takes
+    /// away, so that not even the places of mounts are left.
+    #[must_use]
+    pub fn keeping_memory_in(self, memory: PathBuf) -> Self {
+        Self { memory, ..self }
     }
 
     /// The same for tasks that must not see these folders and files of the node.
@@ -167,8 +186,9 @@ impl Runner {
         }
     }
 
-    /// Starts the task in its sandbox; a container was prepared before ([`Runner::prepare`]). Its shim
-    /// is written down before.
+    /// Starts the task in its sandbox; its secrets and configs were kept before
+    /// ([`Runner::keep_payloads`]), and a container was prepared ([`Runner::prepare`]). Its shim is written
+    /// down before.
     ///
     /// # Errors
     /// See [`RunError`].
@@ -234,33 +254,25 @@ impl Runner {
         Ok(running::read_end(&self.task_dir(task)?))
     }
 
-    /// Tasks that have files here and have not ended: after a restart, those that are not assigned any
-    /// more are to be adopted, stopped and finished.
+    /// Tasks that have files here and have not ended, or have secrets in memory still: after a restart,
+    /// those that are not assigned any more are to be adopted, stopped and finished.
     ///
     /// # Errors
     /// [`RunError::File`].
     pub fn known(&self) -> Result<Vec<TaskId>, RunError> {
         let mut known = self.folders()?;
-        known.retain(|task| ended::ended_at(&self.dir.join(task.as_str())).is_none());
+        known.retain(|task| {
+            ended::ended_at(&self.dir.join(task.as_str())).is_none() || self.has_payloads(task)
+        });
         Ok(known)
     }
 
     /// Tasks that have a folder here, ended or not.
     fn folders(&self) -> Result<Vec<TaskId>, RunError> {
-        let failed = |source| RunError::File {
-            path: self.dir.clone(),
-            source,
-        };
-        let entries = match std::fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(failed)?,
-        };
-        let mut folders = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            folders.extend(name.to_str().filter(|name| is_id(name)).map(TaskId::from));
-        }
+        let mut folders = listed(&self.dir)?;
+        folders.extend(listed(&self.memory)?);
         folders.sort();
+        folders.dedup();
         Ok(folders)
     }
 
@@ -272,6 +284,7 @@ impl Runner {
         let path = self.task_dir(task)?;
         // Not through what is mounted there.
         self.clear_container(task, &path)?;
+        self.clear_payloads(task)?;
         self.remove_group(task);
         match std::fs::remove_dir_all(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -308,6 +321,24 @@ impl Runner {
             Err(RunError::BadId(task.0.clone()))
         }
     }
+}
+
+/// Tasks that have a folder in this one.
+fn listed(dir: &Path) -> Result<Vec<TaskId>, RunError> {
+    let failed = |source| RunError::File {
+        path: dir.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        found.extend(name.to_str().filter(|name| is_id(name)).map(TaskId::from));
+    }
+    Ok(found)
 }
 
 fn is_id(text: &str) -> bool {

@@ -16,7 +16,7 @@ use weft_shim::spec;
 use weft_sys::process::Exit;
 use weft_volumes::Volumes;
 
-use super::{Netns, task, wait_for_line};
+use super::{Netns, secret, task, wait_for_line};
 
 /// Of Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
@@ -260,6 +260,40 @@ pub(super) fn a_running_container_is_adopted_with_its_stop_signal() {
     assert_eq!(first.wait().expect("wait"), Exit::Code(7));
     assert_eq!(bench.left(&task), KEPT);
     bench.runner().remove(&task.id).expect("remove");
+}
+
+pub(super) fn a_container_has_its_secrets_where_nothing_can_be_written() {
+    let bench = Bench::new();
+    // The image has no `/run`.
+    let script = "cat /run/secrets/key; for f in key new; do \
+                  (echo x > /run/secrets/$f) 2>/dev/null || echo refused; done; \
+                  /bin/busybox stat -c '%a %u %g' /run/secrets/key; id -u";
+    let mut task = container("c7", &["/bin/sh", "-c", script]);
+    let (mut reference, payloads) = secret("key", "hunter2\n");
+    reference.file.uid = "1000".to_owned();
+    reference.file.gid = "1001".to_owned();
+    reference.file.mode = 0o400;
+    let spec = &mut Arc::make_mut(&mut task.spec).container;
+    spec.secrets = vec![reference];
+    spec.read_only = true;
+    spec.user = "web".to_owned();
+    let runner = bench.runner();
+    runner.keep_payloads(&task, &payloads).expect("kept");
+    bench.prepare(&task).expect("prepare");
+    let running = runner.start(&task, &bench.sandbox).expect("start");
+    assert_eq!(running.wait().expect("wait"), Exit::Code(0));
+    let dir = bench.folder(&task);
+    let (out, err) = (read(&dir.join("stdout.log")), read(&dir.join("stderr.log")));
+    assert_eq!(
+        out, "hunter2\nrefused\nrefused\n400 1000 1001\n1000\n",
+        "{err}"
+    );
+    let memory = bench.dir.path().join("tasks/.memory/c7");
+    assert!(memory.exists());
+    assert!(!read(&dir.join("config.json")).contains("hunter2"));
+    assert_eq!(bench.left(&task), KEPT);
+    assert!(!memory.exists());
+    runner.remove(&task.id).expect("remove");
 }
 
 pub(super) fn a_container_does_not_outlive_its_shim() {

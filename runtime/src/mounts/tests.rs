@@ -92,6 +92,39 @@ fn read_only_is_said_as_it_is_meant() {
     }
 }
 
+/// As Docker mounts secrets: each for itself, over what is mounted above it.
+#[test]
+fn files_of_memory_are_read_only_and_come_after_what_is_above_them() {
+    let file = |target: &str| TaskMount::File {
+        source: "/run/weft/tasks/t/0".into(),
+        target: target.into(),
+    };
+    let of_task = [
+        file("/run/secrets/key"),
+        file("/etc/hosts"),
+        TaskMount::Tmpfs {
+            target: "/run".into(),
+            size_bytes: 0,
+            mode: 0,
+        },
+    ];
+    let hosts = [File {
+        source: Path::new("/tasks/t/hosts"),
+        target: "/etc/hosts",
+        read_only: false,
+    }];
+    let mounts = all(&node(), &of_task, &hosts).expect("mounts");
+    let places = places(&mounts);
+    let own = &places[places.len() - 3..];
+    assert_eq!(own, ["/run", "/etc/hosts", "/run/secrets/key"]);
+    let says = words("bind ro nosuid nodev noexec rprivate");
+    assert_eq!(options(&mounts, "/run/secrets/key"), says);
+    assert_eq!(options(&mounts, "/etc/hosts"), says);
+    let twice = [file("/run/secrets/key"), bind("/a", "/run/secrets//key")];
+    let error = all(&node(), &twice, &[]).expect_err("twice").to_string();
+    assert_eq!(error, "duplicate mount point: /run/secrets/key");
+}
+
 #[test]
 fn no_mount_hides_the_root_or_another_one() {
     for odd in ["x", "", "/", "/a/..", "./x"] {

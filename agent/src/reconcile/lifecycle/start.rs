@@ -1,9 +1,10 @@
-//! From the first order of a task to its program: of a container its image, its file system and its
-//! network, and then its shim.
+//! From the first order of a task to its program: of a container its image, then secrets and configs,
+//! its file system and its network, and then its shim.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use weft_model::assignment::Payloads;
 use weft_model::objects::{ContainerStatus, Runtime, TaskState};
 
 use super::end::End;
@@ -11,7 +12,7 @@ use super::{Lifecycle, Wish};
 use crate::blocking::blocking;
 use crate::images::Ready;
 use crate::sandbox::Sandbox;
-use crate::sandbox::runner::{RunError, RunningTask};
+use crate::sandbox::runner::{RunError, RunningTask, missing_payload};
 
 /// Between two reports of how far an image is: each is a change of the cluster's state.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -39,6 +40,11 @@ impl Lifecycle {
                 None => return Ok(Begun::Not(End::NeverRan)),
             },
         };
+        let Some(payloads) = self.payloads().await else {
+            return Ok(Begun::Not(End::NeverRan));
+        };
+        let (runner, task) = (self.handles.runner.clone(), self.task.clone());
+        blocking(move || runner.keep_payloads(&task, &payloads)).await??;
         let path = self.handles.netns_path(self.task.id.as_str());
         let sandbox = blocking(move || Sandbox::open_or_create(&path)).await??;
         // Both to their end: what one of them has made is taken away once neither makes more.
@@ -92,6 +98,35 @@ impl Lifecycle {
         // The disk may have taken its time.
         let wanted = *self.wish.borrow() == Wish::Run;
         Ok(wanted.then_some(ready))
+    }
+
+    /// The secrets and configs of the node once all of the task's are among them; nothing where it is
+    /// not wanted any more. A task does not start without: a file that is empty, or missing, would be
+    /// taken for what it is to hold.
+    async fn payloads(&self) -> Option<Arc<Payloads>> {
+        let (mut payloads, mut wish) = (self.payloads.clone(), self.wish.clone());
+        let mut told = String::new();
+        loop {
+            let here = Arc::clone(&payloads.borrow_and_update());
+            let Some(missing) = missing_payload(&self.task, &here) else {
+                return Some(here);
+            };
+            let (kind, name) = (missing.kind, missing.name);
+            let text = format!("waiting for {kind} {name} from the manager");
+            // Each word is a change of the cluster's state.
+            if told != text {
+                self.report(TaskState::Preparing, &text, ContainerStatus::default());
+                told = text;
+            }
+            tokio::select! {
+                changed = payloads.changed() => changed.ok()?,
+                // Without a sender nobody wants it either.
+                stop = wish.wait_for(|wish| *wish == Wish::Stop) => {
+                    drop(stop);
+                    return None;
+                }
+            }
+        }
     }
 
     /// The file system, the volumes and the bundle of a container.

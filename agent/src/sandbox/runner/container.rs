@@ -19,7 +19,7 @@ use super::engine::{self, Containers};
 use super::files::TaskFile;
 use super::kept::Kept;
 use super::mounts::{same_place, task_mounts};
-use super::{LOG_LIMIT_BYTES, RunError, Runner, network_settings, running, walls};
+use super::{LOG_LIMIT_BYTES, RunError, Runner, network_settings, payloads, running, walls};
 
 /// Below the folder of a task: its file system as it sees it.
 const ROOTFS: &str = "rootfs";
@@ -59,6 +59,7 @@ impl Runner {
         capability::granted(&spec.cap_add, &spec.cap_drop)?;
         self.init_of(&spec)?;
         network_settings::check(&spec.sysctls)?;
+        payloads::check(task)?;
         for mount in &spec.mounts {
             if mount.kind == MountType::Bind {
                 check_bind(mount)?;
@@ -84,6 +85,7 @@ impl Runner {
     /// Makes all that the runtime program needs to start the task's container: its file system of the
     /// layers of `image`, its files and volumes, and its bundle. `netns` is where its network namespace
     /// is bound. What an earlier attempt left is replaced; [`Runner::finish`] takes it away again.
+    /// Secrets and configs were kept before ([`Runner::keep_payloads`]).
     ///
     /// # Errors
     /// See [`RunError`].
@@ -105,7 +107,8 @@ impl Runner {
         let rootfs = dir.join(ROOTFS);
         let spec = self.expanded(task)?;
         let merged = merge(&spec, &image.config, image.health.as_ref())?;
-        let mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
+        let mut mounts = task_mounts(task, &spec, &merged, containers, &rootfs)?;
+        mounts.extend(self.payload_mounts(task)?);
         let cgroup = walls::control_group(&self.node_name, &self.node_id, &task.id);
         let (id, capabilities) = (container_id(&task.id), granted(task)?);
         let mut bundle = bundle::bundle(&Container {
@@ -151,6 +154,7 @@ impl Runner {
             capabilities: kept.capabilities,
             no_new_privileges: task.spec.container.privileges.no_new_privileges,
             binds: Vec::new(),
+            payloads: Vec::new(),
             hostname: kept.hostname.clone(),
             hidden: Vec::new(),
             cgroup: Some(kept.cgroup.clone()),

@@ -25,13 +25,13 @@ const KEPT_FOLDERS: usize = 50;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Runner {
-    /// Writes down how a task has ended, and takes away what it had but for its output. From then on [`Runner::known`] does not list it and
-    /// [`Runner::ended`] tells its status; its logs stay until [`Runner::prune`]. Also for tasks that
+    /// Writes down how a task has ended, and takes away what it had but for its output. From then on
+    /// [`Runner::known`] does not list it and [`Runner::ended`] tells its status; its logs stay until [`Runner::prune`]. Also for tasks that
     /// never started.
     ///
     /// # Errors
-    /// [`RunError::BadId`], [`RunError::File`]; of a container those of its file system and its volumes,
-    /// with its end written down all the same.
+    /// [`RunError::BadId`], [`RunError::File`]; [`RunError::Memory`], and of a container those of its
+    /// file system and its volumes, with its end written down all the same.
     pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
         let dir = self.task_dir(task)?;
         std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
@@ -40,11 +40,13 @@ impl Runner {
         })?;
         // While nobody would do it again once the end is written down.
         let cleared = self.clear_container(task, &dir);
+        let forgotten = self.clear_payloads(task);
         write_json(&dir, ENDED, status)?;
         self.remove_group(task);
         // By its files whoever removes the folder knows what is there still.
         cleared?;
-        tidy(&dir)
+        tidy(&dir)?;
+        forgotten
     }
 
     /// The final status of a task that has ended here; `None` for one that has not, and for one

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use weft_cluster::CommandError;
 use weft_model::capability::UnknownCapability;
+use weft_model::objects::PayloadKind;
 use weft_runtime::bundle::BundleError;
 use weft_runtime::merged::MergeError;
 use weft_runtime::rootfs::RootfsError;
@@ -102,6 +103,62 @@ pub enum RunError {
         "mount {0:?}: rro is not supported by the container runtime or the kernel of this node: bind-recursive=readonly needs Linux 5.12 and runc 1.1 or crun 1.4 at least; update them, or leave bind-recursive out, with which mounts below may be writable"
     )]
     RecursiveReadOnly(String),
+    /// Peer: bytes of a secret or a config have not come.
+    #[error("the {kind} {name} is not here: it comes with the orders of a manager")]
+    NoPayload {
+        /// Which of the two.
+        kind: PayloadKind,
+        /// Which one.
+        name: String,
+    },
+    /// Config: the file of a secret or a config.
+    #[error(
+        "{kind} {name}: its {what} {given:?} is none: give a path for target, and numbers for uid and gid"
+    )]
+    PayloadFile {
+        /// Which of the two.
+        kind: PayloadKind,
+        /// Which one.
+        name: String,
+        /// `target`, `uid` or `gid`.
+        what: &'static str,
+        /// As it is in the spec.
+        given: String,
+    },
+    /// Config or Local: a program of the node would not see it.
+    #[error(
+        "{kind} {name}: there is no file {target:?} on node {node}, and none is made on its disk: create an empty one there, or give the {kind} a target below /run/secrets"
+    )]
+    PayloadTarget {
+        /// Which of the two.
+        kind: PayloadKind,
+        /// Which one.
+        name: String,
+        /// Where it was to be seen.
+        target: PathBuf,
+        /// Name of this node.
+        node: String,
+    },
+    /// Config: what a secret or a config leaves open.
+    #[error("the template of {kind} {name}: {why}")]
+    PayloadTemplate {
+        /// Which of the two.
+        kind: PayloadKind,
+        /// Which one.
+        name: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// Local: secrets and configs.
+    #[error(
+        "cannot keep secrets and configs of the task in memory at {path}, or take them away: {source}"
+    )]
+    Memory {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Config: a kernel setting of its network namespace.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -19,6 +19,7 @@ impl Runner {
         let program = program.ok_or(RunError::NoCommand)?;
         let env = self.expanded_env(task)?;
         self.hostname(task)?;
+        self.check_host_payloads(task)?;
         find_program(program, &env, &self.node_name)
     }
 
@@ -31,7 +32,10 @@ impl Runner {
             source: file.path,
             target: file.target.into(),
         });
-        self.spec(task, program, binds.collect())
+        Ok(Spec {
+            payloads: self.payload_binds(task)?,
+            ..self.spec(task, program, binds.collect())?
+        })
     }
 
     pub(super) fn spec(
@@ -54,6 +58,7 @@ impl Runner {
             capabilities: capability::granted(&container.cap_add, &container.cap_drop)?.0,
             no_new_privileges: container.privileges.no_new_privileges,
             binds,
+            payloads: Vec::new(),
             hostname: self.hostname(task)?,
             hidden: self.hidden.clone(),
             cgroup: Some(walls::control_group(

@@ -126,7 +126,7 @@ mod tests {
                 recursive,
                 ..
             } => (recursive_read_only, recursive),
-            TaskMount::Tmpfs { .. } => panic!("no bind"),
+            TaskMount::Tmpfs { .. } | TaskMount::File { .. } => panic!("no bind"),
         };
         assert_eq!(read_only_of(&given), (true, true));
         given.bind_options = Some(BindOptions {

@@ -7,7 +7,7 @@ use super::{RunError, Runner, files};
 
 impl Runner {
     /// What templates of the task can name.
-    fn template_fields(&self, task: &Task) -> TemplateFields {
+    pub(super) fn template_fields(&self, task: &Task) -> TemplateFields {
         TemplateFields {
             service_id: task.service.to_string(),
             service_name: task.service_name.clone(),
