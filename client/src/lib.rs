@@ -31,6 +31,9 @@ use weft_model::backup::MAX_BACKUP;
 /// Longer than anything that `weftd` does before it answers (a join waits 20 s for a manager).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A new secret or config in base64, and what is said of it; in bytes. `weftd` takes as much there.
+const MAX_PAYLOAD: usize = 2 << 20;
+
 /// No answer of the API is bigger, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -269,10 +272,11 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-        if body.len() > MAX_REQUEST {
+        let most = max_request(path);
+        if body.len() > most {
             bail!(
-                "the request has {} bytes, and weftd takes {MAX_REQUEST} at most; nothing was sent: \
-                 ask for less at once, such as fewer ports",
+                "the request has {} bytes, and weftd takes {most} at most; nothing was sent: ask for \
+                 less at once, such as fewer ports",
                 body.len()
             );
         }
@@ -337,6 +341,16 @@ impl Client {
             ),
         };
         Refused { status, message }
+    }
+}
+
+/// Most bytes of a request there.
+fn max_request(path: &str) -> usize {
+    let of_payloads = path.starts_with("/v1/secrets") || path.starts_with("/v1/configs");
+    if of_payloads {
+        MAX_PAYLOAD
+    } else {
+        MAX_REQUEST
     }
 }
 
@@ -457,6 +471,16 @@ mod tests {
         let body = "x".repeat(2 << 20);
         let error = client.post_done("/v1/services", &body).await.unwrap_err();
         assert!(format!("{error:#}").contains("fewer ports"), "{error:#}");
+        // The largest config, in base64.
+        let config = "x".repeat(1_024_000 / 3 * 4 + 4);
+        let error = client.post_done("/v1/configs", &config).await.unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("no usable answer from weftd"), "{text}");
+        let error = client.post_done("/v1/secrets", &body).await.unwrap_err();
+        assert!(
+            format!("{error:#}").contains("2097152 at most"),
+            "{error:#}"
+        );
     }
 
     #[test]

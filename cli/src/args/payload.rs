@@ -108,7 +108,10 @@ mod tests {
     #[test]
     fn what_nobody_carries_out_is_refused() {
         for (line, says) in [
-            ("secret create -d vault a", "there are no drivers of secrets"),
+            (
+                "secret create -d vault a",
+                "there are no drivers of secrets",
+            ),
             ("secret create --template-driver jinja a b", "golang"),
             ("secret create", "<NAME>"),
             ("secret rm", "<NAME|ID>"),

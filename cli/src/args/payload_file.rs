@@ -260,7 +260,17 @@ mod tests {
         ] {
             assert_eq!(parse_mode(text), Ok(mode), "{text}");
         }
-        for text in ["", "9z", "0899", "-1", "+7", "0+7", "0x", "010000", "99999999999"] {
+        for text in [
+            "",
+            "9z",
+            "0899",
+            "-1",
+            "+7",
+            "0+7",
+            "0x",
+            "010000",
+            "99999999999",
+        ] {
             let error = parse_mode(text).expect_err(text);
             assert!(error.starts_with("invalid mode specified: \""), "{error}");
         }
@@ -302,7 +312,8 @@ mod tests {
         let before = container.clone();
         update("", container).expect("nothing");
         assert_eq!(*container, before);
-        let line = "--secret-rm old --secret-add source=new,target=old --config-rm c --config-add d";
+        let line =
+            "--secret-rm old --secret-add source=new,target=old --config-rm c --config-add d";
         update(line, container).expect("changed");
         let secrets = container.secrets.iter();
         let secrets: Vec<(&str, &str, &str)> = secrets
@@ -315,6 +326,9 @@ mod tests {
         assert_eq!(container.secrets.len(), 2);
         let error = update("--secret-add a --secret-add source=b,target=a", container);
         let error = error.expect_err("one file").to_string();
-        assert!(error.starts_with("duplicate secret target for b"), "{error}");
+        assert!(
+            error.starts_with("duplicate secret target for b"),
+            "{error}"
+        );
     }
 }

@@ -312,9 +312,8 @@ mod tests {
         assert_eq!(kept(&[("task", "t"), ("scope", "swarm")]), [false, true]);
         let said = [("name", "app.conf")];
         let config = event(EventKind::Config, EventAction::Create, "c1", &said);
-        let is = |key: &str, value: &str| {
-            is_asked_for(&config, &[(key.to_owned(), value.to_owned())])
-        };
+        let is =
+            |key: &str, value: &str| is_asked_for(&config, &[(key.to_owned(), value.to_owned())]);
         assert!(is("config", "app.conf") && is("config", "c") && is("type", "config"));
         assert!(!is("secret", "app.conf") && !is("config", "app") && !is("type", "secret"));
         let unknown = [("image".to_owned(), "x".to_owned())];

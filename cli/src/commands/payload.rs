@@ -43,7 +43,7 @@ pub(super) async fn run(
         PayloadCommand::Inspect(args) if args.pretty() => {
             let mut refused = Vec::new();
             for name in &args.refs {
-                match client.get(&paths::payload(kind, name)).await {
+                match client.get::<Payload>(&paths::payload(kind, name)).await {
                     Ok(payload) => out.line(&pretty(&payload))?,
                     Err(error) if error.is::<Refused>() => refused.push(error),
                     Err(error) => return Err(error),
@@ -92,7 +92,7 @@ async fn create(
     Ok(())
 }
 
-/// The content of a file, or of standard input for `-`; `most` and no more of it is ever read.
+/// The content of a file, or of standard input for `-`.
 ///
 /// # Errors
 /// It cannot be read, there is nothing in it, or more than one may hold.
@@ -100,10 +100,7 @@ fn read(kind: PayloadKind, file: &str) -> anyhow::Result<PayloadBytes> {
     let (from, data) = match file {
         "" => bail!("{kind} file is required: give a file, or - for standard input"),
         "-" => ("STDIN", content(kind, io::stdin().lock())),
-        path => (
-            path,
-            File::open(path).and_then(|file| content(kind, file)),
-        ),
+        path => (path, File::open(path).and_then(|file| content(kind, file))),
     };
     let data = data.with_context(|| format!("error reading from {from}"))?;
     if data.is_empty() {
@@ -311,7 +308,9 @@ ID                          NAME     DRIVER   CREATED       UPDATED
     fn files_are_read_as_far_as_they_may_reach() {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         let path = file.path().display().to_string();
-        let error = read(PayloadKind::Secret, &path).expect_err("empty").to_string();
+        let error = read(PayloadKind::Secret, &path)
+            .expect_err("empty")
+            .to_string();
         assert!(
             error.starts_with(&format!("error reading from {path}: data is empty")),
             "{error}"
@@ -335,6 +334,9 @@ ID                          NAME     DRIVER   CREATED       UPDATED
         assert!(error.to_string().starts_with("config file is required"));
         let error = read(PayloadKind::Config, "/nonexistent/x").expect_err("no file");
         let error = format!("{error:#}");
-        assert!(error.starts_with("error reading from /nonexistent/x: "), "{error}");
+        assert!(
+            error.starts_with("error reading from /nonexistent/x: "),
+            "{error}"
+        );
     }
 }
